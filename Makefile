@@ -1,0 +1,36 @@
+# demo   set up and run the main job: three networks at once on photographs
+# test   set up and run the tests
+# check  format, lint, types, import rules
+# bench  set up and print the benchmark tables (about ten minutes; leave the machine alone)
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test check bench docs clean
+.DELETE_ON_ERROR:
+
+# pip 25.1 is the first that reads dependency groups.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[openvino,images]' --group dev
+	touch $@
+
+demo: $(READY)
+	$(BIN)/coinfer run examples/three-networks.yaml --json out/three-networks.json --trace out/three-networks.trace.json.gz
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

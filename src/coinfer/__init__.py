@@ -1,0 +1,55 @@
+"""coinfer: run many neural networks at once on the processors of one machine.
+
+The public names are imported on first use, so that `import coinfer` stays fast.
+
+>>> import coinfer
+>>> coinfer.__version__.count(".")
+2
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coinfer.core.dispatcher import Limits
+    from coinfer.core.request import OnLate
+    from coinfer.model import Model, TensorSpec, load_model
+    from coinfer.processor import Processor
+    from coinfer.profiles import Profile
+    from coinfer.runtime.engine import Engine
+
+__all__ = [
+    "Engine",
+    "Limits",
+    "Model",
+    "OnLate",
+    "Processor",
+    "Profile",
+    "TensorSpec",
+    "load_model",
+]
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Engine": "coinfer.runtime.engine",
+    "Limits": "coinfer.core.dispatcher",
+    "Model": "coinfer.model",
+    "OnLate": "coinfer.core.request",
+    "Processor": "coinfer.processor",
+    "Profile": "coinfer.profiles",
+    "TensorSpec": "coinfer.model",
+    "load_model": "coinfer.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'coinfer' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,5 @@
+"""`python -m coinfer`."""
+
+from coinfer.cli import main
+
+main()

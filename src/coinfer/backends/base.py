@@ -1,0 +1,106 @@
+"""The seam between coinfer and the libraries that run networks: load a model, run it, say where.
+
+Nothing here imports an inference library; each implementation is one file beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coinfer.model import Model
+from coinfer.processor import Processor
+
+__all__ = ["Backend", "Device", "Placement", "Session", "Tensor", "Tensors"]
+
+Tensor = npt.NDArray[Any]
+"""One array, C-contiguous where a backend returns it."""
+
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+"""Arrays by input or output name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device as a backend reports it.
+
+    Attributes:
+        name: What `Processor.device` must say to use it, e.g. `CPU` or `CUDA:0`.
+        kind: `cpu`, `gpu` or `npu`.
+        precisions: What it computes in, from the backend's own report, e.g. `("fp32", "bf16")`.
+        description: A name that a person recognises.
+    """
+
+    name: str
+    kind: str
+    precisions: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a loaded model really runs, read back from the backend and not assumed.
+
+    Attributes:
+        operators: Number of executed operators per device or execution provider.
+        precision: Precision that the backend reports it computes in.
+        threads: Threads that the backend reports one execution uses.
+    """
+
+    operators: Mapping[str, int]
+    precision: str
+    threads: int
+
+
+class Session(Protocol):
+    """A model compiled for a processor. `run` may be called from several threads at once."""
+
+    def run(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Compute all outputs. The inputs were checked against the model's specs before."""
+        ...
+
+    def placement(self) -> Placement:
+        """Tell where the operators really run."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. Calling it twice is fine; `run` afterwards is not."""
+        ...
+
+
+class Backend(Protocol):
+    """A library that runs models. One instance serves the whole process."""
+
+    @property
+    def name(self) -> str:
+        """Name used in `Processor.backend`."""
+        ...
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that decide speed and numerics; part of the profile's key."""
+        ...
+
+    def devices(self) -> tuple[Device, ...]:
+        """Find the devices that this backend can use on this machine now."""
+        ...
+
+    def sharing_key(self, processor: Processor) -> Hashable:
+        """Processors with equal keys use the same session (same threads, device, precision).
+
+        Two 1-thread processors on two cores share one session: half the memory, half the loading.
+        """
+        ...
+
+    def load(self, model: Model, processor: Processor) -> Session:
+        """Compile the model for the processor.
+
+        Callers serialise calls: session creation is not safe to run concurrently.
+
+        Raises:
+            BackendError: the backend cannot compile this model on this processor.
+        """
+        ...

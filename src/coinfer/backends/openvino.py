@@ -1,0 +1,287 @@
+"""The backend that runs models with OpenVINO. The only file that imports openvino.
+
+On the CPU, a compiled model of one thread has no stream (`NUM_STREAMS=0`): it runs in the calling
+thread and creates no thread, but serves one run at a time, so every core gets its own. A compiled
+model with more threads has one stream of that many. One `Core` serves the process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import openvino as ov
+
+from coinfer.backends.base import Device, Placement, Tensor, Tensors
+from coinfer.backends.pools import POOLS
+from coinfer.backends.precision import require_quantised_for_int8, require_reported
+from coinfer.backends.source import bytes_or_path
+from coinfer.errors import BackendError, ExecutionError
+from coinfer.model import Model
+from coinfer.processor import Processor
+
+__all__ = ["OpenVinoBackend", "OpenVinoSession"]
+
+_CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
+_HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+"""Precision of the operators that are not quantised, by the processor's precision."""
+
+_RUNTIME = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
+_ARITHMETIC = frozenset(
+    {
+        "Convolution",
+        "Deconvolution",
+        "FullyConnected",
+        "MatMul",
+        "RNNCell",
+        "RNNSeq",
+        "ScaledDotProductAttention",
+    }
+)
+"""Layer types of the executable graph whose precision decides speed and error."""
+
+_NOT_OPERATORS = frozenset({"Input", "Const", "Output"})
+_GOVERNED = frozenset(
+    {"ENABLE_CPU_PINNING", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "NUM_STREAMS"}
+)
+"""Properties that follow from the processor's fields and must not contradict them."""
+
+
+class OpenVinoBackend:
+    """OpenVINO on the devices that its plugins find.
+
+    Options of a processor are properties of the compiled model, e.g.
+    `{"CPU_DENORMALS_OPTIMIZATION": "YES"}`. The CPU plugin computes 64-bit integers in 32 bits.
+    """
+
+    name = "openvino"
+
+    def __init__(self) -> None:
+        self._core = ov.Core()
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the version of openvino."""
+        return {"openvino": str(ov.__version__)}
+
+    def devices(self) -> tuple[Device, ...]:
+        """Return what the plugins find, with the precisions that they report, the CPU first."""
+        found = [self._device(name) for name in self._core.available_devices]
+        return tuple(sorted(found, key=lambda device: device.kind != "cpu"))
+
+    def sharing_key(self, processor: Processor) -> Hashable:
+        """Processors that exclude each other share: a compiled model serves one run at a time."""
+        return (
+            self.name,
+            processor.device,
+            processor.units,
+            processor.threads,
+            processor.precision,
+            frozenset(processor.options.items()),
+        )
+
+    def load(self, model: Model, processor: Processor) -> OpenVinoSession:
+        """Compile the model.
+
+        Raises:
+            BackendError: unknown device, a precision that the device does not report, int8 for a
+                model that is not quantised, no thread left for a pool, or a graph that OpenVINO
+                refuses.
+        """
+        what = f"model {model.name!r} on processor {processor.name!r}"
+        device = self._find(processor, what)
+        require_reported(device, model, processor)
+        require_quantised_for_int8(model, processor)
+        # A stream of n threads creates n threads beside the caller's (measured).
+        pool = processor.threads if device.kind == "cpu" and processor.threads > 1 else 0
+        POOLS.reserve(pool, what=what)
+        try:
+            return self._compile(model, processor, device, what=what, pool=pool)
+        except BaseException:
+            POOLS.release(pool)
+            raise
+
+    def _compile(
+        self, model: Model, processor: Processor, device: Device, *, what: str, pool: int
+    ) -> OpenVinoSession:
+        properties = _properties(processor, device, what)
+        try:
+            graph = self._core.read_model(bytes_or_path(model))
+            compiled = self._core.compile_model(graph, device.name, properties)
+            _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
+            return OpenVinoSession(
+                compiled=compiled,
+                inputs=_in_order(compiled.inputs, [s.name for s in model.inputs], what),
+                outputs=_in_order(compiled.outputs, [s.name for s in model.outputs], what),
+                what=what,
+                pool=pool,
+            )
+        except BackendError:
+            raise
+        except Exception as error:
+            # The library raises RuntimeError, ValueError, TypeError and its own kinds.
+            raise BackendError(
+                f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
+                f"`coinfer inspect` or run it on another backend"
+            ) from error
+
+    def _device(self, name: str) -> Device:
+        reported = self._core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+        return Device(
+            name=name,
+            kind=name.partition(".")[0].lower(),
+            precisions=tuple(ours for theirs, ours in _CAPABILITIES.items() if theirs in reported),
+            description=str(self._core.get_property(name, "FULL_DEVICE_NAME")),
+        )
+
+    def _find(self, processor: Processor, what: str) -> Device:
+        names = self._core.available_devices
+        if processor.device not in names:
+            raise BackendError(
+                f"{what}: openvino finds no device {processor.device!r}, only "
+                f"{', '.join(names)}; install its driver or use another device"
+            )
+        return self._device(processor.device)
+
+
+class OpenVinoSession:
+    """A compiled model; made by `OpenVinoBackend.load`."""
+
+    def __init__(
+        self,
+        *,
+        compiled: Any,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
+        what: str,
+        pool: int,
+    ) -> None:
+        self._compiled = compiled
+        self._inputs = tuple(inputs.items())
+        self._outputs = tuple(outputs.items())
+        self._what = what
+        self._pool = pool
+        # A request holds the buffers of one run. `deque` is safe to use from several threads.
+        self._idle: deque[Any] = deque([compiled.create_infer_request()])
+
+    def run(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Compute all outputs; the arrays belong to the caller.
+
+        Raises:
+            ExecutionError: OpenVINO failed, or the session is closed.
+        """
+        feed = {index: inputs[name] for name, index in self._inputs}
+        try:
+            request = self._take()
+            # Inputs are read during the call only; outputs are copied out of the request.
+            results = request.infer(feed, share_inputs=True).to_tuple()
+        except ExecutionError:
+            raise
+        except Exception as error:
+            # The library raises RuntimeError, ValueError, TypeError and its own kinds.
+            raise ExecutionError(f"{self._what}: {_reason(error)}") from error
+        if self._compiled is not None:
+            self._idle.append(request)
+        return {name: results[index] for name, index in self._outputs}
+
+    def placement(self) -> Placement:
+        """Read the executable graph back: operators, the arithmetic's precision, threads.
+
+        Raises:
+            BackendError: the session is closed.
+        """
+        compiled = self._compiled
+        if compiled is None:
+            raise BackendError(f"{self._what}: the session is closed; load the model again")
+        layers = [_layer(node) for node in compiled.get_runtime_model().get_ordered_ops()]
+        devices = ",".join(compiled.get_property("EXECUTION_DEVICES"))
+        return Placement(
+            operators={devices: sum(kind not in _NOT_OPERATORS for kind, _ in layers)},
+            precision=_precision(layers, _hint(compiled)),
+            threads=_threads(compiled),
+        )
+
+    def close(self) -> None:
+        """Give memory back and free the pool for another session; a run in progress ends first."""
+        if self._compiled is not None:
+            self._compiled = None
+            self._idle.clear()
+            POOLS.release(self._pool)
+
+    def _take(self) -> Any:
+        compiled = self._compiled
+        if compiled is None:
+            raise ExecutionError(f"{self._what}: the session is closed; load the model again")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return compiled.create_infer_request()
+
+
+def _properties(processor: Processor, device: Device, what: str) -> dict[str, Any]:
+    if contradicting := sorted(_GOVERNED & processor.options.keys()):
+        raise BackendError(
+            f"{what}: option {contradicting[0]} follows from the processor; set its threads, "
+            f"cores or precision instead"
+        )
+    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[processor.precision]}
+    if device.kind == "cpu":
+        properties |= {
+            "NUM_STREAMS": 1 if processor.threads > 1 else 0,
+            "INFERENCE_NUM_THREADS": processor.threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+    return properties | dict(processor.options)
+
+
+def _require_hint(compiled: Any, wanted: str, what: str) -> None:
+    # The CPU plugin accepts f16 and computes in f32: only reading it back tells.
+    if (got := _hint(compiled)) != wanted:
+        raise BackendError(
+            f"{what}: openvino was asked for {wanted} and computes in {got}; use precision "
+            f"{_RUNTIME.get(got, got)}"
+        )
+
+
+def _hint(compiled: Any) -> str:
+    return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+
+def _in_order(ports: Iterable[Any], names: list[str], what: str) -> dict[str, int]:
+    """Index of each name among the ports; a name that was folded away keeps its position."""
+    known = [port.get_names() for port in ports]
+    if len(known) != len(names):
+        raise BackendError(
+            f"{what}: openvino sees {len(known)} tensors where the model has {len(names)}: "
+            f"{', '.join(names)}; remove those that nothing uses"
+        )
+    at = {name: index for index, tensor_names in enumerate(known) for name in tensor_names}
+    return {name: at.get(name, position) for position, name in enumerate(names)}
+
+
+def _layer(node: Any) -> tuple[str, str]:
+    info = node.get_rt_info()
+    return str(info["layerType"].value), str(info["runtimePrecision"].value)
+
+
+def _precision(layers: list[tuple[str, str]], hint: str) -> str:
+    counts = Counter(precision for kind, precision in layers if kind in _ARITHMETIC)
+    if any(_RUNTIME.get(precision) == "int8" for precision in counts):
+        return "int8"
+    found = counts.most_common(1)[0][0] if counts else hint
+    return _RUNTIME.get(found, found)
+
+
+def _threads(compiled: Any) -> int:
+    # Without a stream the run stays in the calling thread, whatever the other property says.
+    if "CPU" not in compiled.get_property("EXECUTION_DEVICES"):
+        return 1
+    if int(compiled.get_property("NUM_STREAMS")) == 0:
+        return 1
+    return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+
+
+def _reason(error: Exception) -> str:
+    """The last line of OpenVINO's message: those before it are places in its own source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

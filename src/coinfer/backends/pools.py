@@ -1,0 +1,64 @@
+"""PoolBudget: caps the threads that wide sessions hold. Knows no inference library.
+
+Neither onnxruntime nor OpenVINO lets the sessions of a process share one thread pool without
+changing every other session of that process, so each session with more than one thread owns its
+own. A hundred of them would be hundreds of threads; this refuses them long before.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from coinfer.errors import BackendError
+
+__all__ = ["POOLS", "PoolBudget"]
+
+_MIN_THREADS = 16
+_MIN_POOLS = 4
+
+
+class PoolBudget:
+    """Counts pool threads of a process. Thread-safe.
+
+    Any process may hold `_MIN_THREADS` pool threads or `_MIN_POOLS` pools of the size asked for,
+    whichever is more.
+
+    >>> budget = PoolBudget()
+    >>> budget.reserve(2, what="model 'a' on processor 'cpu_all'")
+    >>> budget.in_use
+    2
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_use = 0
+
+    @property
+    def in_use(self) -> int:
+        """Pool threads reserved now."""
+        return self._in_use
+
+    def reserve(self, threads: int, *, what: str) -> None:
+        """Take threads out of the budget; give them back with `release`.
+
+        Raises:
+            BackendError: the budget is used up.
+        """
+        limit = max(_MIN_THREADS, _MIN_POOLS * threads)
+        with self._lock:
+            if self._in_use + threads > limit:
+                raise BackendError(
+                    f"{what}: {self._in_use} threads are held by sessions with thread pools "
+                    f"already and the limit is {limit}; use its 1-thread processors, which need "
+                    f"no pool, or unload another model from the processors with several threads"
+                )
+            self._in_use += threads
+
+    def release(self, threads: int) -> None:
+        """Give threads back."""
+        with self._lock:
+            self._in_use -= threads
+
+
+POOLS = PoolBudget()
+"""The budget of this process."""

@@ -1,0 +1,123 @@
+"""Find a backend by name and make its one instance. Knows no inference library itself.
+
+Third parties add a backend with an entry point of the group `coinfer.backends` whose value is a
+class that takes no arguments: `mylib = "mylib.coinfer:MyBackend"`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from coinfer.backends.base import Backend
+from coinfer.errors import BackendError, UnknownNameError
+
+__all__ = ["ENTRY_POINT_GROUP", "Availability", "available", "backend_names", "get_backend"]
+
+ENTRY_POINT_GROUP = "coinfer.backends"
+
+_BUILT_IN: Mapping[str, str] = {
+    "onnxruntime": "coinfer.backends.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "coinfer.backends.openvino:OpenVinoBackend",
+    "null": "coinfer.backends.null:NullBackend",
+}
+_INSTALL: Mapping[str, str] = {
+    "onnxruntime": "pip install onnxruntime",
+    "openvino": "pip install 'coinfer[openvino]'",
+}
+_instances: dict[str, Backend] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether a known backend can be used here.
+
+    Attributes:
+        name: Name of the backend.
+        backend: The instance, or None if it cannot be used.
+        problem: Why it cannot be used and the remedy; empty if it can.
+    """
+
+    name: str
+    backend: Backend | None
+    problem: str = ""
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return every known name, built in first, whether or not its library is installed.
+
+    >>> backend_names()[:3]
+    ('onnxruntime', 'openvino', 'null')
+    """
+    return tuple(dict.fromkeys((*_BUILT_IN, *sorted(_third_party()))))
+
+
+def get_backend(name: str) -> Backend:
+    """Return the process's one instance of a backend, importing its library on first use.
+
+    Raises:
+        UnknownNameError: no backend of that name.
+        BackendError: its library is missing or broken; the message says what to install.
+
+    >>> get_backend("null") is get_backend("null")
+    True
+    """
+    with _lock:
+        if name not in _instances:
+            _instances[name] = _create(name)
+        return _instances[name]
+
+
+def available() -> tuple[Availability, ...]:
+    """Try every known backend and say which can be used, and why the others cannot."""
+    return tuple(_availability(name) for name in backend_names())
+
+
+def _availability(name: str) -> Availability:
+    try:
+        return Availability(name=name, backend=get_backend(name))
+    except BackendError as error:
+        return Availability(name=name, backend=None, problem=str(error))
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _create(name: str) -> Backend:
+    if name not in backend_names():
+        raise UnknownNameError.of("backend", name, backend_names())
+    try:
+        backend: Backend = _find_class(name)()
+    except ImportError as error:
+        raise BackendError(_import_problem(name, error)) from error
+    except Exception as error:
+        # The library is third-party code: what its first use raises cannot be listed.
+        raise BackendError(
+            f"backend {name!r} cannot start: {error}; reinstall it{_with(name)}"
+        ) from error
+    return backend
+
+
+def _find_class(name: str) -> type[Backend]:
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found: type[Backend] = getattr(importlib.import_module(module), attribute)
+    else:
+        found = _third_party()[name].load()
+    return found
+
+
+def _import_problem(name: str, error: ImportError) -> str:
+    # A missing top-level module means "not installed"; anything else is a broken installation.
+    if isinstance(error, ModuleNotFoundError) and error.name == name:
+        return f"backend {name!r} is not installed; install it{_with(name)}"
+    return f"backend {name!r} cannot be imported: {error}; reinstall it{_with(name)}"
+
+
+def _with(name: str) -> str:
+    return f": {_INSTALL[name]}" if name in _INSTALL else ""

@@ -1,0 +1,70 @@
+"""Session store: which compiled model serves which processor. Creation is serialised.
+
+Creating sessions concurrently races in the inference libraries, and it holds the interpreter lock;
+so one lock serves the whole process, and nothing on the way of a request takes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterable, Mapping
+
+from coinfer.backends.base import Backend, Session
+from coinfer.model import Model
+from coinfer.processor import Processor
+
+__all__ = ["CREATION_LOCK", "SessionStore"]
+
+CREATION_LOCK = threading.Lock()
+"""Held while any session of the process is created."""
+
+_Key = tuple[str, str, Hashable]
+
+
+class SessionStore:
+    """Sessions by (model, processor); processors that can share a session do."""
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = backends
+        self._shared: dict[_Key, Session] = {}
+        self._by_processor: dict[tuple[str, str], Session] = {}
+
+    def load(self, name: str, model: Model, processors: Iterable[Processor]) -> None:
+        """Create what is missing of a model's sessions; on failure nothing of it is left.
+
+        Raises:
+            BackendError: a backend cannot compile the model for a processor.
+        """
+        try:
+            for processor in processors:
+                self._load_one(name, model, processor)
+        except BaseException:
+            self.unload(name)
+            raise
+
+    def get(self, name: str, processor: str) -> Session:
+        """Return the session of a model on a processor."""
+        return self._by_processor[name, processor]
+
+    def items(self, name: str) -> list[tuple[str, Session]]:
+        """Return (processor, session) of a model."""
+        return [(p, s) for (m, p), s in self._by_processor.items() if m == name]
+
+    def unload(self, name: str) -> None:
+        """Close a model's sessions. Nothing may run on them any more."""
+        self._by_processor = {k: s for k, s in self._by_processor.items() if k[0] != name}
+        for key in [key for key in self._shared if key[0] == name]:
+            self._shared.pop(key).close()
+
+    def close(self) -> None:
+        """Close all sessions."""
+        for name in {key[0] for key in self._shared}:
+            self.unload(name)
+
+    def _load_one(self, name: str, model: Model, processor: Processor) -> None:
+        backend = self._backends[processor.backend]
+        key = (name, processor.backend, backend.sharing_key(processor))
+        if key not in self._shared:
+            with CREATION_LOCK:
+                self._shared[key] = backend.load(model, processor)
+        self._by_processor[name, processor.name] = self._shared[key]

@@ -1,0 +1,227 @@
+"""`coinfer inspect`: what a model is made of and what it costs. Prints; measures nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coinfer.errors import ConfigurationError
+from coinfer.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from coinfer.graph.cost import OperatorCost
+    from coinfer.model import Model, TensorSpec
+
+__all__ = ["inspect"]
+
+_STDOUT = "-"
+_UNKNOWN = "?"
+_PIPE_COLUMNS = 140
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="An .onnx file, or zoo:NAME.", metavar="MODEL")],
+    operators: Annotated[
+        bool, typer.Option("--operators", help="List every operator, not only the types.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Batch size that the costs are for.", min=1)] = 1,
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(help="Size of another open dimension; repeat it.", metavar="NAME=SIZE"),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option("--json", help="Write the figures as JSON; - prints them.", metavar="FILE|-"),
+    ] = None,
+) -> None:
+    """Show inputs, outputs, fingerprint, parameters, MACs and bytes of a model."""
+    from coinfer.graph.cost import operator_costs
+    from coinfer.sources import resolve_model
+
+    loaded = resolve_model(model)
+    costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))
+    report = _report(loaded, costs, batch)
+    if json_file == _STDOUT:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    _print(_console(), report, operators=operators)
+    if json_file is not None:
+        _write(Path(json_file), report)
+
+
+def _console() -> Console:
+    # Names come from the file: they are text, not markup. A pipe has no width to keep to.
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(markup=False, width=_PIPE_COLUMNS)
+
+
+def _sizes(dims: Iterable[str]) -> dict[str, int]:
+    sizes = {}
+    for text in dims:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise ConfigurationError(
+                f"--dim {text!r} is not a dimension; write NAME=SIZE with a size from 1, "
+                f"e.g. sequence=128"
+            )
+        sizes[name] = int(size)
+    return sizes
+
+
+def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str, Any]:
+    """Gather everything that is shown, as plain values."""
+    from coinfer.graph.cost import total
+
+    graph, sums = model.graph, total(costs)
+    return {
+        "name": model.name,
+        "source": None if model.source is None else str(model.source),
+        "inputs": [_spec(spec) for spec in model.inputs],
+        "outputs": [_spec(spec) for spec in model.outputs],
+        "opsets": {domain or "ai.onnx": version for domain, version in graph.opset_imports.items()},
+        "ir_version": graph.ir_version,
+        "producer": " ".join(filter(None, (graph.producer_name, graph.producer_version))) or None,
+        "fingerprint": {
+            "structure": model.fingerprint.structure,
+            "weights": model.fingerprint.weights,
+        },
+        "batch": batch,
+        "parameters": sums.parameters,
+        "trainable_parameters": sums.trainable_parameters,
+        "macs": sums.macs,
+        "known_macs": sums.known_macs,
+        "unknown_operators": list(sums.unknown_operators),
+        "weight_bytes": sums.weight_bytes,
+        "peak_activation_bytes_estimate": sums.peak_activation_bytes_estimate,
+        "operator_types": _by_type(costs, sums.known_macs),
+        "operators": [_row(cost.name, cost.op_type, [cost], sums.known_macs) for cost in costs],
+    }
+
+
+def _spec(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype_name, "shape": list(spec.shape)}
+
+
+def _by_type(costs: Sequence[OperatorCost], macs: int) -> list[dict[str, Any]]:
+    groups: dict[str, list[OperatorCost]] = defaultdict(list)
+    for cost in costs:
+        groups[cost.op_type].append(cost)
+    rows = [_row(None, op_type, members, macs) for op_type, members in groups.items()]
+    return sorted(rows, key=lambda row: (-row["macs_share"], -row["count"], row["op_type"]))
+
+
+def _row(
+    name: str | None, op_type: str, costs: Sequence[OperatorCost], macs: int
+) -> dict[str, Any]:
+    known = sum(cost.macs or 0 for cost in costs)
+    return {
+        **({"count": len(costs)} if name is None else {"name": name}),
+        "op_type": op_type,
+        "macs": _sum(cost.macs for cost in costs),
+        "macs_share": known / macs if macs else 0.0,
+        "parameters": sum(cost.parameters for cost in costs),
+        "weight_bytes": sum(cost.weight_bytes for cost in costs),
+        "input_bytes": _sum(cost.input_bytes for cost in costs),
+        "output_bytes": _sum(cost.output_bytes for cost in costs),
+    }
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    found = list(numbers)
+    return None if None in found else sum(number or 0 for number in found)
+
+
+def _print(console: Console, report: dict[str, Any], *, operators: bool) -> None:
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    for label, value in _facts(report):
+        facts.add_row(label, value)
+    console.print(facts)
+    console.print()
+    console.print(_table(report["operator_types"], "count", "Operators by type"))
+    if operators:
+        console.print()
+        console.print(_table(report["operators"], "name", "Operators in the order of the graph"))
+
+
+def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "model", report["name"] + (f"  ({report['source']})" if report["source"] else "")
+    for role in ("inputs", "outputs"):
+        for index, spec in enumerate(report[role]):
+            sizes = ",".join(_UNKNOWN if dim is None else str(dim) for dim in spec["shape"])
+            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}[{sizes}]"
+    opsets = ", ".join(f"{domain} {version}" for domain, version in report["opsets"].items())
+    yield "opset", f"{opsets}  (ONNX IR version {report['ir_version']})"
+    yield "producer", report["producer"] or "not named"
+    fingerprint = report["fingerprint"]
+    yield "fingerprint", f"{fingerprint['structure']} structure"
+    yield "", f"{fingerprint['weights']} weights"
+    yield (
+        "parameters",
+        f"{report['trainable_parameters']:,} trainable, {report['parameters']:,} stored",
+    )
+    yield f"MACs (batch {report['batch']})", _macs_text(report)
+    peak = report["peak_activation_bytes_estimate"]
+    yield (
+        "memory",
+        f"{format_bytes(report['weight_bytes'])} weights, "
+        f"{_UNKNOWN if peak is None else format_bytes(peak)} activations at the peak (estimate)",
+    )
+
+
+def _macs_text(report: dict[str, Any]) -> str:
+    if report["macs"] is not None:
+        return f"{report['macs']:,}"
+    unknown = report["unknown_operators"]
+    return (
+        f"at least {report['known_macs']:,}; unknown for {len(unknown)} operators, first "
+        f"{unknown[0]!r}"
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]], key: str, title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    if key == "name":
+        table.add_column("name", overflow="fold")
+    table.add_column("type", no_wrap=True)
+    for heading in (
+        *(("count",) if key == "count" else ()),
+        "MACs",
+        "share",
+        "params",
+        "weights",
+        "in",
+        "out",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        first = [row["op_type"], str(row[key])] if key == "count" else [row[key], row["op_type"]]
+        table.add_row(*first, *_cells(row))
+    return table
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    sizes = (row["weight_bytes"], row["input_bytes"], row["output_bytes"])
+    return [
+        _UNKNOWN if row["macs"] is None else format_count(row["macs"]),
+        f"{row['macs_share']:.1%}",
+        format_count(row["parameters"]),
+        *(_UNKNOWN if size is None else format_bytes(size) for size in sizes),
+    ]
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {str(path)!r}: {error.strerror}; name another file for --json"
+        ) from error

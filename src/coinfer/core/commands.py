@@ -1,0 +1,73 @@
+"""Commands: what is to be done, in the imperative. A driver performs them in the order given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from coinfer.core.request import Outcome, Request
+from coinfer.profiles import Span
+
+__all__ = ["Abandon", "Command", "Evict", "Execution", "Reply", "Run", "SetTimer"]
+
+
+class Execution(NamedTuple):
+    """One run of one span on one processor, for one or several requests."""
+
+    id: int
+    model: str
+    span: Span
+    processor: str
+    requests: tuple[Request, ...]
+    started_s: float
+    expected_s: float
+
+    @property
+    def batch(self) -> int:
+        """Samples that it runs: the sum over its requests."""
+        if len(self.requests) == 1:  # nearly always, and on the path of every request
+            return self.requests[0].batch
+        return sum(request.batch for request in self.requests)
+
+    @property
+    def expected_end_s(self) -> float:
+        """When it should end, by the estimate."""
+        return self.started_s + self.expected_s
+
+
+class Run(NamedTuple):
+    """Start an execution on its processor now."""
+
+    execution: Execution
+
+
+class Reply(NamedTuple):
+    """Answer a request; each request is answered exactly once."""
+
+    request: Request
+    outcome: Outcome
+    reason: str = ""
+
+
+class SetTimer(NamedTuple):
+    """Post `TimerFired` at `at_s`. A later command replaces an earlier one."""
+
+    at_s: float
+
+
+class Abandon(NamedTuple):
+    """Stop waiting for an execution that overran its limit; its processor was set aside.
+
+    Whatever it still returns is ignored.
+    """
+
+    execution: Execution
+    reason: str
+
+
+class Evict(NamedTuple):
+    """Close a model's sessions: it was unloaded and nothing of it is left."""
+
+    model: str
+
+
+Command: TypeAlias = Run | Reply | SetTimer | Abandon | Evict

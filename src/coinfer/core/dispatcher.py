@@ -1,0 +1,416 @@
+"""Dispatcher: takes one event and the time, returns commands. The whole life of a request is here.
+
+It reads no clock, starts no thread, opens no file and draws no random number: the engine and the
+simulator drive the same object. One caller at a time; the drivers see to that.
+
+The rules, in the order in which they apply after every event:
+ 1. the event changes progress: arrived, finished, failed, cancelled, processor lost or restored, ...
+ 2. droppable requests whose deadline passed before they started are dropped
+ 3. executions that overran their limit are abandoned and their processor is set aside
+ 4. if something waits and some processor is idle, the policy decides; each decision is checked
+ 5. the earliest moment to look again is armed as the timer
+A request that fails is retried on other processors, `retries` times, and never on one it failed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, assert_never
+
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.events import (
+    Arrived,
+    Cancelled,
+    Closed,
+    Event,
+    Failed,
+    Finished,
+    ModelLoaded,
+    ModelUnloaded,
+    ProcessorLost,
+    ProcessorRestored,
+    TimerFired,
+)
+from coinfer.core.policy import Decision, Drop, Policy, Start, WaitUntil
+from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.core.state import Progress, State
+from coinfer.core.timers import Timers
+from coinfer.core.view import View
+from coinfer.errors import InvariantError, PolicyError
+from coinfer.processor import Processor
+from coinfer.profiles import Span
+
+__all__ = ["Dispatcher", "Limits"]
+
+_CANCELLED = "cancelled by the caller"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the dispatcher enforces whatever the policy wants.
+
+    Attributes:
+        max_waiting: Requests that may wait; one more is rejected. None: no limit.
+        retries: How often a failed request is tried again on another processor.
+        hang_factor: An execution that takes this many times its estimate is given up ...
+        hang_min_s: ... but not before this many seconds. Infinite: never.
+    """
+
+    max_waiting: int | None = None
+    retries: int = 1
+    hang_factor: float = 20.0
+    hang_min_s: float = 10.0
+
+
+class Dispatcher:
+    """The scheduling core of one engine or one simulation.
+
+    >>> from coinfer.policies import make_policy
+    >>> from coinfer.profiles import Profile
+    >>> cpu = Processor(name="cpu0", backend="null", units=frozenset({"core0"}))
+    >>> core = Dispatcher([cpu], make_policy("fcfs"))
+    >>> core.handle(ModelLoaded("m", 1, Profile.from_seconds({"m": {"cpu0": 0.01}})), 0.0)
+    []
+    >>> run, timer = core.handle(Arrived(Request(id=0, model="m", arrival_s=0.0)), 0.0)
+    >>> run.execution.processor
+    'cpu0'
+    >>> core.handle(Finished(run.execution.id, 0.01), 0.01)[0].outcome
+    <Outcome.COMPLETED: 'completed'>
+    """
+
+    def __init__(
+        self, processors: Sequence[Processor], policy: Policy, *, limits: Limits = Limits()
+    ) -> None:
+        self.policy = policy
+        self.limits = limits
+        self.fault: PolicyError | None = None
+        self._state = State(processors)
+        self._view = View(self._state)
+        self._timers = Timers()
+        self._n_units = len(self._state.all_units)
+        self._execution_ids = count()
+        self._closed = ""
+        self._now = -math.inf
+        self._commands: list[Command] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Arrived: self._arrived,
+            Finished: self._finished,
+            Failed: self._failed,
+            Cancelled: self._cancelled,
+            TimerFired: self._timer_fired,
+            ProcessorLost: self._processor_lost,
+            ProcessorRestored: self._processor_restored,
+            ModelLoaded: self._model_loaded,
+            ModelUnloaded: self._model_unloaded,
+            Closed: self._close,
+        }
+
+    @property
+    def view(self) -> View:
+        """The read-only sight of the state that policies get."""
+        return self._view
+
+    @property
+    def n_unanswered(self) -> int:
+        """Requests that have not been answered yet, waiting or running."""
+        return len(self._state.requests)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take an event at a moment; return what is to be done, in order.
+
+        Args:
+            event: What happened.
+            now: The driver's time in seconds. Time does not run backwards: an earlier moment
+                than the last one is taken as the last one.
+
+        Returns:
+            Commands for the driver to perform in the given order.
+        """
+        self._now = self._view.now = now = max(now, self._now)
+        self._commands = commands = []
+        self._handlers[type(event)](event)
+        state, timers = self._state, self._timers
+        for request_id in timers.pop_expired(now, state.waiting):
+            self._expire(request_id)
+        if timers.watchdog_s <= now:
+            self._watch()
+        if state.waiting and len(state.unit_user) < self._n_units:
+            self._decide()
+        at_s = timers.to_arm()
+        if at_s is not None:
+            commands.append(SetTimer(at_s))
+        return commands
+
+    def check(self) -> None:
+        """Verify the invariants of the state.
+
+        Raises:
+            InvariantError: the state contradicts itself; the message says where.
+        """
+        try:
+            self._state.check()
+        except AssertionError as error:
+            raise InvariantError(f"the dispatcher's state is inconsistent: {error}") from error
+
+    # 1. events
+
+    def _arrived(self, event: Arrived) -> None:
+        request = event.request
+        state = self._state
+        refusal = self._closed
+        if request.model not in state.units or request.model in state.leaving:
+            refusal = refusal or f"model {request.model!r} is not loaded"
+        limit = self.limits.max_waiting
+        if limit is not None and len(state.waiting) >= limit:
+            refusal = refusal or f"{limit} requests wait already, the admission limit"
+        if refusal:
+            self._commands.append(Reply(request, Outcome.REJECTED, refusal))
+            return
+        self._wait(state.add(request))
+        if request.on_late is OnLate.DROP and request.deadline_s < math.inf:
+            self._timers.add_deadline(request, state.waiting)
+
+    def _finished(self, event: Finished) -> None:
+        execution = self._state.running.get(event.execution_id)
+        if execution is None:
+            return  # abandoned before: its requests are answered or run elsewhere
+        state = self._state
+        state.release(execution)
+        _, model, span, processor, requests, _, _ = execution
+        state.estimates.observe(model, processor, span, execution.batch, event.service_s)
+        done = span.last >= state.units[model] - 1
+        for request in requests:
+            progress = state.requests[request.id]
+            progress.execution = None
+            if done:
+                self._reply(progress, Outcome.COMPLETED)
+            elif progress.cancelled:
+                self._reply(progress, Outcome.CANCELLED, _CANCELLED)
+            else:
+                progress.key = progress.key._replace(position=span.last + 1)
+                self._wait(progress)
+
+    def _failed(self, event: Failed) -> None:
+        execution = self._state.running.get(event.execution_id)
+        if execution is not None:
+            self._fail(execution, event.reason)
+
+    def _cancelled(self, event: Cancelled) -> None:
+        progress = self._state.requests.get(event.request_id)
+        if progress is None:
+            return
+        progress.cancelled = True  # a running one stops at its next span boundary
+        if progress.lane is not None:
+            self._answer_waiting(progress, Outcome.CANCELLED, _CANCELLED)
+
+    def _timer_fired(self, _event: TimerFired) -> None:
+        self._timers.fired(self._now)
+
+    def _processor_lost(self, event: ProcessorLost) -> None:
+        state = self._state
+        if state.in_service.pop(event.processor, None) is None:
+            return
+        for execution in [e for e in state.running.values() if e.processor == event.processor]:
+            self._fail(execution, event.reason)
+        self._give_up_stranded()
+
+    def _processor_restored(self, event: ProcessorRestored) -> None:
+        state = self._state
+        back = {event.processor, *state.in_service}
+        state.in_service = {n: p for n, p in state.processors.items() if n in back}
+
+    def _model_loaded(self, event: ModelLoaded) -> None:
+        self._state.add_model(event.model, event.units, event.profile)
+        self._give_up_stranded()
+
+    def _model_unloaded(self, event: ModelUnloaded) -> None:
+        state = self._state
+        if event.model not in state.units:
+            return
+        everyone = state.requests.values()
+        state.leaving[event.model] = sum(p.request.model == event.model for p in everyone)
+        reason = f"model {event.model!r} is being unloaded"
+        for progress in self._not_started():
+            if progress.request.model == event.model:
+                self._answer_waiting(progress, Outcome.REJECTED, reason)
+        if state.leaving.get(event.model) == 0:
+            self._evict(event.model)
+
+    def _close(self, event: Closed) -> None:
+        self._closed = self._closed or "the engine is stopping"
+        if event.drop_waiting:
+            for progress in self._not_started():
+                self._answer_waiting(progress, Outcome.REJECTED, self._closed)
+
+    # 2. deadlines, 3. watchdog
+
+    def _expire(self, request_id: int) -> None:
+        progress = self._state.requests.get(request_id)
+        if progress is not None and not progress.started:
+            late = "its deadline passed before it could start"
+            self._answer_waiting(progress, Outcome.DROPPED, late)
+
+    def _give_up_at(self, execution: Execution) -> float:
+        patience_s = self.limits.hang_factor * execution.expected_s
+        return execution.started_s + max(self.limits.hang_min_s, patience_s)
+
+    def _watch(self) -> None:
+        self._timers.watchdog_s = math.inf
+        for execution in list(self._state.running.values()):
+            if self._give_up_at(execution) > self._now:
+                continue
+            waited_s = self._now - execution.started_s
+            reason = f"no result after {waited_s:.3g} s, expected {execution.expected_s:.3g} s"
+            self._commands.append(Abandon(execution, reason))
+            self._processor_lost(ProcessorLost(execution.processor, reason))
+        for execution in self._state.running.values():
+            give_up_at = self._give_up_at(execution)
+            self._timers.watchdog_s = min(self._timers.watchdog_s, give_up_at)
+
+    # 4. decisions
+
+    def _decide(self) -> None:
+        self._timers.policy_s = math.inf  # what the last decision wanted is out of date
+        try:
+            for decision in self.policy.decide(self._view):
+                self._apply(decision)
+        except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered
+            self._blame_policy(error)
+
+    def _blame_policy(self, error: Exception) -> None:
+        """Answer all that waits and take no more: the policy cannot be trusted any longer."""
+        name = type(self.policy).__name__
+        self.fault = PolicyError(f"policy {name} failed: {type(error).__name__}: {error}")
+        self.fault.__cause__ = error
+        self._closed = str(self.fault)
+        for progress in self._state.clear_waiting():
+            self._reply(progress, Outcome.FAILED, self._closed)
+
+    def _apply(self, decision: Decision) -> None:
+        match decision:
+            case Start():
+                self._start(decision)
+            case Drop(request, reason):
+                progress = self._waiting(request)
+                if request.on_late is not OnLate.DROP:
+                    raise PolicyError(f"request {request.id} must not be dropped")
+                self._answer_waiting(progress, Outcome.DROPPED, reason)
+            case WaitUntil(at_s):
+                if not at_s > self._now:  # would fire at once, for ever; also refuses NaN
+                    raise PolicyError(f"cannot wait until {at_s}: it is {self._now} now")
+                self._timers.policy_s = min(self._timers.policy_s, at_s)
+            case _:
+                assert_never(decision)
+
+    def _start(self, decision: Start) -> None:
+        processor, requests, last = decision
+        state = self._state
+        if not requests:
+            raise PolicyError("an execution needs a request")
+        if not state.is_idle(processor):
+            raise PolicyError(f"processor {processor!r} is not idle")
+        everyone = [self._waiting(request) for request in requests]
+        if len(everyone) > 1:
+            self._check_together(everyone)
+        key = everyone[0].key
+        for progress in everyone:
+            if processor in progress.key.excluded:
+                raise PolicyError(f"request {progress.request.id} failed on {processor!r} before")
+        span = state.rest_of(key) if last is None else Span(key.position, last)
+        batch = key.batch if len(everyone) == 1 else sum(r.batch for r in requests)
+        seconds = state.estimates.row(key.model, span, batch).get(processor)
+        if seconds is None:
+            raise PolicyError(f"processor {processor!r} cannot run {span} of {key.model!r}")
+        execution = Execution(
+            next(self._execution_ids), key.model, span, processor, requests, self._now, seconds
+        )
+        for progress in everyone:
+            state.dequeue(progress)
+            progress.execution = execution.id
+            progress.started = True
+        state.occupy(execution)
+        # The watchdog looks at the oldest execution first: a new one seldom needs to be compared.
+        if self._now + self.limits.hang_min_s < self._timers.watchdog_s:
+            give_up_at = self._give_up_at(execution)
+            self._timers.watchdog_s = min(self._timers.watchdog_s, give_up_at)
+        self._commands.append(Run(execution))
+
+    def _check_together(self, everyone: Sequence[Progress]) -> None:
+        if len({progress.request.id for progress in everyone}) < len(everyone):
+            raise PolicyError("an execution takes each request once")
+        if len({progress.key[:2] for progress in everyone}) > 1:
+            raise PolicyError("one execution takes requests of one model at one position only")
+
+    # shared steps
+
+    def _waiting(self, request: Request) -> Progress:
+        progress = self._state.requests.get(request.id)
+        if progress is None or progress.lane is None:
+            raise PolicyError(f"request {request.id} does not wait")
+        return progress
+
+    def _not_started(self) -> list[Progress]:
+        state = self._state
+        everyone = (state.requests[request_id] for request_id in state.waiting)
+        return [progress for progress in everyone if not progress.started]
+
+    def _wait(self, progress: Progress) -> None:
+        if not self._state.has_runner(progress.key):
+            self._give_up(progress)
+            return
+        try:
+            self._state.enqueue(progress, self.policy.rank(progress.request))
+        except Exception as error:  # noqa: BLE001 - third-party code, or its ranks do not compare
+            self._blame_policy(error)
+            self._reply(progress, Outcome.FAILED, self._closed)
+
+    def _fail(self, execution: Execution, reason: str) -> None:
+        self._state.release(execution)
+        failure = f"model {execution.model!r} on processor {execution.processor!r}: {reason}"
+        for request in execution.requests:
+            progress = self._state.requests[request.id]
+            progress.execution = None
+            progress.failures = (*progress.failures, failure)
+            excluded = progress.key.excluded | {execution.processor}
+            progress.key = progress.key._replace(excluded=excluded)
+            if progress.cancelled:
+                self._reply(progress, Outcome.CANCELLED, _CANCELLED)
+            elif len(progress.failures) > self.limits.retries:
+                self._reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
+            else:
+                self._wait(progress)
+
+    def _give_up_stranded(self) -> None:
+        state = self._state
+        for lane in list(state.lanes.values()):
+            if not state.has_runner(lane.key):
+                for request in list(lane.in_order()):
+                    self._give_up(state.requests[request.id])
+
+    def _give_up(self, progress: Progress) -> None:
+        if progress.lane is not None:
+            self._state.dequeue(progress)
+        why = "; then ".join(progress.failures)
+        nobody = f"no processor in service can run model {progress.request.model!r}"
+        self._reply(progress, Outcome.FAILED, f"{why}; {nobody}" if why else nobody)
+
+    def _answer_waiting(self, progress: Progress, outcome: Outcome, reason: str) -> None:
+        self._state.dequeue(progress)
+        self._reply(progress, outcome, reason)
+
+    def _reply(self, progress: Progress, outcome: Outcome, reason: str = "") -> None:
+        request = progress.request
+        del self._state.requests[request.id]
+        self._commands.append(Reply(request, outcome, reason))
+        leaving = self._state.leaving
+        if request.model in leaving:
+            leaving[request.model] -= 1
+            if not leaving[request.model]:
+                self._evict(request.model)
+
+    def _evict(self, model: str) -> None:
+        self._state.forget_model(model)
+        self._commands.append(Evict(model))

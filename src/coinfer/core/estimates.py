@@ -1,0 +1,57 @@
+"""Estimates: expected seconds of an execution, from the profile, corrected by what was observed."""
+
+from __future__ import annotations
+
+from coinfer.profiles import Profile, Span
+
+__all__ = ["SMOOTHING", "Estimates"]
+
+SMOOTHING = 0.1
+"""Weight of a new observation (Band, MobiSys 2022, section 4.2)."""
+
+
+class Estimates:
+    """Expected service times: the measured mean first, exponentially smoothed from then on."""
+
+    __slots__ = ("_profiles", "_rows")
+
+    def __init__(self) -> None:
+        self._profiles: dict[str, Profile] = {}
+        self._rows: dict[tuple[str, Span, int], dict[str, float]] = {}
+
+    def add(self, model: str, profile: Profile) -> None:
+        """Take over a model's profile."""
+        self.remove(model)
+        self._profiles[model] = profile.restricted([model])
+
+    def remove(self, model: str) -> None:
+        """Forget a model."""
+        self._profiles.pop(model, None)
+        self._rows = {key: row for key, row in self._rows.items() if key[0] != model}
+
+    def row(self, model: str, span: Span, batch: int) -> dict[str, float]:
+        """Seconds by processor, without those that cannot run it.
+
+        The same dictionary is returned until the model is forgotten or loaded again, and what is
+        observed is written into it: who keeps it stays informed.
+        """
+        key = (model, span, batch)
+        row = self._rows.get(key)
+        if row is None:
+            profile = self._profiles[model]
+            found = {
+                name: profile.expected_s(model, name, batch=batch, span=span)
+                for name in profile.processors()
+            }
+            row = self._rows[key] = {n: s for n, s in found.items() if s is not None}
+        return row
+
+    def expected_s(self, model: str, processor: str, span: Span, batch: int) -> float | None:
+        """Seconds that the execution should take, or None if the processor cannot run it."""
+        return self.row(model, span, batch).get(processor)
+
+    def observe(self, model: str, processor: str, span: Span, batch: int, service_s: float) -> None:
+        """Learn from an execution that ended well; ignored if the model was replaced meanwhile."""
+        row = self._rows.get((model, span, batch))
+        if row is not None and processor in row:
+            row[processor] += SMOOTHING * (service_s - row[processor])

@@ -1,0 +1,106 @@
+"""Events: what happened, in the past tense. The dispatcher takes one at a time, with the time.
+
+Events and commands are named tuples and not dataclasses: several are made per request, and a tuple
+costs a third as much to make.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from coinfer.core.request import Request
+from coinfer.profiles import Profile
+
+__all__ = [
+    "Arrived",
+    "Cancelled",
+    "Closed",
+    "Event",
+    "Failed",
+    "Finished",
+    "ModelLoaded",
+    "ModelUnloaded",
+    "ProcessorLost",
+    "ProcessorRestored",
+    "TimerFired",
+]
+
+
+class Arrived(NamedTuple):
+    """A caller submitted a request."""
+
+    request: Request
+
+
+class Finished(NamedTuple):
+    """An execution ended well.
+
+    `service_s` is the time on the processor alone, in seconds: what the estimates learn from.
+    """
+
+    execution_id: int
+    service_s: float
+
+
+class Failed(NamedTuple):
+    """An execution raised; the processor itself goes on."""
+
+    execution_id: int
+    reason: str
+
+
+class Cancelled(NamedTuple):
+    """The caller no longer wants the answer."""
+
+    request_id: int
+
+
+class TimerFired(NamedTuple):
+    """The moment of a `SetTimer` has come."""
+
+
+class ProcessorLost(NamedTuple):
+    """A processor died. What it was running is retried elsewhere or answered with a failure."""
+
+    processor: str
+    reason: str
+
+
+class ProcessorRestored(NamedTuple):
+    """A processor that was lost works again."""
+
+    processor: str
+
+
+class ModelLoaded(NamedTuple):
+    """A model can be run on the processors that its profile names."""
+
+    model: str
+    units: int
+    profile: Profile
+
+
+class ModelUnloaded(NamedTuple):
+    """A model takes no more requests; waiting ones are answered, running ones finish."""
+
+    model: str
+
+
+class Closed(NamedTuple):
+    """The engine takes no more requests. `drop_waiting` also answers those not yet started."""
+
+    drop_waiting: bool
+
+
+Event: TypeAlias = (
+    Arrived
+    | Finished
+    | Failed
+    | Cancelled
+    | TimerFired
+    | ProcessorLost
+    | ProcessorRestored
+    | ModelLoaded
+    | ModelUnloaded
+    | Closed
+)

@@ -1,0 +1,51 @@
+"""Request: one inference that a caller asked for. A value; its progress lives in `core.state`."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+__all__ = ["OnLate", "Outcome", "Request"]
+
+
+class OnLate(enum.Enum):
+    """What to do with a request whose deadline passes before it has started."""
+
+    RUN = "run"
+    DROP = "drop"
+
+
+class Outcome(enum.Enum):
+    """How a request was answered. Each request gets exactly one."""
+
+    COMPLETED = "completed"
+    DROPPED = "dropped"
+    """The deadline passed, or could not be met, before the start."""
+    REJECTED = "rejected"
+    """The admission limit was reached, or the engine no longer takes requests."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One inference that a caller asked for.
+
+    Attributes:
+        id: Unique in an engine; larger means submitted later.
+        model: Name of a model that is loaded.
+        arrival_s: The moment it was due, in the engine's time. Latency counts from here.
+        deadline_s: The moment it must be answered, in the engine's time; infinite means none.
+        priority: Larger is more urgent.
+        on_late: What to do if the deadline passes before the start.
+        batch: Samples in the request, as the caller stacked them.
+    """
+
+    id: int
+    model: str
+    arrival_s: float
+    deadline_s: float = math.inf
+    priority: int = 0
+    on_late: OnLate = OnLate.RUN
+    batch: int = 1

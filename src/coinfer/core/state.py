@@ -1,0 +1,237 @@
+"""State: all that the dispatcher knows. Only the dispatcher changes it; policies see a `View`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from coinfer.core.commands import Execution
+from coinfer.core.estimates import Estimates
+from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.request import Request
+from coinfer.errors import ConfigurationError
+from coinfer.processor import Processor
+from coinfer.profiles import Profile, Span
+
+__all__ = ["Progress", "State"]
+
+_NOWHERE: frozenset[str] = frozenset()
+
+
+class Progress:
+    """How far a request has come: waiting in a lane, or running in an execution; never both."""
+
+    __slots__ = ("cancelled", "execution", "failures", "key", "lane", "request", "started")
+
+    def __init__(self, request: Request, key: LaneKey) -> None:
+        self.request = request
+        self.key = key
+        self.lane: Lane | None = None
+        self.execution: int | None = None
+        self.started = False
+        self.cancelled = False
+        self.failures: tuple[str, ...] = ()
+
+
+class State:
+    """Processors, models, waiting and running work.
+
+    Attributes:
+        processors: All, by name, in the order of preference.
+        in_service: Those that work.
+        units: Number of unit subgraphs per loaded model.
+        leaving: Models that are being unloaded, with the number of their unanswered requests.
+        requests: Progress of every request that is not answered yet, by id.
+        waiting: The waiting requests in the order in which they began to wait.
+        lanes: The lanes that are not empty.
+        running: Executions by id.
+        unit_user: Which execution occupies a compute unit.
+        all_units: Every compute unit of every processor.
+        estimates: Expected service times.
+    """
+
+    __slots__ = (
+        "_all_lanes",
+        "_new_keys",
+        "_rests",
+        "_rows",
+        "all_units",
+        "estimates",
+        "in_service",
+        "lanes",
+        "leaving",
+        "processors",
+        "requests",
+        "running",
+        "unit_user",
+        "units",
+        "waiting",
+    )
+
+    def __init__(self, processors: Sequence[Processor]) -> None:
+        _check_processors(processors)
+        self.processors: Mapping[str, Processor] = {p.name: p for p in processors}
+        self.in_service: dict[str, Processor] = dict(self.processors)
+        self.all_units = frozenset[str]().union(*(p.units for p in processors))
+        self.units: dict[str, int] = {}
+        self.leaving: dict[str, int] = {}
+        self.requests: dict[int, Progress] = {}
+        self.waiting: OrderedDict[int, Request] = OrderedDict()
+        self.lanes: dict[LaneKey, Lane] = {}
+        self.running: dict[int, Execution] = {}
+        self.unit_user: dict[str, int] = {}
+        self.estimates = Estimates()
+        self._all_lanes: dict[LaneKey, Lane] = {}
+        # Answers that depend on the key alone, kept because every request asks several times.
+        self._new_keys: dict[tuple[str, int], LaneKey] = {}
+        self._rests: dict[LaneKey, Span] = {}
+        self._rows: dict[LaneKey, Mapping[str, float]] = {}
+
+    def add(self, request: Request) -> Progress:
+        """Take in a request that has arrived."""
+        at = (request.model, request.batch)
+        key = self._new_keys.get(at)
+        if key is None:
+            key = self._new_keys[at] = LaneKey(request.model, 0, request.batch, _NOWHERE)
+        progress = self.requests[request.id] = Progress(request, key)
+        return progress
+
+    def enqueue(self, progress: Progress, rank: object) -> None:
+        """Let a request wait in the lane of its key."""
+        key = progress.key
+        lane = self._all_lanes.get(key)
+        if lane is None:
+            lane = self._all_lanes[key] = Lane(key)
+        request = progress.request
+        lane.push(rank, request)
+        self.lanes[key] = lane
+        self.waiting[request.id] = request
+        progress.lane = lane
+
+    def dequeue(self, progress: Progress) -> None:
+        """Take a waiting request out of its lane."""
+        lane = progress.lane
+        assert lane is not None
+        request_id = progress.request.id
+        is_empty = lane.remove(request_id)
+        del self.waiting[request_id]
+        progress.lane = None
+        if is_empty:
+            del self.lanes[lane.key]
+            if lane.key.excluded:
+                del self._all_lanes[lane.key]
+
+    def occupy(self, execution: Execution) -> None:
+        """Note that an execution runs."""
+        self.running[execution.id] = execution
+        for unit in self.processors[execution.processor].units:
+            self.unit_user[unit] = execution.id
+
+    def release(self, execution: Execution) -> None:
+        """Note that an execution no longer runs."""
+        del self.running[execution.id]
+        for unit in self.processors[execution.processor].units:
+            del self.unit_user[unit]
+
+    def clear_waiting(self) -> list[Progress]:
+        """Take all waiting requests out of their lanes without comparing any ranks."""
+        everyone = [self.requests[request_id] for request_id in self.waiting]
+        for progress in everyone:
+            progress.lane = None
+        self.waiting.clear()
+        self.lanes.clear()
+        self._all_lanes.clear()
+        return everyone
+
+    def add_model(self, model: str, units: int, profile: Profile) -> None:
+        """Take in a model, or replace its profile."""
+        self.units[model] = units
+        self.leaving.pop(model, None)
+        self.estimates.add(model, profile)
+        self._forget_keys(model)
+
+    def forget_model(self, model: str) -> None:
+        """Remove every trace of a model that has no request left."""
+        self.units.pop(model, None)
+        self.leaving.pop(model, None)
+        self.estimates.remove(model)
+        self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
+        self._forget_keys(model)
+
+    def is_idle(self, processor: str) -> bool:
+        """Tell whether the processor is in service and all of its units are free."""
+        found = self.in_service.get(processor)
+        return found is not None and found.units.isdisjoint(self.unit_user)
+
+    def _forget_keys(self, model: str) -> None:
+        self._new_keys = {at: key for at, key in self._new_keys.items() if key.model != model}
+        self._rests = {key: rest for key, rest in self._rests.items() if key.model != model}
+        self._rows = {key: row for key, row in self._rows.items() if key.model != model}
+
+    def rest_of(self, key: LaneKey) -> Span:
+        """Return the span from a lane's position to the model's end."""
+        rest = self._rests.get(key)
+        if rest is None:
+            rest = self._rests[key] = Span(key.position, self.units[key.model] - 1)
+        return rest
+
+    def seconds_of(self, key: LaneKey) -> Mapping[str, float]:
+        """Return the seconds that the rest of a lane's requests takes, by processor able to run it.
+
+        Processors that are out of service or excluded are among them. It follows what is observed.
+        """
+        try:
+            return self._rows[key]
+        except KeyError:
+            row = self.estimates.row(key.model, self.rest_of(key), key.batch)
+            self._rows[key] = row
+            return row
+
+    def can_run(self, key: LaneKey, processor: str) -> bool:
+        """Tell whether a processor in service can run the rest of a lane's requests."""
+        return (
+            processor in self.seconds_of(key)
+            and processor in self.in_service
+            and processor not in key.excluded
+        )
+
+    def has_runner(self, key: LaneKey) -> bool:
+        """Tell whether some processor in service can run the rest of a lane's requests."""
+        if key.excluded:
+            return any(self.can_run(key, name) for name in self.in_service)
+        return not self.in_service.keys().isdisjoint(self.seconds_of(key))
+
+    def check(self) -> None:
+        """Assert the invariants: every request is in one place, every unit has one user."""
+        for lane in self.lanes.values():
+            lane.check()
+            assert len(lane), f"empty lane {lane.key} is listed"
+        in_lanes = sum(len(lane) for lane in self.lanes.values())
+        assert in_lanes == len(self.waiting), "lanes and waiting list disagree"
+        for request_id, progress in self.requests.items():
+            waits = request_id in self.waiting
+            runs = progress.execution is not None
+            assert waits != runs, f"request {request_id}: waiting {waits}, running {runs}"
+            assert waits == (progress.lane is not None), f"request {request_id}: lane"
+            if progress.execution is not None:
+                executed = self.running[progress.execution].requests
+                assert progress.request in executed, f"request {request_id} not in its execution"
+        assert set(self.waiting) <= set(self.requests), "an answered request still waits"
+        self._check_units()
+
+    def _check_units(self) -> None:
+        used: dict[str, int] = {}
+        for execution in self.running.values():
+            for unit in self.processors[execution.processor].units:
+                assert unit not in used, f"unit {unit} is used twice"
+                used[unit] = execution.id
+        assert used == self.unit_user, f"units: {used} != {self.unit_user}"
+
+
+def _check_processors(processors: Sequence[Processor]) -> None:
+    names = [p.name for p in processors]
+    for p in processors:
+        if names.count(p.name) > 1:
+            raise ConfigurationError(f"two processors are called {p.name!r}; rename one")
+        if not p.units:
+            raise ConfigurationError(f"processor {p.name!r} has no compute unit; give it one")

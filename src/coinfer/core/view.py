@@ -1,0 +1,175 @@
+"""View: what a policy may see. Reads the state; changes nothing."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from coinfer.core.commands import Execution
+from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.request import OnLate, Request
+from coinfer.core.state import State
+from coinfer.processor import Processor
+from coinfer.profiles import Span
+
+__all__ = ["View"]
+
+
+class View:
+    """Read-only sight of the state at a moment.
+
+    Attributes:
+        now: The moment, in the engine's seconds.
+    """
+
+    __slots__ = ("_state", "now")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.now = -math.inf
+
+    @property
+    def processors(self) -> Mapping[str, Processor]:
+        """The processors in service, by name, in the order of preference."""
+        return self._state.in_service
+
+    @property
+    def all_processors(self) -> Mapping[str, Processor]:
+        """All processors by name, also those that are out of service."""
+        return self._state.processors
+
+    @property
+    def models(self) -> Collection[str]:
+        """Names of the loaded models."""
+        return self._state.units.keys()
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of waiting requests."""
+        return len(self._state.waiting)
+
+    def idle(self) -> list[str]:
+        """Names of the processors that could start something now."""
+        used = self._state.unit_user
+        if not used:
+            return list(self._state.in_service)
+        return [n for n, p in self._state.in_service.items() if p.units.isdisjoint(used)]
+
+    def lanes(self) -> Collection[Lane]:
+        """The lanes in which something waits."""
+        return self._state.lanes.values()
+
+    def startable(self) -> list[tuple[Lane, list[str]]]:
+        """Return each lane in which something waits with the idle processors able to run it."""
+        state = self._state
+        idle = self.idle() if state.lanes else None
+        if not idle:
+            return []
+        found = []
+        for key, lane in state.lanes.items():
+            seconds, excluded = state.seconds_of(key), key.excluded
+            able = [name for name in idle if name in seconds and name not in excluded]
+            if able:
+                found.append((lane, able))
+        return found
+
+    def first_startable(self) -> tuple[Lane, list[str]] | None:
+        """Return the lane of `startable` whose head comes first in the policy's order."""
+        found = self.startable()
+        if len(found) > 1:
+            return min(found, key=_head_rank)
+        return found[0] if found else None
+
+    def runners(self, key: LaneKey) -> list[str]:
+        """Names of the processors in service, busy or idle, that can run a lane's requests."""
+        return [name for name in self._state.in_service if self.can_run(key, name)]
+
+    def can_run(self, key: LaneKey, processor: str) -> bool:
+        """Tell whether a processor can run the rest of a lane's requests."""
+        return self._state.can_run(key, processor)
+
+    def by_arrival(self) -> Iterator[Request]:
+        """Iterate over the waiting requests, the one that has waited longest first."""
+        return iter(self._state.waiting.values())
+
+    def in_order(self) -> Iterator[tuple[Lane, Request]]:
+        """Iterate over all waiting requests in the policy's order, lazily."""
+        streams = [
+            ((rank, lane, request) for rank, request in lane.ranked())
+            for lane in self._state.lanes.values()
+        ]
+        return (
+            (lane, request) for _, lane, request in heapq.merge(*streams, key=lambda item: item[0])
+        )
+
+    def lane_of(self, request: Request) -> Lane:
+        """Return the lane in which a request waits."""
+        lane = self._state.requests[request.id].lane
+        assert lane is not None, f"request {request.id} does not wait"
+        return lane
+
+    def expected_s(self, key: LaneKey, processor: str) -> float:
+        """Seconds to run the rest of one request of a lane; infinite if it cannot."""
+        if processor in key.excluded:
+            return math.inf
+        return self._state.seconds_of(key).get(processor, math.inf)
+
+    def seconds_of(self, key: LaneKey) -> Mapping[str, float]:
+        """Return the expected seconds by processor in service that can run a lane's requests."""
+        seconds, excluded = self._state.seconds_of(key), key.excluded
+        return {
+            name: seconds[name]
+            for name in self._state.in_service
+            if name in seconds and name not in excluded
+        }
+
+    def span_s(self, model: str, processor: str, span: Span, batch: int = 1) -> float:
+        """Seconds to run any span of a model; infinite if the processor cannot."""
+        seconds = self._state.estimates.expected_s(model, processor, span, batch)
+        return math.inf if seconds is None else seconds
+
+    def unit_seconds(self, key: LaneKey, processor: str) -> float:
+        """Compute units times seconds: what a run takes away from everybody else."""
+        return self.expected_s(key, processor) * len(self._state.processors[processor].units)
+
+    def cheapest(self, key: LaneKey, names: Sequence[str]) -> str:
+        """Return which of these processors takes the fewest unit-seconds; on a tie the first."""
+        if len(names) == 1:
+            return names[0]
+        seconds, processors = self._state.seconds_of(key), self._state.processors
+        best, least = names[0], math.inf
+        for name in names:
+            cost = seconds[name] * len(processors[name].units)
+            if cost < least:
+                best, least = name, cost
+        return best
+
+    def running(self) -> Collection[Execution]:
+        """The executions that run now."""
+        return self._state.running.values()
+
+    def units_free_at(self) -> dict[str, float]:
+        """Return when each busy unit should be free; units that are not listed are free now.
+
+        An execution that overran its estimate is expected to need as long again as it is late: it
+        never looks finished while it runs.
+        """
+        now = self.now
+        free: dict[str, float] = {}
+        for unit, execution_id in self._state.unit_user.items():
+            end = self._state.running[execution_id].expected_end_s
+            free[unit] = end if end > now else now + (now - end)
+        return free
+
+    def is_hopeless(self, key: LaneKey, request: Request) -> bool:
+        """Tell whether a request may be dropped and no processor could still meet its deadline."""
+        if request.on_late is not OnLate.DROP or request.deadline_s == math.inf:
+            return False
+        best = min((self.expected_s(key, name) for name in self._state.in_service), default=0.0)
+        return math.isfinite(best) and self.now + best > request.deadline_s
+
+
+def _head_rank(found: tuple[Lane, list[str]]) -> Any:
+    return found[0].head_rank

@@ -1,0 +1,140 @@
+"""The exceptions coinfer raises on purpose, as one tree.
+
+    CoinferError
+    ├── CallerError                 the caller's fault: the message names the thing and the remedy
+    │   ├── ModelError              a model file that cannot be used
+    │   ├── InputError              inputs that do not fit the model
+    │   ├── ScenarioError           a scenario file that is wrong; names file, line and field
+    │   ├── UnknownNameError        no policy, backend, model, processor or network of that name
+    │   └── ConfigurationError      options that contradict each other or the machine
+    ├── SystemFaultError            the system's fault
+    │   ├── ExecutionError          a run failed; names the model and the processor
+    │   ├── BackendError            a backend cannot be loaded or cannot compile a model
+    │   ├── PolicyError             a policy raised or broke an invariant
+    │   └── InvariantError          the core found its own state inconsistent: a bug
+    └── CapacityError               nobody's fault
+        ├── RejectedError           the admission limit is reached
+        ├── DroppedError            the deadline passed, or could not be met, before the start
+        └── ClosedError             the engine is stopping or the model is being unloaded
+
+A cancelled request raises `concurrent.futures.CancelledError`, as any future does.
+Each class carries the status that a server answers with. This module imports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar, Self
+
+__all__ = [
+    "BackendError",
+    "CallerError",
+    "CapacityError",
+    "ClosedError",
+    "CoinferError",
+    "ConfigurationError",
+    "DroppedError",
+    "ExecutionError",
+    "InputError",
+    "InvariantError",
+    "ModelError",
+    "PolicyError",
+    "RejectedError",
+    "ScenarioError",
+    "SystemFaultError",
+    "UnknownNameError",
+]
+
+
+class CoinferError(Exception):
+    """Root of the tree. Catch this to catch everything coinfer raises on purpose."""
+
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "UNKNOWN"
+
+
+class CallerError(CoinferError):
+    """The caller asked for something that cannot be done as asked."""
+
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class ModelError(CallerError):
+    """A model file is missing, corrupt, unsafe or unsupported."""
+
+
+class InputError(CallerError):
+    """Inputs have a wrong name, dtype or shape."""
+
+
+class ScenarioError(CallerError):
+    """A scenario file is malformed; the message names file, line and field."""
+
+
+class UnknownNameError(CallerError):
+    """A name that is not known, with the names that are."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Self:
+        """Build the message: what is unknown, the nearest known name, all known names."""
+        names = sorted(known)
+        near = get_close_matches(name, names, n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        listed = ", ".join(names) or "none"
+        return cls(f"unknown {kind} {name!r}.{guess} Known: {listed}.{' ' + hint if hint else ''}")
+
+
+class ConfigurationError(CallerError):
+    """Options contradict each other or what the machine has."""
+
+
+class SystemFaultError(CoinferError):
+    """Something of ours, of a backend or of a device failed."""
+
+    grpc_status = "INTERNAL"
+
+
+class ExecutionError(SystemFaultError):
+    """A run of a model on a processor failed and could not be retried elsewhere."""
+
+
+class BackendError(SystemFaultError):
+    """A backend is not installed, or cannot compile this model on this processor."""
+
+
+class PolicyError(SystemFaultError):
+    """A policy raised, or decided something that the core must not do."""
+
+
+class InvariantError(SystemFaultError):
+    """The core found its own state inconsistent. This is a bug in coinfer."""
+
+
+class CapacityError(CoinferError):
+    """The request is fine, the system is fine, there is just not enough of it."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+
+class RejectedError(CapacityError):
+    """The admission limit is reached; try again later or raise the limit."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class DroppedError(CapacityError):
+    """The deadline passed, or could not be met any more, before the request started."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+
+
+class ClosedError(CapacityError):
+    """The engine is stopping, or the model is being unloaded."""

@@ -1,0 +1,113 @@
+"""The processors that a machine has by default. Asks backends for devices; runs nothing.
+
+Names: `cpu0`, `cpu1`, ... and `cpu_all` run onnxruntime, `ov0`, `ov1`, ... and `ov_all` run
+OpenVINO, and another backend's processors begin with its name. The number counts the cores to use
+from 0 whatever the system calls them, so that a scenario fits any machine; units and `cores` have
+the system's numbers. Accelerators are `cuda0`, `ov_gpu0`, ...; a precision below fp32 is a suffix:
+`ov0_bf16`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from coinfer.backends import Backend, Device, available, get_backend
+from coinfer.hardware.cores import Cores, find_cores
+from coinfer.processor import Processor
+
+__all__ = ["default_processors"]
+
+_PREFIXES = {"onnxruntime": "cpu", "openvino": "ov"}
+_SAME_HARDWARE = {"tensorrt": "cuda", "nvtensorrtrtx": "cuda"}
+"""Execution providers that use the device of another one."""
+
+
+def default_processors(
+    backends: Iterable[str] | None = None,
+    *,
+    cores: Cores | None = None,
+    precisions: Iterable[str] = ("fp32",),
+) -> tuple[Processor, ...]:
+    """List what can run models here.
+
+    Per backend with a CPU device: a 1-thread processor per core, and one over all cores if there
+    is more than one core. Per accelerator: one processor.
+
+    Args:
+        backends: Names of backends; every installed one except `null` if None.
+        cores: The cores to use; found if None.
+        precisions: Precisions that the user allows; a device gets those of them that it reports.
+
+    Raises:
+        UnknownNameError: a backend of `backends` does not exist.
+        BackendError: a backend of `backends` is not installed.
+    """
+    cores = find_cores() if cores is None else cores
+    allowed = tuple(precisions)
+    return tuple(
+        processor
+        for backend in _installed(backends)
+        for device in _used_devices(backend.devices())
+        for precision in allowed
+        if precision in device.precisions
+        for processor in _processors(backend.name, device, cores, precision)
+    )
+
+
+def _installed(names: Iterable[str] | None) -> list[Backend]:
+    if names is not None:
+        return [get_backend(name) for name in dict.fromkeys(names)]
+    found = (each.backend for each in available() if each.name != "null")
+    return [backend for backend in found if backend is not None]
+
+
+def _used_devices(devices: tuple[Device, ...]) -> Iterator[Device]:
+    """All accelerators and the first CPU: others are second libraries for the same cores."""
+    cpus = [device for device in devices if device.kind == "cpu"]
+    yield from cpus[:1]
+    yield from (device for device in devices if device.kind != "cpu")
+
+
+def _processors(backend: str, device: Device, cores: Cores, precision: str) -> Iterator[Processor]:
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    if device.kind != "cpu":
+        yield _accelerator(backend, device, precision, suffix)
+        return
+    prefix = _PREFIXES.get(backend, backend)
+    for index, number in enumerate(cores.numbers):
+        name = f"{prefix}{index}{suffix}"
+        yield _on_cores(name, backend, device, precision, (number,), cores.pinnable)
+    if len(cores.numbers) > 1:
+        name = f"{prefix}_all{suffix}"
+        yield _on_cores(name, backend, device, precision, cores.numbers, cores.pinnable)
+
+
+def _on_cores(
+    name: str,
+    backend: str,
+    device: Device,
+    precision: str,
+    numbers: tuple[int, ...],
+    pinnable: bool,
+) -> Processor:
+    return Processor(
+        name=name,
+        backend=backend,
+        device=device.name,
+        units=frozenset(f"core{number}" for number in numbers),
+        threads=len(numbers),
+        precision=precision,
+        cores=numbers if pinnable else (),
+    )
+
+
+def _accelerator(backend: str, device: Device, precision: str, suffix: str) -> Processor:
+    base, _, number = device.name.lower().replace(".", ":").partition(":")
+    prefix = "" if backend == "onnxruntime" else f"{_PREFIXES.get(backend, backend)}_"
+    return Processor(
+        name=f"{prefix}{base}{number}{suffix}",
+        backend=backend,
+        device=device.name,
+        units=frozenset({f"{_SAME_HARDWARE.get(base, base)}:{number or 0}"}),
+        precision=precision,
+    )

@@ -1,0 +1,177 @@
+"""Diagnosis: what was found on this machine, and what should be mended. Prints nothing."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from coinfer.backends import Availability, available
+from coinfer.hardware.catalogue import default_processors
+from coinfer.hardware.cores import Cores, find_cores
+from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
+from coinfer.hardware.pinning import can_pin
+from coinfer.processor import Processor
+
+__all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
+
+_EXTRAS = {"PIL": ("images", "read folders of images"), "torch": ("torch", "retrain networks")}
+
+
+class Severity(enum.StrEnum):
+    """How much a finding matters."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something to mend or to know.
+
+    Attributes:
+        severity: `ERROR` if nothing can run, `WARNING` if results suffer, `NOTE` otherwise.
+        text: What was found.
+        remedy: What to do about it; empty if nothing needs to be done.
+    """
+
+    severity: Severity
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Everything that `coinfer doctor` shows.
+
+    Attributes:
+        environment: See `environment.describe`.
+        cores: The cores to use and the reason for their number.
+        pinning: Whether a thread could be pinned to each core and reported so.
+        backends: Every known backend, usable or not.
+        processors: The default processors.
+        findings: What to mend or to know, the worst first.
+    """
+
+    environment: dict[str, Any]
+    cores: Cores
+    pinning: bool
+    backends: tuple[Availability, ...]
+    processors: tuple[Processor, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether models can run here at all."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes."""
+        return {
+            "usable": self.usable,
+            "environment": self.environment,
+            "cores_reason": self.cores.reason,
+            "pinning": self.pinning,
+            "backends": {each.name: _backend_json(each) for each in self.backends},
+            "processors": {p.name: _processor_json(p) for p in self.processors},
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def diagnose() -> Diagnosis:
+    """Look at cores, backends, processors and conflicts; pin a thread of its own as a test."""
+    cores = find_cores()
+    backends = available()
+    pinning = can_pin(cores.numbers)
+    findings = (
+        *_backend_findings(backends),
+        *_wheel_findings(onnxruntime_wheels()),
+        *_variable_findings(thread_variables(os.environ)),
+        *_core_findings(cores, pinning),
+        *_extra_findings(),
+    )
+    return Diagnosis(
+        environment=describe(cores=cores),
+        cores=cores,
+        pinning=pinning,
+        backends=backends,
+        processors=default_processors(cores=cores),
+        findings=tuple(sorted(findings, key=lambda f: list(Severity).index(f.severity))),
+    )
+
+
+def _backend_findings(backends: tuple[Availability, ...]) -> Iterator[Finding]:
+    if not any(each.backend for each in backends if each.name != "null"):
+        yield Finding(
+            severity=Severity.ERROR,
+            text="no backend can run models",
+            remedy="pip install onnxruntime",
+        )
+    for each in backends:
+        if each.backend is None:
+            yield Finding(severity=Severity.NOTE, text=each.problem)
+
+
+def _wheel_findings(wheels: tuple[str, ...]) -> Iterator[Finding]:
+    if len(wheels) > 1:
+        yield Finding(
+            severity=Severity.WARNING,
+            text=f"{' and '.join(wheels)} are installed together and overwrite each other's files",
+            remedy=f"pip uninstall {' '.join(wheels)}, then install the one that you need",
+        )
+
+
+def _variable_findings(variables: dict[str, str]) -> Iterator[Finding]:
+    for name, value in variables.items():
+        yield Finding(
+            severity=Severity.WARNING,
+            text=f"{name}={value} sizes or pins thread pools that coinfer does not govern",
+            remedy=f"unset {name}",
+        )
+
+
+def _core_findings(cores: Cores, pinning: bool) -> Iterator[Finding]:
+    if cores.quota is not None and not cores.pinnable:
+        yield Finding(
+            severity=Severity.NOTE,
+            text=f"the container's quota of {cores.quota:g} is below its {cores.physical} cores, "
+            f"so {len(cores.numbers)} are used and threads are not pinned",
+            remedy="give the container whole cores (a cpuset) for steadier latencies",
+        )
+    elif not pinning:
+        yield Finding(
+            severity=Severity.NOTE,
+            text="threads cannot be pinned to cores here; everything works, latencies vary more",
+        )
+
+
+def _extra_findings() -> Iterator[Finding]:
+    for module, (extra, purpose) in _EXTRAS.items():
+        if find_spec(module) is None:
+            yield Finding(
+                severity=Severity.NOTE,
+                text=f"{module} is not installed; it is needed to {purpose}",
+                remedy=f"pip install 'coinfer[{extra}]'",
+            )
+
+
+def _backend_json(each: Availability) -> dict[str, Any]:
+    if each.backend is None:
+        return {"usable": False, "problem": each.problem}
+    devices = [asdict(device) for device in each.backend.devices()]
+    return {"usable": True, "versions": dict(each.backend.versions()), "devices": devices}
+
+
+def _processor_json(processor: Processor) -> dict[str, Any]:
+    return {
+        "backend": processor.backend,
+        "device": processor.device,
+        "units": sorted(processor.units),
+        "threads": processor.threads,
+        "precision": processor.precision,
+        "cores": list(processor.cores),
+    }

@@ -1,0 +1,105 @@
+"""What a result was measured on: machine and versions, as values that `json.dumps` writes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from coinfer.backends import available
+from coinfer.hardware import cgroup
+from coinfer.hardware.cores import Cores, find_cores
+
+__all__ = [
+    "THREAD_VARIABLES",
+    "cpu_name",
+    "describe",
+    "memory_bytes",
+    "onnxruntime_wheels",
+    "thread_variables",
+]
+
+THREAD_VARIABLES = (
+    "GOTO_NUM_THREADS",
+    "KMP_AFFINITY",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_PLACES",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "OPENBLAS_NUM_THREADS",
+)
+"""Environment variables that size or pin the pools of numerical libraries behind our back."""
+
+
+def describe(*, cores: Cores | None = None) -> dict[str, Any]:
+    """Describe machine, limits and versions.
+
+    Importing the backends' libraries is part of it, because only they know their versions.
+
+    >>> sorted(describe())
+    ['backends', 'coinfer', 'cores', 'cpu', 'memory_bytes', 'os', 'python', 'variables']
+    """
+    cores = find_cores() if cores is None else cores
+    return {
+        "coinfer": _version("coinfer"),
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": {
+            "used": list(cores.numbers),
+            "host": cores.host,
+            "allowed": cores.allowed,
+            "physical": cores.physical,
+            "quota": cores.quota,
+            "pinned": cores.pinnable,
+        },
+        "memory_bytes": memory_bytes(),
+        "backends": {e.name: dict(e.backend.versions()) for e in available() if e.backend},
+        "variables": thread_variables(os.environ),
+    }
+
+
+def cpu_name(*, root: Path = Path("/")) -> str:
+    """Return the name of the processor model, as good as the system tells it."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes(*, root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process can use: the machine's or the group's."""
+    total = int(psutil.virtual_memory().total)
+    limit = cgroup.memory_limit_bytes(root)
+    return total if limit is None else min(total, limit)
+
+
+def thread_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those of `THREAD_VARIABLES` that are set."""
+    return {name: environment[name] for name in THREAD_VARIABLES if name in environment}
+
+
+def onnxruntime_wheels() -> tuple[str, ...]:
+    """Return the names of all installed wheels that contain the package `onnxruntime`.
+
+    More than one overwrite each other's files, and which wins is chance.
+    """
+    return tuple(sorted(set(metadata.packages_distributions().get("onnxruntime", ()))))
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

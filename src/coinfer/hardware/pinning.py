@@ -1,0 +1,71 @@
+"""Pin threads to cores where the system can. Knows no processor and no backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Collection
+
+__all__ = ["can_pin", "pin_current_thread"]
+
+_log = logging.getLogger("coinfer")
+_refusals_said: set[str] = set()
+
+
+def pin_current_thread(cores: Collection[int]) -> bool:
+    """Let the calling thread run on these cores only; never raises.
+
+    Threads that it starts afterwards inherit this, so make thread pools in a thread that is not
+    pinned.
+
+    Args:
+        cores: Operating-system core numbers; none means leave the thread alone.
+
+    Returns:
+        Whether the thread is pinned. False on systems other than Linux and where a container
+        forbids it; the log says so once.
+
+    >>> pin_current_thread(())
+    False
+    """
+    if not cores:
+        return False
+    if sys.platform != "linux":
+        return _refused(f"{sys.platform} has no call for it")
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, ValueError, OverflowError) as error:
+        # Not the cores in the message: it would then be said once per worker.
+        return _refused(str(error))
+    return True
+
+
+def can_pin(cores: Collection[int]) -> bool:
+    """Try pinning to each core in a thread of its own and read it back.
+
+    Returns:
+        Whether every core could be pinned to; False for no cores.
+    """
+    results: list[bool] = []
+    thread = threading.Thread(target=lambda: results.extend(map(_pins_to, cores)))
+    thread.start()
+    thread.join()
+    return bool(results) and all(results)
+
+
+def _pins_to(core: int) -> bool:
+    # The platform is asked here as well because only then does the type checker know the call.
+    return (
+        pin_current_thread((core,))
+        and sys.platform == "linux"
+        and (os.sched_getaffinity(0) == {core})
+    )
+
+
+def _refused(reason: str) -> bool:
+    if reason not in _refusals_said:
+        _refusals_said.add(reason)
+        _log.warning("threads are not pinned to cores: %s; everything else works", reason)
+    return False

@@ -1,0 +1,137 @@
+"""Two stores for latencies: all of them, or a sketch of fixed size. Knows no request and no clock.
+
+Both answer quantiles by nearest rank (the smallest value that at least a share `q` of the values
+do not exceed), so that an exact quantile is always a latency that really occurred, and the sketch
+approximates that very number.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Protocol
+
+__all__ = ["ExactLatencies", "Latencies", "LatencySketch"]
+
+_GROWTH = 1.01
+_PER_LOG = 1.0 / math.log(_GROWTH)
+_SMALLEST_S = 1e-9
+_LARGEST_S = 1e9
+
+
+class Latencies(Protocol):
+    """Takes latencies one by one; tells their mean, quantiles and maximum, in seconds."""
+
+    @property
+    def count(self) -> int:
+        """How many were added."""
+        ...
+
+    def add(self, seconds: float, /) -> None:
+        """Take one latency."""
+        ...
+
+    def mean_s(self) -> float:
+        """Arithmetic mean; NaN if empty."""
+        ...
+
+    def quantile_s(self, q: float) -> float:
+        """Nearest-rank quantile, `q` in 0..1; NaN if empty."""
+        ...
+
+
+class ExactLatencies:
+    """Keeps every latency: eight bytes each.
+
+    >>> latencies = ExactLatencies()
+    >>> for seconds in (0.03, 0.01, 0.02): latencies.add(seconds)
+    >>> latencies.quantile_s(0.5), latencies.quantile_s(1.0)
+    (0.02, 0.03)
+    """
+
+    __slots__ = ("_ordered", "_values", "add")
+
+    def __init__(self) -> None:
+        self._values = array("d")
+        self._ordered: list[float] = []
+        self.add = self._values.append
+
+    @property
+    def count(self) -> int:
+        """How many were added."""
+        return len(self._values)
+
+    def mean_s(self) -> float:
+        """Arithmetic mean; NaN if empty."""
+        return math.fsum(self._values) / len(self._values) if self._values else math.nan
+
+    def quantile_s(self, q: float) -> float:
+        """Nearest-rank quantile, `q` in 0..1; NaN if empty."""
+        if len(self._ordered) != len(self._values):
+            self._ordered = sorted(self._values)
+        return self._ordered[_rank(q, len(self._ordered)) - 1] if self._ordered else math.nan
+
+
+class LatencySketch:
+    """Counts latencies in buckets whose borders grow by 1 %; memory does not grow with the count.
+
+    A quantile is the harmonic middle of its bucket, hence within (1.01 - 1) / (1.01 + 1) < 0.5 %
+    of the exact nearest-rank quantile for latencies of 1 ns to 1e9 s (at most about 4,200
+    buckets, kept only where something fell in). Mean, minimum and maximum are exact. The bucket
+    rule is that of Masson, Rim, Lee, "DDSketch" (VLDB 2019, section 2.1), without collapsing.
+
+    >>> sketch = LatencySketch()
+    >>> for i in range(1, 1001): sketch.add(i / 1000)
+    >>> abs(sketch.quantile_s(0.99) - 0.990) < 0.005 * 0.990
+    True
+    """
+
+    __slots__ = ("_buckets", "_count", "_highest", "_lowest", "_sum")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self._count = 0
+        self._sum = 0.0
+        self._lowest = math.inf
+        self._highest = -math.inf
+
+    @property
+    def count(self) -> int:
+        """How many were added."""
+        return self._count
+
+    def add(self, seconds: float, /) -> None:
+        """Take one latency."""
+        self._count += 1
+        self._sum += seconds
+        if seconds > self._highest:
+            self._highest = seconds
+        if seconds < self._lowest:
+            self._lowest = seconds
+        inside = min(max(seconds, _SMALLEST_S), _LARGEST_S)
+        bucket = math.ceil(math.log(inside) * _PER_LOG)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    def mean_s(self) -> float:
+        """Arithmetic mean; NaN if empty."""
+        return self._sum / self._count if self._count else math.nan
+
+    def quantile_s(self, q: float) -> float:
+        """Nearest-rank quantile within 0.5 %, `q` in 0..1; NaN if empty."""
+        if not self._count:
+            return math.nan
+        rank = _rank(q, self._count)
+        if rank == self._count:
+            return self._highest
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                middle = 2.0 * _GROWTH**bucket / (_GROWTH + 1.0)
+                return min(max(middle, self._lowest), self._highest)
+        raise AssertionError("the buckets hold fewer values than were added")
+
+
+def _rank(q: float, count: int) -> int:
+    # The small allowance keeps 0.95 * 20 = 19.000000000000004 from becoming rank 20.
+    return min(count, max(1, math.ceil(q * count - 1e-9)))

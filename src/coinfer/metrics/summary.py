@@ -1,0 +1,324 @@
+"""Summary: the figures of one run, as values and as JSON. Knows not how they are shown.
+
+The JSON has the same shape whether a run was real or simulated, and whatever happened in it:
+figures that do not exist (the p99 of no completion, the hit rate without deadlines) are null.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from coinfer.core.request import Outcome
+from coinfer.errors import ConfigurationError
+from coinfer.metrics.latency import ExactLatencies, Latencies
+from coinfer.metrics.tally import ModelTally, ProcessorTally, Tallies
+from coinfer.processor import Processor
+
+__all__ = [
+    "BoundSummary",
+    "LatencySummary",
+    "ModelSummary",
+    "ProcessorSummary",
+    "Summary",
+    "TotalsSummary",
+    "summarise",
+]
+
+_FEW_COMPLETIONS = 100
+"""Below this, p99 is the slowest request or nearly so."""
+
+_BOUND_ALLOWANCE = 1.02
+"""How far a run may exceed its bound by noise of the profile before that is worth a warning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Latency of the completed requests from due to answered, in ms; None where none completed."""
+
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """One model's requests that were due in the measuring window.
+
+    Attributes:
+        submitted: All of them: completed + dropped + rejected + failed + cancelled + unfinished.
+        completed: Answered with a result, in the window or later.
+        late: Those of the completed that were answered after their deadline.
+        dropped: The deadline passed, or could not be met, before the start.
+        rejected: The admission limit was reached.
+        failed: Answered with an error.
+        cancelled: Cancelled by the caller.
+        unfinished: Not answered when the summary was made.
+        throughput_per_s: Completions in the window per second of it, whenever they were due.
+        deadline_hit_rate: Share of *all* requests with a deadline that were completed in time;
+            whatever was not completed is a miss. None if no request had a deadline.
+        latency_ms: Of the completed.
+    """
+
+    submitted: int
+    completed: int
+    late: int
+    dropped: int
+    failed: int
+    throughput_per_s: float
+    deadline_hit_rate: float | None
+    latency_ms: LatencySummary
+    rejected: int = 0
+    cancelled: int = 0
+    unfinished: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorSummary:
+    """One processor in the measuring window.
+
+    Attributes:
+        backend: Name of its backend.
+        units: Compute units it occupies.
+        precision: What it computes in.
+        busy_fraction: Share of the window that it was given to executions.
+        executions: Executions that ended in the window.
+        failed: Those of them that failed or were abandoned.
+        output_errors: By model, the measured relative output error against fp32, where a
+            precision below fp32 is in use.
+    """
+
+    backend: str
+    units: tuple[str, ...]
+    precision: str
+    busy_fraction: float
+    executions: int
+    failed: int = 0
+    output_errors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalsSummary:
+    """All models together; fields as in `ModelSummary`."""
+
+    submitted: int
+    completed: int
+    throughput_per_s: float
+    late: int = 0
+    dropped: int = 0
+    failed: int = 0
+    rejected: int = 0
+    cancelled: int = 0
+    unfinished: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundSummary:
+    """The best throughput of any schedule for the offered mix, and the share of it reached."""
+
+    throughput_per_s: float | None = None
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The figures of one run.
+
+    Attributes:
+        scenario: Its name.
+        mode: `run` or `simulate`.
+        policy: Name of the policy.
+        seed: Seed of arrivals and inputs.
+        duration_s: Length of the measuring window, warm-up excluded.
+        environment: Machine and library versions; JSON values only.
+        models: By name.
+        processors: By name.
+        totals: All models together.
+        bound: The bound beside the result.
+        warnings: What a reader must know before believing the figures.
+    """
+
+    scenario: str
+    mode: str
+    policy: str
+    seed: int
+    duration_s: float
+    environment: Mapping[str, Any]
+    models: Mapping[str, ModelSummary]
+    processors: Mapping[str, ProcessorSummary]
+    totals: TotalsSummary
+    bound: BoundSummary = BoundSummary()
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes and `from_json` reads."""
+        data = dataclasses.asdict(self)
+        data["warnings"] = list(self.warnings)
+        for name, processor in self.processors.items():
+            data["processors"][name]["units"] = list(processor.units)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read what `to_json` wrote; fields that a later version added are ignored.
+
+        Raises:
+            ConfigurationError: not a summary; names the first field that is wrong.
+        """
+        # Here and not above: only comparing files needs it, and it is slow to import.
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+        except (ValidationError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"not the JSON of a run: {_first_line(error)}") from error
+
+
+def summarise(
+    tallies: Tallies,
+    *,
+    scenario: str,
+    mode: str,
+    policy: str,
+    seed: int,
+    processors: Sequence[Processor],
+    models: Iterable[str] = (),
+    environment: Mapping[str, Any] | None = None,
+    bound_per_s: float | None = None,
+    output_errors: Mapping[str, Mapping[str, float]] | None = None,
+    warnings: Iterable[str] = (),
+) -> Summary:
+    """Make the figures of a run from its counts.
+
+    Args:
+        tallies: What `Recorder.tallies` returned at the end.
+        scenario: Name of the scenario.
+        mode: `run` or `simulate`.
+        policy: Name of the policy.
+        seed: Seed of the run.
+        processors: Those of the machine; each gets a row, also one that never ran.
+        models: Listed first and in this order, also those that were never asked for.
+        environment: Machine and library versions.
+        bound_per_s: The bound for the offered mix, if there is one.
+        output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
+        warnings: Put before those found here.
+    """
+    names = dict.fromkeys([*models, *tallies.models])
+    empty = ModelTally(ExactLatencies)
+    rows = {n: _model(tallies.models.get(n, empty), tallies.duration_s) for n in names}
+    totals = _totals(rows.values())
+    bound = _bound(totals.throughput_per_s, bound_per_s)
+    return Summary(
+        scenario=scenario,
+        mode=mode,
+        policy=policy,
+        seed=seed,
+        duration_s=tallies.duration_s,
+        environment=dict(environment or {}),
+        models=rows,
+        processors={
+            p.name: _processor(p, tallies, dict((output_errors or {}).get(p.name, {})))
+            for p in processors
+        },
+        totals=totals,
+        bound=bound,
+        warnings=(*warnings, *_warnings(rows, bound)),
+    )
+
+
+def _per_s(count: float, duration_s: float) -> float:
+    return count / duration_s if duration_s > 0 else 0.0
+
+
+def _model(tally: ModelTally, duration_s: float) -> ModelSummary:
+    return ModelSummary(
+        submitted=tally.submitted,
+        completed=tally.completed,
+        late=tally.late,
+        dropped=tally.others[Outcome.DROPPED],
+        rejected=tally.others[Outcome.REJECTED],
+        failed=tally.others[Outcome.FAILED],
+        cancelled=tally.others[Outcome.CANCELLED],
+        unfinished=tally.unfinished,
+        throughput_per_s=_per_s(tally.served, duration_s),
+        deadline_hit_rate=tally.hits / tally.with_deadline if tally.with_deadline else None,
+        latency_ms=_latency_ms(tally.latencies),
+    )
+
+
+def _latency_ms(latencies: Latencies) -> LatencySummary:
+    if not latencies.count:
+        return LatencySummary()
+    return LatencySummary(
+        mean=latencies.mean_s() * 1e3,
+        p50=latencies.quantile_s(0.50) * 1e3,
+        p90=latencies.quantile_s(0.90) * 1e3,
+        p95=latencies.quantile_s(0.95) * 1e3,
+        p99=latencies.quantile_s(0.99) * 1e3,
+        max=latencies.quantile_s(1.0) * 1e3,
+    )
+
+
+def _processor(
+    processor: Processor, tallies: Tallies, output_errors: dict[str, float]
+) -> ProcessorSummary:
+    tally = tallies.processors.get(processor.name, ProcessorTally())
+    return ProcessorSummary(
+        backend=processor.backend,
+        units=tuple(sorted(processor.units)),
+        precision=processor.precision,
+        busy_fraction=_per_s(tally.busy_s, tallies.duration_s),
+        executions=tally.executions,
+        failed=tally.failed,
+        output_errors=output_errors,
+    )
+
+
+def _totals(models: Iterable[ModelSummary]) -> TotalsSummary:
+    rows = list(models)
+    return TotalsSummary(
+        submitted=sum(row.submitted for row in rows),
+        completed=sum(row.completed for row in rows),
+        throughput_per_s=math.fsum(row.throughput_per_s for row in rows),
+        late=sum(row.late for row in rows),
+        dropped=sum(row.dropped for row in rows),
+        failed=sum(row.failed for row in rows),
+        rejected=sum(row.rejected for row in rows),
+        cancelled=sum(row.cancelled for row in rows),
+        unfinished=sum(row.unfinished for row in rows),
+    )
+
+
+def _bound(reached_per_s: float, bound_per_s: float | None) -> BoundSummary:
+    if bound_per_s is None:
+        return BoundSummary()
+    return BoundSummary(throughput_per_s=bound_per_s, fraction=reached_per_s / bound_per_s)
+
+
+def _warnings(models: Mapping[str, ModelSummary], bound: BoundSummary) -> Iterable[str]:
+    for name, row in models.items():
+        if 0 < row.completed < _FEW_COMPLETIONS:
+            yield f"{name}: p99 rests on {row.completed} completions only; run longer to trust it"
+        if row.unfinished:
+            yield f"{name}: {row.unfinished} requests had no answer when the run ended"
+    if bound.fraction is not None and bound.fraction > _BOUND_ALLOWANCE:
+        yield (
+            f"the run reached {bound.fraction:.1%} of its bound: either other models than the "
+            "offered mix were served, or the profile is out of date; profile again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"

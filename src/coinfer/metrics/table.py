@@ -1,0 +1,138 @@
+"""Tables of a summary for a terminal of 100 columns. Only shows; computes no figure."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
+
+__all__ = ["bound_line", "model_table", "processor_table", "render", "warning_lines"]
+
+_NONE = "-"
+_RARE = ("rejected", "cancelled", "unfinished")
+
+
+def render(summary: Summary) -> RenderableType:
+    """Everything a person wants to see after a run: both tables, the bound, the warnings."""
+    title = Text.assemble(
+        (summary.scenario, "bold"),
+        f"  {summary.mode}, policy {summary.policy}, seed {summary.seed}, "
+        f"{_digits(summary.duration_s)} s measured",
+    )
+    return Group(
+        title,
+        model_table(summary),
+        *rare_lines(summary),
+        processor_table(summary),
+        bound_line(summary),
+        *warning_lines(summary),
+    )
+
+
+def model_table(summary: Summary) -> Table:
+    """One row per model and one for all."""
+    table = _table("model")
+    counts = ("sub-\nmitted", "com-\npleted", "late", "drop-\nped", "failed")
+    times = ("p50\nms", "p90\nms", "p95\nms", "p99\nms", "max\nms")
+    for header in (*counts, "per s", *times, "in\ntime"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, row in summary.models.items():
+        latency = row.latency_ms
+        shown = (latency.p50, latency.p90, latency.p95, latency.p99, latency.max)
+        hits = _percent(row.deadline_hit_rate)
+        table.add_row(name, *_counts(row), *map(_digits, shown), hits)
+    table.add_section()
+    table.add_row("all", *_counts(summary.totals), style="bold")
+    return table
+
+
+def processor_table(summary: Summary) -> Table:
+    """One row per processor; a column for failures only if there were any."""
+    table = _table("processor")
+    failures = any(row.failed for row in summary.processors.values())
+    table.add_column("backend")
+    table.add_column("units", overflow="fold")
+    table.add_column("precision")
+    for header in ("executions", *(["failed"] if failures else []), "busy"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, row in summary.processors.items():
+        failed = [_count(row.failed)] if failures else []
+        table.add_row(
+            name,
+            row.backend,
+            " ".join(row.units),
+            _precision(row),
+            _count(row.executions),
+            *failed,
+            _percent(row.busy_fraction),
+        )
+    return table
+
+
+def rare_lines(summary: Summary) -> list[Text]:
+    """One line per model with outcomes that most runs do not have: there is no room for columns."""
+    lines = []
+    for name, row in summary.models.items():
+        counts = [f"{_count(n)} {outcome}" for outcome in _RARE if (n := getattr(row, outcome))]
+        if counts:
+            lines.append(Text(f" {name}: {', '.join(counts)}"))
+    return lines
+
+
+def bound_line(summary: Summary) -> Text:
+    """The throughput, the bound and the fraction reached, in one line."""
+    reached = f"{_digits(summary.totals.throughput_per_s)}/s"
+    bound = summary.bound
+    if bound.throughput_per_s is None:
+        return Text.assemble("throughput ", (reached, "bold"), "; no bound without a profile")
+    return Text.assemble(
+        "throughput ",
+        (reached, "bold"),
+        f" of {_digits(bound.throughput_per_s)}/s, the bound for the offered mix: ",
+        (_percent(bound.fraction), "bold"),
+    )
+
+
+def warning_lines(summary: Summary) -> list[Text]:
+    """One line per warning."""
+    return [Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings]
+
+
+def _table(first: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    # Where the width does not suffice, names are folded; a number cut short would be another one.
+    table.add_column(first, overflow="fold")
+    return table
+
+
+def _counts(row: ModelSummary | TotalsSummary) -> list[str]:
+    outcomes = ("submitted", "completed", "late", "dropped", "failed")
+    counts = [_count(getattr(row, outcome)) for outcome in outcomes]
+    return [*counts, _digits(row.throughput_per_s)]
+
+
+def _precision(row: ProcessorSummary) -> str:
+    if not row.output_errors:
+        return row.precision
+    return f"{row.precision} (error <= {max(row.output_errors.values()):.2g})"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _percent(share: float | None) -> str:
+    return _NONE if share is None else f"{share:.1%}"
+
+
+def _digits(value: float | None) -> str:
+    """At least three significant digits, and no digit after the point from 1,000 on."""
+    if value is None:
+        return _NONE
+    if value == 0:
+        return "0"
+    decimals = 0 if value >= 999.5 else 1 if value >= 99.95 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f}"

@@ -1,0 +1,151 @@
+"""Check the external data of an ONNX file: inside its folder, there, and long enough.
+
+A model file is untrusted: it must not make us read `/etc/passwd` as a weight. Nothing here reads
+the data itself.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+import onnx_ir as ir
+
+from coinfer.errors import ModelError
+
+__all__ = ["check_external_data"]
+
+
+def check_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> bool:
+    """Check every tensor that keeps its data in another file.
+
+    Args:
+        proto: The parsed model file.
+        folder: The folder of the model file; the data must lie inside.
+        name: What messages call the model.
+
+    Returns:
+        Whether there is any external data.
+
+    Raises:
+        ModelError: names the tensor, its location, what is wrong, and the remedy.
+    """
+    found = False
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            found = True
+            _check(tensor, folder, f"{name}: external data of tensor {tensor.name!r}")
+    return found
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attr in node.attribute:
+            if attr.HasField("t"):
+                yield attr.t
+            yield from attr.tensors
+            if attr.HasField("g"):
+                yield from _graph_tensors(attr.g)
+            for graph in attr.graphs:
+                yield from _graph_tensors(graph)
+
+
+def _check(tensor: onnx.TensorProto, folder: Path, what: str) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location or "\0" in location:
+        raise ModelError(f"{what} has no usable location; export the model again")
+    _check_location(location, what)
+    path = folder / location
+    try:
+        status = path.stat()
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{what} is missing: there is no file {location!r} in {str(folder)!r}; copy it there, "
+            f"next to the model file"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"{what} in {location!r} cannot be read: {error}") from error
+    if not inside:
+        raise ModelError(
+            f"{what} in {location!r} is a link out of the model's folder {str(folder)!r}, which is "
+            f"not followed for safety; replace the link by a copy of the file"
+        )
+    if path.is_symlink():
+        raise ModelError(
+            f"{what} in {location!r} is a link, which the checker of onnx does not follow; replace "
+            f"it by a copy of the file"
+        )
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ModelError(f"{what} in {location!r} is not a readable file; check what lies there")
+    if status.st_nlink > 1:
+        raise ModelError(
+            f"{what} in {location!r} is a hard link, which may lead out of the model's folder; "
+            f"replace it by a copy of the file"
+        )
+    _check_extent(tensor, entries, status.st_size, f"{what} in {location!r}")
+
+
+def _check_location(location: str, what: str) -> None:
+    """Refuse absolute paths and `..` as either family of systems would read them."""
+    windows = PureWindowsPath(location)
+    outside = (
+        PurePosixPath(location).is_absolute() or windows.drive or windows.root
+    ) or ".." in windows.parts
+    if outside:
+        raise ModelError(
+            f"{what} is at {location!r}, outside the model's folder, which is not followed for "
+            f"safety; put the file into the folder and export with a relative location"
+        )
+
+
+def _check_extent(
+    tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int, what: str
+) -> None:
+    needed = _data_bytes(tensor, what)
+    offset = _number(entries, "offset", 0, what)
+    length = _number(entries, "length", needed, what)
+    if length != needed:
+        raise ModelError(
+            f"{what} is {length} bytes long but its dtype and shape need {needed}; the files do "
+            f"not belong together or are damaged, export the model again"
+        )
+    if offset + length > file_bytes:
+        raise ModelError(
+            f"{what} is short: it ends at byte {offset + length} but the file has {file_bytes}; "
+            f"the file is truncated, copy it again"
+        )
+
+
+def _number(entries: dict[str, str], key: str, default: int, what: str) -> int:
+    text = entries.get(key, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ModelError(f"{what} has the {key} {text!r}, not a number; export the model again")
+    return int(text)
+
+
+def _data_bytes(tensor: onnx.TensorProto, what: str) -> int:
+    try:
+        bits = ir.DataType(tensor.data_type).bitwidth
+    except (ValueError, TypeError):
+        raise ModelError(
+            f"{what} has data type {tensor.data_type}, which cannot be stored externally; embed it"
+        ) from None
+    if any(dim < 0 for dim in tensor.dims):
+        raise ModelError(f"{what} has a negative dimension; export the model again")
+    return -(-math.prod(int(dim) for dim in tensor.dims) * bits // 8)

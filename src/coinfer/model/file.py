@@ -1,0 +1,144 @@
+"""Load a model from an ONNX file and say in one sentence what is wrong if that fails.
+
+The checks run from cheap to dear, and from what a person can mend at a glance (no such file) to
+what only the exporter can (an invalid graph). The file is untrusted.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinfer.errors import ModelError
+from coinfer.model.model import PROTOBUF_LIMIT_BYTES, Model, wrap
+from coinfer.units import format_bytes
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["load_model"]
+
+_OTHER_FORMATS = (
+    (b"version https://git-lfs", 0, "a Git LFS pointer", "run `git lfs pull`"),
+    (b"PK\x03\x04", 0, "a zip archive, perhaps a PyTorch checkpoint", "export it to ONNX"),
+    (b"\x80\x02", 0, "a Python pickle, perhaps a PyTorch checkpoint", "export it to ONNX"),
+    (b"\x89HDF", 0, "an HDF5 file, perhaps a Keras model", "convert it with tf2onnx"),
+    (b"TFL3", 4, "a TensorFlow Lite model", "convert it with tf2onnx"),
+    (b"ORTM", 4, "an onnxruntime .ort file", "use the ONNX file that it was made from"),
+    (b"<", 0, "an XML or HTML file", "check where it was downloaded from"),
+    (b"\x1f\x8b", 0, "a gzip archive", "unpack it"),
+)
+
+
+def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Model:
+    """Load, validate and fingerprint an ONNX file.
+
+    Weights inside the file are kept as they are; external weights stay in their file and are
+    mapped into memory on use, so keep that file in place.
+
+    Args:
+        path: The `.onnx` file; external data must lie in its folder or below.
+        name: What requests and messages call the model; the file's stem by default.
+
+    Raises:
+        ModelError: the file is missing, damaged, unsafe or unsupported; says which, and the
+            remedy.
+    """
+    path = Path(path).absolute()
+    what = f"model file {str(path)!r}"
+    data = _read(path, what)
+    ir_model = _validated(_parse(data, what), data, path, what)
+    return wrap(ir_model, name=name or path.stem, source=path)
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        if path.is_dir():
+            raise ModelError(f"{what} is a directory; name the .onnx file in it")
+        if not path.exists():
+            raise ModelError(f"{what} does not exist; check the path")
+        if not path.is_file():
+            raise ModelError(f"{what} is not a regular file; name an .onnx file")
+        size = path.stat().st_size
+        if size > PROTOBUF_LIMIT_BYTES:
+            raise ModelError(
+                f"{what} has {format_bytes(size)} but protobuf holds at most 2 GiB; save it with "
+                f"external data"
+            )
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{what} cannot be read: {error}") from error
+    if not data:
+        raise ModelError(f"{what} is empty; copy or export it again")
+    return data
+
+
+def _parse(data: bytes, what: str) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    for magic, offset, kind, remedy in _OTHER_FORMATS:
+        if data[offset : offset + len(magic)] == magic:
+            raise ModelError(f"{what} is not ONNX but {kind}; {remedy}")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(
+            f"{what} is not an ONNX file, or is truncated or corrupt ({format_bytes(len(data))}); "
+            f"copy or export it again"
+        ) from None
+    if not proto.HasField("ir_version") and not proto.HasField("graph"):
+        raise ModelError(f"{what} is not an ONNX file; export the model to ONNX")
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise ModelError(
+            f"{what} has no graph with outputs; it is truncated or was exported wrongly, export it "
+            f"again"
+        )
+    return proto
+
+
+def _validated(proto: onnx.ModelProto, data: bytes, path: Path, what: str) -> ir.Model:
+    import onnx
+    import onnx_ir as ir
+
+    from coinfer.model import validation
+    from coinfer.model.external import check_external_data
+
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    validation.check_versions(proto.ir_version, opsets, what)
+    for function in proto.functions:
+        own = {entry.domain: entry.version for entry in function.opset_import} or opsets
+        validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
+    _check_representable(proto, what)
+    external = check_external_data(proto, path.parent, what)
+    try:
+        # Only the check by path knows in which folder external data lies.
+        onnx.checker.check_model(path if external else data)
+        ir_model: ir.Model = ir.from_proto(proto)
+        for graph in (ir_model.graph, *(item.graph for item in ir_model.functions.values())):
+            ir.external_data.set_base_dir(graph, path.parent)
+        validation.check_tensor_sizes(ir_model, what)
+    except ModelError:
+        raise
+    except Exception as error:
+        # The file is untrusted, and a damaged one raises almost anything in these libraries.
+        raise ModelError(
+            f"{what} is not a valid model: {validation.first_line(error)}; it is damaged or was "
+            f"exported wrongly, export it again"
+        ) from error
+    return ir_model
+
+
+def _check_representable(proto: onnx.ModelProto, what: str) -> None:
+    """Refuse what the in-memory form would drop without a word."""
+    if proto.graph.sparse_initializer:
+        raise ModelError(
+            f"{what} has sparse initializers, which are not supported; export dense weights"
+        )
+    names = [tensor.name for tensor in proto.graph.initializer]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"{what} has two initializers named {twice!r}; export it again")

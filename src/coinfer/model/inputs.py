@@ -1,0 +1,224 @@
+"""Check inputs against a model's specs, and make inputs that fit. Knows specs, not graphs.
+
+`InputCheck` runs once per request, so everything that depends on the model alone is worked out
+when it is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coinfer.errors import InputError, ModelError
+from coinfer.model.specs import TensorSpec
+
+__all__ = ["InputCheck", "batch_symbol", "sample_inputs"]
+
+_SAFE_HIGH = 2
+"""0 and 1 are valid as ids of any vocabulary, as segment ids and as masks."""
+
+_Rule = tuple[
+    TensorSpec,
+    str,
+    np.dtype[Any],
+    int,
+    tuple[tuple[int, int], ...],
+    tuple[tuple[int, str], ...],
+]
+"""Spec, name, dtype, rank, (axis, fixed size)..., (axis, symbol)..."""
+
+
+def _symbol(spec: TensorSpec, axis: int) -> str:
+    """Name of an open axis; an axis that the model left nameless is called `input:axis`."""
+    dim = spec.shape[axis]
+    return dim if isinstance(dim, str) else f"{spec.name}:{axis}"
+
+
+def _open_axes(spec: TensorSpec) -> tuple[tuple[int, str], ...]:
+    return tuple(
+        (axis, _symbol(spec, axis))
+        for axis, dim in enumerate(spec.shape)
+        if not isinstance(dim, int)
+    )
+
+
+def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
+    """Find the symbol of the batch: the one that leads every input whose first axis is open.
+
+    Returns:
+        The symbol, or None if no first axis is open or if they have different symbols.
+
+    >>> f4 = np.dtype("float32")
+    >>> batch_symbol((TensorSpec(name="x", dtype=f4, shape=("N", 3)),))
+    'N'
+    """
+    leading = {
+        _symbol(spec, 0) for spec in specs if spec.shape and not isinstance(spec.shape[0], int)
+    }
+    return leading.pop() if len(leading) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class InputCheck:
+    """The precomputed check of one model's inputs.
+
+    Attributes:
+        model: Name of the model, for messages.
+        specs: Specs of the inputs.
+        batch: Symbol whose size is the batch size, or None.
+        rules: Per input what `__call__` compares.
+    """
+
+    model: str
+    specs: tuple[TensorSpec, ...]
+    batch: str | None
+    rules: tuple[_Rule, ...]
+
+    @classmethod
+    def of(cls, model: str, specs: tuple[TensorSpec, ...]) -> InputCheck:
+        """Precompute the check for these specs."""
+        rules = tuple(
+            (
+                spec,
+                spec.name,
+                spec.dtype,
+                len(spec.shape),
+                tuple((axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)),
+                _open_axes(spec),
+            )
+            for spec in specs
+        )
+        return cls(model, specs, batch_symbol(specs), rules)
+
+    def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
+        """Check names, dtypes, shapes and that equal symbols have equal sizes.
+
+        Returns:
+            The batch size; 1 for a model without a batch axis.
+
+        Raises:
+            InputError: the first thing that does not fit, and the remedy.
+        """
+        if len(inputs) != len(self.rules):
+            raise self._wrong_names(inputs)
+        sizes: dict[str, int] = {}
+        for spec, name, dtype, rank, fixed, symbolic in self.rules:
+            array = inputs.get(name)
+            if array is None:
+                raise self._wrong_names(inputs)
+            if (
+                not isinstance(array, np.ndarray)  # type: ignore[redundant-expr]
+                or array.ndim != rank
+                or (array.dtype is not dtype and array.dtype != dtype)
+            ):
+                self._check_one(spec, array)
+            shape = array.shape
+            for axis, size in fixed:
+                if shape[axis] != size:
+                    self._check_one(spec, array)
+            for axis, symbol in symbolic:
+                size = shape[axis]
+                if size < 1:
+                    self._check_one(spec, array)
+                if sizes.setdefault(symbol, size) != size:
+                    raise self._disagreement(inputs, symbol)
+        return 1 if self.batch is None else sizes[self.batch]
+
+    def _check_one(self, spec: TensorSpec, array: np.ndarray[Any, Any]) -> None:
+        try:
+            spec.check(array)
+        except InputError as error:
+            raise InputError(f"model {self.model!r}: {error}") from None
+
+    def _wrong_names(self, inputs: Mapping[str, Any]) -> InputError:
+        wanted = [spec.name for spec in self.specs]
+        missing = [name for name in wanted if name not in inputs]
+        extra = [str(name) for name in inputs if name not in wanted]
+        parts = [
+            f"{word} {', '.join(map(repr, names))}"
+            for word, names in (("missing", missing), ("unknown", extra))
+            if names
+        ]
+        if not parts:  # a name is there and its value is None
+            parts = [f"no value for {name!r}" for name in wanted if inputs[name] is None][:1]
+        listed = ", ".join(map(str, self.specs)) or "nothing"
+        return InputError(f"model {self.model!r}: inputs: {'; '.join(parts)}; it takes {listed}")
+
+    def _disagreement(self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str) -> InputError:
+        found = [
+            f"{inputs[spec.name].shape[axis]} in axis {axis} of {spec.name!r}"
+            for spec in self.specs
+            for axis, name in _open_axes(spec)
+            if name == symbol and spec.name in inputs and axis < inputs[spec.name].ndim
+        ]
+        return InputError(
+            f"model {self.model!r}: {symbol!r} must have one size but is {', '.join(found)}; "
+            f"give all of them the same size"
+        )
+
+
+def sample_inputs(
+    check: InputCheck,
+    *,
+    batch: int,
+    seed: int,
+    dims: Mapping[str, int],
+    highs: Mapping[str, int],
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Make seeded random inputs that fit; see `Model.sample_inputs`."""
+    sizes = _sizes(check, batch, dims)
+    rng = np.random.default_rng(seed)
+    return {
+        spec.name: _random(
+            check.model,
+            spec,
+            tuple(
+                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
+                for axis, dim in enumerate(spec.shape)
+            ),
+            rng,
+            highs.get(spec.name, _SAFE_HIGH),
+        )
+        for spec in check.specs
+    }
+
+
+def _sizes(check: InputCheck, batch: int, dims: Mapping[str, int]) -> dict[str, int]:
+    symbols = {symbol for spec in check.specs for _, symbol in _open_axes(spec)}
+    sizes = {check.batch: batch} if check.batch is not None else {}
+    sizes.update(dims)
+    if unknown := sorted(sizes.keys() - symbols):
+        raise InputError(
+            f"model {check.model!r} has no open dimension {unknown[0]!r}; it has "
+            f"{', '.join(sorted(symbols)) or 'none'}"
+        )
+    if unset := sorted(symbols - sizes.keys()):
+        raise InputError(
+            f"model {check.model!r} leaves the dimension {unset[0]!r} open; say how large it is, "
+            f"e.g. dims={{{unset[0]!r}: 64}}"
+        )
+    for symbol, size in sizes.items():
+        if size < 1:
+            raise InputError(
+                f"model {check.model!r}: dimension {symbol!r} is {size}; it must be at least 1"
+            )
+    return sizes
+
+
+def _random(
+    model: str, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, high: int
+) -> np.ndarray[Any, Any]:
+    kind = spec.dtype.kind
+    if kind == "O":
+        raise ModelError(
+            f"model {model!r}: there are no random strings for input {spec.name!r}; give the "
+            f"inputs in an .npz file"
+        )
+    if kind == "b":
+        return rng.integers(0, 2, shape).astype(spec.dtype)
+    if "int" in spec.dtype.name:  # also those of 4 and 2 bits, which numpy does not know
+        return rng.integers(0, max(high, 1), shape).astype(spec.dtype)
+    return rng.standard_normal(shape, dtype=np.float32).astype(spec.dtype)

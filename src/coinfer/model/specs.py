@@ -1,0 +1,92 @@
+"""TensorSpec: name, dtype and shape of one model input or output. Knows no graph and no backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coinfer.errors import InputError
+
+__all__ = ["TensorSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """What an input takes, or what an output gives.
+
+    Attributes:
+        name: Name in the graph.
+        dtype: Element type; strings have dtype `object`.
+        shape: Per axis a size, a symbol (equal symbols are equal sizes) or None for unknown.
+
+    >>> str(TensorSpec(name="x", dtype=np.dtype("float32"), shape=("N", 3, None)))
+    'x: float32[N,3,?]'
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+    def check(self, array: np.ndarray[Any, Any]) -> None:
+        """Check one array; a symbolic or unknown axis takes any size from 1.
+
+        Raises:
+            InputError: not an array, or another dtype or shape.
+        """
+        if not isinstance(array, np.ndarray):
+            raise InputError(
+                f"input {self.name!r} takes a numpy array {self.layout} but got "
+                f"{type(array).__name__}; convert it with numpy.asarray"
+            )
+        if not self._takes_dtype(array.dtype):
+            raise InputError(
+                f"input {self.name!r} takes {self.dtype_name} but got {array.dtype}; convert it "
+                f"with .astype({self.dtype_name!r})"
+            )
+        if not self._takes_shape(array.shape):
+            raise InputError(
+                f"input {self.name!r} takes shape {self.shape_text} but got "
+                f"{list(array.shape)}; {self._shape_remedy(array.shape)}"
+            )
+
+    @property
+    def dtype_name(self) -> str:
+        """Name of the element type, `str` for strings."""
+        return "str" if self.dtype == object else self.dtype.name
+
+    @property
+    def shape_text(self) -> str:
+        """The shape as people write it, `?` for an unknown size."""
+        return "[" + ",".join("?" if dim is None else str(dim) for dim in self.shape) + "]"
+
+    @property
+    def layout(self) -> str:
+        """Element type and shape in one word, e.g. `float32[N,3,224,224]`."""
+        return f"{self.dtype_name}{self.shape_text}"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.layout}"
+
+    def _takes_dtype(self, dtype: np.dtype[Any]) -> bool:
+        return dtype == self.dtype or (self.dtype == object and dtype.kind in "US")
+
+    def _takes_shape(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(self.shape) and all(
+            size == dim if isinstance(dim, int) else size >= 1
+            for size, dim in zip(shape, self.shape, strict=True)
+        )
+
+    def _shape_remedy(self, shape: tuple[int, ...]) -> str:
+        if len(shape) + 1 == len(self.shape) and self._takes_shape((1, *shape)):
+            return "add the batch axis with array[numpy.newaxis]"
+        if len(shape) != len(self.shape):
+            return f"it needs {len(self.shape)} axes and has {len(shape)}"
+        wrong = next(
+            axis
+            for axis, (size, dim) in enumerate(zip(shape, self.shape, strict=True))
+            if (size != dim if isinstance(dim, int) else size < 1)
+        )
+        wanted = self.shape[wrong]
+        return f"axis {wrong} must be {wanted if isinstance(wanted, int) else 'at least 1'}"

@@ -1,0 +1,207 @@
+"""Check a graph against the rules of ONNX and read its specs. Opens no file.
+
+Imported on first use: it needs `onnx` and `onnx_ir`, which are slow to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from coinfer.errors import ModelError
+from coinfer.model.specs import TensorSpec
+
+__all__ = [
+    "check_graph",
+    "check_tensor_sizes",
+    "check_versions",
+    "first_line",
+    "input_specs",
+    "output_specs",
+    "tensors_of",
+]
+
+_OLDEST_IR_VERSION = 3
+"""The first version with operator sets."""
+
+_SMALL_BYTES = 1024
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+def check_versions(ir_version: int, opsets: Mapping[str, int], name: str) -> None:
+    """Check that the installed onnx knows the file format and all of its own operator sets.
+
+    Domains that onnx does not define are left to the backends.
+
+    Raises:
+        ModelError: names the version, what is supported, and the remedy.
+    """
+    newest = int(onnx.IR_VERSION)
+    if ir_version > newest:
+        raise ModelError(
+            f"{name}: ONNX IR version {ir_version} is newer than {newest}, the newest that the "
+            f"installed onnx {onnx.__version__} reads; upgrade onnx or export with an older one"
+        )
+    if ir_version < _OLDEST_IR_VERSION:
+        raise ModelError(
+            f"{name}: ONNX IR version {ir_version} is older than {_OLDEST_IR_VERSION}, the first "
+            f"with operator sets; the file may be damaged, otherwise export it again"
+        )
+    if not opsets:
+        raise ModelError(
+            f"{name}: no operator set is named; the file may be truncated, export it again"
+        )
+    known = _newest_opsets()
+    for domain, version in opsets.items():
+        newest = known.get(domain, version)
+        if not 1 <= version <= newest:
+            shown = "ai.onnx" if domain in _DEFAULT_DOMAINS else domain
+            raise ModelError(
+                f"{name}: unsupported opset {version} of {shown}; the installed onnx "
+                f"{onnx.__version__} knows 1 to {newest}; upgrade onnx or export with opset "
+                f"{newest} or older"
+            )
+
+
+@cache
+def _newest_opsets() -> dict[str, int]:
+    newest: dict[str, int] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        newest[schema.domain] = max(newest.get(schema.domain, 1), schema.since_version)
+    # An opset may add no operator: then no schema carries its number.
+    newest[""] = newest["ai.onnx"] = int(onnx.defs.onnx_opset_version())
+    return newest
+
+
+def check_graph(ir_model: ir.Model, name: str) -> None:
+    """Check a graph made in memory, without serializing its weights.
+
+    Raises:
+        ModelError: the first rule of ONNX that it breaks.
+    """
+    check_versions(ir_model.ir_version, ir_model.opset_imports, f"model {name!r}")
+    try:
+        onnx.checker.check_model(ir.to_proto(_skeleton(ir_model)))
+    except Exception as error:
+        # Cloning, serializing and checking a broken graph each raise types of their own.
+        raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
+
+
+def _skeleton(ir_model: ir.Model) -> ir.Model:
+    """Clone the model with its large weights turned into inputs of the same dtype and shape."""
+    clone = ir_model.clone()
+    graph = clone.graph
+    for key, value in tuple(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= _SMALL_BYTES:
+            continue
+        del graph.initializers[key]
+        value.const_value = None
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        if not value.is_graph_input():
+            graph.inputs.append(value)
+    return clone
+
+
+def check_tensor_sizes(ir_model: ir.Model, name: str) -> None:
+    """Check that each tensor holds as many bytes as its dtype and shape say.
+
+    Raises:
+        ModelError: names the tensor that does not.
+    """
+    for tensor in tensors_of(ir_model):
+        if isinstance(tensor, ir.ExternalTensor):
+            continue  # its length was checked against the file
+        if isinstance(tensor, ir.StringTensor):
+            unit, found, wanted = "strings", len(tensor.string_data()), tensor.size
+        else:
+            unit, found, wanted = "bytes", len(tensor.tobytes()), tensor.nbytes
+        if found != wanted:
+            raise ModelError(
+                f"{name}: tensor {tensor.name!r} needs {wanted} {unit} but has {found}; the file "
+                f"is damaged, export it again"
+            )
+
+
+def tensors_of(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Yield initializers and tensor attributes, those of subgraphs and functions too."""
+    functions = (function.graph for function in ir_model.functions.values())
+    for root in (ir_model.graph, *functions):
+        for graph in (root, *root.subgraphs()):
+            for value in graph.initializers.values():
+                if value.const_value is not None:
+                    yield value.const_value
+            for node in graph:
+                yield from _attribute_tensors(node)
+
+
+def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
+    for attr in node.attributes.values():
+        if attr.is_ref():
+            continue
+        if attr.type == ir.AttributeType.TENSOR:
+            yield attr.as_tensor()
+        elif attr.type == ir.AttributeType.TENSORS:
+            yield from attr.as_tensors()
+
+
+def input_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
+    """Read the specs of the inputs; an input with an initializer has a default and is left out.
+
+    Raises:
+        ModelError: an input is not a tensor or has no type or no rank.
+    """
+    return tuple(
+        _spec(value, name, "input") for value in ir_model.graph.inputs if value.const_value is None
+    )
+
+
+def output_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
+    """Read the specs of the outputs.
+
+    Raises:
+        ModelError: an output is not a tensor or has no type or no rank.
+    """
+    return tuple(_spec(value, name, "output") for value in ir_model.graph.outputs)
+
+
+def _spec(value: ir.Value, model: str, role: str) -> TensorSpec:
+    if not isinstance(value.type, ir.TensorType):
+        found = "no type" if value.type is None else str(value.type)
+        raise ModelError(
+            f"model {model!r}: {role} {value.name!r} must be a tensor but has {found}; export the "
+            f"model with tensors only"
+        )
+    if value.shape is None:
+        raise ModelError(
+            f"model {model!r}: {role} {value.name!r} has no shape; run onnx.shape_inference on it "
+            f"or declare the shape, with symbols for open sizes"
+        )
+    try:
+        dtype = np.dtype(value.type.dtype.numpy())
+    except TypeError:
+        raise ModelError(
+            f"model {model!r}: {role} {value.name!r} has dtype {value.type.dtype}, which is not "
+            f"usable; declare its dtype"
+        ) from None
+    return TensorSpec(
+        name=value.name or "", dtype=dtype, shape=tuple(_dimension(dim) for dim in value.shape)
+    )
+
+
+def _dimension(dim: int | ir.SymbolicDim) -> int | str | None:
+    if isinstance(dim, ir.SymbolicDim):
+        return dim.value or None
+    return dim if dim >= 0 else None  # exporters write -1 for an unknown size
+
+
+def first_line(error: BaseException) -> str:
+    """Return the innermost cause in one line: libraries wrap it in pages of context."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,52 @@
+"""The bound for what a scenario offers: its mix if it states one, else what was served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coinfer.metrics.tally import Tallies
+from coinfer.planner.bound import throughput_bound
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import Scenario
+
+__all__ = ["offered_bound", "offered_mix"]
+
+
+def offered_mix(scenario: Scenario, tallies: Tallies | None = None) -> dict[str, float] | None:
+    """Return the share of each model in the requests; None if it is not known.
+
+    Where every model has its own closed loop, the policy decides the shares: they are then those
+    that were served, and unknown before a run.
+    """
+    mix = Load(scenario).offered_mix()
+    if mix is not None or tallies is None:
+        return mix
+    served = {name: float(tally.served) for name, tally in tallies.models.items() if tally.served}
+    return served or None
+
+
+def offered_bound(
+    profile: Profile,
+    processors: Sequence[Processor],
+    scenario: Scenario,
+    tallies: Tallies | None = None,
+) -> float | None:
+    """Return the best throughput of any schedule for the offered mix, in requests per second.
+
+    Raises:
+        ConfigurationError: a model that no processor runs.
+    """
+    mix = offered_mix(scenario, tallies)
+    if mix is None:
+        return None
+    per_request = {
+        model: {
+            processor.name: seconds
+            for processor in processors
+            if (seconds := profile.expected_s(model, processor.name, batch=spec.batch)) is not None
+        }
+        for model, spec in scenario.models.items()
+    }
+    return throughput_bound(per_request, processors, mix).throughput_per_s

@@ -1,0 +1,32 @@
+"""First come, first served.
+
+Rule (ETRI study, reference table): the head of the queue goes to any free processor able to run it.
+Among several free ones: the one that takes the fewest unit-seconds, so that a processor made of
+many cores is not used where single cores do the same work for less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from coinfer.core.policy import Start
+from coinfer.core.request import Request
+from coinfer.core.view import View
+
+__all__ = ["FirstComeFirstServed"]
+
+
+@dataclass(slots=True, kw_only=True)
+class FirstComeFirstServed:
+    """Serve in the order of arrival."""
+
+    def rank(self, request: Request) -> float:
+        """Order by the moment the request was due."""
+        return request.arrival_s
+
+    def decide(self, view: View) -> Iterator[Start]:
+        """Give the oldest request that a free processor can run to the cheapest such processor."""
+        while found := view.first_startable():
+            lane, able = found
+            yield Start(view.cheapest(lane.key, able), (lane.head,))

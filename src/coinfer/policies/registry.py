@@ -1,0 +1,75 @@
+"""Find a policy by name and build it from options. Knows no policy's rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from coinfer.core.policy import Policy
+from coinfer.errors import ConfigurationError, UnknownNameError
+
+__all__ = ["make_policy", "policy_names"]
+
+_BUILT_IN = {
+    "affinity": "coinfer.policies.affinity:Affinity",
+    "earliest_finish": "coinfer.policies.earliest_finish:EarliestFinish",
+    "edf": "coinfer.policies.edf:EarliestDeadlineFirst",
+    "fcfs": "coinfer.policies.fcfs:FirstComeFirstServed",
+    "fixed": "coinfer.policies.fixed:Fixed",
+    "priority": "coinfer.policies.priority:Priority",
+    "round_robin": "coinfer.policies.round_robin:RoundRobin",
+    "sjf": "coinfer.policies.sjf:ShortestJobFirst",
+}
+_GROUP = "coinfer.policies"
+
+
+def policy_names() -> tuple[str, ...]:
+    """Names of all policies, built in and installed, sorted."""
+    return tuple(sorted({*_BUILT_IN, *(e.name for e in entry_points(group=_GROUP))}))
+
+
+def make_policy(name: str, **options: Any) -> Policy:
+    """Build a policy.
+
+    Args:
+        name: One of `policy_names()`.
+        options: Fields of the policy's dataclass; values are checked against its annotations.
+
+    Returns:
+        A fresh policy. Policies keep state: make one per engine or simulation.
+
+    Raises:
+        UnknownNameError: no policy of this name, or an option that it does not have.
+        ConfigurationError: an option's value does not fit.
+
+    >>> make_policy("priority", ageing_s=2).ageing_s
+    2.0
+    """
+    cls = _find(name)
+    if not dataclasses.is_dataclass(cls):
+        return cls(**options)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError.of(f"option of policy {name!r}", option, known)
+    try:
+        return cast(Policy, TypeAdapter(cls).validate_python(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = "is required" if first["type"] == "missing" else first["msg"]
+        raise ConfigurationError(f"policy {name!r}: option {where!r}: {what}") from error
+
+
+def _find(name: str) -> Callable[..., Policy]:
+    for entry in entry_points(group=_GROUP, name=name):
+        return cast(Callable[..., Policy], entry.load())
+    if name not in _BUILT_IN:
+        raise UnknownNameError.of("policy", name, policy_names())
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    return cast(Callable[..., Policy], getattr(import_module(module), attribute))

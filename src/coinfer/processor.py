@@ -1,0 +1,43 @@
+"""Processor: what can run a (sub)graph. A pure value; finding the machine's is `hardware`'s work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Processor"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """One backend on one device with its compute units in one precision.
+
+    Processors whose `units` overlap exclude each other: while one runs, the others wait.
+
+    Attributes:
+        name: Unique in a machine, e.g. `cpu0`.
+        backend: Name of the backend that runs it, e.g. `onnxruntime`.
+        device: The backend's device, e.g. `CPU`.
+        units: Compute units it occupies while it runs, e.g. `{"core0"}`.
+        threads: Threads that one execution uses; 1 means no thread pool at all.
+        precision: `fp32`, or lower where the user allowed it (`bf16`, `fp16`, `int8`).
+        cores: Operating-system core numbers to pin its worker to; empty means do not pin.
+        options: Passed to the backend as they are.
+
+    >>> Processor(name="cpu0", backend="null", units=frozenset({"core0"})).excludes(
+    ...     Processor(name="all", backend="null", units=frozenset({"core0", "core1"})))
+    True
+    """
+
+    name: str
+    backend: str
+    device: str = "CPU"
+    units: frozenset[str]
+    threads: int = 1
+    precision: str = "fp32"
+    cores: tuple[int, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def excludes(self, other: Processor) -> bool:
+        """Tell whether the two cannot run at the same time."""
+        return not self.units.isdisjoint(other.units)

@@ -1,0 +1,10 @@
+"""The profiler: runs models on processors and notes the times. Knows no policy and no engine."""
+
+from __future__ import annotations
+
+from coinfer.profiling.cache import ProfileCache, default_cache
+from coinfer.profiling.measure import Effort
+from coinfer.profiling.profiler import Progress, profile_models
+from coinfer.profiling.useful import useful
+
+__all__ = ["Effort", "ProfileCache", "Progress", "default_cache", "profile_models", "useful"]

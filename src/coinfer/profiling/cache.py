@@ -1,0 +1,89 @@
+"""Profile cache: measurements on disk, keyed by all that changes them.
+
+The key holds the model's fingerprint, the processor without its name and core numbers, the
+versions of its backend's libraries, the machine's processor type, the batch and the effort. So a
+changed weight, an update of a library or another machine measures anew, and a renamed model or
+processor does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from coinfer.errors import ConfigurationError
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile, ProfileKey
+
+__all__ = ["ProfileCache", "default_cache"]
+
+_SAME = ProfileKey("model", "processor")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileCache:
+    """A folder with one small file per measurement."""
+
+    folder: Path
+
+    def path(self, parts: Mapping[str, object]) -> Path:
+        """Return the file for a key."""
+        text = json.dumps(parts, sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return self.folder / digest[:2] / f"{digest}.json"
+
+    def get(self, parts: Mapping[str, object]) -> Measurement | None:
+        """Return what was measured, or None. A damaged file counts as not measured."""
+        try:
+            return Profile.load(self.path(parts)).entries.get(_SAME)
+        except ConfigurationError:
+            return None
+
+    def put(self, parts: Mapping[str, object], measurement: Measurement) -> None:
+        """Keep a measurement. A folder that cannot be written is no error: there is no cache."""
+        try:
+            Profile({_SAME: measurement}).save(self.path(parts))
+        except OSError:
+            return
+
+
+def default_cache() -> ProfileCache:
+    """Return the user's cache: `$COINFER_CACHE`, or the system's place for caches."""
+    given = os.environ.get("COINFER_CACHE")
+    if given:
+        return ProfileCache(Path(given) / "profiles")
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return ProfileCache(base / "coinfer" / "profiles")
+
+
+def key_parts(
+    fingerprint: str,
+    processor: Processor,
+    batch: int,
+    versions: Mapping[str, str],
+    machine: str,
+    effort: object,
+) -> dict[str, object]:
+    """Return all that a measurement depends on."""
+    return {
+        "model": fingerprint,
+        "backend": processor.backend,
+        "device": processor.device,
+        "threads": processor.threads,
+        "precision": processor.precision,
+        "options": dict(processor.options),
+        "batch": batch,
+        "versions": dict(versions),
+        "machine": machine,
+        "effort": repr(effort),
+    }

@@ -1,0 +1,1 @@
+"""The real driver: performs the core's commands with threads, sessions and real time."""

@@ -1,0 +1,9 @@
+"""The engine's clock: seconds from an arbitrary origin, never backwards. The only clock there is."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["now"]
+
+now = time.perf_counter

@@ -1,0 +1,431 @@
+"""Engine: runs several models on the processors of this machine, under one policy.
+
+It performs the commands of the core (`core.dispatcher`) with real threads and real time; it decides
+nothing itself. Life of a request: `submit` posts *Arrived*; the core answers with *Run*; a worker
+runs the session and posts *Finished*; the core answers with *Reply*, which resolves the future.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count
+from types import TracebackType
+from typing import Protocol, Self, assert_never
+
+from coinfer.backends.base import Backend, Placement, Tensor, Tensors
+from coinfer.backends.registry import get_backend
+from coinfer.backends.sessions import SessionStore
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.dispatcher import Dispatcher, Limits
+from coinfer.core.events import (
+    Arrived,
+    Cancelled,
+    Closed,
+    Event,
+    Failed,
+    Finished,
+    ModelLoaded,
+    ModelUnloaded,
+    ProcessorLost,
+    ProcessorRestored,
+    TimerFired,
+)
+from coinfer.core.policy import Policy
+from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.errors import (
+    ClosedError,
+    CoinferError,
+    ConfigurationError,
+    DroppedError,
+    ExecutionError,
+    InvariantError,
+    RejectedError,
+    UnknownNameError,
+)
+from coinfer.model import Model
+from coinfer.policies import make_policy
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.runtime import clock
+from coinfer.runtime.future import InferenceFuture
+from coinfer.runtime.mailbox import Call, Mailbox
+from coinfer.runtime.ticket import Ticket
+from coinfer.runtime.timer import Timer
+from coinfer.runtime.worker import Job, Worker
+
+__all__ = ["Engine", "Observer"]
+
+_INF = float("inf")
+
+
+class Observer(Protocol):
+    """Sees every step of the core, e.g. to record it. Called by the owner: must be quick."""
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
+        """Note an event, the commands it led to and the moment."""
+        ...
+
+
+class Engine:
+    """Runs models together. Threads may call any method at any time.
+
+    Args:
+        models: Models by name, as `load_model` returns them.
+        processors: What to run on, in the order of preference.
+        profile: Expected times. A model runs on the processors for which it has entries.
+        policy: A policy, or the name of one.
+        limits: What the core enforces whatever the policy wants.
+        backends: Backends by name, for those that are not to be looked up.
+        pin: Pin workers to the cores of their processors, where the system can.
+        observer: Sees every step of the core.
+
+    Raises:
+        ConfigurationError: no processors, or a model without an entry in the profile.
+        BackendError: a model cannot be loaded on a processor of its profile.
+
+    >>> from coinfer.testing.models import tiny_linear
+    >>> model, cpu = tiny_linear(), Processor(
+    ...     name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
+    >>> profile = Profile.from_seconds({"m": {"cpu0": 1e-4}})
+    >>> with Engine({"m": model}, processors=[cpu], profile=profile) as engine:
+    ...     future = engine.submit("m", model.sample_inputs(), deadline_s=1.0)
+    ...     sorted(future.result()) == [spec.name for spec in model.outputs]
+    True
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        processors: Sequence[Processor],
+        profile: Profile,
+        policy: str | Policy = "earliest_finish",
+        limits: Limits = Limits(),
+        backends: Mapping[str, Backend] | None = None,
+        pin: bool = True,
+        observer: Observer | None = None,
+    ) -> None:
+        if not processors:
+            raise ConfigurationError("an engine needs at least one processor")
+        if len({p.name for p in processors}) != len(processors):
+            raise ConfigurationError("two processors have the same name; rename one")
+        self._processors = {p.name: p for p in processors}
+        self._pin = pin
+        self._observer = observer
+        chosen = make_policy(policy) if isinstance(policy, str) else policy
+        self._core = Dispatcher(processors, chosen, limits=limits)
+        self._mailbox: Mailbox[Event] = Mailbox(self._step)
+        self._timer = Timer(partial(self._mailbox.post, TimerFired()))
+        self._ids = count()
+        self._tickets: dict[int, Ticket] = {}
+        self._models: dict[str, Model] = {}
+        self._loading = threading.RLock()
+        self._evicted: dict[str, threading.Event] = {}
+        self._closing = ""
+        self._idle = threading.Condition()
+        self._drainers = 0
+        self._stopped = False
+        self._store = SessionStore(_find_backends(processors, backends or {}))
+        self._workers = {p.name: Worker(p, self, pin=pin) for p in processors}
+        try:
+            for name, model in models.items():
+                self.load(name, model, profile)
+        except BaseException:
+            self._store.close()
+            raise
+        for worker in self._workers.values():
+            worker.start()
+        self._timer.start()
+
+    # for callers
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the loaded models."""
+        return tuple(self._models)
+
+    @property
+    def n_unanswered(self) -> int:
+        """Requests submitted and not yet answered."""
+        return len(self._tickets)
+
+    def submit(
+        self,
+        name: str,
+        inputs: Tensors,
+        *,
+        deadline_s: float | None = None,
+        priority: int = 0,
+        on_late: OnLate | str = OnLate.RUN,
+        due_s: float | None = None,
+    ) -> InferenceFuture:
+        """Ask for one inference; returns at once.
+
+        Args:
+            name: Name of a loaded model.
+            inputs: Arrays by input name; a symbolic first dimension is the batch. They must not be
+                changed until the answer is there.
+            deadline_s: Seconds from `due_s` by which the answer is wanted; None: no deadline.
+            priority: Larger is more urgent, for the policies that look at it.
+            on_late: `run`, or `drop` to answer with `DroppedError` if the deadline passes, or
+                cannot be met any more, before the start.
+            due_s: Moment from which latency and deadline count, in `clock.now()` time; None: now.
+
+        Returns:
+            A future. It resolves to outputs by name, or raises `DroppedError`, `RejectedError`
+            (admission limit), `ClosedError` or `ExecutionError` (names model and processor).
+            Callbacks run on the engine's threads: they may submit, and must be short.
+
+        Raises:
+            UnknownNameError: no such model.
+            InputError: an input's name, dtype or shape is wrong.
+            ConfigurationError: the deadline or `on_late` makes no sense.
+            ClosedError: the engine is stopping.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise UnknownNameError.of("model", name, self._models)
+        if self._closing:
+            raise ClosedError(self._closing)
+        batch = model.check_inputs(inputs)
+        arrival_s = clock.now() if due_s is None else due_s
+        request = Request(
+            id=next(self._ids),
+            model=name,
+            arrival_s=arrival_s,
+            deadline_s=_INF if deadline_s is None else _absolute(arrival_s, deadline_s),
+            priority=priority,
+            on_late=on_late if type(on_late) is OnLate else _on_late(on_late),
+            batch=batch,
+        )
+        future = InferenceFuture(request.id, self._cancel)
+        self._tickets[request.id] = Ticket(request, inputs, future)
+        self._mailbox.post(Arrived(request))
+        return future
+
+    def infer(self, name: str, inputs: Tensors) -> dict[str, Tensor]:
+        """Submit and wait."""
+        return self.submit(name, inputs).result()
+
+    def load(self, name: str, model: Model, profile: Profile) -> None:
+        """Add a model while others run; returns when it can be asked.
+
+        Raises:
+            ConfigurationError: the name is taken, or the profile has no entry for it.
+            BackendError: it cannot be loaded on a processor of its profile.
+        """
+        with self._loading:
+            if name in self._models or name in self._evicted:
+                raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
+            wanted = [
+                p for p in self._processors.values() if profile.expected_s(name, p.name) is not None
+            ]
+            if not wanted:
+                raise ConfigurationError(
+                    f"the profile has no entry for model {name!r} on any of the processors "
+                    f"{', '.join(self._processors)}; measure it first"
+                )
+            self._store.load(name, model, wanted)
+            self._models[name] = model
+            self._mailbox.post(ModelLoaded(name, 1, profile.restricted([name])))
+
+    def unload(self, name: str) -> None:
+        """Remove a model: waiting requests get `ClosedError`, running ones finish; then it is freed.
+
+        Raises:
+            UnknownNameError: no such model.
+        """
+        with self._loading:
+            if name not in self._models:
+                raise UnknownNameError.of("model", name, self._models)
+            gone = self._evicted[name] = threading.Event()
+            del self._models[name]
+            self._mailbox.post(ModelUnloaded(name))
+            gone.wait()
+            self._store.unload(name)
+            del self._evicted[name]
+
+    def placement(self, name: str) -> dict[str, Placement]:
+        """Tell where a model really runs, by processor, as its backend reports it."""
+        if name not in self._models:
+            raise UnknownNameError.of("model", name, self._models)
+        return {processor: s.placement() for processor, s in self._store.items(name)}
+
+    def attach(self, observer: Observer | None) -> None:
+        """Let an observer see every step of the core from now on; None: nobody."""
+        self._observer = observer
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """Wait until every request is answered; False if that took longer than `timeout_s`."""
+        with self._idle:
+            self._drainers += 1
+            try:
+                return self._idle.wait_for(lambda: not self._tickets, timeout_s)
+            finally:
+                self._drainers -= 1
+
+    def stop(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
+        """Take no more requests, answer those there are, end the threads. Again is fine.
+
+        Args:
+            drain: Run what waits; otherwise it is answered with `ClosedError`.
+            timeout_s: What is not answered by then gets `ClosedError` too.
+        """
+        if self._stopped:
+            return
+        self._closing = self._closing or "the engine is stopping"
+        self._mailbox.post(Closed(drop_waiting=not drain))
+        in_time = self.drain(timeout_s)
+        self._stopped = True
+        self._timer.stop()
+        for ticket in list(self._tickets.values()):
+            self._answer(ticket.request, Outcome.REJECTED, self._closing)
+        for worker in self._workers.values():
+            worker.stop()
+        ended = [worker.join(None if in_time else 1.0) for worker in self._workers.values()]
+        if all(ended):  # a session that still runs must not be closed under its thread
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        """Return the engine."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop; after an exception, without running what waits."""
+        self.stop(drain=kind is None)
+
+    # for workers
+
+    def done(
+        self, worker: Worker, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]
+    ) -> None:
+        """Take a worker's result and post how the execution ended."""
+        if worker.retired:
+            # Its answers were given up, but it has come back: the processor can be used again.
+            self._replace(worker)
+            return
+        for request, outputs in zip(job.execution.requests, parts, strict=False):
+            ticket = self._tickets.get(request.id)
+            if ticket is not None:
+                ticket.outputs = outputs
+        self._mailbox.post(event)
+
+    def died(self, worker: Worker, reason: str) -> None:
+        """Give a dead worker's execution to others and put a fresh worker in its place."""
+        self._mailbox.post(ProcessorLost(worker.processor.name, reason))
+        self._replace(worker)
+
+    def _replace(self, worker: Worker) -> None:
+        if self._stopped:
+            return
+        fresh = Worker(worker.processor, self, pin=self._pin)
+        self._workers[worker.processor.name] = fresh
+        fresh.start()
+        self._mailbox.post(ProcessorRestored(worker.processor.name))
+
+    # the owner's step
+
+    def _cancel(self, request_id: int) -> None:
+        self._mailbox.post(Cancelled(request_id))
+
+    def _step(self, event: Event, calls: deque[Call]) -> None:
+        """Let the core handle one event and perform its commands; answers are given afterwards."""
+        now = clock.now()
+        try:
+            commands = self._core.handle(event, now)
+            if self._observer is not None:
+                self._observer.observe(event, commands, now)
+            for command in commands:
+                self._perform(command, calls)
+        except Exception as error:  # noqa: BLE001 - a bug of ours; still everybody gets an answer
+            self._crash(error, calls)
+
+    def _perform(self, command: Command, calls: deque[Call]) -> None:
+        match command:
+            case Run():
+                self._run(command.execution)
+            case Reply():
+                calls.append(partial(self._answer, *command))
+            case SetTimer():
+                self._timer.arm(command.at_s)
+            case Abandon():
+                self._workers[command.execution.processor].retired = True
+            case Evict():
+                self._evicted[command.model].set()
+            case _:
+                assert_never(command)
+
+    def _run(self, execution: Execution) -> None:
+        tickets = [self._tickets[request.id] for request in execution.requests]
+        for ticket in tickets:
+            ticket.begin()
+        session = self._store.get(execution.model, execution.processor)
+        job = Job(execution, session, tuple(ticket.inputs for ticket in tickets))
+        self._workers[execution.processor].give(job)
+
+    def _answer(self, request: Request, outcome: Outcome, reason: str) -> None:
+        self._settle(request.id, self._error(request, outcome, reason))
+
+    def _settle(self, request_id: int, error: CoinferError | None) -> None:
+        ticket = self._tickets.get(request_id)
+        if ticket is None:
+            return
+        ticket.answer(error)
+        self._tickets.pop(request_id, None)
+        if self._drainers and not self._tickets:
+            with self._idle:
+                self._idle.notify_all()
+
+    def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError | None:
+        text = f"request {request.id} of model {request.model!r}: {reason}"
+        match outcome:
+            case Outcome.COMPLETED:
+                return None
+            case Outcome.DROPPED:
+                return DroppedError(text)
+            case Outcome.REJECTED:
+                leaving = self._closing or request.model not in self._models
+                return ClosedError(text) if leaving else RejectedError(text)
+            case Outcome.FAILED:
+                return self._core.fault or ExecutionError(text)
+            case Outcome.CANCELLED:
+                return ClosedError(text)  # its future is cancelled already and takes no error
+            case _:
+                assert_never(outcome)
+
+    def _crash(self, error: Exception, calls: deque[Call]) -> None:
+        """Answer everything and close: the core's state cannot be trusted any more."""
+        self._closing = f"the engine failed: {type(error).__name__}: {error}"
+        fault = InvariantError(self._closing)
+        fault.__cause__ = error
+        calls.extend(partial(self._settle, request_id, fault) for request_id in self._tickets)
+        for gone in self._evicted.values():
+            gone.set()
+
+
+def _find_backends(
+    processors: Sequence[Processor], given: Mapping[str, Backend]
+) -> dict[str, Backend]:
+    names = {p.backend for p in processors}
+    return {name: given[name] if name in given else get_backend(name) for name in names}
+
+
+def _absolute(arrival_s: float, deadline_s: float) -> float:
+    if not 0 < deadline_s < _INF:
+        raise ConfigurationError(f"deadline_s must be positive seconds, got {deadline_s!r}")
+    return arrival_s + deadline_s
+
+
+def _on_late(text: OnLate | str) -> OnLate:
+    try:
+        return OnLate(text)
+    except ValueError:
+        raise ConfigurationError(f"on_late must be 'run' or 'drop', got {text!r}") from None

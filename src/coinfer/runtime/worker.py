@@ -1,0 +1,113 @@
+"""Worker: the thread of one processor. Runs one execution at a time and says how it ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import NamedTuple, Protocol
+
+from coinfer.backends.base import Session, Tensor, Tensors
+from coinfer.core.commands import Execution
+from coinfer.core.events import Failed, Finished
+from coinfer.hardware.pinning import pin_current_thread
+from coinfer.processor import Processor
+from coinfer.runtime import clock
+from coinfer.runtime.batch import split, stack
+
+__all__ = ["Job", "Owner", "Worker"]
+
+
+class Job(NamedTuple):
+    """An execution with what it takes to perform it."""
+
+    execution: Execution
+    session: Session
+    feeds: tuple[Tensors, ...]
+
+
+class Owner(Protocol):
+    """Whoever gave the work."""
+
+    def done(
+        self, worker: Worker, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]
+    ) -> None:
+        """Take the result; `parts` holds the outputs per request, empty if it failed."""
+        ...
+
+    def died(self, worker: Worker, reason: str) -> None:
+        """Note that the worker's thread ended although nobody stopped it."""
+        ...
+
+
+class Worker:
+    """One pinned thread that serves one processor.
+
+    Attributes:
+        processor: The processor served.
+        retired: True once its processor was set aside; it ends after its present job.
+    """
+
+    def __init__(self, processor: Processor, owner: Owner, *, pin: bool) -> None:
+        self.processor = processor
+        self.retired = False
+        self._owner = owner
+        self._pin = pin
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._run, name=f"coinfer-{processor.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def give(self, job: Job) -> None:
+        """Hand over an execution; returns at once."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End the thread after the jobs given so far; returns at once."""
+        self._jobs.put(None)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the thread's end; False if it still runs. Its own thread does not wait."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            if self._pin and self.processor.cores:
+                pin_current_thread(self.processor.cores)
+            self._serve(self._jobs.get, self._owner.done)
+        except BaseException as error:  # whatever it is, somebody waits for answers
+            self._owner.died(self, f"its worker died: {type(error).__name__}: {error}")
+            raise
+
+    def _serve(
+        self,
+        get: Callable[[], Job | None],
+        done: Callable[[Worker, Job, Finished | Failed, list[dict[str, Tensor]]], None],
+    ) -> None:
+        while (job := get()) is not None:
+            event, parts = _perform(job)
+            done(self, job, event, parts)
+            if self.retired:
+                return
+
+
+def _perform(job: Job) -> tuple[Finished | Failed, list[dict[str, Tensor]]]:
+    execution, session, feeds = job
+    started_s = clock.now()
+    try:
+        outputs = session.run(feeds[0] if len(feeds) == 1 else stack(feeds))
+        service_s = clock.now() - started_s
+        if len(feeds) == 1:
+            parts = [outputs]
+        else:
+            parts = split(outputs, [request.batch for request in execution.requests])
+    except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Failed(execution.id, reason), []
+    return Finished(execution.id, service_s), parts

@@ -1,0 +1,248 @@
+"""VirtualMachine: drives a real dispatcher in virtual time, for tests of policies and of the core.
+
+It knows nothing of real time, threads, backends or scenarios, and measures nothing; the product's
+simulator is `coinfer.sim`. What it adds to the dispatcher is suspicion: after every event it asks
+for the core's invariants, and it keeps its own record of who uses which compute unit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from typing import Any, assert_never
+
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.dispatcher import Dispatcher, Limits
+from coinfer.core.events import Arrived, Event, Failed, Finished, ModelLoaded, TimerFired
+from coinfer.core.policy import Policy
+from coinfer.core.request import Outcome, Request
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+
+__all__ = ["VirtualMachine", "processors", "profile", "request"]
+
+
+def processors(*names: str, **wide: Iterable[str]) -> list[Processor]:
+    """Build processors: one compute unit for each name, several for each keyword.
+
+    >>> [sorted(p.units) for p in processors("cpu0", "cpu1", all=("cpu0", "cpu1"))]
+    [['cpu0'], ['cpu1'], ['cpu0', 'cpu1']]
+    """
+    units = {**{name: [name] for name in names}, **wide}
+    return [
+        Processor(name=name, backend="null", units=frozenset(of), threads=len(frozenset(of)))
+        for name, of in units.items()
+    ]
+
+
+def request(model: str = "m", *, id: int = 0, arrival_s: float = 0.0, **fields: Any) -> Request:  # noqa: A002
+    """Build a request; every field has a default.
+
+    >>> request(deadline_s=1.0).model
+    'm'
+    """
+    return Request(id=id, model=model, arrival_s=arrival_s, **fields)
+
+
+def profile(model: str, seconds: Mapping[str, float], *, units: int = 1) -> Profile:
+    """Build the profile of a model of `units` equal unit subgraphs, with every span of them.
+
+    >>> profile("m", {"cpu0": 0.03}, units=3).expected_s("m", "cpu0", span=Span(1, 2))
+    0.02
+    """
+    return Profile(
+        {
+            ProfileKey(model, name, 1, Span(first, last)): Measurement(
+                seconds=(whole_s * (last - first + 1) / units,)
+            )
+            for name, whole_s in seconds.items()
+            for first in range(units)
+            for last in range(first, units)
+        }
+    )
+
+
+class VirtualMachine:
+    """A dispatcher with processors that take as long as they are told.
+
+    Attributes:
+        now: Virtual seconds.
+        dispatcher: The real core.
+        commands: All that it asked for, in order.
+        replies: Its replies by request id.
+        running: What runs now, by execution id.
+        executions: All that was ever started, in order.
+        timer_s: When the timer will fire; infinite if it is not armed.
+        unanswered: Ids of the requests that arrived and have no reply yet.
+
+    >>> from coinfer.policies import make_policy
+    >>> machine = VirtualMachine(processors("cpu0"), make_policy("fcfs"), {"m": {"cpu0": 0.5}})
+    >>> ids = [machine.submit("m") for _ in range(2)]
+    >>> machine.run()
+    >>> machine.finished_s[ids[1]]
+    1.0
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[Processor],
+        policy: Policy,
+        seconds: Mapping[str, Mapping[str, float]],
+        *,
+        limits: Limits = Limits(),
+        units: Mapping[str, int] | None = None,
+        service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
+        checked: bool = True,
+    ) -> None:
+        """Build the machine with its models loaded.
+
+        Args:
+            processors: What can run.
+            policy: The rule; a fresh one.
+            seconds: Service time by model and processor, as `{model: {processor: seconds}}`.
+            limits: The dispatcher's.
+            units: Number of unit subgraphs by model, where it is not 1.
+            service_s: How long an execution really takes; infinite means that it hangs.
+            checked: Verify the core's invariants after every event: O(waiting requests) each.
+        """
+        self.now = 0.0
+        self.dispatcher = Dispatcher(processors, policy, limits=limits)
+        self.commands: list[Command] = []
+        self.replies: dict[int, Reply] = {}
+        self.finished_s: dict[int, float] = {}
+        self.running: dict[int, Execution] = {}
+        self.executions: list[Execution] = []
+        self.timer_s = math.inf
+        self.unanswered: set[int] = set()
+        self._units = {p.name: p.units for p in processors}
+        self._ends: dict[int, float] = {}
+        self._scheduled: list[tuple[float, int, Event]] = []
+        self._order = count()
+        self._request_ids = count()
+        self._submitted: set[int] = set()
+        self._service_s = service_s
+        self._checked = checked
+        for model, row in seconds.items():
+            n_units = (units or {}).get(model, 1)
+            self.post(ModelLoaded(model, n_units, profile(model, row, units=n_units)))
+
+    def submit(self, model: str = "m", **fields: Any) -> int:
+        """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
+        number = next(self._request_ids)
+        fields.setdefault("arrival_s", self.now)
+        self.at(fields["arrival_s"], Arrived(request(model, id=number, **fields)))
+        return number
+
+    def at(self, at_s: float, event: Event) -> None:
+        """Post an event at a moment to come, or now."""
+        if at_s <= self.now:
+            self.post(event)
+        else:
+            heapq.heappush(self._scheduled, (at_s, next(self._order), event))
+
+    def post(self, event: Event) -> list[Command]:
+        """Hand an event to the dispatcher now and perform what it returns."""
+        if isinstance(event, Arrived):
+            assert event.request.id not in self._submitted, f"{event.request.id} arrives twice"
+            self._submitted.add(event.request.id)
+            self.unanswered.add(event.request.id)
+        commands = self.dispatcher.handle(event, self.now)
+        for command in commands:
+            self._perform(command)
+        self.commands += commands
+        if self._checked:
+            self.dispatcher.check()
+        return commands
+
+    def finish(self, execution_id: int) -> list[Command]:
+        """Let a running execution end well now."""
+        execution = self._end(execution_id)
+        return self.post(Finished(execution_id, self.now - execution.started_s))
+
+    def fail(self, execution_id: int, reason: str = "told to fail") -> list[Command]:
+        """Let a running execution raise now."""
+        self._end(execution_id)
+        return self.post(Failed(execution_id, reason))
+
+    def fire_timer(self) -> list[Command]:
+        """Let the armed timer go off: now, or at its moment if that is later."""
+        self.now = max(self.now, self.timer_s)
+        self.timer_s = math.inf
+        return self.post(TimerFired())
+
+    def step(self) -> bool:
+        """Go to the next thing that happens; return False if nothing will."""
+        number = min(self._ends, key=self._ends.__getitem__, default=-1)
+        end_s = self._ends.get(number, math.inf)
+        event_s = self._scheduled[0][0] if self._scheduled else math.inf
+        soonest = min(end_s, event_s, self.timer_s)
+        if soonest == math.inf:
+            return False
+        self.now = max(self.now, soonest)
+        if soonest == end_s:
+            self.finish(number)
+        elif soonest == event_s:
+            self.post(heapq.heappop(self._scheduled)[2])
+        else:
+            self.fire_timer()
+        return True
+
+    def run(self, until_s: float = math.inf) -> None:
+        """Go on until all submitted requests are answered, or the next thing is after `until_s`.
+
+        Raises:
+            AssertionError: requests are left and nothing will ever happen again.
+        """
+        while self.unanswered or self._scheduled:
+            if self.next_s > until_s:
+                self.now = until_s
+                return
+            assert self.step(), f"requests {sorted(self.unanswered)[:5]} are never answered"
+
+    @property
+    def next_s(self) -> float:
+        """The moment of the next thing that happens; infinite if nothing will."""
+        scheduled_s = self._scheduled[0][0] if self._scheduled else math.inf
+        return min(*self._ends.values(), scheduled_s, self.timer_s, math.inf)
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """Return the outcome by request id."""
+        return {number: reply.outcome for number, reply in self.replies.items()}
+
+    def users(self) -> dict[str, Execution]:
+        """Return which execution uses a compute unit."""
+        return {u: e for e in self.running.values() for u in self._units[e.processor]}
+
+    def _end(self, execution_id: int) -> Execution:
+        self._ends.pop(execution_id, None)
+        return self.running.pop(execution_id)
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Run(execution):
+                self._start(execution)
+            case Reply(answered):
+                assert answered.id in self._submitted, f"{answered.id} never arrived"
+                assert answered.id not in self.replies, f"{answered.id} is answered twice"
+                self.replies[answered.id] = command
+                self.unanswered.remove(answered.id)
+                self.finished_s[answered.id] = self.now
+            case SetTimer(at_s):
+                self.timer_s = at_s
+            case Abandon(execution):
+                self._end(execution.id)
+            case Evict():
+                pass
+            case _:
+                assert_never(command)
+
+    def _start(self, execution: Execution) -> None:
+        clash = self.users().keys() & self._units[execution.processor]
+        assert not clash, f"{execution} uses {sorted(clash)}, which are busy"
+        self.running[execution.id] = execution
+        self.executions.append(execution)
+        end_s = self.now + self._service_s(execution)
+        if end_s < math.inf:
+            self._ends[execution.id] = end_s

@@ -1,0 +1,121 @@
+"""Parse and format seconds, bytes and rates. Knows no clock and no model."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from coinfer.errors import ConfigurationError
+
+__all__ = [
+    "format_bytes",
+    "format_count",
+    "format_seconds",
+    "parse_bytes",
+    "parse_rate",
+    "parse_seconds",
+]
+
+_NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)"
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+
+
+def _parse(text: str | float, table: dict[str, float], default: str, kind: str) -> float:
+    if isinstance(text, bool):
+        raise ConfigurationError(f"{text!r} is not {kind}; write for example 5{default}")
+    if isinstance(text, int | float):
+        value = float(text)
+    else:
+        match = re.fullmatch(rf"\s*{_NUMBER}\s*([^\s0-9]*)\s*", text)
+        if match is None or (match[2] or default) not in table:
+            known = ", ".join(table)
+            raise ConfigurationError(
+                f"{text!r} is not {kind}; write a number and a unit of {known}, e.g. 5{default}"
+            )
+        value = float(match[1]) * table[match[2] or default]
+    if not math.isfinite(value) or value < 0:
+        raise ConfigurationError(f"{text!r} is not {kind}: it must be finite and not negative")
+    return value
+
+
+def parse_seconds(text: str | float) -> float:
+    """Read a duration; a bare number is in seconds.
+
+    Args:
+        text: e.g. `"33ms"`, `"1.5 s"`, `"2min"` or `0.033`.
+
+    Returns:
+        Seconds, finite and not negative.
+
+    Raises:
+        ConfigurationError: not a duration.
+
+    >>> parse_seconds("33ms")
+    0.033
+    """
+    return _parse(text, _SECONDS, "s", "a duration")
+
+
+def parse_bytes(text: str | float) -> int:
+    """Read a size; a bare number is in bytes.
+
+    >>> parse_bytes("1.5GiB")
+    1610612736
+    """
+    return round(_parse(text, {k: float(v) for k, v in _BYTES.items()}, "B", "a size"))
+
+
+def parse_rate(text: str | float) -> float:
+    """Read a rate; a bare number is per second.
+
+    >>> parse_rate("30/s"), parse_rate("90/min")
+    (30.0, 1.5)
+    """
+    if not isinstance(text, str):
+        return _parse(text, {"/s": 1.0}, "/s", "a rate")
+    return _parse(text, {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "Hz": 1.0}, "/s", "a rate")
+
+
+def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
+    for step, unit in steps:
+        if abs(value) >= step:
+            return f"{value / step:.3g} {unit}"
+    step, unit = steps[-1]
+    return f"{value / step:.3g} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration with three digits.
+
+    >>> format_seconds(0.0331)
+    '33.1 ms'
+    """
+    return _scaled(seconds, [(60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us")])
+
+
+def format_bytes(size: float) -> str:
+    """Write a size with three digits in binary units.
+
+    >>> format_bytes(2**20 * 97.5)
+    '97.5 MiB'
+    """
+    return _scaled(float(size), [(2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")])
+
+
+def format_count(count: float) -> str:
+    """Write a count (parameters, multiply-adds) with three digits.
+
+    >>> format_count(4.09e9)
+    '4.09 G'
+    """
+    return _scaled(float(count), [(1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]).strip()

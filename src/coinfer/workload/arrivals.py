@@ -1,0 +1,110 @@
+"""Arrival processes as a scenario states them. Values only; drawing times is `times`' work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from coinfer.workload.fields import (
+    Count,
+    FilePath,
+    NonNegativeSeconds,
+    PositiveNumber,
+    PositiveRate,
+    Section,
+    wrong,
+)
+
+__all__ = ["Closed", "Gamma", "Mix", "Periodic", "Poisson", "Process", "Trace"]
+
+
+class Periodic(Section):
+    """One request per period, like the frames of a camera.
+
+    Attributes:
+        rate_per_s: Requests per second.
+        phase_s: When the first one is due.
+        jitter_s: Each is late by a uniform random time up to this; at most one period.
+    """
+
+    rate_per_s: PositiveRate = Field(alias="periodic")
+    phase_s: NonNegativeSeconds = Field(alias="phase", default=0.0)
+    jitter_s: NonNegativeSeconds = Field(alias="jitter", default=0.0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Periodic:
+        if self.jitter_s * self.rate_per_s > 1:
+            raise wrong(
+                f"jitter of {self.jitter_s:g} s is longer than the period of "
+                f"{1 / self.rate_per_s:g} s; requests would overtake each other"
+            )
+        return self
+
+
+class Poisson(Section):
+    """Independent users: exponential times between requests."""
+
+    rate_per_s: PositiveRate = Field(alias="poisson")
+
+
+class Gamma(Section):
+    """Bursts: Gamma-distributed times between requests.
+
+    Attributes:
+        rate_per_s: Requests per second on average.
+        cv: Coefficient of variation of the times between requests. 1 is Poisson, more is burstier.
+    """
+
+    rate_per_s: PositiveRate = Field(alias="gamma")
+    cv: PositiveNumber
+
+
+class Closed(Section):
+    """A closed loop: always this many in flight, the next one due when an answer comes."""
+
+    in_flight: Count = Field(alias="closed")
+
+
+class Trace(Section):
+    """Recorded times, from a file."""
+
+    file: FilePath = Field(alias="trace")
+
+
+class Mix(Section):
+    """One closed loop over several models, whose counts stay in proportion to the weights.
+
+    Attributes:
+        weights: By model; empty means equal weights for all models.
+        in_flight: Requests in flight in all.
+    """
+
+    weights: dict[str, PositiveNumber] = Field(default_factory=dict)
+    in_flight: Count
+
+
+_KINDS: dict[str, type[Periodic | Poisson | Gamma | Closed | Trace]] = {
+    "periodic": Periodic,
+    "poisson": Poisson,
+    "gamma": Gamma,
+    "closed": Closed,
+    "trace": Trace,
+}
+
+
+def _pick(value: Any, info: ValidationInfo) -> Any:
+    """Choose the one class that is meant, so that errors speak of that one only."""
+    if not isinstance(value, dict):
+        if isinstance(value, Section):
+            return value
+        raise wrong("expected an arrival process, e.g. {periodic: 30/s}")
+    kinds = [key for key in value if key in _KINDS]
+    if len(kinds) != 1:
+        found = f"both {' and '.join(kinds)} are given" if kinds else "no process is named"
+        raise wrong(f"{found}; give exactly one of {', '.join(_KINDS)}, e.g. {{periodic: 30/s}}")
+    return _KINDS[kinds[0]].model_validate(value, context=info.context)
+
+
+Process: TypeAlias = Annotated[Periodic | Poisson | Gamma | Closed | Trace, BeforeValidator(_pick)]
+"""How the requests of one model arrive."""

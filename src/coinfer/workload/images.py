@@ -1,0 +1,155 @@
+"""Photographs to arrays: decode, crop, resize, normalise. Knows one tensor's spec, not the model.
+
+Pillow is optional and imported on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from coinfer.errors import ConfigurationError, InputError
+from coinfer.model.specs import TensorSpec
+from coinfer.workload.input_spec import ImageInputs
+
+__all__ = ["Frame", "read_images"]
+
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+# ImageNet's statistics; for grey pictures those of its luminance.
+_MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
+_STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
+
+_Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What pictures must become: channels and size in pixels, and where the channels go."""
+
+    channels: int
+    height: int
+    width: int
+    channels_last: bool
+
+    @classmethod
+    def of(cls, inputs: ImageInputs, tensor: TensorSpec) -> Frame:
+        """Work out the frame from the model's input and what the user says.
+
+        Raises:
+            InputError: not an image input, no size known, or a size that the model does not take.
+        """
+        if len(tensor.shape) != 4:
+            raise InputError(f"input {tensor} is not an image of 4 axes; use an .npz file")
+        channels_last = _channels_last(inputs, tensor)
+        axes = (3, 1, 2) if channels_last else (1, 2, 3)
+        channels, height, width = (tensor.shape[axis] for axis in axes)
+        if inputs.size is not None:
+            height, width = inputs.size
+        if not isinstance(height, int) or not isinstance(width, int):
+            raise InputError(
+                f"input {tensor} leaves the picture's size open; add `size: [224, 224]`"
+            )
+        if not isinstance(channels, int):
+            channels = 3
+        if channels not in (1, 3):
+            raise InputError(
+                f"input {tensor} has {channels} channels, pictures have 1 or 3; use an .npz file"
+            )
+        return cls(channels=channels, height=height, width=width, channels_last=channels_last)
+
+
+def _channels_last(inputs: ImageInputs, tensor: TensorSpec) -> bool:
+    if inputs.layout != "auto":
+        return inputs.layout == "nhwc"
+    return tensor.shape[3] in (1, 3) and tensor.shape[1] not in (1, 3)
+
+
+def read_images(inputs: ImageInputs, tensor: TensorSpec) -> npt.NDArray[Any]:
+    """Read and prepare a folder's pictures for one input.
+
+    Float inputs get `(pixel / 255 - mean) / std`; `uint8` inputs get the pixels as they are.
+
+    Returns:
+        Shape (pictures, channels, height, width), or with the channels last; the input's dtype.
+
+    Raises:
+        InputError: no pictures, one that cannot be decoded, or an input that takes no pictures.
+        ConfigurationError: Pillow is not installed.
+    """
+    frame = Frame.of(inputs, tensor)
+    pixels = np.stack([_read(path, inputs, frame) for path in _paths(inputs)])
+    values = pixels if tensor.dtype == np.uint8 else _normalised(pixels, inputs, tensor)
+    if not frame.channels_last:
+        values = values.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(values)
+
+
+def _paths(inputs: ImageInputs) -> list[Path]:
+    if not inputs.folder.is_dir():
+        raise InputError(f"there is no folder {inputs.folder}; give one with pictures")
+    paths = sorted(path for path in inputs.folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise InputError(
+            f"folder {inputs.folder} has no pictures; it needs {', '.join(sorted(_SUFFIXES))} files"
+        )
+    return paths[: inputs.samples]
+
+
+def _pillow() -> tuple[ModuleType, ModuleType]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ConfigurationError(
+            "reading pictures needs Pillow; install it with: pip install 'coinfer[images]'"
+        ) from error
+    return Image, ImageOps
+
+
+def _read(path: Path, inputs: ImageInputs, frame: Frame) -> _Pixels:
+    """Decode one picture into shape (height, width, channels)."""
+    image_module, ops = _pillow()
+    try:
+        with image_module.open(path) as file:
+            picture = ops.exif_transpose(file).convert("L" if frame.channels == 1 else "RGB")
+    except (OSError, SyntaxError, image_module.DecompressionBombError) as error:
+        raise InputError(f"picture {path} cannot be decoded: {error}") from error
+    box = _box(picture.size, frame) if inputs.crop == "center" else None
+    filter_ = image_module.Resampling[inputs.resize.upper()]
+    sized = picture.resize((frame.width, frame.height), filter_, box=box)
+    return np.asarray(sized, dtype=np.uint8).reshape(frame.height, frame.width, frame.channels)
+
+
+def _box(size: tuple[int, int], frame: Frame) -> tuple[float, float, float, float]:
+    """Find the largest middle part with the frame's proportions: left, top, right, bottom."""
+    width, height = size
+    scale = min(width / frame.width, height / frame.height)
+    left, top = (width - scale * frame.width) / 2, (height - scale * frame.height) / 2
+    return left, top, width - left, height - top
+
+
+def _normalised(pixels: _Pixels, inputs: ImageInputs, tensor: TensorSpec) -> npt.NDArray[Any]:
+    if not np.issubdtype(tensor.dtype, np.floating) and tensor.dtype.name != "bfloat16":
+        raise InputError(f"input {tensor} takes no pictures: it is neither float nor uint8")
+    channels = pixels.shape[-1]
+    mean = _per_channel("mean", inputs.mean, _MEAN[channels])
+    std = _per_channel("std", inputs.std, _STD[channels])
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    return ((scaled - mean) / std).astype(tensor.dtype)
+
+
+def _per_channel(
+    name: str, given: Sequence[float] | None, default: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    values = default if given is None else given
+    if len(values) not in (1, len(default)):
+        raise InputError(
+            f"`{name}` has {len(values)} values and the picture {len(default)} channels; "
+            f"give 1 or {len(default)}"
+        )
+    return np.array(values, dtype=np.float32)

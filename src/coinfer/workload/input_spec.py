@@ -1,0 +1,82 @@
+"""What a model is fed with, as a scenario states it. Making the arrays is `inputs`' work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, ValidationInfo
+
+from coinfer.workload.fields import Count, FilePath, Number, PositiveNumber, Section, wrong
+
+__all__ = ["ArrayInputs", "ImageInputs", "InputSpec", "RandomInputs"]
+
+
+class RandomInputs(Section):
+    """Seeded noise; whole numbers stay in the range that the model states.
+
+    Attributes:
+        samples: How many different feeds are prepared. `random` alone means 8.
+        dims: Sizes of the model's open dimensions by name; the batch is not one of them.
+    """
+
+    samples: Count = Field(alias="random", default=8)
+    dims: dict[str, Count] = Field(default_factory=dict)
+
+
+class ImageInputs(Section):
+    """Photographs from a folder, prepared as image classifiers expect.
+
+    Attributes:
+        folder: Where they are; `.jpg`, `.jpeg`, `.png`, `.bmp` and `.webp`, in order of name.
+        samples: At most so many of them are used.
+        size: Height and width; by default the model's own.
+        crop: `center` cuts the largest middle part of the right proportions out, `none` squeezes
+            the whole picture.
+        resize: Filter for resizing.
+        mean: Subtracted after scaling to 0..1, one for all channels or one each; by default
+            ImageNet's.
+        std: Divided by after that, in the same form.
+        layout: `auto` finds the channel axis from the model's shape.
+    """
+
+    folder: FilePath = Field(alias="images")
+    samples: Count = 32
+    size: tuple[Count, Count] | None = None
+    crop: Literal["center", "none"] = "center"
+    resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    mean: tuple[Number, ...] | None = None
+    std: tuple[PositiveNumber, ...] | None = None
+    layout: Literal["auto", "nchw", "nhwc"] = "auto"
+
+
+class ArrayInputs(Section):
+    """Arrays by input name from an `.npz` file; the first axis counts the samples."""
+
+    file: FilePath = Field(alias="npz")
+
+
+_KINDS: dict[str, type[RandomInputs | ImageInputs | ArrayInputs]] = {
+    "random": RandomInputs,
+    "images": ImageInputs,
+    "npz": ArrayInputs,
+}
+
+
+def _pick(value: Any, info: ValidationInfo) -> Any:
+    """Choose the one class that is meant, so that errors speak of that one only."""
+    if isinstance(value, Section):
+        return value
+    if value == "random":
+        return RandomInputs()
+    if isinstance(value, str) and value.endswith(".npz"):
+        value = {"npz": value}
+    kinds = [key for key in value if key in _KINDS] if isinstance(value, dict) else []
+    if len(kinds) != 1:
+        raise wrong(
+            "expected exactly one source of inputs: random, {images: FOLDER} or {npz: FILE.npz}"
+        )
+    return _KINDS[kinds[0]].model_validate(value, context=info.context)
+
+
+InputSpec: TypeAlias = Annotated[RandomInputs | ImageInputs | ArrayInputs, BeforeValidator(_pick)]
+"""Where a model's inputs come from."""

@@ -1,0 +1,129 @@
+"""Make a model's inputs before the run, so that decoding is off the hot path. Knows no backend."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from math import gcd
+from typing import Any, TypeAlias, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from coinfer.errors import InputError
+from coinfer.model import Model
+from coinfer.workload.images import read_images
+from coinfer.workload.input_spec import ArrayInputs, ImageInputs, InputSpec, RandomInputs
+from coinfer.workload.seeds import Purpose, generator
+
+__all__ = ["Feed", "prepare_feeds"]
+
+Feed: TypeAlias = dict[str, npt.NDArray[Any]]
+"""Arrays by input name: what one request is submitted with."""
+
+
+def prepare_feeds(source: InputSpec, model: Model, *, batch: int, seed: int) -> list[Feed]:
+    """Prepare a small pool of feeds; the k-th request of a model takes `feeds[k % len(feeds)]`.
+
+    Feeds run through the samples in order, `batch` at a time, until every sample was used equally
+    often.
+
+    Args:
+        source: Where inputs come from.
+        model: What they are for; its name also picks its own random numbers.
+        batch: Samples in each feed.
+        seed: The scenario's seed.
+
+    Raises:
+        InputError: the source cannot be read or does not fit the model.
+        ConfigurationError: Pillow is needed and not installed.
+    """
+    try:
+        feeds = _feeds(source, model, batch, seed)
+    except InputError as error:
+        prefix = f"model {model.name!r}: "
+        raise InputError(prefix + str(error).removeprefix(prefix)) from error
+    for feed in feeds:
+        model.check_inputs(feed)
+    if batch > 1 and model.batch_symbol is None:
+        _check_fixed_batch(model, batch)
+    return feeds
+
+
+def _feeds(source: InputSpec, model: Model, batch: int, seed: int) -> list[Feed]:
+    match source:
+        case RandomInputs():
+            seeds = generator(seed, Purpose.INPUTS, model.name).integers(2**63, size=source.samples)
+            return [
+                model.sample_inputs(batch=batch, seed=int(one), dims=source.dims) for one in seeds
+            ]
+        case ImageInputs():
+            if len(model.inputs) != 1:
+                raise InputError(
+                    f"pictures feed models with one input, this one has {len(model.inputs)}; "
+                    "use an .npz file"
+                )
+            [tensor] = model.inputs
+            return _batches({tensor.name: read_images(source, tensor)}, model, batch)
+        case ArrayInputs():
+            return _batches(_read_arrays(source), model, batch)
+        case _:
+            assert_never(source)
+
+
+def _check_fixed_batch(model: Model, batch: int) -> None:
+    for spec in model.inputs:
+        if not spec.shape or spec.shape[0] != batch:
+            raise InputError(
+                f"model {model.name!r}: input {spec} does not take batches of {batch}; set "
+                "`batch` to what it takes, or export the model with an open first axis"
+            )
+
+
+def _read_arrays(source: ArrayInputs) -> Feed:
+    try:
+        # Opened here because numpy leaves a file open that turns out to be broken.
+        with source.file.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{source.file} is not an .npz file; write it with numpy.savez")
+            with archive:
+                return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source.file} cannot be read as an .npz file: {error}") from error
+
+
+def _batches(samples: Feed, model: Model, batch: int) -> list[Feed]:
+    """Cut samples into feeds; names that the model does not have are left for the check."""
+    count = _sample_count(samples)
+    ranks = {spec.name: len(spec.shape) for spec in model.inputs}
+    feeds = count // gcd(count, batch)
+    starts = [number * batch % count for number in range(feeds)]
+    return [
+        {
+            name: _cut(array, start, batch, own_axis=array.ndim == ranks.get(name, 0) + 1)
+            for name, array in samples.items()
+        }
+        for start in starts
+    ]
+
+
+def _sample_count(samples: Mapping[str, npt.NDArray[Any]]) -> int:
+    counts = {name: len(array) if array.ndim else 0 for name, array in samples.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        listed = ", ".join(f"{name}: {number}" for name, number in counts.items()) or "none"
+        raise InputError(
+            f"the first axis counts the samples and must be equal for all arrays and not 0; "
+            f"it is {listed}"
+        )
+    return next(iter(counts.values()))
+
+
+def _cut(array: npt.NDArray[Any], start: int, batch: int, *, own_axis: bool) -> npt.NDArray[Any]:
+    """Take `batch` samples from `start` on, round and round; a view where that is possible."""
+    if own_axis and batch == 1:
+        # The model has no batch axis: the samples' axis is one more than the model's.
+        return np.ascontiguousarray(array[start])
+    if start + batch <= len(array):
+        return np.ascontiguousarray(array[start : start + batch])
+    return np.take(array, range(start, start + batch), axis=0, mode="wrap")

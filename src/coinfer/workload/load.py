@@ -1,0 +1,220 @@
+"""Load: which request is due when. One object for the real load driver and for the simulator.
+
+It reads no clock. The driver tells it what was submitted and what was answered, and when; it says
+what is due next. Open-loop processes look one request ahead, so memory does not grow with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain, count, repeat
+from pathlib import Path
+from typing import Protocol, TypeAlias, assert_never
+
+import numpy as np
+
+from coinfer.workload.arrivals import Closed, Gamma, Periodic, Poisson, Trace
+from coinfer.workload.due import Due
+from coinfer.workload.rotation import rotation
+from coinfer.workload.scenario import Scenario
+from coinfer.workload.seeds import Purpose, generator
+from coinfer.workload.times import Times, gamma_times, periodic_times, poisson_times
+from coinfer.workload.trace_file import TraceFile, read_trace
+
+__all__ = ["Due", "Load"]
+
+REFUSED_PAUSE_S = 1e-3
+"""A closed loop asks again this long after a request that was not completed was due.
+
+Without a pause, a loop whose requests are refused at once would ask for ever at the same instant.
+"""
+
+OpenProcess: TypeAlias = Periodic | Poisson | Gamma | Trace
+
+
+class Load:
+    """The requests of a scenario, asked for step by step.
+
+    Usage: submit each due at its time, call `after_due` when it was submitted and `after_answer`
+    when it was answered; both return what is due next, which may be nothing.
+
+    >>> from coinfer.workload.scenario_file import parse_scenario
+    >>> load = Load(parse_scenario('''
+    ... models: {net: "zoo:lenet"}
+    ... arrivals: {net: {periodic: 10/s}}
+    ... '''))
+    >>> [first] = load.initial()
+    >>> load.after_due(first)
+    [Due(time_s=0.1, stream=0, index=1, model='net')]
+
+    Raises:
+        ScenarioError: a trace file cannot be read.
+    """
+
+    def __init__(self, scenario: Scenario, *, rate_factor: float = 1.0) -> None:
+        self._scenario = scenario
+        self._rate_factor = rate_factor
+        self._streams = _streams(scenario, rate_factor)
+
+    @property
+    def end_s(self) -> float:
+        """Nothing is due at or after this moment."""
+        return self._scenario.end_s
+
+    def initial(self) -> list[Due]:
+        """Start: the first due of each open-loop process, all in-flight ones of closed loops."""
+        return [due for stream in self._streams for due in stream.initial()]
+
+    def after_due(self, due: Due) -> list[Due]:
+        """Say what is due next, now that this one was submitted."""
+        return self._streams[due.stream].after_due(due)
+
+    def after_answer(self, due: Due, now: float, completed: bool) -> list[Due]:
+        """Say what is due next, now that this one was answered.
+
+        Args:
+            due: What was answered.
+            now: When, in seconds from the start.
+            completed: False if it was dropped, rejected, cancelled or failed.
+        """
+        return self._streams[due.stream].after_answer(due, now, completed)
+
+    def scaled(self, factor: float) -> Load:
+        """Make a fresh load with all open-loop rates multiplied; closed loops stay as they are.
+
+        Times are the same draws, closer together; phase and jitter shrink with the period.
+        """
+        return Load(self._scenario, rate_factor=self._rate_factor * factor)
+
+    def offered_rates_per_s(self) -> dict[str, float] | None:
+        """Requests per second of each model; None if a closed loop decides them."""
+        rates = {s.model: s.rate_per_s for s in self._streams if isinstance(s, _OpenStream)}
+        return rates if len(rates) == len(self._streams) else None
+
+    def offered_rate_per_s(self) -> float | None:
+        """Requests per second in all; None if a closed loop decides it."""
+        rates = self.offered_rates_per_s()
+        return None if rates is None else sum(rates.values())
+
+    def offered_mix(self) -> dict[str, float] | None:
+        """Share of each model in the requests, adding up to 1.
+
+        None if some model has a closed loop of its own, as then the policy decides the shares, and
+        if a trace has nothing before the end.
+        """
+        if self._scenario.mix is not None:
+            amounts: Mapping[str, float] | None = _weights(self._scenario)
+        else:
+            amounts = self.offered_rates_per_s()
+        if amounts is None:
+            return None
+        total = sum(amounts.values())
+        return {model: amount / total for model, amount in amounts.items()} if total else None
+
+
+class _Stream(Protocol):
+    """One arrival process at work."""
+
+    def initial(self) -> list[Due]: ...
+
+    def after_due(self, due: Due, /) -> list[Due]: ...
+
+    def after_answer(self, due: Due, now: float, completed: bool, /) -> list[Due]: ...
+
+
+class _OpenStream:
+    """Requests that come whether or not earlier ones were answered."""
+
+    def __init__(self, model: str, rate_per_s: float, dues: Iterator[Due], end_s: float) -> None:
+        self.model = model
+        self.rate_per_s = rate_per_s
+        self._dues = dues
+        self._end_s = end_s
+
+    def initial(self) -> list[Due]:
+        return self._next()
+
+    def after_due(self, _due: Due) -> list[Due]:
+        return self._next()
+
+    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
+        return []
+
+    def _next(self) -> list[Due]:
+        due = next(self._dues, None)
+        return [] if due is None or due.time_s >= self._end_s else [due]
+
+
+class _ClosedStream:
+    """Always the same number in flight; whose turn it is, a rotation says."""
+
+    def __init__(self, stream: int, turns: Iterator[str], in_flight: int, end_s: float) -> None:
+        self._stream = stream
+        self._turns = turns
+        self._in_flight = in_flight
+        self._end_s = end_s
+        self._asked: dict[str, int] = {}
+
+    def initial(self) -> list[Due]:
+        return [self._due(0.0) for _ in range(self._in_flight)]
+
+    def after_due(self, _due: Due) -> list[Due]:
+        return []
+
+    def after_answer(self, due: Due, now: float, completed: bool) -> list[Due]:
+        time_s = now if completed else max(now, due.time_s + REFUSED_PAUSE_S)
+        return [self._due(time_s)] if time_s < self._end_s else []
+
+    def _due(self, time_s: float) -> Due:
+        model = next(self._turns)
+        index = self._asked.get(model, 0)
+        self._asked[model] = index + 1
+        return Due(time_s, self._stream, index, model)
+
+
+def _streams(scenario: Scenario, rate_factor: float) -> list[_Stream]:
+    if scenario.mix is not None:
+        turns = rotation(_weights(scenario))
+        return [_ClosedStream(0, turns, scenario.mix.in_flight, scenario.end_s)]
+    traces: dict[Path, TraceFile] = {}
+    return [
+        _ClosedStream(stream, repeat(model), process.in_flight, scenario.end_s)
+        if isinstance(process, Closed)
+        else _open_stream(stream, model, process, scenario, rate_factor, traces)
+        for stream, (model, process) in enumerate(scenario.processes.items())
+    ]
+
+
+def _weights(scenario: Scenario) -> dict[str, float]:
+    given = scenario.mix.weights if scenario.mix is not None else {}
+    return dict(given) or dict.fromkeys(scenario.models, 1.0)
+
+
+def _open_stream(
+    stream: int,
+    model: str,
+    process: OpenProcess,
+    scenario: Scenario,
+    factor: float,
+    traces: dict[Path, TraceFile],
+) -> _OpenStream:
+    rng = generator(scenario.seed, Purpose.ARRIVALS, model)
+    blocks: Iterator[Times]
+    match process:
+        case Periodic():
+            rate_per_s, blocks = process.rate_per_s, periodic_times(process, rng)
+        case Poisson():
+            rate_per_s, blocks = process.rate_per_s, poisson_times(process, rng)
+        case Gamma():
+            rate_per_s, blocks = process.rate_per_s, gamma_times(process, rng)
+        case Trace():
+            if process.file not in traces:
+                traces[process.file] = read_trace(process.file)
+            times = traces[process.file].times_of(model)
+            inside = np.searchsorted(times, scenario.end_s * factor)
+            rate_per_s, blocks = float(inside) / scenario.end_s / factor, iter([times])
+        case _:
+            assert_never(process)
+    scaled = chain.from_iterable((block / factor).tolist() for block in blocks)
+    dues = map(Due, scaled, repeat(stream), count(), repeat(model))
+    return _OpenStream(model, rate_per_s * factor, dues, scenario.end_s)

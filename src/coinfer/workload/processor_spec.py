@@ -1,0 +1,115 @@
+"""Processors as a scenario asks for them. Finding what the machine has is `hardware`'s work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
+
+from coinfer.processor import Processor
+from coinfer.workload.fields import (
+    Count,
+    Name,
+    PositiveNumber,
+    Problem,
+    Section,
+    WholeNumber,
+    raise_all,
+    wrong,
+)
+
+__all__ = ["DefaultProcessors", "PrecisionSpec", "ProcessorSpec", "Processors"]
+
+
+class DefaultProcessors(Section):
+    """The processors that are found on the machine, perhaps fewer of them.
+
+    Attributes:
+        backends: Only these backends; empty means all that are installed.
+        cores: Only these cores, by the operating system's numbers; empty means all allowed ones.
+    """
+
+    backends: tuple[str, ...] = ()
+    cores: tuple[WholeNumber, ...] = ()
+
+
+class ProcessorSpec(Section):
+    """One processor, described in full."""
+
+    name: Name
+    backend: str
+    device: str = "CPU"
+    units: tuple[str, ...] = ()
+    cores: tuple[WholeNumber, ...] = ()
+    threads: Count | None = None
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_units(self) -> ProcessorSpec:
+        if self.device == "CPU" and not (self.units or self.cores):
+            raise wrong("nothing says what it occupies; add e.g. `cores: [0]` or `units: [core0]`")
+        return self
+
+    def processor(self) -> Processor:
+        """Build the processor. Units are the cores unless they are given; else the device."""
+        cores = frozenset(f"core{core}" for core in self.cores)
+        return Processor(
+            name=self.name,
+            backend=self.backend,
+            device=self.device,
+            units=frozenset(self.units) or cores or frozenset({self.device}),
+            threads=self.threads or max(1, len(self.cores)),
+            precision=self.precision,
+            cores=self.cores,
+            options={key: str(value) for key, value in self.options.items()},
+        )
+
+
+class PrecisionSpec(Section):
+    """Which precisions below fp32 may be used, and for which models.
+
+    Attributes:
+        allow: The lower precisions that may be used.
+        tolerance: Largest relative error against fp32, `||out - ref|| / ||ref||`, that a model may
+            have in a lower precision to be run in it.
+    """
+
+    allow: tuple[Literal["bf16", "fp16", "int8"], ...] = ()
+    tolerance: PositiveNumber | None = None
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> PrecisionSpec:
+        if self.allow and self.tolerance is None:
+            raise_all([Problem(("allow",), "needs a `tolerance` beside it, e.g. 0.02")])
+        return self
+
+
+def _named_or_described(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str | ProcessorSpec):
+        return value
+    return ProcessorSpec.model_validate(value, context=info.context)
+
+
+_LIST = TypeAdapter(
+    tuple[Annotated[str | ProcessorSpec, BeforeValidator(_named_or_described)], ...]
+)
+
+
+def _pick(value: Any, info: ValidationInfo) -> Any:
+    """Choose the one form that is meant, so that errors speak of that one only."""
+    if value == "default":
+        return DefaultProcessors()
+    if isinstance(value, dict):
+        return DefaultProcessors.model_validate(value, context=info.context)
+    if isinstance(value, list) and value:
+        return _LIST.validate_python(value, context=info.context)
+    if isinstance(value, DefaultProcessors | tuple):
+        return value
+    raise wrong("expected `default`, {backends: [...]} or a list of processors")
+
+
+Processors: TypeAlias = Annotated[
+    DefaultProcessors | tuple[str | ProcessorSpec, ...], BeforeValidator(_pick)
+]
+"""What to run on: what is found, found ones by name, or described ones."""

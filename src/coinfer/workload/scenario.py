@@ -1,0 +1,255 @@
+"""Scenario: models, how their requests arrive and what is promised. Knows no machine and no file.
+
+A value; `scenario_file` reads it from YAML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    model_validator,
+)
+
+from coinfer.core.request import OnLate
+from coinfer.errors import ConfigurationError
+from coinfer.workload.arrivals import Closed, Mix, Process
+from coinfer.workload.fields import (
+    Count,
+    Loc,
+    Name,
+    NonNegativeSeconds,
+    ParseContext,
+    PositiveSeconds,
+    Problem,
+    Section,
+    WholeNumber,
+    raise_all,
+    unknown_name,
+    wrong,
+)
+from coinfer.workload.input_spec import InputSpec, RandomInputs
+from coinfer.workload.processor_spec import (
+    DefaultProcessors,
+    PrecisionSpec,
+    Processors,
+    ProcessorSpec,
+)
+
+__all__ = ["MixArrivals", "ModelSpec", "PolicySpec", "Scenario"]
+
+_ZOO = "zoo:"
+
+
+def _source(value: str, info: ValidationInfo) -> str:
+    if value.startswith(_ZOO):
+        return value
+    base = info.context.base if isinstance(info.context, ParseContext) else Path()
+    return str(base / Path(value).expanduser())
+
+
+class ModelSpec(Section):
+    """A model, what it is fed with, and what its requests are promised.
+
+    Attributes:
+        source: `zoo:NAME`, or the path of an ONNX file with the scenario's folder before it.
+        inputs: Where its inputs come from.
+        deadline_s: Seconds from the moment a request is due until it must be answered.
+        priority: Larger is more urgent.
+        on_late: What to do with a request whose deadline passes before it has started.
+        batch: Samples in each request.
+    """
+
+    source: Annotated[str, Field(min_length=1), AfterValidator(_source)]
+    inputs: InputSpec = RandomInputs()
+    deadline_s: PositiveSeconds | None = Field(alias="deadline", default=None)
+    priority: WholeNumber = 0
+    on_late: OnLate = OnLate.RUN
+    batch: Count = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        return {"source": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _can_be_late(self) -> ModelSpec:
+        if self.on_late is OnLate.DROP and self.deadline_s is None:
+            raise_all([Problem(("on_late",), "drop needs a deadline; add e.g. `deadline: 33ms`")])
+        return self
+
+
+class MixArrivals(Section):
+    """The whole mix as one closed loop."""
+
+    mix: Mix
+
+
+class PolicySpec(Section):
+    """A policy by name, with its options."""
+
+    name: str
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+
+def _policy(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict) or "options" in value:
+        return value
+    options = {key: option for key, option in value.items() if key != "name"}
+    return {key: value[key] for key in value if key == "name"} | {"options": options}
+
+
+_PROCESSES: TypeAdapter[dict[str, Process]] = TypeAdapter(dict[str, Process])
+
+
+def _arrivals(value: Any, info: ValidationInfo) -> Any:
+    """Choose between one mix and a process per model, so that errors speak of that one only."""
+    if isinstance(value, MixArrivals):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise wrong("expected {mix: ...} or an arrival process per model")
+    if "mix" in value:
+        return MixArrivals.model_validate(value, context=info.context)
+    return _PROCESSES.validate_python(value, context=info.context)
+
+
+class Scenario(Section):
+    """Models, how their requests arrive, what is promised, and on what it should run.
+
+    Attributes:
+        name: What reports call it.
+        models: By name; two names may have the same source.
+        arrivals: One closed loop over the mix, or a process per model.
+        duration_s: Measured time. Nothing is due after `warmup_s + duration_s`.
+        warmup_s: Time before that; it is loaded but not counted.
+        seed: Of everything random.
+        policy: Which policy decides.
+        processors: What to run on: found ones, found ones by name, or described ones.
+        precision: What may run below fp32.
+        admission_limit: Requests that may wait or run at once; more are rejected.
+    """
+
+    name: str = "scenario"
+    models: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
+    arrivals: Annotated[MixArrivals | dict[str, Process], BeforeValidator(_arrivals)]
+    duration_s: PositiveSeconds = Field(alias="duration", default=10.0)
+    warmup_s: NonNegativeSeconds = Field(alias="warmup", default=1.0)
+    seed: Annotated[WholeNumber, Field(ge=0)] = 0
+    policy: Annotated[PolicySpec, BeforeValidator(_policy)] = PolicySpec(name="earliest_finish")
+    processors: Processors = DefaultProcessors()
+    precision: PrecisionSpec = PrecisionSpec()
+    admission_limit: Count = 1000
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Scenario:
+        raise_all([*_arrival_problems(self), *_loop_problems(self), *_precision_problems(self)])
+        return self
+
+    @property
+    def mix(self) -> Mix | None:
+        """The closed loop over the whole mix; None if each model has its own process."""
+        return self.arrivals.mix if isinstance(self.arrivals, MixArrivals) else None
+
+    @property
+    def processes(self) -> Mapping[str, Process]:
+        """The arrival process of each model; empty if there is one loop over the mix."""
+        return {} if isinstance(self.arrivals, MixArrivals) else self.arrivals
+
+    @property
+    def end_s(self) -> float:
+        """Seconds from the start, warm-up included, after which nothing is due."""
+        return self.warmup_s + self.duration_s
+
+    def with_options(
+        self,
+        *,
+        policy: str | None = None,
+        duration_s: float | None = None,
+        seed: int | None = None,
+    ) -> Scenario:
+        """Copy it with what a command line overrides; None keeps what the scenario says.
+
+        Raises:
+            ConfigurationError: the duration is not positive or the seed is negative.
+        """
+        if duration_s is not None and not 0 < duration_s < math.inf:
+            raise ConfigurationError(f"duration must be greater than 0, is {duration_s:g}")
+        if seed is not None and seed < 0:
+            raise ConfigurationError(f"seed must not be negative, is {seed}")
+        given = {
+            "policy": None if policy is None else self._policy_named(policy),
+            "duration_s": duration_s,
+            "seed": seed,
+        }
+        return self.model_copy(update={k: v for k, v in given.items() if v is not None})
+
+    def _policy_named(self, name: str) -> PolicySpec:
+        # The options in the file are those of the policy in the file.
+        return self.policy if name == self.policy.name else PolicySpec(name=name)
+
+
+def _arrival_problems(scenario: Scenario) -> list[Problem]:
+    """Every model must get requests, and only models may."""
+    loc: Loc = ("arrivals",)
+    named: Iterable[str] = scenario.processes
+    if scenario.mix is not None:
+        loc, named = ("arrivals", "mix", "weights"), scenario.mix.weights or scenario.models
+    problems = [
+        Problem((*loc, name), unknown_name("model", name, scenario.models))
+        for name in named
+        if name not in scenario.models
+    ]
+    idle = [name for name in scenario.models if name not in named]
+    return problems + [
+        Problem(loc, f"model {name!r} gets no requests; give it arrivals or remove it")
+        for name in idle
+    ]
+
+
+def _loop_problems(scenario: Scenario) -> list[Problem]:
+    """A closed loop wider than the admission limit would only collect rejections."""
+    loops: dict[Loc, int] = {
+        ("arrivals", name, "closed"): process.in_flight
+        for name, process in scenario.processes.items()
+        if isinstance(process, Closed)
+    }
+    if scenario.mix is not None:
+        loops["arrivals", "mix", "in_flight"] = scenario.mix.in_flight
+    total, limit = sum(loops.values()), scenario.admission_limit
+    if total <= limit:
+        return []
+    widest = max(loops, key=loops.__getitem__)
+    return [
+        Problem(
+            widest,
+            f"{total} requests in flight exceed the admission limit of {limit}; "
+            f"lower it or raise `admission_limit`",
+        )
+    ]
+
+
+def _precision_problems(scenario: Scenario) -> list[Problem]:
+    """A described processor may not go below fp32 behind the user's back."""
+    if isinstance(scenario.processors, DefaultProcessors):
+        return []
+    return [
+        Problem(
+            ("processors", index, "precision"),
+            f"{spec.precision} is not allowed; add `precision: {{allow: [{spec.precision}], "
+            "tolerance: 0.02}`",
+        )
+        for index, spec in enumerate(scenario.processors)
+        if isinstance(spec, ProcessorSpec)
+        and spec.precision != "fp32"
+        and spec.precision not in scenario.precision.allow
+    ]

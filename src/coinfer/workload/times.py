@@ -1,0 +1,55 @@
+"""Times at which an open-loop process makes requests due: endless, in order, drawn in blocks.
+
+Each generator yields float64 arrays of seconds from the start. Memory is one block, however many
+times are taken. Knows neither models nor the end of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+
+from coinfer.workload.arrivals import Gamma, Periodic, Poisson
+
+__all__ = ["Times", "gamma_times", "periodic_times", "poisson_times"]
+
+Times = npt.NDArray[np.float64]
+
+_BLOCK = 4096
+
+
+def periodic_times(process: Periodic, rng: np.random.Generator) -> Iterator[Times]:
+    """Yield `phase + k * period`, each late by up to the jitter.
+
+    Counted from `k` and not summed up, so that rounding errors do not pile up.
+    """
+    steps = np.arange(_BLOCK, dtype=np.float64)
+    for block in count():
+        times = process.phase_s + (steps + block * _BLOCK) / process.rate_per_s
+        if process.jitter_s:
+            times += rng.uniform(0.0, process.jitter_s, _BLOCK)
+        yield times
+
+
+def poisson_times(process: Poisson, rng: np.random.Generator) -> Iterator[Times]:
+    """Yield sums of exponential gaps."""
+    mean_s = 1 / process.rate_per_s
+    return _summed(lambda: rng.exponential(mean_s, _BLOCK))
+
+
+def gamma_times(process: Gamma, rng: np.random.Generator) -> Iterator[Times]:
+    """Yield sums of Gamma-distributed gaps with the given mean and coefficient of variation."""
+    shape = process.cv**-2
+    scale_s = 1 / (process.rate_per_s * shape)
+    return _summed(lambda: rng.gamma(shape, scale_s, _BLOCK))
+
+
+def _summed(draw_gaps_s: Callable[[], Times]) -> Iterator[Times]:
+    last_s = 0.0
+    while True:
+        times = last_s + np.cumsum(draw_gaps_s())
+        last_s = float(times[-1])
+        yield times

@@ -1,0 +1,101 @@
+"""Read recorded arrival times from CSV or JSON lines. Knows nothing about what they are for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from coinfer.errors import ScenarioError
+from coinfer.workload.times import Times
+
+__all__ = ["TraceFile", "read_trace"]
+
+_Row: TypeAlias = tuple[int, object, str | None]
+"""Line number, time as written, model if the file names it."""
+
+
+class TraceFile:
+    """Times by model. A file without a model column has them for any model."""
+
+    def __init__(self, path: Path, times: Mapping[str | None, Times]) -> None:
+        self._path = path
+        self._times = times
+
+    def times_of(self, model: str) -> Times:
+        """Times in seconds, in order.
+
+        Raises:
+            ScenarioError: the file names models, and this one is not among them.
+        """
+        found = self._times.get(None, self._times.get(model))
+        if found is None:
+            known = ", ".join(sorted(filter(None, self._times)))
+            raise ScenarioError(f"{self._path}: has no rows for model {model!r}; it has {known}")
+        return found
+
+
+def read_trace(path: Path) -> TraceFile:
+    """Read a trace file.
+
+    CSV with the columns `time_s,model`, or one column of times; a header is optional. With the
+    ending `.jsonl`: one object per line, `{"time_s": 0.5, "model": "net"}`, `model` optional.
+    Rows may be in any order.
+
+    Raises:
+        ScenarioError: no such file, no rows, or a row that is not understood, with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot read this trace file: {error}") from error
+    rows = _json_rows(text, path) if path.suffix in {".jsonl", ".ndjson"} else _csv_rows(text)
+    times: dict[str | None, list[float]] = {}
+    for line, time, model in rows:
+        times.setdefault(model, []).append(_seconds(time, path, line))
+    if not times:
+        raise ScenarioError(f"{path}: has no arrival times; give one row per request")
+    if None in times and len(times) > 1:
+        raise ScenarioError(f"{path}: some rows name a model and some do not; name all or none")
+    return TraceFile(path, {model: np.sort(np.array(all_)) for model, all_ in times.items()})
+
+
+def _csv_rows(text: str) -> Iterator[_Row]:
+    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or (number == 1 and cells[0] == "time_s"):
+            continue
+        yield number, cells[0], cells[1] if len(cells) > 1 else None
+
+
+def _json_rows(text: str, path: Path) -> Iterator[_Row]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            match json.loads(line):
+                case {"time_s": time, "model": str(model)}:
+                    yield number, time, model
+                case {"time_s": time, **others} if "model" not in others:
+                    yield number, time, None
+                case _:
+                    raise ValueError("not a row")
+        except ValueError as error:
+            raise ScenarioError(
+                f'{path}:{number}: expected an object like {{"time_s": 0.5, "model": "net"}}'
+            ) from error
+
+
+def _seconds(value: object, path: Path, line: int) -> float:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ScenarioError(f"{path}:{line}: {value!r} is not a time in seconds from the start")
+    return seconds

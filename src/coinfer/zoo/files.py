@@ -1,0 +1,55 @@
+"""Writes zoo networks to files. Knows file names and sizes, not layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
+
+from coinfer.zoo.registry import build, spec
+
+__all__ = ["export"]
+
+_EXTERNAL_DATA_BYTES = 1536 * 2**20
+"""Above this, weights go into a file of their own: a protobuf file must stay below 2 GiB."""
+
+
+def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> list[Path]:
+    """Write each network to `directory/NAME.onnx`, replacing what is there.
+
+    A reader of the directory sees either the old file or the whole new one.
+
+    Args:
+        names: Networks; all are looked up before the first is written.
+        directory: Made if it does not exist.
+        seed: Decides the weights.
+
+    Returns:
+        The files, in the order of `names`.
+
+    Raises:
+        UnknownNameError: no network of one of the names.
+        OSError: the directory cannot be written.
+    """
+    target = Path(directory)
+    entries = [spec(name) for name in names]
+    target.mkdir(parents=True, exist_ok=True)
+    return [_write(build(entry.name, seed=seed), entry.name, target) for entry in entries]
+
+
+def _write(model: ir.Model, name: str, directory: Path) -> Path:
+    size = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    external = f"{name}.onnx.data" if size > _EXTERNAL_DATA_BYTES else None
+    # On the same file system as the target, so that moving is one atomic rename.
+    with TemporaryDirectory(prefix=f".{name}-", dir=directory) as temporary:
+        written = Path(temporary) / f"{name}.onnx"
+        ir.save(model, written, external_data=external)
+        if external is not None:
+            (Path(temporary) / external).replace(directory / external)
+        return written.replace(directory / written.name)

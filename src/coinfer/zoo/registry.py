@@ -1,0 +1,232 @@
+"""The zoo's table: which networks there are, what was published about them, who builds them.
+
+A family's module is imported when one of its networks is built. Knows no layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from coinfer.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from coinfer.zoo.builder import NetworkBuilder
+
+__all__ = ["ZooEntry", "build", "names", "sample_inputs", "spec"]
+
+_TORCHVISION = "torchvision table of weights"
+_NOTICE = "Weights are seeded random numbers, not trained: timings are real, answers are not."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooEntry:
+    """What is known of a network before it is built.
+
+    Attributes:
+        name: Name to ask for it.
+        title: Name that a person recognises.
+        family: Module of `coinfer.zoo` that builds it, with a function called `name`.
+        input_shape: Shape of the one input without the batch dimension.
+        parameters: Published trainable parameters; batch-norm running statistics do not count.
+        macs: Published multiply-accumulate operations for one input, often rounded.
+        source: Where the two figures come from. "Layer sizes" means a product of the published
+            layer sizes, done by hand; it is exact.
+        vocabulary: For token ids, how many there are; None for pictures and vectors.
+    """
+
+    name: str
+    title: str
+    family: str
+    input_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    source: str = _TORCHVISION
+    vocabulary: int | None = None
+
+    @property
+    def input_name(self) -> str:
+        """Name of the one input."""
+        if self.vocabulary is not None:
+            return "input_ids"
+        return "image" if len(self.input_shape) == 3 else "x"
+
+    @property
+    def input_dtype(self) -> str:
+        """NumPy name of the input's element type."""
+        return "float32" if self.vocabulary is None else "int64"
+
+
+def _image(
+    name: str, title: str, family: str, parameters: int, gmacs: float, side: int = 224
+) -> ZooEntry:
+    """Describe a network of torchvision, whose table gives MACs in units of 1e9."""
+    return ZooEntry(
+        name=name,
+        title=title,
+        family=family,
+        input_shape=(3, side, side),
+        parameters=parameters,
+        macs=round(gmacs * 1e9),
+    )
+
+
+def _counted(
+    name: str,
+    title: str,
+    family: str,
+    shape: tuple[int, ...],
+    parameters: int,
+    macs: int,
+    source: str = "layer sizes",
+    vocabulary: int | None = None,
+) -> ZooEntry:
+    """Describe a network whose figures follow from its layer sizes exactly."""
+    return ZooEntry(
+        name=name,
+        title=title,
+        family=family,
+        input_shape=shape,
+        parameters=parameters,
+        macs=macs,
+        source=source,
+        vocabulary=vocabulary,
+    )
+
+
+_HUGGING_FACE = "Hugging Face; MACs from layer sizes"
+_ENTRIES: Final = (
+    _image("mobilenet_v2", "MobileNetV2", "mobilenet", 3_504_872, 0.301),
+    _image("resnet50", "ResNet-50", "resnet", 25_557_032, 4.089),
+    _image("resnet101", "ResNet-101", "resnet", 44_549_160, 7.801),
+    _image("resnet152", "ResNet-152", "resnet", 60_192_808, 11.514),
+    _image("resnext50", "ResNeXt-50 32x4d", "resnet", 25_028_904, 4.230),
+    _image("vgg16", "VGG-16", "vgg", 138_357_544, 15.470),
+    _image("vgg19", "VGG-19", "vgg", 143_667_240, 19.632),
+    _image("inception_v3", "Inception v3", "inception", 23_834_568, 5.713, side=299),
+    _image("regnet_y_32gf", "RegNetY-32GF", "regnet", 145_046_770, 32.280),
+    _image("alexnet", "AlexNet", "alexnet", 61_100_840, 0.714),
+    _image("squeezenet1_1", "SqueezeNet 1.1", "squeezenet", 1_235_496, 0.349),
+    _image("densenet201", "DenseNet-201", "densenet", 20_013_928, 4.291),
+    _counted(
+        "lenet",
+        "LeNet-5",
+        "lenet",
+        (1, 32, 32),
+        61_706,
+        416_520,
+        "LeCun et al. 1998, layer sizes",
+    ),
+    _counted(
+        "bert_base",
+        "BERT-base encoder",
+        "transformer",
+        (128,),
+        109_482_240,
+        11_174_215_680,
+        _HUGGING_FACE,
+        vocabulary=30522,
+    ),
+    _counted(
+        "distilbert",
+        "DistilBERT encoder",
+        "transformer",
+        (128,),
+        66_362_880,
+        5_586_812_928,
+        _HUGGING_FACE,
+        vocabulary=30522,
+    ),
+    _counted("small_resnet", "ResNet-20", "resnet", (3, 32, 32), 272_474, 40_813_184),
+    _counted("tiny_mlp", "tiny perceptron", "tiny", (16,), 874, 832),
+    _counted("tiny_cnn", "tiny CNN", "tiny", (3, 32, 32), 1_586, 516_256),
+    _counted("tiny_branchy", "tiny branching CNN", "tiny", (3, 32, 32), 3_419, 813_216),
+    _counted("tiny_encoder", "tiny encoder", "transformer", (16,), 20_864, 294_912, vocabulary=100),
+)
+_TABLE: Final = {entry.name: entry for entry in _ENTRIES}
+
+
+def names() -> tuple[str, ...]:
+    """List the networks: published ones first, then the small ones for tests.
+
+    >>> names()[:2]
+    ('mobilenet_v2', 'resnet50')
+    """
+    return tuple(_TABLE)
+
+
+def spec(name: str) -> ZooEntry:
+    """Tell what was published about a network, without building it.
+
+    Raises:
+        UnknownNameError: no network of that name.
+
+    >>> spec("resnet50").parameters
+    25557032
+    """
+    if name not in _TABLE:
+        raise UnknownNameError.of(
+            "zoo network", name, _TABLE, hint="See them with `coinfer zoo list`."
+        )
+    return _TABLE[name]
+
+
+def build(name: str, *, seed: int = 0) -> ir.Model:
+    """Build a network with seeded random weights.
+
+    The batch dimension is symbolic. Weights are drawn when first read; equal seeds give equal
+    bits with the same version of NumPy, different seeds independent weights in the same structure.
+
+    Args:
+        name: One of `names()`.
+        seed: Decides the weights.
+
+    Raises:
+        UnknownNameError: no network of that name.
+
+    >>> build("tiny_mlp").graph.outputs[0].name
+    'logits'
+    """
+    import onnx_ir as ir
+
+    from coinfer.zoo.builder import NetworkBuilder
+
+    entry = spec(name)
+    layers: Callable[[NetworkBuilder, ir.Value], None] = getattr(
+        import_module(f"coinfer.zoo.{entry.family}"), name
+    )
+    net = NetworkBuilder(name, seed)
+    dtype = ir.DataType.from_numpy(np.dtype(entry.input_dtype))
+    layers(net, net.input(entry.input_name, entry.input_shape, dtype))
+    return net.model(f"{entry.title}, seed {seed}. {_NOTICE}", _metadata(entry, seed))
+
+
+def _metadata(entry: ZooEntry, seed: int) -> dict[str, str]:
+    properties = {"coinfer.zoo.network": entry.name, "coinfer.zoo.seed": str(seed)}
+    if entry.vocabulary is not None:
+        properties[f"coinfer.input.{entry.input_name}.high"] = str(entry.vocabulary)
+    return properties
+
+
+def sample_inputs(
+    name: str, *, batch: int = 1, seed: int = 0
+) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    """Draw inputs that fit a network: unit Gaussian pixels, or uniform token ids.
+
+    Raises:
+        UnknownNameError: no network of that name.
+
+    >>> sample_inputs("lenet", batch=2)["image"].shape
+    (2, 1, 32, 32)
+    """
+    entry, generator = spec(name), np.random.default_rng(seed)
+    shape = (batch, *entry.input_shape)
+    if entry.vocabulary is not None:
+        return {entry.input_name: generator.integers(entry.vocabulary, size=shape, dtype=np.int64)}
+    return {entry.input_name: generator.standard_normal(shape, dtype=np.float32)}

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import typer
+from onnx import TensorProto, helper
+from typer.testing import CliRunner, Result
+
+from coinfer import zoo
+from coinfer.cli.inspect import inspect
+from coinfer.errors import ConfigurationError, ModelError, UnknownNameError
+from coinfer.sources import resolve_model
+
+app = typer.Typer()
+app.command()(inspect)
+
+
+def run(*args: str) -> Result:
+    result = CliRunner().invoke(app, list(args))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def report(*args: str) -> dict[str, Any]:
+    return json.loads(run(*args, "--json", "-").stdout)
+
+
+def test_shows_specs_fingerprint_and_costs() -> None:
+    output = run("zoo:tiny_cnn").stdout
+    model = resolve_model("zoo:tiny_cnn")
+    for part in (
+        "image: float32[batch,3,32,32]",
+        "ai.onnx",
+        f"{zoo.spec('tiny_cnn').parameters:,} trainable",
+        f"{zoo.spec('tiny_cnn').macs:,}",
+        model.fingerprint.structure,
+        model.fingerprint.weights,
+    ):
+        assert part in output
+
+
+def test_json_goes_alone_to_standard_output() -> None:
+    found = report("zoo:tiny_mlp")
+    assert found["name"] == "tiny_mlp"
+    assert found["trainable_parameters"] == zoo.spec("tiny_mlp").parameters
+    assert found["macs"] == zoo.spec("tiny_mlp").macs
+    assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 16]}]
+
+
+def test_json_goes_to_a_file_beside_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    output = run("zoo:tiny_mlp", "--json", str(path)).stdout
+    assert "Operators by type" in output
+    assert json.loads(path.read_text()) == report("zoo:tiny_mlp")
+
+
+def test_types_add_up_to_the_model() -> None:
+    found = report("zoo:tiny_branchy")
+    types, operators = found["operator_types"], found["operators"]
+    assert sum(row["count"] for row in types) == len(operators)
+    assert sum(row["macs"] for row in types) == found["macs"]
+    assert sum(row["parameters"] for row in types) == found["trainable_parameters"]
+    assert sum(row["macs_share"] for row in types) == pytest.approx(1.0, rel=1e-12)
+
+
+def test_every_operator_is_listed_on_request() -> None:
+    names = [row["name"] for row in report("zoo:tiny_mlp")["operators"]]
+    short, long = run("zoo:tiny_mlp").stdout, run("zoo:tiny_mlp", "--operators").stdout
+    assert all(name in long for name in names)
+    assert "Operators in the order of the graph" not in short
+
+
+def test_costs_grow_with_the_batch() -> None:
+    one, four = report("zoo:tiny_cnn"), report("zoo:tiny_cnn", "--batch", "4")
+    assert four["macs"] == 4 * one["macs"]
+    assert four["weight_bytes"] == one["weight_bytes"]
+
+
+def test_a_file_is_inspected_like_its_network(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(resolve_model("zoo:tiny_mlp").to_bytes())
+    found, built = report(str(path)), report("zoo:tiny_mlp")
+    assert found["source"] == str(path)
+    assert found["fingerprint"] == built["fingerprint"]
+    assert found["operator_types"] == built["operator_types"]
+
+
+@pytest.fixture
+def open_length(tmp_path: Path) -> Path:
+    """x[N,T,4] @ w[4,2], with markup where names may hold it, and an operator of another domain."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"], name="[bold]dense"),
+            helper.make_node("Mystery", ["h"], ["y"], name="odd", domain="com.example"),
+        ],
+        "g",
+        [info("x", TensorProto.FLOAT, ["N", "T", 4])],
+        [info("y", TensorProto.FLOAT, ["N", "T", 2])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [4, 2], [1.0] * 8)],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    path = tmp_path / "open.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_open_dimensions_can_be_given(open_length: Path) -> None:
+    known = report(str(open_length), "--dim", "T=5", "--batch", "2")
+    assert known["known_macs"] == 2 * 5 * 4 * 2
+
+
+def test_what_is_unknown_is_said_and_not_counted_as_nothing(open_length: Path) -> None:
+    assert report(str(open_length), "--dim", "T=5")["macs"] is None
+    output = run(str(open_length), "--dim", "T=5", "--operators").stdout
+    assert "at least 40; unknown for 1 operators, first 'odd'" in output
+
+
+def test_names_are_printed_as_they_are(open_length: Path) -> None:
+    assert "[bold]dense" in run(str(open_length), "--operators").stdout
+
+
+@pytest.mark.parametrize("text", ["T", "T=", "=3", "T=0", "T=x"])
+def test_a_malformed_dimension_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="write NAME=SIZE"):
+        run("zoo:tiny_mlp", "--dim", text)
+
+
+def test_a_dimension_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="sequence"):
+        run("zoo:tiny_mlp", "--dim", "sequence=3")
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        run(str(tmp_path / "no.onnx"))
+
+
+def test_an_unwritable_json_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        run("zoo:tiny_mlp", "--json", str(tmp_path / "no" / "out.json"))
