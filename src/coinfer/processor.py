@@ -1,4 +1,4 @@
-"""Processor: what can run a (sub)graph. A pure value; finding the machine's is `hardware`'s work."""
+"""Processor: what can run a (sub)graph. A pure value; `hardware` finds those of a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profile: measured seconds and bytes per (model, span, processor, batch). Pure data, load and save.
+"""Profile: measured seconds and bytes per (model, span, processor, batch). Pure data.
 
 Knows neither how the numbers were measured (`profiling`) nor who reads them (`core`, `sim`,
 `planner`).
@@ -200,6 +200,8 @@ class Profile:
 
 def _key(row: dict[str, Any]) -> ProfileKey:
     first, last = row["span"]
+    if row["batch"] < 1 or not 0 <= first <= last:
+        raise ValueError(f"batch {row['batch']}, span {first}..{last}")
     return ProfileKey(row["model"], row["processor"], int(row["batch"]), Span(first, last))
 
 

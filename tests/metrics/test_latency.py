@@ -18,7 +18,7 @@ def test_sketch_is_within_half_a_percent_of_the_exact_quantile(
     for value in values:
         exact.add(value)
         sketch.add(value)
-    assert sketch.quantile_s(q) == pytest.approx(exact.quantile_s(q), rel=0.005)
+    assert sketch.quantile_s(q) == pytest.approx(exact.quantile_s(q), rel=0.005, abs=0.0)
     assert sketch.mean_s() == pytest.approx(exact.mean_s(), rel=1e-9)
     assert sketch.quantile_s(1.0) == exact.quantile_s(1.0) == max(values)
 
@@ -62,10 +62,20 @@ def test_sketch_does_not_grow_with_the_number_of_latencies() -> None:
     assert len(sketch._buckets) <= math.ceil(math.log(11) / math.log(1.01)) + 1
 
 
-def test_zero_latency_is_kept_as_zero_when_it_is_the_only_one() -> None:
+def test_latencies_of_zero_stay_zero_beside_others() -> None:
     sketch = LatencySketch()
-    sketch.add(0.0)
+    for seconds in (0.0, 0.0, 0.0, 1.0):
+        sketch.add(seconds)
+    assert sketch.quantile_s(0.75) == 0.0
+    assert sketch.quantile_s(1.0) == 1.0
+
+
+def test_the_smallest_latencies_keep_their_precision_and_what_is_below_counts_as_zero() -> None:
+    sketch = LatencySketch()
+    for seconds in (-1e-12, 0.5e-9, 1e-9, 2e-9):
+        sketch.add(seconds)
     assert sketch.quantile_s(0.5) == 0.0
+    assert sketch.quantile_s(0.75) == pytest.approx(1e-9, rel=0.005, abs=0.0)
 
 
 @pytest.mark.parametrize("store", [ExactLatencies, LatencySketch])

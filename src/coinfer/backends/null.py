@@ -217,7 +217,7 @@ class NullSession:
         self._service = service
         self._wait = wait
         self._faults = faults
-        self._axes = _symbol_axes(model)
+        self._symbols, self._places = _open_axes(model)
         self._zeros: dict[tuple[int, ...], dict[str, Tensor]] = {}
         self._closed = False
 
@@ -239,11 +239,11 @@ class NullSession:
             seconds = self._service(self._model.name, self._processor.name, batch)
             if seconds > 0:
                 self._wait(seconds)
-        sizes = tuple([inputs[name].shape[axis] for _, name, axis in self._axes])
-        zeros = self._zeros.get(sizes)
-        if zeros is None:
-            zeros = self._zeros[sizes] = self._make_zeros(sizes)
-        return zeros.copy()
+        sizes = tuple([inputs[name].shape[axis] for name, axis in self._places])
+        try:
+            return self._zeros[sizes].copy()
+        except KeyError:
+            return self._zeros.setdefault(sizes, self._make_zeros(sizes)).copy()
 
     def placement(self) -> Placement:
         """Return all operators on the null device."""
@@ -259,13 +259,14 @@ class NullSession:
         self._zeros.clear()
 
     def _batch(self, inputs: Tensors) -> int:
-        for symbol, name, axis in self._axes:
-            if symbol == self._model.batch_symbol:
-                return int(inputs[name].shape[axis])
-        return 1
+        symbol = self._model.batch_symbol
+        if symbol not in self._symbols:
+            return 1
+        name, axis = self._places[self._symbols.index(symbol)]
+        return int(inputs[name].shape[axis])
 
     def _make_zeros(self, sizes: tuple[int, ...]) -> dict[str, Tensor]:
-        by_symbol = {symbol: size for (symbol, _, _), size in zip(self._axes, sizes, strict=True)}
+        by_symbol = dict(zip(self._symbols, sizes, strict=True))
         return {
             spec.name: _read_only_zeros(
                 # An open size that no input determines is 1.
@@ -276,14 +277,14 @@ class NullSession:
         }
 
 
-def _symbol_axes(model: Model) -> tuple[tuple[str, str, int], ...]:
-    """Per symbol of the inputs one place that tells its size: (symbol, input, axis)."""
-    places: dict[str, tuple[str, str, int]] = {}
+def _open_axes(model: Model) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+    """The symbols of the inputs, and per symbol one place that tells its size: (input, axis)."""
+    places: dict[str, tuple[str, int]] = {}
     for spec in model.inputs:
         for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, str):
-                places.setdefault(dim, (dim, spec.name, axis))
-    return tuple(places.values())
+            if not isinstance(dim, int):
+                places.setdefault(dim or f"{spec.name}:{axis}", (spec.name, axis))
+    return tuple(places), tuple(places.values())
 
 
 def _read_only_zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Tensor:

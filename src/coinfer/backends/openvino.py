@@ -47,6 +47,15 @@ _GOVERNED = frozenset(
 )
 """Properties that follow from the processor's fields and must not contradict them."""
 
+_NOT_TELLING = (
+    "Check ",
+    "Exception from ",
+    "FrontEnd API failed",
+    "Model wasn't fully converted",
+    "Summary:",
+)
+"""How lines of OpenVINO's messages begin that tell a user nothing."""
+
 
 class OpenVinoBackend:
     """OpenVINO on the devices that its plugins find.
@@ -170,13 +179,11 @@ class OpenVinoSession:
         Raises:
             ExecutionError: OpenVINO failed, or the session is closed.
         """
-        feed = {index: inputs[name] for name, index in self._inputs}
+        request = self._take()
         try:
-            request = self._take()
+            feed = {index: inputs[name] for name, index in self._inputs}
             # Inputs are read during the call only; outputs are copied out of the request.
             results = request.infer(feed, share_inputs=True).to_tuple()
-        except ExecutionError:
-            raise
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
             raise ExecutionError(f"{self._what}: {_reason(error)}") from error
@@ -282,6 +289,7 @@ def _threads(compiled: Any) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of OpenVINO's message: those before it are places in its own source."""
+    """The first line that is about the model, not about a place in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    telling = [line for line in lines if not line.startswith(_NOT_TELLING)]
+    return (telling or lines or [type(error).__name__])[0].removeprefix("-- ")

@@ -4,7 +4,7 @@ It reads no clock, starts no thread, opens no file and draws no random number: t
 simulator drive the same object. One caller at a time; the drivers see to that.
 
 The rules, in the order in which they apply after every event:
- 1. the event changes progress: arrived, finished, failed, cancelled, processor lost or restored, ...
+ 1. the event changes progress: arrived, finished, failed, cancelled, processor lost or back, ...
  2. droppable requests whose deadline passed before they started are dropped
  3. executions that overran their limit are abandoned and their processor is set aside
  4. if something waits and some processor is idle, the policy decides; each decision is checked
@@ -130,7 +130,8 @@ class Dispatcher:
             Commands for the driver to perform in the given order.
         """
         self._now = self._view.now = now = max(now, self._now)
-        self._commands = commands = []
+        commands: list[Command] = []
+        self._commands = commands
         self._handlers[type(event)](event)
         state, timers = self._state, self._timers
         for request_id in timers.pop_expired(now, state.waiting):

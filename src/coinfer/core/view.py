@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coinfer.core.commands import Execution
@@ -15,6 +15,9 @@ from coinfer.processor import Processor
 from coinfer.profiles import Span
 
 __all__ = ["View"]
+
+_LEAST_OVERRUN_S = 1e-5
+"""An execution that should end this very moment is not over before its event is here."""
 
 
 class View:
@@ -134,6 +137,11 @@ class View:
         """Compute units times seconds: what a run takes away from everybody else."""
         return self.expected_s(key, processor) * len(self._state.processors[processor].units)
 
+    def fastest(self, key: LaneKey, names: Iterable[str] | None = None) -> str:
+        """Return which processor, of these or of all in service, takes the fewest seconds."""
+        among = self._state.in_service if names is None else names
+        return min(among, key=lambda name: self.expected_s(key, name))
+
     def cheapest(self, key: LaneKey, names: Sequence[str]) -> str:
         """Return which of these processors takes the fewest unit-seconds; on a tie the first."""
         if len(names) == 1:
@@ -145,6 +153,11 @@ class View:
             if cost < least:
                 best, least = name, cost
         return best
+
+    def costs_of(self, key: LaneKey) -> dict[str, float]:
+        """Return the unit-seconds by processor in service that can run a lane's requests."""
+        processors = self._state.processors
+        return {n: s * len(processors[n].units) for n, s in self.seconds_of(key).items()}
 
     def running(self) -> Collection[Execution]:
         """The executions that run now."""
@@ -160,7 +173,7 @@ class View:
         free: dict[str, float] = {}
         for unit, execution_id in self._state.unit_user.items():
             end = self._state.running[execution_id].expected_end_s
-            free[unit] = end if end > now else now + (now - end)
+            free[unit] = end if end > now else now + max(now - end, _LEAST_OVERRUN_S)
         return free
 
     def is_hopeless(self, key: LaneKey, request: Request) -> bool:

@@ -162,7 +162,10 @@ def _extra_findings() -> Iterator[Finding]:
 def _backend_json(each: Availability) -> dict[str, Any]:
     if each.backend is None:
         return {"usable": False, "problem": each.problem}
-    devices = [asdict(device) for device in each.backend.devices()]
+    devices = [
+        asdict(device) | {"precisions": list(device.precisions)}
+        for device in each.backend.devices()
+    ]
     return {"usable": True, "versions": dict(each.backend.versions()), "devices": devices}
 
 

@@ -17,6 +17,8 @@ _GROWTH = 1.01
 _PER_LOG = 1.0 / math.log(_GROWTH)
 _SMALLEST_S = 1e-9
 _LARGEST_S = 1e9
+_TOO_SMALL = math.floor(math.log(_SMALLEST_S) * _PER_LOG) - 1
+"""The bucket of all that is below the smallest, in virtual time often exactly 0."""
 
 
 class Latencies(Protocol):
@@ -77,8 +79,9 @@ class LatencySketch:
 
     A quantile is the harmonic middle of its bucket, hence within (1.01 - 1) / (1.01 + 1) < 0.5 %
     of the exact nearest-rank quantile for latencies of 1 ns to 1e9 s (at most about 4,200
-    buckets, kept only where something fell in). Mean, minimum and maximum are exact. The bucket
-    rule is that of Masson, Rim, Lee, "DDSketch" (VLDB 2019, section 2.1), without collapsing.
+    buckets, kept only where something fell in); what is below 1 ns counts as 0. Mean,
+    minimum and maximum are exact. The bucket rule is that of Masson, Rim, Lee, "DDSketch" (VLDB
+    2019, section 2.1), without collapsing.
 
     >>> sketch = LatencySketch()
     >>> for i in range(1, 1001): sketch.add(i / 1000)
@@ -108,8 +111,10 @@ class LatencySketch:
             self._highest = seconds
         if seconds < self._lowest:
             self._lowest = seconds
-        inside = min(max(seconds, _SMALLEST_S), _LARGEST_S)
-        bucket = math.ceil(math.log(inside) * _PER_LOG)
+        if seconds < _SMALLEST_S:
+            bucket = _TOO_SMALL
+        else:
+            bucket = math.ceil(math.log(min(seconds, _LARGEST_S)) * _PER_LOG)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def mean_s(self) -> float:
@@ -128,6 +133,7 @@ class LatencySketch:
             seen += self._buckets[bucket]
             if seen >= rank:
                 middle = 2.0 * _GROWTH**bucket / (_GROWTH + 1.0)
+                middle = 0.0 if bucket == _TOO_SMALL else middle
                 return min(max(middle, self._lowest), self._highest)
         raise AssertionError("the buckets hold fewer values than were added")
 

@@ -9,7 +9,14 @@ from rich.text import Text
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 
-__all__ = ["bound_line", "model_table", "processor_table", "render", "warning_lines"]
+__all__ = [
+    "bound_line",
+    "model_table",
+    "processor_table",
+    "rare_lines",
+    "render",
+    "warning_lines",
+]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished")

@@ -11,6 +11,7 @@ units (the smallest there are), and run on the fastest processor of their place.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from coinfer.core.view import View
 
 __all__ = ["Affinity"]
 
-_MOST_TRIALS = 20_000
+_MOST_TRIALS = 5_000
 
 _Situation = tuple[frozenset[str], frozenset[str]]
 
@@ -53,11 +54,9 @@ class Affinity:
             yield Start(name, (lane.head,))
 
     def _processor_of(self, key: LaneKey, view: View) -> str:
-        """Return the assigned processor, or the fastest left if the request failed on that one."""
-        name = self.assignment[key.model]
-        if not key.excluded:
-            return name
-        return min(view.processors, key=lambda other: view.expected_s(key, other))
+        """Return the assigned processor, or the fastest left if that one cannot run the request."""
+        name = self.assignment.get(key.model)
+        return name if name is not None and view.can_run(key, name) else view.fastest(key)
 
     def _assign(self, view: View) -> None:
         situation = (frozenset(view.models), frozenset(view.processors))
@@ -81,6 +80,7 @@ def assign(view: View) -> dict[str, str]:
     chosen = min(
         _candidates(models, seconds, len(places)),
         key=lambda places_of: _loads(models, seconds, places_of, len(places)),
+        default=(),
     )
     return {
         model: min(places[at], key=lambda name: view.expected_s(LaneKey(model), name))
@@ -100,12 +100,12 @@ def _places(view: View) -> list[list[str]]:
 def _candidates(
     models: Sequence[str], seconds: Mapping[str, Sequence[float]], n_places: int
 ) -> Iterator[tuple[int, ...]]:
-    if len(models) <= n_places <= 8:
+    if len(models) <= n_places and math.perm(n_places, len(models)) <= _MOST_TRIALS:
         yield from itertools.permutations(range(n_places), len(models))
     elif n_places ** len(models) <= _MOST_TRIALS:
         yield from itertools.product(range(n_places), repeat=len(models))
-    else:
-        yield _longest_first(models, seconds, n_places)
+    # Also a way out where some models fit on the same place only and none of the above will do.
+    yield _longest_first(models, seconds, n_places)
 
 
 def _longest_first(

@@ -28,8 +28,13 @@ from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Drop, Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
+from coinfer.errors import ConfigurationError
 
 __all__ = ["EarliestFinish"]
+
+
+_Option = tuple[str, frozenset[str], float]
+"""A processor able to run a lane's requests: its name, its units, its expected seconds."""
 
 
 class _Choice(NamedTuple):
@@ -37,6 +42,7 @@ class _Choice(NamedTuple):
     score: float
     finish_s: float
     processor: str
+    units: frozenset[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +59,14 @@ class EarliestFinish:
     boost_s: float = 0.1
     window: int = 32
 
+    def __post_init__(self) -> None:
+        """Refuse options that make no sense."""
+        if not self.patience_s >= 0 or not self.boost_s >= 0 or self.window < 1:
+            raise ConfigurationError(
+                "policy 'earliest_finish': patience_s and boost_s must not be negative, "
+                "window must be at least 1"
+            )
+
     def rank(self, request: Request) -> float:
         """Order by urgency."""
         due = request.deadline_s
@@ -67,46 +81,53 @@ class EarliestFinish:
 
     def _next(self, view: View) -> Start | Drop | None:
         """Return the first decision, or None if everything had better wait."""
-        idle = view.idle()
-        if not idle:
+        unclaimed = set(view.idle()) if view.n_waiting else None
+        if not unclaimed:
             return None
         free_at = view.units_free_at()
         waiting = view.n_waiting
+        options: dict[LaneKey, list[_Option]] = {}
         for at, (lane, request) in enumerate(islice(view.in_order(), self.window)):
             if view.is_hopeless(lane.key, request):
                 return Drop(request, "no processor can meet its deadline any more")
-            choice = _best(view, lane.key, request, free_at, waiting - at)
+            if lane.key not in options:
+                options[lane.key] = _options(view, lane.key)
+            choice = _best(options[lane.key], request.deadline_s, view.now, free_at, waiting - at)
             if choice is None:
                 continue
-            if choice.processor in idle and _is_free(view, choice.processor, free_at):
+            if choice.processor in unclaimed:
                 return Start(choice.processor, (request,))
-            for unit in view.processors[choice.processor].units:
+            for unit in choice.units:
                 free_at[unit] = choice.finish_s
+            unclaimed = {n for n in unclaimed if choice.units.isdisjoint(view.processors[n].units)}
+            if not unclaimed:
+                return None
         return None
 
 
-def _is_free(view: View, processor: str, free_at: dict[str, float]) -> bool:
-    """Tell whether nobody more urgent has reserved one of the processor's units."""
-    return free_at.keys().isdisjoint(view.processors[processor].units)
+def _options(view: View, key: LaneKey) -> list[_Option]:
+    processors = view.processors
+    return [(name, processors[name].units, s) for name, s in view.seconds_of(key).items()]
 
 
 def _best(
-    view: View, key: LaneKey, request: Request, free_at: dict[str, float], waiting: int
+    options: list[_Option], deadline_s: float, now: float, free_at: dict[str, float], waiting: int
 ) -> _Choice | None:
-    """Return where the request finishes first, others considered; None if nothing can run it."""
+    """Return where a request finishes first, others considered; None if nothing can run it.
+
+    Others are considered in that each of the `waiting` requests, this one included, could have
+    used one of the units: a run on several of them costs its time as often.
+    """
     best: _Choice | None = None
-    now = view.now
-    for name, processor in view.processors.items():
-        seconds = view.expected_s(key, name)
-        if seconds == math.inf:
-            continue
+    for name, units, seconds in options:
         start = now
-        for unit in processor.units:
-            start = max(start, free_at.get(unit, now))
+        for unit in units:
+            free = free_at.get(unit, now)
+            if free > start:
+                start = free
         finish = start + seconds
-        # Each waiting request beyond this one could have used one of the other units.
-        score = start + seconds * min(len(processor.units), waiting)
-        choice = _Choice(finish > request.deadline_s, score, finish, name)
-        if best is None or choice < best:
-            best = choice
+        misses = finish > deadline_s
+        score = start + seconds * min(len(units), waiting)
+        if best is None or (misses, score, finish) < best[:3]:
+            best = _Choice(misses, score, finish, name, units)
     return best

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from coinfer.core.policy import Drop, Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
+from coinfer.errors import ConfigurationError
 
 __all__ = ["EarliestDeadlineFirst"]
 
@@ -29,6 +30,11 @@ class EarliestDeadlineFirst:
 
     patience_s: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse an option that makes no sense."""
+        if not self.patience_s >= 0:
+            raise ConfigurationError("policy 'edf': patience_s must not be negative")
+
     def rank(self, request: Request) -> float:
         """Order by the deadline, given or implied."""
         if request.deadline_s < math.inf:
@@ -37,16 +43,15 @@ class EarliestDeadlineFirst:
 
     def decide(self, view: View) -> Iterator[Start | Drop]:
         """Start or drop the most urgent request that a free processor can run."""
-        while found := view.startable():
-            lane, able = min(found, key=lambda item: item[0].head_rank)
+        while found := view.first_startable():
+            lane, able = found
             request = lane.head
             if view.is_hopeless(lane.key, request):
                 yield Drop(request, "no processor can meet its deadline any more")
                 continue
-            seconds = {name: view.expected_s(lane.key, name) for name in able}
-            in_time = [n for n in able if view.now + seconds[n] <= request.deadline_s]
+            left_s = request.deadline_s - view.now
+            in_time = [name for name in able if view.expected_s(lane.key, name) <= left_s]
             if in_time:
-                name = min(in_time, key=lambda n: view.unit_seconds(lane.key, n))
+                yield Start(view.cheapest(lane.key, in_time), (request,))
             else:
-                name = min(able, key=seconds.__getitem__)
-            yield Start(name, (request,))
+                yield Start(view.fastest(lane.key, able), (request,))

@@ -1,7 +1,8 @@
 """Fixed mapping.
 
 Rule (Band, MobiSys 2022, "fixed"): each model has its processor, given by the user; in the order of
-arrival on each processor. A request waits for its processor even while others are free.
+arrival on each processor. A request waits for its processor even while others are free. Only if its
+processor failed it, or is out of service, it goes to the fastest that is left.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
-from coinfer.errors import UnknownNameError
+from coinfer.errors import ConfigurationError, UnknownNameError
 
 __all__ = ["Fixed"]
 
@@ -36,15 +38,21 @@ class Fixed:
         while mine := [
             (lane.head_rank, name, lane)
             for lane, able in view.startable()
-            if (name := self._processor_of(lane.model)) in able
+            if (name := self._processor_of(lane.key, view)) in able
         ]:
             _, name, lane = min(mine, key=lambda item: item[:2])
             yield Start(name, (lane.head,))
 
-    def _processor_of(self, model: str) -> str:
-        try:
-            return self.assignment[model]
-        except KeyError:
-            raise UnknownNameError.of(
-                "model in the assignment of policy 'fixed'", model, self.assignment
-            ) from None
+    def _processor_of(self, key: LaneKey, view: View) -> str:
+        name = self.assignment.get(key.model)
+        if name is None:
+            where = "model in the assignment of policy 'fixed'"
+            raise UnknownNameError.of(where, key.model, self.assignment)
+        if view.can_run(key, name):
+            return name
+        if name not in view.all_processors:
+            where = "processor in the assignment of policy 'fixed'"
+            raise UnknownNameError.of(where, name, view.all_processors)
+        if name in view.processors and name not in key.excluded:
+            raise ConfigurationError(f"policy 'fixed': {name!r} cannot run model {key.model!r}")
+        return view.fastest(key)

@@ -4,21 +4,27 @@ Rule (ETRI study): a free processor takes the waiting model that stands highest 
 lists are given by hand, or made by the profiler: the less a model loses on this processor against
 its best processor, the higher it stands there. A request's own `priority` lifts it by that many
 places. A request climbs one place for every `ageing_s` seconds that it waits, so that none waits
-for ever; infinite is the rule as published.
+for ever; infinite is the rule as published. Where no processor that lists a model can run it any
+more, the lists made by the profiler decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from coinfer.core.lane import Lane
+from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
+from coinfer.errors import ConfigurationError, UnknownNameError
 
 __all__ = ["Priority"]
+
+_Losses: TypeAlias = Mapping[LaneKey, Mapping[str, float]]
+"""By lane and processor able to run it: how many times more it costs there than at best."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +41,11 @@ class Priority:
     table: Mapping[str, Mapping[str, int]] | None = None
     ageing_s: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse an option that makes no sense."""
+        if not self.ageing_s > 0:
+            raise ConfigurationError("policy 'priority': ageing_s must be above 0")
+
     def rank(self, request: Request) -> tuple[float, float]:
         """Order one model's requests by priority and age, which need no update as time passes."""
         if math.isinf(self.ageing_s):
@@ -43,28 +54,44 @@ class Priority:
 
     def decide(self, view: View) -> Iterator[Start]:
         """Start, for the free processors, what stands highest on their lists."""
-        while candidates := [
-            (place + lane.head_rank[0][0], view.unit_seconds(lane.key, name), name, lane)
-            for lane, able in view.startable()
-            for name in able
-            if (place := self._place(lane, name, view)) is not None
-        ]:
+        self._check_names(view)
+        while found := view.startable():
+            losses = {lane.key: _losses(view.costs_of(lane.key)) for lane in view.lanes()}
+            candidates = [
+                (place + lane.head_rank[0][0], view.unit_seconds(lane.key, name), name, lane)
+                for lane, able in found
+                for name, place in self._places(lane.key, able, losses).items()
+            ]
+            if not candidates:
+                return
             _, _, name, lane = min(candidates, key=lambda item: item[:3])
             yield Start(name, (lane.head,))
 
-    def _place(self, lane: Lane, processor: str, view: View) -> float | None:
-        if self.table is not None and processor in self.table:
-            return self.table[processor].get(lane.model)
-        return made_by_profiler(view, processor, lane)
+    def _places(self, key: LaneKey, names: Sequence[str], losses: _Losses) -> dict[str, float]:
+        """Return a lane's place on the lists of those processors that list it."""
+        table, model = self.table, key.model
+        if table is None or not any(model in table.get(name, (model,)) for name in losses[key]):
+            return {name: made_by_profiler(losses, name, key) for name in names}
+        return {
+            name: table[name][model] if name in table else made_by_profiler(losses, name, key)
+            for name in names
+            if model in table.get(name, (model,))
+        }
+
+    def _check_names(self, view: View) -> None:
+        for name in self.table or ():
+            if name not in view.all_processors:
+                where = "processor in the table of policy 'priority'"
+                raise UnknownNameError.of(where, name, view.all_processors)
 
 
-def made_by_profiler(view: View, processor: str, lane: Lane) -> float:
-    """Return a lane's place on a processor's list, counted from 1, from the expected times."""
-    mine = _loss(view, lane, processor)
-    return 1.0 + sum(_loss(view, other, processor) < mine for other in view.lanes())
+def made_by_profiler(losses: _Losses, processor: str, key: LaneKey) -> float:
+    """Return a lane's place on a processor's list, counted from 1."""
+    mine = losses[key][processor]
+    return 1.0 + sum([row.get(processor, math.inf) < mine for row in losses.values()])
 
 
-def _loss(view: View, lane: Lane, processor: str) -> float:
-    best = min(view.unit_seconds(lane.key, name) for name in view.processors)
-    here = view.unit_seconds(lane.key, processor)
-    return here / best if best > 0 else here
+def _losses(costs: Mapping[str, float]) -> dict[str, float]:
+    """Return how many times more a run costs on each processor than on the best for it."""
+    best = min(costs.values(), default=0.0) or 1.0
+    return {name: cost / best for name, cost in costs.items()}

@@ -51,8 +51,11 @@ def make_policy(name: str, **options: Any) -> Policy:
     2.0
     """
     cls = _find(name)
-    if not dataclasses.is_dataclass(cls):
-        return cls(**options)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        try:
+            return cls(**options)
+        except TypeError as error:
+            raise ConfigurationError(f"policy {name!r}: {error}") from error
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     for option in options:
         if option not in known:
@@ -68,7 +71,13 @@ def make_policy(name: str, **options: Any) -> Policy:
 
 def _find(name: str) -> Callable[..., Policy]:
     for entry in entry_points(group=_GROUP, name=name):
-        return cast(Callable[..., Policy], entry.load())
+        try:
+            return cast(Callable[..., Policy], entry.load())
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(
+                f"policy {name!r} is registered as {entry.value!r}, which does not load: {error}; "
+                "install or repair the package that provides it"
+            ) from error
     if name not in _BUILT_IN:
         raise UnknownNameError.of("policy", name, policy_names())
     module, _, attribute = _BUILT_IN[name].partition(":")

@@ -14,6 +14,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
+from coinfer.errors import ConfigurationError
 
 __all__ = ["ShortestJobFirst"]
 
@@ -28,6 +29,11 @@ class ShortestJobFirst:
     """
 
     patience_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse an option that makes no sense."""
+        if not self.patience_s >= 0:
+            raise ConfigurationError("policy 'sjf': patience_s must not be negative")
 
     def rank(self, request: Request) -> float:
         """Order requests of one model by the moment they were due."""

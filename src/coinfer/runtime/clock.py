@@ -1,4 +1,4 @@
-"""The engine's clock: seconds from an arbitrary origin, never backwards. The only clock there is."""
+"""The engine's clock: seconds from an arbitrary origin, never backwards."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, assert_never
 
@@ -36,6 +37,7 @@ from coinfer.core.events import (
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.errors import (
+    BackendError,
     ClosedError,
     CoinferError,
     ConfigurationError,
@@ -45,16 +47,19 @@ from coinfer.errors import (
     RejectedError,
     UnknownNameError,
 )
+from coinfer.hardware.catalogue import default_processors
 from coinfer.model import Model
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
+from coinfer.profiling import default_cache, profile_models, useful
 from coinfer.runtime import clock
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.mailbox import Call, Mailbox
 from coinfer.runtime.ticket import Ticket
 from coinfer.runtime.timer import Timer
 from coinfer.runtime.worker import Job, Worker
+from coinfer.sources import resolve_model
 
 __all__ = ["Engine", "Observer"]
 
@@ -73,9 +78,10 @@ class Engine:
     """Runs models together. Threads may call any method at any time.
 
     Args:
-        models: Models by name, as `load_model` returns them.
-        processors: What to run on, in the order of preference.
-        profile: Expected times. A model runs on the processors for which it has entries.
+        models: Models by name: what `load_model` returns, a path, or `zoo:NAME`.
+        processors: What to run on, in the order of preference; None: all that are found.
+        profile: Expected times. A model runs on the processors for which it has entries. None:
+            take them from the user's cache or measure them now, and leave superfluous ones out.
         policy: A policy, or the name of one.
         limits: What the core enforces whatever the policy wants.
         backends: Backends by name, for those that are not to be looked up.
@@ -85,12 +91,11 @@ class Engine:
     Raises:
         ConfigurationError: no processors, or a model without an entry in the profile.
         BackendError: a model cannot be loaded on a processor of its profile.
+        ModelError: a model's file cannot be used.
 
     >>> from coinfer.testing.models import tiny_linear
-    >>> model, cpu = tiny_linear(), Processor(
-    ...     name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
-    >>> profile = Profile.from_seconds({"m": {"cpu0": 1e-4}})
-    >>> with Engine({"m": model}, processors=[cpu], profile=profile) as engine:
+    >>> model = tiny_linear().model
+    >>> with Engine({"m": model}) as engine:
     ...     future = engine.submit("m", model.sample_inputs(), deadline_s=1.0)
     ...     sorted(future.result()) == [spec.name for spec in model.outputs]
     True
@@ -98,16 +103,17 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, Model],
+        models: Mapping[str, Model | str | Path],
         *,
-        processors: Sequence[Processor],
-        profile: Profile,
+        processors: Sequence[Processor] | None = None,
+        profile: Profile | None = None,
         policy: str | Policy = "earliest_finish",
         limits: Limits = Limits(),
         backends: Mapping[str, Backend] | None = None,
         pin: bool = True,
         observer: Observer | None = None,
     ) -> None:
+        processors = default_processors() if processors is None else processors
         if not processors:
             raise ConfigurationError("an engine needs at least one processor")
         if len({p.name for p in processors}) != len(processors):
@@ -128,7 +134,8 @@ class Engine:
         self._idle = threading.Condition()
         self._drainers = 0
         self._stopped = False
-        self._store = SessionStore(_find_backends(processors, backends or {}))
+        self._backends = _find_backends(processors, backends or {})
+        self._store = SessionStore(self._backends)
         self._workers = {p.name: Worker(p, self, pin=pin) for p in processors}
         try:
             for name, model in models.items():
@@ -210,8 +217,11 @@ class Engine:
         """Submit and wait."""
         return self.submit(name, inputs).result()
 
-    def load(self, name: str, model: Model, profile: Profile) -> None:
+    def load(self, name: str, model: Model | str | Path, profile: Profile | None = None) -> None:
         """Add a model while others run; returns when it can be asked.
+
+        Without a profile it is taken from the user's cache or measured now, beside what runs: pass
+        one that was measured on the idle machine if the times matter.
 
         Raises:
             ConfigurationError: the name is taken, or the profile has no entry for it.
@@ -220,6 +230,9 @@ class Engine:
         with self._loading:
             if name in self._models or name in self._evicted:
                 raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
+            model = model if isinstance(model, Model) else resolve_model(str(model), name=name)
+            if profile is None:
+                profile = self._measured(name, model)
             wanted = [
                 p for p in self._processors.values() if profile.expected_s(name, p.name) is not None
             ]
@@ -233,7 +246,7 @@ class Engine:
             self._mailbox.post(ModelLoaded(name, 1, profile.restricted([name])))
 
     def unload(self, name: str) -> None:
-        """Remove a model: waiting requests get `ClosedError`, running ones finish; then it is freed.
+        """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
 
         Raises:
             UnknownNameError: no such model.
@@ -322,6 +335,20 @@ class Engine:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
         self._mailbox.post(ProcessorLost(worker.processor.name, reason))
         self._replace(worker)
+
+    def _measured(self, name: str, model: Model) -> Profile:
+        everyone = tuple(self._processors.values())
+        skipped: list[str] = []
+        measured = profile_models(
+            {name: model},
+            everyone,
+            cache=default_cache(),
+            backends=self._backends,
+            skipped=skipped.append,
+        )
+        if not measured.entries:
+            raise BackendError(f"no processor runs model {name!r}: {'; '.join(skipped)}")
+        return useful(measured, everyone)
 
     def _replace(self, worker: Worker) -> None:
         if self._stopped:

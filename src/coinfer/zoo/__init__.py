@@ -6,8 +6,8 @@ Nothing is downloaded and nothing is trained. Knows nothing of processors, profi
 >>> zoo.spec("mobilenet_v2").parameters
 3504872
 >>> model = zoo.build("tiny_cnn", seed=1)
->>> model.graph.inputs[0].shape
-Shape([SymbolicDim(batch), 3, 32, 32])
+>>> str(model.graph.inputs[0].shape)
+'[batch,3,32,32]'
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ZooEntry", "build", "names", "sample_inputs", "spec"]
 
-_TORCHVISION = "torchvision table of weights"
+_TORCHVISION = "torchvision"
 _NOTICE = "Weights are seeded random numbers, not trained: timings are real, answers are not."
 
 
@@ -36,8 +36,9 @@ class ZooEntry:
         input_shape: Shape of the one input without the batch dimension.
         parameters: Published trainable parameters; batch-norm running statistics do not count.
         macs: Published multiply-accumulate operations for one input, often rounded.
-        source: Where the two figures come from. "Layer sizes" means a product of the published
-            layer sizes, done by hand; it is exact.
+        source: Where the figures come from. `torchvision` is its table of weights (num_params and
+            GFLOPS, which are MACs in units of 1e9); Hugging Face publishes parameters only. All
+            other figures were computed by hand from the published layer sizes and are exact.
         vocabulary: For token ids, how many there are; None for pictures and vectors.
     """
 
@@ -100,7 +101,7 @@ def _counted(
     )
 
 
-_HUGGING_FACE = "Hugging Face; MACs from layer sizes"
+_HUGGING_FACE = "Hugging Face"
 _ENTRIES: Final = (
     _image("mobilenet_v2", "MobileNetV2", "mobilenet", 3_504_872, 0.301),
     _image("resnet50", "ResNet-50", "resnet", 25_557_032, 4.089),
@@ -121,7 +122,7 @@ _ENTRIES: Final = (
         (1, 32, 32),
         61_706,
         416_520,
-        "LeCun et al. 1998, layer sizes",
+        "LeCun et al. 1998",
     ),
     _counted(
         "bert_base",

@@ -1,0 +1,124 @@
+"""What the openvino backend promises beyond the contract."""
+
+from __future__ import annotations
+
+import threading
+
+import psutil
+import pytest
+
+from coinfer.backends import get_backend
+from coinfer.backends.pools import POOLS
+from coinfer.errors import BackendError, ExecutionError
+from coinfer.processor import Processor
+from coinfer.testing.models import quantised_linear, tiny_conv, tiny_linear
+
+pytest.importorskip("openvino")
+
+
+def processor(name: str = "ov0", **fields: object) -> Processor:
+    values: dict[str, object] = {"units": frozenset({"core0"}), **fields}
+    return Processor(name=name, backend="openvino", **values)  # type: ignore[arg-type]
+
+
+def test_processors_on_two_cores_have_a_compiled_model_each() -> None:
+    # One compiled model without streams serves one run at a time.
+    key = get_backend("openvino").sharing_key
+    assert key(processor()) != key(processor("ov1", units=frozenset({"core1"})))
+
+
+def test_a_one_thread_run_uses_the_calling_thread_only() -> None:
+    example = tiny_conv()
+    session = get_backend("openvino").load(example.model, processor())
+    inputs = example.model.sample_inputs(batch=10_000)  # long enough for the clock to see
+    session.run(inputs)
+    others = _cpu_seconds_of_other_threads()
+    for _ in range(20):
+        session.run(inputs)
+    assert _cpu_seconds_of_other_threads() == others
+    session.close()
+
+
+def test_int8_is_refused_for_a_model_that_is_not_quantised() -> None:
+    with pytest.raises(BackendError, match="needs a quantised model"):
+        get_backend("openvino").load(tiny_linear().model, processor(precision="int8"))
+
+
+def test_a_quantised_model_computes_what_its_quantisation_says() -> None:
+    example = quantised_linear()
+    session = get_backend("openvino").load(example.model, processor(precision="int8"))
+    assert session.placement().precision == "int8"
+    inputs = example.model.sample_inputs(batch=3)
+    # Products of 8-bit integers and powers of two are exact in float32.
+    assert (session.run(inputs)["y"] == example.reference(inputs)["y"]).all()
+    session.close()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_low_precision_runs_where_the_device_reports_it_and_is_refused_elsewhere(
+    precision: str,
+) -> None:
+    backend = get_backend("openvino")
+    reported = next(d for d in backend.devices() if d.name == "CPU").precisions
+    if precision not in reported:
+        with pytest.raises(BackendError, match=f"reports no {precision}; use one of fp32"):
+            backend.load(tiny_conv().model, processor(precision=precision))
+    else:
+        session = backend.load(tiny_conv().model, processor(precision=precision))
+        assert session.placement().precision == precision
+        session.close()
+
+
+def test_fp32_is_not_lowered_by_the_library() -> None:
+    session = get_backend("openvino").load(tiny_conv().model, processor())
+    assert session.placement().precision == "fp32"
+    session.close()
+
+
+def test_an_unknown_device_is_refused_with_those_there_are() -> None:
+    with pytest.raises(BackendError, match=r"no device 'NPU', only .*CPU"):
+        get_backend("openvino").load(tiny_linear().model, processor(device="NPU"))
+
+
+def test_an_option_may_not_contradict_the_processor() -> None:
+    with pytest.raises(BackendError, match="NUM_STREAMS follows from the processor"):
+        get_backend("openvino").load(tiny_linear().model, processor(options={"NUM_STREAMS": "4"}))
+
+
+def test_an_unknown_option_is_refused_with_the_librarys_reason_in_one_line() -> None:
+    with pytest.raises(BackendError, match="Unsupported property FOO") as caught:
+        get_backend("openvino").load(tiny_linear().model, processor(options={"FOO": "1"}))
+    assert "\n" not in str(caught.value)
+    assert ".cpp" not in str(caught.value)
+
+
+def test_a_wide_session_takes_its_pool_out_of_the_budget_and_gives_it_back() -> None:
+    before = POOLS.in_use
+    session = get_backend("openvino").load(tiny_conv().model, processor(threads=2))
+    assert POOLS.in_use == before + 2
+    session.close()
+    session.close()
+    assert POOLS.in_use == before
+
+
+def test_a_failed_load_gives_its_pool_back() -> None:
+    before = POOLS.in_use
+    with pytest.raises(BackendError):
+        get_backend("openvino").load(tiny_conv().model, processor(threads=2, options={"FOO": "1"}))
+    assert POOLS.in_use == before
+
+
+def test_a_failing_run_names_model_and_processor_and_the_session_goes_on() -> None:
+    example = tiny_linear()
+    session = get_backend("openvino").load(example.model, processor())
+    inputs = example.model.sample_inputs()
+    with pytest.raises(ExecutionError, match=r"'tiny_linear' on processor 'ov0'.*incompatible"):
+        session.run({"x": inputs["x"][:, :3]})
+    assert session.run(inputs)["y"].shape == (1, 3)
+    session.close()
+
+
+def _cpu_seconds_of_other_threads() -> float:
+    me = threading.get_native_id()
+    threads = psutil.Process().threads()
+    return sum(t.user_time + t.system_time for t in threads if t.id != me)

@@ -1,0 +1,262 @@
+"""The dispatcher driven through anything that can happen, in any order, with every policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from coinfer.core.dispatcher import Limits
+from coinfer.core.events import (
+    Cancelled,
+    Closed,
+    ModelLoaded,
+    ModelUnloaded,
+    ProcessorLost,
+    ProcessorRestored,
+)
+from coinfer.core.lane import LaneKey
+from coinfer.core.policy import Policy, Start
+from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.core.view import View
+from coinfer.policies import make_policy, policy_names
+from coinfer.testing.machine import VirtualMachine, processors, profile
+
+PROCESSORS = processors("cpu0", "cpu1", "npu", all=("cpu0", "cpu1"))
+NAMES = [p.name for p in PROCESSORS]
+SECONDS = {
+    "small": {"cpu0": 0.01, "cpu1": 0.012, "all": 0.007},
+    "large": {"cpu0": 0.3, "cpu1": 0.3, "all": 0.17, "npu": 0.02},
+    "deep": {"cpu0": 0.09, "cpu1": 0.09, "all": 0.05, "npu": 0.03},
+    "picky": {"npu": 0.05, "all": 0.2},
+}
+UNITS = {"deep": 3}
+ASSIGNMENT = {"small": "cpu0", "large": "npu", "deep": "cpu1", "picky": "all"}
+OPTIONS = {"fixed": {"assignment": ASSIGNMENT}}
+WORK_CONSERVING = {"edf", "fcfs", "priority", "round_robin", "sjf", "unit by unit", "batching"}
+
+
+class UnitByUnit:
+    """First come first served, one unit subgraph at a time."""
+
+    last_is_next = True
+
+    def rank(self, request: Request) -> float:
+        return request.arrival_s
+
+    def decide(self, view: View) -> Iterator[Start]:
+        while found := view.first_startable():
+            lane, able = found
+            yield Start(able[0], (lane.head,), lane.key.position)
+
+
+class Batching:
+    """First come first served, up to three requests of a lane in one execution."""
+
+    def rank(self, request: Request) -> float:
+        return request.arrival_s
+
+    def decide(self, view: View) -> Iterator[Start]:
+        while found := view.first_startable():
+            lane, able = found
+            together = tuple(request for request, _ in zip(lane.in_order(), range(3), strict=False))
+            yield Start(able[-1], together)
+
+
+TEST_POLICIES = {"unit by unit": UnitByUnit, "batching": Batching}
+
+
+def build(policy: str) -> Policy:
+    if policy in TEST_POLICIES:
+        return TEST_POLICIES[policy]()
+    return make_policy(policy, **OPTIONS.get(policy, {}))
+
+
+class AnythingHappens(RuleBasedStateMachine):
+    policy = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = VirtualMachine(
+            PROCESSORS,
+            build(self.policy),
+            SECONDS,
+            units=UNITS,
+            limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
+        )
+        self.lost: set[str] = set()
+        self.failed_on: dict[int, set[str]] = {}
+        self.loaded = set(SECONDS)
+        self.n_executions = 0
+
+    @property
+    def view(self) -> View:
+        return self.machine.dispatcher.view
+
+    @rule(
+        model=st.sampled_from(sorted(SECONDS)),
+        in_s=st.sampled_from([0.005, 0.1, 2.0, math.inf]),
+        on_late=st.sampled_from(OnLate),
+        priority=st.integers(-2, 2),
+        batch=st.sampled_from([1, 1, 1, 4]),
+        n=st.integers(1, 4),
+    )
+    def arrive(
+        self, model: str, in_s: float, on_late: OnLate, priority: int, batch: int, n: int
+    ) -> None:
+        deadline_s = self.machine.now + in_s
+        for _ in range(n):
+            number = self.machine.submit(
+                model, deadline_s=deadline_s, on_late=on_late, priority=priority, batch=batch
+            )
+            if model not in self.loaded:
+                assert self.machine.replies[number].outcome is Outcome.REJECTED
+
+    @rule(seconds=st.sampled_from([0.001, 0.03, 0.5]))
+    def time_passes(self, seconds: float) -> None:
+        # A driver fires the timer when it is due, before anything that is later.
+        while self.machine.timer_s <= self.machine.now + seconds:
+            until_s = self.machine.now + seconds - max(self.machine.timer_s, self.machine.now)
+            self.machine.fire_timer()
+            seconds = until_s
+        self.machine.now += seconds
+
+    @precondition(lambda self: self.machine.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        self.machine.finish(data.draw(st.sampled_from(sorted(self.machine.running))))
+
+    @precondition(lambda self: self.machine.running)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        execution = self.machine.running[data.draw(st.sampled_from(sorted(self.machine.running)))]
+        for request in execution.requests:
+            self.failed_on.setdefault(request.id, set()).add(execution.processor)
+        self.machine.fail(execution.id)
+
+    @precondition(lambda self: self.machine.unanswered)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.machine.unanswered)))
+        waited = any(request.id == number for request in self.view.by_arrival())
+        self.machine.post(Cancelled(number))
+        if waited:
+            assert self.machine.replies[number].outcome is Outcome.CANCELLED
+
+    @precondition(lambda self: self.machine.timer_s < math.inf)
+    @rule()
+    def timer_fires(self) -> None:
+        self.machine.fire_timer()
+
+    @rule(name=st.sampled_from(NAMES))
+    def lose(self, name: str) -> None:
+        for execution in list(self.machine.running.values()):
+            if execution.processor == name:
+                self.machine.running.pop(execution.id)
+                self.machine._ends.pop(execution.id)
+        self.lost.add(name)
+        self.machine.post(ProcessorLost(name, "unplugged"))
+
+    @rule(name=st.sampled_from(NAMES))
+    def restore(self, name: str) -> None:
+        self.lost.discard(name)
+        self.machine.post(ProcessorRestored(name))
+
+    @rule(model=st.sampled_from(sorted(SECONDS)))
+    def unload(self, model: str) -> None:
+        self.loaded.discard(model)
+        self.machine.post(ModelUnloaded(model))
+
+    @rule(model=st.sampled_from(sorted(SECONDS)))
+    def load(self, model: str) -> None:
+        self.loaded.add(model)
+        units = UNITS.get(model, 1)
+        self.machine.post(ModelLoaded(model, units, profile(model, SECONDS[model], units=units)))
+
+    @invariant()
+    def no_unit_is_used_twice(self) -> None:
+        units = [
+            unit
+            for execution in self.machine.running.values()
+            for processor in PROCESSORS
+            if processor.name == execution.processor
+            for unit in processor.units
+        ]
+        assert len(units) == len(set(units))
+
+    @invariant()
+    def the_policy_broke_no_rule(self) -> None:
+        assert self.machine.dispatcher.fault is None
+
+    @invariant()
+    def executions_start_only_where_they_may(self) -> None:
+        for execution in self.machine.executions[self.n_executions :]:
+            assert execution.processor in SECONDS[execution.model]
+        for execution in self.machine.running.values():
+            assert execution.processor not in self.lost
+            for request in execution.requests:
+                assert execution.processor not in self.failed_on.get(request.id, ())
+        self.n_executions = len(self.machine.executions)
+        # The watchdog sets a processor aside on its own.
+        self.lost = set(NAMES) - set(self.view.processors)
+
+    @invariant()
+    def no_wake_up_is_lost(self) -> None:
+        waits = self.view.n_waiting
+        if waits and self.policy in WORK_CONSERVING:
+            assert not self.view.startable(), "work waits beside an idle processor"
+        if waits:
+            assert self.machine.running or self.machine.timer_s < math.inf, "nothing will happen"
+        if self.machine.running:
+            assert self.machine.timer_s < math.inf, "no watchdog"
+        for request in self.view.by_arrival():
+            key: LaneKey = self.view.lane_of(request).key
+            assert self.view.runners(key), f"{key} waits and no processor in service can run it"
+            if (
+                request.on_late is OnLate.DROP
+                and request.deadline_s < math.inf
+                and not (self.has_started(request.id))
+            ):
+                assert self.machine.timer_s <= max(request.deadline_s, self.machine.now)
+
+    def has_started(self, number: int) -> bool:
+        return any(r.id == number for e in self.machine.executions for r in e.requests)
+
+    def teardown(self) -> None:
+        """Close and let all that runs end: every request must be answered."""
+        self.machine.post(Closed(drop_waiting=False))
+        steps = 0
+        while self.machine.unanswered:
+            assert self.machine.step(), f"never answered: {self.machine.unanswered}"
+            steps += 1
+            assert steps < 1000, "it never ends"
+        assert self.machine.dispatcher.n_unanswered == 0
+        assert not self.machine.running
+        answered = self.machine.submit("small")
+        assert self.machine.replies[answered].outcome is Outcome.REJECTED
+
+
+@pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
+def test_every_request_is_answered_once_whatever_happens(policy: str) -> None:
+    case = type("Case", (AnythingHappens,), {"policy": policy})
+    run_state_machine_as_test(
+        case,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        ),
+    )

@@ -1,0 +1,131 @@
+"""The default processors: one per core, one over all, one per accelerator; shared cores exclude."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from coinfer.backends import Device, get_backend
+from coinfer.backends.null import NullBackend
+from coinfer.errors import UnknownNameError
+from coinfer.hardware import Cores, catalogue, default_processors
+from coinfer.processor import Processor
+
+
+def cores(*numbers: int, pinnable: bool = True) -> Cores:
+    n = len(numbers)
+    return Cores(numbers=numbers, host=n, allowed=n, physical=n, quota=None, pinnable=pinnable)
+
+
+class Fake(NullBackend):
+    """Reports the devices it is told."""
+
+    def __init__(self, name: str, *devices: Device) -> None:
+        super().__init__()
+        self.name = name
+        self._devices = devices
+
+    def devices(self) -> tuple[Device, ...]:
+        return self._devices
+
+
+def device(name: str, kind: str, *precisions: str) -> Device:
+    return Device(name=name, kind=kind, precisions=("fp32", *precisions), description="a device")
+
+
+def processors_of(
+    monkeypatch: pytest.MonkeyPatch, *backends: Fake, **options: object
+) -> dict[str, Processor]:
+    by_name = {backend.name: backend for backend in backends}
+    monkeypatch.setattr(catalogue, "get_backend", by_name.__getitem__)
+    found = default_processors(by_name, cores=cores(4, 6), **options)  # type: ignore[arg-type]
+    return {processor.name: processor for processor in found}
+
+
+def test_one_processor_per_core_and_one_over_all() -> None:
+    found = default_processors(["onnxruntime"], cores=cores(4, 6))
+    assert [(p.name, p.threads, p.cores) for p in found] == [
+        ("cpu0", 1, (4,)),
+        ("cpu1", 1, (6,)),
+        ("cpu_all", 2, (4, 6)),
+    ]
+
+
+def test_a_single_core_has_no_second_processor_over_all() -> None:
+    assert [p.name for p in default_processors(["onnxruntime"], cores=cores(0))] == ["cpu0"]
+
+
+def test_processors_exclude_each_other_exactly_where_they_share_a_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = device("CPU", "cpu")
+    found = processors_of(monkeypatch, Fake("onnxruntime", cpu), Fake("openvino", cpu))
+    assert sorted(found) == ["cpu0", "cpu1", "cpu_all", "ov0", "ov1", "ov_all"]
+    for a, b in combinations(found.values(), 2):
+        assert a.excludes(b) == bool(set(a.cores) & set(b.cores))
+
+
+def test_cores_that_are_not_ours_alone_are_not_pinned_to() -> None:
+    found = default_processors(["onnxruntime"], cores=cores(0, 1, pinnable=False))
+    assert all(processor.cores == () for processor in found)
+    assert found[0].units == {"core0"}
+
+
+def test_low_precision_needs_both_the_users_and_the_devices_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = Fake("openvino", device("CPU", "cpu", "bf16"))
+    assert not any("bf16" in name for name in processors_of(monkeypatch, backend))
+    found = processors_of(monkeypatch, backend, precisions=("fp32", "bf16", "int8"))
+    low = [name for name, processor in found.items() if processor.precision != "fp32"]
+    assert low == ["ov0_bf16", "ov1_bf16", "ov_all_bf16"]
+    assert found["ov0_bf16"].precision == "bf16"
+
+
+def test_every_accelerator_is_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = device("CUDA:0", "gpu")
+    found = processors_of(monkeypatch, Fake("onnxruntime", device("CPU", "cpu"), gpu))
+    assert found["cuda0"].units == {"cuda:0"}
+    assert found["cuda0"].device == "CUDA:0"
+    assert found["cuda0"].cores == ()
+
+
+def test_two_libraries_for_one_gpu_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Fake("onnxruntime", device("CUDA:0", "gpu"), device("Tensorrt:0", "gpu"))
+    found = processors_of(monkeypatch, backend)
+    assert found["cuda0"].excludes(found["tensorrt0"])
+
+
+def test_gpus_of_different_vendors_do_not_exclude_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = processors_of(
+        monkeypatch,
+        Fake("onnxruntime", device("CUDA:0", "gpu")),
+        Fake("openvino", device("GPU.0", "gpu"), device("NPU", "npu")),
+    )
+    assert sorted(found) == ["cuda0", "ov_gpu0", "ov_npu"]
+    assert not any(a.excludes(b) for a, b in combinations(found.values(), 2))
+
+
+def test_a_third_partys_processors_carry_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = processors_of(monkeypatch, Fake("mylib", device("CPU", "cpu")))
+    assert sorted(found) == ["mylib0", "mylib1", "mylib_all"]
+
+
+def test_names_are_unique_and_null_is_never_among_the_defaults() -> None:
+    found = default_processors(precisions=("fp32", "bf16", "int8"))
+    assert len({p.name for p in found}) == len(found)
+    assert "null" not in {p.backend for p in found}
+
+
+def test_every_default_processor_is_one_that_its_backend_reports() -> None:
+    for processor in default_processors():
+        devices = {d.name: d for d in get_backend(processor.backend).devices()}
+        assert processor.precision in devices[processor.device].precisions
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="nosuch"):
+        default_processors(["nosuch"])

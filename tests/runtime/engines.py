@@ -1,0 +1,41 @@
+"""Builders for engine tests: an engine on the null backend whose faults the test controls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coinfer.backends.null import Faults, NullBackend
+from coinfer.model import Model
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.runtime.engine import Engine
+from coinfer.testing.models import tiny_linear
+
+MODEL = tiny_linear().model
+FEED = MODEL.sample_inputs()
+
+
+def cpus(*names: str) -> tuple[Processor, ...]:
+    return tuple(Processor(name=n, backend="null", units=frozenset({n})) for n in names)
+
+
+def null_engine(
+    *names: str,
+    faults: Faults | None = None,
+    models: dict[str, Model] | None = None,
+    service_s: float = 0.0,
+    **options: Any,
+) -> Engine:
+    """An engine over null processors of the given names; one model `m` unless given others."""
+    models = {"m": MODEL} if models is None else models
+    names = names or ("p0",)
+    expected = {model: dict.fromkeys(names, max(service_s, 1e-4)) for model in models}
+    backend = NullBackend(service_s, faults=faults) if faults else NullBackend(service_s)
+    return Engine(
+        models,
+        processors=cpus(*names),
+        profile=Profile.from_seconds(expected),
+        backends={"null": backend},
+        pin=False,
+        **options,
+    )

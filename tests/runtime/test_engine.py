@@ -1,0 +1,403 @@
+"""The engine answers every request exactly once, with real threads, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+
+import numpy as np
+import pytest
+from coinfer.backends.null import Faults
+from coinfer.core.dispatcher import Limits
+from coinfer.errors import (
+    ClosedError,
+    ConfigurationError,
+    DroppedError,
+    InputError,
+    PolicyError,
+    RejectedError,
+    UnknownNameError,
+)
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.runtime.engine import Engine
+from coinfer.testing.models import examples, tiny_linear
+from runtime.engines import FEED, MODEL, null_engine
+
+WAIT_S = 20.0
+
+
+def test_a_request_gets_the_outputs_of_its_model() -> None:
+    with null_engine() as engine:
+        outputs = engine.submit("m", FEED).result(WAIT_S)
+    assert set(outputs) == {spec.name for spec in MODEL.outputs}
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda e: e.model.name)
+def test_outputs_equal_the_reference_on_a_real_backend(example) -> None:
+    cpu = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
+    feed = example.model.sample_inputs()
+    profile = Profile.from_seconds({"m": {"cpu0": 1e-4}})
+    with Engine({"m": example.model}, processors=[cpu], profile=profile) as engine:
+        outputs = engine.infer("m", feed)
+    for name, expected in example.reference(feed).items():
+        np.testing.assert_allclose(outputs[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_many_threads_each_get_their_own_answers() -> None:
+    example = tiny_linear()
+    cores = [
+        Processor(name=f"cpu{i}", backend="onnxruntime", units=frozenset({f"core{i}"}))
+        for i in range(2)
+    ]
+    profile = Profile.from_seconds({"m": {"cpu0": 1e-4, "cpu1": 1e-4}})
+
+    def ask(seed: int) -> bool:
+        feed = example.model.sample_inputs(seed=seed, batch=1 + seed % 3)
+        outputs = engine.submit("m", feed).result(WAIT_S)
+        return all(
+            np.allclose(outputs[name], expected, rtol=1e-5, atol=1e-6)
+            for name, expected in example.reference(feed).items()
+        )
+
+    with (
+        Engine({"m": example.model}, processors=cores, profile=profile) as engine,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert all(pool.map(ask, range(400)))
+
+
+def test_leaving_the_block_answers_everything_that_was_submitted() -> None:
+    with null_engine("p0", "p1") as engine:
+        futures = [engine.submit("m", FEED) for _ in range(500)]
+    assert all(future.done() and future.exception() is None for future in futures)
+
+
+def test_stopping_without_drain_answers_what_waits_with_closed() -> None:
+    faults = Faults()
+    faults.hang()
+    engine = null_engine(faults=faults)
+    running = engine.submit("m", FEED)
+    assert faults.wait_until_hanging()
+    waiting = [engine.submit("m", FEED) for _ in range(5)]
+    stopper = threading.Thread(target=lambda: engine.stop(drain=False))
+    stopper.start()
+    for future in waiting:
+        assert isinstance(future.exception(WAIT_S), ClosedError)
+    faults.release()
+    stopper.join(WAIT_S)
+    assert running.exception(WAIT_S) is None
+
+
+def test_a_stop_that_runs_out_of_time_still_answers_everything() -> None:
+    faults = Faults()
+    faults.hang()
+    engine = null_engine(faults=faults)
+    stuck = engine.submit("m", FEED)
+    assert faults.wait_until_hanging()
+    engine.stop(timeout_s=0.01)
+    assert isinstance(stuck.exception(0), ClosedError)
+    faults.release()
+
+
+def test_submitting_to_a_stopped_engine_is_refused() -> None:
+    engine = null_engine()
+    engine.stop()
+    engine.stop()
+    with pytest.raises(ClosedError, match="stopping"):
+        engine.submit("m", FEED)
+
+
+@pytest.mark.parametrize(
+    ("name", "feed", "options", "error", "message"),
+    [
+        ("x", FEED, {}, UnknownNameError, "unknown model 'x'.*Known: m"),
+        ("m", {"nope": FEED["x"]}, {}, InputError, "nope"),
+        ("m", {"x": FEED["x"].astype(np.float64)}, {}, InputError, "float64"),
+        ("m", {"x": FEED["x"][:, :1]}, {}, InputError, "x"),
+        ("m", FEED, {"deadline_s": -1.0}, ConfigurationError, "deadline_s"),
+        ("m", FEED, {"deadline_s": float("nan")}, ConfigurationError, "deadline_s"),
+        ("m", FEED, {"on_late": "skip"}, ConfigurationError, "on_late"),
+    ],
+)
+def test_bad_input_is_refused_at_once_and_named(name, feed, options, error, message) -> None:
+    with null_engine() as engine:
+        with pytest.raises(error, match=message):
+            engine.submit(name, feed, **options)
+        assert engine.n_unanswered == 0
+
+
+def test_a_failing_run_is_retried_on_another_processor() -> None:
+    faults = Faults()
+    faults.fail(processor="p0", times=1)
+    with null_engine("p0", "p1", faults=faults) as engine:
+        futures = [engine.submit("m", FEED) for _ in range(10)]
+        assert all(future.exception(WAIT_S) is None for future in futures)
+
+
+def test_a_request_that_fails_everywhere_names_model_and_processors() -> None:
+    faults = Faults()
+    faults.fail(times=2)
+    with null_engine("p0", "p1", faults=faults) as engine:
+        error = engine.submit("m", FEED).exception(WAIT_S)
+        assert "'m'" in str(error)
+        assert "'p0'" in str(error)
+        assert "'p1'" in str(error)
+        assert engine.submit("m", FEED).exception(WAIT_S) is None
+
+
+def test_a_hanging_backend_is_given_up_and_the_rest_goes_on() -> None:
+    faults = Faults()
+    faults.hang(processor="p0")
+    limits = Limits(hang_min_s=0.05, hang_factor=1.0)
+    with null_engine("p0", "p1", faults=faults, limits=limits) as engine:
+        futures = [engine.submit("m", FEED) for _ in range(20)]
+        assert all(future.exception(WAIT_S) is None for future in futures)
+        faults.release()
+
+
+def test_a_processor_that_hung_serves_again_once_it_comes_back() -> None:
+    faults = Faults()
+    faults.hang(processor="p0")
+    limits = Limits(hang_min_s=0.05, hang_factor=1.0, retries=0)
+    with null_engine("p0", faults=faults, limits=limits) as engine:
+        lost = engine.submit("m", FEED).exception(WAIT_S)
+        assert "no result after" in str(lost)
+        faults.release()
+        served = False
+        while not served:  # the late thread restores its processor when it returns
+            served = engine.submit("m", FEED).exception(WAIT_S) is None
+    assert served
+
+
+def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killer(BaseException):
+        pass
+
+    killed = threading.Event()
+    original = tiny_linear
+
+    class KillOnce:
+        def run(self, inputs):
+            if not killed.is_set():
+                killed.set()
+                raise Killer
+            return {spec.name: np.zeros((1, 1), np.float32) for spec in MODEL.outputs}
+
+        def placement(self): ...
+        def close(self): ...
+
+    assert original is tiny_linear
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    with null_engine("p0", limits=Limits(retries=0)) as engine:
+        monkeypatch.setattr(engine._store, "get", lambda *_: KillOnce())
+        error = engine.submit("m", FEED).exception(WAIT_S)
+        assert "worker died: Killer" in str(error)
+        while engine.submit("m", FEED).exception(WAIT_S) is not None:
+            pass
+
+
+def test_a_policy_that_raises_fails_what_waits_and_is_named() -> None:
+    class Broken:
+        def rank(self, request):
+            return 0
+
+        def decide(self, view):
+            raise ZeroDivisionError("oops")
+
+    with null_engine(policy=Broken()) as engine:
+        error = engine.submit("m", FEED).exception(WAIT_S)
+        assert isinstance(error, PolicyError)
+        assert "Broken" in str(error)
+        assert "oops" in str(error)
+
+
+def test_a_bug_in_the_core_still_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = null_engine()
+
+    def broken(event, now):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(engine._core, "handle", broken)
+    error = engine.submit("m", FEED).exception(WAIT_S)
+    assert "the engine failed: KeyError" in str(error)
+    engine.stop(timeout_s=1.0)
+
+
+def test_waiting_requests_can_be_cancelled_and_running_ones_not() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults) as engine:
+        running = engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        waiting = engine.submit("m", FEED)
+        assert not running.cancel()
+        assert waiting.cancel()
+        assert waiting.cancel()
+        assert wait([waiting], WAIT_S).done == {waiting}
+        with pytest.raises(CancelledError):
+            waiting.result(0)
+        faults.release()
+        assert running.exception(WAIT_S) is None
+        assert engine.drain(WAIT_S)
+
+
+def test_the_admission_limit_rejects_with_a_clear_reason() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults, limits=Limits(max_waiting=2)) as engine:
+        engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        kept = [engine.submit("m", FEED) for _ in range(2)]
+        error = engine.submit("m", FEED).exception(WAIT_S)
+        assert isinstance(error, RejectedError)
+        assert "admission limit" in str(error)
+        faults.release()
+        assert all(future.exception(WAIT_S) is None for future in kept)
+
+
+def test_a_droppable_request_is_dropped_at_its_deadline() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults) as engine:
+        engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        late = engine.submit("m", FEED, deadline_s=0.02, on_late="drop")
+        assert isinstance(late.exception(WAIT_S), DroppedError)
+        kept = engine.submit("m", FEED, deadline_s=0.02)
+        faults.release()
+        assert kept.exception(WAIT_S) is None
+
+
+def test_callbacks_may_submit_however_long_the_chain() -> None:
+    done = threading.Event()
+    left = 5_000
+
+    def again(_: Future) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            done.set()
+        elif left > 0:
+            engine.submit("m", FEED).add_done_callback(again)
+
+    with null_engine("p0", "p1") as engine:
+        for _ in range(4):
+            engine.submit("m", FEED).add_done_callback(again)
+        assert done.wait(WAIT_S)
+
+
+def test_models_can_be_loaded_and_unloaded_while_others_run() -> None:
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            error = engine.submit("m", FEED).exception(WAIT_S)
+            if error is not None:
+                failures.append(error)
+
+    with null_engine("p0") as engine:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        for _ in range(20):
+            engine.load("extra", MODEL, Profile.from_seconds({"extra": {"p0": 1e-4}}))
+            assert engine.submit("extra", FEED).exception(WAIT_S) is None
+            engine.unload("extra")
+            with pytest.raises(UnknownNameError):
+                engine.submit("extra", FEED)
+        stop.set()
+        thread.join(WAIT_S)
+        assert engine.models == ("m",)
+    assert failures == []
+
+
+def test_unloading_answers_what_waits_and_finishes_what_runs() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults) as engine:
+        running = engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        waiting = engine.submit("m", FEED)
+        unloader = threading.Thread(target=lambda: engine.unload("m"))
+        unloader.start()
+        assert isinstance(waiting.exception(WAIT_S), ClosedError)
+        faults.release()
+        assert running.exception(WAIT_S) is None
+        unloader.join(WAIT_S)
+        assert engine.models == ()
+
+
+def test_a_name_that_is_taken_and_a_model_without_profile_are_refused() -> None:
+    with null_engine() as engine:
+        with pytest.raises(ConfigurationError, match="choose another name"):
+            engine.load("m", MODEL, Profile())
+        with pytest.raises(ConfigurationError, match="measure it"):
+            engine.load("n", MODEL, Profile())
+
+
+def test_an_engine_without_processors_or_with_equal_names_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at least one"):
+        Engine({}, processors=[], profile=Profile())
+    twins = [Processor(name="p", backend="null", units=frozenset({"u"}))] * 2
+    with pytest.raises(ConfigurationError, match="same name"):
+        Engine({}, processors=twins, profile=Profile())
+
+
+def test_asyncio_can_await_the_future() -> None:
+    async def ask() -> int:
+        answers = [asyncio.wrap_future(engine.submit("m", FEED)) for _ in range(20)]
+        return len(await asyncio.gather(*answers))
+
+    with null_engine() as engine:
+        assert asyncio.run(ask()) == 20
+
+
+def test_a_batch_of_several_requests_in_one_execution_is_split_again() -> None:
+    from coinfer.core.policy import Start
+
+    class AllAtOnce:
+        def rank(self, request):
+            return request.arrival_s
+
+        def decide(self, view):
+            for lane, able in view.startable()[:1]:
+                yield Start(able[0], tuple(lane.in_order()))
+
+    example = tiny_linear()
+    cpu = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
+    profile = Profile.from_seconds({"m": {"cpu0": 1e-4}})
+    feeds = [example.model.sample_inputs(seed=seed) for seed in range(50)]
+    with Engine(
+        {"m": example.model}, processors=[cpu], profile=profile, policy=AllAtOnce()
+    ) as engine:
+        answers = [engine.submit("m", feed) for feed in feeds]
+        for feed, answer in zip(feeds, answers, strict=True):
+            for name, expected in example.reference(feed).items():
+                np.testing.assert_allclose(
+                    answer.result(WAIT_S)[name], expected, rtol=1e-5, atol=1e-6
+                )
+
+
+def test_an_observer_sees_every_step() -> None:
+    class Counter:
+        arrived = 0
+        replied = 0
+
+        def observe(self, event, commands, now):
+            self.arrived += type(event).__name__ == "Arrived"
+            self.replied += sum(type(c).__name__ == "Reply" for c in commands)
+
+    counter = Counter()
+    with null_engine(observer=counter) as engine:
+        for _ in range(10):
+            engine.infer("m", FEED)
+    assert (counter.arrived, counter.replied) == (10, 10)
+
+
+def test_no_thread_is_left_behind() -> None:
+    before = set(threading.enumerate())
+    with null_engine("p0", "p1") as engine:
+        engine.infer("m", FEED)
+    assert {t for t in threading.enumerate() if t.name.startswith("coinfer")} <= before
