@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from coinfer.hardware.environment import describe
 from rich.console import Console
+
+from coinfer.hardware.environment import describe
 
 __all__ = ["print_environment"]
 

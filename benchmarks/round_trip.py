@@ -16,12 +16,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import SimpleQueue
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from coinfer import Engine, Processor, Profile
 from coinfer.backends.null import NullBackend
 from coinfer.testing.models import tiny_linear
 from environment import print_environment
-from rich.console import Console
-from rich.table import Table
 
 BLOCKS, PER_BLOCK, IN_FLIGHT, FLOOD = 20, 2_000, 64, 30_000
 

@@ -252,8 +252,8 @@ def test_every_request_is_answered_once_whatever_happens(policy: str) -> None:
     run_state_machine_as_test(
         case,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=40,
+            max_examples=25,
+            stateful_step_count=30,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
+
 from coinfer.backends.null import Faults
 from coinfer.core.dispatcher import Limits
 from coinfer.errors import (

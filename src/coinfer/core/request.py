@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["OnLate", "Outcome", "Request"]
 
@@ -28,9 +28,10 @@ class Outcome(enum.Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """One inference that a caller asked for.
+
+    A named tuple, as events and commands are: one is made per request.
 
     Attributes:
         id: Unique in an engine; larger means submitted later.

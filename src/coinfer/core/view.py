@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from coinfer.core.commands import Execution
@@ -99,13 +100,9 @@ class View:
 
     def in_order(self) -> Iterator[tuple[Lane, Request]]:
         """Iterate over all waiting requests in the policy's order, lazily."""
-        streams = [
-            ((rank, lane, request) for rank, request in lane.ranked())
-            for lane in self._state.lanes.values()
-        ]
-        return (
-            (lane, request) for _, lane, request in heapq.merge(*streams, key=lambda item: item[0])
-        )
+        lanes = self._state.lanes.values()
+        merged = heapq.merge(*map(_ranked, lanes), key=itemgetter(0))
+        return ((lane, request) for _, lane, request in merged)
 
     def lane_of(self, request: Request) -> Lane:
         """Return the lane in which a request waits."""
@@ -186,3 +183,8 @@ class View:
 
 def _head_rank(found: tuple[Lane, list[str]]) -> Any:
     return found[0].head_rank
+
+
+def _ranked(lane: Lane) -> Iterator[tuple[Any, Lane, Request]]:
+    for rank, request in lane.ranked():
+        yield rank, lane, request

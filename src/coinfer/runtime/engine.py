@@ -10,11 +10,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, assert_never
+from typing import NamedTuple, Protocol, Self, assert_never
 
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors
 from coinfer.backends.registry import get_backend
@@ -55,8 +54,7 @@ from coinfer.profiles import Profile
 from coinfer.profiling import default_cache, profile_models, useful
 from coinfer.runtime import clock
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.mailbox import Call, Mailbox
-from coinfer.runtime.ticket import Ticket
+from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.timer import Timer
 from coinfer.runtime.worker import Job, Worker
 from coinfer.sources import resolve_model
@@ -123,10 +121,10 @@ class Engine:
         self._observer = observer
         chosen = make_policy(policy) if isinstance(policy, str) else policy
         self._core = Dispatcher(processors, chosen, limits=limits)
-        self._mailbox: Mailbox[Event] = Mailbox(self._step)
-        self._timer = Timer(partial(self._mailbox.post, TimerFired()))
+        self._mailbox: Mailbox[Event, _Answer] = Mailbox(self._step, self._settle)
+        self._timer = Timer(lambda: self._mailbox.post(TimerFired()))
         self._ids = count()
-        self._tickets: dict[int, Ticket] = {}
+        self._unanswered: dict[int, InferenceFuture] = {}
         self._models: dict[str, Model] = {}
         self._loading = threading.RLock()
         self._evicted: dict[str, threading.Event] = {}
@@ -157,7 +155,7 @@ class Engine:
     @property
     def n_unanswered(self) -> int:
         """Requests submitted and not yet answered."""
-        return len(self._tickets)
+        return len(self._unanswered)
 
     def submit(
         self,
@@ -200,16 +198,16 @@ class Engine:
         batch = model.check_inputs(inputs)
         arrival_s = clock.now() if due_s is None else due_s
         request = Request(
-            id=next(self._ids),
-            model=name,
-            arrival_s=arrival_s,
-            deadline_s=_INF if deadline_s is None else _absolute(arrival_s, deadline_s),
-            priority=priority,
-            on_late=on_late if type(on_late) is OnLate else _on_late(on_late),
-            batch=batch,
+            next(self._ids),
+            name,
+            arrival_s,
+            _INF if deadline_s is None else _absolute(arrival_s, deadline_s),
+            priority,
+            on_late if type(on_late) is OnLate else _on_late(on_late),
+            batch,
         )
-        future = InferenceFuture(request.id, self._cancel)
-        self._tickets[request.id] = Ticket(request, inputs, future)
+        future = InferenceFuture(request, inputs, self._cancel)
+        self._unanswered[request.id] = future
         self._mailbox.post(Arrived(request))
         return future
 
@@ -276,7 +274,7 @@ class Engine:
         with self._idle:
             self._drainers += 1
             try:
-                return self._idle.wait_for(lambda: not self._tickets, timeout_s)
+                return self._idle.wait_for(lambda: not self._unanswered, timeout_s)
             finally:
                 self._drainers -= 1
 
@@ -294,8 +292,8 @@ class Engine:
         in_time = self.drain(timeout_s)
         self._stopped = True
         self._timer.stop()
-        for ticket in list(self._tickets.values()):
-            self._answer(ticket.request, Outcome.REJECTED, self._closing)
+        for future in list(self._unanswered.values()):
+            self._settle(_Answer(future.request, ClosedError(self._closing)))
         for worker in self._workers.values():
             worker.stop()
         ended = [worker.join(None if in_time else 1.0) for worker in self._workers.values()]
@@ -326,9 +324,9 @@ class Engine:
             self._replace(worker)
             return
         for request, outputs in zip(job.execution.requests, parts, strict=False):
-            ticket = self._tickets.get(request.id)
-            if ticket is not None:
-                ticket.outputs = outputs
+            future = self._unanswered.get(request.id)
+            if future is not None:
+                future.keep(outputs)
         self._mailbox.post(event)
 
     def died(self, worker: Worker, reason: str) -> None:
@@ -360,10 +358,10 @@ class Engine:
 
     # the owner's step
 
-    def _cancel(self, request_id: int) -> None:
-        self._mailbox.post(Cancelled(request_id))
+    def _cancel(self, future: InferenceFuture) -> None:
+        self._mailbox.post(Cancelled(future.request.id))
 
-    def _step(self, event: Event, calls: deque[Call]) -> None:
+    def _step(self, event: Event, answers: deque[_Answer]) -> None:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
         now = clock.now()
         try:
@@ -371,16 +369,18 @@ class Engine:
             if self._observer is not None:
                 self._observer.observe(event, commands, now)
             for command in commands:
-                self._perform(command, calls)
+                self._perform(command, answers)
         except Exception as error:  # noqa: BLE001 - a bug of ours; still everybody gets an answer
-            self._crash(error, calls)
+            self._crash(error, answers)
 
-    def _perform(self, command: Command, calls: deque[Call]) -> None:
+    def _perform(self, command: Command, answers: deque[_Answer]) -> None:
         match command:
             case Run():
                 self._run(command.execution)
-            case Reply():
-                calls.append(partial(self._answer, *command))
+            case Reply(request, outcome, reason):
+                done = outcome is Outcome.COMPLETED
+                error = None if done else self._error(request, outcome, reason)
+                answers.append(_Answer(request, error))
             case SetTimer():
                 self._timer.arm(command.at_s)
             case Abandon():
@@ -391,31 +391,25 @@ class Engine:
                 assert_never(command)
 
     def _run(self, execution: Execution) -> None:
-        tickets = [self._tickets[request.id] for request in execution.requests]
-        for ticket in tickets:
-            ticket.begin()
         session = self._store.get(execution.model, execution.processor)
-        job = Job(execution, session, tuple(ticket.inputs for ticket in tickets))
-        self._workers[execution.processor].give(job)
+        feeds = tuple([self._unanswered[request.id].begin() for request in execution.requests])
+        self._workers[execution.processor].give(Job(execution, session, feeds))
 
-    def _answer(self, request: Request, outcome: Outcome, reason: str) -> None:
-        self._settle(request.id, self._error(request, outcome, reason))
-
-    def _settle(self, request_id: int, error: CoinferError | None) -> None:
-        ticket = self._tickets.get(request_id)
-        if ticket is None:
+    def _settle(self, answer: _Answer) -> None:
+        """Resolve a future; its callbacks run here, so the core must not be owned."""
+        request_id = answer.request.id
+        future = self._unanswered.get(request_id)
+        if future is None:
             return
-        ticket.answer(error)
-        self._tickets.pop(request_id, None)
-        if self._drainers and not self._tickets:
+        future.answer(answer.error)
+        self._unanswered.pop(request_id, None)
+        if self._drainers and not self._unanswered:
             with self._idle:
                 self._idle.notify_all()
 
-    def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError | None:
+    def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
         text = f"request {request.id} of model {request.model!r}: {reason}"
         match outcome:
-            case Outcome.COMPLETED:
-                return None
             case Outcome.DROPPED:
                 return DroppedError(text)
             case Outcome.REJECTED:
@@ -423,19 +417,24 @@ class Engine:
                 return ClosedError(text) if leaving else RejectedError(text)
             case Outcome.FAILED:
                 return self._core.fault or ExecutionError(text)
-            case Outcome.CANCELLED:
-                return ClosedError(text)  # its future is cancelled already and takes no error
             case _:
-                assert_never(outcome)
+                return ClosedError(text)  # cancelled: its future takes no error any more
 
-    def _crash(self, error: Exception, calls: deque[Call]) -> None:
+    def _crash(self, error: Exception, answers: deque[_Answer]) -> None:
         """Answer everything and close: the core's state cannot be trusted any more."""
         self._closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = InvariantError(self._closing)
         fault.__cause__ = error
-        calls.extend(partial(self._settle, request_id, fault) for request_id in self._tickets)
+        answers.extend(_Answer(future.request, fault) for future in self._unanswered.values())
         for gone in self._evicted.values():
             gone.set()
+
+
+class _Answer(NamedTuple):
+    """How a request ends: well, or with an error."""
+
+    request: Request
+    error: CoinferError | None
 
 
 def _find_backends(

@@ -1,11 +1,14 @@
-"""InferenceFuture: the answer to come, a `concurrent.futures.Future` that can be cancelled."""
+"""InferenceFuture: the answer to come, and what the engine keeps of the request until then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 
-from coinfer.backends.base import Tensor
+from coinfer.backends.base import Tensor, Tensors
+from coinfer.core.request import Request
+from coinfer.errors import CoinferError
 
 __all__ = ["InferenceFuture"]
 
@@ -13,20 +16,55 @@ __all__ = ["InferenceFuture"]
 class InferenceFuture(Future[dict[str, Tensor]]):
     """Outputs by name, or an error of `coinfer.errors`.
 
+    Callers use it as any `concurrent.futures.Future`. A request can be cancelled until it starts.
+
     Attributes:
-        request_id: The engine's number of the request, as in traces.
+        request: The request as the policy sees it.
     """
 
-    def __init__(self, request_id: int, on_cancel: Callable[[int], None]) -> None:
+    def __init__(
+        self, request: Request, inputs: Tensors, on_cancel: Callable[[InferenceFuture], None]
+    ) -> None:
         super().__init__()
-        self.request_id = request_id
+        self.request = request
+        self._inputs = inputs
+        self._outputs: dict[str, Tensor] = {}
+        self._begun = False
         self._on_cancel = on_cancel
 
     def cancel(self) -> bool:
         """Cancel a request that has not started; True if it is cancelled."""
         if self.cancelled():
             return True
-        if not super().cancel():
+        if self._begun or not super().cancel():
             return False
-        self._on_cancel(self.request_id)
+        self.set_running_or_notify_cancel()  # tells those who wait for it
+        self._on_cancel(self)
         return True
+
+    def running(self) -> bool:
+        """Tell whether it started and has no answer yet."""
+        return self._begun and not self.done()
+
+    # for the engine
+
+    def begin(self) -> Tensors:
+        """Note that it starts; from now on it cannot be cancelled."""
+        self._begun = True
+        return self._inputs
+
+    def keep(self, outputs: dict[str, Tensor]) -> None:
+        """Keep the outputs until the core says that this was the last execution."""
+        self._outputs = outputs
+
+    def answer(self, error: CoinferError | None) -> None:
+        """Resolve with the kept outputs or an error, unless it was cancelled or resolved before."""
+        self._begun = True
+        self._inputs = {}
+        # Cancelled in the moment in which it started, or answered by a stop that ran out of time.
+        with suppress(InvalidStateError):
+            if error is None:
+                self.set_result(self._outputs)
+            else:
+                self.set_exception(error)
+        self._outputs = {}

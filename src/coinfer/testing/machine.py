@@ -15,7 +15,15 @@ from typing import Any, assert_never
 
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Arrived, Event, Failed, Finished, ModelLoaded, TimerFired
+from coinfer.core.events import (
+    Arrived,
+    Event,
+    Failed,
+    Finished,
+    ModelLoaded,
+    ProcessorLost,
+    TimerFired,
+)
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.processor import Processor
@@ -148,6 +156,9 @@ class VirtualMachine:
             assert event.request.id not in self._submitted, f"{event.request.id} arrives twice"
             self._submitted.add(event.request.id)
             self.unanswered.add(event.request.id)
+        if isinstance(event, ProcessorLost):
+            for execution in [e for e in self.running.values() if e.processor == event.processor]:
+                self._end(execution.id)
         commands = self.dispatcher.handle(event, self.now)
         for command in commands:
             self._perform(command)
@@ -165,6 +176,10 @@ class VirtualMachine:
         """Let a running execution raise now."""
         self._end(execution_id)
         return self.post(Failed(execution_id, reason))
+
+    def lose(self, processor: str, reason: str = "told to die") -> list[Command]:
+        """Let a processor die now, with what it runs."""
+        return self.post(ProcessorLost(processor, reason))
 
     def fire_timer(self) -> list[Command]:
         """Let the armed timer go off: now, or at its moment if that is later."""

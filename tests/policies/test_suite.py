@@ -1,0 +1,77 @@
+"""All built-in policies pass the suite that third parties run on theirs."""
+
+from __future__ import annotations
+
+from coinfer.core.policy import Policy
+from coinfer.policies import make_policy, policy_names
+from coinfer.testing.policy_suite import PolicySuite
+
+
+class TestFirstComeFirstServed(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("fcfs")
+
+
+class TestRoundRobin(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("round_robin")
+
+
+class TestAffinity(PolicySuite):
+    leaves_idle_because = "one model <-> one processor: one that is given no model stays idle"
+
+    def make(self, seconds) -> Policy:
+        return make_policy("affinity")
+
+
+class TestFixed(PolicySuite):
+    leaves_idle_because = "the user's assignment may name few processors"
+
+    def make(self, seconds) -> Policy:
+        return make_policy("fixed", assignment={m: min(row) for m, row in seconds.items()})
+
+
+class TestShortestJobFirst(PolicySuite):
+    starves_because = "as published: the cheapest model first, for ever"
+
+    def make(self, seconds) -> Policy:
+        return make_policy("sjf")
+
+
+class TestPatientShortestJobFirst(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("sjf", patience_s=1.0)
+
+
+class TestPriority(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("priority")
+
+
+class TestPriorityWithoutAgeing(PolicySuite):
+    starves_because = "as published: what stands highest on the list first, for ever"
+
+    def make(self, seconds) -> Policy:
+        return make_policy("priority", ageing_s=float("inf"))
+
+
+class TestEarliestDeadlineFirst(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("edf")
+
+
+class TestEarliestFinish(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("earliest_finish")
+
+
+def test_no_built_in_policy_is_left_out() -> None:
+    suites = [value for value in globals().values() if isinstance(value, type)]
+    seconds = {"m": {"p": 1.0}}
+    covered = {
+        type(suite().make(seconds))
+        for suite in suites
+        if issubclass(suite, PolicySuite) and suite is not PolicySuite
+    }
+    options = {"fixed": {"assignment": {}}}
+    assert covered == {type(make_policy(n, **options.get(n, {}))) for n in policy_names()}
