@@ -87,11 +87,11 @@ def parse_rate(text: str | float) -> float:
 
 
 def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
-    for step, unit in steps:
-        if abs(value) >= step:
-            return f"{value / step:.3g} {unit}"
-    step, unit = steps[-1]
-    return f"{value / step:.3g} {unit}"
+    """Write with three digits in the first step that the value, so rounded, reaches."""
+    rounded = abs(float(f"{value:.3g}"))
+    step, unit = next((pair for pair in steps if rounded >= pair[0]), steps[-1])
+    scaled = value / step
+    return f"{scaled:.0f} {unit}" if 1000 <= abs(scaled) < math.inf else f"{scaled:.3g} {unit}"
 
 
 def format_seconds(seconds: float) -> str:

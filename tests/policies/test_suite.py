@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from coinfer.core.policy import Policy
 from coinfer.policies import make_policy, policy_names
 from coinfer.testing.policy_suite import PolicySuite
@@ -75,3 +77,9 @@ def test_no_built_in_policy_is_left_out() -> None:
     }
     options = {"fixed": {"assignment": {}}}
     assert covered == {type(make_policy(n, **options.get(n, {}))) for n in policy_names()}
+
+
+def test_the_suite_notices_a_policy_that_starves() -> None:
+    # Otherwise an exemption would be declared for nothing.
+    suite = TestShortestJobFirst()
+    assert suite._wait_among_shorter_ones() == math.inf

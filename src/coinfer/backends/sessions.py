@@ -10,6 +10,7 @@ import threading
 from collections.abc import Hashable, Iterable, Mapping
 
 from coinfer.backends.base import Backend, Session
+from coinfer.errors import BackendError
 from coinfer.model import Model
 from coinfer.processor import Processor
 
@@ -29,18 +30,31 @@ class SessionStore:
         self._shared: dict[_Key, Session] = {}
         self._by_processor: dict[tuple[str, str], Session] = {}
 
-    def load(self, name: str, model: Model, processors: Iterable[Processor]) -> None:
+    def load(self, name: str, model: Model, processors: Iterable[Processor]) -> dict[str, str]:
         """Create what is missing of a model's sessions; on failure nothing of it is left.
+
+        A processor with several threads is only an alternative to those with one, and the pool
+        threads of a process are limited. So if it cannot take the model, it is left out.
+
+        Returns:
+            Why a processor was left out, by its name; usually empty.
 
         Raises:
             BackendError: a backend cannot compile the model for a processor.
         """
+        left_out: dict[str, str] = {}
         try:
-            for processor in processors:
-                self._load_one(name, model, processor)
+            for processor in sorted(processors, key=lambda p: p.threads):
+                try:
+                    self._load_one(name, model, processor)
+                except BackendError as error:
+                    if processor.threads == 1 or not self.items(name):
+                        raise
+                    left_out[processor.name] = str(error)
         except BaseException:
             self.unload(name)
             raise
+        return left_out
 
     def get(self, name: str, processor: str) -> Session:
         """Return the session of a model on a processor."""

@@ -7,10 +7,13 @@ from collections.abc import Container, Mapping, Sequence
 from coinfer.processor import Processor
 from coinfer.profiles import Profile, ProfileKey
 
-__all__ = ["WIDE_GAIN", "useful"]
+__all__ = ["WIDE_GAIN", "WIDE_MIN_S", "useful"]
 
 WIDE_GAIN = 0.9
-"""A processor that contains a smaller one must take at most this share of its time."""
+"""A processor that contains a smaller one must take at most this share of its time ..."""
+
+WIDE_MIN_S = 2e-3
+"""... and the smaller one at least this long: below it, waking a pool costs what it gains."""
 
 
 def useful(
@@ -23,6 +26,8 @@ def useful(
 
     An entry is superfluous if another processor that occupies the same units, or some of them,
     takes no longer. With two backends on the same cores, each model is so left with the faster one.
+    A processor of several cores stays only where it is clearly faster than one of them: its session
+    needs threads of its own.
 
     Args:
         profile: What was measured.
@@ -62,6 +67,6 @@ def _wanted(
             earlier = list(by_name).index(other) < list(by_name).index(key.processor)
             if theirs < mine or (theirs == mine and earlier):
                 return False
-        elif mine > WIDE_GAIN * theirs:
+        elif mine > WIDE_GAIN * theirs or theirs < WIDE_MIN_S:
             return False
     return True

@@ -91,6 +91,9 @@ class Engine:
         BackendError: a model cannot be loaded on a processor of its profile.
         ModelError: a model's file cannot be used.
 
+    Attributes:
+        warnings: What was not done as asked, e.g. a processor that could not take a model.
+
     >>> from coinfer.testing.models import tiny_linear
     >>> model = tiny_linear().model
     >>> with Engine({"m": model}) as engine:
@@ -117,6 +120,7 @@ class Engine:
         if len({p.name for p in processors}) != len(processors):
             raise ConfigurationError("two processors have the same name; rename one")
         self._processors = {p.name: p for p in processors}
+        self.warnings: list[str] = []
         self._pin = pin
         self._observer = observer
         chosen = make_policy(policy) if isinstance(policy, str) else policy
@@ -239,9 +243,11 @@ class Engine:
                     f"the profile has no entry for model {name!r} on any of the processors "
                     f"{', '.join(self._processors)}; measure it first"
                 )
-            self._store.load(name, model, wanted)
+            left_out = self._store.load(name, model, wanted)
+            self.warnings += [f"{name} does not run on {p}: {why}" for p, why in left_out.items()]
+            usable = Profile({k: v for k, v in profile if k.processor not in left_out})
             self._models[name] = model
-            self._mailbox.post(ModelLoaded(name, 1, profile.restricted([name])))
+            self._mailbox.post(ModelLoaded(name, 1, usable.restricted([name])))
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.

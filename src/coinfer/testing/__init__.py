@@ -1,1 +1,1 @@
-"""TODO"""
+"""Shipped helpers for tests: tiny models, a virtual machine, contract suites for third parties."""
