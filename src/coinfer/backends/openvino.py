@@ -7,11 +7,10 @@ model with more threads has one stream of that many. One `Core` serves the proce
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
-
-import openvino as ov
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
 from coinfer.backends.pools import POOLS
@@ -20,6 +19,18 @@ from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.model import Model
 from coinfer.processor import Processor
+
+# Importing openvino sends an event over the network, from a thread pool that stays. A library must
+# not start that for its user; without this optional module openvino does not. A program that has
+# imported openvino before has decided itself.
+if "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino as ov
+    finally:
+        del sys.modules["openvino_telemetry"]
+else:
+    import openvino as ov
 
 __all__ = ["OpenVinoBackend", "OpenVinoSession"]
 

@@ -38,13 +38,21 @@ class PoolBudget:
         """Pool threads reserved now."""
         return self._in_use
 
+    def room(self, threads: int) -> int:
+        """Return how many threads sessions of at most `threads` threads can still take together.
+
+        >>> PoolBudget().room(2)
+        16
+        """
+        return max(0, _limit(threads) - self._in_use)
+
     def reserve(self, threads: int, *, what: str) -> None:
         """Take threads out of the budget; give them back with `release`.
 
         Raises:
             BackendError: the budget is used up.
         """
-        limit = max(_MIN_THREADS, _MIN_POOLS * threads)
+        limit = _limit(threads)
         with self._lock:
             if self._in_use + threads > limit:
                 raise BackendError(
@@ -58,6 +66,10 @@ class PoolBudget:
         """Give threads back."""
         with self._lock:
             self._in_use -= threads
+
+
+def _limit(threads: int) -> int:
+    return max(_MIN_THREADS, _MIN_POOLS * threads)
 
 
 POOLS = PoolBudget()

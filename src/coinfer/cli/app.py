@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from coinfer import __version__
+from coinfer.cli.console import err
 from coinfer.cli.doctor import doctor
 from coinfer.cli.inspect import inspect
 from coinfer.cli.profile import profile
@@ -16,9 +18,15 @@ from coinfer.errors import CallerError, CoinferError
 
 __all__ = ["app", "main"]
 
+_CALLERS_FAULT = 2
+_INTERRUPTED = 130
+
+# Click's base of all usage errors. Typer brings click along or depends on it, as its version goes,
+# so it cannot be imported by name.
+_UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+
 app = typer.Typer(
     name="coinfer",
-    help="Run many neural networks at once on the processors of one machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,18 +39,50 @@ app.command()(doctor)
 app.add_typer(zoo_app, name="zoo")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"coinfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Run many neural networks at once on the processors of one machine."""
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Run the program; an expected error prints one line on stderr.
+    """Run the program and exit; an expected error prints one line on stderr.
 
     Exit status: 0 done, 1 the system's fault, 2 the caller's fault, 130 interrupted.
     """
     try:
-        app(args=argv)
+        status = app(args=argv, prog_name="coinfer", standalone_mode=False)
     except CoinferError as error:
-        text = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(
-            f"coinfer: error: {text}"
-        )
-        sys.exit(2 if isinstance(error, CallerError) else 1)
+        _complain(f"error: {error}")
+        sys.exit(_CALLERS_FAULT if isinstance(error, CallerError) else 1)
+    except _UsageProblem as error:
+        _explain_usage(error)
+        sys.exit(_CALLERS_FAULT)
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:
+        _complain("interrupted")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(text: str) -> None:
+    err().print(f"coinfer: {' '.join(text.split())}")
+
+
+def _explain_usage(error: Exception) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return  # making it has printed the help
+    message = error.format_message()  # type: ignore[attr-defined]  # every usage problem has it
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "coinfer"
+    _complain(f"error: {message.rstrip('.')}; see `{command} --help`")

@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from coinfer.errors import ConfigurationError
 
-__all__ = ["check_writable", "write_json"]
+__all__ = ["check_writable", "write_json", "writing"]
 
 
 def check_writable(*paths: Path | None) -> None:
     """Make the folders of result files.
 
     Raises:
-        ConfigurationError: one of the files could not be written later.
+        ConfigurationError: one of the files could not be written later, or two are the same.
     """
-    for path in paths:
-        if path is None:
-            continue
+    given = [path for path in paths if path is not None]
+    for path in given:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a folder; name a file in it")
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_name(path.name + ".part")
             scratch.touch()
             scratch.unlink()
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+    if len({path.resolve() for path in given}) < len(given):
+        raise ConfigurationError(f"{given[-1]} is named for two results; name two files")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file could not be written.
+
+    Raises:
+        ConfigurationError: in place of an `OSError` inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"cannot write {path}: {reason}; name another file") from error
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a value as JSON; the file is replaced in one step."""
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps(data, indent=2) + "\n")
-    scratch.replace(path)
+    """Write a value as JSON; the file is replaced in one step.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    with writing(path):
+        scratch = path.with_name(path.name + ".part")
+        scratch.write_text(json.dumps(data, indent=2) + "\n")
+        scratch.replace(path)

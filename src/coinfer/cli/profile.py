@@ -6,55 +6,91 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from coinfer.cli.console import err, out
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from coinfer.model import Model
+    from coinfer.processor import Processor
     from coinfer.profiles import Profile
 
 __all__ = ["profile"]
 
+_LOWER = ("bf16", "fp16", "int8")
+
 
 def profile(
     models: Annotated[
-        list[str], typer.Argument(help="Model files, zoo:NAME, or scenario files (.yaml).")
+        list[str],
+        typer.Argument(help="Model files, zoo:NAME, or scenarios (.yaml).", metavar="MODEL..."),
     ],
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch sizes; repeat.")] = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Only these backends; repeat.")] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="Precisions below fp32 to try, e.g. bf16; repeat.")
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch size; repeat it.")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help="Only this backend; repeat it.", metavar="NAME")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="Write the profile as JSON.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Measure again what is in the cache.")] = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Precision below fp32 to measure as well; repeat it.",
+            metavar="|".join(_LOWER),
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the profile as JSON.", metavar="FILE"),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what is in the cache.")
+    ] = False,
 ) -> None:
-    """Measure service times and memory of models on every processor of this machine."""
+    """Measure service times and memory of models on every processor of this machine.
+
+    Times are in ms per run of a whole batch; `error` is ||out - ref|| / ||ref|| against fp32.
+    """
     from coinfer.cli.output import check_writable, write_json
     from coinfer.cli.profiler_bar import profiler_bar
-    from coinfer.hardware.catalogue import default_processors
-    from coinfer.profiling import default_cache, profile_models
+    from coinfer.profiling import Skip, default_cache, profile_models, require_runnable
 
     check_writable(output)
-    console = Console()
-    processors = default_processors(backend or None, precisions=("fp32", *(precision or ())))
+    processors = _processors(backend or [], precision or [])
     found = _models(models)
-    skipped: list[str] = []
-    with profiler_bar(Console(stderr=True)) as progress:
+    skips: list[Skip] = []
+    with profiler_bar(err()) as progress:
         measured = profile_models(
             found,
             processors,
-            batches=tuple(batch or (1,)),
+            batches=tuple(dict.fromkeys(batch or (1,))),
             cache=None if fresh else default_cache(),
             progress=progress,
-            skipped=skipped.append,
+            skipped=skips.append,
         )
-    console.print(_table(measured))
-    for reason in dict.fromkeys(skipped):
-        console.print(f"skipped: {reason}", highlight=False, markup=False)
+    console = out()
+    if measured.entries:
+        console.print(_table(measured))
+    for reason in dict.fromkeys(skip.reason for skip in skips):
+        console.print(f"skipped: {reason}", soft_wrap=True)
     if output is not None:
         write_json(output, measured.to_json())
-        Console(stderr=True).print(f"profile: {output}", highlight=False)
+        console.print(f"profile: {output}", soft_wrap=True)
+    require_runnable(found, measured, skips)
+
+
+def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, ...]:
+    from coinfer.errors import ConfigurationError, UnknownNameError
+    from coinfer.hardware.catalogue import default_processors
+
+    for precision in precisions:
+        if precision not in _LOWER:
+            raise UnknownNameError.of("precision", precision, _LOWER)
+    processors = default_processors(backends or None, precisions=("fp32", *precisions))
+    for precision in precisions:
+        if precision not in {processor.precision for processor in processors}:
+            raise ConfigurationError(
+                f"no processor here computes in {precision}; see `coinfer doctor`"
+            )
+    return processors
 
 
 def _models(sources: list[str]) -> dict[str, Model]:
@@ -83,11 +119,11 @@ def _table(measured: Profile) -> Table:
 
     from coinfer.units import format_bytes
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in ("model", "processor"):
-        table.add_column(header)
-    headers = ("batch", "mean ms", "p50 ms", "p99 ms", "runs", "load s", "resident", "running")
-    for header in (*headers, "error"):
+        table.add_column(header, overflow="fold")
+    headers = ("batch", "mean", "p50", "p99", "runs", "load s", "resident", "running", "error")
+    for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
     for key, entry in measured:
         table.add_row(

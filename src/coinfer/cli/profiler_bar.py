@@ -13,15 +13,19 @@ __all__ = ["profiler_bar"]
 
 @contextmanager
 def profiler_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar while profiling; yields what the profiler calls. Gone when done."""
+    """Show a bar while profiling, if somebody looks; yields what the profiler calls.
+
+    It is gone when the profiling is done.
+    """
     with Progress(
         TextColumn("profiling"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=None)
 

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from coinfer.cli.console import err, out
+
+if TYPE_CHECKING:
+    from coinfer.metrics.summary import Summary
+    from coinfer.planner.preparation import Preparation
+    from coinfer.runtime.play import Played
+
 __all__ = ["run"]
 
 
 def run(
-    scenario: Annotated[Path, typer.Argument(help="A scenario file (YAML).")],
-    policy: Annotated[str | None, typer.Option(help="Policy instead of the scenario's.")] = None,
-    duration: Annotated[str | None, typer.Option(help="Measured time, e.g. 10s.")] = None,
+    scenario: Annotated[Path, typer.Argument(help="A scenario file (YAML).", metavar="SCENARIO")],
+    policy: Annotated[
+        str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(help="Measured time instead of the scenario's, e.g. 10s.", metavar="SECONDS"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a trace for ui.perfetto.dev; compressed if it ends in .gz.", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
-    """Run a scenario on this machine: the models, their load, the processors, one policy."""
+    """Run a scenario on this machine and show what was reached, beside the bound.
+
+    Ctrl-C ends the load early: what runs is finished and what there is is shown.
+    """
     from coinfer.cli.output import check_writable, write_json
     from coinfer.cli.profiler_bar import profiler_bar
-    from coinfer.hardware.environment import describe
-    from coinfer.metrics.summary import summarise
     from coinfer.metrics.table import render
-    from coinfer.metrics.trace import write_trace
-    from coinfer.planner.offered import offered_bound
     from coinfer.planner.preparation import prepare
     from coinfer.profiling import default_cache
     from coinfer.runtime.play import play
     from coinfer.units import parse_seconds
     from coinfer.workload.scenario_file import load_scenario
 
-    console = Console(stderr=True)
     check_writable(json, trace)
     wanted = load_scenario(scenario).with_options(
         policy=policy,
         duration_s=None if duration is None else parse_seconds(duration),
         seed=seed,
     )
-    with profiler_bar(console) as progress:
+    with profiler_bar(err()) as progress:
         ready = prepare(wanted, cache=default_cache(), progress=progress)
-    with _running_bar(console) as bar:
-        task = bar.add_task("running", total=wanted.end_s)
+    with _running_bar(err(), wanted.end_s) as on_tick:
         played = play(
             wanted,
             ready.models,
@@ -53,45 +72,78 @@ def run(
             ready.policy,
             ready.feeds,
             keep_records=trace is not None,
-            on_tick=lambda now_s: bar.update(task, completed=max(0.0, now_s)),
+            on_tick=on_tick,
         )
-    summary = summarise(
-        played.tallies,
-        scenario=wanted.name,
-        mode="run",
-        policy=wanted.policy.name,
-        seed=wanted.seed,
-        processors=ready.processors,
-        models=ready.models,
-        environment=describe(),
-        bound_per_s=offered_bound(ready.measured, ready.processors, wanted, played.tallies),
-        output_errors=ready.output_errors,
-        warnings=ready.warnings,
-    )
-    Console().print(render(summary))
+    summary = _summary(ready, played)
+    console = out()
+    console.print(render(summary))
     if json is not None:
         write_json(json, summary.to_json())
-        console.print(f"JSON: {json}", highlight=False)
+        console.print(f"JSON: {json}", soft_wrap=True)
     if trace is not None:
-        write_trace(
-            trace,
-            requests=played.recorder.requests(),
-            executions=played.recorder.executions(),
-            processors=ready.processors,
-            metadata={"scenario": wanted.name, "policy": wanted.policy.name, "seed": wanted.seed},
-            origin_s=played.origin_s,
-        )
-        console.print(f"trace: {trace} (open it at ui.perfetto.dev)", highlight=False)
+        _write_trace(trace, ready, played)
+        console.print(f"trace: {trace} (open it at https://ui.perfetto.dev)", soft_wrap=True)
     if played.interrupted:
-        console.print("interrupted: the figures are those of the time until then")
         raise typer.Exit(130)
 
 
-def _running_bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
+def _summary(ready: Preparation, played: Played) -> Summary:
+    from coinfer.hardware.environment import describe
+    from coinfer.metrics.summary import summarise
+    from coinfer.planner.offered import offered_bound
+
+    scenario = ready.scenario
+    interrupted = f"interrupted: these are the first {played.tallies.duration_s:.3g} s"
+    return summarise(
+        played.tallies,
+        scenario=scenario.name,
+        mode="run",
+        policy=scenario.policy.name,
+        seed=scenario.seed,
+        processors=ready.processors,
+        models=ready.models,
+        environment=describe(),
+        bound_per_s=offered_bound(
+            ready.measured, ready.processors, scenario, played.tallies, models=ready.models
+        ),
+        output_errors=ready.output_errors,
+        warnings=(
+            *([interrupted] if played.interrupted else []),
+            *ready.warnings,
+            *played.warnings,
+        ),
+    )
+
+
+def _write_trace(path: Path, ready: Preparation, played: Played) -> None:
+    from coinfer.cli.output import writing
+    from coinfer.metrics.trace import write_trace
+
+    scenario = ready.scenario
+    with writing(path):
+        write_trace(
+            path,
+            requests=played.recorder.requests(),
+            executions=played.recorder.executions(),
+            processors=ready.processors,
+            metadata={
+                "scenario": scenario.name,
+                "policy": scenario.policy.name,
+                "seed": scenario.seed,
+            },
+            origin_s=played.origin_s,
+        )
+
+
+@contextmanager
+def _running_bar(console: Console, end_s: float) -> Iterator[Callable[[float], None]]:
+    with Progress(
+        TextColumn("running"),
         BarColumn(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
-    )
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=end_s if end_s < math.inf else None)
+        yield lambda now_s: bar.update(task, completed=max(0.0, now_s))

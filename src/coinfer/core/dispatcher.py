@@ -134,13 +134,13 @@ class Dispatcher:
         self._commands = commands
         self._handlers[type(event)](event)
         state, timers = self._state, self._timers
-        for request_id in timers.pop_expired(now, state.waiting):
+        for request_id in timers.pop_expired(now):
             self._expire(request_id)
         if timers.watchdog_s <= now:
             self._watch()
         if state.waiting and len(state.unit_user) < self._n_units:
             self._decide()
-        at_s = timers.to_arm()
+        at_s = timers.to_arm(state.waiting)
         if at_s is not None:
             commands.append(SetTimer(at_s))
         return commands
@@ -250,7 +250,7 @@ class Dispatcher:
 
     def _expire(self, request_id: int) -> None:
         progress = self._state.requests.get(request_id)
-        if progress is not None and not progress.started:
+        if progress is not None and not progress.started:  # so it waits
             late = "its deadline passed before it could start"
             self._answer_waiting(progress, Outcome.DROPPED, late)
 

@@ -86,7 +86,11 @@ class Lane:
     def ranked(self) -> Iterator[tuple[tuple[Any, int], Request]]:
         """Iterate over (rank, request) from the first on, lazily."""
         heap, live = self._heap, self._live
-        frontier = [(heap[0][:2], 0)] if heap else []
+        if not heap:
+            return
+        yield heap[0][:2], heap[0][2]  # the head is live; often nobody asks for more
+        frontier = [(heap[at][:2], at) for at in (1, 2) if at < len(heap)]
+        heapq.heapify(frontier)
         while frontier:
             rank, at = heapq.heappop(frontier)
             if rank[1] in live:

@@ -33,17 +33,12 @@ class Timers:
             self._deadlines = [entry for entry in heap if entry[1] in waiting]
             heapq.heapify(self._deadlines)
 
-    def pop_expired(self, now: float, waiting: Collection[int]) -> list[int]:
-        """Return the ids of the waiting requests whose deadline has passed.
-
-        Requests that no longer wait have started, or are answered: no timer is armed for them.
-        """
+    def pop_expired(self, now: float) -> list[int]:
+        """Return the ids of the requests whose deadline has passed; they may be long answered."""
         heap = self._deadlines
         expired = []
-        while heap and (heap[0][0] <= now or heap[0][1] not in waiting):
-            request_id = heapq.heappop(heap)[1]
-            if request_id in waiting:
-                expired.append(request_id)
+        while heap and heap[0][0] <= now:
+            expired.append(heapq.heappop(heap)[1])
         return expired
 
     def fired(self, now: float) -> None:
@@ -52,11 +47,17 @@ class Timers:
         if self.policy_s <= now:
             self.policy_s = math.inf
 
-    def to_arm(self) -> float | None:
-        """Return the moment to arm the timer for, or None if it is armed early enough."""
+    def to_arm(self, waiting: Collection[int]) -> float | None:
+        """Return the moment to arm the timer for, or None if it is armed early enough.
+
+        A request that no longer waits has started or is answered: its deadline needs no timer.
+        """
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in waiting:
+            heapq.heappop(deadlines)
         wanted = self.policy_s if self.policy_s < self.watchdog_s else self.watchdog_s
-        if self._deadlines and self._deadlines[0][0] < wanted:
-            wanted = self._deadlines[0][0]
+        if deadlines and deadlines[0][0] < wanted:
+            wanted = deadlines[0][0]
         if wanted >= self._armed_s:
             return None
         self._armed_s = wanted

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from coinfer.metrics.tally import Tallies
+from coinfer.model import Model
 from coinfer.planner.bound import throughput_bound
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
@@ -32,8 +33,21 @@ def offered_bound(
     processors: Sequence[Processor],
     scenario: Scenario,
     tallies: Tallies | None = None,
+    *,
+    models: Mapping[str, Model] | None = None,
 ) -> float | None:
     """Return the best throughput of any schedule for the offered mix, in requests per second.
+
+    Args:
+        profile: Everything that was measured and may be used.
+        processors: What may be used.
+        scenario: What is offered.
+        tallies: What was served, where the scenario does not state the mix.
+        models: By name; tells which of them have a fixed batch, so that a request is one run
+            however many samples it has. Those not given have an open one.
+
+    Returns:
+        The bound, or None if the mix is not known.
 
     Raises:
         ConfigurationError: a model that no processor runs.
@@ -41,12 +55,14 @@ def offered_bound(
     mix = offered_mix(scenario, tallies)
     if mix is None:
         return None
+    fixed = {name for name, model in (models or {}).items() if model.batch_symbol is None}
+    batches = {n: 1 if n in fixed else spec.batch for n, spec in scenario.models.items()}
     per_request = {
         model: {
             processor.name: seconds
             for processor in processors
-            if (seconds := profile.expected_s(model, processor.name, batch=spec.batch)) is not None
+            if (seconds := profile.expected_s(model, processor.name, batch=batch)) is not None
         }
-        for model, spec in scenario.models.items()
+        for model, batch in batches.items()
     }
     return throughput_bound(per_request, processors, mix).throughput_per_s

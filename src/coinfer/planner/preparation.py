@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from coinfer.backends.base import Backend
+from coinfer.backends.pools import POOLS
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
@@ -14,13 +17,24 @@ from coinfer.model import Model
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
-from coinfer.profiling import Effort, ProfileCache, Progress, profile_models, useful
+from coinfer.profiling import (
+    Effort,
+    ProfileCache,
+    Progress,
+    Skip,
+    profile_models,
+    require_runnable,
+    useful,
+    within_pools,
+)
 from coinfer.sources import resolve_model
 from coinfer.workload.inputs import Feed, prepare_feeds
 from coinfer.workload.processor_spec import DefaultProcessors
-from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario import ModelSpec, Scenario
 
 __all__ = ["Preparation", "choose_processors", "prepare"]
+
+_Pairs = set[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,57 +76,63 @@ def prepare(
     *,
     effort: Effort = Effort(),
     cache: ProfileCache | None = None,
+    backends: Mapping[str, Backend] | None = None,
     progress: Progress | None = None,
 ) -> Preparation:
     """Load the models, find the processors, measure what is not known, prepare the inputs.
 
+    Args:
+        scenario: What is to be run.
+        effort: When a measurement is good enough.
+        cache: Where measurements are kept; None measures everything.
+        backends: Backends by name, for those that are not to be looked up.
+        progress: Called before each measurement.
+
     Raises:
         ModelError, InputError: a model or its inputs cannot be used.
         UnknownNameError: the scenario names a policy, backend, processor or network that is not.
-        ConfigurationError: no processor runs a model, or an option does not fit.
+        BackendError: no processor runs a model.
+        ConfigurationError: no processor runs a model within the tolerance, or an option does not
+            fit.
     """
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
     processors = choose_processors(scenario)
     models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
+    asked = _asked_for(policy, models, processors)
     feeds = {
         name: prepare_feeds(spec.inputs, models[name], batch=spec.batch, seed=scenario.seed)
         for name, spec in scenario.models.items()
     }
-    warnings: list[str] = []
+    skips: list[Skip] = []
     measured = Profile()
-    for batch in sorted({spec.batch for spec in scenario.models.values()}):
-        chosen = [name for name, spec in scenario.models.items() if spec.batch == batch]
-        measured = measured.merged(
-            profile_models(
-                {name: models[name] for name in chosen},
-                processors,
-                batches=(batch,),
-                effort=effort,
-                cache=cache,
-                feeds={
-                    name: prepare_feeds(
-                        scenario.models[name].inputs, models[name], batch=1, seed=scenario.seed
-                    )
-                    for name in chosen
-                },
-                progress=progress,
-                skipped=warnings.append,
-            )
+    for batch, names in _by_batch(scenario.models):
+        found = profile_models(
+            {name: models[name] for name in names},
+            processors,
+            batches=(batch,),
+            effort=effort,
+            cache=cache,
+            backends=backends,
+            feeds={name: _samples(scenario, name, models[name], feeds[name]) for name in names},
+            progress=progress,
+            skipped=skips.append,
         )
-    measured = _precise_enough(measured, scenario, warnings)
-    _check_runnable(models, measured, processors)
-    asked = _asked_for(policy, models, processors)
-    keep_all = not isinstance(scenario.processors, DefaultProcessors)
-    profile = measured if keep_all else useful(measured, processors, keep=asked)
+        measured = measured.merged(found)
+    require_runnable(models, measured, skips)
+    allowed, refusals = _precise_enough(measured, scenario, processors)
+    _check_allowed(models, allowed, refusals)
+    _check_assigned(policy, allowed, (*skips, *refusals))
+    profile, notes = _worth_loading(allowed, scenario, processors, asked)
+    reasons = [skip.reason for skip in (*skips, *refusals)]
     return Preparation(
         scenario=scenario,
         models=models,
         processors=processors,
-        measured=measured,
+        measured=allowed,
         profile=profile,
         policy=policy,
         feeds=feeds,
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys([*reasons, *notes])),
     )
 
 
@@ -121,7 +141,7 @@ def choose_processors(scenario: Scenario) -> tuple[Processor, ...]:
 
     Raises:
         UnknownNameError: a name that no found processor has.
-        ConfigurationError: a core that this process may not use.
+        ConfigurationError: a core that this process may not use, or a name given twice.
     """
     asked = scenario.processors
     precisions = ("fp32", *scenario.precision.allow)
@@ -131,15 +151,19 @@ def choose_processors(scenario: Scenario) -> tuple[Processor, ...]:
     found: dict[str, Processor] = {}
     if any(isinstance(each, str) for each in asked):
         found = {p.name: p for p in default_processors(precisions=precisions)}
-    chosen = []
+    chosen: dict[str, Processor] = {}
     for each in asked:
         if not isinstance(each, str):
-            chosen.append(each.processor())
+            processor = each.processor()
+            _restricted(find_cores(), processor.cores)
         elif each in found:
-            chosen.append(found[each])
+            processor = found[each]
         else:
             raise UnknownNameError.of("processor", each, found, hint="See `coinfer doctor`.")
-    return tuple(chosen)
+        if processor.name in chosen:
+            raise ConfigurationError(f"two processors are named {processor.name!r}; rename one")
+        chosen[processor.name] = processor
+    return tuple(chosen.values())
 
 
 def _restricted(cores: Cores, numbers: Iterable[int]) -> Cores:
@@ -152,47 +176,91 @@ def _restricted(cores: Cores, numbers: Iterable[int]) -> Cores:
             f"core {foreign[0]} may not be used here; the usable ones are "
             f"{', '.join(map(str, cores.numbers))}"
         )
-    return Cores(
-        numbers=wanted,
-        host=cores.host,
-        allowed=cores.allowed,
-        physical=cores.physical,
-        quota=cores.quota,
-        pinnable=cores.pinnable,
-    )
+    return dataclasses.replace(cores, numbers=wanted)
 
 
-def _precise_enough(measured: Profile, scenario: Scenario, warnings: list[str]) -> Profile:
+def _by_batch(specs: Mapping[str, ModelSpec]) -> Iterator[tuple[int, list[str]]]:
+    for batch in sorted({spec.batch for spec in specs.values()}):
+        yield batch, [name for name, spec in specs.items() if spec.batch == batch]
+
+
+def _samples(scenario: Scenario, name: str, model: Model, feeds: Sequence[Feed]) -> Sequence[Feed]:
+    """Return what the profiler measures with: batch 1 where the model leaves that open."""
+    spec = scenario.models[name]
+    if spec.batch == 1 or model.batch_symbol is None:
+        return feeds
+    return prepare_feeds(spec.inputs, model, batch=1, seed=scenario.seed)
+
+
+def _precise_enough(
+    measured: Profile, scenario: Scenario, processors: Iterable[Processor]
+) -> tuple[Profile, list[Skip]]:
+    """Split what was measured into what may run and why the rest may not."""
     tolerance = scenario.precision.tolerance
-    limit = math.inf if tolerance is None else tolerance
-    kept = {}
+    lower = {processor.name for processor in processors if processor.precision != "fp32"}
+    refusals = {}
     for key, entry in measured:
-        if entry.error is not None and not entry.error <= limit:
-            warnings.append(
+        if key.processor not in lower:
+            continue
+        error = math.inf if entry.error is None else entry.error
+        if tolerance is None or not error <= tolerance:
+            refusals[key] = Skip(
+                key.model,
+                key.processor,
                 f"{key.model} does not run on {key.processor}: its output error against fp32 is "
-                f"{entry.error:.3g}, the tolerance {limit:g}"
+                f"{error:.3g}, the tolerance {tolerance or 0:g}",
             )
-        else:
-            kept[key] = entry
-    return Profile(kept)
+    kept = {key: entry for key, entry in measured if key not in refusals}
+    return Profile(kept), list(refusals.values())
 
 
-def _check_runnable(
-    models: Mapping[str, Model], measured: Profile, processors: Iterable[Processor]
-) -> None:
+def _check_allowed(models: Iterable[str], allowed: Profile, refusals: Sequence[Skip]) -> None:
     for name in models:
-        if name not in measured.models():
-            names = ", ".join(processor.name for processor in processors)
+        if name not in allowed.models():
+            reasons = "; ".join(skip.reason for skip in refusals if skip.model == name)
             raise ConfigurationError(
-                f"no processor runs model {name!r}; tried {names}. `coinfer profile` shows why"
+                f"no processor runs model {name!r} precisely enough: {reasons}; raise the "
+                "tolerance or add a processor in fp32"
             )
+
+
+def _check_assigned(policy: Policy, allowed: Profile, skips: Iterable[Skip]) -> None:
+    reasons = {(skip.model, skip.processor): skip.reason for skip in skips}
+    for model, name in _assignment(policy).items():
+        if allowed.expected_s(model, name) is None:
+            why = reasons.get((model, name), "")
+            raise ConfigurationError(
+                f"the policy's assignment puts {model!r} on {name!r}, which does not run it"
+                + (f": {why}" if why else "")
+            )
+
+
+def _worth_loading(
+    allowed: Profile, scenario: Scenario, processors: Sequence[Processor], asked: _Pairs
+) -> tuple[Profile, list[str]]:
+    """Return what to load, and a note if there are too many models for thread pools."""
+    found = isinstance(scenario.processors, DefaultProcessors)
+    wanted = useful(allowed, processors, keep=asked) if found else allowed
+    room = POOLS.room(max(processor.threads for processor in processors))
+    profile = within_pools(wanted, processors, threads=room, keep=asked)
+    if len(profile.entries) == len(wanted.entries):
+        return profile, []
+    note = (
+        f"processors with several threads are not used: for {len(scenario.models)} models their "
+        f"thread pools would hold more than {room} threads"
+    )
+    return profile, [note]
+
+
+def _assignment(policy: Policy) -> Mapping[str, str]:
+    return getattr(policy, "assignment", None) or {}
 
 
 def _asked_for(
     policy: Policy, models: Mapping[str, Model], processors: Iterable[Processor]
-) -> set[tuple[str, str]]:
+) -> _Pairs:
     """Return the (model, processor) pairs that the policy's own options name; check the names."""
-    given: Mapping[str, str] = getattr(policy, "assignment", None) or {}
+    given = _assignment(policy)
     table: Mapping[str, Mapping[str, int]] = getattr(policy, "table", None) or {}
     pairs = {*given.items(), *((model, name) for name, row in table.items() for model in row)}
     known = [processor.name for processor in processors]

@@ -76,16 +76,26 @@ def assign(view: View) -> dict[str, str]:
         model: [min(view.expected_s(LaneKey(model), name) for name in place) for place in places]
         for model in models
     }
-    # A tie in the busiest place is broken by the total work.
-    chosen = min(
-        _candidates(models, seconds, len(places)),
-        key=lambda places_of: _loads(models, seconds, places_of, len(places)),
-        default=(),
-    )
+    chosen = _least_loaded(models, seconds, len(places))
     return {
         model: min(places[at], key=lambda name: view.expected_s(LaneKey(model), name))
         for model, at in zip(models, chosen, strict=True)
     }
+
+
+def _least_loaded(
+    models: Sequence[str], seconds: Mapping[str, Sequence[float]], n_places: int
+) -> tuple[int, ...]:
+    """Return the place of each model; a tie in the busiest place is broken by the total work."""
+    if not models:
+        return ()
+    load, chosen = min(
+        (_loads(models, seconds, candidate, n_places), candidate)
+        for candidate in _candidates(models, seconds, n_places)
+    )
+    if load[0] == math.inf:  # some models fit on the same place only: they have to share it
+        return _longest_first(models, seconds, n_places)
+    return chosen
 
 
 def _places(view: View) -> list[list[str]]:
@@ -104,8 +114,8 @@ def _candidates(
         yield from itertools.permutations(range(n_places), len(models))
     elif n_places ** len(models) <= _MOST_TRIALS:
         yield from itertools.product(range(n_places), repeat=len(models))
-    # Also a way out where some models fit on the same place only and none of the above will do.
-    yield _longest_first(models, seconds, n_places)
+    else:
+        yield _longest_first(models, seconds, n_places)
 
 
 def _longest_first(

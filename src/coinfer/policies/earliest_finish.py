@@ -19,31 +19,18 @@ Three things are added:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
+from coinfer.processor import Processor
 
 __all__ = ["EarliestFinish"]
-
-
-_Option = tuple[str, frozenset[str], float]
-"""A processor able to run a lane's requests: its name, its units, its expected seconds."""
-
-
-class _Choice(NamedTuple):
-    misses: bool
-    score: float
-    finish_s: float
-    processor: str
-    units: frozenset[str]
-    seconds: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,60 +75,66 @@ class EarliestFinish:
         if not unclaimed:
             return None
         now, waiting, free_at = view.now, view.n_waiting, view.units_free_at()
-        options: dict[LaneKey, list[_Option]] = {}
+        processors = view.processors
+        seconds_of: dict[LaneKey, Mapping[str, float]] = {}
         again_s = math.inf
-        for at, (lane, request) in enumerate(islice(view.in_order(), self.window)):
-            if view.is_hopeless(lane.key, request):
+        for lane, request in islice(view.in_order(), self.window):
+            key = lane.key
+            if view.is_hopeless(key, request):
                 return Drop(request, "no processor can meet its deadline any more")
-            if lane.key not in options:
-                options[lane.key] = _options(view, lane.key)
-            choice = _best(options[lane.key], request.deadline_s, now, free_at, waiting - at)
-            if choice.processor in unclaimed:
-                return Start(choice.processor, (request,))
+            if key not in seconds_of:
+                seconds_of[key] = view.seconds_of(key)
+            seconds = seconds_of[key]
+            name, finish_s = _best(processors, seconds, request.deadline_s, now, free_at, waiting)
+            if name in unclaimed:
+                return Start(name, (request,))
             if again_s == math.inf:
-                again_s = now + _patience_s(options[lane.key], choice, unclaimed)
-            for unit in choice.units:
-                free_at[unit] = choice.finish_s
-            unclaimed = {n for n in unclaimed if choice.units.isdisjoint(view.processors[n].units)}
+                again_s = now + _patience_s(seconds, name, unclaimed)
+            units = processors[name].units
+            for unit in units:
+                free_at[unit] = finish_s
+            unclaimed = {other for other in unclaimed if units.isdisjoint(processors[other].units)}
             if not unclaimed:
                 break
+            waiting -= 1
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
 
-def _options(view: View, key: LaneKey) -> list[_Option]:
-    processors = view.processors
-    return [(name, processors[name].units, s) for name, s in view.seconds_of(key).items()]
-
-
 def _best(
-    options: list[_Option], deadline_s: float, now: float, free_at: dict[str, float], waiting: int
-) -> _Choice:
-    """Return where a request finishes first, others considered.
+    processors: Mapping[str, Processor],
+    seconds: Mapping[str, float],
+    deadline_s: float,
+    now: float,
+    free_at: Mapping[str, float],
+    waiting: int,
+) -> tuple[str, float]:
+    """Return the processor where a request finishes first, others considered, and when that is.
 
     Others are considered in that each of the `waiting` requests, this one included, could have
     used one of the units: a run on several of them costs its time as often.
     """
-    best: _Choice | None = None
-    for name, units, seconds in options:
+    best = (True, math.inf, math.inf)
+    chosen = ""
+    for name, service_s in seconds.items():
+        units = processors[name].units
         start = now
         for unit in units:
             free = free_at.get(unit, now)
             if free > start:
                 start = free
-        finish = start + seconds
-        misses = finish > deadline_s
-        score = start + seconds * min(len(units), waiting)
-        if best is None or (misses, score, finish) < best[:3]:
-            best = _Choice(misses, score, finish, name, units, seconds)
-    assert best is not None, "a request waits that no processor in service can run"
-    return best
+        finish = start + service_s
+        score = finish if len(units) == 1 else start + service_s * min(len(units), waiting)
+        value = (finish > deadline_s, score, finish)
+        if value < best:
+            best, chosen = value, name
+    return chosen, best[2]
 
 
-def _patience_s(options: list[_Option], choice: _Choice, unclaimed: set[str]) -> float:
+def _patience_s(seconds: Mapping[str, float], chosen: str, unclaimed: set[str]) -> float:
     """Return how long to wait for a busy processor before free ones are considered again.
 
     They lose to it by the difference of the service times at least. If it is still busy after that
     long, something took longer than expected, and nothing else may happen that would show it.
     """
-    others = [seconds for name, _, seconds in options if name in unclaimed]
-    return max(min(others, default=math.inf) - choice.seconds, choice.seconds)
+    others = [seconds[name] for name in unclaimed if name in seconds]
+    return max(min(others, default=math.inf) - seconds[chosen], seconds[chosen])

@@ -5,6 +5,17 @@ from __future__ import annotations
 from coinfer.profiling.cache import ProfileCache, default_cache
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.profiler import Progress, profile_models
-from coinfer.profiling.useful import useful
+from coinfer.profiling.skip import Skip, require_runnable
+from coinfer.profiling.useful import useful, within_pools
 
-__all__ = ["Effort", "ProfileCache", "Progress", "default_cache", "profile_models", "useful"]
+__all__ = [
+    "Effort",
+    "ProfileCache",
+    "Progress",
+    "Skip",
+    "default_cache",
+    "profile_models",
+    "require_runnable",
+    "useful",
+    "within_pools",
+]

@@ -1,15 +1,11 @@
-"""Profile cache: measurements on disk, keyed by all that changes them.
+"""Profile cache: measurements on disk, keyed by all that changes them (`identity`).
 
-The key holds the model's fingerprint, the processor without its name and core numbers, the
-versions of its backend's libraries, the machine's processor type, the batch and the effort. So a
-changed weight, an update of a library or another machine measures anew, and a renamed model or
+A changed structure, an update of a library or another machine measures anew; a renamed model or
 processor does not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -17,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey
+from coinfer.profiling.identity import identity
 
 __all__ = ["ProfileCache", "default_cache"]
 
@@ -33,8 +29,7 @@ class ProfileCache:
 
     def path(self, parts: Mapping[str, object]) -> Path:
         """Return the file for a key."""
-        text = json.dumps(parts, sort_keys=True, default=str)
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        digest = identity(parts)
         return self.folder / digest[:2] / f"{digest}.json"
 
     def get(self, parts: Mapping[str, object]) -> Measurement | None:
@@ -64,26 +59,3 @@ def default_cache() -> ProfileCache:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return ProfileCache(base / "coinfer" / "profiles")
-
-
-def key_parts(
-    fingerprint: str,
-    processor: Processor,
-    batch: int,
-    versions: Mapping[str, str],
-    machine: str,
-    effort: object,
-) -> dict[str, object]:
-    """Return all that a measurement depends on."""
-    return {
-        "model": fingerprint,
-        "backend": processor.backend,
-        "device": processor.device,
-        "threads": processor.threads,
-        "precision": processor.precision,
-        "options": dict(processor.options),
-        "batch": batch,
-        "versions": dict(versions),
-        "machine": machine,
-        "effort": repr(effort),
-    }

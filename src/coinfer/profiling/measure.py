@@ -17,6 +17,8 @@ __all__ = ["Effort", "measure", "on_cores"]
 
 R = TypeVar("R")
 
+_JOIN_S = 0.2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
@@ -24,10 +26,13 @@ class Effort:
 
     Attributes:
         warmup_runs: Runs that are not counted; the first ones allocate.
-        min_runs: Counted runs at least, however long they take.
+        min_runs: Counted runs at least, however long they take; from 2.
         max_runs: Counted runs at most.
         max_s: Stop after this many seconds of counted runs.
         precision: Stop earlier, once the standard error of the mean is below this share of it.
+
+    >>> Effort(min_runs=2).is_enough([0.01]), Effort(min_runs=2).is_enough([0.01, 0.01])
+    (False, True)
     """
 
     warmup_runs: int = 2
@@ -39,13 +44,12 @@ class Effort:
     def is_enough(self, seconds: Sequence[float]) -> bool:
         """Tell whether these counted runs will do."""
         n = len(seconds)
-        if n < self.min_runs:
+        if n < max(2, self.min_runs):  # one run has no deviation
             return False
         if n >= self.max_runs or sum(seconds) >= self.max_s:
             return True
-        return statistics.stdev(seconds) / math.sqrt(n) <= self.precision * statistics.fmean(
-            seconds
-        )
+        mean, deviation = statistics.fmean(seconds), statistics.stdev(seconds)
+        return deviation / math.sqrt(n) <= self.precision * mean
 
 
 def measure(
@@ -54,6 +58,7 @@ def measure(
     effort: Effort,
     *,
     clock: Callable[[], float] = time.perf_counter,
+    stop: threading.Event | None = None,
 ) -> tuple[float, ...]:
     """Return the service times of the counted runs, in seconds.
 
@@ -62,33 +67,50 @@ def measure(
         feeds: Inputs, used in rotation.
         effort: When to stop.
         clock: Seconds; replaced in tests.
+        stop: Set by another thread to give up after the present run.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
     """
-    for at in range(effort.warmup_runs):
-        session.run(feeds[at % len(feeds)])
     seconds: list[float] = []
-    while not effort.is_enough(seconds):
+    for number in range(-effort.warmup_runs, max(2, effort.max_runs)):
         started = clock()
-        session.run(feeds[len(seconds) % len(feeds)])
-        seconds.append(clock() - started)
+        session.run(feeds[number % len(feeds)])
+        took_s = clock() - started
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+        if number >= 0:
+            seconds.append(took_s)
+            if effort.is_enough(seconds):
+                break
     return tuple(seconds)
 
 
-def on_cores(cores: Sequence[int], call: Callable[[], R]) -> R:
-    """Call in a fresh thread pinned as the engine's worker will be; errors come through."""
+def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:
+    """Call in a fresh thread pinned as the engine's worker will be; errors come through.
+
+    The call gets an event that is set when the user interrupts the waiting thread.
+    """
     results: list[R] = []
     errors: list[BaseException] = []
+    stop = threading.Event()
 
     def run() -> None:
         try:
-            if cores:
-                pin_current_thread(cores)
-            results.append(call())
+            pin_current_thread(cores)
+            results.append(call(stop))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             errors.append(error)
 
     thread = threading.Thread(target=run, name="coinfer-profiler")
     thread.start()
-    thread.join()
+    try:
+        while thread.is_alive():  # a join without end cannot be interrupted everywhere
+            thread.join(_JOIN_S)
+    except KeyboardInterrupt:
+        stop.set()
+        thread.join()
+        raise
     if errors:
         raise errors[0]
     return results[0]

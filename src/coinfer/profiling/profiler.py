@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from coinfer import zoo
 from coinfer.backends.base import Backend, Session, Tensors
 from coinfer.backends.registry import get_backend
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.errors import BackendError
 from coinfer.hardware.environment import cpu_name
-from coinfer.model import Model
+from coinfer.model import Model, model_from_ir
 from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey
 from coinfer.profiling import memory
-from coinfer.profiling.cache import ProfileCache, key_parts
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.error import relative_error
+from coinfer.profiling.identity import identity, key_parts
 from coinfer.profiling.measure import Effort, measure, on_cores
+from coinfer.profiling.skip import Skip
 
-__all__ = ["Progress", "profile_models", "relative_error"]
+__all__ = ["Progress", "profile_models"]
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` before each measurement and once at the end."""
+
+_MOST_FEEDS = 4
 
 
 class _Task(NamedTuple):
     model: str
     processor: Processor
     batch: int
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} on processor {self.processor.name!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +56,7 @@ class _Bench:
     effort: Effort
     cache: ProfileCache | None
     machine: str
+    awake: set[tuple[str, str]] = field(default_factory=set)
 
 
 def profile_models(
@@ -57,13 +69,14 @@ def profile_models(
     backends: Mapping[str, Backend] | None = None,
     feeds: Mapping[str, Sequence[Tensors]] | None = None,
     progress: Progress | None = None,
-    skipped: Callable[[str], None] | None = None,
+    skipped: Callable[[Skip], None] | None = None,
 ) -> Profile:
     """Measure every model on every processor at every batch size.
 
-    Processors that differ only in which of the machine's equal cores they use are measured once.
-    A processor below fp32 also gets its output error against the same backend and device in
-    fp32, over all sample inputs, in `Measurement.error`.
+    What must come out equal is measured once: processors that differ only in which of the
+    machine's equal cores they use, and models in fp32 that differ only in their weights. A
+    processor below fp32 also gets its output error against the same backend and device in fp32,
+    over all sample inputs, in `Measurement.error`.
 
     Args:
         models: Models by name.
@@ -72,9 +85,10 @@ def profile_models(
         effort: When a measurement is good enough.
         cache: Where to look first and to keep results; None measures everything.
         backends: Backends by name, for those that are not to be looked up.
-        feeds: Sample inputs of batch 1 by model; random ones otherwise.
+        feeds: Sample inputs by model, of batch 1 where the batch is symbolic; random ones
+            otherwise.
         progress: Called before each measurement.
-        skipped: Called with the reason where a processor cannot run a model; None: raise instead.
+        skipped: Called where a processor cannot run a model; None: raise instead.
 
     Returns:
         A profile with an entry for every (model, processor, batch) that runs.
@@ -94,36 +108,22 @@ def profile_models(
     )
     tasks = list(_tasks(models, processors, batches))
     entries: dict[ProfileKey, Measurement] = {}
-    measured: dict[tuple[object, ...], Measurement | None] = {}
+    known: dict[str, Measurement] = {}
     for done, task in enumerate(tasks):
         if progress is not None:
             progress(done, len(tasks), f"{task.model} on {task.processor.name}")
-        twin = (task.model, task.batch, _kind(task.processor))
-        if twin not in measured:
-            measured[twin] = _cached(bench, task, skipped)
-        found = measured[twin]
-        if found is not None:
+        twin = identity(_parts(bench, task))
+        found = known[twin] if twin in known else _measured(bench, task)
+        if isinstance(found, Measurement):
+            known[twin] = found
             entries[ProfileKey(task.model, task.processor.name, task.batch)] = found
+        elif skipped is None:
+            raise found
+        else:
+            skipped(Skip(task.model, task.processor.name, str(found)))
     if progress is not None:
         progress(len(tasks), len(tasks), "profiled")
     return Profile(entries)
-
-
-def relative_error(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> float:
-    """Return the largest ||out - ref|| / ||ref|| over outputs and samples.
-
-    >>> import numpy as np
-    >>> relative_error([{"y": np.array([1.0, 1.1])}], [{"y": np.array([1.0, 1.0])}]) < 0.08
-    True
-    """
-    worst = 0.0
-    for out, ref in zip(outputs, reference, strict=True):
-        for name, expected in ref.items():
-            wide = expected.astype(np.float64)
-            gap = float(np.linalg.norm(out[name].astype(np.float64) - wide))
-            size = float(np.linalg.norm(wide))
-            worst = max(worst, gap / size if size > 0 else gap)
-    return worst
 
 
 def _tasks(
@@ -136,72 +136,61 @@ def _tasks(
                 yield _Task(name, processor, batch)
 
 
-def _kind(processor: Processor) -> tuple[object, ...]:
-    return (
-        processor.backend,
-        processor.device,
-        processor.threads,
-        processor.precision,
-        tuple(sorted(processor.options.items())),
-    )
-
-
 def _samples(model: Model, given: Sequence[Tensors] | None) -> Sequence[Tensors]:
-    return given or [model.sample_inputs(seed=seed) for seed in range(4)]
+    return given or [model.sample_inputs(seed=seed) for seed in range(_MOST_FEEDS)]
 
 
-def _cached(
-    bench: _Bench, task: _Task, skipped: Callable[[str], None] | None
-) -> Measurement | None:
-    parts = key_parts(
-        bench.models[task.model].fingerprint.full,
+def _parts(bench: _Bench, task: _Task) -> dict[str, object]:
+    return key_parts(
+        task.model,
+        bench.models[task.model].fingerprint,
         task.processor,
         task.batch,
+        bench.feeds[task.model],
         bench.backends[task.processor.backend].versions(),
         bench.machine,
         bench.effort,
     )
-    if task.processor.precision != "fp32":  # the error depends on what it was measured with
-        parts["samples"] = _digest(bench.feeds[task.model])
-    found = bench.cache.get(parts) if bench.cache is not None else None
+
+
+def _measured(bench: _Bench, task: _Task) -> Measurement | BackendError:
+    """Look into the cache, or measure and remember."""
+    # A backend that states no versions cannot be told from another one of the same name.
+    cache = bench.cache if bench.backends[task.processor.backend].versions() else None
+    parts = _parts(bench, task)
+    found = cache.get(parts) if cache is not None else None
     if found is not None:
         return found
     try:
-        found = on_cores(task.processor.cores, lambda: _measure(bench, task))
+        found = on_cores(task.processor.cores, lambda stop: _measure(bench, task, stop))
     except BackendError as error:
-        if skipped is None:
-            raise
-        skipped(str(error))
-        return None
-    if bench.cache is not None:
-        bench.cache.put(parts, found)
+        return error
+    except Exception as error:  # noqa: BLE001 - a session is foreign code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        failed = BackendError(f"{task} failed while it was measured: {reason}")
+        failed.__cause__ = error
+        return failed
+    if cache is not None:
+        cache.put(parts, found)
     return found
 
 
-def _digest(samples: Sequence[Tensors]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for sample in samples:
-        for name in sorted(sample):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(sample[name]).tobytes())
-    return digest.hexdigest()
-
-
-def _measure(bench: _Bench, task: _Task) -> Measurement:
+def _measure(bench: _Bench, task: _Task, stop: threading.Event) -> Measurement:
     model = bench.models[task.model]
     samples = bench.feeds[task.model]
+    _wake(bench, task.processor)
     memory.settle()
     before = memory.resident_bytes()
     session, load_s = _load(bench, model, task.processor)
     try:
         loaded = memory.resident_bytes()
-        feeds = [_repeated(model, sample, task.batch) for sample in samples[:4]]
+        feeds = [_repeated(model, sample, task.batch) for sample in samples[:_MOST_FEEDS]]
         session.run(feeds[0])
         running = memory.resident_bytes()
-        seconds = measure(session, feeds, bench.effort)
+        seconds = measure(session, feeds, bench.effort, stop=stop)
         error = None
-        if task.processor.precision != "fp32" and task.batch == 1:
-            error = _error(bench, model, task.processor, session, samples)
+        if task.processor.precision != "fp32":
+            error = _error(bench, task, session, samples)
     finally:
         session.close()
     return Measurement(
@@ -213,6 +202,19 @@ def _measure(bench: _Bench, task: _Task) -> Measurement:
     )
 
 
+def _wake(bench: _Bench, processor: Processor) -> None:
+    """Load something tiny first: what a library sets up once is not the first model's memory."""
+    device = (processor.backend, processor.device)
+    if device in bench.awake:
+        return
+    bench.awake.add(device)
+    tiny = model_from_ir(zoo.build("tiny_mlp"), name="tiny_mlp")
+    with suppress(Exception):  # then the model to be measured will tell what is wrong
+        session, _ = _load(bench, tiny, dataclasses.replace(processor, precision="fp32"))
+        session.run(tiny.sample_inputs())
+        session.close()
+
+
 def _load(bench: _Bench, model: Model, processor: Processor) -> tuple[Session, float]:
     with CREATION_LOCK:
         started = time.perf_counter()
@@ -220,21 +222,20 @@ def _load(bench: _Bench, model: Model, processor: Processor) -> tuple[Session, f
         return session, time.perf_counter() - started
 
 
-def _error(
-    bench: _Bench,
-    model: Model,
-    processor: Processor,
-    session: Session,
-    samples: Sequence[Tensors],
-) -> float:
-    reference, _ = _load(bench, model, dataclasses.replace(processor, precision="fp32"))
+def _error(bench: _Bench, task: _Task, session: Session, samples: Sequence[Tensors]) -> float:
+    in_fp32 = dataclasses.replace(task.processor, precision="fp32")
+    reference, _ = _load(bench, bench.models[task.model], in_fp32)
     try:
-        return relative_error(
+        error = relative_error(
             [session.run(sample) for sample in samples],
             [reference.run(sample) for sample in samples],
         )
     finally:
         reference.close()
+    if math.isfinite(error):
+        return error
+    precision = task.processor.precision
+    raise BackendError(f"{task}: its outputs in {precision} are not finite where those in fp32 are")
 
 
 def _repeated(model: Model, sample: Tensors, batch: int) -> Tensors:

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, assert_never
+from typing import Protocol, Self, assert_never
 
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors
+from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import get_backend
 from coinfer.backends.sessions import SessionStore
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
@@ -36,7 +37,6 @@ from coinfer.core.events import (
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.errors import (
-    BackendError,
     ClosedError,
     CoinferError,
     ConfigurationError,
@@ -51,7 +51,14 @@ from coinfer.model import Model
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
-from coinfer.profiling import default_cache, profile_models, useful
+from coinfer.profiling import (
+    Skip,
+    default_cache,
+    profile_models,
+    require_runnable,
+    useful,
+    within_pools,
+)
 from coinfer.runtime import clock
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.mailbox import Mailbox
@@ -62,6 +69,10 @@ from coinfer.sources import resolve_model
 __all__ = ["Engine", "Observer"]
 
 _INF = float("inf")
+_COMPLETED = Outcome.COMPLETED
+
+_Answer = tuple[int, CoinferError | None]
+"""A request's number and how it ends: well, or with an error."""
 
 
 class Observer(Protocol):
@@ -140,13 +151,15 @@ class Engine:
         self._store = SessionStore(self._backends)
         self._workers = {p.name: Worker(p, self, pin=pin) for p in processors}
         try:
-            for name, model in models.items():
+            # Measured together: whether there is room for thread pools depends on all of them.
+            found = {name: _resolved(name, model) for name, model in models.items()}
+            profile = self._measured(found) if profile is None else profile
+            for name, model in found.items():
                 self.load(name, model, profile)
         except BaseException:
             self._store.close()
+            self._end_workers(1.0)
             raise
-        for worker in self._workers.values():
-            worker.start()
         self._timer.start()
 
     # for callers
@@ -232,9 +245,9 @@ class Engine:
         with self._loading:
             if name in self._models or name in self._evicted:
                 raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
-            model = model if isinstance(model, Model) else resolve_model(str(model), name=name)
+            model = _resolved(name, model)
             if profile is None:
-                profile = self._measured(name, model)
+                profile = self._measured({name: model})
             wanted = [
                 p for p in self._processors.values() if profile.expected_s(name, p.name) is not None
             ]
@@ -246,6 +259,8 @@ class Engine:
             left_out = self._store.load(name, model, wanted)
             self.warnings += [f"{name} does not run on {p}: {why}" for p, why in left_out.items()]
             usable = Profile({k: v for k, v in profile if k.processor not in left_out})
+            for processor in usable.restricted([name]).processors():
+                self._workers[processor].start()
             self._models[name] = model
             self._mailbox.post(ModelLoaded(name, 1, usable.restricted([name])))
 
@@ -299,11 +314,9 @@ class Engine:
         self._stopped = True
         self._timer.stop()
         for future in list(self._unanswered.values()):
-            self._settle(_Answer(future.request, ClosedError(self._closing)))
-        for worker in self._workers.values():
-            worker.stop()
-        ended = [worker.join(None if in_time else 1.0) for worker in self._workers.values()]
-        if all(ended):  # a session that still runs must not be closed under its thread
+            self._settle((future.request.id, ClosedError(self._closing)))
+        # A session that still runs must not be closed under its thread.
+        if self._end_workers(None if in_time else 1.0):
             self._store.close()
 
     def __enter__(self) -> Self:
@@ -340,19 +353,22 @@ class Engine:
         self._mailbox.post(ProcessorLost(worker.processor.name, reason))
         self._replace(worker)
 
-    def _measured(self, name: str, model: Model) -> Profile:
+    def _measured(self, models: Mapping[str, Model]) -> Profile:
         everyone = tuple(self._processors.values())
-        skipped: list[str] = []
+        skips: list[Skip] = []
         measured = profile_models(
-            {name: model},
-            everyone,
-            cache=default_cache(),
-            backends=self._backends,
-            skipped=skipped.append,
+            models, everyone, cache=default_cache(), backends=self._backends, skipped=skips.append
         )
-        if not measured.entries:
-            raise BackendError(f"no processor runs model {name!r}: {'; '.join(skipped)}")
-        return useful(measured, everyone)
+        require_runnable(models, measured, skips)
+        room = POOLS.room(max(p.threads for p in everyone))
+        return within_pools(useful(measured, everyone), everyone, threads=room)
+
+    def _end_workers(self, timeout_s: float | None) -> bool:
+        workers = self._workers.values()
+        for worker in workers:
+            worker.stop()
+        ended = [worker.join(timeout_s) for worker in workers]
+        return all(ended)
 
     def _replace(self, worker: Worker) -> None:
         if self._stopped:
@@ -375,39 +391,50 @@ class Engine:
             if self._observer is not None:
                 self._observer.observe(event, commands, now)
             for command in commands:
-                self._perform(command, answers)
+                # Nearly all commands are of these two kinds, and `match` costs more.
+                if type(command) is Run:
+                    self._run(command.execution)
+                elif type(command) is Reply:
+                    answers.append(self._answer(command))
+                else:
+                    self._perform(command)
         except Exception as error:  # noqa: BLE001 - a bug of ours; still everybody gets an answer
             self._crash(error, answers)
 
-    def _perform(self, command: Command, answers: deque[_Answer]) -> None:
+    def _perform(self, command: Command) -> None:
         match command:
-            case Run():
-                self._run(command.execution)
-            case Reply(request, outcome, reason):
-                done = outcome is Outcome.COMPLETED
-                error = None if done else self._error(request, outcome, reason)
-                answers.append(_Answer(request, error))
             case SetTimer():
                 self._timer.arm(command.at_s)
             case Abandon():
                 self._workers[command.execution.processor].retired = True
             case Evict():
                 self._evicted[command.model].set()
+            case Run() | Reply():
+                raise AssertionError("performed by the step itself")
             case _:
                 assert_never(command)
 
+    def _answer(self, reply: Reply) -> _Answer:
+        request, outcome, reason = reply
+        error = None if outcome is _COMPLETED else self._error(request, outcome, reason)
+        return (request.id, error)
+
     def _run(self, execution: Execution) -> None:
         session = self._store.get(execution.model, execution.processor)
-        feeds = tuple([self._unanswered[request.id].begin() for request in execution.requests])
+        requests, unanswered = execution.requests, self._unanswered
+        if len(requests) == 1:
+            feeds: tuple[Tensors, ...] = (unanswered[requests[0].id].begin(),)
+        else:
+            feeds = tuple([unanswered[request.id].begin() for request in requests])
         self._workers[execution.processor].give(Job(execution, session, feeds))
 
     def _settle(self, answer: _Answer) -> None:
         """Resolve a future; its callbacks run here, so the core must not be owned."""
-        request_id = answer.request.id
+        request_id, error = answer
         future = self._unanswered.get(request_id)
         if future is None:
             return
-        future.answer(answer.error)
+        future.answer(error)
         self._unanswered.pop(request_id, None)
         if self._drainers and not self._unanswered:
             with self._idle:
@@ -431,16 +458,9 @@ class Engine:
         self._closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = InvariantError(self._closing)
         fault.__cause__ = error
-        answers.extend(_Answer(future.request, fault) for future in self._unanswered.values())
+        answers.extend((request_id, fault) for request_id in self._unanswered)
         for gone in self._evicted.values():
             gone.set()
-
-
-class _Answer(NamedTuple):
-    """How a request ends: well, or with an error."""
-
-    request: Request
-    error: CoinferError | None
 
 
 def _find_backends(
@@ -448,6 +468,10 @@ def _find_backends(
 ) -> dict[str, Backend]:
     names = {p.backend for p in processors}
     return {name: given[name] if name in given else get_backend(name) for name in names}
+
+
+def _resolved(name: str, model: Model | str | Path) -> Model:
+    return model if isinstance(model, Model) else resolve_model(str(model), name=name)
 
 
 def _absolute(arrival_s: float, deadline_s: float) -> float:

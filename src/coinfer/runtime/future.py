@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.core.request import Request
 from coinfer.errors import CoinferError
 
 __all__ = ["InferenceFuture"]
+
+
+_NOTHING: dict[str, Tensor] = {}
 
 
 class InferenceFuture(Future[dict[str, Tensor]]):
@@ -22,14 +24,15 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         request: The request as the policy sees it.
     """
 
+    _begun = False
+    _outputs: dict[str, Tensor] = _NOTHING
+
     def __init__(
         self, request: Request, inputs: Tensors, on_cancel: Callable[[InferenceFuture], None]
     ) -> None:
         super().__init__()
         self.request = request
         self._inputs = inputs
-        self._outputs: dict[str, Tensor] = {}
-        self._begun = False
         self._on_cancel = on_cancel
 
     def cancel(self) -> bool:
@@ -60,11 +63,12 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     def answer(self, error: CoinferError | None) -> None:
         """Resolve with the kept outputs or an error, unless it was cancelled or resolved before."""
         self._begun = True
-        self._inputs = {}
-        # Cancelled in the moment in which it started, or answered by a stop that ran out of time.
-        with suppress(InvalidStateError):
+        outputs, self._outputs, self._inputs = self._outputs, _NOTHING, _NOTHING
+        try:
             if error is None:
-                self.set_result(self._outputs)
+                self.set_result(outputs)
             else:
                 self.set_exception(error)
-        self._outputs = {}
+        except InvalidStateError:
+            # Cancelled as it started, or answered before by a stop that ran out of time.
+            return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -20,8 +20,8 @@ from coinfer.workload.scenario import ModelSpec
 
 __all__ = ["LoadDriver", "Tick"]
 
-Tick = Callable[[float], None]
-"""Called a few times per second with the seconds since the start."""
+Tick = Callable[[float], bool]
+"""Called a few times per second with the seconds since the start; False stops the load."""
 
 _TICK_S = 0.2
 
@@ -55,22 +55,19 @@ class LoadDriver:
         self._feeds = feeds
         self._specs = specs
         self.start_s = clock.now() + lead_s
-        self._lock = threading.Lock()
         self._agenda: list[Due] = []
+        self._changed = threading.Condition()
         self._stopped = False
 
-    def play(self, on_tick: Tick | None = None) -> None:
+    def play(self, on_tick: Tick) -> None:
         """Submit until the load's end; returns then, with requests still in flight.
 
-        Args:
-            on_tick: Called now and then, e.g. to show progress.
+        A load without an end is over when all that it wants is submitted.
         """
         self._plan(self._load.initial())
         while not self._stopped:
             now_s = clock.now() - self.start_s
-            if on_tick is not None:
-                on_tick(now_s)
-            if now_s >= self._load.end_s:
+            if not on_tick(now_s) or now_s >= self._load.end_s or self._is_exhausted():
                 return
             self._submit_what_is_due(min(now_s + _TICK_S, self._load.end_s))
 
@@ -78,22 +75,28 @@ class LoadDriver:
         """Submit nothing more; callbacks of running requests submit nothing either."""
         self._stopped = True
 
+    def _is_exhausted(self) -> bool:
+        return self._load.end_s == math.inf and not self._agenda
+
     def _plan(self, dues: Iterable[Due]) -> None:
-        with self._lock:
+        with self._changed:
             for due in dues:
                 heapq.heappush(self._agenda, due)
+            self._changed.notify()
 
     def _submit_what_is_due(self, until_s: float) -> None:
         """Submit in time until the moment `until_s`, counted from the start."""
-        while not self._stopped:
-            with self._lock:
-                due_s = self._agenda[0].time_s if self._agenda else until_s
-                due = heapq.heappop(self._agenda) if due_s < until_s else None
-            wait_s = min(due_s, until_s) + self.start_s - clock.now()
-            if wait_s > 0:
-                time.sleep(wait_s)
-            if due is None:
-                return
+        while not (self._stopped or self._is_exhausted()):
+            with self._changed:
+                due_s = self._agenda[0].time_s if self._agenda else math.inf
+                wait_s = min(due_s, until_s) + self.start_s - clock.now()
+                if wait_s > 0:
+                    # Something else may be due sooner by then: look again.
+                    self._changed.wait(wait_s)
+                    continue
+                if due_s >= until_s:
+                    return
+                due = heapq.heappop(self._agenda)
             self._submit(due)
 
     def _submit(self, due: Due) -> None:
@@ -111,18 +114,18 @@ class LoadDriver:
         except ClosedError:
             self._stopped = True
             return
-        future.add_done_callback(partial(self._answered, due))
-        with self._lock:
+        with self._changed:
             following = self._load.after_due(due)
         if following:
             self._plan(following)
+        future.add_done_callback(partial(self._answered, due))
 
     def _answered(self, due: Due, future: Future[Any]) -> None:
         if self._stopped:
             return
         completed = not future.cancelled() and future.exception() is None
         now_s = clock.now() - self.start_s
-        with self._lock:
+        with self._changed:
             following = self._load.after_answer(due, now_s, completed)
         for next_due in following:
             if next_due.time_s <= now_s:

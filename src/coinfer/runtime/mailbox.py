@@ -14,60 +14,64 @@ from typing import Generic, TypeVar
 
 __all__ = ["Mailbox"]
 
-I = TypeVar("I")  # noqa: E741 - item
-A = TypeVar("A")
+ItemT = TypeVar("ItemT")
+AnswerT = TypeVar("AnswerT")
 
 
-class _Nested(threading.local):
-    """What the present thread has still to answer, if it is at it."""
+class _Here(threading.local):
+    """Whether the present thread is answering further up its stack."""
 
-    answers: deque[object] | None = None
+    answering = False
 
 
-class Mailbox(Generic[I, A]):
+class Mailbox(Generic[ItemT, AnswerT]):
     """Serialises `handle(item, answers)` over all posting threads, in the order of posting.
 
     `handle` may post, and appends to `answers` what is to be given to `answer` once ownership was
     given up: the owner itself never runs foreign code. `answer` may post, too.
     """
 
-    __slots__ = ("_answer", "_handle", "_items", "_nested", "_owned")
+    __slots__ = ("_answer", "_answers", "_handle", "_here", "_items", "_owned")
 
-    def __init__(self, handle: Callable[[I, deque[A]], None], answer: Callable[[A], None]) -> None:
+    def __init__(
+        self,
+        handle: Callable[[ItemT, deque[AnswerT]], None],
+        answer: Callable[[AnswerT], None],
+    ) -> None:
         self._handle = handle
         self._answer = answer
-        self._items: deque[I] = deque()
+        self._items: deque[ItemT] = deque()
+        self._answers: deque[AnswerT] = deque()
         self._owned = threading.Lock()
-        self._nested = _Nested()
+        self._here = _Here()
 
-    def post(self, item: I) -> None:
+    def post(self, item: ItemT) -> None:
         """Add an item; on return it has been handled, or the present owner will handle it."""
-        self._items.append(item)
-        nested = self._nested
-        answers: deque[A] | None = nested.answers  # type: ignore[assignment]
-        if answers is not None:
-            # Posted while answering: the answers to this queue up there, however deep this goes.
-            self._drain(answers)
-            return
-        answers = deque()
-        self._drain(answers)
-        if not answers:
-            return
-        nested.answers = answers  # type: ignore[assignment]
-        try:
-            answer = self._answer
-            while answers:
-                answer(answers.popleft())
-        finally:
-            nested.answers = None
-
-    def _drain(self, answers: deque[A]) -> None:
-        items, owned, handle = self._items, self._owned, self._handle
+        items, owned = self._items, self._owned
+        items.append(item)
         # The outer loop looks again after giving up ownership: an item posted by a thread that
         # found the box owned, just before it was released, must not be left behind.
         while items and owned.acquire(False):
             try:
                 while items:
-                    handle(items.popleft(), answers)
+                    self._handle(items.popleft(), self._answers)
             finally:
                 owned.release()
+        if self._answers:
+            self._give_answers()
+
+    def _give_answers(self) -> None:
+        here = self._here
+        if here.answering:
+            return  # posted by an answer: the loop below goes on when that one returns
+        answers, answer = self._answers, self._answer
+        here.answering = True
+        try:
+            while answers:
+                try:
+                    next_one = answers.popleft()
+                except IndexError:
+                    return  # another thread was quicker
+                answer(next_one)
+        finally:
+            here.answering = False

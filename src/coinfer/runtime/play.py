@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from coinfer.backends.base import Tensors
+from coinfer.backends.base import Backend, Tensors
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
 from coinfer.metrics.recorder import Recorder
@@ -18,7 +19,8 @@ from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
-from coinfer.runtime.load_driver import LoadDriver, Tick
+from coinfer.runtime.interruption import Interruption
+from coinfer.runtime.load_driver import LoadDriver
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
@@ -26,6 +28,7 @@ __all__ = ["Played", "play"]
 
 _DRAIN_S = 60.0
 _INTERRUPTED_DRAIN_S = 5.0
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +40,14 @@ class Played:
         recorder: The records, if they were kept.
         origin_s: The moment, in the engine's time, at which the load began.
         interrupted: Whether the user stopped it before its end.
+        warnings: What the engine did not do as asked.
     """
 
     tallies: Tallies
     recorder: Recorder
     origin_s: float
     interrupted: bool
+    warnings: tuple[str, ...]
 
 
 def play(
@@ -54,9 +59,13 @@ def play(
     feeds: Mapping[str, Sequence[Tensors]],
     *,
     keep_records: bool = False,
-    on_tick: Tick | None = None,
+    on_tick: Callable[[float], None] | None = None,
+    backends: Mapping[str, Backend] | None = None,
 ) -> Played:
     """Run a scenario to its end, or until the user interrupts it; what was begun is finished.
+
+    The first Ctrl-C ends the load and the measuring window; a second one does not even wait for
+    what runs.
 
     Args:
         scenario: Arrivals, promises, duration.
@@ -66,37 +75,59 @@ def play(
         policy: A fresh policy.
         feeds: Prepared inputs by model.
         keep_records: Keep a record of every request and execution, e.g. for a trace.
-        on_tick: Called now and then with the seconds since the start.
+        on_tick: Called now and then with the seconds since the start, e.g. to show progress.
+        backends: Backends by name, for those that are not to be looked up.
+
+    Raises:
+        KeyboardInterrupt: interrupted before the load began.
+        BackendError: a model cannot be loaded on a processor of its profile.
     """
-    interrupted = False
     with Engine(
         models,
         processors=processors,
         profile=profile,
         policy=policy,
         limits=Limits(max_waiting=scenario.admission_limit),
+        backends=backends,
     ) as engine:
-        with _settled_heap():
+        with _settled_heap(), Interruption() as interruption:
+
+            def tick(now_s: float) -> bool:
+                if on_tick is not None:
+                    on_tick(now_s)
+                return not interruption.requested
+
             driver = LoadDriver(engine, Load(scenario), feeds, scenario.models)
-            begin_s, end_s = (driver.start_s + t for t in (scenario.warmup_s, scenario.end_s))
-            window = Window(start_s=begin_s, end_s=end_s)
-            recorder = Recorder(window=window, keep_records=keep_records)
+            begin_s, end_s = (driver.start_s + t for t in (scenario.begin_s, scenario.end_s))
+            recorder = Recorder(
+                window=Window(start_s=begin_s, end_s=end_s), keep_records=keep_records
+            )
             engine.attach(recorder)
-            try:
-                driver.play(on_tick)
-                driver.stop()
-                engine.drain(_DRAIN_S)
-            except KeyboardInterrupt:
-                interrupted = True
-                driver.stop()
+            driver.play(tick)
+            driver.stop()
+            if interruption.requested:
                 recorder.end_window(clock.now())
-                with suppress(KeyboardInterrupt):  # a second one: do not even wait
-                    engine.drain(_INTERRUPTED_DRAIN_S)
+            _drain(engine, interruption, _DRAIN_S if end_s < math.inf else math.inf)
+            if end_s == math.inf:
+                recorder.end_window(clock.now())
         tallies = recorder.tallies(clock.now())
         engine.stop(drain=False, timeout_s=1.0)
     return Played(
-        tallies=tallies, recorder=recorder, origin_s=driver.start_s, interrupted=interrupted
+        tallies=tallies,
+        recorder=recorder,
+        origin_s=driver.start_s,
+        interrupted=interruption.requested,
+        warnings=tuple(engine.warnings),
     )
+
+
+def _drain(engine: Engine, interruption: Interruption, patience_s: float) -> None:
+    """Wait for the answers, less patiently once the user wants to go; a second Ctrl-C ends it."""
+    until_s, hurried = clock.now() + patience_s, False
+    with suppress(KeyboardInterrupt):
+        while not engine.drain(_LOOK_S) and clock.now() < until_s:
+            if interruption.requested and not hurried:
+                until_s, hurried = min(until_s, clock.now() + _INTERRUPTED_DRAIN_S), True
 
 
 @contextmanager

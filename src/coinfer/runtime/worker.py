@@ -59,8 +59,9 @@ class Worker:
         )
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread; again is fine."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def give(self, job: Job) -> None:
         """Hand over an execution; returns at once."""
@@ -72,7 +73,7 @@ class Worker:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the thread's end; False if it still runs. Its own thread does not wait."""
-        if self._thread is not threading.current_thread():
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -81,7 +81,7 @@ class PolicySuite:
             assert [e.model for e in machine.executions] == [model]
 
     def test_batches_deadlines_and_priorities_are_served(self) -> None:
-        """Whatever the fields of a request say, it is answered, and in time if nothing else waits."""
+        """Whatever the fields of a request say, it completes if nothing else waits."""
         for fields in (
             {"batch": 8},
             {"deadline_s": 10.0},

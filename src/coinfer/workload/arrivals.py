@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
@@ -16,7 +17,7 @@ from coinfer.workload.fields import (
     wrong,
 )
 
-__all__ = ["Closed", "Gamma", "Mix", "Periodic", "Poisson", "Process", "Trace"]
+__all__ = ["Closed", "Gamma", "Mix", "Offline", "Order", "Periodic", "Poisson", "Process", "Trace"]
 
 
 class Periodic(Section):
@@ -82,6 +83,31 @@ class Mix(Section):
 
     weights: dict[str, PositiveNumber] = Field(default_factory=dict)
     in_flight: Count
+
+
+class Order(enum.Enum):
+    """In which order requests that are all due at once are submitted."""
+
+    SHUFFLED = "shuffled"
+    """At random, by the scenario's seed."""
+    INTERLEAVED = "interleaved"
+    """Models in turn, in proportion to their counts."""
+    GROUPED = "grouped"
+    """All of the first model, then all of the second, and so on."""
+
+
+class Offline(Section):
+    """A finite number of requests that are all due at the start (MLPerf's name for it).
+
+    It is measured from the start to the last answer; it has neither a duration nor a warm-up.
+
+    Attributes:
+        counts: How many of each model.
+        order: In which order they are submitted.
+    """
+
+    counts: Annotated[dict[str, Count], Field(min_length=1)]
+    order: Order = Order.SHUFFLED
 
 
 _KINDS: dict[str, type[Periodic | Poisson | Gamma | Closed | Trace]] = {

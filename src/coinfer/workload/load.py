@@ -7,13 +7,13 @@ what is due next. Open-loop processes look one request ahead, so memory does not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain, count, repeat
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Protocol, TypeAlias, assert_never
 
 import numpy as np
 
-from coinfer.workload.arrivals import Closed, Gamma, Periodic, Poisson, Trace
+from coinfer.workload.arrivals import Closed, Gamma, Offline, Order, Periodic, Poisson, Trace
 from coinfer.workload.due import Due
 from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
@@ -58,7 +58,7 @@ class Load:
 
     @property
     def end_s(self) -> float:
-        """Nothing is due at or after this moment."""
+        """Nothing is due at or after this moment; infinite if the load ends by itself."""
         return self._scenario.end_s
 
     def initial(self) -> list[Due]:
@@ -67,7 +67,7 @@ class Load:
 
     def after_due(self, due: Due) -> list[Due]:
         """Say what is due next, now that this one was submitted."""
-        return self._streams[due.stream].after_due(due)
+        return self._streams[due[1]].after_due(due)
 
     def after_answer(self, due: Due, now: float, completed: bool) -> list[Due]:
         """Say what is due next, now that this one was answered.
@@ -77,7 +77,7 @@ class Load:
             now: When, in seconds from the start.
             completed: False if it was dropped, rejected, cancelled or failed.
         """
-        return self._streams[due.stream].after_answer(due, now, completed)
+        return self._streams[due[1]].after_answer(due, now, completed)
 
     def scaled(self, factor: float) -> Load:
         """Make a fresh load with all open-loop rates multiplied; closed loops stay as they are.
@@ -104,6 +104,8 @@ class Load:
         """
         if self._scenario.mix is not None:
             amounts: Mapping[str, float] | None = _weights(self._scenario)
+        elif self._scenario.offline is not None:
+            amounts = self._scenario.offline.counts
         else:
             amounts = self.offered_rates_per_s()
         if amounts is None:
@@ -132,17 +134,14 @@ class _OpenStream:
         self._end_s = end_s
 
     def initial(self) -> list[Due]:
-        return self._next()
+        return self.after_due()
 
-    def after_due(self, _due: Due) -> list[Due]:
-        return self._next()
+    def after_due(self, _due: Due | None = None) -> list[Due]:
+        due = next(self._dues, None)
+        return [] if due is None or due[0] >= self._end_s else [due]
 
     def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
         return []
-
-    def _next(self) -> list[Due]:
-        due = next(self._dues, None)
-        return [] if due is None or due.time_s >= self._end_s else [due]
 
 
 class _ClosedStream:
@@ -172,7 +171,35 @@ class _ClosedStream:
         return Due(time_s, self._stream, index, model)
 
 
+class _OfflineStream:
+    """Requests that are all due at the start, handed out one by one so that their order is kept."""
+
+    def __init__(self, stream: int, turns: Iterator[str]) -> None:
+        self._stream = stream
+        self._turns = turns
+        self._asked: dict[str, int] = {}
+
+    def initial(self) -> list[Due]:
+        return self._next()
+
+    def after_due(self, _due: Due) -> list[Due]:
+        return self._next()
+
+    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
+        return []
+
+    def _next(self) -> list[Due]:
+        model = next(self._turns, None)
+        if model is None:
+            return []
+        index = self._asked.get(model, 0)
+        self._asked[model] = index + 1
+        return [Due(0.0, self._stream, index, model)]
+
+
 def _streams(scenario: Scenario, rate_factor: float) -> list[_Stream]:
+    if scenario.offline is not None:
+        return [_OfflineStream(0, _turns(scenario.offline, scenario.seed))]
     if scenario.mix is not None:
         turns = rotation(_weights(scenario))
         return [_ClosedStream(0, turns, scenario.mix.in_flight, scenario.end_s)]
@@ -183,6 +210,21 @@ def _streams(scenario: Scenario, rate_factor: float) -> list[_Stream]:
         else _open_stream(stream, model, process, scenario, rate_factor, traces)
         for stream, (model, process) in enumerate(scenario.processes.items())
     ]
+
+
+def _turns(offline: Offline, seed: int) -> Iterator[str]:
+    names = list(offline.counts)
+    match offline.order:
+        case Order.SHUFFLED:
+            numbers = np.repeat(np.arange(len(names)), list(offline.counts.values()))
+            generator(seed, Purpose.ORDER, "").shuffle(numbers)
+            return (names[number] for number in numbers)
+        case Order.INTERLEAVED:
+            return islice(rotation(offline.counts), sum(offline.counts.values()))
+        case Order.GROUPED:
+            return chain.from_iterable(repeat(name, n) for name, n in offline.counts.items())
+        case _:
+            assert_never(offline.order)
 
 
 def _weights(scenario: Scenario) -> dict[str, float]:

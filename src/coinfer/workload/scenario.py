@@ -21,9 +21,10 @@ from pydantic import (
 
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError
-from coinfer.workload.arrivals import Closed, Mix, Process
+from coinfer.workload.arrivals import Closed, Mix, Offline, Process
 from coinfer.workload.fields import (
     Count,
+    FilePath,
     Loc,
     Name,
     NonNegativeSeconds,
@@ -44,7 +45,7 @@ from coinfer.workload.processor_spec import (
     ProcessorSpec,
 )
 
-__all__ = ["MixArrivals", "ModelSpec", "PolicySpec", "Scenario"]
+__all__ = ["MixArrivals", "ModelSpec", "OfflineArrivals", "PolicySpec", "Scenario"]
 
 _ZOO = "zoo:"
 
@@ -60,7 +61,8 @@ class ModelSpec(Section):
     """A model, what it is fed with, and what its requests are promised.
 
     Attributes:
-        source: `zoo:NAME`, or the path of an ONNX file with the scenario's folder before it.
+        source: `zoo:NAME`, or the path of an ONNX file with the scenario's folder before it. Empty
+            if there is none, as is enough to simulate on a described machine.
         inputs: Where its inputs come from.
         deadline_s: Seconds from the moment a request is due until it must be answered.
         priority: Larger is more urgent.
@@ -68,7 +70,7 @@ class ModelSpec(Section):
         batch: Samples in each request.
     """
 
-    source: Annotated[str, Field(min_length=1), AfterValidator(_source)]
+    source: Annotated[str, Field(min_length=1), AfterValidator(_source)] = ""
     inputs: InputSpec = RandomInputs()
     deadline_s: PositiveSeconds | None = Field(alias="deadline", default=None)
     priority: WholeNumber = 0
@@ -93,6 +95,12 @@ class MixArrivals(Section):
     mix: Mix
 
 
+class OfflineArrivals(Section):
+    """Finite counts, all due at the start."""
+
+    offline: Offline
+
+
 class PolicySpec(Section):
     """A policy by name, with its options."""
 
@@ -113,13 +121,15 @@ _PROCESSES: TypeAdapter[dict[str, Process]] = TypeAdapter(dict[str, Process])
 
 
 def _arrivals(value: Any, info: ValidationInfo) -> Any:
-    """Choose between one mix and a process per model, so that errors speak of that one only."""
-    if isinstance(value, MixArrivals):
+    """Choose the one form that is meant, so that errors speak of that one only."""
+    if isinstance(value, MixArrivals | OfflineArrivals):
         return value
     if not isinstance(value, dict) or not value:
-        raise wrong("expected {mix: ...} or an arrival process per model")
+        raise wrong("expected {mix: ...} or {offline: ...} or an arrival process per model")
     if "mix" in value:
         return MixArrivals.model_validate(value, context=info.context)
+    if "offline" in value:
+        return OfflineArrivals.model_validate(value, context=info.context)
     return _PROCESSES.validate_python(value, context=info.context)
 
 
@@ -129,9 +139,10 @@ class Scenario(Section):
     Attributes:
         name: What reports call it.
         models: By name; two names may have the same source.
-        arrivals: One closed loop over the mix, or a process per model.
+        arrivals: One closed loop over the mix, finite counts at once, or a process per model.
         duration_s: Measured time. Nothing is due after `warmup_s + duration_s`.
         warmup_s: Time before that; it is loaded but not counted.
+        machine: A file that describes the machine to simulate; None: this machine.
         seed: Of everything random.
         policy: Which policy decides.
         processors: What to run on: found ones, found ones by name, or described ones.
@@ -141,7 +152,9 @@ class Scenario(Section):
 
     name: str = "scenario"
     models: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
-    arrivals: Annotated[MixArrivals | dict[str, Process], BeforeValidator(_arrivals)]
+    arrivals: Annotated[
+        MixArrivals | OfflineArrivals | dict[str, Process], BeforeValidator(_arrivals)
+    ]
     duration_s: PositiveSeconds = Field(alias="duration", default=10.0)
     warmup_s: NonNegativeSeconds = Field(alias="warmup", default=1.0)
     seed: Annotated[WholeNumber, Field(ge=0)] = 0
@@ -149,10 +162,19 @@ class Scenario(Section):
     processors: Processors = DefaultProcessors()
     precision: PrecisionSpec = PrecisionSpec()
     admission_limit: Count = 1000
+    machine: FilePath | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:
-        raise_all([*_arrival_problems(self), *_loop_problems(self), *_precision_problems(self)])
+        raise_all(
+            [
+                *_source_problems(self),
+                *_arrival_problems(self),
+                *_offline_problems(self),
+                *_crowd_problems(self),
+                *_precision_problems(self),
+            ]
+        )
         return self
 
     @property
@@ -162,13 +184,26 @@ class Scenario(Section):
 
     @property
     def processes(self) -> Mapping[str, Process]:
-        """The arrival process of each model; empty if there is one loop over the mix."""
-        return {} if isinstance(self.arrivals, MixArrivals) else self.arrivals
+        """The arrival process of each model; empty if there is one load for all of them."""
+        return self.arrivals if isinstance(self.arrivals, dict) else {}
+
+    @property
+    def offline(self) -> Offline | None:
+        """The finite counts that are all due at the start; None if the load is another one."""
+        return self.arrivals.offline if isinstance(self.arrivals, OfflineArrivals) else None
+
+    @property
+    def begin_s(self) -> float:
+        """Seconds from the start, at which measuring begins."""
+        return 0.0 if self.offline else self.warmup_s
 
     @property
     def end_s(self) -> float:
-        """Seconds from the start, warm-up included, after which nothing is due."""
-        return self.warmup_s + self.duration_s
+        """Seconds from the start, warm-up included, after which nothing is due.
+
+        Infinite where the load ends by itself, when all is answered.
+        """
+        return math.inf if self.offline else self.warmup_s + self.duration_s
 
     def with_options(
         self,
@@ -180,8 +215,14 @@ class Scenario(Section):
         """Copy it with what a command line overrides; None keeps what the scenario says.
 
         Raises:
-            ConfigurationError: the duration is not positive or the seed is negative.
+            ConfigurationError: the duration is not positive, or the load has none; or the seed is
+                negative.
         """
+        if duration_s is not None and self.offline:
+            raise ConfigurationError(
+                "an offline load lasts until all is answered; leave the duration out, or change "
+                "its counts"
+            )
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise ConfigurationError(f"duration must be greater than 0, is {duration_s:g}")
         if seed is not None and seed < 0:
@@ -198,12 +239,37 @@ class Scenario(Section):
         return self.policy if name == self.policy.name else PolicySpec(name=name)
 
 
+def _source_problems(scenario: Scenario) -> list[Problem]:
+    """Only on a described machine nothing is loaded."""
+    if scenario.machine is not None:
+        return []
+    return [
+        Problem(("models", name, "source"), "is missing; add it")
+        for name, spec in scenario.models.items()
+        if not spec.source
+    ]
+
+
+def _offline_problems(scenario: Scenario) -> list[Problem]:
+    """What is measured from the start to the last answer has no other times."""
+    if scenario.offline is None:
+        return []
+    remedy = "has no meaning for an offline load, which is measured whole; remove it"
+    return [
+        Problem((field.removesuffix("_s"),), remedy)
+        for field in ("duration_s", "warmup_s")
+        if field in scenario.model_fields_set
+    ]
+
+
 def _arrival_problems(scenario: Scenario) -> list[Problem]:
     """Every model must get requests, and only models may."""
     loc: Loc = ("arrivals",)
     named: Iterable[str] = scenario.processes
     if scenario.mix is not None:
         loc, named = ("arrivals", "mix", "weights"), scenario.mix.weights or scenario.models
+    if scenario.offline is not None:
+        loc, named = ("arrivals", "offline", "counts"), scenario.offline.counts
     problems = [
         Problem((*loc, name), unknown_name("model", name, scenario.models))
         for name in named
@@ -216,8 +282,8 @@ def _arrival_problems(scenario: Scenario) -> list[Problem]:
     ]
 
 
-def _loop_problems(scenario: Scenario) -> list[Problem]:
-    """A closed loop wider than the admission limit would only collect rejections."""
+def _crowd_problems(scenario: Scenario) -> list[Problem]:
+    """More requests at once than the admission limit would only collect rejections."""
     loops: dict[Loc, int] = {
         ("arrivals", name, "closed"): process.in_flight
         for name, process in scenario.processes.items()
@@ -225,6 +291,8 @@ def _loop_problems(scenario: Scenario) -> list[Problem]:
     }
     if scenario.mix is not None:
         loops["arrivals", "mix", "in_flight"] = scenario.mix.in_flight
+    if scenario.offline is not None:
+        loops["arrivals", "offline", "counts"] = sum(scenario.offline.counts.values())
     total, limit = sum(loops.values()), scenario.admission_limit
     if total <= limit:
         return []

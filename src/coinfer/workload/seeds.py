@@ -14,6 +14,8 @@ class Purpose(enum.IntEnum):
 
     ARRIVALS = 1
     INPUTS = 2
+    SERVICE = 3
+    ORDER = 4
 
 
 def generator(seed: int, purpose: Purpose, name: str) -> np.random.Generator:

@@ -29,8 +29,8 @@ class YamlDocument:
         self._root = root
 
     @classmethod
-    def parse(cls, text: str, *, origin: str) -> YamlDocument:
-        """Parse one document.
+    def parse(cls, text: str, *, origin: str, kind: str = "a scenario") -> YamlDocument:
+        """Parse one document; `kind` says what an empty one should describe.
 
         Raises:
             ScenarioError: not YAML, empty, several documents, or a field that is given
@@ -41,7 +41,7 @@ class YamlDocument:
             try:
                 root = loader.get_single_node()
                 if root is None:
-                    raise ScenarioError(f"{origin}:1: the file is empty; describe a scenario")
+                    raise ScenarioError(f"{origin}:1: the file is empty; describe {kind}")
                 _check_keys(root, origin, set())
                 return cls(loader.construct_document(root), root, origin)
             finally:

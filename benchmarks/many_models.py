@@ -1,0 +1,274 @@
+"""A hundred small models loaded at once: threads, memory, time to load, requests per second.
+
+    python benchmarks/many_models.py [--quick]
+
+ResNet-20 from the zoo (0.27 million parameters) with a hundred different seeds, written to files.
+Requests go round: each model is asked in turn. coinfer gets them as a user gives them,
+`Engine({name: path, ...})`, with profiles of one of them: the others have the same architecture
+and so the same times, and profiling is not what is measured here. The peers are a hundred
+onnxruntime sessions: with defaults called in sequence, with defaults called by a thread per core,
+and, as an expert would, with one thread each, called by a pinned worker per core. Each in a process
+of its own. Threads are the most seen while loaded, those that call included; memory is what the
+process grew by from before loading until after serving; loading is from files to ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import psutil
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from coinfer import Profile, load_model, zoo
+from coinfer.hardware import available_cores, default_processors, pin_current_thread
+from coinfer.profiles import ProfileKey
+from coinfer.profiling import profile_models, useful
+from environment import OtherWork, print_environment
+from requirement import WIDTH, Requirement, print_requirements
+
+NETWORK = "small_resnet"
+MODELS = 100
+SPARE_THREADS = 10
+IN_FLIGHT_PER_CORE = 2
+
+Infer = Callable[[str], object]
+"""Runs the model of that name and returns when the outputs are there."""
+
+CONTESTANTS = {
+    "onnxruntime: defaults, in sequence": "defaults",
+    "onnxruntime: defaults, thread per core": "defaults-threads",
+    "onnxruntime: 1 thread, pinned workers, by hand": "workers",
+    "coinfer": "coinfer",
+}
+
+
+def main() -> int:
+    """Measure and print; the exit status is 1 if a requirement is missed."""
+    arguments = _arguments()
+    if arguments.only is not None:
+        print(json.dumps(_contest(arguments.only, arguments.folder, arguments.seconds)))
+        return 0
+    console, log = Console(width=WIDTH), Console(stderr=True, highlight=False)
+    print_environment(console)
+    with TemporaryDirectory(prefix="many-models-") as folder:
+        log.print(f"writing {MODELS} models")
+        for seed in range(MODELS):
+            zoo.export([NETWORK], Path(folder) / f"{seed:03}", seed=seed)
+        results = {}
+        with OtherWork() as other:
+            for title, name in CONTESTANTS.items():
+                log.print(title)
+                results[title] = _in_process(name, folder, arguments.seconds)
+    console.print(
+        f"{MODELS} x {NETWORK}, asked in turn for {arguments.seconds:g} s", highlight=False
+    )
+    console.print(_table(results))
+    console.print(other.note, highlight=False)
+    limit = len(available_cores()) + SPARE_THREADS
+    return print_requirements(
+        console,
+        [
+            Requirement(
+                what=f"coinfer, threads with {MODELS} models loaded",
+                value=results["coinfer"]["threads"],
+                required=limit,
+                at_most=True,
+                unit="",
+                remark=f"cores + {SPARE_THREADS}",
+            )
+        ],
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="2 s each: shows that it works")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--only", choices=CONTESTANTS.values(), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.seconds = arguments.seconds or (2.0 if arguments.quick else 8.0)
+    return arguments
+
+
+def _in_process(name: str, folder: str, seconds: float) -> dict[str, float]:
+    options = ["--only", name, "--folder", folder, "--seconds", str(seconds)]
+    done = subprocess.run(
+        [sys.executable, __file__, *options], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr}")
+    return dict(json.loads(done.stdout))
+
+
+# in the process of one contestant
+
+
+def _contest(name: str, folder: Path, seconds: float) -> dict[str, float]:
+    files = {path.parent.name: path for path in sorted(folder.glob(f"*/{NETWORK}.onnx"))}
+    feed = zoo.sample_inputs(NETWORK)
+    serve = {
+        "defaults": lambda: _serve_onnxruntime(files, feed, seconds, workers=1, threads=0),
+        "defaults-threads": lambda: _serve_onnxruntime(
+            files, feed, seconds, workers=len(available_cores()), threads=0
+        ),
+        "workers": lambda: _serve_onnxruntime(
+            files, feed, seconds, workers=len(available_cores()), threads=1
+        ),
+        "coinfer": lambda: _serve_coinfer(files, feed, seconds),
+    }[name]
+    return serve()
+
+
+class Gauge:
+    """Threads and memory of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._before_bytes = self._process.memory_info().rss
+        self._before_s = time.perf_counter()
+        self.load_s = 0.0
+        self.threads = 0
+
+    def loaded(self) -> None:
+        """Note that all models are ready."""
+        self.load_s = time.perf_counter() - self._before_s
+        self.look()
+
+    def look(self) -> None:
+        """Note the threads that there are now."""
+        self.threads = max(self.threads, self._process.num_threads())
+
+    def result(self, served: int, seconds: float) -> dict[str, float]:
+        """Note the memory and put everything together."""
+        return {
+            "threads": self.threads,
+            "memory_bytes": self._process.memory_info().rss - self._before_bytes,
+            "load_s": self.load_s,
+            "per_s": served / seconds,
+        }
+
+
+def _serve_onnxruntime(
+    files: Mapping[str, Path],
+    feed: Mapping[str, np.ndarray],
+    seconds: float,
+    *,
+    workers: int,
+    threads: int,
+) -> dict[str, float]:
+    import onnxruntime as ort
+
+    gauge = Gauge()
+    sessions = []
+    for path in files.values():
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        sessions.append(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+    gauge.loaded()
+    for session in sessions:
+        session.run(None, feed)
+    turns, served = itertools.count(), itertools.count()
+    end_s = time.perf_counter() + seconds
+
+    def work(core: int | None) -> None:
+        pin_current_thread(() if core is None else (core,))
+        while time.perf_counter() < end_s:
+            sessions[next(turns) % len(sessions)].run(None, feed)
+            next(served)
+
+    cores = available_cores() if threads == 1 else [None] * workers
+    pool = [threading.Thread(target=work, args=(core,)) for core in cores]
+    for thread in pool:
+        thread.start()
+    gauge.look()
+    for thread in pool:
+        thread.join()
+    return gauge.result(next(served), seconds)
+
+
+def _serve_coinfer(
+    files: Mapping[str, Path], feed: Mapping[str, np.ndarray], seconds: float
+) -> dict[str, float]:
+    from coinfer import Engine
+
+    profile = _profile(files)
+    gauge = Gauge()
+    with Engine(files, profile=profile) as engine:
+        gauge.loaded()
+        for name in files:
+            engine.infer(name, feed)
+        names = itertools.cycle(files)
+        served = itertools.count()
+        lock = threading.Lock()
+        end_s = time.perf_counter() + seconds
+
+        def submit() -> None:
+            with lock:
+                name = next(names)
+            engine.submit(name, feed).add_done_callback(answered)
+
+        def answered(future: Future[Any]) -> None:
+            future.result()
+            if time.perf_counter() < end_s:
+                next(served)
+                submit()
+
+        for _ in range(IN_FLIGHT_PER_CORE * len(available_cores())):
+            submit()
+        gauge.look()
+        engine.drain()
+        return gauge.result(next(served), seconds)
+
+
+def _profile(files: Mapping[str, Path]) -> Profile:
+    """Measure one model and give all the same times."""
+    first = next(iter(files))
+    processors = default_processors()
+    measured = useful(
+        profile_models({first: load_model(files[first], name=first)}, processors), processors
+    )
+    return Profile(
+        {
+            ProfileKey(name, key.processor, key.batch, key.span): entry
+            for name in files
+            for key, entry in measured
+        }
+    )
+
+
+def _table(results: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, highlight=False)
+    table.add_column("", no_wrap=True)
+    for header in ("threads", "memory MiB", "load s", "requests/s", "coinfer is"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for title, result in results.items():
+        ours = title == "coinfer"
+        table.add_row(
+            title,
+            f"{result['threads']:.0f}",
+            f"{result['memory_bytes'] / 2**20:,.0f}",
+            f"{result['load_s']:.2f}",
+            f"{result['per_s']:,.0f}",
+            "" if ours else f"{results['coinfer']['per_s'] / result['per_s']:.2f}x",
+            style="bold" if ours else None,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

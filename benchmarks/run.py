@@ -1,0 +1,51 @@
+"""Runs all benchmarks in turn, each in a process of its own, and prints their tables.
+
+    python benchmarks/run.py [--quick]
+
+The exit status is 1 if a benchmark failed or missed a requirement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from requirement import WIDTH
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE.parent / "out" / "three-networks-benchmark.json"
+BENCHMARKS = {
+    "three_networks": ("Three networks at once", ["--json", str(RESULT)], ["--quick"]),
+    "round_trip": ("Round trip through the engine", [], ["--quick"]),
+    "decisions": ("Cost of one decision", [], ["--repeats", "100"]),
+    "many_models": ("A hundred models loaded", [], ["--quick"]),
+}
+"""Title, options, and further options for a quick run."""
+
+
+def main() -> int:
+    """Run them; a failing one does not keep the others from running."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="short runs: show that all works")
+    quick = parser.parse_args().quick
+    console = Console(width=WIDTH)
+    if quick:
+        console.print("quick: these figures show that everything works, and nothing else")
+    failed = []
+    for name, (title, options, quick_options) in BENCHMARKS.items():
+        console.rule(f"{title} (benchmarks/{name}.py)", align="left")
+        command = [sys.executable, str(HERE / f"{name}.py"), *options]
+        if subprocess.run(command + quick_options * quick, check=False).returncode:
+            failed.append(name)
+    console.rule()
+    console.print(f"missed or failed: {', '.join(failed)}" if failed else "every requirement met")
+    console.print(f"every round of the three networks: {RESULT.relative_to(HERE.parent)}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

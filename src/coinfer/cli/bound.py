@@ -1,0 +1,101 @@
+"""`coinfer bound`: the best that any scheduler could reach for a scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coinfer.cli.console import err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from coinfer.planner.certificate import Certificate
+    from coinfer.workload.arrivals import Offline
+
+__all__ = ["bound"]
+
+
+def bound(
+    scenario: Annotated[Path, typer.Argument(help="A scenario file (YAML).", metavar="SCENARIO")],
+    machine: Annotated[
+        Path | None,
+        typer.Option(help="A machine file instead of the scenario's.", metavar="FILE"),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Show the best throughput that any scheduler could reach, and how.
+
+    The optimum of a linear program over the offered mix: how much of its time each processor
+    spends on each model, and what its time is worth.
+    """
+    from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.planner.stage import find_limits
+    from coinfer.profiling import default_cache
+    from coinfer.workload.scenario_file import load_scenario
+
+    check_writable(json)
+    wanted = load_scenario(scenario)
+    with profiler_bar(err()) as progress:
+        limits = find_limits(wanted, machine_file=machine, cache=default_cache(), progress=progress)
+    certificate = limits.certificate
+    console = out()
+    console.print(f"{wanted.name} on {limits.machine.name}")
+    console.print(_spread(certificate))
+    for line in _lines(certificate, wanted.offline):
+        console.print(line)
+    for warning in limits.warnings:
+        console.print(f"warning: {warning}")
+    if json is not None:
+        facts = {"scenario": wanted.name, "machine": limits.machine.name}
+        write_json(json, {**facts, **certificate.to_json(), "warnings": list(limits.warnings)})
+        console.print(f"JSON: {json}", soft_wrap=True)
+
+
+def _spread(certificate: Certificate) -> Table:
+    """How each processor's time is spread over the models."""
+    from rich import box
+    from rich.table import Table
+
+    limit = certificate.bound
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("processor", overflow="fold")
+    for model in limit.per_model_per_s:
+        table.add_column(model, justify="right", overflow="fold")
+    table.add_column("busy", justify="right", no_wrap=True)
+    table.add_column("worth", justify="right", no_wrap=True)
+    for name, row in limit.shares.items():
+        cells = [f"{row[m]:.1%}" if m in row else "-" for m in limit.per_model_per_s]
+        worth = f"{limit.prices[name]:.2f}/s"
+        table.add_row(name, *cells, f"{sum(row.values()):.1%}", worth)
+    rates = [f"{rate:.3f}/s" for rate in limit.per_model_per_s.values()]
+    table.add_section()
+    table.add_row("in all", *rates, "", f"{limit.throughput_per_s:.3f}/s")
+    return table
+
+
+def _lines(certificate: Certificate, offline: Offline | None) -> Iterator[str]:
+    """The figures beside the table, one per line."""
+    limit = certificate.bound
+    mix = "offered mix" if certificate.mix_is_known else "equal mix (the policy decides the mix)"
+    yield f"bound: {limit.throughput_per_s:.3f} inferences/s for the {mix}"
+    if certificate.kept is not None:
+        names = ", ".join(certificate.one_model)
+        verb = "keeps one model" if len(certificate.one_model) == 1 else "keep one model each"
+        yield f"  if {names} {verb}: {certificate.kept.throughput_per_s:.3f}/s"
+    if certificate.sustainable_factor is not None:
+        yield f"rates can be multiplied by at most {certificate.sustainable_factor:.4f}"
+    if offline is not None:
+        total = sum(offline.counts.values())
+        yield f"{total:,} requests take at least {total / limit.throughput_per_s:.6g} s by the bound"
+    spread = certificate.makespan
+    if spread is not None:
+        kind = "optimal" if spread.proven else f"at least {spread.lower_bound_s:.6g} s,"
+        yield f"  as whole executions: {kind} {spread.seconds:.6g} s"

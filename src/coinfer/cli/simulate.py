@@ -1,0 +1,149 @@
+"""`coinfer simulate`: run a scenario in virtual time and print what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coinfer.cli.console import err, out
+
+if TYPE_CHECKING:
+    from coinfer.metrics.summary import Summary
+    from coinfer.planner.stage import Stage
+    from coinfer.sim import Simulated
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="A scenario file (YAML).", metavar="SCENARIO")],
+    machine: Annotated[
+        Path | None,
+        typer.Option(help="A machine file instead of the scenario's.", metavar="FILE"),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(help="Measured time instead of the scenario's, e.g. 1h.", metavar="SECONDS"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Executions take their mean times.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a trace for ui.perfetto.dev; compressed if it ends in .gz.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Run a scenario in virtual time and show what would be reached, beside the bound.
+
+    On a machine that a file describes, or on this one as it was measured. The scheduling code is
+    that of a real run.
+    """
+    from coinfer import sim
+    from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.metrics.table import render
+    from coinfer.planner.stage import set_stage
+    from coinfer.profiling import default_cache
+    from coinfer.units import parse_seconds
+    from coinfer.workload.scenario_file import load_scenario
+
+    check_writable(json, trace)
+    wanted = load_scenario(scenario).with_options(
+        policy=policy,
+        duration_s=None if duration is None else parse_seconds(duration),
+        seed=seed,
+    )
+    with profiler_bar(err()) as progress:
+        stage = set_stage(wanted, machine_file=machine, cache=default_cache(), progress=progress)
+    with _bar(wanted.end_s) as on_tick:
+        done = sim.simulate(
+            stage.limits.scenario,
+            stage.machine,
+            stage.policy,
+            deterministic=deterministic,
+            keep_records=trace is not None,
+            on_tick=on_tick,
+        )
+    summary = _summary(stage, done)
+    console = out()
+    console.print(render(summary))
+    if json is not None:
+        write_json(json, summary.to_json())
+        console.print(f"JSON: {json}", soft_wrap=True)
+    if trace is not None:
+        _write_trace(trace, stage, done)
+        console.print(f"trace: {trace} (open it at https://ui.perfetto.dev)", soft_wrap=True)
+
+
+def _summary(stage: Stage, done: Simulated) -> Summary:
+    from coinfer.hardware.environment import describe
+    from coinfer.metrics.summary import summarise
+    from coinfer.planner.offered import offered_bound
+
+    limits, machine = stage.limits, stage.machine
+    scenario = limits.scenario
+    return summarise(
+        done.tallies,
+        scenario=scenario.name,
+        mode="simulate",
+        policy=scenario.policy.name,
+        seed=scenario.seed,
+        processors=machine.processors,
+        models=scenario.models,
+        environment={**describe(), "machine": machine.name},
+        bound_per_s=offered_bound(
+            limits.machine.profile, machine.processors, scenario, done.tallies
+        ),
+        output_errors=stage.output_errors,
+        warnings=limits.warnings,
+    )
+
+
+def _write_trace(path: Path, stage: Stage, done: Simulated) -> None:
+    from coinfer.cli.output import writing
+    from coinfer.metrics.trace import write_trace
+
+    scenario = stage.limits.scenario
+    with writing(path):
+        write_trace(
+            path,
+            requests=done.recorder.requests(),
+            executions=done.recorder.executions(),
+            processors=stage.machine.processors,
+            metadata={
+                "scenario": scenario.name,
+                "policy": scenario.policy.name,
+                "seed": scenario.seed,
+            },
+        )
+
+
+@contextmanager
+def _bar(end_s: float) -> Iterator[Callable[[float], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = err()
+    with Progress(
+        TextColumn("simulating"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=end_s if end_s < math.inf else None)
+        yield lambda now_s: bar.update(task, completed=now_s)

@@ -1,0 +1,148 @@
+"""Certificate: what no scheduler can exceed for a scenario on a machine, and what that means.
+
+Puts a scenario's mix, rates or counts into the programs of `coinfer.planner.bound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coinfer.planner.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
+from coinfer.planner.offered import offered_mix
+from coinfer.sim.machine import Machine
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import Scenario
+
+__all__ = ["Certificate", "certify", "settled"]
+
+_MOST_EXACT = 200
+"""Counts above this in all: the integer program takes long, and the bound is as good as exact."""
+
+_MAKESPAN_S = 10.0
+
+_Table = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The limits of a scenario on a machine.
+
+    Attributes:
+        mix: Share of each model in the requests.
+        mix_is_known: False if the policy decides the shares (every model has a closed loop of its
+            own); the mix is then taken to be equal.
+        bound: The best throughput for the mix.
+        one_model: Processors that hold one model at a time.
+        kept: The bound if those never change their model; None if there are none of them.
+        sustainable_factor: The largest factor by which all rates may be multiplied; None unless
+            all arrivals are open-loop.
+        makespan: The least time for all counts; None unless they are finite and few.
+    """
+
+    mix: Mapping[str, float]
+    mix_is_known: bool
+    bound: Bound
+    one_model: tuple[str, ...] = ()
+    kept: Bound | None = None
+    sustainable_factor: float | None = None
+    makespan: Makespan | None = None
+
+    def warnings(self) -> list[str]:
+        """Say by how much the offered rates exceed what any schedule can do, if they do."""
+        factor = self.sustainable_factor
+        if factor is None or factor >= 1:
+            return []
+        return [
+            f"the offered rates are {1 / factor - 1:.1%} above the bound: no schedule can serve "
+            f"them; what waits grows until requests are rejected or late. Multiply the rates by at "
+            f"most {factor:.3f}"
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes."""
+        spread = self.makespan
+        return {
+            **self.bound.to_json(),
+            "mix": dict(self.mix),
+            "mix_is_known": self.mix_is_known,
+            "sustainable_factor": self.sustainable_factor,
+            "one_model": None
+            if self.kept is None
+            else {
+                "processors": list(self.one_model),
+                "throughput_per_s": self.kept.throughput_per_s,
+                "shares": {name: dict(row) for name, row in self.kept.shares.items()},
+            },
+            "makespan": None
+            if spread is None
+            else {
+                "seconds": spread.seconds,
+                "lower_bound_s": spread.lower_bound_s,
+                "proven": spread.proven,
+                "counts": {name: dict(row) for name, row in spread.counts.items()},
+            },
+        }
+
+
+def certify(scenario: Scenario, machine: Machine) -> Certificate:
+    """Compute the limits of a scenario on a machine.
+
+    Raises:
+        UnknownNameError: a model that no processor of the machine runs.
+        ConfigurationError: processors that hold one model each cannot hold all models.
+    """
+    machine.check_runs(tuple(scenario.models))
+    table = _per_request_s(scenario, machine)
+    known = offered_mix(scenario)
+    mix = known or dict.fromkeys(scenario.models, 1 / len(scenario.models))
+    one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
+    rates = Load(scenario).offered_rates_per_s()
+    fixed = {"seconds": table, "processors": machine.processors}
+    return Certificate(
+        mix=mix,
+        mix_is_known=known is not None,
+        bound=throughput_bound(**fixed, mix=mix, one_model=machine.keeps),
+        one_model=one_model,
+        kept=throughput_bound(**fixed, mix=mix, one_model=set(one_model)) if one_model else None,
+        sustainable_factor=None
+        if not rates
+        else sustainable_factor(**fixed, rates=rates, one_model=machine.keeps),
+        makespan=_makespan(scenario, machine, table),
+    )
+
+
+def settled(machine: Machine, certificate: Certificate) -> Machine:
+    """Let processors that never change their model hold the one that the bound gives them."""
+    resident = {}
+    for name in machine.keeps:
+        shares = certificate.bound.shares.get(name, {})
+        runs = [key.model for key, _ in machine.profile if key.processor == name]
+        if len(set(runs)) > 1:
+            resident[name] = max(shares, key=shares.__getitem__, default=runs[0])
+    return machine.holding(resident)
+
+
+def _per_request_s(scenario: Scenario, machine: Machine) -> _Table:
+    return {
+        model: {
+            p.name: seconds
+            for p in machine.processors
+            if (seconds := machine.profile.expected_s(model, p.name, batch=spec.batch)) is not None
+        }
+        for model, spec in scenario.models.items()
+    }
+
+
+def _makespan(scenario: Scenario, machine: Machine, table: _Table) -> Makespan | None:
+    offline = scenario.offline
+    if offline is None or sum(offline.counts.values()) > _MOST_EXACT:
+        return None
+    return makespan(
+        table,
+        machine.processors,
+        offline.counts,
+        one_model=machine.keeps,
+        time_limit_s=_MAKESPAN_S,
+    )

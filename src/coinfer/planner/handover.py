@@ -1,0 +1,64 @@
+"""Hand-over: what one execution costs the engine beyond the time that the model runs."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+from coinfer import zoo
+from coinfer.backends.null import NullBackend
+from coinfer.hardware.environment import cpu_name
+from coinfer.metrics.recorder import Recorder
+from coinfer.model import model_from_ir
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile
+from coinfer.profiling import ProfileCache
+from coinfer.runtime.engine import Engine
+
+__all__ = ["handover_s"]
+
+_RUNS = 2_000
+_IN_FLIGHT = 8
+
+
+def handover_s(cache: ProfileCache | None = None) -> float:
+    """Return the seconds from the start of an execution to its end less its service time.
+
+    Measured with models that compute nothing while requests wait, so that a processor goes from
+    one to the next; the median, because a pause of the whole process is no hand-over.
+
+    Args:
+        cache: Where to look first and to keep the result.
+    """
+    parts: dict[str, object] = {"handover": 1, "machine": cpu_name(), "runs": _RUNS}
+    found = cache.get(parts) if cache is not None else None
+    if found is None:
+        found = Measurement(seconds=tuple(_measured()))
+        if cache is not None:
+            cache.put(parts, found)
+    return found.median_s
+
+
+def _measured() -> list[float]:
+    model = model_from_ir(zoo.build("tiny_mlp"), name="m")
+    one = Processor(name="one", backend="null", units=frozenset({"one"}))
+    recorder = Recorder()
+    with Engine(
+        {"m": model},
+        processors=[one],
+        profile=Profile.from_seconds({"m": {"one": 1e-9}}),
+        policy="fcfs",
+        backends={"null": NullBackend()},
+        observer=recorder,
+    ) as engine:
+        feed = model.sample_inputs()
+        waiting: list[Future[Any]] = []
+        for _ in range(_RUNS):
+            waiting.append(engine.submit("m", feed))
+            if len(waiting) == _IN_FLIGHT:
+                waiting.pop(0).result()
+        engine.drain()
+    return [
+        max(0.0, record.finished_s - record.started_s - (record.service_s or 0.0))
+        for record in recorder.executions()
+    ]

@@ -1,0 +1,259 @@
+"""Measure contention: how much longer models take on one processor while another one is busy.
+
+For every ordered pair of processors that may run at the same time, each model that both can use
+runs in turn on the first, in rounds that alternate between an idle and a busy second one, so that
+drift of the machine hits both alike. The busy one runs its models in turn, too. One factor per
+pair: time of the rounds beside it over time of the rounds alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import cycle, permutations
+from types import TracebackType
+from typing import Self
+
+from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.registry import get_backend
+from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.contention import Contention
+from coinfer.hardware.environment import cpu_name
+from coinfer.hardware.pinning import pin_current_thread
+from coinfer.model import Model
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.identity import identity, key_parts
+from coinfer.profiling.measure import on_cores
+
+__all__ = ["ContentionEffort", "measure_contention"]
+
+_MOST_MODELS = 6
+"""More models than this would only cost memory: each is loaded on both processors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentionEffort:
+    """How long to measure one pair.
+
+    Attributes:
+        min_rounds: Rounds at least of each kind; one is not counted.
+        max_s: Stop after this many seconds.
+    """
+
+    min_rounds: int = 4
+    max_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    models: Mapping[str, Model]
+    feeds: Mapping[str, Sequence[Tensors]]
+    backends: Mapping[str, Backend]
+    profile: Profile
+    effort: ContentionEffort
+    cache: ProfileCache | None
+
+    def runs(self, processor: Processor) -> list[str]:
+        """Models that this processor runs, the first few."""
+        able = [m for m in self.models if self.profile.expected_s(m, processor.name) is not None]
+        return able[:_MOST_MODELS]
+
+    def parts(self, processor: Processor) -> list[dict[str, object]]:
+        """Identity of what is run on a processor."""
+        versions = self.backends[processor.backend].versions()
+        return [
+            key_parts(
+                name,
+                self.models[name].fingerprint,
+                processor,
+                1,
+                self.feeds[name][:1],
+                versions,
+                cpu_name(),
+                self.effort,
+            )
+            for name in self.runs(processor)
+        ]
+
+
+def measure_contention(
+    models: Mapping[str, Model],
+    processors: Sequence[Processor],
+    profile: Profile,
+    feeds: Mapping[str, Sequence[Tensors]],
+    *,
+    effort: ContentionEffort = ContentionEffort(),
+    cache: ProfileCache | None = None,
+    backends: Mapping[str, Backend] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Contention:
+    """Measure how processors slow each other down.
+
+    Pairs that differ only in which of the machine's equal cores they use are measured once.
+
+    Args:
+        models: By name.
+        processors: Those in use.
+        profile: Which model runs where; its times are not used.
+        feeds: Prepared inputs by model.
+        effort: How long to measure a pair.
+        cache: Where to look first and to keep results.
+        backends: Backends by name, for those that are not to be looked up.
+        progress: Called as `progress(done, total, what)` before each pair and once at the end.
+    """
+    given = backends or {}
+    names = {p.backend for p in processors}
+    bench = _Bench(
+        models=models,
+        feeds=feeds,
+        backends={name: given[name] if name in given else get_backend(name) for name in names},
+        profile=profile,
+        effort=effort,
+        cache=cache,
+    )
+    used = [p for p in processors if bench.runs(p)]
+    pairs = [(a, b) for a, b in permutations(used, 2) if not a.excludes(b)]
+    factors: dict[str, dict[str, float]] = {}
+    known: dict[str, tuple[Measurement, Measurement]] = {}
+    for done, (one, other) in enumerate(pairs):
+        if progress is not None:
+            progress(done, len(pairs), f"{one.name} beside {other.name}")
+        parts: dict[str, object] = {"on": bench.parts(one), "beside": bench.parts(other)}
+        twin = identity(parts)
+        if twin not in known:
+            known[twin] = _remembered(bench, parts, one, other)
+        alone, beside = known[twin]
+        # Company does not make anything faster: less than 1 is noise.
+        factors.setdefault(one.name, {})[other.name] = max(1.0, beside.mean_s / alone.mean_s)
+    if progress is not None:
+        progress(len(pairs), len(pairs), "measured")
+    rounds = sum(len(beside.seconds) for _, beside in known.values())
+    return Contention(factors=factors, samples=rounds)
+
+
+def _remembered(
+    bench: _Bench, parts: dict[str, object], one: Processor, other: Processor
+) -> tuple[Measurement, Measurement]:
+    keys = [{**parts, "contention": kind} for kind in ("alone", "beside")]
+    cache = bench.cache
+    if cache is not None:
+        alone, beside = (cache.get(key) for key in keys)
+        if alone is not None and beside is not None:
+            return alone, beside
+    found = _measured(bench, one, other)
+    if cache is not None:
+        for key, measurement in zip(keys, found, strict=True):
+            cache.put(key, measurement)
+    return found
+
+
+def _measured(bench: _Bench, one: Processor, other: Processor) -> tuple[Measurement, Measurement]:
+    with ExitStack() as stack:
+        mine = [(_loaded(bench, name, one, stack), bench.feeds[name]) for name in bench.runs(one)]
+        theirs = [
+            (_loaded(bench, name, other, stack), bench.feeds[name]) for name in bench.runs(other)
+        ]
+        neighbour = stack.enter_context(_Neighbour(other.cores, theirs))
+        alone, beside = on_cores(
+            one.cores, lambda stop: _compared(mine, neighbour, bench.effort, stop)
+        )
+    return Measurement(seconds=tuple(alone)), Measurement(seconds=tuple(beside))
+
+
+def _loaded(bench: _Bench, name: str, processor: Processor, stack: ExitStack) -> Session:
+    with CREATION_LOCK:
+        session = bench.backends[processor.backend].load(bench.models[name], processor)
+    stack.callback(session.close)
+    return session
+
+
+def _compared(
+    work: Sequence[tuple[Session, Sequence[Tensors]]],
+    neighbour: _Neighbour,
+    effort: ContentionEffort,
+    stop: threading.Event,
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of the rounds alone and of those beside the neighbour."""
+    alone: list[float] = []
+    beside: list[float] = []
+    began = time.perf_counter()
+    for number in range(10**6):
+        neighbour.rest()
+        quiet_s = _round_s(work, number)
+        neighbour.go()
+        busy_s = _round_s(work, number)
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if number > 0:  # the first round allocates
+            alone.append(quiet_s)
+            beside.append(busy_s)
+        if number >= effort.min_rounds and time.perf_counter() - began >= effort.max_s:
+            break
+    return alone, beside
+
+
+def _round_s(work: Sequence[tuple[Session, Sequence[Tensors]]], number: int) -> float:
+    began = time.perf_counter()
+    for session, feeds in work:
+        session.run(feeds[number % len(feeds)])
+    return time.perf_counter() - began
+
+
+class _Neighbour:
+    """A thread that runs sessions in turn, or rests."""
+
+    def __init__(
+        self, cores: Sequence[int], work: Sequence[tuple[Session, Sequence[Tensors]]]
+    ) -> None:
+        self._cores = cores
+        self._work = work
+        self._wanted = threading.Event()
+        self._resting = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="coinfer-neighbour")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        self._wanted.set()
+        self._thread.join()
+
+    def rest(self) -> None:
+        """Stop; returns when what runs is over."""
+        self._wanted.clear()
+        self._resting.wait()
+
+    def go(self) -> None:
+        """Start to run."""
+        self._resting.clear()
+        self._wanted.set()
+
+    def _run(self) -> None:
+        try:
+            pin_current_thread(self._cores)
+            for session, feed in self._turns():
+                if not self._wanted.is_set():
+                    self._resting.set()
+                    self._wanted.wait()
+                if self._ended:
+                    return
+                session.run(feed)
+        finally:
+            self._resting.set()  # nobody must wait for a thread that is gone
+
+    def _turns(self) -> Iterator[tuple[Session, Tensors]]:
+        for number, (session, feeds) in enumerate(cycle(self._work)):
+            yield session, feeds[number // len(self._work) % len(feeds)]

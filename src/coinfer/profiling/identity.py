@@ -1,0 +1,71 @@
+"""Identity of a measurement: all that it depends on, and nothing that it does not.
+
+Service time and memory depend on a model's structure and not on the values of its weights, so
+copies fine-tuned apart share one measurement. The output error of a lower precision depends on the
+weights and on the sample inputs, too. Names of models and processors and the numbers of equal cores
+decide nothing, unless the backend states no versions: it may then be anything, as in tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coinfer.backends.base import Tensors
+from coinfer.model.fingerprint import Fingerprint
+from coinfer.processor import Processor
+
+__all__ = ["identity", "key_parts"]
+
+
+def identity(parts: Mapping[str, object]) -> str:
+    """Return a digest of a key, usable as a file name.
+
+    >>> identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def key_parts(
+    name: str,
+    fingerprint: Fingerprint,
+    processor: Processor,
+    batch: int,
+    samples: Sequence[Tensors],
+    versions: Mapping[str, str],
+    machine: str,
+    effort: object,
+) -> dict[str, object]:
+    """Return all that a measurement depends on, as values that `json.dumps` writes."""
+    parts: dict[str, object] = {
+        "structure": fingerprint.structure,
+        "backend": processor.backend,
+        "device": processor.device,
+        "threads": processor.threads,
+        "precision": processor.precision,
+        "options": dict(processor.options),
+        "batch": batch,
+        "shapes": [{n: list(sample[n].shape) for n in sorted(sample)} for sample in samples],
+        "versions": dict(versions),
+        "machine": machine,
+        "effort": repr(effort),
+    }
+    if processor.precision != "fp32":
+        parts |= {"weights": fingerprint.weights, "samples": _digest(samples)}
+    if not versions:
+        parts |= {"model": name, "processor": processor.name}
+    return parts
+
+
+def _digest(samples: Sequence[Tensors]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for sample in samples:
+        for name in sorted(sample):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(sample[name]).tobytes())
+    return digest.hexdigest()

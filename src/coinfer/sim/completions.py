@@ -1,0 +1,134 @@
+"""Completions: when the executions that run will end. Knows what runs, not what waits.
+
+Without contention an end is known at the start. With it, work proceeds at a speed that depends on
+who else runs; whenever that set changes, the work done so far is taken off and the ends are
+computed anew. An execution whose speed did not change keeps its end to the last bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple, Protocol
+
+from coinfer.contention import Contention
+from coinfer.core.commands import Execution
+
+__all__ = ["Completions", "End", "SharedCompletions", "completions"]
+
+
+class End(NamedTuple):
+    """The end of an execution. Ends order themselves by time, then by the start."""
+
+    at_s: float
+    execution_id: int
+    execution: Execution
+    service_s: float
+    """Seconds on the processor alone, slowed down by others but without the overhead."""
+
+
+class Completions(Protocol):
+    """What a simulation needs: the ends to come, soonest first."""
+
+    ends: list[End]
+    """A heap, for looking at the soonest without a call."""
+
+    def start(self, execution: Execution, work_s: float, now: float, /) -> None:
+        """Take in an execution with the seconds that it needs undisturbed."""
+
+    def pop(self) -> End:
+        """Take out the soonest end."""
+
+
+def completions(contention: Contention, overhead_s: float = 0.0) -> Completions:
+    """Choose the simpler way where processors do not disturb each other."""
+    if contention:
+        return SharedCompletions(contention, overhead_s)
+    return _FreeCompletions(overhead_s)
+
+
+class _FreeCompletions:
+    """Ends on processors that do not disturb each other."""
+
+    __slots__ = ("_overhead_s", "ends")
+
+    def __init__(self, overhead_s: float) -> None:
+        self.ends: list[End] = []
+        self._overhead_s = overhead_s
+
+    def start(self, execution: Execution, work_s: float, now: float) -> None:
+        end_s = now + work_s + self._overhead_s
+        heapq.heappush(self.ends, End(end_s, execution[0], execution, work_s))
+
+    def pop(self) -> End:
+        return heapq.heappop(self.ends)
+
+
+class _Work:
+    """What is left of an execution, in undisturbed seconds, at the moment `since_s`."""
+
+    __slots__ = ("end_s", "execution", "left_s", "since_s", "slowdown")
+
+    def __init__(self, execution: Execution, work_s: float, now: float, slowdown: float) -> None:
+        self.left_s = work_s
+        self.since_s = now
+        self.slowdown = slowdown
+        self.execution = execution
+        self.end_s = now + work_s * slowdown
+
+    def proceed(self, now: float, slowdown: float) -> None:
+        """Go on at another speed from now on."""
+        if slowdown == self.slowdown:
+            return
+        self.left_s = max(0.0, self.left_s - (now - self.since_s) / self.slowdown)
+        self.since_s, self.slowdown = now, slowdown
+        self.end_s = now + self.left_s * slowdown
+
+
+class SharedCompletions:
+    """Ends on processors that slow each other down."""
+
+    __slots__ = ("_contention", "_overhead_s", "_slowdowns", "_works", "ends")
+
+    def __init__(self, contention: Contention, overhead_s: float = 0.0) -> None:
+        self.ends: list[End] = []
+        self._contention = contention
+        self._overhead_s = overhead_s
+        self._works: dict[int, _Work] = {}
+        self._slowdowns: dict[tuple[str, frozenset[str]], float] = {}
+
+    def start(self, execution: Execution, work_s: float, now: float) -> None:
+        """Take in an execution; all others may become slower."""
+        busy = frozenset([execution.processor, *self._busy()])
+        slowdown = self._slowdown(execution.processor, busy)
+        work = _Work(execution, work_s + self._overhead_s, now, slowdown)
+        self._works[execution.id] = work
+        self._proceed(now, busy)
+
+    def pop(self) -> End:
+        """Take out the soonest end; all others may become faster."""
+        end = self.ends[0]
+        del self._works[end.execution_id]
+        self._proceed(end.at_s, frozenset(self._busy()))
+        return end
+
+    def _busy(self) -> list[str]:
+        return [work.execution.processor for work in self._works.values()]
+
+    def _proceed(self, now: float, busy: frozenset[str]) -> None:
+        for work in self._works.values():
+            work.proceed(now, self._slowdown(work.execution.processor, busy))
+        # As many as there are processors: sorting them anew costs less than stale heap entries.
+        self.ends = sorted(self._end(work) for work in self._works.values())
+
+    def _end(self, work: _Work) -> End:
+        execution, end_s = work.execution, work.end_s
+        service_s = max(0.0, end_s - execution.started_s - self._overhead_s)
+        return End(end_s, execution.id, execution, service_s)
+
+    def _slowdown(self, processor: str, busy: frozenset[str]) -> float:
+        key = (processor, busy)
+        found = self._slowdowns.get(key)
+        if found is None:
+            others = sorted(busy - {processor})  # sorted: products must not depend on hash order
+            found = self._slowdowns[key] = self._contention.slowdown(processor, others)
+        return found

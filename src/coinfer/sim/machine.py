@@ -1,0 +1,77 @@
+"""Machine: what a simulation must know about processors. A value; draws no number, runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from coinfer.contention import Contention
+from coinfer.errors import UnknownNameError
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+
+__all__ = ["Machine"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Processors, how long models take on them, and what makes that longer.
+
+    Attributes:
+        name: What reports call it.
+        processors: In the order of preference.
+        profile: Service times. Several seconds in an entry are a distribution to draw from, one is
+            a constant; policies are told the mean. `load_s` counts where a processor swaps.
+        spreads: Coefficient of variation by (model, processor): its times are Gamma distributed
+            around the mean instead. 1 is exponential.
+        swaps: Processors that hold one model: running another one first costs its `load_s`.
+        keeps: Processors that hold one model and never change it. A simulation needs at most one
+            model of each in the profile: see `holding`.
+        contention: How processors that run together slow each other down.
+        overhead_s: Seconds by which every execution occupies its processor beyond the service
+            time: handing over the work and the result.
+
+    >>> from coinfer.profiles import Profile
+    >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+    >>> machine = Machine(processors=(cpu,), profile=Profile.from_seconds({"m": {"cpu": 0.01}}))
+    >>> machine.models
+    ('m',)
+    """
+
+    name: str = "machine"
+    processors: tuple[Processor, ...]
+    profile: Profile
+    spreads: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    swaps: frozenset[str] = frozenset()
+    keeps: frozenset[str] = frozenset()
+    contention: Contention = field(default_factory=Contention)
+    overhead_s: float = 0.0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that some processor runs."""
+        return self.profile.models()
+
+    def holding(self, resident: Mapping[str, str]) -> Machine:
+        """Copy it with processors that run one model only, `{processor: model}`."""
+        kept = {
+            key: entry
+            for key, entry in self.profile
+            if resident.get(key.processor, key.model) == key.model
+        }
+        return replace(self, profile=Profile(kept))
+
+    def check_runs(self, models: Sequence[str]) -> None:
+        """Verify that it runs these models.
+
+        Raises:
+            UnknownNameError: a model that no processor runs.
+        """
+        for model in models:
+            if model not in self.models:
+                raise UnknownNameError.of(
+                    "model",
+                    model,
+                    self.models,
+                    hint=f"No processor of machine {self.name!r} runs it: give it times there.",
+                )

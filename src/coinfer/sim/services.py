@@ -1,0 +1,87 @@
+"""Services: draws how long executions take on a machine. Seeded; knows no queue and no time of day.
+
+Every (model, processor) has a generator of its own, so that a change of policy does not change the
+times that another pair is given, and adding a model changes no other model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from coinfer.core.commands import Execution
+from coinfer.errors import InvariantError
+from coinfer.profiles import Profile, Span
+from coinfer.sim.machine import Machine
+from coinfer.workload.seeds import Purpose, generator
+
+__all__ = ["Services"]
+
+_BLOCK = 1024
+
+_Draws: TypeAlias = Callable[[], float]
+
+
+class Services:
+    """Seconds that executions take on their processors when nothing disturbs them.
+
+    Args:
+        machine: Whose times.
+        seed: Of everything random.
+        deterministic: Give the mean each time.
+    """
+
+    def __init__(self, machine: Machine, *, seed: int = 0, deterministic: bool = False) -> None:
+        self._machine = machine
+        self._seed = seed
+        self._deterministic = deterministic
+        self._draws: dict[tuple[object, ...], _Draws] = {}
+
+    def draw(self, execution: Execution) -> float:
+        """Return the seconds of this execution."""
+        # A slice, because it costs less than naming the fields: model, span, processor.
+        key = (execution[1:4], execution.batch)
+        draws = self._draws.get(key)
+        if draws is None:
+            _, model, span, processor, *_ = execution
+            draws = self._times(model, processor, span, execution.batch).__next__
+            self._draws[key] = draws
+        return draws()
+
+    def _times(self, model: str, processor: str, span: Span, batch: int) -> Iterator[float]:
+        machine = self._machine
+        mean_s = machine.profile.expected_s(model, processor, batch=batch, span=span)
+        if mean_s is None:
+            raise InvariantError(f"{processor!r} was given {model!r}, which it cannot run")
+        cv = machine.spreads.get((model, processor), 0.0)
+        samples = _samples(machine.profile, model, processor, span, batch, mean_s)
+        if self._deterministic or (cv == 0 and len(samples) == 1):
+            return repeat(mean_s)
+        name = f"{model}@{processor}[{span.first}..{span.last}]x{batch}"
+        rng = generator(self._seed, Purpose.SERVICE, name)
+        if cv:
+            shape = cv**-2
+            return _endless(lambda: rng.gamma(shape, mean_s / shape, _BLOCK))
+        return _endless(lambda: rng.choice(samples, _BLOCK))
+
+
+def _samples(
+    profile: Profile, model: str, processor: str, span: Span, batch: int, mean_s: float
+) -> npt.NDArray[np.float64]:
+    """Return what was measured, at the nearest batch size and scaled to the mean of this one."""
+    known = [
+        (abs(key.batch - batch), key.batch, entry)
+        for key, entry in profile
+        if (key.model, key.processor, key.span) == (model, processor, span)
+    ]
+    distance, _, nearest = min(known, key=lambda item: item[:2])
+    seconds = np.array(nearest.seconds)
+    return seconds if distance == 0 else seconds * (mean_s / nearest.mean_s)
+
+
+def _endless(draw: Callable[[], npt.NDArray[np.float64]]) -> Iterator[float]:
+    return chain.from_iterable(draw().tolist() for _ in repeat(None))

@@ -1,0 +1,84 @@
+"""Simulate a scenario and record it: warm-up, measuring window, drain. As `runtime.play`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from coinfer.core.dispatcher import Limits
+from coinfer.core.policy import Policy
+from coinfer.metrics.recorder import Recorder
+from coinfer.metrics.records import Window
+from coinfer.metrics.tally import Tallies
+from coinfer.sim.machine import Machine
+from coinfer.sim.services import Services
+from coinfer.sim.simulation import Simulation, Tick
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import Scenario
+
+__all__ = ["DRAIN_S", "Simulated", "simulate"]
+
+DRAIN_S = 60.0
+"""Virtual seconds after the last due in which what was begun may be finished, as in a real run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What a simulation left behind.
+
+    Attributes:
+        tallies: Counts of the measuring window.
+        recorder: The records, if they were kept.
+        end_s: The virtual moment of the last event.
+    """
+
+    tallies: Tallies
+    recorder: Recorder
+    end_s: float
+
+
+def simulate(
+    scenario: Scenario,
+    machine: Machine,
+    policy: Policy,
+    *,
+    deterministic: bool = False,
+    keep_records: bool = False,
+    on_tick: Tick | None = None,
+) -> Simulated:
+    """Simulate a scenario to its end; what was begun is finished.
+
+    Args:
+        scenario: Arrivals, promises, duration, seed.
+        machine: What it runs on.
+        policy: A fresh policy.
+        deterministic: Executions take their mean times.
+        keep_records: Keep a record of every request and execution, e.g. for a trace. Without,
+            memory grows with what is in flight only.
+        on_tick: Called now and then with the virtual seconds since the start.
+
+    Raises:
+        UnknownNameError: a model that the machine does not run.
+        PolicyError: the policy raised, or decided something that must not be.
+    """
+    recorder = Recorder(
+        window=Window(start_s=scenario.begin_s, end_s=scenario.end_s), keep_records=keep_records
+    )
+    simulation = Simulation(
+        machine,
+        policy,
+        Load(scenario),
+        scenario.models,
+        recorder,
+        limits=Limits(max_waiting=scenario.admission_limit),
+        services=Services(machine, seed=scenario.seed, deterministic=deterministic),
+    )
+    simulation.run(scenario.end_s + DRAIN_S, on_tick)
+    if simulation.core.fault is not None:
+        raise simulation.core.fault
+    now = simulation.now
+    if scenario.end_s == math.inf:
+        recorder.end_window(now)
+    else:
+        now = max(now, scenario.end_s)
+    return Simulated(tallies=recorder.tallies(now), recorder=recorder, end_s=now)

@@ -1,0 +1,216 @@
+"""Simulation: drives the dispatcher through a load in virtual time.
+
+The dispatcher, the policy, the load and the observer are the objects of a real run; only the
+processors are imagined. What happens at one instant happens in this order: executions end (in the
+order of their start), the timer fires, requests fall due (in the order of their dues). So two
+simulations with the same seed take the same steps to the last bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from coinfer.core.commands import Abandon, Command, Execution, Reply, Run, SetTimer
+from coinfer.core.dispatcher import Dispatcher, Limits
+from coinfer.core.events import (
+    Arrived,
+    Event,
+    Finished,
+    ModelLoaded,
+    ProcessorRestored,
+    TimerFired,
+)
+from coinfer.core.policy import Policy
+from coinfer.core.request import Outcome, Request
+from coinfer.sim.completions import completions
+from coinfer.sim.machine import Machine
+from coinfer.sim.services import Services
+from coinfer.workload.due import Due
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import ModelSpec
+
+__all__ = ["Observer", "Simulation", "Tick"]
+
+_INF = math.inf
+_STEPS_PER_TICK = 20_000
+
+Tick = Callable[[float], None]
+"""Called now and then with the virtual seconds since the start."""
+
+
+class Observer(Protocol):
+    """Sees every step of the core, as in a real run."""
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float, /) -> None:
+        """Note an event, the commands it led to and the moment."""
+
+
+class Simulation:
+    """One load on one imagined machine under one policy.
+
+    Args:
+        machine: What it runs on.
+        policy: A fresh policy.
+        load: What is due when; a fresh one.
+        specs: Deadline, priority, batch and what to do when late, by model.
+        observer: Sees every step of the core.
+        limits: What the core enforces whatever the policy wants.
+        services: Draws service times; by default the machine's, with seed 0.
+
+    Attributes:
+        now: Virtual seconds since the start.
+        core: The dispatcher, e.g. to check its invariants.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        policy: Policy,
+        load: Load,
+        specs: Mapping[str, ModelSpec],
+        observer: Observer,
+        *,
+        limits: Limits = Limits(),
+        services: Services | None = None,
+    ) -> None:
+        machine.check_runs(tuple(specs))
+        self.now = 0.0
+        self.core = Dispatcher(machine.processors, policy, limits=limits)
+        self._machine = machine
+        self._load = load
+        self._promises = {
+            model: (
+                _INF if spec.deadline_s is None else spec.deadline_s,
+                spec.priority,
+                spec.on_late,
+                spec.batch,
+            )
+            for model, spec in specs.items()
+        }
+        self._observer = observer
+        self._services = services or Services(machine)
+        self._completions = completions(machine.contention, machine.overhead_s)
+        self._agenda: list[Due] = []
+        self._asked: dict[int, Due] = {}
+        self._n_asked = 0
+        self._timer_s = _INF
+        self._resident: dict[str, str] = {}
+        self._abandoned: set[int] = set()
+        for model in specs:
+            self.core.handle(ModelLoaded(model, 1, machine.profile.restricted([model])), 0.0)
+
+    @property
+    def n_unanswered(self) -> int:
+        """Requests that were submitted and not yet answered."""
+        return len(self._asked)
+
+    def run(self, until_s: float = _INF, on_tick: Tick | None = None) -> None:
+        """Go on until nothing is due or unanswered any more, or the next thing is after `until_s`.
+
+        Args:
+            until_s: Virtual seconds since the start.
+            on_tick: Called now and then, e.g. to show progress.
+        """
+        for due in self._load.initial():
+            heapq.heappush(self._agenda, due)
+        while self._go_on(until_s, _STEPS_PER_TICK):
+            if on_tick is not None:
+                on_tick(self.now)
+
+    def _go_on(self, until_s: float, steps: int) -> bool:
+        """Take so many steps; return False if nothing is left to do until then.
+
+        One loop and not a method per step: this is the path of every request, and calls are what
+        costs most there.
+        """
+        handle, observe = self.core.handle, self._observer.observe
+        agenda, future = self._agenda, self._completions
+        for _ in range(steps):
+            ends, timer_s = future.ends, self._timer_s
+            end_s = ends[0][0] if ends else _INF
+            due_s = agenda[0][0] if agenda else _INF
+            event: Event
+            if end_s <= due_s and end_s <= timer_s:
+                if end_s > until_s or end_s == _INF:
+                    return False
+                self.now = now = end_s
+                event = self._finish()
+            elif due_s < timer_s:
+                if due_s > until_s:
+                    return False
+                self.now = now = due_s
+                event = self._submit()
+            elif timer_s > until_s or not (ends or agenda or self._asked):
+                return False  # a watchdog may be armed with nothing left to watch
+            else:
+                self.now = now = timer_s
+                self._timer_s = _INF
+                event = TimerFired()
+            commands = handle(event, now)
+            observe(event, commands, now)
+            for command in commands:
+                if isinstance(command, Run):
+                    self._start(command.execution)
+                elif isinstance(command, Reply):
+                    self._answer(command.request, command.outcome)
+                elif isinstance(command, SetTimer):
+                    self._timer_s = command.at_s
+                elif isinstance(command, Abandon):
+                    self._abandoned.add(command.execution.id)
+        return True
+
+    def _submit(self) -> Arrived:
+        due = heapq.heappop(self._agenda)
+        for following in self._load.after_due(due):
+            heapq.heappush(self._agenda, following)
+        time_s, _, _, model = due
+        patience_s, priority, on_late, batch = self._promises[model]
+        number = self._n_asked
+        self._n_asked = number + 1
+        self._asked[number] = due
+        return Arrived(
+            Request(
+                id=number,
+                model=model,
+                arrival_s=time_s,
+                deadline_s=time_s + patience_s,
+                priority=priority,
+                on_late=on_late,
+                batch=batch,
+            )
+        )
+
+    def _answer(self, request: Request, outcome: Outcome) -> None:
+        due = self._asked.pop(request.id)
+        completed = outcome is Outcome.COMPLETED
+        for following in self._load.after_answer(due, self.now, completed):
+            heapq.heappush(self._agenda, following)
+
+    def _start(self, execution: Execution) -> None:
+        work_s = self._services.draw(execution)
+        if self._machine.swaps:
+            work_s += self._swap_s(execution)
+        self._completions.start(execution, work_s, self.now)
+
+    def _swap_s(self, execution: Execution) -> float:
+        """Seconds to make the model resident where only one is; the first one is free."""
+        model, name = execution.model, execution.processor
+        before = self._resident.get(name, model)
+        self._resident[name] = model
+        if name not in self._machine.swaps or before == model:
+            return 0.0
+        return max(
+            entry.load_s
+            for key, entry in self._machine.profile
+            if (key.model, key.processor) == (model, name)
+        )
+
+    def _finish(self) -> Event:
+        _, number, execution, service_s = self._completions.pop()
+        if self._abandoned and number in self._abandoned:
+            self._abandoned.remove(number)  # nobody waits for it, but the processor is back
+            return ProcessorRestored(execution.processor)
+        return Finished(number, service_s)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from coinfer.core.estimates import SMOOTHING, Estimates
+from coinfer.profiles import Span
+from coinfer.testing.machine import profile
+
+WHOLE = Span(0, 0)
+
+
+@pytest.fixture
+def estimates() -> Estimates:
+    estimates = Estimates()
+    estimates.add("m", profile("m", {"cpu0": 0.1, "cpu1": 0.2}))
+    return estimates
+
+
+def test_the_profile_comes_first(estimates: Estimates) -> None:
+    assert estimates.expected_s("m", "cpu0", WHOLE, 1) == 0.1
+    assert estimates.expected_s("m", "cpu0", WHOLE, 4) == pytest.approx(0.4)
+    assert estimates.expected_s("m", "gpu", WHOLE, 1) is None
+    assert estimates.expected_s("m", "cpu0", Span(0, 1), 1) is None
+
+
+def test_an_observation_moves_only_its_own_estimate(estimates: Estimates) -> None:
+    row = estimates.row("m", WHOLE, 1)
+    estimates.observe("m", "cpu0", WHOLE, 1, 0.3)
+    assert row == {"cpu0": pytest.approx(0.1 + SMOOTHING * 0.2), "cpu1": 0.2}
+    assert estimates.expected_s("m", "cpu0", WHOLE, 2) == pytest.approx(0.2)
+
+
+def test_observations_of_what_is_not_known_are_ignored(estimates: Estimates) -> None:
+    estimates.observe("gone", "cpu0", WHOLE, 1, 0.3)
+    estimates.observe("m", "gpu", WHOLE, 1, 0.3)
+    estimates.row("m", WHOLE, 1)
+    estimates.observe("m", "gpu", WHOLE, 1, 0.3)
+    assert estimates.expected_s("m", "gpu", WHOLE, 1) is None
+
+
+def test_loading_again_starts_from_the_new_profile(estimates: Estimates) -> None:
+    estimates.row("m", WHOLE, 1)
+    estimates.add("m", profile("m", {"cpu0": 0.7}))
+    assert estimates.row("m", WHOLE, 1) == {"cpu0": 0.7}

@@ -1,0 +1,284 @@
+"""The profiler measures all that differs once, remembers it, and says what cannot run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coinfer.backends import get_backend
+from coinfer.errors import BackendError, UnknownNameError
+from coinfer.model import Model, model_from_ir
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.profiling import Effort, ProfileCache, Skip, profile_models, profiler, require_runnable
+from coinfer.sources import resolve_model
+from coinfer.testing.models import fixed_batch, tiny_linear
+from profiling.fakes import LINEAR, FakeBackend, cpu
+
+QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
+M = {"m": LINEAR.model}
+
+
+def profiled(
+    backend: FakeBackend,
+    *processors: Processor,
+    models: dict[str, Model] | None = None,
+    **options: Any,
+) -> Profile:
+    options.setdefault("effort", QUICK)
+    return profile_models(
+        M if models is None else models,
+        processors or (cpu(),),
+        backends={"fake": backend},
+        **options,
+    )
+
+
+def retrained(model: Model, name: str) -> Model:
+    """The same structure with other weights."""
+    graph = model.graph.clone()
+    import onnx_ir as ir
+
+    for value in graph.graph.initializers.values():
+        assert value.const_value is not None
+        value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
+    return model_from_ir(graph, name=name)
+
+
+def test_every_model_processor_and_batch_gets_an_entry() -> None:
+    wide = cpu("all", units=frozenset({"core0", "core1"}), threads=2)
+    found = profiled(FakeBackend(), cpu(), wide, batches=(1, 4))
+    assert {(k.model, k.processor, k.batch) for k in found.entries} == {
+        ("m", name, batch) for name in ("cpu0", "all") for batch in (1, 4)
+    }
+
+
+def test_a_batch_runs_that_many_samples() -> None:
+    backend = FakeBackend()
+    profiled(backend, batches=(3,))
+    assert backend.batches.count(3) == 3  # once to see the memory, twice counted
+    assert set(backend.batches) <= {1, 3}
+
+
+def test_a_model_without_an_open_batch_is_measured_at_one_only() -> None:
+    fixed = fixed_batch().model
+    onnx = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
+    found = profile_models({"f": fixed}, [onnx], batches=(1, 4), effort=QUICK)
+    assert [key.batch for key in found.entries] == [1]
+
+
+def test_processors_that_differ_only_in_equal_cores_are_measured_once() -> None:
+    backend = FakeBackend()
+    found = profiled(backend, cpu("cpu0", 0), cpu("cpu1", 1))
+    assert len(backend.loads) == 1
+    first, second = found.entries.values()
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "change", [{"threads": 2}, {"device": "GPU"}, {"options": {"a": "b"}}], ids=str
+)
+def test_processors_that_differ_in_kind_are_measured_each(change: dict[str, Any]) -> None:
+    backend = FakeBackend()
+    profiled(backend, cpu(), dataclasses.replace(cpu("other"), **change))
+    assert len(backend.loads) == 2
+
+
+def test_copies_with_other_weights_share_one_measurement_in_fp32() -> None:
+    backend = FakeBackend()
+    models = {"a": LINEAR.model, "b": retrained(LINEAR.model, "b")}
+    found = profiled(backend, models=models)
+    assert found.models() == ("a", "b")
+    assert len(backend.loads) == 1
+
+
+def test_copies_with_other_weights_are_measured_each_below_fp32() -> None:
+    backend = FakeBackend()
+    models = {"a": LINEAR.model, "b": retrained(LINEAR.model, "b")}
+    profiled(backend, cpu(precision="bf16"), models=models)
+    assert len(backend.measured) == 2
+
+
+def test_a_backend_without_versions_is_measured_by_name_and_never_cached(tmp_path: Path) -> None:
+    backend = FakeBackend(version="")
+    models = {"a": tiny_linear("a").model, "b": tiny_linear("b").model}
+    for _ in range(2):
+        profiled(backend, models=models, cache=ProfileCache(tmp_path))
+    assert len(backend.loads) == 4
+    assert not list(tmp_path.iterdir())
+
+
+class TestCache:
+    def measured_again(
+        self, cache: ProfileCache, backend: FakeBackend, *args: Any, **kw: Any
+    ) -> bool:
+        before = len(backend.loads)
+        profiled(backend, *args, cache=cache, **kw)
+        return len(backend.loads) > before
+
+    @pytest.fixture
+    def cache(self, tmp_path: Path) -> ProfileCache:
+        cache = ProfileCache(tmp_path / "profiles")
+        profiled(FakeBackend(), cache=cache)
+        return cache
+
+    def test_what_was_measured_is_not_measured_again(self, cache: ProfileCache) -> None:
+        first = profiled(FakeBackend(), cache=cache)
+        assert profiled(FakeBackend(), cache=cache) == first
+        assert not self.measured_again(cache, FakeBackend())
+
+    def test_names_do_not_matter(self, cache: ProfileCache) -> None:
+        renamed = {"other": tiny_linear("other").model}
+        assert not self.measured_again(cache, FakeBackend(), cpu("p9", 9), models=renamed)
+
+    def test_another_structure_is_measured(self, cache: ProfileCache) -> None:
+        import onnx_ir as ir
+
+        graph = LINEAR.model.graph.clone()
+        add = next(node for node in graph.graph if node.op_type == "Add")
+        add.attributes["note"] = ir.AttrInt64("note", 1)
+        changed = {"m": model_from_ir(graph, name="m")}
+        assert self.measured_again(cache, FakeBackend(), models=changed)
+
+    def test_another_version_of_the_library_is_measured(self, cache: ProfileCache) -> None:
+        assert self.measured_again(cache, FakeBackend(version="2"))
+
+    def test_another_precision_is_measured(self, cache: ProfileCache) -> None:
+        assert self.measured_again(cache, FakeBackend(), cpu(precision="bf16"))
+
+    def test_another_batch_is_measured(self, cache: ProfileCache) -> None:
+        assert self.measured_again(cache, FakeBackend(), batches=(2,))
+
+    def test_another_effort_is_measured(self, cache: ProfileCache) -> None:
+        assert self.measured_again(cache, FakeBackend(), effort=Effort(min_runs=3, max_runs=3))
+
+    def test_other_shapes_of_the_samples_are_measured(self, cache: ProfileCache) -> None:
+        feeds = {"m": [LINEAR.model.sample_inputs()]}  # one sample instead of four
+        assert self.measured_again(cache, FakeBackend(), feeds=feeds)
+
+    def test_another_machine_is_measured(
+        self, cache: ProfileCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(profiler, "cpu_name", lambda: "another processor")
+        assert self.measured_again(cache, FakeBackend())
+
+    def test_below_fp32_other_samples_are_measured(self, cache: ProfileCache) -> None:
+        low = cpu(precision="bf16")
+        profiled(FakeBackend(), low, cache=cache)
+        assert not self.measured_again(cache, FakeBackend(), low)
+        feeds = {"m": [LINEAR.model.sample_inputs(seed=seed) for seed in range(10, 14)]}
+        assert self.measured_again(cache, FakeBackend(), low, feeds=feeds)
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "coinfer-profile/1", "entries": [{}]}'],
+    )
+    def test_a_damaged_file_is_measured_again_and_mended(
+        self, cache: ProfileCache, content: bytes
+    ) -> None:
+        [file] = cache.folder.rglob("*.json")
+        file.write_bytes(content)
+        assert self.measured_again(cache, FakeBackend())
+        assert not self.measured_again(cache, FakeBackend())
+
+    def test_a_folder_that_cannot_be_written_is_no_error(self, tmp_path: Path) -> None:
+        in_the_way = tmp_path / "file"
+        in_the_way.write_text("not a folder")
+        assert profiled(FakeBackend(), cache=ProfileCache(in_the_way)).entries
+
+    def test_the_error_is_kept_in_the_cache(self, tmp_path: Path) -> None:
+        cache, low = ProfileCache(tmp_path), cpu(precision="bf16")
+        errors = []
+        for backend in (FakeBackend(error=0.125), FakeBackend()):
+            [entry] = profiled(backend, low, cache=cache).entries.values()
+            errors.append(entry.error)
+        assert errors[0] == errors[1] == pytest.approx(0.125, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_error_against_fp32_is_measured_at_every_batch(batch: int) -> None:
+    low = cpu(precision="bf16")
+    [entry] = profiled(FakeBackend(error=0.25), low, batches=(batch,)).entries.values()
+    assert entry.error == pytest.approx(0.25, rel=1e-5)
+
+
+def test_fp32_has_no_error_to_measure() -> None:
+    [entry] = profiled(FakeBackend(error=0.25)).entries.values()
+    assert entry.error is None
+
+
+def test_outputs_that_are_not_finite_below_fp32_are_refused() -> None:
+    with pytest.raises(BackendError, match="outputs in bf16 are not finite"):
+        profiled(FakeBackend(error=float("nan")), cpu(precision="bf16"))
+
+
+def test_every_session_is_closed() -> None:
+    backend = FakeBackend()
+    profiled(backend, cpu(), cpu("low", precision="bf16"), batches=(1, 2))
+    assert all(session.closed for session in backend.sessions)
+
+
+def test_a_processor_that_refuses_a_model_is_skipped_with_the_reason() -> None:
+    skips: list[Skip] = []
+    wide = cpu("all", threads=2)
+    found = profiled(FakeBackend(refused=frozenset({"all"})), cpu(), wide, skipped=skips.append)
+    assert [key.processor for key in found.entries] == ["cpu0"]
+    [skip] = skips
+    assert (skip.model, skip.processor) == ("m", "all")
+    assert "refused" in skip.reason
+    require_runnable(["m"], found, skips)
+
+
+def test_a_session_that_raises_while_it_is_measured_is_skipped_and_closed() -> None:
+    skips: list[Skip] = []
+    backend = FakeBackend(raises=RuntimeError("out of\nmemory"))
+    found = profiled(backend, skipped=skips.append)
+    assert not found.entries
+    assert skips[0].reason == (
+        "model 'm' on processor 'cpu0' failed while it was measured: RuntimeError: out of memory"
+    )
+    assert all(session.closed for session in backend.sessions if session)
+
+
+def test_without_a_place_for_reasons_the_first_one_is_raised() -> None:
+    with pytest.raises(BackendError, match="refused"):
+        profiled(FakeBackend(refused=frozenset({"cpu0"})))
+
+
+def test_a_model_that_nothing_runs_is_one_error_with_all_reasons() -> None:
+    skips: list[Skip] = []
+    refused = frozenset({"cpu0", "all"})
+    found = profiled(
+        FakeBackend(refused=refused), cpu(), cpu("all", threads=2), skipped=skips.append
+    )
+    with pytest.raises(BackendError, match=r"no processor runs model 'm': .*cpu0.*all") as caught:
+        require_runnable(["m"], found, skips)
+    assert "\n" not in str(caught.value)
+
+
+def test_progress_is_told_before_each_measurement_and_at_the_end() -> None:
+    told: list[tuple[int, int, str]] = []
+    profiled(FakeBackend(), cpu(), cpu("cpu1", 1), progress=lambda *args: told.append(args))
+    assert told == [(0, 2, "m on cpu0"), (1, 2, "m on cpu1"), (2, 2, "profiled")]
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="fake"):
+        profile_models(M, [cpu()])
+
+
+def test_memory_of_a_real_model_is_near_the_size_of_its_weights() -> None:
+    # Not smaller than the weights, for they are resident; the runtime may pack some of them a
+    # second time, and the allocator rounds.
+    model = resolve_model("zoo:alexnet")
+    onnx = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
+    assert get_backend("onnxruntime")
+    [entry] = profile_models({"a": model}, [onnx], effort=QUICK).entries.values()
+    assert 0.9 * model.weight_bytes < entry.resident_bytes < 2.5 * model.weight_bytes
+    assert 0 <= entry.run_bytes < model.weight_bytes
+    assert entry.load_s > 0
+    assert np.all(np.array(entry.seconds) > 0)
