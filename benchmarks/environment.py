@@ -60,8 +60,8 @@ class OtherWork:
             after - before for after, before in zip(self._seconds(), self._before, strict=True)
         )
         self.note = (
-            f"meanwhile other programs used {max(0.0, other / total):.1%} of the processor time, and "
-            f"{stolen / total:.1%} was stolen by the host; above 2%, trust nothing"
+            f"meanwhile other programs used {max(0.0, other / total):.1%} of the processor time, "
+            f"the host stole {stolen / total:.1%}; above 2%, trust nothing"
         )
 
     @staticmethod

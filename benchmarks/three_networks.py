@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -258,7 +259,7 @@ def _rates(results: Sequence[Result]) -> list[float]:
 def _ratio(over: Sequence[Result], under: Sequence[Result]) -> float:
     """Median over the rounds of the ratio within a round."""
     pairs = zip(_rates(over), _rates(under), strict=True)
-    return statistics.median(a / b for a, b in pairs)
+    return statistics.median(a / b if b else math.inf for a, b in pairs)
 
 
 def _best(rounds: Rounds, names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ COLUMNS = "112"
 
 
 def main(names: list[str]) -> int:
-    """Refresh pages; return 1 if a command printed nothing."""
+    """Refresh pages; return 1 if a command failed or printed nothing."""
     pages = [Path(name) for name in names] or [
         ROOT / "README.md",
         *sorted((ROOT / "docs").glob("*.md")),
@@ -57,7 +57,8 @@ def _output(command: str) -> str:
         check=False,
     )
     if done.returncode:
-        sys.stderr.write(f"  exit status {done.returncode}\n")
+        sys.stderr.write(f"  exit status {done.returncode}: the old output stays\n")
+        return ""
     lines = [line.rstrip() for line in done.stdout.replace(f"{ROOT}/", "").splitlines()]
     return "".join(f"{line}\n" for line in lines).strip("\n") + "\n" if any(lines) else ""
 

@@ -583,7 +583,7 @@ class TestView:
         for deadline_s, on_late in ((0.19, OnLate.DROP), (0.19, OnLate.RUN), (0.21, OnLate.DROP)):
             machine.submit("m", deadline_s=deadline_s, on_late=on_late)
         view = machine.dispatcher.view
-        assert [view.is_hopeless(lane.key, r) for lane, r in view.in_order()] == [
+        assert [view.is_hopeless(lane, r) for lane, r in view.in_order()] == [
             True,
             False,
             False,

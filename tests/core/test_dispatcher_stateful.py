@@ -25,7 +25,7 @@ from coinfer.core.events import (
     ProcessorLost,
     ProcessorRestored,
 )
-from coinfer.core.lane import LaneKey
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
@@ -220,8 +220,8 @@ class AnythingHappens(RuleBasedStateMachine):
         if self.machine.running:
             assert self.machine.timer_s < math.inf, "no watchdog"
         for request in self.view.by_arrival():
-            key: LaneKey = self.view.lane_of(request).key
-            assert self.view.runners(key), f"{key} waits and no processor in service can run it"
+            lane: Lane = self.view.lane_of(request)
+            assert self.view.runners(lane), f"{lane.key} waits and no processor in service can run it"
             if (
                 request.on_late is OnLate.DROP
                 and request.deadline_s < math.inf

@@ -183,7 +183,10 @@ def test_anchors_and_merges_are_understood() -> None:
         ("? [a]\n: 1\n", "s.yaml:1: a collection: a field's name must be text"),
         # Fields that are missing or unknown.
         ("models: {net: zoo:lenet}\n", "s.yaml:1: arrivals: is missing; add it"),
-        ("models:\n  net: {priority: 1}\n", "s.yaml:2: models.net.source: is missing; add it"),
+        (
+            "models:\n  net: {priority: 1}\narrivals: {net: {closed: 1}}\n",
+            "s.yaml:2: models.net.source: is missing; add it",
+        ),
         (
             VALID + "duraton: 3\n",
             "s.yaml:3: duraton: unknown field 'duraton'; did you mean 'duration'?",

@@ -94,7 +94,8 @@ def _lines(certificate: Certificate, offline: Offline | None) -> Iterator[str]:
         yield f"rates can be multiplied by at most {certificate.sustainable_factor:.4f}"
     if offline is not None:
         total = sum(offline.counts.values())
-        yield f"{total:,} requests take at least {total / limit.throughput_per_s:.6g} s by the bound"
+        least_s = total / limit.throughput_per_s
+        yield f"{total:,} requests take at least {least_s:.6g} s by the bound"
     spread = certificate.makespan
     if spread is not None:
         kind = "optimal" if spread.proven else f"at least {spread.lower_bound_s:.6g} s,"

@@ -129,20 +129,21 @@ class Dispatcher:
         Returns:
             Commands for the driver to perform in the given order.
         """
-        self._now = self._view.now = now = max(now, self._now)
+        if now < self._now:
+            now = self._now
+        self._now = self._view.now = now
         commands: list[Command] = []
         self._commands = commands
         self._handlers[type(event)](event)
         state, timers = self._state, self._timers
-        for request_id in timers.pop_expired(now):
-            self._expire(request_id)
-        if timers.watchdog_s <= now:
-            self._watch()
+        if timers.next_s <= now:
+            self._look_again(now)
         if state.waiting and len(state.unit_user) < self._n_units:
             self._decide()
-        at_s = timers.to_arm(state.waiting)
-        if at_s is not None:
-            commands.append(SetTimer(at_s))
+        if state.waiting:
+            timers.look_at_deadlines(state.waiting)
+        if timers.next_s < timers.armed_s:
+            commands.append(SetTimer(timers.arm()))
         return commands
 
     def check(self) -> None:
@@ -172,7 +173,10 @@ class Dispatcher:
             return
         self._wait(state.add(request))
         if request.on_late is OnLate.DROP and request.deadline_s < math.inf:
-            self._timers.add_deadline(request, state.waiting)
+            if request.deadline_s <= self._now:
+                self._expire(request.id)
+            else:
+                self._timers.add_deadline(request, state.waiting)
 
     def _finished(self, event: Finished) -> None:
         execution = self._state.running.get(event.execution_id)
@@ -191,7 +195,8 @@ class Dispatcher:
             elif progress.cancelled:
                 self._reply(progress, Outcome.CANCELLED, _CANCELLED)
             else:
-                progress.key = progress.key._replace(position=span.last + 1)
+                key = progress.lane.key._replace(position=span.last + 1)
+                progress.lane = state.lane(key)
                 self._wait(progress)
 
     def _failed(self, event: Failed) -> None:
@@ -204,11 +209,11 @@ class Dispatcher:
         if progress is None:
             return
         progress.cancelled = True  # a running one stops at its next span boundary
-        if progress.lane is not None:
+        if progress.waits:
             self._answer_waiting(progress, Outcome.CANCELLED, _CANCELLED)
 
     def _timer_fired(self, _event: TimerFired) -> None:
-        self._timers.fired(self._now)
+        self._timers.fired()
 
     def _processor_lost(self, event: ProcessorLost) -> None:
         state = self._state
@@ -248,6 +253,16 @@ class Dispatcher:
 
     # 2. deadlines, 3. watchdog
 
+    def _look_again(self, now: float) -> None:
+        timers = self._timers
+        for request_id in timers.pop_expired(now):
+            self._expire(request_id)
+        if timers.watchdog_s <= now:
+            self._watch()
+        if timers.policy_s <= now:
+            timers.policy_s = math.inf
+        timers.settle(self._state.waiting)
+
     def _expire(self, request_id: int) -> None:
         progress = self._state.requests.get(request_id)
         if progress is not None and not progress.started:  # so it waits
@@ -268,16 +283,18 @@ class Dispatcher:
             self._commands.append(Abandon(execution, reason))
             self._processor_lost(ProcessorLost(execution.processor, reason))
         for execution in self._state.running.values():
-            give_up_at = self._give_up_at(execution)
-            self._timers.watchdog_s = min(self._timers.watchdog_s, give_up_at)
+            self._timers.watch(self._give_up_at(execution))
 
     # 4. decisions
 
     def _decide(self) -> None:
+        state = self._state
         self._timers.policy_s = math.inf  # what the last decision wanted is out of date
         try:
             for decision in self.policy.decide(self._view):
                 self._apply(decision)
+                if not state.waiting or len(state.unit_user) == self._n_units:
+                    return  # nothing is left to decide: do not make the policy find that out
         except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered
             self._blame_policy(error)
 
@@ -302,54 +319,60 @@ class Dispatcher:
             case WaitUntil(at_s):
                 if not at_s > self._now:  # would fire at once, for ever; also refuses NaN
                     raise PolicyError(f"cannot wait until {at_s}: it is {self._now} now")
-                self._timers.policy_s = min(self._timers.policy_s, at_s)
+                self._timers.wake(at_s)
             case _:
                 assert_never(decision)
 
     def _start(self, decision: Start) -> None:
         processor, requests, last = decision
         state = self._state
-        if not requests:
-            raise PolicyError("an execution needs a request")
         if not state.is_idle(processor):
             raise PolicyError(f"processor {processor!r} is not idle")
-        everyone = [self._waiting(request) for request in requests]
-        if len(everyone) > 1:
-            self._check_together(everyone)
-        key = everyone[0].key
+        if len(requests) == 1:
+            everyone = [self._waiting(requests[0])]
+            lane = everyone[0].lane
+            batch = lane.key.batch
+        else:
+            everyone = self._together(requests)
+            lane = everyone[0].lane
+            batch = sum(request.batch for request in requests)
         for progress in everyone:
-            if processor in progress.key.excluded:
+            if processor in progress.lane.key.excluded:
                 raise PolicyError(f"request {progress.request.id} failed on {processor!r} before")
-        span = state.rest_of(key) if last is None else Span(key.position, last)
-        batch = key.batch if len(everyone) == 1 else sum(r.batch for r in requests)
-        seconds = state.estimates.row(key.model, span, batch).get(processor)
+        span, row = lane.rest, lane.seconds
+        if last is not None or batch != lane.key.batch:
+            span = span if last is None else Span(span.first, last)
+            row = state.estimates.row(lane.model, span, batch)
+        seconds = row.get(processor)
         if seconds is None:
-            raise PolicyError(f"processor {processor!r} cannot run {span} of {key.model!r}")
-        execution = Execution(
-            next(self._execution_ids), key.model, span, processor, requests, self._now, seconds
-        )
+            raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
+        number = next(self._execution_ids)
+        execution = Execution(number, lane.model, span, processor, requests, self._now, seconds)
         for progress in everyone:
             state.dequeue(progress)
-            progress.execution = execution.id
+            progress.execution = number
             progress.started = True
         state.occupy(execution)
         # The watchdog looks at the oldest execution first: a new one seldom needs to be compared.
         if self._now + self.limits.hang_min_s < self._timers.watchdog_s:
-            give_up_at = self._give_up_at(execution)
-            self._timers.watchdog_s = min(self._timers.watchdog_s, give_up_at)
+            self._timers.watch(self._give_up_at(execution))
         self._commands.append(Run(execution))
 
-    def _check_together(self, everyone: Sequence[Progress]) -> None:
+    def _together(self, requests: Sequence[Request]) -> list[Progress]:
+        everyone = [self._waiting(request) for request in requests]
+        if not everyone:
+            raise PolicyError("an execution needs a request")
         if len({progress.request.id for progress in everyone}) < len(everyone):
             raise PolicyError("an execution takes each request once")
-        if len({progress.key[:2] for progress in everyone}) > 1:
+        if len({progress.lane.key[:2] for progress in everyone}) > 1:
             raise PolicyError("one execution takes requests of one model at one position only")
+        return everyone
 
     # shared steps
 
     def _waiting(self, request: Request) -> Progress:
         progress = self._state.requests.get(request.id)
-        if progress is None or progress.lane is None:
+        if progress is None or not progress.waits:
             raise PolicyError(f"request {request.id} does not wait")
         return progress
 
@@ -359,7 +382,7 @@ class Dispatcher:
         return [progress for progress in everyone if not progress.started]
 
     def _wait(self, progress: Progress) -> None:
-        if not self._state.has_runner(progress.key):
+        if not self._state.has_runner(progress.lane):
             self._give_up(progress)
             return
         try:
@@ -375,8 +398,9 @@ class Dispatcher:
             progress = self._state.requests[request.id]
             progress.execution = None
             progress.failures = (*progress.failures, failure)
-            excluded = progress.key.excluded | {execution.processor}
-            progress.key = progress.key._replace(excluded=excluded)
+            key = progress.lane.key
+            excluded = key.excluded | {execution.processor}
+            progress.lane = self._state.lane(key._replace(excluded=excluded))
             if progress.cancelled:
                 self._reply(progress, Outcome.CANCELLED, _CANCELLED)
             elif len(progress.failures) > self.limits.retries:
@@ -386,13 +410,13 @@ class Dispatcher:
 
     def _give_up_stranded(self) -> None:
         state = self._state
-        for lane in list(state.lanes.values()):
-            if not state.has_runner(lane.key):
+        for lane in list(state.lanes):
+            if not state.has_runner(lane):
                 for request in list(lane.in_order()):
                     self._give_up(state.requests[request.id])
 
     def _give_up(self, progress: Progress) -> None:
-        if progress.lane is not None:
+        if progress.waits:
             self._state.dequeue(progress)
         why = "; then ".join(progress.failures)
         nobody = f"no processor in service can run model {progress.request.model!r}"

@@ -8,12 +8,17 @@ left to try cost the same everywhere. A policy therefore compares lanes (few) an
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coinfer.core.request import Request
+from coinfer.profiles import Span
 
 __all__ = ["Lane", "LaneKey"]
+
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class LaneKey(NamedTuple):
@@ -36,13 +41,24 @@ class Lane:
     """A priority queue with removal: O(log n) push, amortised O(log n) removal, O(1) head.
 
     Removal only forgets the request; its heap entry is skipped when it surfaces.
+
+    Attributes:
+        key: What the requests have in common.
+        model: Name of their model.
+        rest: The span from their position to the model's end.
+        seconds: Expected seconds of that span by processor able to run it; those out of service
+            or excluded are among them. It follows what is observed.
     """
 
-    __slots__ = ("_heap", "_live", "key", "model")
+    __slots__ = ("_heap", "_live", "key", "model", "rest", "seconds")
 
-    def __init__(self, key: LaneKey) -> None:
+    def __init__(
+        self, key: LaneKey, rest: Span = Span(), seconds: Mapping[str, float] = _NOTHING
+    ) -> None:
         self.key = key
         self.model = key.model
+        self.rest = rest
+        self.seconds = seconds
         self._heap: list[tuple[Any, int, Request]] = []
         self._live: set[int] = set()
 

@@ -15,18 +15,26 @@ from coinfer.profiles import Profile, Span
 
 __all__ = ["Progress", "State"]
 
-_NOWHERE: frozenset[str] = frozenset()
-
 
 class Progress:
-    """How far a request has come: waiting in a lane, or running in an execution; never both."""
+    """How far a request has come: waiting in its lane, or running in an execution; never both.
 
-    __slots__ = ("cancelled", "execution", "failures", "key", "lane", "request", "started")
+    Attributes:
+        request: The request.
+        lane: Where it waits, or waited before it started.
+        waits: Whether it waits.
+        execution: The execution in which it runs.
+        started: Whether any of it has run.
+        cancelled: Whether its caller no longer wants the answer.
+        failures: Why its executions failed, one reason each.
+    """
 
-    def __init__(self, request: Request, key: LaneKey) -> None:
+    __slots__ = ("cancelled", "execution", "failures", "lane", "request", "started", "waits")
+
+    def __init__(self, request: Request, lane: Lane) -> None:
         self.request = request
-        self.key = key
-        self.lane: Lane | None = None
+        self.lane = lane
+        self.waits = False
         self.execution: int | None = None
         self.started = False
         self.cancelled = False
@@ -43,7 +51,7 @@ class State:
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         waiting: The waiting requests in the order in which they began to wait.
-        lanes: The lanes that are not empty.
+        lanes: The lanes that are not empty, in the order in which they filled.
         running: Executions by id.
         unit_user: Which execution occupies a compute unit.
         all_units: Every compute unit of every processor.
@@ -52,9 +60,7 @@ class State:
 
     __slots__ = (
         "_all_lanes",
-        "_new_keys",
-        "_rests",
-        "_rows",
+        "_entrances",
         "all_units",
         "estimates",
         "in_service",
@@ -77,48 +83,48 @@ class State:
         self.leaving: dict[str, int] = {}
         self.requests: dict[int, Progress] = {}
         self.waiting: OrderedDict[int, Request] = OrderedDict()
-        self.lanes: dict[LaneKey, Lane] = {}
+        self.lanes: dict[Lane, None] = {}
         self.running: dict[int, Execution] = {}
         self.unit_user: dict[str, int] = {}
         self.estimates = Estimates()
         self._all_lanes: dict[LaneKey, Lane] = {}
-        # Answers that depend on the key alone, kept because every request asks several times.
-        self._new_keys: dict[tuple[str, int], LaneKey] = {}
-        self._rests: dict[LaneKey, Span] = {}
-        self._rows: dict[LaneKey, Mapping[str, float]] = {}
+        self._entrances: dict[tuple[str, int], Lane] = {}
 
     def add(self, request: Request) -> Progress:
         """Take in a request that has arrived."""
-        at = (request.model, request.batch)
-        key = self._new_keys.get(at)
-        if key is None:
-            key = self._new_keys[at] = LaneKey(request.model, 0, request.batch, _NOWHERE)
-        progress = self.requests[request.id] = Progress(request, key)
+        entrance = self._entrances.get((request.model, request.batch))
+        if entrance is None:
+            entrance = self.lane(LaneKey(request.model, 0, request.batch))
+            self._entrances[request.model, request.batch] = entrance
+        progress = self.requests[request.id] = Progress(request, entrance)
         return progress
 
-    def enqueue(self, progress: Progress, rank: object) -> None:
-        """Let a request wait in the lane of its key."""
-        key = progress.key
+    def lane(self, key: LaneKey) -> Lane:
+        """Return the lane of a key; there is one each."""
         lane = self._all_lanes.get(key)
         if lane is None:
-            lane = self._all_lanes[key] = Lane(key)
-        request = progress.request
+            rest = Span(key.position, self.units[key.model] - 1)
+            seconds = self.estimates.row(key.model, rest, key.batch)
+            lane = self._all_lanes[key] = Lane(key, rest, seconds)
+        return lane
+
+    def enqueue(self, progress: Progress, rank: object) -> None:
+        """Let a request wait in its lane."""
+        request, lane = progress.request, progress.lane
         lane.push(rank, request)
-        self.lanes[key] = lane
+        self.lanes[lane] = None
         self.waiting[request.id] = request
-        progress.lane = lane
+        progress.waits = True
 
     def dequeue(self, progress: Progress) -> None:
         """Take a waiting request out of its lane."""
-        lane = progress.lane
-        assert lane is not None
-        request_id = progress.request.id
-        is_empty = lane.remove(request_id)
+        lane, request_id = progress.lane, progress.request.id
         del self.waiting[request_id]
-        progress.lane = None
-        if is_empty:
-            del self.lanes[lane.key]
-            if lane.key.excluded:
+        progress.waits = False
+        if lane.remove(request_id):
+            del self.lanes[lane]
+            if lane.key.excluded or lane.key.position:
+                # Such lanes are many and seldom used again; one more is made when it is needed.
                 del self._all_lanes[lane.key]
 
     def occupy(self, execution: Execution) -> None:
@@ -137,10 +143,11 @@ class State:
         """Take all waiting requests out of their lanes without comparing any ranks."""
         everyone = [self.requests[request_id] for request_id in self.waiting]
         for progress in everyone:
-            progress.lane = None
+            progress.waits = False
         self.waiting.clear()
         self.lanes.clear()
         self._all_lanes.clear()
+        self._entrances.clear()
         return everyone
 
     def add_model(self, model: str, units: int, profile: Profile) -> None:
@@ -148,7 +155,10 @@ class State:
         self.units[model] = units
         self.leaving.pop(model, None)
         self.estimates.add(model, profile)
-        self._forget_keys(model)
+        for key, lane in self._all_lanes.items():
+            if key.model == model:
+                lane.rest = Span(key.position, units - 1)
+                lane.seconds = self.estimates.row(model, lane.rest, key.batch)
 
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
@@ -156,63 +166,40 @@ class State:
         self.leaving.pop(model, None)
         self.estimates.remove(model)
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
-        self._forget_keys(model)
+        self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
 
     def is_idle(self, processor: str) -> bool:
         """Tell whether the processor is in service and all of its units are free."""
         found = self.in_service.get(processor)
         return found is not None and found.units.isdisjoint(self.unit_user)
 
-    def _forget_keys(self, model: str) -> None:
-        self._new_keys = {at: key for at, key in self._new_keys.items() if key.model != model}
-        self._rests = {key: rest for key, rest in self._rests.items() if key.model != model}
-        self._rows = {key: row for key, row in self._rows.items() if key.model != model}
-
-    def rest_of(self, key: LaneKey) -> Span:
-        """Return the span from a lane's position to the model's end."""
-        rest = self._rests.get(key)
-        if rest is None:
-            rest = self._rests[key] = Span(key.position, self.units[key.model] - 1)
-        return rest
-
-    def seconds_of(self, key: LaneKey) -> Mapping[str, float]:
-        """Return the seconds that the rest of a lane's requests takes, by processor able to run it.
-
-        Processors that are out of service or excluded are among them. It follows what is observed.
-        """
-        try:
-            return self._rows[key]
-        except KeyError:
-            row = self.estimates.row(key.model, self.rest_of(key), key.batch)
-            self._rows[key] = row
-            return row
-
-    def can_run(self, key: LaneKey, processor: str) -> bool:
+    def can_run(self, lane: Lane, processor: str) -> bool:
         """Tell whether a processor in service can run the rest of a lane's requests."""
         return (
-            processor in self.seconds_of(key)
+            processor in lane.seconds
             and processor in self.in_service
-            and processor not in key.excluded
+            and processor not in lane.key.excluded
         )
 
-    def has_runner(self, key: LaneKey) -> bool:
+    def has_runner(self, lane: Lane) -> bool:
         """Tell whether some processor in service can run the rest of a lane's requests."""
-        if key.excluded:
-            return any(self.can_run(key, name) for name in self.in_service)
-        return not self.in_service.keys().isdisjoint(self.seconds_of(key))
+        if lane.key.excluded:
+            return any(self.can_run(lane, name) for name in self.in_service)
+        return not self.in_service.keys().isdisjoint(lane.seconds)
 
     def check(self) -> None:
         """Assert the invariants: every request is in one place, every unit has one user."""
-        for lane in self.lanes.values():
+        for lane in self.lanes:
             lane.check()
             assert len(lane), f"empty lane {lane.key} is listed"
-        in_lanes = sum(len(lane) for lane in self.lanes.values())
+        in_lanes = sum(len(lane) for lane in self.lanes)
         assert in_lanes == len(self.waiting), "lanes and waiting list disagree"
         for request_id, progress in self.requests.items():
             waits = request_id in self.waiting
             runs = progress.execution is not None
             assert waits != runs, f"request {request_id}: waiting {waits}, running {runs}"
-            assert waits == (progress.lane is not None), f"request {request_id}: lane"
+            assert waits == progress.waits, f"request {request_id}: waits"
+            assert not waits or progress.lane in self.lanes, f"request {request_id}: lane"
             if progress.execution is not None:
                 executed = self.running[progress.execution].requests
                 assert progress.request in executed, f"request {request_id} not in its execution"

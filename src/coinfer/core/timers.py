@@ -15,15 +15,22 @@ class Timers:
     """Deadlines of droppable requests, the policy's wake-up and the watchdog's next look.
 
     Only one timer is armed at a time, the earliest; a driver needs no timer queue of its own.
+
+    Attributes:
+        policy_s: When the policy wants to decide again; infinite: it does not.
+        watchdog_s: When some execution may have to be given up.
+        next_s: The earliest moment to look again. It may come too early, never too late.
+        armed_s: What the driver's timer is set to.
     """
 
-    __slots__ = ("_armed_s", "_deadlines", "policy_s", "watchdog_s")
+    __slots__ = ("_deadlines", "armed_s", "next_s", "policy_s", "watchdog_s")
 
     def __init__(self) -> None:
         self.policy_s = math.inf
         self.watchdog_s = math.inf
+        self.next_s = math.inf
+        self.armed_s = math.inf
         self._deadlines: list[tuple[float, int]] = []
-        self._armed_s = math.inf
 
     def add_deadline(self, request: Request, waiting: Collection[int]) -> None:
         """Remember to look at a request's deadline."""
@@ -33,6 +40,27 @@ class Timers:
             self._deadlines = [entry for entry in heap if entry[1] in waiting]
             heapq.heapify(self._deadlines)
 
+    def wake(self, at_s: float) -> None:
+        """Let the policy decide again at a moment, if it did not ask for an earlier one."""
+        self.policy_s = min(self.policy_s, at_s)
+        self.next_s = min(self.next_s, at_s)
+
+    def watch(self, at_s: float) -> None:
+        """Let the watchdog look at a moment, if it does not look earlier."""
+        self.watchdog_s = min(self.watchdog_s, at_s)
+        self.next_s = min(self.next_s, at_s)
+
+    def look_at_deadlines(self, waiting: Collection[int]) -> None:
+        """Let the next moment be no later than the earliest deadline of a waiting request.
+
+        A request that no longer waits has started or is answered: its deadline needs no timer.
+        """
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in waiting:
+            heapq.heappop(deadlines)
+        if deadlines and deadlines[0][0] < self.next_s:
+            self.next_s = deadlines[0][0]
+
     def pop_expired(self, now: float) -> list[int]:
         """Return the ids of the requests whose deadline has passed; they may be long answered."""
         heap = self._deadlines
@@ -41,24 +69,16 @@ class Timers:
             expired.append(heapq.heappop(heap)[1])
         return expired
 
-    def fired(self, now: float) -> None:
+    def fired(self) -> None:
         """Note that the armed timer went off."""
-        self._armed_s = math.inf
-        if self.policy_s <= now:
-            self.policy_s = math.inf
+        self.armed_s = math.inf
 
-    def to_arm(self, waiting: Collection[int]) -> float | None:
-        """Return the moment to arm the timer for, or None if it is armed early enough.
+    def settle(self, waiting: Collection[int]) -> None:
+        """Find the next moment anew."""
+        self.next_s = min(self.policy_s, self.watchdog_s)
+        self.look_at_deadlines(waiting)
 
-        A request that no longer waits has started or is answered: its deadline needs no timer.
-        """
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][1] not in waiting:
-            heapq.heappop(deadlines)
-        wanted = self.policy_s if self.policy_s < self.watchdog_s else self.watchdog_s
-        if deadlines and deadlines[0][0] < wanted:
-            wanted = deadlines[0][0]
-        if wanted >= self._armed_s:
-            return None
-        self._armed_s = wanted
-        return wanted
+    def arm(self) -> float:
+        """Note that the driver's timer is set to the next moment, and return it."""
+        self.armed_s = self.next_s
+        return self.next_s

@@ -63,17 +63,17 @@ class View:
 
     def lanes(self) -> Collection[Lane]:
         """The lanes in which something waits."""
-        return self._state.lanes.values()
+        return self._state.lanes.keys()
 
     def startable(self) -> list[tuple[Lane, list[str]]]:
         """Return each lane in which something waits with the idle processors able to run it."""
-        state = self._state
-        idle = self.idle() if state.lanes else None
+        lanes = self._state.lanes
+        idle = self.idle() if lanes else None
         if not idle:
             return []
         found = []
-        for key, lane in state.lanes.items():
-            seconds, excluded = state.seconds_of(key), key.excluded
+        for lane in lanes:
+            seconds, excluded = lane.seconds, lane.key.excluded
             able = [name for name in idle if name in seconds and name not in excluded]
             if able:
                 found.append((lane, able))
@@ -86,13 +86,13 @@ class View:
             return min(found, key=_head_rank)
         return found[0] if found else None
 
-    def runners(self, key: LaneKey) -> list[str]:
+    def runners(self, lane: Lane) -> list[str]:
         """Names of the processors in service, busy or idle, that can run a lane's requests."""
-        return [name for name in self._state.in_service if self.can_run(key, name)]
+        return [name for name in self._state.in_service if self.can_run(lane, name)]
 
-    def can_run(self, key: LaneKey, processor: str) -> bool:
-        """Tell whether a processor can run the rest of a lane's requests."""
-        return self._state.can_run(key, processor)
+    def can_run(self, lane: Lane, processor: str) -> bool:
+        """Tell whether a processor in service can run the rest of a lane's requests."""
+        return self._state.can_run(lane, processor)
 
     def by_arrival(self) -> Iterator[Request]:
         """Iterate over the waiting requests, the one that has waited longest first."""
@@ -100,7 +100,7 @@ class View:
 
     def in_order(self) -> Iterator[tuple[Lane, Request]]:
         """Iterate over all waiting requests in the policy's order, lazily."""
-        lanes = self._state.lanes.values()
+        lanes = self._state.lanes
         if len(lanes) == 1:  # the usual case of a machine that keeps up; a merge is slow to set up
             (lane,) = lanes
             return ((lane, request) for _, request in lane.ranked())
@@ -109,19 +109,23 @@ class View:
 
     def lane_of(self, request: Request) -> Lane:
         """Return the lane in which a request waits."""
-        lane = self._state.requests[request.id].lane
-        assert lane is not None, f"request {request.id} does not wait"
-        return lane
+        progress = self._state.requests[request.id]
+        assert progress.waits, f"request {request.id} does not wait"
+        return progress.lane
 
-    def expected_s(self, key: LaneKey, processor: str) -> float:
+    def entrance(self, model: str, batch: int = 1) -> Lane:
+        """Return the lane in which fresh requests of a model wait, perhaps none now."""
+        return self._state.lane(LaneKey(model, 0, batch))
+
+    def expected_s(self, lane: Lane, processor: str) -> float:
         """Seconds to run the rest of one request of a lane; infinite if it cannot."""
-        if processor in key.excluded:
+        if processor in lane.key.excluded:
             return math.inf
-        return self._state.seconds_of(key).get(processor, math.inf)
+        return lane.seconds.get(processor, math.inf)
 
-    def seconds_of(self, key: LaneKey) -> Mapping[str, float]:
+    def seconds_of(self, lane: Lane) -> Mapping[str, float]:
         """Return the expected seconds by processor in service that can run a lane's requests."""
-        seconds, excluded = self._state.seconds_of(key), key.excluded
+        seconds, excluded = lane.seconds, lane.key.excluded
         return {
             name: seconds[name]
             for name in self._state.in_service
@@ -133,20 +137,20 @@ class View:
         seconds = self._state.estimates.expected_s(model, processor, span, batch)
         return math.inf if seconds is None else seconds
 
-    def unit_seconds(self, key: LaneKey, processor: str) -> float:
+    def unit_seconds(self, lane: Lane, processor: str) -> float:
         """Compute units times seconds: what a run takes away from everybody else."""
-        return self.expected_s(key, processor) * len(self._state.processors[processor].units)
+        return self.expected_s(lane, processor) * len(self._state.processors[processor].units)
 
-    def fastest(self, key: LaneKey, names: Iterable[str] | None = None) -> str:
+    def fastest(self, lane: Lane, names: Iterable[str] | None = None) -> str:
         """Return which processor, of these or of all in service, takes the fewest seconds."""
         among = self._state.in_service if names is None else names
-        return min(among, key=lambda name: self.expected_s(key, name))
+        return min(among, key=lambda name: self.expected_s(lane, name))
 
-    def cheapest(self, key: LaneKey, names: Sequence[str]) -> str:
+    def cheapest(self, lane: Lane, names: Sequence[str]) -> str:
         """Return which of these processors takes the fewest unit-seconds; on a tie the first."""
         if len(names) == 1:
             return names[0]
-        seconds, processors = self._state.seconds_of(key), self._state.processors
+        seconds, processors = lane.seconds, self._state.processors
         best, least = names[0], math.inf
         for name in names:
             cost = seconds[name] * len(processors[name].units)
@@ -154,10 +158,10 @@ class View:
                 best, least = name, cost
         return best
 
-    def costs_of(self, key: LaneKey) -> dict[str, float]:
+    def costs_of(self, lane: Lane) -> dict[str, float]:
         """Return the unit-seconds by processor in service that can run a lane's requests."""
         processors = self._state.processors
-        return {n: s * len(processors[n].units) for n, s in self.seconds_of(key).items()}
+        return {n: s * len(processors[n].units) for n, s in self.seconds_of(lane).items()}
 
     def running(self) -> Collection[Execution]:
         """The executions that run now."""
@@ -176,11 +180,11 @@ class View:
             free[unit] = end if end > now else now + max(now - end, _LEAST_OVERRUN_S)
         return free
 
-    def is_hopeless(self, key: LaneKey, request: Request) -> bool:
+    def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline."""
         if request.on_late is not OnLate.DROP or request.deadline_s == math.inf:
             return False
-        best = min((self.expected_s(key, name) for name in self._state.in_service), default=0.0)
+        best = min((self.expected_s(lane, name) for name in self._state.in_service), default=0.0)
         return math.isfinite(best) and self.now + best > request.deadline_s
 
 

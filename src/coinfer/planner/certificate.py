@@ -99,16 +99,18 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
     mix = known or dict.fromkeys(scenario.models, 1 / len(scenario.models))
     one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
     rates = Load(scenario).offered_rates_per_s()
-    fixed = {"seconds": table, "processors": machine.processors}
+    processors, keeps = machine.processors, machine.keeps
     return Certificate(
         mix=mix,
         mix_is_known=known is not None,
-        bound=throughput_bound(**fixed, mix=mix, one_model=machine.keeps),
+        bound=throughput_bound(table, processors, mix, one_model=keeps),
         one_model=one_model,
-        kept=throughput_bound(**fixed, mix=mix, one_model=set(one_model)) if one_model else None,
-        sustainable_factor=None
-        if not rates
-        else sustainable_factor(**fixed, rates=rates, one_model=machine.keeps),
+        kept=throughput_bound(table, processors, mix, one_model=set(one_model))
+        if one_model
+        else None,
+        sustainable_factor=sustainable_factor(table, processors, rates, one_model=keeps)
+        if rates
+        else None,
         makespan=_makespan(scenario, machine, table),
     )
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coinfer.core.lane import LaneKey
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -48,15 +48,15 @@ class Affinity:
         while mine := [
             (lane.head_rank, name, lane)
             for lane, able in view.startable()
-            if (name := self._processor_of(lane.key, view)) in able
+            if (name := self._processor_of(lane, view)) in able
         ]:
             _, name, lane = min(mine, key=lambda item: item[:2])
             yield Start(name, (lane.head,))
 
-    def _processor_of(self, key: LaneKey, view: View) -> str:
+    def _processor_of(self, lane: Lane, view: View) -> str:
         """Return the assigned processor, or the fastest left if that one cannot run the request."""
-        name = self.assignment.get(key.model)
-        return name if name is not None and view.can_run(key, name) else view.fastest(key)
+        name = self.assignment.get(lane.model)
+        return name if name is not None and view.can_run(lane, name) else view.fastest(lane)
 
     def _assign(self, view: View) -> None:
         situation = (frozenset(view.models), frozenset(view.processors))
@@ -71,14 +71,15 @@ def assign(view: View) -> dict[str, str]:
     With at least as many places as models no two models share a place.
     """
     places = _places(view)
-    models = [m for m in view.models if any(view.can_run(LaneKey(m), n) for n in view.processors)]
+    entrances = {model: view.entrance(model) for model in view.models}
+    models = [model for model, entrance in entrances.items() if view.runners(entrance)]
     seconds = {
-        model: [min(view.expected_s(LaneKey(model), name) for name in place) for place in places]
+        model: [min(view.expected_s(entrances[model], n) for n in place) for place in places]
         for model in models
     }
     chosen = _least_loaded(models, seconds, len(places))
     return {
-        model: min(places[at], key=lambda name: view.expected_s(LaneKey(model), name))
+        model: view.fastest(entrances[model], places[at])
         for model, at in zip(models, chosen, strict=True)
     }
 

@@ -19,11 +19,11 @@ Three things are added:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from coinfer.core.lane import LaneKey
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -71,20 +71,20 @@ class EarliestFinish:
 
     def _next(self, view: View) -> Decision | None:
         """Return the first decision, or None if everything had better wait."""
-        unclaimed = set(view.idle()) if view.n_waiting else None
+        waiting = view.n_waiting
+        unclaimed = view.idle() if waiting else None
         if not unclaimed:
             return None
-        now, waiting, free_at = view.now, view.n_waiting, view.units_free_at()
+        now, free_at = view.now, view.units_free_at()
         processors = view.processors
-        seconds_of: dict[LaneKey, Mapping[str, float]] = {}
+        seconds_of: dict[Lane, Mapping[str, float]] = {}
         again_s = math.inf
         for lane, request in islice(view.in_order(), self.window):
-            key = lane.key
-            if view.is_hopeless(key, request):
+            if view.is_hopeless(lane, request):
                 return Drop(request, "no processor can meet its deadline any more")
-            if key not in seconds_of:
-                seconds_of[key] = view.seconds_of(key)
-            seconds = seconds_of[key]
+            seconds = seconds_of.get(lane)
+            if seconds is None:
+                seconds = seconds_of[lane] = view.seconds_of(lane)
             name, finish_s = _best(processors, seconds, request.deadline_s, now, free_at, waiting)
             if name in unclaimed:
                 return Start(name, (request,))
@@ -93,7 +93,7 @@ class EarliestFinish:
             units = processors[name].units
             for unit in units:
                 free_at[unit] = finish_s
-            unclaimed = {other for other in unclaimed if units.isdisjoint(processors[other].units)}
+            unclaimed = [other for other in unclaimed if units.isdisjoint(processors[other].units)]
             if not unclaimed:
                 break
             waiting -= 1
@@ -130,7 +130,7 @@ def _best(
     return chosen, best[2]
 
 
-def _patience_s(seconds: Mapping[str, float], chosen: str, unclaimed: set[str]) -> float:
+def _patience_s(seconds: Mapping[str, float], chosen: str, unclaimed: Sequence[str]) -> float:
     """Return how long to wait for a busy processor before free ones are considered again.
 
     They lose to it by the difference of the service times at least. If it is still busy after that

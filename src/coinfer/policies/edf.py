@@ -46,12 +46,12 @@ class EarliestDeadlineFirst:
         while found := view.first_startable():
             lane, able = found
             request = lane.head
-            if view.is_hopeless(lane.key, request):
+            if view.is_hopeless(lane, request):
                 yield Drop(request, "no processor can meet its deadline any more")
                 continue
             left_s = request.deadline_s - view.now
-            in_time = [name for name in able if view.expected_s(lane.key, name) <= left_s]
+            in_time = [name for name in able if view.expected_s(lane, name) <= left_s]
             if in_time:
-                yield Start(view.cheapest(lane.key, in_time), (request,))
+                yield Start(view.cheapest(lane, in_time), (request,))
             else:
-                yield Start(view.fastest(lane.key, able), (request,))
+                yield Start(view.fastest(lane, able), (request,))

@@ -29,4 +29,4 @@ class FirstComeFirstServed:
         """Give the oldest request that a free processor can run to the cheapest such processor."""
         while found := view.first_startable():
             lane, able = found
-            yield Start(view.cheapest(lane.key, able), (lane.head,))
+            yield Start(view.cheapest(lane, able), (lane.head,))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from coinfer.core.lane import LaneKey
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -38,21 +38,21 @@ class Fixed:
         while mine := [
             (lane.head_rank, name, lane)
             for lane, able in view.startable()
-            if (name := self._processor_of(lane.key, view)) in able
+            if (name := self._processor_of(lane, view)) in able
         ]:
             _, name, lane = min(mine, key=lambda item: item[:2])
             yield Start(name, (lane.head,))
 
-    def _processor_of(self, key: LaneKey, view: View) -> str:
-        name = self.assignment.get(key.model)
+    def _processor_of(self, lane: Lane, view: View) -> str:
+        name = self.assignment.get(lane.model)
         if name is None:
             where = "model in the assignment of policy 'fixed'"
-            raise UnknownNameError.of(where, key.model, self.assignment)
-        if view.can_run(key, name):
+            raise UnknownNameError.of(where, lane.model, self.assignment)
+        if view.can_run(lane, name):
             return name
         if name not in view.all_processors:
             where = "processor in the assignment of policy 'fixed'"
             raise UnknownNameError.of(where, name, view.all_processors)
-        if name in view.processors and name not in key.excluded:
-            raise ConfigurationError(f"policy 'fixed': {name!r} cannot run model {key.model!r}")
-        return view.fastest(key)
+        if name in view.processors and name not in lane.key.excluded:
+            raise ConfigurationError(f"policy 'fixed': {name!r} cannot run model {lane.model!r}")
+        return view.fastest(lane)

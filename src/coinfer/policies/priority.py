@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from coinfer.core.lane import LaneKey
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -23,7 +23,7 @@ from coinfer.errors import ConfigurationError, UnknownNameError
 
 __all__ = ["Priority"]
 
-_Losses: TypeAlias = Mapping[LaneKey, Mapping[str, float]]
+_Losses: TypeAlias = Mapping[Lane, Mapping[str, float]]
 """By lane and processor able to run it: how many times more it costs there than at best."""
 
 
@@ -56,24 +56,24 @@ class Priority:
         """Start, for the free processors, what stands highest on their lists."""
         self._check_names(view)
         while found := view.startable():
-            losses = {lane.key: _losses(view.costs_of(lane.key)) for lane in view.lanes()}
+            losses = {lane: _losses(view.costs_of(lane)) for lane in view.lanes()}
             candidates = [
-                (place + lane.head_rank[0][0], view.unit_seconds(lane.key, name), name, lane)
+                (place + lane.head_rank[0][0], view.unit_seconds(lane, name), name, lane)
                 for lane, able in found
-                for name, place in self._places(lane.key, able, losses).items()
+                for name, place in self._places(lane, able, losses).items()
             ]
             if not candidates:
                 return
             _, _, name, lane = min(candidates, key=lambda item: item[:3])
             yield Start(name, (lane.head,))
 
-    def _places(self, key: LaneKey, names: Sequence[str], losses: _Losses) -> dict[str, float]:
+    def _places(self, lane: Lane, names: Sequence[str], losses: _Losses) -> dict[str, float]:
         """Return a lane's place on the lists of those processors that list it."""
-        table, model = self.table, key.model
-        if table is None or not any(model in table.get(name, (model,)) for name in losses[key]):
-            return {name: made_by_profiler(losses, name, key) for name in names}
+        table, model = self.table, lane.model
+        if table is None or not any(model in table.get(name, (model,)) for name in losses[lane]):
+            return {name: made_by_profiler(losses, name, lane) for name in names}
         return {
-            name: table[name][model] if name in table else made_by_profiler(losses, name, key)
+            name: table[name][model] if name in table else made_by_profiler(losses, name, lane)
             for name in names
             if model in table.get(name, (model,))
         }
@@ -85,9 +85,9 @@ class Priority:
                 raise UnknownNameError.of(where, name, view.all_processors)
 
 
-def made_by_profiler(losses: _Losses, processor: str, key: LaneKey) -> float:
+def made_by_profiler(losses: _Losses, processor: str, lane: Lane) -> float:
     """Return a lane's place on a processor's list, counted from 1."""
-    mine = losses[key][processor]
+    mine = losses[lane][processor]
     return 1.0 + sum([row.get(processor, math.inf) < mine for row in losses.values()])
 
 

@@ -45,7 +45,7 @@ class ShortestJobFirst:
             late = view.now - self.patience_s
             overdue = [item for item in found if item[0].head.arrival_s <= late]
             _, _, name, request = min(
-                (view.unit_seconds(lane.key, name), lane.head_rank, name, lane.head)
+                (view.unit_seconds(lane, name), lane.head_rank, name, lane.head)
                 for lane, able in (_oldest(overdue) if overdue else found)
                 for name in able
             )

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle, permutations
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from coinfer.backends.base import Backend, Session, Tensors
 from coinfer.backends.registry import get_backend
@@ -30,7 +30,7 @@ from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity, key_parts
 from coinfer.profiling.measure import on_cores
 
-__all__ = ["ContentionEffort", "measure_contention"]
+__all__ = ["ContentionEffort", "compare", "measure_contention"]
 
 _MOST_MODELS = 6
 """More models than this would only cost memory: each is loaded on both processors."""
@@ -41,7 +41,7 @@ class ContentionEffort:
     """How long to measure one pair.
 
     Attributes:
-        min_rounds: Rounds at least of each kind; one is not counted.
+        min_rounds: Counted rounds of each kind at least.
         max_s: Stop after this many seconds.
     """
 
@@ -160,7 +160,7 @@ def _measured(bench: _Bench, one: Processor, other: Processor) -> tuple[Measurem
         ]
         neighbour = stack.enter_context(_Neighbour(other.cores, theirs))
         alone, beside = on_cores(
-            one.cores, lambda stop: _compared(mine, neighbour, bench.effort, stop)
+            one.cores, lambda stop: compare(mine, neighbour, bench.effort, stop=stop)
         )
     return Measurement(seconds=tuple(alone)), Measurement(seconds=tuple(beside))
 
@@ -172,36 +172,56 @@ def _loaded(bench: _Bench, name: str, processor: Processor, stack: ExitStack) ->
     return session
 
 
-def _compared(
+class Neighbour(Protocol):
+    """What works beside, or rests."""
+
+    def rest(self) -> None:
+        """Stop; returns when what runs is over."""
+
+    def go(self) -> None:
+        """Start to run."""
+
+
+def compare(
     work: Sequence[tuple[Session, Sequence[Tensors]]],
-    neighbour: _Neighbour,
+    neighbour: Neighbour,
     effort: ContentionEffort,
-    stop: threading.Event,
+    *,
+    stop: threading.Event | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds of the rounds alone and of those beside the neighbour."""
+    """Return the seconds of the rounds alone and of those beside the neighbour.
+
+    Args:
+        work: Sessions with their inputs; a round runs each once, in the calling thread.
+        neighbour: Rests in every other round.
+        effort: When to stop.
+        stop: Set by another thread to give up after the present round.
+        clock: Seconds; replaced in tests.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
+    """
     alone: list[float] = []
     beside: list[float] = []
-    began = time.perf_counter()
-    for number in range(10**6):
+    began = clock()
+    while len(beside) <= effort.min_rounds or clock() - began < effort.max_s:
         neighbour.rest()
-        quiet_s = _round_s(work, number)
+        alone.append(_round_s(work, len(alone), clock))
         neighbour.go()
-        busy_s = _round_s(work, number)
-        if stop.is_set():
+        beside.append(_round_s(work, len(beside), clock))
+        if stop is not None and stop.is_set():
             raise KeyboardInterrupt
-        if number > 0:  # the first round allocates
-            alone.append(quiet_s)
-            beside.append(busy_s)
-        if number >= effort.min_rounds and time.perf_counter() - began >= effort.max_s:
-            break
-    return alone, beside
+    return alone[1:], beside[1:]  # the first round allocates
 
 
-def _round_s(work: Sequence[tuple[Session, Sequence[Tensors]]], number: int) -> float:
-    began = time.perf_counter()
+def _round_s(
+    work: Sequence[tuple[Session, Sequence[Tensors]]], number: int, clock: Callable[[], float]
+) -> float:
+    began = clock()
     for session, feeds in work:
         session.run(feeds[number % len(feeds)])
-    return time.perf_counter() - began
+    return clock() - began
 
 
 class _Neighbour:

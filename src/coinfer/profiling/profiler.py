@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -211,8 +211,8 @@ def _wake(bench: _Bench, processor: Processor) -> None:
     tiny = model_from_ir(zoo.build("tiny_mlp"), name="tiny_mlp")
     with suppress(Exception):  # then the model to be measured will tell what is wrong
         session, _ = _load(bench, tiny, dataclasses.replace(processor, precision="fp32"))
-        session.run(tiny.sample_inputs())
-        session.close()
+        with closing(session):
+            session.run(tiny.sample_inputs())
 
 
 def _load(bench: _Bench, model: Model, processor: Processor) -> tuple[Session, float]:

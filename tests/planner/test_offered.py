@@ -1,0 +1,66 @@
+"""The bound is that of the mix which is offered, or else of the mix which was served."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.tally import ModelTally, Tallies
+from coinfer.planner.offered import offered_bound, offered_mix
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile, ProfileKey
+from coinfer.testing.models import fixed_batch, tiny_linear
+from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario_file import parse_scenario
+
+CPU = [Processor(name="p", backend="null", units=frozenset({"p"}))]
+PROFILE = Profile.from_seconds({"a": {"p": 0.1}, "b": {"p": 0.3}})
+
+
+def scenario(arrivals: str, models: str = "{a: x.onnx, b: x.onnx}") -> Scenario:
+    return parse_scenario(f"models: {models}\narrivals: {arrivals}\n")
+
+
+def served(**counts: int) -> Tallies:
+    models = {name: ModelTally(ExactLatencies) for name in counts}
+    for name, count in counts.items():
+        models[name].served = count
+    return Tallies(duration_s=1.0, models=models)
+
+
+def test_a_stated_mix_decides_whatever_was_served() -> None:
+    mix = scenario("{mix: {weights: {a: 3, b: 1}, in_flight: 2}}")
+    assert offered_mix(mix, served(a=1, b=9)) == {"a": 0.75, "b": 0.25}
+    assert offered_bound(PROFILE, CPU, mix, served(a=1, b=9)) == pytest.approx(4 / 0.6)
+
+
+def test_rates_are_a_mix() -> None:
+    rates = scenario("{a: {periodic: 30/s}, b: {poisson: 10/s}}")
+    assert offered_mix(rates) == {"a": 0.75, "b": 0.25}
+
+
+def test_where_the_policy_decides_the_mix_is_what_was_served() -> None:
+    loops = scenario("{a: {closed: 1}, b: {closed: 1}}")
+    assert offered_mix(loops, served(a=6, b=2)) == {"a": 6.0, "b": 2.0}
+    assert offered_bound(PROFILE, CPU, loops, served(a=6, b=2)) == pytest.approx(8 / 1.2)
+
+
+def test_before_such_a_run_and_after_one_that_served_nothing_there_is_no_bound() -> None:
+    loops = scenario("{a: {closed: 1}, b: {closed: 1}}")
+    assert offered_bound(PROFILE, CPU, loops) is None
+    assert offered_bound(PROFILE, CPU, loops, served(a=0, b=0)) is None
+
+
+def test_requests_of_several_samples_take_the_time_of_that_batch() -> None:
+    entries = {1: 0.1, 4: 0.2}
+    profile = Profile(
+        {ProfileKey("a", "p", n): Measurement(seconds=(s,)) for n, s in entries.items()}
+    )
+    four = scenario("{a: {closed: 1}}", "{a: {source: x.onnx, batch: 4}}")
+    tallies = served(a=5)
+    open_batch = {"a": dataclasses.replace(tiny_linear().model, name="a")}
+    fixed = {"a": dataclasses.replace(fixed_batch().model, name="a")}
+    assert offered_bound(profile, CPU, four, tallies, models=open_batch) == pytest.approx(5.0)
+    assert offered_bound(profile, CPU, four, tallies, models=fixed) == pytest.approx(10.0)

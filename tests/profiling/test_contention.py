@@ -1,0 +1,112 @@
+"""Measuring contention: with sessions that move a clock of their own, and with real threads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coinfer.backends.null import NullBackend
+from coinfer.contention import Contention
+from coinfer.errors import ConfigurationError
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.contention import ContentionEffort, compare, measure_contention
+from coinfer.testing.models import tiny_linear
+
+BRIEF = ContentionEffort(min_rounds=3, max_s=0.0)
+
+
+class FakeNeighbour:
+    """Sessions beside it take three times as long while it goes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.goes = True
+        self.drift = 1.0
+
+    def rest(self) -> None:
+        self.goes = False
+
+    def go(self) -> None:
+        self.goes = True
+
+    def run(self, _inputs: Any) -> dict[str, Any]:
+        self.now += self.drift * (3.0 if self.goes else 1.0)
+        self.drift *= 1.01
+        return {}
+
+
+def compared(neighbour: FakeNeighbour, **fields: Any) -> tuple[list[float], list[float]]:
+    work: Any = [(neighbour, [{}]), (neighbour, [{}])]
+    return compare(work, neighbour, BRIEF, clock=lambda: neighbour.now, **fields)
+
+
+def test_rounds_alternate_so_that_drift_hits_both_alike() -> None:
+    alone, beside = compared(FakeNeighbour())
+    assert len(alone) == len(beside) == BRIEF.min_rounds
+    # The machine became 1 % slower with every run: both kinds did.
+    assert sum(beside) / sum(alone) == pytest.approx(3.0, rel=0.03)
+
+
+def test_an_interruption_ends_the_rounds() -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        compared(FakeNeighbour(), stop=stop)
+
+
+class Counting(NullBackend):
+    """A null backend with versions, so that it is remembered, that counts its loads."""
+
+    loads = 0
+
+    def versions(self) -> dict[str, str]:
+        return {"null": "1"}
+
+    def load(self, model: Any, processor: Processor) -> Any:
+        self.loads += 1
+        return super().load(model, processor)
+
+
+def processor(name: str, *units: str, threads: int = 1) -> Processor:
+    return Processor(name=name, backend="null", units=frozenset(units), threads=threads)
+
+
+def measured(backend: NullBackend, cache: ProfileCache | None = None) -> Contention:
+    model = tiny_linear().model
+    trio = [processor("a", "0"), processor("b", "1"), processor("ab", "0", "1", threads=2)]
+    table = Profile.from_seconds({"m": {p.name: 1e-3 for p in trio}})
+    return measure_contention(
+        {"m": model},
+        trio,
+        table,
+        {"m": [model.sample_inputs()]},
+        effort=BRIEF,
+        cache=cache,
+        backends={"null": backend},
+    )
+
+
+def test_pairs_that_can_run_together_get_factors_of_at_least_one() -> None:
+    found = measured(Counting())
+    assert {name: set(row) for name, row in found.factors.items()} == {"a": {"b"}, "b": {"a"}}
+    assert all(factor >= 1 for row in found.factors.values() for factor in row.values())
+
+
+def test_equal_pairs_are_measured_once_and_remembered(tmp_path: Path) -> None:
+    backend, cache = Counting(), ProfileCache(tmp_path)
+    found = measured(backend, cache)
+    assert backend.loads == 2
+    assert found.factors["a"]["b"] == found.factors["b"]["a"]
+    assert measured(backend, cache) == found
+    assert backend.loads == 2
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_factor_without_sense_is_refused(factor: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"slowdown of 'a' by 'b'"):
+        Contention(factors={"a": {"b": factor}})

@@ -1,0 +1,134 @@
+"""Playing a scenario counts the measuring window, answers everything and can be interrupted."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from typing import Any
+
+import pytest
+
+from coinfer.backends.null import Faults, NullBackend
+from coinfer.policies import make_policy
+from coinfer.profiles import Profile
+from coinfer.runtime import play as play_module
+from coinfer.runtime.play import Played, play
+from coinfer.workload.scenario_file import parse_scenario
+from runtime.engines import FEED, MODEL, cpus
+
+
+def played(
+    arrivals: str = "{m: {periodic: 200/s}}",
+    *lines: str,
+    times: str = "duration: 0.1\nwarmup: 0.05\n",
+    service_s: float = 0.0005,
+    faults: Faults | None = None,
+    models: str = "{m: x.onnx}",
+    **options: Any,
+) -> Played:
+    text = f"models: {models}\narrivals: {arrivals}\n{times}"
+    scenario = parse_scenario(text + "\n".join(lines))
+    names = list(scenario.models)
+    return play(
+        scenario,
+        dict.fromkeys(names, MODEL),
+        cpus("p0", "p1"),
+        Profile.from_seconds({name: {"p0": service_s, "p1": service_s} for name in names}),
+        make_policy("fcfs"),
+        {name: [FEED] for name in names},
+        backends={"null": NullBackend(service_s, faults=faults)},
+        **options,
+    )
+
+
+def test_warm_up_is_played_but_not_counted() -> None:
+    # Powers of two, so that no rounding decides whether the last one is due before the end.
+    times = "duration: 0.125\nwarmup: 0.0625\n"
+    result = played("{m: {periodic: 128/s}}", times=times, keep_records=True)
+    assert len(list(result.recorder.requests())) == 24
+    assert result.tallies.models["m"].submitted == 16
+    assert result.tallies.duration_s == pytest.approx(0.125)
+
+
+def test_everything_that_was_submitted_is_answered() -> None:
+    tally = played("{m: {closed: 5}}").tallies.models["m"]
+    assert tally.submitted > 5
+    assert tally.unfinished == 0
+    assert tally.completed + sum(tally.others.values()) == tally.submitted
+
+
+def test_the_origin_is_the_moment_the_load_began() -> None:
+    result = played(keep_records=True)
+    first = next(iter(result.recorder.requests()))
+    assert first.due_s == result.origin_s
+
+
+def test_ticks_tell_the_seconds_since_the_start() -> None:
+    seen: list[float] = []
+    played(on_tick=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] >= 0.15
+
+
+def test_more_than_the_admission_limit_is_rejected() -> None:
+    faults = Faults()
+    faults.hang(times=2)
+    result = played(
+        "{m: {periodic: 200/s}}",
+        "admission_limit: 3",
+        faults=faults,
+        on_tick=lambda now_s: faults.release() if now_s > 0.1 else None,
+    )
+    rejected = {outcome.value: n for outcome, n in result.tallies.models["m"].others.items()}
+    assert rejected["rejected"] > 0
+
+
+def test_late_requests_are_dropped_where_the_scenario_says_so() -> None:
+    models = "{m: {source: x.onnx, deadline: 4ms, on_late: drop}}"
+    tally = played("{m: {periodic: 1000/s}}", service_s=0.003, models=models).tallies.models["m"]
+    dropped = {outcome.value: n for outcome, n in tally.others.items()}["dropped"]
+    assert dropped > 0
+    assert tally.hits + tally.late + dropped == tally.submitted
+
+
+def test_finite_counts_are_played_to_their_end() -> None:
+    result = played("{offline: {counts: {m: 40}}}", times="")
+    tally = result.tallies.models["m"]
+    assert (tally.submitted, tally.completed) == (40, 40)
+    assert result.tallies.duration_s >= 40 * 0.0005 / 2
+
+
+def test_an_interrupt_ends_the_window_and_answers_what_was_begun() -> None:
+    def interrupt(now_s: float) -> None:
+        if now_s > 0.2:
+            signal.raise_signal(signal.SIGINT)
+
+    result = played(
+        "{m: {periodic: 200/s}}", times="duration: 1h\nwarmup: 0.05\n", on_tick=interrupt
+    )
+    tally = result.tallies.models["m"]
+    assert result.interrupted
+    assert 0.1 < result.tallies.duration_s < 60
+    assert tally.submitted > 0
+    assert tally.unfinished == 0
+
+
+def test_an_interrupt_does_not_wait_for_ever_for_what_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(play_module, "_INTERRUPTED_DRAIN_S", 0.05)
+    faults = Faults()
+    faults.hang(times=10)
+    result = played(
+        "{m: {closed: 1}}",
+        faults=faults,
+        on_tick=lambda now_s: signal.raise_signal(signal.SIGINT) if now_s > 0.06 else None,
+    )
+    faults.release()
+    assert result.interrupted
+    assert result.tallies.models.get("m") is None or result.tallies.models["m"].completed == 0
+
+
+def test_the_heap_is_thawed_afterwards() -> None:
+    played()
+    assert gc.get_freeze_count() == 0
