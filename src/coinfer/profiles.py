@@ -211,7 +211,7 @@ def _measurement(row: dict[str, Any]) -> Measurement:
         load_s=float(row["load_s"]),
         resident_bytes=int(row["resident_bytes"]),
         run_bytes=int(row["run_bytes"]),
-        error=row["error"],
+        error=None if row["error"] is None else float(row["error"]),
     )
 
 

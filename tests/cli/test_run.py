@@ -126,9 +126,10 @@ def test_the_seed_decides_when_requests_are_due(program: Program) -> None:
 def test_every_slice_of_the_trace_ends(program: Program, name: str) -> None:
     path = program.folder / name
     program("run", program.scenario(), "--trace", path)
-    opened = gzip.open(path, "rt") if name.endswith(".gz") else path.open()
-    with opened as file:
-        events = json.load(file)["traceEvents"]
+    content = path.read_bytes()
+    events = json.loads(gzip.decompress(content) if name.endswith(".gz") else content)[
+        "traceEvents"
+    ]
     balance = Counter(
         (event["cat"], event["id"]) if event["ph"] == "b" else (event["cat"], event["id"], "end")
         for event in events

@@ -169,7 +169,16 @@ class TestCache:
 
     @pytest.mark.parametrize(
         "content",
-        [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "coinfer-profile/1", "entries": [{}]}'],
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"\xff\xfe",
+            b'{"format": "coinfer-profile/1", "entries": [{}]}',
+            b'{"format": "coinfer-profile/1", "entries": [{"model": "model", "processor":'
+            b' "processor", "batch": 1, "span": [0, 0], "seconds": [1.0], "load_s": 0,'
+            b' "resident_bytes": 0, "run_bytes": 0, "error": "large"}]}',
+        ],
     )
     def test_a_damaged_file_is_measured_again_and_mended(
         self, cache: ProfileCache, content: bytes

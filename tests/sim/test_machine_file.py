@@ -48,9 +48,9 @@ def test_every_field_is_read() -> None:
     cpu, core, stick, _ = board.processors
     assert cpu.excludes(core)
     assert not cpu.excludes(stick)
-    assert board.profile.expected_s("small", "core") == 0.018
+    assert board.profile.expected_s("small", "core") == pytest.approx(0.018)
     loads = {(k.model, k.processor): e.load_s for k, e in board.profile if e.load_s}
-    assert loads == {("small", "stick"): 0.05, ("big", "stick"): 0.1}
+    assert loads == pytest.approx({("small", "stick"): 0.05, ("big", "stick"): 0.1})
     assert board.spreads[("big", "dongle")] == 1
     assert board.spreads[("small", "cpu")] == 0.1
     assert ("small", "core") not in board.spreads
@@ -60,9 +60,9 @@ def test_every_field_is_read() -> None:
 def test_one_that_swaps_keeps_all_models_and_one_that_keeps_has_its_resident_only() -> None:
     board = parse_machine(FULL)
     assert (board.swaps, board.keeps) == ({"stick"}, {"dongle"})
-    assert board.profile.expected_s("small", "stick") == 0.002
+    assert board.profile.expected_s("small", "stick") == pytest.approx(0.002)
     assert board.profile.expected_s("small", "dongle") is None
-    assert board.profile.expected_s("big", "dongle") == 0.02
+    assert board.profile.expected_s("big", "dongle") == pytest.approx(0.02)
 
 
 def test_load_times_of_all_models_make_a_processor_swap() -> None:

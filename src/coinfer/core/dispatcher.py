@@ -34,7 +34,7 @@ from coinfer.core.events import (
     ProcessorRestored,
     TimerFired,
 )
-from coinfer.core.policy import Decision, Drop, Policy, Start, WaitUntil
+from coinfer.core.policy import Decision, DirectPolicy, Drop, Policy, Start, WaitUntil
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.state import Progress, State
 from coinfer.core.timers import Timers
@@ -87,6 +87,8 @@ class Dispatcher:
         self.policy = policy
         self.limits = limits
         self.fault: PolicyError | None = None
+        # Asked for once: it is a question per request otherwise.
+        self._place = policy.place if isinstance(policy, DirectPolicy) else None
         self._state = State(processors)
         self._view = View(self._state)
         self._timers = Timers()
@@ -162,30 +164,62 @@ class Dispatcher:
     def _arrived(self, event: Arrived) -> None:
         request = event.request
         state = self._state
-        refusal = self._closed
-        if request.model not in state.units or request.model in state.leaving:
-            refusal = refusal or f"model {request.model!r} is not loaded"
-        limit = self.limits.max_waiting
-        if limit is not None and len(state.waiting) >= limit:
-            refusal = refusal or f"{limit} requests wait already, the admission limit"
-        if refusal:
-            self._commands.append(Reply(request, Outcome.REJECTED, refusal))
+        if self._closed or request.model not in state.units or state.leaving or self._is_full():
+            refusal = self._refusal(request.model)
+            if refusal:
+                self._commands.append(Reply(request, Outcome.REJECTED, refusal))
+                return
+        progress = state.add(request)
+        if not state.waiting and self._place is not None and self._start_at_once(progress):
             return
-        self._wait(state.add(request))
+        self._wait(progress)
         if request.on_late is OnLate.DROP and request.deadline_s < math.inf:
             if request.deadline_s <= self._now:
                 self._expire(request.id)
             else:
                 self._timers.add_deadline(request, state.waiting)
 
+    def _is_full(self) -> bool:
+        limit = self.limits.max_waiting
+        return limit is not None and len(self._state.waiting) >= limit
+
+    def _refusal(self, model: str) -> str:
+        if self._closed:
+            return self._closed
+        if model not in self._state.units or model in self._state.leaving:
+            return f"model {model!r} is not loaded"
+        if self._is_full():
+            return f"{self.limits.max_waiting} requests wait already, the admission limit"
+        return ""
+
+    def _start_at_once(self, progress: Progress) -> bool:
+        """Start a lone request without queueing it, if the policy places it directly."""
+        state, lane, request = self._state, progress.lane, progress.request
+        if len(state.unit_user) == self._n_units or request.deadline_s <= self._now:
+            return False
+        assert self._place is not None
+        try:
+            processor = self._place(self._view, lane, request)
+        except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self._blame_policy(error)
+            return False
+        if processor is None or not state.is_idle(processor) or processor in lane.key.excluded:
+            return False
+        seconds = lane.seconds.get(processor)
+        if seconds is None:
+            return False
+        self._launch(processor, (request,), (progress,), lane.rest, seconds)
+        return True
+
     def _finished(self, event: Finished) -> None:
-        execution = self._state.running.get(event.execution_id)
+        state = self._state
+        execution = state.running.get(event.execution_id)
         if execution is None:
             return  # abandoned before: its requests are answered or run elsewhere
-        state = self._state
         state.release(execution)
         _, model, span, processor, requests, _, _ = execution
-        state.estimates.observe(model, processor, span, execution.batch, event.service_s)
+        batch = requests[0].batch if len(requests) == 1 else execution.batch
+        state.estimates.observe(model, processor, span, batch, event.service_s)
         done = span.last >= state.units[model] - 1
         for request in requests:
             progress = state.requests[request.id]
@@ -346,13 +380,25 @@ class Dispatcher:
         seconds = row.get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
-        number = next(self._execution_ids)
-        execution = Execution(number, lane.model, span, processor, requests, self._now, seconds)
         for progress in everyone:
             state.dequeue(progress)
+        self._launch(processor, requests, everyone, span, seconds)
+
+    def _launch(
+        self,
+        processor: str,
+        requests: tuple[Request, ...],
+        everyone: Sequence[Progress],
+        span: Span,
+        seconds: float,
+    ) -> None:
+        number = next(self._execution_ids)
+        model = requests[0].model
+        execution = Execution(number, model, span, processor, requests, self._now, seconds)
+        for progress in everyone:
             progress.execution = number
             progress.started = True
-        state.occupy(execution)
+        self._state.occupy(execution)
         # The watchdog looks at the oldest execution first: a new one seldom needs to be compared.
         if self._now + self.limits.hang_min_s < self._timers.watchdog_s:
             self._timers.watch(self._give_up_at(execution))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from coinfer.core.request import Request
 
 if TYPE_CHECKING:
+    from coinfer.core.lane import Lane
     from coinfer.core.view import View
 
-__all__ = ["Decision", "Drop", "Policy", "Start", "WaitUntil"]
+__all__ = ["Decision", "DirectPolicy", "Drop", "Policy", "Start", "WaitUntil"]
 
 
 class Start(NamedTuple):
@@ -41,6 +42,26 @@ class WaitUntil(NamedTuple):
 
 
 Decision: TypeAlias = Start | Drop | WaitUntil
+
+
+@runtime_checkable
+class DirectPolicy(Protocol):
+    """A policy that can also place a lone request directly, which saves the queue.
+
+    It must place the request as `decide` would start it, were it the only one that waits.
+    """
+
+    def place(self, view: View, lane: Lane, request: Request) -> str | None:
+        """Return the idle processor for a request that arrives while nothing else waits.
+
+        None lets it wait, and `decide` is asked.
+
+        Args:
+            view: The state; some compute unit is free.
+            lane: The lane in which the request would wait.
+            request: The request.
+        """
+        ...
 
 
 class Policy(Protocol):

@@ -61,6 +61,16 @@ class View:
             return list(self._state.in_service)
         return [n for n, p in self._state.in_service.items() if p.units.isdisjoint(used)]
 
+    def idle_runners(self, lane: Lane) -> list[str]:
+        """Names of the idle processors that can run a lane's requests."""
+        state, excluded = self._state, lane.key.excluded
+        seconds, used = lane.seconds, state.unit_user
+        return [
+            name
+            for name, processor in state.in_service.items()
+            if name in seconds and processor.units.isdisjoint(used) and name not in excluded
+        ]
+
     def lanes(self) -> Collection[Lane]:
         """The lanes in which something waits."""
         return self._state.lanes.keys()

@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, Start, WaitUntil
@@ -31,6 +32,9 @@ from coinfer.errors import ConfigurationError
 from coinfer.processor import Processor
 
 __all__ = ["EarliestFinish"]
+
+
+_ALL_FREE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +65,15 @@ class EarliestFinish:
         if due == math.inf:
             due = request.arrival_s + self.patience_s
         return due - request.priority * self.boost_s
+
+    def place(self, view: View, lane: Lane, request: Request) -> str | None:
+        """Give a lone request to where it finishes first, if that is free now."""
+        if request.deadline_s < math.inf:
+            return None  # it may be hopeless
+        free_at = view.units_free_at() if view.running() else _ALL_FREE
+        processors, seconds = view.processors, view.seconds_of(lane)
+        name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1)
+        return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def decide(self, view: View) -> Iterator[Decision]:
         """Start what a free processor finishes first; drop what cannot be met any more."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -24,6 +25,11 @@ class FirstComeFirstServed:
     def rank(self, request: Request) -> float:
         """Order by the moment the request was due."""
         return request.arrival_s
+
+    def place(self, view: View, lane: Lane, _request: Request) -> str | None:
+        """Give a lone request to the cheapest free processor."""
+        able = view.idle_runners(lane)
+        return view.cheapest(lane, able) if able else None
 
     def decide(self, view: View) -> Iterator[Start]:
         """Give the oldest request that a free processor can run to the cheapest such processor."""

@@ -17,7 +17,7 @@ __all__ = ["Effort", "measure", "on_cores"]
 
 R = TypeVar("R")
 
-_JOIN_S = 0.2
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:
     """
     results: list[R] = []
     errors: list[BaseException] = []
-    stop = threading.Event()
+    stop, done = threading.Event(), threading.Event()
 
     def run() -> None:
         try:
@@ -101,16 +101,21 @@ def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:
             results.append(call(stop))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             errors.append(error)
+        done.set()
 
     thread = threading.Thread(target=run, name="coinfer-profiler")
     thread.start()
     try:
-        while thread.is_alive():  # a join without end cannot be interrupted everywhere
-            thread.join(_JOIN_S)
+        # Not a join: interrupted in one, Python 3.11 takes a running thread for ended. And not
+        # without end, because on some systems that cannot be interrupted.
+        while not done.wait(_LOOK_S):
+            pass
     except KeyboardInterrupt:
         stop.set()
-        thread.join()
+        done.wait()
         raise
+    finally:
+        thread.join()
     if errors:
         raise errors[0]
     return results[0]

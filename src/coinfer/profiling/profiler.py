@@ -183,6 +183,7 @@ def _measure(bench: _Bench, task: _Task, stop: threading.Event) -> Measurement:
     before = memory.resident_bytes()
     session, load_s = _load(bench, model, task.processor)
     try:
+        memory.settle()  # what loading took for a moment is not what the model holds
         loaded = memory.resident_bytes()
         feeds = [_repeated(model, sample, task.batch) for sample in samples[:_MOST_FEEDS]]
         session.run(feeds[0])

@@ -223,7 +223,7 @@ class Engine:
             on_late if type(on_late) is OnLate else _on_late(on_late),
             batch,
         )
-        future = InferenceFuture(request, inputs, self._cancel)
+        future = InferenceFuture.of(request, inputs, self._cancel)
         self._unanswered[request.id] = future
         self._mailbox.post(Arrived(request))
         return future
@@ -342,10 +342,11 @@ class Engine:
             # Its answers were given up, but it has come back: the processor can be used again.
             self._replace(worker)
             return
-        for request, outputs in zip(job.execution.requests, parts, strict=False):
-            future = self._unanswered.get(request.id)
-            if future is not None:
-                future.keep(outputs)
+        if parts:
+            for request, outputs in zip(job.execution.requests, parts, strict=True):
+                future = self._unanswered.get(request.id)
+                if future is not None:
+                    future.keep(outputs)
         self._mailbox.post(event)
 
     def died(self, worker: Worker, reason: str) -> None:

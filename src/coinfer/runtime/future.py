@@ -24,16 +24,23 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         request: The request as the policy sees it.
     """
 
+    # Set by `of` and not by a constructor: one is made per request.
+    request: Request
+    _inputs: Tensors
+    _on_cancel: Callable[[InferenceFuture], None]
     _begun = False
     _outputs: dict[str, Tensor] = _NOTHING
 
-    def __init__(
-        self, request: Request, inputs: Tensors, on_cancel: Callable[[InferenceFuture], None]
-    ) -> None:
-        super().__init__()
-        self.request = request
-        self._inputs = inputs
-        self._on_cancel = on_cancel
+    @classmethod
+    def of(
+        cls, request: Request, inputs: Tensors, on_cancel: Callable[[InferenceFuture], None]
+    ) -> InferenceFuture:
+        """Make the future of a request."""
+        future = cls()
+        future.request = request
+        future._inputs = inputs
+        future._on_cancel = on_cancel
+        return future
 
     def cancel(self) -> bool:
         """Cancel a request that has not started; True if it is cancelled."""

@@ -1,0 +1,151 @@
+"""Simulated against measured: the same arrivals on this machine and in virtual time.
+
+    python benchmarks/fidelity.py [SCENARIO] [--loads 0.5 0.75 0.9] [--duration 30s]
+
+The scenario's networks get Poisson arrivals at shares of the bound for its mix. The machine model
+is what `coinfer simulate` uses: the profile, the slowdown of processors that run together, and the
+engine's hand-over, each measured beforehand and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from coinfer.metrics.summary import Summary, summarise
+from coinfer.metrics.tally import Tallies
+from coinfer.planner.certificate import certify
+from coinfer.planner.preparation import Preparation, prepare
+from coinfer.planner.stage import measured_machine
+from coinfer.policies import make_policy
+from coinfer.profiling import default_cache
+from coinfer.runtime.play import play
+from coinfer.sim import Machine, simulate
+from coinfer.units import parse_seconds
+from coinfer.workload.arrivals import Poisson
+from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario_file import load_scenario
+from environment import print_environment
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
+LIMITS = {"per s": 0.03, "p50 ms": 0.15, "p99 ms": 0.30}
+"""Largest relative error of what is predicted."""
+
+
+class Pair(NamedTuple):
+    """One figure, measured and simulated."""
+
+    load: float
+    model: str
+    what: str
+    measured: float
+    simulated: float
+
+    @property
+    def error(self) -> float:
+        """Relative error of the simulation."""
+        return self.simulated / self.measured - 1
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the error is within the limit."""
+        return abs(self.error) <= LIMITS[self.what]
+
+
+def main() -> int:
+    """Run, simulate, compare; the exit status is 1 if a limit is missed."""
+    arguments = _arguments()
+    console = Console(width=110)
+    print_environment(console)
+    base = load_scenario(arguments.scenario)
+    ready = prepare(base, cache=default_cache())
+    machine = measured_machine(ready, cache=default_cache())
+    whole = Machine(processors=ready.processors, profile=ready.measured)
+    bound = certify(base, whole).bound
+    console.print(
+        f"bound {bound.throughput_per_s:.2f}/s; hand-over {machine.overhead_s * 1e6:.0f} us"
+    )
+    console.print(f"slowdown {machine.contention.to_json()}", highlight=False)
+    pairs = []
+    for load in arguments.loads:
+        rates = {model: load * rate for model, rate in bound.per_model_per_s.items()}
+        wanted = with_rates(base, rates, parse_seconds(arguments.duration))
+        pairs += compare(load, wanted, ready, machine)
+    console.print(table(pairs))
+    missed = [pair for pair in pairs if not pair.is_met]
+    console.print(f"limits: {LIMITS}; missed {len(missed)} of {len(pairs)}", highlight=False)
+    return 1 if missed else 0
+
+
+def with_rates(base: Scenario, rates: dict[str, float], duration_s: float) -> Scenario:
+    """Copy a scenario with Poisson arrivals."""
+    arrivals = {model: Poisson(poisson=rate) for model, rate in rates.items()}
+    return base.model_copy(update={"arrivals": arrivals, "duration_s": duration_s, "warmup_s": 2.0})
+
+
+def compare(load: float, wanted: Scenario, ready: Preparation, machine: Machine) -> Iterator[Pair]:
+    """Run and simulate; yield the figures of all models together and of each."""
+    name, options = wanted.policy.name, wanted.policy.options
+    played = play(
+        wanted,
+        ready.models,
+        ready.processors,
+        ready.profile,
+        make_policy(name, **options),
+        ready.feeds,
+    )
+    simulated = simulate(wanted, machine, make_policy(name, **options))
+    real, virtual = (summary(t, wanted, ready) for t in (played.tallies, simulated.tallies))
+    yield Pair(load, "all", "per s", real.totals.throughput_per_s, virtual.totals.throughput_per_s)
+    for model, row in real.models.items():
+        other = virtual.models[model]
+        yield Pair(load, model, "per s", row.throughput_per_s, other.throughput_per_s)
+        for what, q in (("p50 ms", "p50"), ("p99 ms", "p99")):
+            yield Pair(load, model, what, getattr(row.latency_ms, q), getattr(other.latency_ms, q))
+
+
+def summary(tallies: Tallies, wanted: Scenario, ready: Preparation) -> Summary:
+    """Make the figures."""
+    return summarise(
+        tallies, scenario=wanted.name, mode="", policy="", seed=0, processors=ready.processors
+    )
+
+
+def table(pairs: list[Pair]) -> Table:
+    """One row per figure."""
+    found = Table(box=box.SIMPLE_HEAD, highlight=False)
+    found.add_column("load")
+    found.add_column("model")
+    found.add_column("figure")
+    for header in ("measured", "simulated", "error", "limit", "met"):
+        found.add_column(header, justify="right")
+    for pair in pairs:
+        found.add_row(
+            f"{pair.load:.0%}",
+            pair.model,
+            pair.what,
+            f"{pair.measured:.2f}",
+            f"{pair.simulated:.2f}",
+            f"{pair.error:+.1%}",
+            f"{LIMITS[pair.what]:.0%}",
+            "yes" if pair.is_met else "NO",
+        )
+    return found
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenario", nargs="?", type=Path, default=EXAMPLE)
+    parser.add_argument("--loads", nargs="+", type=float, default=[0.5, 0.75, 0.9])
+    parser.add_argument("--duration", default="30s")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
