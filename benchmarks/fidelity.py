@@ -10,6 +10,8 @@ engine's hand-over, each measured beforehand and kept in the cache.
 from __future__ import annotations
 
 import argparse
+import math
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.summary import Summary, summarise
 from coinfer.metrics.tally import Tallies
 from coinfer.planner.certificate import certify
@@ -31,11 +34,12 @@ from coinfer.units import parse_seconds
 from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
-from environment import print_environment
+from environment import OtherWork, print_environment
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
-LIMITS = {"per s": 0.03, "p50 ms": 0.15, "p99 ms": 0.30}
-"""Largest relative error of what is predicted."""
+LIMITS = {"per s": 0.03, "p50 ms": 0.15, "p99 ms": 0.30, "service ms": math.inf}
+"""Largest relative error of what is predicted. The mean service time shows where an error comes
+from: it is off if the profile or the slowdown is, and right if only the queueing is."""
 
 
 class Pair(NamedTuple):
@@ -73,11 +77,13 @@ def main() -> int:
     )
     console.print(f"slowdown {machine.contention.to_json()}", highlight=False)
     pairs = []
-    for load in arguments.loads:
-        rates = {model: load * rate for model, rate in bound.per_model_per_s.items()}
-        wanted = with_rates(base, rates, parse_seconds(arguments.duration))
-        pairs += compare(load, wanted, ready, machine)
+    with OtherWork() as others:
+        for load in arguments.loads:
+            rates = {model: load * rate for model, rate in bound.per_model_per_s.items()}
+            wanted = with_rates(base, rates, parse_seconds(arguments.duration))
+            pairs += compare(load, wanted, ready, machine)
     console.print(table(pairs))
+    console.print(others.note)
     missed = [pair for pair in pairs if not pair.is_met]
     console.print(f"limits: {LIMITS}; missed {len(missed)} of {len(pairs)}", highlight=False)
     return 1 if missed else 0
@@ -99,8 +105,9 @@ def compare(load: float, wanted: Scenario, ready: Preparation, machine: Machine)
         ready.profile,
         make_policy(name, **options),
         ready.feeds,
+        keep_records=True,
     )
-    simulated = simulate(wanted, machine, make_policy(name, **options))
+    simulated = simulate(wanted, machine, make_policy(name, **options), keep_records=True)
     real, virtual = (summary(t, wanted, ready) for t in (played.tallies, simulated.tallies))
     yield Pair(load, "all", "per s", real.totals.throughput_per_s, virtual.totals.throughput_per_s)
     for model, row in real.models.items():
@@ -108,6 +115,23 @@ def compare(load: float, wanted: Scenario, ready: Preparation, machine: Machine)
         yield Pair(load, model, "per s", row.throughput_per_s, other.throughput_per_s)
         for what, q in (("p50 ms", "p50"), ("p99 ms", "p99")):
             yield Pair(load, model, what, getattr(row.latency_ms, q), getattr(other.latency_ms, q))
+        yield Pair(
+            load,
+            model,
+            "service ms",
+            service_ms(played.recorder, model),
+            service_ms(simulated.recorder, model),
+        )
+
+
+def service_ms(recorder: Recorder, model: str) -> float:
+    """Mean service time of a model, on whichever processors it ran."""
+    seconds = [
+        record.service_s
+        for record in recorder.executions()
+        if record.model == model and record.service_s is not None
+    ]
+    return statistics.fmean(seconds) * 1e3
 
 
 def summary(tallies: Tallies, wanted: Scenario, ready: Preparation) -> Summary:
@@ -133,8 +157,8 @@ def table(pairs: list[Pair]) -> Table:
             f"{pair.measured:.2f}",
             f"{pair.simulated:.2f}",
             f"{pair.error:+.1%}",
-            f"{LIMITS[pair.what]:.0%}",
-            "yes" if pair.is_met else "NO",
+            f"{limit:.0%}" if (limit := LIMITS[pair.what]) < math.inf else "",
+            "" if limit == math.inf else "yes" if pair.is_met else "NO",
         )
     return found
 

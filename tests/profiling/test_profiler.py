@@ -275,12 +275,12 @@ def test_an_unknown_backend_is_named() -> None:
 
 
 def test_memory_of_a_real_model_is_near_the_size_of_its_weights() -> None:
-    # Not smaller than the weights, for they are resident; the runtime may pack some of them a
-    # second time, and the allocator rounds.
+    # The weights are resident, less what fits into memory that the process had free before; the
+    # runtime may pack some of them a second time.
     model = resolve_model("zoo:resnet50")
     onnx = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
     [entry] = profile_models({"a": model}, [onnx], effort=QUICK).entries.values()
-    assert 0.9 * model.weight_bytes < entry.resident_bytes < 2.5 * model.weight_bytes
-    assert 0 <= entry.run_bytes < model.weight_bytes
+    assert 0.7 * model.weight_bytes < entry.resident_bytes < 1.6 * model.weight_bytes
+    assert 0 <= entry.run_bytes < 0.5 * model.weight_bytes
     assert entry.load_s > 0
     assert np.all(np.array(entry.seconds) > 0)

@@ -136,9 +136,12 @@ class View:
     def seconds_of(self, lane: Lane) -> Mapping[str, float]:
         """Return the expected seconds by processor in service that can run a lane's requests."""
         seconds, excluded = lane.seconds, lane.key.excluded
+        in_service = self._state.in_service
+        if not excluded and seconds.keys() <= in_service.keys():
+            return seconds
         return {
             name: seconds[name]
-            for name in self._state.in_service
+            for name in in_service
             if name in seconds and name not in excluded
         }
 

@@ -45,6 +45,7 @@ class Worker:
 
     Attributes:
         processor: The processor served.
+        give: Hands over an execution; returns at once.
         retired: True once its processor was set aside; it ends after its present job.
     """
 
@@ -54,6 +55,7 @@ class Worker:
         self._owner = owner
         self._pin = pin
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.give: Callable[[Job], None] = self._jobs.put
         self._thread = threading.Thread(
             target=self._run, name=f"coinfer-{processor.name}", daemon=True
         )
@@ -62,10 +64,6 @@ class Worker:
         """Start the thread; again is fine."""
         if self._thread.ident is None:
             self._thread.start()
-
-    def give(self, job: Job) -> None:
-        """Hand over an execution; returns at once."""
-        self._jobs.put(job)
 
     def stop(self) -> None:
         """End the thread after the jobs given so far; returns at once."""

@@ -94,6 +94,7 @@ class Simulation:
         self._services = services or Services(machine)
         self._completions = completions(machine.contention, machine.overhead_s)
         self._agenda: list[Due] = []
+        self._reacts = load.reacts
         self._asked: dict[int, Due] = {}
         self._n_asked = 0
         self._timer_s = _INF
@@ -105,7 +106,7 @@ class Simulation:
     @property
     def n_unanswered(self) -> int:
         """Requests that were submitted and not yet answered."""
-        return len(self._asked)
+        return self.core.n_unanswered
 
     def run(self, until_s: float = _INF, on_tick: Tick | None = None) -> None:
         """Go on until nothing is due or unanswered any more, or the next thing is after `until_s`.
@@ -127,7 +128,7 @@ class Simulation:
         costs most there.
         """
         handle, observe = self.core.handle, self._observer.observe
-        agenda, future = self._agenda, self._completions
+        agenda, future, reacts = self._agenda, self._completions, self._reacts
         for _ in range(steps):
             ends, timer_s = future.ends, self._timer_s
             end_s = ends[0][0] if ends else _INF
@@ -143,7 +144,7 @@ class Simulation:
                     return False
                 self.now = now = due_s
                 event = self._submit()
-            elif timer_s > until_s or not (ends or agenda or self._asked):
+            elif timer_s > until_s or not (ends or agenda or self.core.n_unanswered):
                 return False  # a watchdog may be armed with nothing left to watch
             else:
                 self.now = now = timer_s
@@ -155,7 +156,8 @@ class Simulation:
                 if isinstance(command, Run):
                     self._start(command.execution)
                 elif isinstance(command, Reply):
-                    self._answer(command.request, command.outcome)
+                    if reacts:
+                        self._answer(command.request, command.outcome)
                 elif isinstance(command, SetTimer):
                     self._timer_s = command.at_s
                 elif isinstance(command, Abandon):
@@ -170,7 +172,8 @@ class Simulation:
         patience_s, priority, on_late, batch = self._promises[model]
         number = self._n_asked
         self._n_asked = number + 1
-        self._asked[number] = due
+        if self._reacts:
+            self._asked[number] = due
         return Arrived(
             Request(
                 id=number,

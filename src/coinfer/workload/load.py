@@ -61,6 +61,11 @@ class Load:
         """Nothing is due at or after this moment; infinite if the load ends by itself."""
         return self._scenario.end_s
 
+    @property
+    def reacts(self) -> bool:
+        """Whether answers make anything due; if not, nobody needs to call `after_answer`."""
+        return any(isinstance(stream, _ClosedStream) for stream in self._streams)
+
     def initial(self) -> list[Due]:
         """Start: the first due of each open-loop process, all in-flight ones of closed loops."""
         return [due for stream in self._streams for due in stream.initial()]
