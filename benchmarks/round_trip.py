@@ -15,7 +15,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
@@ -147,12 +147,12 @@ def flood(submit: Callable[[], Future[Any]], requests: int) -> float:
     rates = []
     for _ in range(5):
         started = time.perf_counter()
-        pending: set[Future[Any]] = set()
+        free = threading.Semaphore(IN_FLIGHT)
         for _ in range(requests):
-            if len(pending) >= IN_FLIGHT:
-                _, pending = wait(pending, return_when=FIRST_COMPLETED)
-            pending.add(submit())
-        wait(pending)
+            free.acquire()
+            submit().add_done_callback(lambda _: free.release())
+        for _ in range(IN_FLIGHT):
+            free.acquire()
         rates.append(requests / (time.perf_counter() - started))
     return statistics.median(rates)
 

@@ -221,7 +221,9 @@ class AnythingHappens(RuleBasedStateMachine):
             assert self.machine.timer_s < math.inf, "no watchdog"
         for request in self.view.by_arrival():
             lane: Lane = self.view.lane_of(request)
-            assert self.view.runners(lane), f"{lane.key} waits and no processor in service can run it"
+            assert self.view.runners(lane), (
+                f"{lane.key} waits and no processor in service can run it"
+            )
             if (
                 request.on_late is OnLate.DROP
                 and request.deadline_s < math.inf

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from coinfer import __version__
+from coinfer.cli.bound import bound
 from coinfer.cli.console import err
 from coinfer.cli.doctor import doctor
 from coinfer.cli.inspect import inspect
 from coinfer.cli.profile import profile
 from coinfer.cli.run import run
+from coinfer.cli.simulate import simulate
 from coinfer.cli.zoo import zoo_app
 from coinfer.errors import CallerError, CoinferError
 
@@ -33,6 +35,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(run)
+app.command()(simulate)
+app.command()(bound)
 app.command()(profile)
 app.command()(inspect)
 app.command()(doctor)

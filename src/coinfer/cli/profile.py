@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,7 @@ def profile(
             found,
             processors,
             batches=tuple(dict.fromkeys(batch or (1,))),
-            cache=None if fresh else default_cache(),
+            cache=dataclasses.replace(default_cache(), reads=not fresh),
             progress=progress,
             skipped=skips.append,
         )

@@ -27,6 +27,10 @@ def run(
     policy: Annotated[
         str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
     ] = None,
+    policy_option: Annotated[
+        list[str] | None,
+        typer.Option(help="Option of the policy, e.g. ageing_s=2; repeat it.", metavar="NAME=YAML"),
+    ] = None,
     duration: Annotated[
         str | None,
         typer.Option(help="Measured time instead of the scenario's, e.g. 10s.", metavar="SECONDS"),
@@ -47,6 +51,7 @@ def run(
     Ctrl-C ends the load early: what runs is finished and what there is is shown.
     """
     from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.policy_option import policy_options
     from coinfer.cli.profiler_bar import profiler_bar
     from coinfer.metrics.table import render
     from coinfer.planner.preparation import prepare
@@ -58,6 +63,7 @@ def run(
     check_writable(json, trace)
     wanted = load_scenario(scenario).with_options(
         policy=policy,
+        policy_options=policy_options(policy_option or []),
         duration_s=None if duration is None else parse_seconds(duration),
         seed=seed,
     )

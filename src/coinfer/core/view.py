@@ -140,9 +140,7 @@ class View:
         if not excluded and seconds.keys() <= in_service.keys():
             return seconds
         return {
-            name: seconds[name]
-            for name in in_service
-            if name in seconds and name not in excluded
+            name: seconds[name] for name in in_service if name in seconds and name not in excluded
         }
 
     def span_s(self, model: str, processor: str, span: Span, batch: int = 1) -> float:

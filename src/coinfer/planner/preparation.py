@@ -124,6 +124,7 @@ def prepare(
     _check_assigned(policy, allowed, (*skips, *refusals))
     profile, notes = _worth_loading(allowed, scenario, processors, asked)
     reasons = [skip.reason for skip in (*skips, *refusals)]
+    reasons += _unavailable(scenario, processors)
     return Preparation(
         scenario=scenario,
         models=models,
@@ -134,6 +135,16 @@ def prepare(
         feeds=feeds,
         warnings=tuple(dict.fromkeys([*reasons, *notes])),
     )
+
+
+def _unavailable(scenario: Scenario, processors: Iterable[Processor]) -> list[str]:
+    """Say which of the allowed precisions no processor here has."""
+    found = {processor.precision for processor in processors}
+    return [
+        f"{precision} is allowed but no device here reports it; nothing runs in it"
+        for precision in scenario.precision.allow
+        if precision not in found
+    ]
 
 
 def choose_processors(scenario: Scenario) -> tuple[Processor, ...]:

@@ -23,9 +23,15 @@ _SAME = ProfileKey("model", "processor")
 
 @dataclass(frozen=True, slots=True)
 class ProfileCache:
-    """A folder with one small file per measurement."""
+    """A folder with one small file per measurement.
+
+    Attributes:
+        folder: Where they are.
+        reads: Whether what is there is used; if not, it is measured again and replaced.
+    """
 
     folder: Path
+    reads: bool = True
 
     def path(self, parts: Mapping[str, object]) -> Path:
         """Return the file for a key."""
@@ -34,6 +40,8 @@ class ProfileCache:
 
     def get(self, parts: Mapping[str, object]) -> Measurement | None:
         """Return what was measured, or None. A damaged file counts as not measured."""
+        if not self.reads:
+            return None
         try:
             return Profile.load(self.path(parts)).entries.get(_SAME)
         except ConfigurationError:

@@ -144,6 +144,7 @@ class Engine:
         self._loading = threading.RLock()
         self._evicted: dict[str, threading.Event] = {}
         self._closing = ""
+        self._crashed: InvariantError | None = None
         self._idle = threading.Condition()
         self._drainers = 0
         self._stopped = False
@@ -168,6 +169,11 @@ class Engine:
     def models(self) -> tuple[str, ...]:
         """Names of the loaded models."""
         return tuple(self._models)
+
+    @property
+    def fault(self) -> CoinferError | None:
+        """What ended the engine early: its policy failed, or a bug of ours; None: nothing did."""
+        return self._crashed or self._core.fault
 
     @property
     def n_unanswered(self) -> int:
@@ -442,6 +448,8 @@ class Engine:
                 self._idle.notify_all()
 
     def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
+        if self._core.fault is not None and outcome is not Outcome.DROPPED:
+            return self._core.fault
         text = f"request {request.id} of model {request.model!r}: {reason}"
         match outcome:
             case Outcome.DROPPED:
@@ -450,14 +458,14 @@ class Engine:
                 leaving = self._closing or request.model not in self._models
                 return ClosedError(text) if leaving else RejectedError(text)
             case Outcome.FAILED:
-                return self._core.fault or ExecutionError(text)
+                return ExecutionError(text)
             case _:
                 return ClosedError(text)  # cancelled: its future takes no error any more
 
     def _crash(self, error: Exception, answers: deque[_Answer]) -> None:
         """Answer everything and close: the core's state cannot be trusted any more."""
         self._closing = f"the engine failed: {type(error).__name__}: {error}"
-        fault = InvariantError(self._closing)
+        fault = self._crashed = InvariantError(self._closing)
         fault.__cause__ = error
         answers.extend((request_id, fault) for request_id in self._unanswered)
         for gone in self._evicted.values():

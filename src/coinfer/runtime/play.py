@@ -80,6 +80,7 @@ def play(
 
     Raises:
         KeyboardInterrupt: interrupted before the load began.
+        PolicyError: the policy failed, so nothing was scheduled from then on.
         BackendError: a model cannot be loaded on a processor of its profile.
     """
     with Engine(
@@ -110,6 +111,8 @@ def play(
             _drain(engine, interruption, _DRAIN_S if end_s < math.inf else math.inf)
             if end_s == math.inf:
                 recorder.end_window(clock.now())
+        if engine.fault is not None:
+            raise engine.fault
         tallies = recorder.tallies(clock.now())
         engine.stop(drain=False, timeout_s=1.0)
     return Played(

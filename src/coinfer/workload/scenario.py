@@ -147,7 +147,7 @@ class Scenario(Section):
         policy: Which policy decides.
         processors: What to run on: found ones, found ones by name, or described ones.
         precision: What may run below fp32.
-        admission_limit: Requests that may wait or run at once; more are rejected.
+        admission_limit: Requests that may wait at once, beside those that run; more are rejected.
     """
 
     name: str = "scenario"
@@ -209,6 +209,7 @@ class Scenario(Section):
         self,
         *,
         policy: str | None = None,
+        policy_options: Mapping[str, Any] | None = None,
         duration_s: float | None = None,
         seed: int | None = None,
     ) -> Scenario:
@@ -228,15 +229,16 @@ class Scenario(Section):
         if seed is not None and seed < 0:
             raise ConfigurationError(f"seed must not be negative, is {seed}")
         given = {
-            "policy": None if policy is None else self._policy_named(policy),
+            "policy": self._policy_with(policy or self.policy.name, policy_options or {}),
             "duration_s": duration_s,
             "seed": seed,
         }
         return self.model_copy(update={k: v for k, v in given.items() if v is not None})
 
-    def _policy_named(self, name: str) -> PolicySpec:
+    def _policy_with(self, name: str, options: Mapping[str, Any]) -> PolicySpec:
         # The options in the file are those of the policy in the file.
-        return self.policy if name == self.policy.name else PolicySpec(name=name)
+        own = self.policy.options if name == self.policy.name else {}
+        return PolicySpec(name=name, options={**own, **options})
 
 
 def _source_problems(scenario: Scenario) -> list[Problem]:
