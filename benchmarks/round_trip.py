@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -150,11 +151,15 @@ def flood(submit: Callable[[], Future[Any]], requests: int) -> float:
         free = threading.Semaphore(IN_FLIGHT)
         for _ in range(requests):
             free.acquire()
-            submit().add_done_callback(lambda _: free.release())
+            submit().add_done_callback(partial(_release, free))
         for _ in range(IN_FLIGHT):
             free.acquire()
         rates.append(requests / (time.perf_counter() - started))
     return statistics.median(rates)
+
+
+def _release(free: threading.Semaphore, _: Future[Any]) -> None:
+    free.release()
 
 
 def quantile(values: list[float], q: float) -> float:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from coinfer.backends.base import Tensors
 from coinfer.profiling import Effort
-from coinfer.profiling.measure import measure, on_cores
+from coinfer.profiling.measure import Sampler, on_cores
+
+
+def measure(session, feeds, effort, *, clock, stop=None, turn_s=0.1):  # type: ignore[no-untyped-def]
+    """Let one session have all the turns."""
+    sampler = Sampler(session, feeds, effort, clock=clock)
+    while not sampler.is_done:
+        sampler.turn(stop, turn_s=turn_s)
+    return tuple(sampler.seconds)
 
 
 class TimedSession:
@@ -119,3 +127,14 @@ def test_errors_of_the_pinned_thread_come_through(error: BaseException) -> None:
 def test_the_call_runs_in_a_thread_of_its_own() -> None:
     name: Callable[[threading.Event], str] = lambda _: threading.current_thread().name  # noqa: E731
     assert on_cores((), name) == "coinfer-profiler"
+
+
+def test_a_turn_ends_after_its_time_and_the_next_one_goes_on() -> None:
+    session = TimedSession([0.04] * 20)
+    effort = Effort(warmup_runs=0, min_runs=6, max_runs=6)
+    sampler = Sampler(session, [{}], effort, clock=session.clock)
+    turns = []
+    while not sampler.is_done:
+        sampler.turn(turn_s=0.1)
+        turns.append(len(sampler.seconds))
+    assert turns == [3, 6]

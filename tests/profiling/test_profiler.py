@@ -266,7 +266,7 @@ def test_a_model_that_nothing_runs_is_one_error_with_all_reasons() -> None:
 def test_progress_is_told_before_each_measurement_and_at_the_end() -> None:
     told: list[tuple[int, int, str]] = []
     profiled(FakeBackend(), cpu(), cpu("cpu1", 1), progress=lambda *args: told.append(args))
-    assert told == [(0, 2, "m on cpu0"), (1, 2, "m on cpu1"), (2, 2, "profiled")]
+    assert told == [(0, 2, "m on cpu0, cpu1"), (2, 2, "profiled")]
 
 
 def test_an_unknown_backend_is_named() -> None:

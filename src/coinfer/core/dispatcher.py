@@ -326,7 +326,10 @@ class Dispatcher:
         self._timers.policy_s = math.inf  # what the last decision wanted is out of date
         try:
             for decision in self.policy.decide(self._view):
-                self._apply(decision)
+                if type(decision) is Start:  # nearly always; a `match` costs more
+                    self._start(decision)
+                else:
+                    self._apply(decision)
                 if not state.waiting or len(state.unit_user) == self._n_units:
                     return  # nothing is left to decide: do not make the policy find that out
         except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered

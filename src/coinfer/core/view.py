@@ -108,6 +108,12 @@ class View:
         """Iterate over the waiting requests, the one that has waited longest first."""
         return iter(self._state.waiting.values())
 
+    def first(self) -> tuple[Lane, Request]:
+        """Return what comes first in the policy's order. Something must wait."""
+        lanes = self._state.lanes
+        lane = next(iter(lanes)) if len(lanes) == 1 else min(lanes, key=_rank_of_head)
+        return lane, lane.head
+
     def in_order(self) -> Iterator[tuple[Lane, Request]]:
         """Iterate over all waiting requests in the policy's order, lazily."""
         lanes = self._state.lanes
@@ -197,6 +203,10 @@ class View:
             return False
         best = min((self.expected_s(lane, name) for name in self._state.in_service), default=0.0)
         return math.isfinite(best) and self.now + best > request.deadline_s
+
+
+def _rank_of_head(lane: Lane) -> Any:
+    return lane.head_rank
 
 
 def _head_rank(found: tuple[Lane, list[str]]) -> Any:

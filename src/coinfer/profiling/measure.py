@@ -1,4 +1,4 @@
-"""Measure one session: warm up, then repeat until the mean is known well enough."""
+"""Measure sessions: warm up, then repeat, in turns, until the means are known well enough."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from typing import TypeVar
 from coinfer.backends.base import Session, Tensors
 from coinfer.hardware.pinning import pin_current_thread
 
-__all__ = ["Effort", "measure", "on_cores"]
+__all__ = ["TURN_S", "Effort", "Sampler", "on_cores"]
 
 R = TypeVar("R")
 
 _LOOK_S = 0.2
+
+TURN_S = 0.1
+"""How long a session is run before it is its rival's turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,46 +47,71 @@ class Effort:
     def is_enough(self, seconds: Sequence[float]) -> bool:
         """Tell whether these counted runs will do."""
         n = len(seconds)
+        if n >= max(2, self.max_runs):
+            return True
         if n < max(2, self.min_runs):  # one run has no deviation
             return False
-        if n >= self.max_runs or sum(seconds) >= self.max_s:
+        if sum(seconds) >= self.max_s:
             return True
         mean, deviation = statistics.fmean(seconds), statistics.stdev(seconds)
         return deviation / math.sqrt(n) <= self.precision * mean
 
 
-def measure(
-    session: Session,
-    feeds: Sequence[Tensors],
-    effort: Effort,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-    stop: threading.Event | None = None,
-) -> tuple[float, ...]:
-    """Return the service times of the counted runs, in seconds.
+class Sampler:
+    """Times one session, a turn at a time, until its mean is known well enough.
+
+    Turns let rivals be measured side by side: on a machine whose speed drifts, two measurements one
+    after the other would compare the moments and not the rivals. They also run as they will run
+    later, with other models' data in the caches between.
 
     Args:
-        session: What to run, in the calling thread.
+        session: What to run.
         feeds: Inputs, used in rotation.
         effort: When to stop.
         clock: Seconds; replaced in tests.
-        stop: Set by another thread to give up after the present run.
-
-    Raises:
-        KeyboardInterrupt: `stop` was set.
     """
-    seconds: list[float] = []
-    for number in range(-effort.warmup_runs, max(2, effort.max_runs)):
-        started = clock()
-        session.run(feeds[number % len(feeds)])
-        took_s = clock() - started
-        if stop is not None and stop.is_set():
-            raise KeyboardInterrupt
-        if number >= 0:
-            seconds.append(took_s)
-            if effort.is_enough(seconds):
-                break
-    return tuple(seconds)
+
+    def __init__(
+        self,
+        session: Session,
+        feeds: Sequence[Tensors],
+        effort: Effort,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.seconds: list[float] = []
+        self._session = session
+        self._feeds = feeds
+        self._effort = effort
+        self._clock = clock
+        self._warmups_left = effort.warmup_runs
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the counted runs will do."""
+        return self._effort.is_enough(self.seconds)
+
+    def turn(self, stop: threading.Event | None = None, *, turn_s: float = TURN_S) -> None:
+        """Run in the calling thread for `turn_s`, one run at least, or until it is done.
+
+        Raises:
+            KeyboardInterrupt: `stop` was set by another thread; the present run was finished.
+        """
+        clock = self._clock
+        began = clock()
+        while True:
+            counts = self._warmups_left == 0
+            started = clock()
+            self._session.run(self._feeds[len(self.seconds) % len(self._feeds)])
+            ended = clock()
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+            if counts:
+                self.seconds.append(ended - started)
+            else:
+                self._warmups_left -= 1
+            if counts and (self.is_done or ended - began >= turn_s):
+                return
 
 
 def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:

@@ -7,9 +7,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from coinfer.profiling import memory
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.identity import identity, key_parts
-from coinfer.profiling.measure import Effort, measure, on_cores
+from coinfer.profiling.measure import Effort, Sampler, on_cores
 from coinfer.profiling.skip import Skip
 
 __all__ = ["Progress", "profile_models"]
@@ -35,6 +36,8 @@ Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` before each measurement and once at the end."""
 
 _MOST_FEEDS = 4
+
+R = TypeVar("R")
 
 
 class _Task(NamedTuple):
@@ -73,8 +76,10 @@ def profile_models(
 ) -> Profile:
     """Measure every model on every processor at every batch size.
 
-    What must come out equal is measured once: processors that differ only in which of the
-    machine's equal cores they use, and models in fp32 that differ only in their weights. A
+    The processors that could run a model are measured side by side, in turns, so that a machine
+    whose speed drifts does not favour one of them. What must come out equal is measured once:
+    processors that differ only in which of the machine's equal cores they use, and models in fp32
+    that differ only in their weights. A
     processor below fp32 also gets its output error against the same backend and device in fp32,
     over all sample inputs, in `Measurement.error`.
 
@@ -107,23 +112,36 @@ def profile_models(
         machine=cpu_name(),
     )
     tasks = list(_tasks(models, processors, batches))
-    entries: dict[ProfileKey, Measurement] = {}
-    known: dict[str, Measurement] = {}
-    for done, task in enumerate(tasks):
+    twins = {task: identity(_parts(bench, task)) for task in tasks}
+    known: dict[str, Measurement | BackendError] = {}
+    for done, group in _groups(tasks):
         if progress is not None:
-            progress(done, len(tasks), f"{task.model} on {task.processor.name}")
-        twin = identity(_parts(bench, task))
-        found = known[twin] if twin in known else _measured(bench, task)
+            named = dict.fromkeys(task.processor.name for task in group)
+            progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
+        known |= _measured(bench, {twins[t]: t for t in reversed(group) if twins[t] not in known})
+    if progress is not None:
+        progress(len(tasks), len(tasks), "profiled")
+    entries: dict[ProfileKey, Measurement] = {}
+    for task in tasks:
+        found = known[twins[task]]
         if isinstance(found, Measurement):
-            known[twin] = found
             entries[ProfileKey(task.model, task.processor.name, task.batch)] = found
         elif skipped is None:
             raise found
         else:
             skipped(Skip(task.model, task.processor.name, str(found)))
-    if progress is not None:
-        progress(len(tasks), len(tasks), "profiled")
     return Profile(entries)
+
+
+def _groups(tasks: Sequence[_Task]) -> Iterator[tuple[int, list[_Task]]]:
+    """Yield the rivals for one model and batch together, after the number of tasks before them."""
+    rivals: dict[tuple[str, int], list[_Task]] = {}
+    for task in tasks:
+        rivals.setdefault((task.model, task.batch), []).append(task)
+    done = 0
+    for group in rivals.values():
+        yield done, group
+        done += len(group)
 
 
 def _tasks(
@@ -153,16 +171,60 @@ def _parts(bench: _Bench, task: _Task) -> dict[str, object]:
     )
 
 
-def _measured(bench: _Bench, task: _Task) -> Measurement | BackendError:
-    """Look into the cache, or measure and remember."""
+def _measured(bench: _Bench, tasks: Mapping[str, _Task]) -> dict[str, Measurement | BackendError]:
+    """Look into the cache, measure the rest side by side, and remember; by identity."""
+    found: dict[str, Measurement | BackendError] = {}
+    for twin, task in tasks.items():
+        cache = _cache(bench, task)
+        kept = cache.get(_parts(bench, task)) if cache is not None else None
+        if kept is not None:
+            found[twin] = kept
+    fresh = {twin: task for twin, task in tasks.items() if twin not in found}
+    for twin, result in _side_by_side(bench, fresh).items():
+        found[twin] = result
+        cache = _cache(bench, fresh[twin])
+        if cache is not None and isinstance(result, Measurement):
+            cache.put(_parts(bench, fresh[twin]), result)
+    return found
+
+
+def _cache(bench: _Bench, task: _Task) -> ProfileCache | None:
     # A backend that states no versions cannot be told from another one of the same name.
-    cache = bench.cache if bench.backends[task.processor.backend].versions() else None
-    parts = _parts(bench, task)
-    found = cache.get(parts) if cache is not None else None
-    if found is not None:
-        return found
+    return bench.cache if bench.backends[task.processor.backend].versions() else None
+
+
+def _side_by_side(
+    bench: _Bench, tasks: Mapping[str, _Task]
+) -> dict[str, Measurement | BackendError]:
+    """Load all, let them take turns until each is known well enough, close all."""
+    results: dict[str, Measurement | BackendError] = {}
+    with ExitStack() as opened:
+        rivals: dict[str, _Rival] = {}
+        for twin, task in tasks.items():
+            rival = _attempt(task, partial(_opened, bench, task))
+            if isinstance(rival, _Rival):
+                opened.callback(rival.session.close)
+                rivals[twin] = rival
+            else:
+                results[twin] = rival
+        running = dict(rivals)
+        while running:
+            for twin, rival in list(running.items()):
+                failed = _attempt(tasks[twin], rival.sampler.turn)
+                if failed is not None:
+                    results[twin] = failed
+                if failed is not None or rival.sampler.is_done:
+                    del running[twin]
+        for twin, rival in rivals.items():
+            if twin not in results:
+                results[twin] = _attempt(tasks[twin], partial(_finished, bench, tasks[twin], rival))
+    return results
+
+
+def _attempt(task: _Task, call: Callable[[threading.Event], R]) -> R | BackendError:
+    """Call where the engine's worker will run, and turn what a session raises into a reason."""
     try:
-        found = on_cores(task.processor.cores, lambda stop: _measure(bench, task, stop))
+        return on_cores(task.processor.cores, call)
     except BackendError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a session is foreign code
@@ -170,14 +232,22 @@ def _measured(bench: _Bench, task: _Task) -> Measurement | BackendError:
         failed = BackendError(f"{task} failed while it was measured: {reason}")
         failed.__cause__ = error
         return failed
-    if cache is not None:
-        cache.put(parts, found)
-    return found
 
 
-def _measure(bench: _Bench, task: _Task, stop: threading.Event) -> Measurement:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rival:
+    """One loaded session that is being measured."""
+
+    session: Session
+    sampler: Sampler
+    load_s: float
+    resident_bytes: int
+    run_bytes: int
+
+
+def _opened(bench: _Bench, task: _Task, _stop: threading.Event) -> _Rival:
+    """Load and run once, and see what memory that takes."""
     model = bench.models[task.model]
-    samples = bench.feeds[task.model]
     _wake(bench, task.processor)
     memory.settle()
     before = memory.resident_bytes()
@@ -185,20 +255,31 @@ def _measure(bench: _Bench, task: _Task, stop: threading.Event) -> Measurement:
     try:
         memory.settle()  # what loading took for a moment is not what the model holds
         loaded = memory.resident_bytes()
-        feeds = [_repeated(model, sample, task.batch) for sample in samples[:_MOST_FEEDS]]
+        samples = bench.feeds[task.model][:_MOST_FEEDS]
+        feeds = [_repeated(model, sample, task.batch) for sample in samples]
         session.run(feeds[0])
         running = memory.resident_bytes()
-        seconds = measure(session, feeds, bench.effort, stop=stop)
-        error = None
-        if task.processor.precision != "fp32":
-            error = _error(bench, task, session, samples)
-    finally:
+    except BaseException:
         session.close()
-    return Measurement(
-        seconds=seconds,
+        raise
+    return _Rival(
+        session=session,
+        sampler=Sampler(session, feeds, bench.effort),
         load_s=load_s,
         resident_bytes=max(0, loaded - before),
         run_bytes=max(0, running - loaded),
+    )
+
+
+def _finished(bench: _Bench, task: _Task, rival: _Rival, _stop: threading.Event) -> Measurement:
+    error = None
+    if task.processor.precision != "fp32":
+        error = _error(bench, task, rival.session, bench.feeds[task.model])
+    return Measurement(
+        seconds=tuple(rival.sampler.seconds),
+        load_s=rival.load_s,
+        resident_bytes=rival.resident_bytes,
+        run_bytes=rival.run_bytes,
         error=error,
     )
 
