@@ -92,8 +92,8 @@ class EarliestFinish:
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
-            seconds, due_s = view.seconds_of(lane), request.deadline_s
-            name, _ = _best(view.processors, seconds, due_s, now, free_at, waiting)
+            first_s, due_s = view.seconds_of(lane), request.deadline_s
+            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting)
             if name in unclaimed:
                 return Start(name, (request,))
         processors = view.processors
