@@ -209,7 +209,7 @@ def announce(module, name, text, class_=None):
         return original(*args, **kwargs)
     setattr(owner, name, announced)
 
-announce(profiler, "measure", "profiling")
+announce(profiler, "turn", "profiling", "Sampler")
 announce(load_driver, "_submit_what_is_due", "running", "LoadDriver")
 main()
 """

@@ -78,5 +78,4 @@ def test_pinning_that_fails_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_extra_is_a_note_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "find_spec", lambda _module: None)
-    assert [f.remedy for f in findings_with("torch")] == ["pip install 'coinfer[torch]'"]
     assert [f.remedy for f in findings_with("PIL")] == ["pip install 'coinfer[images]'"]

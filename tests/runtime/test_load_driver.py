@@ -61,7 +61,8 @@ def test_periodic_requests_come_at_their_time_and_never_before() -> None:
 
 
 def test_a_closed_loop_keeps_the_asked_number_in_flight() -> None:
-    seen, _ = play("{m: {closed: 3}}", service_s=0.001)
+    # Long enough that a machine that stalls for a while still serves a few.
+    seen, _ = play("{m: {closed: 3}}", "duration: 2\nwarmup: 0\n", service_s=0.001)
     first = [request for request, _ in seen[:3]]
     assert len(seen) > 6
     assert len({request.arrival_s for request in first}) == 1

@@ -18,7 +18,7 @@ from coinfer.processor import Processor
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
 
-_EXTRAS = {"PIL": ("images", "read folders of images"), "torch": ("torch", "retrain networks")}
+_EXTRAS = {"PIL": ("images", "read folders of images")}
 
 
 class Severity(enum.StrEnum):
