@@ -7,14 +7,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench clean
 .DELETE_ON_ERROR:
 
 # pip 25.1 is the first that reads dependency groups.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[openvino,images]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[openvino,images,report]' --group dev
 	touch $@
 
 demo: $(READY)

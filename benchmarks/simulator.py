@@ -25,7 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from coinfer.planner.bound import throughput_bound
+from coinfer.bound import throughput_bound
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Profile

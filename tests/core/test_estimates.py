@@ -25,8 +25,8 @@ def test_the_profile_comes_first(estimates: Estimates) -> None:
 
 def test_an_observation_moves_only_its_own_estimate(estimates: Estimates) -> None:
     row = estimates.row("m", WHOLE, 1)
-    estimates.observe("m", "cpu0", WHOLE, 1, 0.3)
-    assert row == {"cpu0": pytest.approx(0.1 + SMOOTHING * 0.2), "cpu1": 0.2}
+    estimates.observe("m", "cpu0", WHOLE, 1, 0.15)
+    assert row == {"cpu0": pytest.approx(0.1 + SMOOTHING * 0.05), "cpu1": 0.2}
     assert estimates.expected_s("m", "cpu0", WHOLE, 2) == pytest.approx(0.2)
 
 
@@ -42,3 +42,12 @@ def test_loading_again_starts_from_the_new_profile(estimates: Estimates) -> None
     estimates.row("m", WHOLE, 1)
     estimates.add("m", profile("m", {"cpu0": 0.7}))
     assert estimates.row("m", WHOLE, 1) == {"cpu0": 0.7}
+
+
+def test_one_stall_does_not_make_a_processor_look_slow(estimates: Estimates) -> None:
+    estimates.row("m", WHOLE, 1)
+    estimates.observe("m", "cpu0", WHOLE, 1, 50.0)
+    assert estimates.expected_s("m", "cpu0", WHOLE, 1) <= 0.1 * (1 + SMOOTHING) + 1e-9
+    for _ in range(100):
+        estimates.observe("m", "cpu0", WHOLE, 1, 1.0)
+    assert estimates.expected_s("m", "cpu0", WHOLE, 1) == pytest.approx(1.0, rel=0.01)

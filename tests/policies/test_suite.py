@@ -67,6 +67,40 @@ class TestEarliestFinish(PolicySuite):
         return make_policy("earliest_finish")
 
 
+class TestMinMin(PolicySuite):
+    starves_because = "as published: what completes first goes first, for ever"
+
+    def make(self, seconds) -> Policy:
+        return make_policy("min_min")
+
+
+class TestPatientMinMin(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("min_min", patience_s=1.0)
+
+
+class TestMaxMin(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("max_min")
+
+
+class TestSufferage(PolicySuite):
+    starves_because = "as published: what suffers most elsewhere goes first, for ever"
+
+    def make(self, seconds) -> Policy:
+        return make_policy("sufferage")
+
+
+class TestPatientSufferage(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("sufferage", patience_s=1.0)
+
+
+class TestComparativeAdvantage(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("comparative_advantage")
+
+
 def test_no_built_in_policy_is_left_out() -> None:
     suites = [value for value in globals().values() if isinstance(value, type)]
     seconds = {"m": {"p": 1.0}}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from coinfer.backends.null import Faults
+from coinfer.backends.null import Faults, NullBackend
 from coinfer.core.commands import Reply
 from coinfer.core.events import Arrived
 from coinfer.core.request import Outcome
+from coinfer.metrics.xrbench import xrbench_score
+from coinfer.policies import make_policy
+from coinfer.profiles import Profile
 from coinfer.runtime.load_driver import LoadDriver
+from coinfer.runtime.play import play
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
-from runtime.engines import FEED, MODEL, null_engine
+from runtime.engines import FEED, MODEL, cpus, null_engine
 
 CHAIN = "{a: {periodic: 200/s}, b: {after: a, probability: 0.5}, c: {after: b}}"
 
@@ -68,3 +72,25 @@ def test_what_comes_after_a_failed_request_is_withheld() -> None:
     steps, load = run("{a: {periodic: 100/s}, b: {after: a}}", faults=faults)
     assert {model for model, _, _ in steps.arrived} == {"a"}
     assert load.withheld == {"b": 20}
+
+
+def test_a_run_counts_what_comes_after_its_last_frames_and_scores_it() -> None:
+    """The window is over before the last frame is answered; what comes after it belongs to it."""
+    models = "{a: {source: x, deadline: 10s}, b: {source: x, deadline: 10s}}"
+    scenario = parse_scenario(
+        f"models: {models}\narrivals: {{a: {{periodic: 10/s}}, b: {{after: a}}}}\n"
+        "duration: 0.25\nwarmup: 0\nscore: xrbench\n"
+    )
+    played = play(
+        scenario,
+        dict.fromkeys("ab", MODEL),
+        cpus("p0"),
+        Profile.from_seconds({name: {"p0": 0.04} for name in "ab"}),
+        make_policy("fcfs"),
+        {name: [FEED] for name in "ab"},
+        backends={"null": NullBackend(0.04)},
+    )
+    assert [played.tallies.models[name].completed for name in "ab"] == [3, 3]
+    score = xrbench_score(played.tallies)
+    assert score is not None
+    assert score.score == 100.0

@@ -402,3 +402,72 @@ def test_no_thread_is_left_behind() -> None:
     with null_engine("p0", "p1") as engine:
         engine.infer("m", FEED)
     assert {t for t in threading.enumerate() if t.name.startswith("coinfer")} <= before
+
+
+def test_stopping_does_not_wait_for_a_run_that_hangs_for_ever() -> None:
+    faults = Faults()
+    faults.hang(processor="p0")
+    limits = Limits(hang_min_s=0.05, hang_factor=1.0)
+    stopped = threading.Event()
+
+    def use() -> None:
+        with null_engine("p0", "p1", faults=faults, limits=limits) as engine:
+            for future in [engine.submit("m", FEED) for _ in range(10)]:
+                assert future.exception(WAIT_S) is None
+        stopped.set()
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    assert stopped.wait(WAIT_S), "stop() waits for a thread that nobody waits for any more"
+    faults.release()
+
+
+def test_a_stop_that_runs_out_of_time_starts_nothing_more() -> None:
+    faults = Faults()
+    faults.hang()
+    engine = null_engine(faults=faults)
+    running, waiting = engine.submit("m", FEED), engine.submit("m", FEED)
+    assert faults.wait_until_hanging()
+    engine.stop(timeout_s=0.01)
+    faults.release()
+    assert isinstance(running.exception(WAIT_S), ClosedError)
+    assert isinstance(waiting.exception(WAIT_S), ClosedError)
+    assert engine.fault is None
+
+
+def test_an_observer_that_raises_is_detached_and_everything_goes_on() -> None:
+    class Broken:
+        def observe(self, event, commands, now):
+            raise ValueError("no")
+
+    with null_engine(observer=Broken()) as engine:
+        assert engine.submit("m", FEED).exception(WAIT_S) is None
+        assert any("Broken" in warning for warning in engine.warnings)
+        assert engine.fault is None
+
+
+@pytest.mark.parametrize("what", ["stop", "drain"])
+def test_waiting_in_a_callback_for_itself_is_refused(what: str) -> None:
+    refused: list[BaseException] = []
+    done = threading.Event()
+
+    def wait_for_itself(_: Future) -> None:
+        try:
+            getattr(engine, what)()
+        except ConfigurationError as error:
+            refused.append(error)
+        done.set()
+
+    with null_engine(service_s=0.01) as engine:
+        engine.submit("m", FEED).add_done_callback(wait_for_itself)
+        assert done.wait(WAIT_S)
+    assert len(refused) == 1
+    assert "callback" in str(refused[0])
+
+
+def test_a_stopped_engine_takes_no_model() -> None:
+    engine = null_engine()
+    engine.stop()
+    with pytest.raises(ClosedError):
+        engine.load("n", MODEL, Profile.from_seconds({"n": {"p0": 1e-4}}))
+    assert engine.models == ("m",)

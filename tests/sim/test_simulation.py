@@ -8,7 +8,7 @@ import pytest
 
 from coinfer.core.commands import Run
 from coinfer.core.dispatcher import Limits
-from coinfer.core.events import Arrived, Finished, ProcessorRestored, TimerFired
+from coinfer.core.events import Arrived, Finished, ModelLoaded, ProcessorRestored, TimerFired
 from coinfer.core.request import Outcome
 from coinfer.errors import PolicyError, UnknownNameError
 from coinfer.policies import make_policy, policy_names
@@ -82,7 +82,7 @@ def test_at_one_instant_ends_come_before_timers_and_those_before_arrivals() -> N
     promise = ModelSpec(source="zoo:lenet", deadline=0.25, on_late="drop")
     wanted = wanted.model_copy(update={"models": {"x": promise}})
     log = play(machine({"x": {"a": 0.25}}), wanted)
-    order = {Finished: 0, TimerFired: 1, Arrived: 2}
+    order = {ModelLoaded: -1, Finished: 0, TimerFired: 1, Arrived: 2}
     kinds = [(at, order[type(event)]) for at, event, _ in log.steps]
     assert kinds == sorted(kinds)
     assert {(0.5, 0), (0.5, 1), (0.5, 2)} <= set(kinds)

@@ -62,13 +62,16 @@ class SessionStore:
 
     def items(self, name: str) -> list[tuple[str, Session]]:
         """Return (processor, session) of a model."""
-        return [(p, s) for (m, p), s in self._by_processor.items() if m == name]
+        # A list first, in one step: another thread may be loading.
+        return [(p, s) for (m, p), s in list(self._by_processor.items()) if m == name]
 
-    def unload(self, name: str) -> None:
-        """Close a model's sessions. Nothing may run on them any more."""
+    def unload(self, name: str, *, close: bool = True) -> None:
+        """Forget a model's sessions, and close them unless something may still run on them."""
         self._by_processor = {k: s for k, s in self._by_processor.items() if k[0] != name}
         for key in [key for key in self._shared if key[0] == name]:
-            self._shared.pop(key).close()
+            session = self._shared.pop(key)
+            if close:
+                session.close()
 
     def close(self) -> None:
         """Close all sessions."""

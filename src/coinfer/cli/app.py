@@ -9,11 +9,15 @@ import typer
 
 from coinfer import __version__
 from coinfer.cli.bound import bound
+from coinfer.cli.compare import compare
 from coinfer.cli.console import err
 from coinfer.cli.doctor import doctor
 from coinfer.cli.inspect import inspect
 from coinfer.cli.profile import profile
+from coinfer.cli.replay import replay
 from coinfer.cli.run import run
+from coinfer.cli.saturate import saturate
+from coinfer.cli.scenarios import scenarios_app
 from coinfer.cli.simulate import simulate
 from coinfer.cli.zoo import zoo_app
 from coinfer.errors import CallerError, CoinferError
@@ -37,9 +41,13 @@ app = typer.Typer(
 app.command()(run)
 app.command()(simulate)
 app.command()(bound)
+app.command()(saturate)
+app.command()(compare)
+app.command()(replay)
 app.command()(profile)
 app.command()(inspect)
 app.command()(doctor)
+app.add_typer(scenarios_app, name="scenarios")
 app.add_typer(zoo_app, name="zoo")
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from coinfer.profiles import Profile, Span
 
-__all__ = ["SMOOTHING", "Estimates"]
+__all__ = ["OUTLIER", "SMOOTHING", "Estimates"]
 
 SMOOTHING = 0.1
 """Weight of a new observation (Band, MobiSys 2022, section 4.2)."""
+
+OUTLIER = 2.0
+"""An observation counts as at most this many times what was expected."""
 
 
 class Estimates:
@@ -54,4 +57,8 @@ class Estimates:
         """Learn from an execution that ended well; ignored if the model was replaced meanwhile."""
         row = self._rows.get((model, span, batch))
         if row is not None and processor in row:
-            row[processor] += SMOOTHING * (service_s - row[processor])
+            old = row[processor]
+            # One stall must not make a processor look slow for ever: nobody would choose it, and so
+            # nothing would correct it. A lasting slowdown still gets through, by 10 % a run.
+            seen = min(service_s, OUTLIER * old) if old > 0 else service_s
+            row[processor] = old + SMOOTHING * (seen - old)

@@ -6,14 +6,14 @@ it nor the clock: the time comes with each step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.request import Outcome, Request
-from coinfer.metrics.latency import ExactLatencies, LatencySketch
+from coinfer.metrics.latency import ExactLatencies, Latencies, LatencySketch
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.tally import ModelTally, ProcessorTally, Tallies
 
@@ -51,12 +51,19 @@ class Recorder:
     0.25
     """
 
-    def __init__(self, *, window: Window | None = None, keep_records: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        window: Window | None = None,
+        keep_records: bool = True,
+        tally: Callable[[Callable[[], Latencies]], ModelTally] = ModelTally,
+    ) -> None:
         window = window or Window()
         self._start_s = window.start_s
         self._end_s = window.end_s
         self._keep = keep_records
         self._latencies = ExactLatencies if keep_records else LatencySketch
+        self._tally = tally
         self._models: dict[str, ModelTally] = {}
         self._processors: dict[str, ProcessorTally] = {}
         # Two dictionaries, because whether a request counts is decided once, when it arrives: the
@@ -106,14 +113,22 @@ class Recorder:
             elif isinstance(command, Abandon):
                 self._abandon(command.execution.id, now, command.reason)
 
-    def tallies(self, now: float) -> Tallies:
-        """Return the counts at `now`. Executions that still run count as busy up to `now`."""
+    def tallies(self, now: float, *, withheld: Mapping[str, int] | None = None) -> Tallies:
+        """Return the counts at `now`. Executions that still run count as busy up to `now`.
+
+        Args:
+            now: The moment.
+            withheld: What the load did not ask for, which is not seen here; see `Tallies`.
+        """
         processors = {name: replace(tally) for name, tally in self._processors.items()}
         for execution in self._running.values():
             tally = processors.setdefault(execution.processor, ProcessorTally())
             tally.busy_s += self._clipped_s(execution.started_s, now)
         return Tallies(
-            duration_s=self.window.length_s(now), models=dict(self._models), processors=processors
+            duration_s=self.window.length_s(now),
+            models=dict(self._models),
+            processors=processors,
+            withheld=dict(withheld or {}),
         )
 
     def requests(self) -> Iterator[RequestRecord]:
@@ -151,7 +166,7 @@ class Recorder:
     def _model(self, name: str) -> ModelTally:
         tally = self._models.get(name)
         if tally is None:
-            tally = self._models[name] = ModelTally(self._latencies)
+            tally = self._models[name] = self._tally(self._latencies)
         return tally
 
     def _arrive(self, request: Request) -> None:

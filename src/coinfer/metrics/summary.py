@@ -17,6 +17,7 @@ from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.latency import ExactLatencies, Latencies
 from coinfer.metrics.tally import ModelTally, ProcessorTally, Tallies
+from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
 from coinfer.processor import Processor
 
 __all__ = [
@@ -65,6 +66,8 @@ class ModelSummary:
         deadline_hit_rate: Share of *all* requests with a deadline that were completed in time;
             whatever was not completed is a miss. None if no request had a deadline.
         latency_ms: Of the completed.
+        withheld: Requests that were never made, because the one that they come after was not
+            completed; not among the submitted ones.
     """
 
     submitted: int
@@ -78,6 +81,7 @@ class ModelSummary:
     rejected: int = 0
     cancelled: int = 0
     unfinished: int = 0
+    withheld: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +146,7 @@ class Summary:
         processors: By name.
         totals: All models together.
         bound: The bound beside the result.
+        score: The score that the scenario asks for; None if it asks for none.
         warnings: What a reader must know before believing the figures.
     """
 
@@ -155,6 +160,7 @@ class Summary:
     processors: Mapping[str, ProcessorSummary]
     totals: TotalsSummary
     bound: BoundSummary = BoundSummary()
+    score: XRBenchScore | None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -211,8 +217,7 @@ def summarise(
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *tallies.models])
-    empty = ModelTally(ExactLatencies)
-    rows = {n: _model(tallies.models.get(n, empty), tallies.duration_s) for n in names}
+    rows = {name: _model(name, tallies) for name in names}
     totals = _totals(rows.values())
     bound = _bound(totals.throughput_per_s, bound_per_s)
     return Summary(
@@ -229,6 +234,7 @@ def summarise(
         },
         totals=totals,
         bound=bound,
+        score=xrbench_score(tallies, names),
         warnings=(*warnings, *_warnings(rows, bound)),
     )
 
@@ -237,7 +243,8 @@ def _per_s(count: float, duration_s: float) -> float:
     return count / duration_s if duration_s > 0 else 0.0
 
 
-def _model(tally: ModelTally, duration_s: float) -> ModelSummary:
+def _model(name: str, tallies: Tallies) -> ModelSummary:
+    tally = tallies.models.get(name) or ModelTally(ExactLatencies)
     return ModelSummary(
         submitted=tally.submitted,
         completed=tally.completed,
@@ -247,9 +254,10 @@ def _model(tally: ModelTally, duration_s: float) -> ModelSummary:
         failed=tally.others[Outcome.FAILED],
         cancelled=tally.others[Outcome.CANCELLED],
         unfinished=tally.unfinished,
-        throughput_per_s=_per_s(tally.served, duration_s),
+        throughput_per_s=_per_s(tally.served, tallies.duration_s),
         deadline_hit_rate=tally.hits / tally.with_deadline if tally.with_deadline else None,
         latency_ms=_latency_ms(tally.latencies),
+        withheld=tallies.withheld.get(name, 0),
     )
 
 

@@ -15,11 +15,12 @@ __all__ = [
     "processor_table",
     "rare_lines",
     "render",
+    "score_lines",
     "warning_lines",
 ]
 
 _NONE = "-"
-_RARE = ("rejected", "cancelled", "unfinished")
+_RARE = ("rejected", "cancelled", "unfinished", "withheld")
 
 
 def render(summary: Summary) -> RenderableType:
@@ -33,6 +34,7 @@ def render(summary: Summary) -> RenderableType:
         title,
         model_table(summary),
         *rare_lines(summary),
+        *score_lines(summary),
         processor_table(summary),
         bound_line(summary),
         *warning_lines(summary),
@@ -87,6 +89,22 @@ def rare_lines(summary: Summary) -> list[Text]:
         if counts:
             lines.append(Text(f" {name}: {', '.join(counts)}"))
     return lines
+
+
+def score_lines(summary: Summary) -> list[Text]:
+    """The score that the scenario asks for: each model's part, then the whole."""
+    score = summary.score
+    if score is None:
+        return []
+    lines = [
+        Text(
+            f" {name}: QoE {_percent(row.qoe)} of {_count(row.frames)} frames, "
+            f"realtime {_percent(row.realtime)}, score {_percent(row.score)}"
+        )
+        for name, row in score.models.items()
+    ]
+    whole = _digits(score.score)
+    return [*lines, Text.assemble("XRBench score ", (whole, "bold"), " of 100, energy left out")]
 
 
 def bound_line(summary: Summary) -> Text:

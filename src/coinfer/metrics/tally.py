@@ -98,8 +98,11 @@ class Tallies:
         duration_s: Seconds of the window that had passed.
         models: By model, in order of first appearance.
         processors: By processor, in order of first appearance; running executions included.
+        withheld: By model, requests of the window that were never made because the request that
+            they come after was not completed. They are not among the submitted ones.
     """
 
     duration_s: float
     models: Mapping[str, ModelTally] = field(default_factory=dict)
     processors: Mapping[str, ProcessorTally] = field(default_factory=dict)
+    withheld: Mapping[str, int] = field(default_factory=dict)

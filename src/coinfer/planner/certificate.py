@@ -1,6 +1,6 @@
 """Certificate: what no scheduler can exceed for a scenario on a machine, and what that means.
 
-Puts a scenario's mix, rates or counts into the programs of `coinfer.planner.bound`.
+Puts a scenario's mix, rates or counts into the programs of `coinfer.bound`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coinfer.planner.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
+from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
 from coinfer.planner.offered import offered_mix
 from coinfer.sim.machine import Machine
 from coinfer.workload.load import Load

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from coinfer.bound import Bound, throughput_bound
 from coinfer.metrics.tally import Tallies
 from coinfer.model import Model
-from coinfer.planner.bound import throughput_bound
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
-__all__ = ["offered_bound", "offered_mix"]
+__all__ = ["offered_bound", "offered_mix", "offered_optimum"]
 
 
 def offered_mix(scenario: Scenario, tallies: Tallies | None = None) -> dict[str, float] | None:
@@ -37,6 +37,22 @@ def offered_bound(
     models: Mapping[str, Model] | None = None,
 ) -> float | None:
     """Return the best throughput of any schedule for the offered mix, in requests per second.
+
+    Arguments and errors as `offered_optimum`; None if the mix is not known.
+    """
+    optimum = offered_optimum(profile, processors, scenario, tallies, models=models)
+    return None if optimum is None else optimum.throughput_per_s
+
+
+def offered_optimum(
+    profile: Profile,
+    processors: Sequence[Processor],
+    scenario: Scenario,
+    tallies: Tallies | None = None,
+    *,
+    models: Mapping[str, Model] | None = None,
+) -> Bound | None:
+    """Return the best throughput of any schedule for the offered mix, and how to reach it.
 
     Args:
         profile: Everything that was measured and may be used.
@@ -65,4 +81,4 @@ def offered_bound(
         }
         for model, batch in batches.items()
     }
-    return throughput_bound(per_request, processors, mix).throughput_per_s
+    return throughput_bound(per_request, processors, mix)

@@ -17,13 +17,17 @@ __all__ = ["make_policy", "policy_names"]
 
 _BUILT_IN = {
     "affinity": "coinfer.policies.affinity:Affinity",
+    "comparative_advantage": "coinfer.policies.comparative_advantage:ComparativeAdvantage",
     "earliest_finish": "coinfer.policies.earliest_finish:EarliestFinish",
     "edf": "coinfer.policies.edf:EarliestDeadlineFirst",
     "fcfs": "coinfer.policies.fcfs:FirstComeFirstServed",
     "fixed": "coinfer.policies.fixed:Fixed",
+    "max_min": "coinfer.policies.max_min:MaxMin",
+    "min_min": "coinfer.policies.min_min:MinMin",
     "priority": "coinfer.policies.priority:Priority",
     "round_robin": "coinfer.policies.round_robin:RoundRobin",
     "sjf": "coinfer.policies.sjf:ShortestJobFirst",
+    "sufferage": "coinfer.policies.sufferage:Sufferage",
 }
 _GROUP = "coinfer.policies"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -11,11 +11,21 @@ from coinfer.backends.base import Tensor, Tensors
 __all__ = ["split", "stack"]
 
 
-def stack(feeds: Sequence[Tensors]) -> Tensors:
-    """Concatenate along the first axis; a single feed is passed on as it is."""
-    if len(feeds) == 1:
-        return feeds[0]
-    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+def stack(feeds: Sequence[Tensors], batched: Container[str]) -> Tensors:
+    """Concatenate the inputs that have a batch axis along it.
+
+    Raises:
+        ValueError: another input differs between the requests, so one run cannot serve them.
+    """
+    stacked = {}
+    for name, first in feeds[0].items():
+        if name in batched:
+            stacked[name] = np.concatenate([feed[name] for feed in feeds])
+        elif all(np.array_equal(first, feed[name]) for feed in feeds[1:]):
+            stacked[name] = first
+        else:
+            raise ValueError(f"input {name!r} has no batch axis and differs between the requests")
+    return stacked
 
 
 def split(outputs: dict[str, Tensor], sizes: Sequence[int]) -> list[dict[str, Tensor]]:

@@ -70,6 +70,8 @@ __all__ = ["Engine", "Observer"]
 
 _INF = float("inf")
 _COMPLETED = Outcome.COMPLETED
+_LOOK_S = 0.2
+_HASTE_S = 5.0
 
 _Answer = tuple[int, CoinferError | None]
 """A request's number and how it ends: well, or with an error."""
@@ -141,6 +143,7 @@ class Engine:
         self._ids = count()
         self._unanswered: dict[int, InferenceFuture] = {}
         self._models: dict[str, Model] = {}
+        self._batched: dict[str, frozenset[str]] = {}
         self._loading = threading.RLock()
         self._evicted: dict[str, threading.Event] = {}
         self._closing = ""
@@ -236,6 +239,7 @@ class Engine:
 
     def infer(self, name: str, inputs: Tensors) -> dict[str, Tensor]:
         """Submit and wait."""
+        self._check_may_wait("infer")
         return self.submit(name, inputs).result()
 
     def load(self, name: str, model: Model | str | Path, profile: Profile | None = None) -> None:
@@ -249,6 +253,8 @@ class Engine:
             BackendError: it cannot be loaded on a processor of its profile.
         """
         with self._loading:
+            if self._closing:
+                raise ClosedError(self._closing)
             if name in self._models or name in self._evicted:
                 raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
             model = _resolved(name, model)
@@ -267,8 +273,13 @@ class Engine:
             usable = Profile({k: v for k, v in profile if k.processor not in left_out})
             for processor in usable.restricted([name]).processors():
                 self._workers[processor].start()
-            self._models[name] = model
+            self._batched[name] = frozenset(
+                spec.name
+                for spec in model.inputs
+                if model.batch_symbol is not None and spec.shape[:1] == (model.batch_symbol,)
+            )
             self._mailbox.post(ModelLoaded(name, 1, usable.restricted([name])))
+            self._models[name] = model
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
@@ -276,14 +287,17 @@ class Engine:
         Raises:
             UnknownNameError: no such model.
         """
+        self._check_may_wait("unload")
         with self._loading:
             if name not in self._models:
                 raise UnknownNameError.of("model", name, self._models)
             gone = self._evicted[name] = threading.Event()
             del self._models[name]
             self._mailbox.post(ModelUnloaded(name))
-            gone.wait()
-            self._store.unload(name)
+            while not gone.wait(_LOOK_S) and self._crashed is None:
+                pass
+            # What was given up may still run on them; they go when it lets go of them.
+            self._store.unload(name, close=not any(w.retired for w in self._workers.values()))
             del self._evicted[name]
 
     def placement(self, name: str) -> dict[str, Placement]:
@@ -298,6 +312,7 @@ class Engine:
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
+        self._check_may_wait("drain")
         with self._idle:
             self._drainers += 1
             try:
@@ -314,9 +329,12 @@ class Engine:
         """
         if self._stopped:
             return
+        self._check_may_wait("stop")
         self._closing = self._closing or "the engine is stopping"
         self._mailbox.post(Closed(drop_waiting=not drain))
         in_time = self.drain(timeout_s)
+        if not in_time:  # nothing that waits may start any more
+            self._mailbox.post(Closed(drop_waiting=True))
         self._stopped = True
         self._timer.stop()
         for future in list(self._unanswered.values()):
@@ -335,25 +353,26 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop; after an exception, without running what waits."""
-        self.stop(drain=kind is None)
+        """Stop; after an exception, without running what waits or waiting long for what runs."""
+        if kind is None:
+            self.stop()
+        else:
+            self.stop(drain=False, timeout_s=_HASTE_S)
 
     # for workers
 
-    def done(
-        self, worker: Worker, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]
-    ) -> None:
+    def done(self, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]) -> None:
         """Take a worker's result and post how the execution ended."""
-        if worker.retired:
-            # Its answers were given up, but it has come back: the processor can be used again.
-            self._replace(worker)
-            return
         if parts:
             for request, outputs in zip(job.execution.requests, parts, strict=True):
                 future = self._unanswered.get(request.id)
                 if future is not None:
                     future.keep(outputs)
         self._mailbox.post(event)
+
+    def returned(self, worker: Worker) -> None:
+        """Use the processor again: its worker came back from a run that had been given up."""
+        self._replace(worker)
 
     def died(self, worker: Worker, reason: str) -> None:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
@@ -374,7 +393,8 @@ class Engine:
         workers = self._workers.values()
         for worker in workers:
             worker.stop()
-        ended = [worker.join(timeout_s) for worker in workers]
+        # One that was given up may hang for ever; it is a daemon and does not keep the process.
+        ended = [worker.join(0.0 if worker.retired else timeout_s) for worker in workers]
         return all(ended)
 
     def _replace(self, worker: Worker) -> None:
@@ -385,6 +405,14 @@ class Engine:
         fresh.start()
         self._mailbox.post(ProcessorRestored(worker.processor.name))
 
+    def _check_may_wait(self, what: str) -> None:
+        """Refuse what would wait for the thread that calls it."""
+        if self._mailbox.is_answering:
+            raise ConfigurationError(
+                f"{what}() in a callback of a future would wait for itself; call it in a thread "
+                "of your own, or use submit()"
+            )
+
     # the owner's step
 
     def _cancel(self, future: InferenceFuture) -> None:
@@ -392,11 +420,15 @@ class Engine:
 
     def _step(self, event: Event, answers: deque[_Answer]) -> None:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
+        if self._crashed is not None:
+            if type(event) is Arrived:
+                answers.append((event.request.id, self._crashed))
+            return
         now = clock.now()
         try:
             commands = self._core.handle(event, now)
             if self._observer is not None:
-                self._observer.observe(event, commands, now)
+                self._observe(event, commands, now)
             for command in commands:
                 # Nearly all commands are of these two kinds, and `match` costs more.
                 if type(command) is Run:
@@ -405,8 +437,20 @@ class Engine:
                     answers.append(self._answer(command))
                 else:
                     self._perform(command)
-        except Exception as error:  # noqa: BLE001 - a bug of ours; still everybody gets an answer
+        except BaseException as error:  # a bug of ours, or Ctrl-C: still everybody gets an answer
             self._crash(error, answers)
+            if not isinstance(error, Exception):
+                raise
+
+    def _observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
+        observer = self._observer
+        assert observer is not None
+        try:
+            observer.observe(event, commands, now)
+        except Exception as error:  # noqa: BLE001 - foreign code that only looks on
+            self._observer = None
+            name = type(observer).__name__
+            self.warnings.append(f"observer {name} failed and was detached: {error!r}")
 
     def _perform(self, command: Command) -> None:
         match command:
@@ -429,11 +473,15 @@ class Engine:
     def _run(self, execution: Execution) -> None:
         session = self._store.get(execution.model, execution.processor)
         requests, unanswered = execution.requests, self._unanswered
+        batched: frozenset[str] = frozenset()
+        if self._stopped:
+            return  # its futures are answered already
         if len(requests) == 1:
             feeds: tuple[Tensors, ...] = (unanswered[requests[0].id].begin(),)
         else:
             feeds = tuple([unanswered[request.id].begin() for request in requests])
-        self._workers[execution.processor].give(Job(execution, session, feeds))
+            batched = self._batched[execution.model]
+        self._workers[execution.processor].give(Job(execution, session, feeds, batched))
 
     def _settle(self, answer: _Answer) -> None:
         """Resolve a future; its callbacks run here, so the core must not be owned."""
@@ -441,11 +489,13 @@ class Engine:
         future = self._unanswered.get(request_id)
         if future is None:
             return
-        future.answer(error)
-        self._unanswered.pop(request_id, None)
-        if self._drainers and not self._unanswered:
-            with self._idle:
-                self._idle.notify_all()
+        try:
+            future.answer(error)
+        finally:  # a callback may raise what no future catches, e.g. SystemExit
+            self._unanswered.pop(request_id, None)
+            if self._drainers and not self._unanswered:
+                with self._idle:
+                    self._idle.notify_all()
 
     def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
         if self._core.fault is not None and outcome is not Outcome.DROPPED:
@@ -462,12 +512,12 @@ class Engine:
             case _:
                 return ClosedError(text)  # cancelled: its future takes no error any more
 
-    def _crash(self, error: Exception, answers: deque[_Answer]) -> None:
+    def _crash(self, error: BaseException, answers: deque[_Answer]) -> None:
         """Answer everything and close: the core's state cannot be trusted any more."""
         self._closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = self._crashed = InvariantError(self._closing)
         fault.__cause__ = error
-        answers.extend((request_id, fault) for request_id in self._unanswered)
+        answers.extend((request_id, fault) for request_id in list(self._unanswered))
         for gone in self._evicted.values():
             gone.set()
 

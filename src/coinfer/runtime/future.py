@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 
@@ -11,6 +12,8 @@ from coinfer.errors import CoinferError
 
 __all__ = ["InferenceFuture"]
 
+
+_CANCELLING = threading.Lock()
 
 _NOTHING: dict[str, Tensor] = {}
 
@@ -44,11 +47,12 @@ class InferenceFuture(Future[dict[str, Tensor]]):
 
     def cancel(self) -> bool:
         """Cancel a request that has not started; True if it is cancelled."""
-        if self.cancelled():
-            return True
-        if self._begun or not super().cancel():
-            return False
-        self.set_running_or_notify_cancel()  # tells those who wait for it
+        with _CANCELLING:
+            if self.cancelled():
+                return True
+            if self._begun or not super().cancel():
+                return False
+            self.set_running_or_notify_cancel()  # tells those who wait for it; only once
         self._on_cancel(self)
         return True
 
@@ -70,12 +74,13 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     def answer(self, error: CoinferError | None) -> None:
         """Resolve with the kept outputs or an error, unless it was cancelled or resolved before."""
         self._begun = True
-        outputs, self._outputs, self._inputs = self._outputs, _NOTHING, _NOTHING
         try:
             if error is None:
-                self.set_result(outputs)
+                self.set_result(self._outputs)
             else:
                 self.set_exception(error)
         except InvalidStateError:
             # Cancelled as it started, or answered before by a stop that ran out of time.
             return
+        finally:
+            self._outputs = self._inputs = _NOTHING

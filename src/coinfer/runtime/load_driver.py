@@ -62,7 +62,8 @@ class LoadDriver:
     def play(self, on_tick: Tick) -> None:
         """Submit until the load's end; returns then, with requests still in flight.
 
-        A load without an end is over when all that it wants is submitted.
+        A load without an end is over when all that it wants is submitted. What comes after
+        requests that are still in flight is submitted as these are answered, until `stop`.
         """
         self._plan(self._load.initial())
         while not self._stopped:
@@ -109,7 +110,7 @@ class LoadDriver:
                 deadline_s=spec.deadline_s,
                 priority=spec.priority,
                 on_late=spec.on_late,
-                due_s=due.time_s + self.start_s,
+                due_s=due.due_s + self.start_s,
             )
         except ClosedError:
             self._stopped = True

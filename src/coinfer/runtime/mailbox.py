@@ -45,6 +45,11 @@ class Mailbox(Generic[ItemT, AnswerT]):
         self._owned = threading.Lock()
         self._here = _Here()
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether the calling thread is inside `answer`."""
+        return self._here.answering
+
     def post(self, item: ItemT) -> None:
         """Add an item; on return it has been handled, or the present owner will handle it."""
         items, owned = self._items, self._owned

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from coinfer.backends.base import Backend, Tensors
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
+from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
-from coinfer.metrics.tally import Tallies
+from coinfer.metrics.tally import ModelTally, Tallies
+from coinfer.metrics.xrbench import ScoredTally
 from coinfer.model import Model
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
@@ -59,6 +61,7 @@ def play(
     feeds: Mapping[str, Sequence[Tensors]],
     *,
     keep_records: bool = False,
+    observer: Observer | None = None,
     on_tick: Callable[[float], None] | None = None,
     backends: Mapping[str, Backend] | None = None,
 ) -> Played:
@@ -75,6 +78,7 @@ def play(
         policy: A fresh policy.
         feeds: Prepared inputs by model.
         keep_records: Keep a record of every request and execution, e.g. for a trace.
+        observer: Sees every step of the core, from the loading of the models on.
         on_tick: Called now and then with the seconds since the start, e.g. to show progress.
         backends: Backends by name, for those that are not to be looked up.
 
@@ -90,6 +94,7 @@ def play(
         policy=policy,
         limits=Limits(max_waiting=scenario.admission_limit),
         backends=backends,
+        observer=observer,
     ) as engine:
         with _settled_heap(), Interruption() as interruption:
 
@@ -98,22 +103,26 @@ def play(
                     on_tick(now_s)
                 return not interruption.requested
 
-            driver = LoadDriver(engine, Load(scenario), feeds, scenario.models)
+            load = Load(scenario)
+            driver = LoadDriver(engine, load, feeds, scenario.models)
             begin_s, end_s = (driver.start_s + t for t in (scenario.begin_s, scenario.end_s))
             recorder = Recorder(
-                window=Window(start_s=begin_s, end_s=end_s), keep_records=keep_records
+                window=Window(start_s=begin_s, end_s=end_s),
+                keep_records=keep_records,
+                tally=ModelTally if scenario.score is None else ScoredTally,
             )
-            engine.attach(recorder)
+            engine.attach(recorder if observer is None else Observers(recorder, observer))
             driver.play(tick)
-            driver.stop()
             if interruption.requested:
+                driver.stop()
                 recorder.end_window(clock.now())
             _drain(engine, interruption, _DRAIN_S if end_s < math.inf else math.inf)
+            driver.stop()
             if end_s == math.inf:
                 recorder.end_window(clock.now())
         if engine.fault is not None:
             raise engine.fault
-        tallies = recorder.tallies(clock.now())
+        tallies = recorder.tallies(clock.now(), withheld=load.withheld)
         engine.stop(drain=False, timeout_s=1.0)
     return Played(
         tallies=tallies,

@@ -24,15 +24,18 @@ class Job(NamedTuple):
     execution: Execution
     session: Session
     feeds: tuple[Tensors, ...]
+    batched: frozenset[str] = frozenset()
 
 
 class Owner(Protocol):
     """Whoever gave the work."""
 
-    def done(
-        self, worker: Worker, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]
-    ) -> None:
+    def done(self, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]) -> None:
         """Take the result; `parts` holds the outputs per request, empty if it failed."""
+        ...
+
+    def returned(self, worker: Worker) -> None:
+        """Note that a retired worker has come back from the job that was given up; it ends."""
         ...
 
     def died(self, worker: Worker, reason: str) -> None:
@@ -87,20 +90,22 @@ class Worker:
     def _serve(
         self,
         get: Callable[[], Job | None],
-        done: Callable[[Worker, Job, Finished | Failed, list[dict[str, Tensor]]], None],
+        done: Callable[[Job, Finished | Failed, list[dict[str, Tensor]]], None],
     ) -> None:
         while (job := get()) is not None:
             event, parts = _perform(job)
-            done(self, job, event, parts)
+            done(job, event, parts)
             if self.retired:
+                # Asked after `done` and nowhere else: the watchdog may retire it until then.
+                self._owner.returned(self)
                 return
 
 
 def _perform(job: Job) -> tuple[Finished | Failed, list[dict[str, Tensor]]]:
-    execution, session, feeds = job
+    execution, session, feeds, batched = job
     started_s = clock.now()
     try:
-        outputs = session.run(feeds[0] if len(feeds) == 1 else stack(feeds))
+        outputs = session.run(feeds[0] if len(feeds) == 1 else stack(feeds, batched))
         service_s = clock.now() - started_s
         if len(feeds) == 1:
             parts = [outputs]

@@ -12,6 +12,7 @@ from coinfer.contention import Contention
 from coinfer.errors import ScenarioError
 from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey
+from coinfer.scenarios import library
 from coinfer.sim.machine import Machine
 from coinfer.workload.explain import explain
 from coinfer.workload.fields import (
@@ -205,10 +206,14 @@ def _runs(times: Mapping[str, Mapping[str, TimesSpec]], processor: str) -> list[
 def load_machine(path: str | Path) -> Machine:
     """Read a machine.
 
+    Args:
+        path: A file, or `lib:NAME` for one of the library.
+
     Raises:
         ScenarioError: the file cannot be read, is not YAML or does not describe a machine.
+        UnknownNameError: the library has no machine of that name.
     """
-    path = Path(path)
+    path = library.machine_path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

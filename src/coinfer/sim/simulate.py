@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
+from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
-from coinfer.metrics.tally import Tallies
+from coinfer.metrics.tally import ModelTally, Tallies
+from coinfer.metrics.xrbench import ScoredTally
 from coinfer.sim.machine import Machine
 from coinfer.sim.services import Services
 from coinfer.sim.simulation import Simulation, Tick
@@ -44,6 +46,7 @@ def simulate(
     *,
     deterministic: bool = False,
     keep_records: bool = False,
+    observer: Observer | None = None,
     on_tick: Tick | None = None,
 ) -> Simulated:
     """Simulate a scenario to its end; what was begun is finished.
@@ -55,6 +58,7 @@ def simulate(
         deterministic: Executions take their mean times.
         keep_records: Keep a record of every request and execution, e.g. for a trace. Without,
             memory grows with what is in flight only.
+        observer: Sees every step of the core, from the loading of the models on.
         on_tick: Called now and then with the virtual seconds since the start.
 
     Raises:
@@ -62,14 +66,17 @@ def simulate(
         PolicyError: the policy raised, or decided something that must not be.
     """
     recorder = Recorder(
-        window=Window(start_s=scenario.begin_s, end_s=scenario.end_s), keep_records=keep_records
+        window=Window(start_s=scenario.begin_s, end_s=scenario.end_s),
+        keep_records=keep_records,
+        tally=ModelTally if scenario.score is None else ScoredTally,
     )
+    load = Load(scenario)
     simulation = Simulation(
         machine,
         policy,
-        Load(scenario),
+        load,
         scenario.models,
-        recorder,
+        recorder if observer is None else Observers(recorder, observer),
         limits=Limits(max_waiting=scenario.admission_limit),
         services=Services(machine, seed=scenario.seed, deterministic=deterministic),
     )
@@ -81,4 +88,5 @@ def simulate(
         recorder.end_window(now)
     else:
         now = max(now, scenario.end_s)
-    return Simulated(tallies=recorder.tallies(now), recorder=recorder, end_s=now)
+    tallies = recorder.tallies(now, withheld=load.withheld)
+    return Simulated(tallies=tallies, recorder=recorder, end_s=now)

@@ -101,7 +101,8 @@ class Simulation:
         self._resident: dict[str, str] = {}
         self._abandoned: set[int] = set()
         for model in specs:
-            self.core.handle(ModelLoaded(model, 1, machine.profile.restricted([model])), 0.0)
+            loaded = ModelLoaded(model, 1, machine.profile.restricted([model]))
+            observer.observe(loaded, self.core.handle(loaded, 0.0), 0.0)
 
     @property
     def n_unanswered(self) -> int:
@@ -168,7 +169,9 @@ class Simulation:
         due = heapq.heappop(self._agenda)
         for following in self._load.after_due(due):
             heapq.heappush(self._agenda, following)
-        time_s, _, _, model = due
+        _, _, _, model, frame_s = due
+        if frame_s is None:
+            frame_s = due[0]
         patience_s, priority, on_late, batch = self._promises[model]
         number = self._n_asked
         self._n_asked = number + 1
@@ -178,8 +181,8 @@ class Simulation:
             Request(
                 id=number,
                 model=model,
-                arrival_s=time_s,
-                deadline_s=time_s + patience_s,
+                arrival_s=frame_s,
+                deadline_s=frame_s + patience_s,
                 priority=priority,
                 on_late=on_late,
                 batch=batch,

@@ -13,11 +13,23 @@ from coinfer.workload.fields import (
     NonNegativeSeconds,
     PositiveNumber,
     PositiveRate,
+    Probability,
     Section,
     wrong,
 )
 
-__all__ = ["Closed", "Gamma", "Mix", "Offline", "Order", "Periodic", "Poisson", "Process", "Trace"]
+__all__ = [
+    "After",
+    "Closed",
+    "Gamma",
+    "Mix",
+    "Offline",
+    "Order",
+    "Periodic",
+    "Poisson",
+    "Process",
+    "Trace",
+]
 
 
 class Periodic(Section):
@@ -73,6 +85,22 @@ class Trace(Section):
     file: FilePath = Field(alias="trace")
 
 
+class After(Section):
+    """A cascade: a request follows each completed request of another model, or some of them.
+
+    It belongs to the frame that the other request belongs to, so its latency and its deadline
+    count from the moment at which the first request of the cascade was due.
+
+    Attributes:
+        model: The other model.
+        probability: That a completed request is followed. It is drawn for each frame by its number
+            and the scenario's seed, whatever happens in the run.
+    """
+
+    model: str = Field(alias="after")
+    probability: Probability = 1.0
+
+
 class Mix(Section):
     """One closed loop over several models, whose counts stay in proportion to the weights.
 
@@ -110,12 +138,13 @@ class Offline(Section):
     order: Order = Order.SHUFFLED
 
 
-_KINDS: dict[str, type[Periodic | Poisson | Gamma | Closed | Trace]] = {
+_KINDS: dict[str, type[Periodic | Poisson | Gamma | Closed | Trace | After]] = {
     "periodic": Periodic,
     "poisson": Poisson,
     "gamma": Gamma,
     "closed": Closed,
     "trace": Trace,
+    "after": After,
 }
 
 
@@ -132,5 +161,7 @@ def _pick(value: Any, info: ValidationInfo) -> Any:
     return _KINDS[kinds[0]].model_validate(value, context=info.context)
 
 
-Process: TypeAlias = Annotated[Periodic | Poisson | Gamma | Closed | Trace, BeforeValidator(_pick)]
+Process: TypeAlias = Annotated[
+    Periodic | Poisson | Gamma | Closed | Trace | After, BeforeValidator(_pick)
+]
 """How the requests of one model arrive."""

@@ -15,11 +15,20 @@ class Due(NamedTuple):
     Attributes:
         time_s: The moment it must be submitted, in seconds from the start of the warm-up.
         stream: Which arrival process asks for it.
-        index: How many requests of this model that process asked for before.
+        index: How many requests of this model that process asked for before; of a request that
+            comes after another one, the index of that one.
         model: Which model.
+        frame_s: The moment from which latency and deadline count, if that is not `time_s`: when
+            the first request of its cascade was due.
     """
 
     time_s: float
     stream: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a due
     model: str
+    frame_s: float | None = None
+
+    @property
+    def due_s(self) -> float:
+        """The moment from which latency and deadline count."""
+        return self.time_s if self.frame_s is None else self.frame_s

@@ -32,6 +32,7 @@ _EXPECTED = {
 _LIMITS = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be one of {expected}",
     "enum": "must be one of {expected}",
     "finite_number": "must be finite",

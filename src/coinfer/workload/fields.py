@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from coinfer.errors import ConfigurationError
+from coinfer.scenarios import library
 from coinfer.units import parse_rate, parse_seconds
 
 __all__ = [
@@ -34,9 +35,11 @@ __all__ = [
     "PositiveNumber",
     "PositiveRate",
     "PositiveSeconds",
+    "Probability",
     "Problem",
     "Section",
     "WholeNumber",
+    "positive_seconds",
     "raise_all",
     "shown",
     "unknown_name",
@@ -139,14 +142,21 @@ def _positive(value: float) -> float:
     return value
 
 
+def positive_seconds(value: Any) -> float:
+    """Read a duration greater than 0, as `PositiveSeconds` does; for fields that allow more."""
+    return _positive(_seconds(value))
+
+
 def _resolved(path: Path, info: ValidationInfo) -> Path:
+    if library.is_reference(path):
+        return path
     base = info.context.base if isinstance(info.context, ParseContext) else Path()
     return base / path.expanduser()
 
 
-NonNegativeSeconds = Annotated[
-    float, BeforeValidator(_converted(parse_seconds, "a duration like 33ms"))
-]
+_seconds = _converted(parse_seconds, "a duration like 33ms")
+
+NonNegativeSeconds = Annotated[float, BeforeValidator(_seconds)]
 """Seconds; written as a number of seconds or with a unit."""
 
 PositiveSeconds = Annotated[NonNegativeSeconds, AfterValidator(_positive)]
@@ -163,9 +173,13 @@ WholeNumber = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Number = Annotated[float, Strict()]
 PositiveNumber = Annotated[float, Strict(), Field(gt=0)]
+Probability = Annotated[float, Strict(), Field(gt=0, le=1)]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """A name that is safe in tables, file names and metric labels."""
 
 FilePath = Annotated[Path, AfterValidator(_resolved)]
-"""A path; a relative one starts in the scenario's folder. Whether it exists is checked on use."""
+"""A path; a relative one starts in the scenario's folder. Whether it exists is checked on use.
+
+`lib:NAME` is left as it is: what reads the file knows where the library is.
+"""

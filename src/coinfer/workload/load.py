@@ -6,20 +6,30 @@ what is due next. Open-loop processes look one request ahead, so memory does not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Protocol, TypeAlias, assert_never
 
 import numpy as np
 
-from coinfer.workload.arrivals import Closed, Gamma, Offline, Order, Periodic, Poisson, Trace
+from coinfer.workload.arrivals import (
+    After,
+    Closed,
+    Gamma,
+    Offline,
+    Order,
+    Periodic,
+    Poisson,
+    Trace,
+)
 from coinfer.workload.due import Due
 from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.seeds import Purpose, generator
 from coinfer.workload.times import Times, gamma_times, periodic_times, poisson_times
 from coinfer.workload.trace_file import TraceFile, read_trace
+from coinfer.workload.trigger import Trigger
 
 __all__ = ["Due", "Load"]
 
@@ -38,6 +48,11 @@ class Load:
     Usage: submit each due at its time, call `after_due` when it was submitted and `after_answer`
     when it was answered; both return what is due next, which may be nothing.
 
+    Attributes:
+        withheld: By model, requests that were never asked for because the request that they come
+            after was not completed. Counted for frames of the measuring window, so that they can
+            be counted with what was dropped: for their users, it was.
+
     >>> from coinfer.workload.scenario_file import parse_scenario
     >>> load = Load(parse_scenario('''
     ... models: {net: "zoo:lenet"}
@@ -45,7 +60,7 @@ class Load:
     ... '''))
     >>> [first] = load.initial()
     >>> load.after_due(first)
-    [Due(time_s=0.1, stream=0, index=1, model='net')]
+    [Due(time_s=0.1, stream=0, index=1, model='net', frame_s=None)]
 
     Raises:
         ScenarioError: a trace file cannot be read.
@@ -54,7 +69,12 @@ class Load:
     def __init__(self, scenario: Scenario, *, rate_factor: float = 1.0) -> None:
         self._scenario = scenario
         self._rate_factor = rate_factor
-        self._streams = _streams(scenario, rate_factor)
+        self._streams = _streams(scenario, scenario.rate_factor * rate_factor)
+        self._cascades: dict[str, list[_Cascade]] = {}
+        for stream in self._streams:
+            if isinstance(stream, _Cascade):
+                self._cascades.setdefault(stream.after, []).append(stream)
+        self.withheld: dict[str, int] = {}
 
     @property
     def end_s(self) -> float:
@@ -64,7 +84,7 @@ class Load:
     @property
     def reacts(self) -> bool:
         """Whether answers make anything due; if not, nobody needs to call `after_answer`."""
-        return any(isinstance(stream, _ClosedStream) for stream in self._streams)
+        return any(isinstance(stream, _ClosedStream | _Cascade) for stream in self._streams)
 
     def initial(self) -> list[Due]:
         """Start: the first due of each open-loop process, all in-flight ones of closed loops."""
@@ -82,19 +102,54 @@ class Load:
             now: When, in seconds from the start.
             completed: False if it was dropped, rejected, cancelled or failed.
         """
-        return self._streams[due[1]].after_answer(due, now, completed)
+        following = self._streams[due[1]].after_answer(due, now, completed)
+        if due[3] not in self._cascades:
+            return following
+        if completed:
+            return [*following, *self._followers(due, now)]
+        self._withhold(due.model, due.index, due.due_s)
+        return following
+
+    def _followers(self, due: Due, now: float) -> Iterable[Due]:
+        return (
+            Due(now, cascade.stream, due.index, cascade.model, due.due_s)
+            for cascade in self._cascades[due.model]
+            if cascade.trigger(due.index)
+        )
+
+    def _withhold(self, model: str, index: int, frame_s: float) -> None:
+        """Count what would have come after this request, and after that."""
+        scenario = self._scenario
+        for cascade in self._cascades.get(model, ()):
+            if cascade.trigger(index):
+                if scenario.begin_s <= frame_s < scenario.end_s:
+                    self.withheld[cascade.model] = self.withheld.get(cascade.model, 0) + 1
+                self._withhold(cascade.model, index, frame_s)
 
     def scaled(self, factor: float) -> Load:
         """Make a fresh load with all open-loop rates multiplied; closed loops stay as they are.
 
         Times are the same draws, closer together; phase and jitter shrink with the period.
+        Deadlines are not the load's: see `Scenario.scaled`.
         """
         return Load(self._scenario, rate_factor=self._rate_factor * factor)
 
     def offered_rates_per_s(self) -> dict[str, float] | None:
-        """Requests per second of each model; None if a closed loop decides them."""
+        """Requests per second of each model; None if a closed loop decides some of them.
+
+        Of a model that comes after another one: if all requests are completed.
+        """
+        rates = self.open_rates_per_s()
+        return rates if len(rates) == len(self._scenario.models) else None
+
+    def open_rates_per_s(self) -> dict[str, float]:
+        """Requests per second of each model whose requests no closed loop decides."""
         rates = {s.model: s.rate_per_s for s in self._streams if isinstance(s, _OpenStream)}
-        return rates if len(rates) == len(self._streams) else None
+        waiting = [s for s in self._streams if isinstance(s, _Cascade)]
+        while known := [s for s in waiting if s.after in rates]:
+            rates.update((s.model, s.trigger.probability * rates[s.after]) for s in known)
+            waiting = [s for s in waiting if s.model not in rates]
+        return {name: rates[name] for name in self._scenario.processes if name in rates}
 
     def offered_rate_per_s(self) -> float | None:
         """Requests per second in all; None if a closed loop decides it."""
@@ -144,6 +199,25 @@ class _OpenStream:
     def after_due(self, _due: Due | None = None) -> list[Due]:
         due = next(self._dues, None)
         return [] if due is None or due[0] >= self._end_s else [due]
+
+    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
+        return []
+
+
+class _Cascade:
+    """Requests that come after those of another model; the load makes them."""
+
+    def __init__(self, stream: int, model: str, process: After, seed: int) -> None:
+        self.stream = stream
+        self.model = model
+        self.after = process.model
+        self.trigger = Trigger(seed, model, process.probability)
+
+    def initial(self) -> list[Due]:
+        return []
+
+    def after_due(self, _due: Due) -> list[Due]:
+        return []
 
     def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
         return []
@@ -209,12 +283,16 @@ def _streams(scenario: Scenario, rate_factor: float) -> list[_Stream]:
         turns = rotation(_weights(scenario))
         return [_ClosedStream(0, turns, scenario.mix.in_flight, scenario.end_s)]
     traces: dict[Path, TraceFile] = {}
-    return [
-        _ClosedStream(stream, repeat(model), process.in_flight, scenario.end_s)
-        if isinstance(process, Closed)
-        else _open_stream(stream, model, process, scenario, rate_factor, traces)
-        for stream, (model, process) in enumerate(scenario.processes.items())
-    ]
+    streams: list[_Stream] = []
+    for stream, (model, process) in enumerate(scenario.processes.items()):
+        if isinstance(process, Closed):
+            turns = repeat(model)
+            streams.append(_ClosedStream(stream, turns, process.in_flight, scenario.end_s))
+        elif isinstance(process, After):
+            streams.append(_Cascade(stream, model, process, scenario.seed))
+        else:
+            streams.append(_open_stream(stream, model, process, scenario, rate_factor, traces))
+    return streams
 
 
 def _turns(offline: Offline, seed: int) -> Iterator[str]:

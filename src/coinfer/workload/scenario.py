@@ -6,14 +6,16 @@ A value; `scenario_file` reads it from YAML.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
+    PrivateAttr,
     TypeAdapter,
     ValidationInfo,
     model_validator,
@@ -21,7 +23,8 @@ from pydantic import (
 
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError
-from coinfer.workload.arrivals import Closed, Mix, Offline, Process
+from coinfer.workload.arrivals import Closed, Mix, Offline, Periodic, Process
+from coinfer.workload.cascades import cascade_problems, root_of
 from coinfer.workload.fields import (
     Count,
     FilePath,
@@ -29,10 +32,12 @@ from coinfer.workload.fields import (
     Name,
     NonNegativeSeconds,
     ParseContext,
+    PositiveNumber,
     PositiveSeconds,
     Problem,
     Section,
     WholeNumber,
+    positive_seconds,
     raise_all,
     unknown_name,
     wrong,
@@ -48,6 +53,7 @@ from coinfer.workload.processor_spec import (
 __all__ = ["MixArrivals", "ModelSpec", "OfflineArrivals", "PolicySpec", "Scenario"]
 
 _ZOO = "zoo:"
+_PERIOD: Literal["period"] = "period"
 
 
 def _source(value: str, info: ValidationInfo) -> str:
@@ -57,6 +63,10 @@ def _source(value: str, info: ValidationInfo) -> str:
     return str(base / Path(value).expanduser())
 
 
+def _deadline(value: Any) -> Any:
+    return value if value is None or value == _PERIOD else positive_seconds(value)
+
+
 class ModelSpec(Section):
     """A model, what it is fed with, and what its requests are promised.
 
@@ -64,7 +74,8 @@ class ModelSpec(Section):
         source: `zoo:NAME`, or the path of an ONNX file with the scenario's folder before it. Empty
             if there is none, as is enough to simulate on a described machine.
         inputs: Where its inputs come from.
-        deadline_s: Seconds from the moment a request is due until it must be answered.
+        deadline: Seconds from the moment a request is due until it must be answered; `period`:
+            until the next request of the same periodic process is due.
         priority: Larger is more urgent.
         on_late: What to do with a request whose deadline passes before it has started.
         batch: Samples in each request.
@@ -72,10 +83,25 @@ class ModelSpec(Section):
 
     source: Annotated[str, Field(min_length=1), AfterValidator(_source)] = ""
     inputs: InputSpec = RandomInputs()
-    deadline_s: PositiveSeconds | None = Field(alias="deadline", default=None)
+    deadline: Annotated[float | Literal["period"] | None, PlainValidator(_deadline)] = None
     priority: WholeNumber = 0
     on_late: OnLate = OnLate.RUN
     batch: Count = 1
+    _period_s: float | None = PrivateAttr(default=None)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds until a request must be answered; None: no deadline.
+
+        A deadline of one period is known in a scenario only, which knows the process.
+        """
+        return self._period_s if self.deadline == _PERIOD else self.deadline
+
+    def with_period(self, seconds: float) -> Self:
+        """Copy it with the period that a deadline of one period stands for."""
+        copy = self.model_copy()
+        copy._period_s = seconds
+        return copy
 
     @model_validator(mode="before")
     @classmethod
@@ -84,7 +110,7 @@ class ModelSpec(Section):
 
     @model_validator(mode="after")
     def _can_be_late(self) -> ModelSpec:
-        if self.on_late is OnLate.DROP and self.deadline_s is None:
+        if self.on_late is OnLate.DROP and self.deadline is None:
             raise_all([Problem(("on_late",), "drop needs a deadline; add e.g. `deadline: 33ms`")])
         return self
 
@@ -148,6 +174,9 @@ class Scenario(Section):
         processors: What to run on: found ones, found ones by name, or described ones.
         precision: What may run below fp32.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
+        rate_factor: All open-loop rates are multiplied by it; deadlines of one period follow.
+        score: A published score to compute beside the figures.
+        description: What it stands for, and where it is from; for readers.
     """
 
     name: str = "scenario"
@@ -163,6 +192,9 @@ class Scenario(Section):
     precision: PrecisionSpec = PrecisionSpec()
     admission_limit: Count = 1000
     machine: FilePath | None = None
+    rate_factor: PositiveNumber = 1.0
+    score: Literal["xrbench"] | None = None
+    description: str = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:
@@ -173,8 +205,12 @@ class Scenario(Section):
                 *_offline_problems(self),
                 *_crowd_problems(self),
                 *_precision_problems(self),
+                *cascade_problems(self.processes, self.models),
+                *_score_problems(self),
             ]
         )
+        raise_all(_period_problems(self))
+        self.models.update(_with_periods(self))
         return self
 
     @property
@@ -205,6 +241,15 @@ class Scenario(Section):
         """
         return math.inf if self.offline else self.warmup_s + self.duration_s
 
+    def scaled(self, factor: float) -> Scenario:
+        """Copy it with all open-loop rates multiplied by a positive factor.
+
+        Times between requests, phase and jitter shrink by it, and so does a deadline of one
+        period. Other deadlines and closed loops stay as they are.
+        """
+        copy = self.model_copy(update={"rate_factor": self.rate_factor * factor})
+        return copy.model_copy(update={"models": {**self.models, **_with_periods(copy)}})
+
     def with_options(
         self,
         *,
@@ -212,12 +257,13 @@ class Scenario(Section):
         policy_options: Mapping[str, Any] | None = None,
         duration_s: float | None = None,
         seed: int | None = None,
+        rate_factor: float | None = None,
     ) -> Scenario:
         """Copy it with what a command line overrides; None keeps what the scenario says.
 
         Raises:
             ConfigurationError: the duration is not positive, or the load has none; or the seed is
-                negative.
+                negative, or the rate factor is not positive.
         """
         if duration_s is not None and self.offline:
             raise ConfigurationError(
@@ -228,12 +274,15 @@ class Scenario(Section):
             raise ConfigurationError(f"duration must be greater than 0, is {duration_s:g}")
         if seed is not None and seed < 0:
             raise ConfigurationError(f"seed must not be negative, is {seed}")
+        if rate_factor is not None and not 0 < rate_factor < math.inf:
+            raise ConfigurationError(f"rate factor must be greater than 0, is {rate_factor:g}")
         given = {
             "policy": self._policy_with(policy or self.policy.name, policy_options or {}),
             "duration_s": duration_s,
             "seed": seed,
         }
-        return self.model_copy(update={k: v for k, v in given.items() if v is not None})
+        copy = self.model_copy(update={k: v for k, v in given.items() if v is not None})
+        return copy if rate_factor is None else copy.scaled(rate_factor / copy.rate_factor)
 
     def _policy_with(self, name: str, options: Mapping[str, Any]) -> PolicySpec:
         # The options in the file are those of the policy in the file.
@@ -306,6 +355,44 @@ def _crowd_problems(scenario: Scenario) -> list[Problem]:
             f"lower it or raise `admission_limit`",
         )
     ]
+
+
+def _score_problems(scenario: Scenario) -> list[Problem]:
+    """A score that asks how close an answer is to its deadline needs one."""
+    if scenario.score is None:
+        return []
+    return [
+        Problem(("models", name, "deadline"), f"is missing; the score {scenario.score} needs it")
+        for name, spec in scenario.models.items()
+        if spec.deadline is None
+    ]
+
+
+def _periodic(scenario: Scenario) -> Iterator[tuple[str, Periodic | None]]:
+    """Models with a deadline of one period, and the periodic process that it is the period of."""
+    for name, spec in scenario.models.items():
+        if spec.deadline == _PERIOD:
+            process = scenario.processes.get(root_of(name, scenario.processes))
+            yield name, process if isinstance(process, Periodic) else None
+
+
+def _period_problems(scenario: Scenario) -> list[Problem]:
+    return [
+        Problem(
+            ("models", name, "deadline"),
+            "its requests have no period; state a time like 33ms, or make the arrivals periodic",
+        )
+        for name, process in _periodic(scenario)
+        if process is None
+    ]
+
+
+def _with_periods(scenario: Scenario) -> dict[str, ModelSpec]:
+    return {
+        name: scenario.models[name].with_period(1 / (process.rate_per_s * scenario.rate_factor))
+        for name, process in _periodic(scenario)
+        if process is not None
+    }
 
 
 def _precision_problems(scenario: Scenario) -> list[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from coinfer.errors import ScenarioError
+from coinfer.scenarios import library
 from coinfer.workload.explain import explain
 from coinfer.workload.fields import ParseContext
 from coinfer.workload.scenario import Scenario
@@ -18,10 +19,14 @@ __all__ = ["load_scenario", "parse_scenario"]
 def load_scenario(path: str | Path) -> Scenario:
     """Read a scenario; relative paths in it start in its folder.
 
+    Args:
+        path: A file, or `lib:NAME` for one of the library.
+
     Raises:
         ScenarioError: the file cannot be read, is not YAML or is not a scenario.
+        UnknownNameError: the library has no scenario of that name.
     """
-    path = Path(path)
+    path = library.scenario_path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

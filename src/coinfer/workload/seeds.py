@@ -16,6 +16,7 @@ class Purpose(enum.IntEnum):
     INPUTS = 2
     SERVICE = 3
     ORDER = 4
+    TRIGGER = 5
 
 
 def generator(seed: int, purpose: Purpose, name: str) -> np.random.Generator:

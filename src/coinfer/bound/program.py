@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
+from coinfer.bound.capacity import Capacity, Matrix, Seconds
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
-from coinfer.planner.capacity import Capacity, Matrix, Seconds
 from coinfer.processor import Processor
 
 __all__ = ["Bound", "Makespan", "makespan", "sustainable_factor", "throughput_bound"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from coinfer.bound import makespan, sustainable_factor, throughput_bound
 from coinfer.errors import ConfigurationError, UnknownNameError
-from coinfer.planner.bound import makespan, sustainable_factor, throughput_bound
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
 

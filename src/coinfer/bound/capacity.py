@@ -1,6 +1,6 @@
 """Capacity: which processor can run which model, in what time, on which compute units.
 
-The matrices that the programs in `coinfer.planner.bound` are made of. Solves nothing itself.
+The matrices that the programs in `coinfer.bound.program` are made of. Solves nothing itself.
 """
 
 from __future__ import annotations

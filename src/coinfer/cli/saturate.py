@@ -1,0 +1,170 @@
+"""`coinfer saturate`: how much of a scenario's load the machine can take."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coinfer.cli.console import err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coinfer.planner.saturation import Kept, Measure, Saturation, Trial
+    from coinfer.planner.stage import Limits
+    from coinfer.workload.scenario import Scenario
+
+__all__ = ["saturate"]
+
+
+def saturate(
+    scenario: Annotated[
+        Path, typer.Argument(help="A scenario file (YAML) or lib:NAME.", metavar="SCENARIO")
+    ],
+    simulated: Annotated[
+        bool, typer.Option("--simulate", help="Simulate the trials instead of running them.")
+    ] = False,
+    machine: Annotated[
+        Path | None,
+        typer.Option(
+            help="A machine file instead of the scenario's; with --simulate.", metavar="FILE"
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
+    ] = None,
+    policy_option: Annotated[
+        list[str] | None,
+        typer.Option(help="Option of the policy, e.g. ageing_s=2; repeat it.", metavar="NAME=YAML"),
+    ] = None,
+    qoe: Annotated[
+        float | None,
+        typer.Option(help="Share of frames to complete in every model.", metavar="SHARE"),
+    ] = None,
+    hit_rate: Annotated[
+        float | None,
+        typer.Option(help="Share of deadlines to meet in every model instead.", metavar="SHARE"),
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(help="Measured time of a trial instead of the scenario's.", metavar="SECONDS"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
+    precision: Annotated[
+        float, typer.Option(help="When to stop: width of the answer, relative.")
+    ] = 0.01,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Find the largest factor on all rates at which a scenario keeps its promises.
+
+    By bisection over trials. Without --qoe or --hit-rate, 95 % of the frames must be completed in
+    every model; where nothing is ever dropped, 95 % of the deadlines must be met.
+    """
+    from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.policy_option import policy_options
+    from coinfer.planner.saturation import find_saturation
+    from coinfer.units import parse_seconds
+    from coinfer.workload.scenario_file import load_scenario
+
+    check_writable(json)
+    wanted = load_scenario(scenario).with_options(
+        policy=policy,
+        policy_options=policy_options(policy_option or []),
+        duration_s=None if duration is None else parse_seconds(duration),
+        seed=seed,
+    )
+    kept = _kept(wanted, qoe, hit_rate)
+    limits, measure = _trials(wanted, machine, simulated)
+    console = out()
+    console.print(f"{wanted.name} on {limits.machine.name}, policy {wanted.policy.name}")
+    bound = limits.certificate.sustainable_factor
+    found = find_saturation(
+        limits.scenario,
+        kept,
+        measure,
+        guess=bound / kept.least if bound else 1.0,
+        precision=precision,
+        on_trial=lambda trial: console.print(_trial_line(trial, kept), soft_wrap=True),
+    )
+    for line in _result_lines(found, kept, bound):
+        console.print(line, soft_wrap=True)
+    if json is not None:
+        facts = {
+            "scenario": wanted.name,
+            "machine": limits.machine.name,
+            "mode": "simulate" if simulated else "run",
+            "policy": wanted.policy.name,
+            "seed": wanted.seed,
+            "kept": {"quality": kept.quality.value, "least": kept.least},
+            "bound_factor": bound,
+        }
+        write_json(json, {**facts, **found.to_json()})
+        console.print(f"JSON: {json}", soft_wrap=True)
+
+
+def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept:
+    from coinfer.errors import ConfigurationError
+    from coinfer.planner.saturation import Kept, Quality
+
+    if qoe is not None and hit_rate is not None:
+        raise ConfigurationError("--qoe and --hit-rate are both given; give one")
+    if qoe is not None:
+        return Kept.of(scenario, quality=Quality.QOE, least=qoe)
+    if hit_rate is not None:
+        return Kept.of(scenario, quality=Quality.HIT_RATE, least=hit_rate)
+    return Kept.of(scenario)
+
+
+def _trials(scenario: Scenario, machine: Path | None, simulated: bool) -> tuple[Limits, Measure]:
+    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.errors import ConfigurationError
+    from coinfer.planner.saturation import on_machine, on_this_machine
+    from coinfer.planner.stage import find_limits, set_stage
+    from coinfer.profiling import default_cache
+
+    if machine is not None and not simulated:
+        raise ConfigurationError("--machine describes a machine to simulate; add --simulate")
+    with profiler_bar(err()) as progress:
+        if simulated:
+            stage = set_stage(
+                scenario, machine_file=machine, cache=default_cache(), progress=progress
+            )
+            return stage.limits, on_machine(stage.machine)
+        here = scenario.model_copy(update={"machine": None})
+        limits = find_limits(here, cache=default_cache(), progress=progress)
+    assert limits.prepared is not None  # no file describes the machine
+    return limits, on_this_machine(limits.prepared)
+
+
+def _trial_line(trial: Trial, kept: Kept) -> str:
+    verdict = "kept" if trial.passed else "broken"
+    if not trial.shares:
+        return f"  x {trial.factor:.5g}: no request at all; make trials longer with --duration"
+    share = trial.shares[trial.worst]
+    return f"  x {trial.factor:.5g}: {_words(kept)} {share:.2%} in {trial.worst}: {verdict}"
+
+
+def _result_lines(found: Saturation, kept: Kept, bound: float | None) -> Iterator[str]:
+    goal = f"{_words(kept)} >= {kept.least:.4g} in every model"
+    if found.factor is None:
+        yield f"no factor down to {found.broken_at:.3g} keeps {goal}"
+    elif found.broken_at is None:
+        yield f"every factor up to {found.factor:.3g} keeps {goal}"
+    else:
+        decimals = max(0, 2 - math.floor(math.log10(found.broken_at - found.factor)))
+        low, high = (f"{f:.{min(decimals, 12)}f}" for f in (found.factor, found.broken_at))
+        yield (
+            f"rates can be multiplied by {low}: {goal}; at {high} no more "
+            f"(precision {found.precision:.2%})"
+        )
+    if bound is not None:
+        yield f"by the bound, no schedule can serve all requests at more than {bound:.4g}"
+
+
+def _words(kept: Kept) -> str:
+    return kept.quality.value.replace("_", " ").replace("qoe", "QoE")

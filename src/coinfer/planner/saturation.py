@@ -1,0 +1,282 @@
+"""Saturation: the largest factor by which all rates may be multiplied with the promises kept.
+
+A search by bisection over trials, real or simulated. What a trial is, it does not know; `Kept`
+says when one is passed.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coinfer.core.policy import Policy
+from coinfer.core.request import OnLate
+from coinfer.errors import ConfigurationError
+from coinfer.metrics.latency import LatencySketch
+from coinfer.metrics.tally import ModelTally, Tallies
+from coinfer.planner.preparation import Preparation
+from coinfer.policies import make_policy
+from coinfer.runtime.play import play
+from coinfer.sim.machine import Machine
+from coinfer.sim.simulate import simulate
+from coinfer.workload.arrivals import Closed
+from coinfer.workload.cascades import root_of
+from coinfer.workload.scenario import Scenario
+
+__all__ = [
+    "Kept",
+    "Measure",
+    "Quality",
+    "Saturation",
+    "Trial",
+    "find_saturation",
+    "on_machine",
+    "on_this_machine",
+]
+
+_MOST_STEPS = 40
+"""Doublings or halvings from the guess: more than any machine is away from a scenario."""
+
+
+class Quality(enum.Enum):
+    """What is to be kept, as a share of all frames."""
+
+    QOE = "qoe"
+    """Completed, late or not."""
+    HIT_RATE = "hit_rate"
+    """Completed within the deadline; of the models that have one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The promise: in every model whose rate is scaled, this share of the frames at least.
+
+    Frames are the requests, and those never made because what they come after failed.
+    """
+
+    quality: Quality
+    least: float
+
+    @classmethod
+    def of(cls, scenario: Scenario, *, quality: Quality | None = None, least: float = 0.95) -> Kept:
+        """Choose what to ask of a scenario: by default the QoE where something may be dropped.
+
+        Where nothing is ever dropped all frames are completed in the end, and the QoE says nothing;
+        then it is the share of deadlines that are met.
+
+        Raises:
+            ConfigurationError: a share outside 0..1, or the scenario promises nothing of the kind.
+        """
+        if not 0 < least <= 1:
+            raise ConfigurationError(f"the share to keep must be in 0..1, is {least:g}")
+        scaled = [scenario.models[name] for name in _scaled_models(scenario)]
+        if not scaled:
+            raise ConfigurationError(
+                f"scenario {scenario.name!r} has no rate to scale: all its loads are closed loops "
+                "or finite counts"
+            )
+        drops = any(spec.on_late is OnLate.DROP for spec in scaled)
+        if not any(spec.deadline is not None for spec in scaled):
+            raise ConfigurationError(
+                f"no model of scenario {scenario.name!r} whose rate can be scaled has a deadline, "
+                "so nothing tells when it is saturated; give it one, or see `coinfer bound`"
+            )
+        if quality is Quality.QOE and not drops:
+            raise ConfigurationError(
+                f"scenario {scenario.name!r} drops nothing, so its QoE is 1 at any rate; set "
+                "`on_late: drop`, or ask for a hit rate"
+            )
+        return cls(quality=quality or (Quality.QOE if drops else Quality.HIT_RATE), least=least)
+
+    def shares(self, tallies: Tallies, scenario: Scenario) -> dict[str, float]:
+        """Return the share of each model that it asks about and that had frames."""
+        found = {}
+        for name in _scaled_models(scenario):
+            tally = tallies.models.get(name) or ModelTally(LatencySketch)
+            frames = tally.submitted + tallies.withheld.get(name, 0)
+            if self.quality is Quality.QOE:
+                good = tally.completed
+            elif scenario.models[name].deadline is None:
+                continue
+            else:
+                good = tally.hits
+            if frames:
+                found[name] = good / frames
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """The scenario at one factor.
+
+    Attributes:
+        factor: All open-loop rates were multiplied by it.
+        passed: Whether every model kept its promise.
+        shares: By model, what it kept.
+    """
+
+    factor: float
+    passed: bool
+    shares: Mapping[str, float]
+
+    @property
+    def worst(self) -> str:
+        """The model that kept the least; empty if none had a frame."""
+        return min(self.shares, key=self.shares.__getitem__, default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saturation:
+    """What a search found.
+
+    Attributes:
+        factor: The largest factor that passed; None if none did.
+        broken_at: The smallest factor above it that did not pass; None if all passed.
+        trials: In the order in which they were made.
+    """
+
+    factor: float | None
+    broken_at: float | None
+    trials: tuple[Trial, ...]
+
+    @property
+    def precision(self) -> float | None:
+        """How far the two factors are apart, relative to the lower one."""
+        if self.factor is None or self.broken_at is None:
+            return None
+        return self.broken_at / self.factor - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes."""
+        return {
+            "factor": self.factor,
+            "broken_at": self.broken_at,
+            "precision": self.precision,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+Measure = Callable[[Scenario], Tallies]
+"""Runs or simulates a scenario."""
+
+
+def find_saturation(
+    scenario: Scenario,
+    kept: Kept,
+    measure: Measure,
+    *,
+    guess: float = 1.0,
+    precision: float = 0.01,
+    on_trial: Callable[[Trial], None] = lambda _: None,
+) -> Saturation:
+    """Search from a guess: double or halve it until one factor passes and one does not, bisect.
+
+    It takes for granted that a larger factor is never easier. Where that does not hold (short
+    trials, noise of a real machine) the two factors found are still one that passed and one that
+    did not.
+
+    Args:
+        scenario: What is scaled.
+        kept: When a trial is passed.
+        measure: Makes a trial.
+        guess: Where to begin.
+        precision: When to stop: how far the two may be apart, relative to the lower one.
+        on_trial: Called after each trial.
+
+    Raises:
+        ConfigurationError: the precision is not positive.
+    """
+    if not 0 < precision < math.inf:
+        raise ConfigurationError(f"the precision must be greater than 0, is {precision:g}")
+    trials: list[Trial] = []
+
+    def passes(factor: float) -> bool:
+        shares = kept.shares(measure(scenario.scaled(factor)), scenario)
+        passed = bool(shares) and min(shares.values()) >= kept.least
+        trials.append(Trial(factor=factor, passed=passed, shares=shares))
+        on_trial(trials[-1])
+        return passed
+
+    low, high = _bracket(passes, guess)
+    while low is not None and high is not None and high > low * (1 + precision):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if passes(middle) else (low, middle)
+    return Saturation(factor=low, broken_at=high, trials=tuple(trials))
+
+
+def _bracket(passes: Callable[[float], bool], guess: float) -> tuple[float | None, float | None]:
+    """Return a factor that passes and one, twice as large, that does not."""
+    if passes(guess):
+        for _ in range(_MOST_STEPS):
+            if not passes(2 * guess):
+                return guess, 2 * guess
+            guess *= 2
+        return guess, None
+    for _ in range(_MOST_STEPS):
+        if passes(guess / 2):
+            return guess / 2, guess
+        guess /= 2
+    return None, guess
+
+
+def on_machine(machine: Machine, *, deterministic: bool = False) -> Measure:
+    """Simulate each trial for as long as the same requests take.
+
+    At twice the rates the trial is half as long: all trials have the same frames, only closer
+    together, and results of different factors differ by the load and not by the draw.
+
+    Args:
+        machine: What it runs on.
+        deterministic: Executions take their mean times.
+    """
+
+    def measure(scenario: Scenario) -> Tallies:
+        factor = scenario.rate_factor
+        scenario = scenario.model_copy(
+            update={
+                "duration_s": scenario.duration_s / factor,
+                "warmup_s": scenario.warmup_s / factor,
+            }
+        )
+        done = simulate(scenario, machine, _policy(scenario), deterministic=deterministic)
+        return done.tallies
+
+    return measure
+
+
+def on_this_machine(ready: Preparation) -> Measure:
+    """Run each trial here, for the duration of the scenario.
+
+    Raises:
+        KeyboardInterrupt: from the trial, if the user interrupts it.
+    """
+
+    def measure(scenario: Scenario) -> Tallies:
+        played = play(
+            scenario,
+            ready.models,
+            ready.processors,
+            ready.profile,
+            _policy(scenario),
+            ready.feeds,
+        )
+        if played.interrupted:
+            raise KeyboardInterrupt
+        return played.tallies
+
+    return measure
+
+
+def _policy(scenario: Scenario) -> Policy:
+    return make_policy(scenario.policy.name, **scenario.policy.options)
+
+
+def _scaled_models(scenario: Scenario) -> list[str]:
+    """Models whose rate a factor scales: not closed loops, nor what comes after one."""
+    processes = scenario.processes
+    return [
+        name for name in processes if not isinstance(processes[root_of(name, processes)], Closed)
+    ]

@@ -1,0 +1,24 @@
+"""Min-min.
+
+Rule (Ibarra and Kim, 1977; Maheswaran et al., 1999): of all that waits, the request whose earliest
+completion time is least goes first, to the processor of that completion. Waiting for a busy
+processor counts; how reservations are made is in `policies.mapping`. Long requests wait as long as
+short ones keep coming, hence `patience_s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coinfer.policies.mapping import ListMapping, Offer
+
+__all__ = ["MinMin"]
+
+
+@dataclass(slots=True, kw_only=True)
+class MinMin(ListMapping):
+    """Serve first what completes first; options are those of `ListMapping`."""
+
+    def order(self, offer: Offer) -> float:
+        """Order by the earliest completion."""
+        return offer.completion_s

@@ -1,0 +1,165 @@
+"""Codec: events, commands and processors as JSON values and back. Opens no file.
+
+Numbers survive to the last bit: JSON gets the shortest decimal that reads back as the same float,
+and what is not finite is written as a string.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, assert_never
+
+from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
+from coinfer.core.events import (
+    Arrived,
+    Cancelled,
+    Closed,
+    Event,
+    Failed,
+    Finished,
+    ModelLoaded,
+    ModelUnloaded,
+    ProcessorLost,
+    ProcessorRestored,
+    TimerFired,
+)
+from coinfer.core.request import OnLate, Request
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+
+__all__ = [
+    "decode_event",
+    "decode_processor",
+    "encode_command",
+    "encode_event",
+    "encode_processor",
+    "plain",
+]
+
+_EVENTS: Mapping[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in (
+        Arrived,
+        Cancelled,
+        Closed,
+        Failed,
+        Finished,
+        ModelLoaded,
+        ModelUnloaded,
+        ProcessorLost,
+        ProcessorRestored,
+        TimerFired,
+    )
+}
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON writes; sets are sorted.
+
+    >>> plain((1, math.inf, OnLate.DROP, {"b", "a"}))
+    [1, 'inf', 'drop', ['a', 'b']]
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Profile):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset | set):
+        return [plain(item) for item in sorted(value)]
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def encode_event(event: Event) -> list[Any]:
+    """Return an event as its name and its fields.
+
+    >>> decode_event(encode_event(Finished(3, 0.1)))
+    Finished(execution_id=3, service_s=0.1)
+    """
+    return [type(event).__name__, *plain(event)]
+
+
+def decode_event(data: Sequence[Any]) -> Event:
+    """Read what `encode_event` made.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+        ConfigurationError: its profile is something else.
+    """
+    name, *fields = data
+    read = _READERS.get(name)
+    event: Event = _EVENTS[name](*(read(fields) if read is not None else fields))
+    return event
+
+
+def encode_command(command: Command) -> list[Any]:
+    """Return a command as its name and what tells it from another; requests by their numbers."""
+    match command:
+        case Run(execution):
+            number, model, span, processor, requests, started_s, expected_s = execution
+            fields: tuple[Any, ...] = (
+                number,
+                model,
+                span,
+                processor,
+                [request.id for request in requests],
+                started_s,
+                expected_s,
+            )
+        case Reply(request, outcome, reason):
+            fields = (request.id, outcome, reason)
+        case Abandon(execution, reason):
+            fields = (execution.id, reason)
+        case SetTimer() | Evict():
+            fields = command
+        case _:
+            assert_never(command)
+    return [type(command).__name__, *plain(fields)]
+
+
+def encode_processor(processor: Processor) -> dict[str, Any]:
+    """Return a processor as its fields by name."""
+    names = ("name", "backend", "device", "units", "threads", "precision", "cores", "options")
+    return {name: plain(getattr(processor, name)) for name in names}
+
+
+def decode_processor(data: Mapping[str, Any]) -> Processor:
+    """Read what `encode_processor` made.
+
+    Raises:
+        KeyError, TypeError: it is something else.
+    """
+    units, cores = frozenset(data["units"]), tuple(data["cores"])
+    return Processor(**{**data, "units": units, "cores": cores})
+
+
+def _arrived(fields: Sequence[Any]) -> tuple[Request]:
+    ((number, model, arrival_s, deadline_s, priority, on_late, batch),) = fields
+    return (
+        Request(
+            number,
+            model,
+            float(arrival_s),
+            float(deadline_s),
+            priority,
+            OnLate(on_late),
+            batch,
+        ),
+    )
+
+
+def _model_loaded(fields: Sequence[Any]) -> tuple[str, int, Profile]:
+    model, units, profile = fields
+    return (model, units, Profile.from_json(profile))
+
+
+_READERS: Mapping[str, Callable[[Sequence[Any]], tuple[Any, ...]]] = {
+    "Arrived": _arrived,
+    "ModelLoaded": _model_loaded,
+}

@@ -1,0 +1,196 @@
+"""Event log: a file with what a dispatcher was told and what it commanded. Replays nothing.
+
+JSON lines: first a header (what the dispatcher was made of), then one line per step,
+`[seconds, event, commands]`. Models and their profiles are events. Compressed if the name ends in
+`.gz`. It is written as it goes: what a crash leaves behind can be read up to there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TextIO, cast
+
+from coinfer.core.commands import Command
+from coinfer.core.dispatcher import Limits
+from coinfer.core.events import Event
+from coinfer.errors import ConfigurationError
+from coinfer.processor import Processor
+from coinfer.replay.codec import (
+    decode_event,
+    decode_processor,
+    encode_command,
+    encode_event,
+    encode_processor,
+    plain,
+)
+
+__all__ = ["EventLog", "LogHeader", "Step", "read_log", "recording"]
+
+_FORMAT = "coinfer-log/1"
+
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, ConfigurationError)
+"""What reading a value of another shape raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHeader:
+    """What a dispatcher is made of.
+
+    Attributes:
+        policy: Name of the policy.
+        options: Its options.
+        processors: In the order of preference.
+        limits: What the dispatcher enforces whatever the policy wants.
+        scenario: Name of the scenario, for people.
+    """
+
+    policy: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    processors: tuple[Processor, ...]
+    limits: Limits = Limits()
+    scenario: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes and `from_json` reads."""
+        return {
+            "format": _FORMAT,
+            "scenario": self.scenario,
+            "policy": {"name": self.policy, "options": plain(self.options)},
+            "processors": [encode_processor(processor) for processor in self.processors],
+            "limits": plain(asdict(self.limits)),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigurationError: it is not the header of a log, or of another format version.
+        """
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ConfigurationError(f"not a log of format {_FORMAT}; record the run again")
+        try:
+            limits = data["limits"]
+            return cls(
+                policy=data["policy"]["name"],
+                options=data["policy"]["options"],
+                processors=tuple(decode_processor(each) for each in data["processors"]),
+                limits=Limits(
+                    max_waiting=limits["max_waiting"],
+                    retries=limits["retries"],
+                    hang_factor=float(limits["hang_factor"]),
+                    hang_min_s=float(limits["hang_min_s"]),
+                ),
+                scenario=data["scenario"],
+            )
+        except _WRONG as error:
+            raise ConfigurationError(f"damaged header ({error!r}); record the run again") from error
+
+
+class Step(NamedTuple):
+    """One step of a dispatcher.
+
+    Attributes:
+        at_s: The moment it was told.
+        event: What happened.
+        commands: What it commanded, as `codec.encode_command` writes it.
+    """
+
+    at_s: float
+    event: Event
+    commands: list[Any]
+
+
+class EventLog:
+    """Observer that writes every step to a text stream; see `recording`.
+
+    A run goes on if its log cannot be written any more.
+
+    Attributes:
+        problem: Why the log ends before the run does; empty if it does not.
+    """
+
+    def __init__(self, stream: TextIO, header: LogHeader) -> None:
+        self.problem = ""
+        self._stream: TextIO | None = stream
+        self._write(header.to_json())
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
+        """Write a step; does nothing once the log is closed."""
+        self._write([now, encode_event(event), [encode_command(each) for each in commands]])
+
+    def close(self) -> None:
+        """Finish the file."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            try:
+                stream.close()
+            except OSError as error:
+                self.problem = self.problem or _reason(error)
+
+    def _write(self, value: Any) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        try:
+            stream.write(json.dumps(value, separators=(",", ":"), allow_nan=False) + "\n")
+        except OSError as error:
+            self.problem = _reason(error)
+            self._stream = None
+
+
+@contextmanager
+def recording(path: Path, header: LogHeader) -> Iterator[EventLog]:
+    """Open a log for one run.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    try:
+        log = EventLog(_open(path, "wt"), header)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {path}: {_reason(error)}; name another file"
+        ) from error
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def read_log(path: Path) -> Iterator[LogHeader | Step]:
+    """Read a log step by step: first the header, then the steps.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no log, or is damaged; names the line.
+    """
+    number = 0
+    try:
+        with _open(path, "rt") as stream:
+            for number, line in enumerate(stream, 1):
+                if number == 1:
+                    yield LogHeader.from_json(json.loads(line))
+                else:
+                    at_s, event, commands = json.loads(line)
+                    yield Step(float(at_s), decode_event(event), commands)
+    except (OSError, EOFError) as error:
+        raise ConfigurationError(f"cannot read {path}: {_reason(error)}") from error
+    except _WRONG as error:
+        raise ConfigurationError(f"{path}:{number}: {error}") from error
+    if not number:
+        raise ConfigurationError(f"{path} is empty; record the run again")
+
+
+def _open(path: Path, mode: str) -> TextIO:
+    if path.name.endswith(".gz"):
+        return cast(TextIO, gzip.open(path, mode, compresslevel=1, encoding="utf-8"))
+    return cast(TextIO, path.open(mode, encoding="utf-8"))
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,158 @@
+"""Chart: a figure in plotly's JSON form, with what a page says about it. Draws nothing.
+
+Figures are made as plain data, so plotly itself is needed only to draw them, in the browser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coinfer.report.palette import GRID, INK, MUTED
+
+__all__ = ["Chart", "Trace", "View", "axis", "layout", "log_ticks", "names_axis", "row_height"]
+
+Trace = dict[str, Any]
+"""A trace of plotly; `meta` is the model that it shows, if it shows one."""
+
+_ENOUGH_TICKS = 4
+
+_TICKS: tuple[tuple[float, ...], ...] = (
+    (1,),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 4, 5, 6, 8),
+    tuple(tenths / 10 for tenths in range(10, 100)),
+)
+"""Factors within a decade, from few to many."""
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A part of a chart that a button shows.
+
+    Attributes:
+        label: On the button.
+        note: What is shown, and what is not.
+        range_s: First and last second on the horizontal axis.
+        traces: Which of the chart's sets of traces is drawn.
+    """
+
+    label: str
+    note: str
+    range_s: tuple[float, float]
+    traces: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One figure of a page.
+
+    Attributes:
+        id: Unique in a page; letters and hyphens.
+        title: What it shows.
+        caption: How to read it. HTML.
+        traces: What is drawn.
+        layout: Axes and so on, in plotly's form.
+        height: In pixels.
+        views: Parts to choose from; the first one is shown. None: there is just one.
+        more: Sets of traces beyond `traces`, for views.
+    """
+
+    id: str
+    title: str
+    caption: str
+    traces: Sequence[Trace]
+    layout: Mapping[str, Any]
+    height: int
+    views: Sequence[View] = ()
+    more: Sequence[Sequence[Trace]] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page's script reads."""
+        return {
+            "id": self.id,
+            "sets": [list(self.traces), *map(list, self.more)],
+            "layout": dict(self.layout),
+            "height": self.height,
+            "views": [
+                {"note": view.note, "range": list(view.range_s), "set": view.traces}
+                for view in self.views
+            ],
+        }
+
+
+def layout(height: int, **fields: Any) -> dict[str, Any]:
+    """Make the layout that all charts share, with some fields added."""
+    return {
+        "height": height,
+        "autosize": True,
+        "margin": {"l": 64, "r": 24, "t": 26, "b": 48},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "hoverlabel": {
+            "align": "left",
+            "bgcolor": "#ffffff",
+            "bordercolor": MUTED,
+            "font": {"family": FONT, "size": 13, "color": INK},
+        },
+        "hovermode": "closest",
+        "showlegend": False,
+        **fields,
+    }
+
+
+def axis(title: str = "", **fields: Any) -> dict[str, Any]:
+    """Make a numeric axis with a title that names its unit."""
+    return {
+        "title": {"text": title, "font": {"size": 12, "color": MUTED}, "standoff": 8},
+        "type": "linear",
+        "gridcolor": GRID,
+        "linecolor": "#b8c0ca",
+        "zeroline": False,
+        "automargin": True,
+        "tickfont": {"size": 12},
+        **fields,
+    }
+
+
+def names_axis(labels: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """Make a vertical axis with one row per name, the first one at the top.
+
+    Rows are numbers and names only their labels: plotly would read some names as dates or numbers.
+    """
+    return axis(
+        tickmode="array",
+        tickvals=list(range(len(labels))),
+        ticktext=list(labels),
+        range=[len(labels) - 0.45, -0.55],
+        fixedrange=True,
+        **{"showgrid": False, **fields},
+    )
+
+
+def row_height(rows: int, each: int, *, around: int = 90) -> int:
+    """Height in pixels of a chart with so many rows."""
+    return around + each * max(1, rows)
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks of a logarithmic axis, written out: the fewest of the usual kinds that are enough.
+
+    >>> log_ticks(1.0, 10.0)["ticktext"]
+    ['1', '2', '5', '10']
+    >>> log_ticks(0.1, 1000.0)["ticktext"]
+    ['0.1', '1', '10', '100', '1,000']
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    shown: list[float] = []
+    for factors in _TICKS:
+        values = (factor * 10.0**decade for decade in decades for factor in factors)
+        shown = [value for value in values if low * 0.999 <= value <= high * 1.001]
+        if len(shown) >= _ENOUGH_TICKS:
+            break
+    return {"tickmode": "array", "tickvals": shown, "ticktext": [f"{v:,.6g}" for v in shown]}

@@ -1,0 +1,190 @@
+"""Comparison: several runs side by side on one page, from their figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coinfer.errors import ConfigurationError
+from coinfer.metrics.summary import Summary
+from coinfer.report.comparison_charts import hits_chart, latencies_chart, throughput_chart
+from coinfer.report.comparison_table import comparison_table, hit_rate
+from coinfer.report.outcomes_chart import outcomes_chart
+from coinfer.report.page import Head, Section, Tile, chart_library, page, save
+from coinfer.report.palette import model_colours
+from coinfer.report.tables import environment_table, table
+from coinfer.report.words import count, digits, escaped, milliseconds, percent, seconds
+
+__all__ = ["run_labels", "write_comparison_report"]
+
+
+def write_comparison_report(
+    path: Path, summaries: Sequence[Summary], *, labels: Sequence[str] = ()
+) -> None:
+    """Write several runs as one page that needs no network; the file is replaced in one step.
+
+    Args:
+        path: Where to.
+        summaries: At least one, in the order to show them.
+        labels: What to call them; by default what tells them apart, e.g. the policies.
+
+    Raises:
+        ConfigurationError: no run is given, the labels do not fit, or plotly is not installed.
+        OSError: the file cannot be written.
+    """
+    if not summaries:
+        raise ConfigurationError("there is nothing to compare; name at least one run")
+    names = list(labels) or run_labels(summaries)
+    if len(names) != len(summaries) or len(set(names)) != len(names):
+        raise ConfigurationError(
+            f"{len(summaries)} runs need as many different labels, got: {', '.join(names)}"
+        )
+    runs = dict(zip(names, summaries, strict=True))
+    save(path, comparison_page(runs, library=chart_library()))
+
+
+def run_labels(summaries: Sequence[Summary]) -> list[str]:
+    """Call each run by what tells it from the others, in as few words as that takes."""
+    kinds = [
+        [s.policy for s in summaries],
+        [s.mode for s in summaries],
+        [s.scenario for s in summaries],
+        [f"seed {s.seed}" for s in summaries],
+    ]
+    telling = [kind for kind in kinds if len(set(kind)) > 1] or kinds[:1]
+    names = [", ".join(words) for words in zip(*telling, strict=True)]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number}: {name}" for number, name in enumerate(names, start=1)]
+
+
+def comparison_page(runs: Mapping[str, Summary], *, library: str) -> str:
+    """Make the page.
+
+    Args:
+        runs: By label.
+        library: The text of plotly.js.
+    """
+    models = dict.fromkeys(model for run in runs.values() for model in run.models)
+    colours = model_colours(models)
+    scenarios = list(dict.fromkeys(run.scenario for run in runs.values()))
+    head = Head(
+        title=f"{', '.join(scenarios)}: {len(runs)} runs side by side",
+        facts=list(runs),
+        tiles=list(_tiles(runs)),
+        warnings=list(_warnings(runs)),
+        colours=colours,
+    )
+    return page(head, list(_sections(runs, colours)), library=library)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Best:
+    """A measure by which the runs are ranked; smaller figures are better if `least`."""
+
+    label: str
+    figures: Mapping[str, float | None]
+    least: bool = False
+
+    def tile(self, text: Mapping[str, str]) -> Tile | None:
+        """The best run; None if no run has the figure or all have the same."""
+        found = {name: value for name, value in self.figures.items() if value is not None}
+        if not found:
+            return None
+        best = (min if self.least else max)(found.values())
+        names = [name for name, value in found.items() if value == best]
+        worst = (max if self.least else min)(found, key=lambda name: found[name])
+        note = ", ".join(names) if len(names) < len(found) else "all alike"
+        if len(names) < len(found):
+            note += f"; worst: {text[worst]} ({worst})"
+        return Tile(label=self.label, value=text[names[0]], note=note)
+
+
+def _tiles(runs: Mapping[str, Summary]) -> Iterator[Tile]:
+    reached = {n: run.totals.throughput_per_s for n, run in runs.items()}
+    hits = {n: hit_rate(run) for n, run in runs.items()}
+    tails = {n: _worst_p99(run) for n, run in runs.items()}
+    candidates = (
+        _Best(label="Highest throughput", figures=reached).tile(
+            {n: f"{digits(value)}/s" for n, value in reached.items()}
+        ),
+        _Best(label="Most deadlines met", figures=hits).tile(
+            {n: percent(value) for n, value in hits.items()}
+        ),
+        _Best(label="Lowest p99 of the slowest model", figures=tails, least=True).tile(
+            {n: milliseconds(value) for n, value in tails.items()}
+        ),
+    )
+    yield from (tile for tile in candidates if tile is not None)
+
+
+def _worst_p99(run: Summary) -> float | None:
+    tails = [row.latency_ms.p99 for row in run.models.values() if row.latency_ms.p99 is not None]
+    return max(tails, default=None)
+
+
+def _warnings(runs: Mapping[str, Summary]) -> Iterator[str]:
+    for what, values in (
+        ("scenarios", {run.scenario for run in runs.values()}),
+        ("models", {tuple(sorted(run.models)) for run in runs.values()}),
+        ("seeds", {run.seed for run in runs.values()}),
+        ("lengths", {round(run.duration_s, 3) for run in runs.values()}),
+    ):
+        if len(values) > 1:
+            yield f"the runs are of different {what}: compare with care"
+    for name, run in runs.items():
+        yield from (f"{name}: {text}" for text in run.warnings)
+
+
+def _sections(runs: Mapping[str, Summary], colours: dict[str, str]) -> Iterator[Section]:
+    totals = {name: run.totals for name, run in runs.items()}
+    charts = (
+        throughput_chart(runs, colours),
+        hits_chart(runs, colours),
+        latencies_chart(runs, colours),
+        outcomes_chart(totals, title="What became of requests, all models together"),
+    )
+    for chart in charts:
+        if chart is not None:
+            yield Section(title=chart.title, chart=chart)
+    yield Section(title="Figures", html=comparison_table(runs, colours))
+    yield Section(title="Busy share of processors", html=_processors(runs))
+    yield Section(title="The runs", html=_facts(runs))
+    yield Section(title="Environment", html=_environments(runs), folded=True)
+
+
+def _processors(runs: Mapping[str, Summary]) -> str:
+    names = dict.fromkeys(name for run in runs.values() for name in run.processors)
+    rows = [
+        [escaped(name), *(percent(_busy(run, name)) for run in runs.values())] for name in names
+    ]
+    return table(("processor", *runs), rows)
+
+
+def _busy(run: Summary, processor: str) -> float | None:
+    row = run.processors.get(processor)
+    return None if row is None else row.busy_fraction
+
+
+def _facts(runs: Mapping[str, Summary]) -> str:
+    headers = ("run", "scenario", "mode", "policy", "seed", "length", "submitted")
+    rows = [
+        [
+            *map(escaped, (name, run.scenario, run.mode, run.policy, run.seed)),
+            seconds(run.duration_s),
+            count(run.totals.submitted),
+        ]
+        for name, run in runs.items()
+    ]
+    return table(headers, rows, words=4)
+
+
+def _environments(runs: Mapping[str, Summary]) -> str:
+    first = next(iter(runs.values())).environment
+    if all(run.environment == first for run in runs.values()):
+        return f'<p class="caption">The same in all runs.</p>{environment_table(first)}'
+    return "".join(
+        f"<h3>{escaped(name)}</h3>{environment_table(run.environment)}"
+        for name, run in runs.items()
+    )

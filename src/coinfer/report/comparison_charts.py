@@ -1,0 +1,207 @@
+"""Comparison charts: throughput, deadlines met and latencies of several runs. Figures only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from coinfer.metrics.summary import Summary
+from coinfer.report.chart import Chart, Trace, axis, layout, log_ticks, names_axis, row_height
+from coinfer.report.palette import INK
+from coinfer.report.words import digits, label, milliseconds, percent
+
+__all__ = ["hits_chart", "latencies_chart", "throughput_chart"]
+
+_Runs = Mapping[str, Summary]
+
+_QUANTILES = (("p50", "circle"), ("p95", "diamond"), ("p99", "triangle-right"))
+
+
+def throughput_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart:
+    """Draw one bar per run, made of its models, with its bound as a line across."""
+    height = row_height(len(runs), 44)
+    bars = [
+        _throughput(runs, model, colour)
+        for model, colour in colours.items()
+        if any(model in run.models for run in runs.values())
+    ]
+    bounds = {
+        row: run.bound.throughput_per_s
+        for row, run in enumerate(runs.values())
+        if run.bound.throughput_per_s is not None
+    }
+    return Chart(
+        id="throughput",
+        title="Throughput",
+        caption=(
+            "Completions per second in the measuring window, by model. The black mark is the "
+            "bound: the best that any schedule could reach for the offered mix."
+        ),
+        traces=[*bars, *([_bounds(bounds)] if bounds else [])],
+        height=height,
+        layout=layout(
+            height,
+            barmode="stack",
+            xaxis=axis("completions per second", rangemode="tozero", fixedrange=True),
+            yaxis=names_axis([label(name) for name in runs]),
+        ),
+    )
+
+
+def hits_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
+    """Draw one dot per model and run; None if no request had a deadline."""
+    traces = [
+        trace
+        for model, colour in colours.items()
+        if (trace := _hits(runs, model, colour)) is not None
+    ]
+    if not traces:
+        return None
+    height = row_height(len(runs), 44)
+    return Chart(
+        id="hits",
+        title="Deadlines met",
+        caption="Share of all requests with a deadline that were answered in time, by model.",
+        traces=traces,
+        height=height,
+        layout=layout(
+            height,
+            xaxis=axis("% in time", range=[-1, 102], ticksuffix="%", fixedrange=True),
+            yaxis=names_axis([label(name) for name in runs], showgrid=True),
+        ),
+    )
+
+
+def latencies_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
+    """Draw the quantiles of each model in each run; None if nothing was completed."""
+    rows = list(_rows(runs, colours))
+    if not rows:
+        return None
+    times = [
+        value
+        for model, name in rows
+        if name
+        for quantile, _ in _QUANTILES
+        if (value := getattr(runs[name].models[model].latency_ms, quantile)) is not None
+    ]
+    low, high = max(min(times), 1e-6) * 0.9, max(times) * 1.1
+    height = row_height(len(rows), 26)
+    return Chart(
+        id="latencies",
+        title="How long requests took",
+        caption=(
+            "Latency from due to answered, in ms, by model and run. Circle: median; diamond: 95th "
+            "percentile; triangle: 99th percentile. To the left is better."
+        ),
+        traces=[_quantiles(runs, rows, model, colour) for model, colour in colours.items()],
+        height=height,
+        layout=layout(
+            height,
+            xaxis=axis(
+                "latency in ms, logarithmic",
+                type="log",
+                range=[math.log10(low), math.log10(high)],
+                **log_ticks(low, high),
+            ),
+            yaxis=names_axis(
+                [label(name) if name else f"<b>{label(model)}</b>" for model, name in rows]
+            ),
+        ),
+    )
+
+
+def _rows(runs: _Runs, models: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of model and run that completed something; before each model one without a run."""
+    for model in models:
+        names = [
+            name
+            for name, run in runs.items()
+            if model in run.models and run.models[model].latency_ms.p50 is not None
+        ]
+        if names:
+            yield model, ""
+            yield from ((model, name) for name in names)
+
+
+def _throughput(runs: _Runs, model: str, colour: str) -> Trace:
+    values = [
+        run.models[model].throughput_per_s if model in run.models else 0.0 for run in runs.values()
+    ]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": label(model),
+        "meta": model,
+        "y": list(range(len(values))),
+        "x": values,
+        "width": 0.66,
+        "marker": {"color": colour, "line": {"color": "#ffffff", "width": 0.5}},
+        "customdata": [digits(value) for value in values],
+        "hovertemplate": f"<b>{label(model)}</b>: %{{customdata}} per s<extra></extra>",
+    }
+
+
+def _bounds(bounds: Mapping[int, float]) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "bound",
+        "x": list(bounds.values()),
+        "y": list(bounds),
+        "marker": {"symbol": "line-ns", "size": 32, "line": {"color": INK, "width": 3}},
+        "customdata": [digits(value) for value in bounds.values()],
+        "hovertemplate": "bound: %{customdata} per s<extra></extra>",
+    }
+
+
+def _hits(runs: _Runs, model: str, colour: str) -> Trace | None:
+    found = {
+        row: rate
+        for row, run in enumerate(runs.values())
+        if model in run.models and (rate := run.models[model].deadline_hit_rate) is not None
+    }
+    if not found:
+        return None
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": label(model),
+        "meta": model,
+        "x": [rate * 100 for rate in found.values()],
+        "y": list(found),
+        "marker": {"color": colour, "size": 13, "line": {"color": "#ffffff", "width": 1}},
+        "cliponaxis": False,
+        "customdata": [percent(rate) for rate in found.values()],
+        "hovertemplate": f"<b>{label(model)}</b>: %{{customdata}} in time<extra></extra>",
+    }
+
+
+def _quantiles(runs: _Runs, rows: list[tuple[str, str]], model: str, colour: str) -> Trace:
+    """One trace per model: its rows' quantiles joined by a line, with a gap after each row."""
+    points: list[tuple[float | None, int, str, str]] = []
+    for row, (of_model, name) in enumerate(rows):
+        if of_model != model or not name:
+            continue
+        latency = runs[name].models[model].latency_ms
+        for quantile, symbol in _QUANTILES:
+            value = getattr(latency, quantile)
+            details = f"{label(name)}, {quantile}: {milliseconds(value)}"
+            points.append((value, row, symbol, details))
+        points.append((None, row, "circle", ""))
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": label(model),
+        "meta": model,
+        "x": [value for value, _, _, _ in points],
+        "y": [row for _, row, _, _ in points],
+        "line": {"color": colour, "width": 2},
+        "marker": {
+            "color": colour,
+            "size": 11,
+            "symbol": [symbol for _, _, symbol, _ in points],
+            "line": {"color": "#ffffff", "width": 1},
+        },
+        "customdata": [details for _, _, _, details in points],
+        "hovertemplate": f"<b>{label(model)}</b><br>%{{customdata}}<extra></extra>",
+    }

@@ -1,0 +1,79 @@
+"""Comparison table: one row per figure, one column per run, the best of each row in bold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from coinfer.metrics.summary import Summary
+from coinfer.report.tables import table
+from coinfer.report.words import count, digits, escaped, percent
+
+__all__ = ["comparison_table", "hit_rate"]
+
+_Values = Sequence[float | None]
+
+_COUNTS = ("late", "dropped", "rejected", "failed", "cancelled", "unfinished")
+
+
+def hit_rate(run: Summary) -> float | None:
+    """Share of the deadlines that were met, all models with deadlines together; None without.
+
+    Weighs models by their requests: all requests of a model have a deadline, or none has.
+    """
+    rows = [row for row in run.models.values() if row.deadline_hit_rate is not None]
+    total = sum(row.submitted for row in rows)
+    if not total:
+        return None
+    return sum((row.deadline_hit_rate or 0.0) * row.submitted for row in rows) / total
+
+
+def comparison_table(runs: Mapping[str, Summary], colours: Mapping[str, str]) -> str:
+    """Make the table; figures that no run has get no row."""
+    rows = [*_totals(list(runs.values()))]
+    for model, colour in colours.items():
+        rows += _of_model(list(runs.values()), model, colour)
+    return table(("figure", *runs), rows)
+
+
+def _totals(runs: Sequence[Summary]) -> Iterator[list[str]]:
+    yield from _row("throughput, per s", [r.totals.throughput_per_s for r in runs], digits, max)
+    yield from _row("share of the bound", [r.bound.fraction for r in runs], percent, max)
+    yield from _row("deadlines met", [hit_rate(r) for r in runs], percent, max)
+    for kind in _COUNTS:
+        numbers = [float(getattr(r.totals, kind)) for r in runs]
+        if any(numbers):
+            yield from _row(kind, numbers, _whole, min)
+
+
+def _of_model(runs: Sequence[Summary], model: str, colour: str) -> Iterator[list[str]]:
+    rows = [run.models.get(model) for run in runs]
+    latencies = [None if row is None else row.latency_ms for row in rows]
+    name = f'<i class="dot" style="background:{colour}"></i>{escaped(model)}'
+    rates = [None if row is None else row.throughput_per_s for row in rows]
+    yield from _row(f"{name}, per s", rates, digits, max)
+    for quantile in ("p50", "p95", "p99"):
+        values = [None if each is None else getattr(each, quantile) for each in latencies]
+        yield from _row(f"{name}, {quantile} in ms", values, digits, min)
+    hits = [None if row is None else row.deadline_hit_rate for row in rows]
+    yield from _row(f"{name}, deadlines met", hits, percent, max)
+
+
+def _whole(value: float | None) -> str:
+    return digits(None) if value is None else count(int(value))
+
+
+def _row(
+    label: str,
+    values: _Values,
+    text: Callable[[float | None], str],
+    best_of: Callable[[list[float]], float],
+) -> Iterator[list[str]]:
+    found = [value for value in values if value is not None]
+    if not found:
+        return
+    best = best_of(found)
+    telling = len(set(found)) > 1
+    cells = [
+        f"<b>{text(value)}</b>" if telling and value == best else text(value) for value in values
+    ]
+    yield [label, *cells]

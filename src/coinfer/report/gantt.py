@@ -1,0 +1,229 @@
+"""Gantt: executions as bars on the track of their processor, in windows of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord
+from coinfer.report.chart import Chart, Trace, View, axis, layout, names_axis, row_height
+from coinfer.report.facts import Facts, Ints
+from coinfer.report.palette import OUTCOME_COLOURS
+from coinfer.report.words import count, escaped, label, seconds
+
+__all__ = ["gantt"]
+
+_DRAWN = 1500
+"""Bars per window: each is a shape in the browser, and this many still pan smoothly."""
+
+_SEEN = 120
+"""Bars that a window shows at first: so many can be told apart on a screen."""
+
+_HOVER = (
+    "<b>%{fullData.name}</b> on %{customdata[0]}<br>"
+    "execution %{customdata[1]}, %{customdata[2]}<br>"
+    "request %{customdata[3]}<br>"
+    "batch %{customdata[4]}, started at %{base:.4f} s<br>"
+    "waited %{customdata[5]} before it<br>"
+    "took %{customdata[6]}, expected %{customdata[7]}<br>"
+    "service %{customdata[8]}<extra></extra>"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A moment worth looking at: the position of an execution there, and what to call it."""
+
+    label: str
+    why: str
+    position: int
+
+
+def gantt(facts: Facts, colours: dict[str, str]) -> Chart | None:
+    """Draw the executions around the moments worth looking at; None if nothing ran."""
+    if not facts.executions:
+        return None
+    used = np.unique(facts.run_processor)
+    rows = {int(number): row for row, number in enumerate(used)}
+    total = len(facts.executions)
+    sets: list[list[Trace]] = []
+    views: list[View] = []
+    drawn: dict[tuple[int, int], int] = {}
+    for place in _places(facts):
+        part = _around(place.position, _DRAWN, total)
+        if part not in drawn:
+            drawn[part] = len(sets)
+            sets.append(_traces(facts, part, rows, colours))
+        views.append(_view(facts, place, part, drawn[part]))
+    height = row_height(len(rows), 46)
+    labels = [label(facts.processors[number]) for number in used]
+    return Chart(
+        id="gantt",
+        title="What ran where",
+        caption=_caption(facts, used),
+        traces=sets[0],
+        more=sets[1:],
+        views=views,
+        height=height,
+        layout=layout(
+            height,
+            barmode="overlay",
+            bargap=0.2,
+            dragmode="pan",
+            xaxis=axis("seconds since the load began", range=list(views[0].range_s)),
+            yaxis=names_axis(labels),
+        ),
+    )
+
+
+def _caption(facts: Facts, used: Ints) -> str:
+    idle = [escaped(n) for i, n in enumerate(facts.processors) if i not in set(used.tolist())]
+    never = f" Never used: {', '.join(idle)}." if idle else ""
+    return (
+        "One bar per execution, in the colour of its model; a red frame: it served a request "
+        "that was late; black: it failed or was abandoned. Drag to pan; zoom with Ctrl and the "
+        f"wheel or with + and −; double-click to go back; hover for details.{never}"
+    )
+
+
+def _around(position: int, most: int, total: int) -> tuple[int, int]:
+    """First and last (exclusive) of at most so many positions around one."""
+    first = max(0, min(position - most // 2, total - most))
+    return first, min(total, first + most)
+
+
+def _places(facts: Facts) -> Iterator[_Place]:
+    """Where to look, the most telling first; each place once."""
+    seen: set[int] = set()
+    for place in _candidates(facts):
+        if place.position not in seen:
+            seen.add(place.position)
+            yield place
+
+
+def _candidates(facts: Facts) -> Iterator[_Place]:
+    begin = int(np.searchsorted(facts.run_start_s, facts.begin_s))
+    start = min(begin, len(facts.executions) - 1)
+    yield _Place(label="Start of measuring", why="from the start of measuring", position=start)
+    latencies_s = np.where(
+        facts.counted & (facts.outcome_is("in time") | facts.outcome_is("late")),
+        facts.answered_s - facts.due_s,
+        -1.0,
+    )
+    if latencies_s.size and latencies_s.max() > 0:
+        slowest = list(facts.requests.values())[int(np.argmax(latencies_s))]
+        at = int(np.searchsorted(facts.run_start_s, facts.left_s[int(np.argmax(latencies_s))]))
+        why = f"around request {slowest.id}, the slowest ({seconds(float(latencies_s.max()))})"
+        yield _Place(label="Slowest request", why=why, position=_bounded(at, facts))
+    at_s, waiting = _longest_queue(facts)
+    if waiting >= 2:
+        at = int(np.searchsorted(facts.run_start_s, at_s))
+        why = f"around the longest queue ({waiting} requests waited)"
+        yield _Place(label="Longest queue", why=why, position=_bounded(at, facts))
+
+
+def _bounded(position: int, facts: Facts) -> int:
+    return min(position, len(facts.executions) - 1)
+
+
+def _longest_queue(facts: Facts) -> tuple[float, int]:
+    """When most requests waited, inside the measuring window, and how many."""
+    moments = np.concatenate([facts.due_s, facts.left_s])
+    steps = np.repeat([1, -1], len(facts.due_s))
+    order = np.lexsort((steps, moments))
+    waiting = np.cumsum(steps[order])
+    inside = (moments[order] >= facts.begin_s) & (moments[order] < facts.end_s)
+    if not inside.any():
+        return 0.0, 0
+    best = int(np.argmax(np.where(inside, waiting, -1)))
+    return float(moments[order][best]), int(waiting[best])
+
+
+def _view(facts: Facts, place: _Place, part: tuple[int, int], traces: int) -> View:
+    total = len(facts.executions)
+    first, last = _around(place.position, _SEEN, total)
+    if place.label == "Start of measuring":
+        first, last = place.position, min(total, place.position + _SEEN)
+    low_s = float(facts.run_start_s[first])
+    high_s = float(facts.run_end_s[first:last].max())
+    room_s = max((high_s - low_s) * 0.01, 1e-6)
+    if part == (0, total):
+        held = f"all {count(total)} executions can be reached by panning"
+    else:
+        held = (
+            f"executions {count(part[0] + 1)} to {count(part[1])} of {count(total)} are drawn here "
+            "and can be reached by panning; the others are only in the charts over time"
+        )
+    note = f"Shown: {place.why}, {seconds(low_s)} to {seconds(high_s)}; {held}."
+    return View(
+        label=place.label, note=note, range_s=(low_s - room_s, high_s + room_s), traces=traces
+    )
+
+
+def _traces(
+    facts: Facts, part: tuple[int, int], rows: dict[int, int], colours: dict[str, str]
+) -> list[Trace]:
+    positions = np.arange(*part)
+    return [
+        _bars(facts, positions[facts.run_model[positions] == number], rows, model, colours[model])
+        for number, model in enumerate(facts.models)
+        if (facts.run_model[positions] == number).any()
+    ]
+
+
+def _bars(facts: Facts, positions: Ints, rows: dict[int, int], model: str, colour: str) -> Trace:
+    records = [facts.executions[i] for i in positions.tolist()]
+    good = [record.outcome is ExecutionOutcome.OK for record in records]
+    late = [_served_late(facts, record) for record in records]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": label(model),
+        "meta": model,
+        "base": facts.run_start_s[positions].round(6).tolist(),
+        "x": (facts.run_end_s[positions] - facts.run_start_s[positions]).round(6).tolist(),
+        "y": [rows[number] for number in facts.run_processor[positions].tolist()],
+        "width": 0.8,
+        "marker": {
+            "color": [colour if fine else OUTCOME_COLOURS["failed"] for fine in good],
+            "line": {
+                "color": [OUTCOME_COLOURS["dropped"] if bad else "#ffffff" for bad in late],
+                "width": [2 if bad else 0.6 for bad in late],
+            },
+        },
+        "customdata": [_details(facts, record) for record in records],
+        "hovertemplate": _HOVER,
+    }
+
+
+def _served_late(facts: Facts, record: ExecutionRecord) -> bool:
+    served = (facts.requests.get(number) for number in record.request_ids)
+    return any(request is not None and request.late for request in served)
+
+
+def _details(facts: Facts, record: ExecutionRecord) -> list[str]:
+    dues_s = [r.due_s for n in record.request_ids if (r := facts.requests.get(n)) is not None]
+    waited_s = record.started_s - min(dues_s) if dues_s else None
+    outcome = record.outcome.value + (f": {record.reason}" if record.reason else "")
+    return [
+        label(record.processor),
+        str(record.id),
+        label(outcome[:120]),
+        _few(record.request_ids),
+        str(record.batch),
+        _ms(waited_s),
+        _ms(record.finished_s - record.started_s),
+        _ms(record.expected_s),
+        _ms(record.service_s),
+    ]
+
+
+def _few(numbers: Sequence[int], most: int = 8) -> str:
+    shown = ", ".join(map(str, numbers[:most]))
+    return shown + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+
+
+def _ms(value_s: float | None) -> str:
+    return "unknown" if value_s is None else f"{value_s * 1e3:,.2f} ms"

@@ -1,0 +1,55 @@
+"""Cascades: which model comes after which. Finds what cannot start; knows no time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from coinfer.workload.arrivals import After, Process
+from coinfer.workload.fields import Problem, unknown_name
+
+__all__ = ["cascade_problems", "root_of"]
+
+
+def root_of(model: str, processes: Mapping[str, Process]) -> str:
+    """Return the model whose request is the first of the cascade, itself if it comes after none.
+
+    The cascades must be without a cycle.
+    """
+    process = processes.get(model)
+    while isinstance(process, After):
+        model = process.model
+        process = processes.get(model)
+    return model
+
+
+def cascade_problems(processes: Mapping[str, Process], models: Iterable[str]) -> list[Problem]:
+    """Name the models that come after an unknown one, and one model of each cycle."""
+    after = {name: p.model for name, p in processes.items() if isinstance(p, After)}
+    known = list(models)
+    problems = [
+        Problem(("arrivals", name, "after"), unknown_name("model", parent, known))
+        for name, parent in after.items()
+        if parent not in known
+    ]
+    return problems + [
+        Problem(
+            ("arrivals", cycle[0], "after"),
+            f"{' after '.join([*cycle, cycle[0]])} is a cycle, which nothing would start; give one "
+            "of them arrivals of its own, e.g. {periodic: 30/s}",
+        )
+        for cycle in _cycles(after)
+    ]
+
+
+def _cycles(after: Mapping[str, str]) -> list[list[str]]:
+    """Return each cycle once, from the model that stands first in the scenario."""
+    done: set[str] = set()
+    cycles = []
+    for name in after:
+        path = [name]
+        while (parent := after.get(path[-1])) is not None and parent not in {*path, *done}:
+            path.append(parent)
+        if parent == name and name not in done:
+            cycles.append(path)
+            done.update(path)
+    return cycles

@@ -1,0 +1,193 @@
+"""The search finds the factor that queueing theory knows, and says how close it came."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from coinfer.errors import ConfigurationError
+from coinfer.metrics.latency import LatencySketch
+from coinfer.metrics.tally import ModelTally, Tallies
+from coinfer.planner.preparation import prepare
+from coinfer.planner.saturation import (
+    Kept,
+    Quality,
+    Saturation,
+    find_saturation,
+    on_machine,
+    on_this_machine,
+)
+from coinfer.profiling import Effort
+from coinfer.workload.scenario import Scenario
+from sim.machines import machine
+
+SERVICE_S = 0.004
+ONE = machine({"m": {"p": SERVICE_S}})
+
+
+def scenario(process: dict[str, Any], **promises: Any) -> Scenario:
+    return Scenario.model_validate(
+        {
+            "models": {"m": {"source": "zoo:tiny_mlp", **promises}},
+            "arrivals": {"m": process},
+            "duration": 20.0,
+            "warmup": 0.0,
+            "policy": "fcfs",
+        }
+    )
+
+
+def search(
+    wanted: Scenario, quality: Quality, least: float, precision: float = 1e-4, guess: float = 1.0
+) -> Saturation:
+    kept = Kept.of(wanted, quality=quality, least=least)
+    return find_saturation(wanted, kept, on_machine(ONE), precision=precision, guess=guess)
+
+
+@pytest.mark.parametrize(("rate_per_s", "guess"), [(10.0, 1.0), (10.0, 300.0), (900.0, 0.01)])
+def test_periodic_frames_fit_until_the_period_is_the_service_time(
+    rate_per_s: float, guess: float
+) -> None:
+    """A steady stream on one server meets every deadline of one period up to a load of 1."""
+    wanted = scenario({"periodic": rate_per_s}, deadline="period")
+    wanted = wanted.with_options(duration_s=300 / rate_per_s)
+    found = search(wanted, Quality.HIT_RATE, 1.0, guess=guess)
+    known = 1 / (rate_per_s * SERVICE_S)
+    assert found.factor is not None
+    assert found.broken_at is not None
+    # The period at the factor itself is the service time but for rounding: either is right.
+    assert found.factor <= known * (1 + 1e-9)
+    assert found.broken_at >= known * (1 - 1e-9)
+    assert 0 < found.precision <= 1e-4
+
+
+def test_drops_begin_at_a_load_of_one_over_the_share_to_keep() -> None:
+    """A saturated server completes one frame per service time; the others are dropped."""
+    wanted = scenario({"periodic": 1000.0}, deadline="period", on_late="drop")
+    wanted = wanted.with_options(duration_s=4.0)
+    found = search(wanted, Quality.QOE, 0.5, precision=1e-3)
+    assert found.factor == pytest.approx(1 / (0.5 * 1000 * SERVICE_S), rel=2e-3)
+
+
+def test_a_fixed_deadline_limits_the_load_of_an_md1_queue() -> None:
+    """P(wait > t) of M/D/1 grows with the load; at the answer it is as large as allowed."""
+    wanted = scenario({"poisson": 100.0}, deadline=0.012).with_options(duration_s=100.0)
+    found = search(wanted, Quality.HIT_RATE, 0.9, precision=3e-3, guess=2.0)
+    assert found.factor is not None
+    load = found.factor * 100 * SERVICE_S
+    assert 1 - md1_waits_at_most(2.0, load) == pytest.approx(0.1, abs=0.02)
+
+
+def md1_waits_at_most(services: float, load: float) -> float:
+    """P(wait <= services) of M/D/1 (Erlang 1909; for example Tijms 2003, section 9.5.3)."""
+    return (1 - load) * sum(
+        (load * (k - services)) ** k / math.factorial(k) * math.exp(-load * (k - services))
+        for k in range(int(services) + 1)
+    )
+
+
+def test_two_searches_take_the_same_steps() -> None:
+    wanted = scenario({"poisson": 100.0}, deadline=0.02).with_options(duration_s=5.0)
+    first, second = (search(wanted, Quality.HIT_RATE, 0.9, precision=0.01) for _ in range(2))
+    assert first == second
+    assert len(first.trials) < 12
+
+
+def test_trials_have_the_same_frames_whatever_the_factor() -> None:
+    wanted = scenario({"poisson": 50.0}, deadline=1.0)
+    measure = on_machine(ONE)
+    counts = {measure(wanted.scaled(f)).models["m"].submitted for f in (0.1, 1.0, 3.7)}
+    assert len(counts) == 1
+
+
+def test_the_answer_stands_between_a_passed_and_a_broken_trial() -> None:
+    found = search(scenario({"periodic": 100.0}, deadline="period"), Quality.HIT_RATE, 0.95, 0.05)
+    by_factor = {trial.factor: trial.passed for trial in found.trials}
+    assert by_factor[found.factor]
+    assert not by_factor[found.broken_at]
+    assert found.to_json()["trials"][0]["shares"].keys() == {"m"}
+
+
+def stub(models: dict[str, tuple[int, int]], withheld: dict[str, int]) -> Tallies:
+    """Submitted and completed in time, by model."""
+    tallies = {}
+    for name, (submitted, done) in models.items():
+        tally = tallies[name] = ModelTally(LatencySketch)
+        tally.submitted = submitted
+        tally.hits = done
+        for _ in range(done):
+            tally.latencies.add(0.01)
+    return Tallies(duration_s=1.0, models=tallies, withheld=withheld)
+
+
+CASCADE = {
+    "models": {
+        "a": {"source": "x", "deadline": 0.1, "on_late": "drop"},
+        "b": {"source": "x", "deadline": 0.1},
+        "free": {"source": "x"},
+        "loop": {"source": "x"},
+        "tail": {"source": "x", "deadline": 0.1},
+    },
+    "arrivals": {
+        "a": {"periodic": 10},
+        "b": {"after": "a"},
+        "free": {"poisson": 3},
+        "loop": {"closed": 1},
+        "tail": {"after": "loop"},
+    },
+}
+
+
+def test_withheld_frames_count_and_closed_loops_do_not() -> None:
+    wanted = Scenario.model_validate(CASCADE)
+    seen = stub(
+        {"a": (10, 8), "b": (8, 6), "free": (4, 4), "loop": (9, 1), "tail": (9, 0)}, {"b": 2}
+    )
+    qoe = Kept.of(wanted, quality=Quality.QOE).shares(seen, wanted)
+    assert qoe == {"a": 0.8, "b": 0.6, "free": 1.0}
+    assert Kept.of(wanted, quality=Quality.HIT_RATE).shares(seen, wanted) == {"a": 0.8, "b": 0.6}
+
+
+def test_by_default_the_qoe_is_asked_for_only_where_something_is_dropped() -> None:
+    dropping = Scenario.model_validate(CASCADE)
+    assert Kept.of(dropping) == Kept(quality=Quality.QOE, least=0.95)
+    patient = scenario({"periodic": 10}, deadline=0.1)
+    assert Kept.of(patient) == Kept(quality=Quality.HIT_RATE, least=0.95)
+
+
+@pytest.mark.parametrize(
+    ("process", "promises", "options", "message"),
+    [
+        ({"closed": 1}, {"deadline": 0.1}, {}, "has no rate to scale"),
+        ({"periodic": 1}, {}, {}, "has a deadline, so nothing tells when it is saturated"),
+        ({"periodic": 1}, {"deadline": 0.1}, {"quality": Quality.QOE}, "its QoE is 1 at any rate"),
+        ({"periodic": 1}, {"deadline": 0.1}, {"least": 1.5}, "must be in 0..1, is 1.5"),
+        ({"periodic": 1}, {"deadline": 0.1}, {"least": 0.0}, "must be in 0..1, is 0"),
+    ],
+)
+def test_a_question_without_an_answer_is_refused(
+    process: dict[str, Any], promises: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Kept.of(scenario(process, **promises), **options)
+
+
+def test_a_precision_that_is_never_reached_is_refused() -> None:
+    wanted = scenario({"periodic": 1}, deadline=0.1)
+    with pytest.raises(ConfigurationError, match="precision must be greater than 0"):
+        search(wanted, Quality.HIT_RATE, 0.9, precision=0.0)
+
+
+def test_a_deadline_below_the_service_time_is_kept_at_no_rate() -> None:
+    found = search(scenario({"periodic": 10}, deadline=0.001), Quality.HIT_RATE, 0.9)
+    assert found.factor is None
+    assert found.precision is None
+
+
+def test_trials_run_on_this_machine() -> None:
+    wanted = scenario({"periodic": 20.0}, deadline=5.0).with_options(duration_s=0.2)
+    effort = Effort(min_runs=2, max_runs=3, max_s=0.05)
+    tallies = on_this_machine(prepare(wanted, effort=effort))(wanted.scaled(2.0))
+    assert tallies.models["m"].hits == tallies.models["m"].submitted == 8

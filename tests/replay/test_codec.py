@@ -1,0 +1,119 @@
+"""Events and processors survive being written as JSON, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coinfer.core.commands import Abandon, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.events import (
+    Arrived,
+    Cancelled,
+    Closed,
+    Event,
+    Failed,
+    Finished,
+    ModelLoaded,
+    ModelUnloaded,
+    ProcessorLost,
+    ProcessorRestored,
+    TimerFired,
+)
+from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.replay.codec import (
+    decode_event,
+    decode_processor,
+    encode_command,
+    encode_event,
+    encode_processor,
+)
+
+seconds = st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(max_size=10)
+requests = st.builds(
+    Request,
+    id=st.integers(0),
+    model=texts,
+    arrival_s=seconds,
+    deadline_s=seconds | st.just(math.inf),
+    priority=st.integers(),
+    on_late=st.sampled_from(OnLate),
+    batch=st.integers(1),
+)
+events = st.one_of(
+    st.builds(Arrived, requests),
+    st.builds(Finished, st.integers(0), seconds),
+    st.builds(Failed, st.integers(0), texts),
+    st.builds(Cancelled, st.integers(0)),
+    st.just(TimerFired()),
+    st.builds(ProcessorLost, texts, texts),
+    st.builds(ProcessorRestored, texts),
+    st.builds(ModelUnloaded, texts),
+    st.builds(Closed, st.booleans()),
+)
+
+
+def through_json(value: object) -> object:
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+@given(events)
+def test_an_event_is_read_as_it_was_written(event: Event) -> None:
+    data = through_json(encode_event(event))
+    assert isinstance(data, list)
+    back = decode_event(data)
+    assert back == event
+    assert type(back) is type(event)
+    assert repr(back) == repr(event)  # -0.0 equals 0.0, and a list may equal a tuple
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1))
+def test_a_profile_is_read_as_it_was_written(times: list[float]) -> None:
+    key = ProfileKey("m", "p", 4, Span(1, 2))
+    event = ModelLoaded("m", 3, Profile({key: Measurement(seconds=tuple(times), error=0.1)}))
+    data = through_json(encode_event(event))
+    assert isinstance(data, list)
+    assert decode_event(data) == event
+
+
+def test_a_processor_is_read_as_it_was_written() -> None:
+    processor = Processor(
+        name="p",
+        backend="null",
+        device="X",
+        units=frozenset({"b", "a"}),
+        threads=2,
+        precision="bf16",
+        cores=(1, 2),
+        options={"k": "v"},
+    )
+    data = through_json(encode_processor(processor))
+    assert isinstance(data, dict)
+    assert decode_processor(data) == processor
+    assert decode_processor(data).options == processor.options  # not part of being equal
+
+
+def test_commands_that_differ_are_written_differently() -> None:
+    request = Request(id=7, model="m", arrival_s=0.0)
+    run = Execution(1, "m", Span(0, 0), "p", (request,), 0.5, 0.25)
+    commands = [
+        Run(run),
+        Run(run._replace(processor="q")),
+        Run(run._replace(requests=(request, request._replace(id=8)))),
+        Run(run._replace(expected_s=math.nextafter(0.25, 1))),
+        Run(run._replace(span=Span(0, 1))),
+        Reply(request, Outcome.COMPLETED),
+        Reply(request, Outcome.FAILED, "why"),
+        Reply(request, Outcome.FAILED, "why not"),
+        SetTimer(0.5),
+        SetTimer(math.nextafter(0.5, 1)),
+        Abandon(run, "late"),
+        Evict("m"),
+    ]
+    texts = {json.dumps(encode_command(each), allow_nan=False) for each in commands}
+    assert len(texts) == len(commands)
