@@ -17,9 +17,10 @@ MARK = "## Modules\n"
 
 # From the bottom of the import order to the top.
 ORDER = (
-    "__init__.py", "errors.py", "scenarios", "units.py", "processor.py", "model", "contention.py",
-    "profiles.py", "bound", "core", "policies", "graph", "workload", "metrics", "backends", "hardware", "zoo",
-    "sources.py", "profiling", "report", "runtime", "sim", "replay", "planner", "cli", "testing",
+    "__init__.py", "errors.py", "scenarios", "units.py", "processor.py", "model",
+    "contention.py", "profiles.py", "bound", "core", "policies", "graph", "workload", "metrics",
+    "backends", "hardware", "zoo", "sources.py", "profiling", "report", "runtime", "sim",
+    "replay", "planner", "cli", "testing",
 )  # fmt: skip
 
 
