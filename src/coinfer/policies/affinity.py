@@ -1,4 +1,4 @@
-"""Affinity.
+"""Affinity: one model on one processor, the assignment being made from the profiles.
 
 Rule (ETRI study): one model <-> one processor. The assignment is the one whose most loaded
 processor has the least to do when all models are asked equally often; found by trying all

@@ -1,4 +1,4 @@
-"""Comparative advantage.
+"""Comparative advantage: each processor takes what the dual prices of the LP value most there.
 
 Rule: the linear program of `coinfer.bound` gives, for a mix of models, the shares of its time that
 each processor spends on each model, and prices: what an inference of a model is worth, and what a

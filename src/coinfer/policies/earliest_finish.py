@@ -1,4 +1,4 @@
-"""Earliest finish, with a gate: the default.
+"""Earliest finish, the default: where a request finishes first, waiting for it if that pays.
 
 Rule: take the waiting requests by urgency. For each, the processor on which it would finish first,
 counting the wait for busy ones (Band's "shortest expected latency" and minimum completion time of

@@ -1,4 +1,4 @@
-"""First come, first served.
+"""First come, first served: the oldest request goes to any free processor.
 
 Rule (ETRI study, reference table): the head of the queue goes to any free processor able to run it.
 Among several free ones: the one that takes the fewest unit-seconds, so that a processor made of

@@ -1,4 +1,4 @@
-"""Fixed mapping.
+"""Fixed mapping: each model waits for the processor that the user gave it.
 
 Rule (Band, MobiSys 2022, "fixed"): each model has its processor, given by the user; in the order of
 arrival on each processor. A request waits for its processor even while others are free. Only if its

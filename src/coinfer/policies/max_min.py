@@ -1,4 +1,4 @@
-"""Max-min.
+"""Max-min: of the earliest completions of all that waits, the latest is started first.
 
 Rule (Ibarra and Kim, 1977; Maheswaran et al., 1999): of all that waits, the request whose earliest
 completion time is greatest goes first, to the processor of that completion: long requests are not

@@ -1,4 +1,4 @@
-"""Min-min.
+"""Min-min: of the earliest completions of all that waits, the earliest is started first.
 
 Rule (Ibarra and Kim, 1977; Maheswaran et al., 1999): of all that waits, the request whose earliest
 completion time is least goes first, to the processor of that completion. Waiting for a busy

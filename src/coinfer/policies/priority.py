@@ -1,4 +1,4 @@
-"""Priority per processor and model.
+"""Priority: a free processor takes what stands highest on its own list of models, with ageing.
 
 Rule (ETRI study): a free processor takes the waiting model that stands highest on its own list. The
 lists are given by hand, or made by the profiler: the less a model loses on this processor against

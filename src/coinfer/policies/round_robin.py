@@ -1,4 +1,4 @@
-"""Round robin.
+"""Round robin: idle processors in turn take the first request that they can run.
 
 Rule (Band, MobiSys 2022): for each idle processor in order, the first queued request whose model it
 can run whole. The order starts after the processor that was served last.

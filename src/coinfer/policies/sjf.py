@@ -1,4 +1,4 @@
-"""Shortest job first.
+"""Shortest job first: a free processor takes what it finishes soonest.
 
 Rule (ETRI study): the cheapest model first. A free processor takes, of all that waits, what it
 finishes soonest. Long jobs wait as long as short ones keep coming, hence `patience_s`.

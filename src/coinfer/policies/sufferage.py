@@ -1,4 +1,4 @@
-"""Sufferage.
+"""Sufferage: first what would lose most if it did not get its best processor.
 
 Rule (Maheswaran et al., 1999): a request's sufferage is how much later it would complete on its
 second best processor than on its best. The request with the greatest goes first, to its best
