@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from coinfer.cli.console import err, out
+from coinfer.cli.options import JsonOption, MachineOption, ScenarioArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +19,7 @@ __all__ = ["bound"]
 
 
 def bound(
-    scenario: Annotated[Path, typer.Argument(help="A scenario file (YAML).", metavar="SCENARIO")],
-    machine: Annotated[
-        Path | None,
-        typer.Option(help="A machine file instead of the scenario's.", metavar="FILE"),
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
-    ] = None,
+    scenario: ScenarioArgument, machine: MachineOption = None, json: JsonOption = None
 ) -> None:
     """Show the best throughput that any scheduler could reach, and how.
 

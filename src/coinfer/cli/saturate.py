@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coinfer.cli.console import err, out
+from coinfer.cli.options import (
+    DurationOption,
+    JsonOption,
+    MachineOption,
+    PolicyOption,
+    PolicyOptionsOption,
+    ScenarioArgument,
+    SeedOption,
+    wanted_scenario,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,25 +31,13 @@ __all__ = ["saturate"]
 
 
 def saturate(
-    scenario: Annotated[
-        Path, typer.Argument(help="A scenario file (YAML) or lib:NAME.", metavar="SCENARIO")
-    ],
+    scenario: ScenarioArgument,
     simulated: Annotated[
         bool, typer.Option("--simulate", help="Simulate the trials instead of running them.")
     ] = False,
-    machine: Annotated[
-        Path | None,
-        typer.Option(
-            help="A machine file instead of the scenario's; with --simulate.", metavar="FILE"
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
-    ] = None,
-    policy_option: Annotated[
-        list[str] | None,
-        typer.Option(help="Option of the policy, e.g. ageing_s=2; repeat it.", metavar="NAME=YAML"),
-    ] = None,
+    machine: MachineOption = None,
+    policy: PolicyOption = None,
+    policy_option: PolicyOptionsOption = None,
     qoe: Annotated[
         float | None,
         typer.Option(help="Share of frames to complete in every model.", metavar="SHARE"),
@@ -48,17 +46,12 @@ def saturate(
         float | None,
         typer.Option(help="Share of deadlines to meet in every model instead.", metavar="SHARE"),
     ] = None,
-    duration: Annotated[
-        str | None,
-        typer.Option(help="Measured time of a trial instead of the scenario's.", metavar="SECONDS"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")] = None,
+    duration: DurationOption = None,
+    seed: SeedOption = None,
     precision: Annotated[
         float, typer.Option(help="When to stop: width of the answer, relative.")
     ] = 0.01,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
-    ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Find the largest factor on all rates at which a scenario keeps its promises.
 
@@ -66,17 +59,11 @@ def saturate(
     every model; where nothing is ever dropped, 95 % of the deadlines must be met.
     """
     from coinfer.cli.output import check_writable, write_json
-    from coinfer.cli.policy_option import policy_options
     from coinfer.planner.saturation import find_saturation
-    from coinfer.units import parse_seconds
-    from coinfer.workload.scenario_file import load_scenario
 
     check_writable(json)
-    wanted = load_scenario(scenario).with_options(
-        policy=policy,
-        policy_options=policy_options(policy_option or []),
-        duration_s=None if duration is None else parse_seconds(duration),
-        seed=seed,
+    wanted = wanted_scenario(
+        scenario, policy=policy, policy_option=policy_option, duration=duration, seed=seed
     )
     kept = _kept(wanted, qoe, hit_rate)
     limits, measure = _trials(wanted, machine, simulated)
