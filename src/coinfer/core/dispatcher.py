@@ -164,7 +164,13 @@ class Dispatcher:
     def _arrived(self, event: Arrived) -> None:
         request = event.request
         state = self._state
-        if self._closed or request.model not in state.units or state.leaving or self._is_full():
+        limit = self.limits.max_waiting
+        if (
+            self._closed
+            or state.leaving
+            or request.model not in state.units
+            or (limit is not None and len(state.waiting) >= limit)
+        ):
             refusal = self._refusal(request.model)
             if refusal:
                 self._commands.append(Reply(request, Outcome.REJECTED, refusal))
@@ -179,17 +185,14 @@ class Dispatcher:
             else:
                 self._timers.add_deadline(request, state.waiting)
 
-    def _is_full(self) -> bool:
-        limit = self.limits.max_waiting
-        return limit is not None and len(self._state.waiting) >= limit
-
     def _refusal(self, model: str) -> str:
         if self._closed:
             return self._closed
         if model not in self._state.units or model in self._state.leaving:
             return f"model {model!r} is not loaded"
-        if self._is_full():
-            return f"{self.limits.max_waiting} requests wait already, the admission limit"
+        limit = self.limits.max_waiting
+        if limit is not None and len(self._state.waiting) >= limit:
+            return f"{limit} requests wait already, the admission limit"
         return ""
 
     def _start_at_once(self, progress: Progress) -> bool:
@@ -203,10 +206,13 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self._blame_policy(error)
             return False
-        if processor is None or not state.is_idle(processor) or processor in lane.key.excluded:
-            return False
-        seconds = lane.seconds.get(processor)
-        if seconds is None:
+        seconds = lane.seconds.get(processor) if processor is not None else None
+        if (
+            processor is None
+            or seconds is None
+            or processor in lane.key.excluded
+            or not state.is_idle(processor)
+        ):
             return False
         self._launch(processor, (request,), (progress,), lane.rest, seconds)
         return True

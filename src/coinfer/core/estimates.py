@@ -60,5 +60,6 @@ class Estimates:
             old = row[processor]
             # One stall must not make a processor look slow for ever: nobody would choose it, and so
             # nothing would correct it. A lasting slowdown still gets through, by 10 % a run.
-            seen = min(service_s, OUTLIER * old) if old > 0 else service_s
-            row[processor] = old + SMOOTHING * (seen - old)
+            if service_s > OUTLIER * old > 0:
+                service_s = OUTLIER * old
+            row[processor] = old + SMOOTHING * (service_s - old)

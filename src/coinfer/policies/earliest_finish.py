@@ -22,7 +22,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from types import MappingProxyType
 
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, Start, WaitUntil
@@ -32,9 +31,6 @@ from coinfer.errors import ConfigurationError
 from coinfer.processor import Processor
 
 __all__ = ["EarliestFinish"]
-
-
-_ALL_FREE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,8 +66,10 @@ class EarliestFinish:
         """Give a lone request to where it finishes first, if that is free now."""
         if request.deadline_s < math.inf:
             return None  # it may be hopeless
-        free_at = view.units_free_at() if view.running() else _ALL_FREE
-        processors, seconds = view.processors, view.seconds_of(lane)
+        seconds = view.seconds_of(lane)
+        if not view.running():
+            return min(seconds, key=seconds.__getitem__, default=None)
+        processors, free_at = view.processors, view.units_free_at()
         name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 

@@ -363,11 +363,10 @@ class Engine:
 
     def done(self, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]) -> None:
         """Take a worker's result and post how the execution ended."""
-        if parts:
-            for request, outputs in zip(job.execution.requests, parts, strict=True):
-                future = self._unanswered.get(request.id)
-                if future is not None:
-                    future.keep(outputs)
+        for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
+            future = self._unanswered.get(request.id)
+            if future is not None:
+                future.keep(outputs)
         self._mailbox.post(event)
 
     def returned(self, worker: Worker) -> None:

@@ -12,7 +12,7 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.hardware.pinning import pin_current_thread
 from coinfer.processor import Processor
-from coinfer.runtime import clock
+from coinfer.runtime.clock import now as _now
 from coinfer.runtime.batch import split, stack
 
 __all__ = ["Job", "Owner", "Worker"]
@@ -103,13 +103,14 @@ class Worker:
 
 def _perform(job: Job) -> tuple[Finished | Failed, list[dict[str, Tensor]]]:
     execution, session, feeds, batched = job
-    started_s = clock.now()
+    started_s = _now()
     try:
-        outputs = session.run(feeds[0] if len(feeds) == 1 else stack(feeds, batched))
-        service_s = clock.now() - started_s
         if len(feeds) == 1:
-            parts = [outputs]
+            parts = [session.run(feeds[0])]
+            service_s = _now() - started_s
         else:
+            outputs = session.run(stack(feeds, batched))
+            service_s = _now() - started_s
             parts = split(outputs, [request.batch for request in execution.requests])
     except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
         reason = " ".join(f"{type(error).__name__}: {error}".split())
