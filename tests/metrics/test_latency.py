@@ -59,6 +59,7 @@ def test_sketch_does_not_grow_with_the_number_of_latencies() -> None:
     for i in range(50_000):
         sketch.add(0.001 + (i % 1000) * 1e-5)
     assert sketch.count == 50_000
+    assert len(sketch._fresh) < 1024
     assert len(sketch._buckets) <= math.ceil(math.log(11) / math.log(1.01)) + 1
 
 

@@ -97,18 +97,22 @@ class Recorder:
 
         Times must not go backwards from one call to the next.
         """
-        if isinstance(event, Arrived):
+        # The types are compared and the loop is here, because this is on the path of every request.
+        if type(event) is Arrived:
             self._arrive(event.request)
-        elif isinstance(event, Finished):
+        elif type(event) is Finished:
             self._end(event.execution_id, now, _OK, event.service_s)
         elif isinstance(event, Failed):
             self._end(event.execution_id, now, ExecutionOutcome.FAILED, None, event.reason)
         elif isinstance(event, ProcessorLost):
             self._lose(event, now)
         for command in commands:
-            if isinstance(command, Run):
-                self._run(command.execution)
-            elif isinstance(command, Reply):
+            if type(command) is Run:
+                execution = command.execution
+                self._running[execution.id] = execution
+                if self._keep:
+                    self._started.append(execution)
+            elif type(command) is Reply:
                 self._reply(command, now)
             elif isinstance(command, Abandon):
                 self._abandon(command.execution.id, now, command.reason)
@@ -176,19 +180,16 @@ class Recorder:
         else:
             self._uncounted[request.id] = request
 
-    def _run(self, execution: Execution) -> None:
-        self._running[execution.id] = execution
-        if self._keep:
-            self._started.append(execution)
-
     def _reply(self, reply: Reply, now: float) -> None:
         request, outcome, _ = reply
-        if self._counted.pop(request.id, None) is not None:
-            self._model(request.model).answer(request, outcome, now)
-        elif self._uncounted.pop(request.id, None) is None:
+        is_counted = self._counted.pop(request.id, None) is not None
+        if not is_counted and self._uncounted.pop(request.id, None) is None:
             return
+        tally = self._model(request.model)
+        if is_counted:
+            tally.answer(request, outcome, now)
         if outcome is _COMPLETED and self._start_s <= now < self._end_s:
-            self._model(request.model).served += 1
+            tally.served += 1
         if self._keep:
             self._replied.append((reply, now))
 

@@ -12,8 +12,8 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.hardware.pinning import pin_current_thread
 from coinfer.processor import Processor
-from coinfer.runtime.clock import now as _now
 from coinfer.runtime.batch import split, stack
+from coinfer.runtime.clock import now as _now
 
 __all__ = ["Job", "Owner", "Worker"]
 

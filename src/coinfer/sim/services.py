@@ -43,13 +43,12 @@ class Services:
 
     def draw(self, execution: Execution) -> float:
         """Return the seconds of this execution."""
-        # A slice, because it costs less than naming the fields: model, span, processor.
-        key = (execution[1:4], execution.batch)
+        _, model, span, processor, requests, _, _ = execution
+        batch = requests[0].batch if len(requests) == 1 else execution.batch
+        key = (model, processor, span, batch)
         draws = self._draws.get(key)
         if draws is None:
-            _, model, span, processor, *_ = execution
-            draws = self._times(model, processor, span, execution.batch).__next__
-            self._draws[key] = draws
+            draws = self._draws[key] = self._times(model, processor, span, batch).__next__
         return draws()
 
     def _times(self, model: str, processor: str, span: Span, batch: int) -> Iterator[float]:

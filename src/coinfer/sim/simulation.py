@@ -130,6 +130,7 @@ class Simulation:
         """
         handle, observe = self.core.handle, self._observer.observe
         agenda, future, reacts = self._agenda, self._completions, self._reacts
+        draw, start, swaps = self._services.draw, future.start, self._machine.swaps
         for _ in range(steps):
             ends, timer_s = future.ends, self._timer_s
             end_s = ends[0][0] if ends else _INF
@@ -139,7 +140,12 @@ class Simulation:
                 if end_s > until_s or end_s == _INF:
                     return False
                 self.now = now = end_s
-                event = self._finish()
+                _, number, execution, service_s = future.pop()
+                if self._abandoned and number in self._abandoned:
+                    self._abandoned.remove(number)  # nobody waits for it: the processor is back
+                    event = ProcessorRestored(execution.processor)
+                else:
+                    event = Finished(number, service_s)
             elif due_s < timer_s:
                 if due_s > until_s:
                     return False
@@ -154,11 +160,16 @@ class Simulation:
             commands = handle(event, now)
             observe(event, commands, now)
             for command in commands:
-                if isinstance(command, Run):
-                    self._start(command.execution)
-                elif isinstance(command, Reply):
+                kind = type(command)
+                if kind is Run:
+                    execution = command[0]
+                    work_s = draw(execution)
+                    if swaps:
+                        work_s += self._swap_s(execution)
+                    start(execution, work_s, now)
+                elif kind is Reply:
                     if reacts:
-                        self._answer(command.request, command.outcome)
+                        self._answer(command)
                 elif isinstance(command, SetTimer):
                     self._timer_s = command.at_s
                 elif isinstance(command, Abandon):
@@ -166,40 +177,32 @@ class Simulation:
         return True
 
     def _submit(self) -> Arrived:
-        due = heapq.heappop(self._agenda)
-        for following in self._load.after_due(due):
-            heapq.heappush(self._agenda, following)
-        _, _, _, model, frame_s = due
+        agenda = self._agenda
+        due = agenda[0]
+        following = self._load.after_due(due)
+        if len(following) == 1:  # nearly always, and half the work of a pop and a push
+            heapq.heapreplace(agenda, following[0])
+        else:
+            heapq.heappop(agenda)
+            for each in following:
+                heapq.heappush(agenda, each)
+        time_s, _, _, model, frame_s = due
         if frame_s is None:
-            frame_s = due[0]
+            frame_s = time_s
         patience_s, priority, on_late, batch = self._promises[model]
         number = self._n_asked
         self._n_asked = number + 1
         if self._reacts:
             self._asked[number] = due
         return Arrived(
-            Request(
-                id=number,
-                model=model,
-                arrival_s=frame_s,
-                deadline_s=frame_s + patience_s,
-                priority=priority,
-                on_late=on_late,
-                batch=batch,
-            )
+            Request(number, model, frame_s, frame_s + patience_s, priority, on_late, batch)
         )
 
-    def _answer(self, request: Request, outcome: Outcome) -> None:
-        due = self._asked.pop(request.id)
-        completed = outcome is Outcome.COMPLETED
+    def _answer(self, reply: Reply) -> None:
+        due = self._asked.pop(reply.request.id)
+        completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
             heapq.heappush(self._agenda, following)
-
-    def _start(self, execution: Execution) -> None:
-        work_s = self._services.draw(execution)
-        if self._machine.swaps:
-            work_s += self._swap_s(execution)
-        self._completions.start(execution, work_s, self.now)
 
     def _swap_s(self, execution: Execution) -> float:
         """Seconds to make the model resident where only one is; the first one is free."""
@@ -213,10 +216,3 @@ class Simulation:
             for key, entry in self._machine.profile
             if (key.model, key.processor) == (model, name)
         )
-
-    def _finish(self) -> Event:
-        _, number, execution, service_s = self._completions.pop()
-        if self._abandoned and number in self._abandoned:
-            self._abandoned.remove(number)  # nobody waits for it, but the processor is back
-            return ProcessorRestored(execution.processor)
-        return Finished(number, service_s)

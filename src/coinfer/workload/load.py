@@ -7,6 +7,7 @@ what is due next. Open-loop processes look one request ahead, so memory does not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Protocol, TypeAlias, assert_never
@@ -341,5 +342,7 @@ def _open_stream(
         case _:
             assert_never(process)
     scaled = chain.from_iterable((block / factor).tolist() for block in blocks)
-    dues = map(Due, scaled, repeat(stream), count(), repeat(model))
+    # As `Due(...)` for each, without a call into Python for each.
+    fields = zip(scaled, repeat(stream), count(), repeat(model), repeat(None))
+    dues = map(partial(tuple.__new__, Due), fields)
     return _OpenStream(model, rate_per_s * factor, dues, scenario.end_s)

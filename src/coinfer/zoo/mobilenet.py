@@ -22,6 +22,9 @@ _STAGES = (
 )
 """Expansion, channels, blocks and first stride of each stage: table 2 of the paper."""
 
+_BRANCH_GAIN = 0.1
+"""Scale of a residual branch against unit variance, for the reason given in `resnet.py`."""
+
 
 def _conv_bn_relu6(
     net: NetworkBuilder,
@@ -48,10 +51,10 @@ def _inverted_residual(
     if expansion != 1:
         y = _conv_bn_relu6(net, y, hidden, name="expand")
     y = _conv_bn_relu6(net, y, hidden, kernel=3, stride=stride, groups=hidden, name="depthwise")
-    y = net.batch_norm(net.conv(y, channels, name="project"), name="project_bn")
-    if stride == 1 and in_channels == channels:
-        y = net.add(x, y, name="add")
-    return y
+    is_residual = stride == 1 and in_channels == channels
+    gain = _BRANCH_GAIN if is_residual else 1.0
+    y = net.batch_norm(net.conv(y, channels, name="project"), gain=gain, name="project_bn")
+    return net.add(x, y, name="add") if is_residual else y
 
 
 def mobilenet_v2(net: NetworkBuilder, x: ir.Value) -> None:

@@ -13,8 +13,12 @@ from coinfer.zoo.builder import NetworkBuilder
 
 __all__ = ["resnet50", "resnet101", "resnet152", "resnext50", "small_resnet"]
 
-_BRANCH_GAIN = 0.5
-"""Scale of a residual branch against unit variance: the stream grows slowly over 50 blocks."""
+_BRANCH_GAIN = 0.1
+"""Scale of a residual branch against unit variance.
+
+Random filters amplify a rounding error from block to block, trained ones do not. With branches as
+small as this, 101 layers in bf16 have an output error of a few per cent; with 0.5 it was 50 %.
+"""
 
 
 def _shortcut(net: NetworkBuilder, x: ir.Value, channels: int, stride: int) -> ir.Value:
