@@ -2,12 +2,13 @@
 # test   set up and run the tests
 # check  format, lint, types, import rules
 # bench  set up and print the benchmark tables (about ten minutes; leave the machine alone)
+# conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench conformance clean
 .DELETE_ON_ERROR:
 
 # pip 25.1 is the first that reads dependency groups.
@@ -31,6 +32,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+conformance: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m conformance.table
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -23,6 +23,8 @@ BENCHMARKS = {
     "round_trip": ("Round trip through the engine", [], ["--quick"]),
     "decisions": ("Cost of one decision", [], ["--repeats", "100"]),
     "many_models": ("A hundred models loaded", [], ["--quick"]),
+    "simulator": ("Speed of the simulator", [], ["--quick"]),
+    "fidelity": ("Simulated against measured", [], ["--loads", "0.5", "--duration", "5s"]),
 }
 """Title, options, and further options for a quick run."""
 

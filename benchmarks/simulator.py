@@ -37,7 +37,7 @@ from requirement import WIDTH, Requirement, print_requirements
 LOAD = 0.8
 SERVERS = 4
 SIZES = (10_000, 100_000, 1_000_000)
-REQUIRED_PER_S = {"fcfs": 30_000, "earliest_finish": 10_000}
+REQUIRED_PER_S = {"fcfs": 30_000, "earliest_finish": 10_000, "sufferage": 10_000}
 FLAT = 1.25
 """Cost per request at the largest size, at most so many times that at the smallest."""
 
@@ -184,6 +184,7 @@ def main() -> int:
                 "fcfs": lambda: ours_s(machine, rates, "fcfs", requests),
                 "fcfs in SimPy": lambda: simpy_s(machine, rates, requests),
                 "earliest_finish": lambda: ours_s(machine, rates, "earliest_finish", requests),
+                "sufferage": lambda: ours_s(machine, rates, "sufferage", requests),
             },
             rounds=2 if quick else 5,
         )

@@ -19,8 +19,8 @@ MARK = "## Modules\n"
 ORDER = (
     "__init__.py", "errors.py", "scenarios", "units.py", "processor.py", "model",
     "contention.py", "profiles.py", "bound", "core", "policies", "graph", "workload", "metrics",
-    "backends", "hardware", "zoo", "sources.py", "profiling", "report", "runtime", "sim",
-    "replay", "planner", "cli", "testing",
+    "backends", "hardware", "zoo", "sources.py", "profiling", "partitioning",
+    "report", "runtime", "sim", "replay", "planner", "onnx_backend", "cli", "testing",
 )  # fmt: skip
 
 

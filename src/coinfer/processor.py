@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coinfer.errors import ConfigurationError
+
 __all__ = ["Processor"]
 
 
@@ -23,6 +25,9 @@ class Processor:
         precision: `fp32`, or lower where the user allowed it (`bf16`, `fp16`, `int8`).
         cores: Operating-system core numbers to pin its worker to; empty means do not pin.
         options: Passed to the backend as they are.
+        supported_ops: The operator types that it runs, such as `Conv` or `com.microsoft.Gelu`;
+            empty if not declared: then the backend is asked.
+        unsupported_ops: The operator types that it must not be given; at most one of the two.
 
     >>> Processor(name="cpu0", backend="null", units=frozenset({"core0"})).excludes(
     ...     Processor(name="all", backend="null", units=frozenset({"core0", "core1"})))
@@ -37,6 +42,30 @@ class Processor:
     precision: str = "fp32"
     cores: tuple[int, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    supported_ops: frozenset[str] = frozenset()
+    unsupported_ops: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse two declarations that may contradict each other.
+
+        Raises:
+            ConfigurationError: both `supported_ops` and `unsupported_ops` are given.
+        """
+        if self.supported_ops and self.unsupported_ops:
+            raise ConfigurationError(
+                f"processor {self.name!r} declares supported_ops and unsupported_ops; keep one"
+            )
+
+    @property
+    def declares_support(self) -> bool:
+        """Whether it says itself which operators it runs."""
+        return bool(self.supported_ops or self.unsupported_ops)
+
+    def declared(self, op_type: str) -> bool:
+        """Tell whether it may be given operators of a type, by its own declaration."""
+        if self.supported_ops:
+            return op_type in self.supported_ops
+        return op_type not in self.unsupported_ops
 
     def excludes(self, other: Processor) -> bool:
         """Tell whether the two cannot run at the same time."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from coinfer.errors import ConfigurationError
 
-__all__ = ["Measurement", "Profile", "ProfileKey", "Span"]
+__all__ = ["Measurement", "Profile", "ProfileKey", "Span", "completes"]
 
 _FORMAT = "coinfer-profile/1"
 
@@ -25,6 +25,19 @@ class Span(NamedTuple):
 
     first: int = 0
     last: int = 0
+
+
+def completes(spans: Iterable[Span], units: int) -> bool:
+    """Tell whether some of these spans, one after the other, make up a model of so many units.
+
+    >>> completes([Span(0, 1), Span(1, 2)], 3), completes([Span(0, 1), Span(2, 2)], 3)
+    (False, True)
+    """
+    reached = {0}
+    for first, last in sorted(spans):
+        if first in reached:
+            reached.add(last + 1)
+    return units in reached
 
 
 class ProfileKey(NamedTuple):
@@ -130,6 +143,15 @@ class Profile:
     def processors(self) -> tuple[str, ...]:
         """Names of the processors that have entries, in order of appearance."""
         return tuple(dict.fromkeys(key.processor for key in self.entries))
+
+    def units(self, model: str) -> int:
+        """Number of unit subgraphs that the spans of a model add up to; 0 if it has no entry.
+
+        >>> key = ProfileKey("a", "cpu0", 1, Span(0, 2))
+        >>> Profile({key: Measurement(seconds=(1.0,))}).units("a")
+        3
+        """
+        return max((key.span.last + 1 for key in self.entries if key.model == model), default=0)
 
     def merged(self, other: Profile) -> Profile:
         """Return both; on the same key `other` wins."""

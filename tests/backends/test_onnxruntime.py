@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnxruntime
 import psutil
 import pytest
 
@@ -9,7 +10,7 @@ from coinfer.backends import get_backend
 from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.processor import Processor
-from coinfer.testing.models import quantised_linear, tiny_conv, tiny_linear
+from coinfer.testing.models import model_from_text, quantised_linear, tiny_conv, tiny_linear
 
 
 def processor(name: str = "cpu0", **fields: object) -> Processor:
@@ -104,3 +105,28 @@ def test_all_operators_are_placed_on_the_asked_provider() -> None:
     session = get_backend("onnxruntime").load(tiny_linear().model, processor())
     assert set(session.placement().operators) == {"CPUExecutionProvider"}
     session.close()
+
+
+NODES = """g (float[2,3] x, bool c) => (float[2,3] y)
+{ a = Relu(x) b = HardSwish(a) d = If(c) <then_branch = t () => (float[2,3] p) { p = Tanh(b) },
+  else_branch = e () => (float[2,3] q) { q = Neg(b) }> y = Abs(d) }"""
+"""A plain node, one that is expanded to others, and one with branches."""
+
+
+def test_the_cpu_takes_all_that_it_compiles() -> None:
+    model = model_from_text(NODES, name="g")
+    found = get_backend("onnxruntime").supported(model, processor())
+    assert found == {"a", "b", "d", "y"}
+
+
+def test_what_another_provider_took_is_not_supported() -> None:
+    """Azure stands for an accelerator with gaps: it takes nothing, and the CPU takes the rest."""
+    if "Azure" not in str(onnxruntime.get_available_providers()):
+        pytest.skip("this onnxruntime has one provider only")
+    model = model_from_text(NODES, name="g")
+    assert get_backend("onnxruntime").supported(model, processor(device="Azure")) == frozenset()
+
+
+def test_a_device_that_it_does_not_have_is_named() -> None:
+    with pytest.raises(BackendError, match="no device 'TPU'"):
+        get_backend("onnxruntime").supported(tiny_linear().model, processor(device="TPU"))

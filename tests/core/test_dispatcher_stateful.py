@@ -39,9 +39,23 @@ SECONDS = {
     "large": {"cpu0": 0.3, "cpu1": 0.3, "all": 0.17, "npu": 0.02},
     "deep": {"cpu0": 0.09, "cpu1": 0.09, "all": 0.05, "npu": 0.03},
     "picky": {"npu": 0.05, "all": 0.2},
+    # No processor can run the first whole; cpu1 can run the second whole, and is slow.
+    "patchy": {"cpu0": 0.08, "all": 0.05, "npu": 0.02},
+    "holey": {"cpu0": 0.05, "cpu1": 0.2, "npu": 0.03},
 }
-UNITS = {"deep": 3}
-ASSIGNMENT = {"small": "cpu0", "large": "npu", "deep": "cpu1", "picky": "all"}
+UNITS = {"deep": 3, "patchy": 4, "holey": 5}
+GAPS = {
+    "patchy": {"cpu0": {1}, "all": {1}, "npu": {0, 3}},
+    "holey": {"cpu0": {2}, "npu": {0, 4}},
+}
+ASSIGNMENT = {
+    "small": "cpu0",
+    "large": "npu",
+    "deep": "cpu1",
+    "picky": "all",
+    "patchy": "npu",
+    "holey": "cpu0",
+}
 OPTIONS = {"fixed": {"assignment": ASSIGNMENT}}
 WORK_CONSERVING = {"edf", "fcfs", "priority", "round_robin", "sjf", "unit by unit", "batching"}
 
@@ -92,6 +106,7 @@ class AnythingHappens(RuleBasedStateMachine):
             build(self.policy),
             SECONDS,
             units=UNITS,
+            gaps=GAPS,
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
         self.lost: set[str] = set()
@@ -181,7 +196,8 @@ class AnythingHappens(RuleBasedStateMachine):
     def load(self, model: str) -> None:
         self.loaded.add(model)
         units = UNITS.get(model, 1)
-        self.machine.post(ModelLoaded(model, units, profile(model, SECONDS[model], units=units)))
+        known = profile(model, SECONDS[model], units=units, gaps=GAPS.get(model, {}))
+        self.machine.post(ModelLoaded(model, units, known))
 
     @invariant()
     def no_unit_is_used_twice(self) -> None:
@@ -202,6 +218,8 @@ class AnythingHappens(RuleBasedStateMachine):
     def executions_start_only_where_they_may(self) -> None:
         for execution in self.machine.executions[self.n_executions :]:
             assert execution.processor in SECONDS[execution.model]
+            span = set(range(execution.span.first, execution.span.last + 1))
+            assert span.isdisjoint(GAPS.get(execution.model, {}).get(execution.processor, ()))
         for execution in self.machine.running.values():
             assert execution.processor not in self.lost
             for request in execution.requests:
@@ -230,6 +248,12 @@ class AnythingHappens(RuleBasedStateMachine):
                 and not (self.has_started(request.id))
             ):
                 assert self.machine.timer_s <= max(request.deadline_s, self.machine.now)
+
+    @invariant()
+    def what_completed_ran_to_its_end(self) -> None:
+        for number, reply in self.machine.replies.items():
+            if reply.outcome is Outcome.COMPLETED:
+                assert self.machine.reached[number] == UNITS.get(reply.request.model, 1)
 
     def has_started(self, number: int) -> bool:
         return any(r.id == number for e in self.machine.executions for r in e.requests)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from coinfer.sim import parse_machine
 from coinfer.workload.scenario_file import parse_scenario
 from docs.pages import PAGES, ROOT, Block, blocks, commands
 
@@ -62,7 +63,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("root")
     examples = folder / "examples"
     examples.mkdir()
-    for folder_as_it_is in ("photos", "machines"):
+    for folder_as_it_is in ("photos", "machines", "processors"):
         (examples / folder_as_it_is).symlink_to(ROOT / "examples" / folder_as_it_is)
     for file in (ROOT / "examples").glob("*.yaml"):
         (examples / file.name).write_text(_light(file.read_text()))
@@ -124,8 +125,9 @@ def test_the_suites_for_policies_and_backends_are_shown() -> None:
     [block for page in PAGES for block in blocks(page, "yaml")],
     ids=lambda block: block.place,
 )
-def test_a_scenario_in_the_docs_is_valid(block: Block) -> None:
-    assert parse_scenario(block.text, origin=block.place).models
+def test_a_scenario_or_a_machine_in_the_docs_is_valid(block: Block) -> None:
+    parse = parse_machine if "\ntimes:" in block.text else parse_scenario
+    assert parse(block.text, origin=block.place).models
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda f: f.name)

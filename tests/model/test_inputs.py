@@ -98,6 +98,17 @@ def test_equal_symbols_must_have_equal_sizes() -> None:
         BERT.check_inputs(inputs)
 
 
+def test_an_open_axis_may_be_empty_but_not_the_batch() -> None:
+    decoder = model(spec("ids", "N", "S", dtype=I8), spec("past", "N", 2, "P"))
+    first = decoder.sample_inputs(batch=3, dims={"S": 5, "P": 0})
+    assert first["past"].shape == (3, 2, 0)
+    assert decoder.check_inputs(first) == 3
+    with pytest.raises(InputError, match="input 'ids' is an empty batch; axis 0 must be at least"):
+        decoder.check_inputs({name: array[:0] for name, array in first.items()})
+    with pytest.raises(InputError, match="'N' is 0; it must be at least 1"):
+        decoder.sample_inputs(batch=0, dims={"S": 5, "P": 0})
+
+
 def test_nameless_axes_need_not_agree() -> None:
     free = model(spec("x", None), spec("y", None))
     assert free.check_inputs({"x": np.zeros(2, np.float32), "y": np.zeros(3, np.float32)}) == 1
@@ -150,9 +161,10 @@ def test_the_fast_check_agrees_with_the_spec(
         for j, b in enumerate(wanted)
         if isinstance(a, str) and a == b and max(i, j) < len(given_shape)
     )
+    empty = bool(wanted) and not isinstance(wanted[0], int) and given_shape[:1] == (0,)
     try:
         one.check(array)
-        fits = consistent
+        fits = consistent and not empty
     except InputError:
         fits = False
     try:
@@ -193,7 +205,7 @@ def test_samples_have_the_dtype_of_the_spec(dtype: str) -> None:
     [
         ({}, r"leaves the dimension 'S' open.*dims=\{'S': 64\}"),
         ({"S": 4, "T": 1}, "no open dimension 'T'; it has N, S"),
-        ({"S": 0}, "'S' is 0"),
+        ({"S": -1}, "'S' is -1; it must be at least 0"),
     ],
 )
 def test_open_dimensions_must_be_given(dims: dict[str, int], message: str) -> None:

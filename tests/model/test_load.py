@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import coinfer.model
 from coinfer.errors import ModelError
-from coinfer.model import load_model, model_from_ir
+from coinfer.model import load_model, model_from_bytes, model_from_ir
 from model.onnx_files import dense, external, model, saved, weight
 
 
@@ -39,6 +39,25 @@ def test_reads_specs_with_symbols(tmp_path: Path) -> None:
 
 def test_name_can_be_given(tmp_path: Path) -> None:
     assert load_model(saved(dense(), tmp_path / "net.onnx"), name="mine").name == "mine"
+
+
+def test_bytes_make_the_same_model_as_their_file(tmp_path: Path) -> None:
+    path = saved(dense(), tmp_path / "net.onnx")
+    from_file, from_bytes = load_model(path), model_from_bytes(path.read_bytes(), name="net")
+    assert from_bytes.fingerprint == from_file.fingerprint
+    assert (from_bytes.inputs, from_bytes.outputs) == (from_file.inputs, from_file.outputs)
+    assert from_bytes.source is None
+
+
+def test_bytes_are_checked_as_files_are() -> None:
+    with pytest.raises(ModelError, match=r"^model 'net' is not an ONNX file, or is truncated"):
+        model_from_bytes(dense().SerializeToString()[:-7], name="net")
+
+
+def test_bytes_that_refer_to_a_file_are_refused(tmp_path: Path) -> None:
+    proto, _ = external(dense(), tmp_path)
+    with pytest.raises(ModelError, match=r"'w' keeps its data in another file.*load the model"):
+        model_from_bytes(proto.SerializeToString(), name="net")
 
 
 def test_unnamed_and_negative_sizes_are_unknown(tmp_path: Path) -> None:

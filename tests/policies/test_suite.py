@@ -101,6 +101,36 @@ class TestComparativeAdvantage(PolicySuite):
         return make_policy("comparative_advantage")
 
 
+class TestHeft(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("heft")
+
+
+class TestHeftReserved(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("heft_reserved")
+
+
+class TestShortestExpectedLatency(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("shortest_expected_latency")
+
+
+class TestLeastSlack(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("least_slack")
+
+
+class TestTwoQueues(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("two_queues")
+
+
+class TestTwoOtherQueues(PolicySuite):
+    def make(self, seconds) -> Policy:
+        return make_policy("two_queues", deadline="edf", best_effort="comparative_advantage")
+
+
 def test_no_built_in_policy_is_left_out() -> None:
     suites = [value for value in globals().values() if isinstance(value, type)]
     seconds = {"m": {"p": 1.0}}

@@ -58,6 +58,9 @@ class FakeBackend:
     def sharing_key(self, processor: Processor) -> Hashable:
         return processor.name
 
+    def supported(self, model: Model, processor: Processor) -> None:
+        return None
+
     def load(self, model: Model, processor: Processor) -> FakeSession:
         if model.name != "tiny_mlp":  # what the profiler wakes a library with
             self.loads.append((model.name, processor.name, processor.precision))

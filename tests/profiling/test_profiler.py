@@ -236,6 +236,31 @@ def test_a_processor_that_refuses_a_model_is_skipped_with_the_reason() -> None:
     require_runnable(["m"], found, skips)
 
 
+def test_a_processor_with_declared_gaps_is_not_given_a_whole_model_that_has_them() -> None:
+    skips: list[Skip] = []
+    profile = profile_models(
+        {"a": LINEAR.model},
+        [cpu("whole"), cpu("gaps", 1, unsupported_ops=frozenset({"MatMul"}))],
+        backends={"fake": FakeBackend()},
+        effort=QUICK,
+        skipped=skips.append,
+    )
+    assert profile.processors() == ("whole",)
+    [skip] = skips
+    assert (skip.model, skip.processor) == ("a", "gaps")
+    assert "it declares that it does not run MatMul; cut the model with `partition`" in skip.reason
+
+
+def test_a_declaration_that_covers_a_model_changes_nothing() -> None:
+    profile = profile_models(
+        {"a": LINEAR.model},
+        [cpu("p", supported_ops=frozenset({"MatMul", "Add"}))],
+        backends={"fake": FakeBackend()},
+        effort=QUICK,
+    )
+    assert profile.processors() == ("p",)
+
+
 def test_a_session_that_raises_while_it_is_measured_is_skipped_and_closed() -> None:
     skips: list[Skip] = []
     backend = FakeBackend(raises=RuntimeError("out of\nmemory"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 from coinfer.profiling import useful, within_pools
 from coinfer.profiling.useful import WIDE_GAIN
 
@@ -137,3 +137,20 @@ def test_pools_that_do_not_fit_go_altogether_except_where_they_are_kept() -> Non
 
 def test_a_model_that_only_a_wide_processor_runs_keeps_it() -> None:
     assert len(within_pools(copies(9, "both"), NARROW_AND_WIDE, threads=8).entries) == 9
+
+
+def test_each_span_of_a_model_that_is_cut_holds_a_pool_of_its_own() -> None:
+    """Four spans on `both` are 8 threads, where a whole model would hold 2."""
+    seconds = Measurement(seconds=(1.0,))
+    spans = [Span(i, i) for i in range(4)]
+    entries = {ProfileKey("m", name, 1, s): seconds for name in ("one", "both") for s in spans}
+    profile = Profile(entries)
+    assert within_pools(profile, NARROW_AND_WIDE, threads=8) == profile
+    assert within_pools(profile, NARROW_AND_WIDE, threads=7).processors() == ("one",)
+
+
+def test_a_wide_processor_stays_where_the_others_do_not_reach_the_end_of_a_model() -> None:
+    seconds = Measurement(seconds=(1.0,))
+    keys = [ProfileKey("m", "one", 1, Span(0, 0)), ProfileKey("m", "both", 1, Span(1, 1))]
+    profile = Profile(dict.fromkeys(keys, seconds))
+    assert within_pools(profile, NARROW_AND_WIDE, threads=0) == profile

@@ -9,7 +9,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 import numpy as np
 import pytest
 
-from coinfer.backends.null import Faults
+from coinfer.backends.base import Tensor, Tensors
+from coinfer.backends.null import Faults, NullSession
 from coinfer.core.dispatcher import Limits
 from coinfer.errors import (
     ClosedError,
@@ -177,22 +178,17 @@ def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
         pass
 
     killed = threading.Event()
-    original = tiny_linear
+    run = NullSession.run
 
-    class KillOnce:
-        def run(self, inputs):
-            if not killed.is_set():
-                killed.set()
-                raise Killer
-            return {spec.name: np.zeros((1, 1), np.float32) for spec in MODEL.outputs}
+    def run_or_die(session: NullSession, inputs: Tensors) -> dict[str, Tensor]:
+        if not killed.is_set():
+            killed.set()
+            raise Killer
+        return run(session, inputs)
 
-        def placement(self): ...
-        def close(self): ...
-
-    assert original is tiny_linear
+    monkeypatch.setattr(NullSession, "run", run_or_die)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     with null_engine("p0", limits=Limits(retries=0)) as engine:
-        monkeypatch.setattr(engine._store, "get", lambda *_: KillOnce())
         error = engine.submit("m", FEED).exception(WAIT_S)
         assert "worker died: Killer" in str(error)
         while engine.submit("m", FEED).exception(WAIT_S) is not None:

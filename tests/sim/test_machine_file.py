@@ -57,6 +57,16 @@ def test_every_field_is_read() -> None:
     assert board.contention.slowdown("cpu", ["stick"]) == 1.2
 
 
+def test_a_processor_may_declare_what_it_supports() -> None:
+    machine = parse_machine(
+        "processors: {cpu: {}, npu: {supported_ops: [Conv]}, dsp: {unsupported_ops: [Conv]}}\n"
+        "times: {x: {cpu: 10ms, npu: 1ms}}\n"
+    )
+    assert [p.declared("Conv") for p in machine.processors] == [True, True, False]
+    assert [p.declared("Relu") for p in machine.processors] == [True, False, True]
+    assert [p.declares_support for p in machine.processors] == [False, True, True]
+
+
 def test_one_that_swaps_keeps_all_models_and_one_that_keeps_has_its_resident_only() -> None:
     board = parse_machine(FULL)
     assert (board.swaps, board.keeps) == ({"stick"}, {"dongle"})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from coinfer.cold import IDLE_S, Cold
 from coinfer.core.commands import Run
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Arrived, Finished, ModelLoaded, ProcessorRestored, TimerFired
@@ -86,6 +87,25 @@ def test_at_one_instant_ends_come_before_timers_and_those_before_arrivals() -> N
     kinds = [(at, order[type(event)]) for at, event, _ in log.steps]
     assert kinds == sorted(kinds)
     assert {(0.5, 0), (0.5, 1), (0.5, 2)} <= set(kinds)
+
+
+def test_a_change_of_model_and_a_rest_cost_what_was_measured() -> None:
+    cold = {("x", "a"): Cold(after_other=2.0), ("y", "a"): Cold(after_other=3.0)}
+    log = play(machine({"x": {"a": 0.25}, "y": {"a": 0.5}}, cold=cold), offline(2, 1))
+    # The first one is a change, too: nothing has run before.
+    assert ends(log) == [0.5, 0.75, 2.25]
+
+
+def test_the_longer_the_rest_the_colder_the_start() -> None:
+    cold = {("x", "a"): Cold(after_idle=3.0)}
+    wanted = scenario({"x": {"periodic": 4}}, duration=0.5)
+    assert ends(play(machine({"x": {"a": 0.125}}, cold=cold), wanted)) == [0.375, 0.5]
+    # Due at 0 and 0.25: the second one waits for the first, and starts without a rest.
+    shorter = play(machine({"x": {"a": 0.24}}, cold={("x", "a"): Cold(after_idle=1.0)}), wanted)
+    assert ends(shorter) == [0.24, 0.49]
+    rest_s = 0.25 - 0.24
+    colder = play(machine({"x": {"a": 0.24}}, cold={("x", "a"): Cold(1.0, 1.0 + 1e-9)}), wanted)
+    assert ends(colder)[1] - 0.49 == pytest.approx(0.24e-9 * rest_s / IDLE_S, rel=1e-3)
 
 
 # --- contention -------------------------------------------------------------------------------

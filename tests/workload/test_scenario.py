@@ -97,6 +97,21 @@ def test_defaults_are_those_of_the_main_job() -> None:
     assert scenario.models["net"].on_late is OnLate.RUN
 
 
+def test_a_described_processor_may_declare_what_it_supports() -> None:
+    text = VALID + (
+        "processors: [{name: npu, backend: x, units: [npu], "
+        "supported_ops: [Conv, com.microsoft.Gelu]}]\n"
+    )
+    [spec] = parse_scenario(text).processors
+    assert spec.processor().supported_ops == {"Conv", "com.microsoft.Gelu"}
+    assert spec.processor().declared("Conv")
+    assert not spec.processor().declared("Relu")
+    text = text.replace("supported_ops: [Conv, ", "unsupported_ops: [Relu, ")
+    [spec] = parse_scenario(text).processors
+    assert spec.processor().declared("Conv")
+    assert not spec.processor().declared("Relu")
+
+
 def test_described_processors_become_processors() -> None:
     processors = parse_scenario(FULL).processors
     assert isinstance(processors, tuple)
@@ -194,7 +209,7 @@ def test_anchors_and_merges_are_understood() -> None:
         (
             VALID.replace("zoo:lenet", "\n  {source: 'zoo:lenet',\n  deadlin: 3ms}"),
             "s.yaml:3: models.net.deadlin: unknown field 'deadlin'; did you mean 'deadline'? "
-            "Known: batch, deadline, inputs, on_late, priority, source",
+            "Known: batch, deadline, inputs, on_late, partition, priority, source",
         ),
         (
             VALID.replace("closed: 1", "poisson: 1, cv: 2"),
@@ -336,6 +351,10 @@ def test_anchors_and_merges_are_understood() -> None:
         (
             VALID + "processors:\n- {name: a, backend: x, cores: [0], precison: fp32}\n",
             "s.yaml:4: processors[0].precison: unknown field 'precison'; did you mean 'precision'?",
+        ),
+        (
+            VALID + "processors:\n- {name: a, backend: x, cores: [0], unsupported_ops: [Cnv]}\n",
+            "s.yaml:4: processors[0].unsupported_ops: unknown operator 'Cnv'; did you mean 'Conv'?",
         ),
         (
             VALID + "processors:\n- {name: a, backend: x, cores: [0], precision: bf16}\n",

@@ -95,6 +95,20 @@ class Backend(Protocol):
         """
         ...
 
+    def supported(self, model: Model, processor: Processor) -> frozenset[str] | None:
+        """Tell which operators of a model it can run there, without running anything.
+
+        Callers serialise calls, as for `load`. What the processor declares is not looked at.
+
+        Returns:
+            Names of values: for each node of the main graph that can run, the first one that it
+            makes. None if the backend cannot tell; then loading is tried instead.
+
+        Raises:
+            BackendError: the backend has no such device.
+        """
+        ...
+
     def load(self, model: Model, processor: Processor) -> Session:
         """Compile the model for the processor.
 

@@ -180,6 +180,12 @@ class NullBackend:
         """Each processor has its own session, which knows its name and so its time."""
         return (self.name, processor.name)
 
+    def supported(self, model: Model, processor: Processor) -> frozenset[str]:  # noqa: ARG002
+        """Return everything: what computes nothing can compute nothing of anything."""
+        from coinfer.graph.operators import nodes_by_key
+
+        return frozenset(nodes_by_key(model.graph))
+
     def load(self, model: Model, processor: Processor) -> NullSession:
         """Prepare zeros.
 

@@ -8,7 +8,9 @@ set, every session of the process must use it, the host program's and the 1-thre
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -56,6 +58,9 @@ _FP32_OPTIONS: Mapping[str, Mapping[str, str]] = {"CUDA": {"use_tf32": "0"}}
 _FATAL_ONLY = 4
 """Log level: errors come as exceptions; a second copy on stderr helps nobody."""
 
+_NUMBERED = "coinfer-node-"
+_NUMBER = re.compile(rf"{_NUMBERED}(\d+)")
+
 
 class OnnxRuntimeBackend:
     """ONNX Runtime with any execution provider that the installed wheel has.
@@ -81,6 +86,34 @@ class OnnxRuntimeBackend:
         """One session serves all processors of equal device, threads, precision and options."""
         options = frozenset(processor.options.items())
         return (self.name, processor.device, processor.threads, processor.precision, options)
+
+    def supported(self, model: Model, processor: Processor) -> frozenset[str] | None:
+        """Read back which operators the provider takes, of the model as it is, not optimised.
+
+        Returns:
+            None if ONNX Runtime has no implementation of some operator at all: it names only the
+            first one that it meets.
+
+        Raises:
+            BackendError: this onnxruntime has no such device.
+        """
+        what = f"model {model.name!r} on processor {processor.name!r}"
+        provider = _provider_of(processor, what)
+        named, nodes = _numbered(model)
+        options = _session_options(dataclasses.replace(processor, threads=1))
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = ort.InferenceSession(
+                bytes_or_path(named),
+                options,
+                [(provider, _provider_options(processor, provider, what))],
+                enable_fallback=0,
+            )
+        except BackendError:
+            raise
+        except Exception:  # noqa: BLE001  # the library's exceptions have no common base below it
+            return None
+        return _taken(session, provider, nodes)
 
     def load(self, model: Model, processor: Processor) -> OnnxRuntimeSession:
         """Compile the model.
@@ -237,6 +270,46 @@ def _provider_options(processor: Processor, provider: str, what: str) -> dict[st
     number = processor.device.partition(":")[2]
     defaults = dict(_FP32_OPTIONS.get(base, {})) | ({"device_id": number} if number else {})
     return defaults | given
+
+
+def _numbered(model: Model) -> tuple[Model, dict[str, bool]]:
+    """Clone a model with its nodes named by number; tell which of them have branches.
+
+    Nodes are listed by the first value that each makes.
+    """
+    from coinfer.graph.operators import nodes_by_key
+
+    graph = model.graph.clone()
+    nodes: dict[str, bool] = {}
+    for key, node in nodes_by_key(graph).items():
+        node.name = f"{_NUMBERED}{len(nodes)}"
+        kinds = (attribute.type.name for attribute in node.attributes.values())
+        nodes[key] = any(kind in ("GRAPH", "GRAPHS") for kind in kinds)
+    return dataclasses.replace(model, graph=graph, source=None), nodes
+
+
+def _taken(session: Any, provider: str, nodes: Mapping[str, bool]) -> frozenset[str]:
+    """Which nodes the provider took, by the first value that each makes.
+
+    Nodes inside of branches, and those that a node was expanded to, have no name: if another
+    provider took one of these, no node that may contain it counts.
+    """
+    taken: set[int] = set()
+    lost: set[int] = set()
+    stray = False
+    for subgraph in session.get_provider_graph_assignment_info():
+        elsewhere = subgraph.ep_name != provider
+        for node in subgraph.get_nodes():
+            number = _NUMBER.fullmatch(node.name)
+            if number is None:
+                stray = stray or elsewhere
+            else:
+                (lost if elsewhere else taken).add(int(number[1]))
+    return frozenset(
+        key
+        for at, (key, has_branches) in enumerate(nodes.items())
+        if at not in lost and (not stray or (at in taken and not has_branches))
+    )
 
 
 def _assigned(session: Any) -> dict[str, int]:

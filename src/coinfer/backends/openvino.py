@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
@@ -98,6 +98,41 @@ class OpenVinoBackend:
             processor.threads,
             processor.precision,
             frozenset(processor.options.items()),
+        )
+
+    def supported(self, model: Model, processor: Processor) -> frozenset[str]:
+        """Ask the plugin by `query_model`, of what OpenVINO can convert from ONNX.
+
+        An operator counts only if everything that it was converted to is supported. None does
+        in a model with one that cannot be converted: ask for the others apart from it.
+
+        Raises:
+            BackendError: unknown device, or options that the device does not have.
+        """
+        from coinfer.graph.operators import nodes_by_key
+
+        what = f"model {model.name!r} on processor {processor.name!r}"
+        device = self._find(processor, what)
+        properties = _properties(processor, device, what)
+        try:
+            graph = self._core.read_model(bytes_or_path(model))
+        except Exception:  # noqa: BLE001  # RuntimeError and the library's own kinds
+            return frozenset()
+        operations = graph.get_ordered_ops()
+        for index, operation in enumerate(operations):
+            # Names of ONNX nodes need not be unique, and the answer goes by name.
+            operation.set_friendly_name(str(index))
+        try:
+            answer = self._core.query_model(graph, device.name, properties)
+        except Exception as error:
+            # The library raises RuntimeError, ValueError, TypeError and its own kinds.
+            raise BackendError(f"{what}: openvino cannot tell: {_reason(error)}") from error
+        runs = _values_that_run(operations, {int(index) for index in answer})
+        return frozenset(
+            key
+            for key, node in nodes_by_key(model.graph).items()
+            if (known := {value.name for value in node.outputs if value.name} & runs.keys())
+            and all(runs[name] for name in known)
         )
 
     def load(self, model: Model, processor: Processor) -> OpenVinoSession:
@@ -234,6 +269,25 @@ class OpenVinoSession:
             return self._idle.pop()
         except IndexError:
             return compiled.create_infer_request()
+
+
+def _values_that_run(operations: Sequence[Any], supported: set[int]) -> dict[str, bool]:
+    """Whether each value of the ONNX graph can be computed from those before it.
+
+    One ONNX operator becomes several operations, of which only the last has values with names.
+    """
+    runs: dict[str, bool] = {}
+    anonymous: dict[str, bool] = {}
+    for index, operation in enumerate(operations):
+        before = (port.get_source_output().get_node() for port in operation.inputs())
+        runs_here = index in supported and all(
+            anonymous.get(node.get_friendly_name(), True) for node in before
+        )
+        names = {name for port in operation.outputs() for name in port.get_names()}
+        runs.update(dict.fromkeys(names, runs_here))
+        if not names:
+            anonymous[operation.get_friendly_name()] = runs_here
+    return runs
 
 
 def _properties(processor: Processor, device: Device, what: str) -> dict[str, Any]:

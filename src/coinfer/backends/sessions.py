@@ -1,4 +1,4 @@
-"""Session store: which compiled model serves which processor. Creation is serialised.
+"""Session store: which compiled span serves which processor. Creation is serialised.
 
 Creating sessions concurrently races in the inference libraries, and it holds the interpreter lock;
 so one lock serves the whole process, and nothing on the way of a request takes it.
@@ -13,57 +13,75 @@ from coinfer.backends.base import Backend, Session
 from coinfer.errors import BackendError
 from coinfer.model import Model
 from coinfer.processor import Processor
+from coinfer.profiles import Span, completes
 
 __all__ = ["CREATION_LOCK", "SessionStore"]
 
 CREATION_LOCK = threading.Lock()
 """Held while any session of the process is created."""
 
-_Key = tuple[str, str, Hashable]
+_Key = tuple[str, Span, str, Hashable]
 
 
 class SessionStore:
-    """Sessions by (model, processor); processors that can share a session do."""
+    """Sessions by (model, span, processor); processors that can share a session do."""
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self._backends = backends
         self._shared: dict[_Key, Session] = {}
-        self._by_processor: dict[tuple[str, str], Session] = {}
+        self._by_processor: dict[tuple[str, Span, str], Session] = {}
 
-    def load(self, name: str, model: Model, processors: Iterable[Processor]) -> dict[str, str]:
+    def load(
+        self,
+        name: str,
+        pieces: Mapping[Span, Model],
+        wanted: Mapping[Span, Iterable[Processor]],
+    ) -> dict[str, str]:
         """Create what is missing of a model's sessions; on failure nothing of it is left.
 
         A processor with several threads is only an alternative to those with one, and the pool
-        threads of a process are limited. So if it cannot take the model, it is left out.
+        threads of a process are limited. So if it cannot take a span, it is left out, and the
+        others must be able to run the whole model.
+
+        Args:
+            name: What the model is called.
+            pieces: The model of each span; a model that is not cut is its one span.
+            wanted: Which processors shall run which span.
 
         Returns:
             Why a processor was left out, by its name; usually empty.
 
         Raises:
-            BackendError: a backend cannot compile the model for a processor.
+            BackendError: a backend cannot compile a span for a processor.
         """
         left_out: dict[str, str] = {}
+        units = 1 + max(span.last for span in wanted)
+        pairs = [(span, p) for span, processors in wanted.items() for p in processors]
         try:
-            for processor in sorted(processors, key=lambda p: p.threads):
+            for span, processor in sorted(pairs, key=lambda pair: pair[1].threads):
+                if processor.name in left_out:
+                    continue
                 try:
-                    self._load_one(name, model, processor)
+                    self._load_one(name, span, pieces[span], processor)
                 except BackendError as error:
-                    if processor.threads == 1 or not self.items(name):
+                    others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
+                    if processor.threads == 1 or not completes(others, units):
                         raise
                     left_out[processor.name] = str(error)
+                    self._forget(name, processor.name)
         except BaseException:
             self.unload(name)
             raise
         return left_out
 
-    def get(self, name: str, processor: str) -> Session:
-        """Return the session of a model on a processor."""
-        return self._by_processor[name, processor]
+    def get(self, name: str, span: Span, processor: str) -> Session:
+        """Return the session of a span of a model on a processor."""
+        return self._by_processor[name, span, processor]
 
-    def items(self, name: str) -> list[tuple[str, Session]]:
-        """Return (processor, session) of a model."""
+    def items(self, name: str) -> list[tuple[Span, str, Session]]:
+        """Return (span, processor, session) of a model."""
         # A list first, in one step: another thread may be loading.
-        return [(p, s) for (m, p), s in list(self._by_processor.items()) if m == name]
+        return [(i, p, s) for (m, i, p), s in list(self._by_processor.items()) if m == name]
 
     def unload(self, name: str, *, close: bool = True) -> None:
         """Forget a model's sessions, and close them unless something may still run on them."""
@@ -78,10 +96,18 @@ class SessionStore:
         for name in {key[0] for key in self._shared}:
             self.unload(name)
 
-    def _load_one(self, name: str, model: Model, processor: Processor) -> None:
+    def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
         backend = self._backends[processor.backend]
-        key = (name, processor.backend, backend.sharing_key(processor))
+        key = (name, span, processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
             with CREATION_LOCK:
-                self._shared[key] = backend.load(model, processor)
-        self._by_processor[name, processor.name] = self._shared[key]
+                self._shared[key] = backend.load(piece, processor)
+        self._by_processor[name, span, processor.name] = self._shared[key]
+
+    def _forget(self, name: str, processor: str) -> None:
+        """Close a processor's sessions of a model, but for those that others share."""
+        kept = {k: s for k, s in self._by_processor.items() if (k[0], k[2]) != (name, processor)}
+        self._by_processor = kept
+        used = {id(session) for session in kept.values()}
+        for key in [k for k, s in self._shared.items() if k[0] == name and id(s) not in used]:
+            self._shared.pop(key).close()

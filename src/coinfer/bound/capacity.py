@@ -1,4 +1,7 @@
-"""Capacity: which processor can run which model, in what time, on which compute units.
+"""Capacity: which processor can run which part of which model, in what time, on which units.
+
+A request flows through the unit boundaries of its model: an edge leads from one boundary to another
+where a processor can run the span between them. A model of one unit has one edge per processor.
 
 The matrices that the programs in `coinfer.bound.program` are made of. Solves nothing itself.
 """
@@ -8,26 +11,37 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from coinfer.errors import ConfigurationError
 from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.profiles import Profile, Span
 
-__all__ = ["Capacity", "Matrix", "Seconds"]
+__all__ = ["NO_BATCHES", "Capacity", "Edge", "Matrix", "Seconds"]
 
 Seconds: TypeAlias = Profile | Mapping[str, Mapping[str, float]]
-"""Mean seconds per model and processor; what is missing cannot run."""
+"""Mean seconds per model and processor, or of spans too; what is missing cannot run."""
 
 Matrix: TypeAlias = npt.NDArray[np.float64]
+
+NO_BATCHES: Mapping[str, int] = MappingProxyType({})
+
+
+class Edge(NamedTuple):
+    """A span of a model on a processor; both by position."""
+
+    model: int
+    processor: int
+    span: Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """Models, processors, and the pairs of both that can work together.
+    """Models, processors, and the edges on which both can work together.
 
     Attributes:
         models: Names of the models that are asked for.
@@ -35,8 +49,9 @@ class Capacity:
         processors: Names of the processors.
         units: Names of the compute units of all processors.
         occupies: By processor, the positions in `units` that it occupies.
-        pairs: (model, processor) by position, one per pair that can run.
-        seconds: Seconds per execution, one per pair.
+        edges: (model, processor) by position and the span, one per span that can run somewhere.
+        seconds: Seconds per execution, one per edge.
+        steps: By model, its number of unit subgraphs.
     """
 
     models: tuple[str, ...]
@@ -44,46 +59,62 @@ class Capacity:
     processors: tuple[str, ...]
     units: tuple[str, ...]
     occupies: tuple[tuple[int, ...], ...]
-    pairs: tuple[tuple[int, int], ...]
+    edges: tuple[Edge, ...]
     seconds: npt.NDArray[np.float64]
+    steps: tuple[int, ...]
 
     @classmethod
     def of(
-        cls, seconds: Seconds, processors: Sequence[Processor], amounts: Mapping[str, float]
+        cls,
+        seconds: Seconds,
+        processors: Sequence[Processor],
+        amounts: Mapping[str, float],
+        batches: Mapping[str, int] = NO_BATCHES,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
+
+        Args:
+            seconds: Of one request; a profile tells them for any batch size.
+            processors: Those that may be used.
+            amounts: How much is asked for, by model.
+            batches: Samples per request by model where it is not 1; for profiles only.
 
         Raises:
             ConfigurationError: amounts or times that make no sense, or a model that no processor
                 runs.
         """
         asked = _asked(amounts)
-        table = [[_seconds(seconds, model, p.name) for p in processors] for model in asked]
-        for model, row in zip(asked, table, strict=True):
-            if all(value is None for value in row):
-                listed = ", ".join(p.name for p in processors) or "none"
-                raise ConfigurationError(
-                    f"no processor runs model {model!r} (processors: {listed}); "
-                    "profile it on one of them or take it out of the mix"
-                )
+        tables = [_spans(seconds, model, batches.get(model, 1)) for model in asked]
+        steps = tuple(max((span.last + 1 for span in table), default=1) for table in tables)
+        names = tuple(p.name for p in processors)
         runnable = [
-            (m, k, value)
-            for m, row in enumerate(table)
-            for k, value in enumerate(row)
-            if value is not None
+            (Edge(m, k, span), _checked(value, model, name))
+            for m, (model, table) in enumerate(zip(asked, tables, strict=True))
+            for span, row in sorted(table.items())
+            for k, name in enumerate(names)
+            if (value := row.get(name)) is not None
         ]
         # A processor without units shares nothing: it is a unit of its own.
         occupied = [sorted(p.units) or [p.name] for p in processors]
         units = sorted({unit for names in occupied for unit in names})
-        return cls(
+        found = cls(
             models=tuple(asked),
             amounts=np.array(list(asked.values()), dtype=np.float64),
-            processors=tuple(p.name for p in processors),
+            processors=names,
             units=tuple(units),
-            occupies=tuple(tuple(units.index(unit) for unit in names) for names in occupied),
-            pairs=tuple((m, k) for m, k, _ in runnable),
-            seconds=np.array([value for _, _, value in runnable], dtype=np.float64),
+            occupies=tuple(tuple(units.index(unit) for unit in of) for of in occupied),
+            edges=tuple(edge for edge, _ in runnable),
+            seconds=np.array([value for _, value in runnable], dtype=np.float64),
+            steps=steps,
         )
+        for model, fastest_s in zip(asked, found.fastest_s, strict=True):
+            if fastest_s == np.inf:
+                listed = ", ".join(names) or "none"
+                raise ConfigurationError(
+                    f"no processor runs model {model!r} (processors: {listed}); "
+                    "profile it on one of them or take it out of the mix"
+                )
+        return found
 
     @property
     def proportions(self) -> npt.NDArray[np.float64]:
@@ -93,40 +124,58 @@ class Capacity:
 
     @property
     def fastest_s(self) -> npt.NDArray[np.float64]:
-        """By model, the time on the processor that runs it fastest."""
-        fastest = np.full(len(self.models), np.inf)
-        np.minimum.at(fastest, [m for m, _ in self.pairs], self.seconds)
-        return fastest
+        """By model, the least time from its start to its end; infinite if it cannot be reached."""
+        reached = [np.array([0.0] + [np.inf] * steps) for steps in self.steps]
+        edges = zip(self.edges, self.seconds, strict=True)
+        for (m, _, (first, last)), seconds in sorted(edges, key=lambda edge: edge[0].span):
+            reached[m][last + 1] = min(reached[m][last + 1], reached[m][first] + seconds)
+        return np.array([times[-1] for times in reached])
 
-    def by_model(self) -> Matrix:
-        """Models x pairs: 1 where the pair is of that model."""
-        return self._matrix([(m, p) for p, (m, _) in enumerate(self.pairs)], len(self.models))
+    @property
+    def starts(self) -> npt.NDArray[np.intp]:
+        """By model, the row of `flow` that stands for its start."""
+        return np.cumsum([0, *self.steps[:-1]])
 
-    def by_processor(self) -> Matrix:
-        """Processors x pairs: 1 where the pair is of that processor."""
-        return self._matrix([(k, p) for p, (_, k) in enumerate(self.pairs)], len(self.processors))
+    def flow(self) -> Matrix:
+        """Boundaries of all models x edges: 1 where the edge leaves it, -1 where it arrives."""
+        starts = self.starts
+        leaves = [(starts[m] + span.first, e) for e, (m, _, span) in enumerate(self.edges)]
+        arrives = [
+            (starts[m] + span.last + 1, e)
+            for e, (m, _, span) in enumerate(self.edges)
+            if span.last + 1 < self.steps[m]
+        ]
+        rows = sum(self.steps)
+        return self._matrix(leaves, rows) - self._matrix(arrives, rows)
+
+    def asked(self, amounts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """By boundary, what flows out and not in: the amounts at the starts of the models."""
+        rows = np.zeros(sum(self.steps))
+        rows[self.starts] = amounts
+        return rows
 
     def by_unit(self) -> Matrix:
-        """Units x pairs: 1 where the pair's processor occupies that unit."""
-        cells = [(u, p) for p, (_, k) in enumerate(self.pairs) for u in self.occupies[k]]
+        """Units x edges: 1 where the edge's processor occupies that unit."""
+        cells = [(u, e) for e, (_, k, _) in enumerate(self.edges) for u in self.occupies[k]]
         return self._matrix(cells, len(self.units))
 
     def limited_to(self, kept: Sequence[int]) -> Capacity:
-        """Return the same with these pairs only, by position."""
+        """Return the same with these edges only, by position."""
         return Capacity(
             models=self.models,
             amounts=self.amounts,
             processors=self.processors,
             units=self.units,
             occupies=self.occupies,
-            pairs=tuple(self.pairs[p] for p in kept),
+            edges=tuple(self.edges[e] for e in kept),
             seconds=self.seconds[list(kept)],
+            steps=self.steps,
         )
 
     def _matrix(self, cells: Sequence[tuple[int, int]], rows: int) -> Matrix:
-        matrix = np.zeros((rows, len(self.pairs)))
-        for row, pair in cells:
-            matrix[row, pair] = 1.0
+        matrix = np.zeros((rows, len(self.edges)))
+        for row, edge in cells:
+            matrix[row, edge] = 1.0
         return matrix
 
 
@@ -143,12 +192,21 @@ def _asked(amounts: Mapping[str, float]) -> dict[str, float]:
     return asked
 
 
-def _seconds(seconds: Seconds, model: str, processor: str) -> float | None:
-    if isinstance(seconds, Profile):
-        value = seconds.expected_s(model, processor)
-    else:
-        value = seconds.get(model, {}).get(processor)
-    if value is not None and not (math.isfinite(value) and value > 0):
+def _spans(seconds: Seconds, model: str, batch: int) -> dict[Span, dict[str, float]]:
+    """Return the seconds of one request by span and processor."""
+    if not isinstance(seconds, Profile):
+        return {Span(): dict(seconds.get(model, {}))}
+    found: dict[Span, dict[str, float]] = {}
+    for key, _ in seconds:
+        if key.model == model and key.processor not in found.setdefault(key.span, {}):
+            value = seconds.expected_s(model, key.processor, batch=batch, span=key.span)
+            assert value is not None  # it has an entry
+            found[key.span][key.processor] = value
+    return found
+
+
+def _checked(value: float, model: str, processor: str) -> float:
+    if not (math.isfinite(value) and value > 0):
         raise ConfigurationError(
             f"model {model!r} takes {value} s on processor {processor!r}; "
             "a bound needs times that are finite and positive"

@@ -9,29 +9,35 @@ The model: `m` takes `T[m, k]` seconds on processor `k`; `s[m, k]` is the share 
     maximise q where  sum over k of s[m, k] / T[m, k]  =  q w[m]              for every model m
                       sum over m, and over the k that occupy u, of s[m, k]  <=  1  for every unit u.
 
+A model of several units flows through its boundaries: there is a share for every span that a
+processor may run, what leaves the first boundary is `q w[m]`, and what arrives at another one
+leaves it. With one span per model, from its start to its end, that is the program above.
+
 Where processors share units this is a relaxation: that each unit has time enough does not mean
 that the units of a processor are free at the same moment. The optimum can only be larger than what
 a schedule reaches, so it stays an upper bound. It bounds executions of one request each on these
-times: batching, fusing or splitting changes the times and so the bound.
+times and spans: batching, fusing or cutting elsewhere changes the times and so the bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
-from coinfer.bound.capacity import Capacity, Matrix, Seconds
+from coinfer.bound.capacity import NO_BATCHES, Capacity, Matrix, Seconds
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
 from coinfer.processor import Processor
 
 __all__ = ["Bound", "Makespan", "makespan", "sustainable_factor", "throughput_bound"]
 
 _Vector: TypeAlias = npt.NDArray[np.float64]
+
+_Number = TypeVar("_Number", int, float)
 
 _INFEASIBLE = 2
 """The status that SciPy gives to a program without a solution."""
@@ -50,7 +56,8 @@ class Bound:
         shares: `{processor: {model: share of its time}}`; zeros left out.
         loads: `{unit: share of its time}`.
         prices: By processor, the sum of the prices of its units: the throughput that one second
-            of it is worth. Used pairs have `T * price == model price`, all others `>=`.
+            of it is worth. Used pairs have `T * price == model price`, all others `>=`; of a model
+            that is cut, the sum of `T * price` over the spans from its start to its end.
         unit_prices: By unit, the throughput gained per unit of additional capacity (the dual);
             zero where the unit is not fully loaded. They add up to `throughput_per_s`.
         model_prices: By model, what one inference costs in average inferences of the mix (the
@@ -76,7 +83,7 @@ class Makespan:
 
     Attributes:
         seconds: Load of the busiest unit under `counts`.
-        counts: `{processor: {model: executions}}`; zeros left out.
+        counts: `{processor: {model: executions}}`, of spans of it where it is cut; zeros left out.
         lower_bound_s: What the solver proved that no spread can go below.
         proven: Whether `seconds` is the optimum and not just the best found in the time given.
     """
@@ -92,14 +99,17 @@ def throughput_bound(
     processors: Sequence[Processor],
     mix: Mapping[str, float],
     *,
+    batches: Mapping[str, int] = NO_BATCHES,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
     """Find the largest throughput of a mix; the module's docstring states the program.
 
     Args:
-        seconds: Mean seconds, `{model: {processor: seconds}}` or a profile (whole models, batch 1).
+        seconds: Mean seconds of a request, `{model: {processor: seconds}}`, or a profile with all
+            spans of the models.
         processors: Those that may be used.
         mix: By model, its weight; only the proportions count.
+        batches: By model, the samples of a request where they are not one; for profiles only.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
             integer program; the prices are those once it is chosen.
 
@@ -113,7 +123,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix)
+    capacity = Capacity.of(seconds, processors, mix, batches)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -125,6 +135,7 @@ def sustainable_factor(
     processors: Sequence[Processor],
     rates: Mapping[str, float],
     *,
+    batches: Mapping[str, int] = NO_BATCHES,
     one_model: Set[str] = frozenset(),
 ) -> float:
     """Find the largest `f` such that `f` times these rates (requests/s by model) can be served.
@@ -132,7 +143,7 @@ def sustainable_factor(
     Below 1 the rates exceed what any schedule can do. Arguments and errors are those of
     `throughput_bound`.
     """
-    bound = throughput_bound(seconds, processors, rates, one_model=one_model)
+    bound = throughput_bound(seconds, processors, rates, batches=batches, one_model=one_model)
     return bound.throughput_per_s / sum(rates.values())
 
 
@@ -141,6 +152,7 @@ def makespan(
     processors: Sequence[Processor],
     counts: Mapping[str, int],
     *,
+    batches: Mapping[str, int] = NO_BATCHES,
     one_model: Set[str] = frozenset(),
     time_limit_s: float = 30.0,
 ) -> Makespan:
@@ -154,6 +166,7 @@ def makespan(
         seconds: As in `throughput_bound`.
         processors: Those that may be used.
         counts: By model, how many are to be done.
+        batches: As in `throughput_bound`.
         one_model: Processors that can hold one model only, over the whole time.
         time_limit_s: After this the best found is returned, with what was proven.
 
@@ -169,26 +182,25 @@ def makespan(
     for model, count in counts.items():
         if count != int(count):
             raise ConfigurationError(f"model {model!r}: the count {count} is not an integer")
-    capacity = Capacity.of(seconds, processors, counts)
+    capacity = Capacity.of(seconds, processors, counts, batches)
     limited = _limited(capacity, one_model)
     # Times are given to the solver in units of the quickest, so that its tolerances fit.
     scale = float(capacity.seconds.min())
-    pairs, choices = len(capacity.pairs), len(limited)
-    # The variables: executions per pair, the makespan, 0 or 1 per choice.
-    width = pairs + 1 + choices
-    most = np.array([capacity.amounts[m] for m, _ in capacity.pairs])
+    edges, choices = len(capacity.edges), len(_choices(capacity, limited))
+    # The variables: executions per edge, the makespan, 0 or 1 per choice.
+    width = edges + 1 + choices
+    most = np.array([capacity.amounts[edge.model] for edge in capacity.edges])
+    wanted = capacity.asked(capacity.amounts)
     loads = capacity.by_unit() * (capacity.seconds / scale)
     found = milp(
-        _one_at(pairs, width),
+        _one_at(edges, width),
         constraints=[
-            LinearConstraint(
-                _placed(width, (0, capacity.by_model())), capacity.amounts, capacity.amounts
-            ),
-            _at_most(0.0, width, (0, loads), (pairs, -np.ones((len(loads), 1)))),
+            LinearConstraint(_placed(width, (0, capacity.flow())), wanted, wanted),
+            _at_most(0.0, width, (0, loads), (edges, -np.ones((len(loads), 1)))),
             *_choice_limits(capacity, limited, width, most[limited]),
         ],
         bounds=Bounds(np.zeros(width), np.concatenate([most, [np.inf], np.ones(choices)])),
-        integrality=np.concatenate([np.ones(pairs), [0.0], np.ones(choices)]),
+        integrality=np.concatenate([np.ones(edges), [0.0], np.ones(choices)]),
         options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
     )
     if found.status == _INFEASIBLE:
@@ -198,7 +210,7 @@ def makespan(
             f"no way to do {dict(counts)} was found in {time_limit_s} s; "
             "ask for fewer or allow more time"
         )
-    numbers = np.round(found.x[:pairs]).astype(np.intp)
+    numbers = np.round(found.x[:edges]).astype(np.intp)
     return Makespan(
         seconds=float((capacity.by_unit() @ (capacity.seconds * numbers)).max()),
         counts=_counts(capacity, numbers),
@@ -208,16 +220,22 @@ def makespan(
 
 
 def _limited(capacity: Capacity, one_model: Set[str]) -> list[int]:
-    """Positions of the pairs whose processor has to choose one of several models."""
+    """Positions of the edges whose processor has to choose one of several models."""
     for name in sorted(one_model):
         if name not in capacity.processors:
             raise UnknownNameError.of("processor", name, capacity.processors)
     choosing = {
         k
         for k, name in enumerate(capacity.processors)
-        if name in one_model and sum(other == k for _, other in capacity.pairs) > 1
+        if name in one_model and len({m for m, on, _ in capacity.edges if on == k}) > 1
     }
-    return [p for p, (_, k) in enumerate(capacity.pairs) if k in choosing]
+    return [e for e, (_, k, _) in enumerate(capacity.edges) if k in choosing]
+
+
+def _choices(capacity: Capacity, limited: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Number the pairs of a model and a processor that has to choose, in order of appearance."""
+    pairs = dict.fromkeys(capacity.edges[e][:2] for e in limited)
+    return {pair: at for at, pair in enumerate(pairs)}
 
 
 def _one_at(position: int, width: int) -> _Vector:
@@ -241,15 +259,21 @@ def _at_most(high: float, width: int, *blocks: tuple[int, Matrix]) -> LinearCons
 def _choice_limits(
     capacity: Capacity, limited: Sequence[int], width: int, most: _Vector
 ) -> list[LinearConstraint]:
-    """Nothing of a pair (at most `most` of it) without its choice; one choice per processor."""
+    """Nothing of an edge (at most `most` of it) without its choice; one choice per processor."""
     if not limited:
         return []
-    choices = len(limited)
-    first = width - choices
-    selected = np.eye(len(capacity.pairs))[limited]
+    choices = _choices(capacity, limited)
+    first = width - len(choices)
+    selected = np.eye(len(capacity.edges))[limited]
+    allows = np.zeros((len(limited), len(choices)))
+    for row, e in enumerate(limited):
+        allows[row, choices[capacity.edges[e][:2]]] = most[row]
+    by_processor = np.zeros((len(capacity.processors), len(choices)))
+    for (_, k), at in choices.items():
+        by_processor[k, at] = 1.0
     return [
-        _at_most(0.0, width, (0, selected), (first, -np.diag(most))),
-        _at_most(1.0, width, (first, capacity.by_processor()[:, limited])),
+        _at_most(0.0, width, (0, selected), (first, -allows)),
+        _at_most(1.0, width, (first, by_processor)),
     ]
 
 
@@ -262,29 +286,34 @@ def _scale(capacity: Capacity) -> float:
 
 
 def _made(capacity: Capacity, scale: float) -> Matrix:
-    """Models x (pairs, throughput): what the shares make, less what the mix asks for; to be 0."""
-    made = capacity.by_model() * (scale / capacity.seconds)
-    return np.hstack([made, -capacity.proportions[:, None]])
+    """Boundaries x (edges, throughput): what goes on from each, less what comes; to be 0.
+
+    What comes to the start of a model is what the mix asks for.
+    """
+    made = capacity.flow() * (scale / capacity.seconds)
+    return np.hstack([made, -capacity.asked(capacity.proportions)[:, None]])
 
 
 def _solved(capacity: Capacity) -> Bound:
     scale = _scale(capacity)
-    pairs, width = len(capacity.pairs), len(capacity.pairs) + 1
+    edges, width = len(capacity.edges), len(capacity.edges) + 1
+    made = _made(capacity, scale)
     found = linprog(
-        -_one_at(pairs, width),
+        -_one_at(edges, width),
         A_ub=_placed(width, (0, capacity.by_unit())),
         b_ub=np.ones(len(capacity.units)),
-        A_eq=_made(capacity, scale),
-        b_eq=np.zeros(len(capacity.models)),
+        A_eq=made,
+        b_eq=np.zeros(len(made)),
         method="highs",
     )
     if found.status != 0 or found.x is None:
         # Always feasible (nothing is done) and bounded (units and times are finite).
         raise InvariantError(f"the linear program was not solved: {found.message}")
-    shares = np.clip(found.x[:pairs], 0.0, None)
+    shares = np.clip(found.x[:edges], 0.0, None)
     # HiGHS minimises -q: the marginal of a limit is -(throughput gained per capacity added).
     unit_prices = np.clip(-found.ineqlin.marginals, 0.0, None) / scale
-    return _bound(capacity, shares, found.x[pairs] / scale, unit_prices, found.eqlin.marginals)
+    model_prices = found.eqlin.marginals[capacity.starts]
+    return _bound(capacity, shares, found.x[edges] / scale, unit_prices, model_prices)
 
 
 def _bound(
@@ -300,12 +329,8 @@ def _bound(
         throughput_per_s=float(throughput_per_s),
         per_model_per_s=_named(capacity.models, rates),
         shares={
-            name: {
-                capacity.models[m]: float(share)
-                for (m, processor), share in zip(capacity.pairs, shares, strict=True)
-                if processor == k and share > _NO_SHARE
-            }
-            for k, name in enumerate(capacity.processors)
+            name: {model: share for model, share in row.items() if share > _NO_SHARE}
+            for name, row in _by_pair(capacity, shares.tolist()).items()
         },
         loads=_named(capacity.units, capacity.by_unit() @ shares),
         prices=dict(zip(capacity.processors, prices, strict=True)),
@@ -319,29 +344,30 @@ def _named(names: Sequence[str], values: _Vector) -> dict[str, float]:
 
 
 def _held(capacity: Capacity, limited: Sequence[int]) -> list[int]:
-    """Choose the model of each processor that can hold one only; return the pairs that are left.
+    """Choose the model of each processor that can hold one only; return the edges that are left.
 
-    The linear program with a variable 0 or 1 per limited pair.
+    The linear program with a variable 0 or 1 per model of a limited processor.
     """
-    pairs, choices = len(capacity.pairs), len(limited)
-    width = pairs + 1 + choices
+    chosen = _choices(capacity, limited)
+    edges, choices = len(capacity.edges), len(chosen)
+    width = edges + 1 + choices
     found = milp(
-        -_one_at(pairs, width),
+        -_one_at(edges, width),
         constraints=[
             LinearConstraint(_placed(width, (0, _made(capacity, _scale(capacity)))), 0.0, 0.0),
             _at_most(1.0, width, (0, capacity.by_unit())),
-            *_choice_limits(capacity, limited, width, np.ones(choices)),
+            *_choice_limits(capacity, limited, width, np.ones(len(limited))),
         ],
-        bounds=Bounds(0.0, np.concatenate([np.full(pairs + 1, np.inf), np.ones(choices)])),
-        integrality=np.concatenate([np.zeros(pairs + 1), np.ones(choices)]),
+        bounds=Bounds(0.0, np.concatenate([np.full(edges + 1, np.inf), np.ones(choices)])),
+        integrality=np.concatenate([np.zeros(edges + 1), np.ones(choices)]),
         options={"mip_rel_gap": 0.0},
     )
     if found.x is None:
         raise InvariantError(f"the integer program was not solved: {found.message}")
-    chosen = found.x[pairs + 1 :] > 0.5
-    refused = {p for p, held in zip(limited, chosen, strict=True) if not held}
-    kept = [p for p in range(pairs) if p not in refused]
-    if {m for m, _ in capacity.pairs} != {capacity.pairs[p][0] for p in kept}:
+    held = found.x[edges + 1 :] > 0.5
+    refused = {e for e in limited if not held[chosen[capacity.edges[e][:2]]]}
+    kept = [e for e in range(edges) if e not in refused]
+    if not np.isfinite(capacity.limited_to(kept).fastest_s).all():
         raise _too_few(capacity)
     return kept
 
@@ -355,10 +381,15 @@ def _too_few(capacity: Capacity) -> ConfigurationError:
 
 def _counts(capacity: Capacity, numbers: npt.NDArray[np.intp]) -> dict[str, dict[str, int]]:
     return {
-        name: {
-            capacity.models[m]: int(number)
-            for (m, processor), number in zip(capacity.pairs, numbers, strict=True)
-            if processor == k and number > 0
-        }
-        for k, name in enumerate(capacity.processors)
+        name: {model: number for model, number in row.items() if number}
+        for name, row in _by_pair(capacity, numbers.tolist()).items()
     }
+
+
+def _by_pair(capacity: Capacity, values: Sequence[_Number]) -> dict[str, dict[str, _Number]]:
+    """Add up the values of the edges by processor and model."""
+    found: dict[str, dict[str, _Number]] = {name: {} for name in capacity.processors}
+    for (m, k, _), value in zip(capacity.edges, values, strict=True):
+        row, model = found[capacity.processors[k]], capacity.models[m]
+        row[model] = row[model] + value if model in row else value
+    return found

@@ -13,6 +13,7 @@ from coinfer.cli.compare import compare
 from coinfer.cli.console import err
 from coinfer.cli.doctor import doctor
 from coinfer.cli.inspect import inspect
+from coinfer.cli.partition import partition
 from coinfer.cli.profile import profile
 from coinfer.cli.replay import replay
 from coinfer.cli.run import run
@@ -46,6 +47,7 @@ app.command()(compare)
 app.command()(replay)
 app.command()(profile)
 app.command()(inspect)
+app.command()(partition)
 app.command()(doctor)
 app.add_typer(scenarios_app, name="scenarios")
 app.add_typer(zoo_app, name="zoo")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DurationOption",
+    "ExplainOption",
     "JsonOption",
     "MachineOption",
     "PolicyOption",
@@ -41,6 +42,14 @@ PolicyOptionsOption: TypeAlias = Annotated[
 DurationOption: TypeAlias = Annotated[
     str | None,
     typer.Option(help="Measured time instead of the scenario's, e.g. 10s.", metavar="SECONDS"),
+]
+ExplainOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Say why each span of a request went where it went: its number, a model's name for "
+        "the slowest of that model, or `slowest`.",
+        metavar="REQUEST",
+    ),
 ]
 SeedOption: TypeAlias = Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")]
 RateFactorOption: TypeAlias = Annotated[

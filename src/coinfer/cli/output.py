@@ -10,7 +10,7 @@ from typing import Any
 
 from coinfer.errors import ConfigurationError
 
-__all__ = ["check_writable", "write_json", "writing"]
+__all__ = ["check_writable", "write_json", "write_text", "writing"]
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -52,7 +52,16 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
         ConfigurationError: it cannot be written.
     """
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8; the file is replaced in one step.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
     with writing(path):
         scratch = path.with_name(path.name + ".part")
-        scratch.write_text(json.dumps(data, indent=2) + "\n")
+        scratch.write_text(text, encoding="utf-8")
         scratch.replace(path)

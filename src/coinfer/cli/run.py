@@ -9,6 +9,7 @@ import typer
 from coinfer.cli.console import err, out
 from coinfer.cli.options import (
     DurationOption,
+    ExplainOption,
     JsonOption,
     PolicyOption,
     PolicyOptionsOption,
@@ -41,11 +42,13 @@ def run(
     trace: TraceOption = None,
     record: RecordOption = None,
     report: ReportOption = None,
+    explain: ExplainOption = None,
 ) -> None:
     """Run a scenario on this machine and show what was reached, beside the bound.
 
     Ctrl-C ends the load early: what runs is finished and what there is is shown.
     """
+    from coinfer.cli.explaining import explainer_of, print_explanation
     from coinfer.cli.profiler_bar import profiler_bar
     from coinfer.cli.recording import recorded
     from coinfer.cli.results import ResultFiles
@@ -65,6 +68,7 @@ def run(
         seed=seed,
         rate_factor=rate_factor,
     )
+    explainer = explainer_of(explain, wanted)
     with profiler_bar(err()) as progress:
         ready = prepare(wanted, cache=default_cache(), progress=progress)
     with (
@@ -73,18 +77,20 @@ def run(
     ):
         played = play(
             wanted,
-            ready.models,
+            ready.loads,
             ready.processors,
             ready.profile,
             ready.policy,
             ready.feeds,
             keep_records=files.need_records,
             observer=log,
+            explainer=explainer,
             on_tick=on_tick,
         )
     optimum = _optimum(ready, played)
     summary = _summary(ready, played, optimum)
     out().print(render(summary))
+    print_explanation(explainer)
     files.write(
         summary,
         played.recorder,

@@ -6,10 +6,15 @@ simulator drive the same object. One caller at a time; the drivers see to that.
 The rules, in the order in which they apply after every event:
  1. the event changes progress: arrived, finished, failed, cancelled, processor lost or back, ...
  2. droppable requests whose deadline passed before they started are dropped
- 3. executions that overran their limit are abandoned and their processor is set aside
+ 3. executions that overran their limit are abandoned and their processor is set aside; one that was
+    set aside for its failures is tried again when it is time
  4. if something waits and some processor is idle, the policy decides; each decision is checked
  5. the earliest moment to look again is armed as the timer
-A request that fails is retried on other processors, `retries` times, and never on one it failed on.
+A request that fails is retried on other processors, `retries` times, and never on one it failed on;
+it goes on from the last unit boundary that it reached. A processor on which run after run fails is
+set aside, unless it is the last one: no other could then take its place; if the last one is lost,
+those set aside are tried again at once. Failures of requests that
+fail elsewhere too are not held against it.
 """
 
 from __future__ import annotations
@@ -34,7 +39,16 @@ from coinfer.core.events import (
     ProcessorRestored,
     TimerFired,
 )
-from coinfer.core.policy import Decision, DirectPolicy, Drop, Policy, Start, WaitUntil
+from coinfer.core.health import Health
+from coinfer.core.policy import (
+    Decision,
+    DirectPolicy,
+    Drop,
+    Policy,
+    SortingPolicy,
+    Start,
+    WaitUntil,
+)
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.state import Progress, State
 from coinfer.core.timers import Timers
@@ -57,12 +71,17 @@ class Limits:
         retries: How often a failed request is tried again on another processor.
         hang_factor: An execution that takes this many times its estimate is given up ...
         hang_min_s: ... but not before this many seconds. Infinite: never.
+        set_aside_after: Failures in a row that set a processor aside. Infinite: none do.
+        probe_s: Seconds after which such a processor is tried again; if its next run fails too, it
+            is set aside for twice as long, up to ten minutes.
     """
 
     max_waiting: int | None = None
     retries: int = 1
     hang_factor: float = 20.0
     hang_min_s: float = 10.0
+    set_aside_after: float = 3
+    probe_s: float = 30.0
 
 
 class Dispatcher:
@@ -89,9 +108,11 @@ class Dispatcher:
         self.fault: PolicyError | None = None
         # Asked for once: it is a question per request otherwise.
         self._place = policy.place if isinstance(policy, DirectPolicy) else None
+        self._queue = policy.queue if isinstance(policy, SortingPolicy) else None
         self._state = State(processors)
         self._view = View(self._state)
         self._timers = Timers()
+        self._health = Health(limits.set_aside_after, limits.probe_s)
         self._n_units = len(self._state.all_units)
         self._execution_ids = count()
         self._closed = ""
@@ -175,7 +196,7 @@ class Dispatcher:
             if refusal:
                 self._commands.append(Reply(request, Outcome.REJECTED, refusal))
                 return
-        progress = state.add(request)
+        progress = state.add(request, 0 if self._queue is None else self._queue_of(request))
         if not state.waiting and self._place is not None and self._start_at_once(progress):
             return
         self._wait(progress)
@@ -194,6 +215,14 @@ class Dispatcher:
         if limit is not None and len(self._state.waiting) >= limit:
             return f"{limit} requests wait already, the admission limit"
         return ""
+
+    def _queue_of(self, request: Request) -> int:
+        assert self._queue is not None
+        try:
+            return self._queue(request)
+        except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self._blame_policy(error)
+            return 0
 
     def _start_at_once(self, progress: Progress) -> bool:
         """Start a lone request without queueing it, if the policy places it directly."""
@@ -214,7 +243,10 @@ class Dispatcher:
             or not state.is_idle(processor)
         ):
             return False
-        self._launch(processor, (request,), (progress,), lane.rest, seconds)
+        span = lane.rest
+        if lane.routes is not None:
+            span, _, seconds = lane.routes.step(lane.key.position, processor)
+        self._launch(processor, (request,), (progress,), span, seconds)
         return True
 
     def _finished(self, event: Finished) -> None:
@@ -226,7 +258,12 @@ class Dispatcher:
         _, model, span, processor, requests, _, _ = execution
         batch = requests[0].batch if len(requests) == 1 else execution.batch
         state.estimates.observe(model, processor, span, batch, event.service_s)
-        done = span.last >= state.units[model] - 1
+        if self._health.records:
+            self._health.succeeded(processor)
+        last = state.units[model] - 1
+        if last:
+            state.observed(execution, batch)
+        done = span.last >= last
         for request in requests:
             progress = state.requests[request.id]
             progress.execution = None
@@ -241,8 +278,20 @@ class Dispatcher:
 
     def _failed(self, event: Failed) -> None:
         execution = self._state.running.get(event.execution_id)
-        if execution is not None:
-            self._fail(execution, event.reason)
+        if execution is None:
+            return
+        # Where the requests failed before: then it is probably not the processor's fault.
+        before = [self._state.requests[r.id].lane.key.excluded for r in execution.requests]
+        self._fail(execution, event.reason)
+        for name in frozenset[str]().union(*before):
+            self._health.excused(name)
+        if not all(before) and len(self._state.in_service) > 1:
+            self._hold_against(execution.processor)
+
+    def _hold_against(self, processor: str) -> None:
+        if self._health.failed(processor, self._now):
+            self._take_out(processor, "set aside")
+            self._timers.probe(self._health.next_s)
 
     def _cancelled(self, event: Cancelled) -> None:
         progress = self._state.requests.get(event.request_id)
@@ -256,17 +305,28 @@ class Dispatcher:
         self._timers.fired()
 
     def _processor_lost(self, event: ProcessorLost) -> None:
+        self._health.forget(event.processor)  # whoever lost it brings it back
+        self._take_out(event.processor, event.reason)
+
+    def _take_out(self, processor: str, reason: str) -> None:
         state = self._state
-        if state.in_service.pop(event.processor, None) is None:
+        if not state.take_out(processor):
             return
-        for execution in [e for e in state.running.values() if e.processor == event.processor]:
-            self._fail(execution, event.reason)
+        if not state.in_service:  # better a doubtful processor than none
+            self._bring_back(math.inf)
+        for execution in [e for e in state.running.values() if e.processor == processor]:
+            self._fail(execution, reason)
         self._give_up_stranded()
 
+    def _bring_back(self, now: float) -> None:
+        """Try the processors again that were set aside until a moment."""
+        for name in self._health.due(now):
+            self._state.put_back(name)
+        self._timers.probe_s = self._health.next_s
+
     def _processor_restored(self, event: ProcessorRestored) -> None:
-        state = self._state
-        back = {event.processor, *state.in_service}
-        state.in_service = {n: p for n, p in state.processors.items() if n in back}
+        self._health.forget(event.processor)
+        self._state.put_back(event.processor)
 
     def _model_loaded(self, event: ModelLoaded) -> None:
         self._state.add_model(event.model, event.units, event.profile)
@@ -299,6 +359,8 @@ class Dispatcher:
             self._expire(request_id)
         if timers.watchdog_s <= now:
             self._watch()
+        if timers.probe_s <= now:
+            self._bring_back(now)
         if timers.policy_s <= now:
             timers.policy_s = math.inf
         timers.settle(self._state.waiting)
@@ -382,9 +444,14 @@ class Dispatcher:
         for progress in everyone:
             if processor in progress.lane.key.excluded:
                 raise PolicyError(f"request {progress.request.id} failed on {processor!r} before")
-        span, row = lane.rest, lane.seconds
-        if last is not None or batch != lane.key.batch:
-            span = span if last is None else Span(span.first, last)
+        span, row, routes = lane.rest, lane.seconds, lane.routes
+        if last is not None or routes is not None or batch != lane.key.batch:
+            if last is not None:
+                span = Span(span.first, last)
+            elif routes is not None and processor in row:
+                span = routes.step(span.first, processor).span
+            if routes is not None and not routes.leads_on(span):
+                raise PolicyError(f"no processor in service can run {lane.model!r} after {span}")
             row = state.estimates.row(lane.model, span, batch)
         seconds = row.get(processor)
         if seconds is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coinfer.profiles import Profile, Span
+from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 
 __all__ = ["OUTLIER", "SMOOTHING", "Estimates"]
 
@@ -12,6 +12,8 @@ SMOOTHING = 0.1
 OUTLIER = 2.0
 """An observation counts as at most this many times what was expected."""
 
+_NOTHING = Profile()
+
 
 class Estimates:
     """Expected service times: the measured mean first, exponentially smoothed from then on."""
@@ -19,18 +21,32 @@ class Estimates:
     __slots__ = ("_profiles", "_rows")
 
     def __init__(self) -> None:
-        self._profiles: dict[str, Profile] = {}
+        # By span: a lookup in a profile walks all of it, and there may be hundreds of spans.
+        self._profiles: dict[str, dict[Span, Profile]] = {}
         self._rows: dict[tuple[str, Span, int], dict[str, float]] = {}
 
     def add(self, model: str, profile: Profile) -> None:
         """Take over a model's profile."""
         self.remove(model)
-        self._profiles[model] = profile.restricted([model])
+        entries: dict[Span, dict[ProfileKey, Measurement]] = {}
+        for key, entry in profile:
+            if key.model == model:
+                entries.setdefault(key.span, {})[key] = entry
+        self._profiles[model] = {span: Profile(each) for span, each in entries.items()}
 
     def remove(self, model: str) -> None:
         """Forget a model."""
         self._profiles.pop(model, None)
         self._rows = {key: row for key, row in self._rows.items() if key[0] != model}
+
+    def spans(self, model: str) -> tuple[Span, ...]:
+        """Return the spans of a model that some processor can run."""
+        return tuple(self._profiles[model])
+
+    def runs_some_of(self, model: str, processor: str) -> bool:
+        """Tell whether a processor can run some span of a model."""
+        profiles = self._profiles.get(model, {}).values()
+        return any(processor in profile.processors() for profile in profiles)
 
     def row(self, model: str, span: Span, batch: int) -> dict[str, float]:
         """Seconds by processor, without those that cannot run it.
@@ -41,7 +57,7 @@ class Estimates:
         key = (model, span, batch)
         row = self._rows.get(key)
         if row is None:
-            profile = self._profiles[model]
+            profile = self._profiles[model].get(span, _NOTHING)
             found = {
                 name: profile.expected_s(model, name, batch=batch, span=span)
                 for name in profile.processors()

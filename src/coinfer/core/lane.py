@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coinfer.core.request import Request
+from coinfer.core.routes import Routes
 from coinfer.profiles import Span
 
 __all__ = ["Lane", "LaneKey"]
@@ -29,12 +30,14 @@ class LaneKey(NamedTuple):
         position: The next unit subgraph to run; 0 is the start.
         batch: Samples per request.
         excluded: Processors on which the requests failed and are not tried again.
+        queue: Which of the policy's queues they wait in; most policies have one.
     """
 
     model: str
     position: int = 0
     batch: int = 1
     excluded: frozenset[str] = frozenset()
+    queue: int = 0
 
 
 class Lane:
@@ -46,11 +49,14 @@ class Lane:
         key: What the requests have in common.
         model: Name of their model.
         rest: The span from their position to the model's end.
-        seconds: Expected seconds of that span by processor able to run it; those out of service
-            or excluded are among them. It follows what is observed.
+        routes: The ways to the end of a model of several units; None if the model is one unit.
+        seconds: Expected seconds from their position to the model's end, by processor able to run
+            the next step: the step and, if more follows, the best rest without waits. It follows
+            what is observed. Of a model of one unit, also processors that are out of service or
+            excluded are among them.
     """
 
-    __slots__ = ("_heap", "_live", "key", "model", "rest", "seconds")
+    __slots__ = ("_heap", "_live", "key", "model", "rest", "routes", "seconds")
 
     def __init__(
         self, key: LaneKey, rest: Span = Span(), seconds: Mapping[str, float] = _NOTHING
@@ -58,6 +64,7 @@ class Lane:
         self.key = key
         self.model = key.model
         self.rest = rest
+        self.routes: Routes | None = None
         self.seconds = seconds
         self._heap: list[tuple[Any, int, Request]] = []
         self._live: set[int] = set()
@@ -84,6 +91,14 @@ class Lane:
             self._heap = [entry for entry in heap if entry[1] in live]
             heapq.heapify(self._heap)
         return False
+
+    @property
+    def steps(self) -> Mapping[str, Span]:
+        """The span that each processor of `seconds` runs next: the first on its best way."""
+        if self.routes is None:
+            return dict.fromkeys(self.seconds, self.rest)
+        routes, position = self.routes, self.key.position
+        return {name: routes.step(position, name).span for name in routes.seconds(position)}
 
     @property
     def head(self) -> Request:

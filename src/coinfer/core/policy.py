@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from coinfer.core.lane import Lane
     from coinfer.core.view import View
 
-__all__ = ["Decision", "DirectPolicy", "Drop", "Policy", "Start", "WaitUntil"]
+__all__ = [
+    "Decision",
+    "DirectPolicy",
+    "Drop",
+    "Policy",
+    "SortingPolicy",
+    "Start",
+    "WaitUntil",
+]
 
 
 class Start(NamedTuple):
@@ -20,7 +28,8 @@ class Start(NamedTuple):
     Attributes:
         processor: Name of an idle processor that can run it.
         requests: One or more waiting requests of one lane's model and position.
-        last: Last unit of the span; None means to the model's end.
+        last: Last unit of the span; None means the processor's step of the lane: to the model's
+            end, or as far as its best way to the end goes.
     """
 
     processor: str
@@ -61,6 +70,18 @@ class DirectPolicy(Protocol):
             lane: The lane in which the request would wait.
             request: The request.
         """
+        ...
+
+
+@runtime_checkable
+class SortingPolicy(Protocol):
+    """A policy that keeps requests apart: no lane holds requests of two of its queues.
+
+    `View.part` shows one of the queues.
+    """
+
+    def queue(self, request: Request) -> int:
+        """Return the number of the queue in which a request waits, as long as it lives."""
         ...
 
 

@@ -9,6 +9,7 @@ from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.request import Request
+from coinfer.core.routes import Routes, RouteSeconds
 from coinfer.errors import ConfigurationError
 from coinfer.processor import Processor
 from coinfer.profiles import Profile, Span
@@ -55,17 +56,20 @@ class State:
         running: Executions by id.
         unit_user: Which execution occupies a compute unit.
         all_units: Every compute unit of every processor.
+        neighbours: By processor, those that share a unit with it, itself included.
         estimates: Expected service times.
     """
 
     __slots__ = (
         "_all_lanes",
         "_entrances",
+        "_routes",
         "all_units",
         "estimates",
         "in_service",
         "lanes",
         "leaving",
+        "neighbours",
         "processors",
         "requests",
         "running",
@@ -79,6 +83,9 @@ class State:
         self.processors: Mapping[str, Processor] = {p.name: p for p in processors}
         self.in_service: dict[str, Processor] = dict(self.processors)
         self.all_units = frozenset[str]().union(*(p.units for p in processors))
+        self.neighbours: Mapping[str, tuple[str, ...]] = {
+            p.name: tuple(q.name for q in processors if p.excludes(q)) for p in processors
+        }
         self.units: dict[str, int] = {}
         self.leaving: dict[str, int] = {}
         self.requests: dict[int, Progress] = {}
@@ -88,14 +95,15 @@ class State:
         self.unit_user: dict[str, int] = {}
         self.estimates = Estimates()
         self._all_lanes: dict[LaneKey, Lane] = {}
-        self._entrances: dict[tuple[str, int], Lane] = {}
+        self._entrances: dict[tuple[str, int, int], Lane] = {}
+        self._routes: dict[tuple[str, int, tuple[str, ...]], Routes] = {}
 
-    def add(self, request: Request) -> Progress:
-        """Take in a request that has arrived."""
-        entrance = self._entrances.get((request.model, request.batch))
+    def add(self, request: Request, queue: int = 0) -> Progress:
+        """Take in a request that has arrived, for one of the policy's queues."""
+        entrance = self._entrances.get((request.model, request.batch, queue))
         if entrance is None:
-            entrance = self.lane(LaneKey(request.model, 0, request.batch))
-            self._entrances[request.model, request.batch] = entrance
+            entrance = self.lane(LaneKey(request.model, 0, request.batch, queue=queue))
+            self._entrances[request.model, request.batch, queue] = entrance
         progress = self.requests[request.id] = Progress(request, entrance)
         return progress
 
@@ -103,10 +111,62 @@ class State:
         """Return the lane of a key; there is one each."""
         lane = self._all_lanes.get(key)
         if lane is None:
-            rest = Span(key.position, self.units[key.model] - 1)
-            seconds = self.estimates.row(key.model, rest, key.batch)
-            lane = self._all_lanes[key] = Lane(key, rest, seconds)
+            lane = self._all_lanes[key] = Lane(key)
+            self._equip(lane)
         return lane
+
+    def _equip(self, lane: Lane) -> None:
+        """Give a lane what it takes to the end of its model, on the processors that there are."""
+        model, position, batch, excluded, _ = lane.key
+        units = self.units[model]
+        lane.rest = Span(position, units - 1)
+        lane.routes = None
+        if units == 1:
+            lane.seconds = self.estimates.row(model, lane.rest, batch)
+        elif position >= units:  # the model was replaced by one of fewer units
+            lane.seconds = {}
+        else:
+            lane.routes = self._ways(model, batch, excluded)
+            lane.seconds = RouteSeconds(lane.routes, position)
+
+    def _ways(self, model: str, batch: int, excluded: frozenset[str]) -> Routes:
+        allowed = tuple(name for name in self.in_service if name not in excluded)
+        key = (model, batch, allowed)
+        routes = self._routes.get(key)
+        if routes is None:
+            spans = self.estimates.spans(model)
+            rows = {span: self.estimates.row(model, span, batch) for span in spans}
+            routes = self._routes[key] = Routes(self.units[model], rows, allowed)
+        return routes
+
+    def observed(self, execution: Execution, batch: int) -> None:
+        """Tell the routes of a model of several units that the estimate of an execution changed."""
+        _, model, span, processor, *_ = execution
+        seconds = self.estimates.expected_s(model, processor, span, batch)
+        if seconds is not None:
+            for (of, size, _), routes in self._routes.items():
+                if of == model and size == batch:
+                    routes.observed(span, processor, seconds)
+
+    def take_out(self, processor: str) -> bool:
+        """Take a processor out of service; tell whether it was in service."""
+        if self.in_service.pop(processor, None) is None:
+            return False
+        self._reroute()
+        return True
+
+    def put_back(self, processor: str) -> None:
+        """Put a processor back into service, in its old place."""
+        back = {processor, *self.in_service}
+        self.in_service = {n: p for n, p in self.processors.items() if n in back}
+        self._reroute()
+
+    def _reroute(self) -> None:
+        """Let the lanes of models of several units use the processors that are in service now."""
+        self._routes.clear()
+        for lane in self._all_lanes.values():
+            if lane.routes is not None:
+                self._equip(lane)
 
     def enqueue(self, progress: Progress, rank: object) -> None:
         """Let a request wait in its lane."""
@@ -148,6 +208,7 @@ class State:
         self.lanes.clear()
         self._all_lanes.clear()
         self._entrances.clear()
+        self._routes.clear()
         return everyone
 
     def add_model(self, model: str, units: int, profile: Profile) -> None:
@@ -155,10 +216,10 @@ class State:
         self.units[model] = units
         self.leaving.pop(model, None)
         self.estimates.add(model, profile)
-        for key, lane in self._all_lanes.items():
-            if key.model == model:
-                lane.rest = Span(key.position, units - 1)
-                lane.seconds = self.estimates.row(model, lane.rest, key.batch)
+        self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
+        for lane in self._all_lanes.values():
+            if lane.model == model:
+                self._equip(lane)
 
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
@@ -167,6 +228,7 @@ class State:
         self.estimates.remove(model)
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
+        self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
 
     def is_idle(self, processor: str) -> bool:
         """Tell whether the processor is in service and all of its units are free."""
@@ -174,7 +236,7 @@ class State:
         return found is not None and found.units.isdisjoint(self.unit_user)
 
     def can_run(self, lane: Lane, processor: str) -> bool:
-        """Tell whether a processor in service can run the rest of a lane's requests."""
+        """Tell whether a processor in service can run the next step of a lane's requests."""
         return (
             processor in lane.seconds
             and processor in self.in_service
@@ -182,7 +244,7 @@ class State:
         )
 
     def has_runner(self, lane: Lane) -> bool:
-        """Tell whether some processor in service can run the rest of a lane's requests."""
+        """Tell whether processors in service can bring a lane's requests to their end."""
         if lane.key.excluded:
             return any(self.can_run(lane, name) for name in self.in_service)
         return not self.in_service.keys().isdisjoint(lane.seconds)
@@ -205,6 +267,19 @@ class State:
                 assert progress.request in executed, f"request {request_id} not in its execution"
         assert set(self.waiting) <= set(self.requests), "an answered request still waits"
         self._check_units()
+        self._check_routes()
+
+    def _check_routes(self) -> None:
+        for lane in self._all_lanes.values():
+            assert (lane.routes is None) == (
+                self.units[lane.model] == 1 or lane.key.position >= self.units[lane.model]
+            ), f"lane {lane.key}: routes"
+        for (model, batch, allowed), routes in self._routes.items():
+            assert set(allowed) <= self.in_service.keys(), f"{model}: a lost processor has routes"
+            rows = {s: self.estimates.row(model, s, batch) for s in self.estimates.spans(model)}
+            anew = Routes(self.units[model], rows, allowed)
+            for position in range(routes.units):
+                assert routes.seconds(position) == anew.seconds(position), f"{model}: {position}"
 
     def _check_units(self) -> None:
         used: dict[str, int] = {}

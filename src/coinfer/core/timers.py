@@ -19,15 +19,17 @@ class Timers:
     Attributes:
         policy_s: When the policy wants to decide again; infinite: it does not.
         watchdog_s: When some execution may have to be given up.
+        probe_s: When a processor that was set aside is to be tried again.
         next_s: The earliest moment to look again. It may come too early, never too late.
         armed_s: What the driver's timer is set to.
     """
 
-    __slots__ = ("_deadlines", "armed_s", "next_s", "policy_s", "watchdog_s")
+    __slots__ = ("_deadlines", "armed_s", "next_s", "policy_s", "probe_s", "watchdog_s")
 
     def __init__(self) -> None:
         self.policy_s = math.inf
         self.watchdog_s = math.inf
+        self.probe_s = math.inf
         self.next_s = math.inf
         self.armed_s = math.inf
         self._deadlines: list[tuple[float, int]] = []
@@ -48,6 +50,11 @@ class Timers:
     def watch(self, at_s: float) -> None:
         """Let the watchdog look at a moment, if it does not look earlier."""
         self.watchdog_s = min(self.watchdog_s, at_s)
+        self.next_s = min(self.next_s, at_s)
+
+    def probe(self, at_s: float) -> None:
+        """Let the next processor be tried again at a moment, and not before."""
+        self.probe_s = at_s
         self.next_s = min(self.next_s, at_s)
 
     def look_at_deadlines(self, waiting: Collection[int]) -> None:
@@ -75,7 +82,7 @@ class Timers:
 
     def settle(self, waiting: Collection[int]) -> None:
         """Find the next moment anew."""
-        self.next_s = min(self.policy_s, self.watchdog_s)
+        self.next_s = min(self.policy_s, self.watchdog_s, self.probe_s)
         self.look_at_deadlines(waiting)
 
     def arm(self) -> float:

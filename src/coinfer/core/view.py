@@ -10,6 +10,7 @@ from typing import Any
 
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.outlook import Outlook
 from coinfer.core.request import OnLate, Request
 from coinfer.core.state import State
 from coinfer.processor import Processor
@@ -28,10 +29,11 @@ class View:
         now: The moment, in the engine's seconds.
     """
 
-    __slots__ = ("_state", "now")
+    __slots__ = ("_lanes", "_state", "now")
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._lanes = state.lanes
         self.now = -math.inf
 
     @property
@@ -73,11 +75,11 @@ class View:
 
     def lanes(self) -> Collection[Lane]:
         """The lanes in which something waits."""
-        return self._state.lanes.keys()
+        return self._lanes.keys()
 
     def startable(self) -> list[tuple[Lane, list[str]]]:
         """Return each lane in which something waits with the idle processors able to run it."""
-        lanes = self._state.lanes
+        lanes = self._lanes
         idle = self.idle() if lanes else None
         if not idle:
             return []
@@ -101,8 +103,27 @@ class View:
         return [name for name in self._state.in_service if self.can_run(lane, name)]
 
     def can_run(self, lane: Lane, processor: str) -> bool:
-        """Tell whether a processor in service can run the rest of a lane's requests."""
+        """Tell whether a processor in service can run the next step of a lane's requests."""
         return self._state.can_run(lane, processor)
+
+    def can_run_span(self, lane: Lane, processor: str, span: Span) -> bool:
+        """Tell whether a processor in service can run this span of a lane, and not in vain."""
+        routes = lane.routes
+        return (
+            span.first == lane.key.position
+            and processor in self._state.in_service
+            and processor not in lane.key.excluded
+            and self.span_s(lane.model, processor, span, lane.key.batch) < math.inf
+            and (routes is None or routes.leads_on(span))
+        )
+
+    def runs_some_of(self, model: str, processor: str) -> bool:
+        """Tell whether a processor, in service or not, can run some span of a model."""
+        return self._state.estimates.runs_some_of(model, processor)
+
+    def is_unanswered(self, request_id: int) -> bool:
+        """Tell whether a request waits or runs."""
+        return request_id in self._state.requests
 
     def by_arrival(self) -> Iterator[Request]:
         """Iterate over the waiting requests, the one that has waited longest first."""
@@ -110,21 +131,47 @@ class View:
 
     def first(self) -> tuple[Lane, Request]:
         """Return what comes first in the policy's order. Something must wait."""
-        lanes = self._state.lanes
+        lanes = self._lanes
         lane = next(iter(lanes)) if len(lanes) == 1 else min(lanes, key=_rank_of_head)
         return lane, lane.head
 
+    def first_waiting(self, count: int) -> dict[Lane, Iterable[Request]]:
+        """Return the first `count` waiting requests in the policy's order, by lane."""
+        if self.n_waiting <= count:
+            return {lane: lane.in_order() for lane in self._lanes}
+        # As `heapq.merge` would, at half the price for so few.
+        heap = []
+        for lane in self._lanes:
+            ranked = lane.ranked()
+            rank, request = next(ranked)
+            heap.append((rank, request, lane, ranked))  # ranks differ: no more is compared
+        heapq.heapify(heap)
+        found: dict[Lane, list[Request]] = {}
+        for _ in range(count):
+            _, request, lane, ranked = heap[0]
+            found.setdefault(lane, []).append(request)
+            following = next(ranked, None)
+            if following is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (*following, lane, ranked))
+        return {**found}
+
     def in_order(self) -> Iterator[tuple[Lane, Request]]:
         """Iterate over all waiting requests in the policy's order, lazily."""
-        lanes = self._state.lanes
+        lanes = self._lanes
         if len(lanes) == 1:  # the usual case of a machine that keeps up; a merge is slow to set up
             (lane,) = lanes
             return ((lane, request) for _, request in lane.ranked())
         merged = heapq.merge(*map(_ranked, lanes), key=itemgetter(0))
         return ((lane, request) for _, lane, request in merged)
 
+    def waits(self, request: Request) -> bool:
+        """Tell whether a request waits."""
+        return request.id in self._state.waiting
+
     def lane_of(self, request: Request) -> Lane:
-        """Return the lane in which a request waits."""
+        """Return the lane in which a request waits. It must wait."""
         progress = self._state.requests[request.id]
         assert progress.waits, f"request {request.id} does not wait"
         return progress.lane
@@ -134,7 +181,10 @@ class View:
         return self._state.lane(LaneKey(model, 0, batch))
 
     def expected_s(self, lane: Lane, processor: str) -> float:
-        """Seconds to run the rest of one request of a lane; infinite if it cannot."""
+        """Seconds to the end of one request of a lane if this processor runs the next step.
+
+        Infinite if it cannot.
+        """
         if processor in lane.key.excluded:
             return math.inf
         return lane.seconds.get(processor, math.inf)
@@ -197,12 +247,58 @@ class View:
             free[unit] = end if end > now else now + max(now - end, _LEAST_OVERRUN_S)
         return free
 
+    def outlook(self) -> Outlook:
+        """Return when each processor will be free, to plan and to reserve on."""
+        state, now = self._state, self.now
+        free_at = self.units_free_at()
+        free_s = {
+            name: max([free_at.get(unit, now) for unit in processor.units])
+            for name, processor in state.in_service.items()
+        }
+        return Outlook(now, free_s, state.neighbours)
+
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline."""
         if request.on_late is not OnLate.DROP or request.deadline_s == math.inf:
             return False
         best = min((self.expected_s(lane, name) for name in self._state.in_service), default=0.0)
         return math.isfinite(best) and self.now + best > request.deadline_s
+
+    def part(self, queue: int) -> PartOfView:
+        """Return the view of what waits in one of the policy's queues."""
+        return PartOfView(self, queue)
+
+
+class PartOfView(View):
+    """View of what waits in one of the policy's queues; all that runs is in it.
+
+    It shows what waited when it was made, or when it was last refreshed.
+    """
+
+    __slots__ = ("_queue", "_whole")
+
+    def __init__(self, whole: View, queue: int) -> None:
+        super().__init__(whole._state)
+        self._whole = whole
+        self._queue = queue
+        self._lanes = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show what waits now. To be called after each decision."""
+        self.now = self._whole.now
+        self._lanes.clear()
+        everyone = self._whole.lanes()
+        self._lanes.update((lane, None) for lane in everyone if lane.key.queue == self._queue)
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of waiting requests of the queue."""
+        return sum(map(len, self._lanes))
+
+    def by_arrival(self) -> Iterator[Request]:
+        """Iterate over the waiting requests of the queue, the one that has waited longest first."""
+        return (r for r in super().by_arrival() if self.lane_of(r).key.queue == self._queue)
 
 
 def _rank_of_head(lane: Lane) -> Any:

@@ -13,15 +13,42 @@ from coinfer.graph.cost import (
     operator_costs,
     total,
 )
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operator, Operators
+from coinfer.graph.partition import (
+    Border,
+    Mode,
+    Partition,
+    PartitionOptions,
+    choose_partition,
+    partition_at,
+)
 from coinfer.graph.shapes import bind_shapes, static_shape
+from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
+from coinfer.graph.units import UnitSubgraph, find_units, island_sizes
 
 __all__ = [
+    "Border",
+    "Mode",
     "ModelCost",
+    "Operator",
     "OperatorCost",
+    "Operators",
+    "Partition",
+    "PartitionOptions",
     "TensorSize",
+    "UnitSubgraph",
     "WeightSize",
     "bind_shapes",
+    "choose_partition",
+    "costs_by_operator",
+    "extract",
+    "find_units",
+    "island_sizes",
     "operator_costs",
+    "operator_shares",
+    "partition_at",
     "static_shape",
     "total",
+    "value_bytes",
 ]

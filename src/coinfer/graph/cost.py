@@ -223,7 +223,7 @@ def _weight(value: ir.Value, tensor: ir.TensorProtocol, user: ir.Node, position:
 
 def _activation(value: ir.Value) -> TensorSize:
     shape = static_shape(value)
-    if shape is None or value.dtype is None:
+    if shape is None or value.dtype is None or value.dtype is ir.DataType.STRING:
         return TensorSize(name=value.name or "", bytes=None)
     bits = prod(shape) * value.dtype.bitwidth
     return TensorSize(name=value.name or "", bytes=-(-bits // 8))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from coinfer.errors import ModelError
 
-__all__ = ["check_external_data"]
+__all__ = ["check_embedded", "check_external_data"]
 
 
 def check_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> bool:
@@ -39,6 +39,20 @@ def check_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> bool
             found = True
             _check(tensor, folder, f"{name}: external data of tensor {tensor.name!r}")
     return found
+
+
+def check_embedded(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse tensors that keep their data in a file, for a model that has none.
+
+    Raises:
+        ModelError: names the first such tensor, and the remedy.
+    """
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ModelError(
+                f"{name}: tensor {tensor.name!r} keeps its data in another file, which a model in "
+                f"memory has no folder for; load the model from its file"
+            )
 
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

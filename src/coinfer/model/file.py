@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "model_from_bytes"]
 
 _OTHER_FORMATS = (
     (b"version https://git-lfs", 0, "a Git LFS pointer", "run `git lfs pull`"),
@@ -51,6 +51,26 @@ def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Mode
     data = _read(path, what)
     ir_model = _validated(_parse(data, what), data, path, what)
     return wrap(ir_model, name=name or path.stem, source=path)
+
+
+def model_from_bytes(data: bytes, *, name: str) -> Model:
+    """Validate and fingerprint what an ONNX file would hold, e.g. `ModelProto.SerializeToString()`.
+
+    Args:
+        data: The serialized model with all of its weights: there is no folder for others.
+        name: What requests and messages call the model.
+
+    Raises:
+        ModelError: the bytes are damaged or unsupported, or refer to a file.
+
+    >>> from coinfer.testing.models import tiny_linear
+    >>> model = tiny_linear().model
+    >>> model_from_bytes(model.to_bytes(), name="copy").fingerprint == model.fingerprint
+    True
+    """
+    what = f"model {name!r}"
+    ir_model = _validated(_parse(data, what), data, None, what)
+    return wrap(ir_model, name=name, source=None)
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -100,12 +120,12 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
     return proto
 
 
-def _validated(proto: onnx.ModelProto, data: bytes, path: Path, what: str) -> ir.Model:
+def _validated(proto: onnx.ModelProto, data: bytes, path: Path | None, what: str) -> ir.Model:
     import onnx
     import onnx_ir as ir
 
     from coinfer.model import validation
-    from coinfer.model.external import check_external_data
+    from coinfer.model.external import check_embedded, check_external_data
 
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     validation.check_versions(proto.ir_version, opsets, what)
@@ -113,13 +133,16 @@ def _validated(proto: onnx.ModelProto, data: bytes, path: Path, what: str) -> ir
         own = {entry.domain: entry.version for entry in function.opset_import} or opsets
         validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
     _check_representable(proto, what)
-    external = check_external_data(proto, path.parent, what)
+    if path is None:
+        check_embedded(proto, what)
+    external = path is not None and check_external_data(proto, path.parent, what)
     try:
         # Only the check by path knows in which folder external data lies.
         onnx.checker.check_model(path if external else data)
         ir_model: ir.Model = ir.from_proto(proto)
         for graph in (ir_model.graph, *(item.graph for item in ir_model.functions.values())):
-            ir.external_data.set_base_dir(graph, path.parent)
+            if path is not None:
+                ir.external_data.set_base_dir(graph, path.parent)
         validation.check_tensor_sizes(ir_model, what)
     except ModelError:
         raise

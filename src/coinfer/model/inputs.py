@@ -96,6 +96,8 @@ class InputCheck:
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
         """Check names, dtypes, shapes and that equal symbols have equal sizes.
 
+        Open axes may be empty, as a cache of what came before is at first, but not the batch.
+
         Returns:
             The batch size; 1 for a model without a batch axis.
 
@@ -121,11 +123,14 @@ class InputCheck:
                     self._check_one(spec, array)
             for axis, symbol in symbolic:
                 size = shape[axis]
-                if size < 1:
-                    self._check_one(spec, array)
                 if sizes.setdefault(symbol, size) != size:
                     raise self._disagreement(inputs, symbol)
-        return 1 if self.batch is None else sizes[self.batch]
+        if self.batch is None:
+            return 1
+        batch = sizes[self.batch]
+        if batch < 1:
+            raise self._empty_batch()
+        return batch
 
     def _check_one(self, spec: TensorSpec, array: np.ndarray[Any, Any]) -> None:
         try:
@@ -146,6 +151,18 @@ class InputCheck:
             parts = [f"no value for {name!r}" for name in wanted if inputs[name] is None][:1]
         listed = ", ".join(map(str, self.specs)) or "nothing"
         return InputError(f"model {self.model!r}: inputs: {'; '.join(parts)}; it takes {listed}")
+
+    def _empty_batch(self) -> InputError:
+        leading = (
+            (spec.name, symbol)
+            for spec in self.specs
+            for axis, symbol in _open_axes(spec)
+            if not axis
+        )
+        name = next(name for name, symbol in leading if symbol == self.batch)
+        return InputError(
+            f"model {self.model!r}: input {name!r} is an empty batch; axis 0 must be at least 1"
+        )
 
     def _disagreement(self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str) -> InputError:
         found = [
@@ -201,9 +218,11 @@ def _sizes(check: InputCheck, batch: int, dims: Mapping[str, int]) -> dict[str, 
             f"e.g. dims={{{unset[0]!r}: 64}}"
         )
     for symbol, size in sizes.items():
-        if size < 1:
+        least = 1 if symbol == check.batch else 0
+        if size < least:
             raise InputError(
-                f"model {check.model!r}: dimension {symbol!r} is {size}; it must be at least 1"
+                f"model {check.model!r}: dimension {symbol!r} is {size}; it must be at least "
+                f"{least}"
             )
     return sizes
 

@@ -30,7 +30,7 @@ class TensorSpec:
     shape: tuple[int | str | None, ...]
 
     def check(self, array: np.ndarray[Any, Any]) -> None:
-        """Check one array; a symbolic or unknown axis takes any size from 1.
+        """Check one array; a symbolic or unknown axis takes any size, also none.
 
         Raises:
             InputError: not an array, or another dtype or shape.
@@ -74,7 +74,7 @@ class TensorSpec:
 
     def _takes_shape(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == len(self.shape) and all(
-            size == dim if isinstance(dim, int) else size >= 1
+            size == dim or not isinstance(dim, int)
             for size, dim in zip(shape, self.shape, strict=True)
         )
 
@@ -86,7 +86,6 @@ class TensorSpec:
         wrong = next(
             axis
             for axis, (size, dim) in enumerate(zip(shape, self.shape, strict=True))
-            if (size != dim if isinstance(dim, int) else size < 1)
+            if isinstance(dim, int) and size != dim
         )
-        wanted = self.shape[wrong]
-        return f"axis {wrong} must be {wanted if isinstance(wanted, int) else 'at least 1'}"
+        return f"axis {wrong} must be {self.shape[wrong]}"

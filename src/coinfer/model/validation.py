@@ -22,6 +22,7 @@ __all__ = [
     "first_line",
     "input_specs",
     "output_specs",
+    "skeleton",
     "tensors_of",
 ]
 
@@ -85,13 +86,13 @@ def check_graph(ir_model: ir.Model, name: str) -> None:
     """
     check_versions(ir_model.ir_version, ir_model.opset_imports, f"model {name!r}")
     try:
-        onnx.checker.check_model(ir.to_proto(_skeleton(ir_model)))
+        onnx.checker.check_model(ir.to_proto(skeleton(ir_model)))
     except Exception as error:
         # Cloning, serializing and checking a broken graph each raise types of their own.
         raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
 
 
-def _skeleton(ir_model: ir.Model) -> ir.Model:
+def skeleton(ir_model: ir.Model) -> ir.Model:
     """Clone the model with its large weights turned into inputs of the same dtype and shape."""
     clone = ir_model.clone()
     graph = clone.graph

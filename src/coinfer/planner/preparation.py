@@ -14,9 +14,11 @@ from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.model import Model
+from coinfer.partitioning.partitioned import Partitioned
+from coinfer.planner.cutting import cut_models, memory_notes
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.profiles import Profile, Span
 from coinfer.profiling import (
     Effort,
     ProfileCache,
@@ -29,10 +31,10 @@ from coinfer.profiling import (
 )
 from coinfer.sources import resolve_model
 from coinfer.workload.inputs import Feed, prepare_feeds
-from coinfer.workload.processor_spec import DefaultProcessors
+from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
 from coinfer.workload.scenario import ModelSpec, Scenario
 
-__all__ = ["Preparation", "choose_processors", "prepare"]
+__all__ = ["Preparation", "choose_processors", "find_processors", "prepare"]
 
 _Pairs = set[tuple[str, str]]
 
@@ -44,6 +46,7 @@ class Preparation:
     Attributes:
         scenario: What was prepared.
         models: By name.
+        cuts: Those of them that are partitioned.
         processors: What may be used.
         measured: Everything that was measured and is allowed; the bound rests on it.
         profile: The part of it that is worth loading.
@@ -54,6 +57,7 @@ class Preparation:
 
     scenario: Scenario
     models: Mapping[str, Model]
+    cuts: Mapping[str, Partitioned]
     processors: tuple[Processor, ...]
     measured: Profile
     profile: Profile
@@ -62,12 +66,29 @@ class Preparation:
     warnings: tuple[str, ...]
 
     @property
+    def loads(self) -> dict[str, Model | Partitioned]:
+        """What an engine is to load, by name."""
+        return {**self.models, **self.cuts}
+
+    @property
+    def whole_profile(self) -> Profile:
+        """Where models run whole: of a model that is cut, what was measured of it uncut."""
+        cut = {
+            key._replace(span=Span()): entry
+            for key, entry in self.measured
+            if key.model in self.cuts and key.span == Span(0, self.cuts[key.model].units - 1)
+        }
+        uncut = {key: entry for key, entry in self.profile if key.model not in self.cuts}
+        return Profile({**uncut, **cut})
+
+    @property
     def output_errors(self) -> dict[str, dict[str, float]]:
         """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
         errors: dict[str, dict[str, float]] = {}
         for key, entry in self.profile:
             if entry.error is not None:
-                errors.setdefault(key.processor, {})[key.model] = entry.error
+                row = errors.setdefault(key.processor, {})
+                row[key.model] = max(entry.error, row.get(key.model, 0.0))  # the worst span
         return errors
 
 
@@ -103,9 +124,11 @@ def prepare(
         name: prepare_feeds(spec.inputs, models[name], batch=spec.batch, seed=scenario.seed)
         for name, spec in scenario.models.items()
     }
+    samples = {name: _samples(scenario, name, models[name], feeds[name]) for name in models}
+    whole = {n: spec for n, spec in scenario.models.items() if scenario.partition_of(n) is None}
     skips: list[Skip] = []
     measured = Profile()
-    for batch, names in _by_batch(scenario.models):
+    for batch, names in _by_batch(whole):
         found = profile_models(
             {name: models[name] for name in names},
             processors,
@@ -113,23 +136,41 @@ def prepare(
             effort=effort,
             cache=cache,
             backends=backends,
-            feeds={name: _samples(scenario, name, models[name], feeds[name]) for name in names},
+            feeds={name: samples[name] for name in names},
             progress=progress,
             skipped=skips.append,
         )
         measured = measured.merged(found)
-    require_runnable(models, measured, skips)
+    require_runnable(whole, measured, skips)
     allowed, refusals = _precise_enough(measured, scenario, processors)
-    _check_allowed(models, allowed, refusals)
-    _check_assigned(policy, allowed, (*skips, *refusals))
-    profile, notes = _worth_loading(allowed, scenario, processors, asked)
+    _check_allowed(whole, allowed, refusals)
+    cuts = cut_models(
+        scenario,
+        models,
+        processors,
+        asked={model for model, _ in asked},
+        effort=effort,
+        cache=cache,
+        backends=backends,
+        feeds=samples,
+        progress=progress,
+    )
+    everything = _merged([allowed, *(cut.measured for cut in cuts.values())])
+    _check_assigned(policy, everything, (*skips, *refusals))
+    worth = _useful(allowed, scenario, processors, asked)
+    profile, notes = _within_pools(
+        _merged([worth, *(cut.profile for cut in cuts.values())]), scenario, processors, asked
+    )
     reasons = [skip.reason for skip in (*skips, *refusals)]
+    reasons += [warning for cut in cuts.values() for warning in cut.warnings]
     reasons += _unavailable(scenario, processors)
+    reasons += memory_notes(cuts)
     return Preparation(
         scenario=scenario,
         models=models,
+        cuts=cuts,
         processors=processors,
-        measured=allowed,
+        measured=everything,
         profile=profile,
         policy=policy,
         feeds=feeds,
@@ -154,8 +195,18 @@ def choose_processors(scenario: Scenario) -> tuple[Processor, ...]:
         UnknownNameError: a name that no found processor has.
         ConfigurationError: a core that this process may not use, or a name given twice.
     """
-    asked = scenario.processors
-    precisions = ("fp32", *scenario.precision.allow)
+    return find_processors(scenario.processors, ("fp32", *scenario.precision.allow))
+
+
+def find_processors(
+    asked: DefaultProcessors | tuple[str | ProcessorSpec, ...], precisions: tuple[str, ...]
+) -> tuple[Processor, ...]:
+    """Return the processors that are asked for: found, found by name, or described.
+
+    Raises:
+        UnknownNameError: a name that no found processor has.
+        ConfigurationError: a core that this process may not use, or a name given twice.
+    """
     if isinstance(asked, DefaultProcessors):
         cores = _restricted(find_cores(), asked.cores)
         return default_processors(asked.backends or None, cores=cores, precisions=precisions)
@@ -238,7 +289,7 @@ def _check_allowed(models: Iterable[str], allowed: Profile, refusals: Sequence[S
 def _check_assigned(policy: Policy, allowed: Profile, skips: Iterable[Skip]) -> None:
     reasons = {(skip.model, skip.processor): skip.reason for skip in skips}
     for model, name in _assignment(policy).items():
-        if allowed.expected_s(model, name) is None:
+        if not any(key.model == model and key.processor == name for key, _ in allowed):
             why = reasons.get((model, name), "")
             raise ConfigurationError(
                 f"the policy's assignment puts {model!r} on {name!r}, which does not run it"
@@ -246,12 +297,19 @@ def _check_assigned(policy: Policy, allowed: Profile, skips: Iterable[Skip]) -> 
             )
 
 
-def _worth_loading(
+def _useful(
     allowed: Profile, scenario: Scenario, processors: Sequence[Processor], asked: _Pairs
+) -> Profile:
+    """Leave out what is superfluous, unless the scenario describes its processors itself."""
+    if isinstance(scenario.processors, DefaultProcessors):
+        return useful(allowed, processors, keep=asked)
+    return allowed
+
+
+def _within_pools(
+    wanted: Profile, scenario: Scenario, processors: Sequence[Processor], asked: _Pairs
 ) -> tuple[Profile, list[str]]:
     """Return what to load, and a note if there are too many models for thread pools."""
-    found = isinstance(scenario.processors, DefaultProcessors)
-    wanted = useful(allowed, processors, keep=asked) if found else allowed
     room = POOLS.room(max(processor.threads for processor in processors))
     profile = within_pools(wanted, processors, threads=room, keep=asked)
     if len(profile.entries) == len(wanted.entries):
@@ -261,6 +319,10 @@ def _worth_loading(
         f"thread pools would hold more than {room} threads"
     )
     return profile, [note]
+
+
+def _merged(profiles: Iterable[Profile]) -> Profile:
+    return Profile({key: entry for profile in profiles for key, entry in profile})
 
 
 def _assignment(policy: Policy) -> Mapping[str, str]:

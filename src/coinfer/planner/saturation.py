@@ -257,7 +257,7 @@ def on_this_machine(ready: Preparation) -> Measure:
     def measure(scenario: Scenario) -> Tallies:
         played = play(
             scenario,
-            ready.models,
+            ready.loads,
             ready.processors,
             ready.profile,
             _policy(scenario),

@@ -12,6 +12,7 @@ from coinfer.planner.handover import handover_s
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import ProfileCache, Progress
+from coinfer.profiling.cold import measure_cold
 from coinfer.profiling.contention import measure_contention
 from coinfer.sim.machine import Machine
 from coinfer.sim.machine_file import load_machine
@@ -140,18 +141,13 @@ def measured_machine(
     progress: Progress | None = None,
 ) -> Machine:
     """Measure what a simulation must know of this machine beside the profile."""
+    what = (ready.models, ready.processors, ready.whole_profile, ready.feeds)
     return Machine(
         name="this machine",
         processors=ready.processors,
         profile=ready.profile,
-        contention=measure_contention(
-            ready.models,
-            ready.processors,
-            ready.profile,
-            ready.feeds,
-            cache=cache,
-            progress=progress,
-        ),
+        contention=measure_contention(*what, cache=cache, progress=progress),
+        cold=measure_cold(*what, cache=cache, progress=progress),
         overhead_s=handover_s(cache),
     )
 

@@ -2,7 +2,8 @@
 
 Rule (Band, MobiSys 2022, "fixed"): each model has its processor, given by the user; in the order of
 arrival on each processor. A request waits for its processor even while others are free. Only if its
-processor failed it, or is out of service, it goes to the fastest that is left.
+processor failed it, is out of service, or cannot run the next units of a model that is cut, it goes
+to the fastest that is left.
 """
 
 from __future__ import annotations
@@ -53,6 +54,6 @@ class Fixed:
         if name not in view.all_processors:
             where = "processor in the assignment of policy 'fixed'"
             raise UnknownNameError.of(where, name, view.all_processors)
-        if name in view.processors and name not in lane.key.excluded:
+        if not view.runs_some_of(lane.model, name):
             raise ConfigurationError(f"policy 'fixed': {name!r} cannot run model {lane.model!r}")
         return view.fastest(lane)

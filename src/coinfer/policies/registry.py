@@ -22,12 +22,19 @@ _BUILT_IN = {
     "edf": "coinfer.policies.edf:EarliestDeadlineFirst",
     "fcfs": "coinfer.policies.fcfs:FirstComeFirstServed",
     "fixed": "coinfer.policies.fixed:Fixed",
+    "heft": "coinfer.policies.heft:Heft",
+    "heft_reserved": "coinfer.policies.heft_reserved:HeftReserved",
+    "least_slack": "coinfer.policies.least_slack:LeastSlack",
     "max_min": "coinfer.policies.max_min:MaxMin",
     "min_min": "coinfer.policies.min_min:MinMin",
     "priority": "coinfer.policies.priority:Priority",
     "round_robin": "coinfer.policies.round_robin:RoundRobin",
+    "shortest_expected_latency": (
+        "coinfer.policies.shortest_expected_latency:ShortestExpectedLatency"
+    ),
     "sjf": "coinfer.policies.sjf:ShortestJobFirst",
     "sufferage": "coinfer.policies.sufferage:Sufferage",
+    "two_queues": "coinfer.policies.two_queues:TwoQueues",
 }
 _GROUP = "coinfer.policies"
 

@@ -13,27 +13,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, permutations
 from types import TracebackType
 from typing import Protocol, Self
 
 from coinfer.backends.base import Backend, Session, Tensors
-from coinfer.backends.registry import get_backend
-from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.contention import Contention
-from coinfer.hardware.environment import cpu_name
 from coinfer.hardware.pinning import pin_current_thread
 from coinfer.model import Model
 from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.identity import identity, key_parts
+from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import on_cores
+from coinfer.profiling.setting import Setting
 
 __all__ = ["ContentionEffort", "compare", "measure_contention"]
-
-_MOST_MODELS = 6
-"""More models than this would only cost memory: each is loaded on both processors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,38 +43,6 @@ class ContentionEffort:
 
     min_rounds: int = 4
     max_s: float = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bench:
-    models: Mapping[str, Model]
-    feeds: Mapping[str, Sequence[Tensors]]
-    backends: Mapping[str, Backend]
-    profile: Profile
-    effort: ContentionEffort
-    cache: ProfileCache | None
-
-    def runs(self, processor: Processor) -> list[str]:
-        """Models that this processor runs, the first few."""
-        able = [m for m in self.models if self.profile.expected_s(m, processor.name) is not None]
-        return able[:_MOST_MODELS]
-
-    def parts(self, processor: Processor) -> list[dict[str, object]]:
-        """Identity of what is run on a processor."""
-        versions = self.backends[processor.backend].versions()
-        return [
-            key_parts(
-                name,
-                self.models[name].fingerprint,
-                processor,
-                1,
-                self.feeds[name][:1],
-                versions,
-                cpu_name(),
-                self.effort,
-            )
-            for name in self.runs(processor)
-        ]
 
 
 def measure_contention(
@@ -106,27 +70,23 @@ def measure_contention(
         backends: Backends by name, for those that are not to be looked up.
         progress: Called as `progress(done, total, what)` before each pair and once at the end.
     """
-    given = backends or {}
-    names = {p.backend for p in processors}
-    bench = _Bench(
-        models=models,
-        feeds=feeds,
-        backends={name: given[name] if name in given else get_backend(name) for name in names},
-        profile=profile,
-        effort=effort,
-        cache=cache,
-    )
-    used = [p for p in processors if bench.runs(p)]
+    setting = Setting.of(models, processors, profile, feeds, backends, cache)
+    used = [p for p in processors if setting.runs(p)]
     pairs = [(a, b) for a, b in permutations(used, 2) if not a.excludes(b)]
     factors: dict[str, dict[str, float]] = {}
     known: dict[str, tuple[Measurement, Measurement]] = {}
     for done, (one, other) in enumerate(pairs):
         if progress is not None:
             progress(done, len(pairs), f"{one.name} beside {other.name}")
-        parts: dict[str, object] = {"on": bench.parts(one), "beside": bench.parts(other)}
+        on, beside_it = setting.parts(one, effort), setting.parts(other, effort)
+        parts: dict[str, object] = {"on": on, "beside": beside_it}
         twin = identity(parts)
         if twin not in known:
-            known[twin] = _remembered(bench, parts, one, other)
+            alone_and_beside = setting.remembered(
+                {kind: {**parts, "contention": kind} for kind in ("alone", "beside")},
+                partial(_measured, setting, one, other, effort),
+            )
+            known[twin] = (alone_and_beside["alone"], alone_and_beside["beside"])
         alone, beside = known[twin]
         # Company does not make anything faster: less than 1 is noise.
         factors.setdefault(one.name, {})[other.name] = max(1.0, beside.mean_s / alone.mean_s)
@@ -136,40 +96,19 @@ def measure_contention(
     return Contention(factors=factors, samples=rounds)
 
 
-def _remembered(
-    bench: _Bench, parts: dict[str, object], one: Processor, other: Processor
-) -> tuple[Measurement, Measurement]:
-    keys = [{**parts, "contention": kind} for kind in ("alone", "beside")]
-    cache = bench.cache
-    if cache is not None:
-        alone, beside = (cache.get(key) for key in keys)
-        if alone is not None and beside is not None:
-            return alone, beside
-    found = _measured(bench, one, other)
-    if cache is not None:
-        for key, measurement in zip(keys, found, strict=True):
-            cache.put(key, measurement)
-    return found
-
-
-def _measured(bench: _Bench, one: Processor, other: Processor) -> tuple[Measurement, Measurement]:
+def _measured(
+    setting: Setting, one: Processor, other: Processor, effort: ContentionEffort
+) -> dict[str, Measurement]:
     with ExitStack() as stack:
-        mine = [(_loaded(bench, name, one, stack), bench.feeds[name]) for name in bench.runs(one)]
-        theirs = [
-            (_loaded(bench, name, other, stack), bench.feeds[name]) for name in bench.runs(other)
-        ]
-        neighbour = stack.enter_context(_Neighbour(other.cores, theirs))
+        mine, theirs = setting.loaded(one, stack), setting.loaded(other, stack)
+        neighbour = stack.enter_context(_Neighbour(other.cores, list(theirs.values())))
         alone, beside = on_cores(
-            one.cores, lambda stop: compare(mine, neighbour, bench.effort, stop=stop)
+            one.cores, lambda stop: compare(list(mine.values()), neighbour, effort, stop=stop)
         )
-    return Measurement(seconds=tuple(alone)), Measurement(seconds=tuple(beside))
-
-
-def _loaded(bench: _Bench, name: str, processor: Processor, stack: ExitStack) -> Session:
-    with CREATION_LOCK:
-        session = bench.backends[processor.backend].load(bench.models[name], processor)
-    stack.callback(session.close)
-    return session
+    return {
+        "alone": Measurement(seconds=tuple(alone)),
+        "beside": Measurement(seconds=tuple(beside)),
+    }
 
 
 class Neighbour(Protocol):

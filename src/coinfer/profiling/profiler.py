@@ -25,6 +25,7 @@ from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey
 from coinfer.profiling import memory
 from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.declaration import undeclared
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.identity import identity, key_parts
 from coinfer.profiling.measure import Effort, Sampler, on_cores
@@ -111,7 +112,15 @@ def profile_models(
         cache=cache,
         machine=cpu_name(),
     )
-    tasks = list(_tasks(models, processors, batches))
+    tasks = []
+    for task in _tasks(models, processors, batches):
+        reason = undeclared(models[task.model], task.processor)
+        if reason is None:
+            tasks.append(task)
+        elif skipped is None:
+            raise BackendError(f"{task}: {reason}")
+        else:
+            skipped(Skip(task.model, task.processor.name, f"{task}: {reason}"))
     twins = {task: identity(_parts(bench, task)) for task in tasks}
     known: dict[str, Measurement | BackendError] = {}
     for done, group in _groups(tasks):

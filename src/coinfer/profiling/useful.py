@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.profiles import Profile, completes
 
 __all__ = ["WIDE_GAIN", "useful", "within_pools"]
 
@@ -49,8 +49,9 @@ def within_pools(
 ) -> Profile:
     """Leave out the processors of several threads if their sessions would hold too many threads.
 
-    Each of those sessions owns a pool. So many models that their pools exceed the limit keep the
-    cores busy with one thread each; which few of them would get a pool would be arbitrary.
+    Each of those sessions, one per span of a model that is cut, owns a pool. So many that their
+    pools exceed the limit keep the cores busy with one thread each; which few of them would get a
+    pool would be arbitrary.
 
     Args:
         profile: What is to be loaded.
@@ -59,15 +60,22 @@ def within_pools(
         keep: (model, processor) pairs that stay in any case.
     """
     wide = {processor.name: processor.threads for processor in processors if processor.threads > 1}
-    pairs = {(key.model, key.processor) for key in profile.entries}
-    if sum(wide.get(name, 0) for _, name in pairs) <= threads:
+    sessions = {(key.model, key.span, key.processor) for key in profile.entries}
+    if sum(wide.get(name, 0) for _, _, name in sessions) <= threads:
         return profile
-    narrow = {model for model, name in pairs if name not in wide}
+    narrow = {
+        model
+        for model in profile.models()
+        if completes(
+            [span for of, span, name in sessions if of == model and name not in wide],
+            profile.units(model),
+        )
+    }
     return _restricted(
         profile,
         {
             (model, name)
-            for model, name in pairs
+            for model, _, name in sessions
             if name not in wide or model not in narrow or (model, name) in keep
         },
     )

@@ -85,6 +85,8 @@ class LogHeader:
                     retries=limits["retries"],
                     hang_factor=float(limits["hang_factor"]),
                     hang_min_s=float(limits["hang_min_s"]),
+                    set_aside_after=float(limits["set_aside_after"]),
+                    probe_s=float(limits["probe_s"]),
                 ),
                 scenario=data["scenario"],
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 
 from coinfer.backends.base import Tensor, Tensors
@@ -21,7 +21,8 @@ _NOTHING: dict[str, Tensor] = {}
 class InferenceFuture(Future[dict[str, Tensor]]):
     """Outputs by name, or an error of `coinfer.errors`.
 
-    Callers use it as any `concurrent.futures.Future`. A request can be cancelled until it starts.
+    Callers use it as any `concurrent.futures.Future`. A request can be cancelled until it starts;
+    one of a model that is cut into spans, until its last span starts.
 
     Attributes:
         request: The request as the policy sees it.
@@ -32,6 +33,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     _inputs: Tensors
     _on_cancel: Callable[[InferenceFuture], None]
     _begun = False
+    _started = False
     _outputs: dict[str, Tensor] = _NOTHING
 
     @classmethod
@@ -46,7 +48,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         return future
 
     def cancel(self) -> bool:
-        """Cancel a request that has not started; True if it is cancelled."""
+        """Cancel a request that has not begun its last span; True if it is cancelled."""
         with _CANCELLING:
             if self.cancelled():
                 return True
@@ -58,7 +60,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
 
     def running(self) -> bool:
         """Tell whether it started and has no answer yet."""
-        return self._begun and not self.done()
+        return (self._begun or self._started) and not self.done()
 
     # for the engine
 
@@ -66,6 +68,26 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         """Note that it starts; from now on it cannot be cancelled."""
         self._begun = True
         return self._inputs
+
+    def take(self, names: Iterable[str], *, is_last: bool) -> Tensors:
+        """Note that a span of it starts and return what that reads; the last cannot be cancelled.
+
+        The values stay: if the span fails, it starts again from them.
+        """
+        self._started = True
+        if is_last:
+            self._begun = True
+        values = self._inputs
+        return {name: values[name] for name in names}
+
+    def advance(self, values: Tensors, keep: Iterable[str], *, is_last: bool) -> None:
+        """Add what a span computed, and forget what nobody reads after it."""
+        known = {**self._inputs, **values}
+        kept = {name: known[name] for name in keep}
+        if is_last:
+            self._outputs = kept
+        else:
+            self._inputs = kept
 
     def keep(self, outputs: dict[str, Tensor]) -> None:
         """Keep the outputs until the core says that this was the last execution."""

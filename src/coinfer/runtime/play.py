@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from coinfer.backends.base import Backend, Tensors
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
+from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.tally import ModelTally, Tallies
 from coinfer.metrics.xrbench import ScoredTally
 from coinfer.model import Model
+from coinfer.partitioning.partitioned import Partitioned
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.runtime import clock
@@ -54,7 +56,7 @@ class Played:
 
 def play(
     scenario: Scenario,
-    models: Mapping[str, Model],
+    models: Mapping[str, Model | Partitioned],
     processors: Sequence[Processor],
     profile: Profile,
     policy: Policy,
@@ -62,6 +64,7 @@ def play(
     *,
     keep_records: bool = False,
     observer: Observer | None = None,
+    explainer: Explainer | None = None,
     on_tick: Callable[[float], None] | None = None,
     backends: Mapping[str, Backend] | None = None,
 ) -> Played:
@@ -72,13 +75,14 @@ def play(
 
     Args:
         scenario: Arrivals, promises, duration.
-        models: By name.
+        models: By name; those that are cut as they were prepared.
         processors: What may be used.
         profile: What each model is loaded on, and its expected times.
         policy: A fresh policy.
         feeds: Prepared inputs by model.
         keep_records: Keep a record of every request and execution, e.g. for a trace.
         observer: Sees every step of the core, from the loading of the models on.
+        explainer: Explains one request of those that are due in the measuring window.
         on_tick: Called now and then with the seconds since the start, e.g. to show progress.
         backends: Backends by name, for those that are not to be looked up.
 
@@ -111,7 +115,10 @@ def play(
                 keep_records=keep_records,
                 tally=ModelTally if scenario.score is None else ScoredTally,
             )
-            engine.attach(recorder if observer is None else Observers(recorder, observer))
+            watchers = [recorder, *(each for each in (observer, explainer) if each is not None)]
+            if explainer is not None:
+                explainer.watch(engine.view, begin_s)
+            engine.attach(watchers[0] if len(watchers) == 1 else Observers(*watchers))
             driver.play(tick)
             if interruption.requested:
                 driver.stop()

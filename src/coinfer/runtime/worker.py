@@ -14,17 +14,27 @@ from coinfer.hardware.pinning import pin_current_thread
 from coinfer.processor import Processor
 from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
+from coinfer.runtime.leg import Leg
 
 __all__ = ["Job", "Owner", "Worker"]
 
 
 class Job(NamedTuple):
-    """An execution with what it takes to perform it."""
+    """An execution with what it takes to perform it.
+
+    Attributes:
+        execution: What is run, for which requests.
+        session: What runs it.
+        feeds: The inputs of each request.
+        batched: Inputs along which several requests are stacked.
+        leg: What becomes of the outputs, if the model is cut.
+    """
 
     execution: Execution
     session: Session
     feeds: tuple[Tensors, ...]
     batched: frozenset[str] = frozenset()
+    leg: Leg | None = None
 
 
 class Owner(Protocol):
@@ -102,7 +112,7 @@ class Worker:
 
 
 def _perform(job: Job) -> tuple[Finished | Failed, list[dict[str, Tensor]]]:
-    execution, session, feeds, batched = job
+    execution, session, feeds, batched, _ = job
     started_s = _now()
     try:
         if len(feeds) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from coinfer.cold import Cold
 from coinfer.contention import Contention
 from coinfer.errors import UnknownNameError
 from coinfer.processor import Processor
@@ -28,6 +29,9 @@ class Machine:
         keeps: Processors that hold one model and never change it. A simulation needs at most one
             model of each in the profile: see `holding`.
         contention: How processors that run together slow each other down.
+        cold: By (model, processor), how much longer the model takes where another one was the last
+            to run on one of the processor's units, or nothing ran. The profile's times are those
+            right after itself.
         overhead_s: Seconds by which every execution occupies its processor beyond the service
             time: handing over the work and the result.
 
@@ -45,6 +49,7 @@ class Machine:
     swaps: frozenset[str] = frozenset()
     keeps: frozenset[str] = frozenset()
     contention: Contention = field(default_factory=Contention)
+    cold: Mapping[tuple[str, str], Cold] = field(default_factory=dict)
     overhead_s: float = 0.0
 
     @property

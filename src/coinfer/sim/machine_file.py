@@ -19,6 +19,7 @@ from coinfer.workload.fields import (
     Name,
     NonNegativeSeconds,
     Number,
+    OperatorTypes,
     ParseContext,
     PositiveNumber,
     PositiveSeconds,
@@ -27,6 +28,7 @@ from coinfer.workload.fields import (
     raise_all,
     unknown_name,
 )
+from coinfer.workload.processor_spec import check_one_declaration
 from coinfer.workload.yaml_document import YamlDocument
 
 __all__ = ["MachineFile", "load_machine", "parse_machine"]
@@ -68,6 +70,8 @@ class ImaginedProcessor(Section):
         one_model: It holds one model at a time.
         load_s: Seconds to change the model; without, it never changes it.
         resident: The model that it then keeps.
+        supported_ops: Operator types that it runs; empty: all, but for those below.
+        unsupported_ops: Operator types that it does not run; at most one of the two.
     """
 
     device: str = "imagined"
@@ -76,6 +80,13 @@ class ImaginedProcessor(Section):
     one_model: bool = False
     load_s: NonNegativeSeconds | None = Field(alias="load", default=None)
     resident: str | None = None
+    supported_ops: OperatorTypes = ()
+    unsupported_ops: OperatorTypes = ()
+
+    @model_validator(mode="after")
+    def _declares_once(self) -> ImaginedProcessor:
+        check_one_declaration(self.supported_ops, self.unsupported_ops)
+        return self
 
     @model_validator(mode="after")
     def _holds_one(self) -> ImaginedProcessor:
@@ -160,6 +171,8 @@ def _processor(name: str, spec: ImaginedProcessor) -> Processor:
         device=spec.device,
         units=frozenset(spec.units or [name]),
         precision=spec.precision,
+        supported_ops=frozenset(spec.supported_ops),
+        unsupported_ops=frozenset(spec.unsupported_ops),
     )
 
 

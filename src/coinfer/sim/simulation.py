@@ -99,9 +99,13 @@ class Simulation:
         self._n_asked = 0
         self._timer_s = _INF
         self._resident: dict[str, str] = {}
+        self._units = {p.name: p.units for p in machine.processors}
+        self._last: dict[str, str] = {}
+        self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()
         for model in specs:
-            loaded = ModelLoaded(model, 1, machine.profile.restricted([model]))
+            profile = machine.profile
+            loaded = ModelLoaded(model, profile.units(model), profile.restricted([model]))
             observer.observe(loaded, self.core.handle(loaded, 0.0), 0.0)
 
     @property
@@ -130,7 +134,8 @@ class Simulation:
         """
         handle, observe = self.core.handle, self._observer.observe
         agenda, future, reacts = self._agenda, self._completions, self._reacts
-        draw, start, swaps = self._services.draw, future.start, self._machine.swaps
+        draw, start = self._services.draw, future.start
+        swaps, has_cold = self._machine.swaps, bool(self._machine.cold)
         for _ in range(steps):
             ends, timer_s = future.ends, self._timer_s
             end_s = ends[0][0] if ends else _INF
@@ -146,6 +151,8 @@ class Simulation:
                     event = ProcessorRestored(execution.processor)
                 else:
                     event = Finished(number, service_s)
+                if has_cold:
+                    self._free_since.update(dict.fromkeys(self._units[execution.processor], now))
             elif due_s < timer_s:
                 if due_s > until_s:
                     return False
@@ -160,14 +167,15 @@ class Simulation:
             commands = handle(event, now)
             observe(event, commands, now)
             for command in commands:
-                kind = type(command)
-                if kind is Run:
-                    execution = command[0]
+                if type(command) is Run:
+                    execution = command.execution
                     work_s = draw(execution)
+                    if has_cold:
+                        work_s *= self._coldness(execution)
                     if swaps:
                         work_s += self._swap_s(execution)
                     start(execution, work_s, now)
-                elif kind is Reply:
+                elif type(command) is Reply:
                     if reacts:
                         self._answer(command)
                 elif isinstance(command, SetTimer):
@@ -203,6 +211,17 @@ class Simulation:
         completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
             heapq.heappush(self._agenda, following)
+
+    def _coldness(self, execution: Execution) -> float:
+        """How many times longer it takes for what its units did before."""
+        model, name, units = execution.model, execution.processor, self._units[execution.processor]
+        last = self._last
+        is_switch = any(last.get(unit) != model for unit in units)
+        last.update(dict.fromkeys(units, model))
+        # The unit that was busy last ended its rest last; the others have company.
+        idle_s = self.now - max(self._free_since.get(unit, -_INF) for unit in units)
+        cold = self._machine.cold.get((model, name))
+        return 1.0 if cold is None else cold.factor(is_switch=is_switch, idle_s=idle_s)
 
     def _swap_s(self, execution: Execution) -> float:
         """Seconds to make the model resident where only one is; the first one is free."""

@@ -147,6 +147,18 @@ class BackendSuite:
         assert "'unsupported'" in str(caught.value)
         assert repr(self.processor().name) in str(caught.value)
 
+    def test_it_supports_the_operators_of_the_models_that_it_runs_or_cannot_tell(self) -> None:
+        for example in examples():
+            graph = example.model.graph.graph
+            first = {next(v.name for v in node.outputs if v.name) for node in graph}
+            found = self.backend().supported(example.model, self.processor())
+            assert found is None or found == first
+
+    def test_it_does_not_support_an_operator_that_it_does_not_have(self) -> None:
+        if not self.computes:
+            pytest.skip("a backend that computes nothing supports every model")
+        assert not self.backend().supported(unsupported(), self.processor())
+
     def test_placement_tells_what_the_processor_asked_for(self) -> None:
         with self.loaded(tiny_linear().model) as session:
             placement = session.placement()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
+from types import MappingProxyType
 from typing import Any, assert_never
 
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
@@ -30,6 +31,9 @@ from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 
 __all__ = ["VirtualMachine", "processors", "profile", "request"]
+
+
+_NO_GAPS: Mapping[str, Collection[int]] = MappingProxyType({})
 
 
 def processors(*names: str, **wide: Iterable[str]) -> list[Processor]:
@@ -54,11 +58,26 @@ def request(model: str = "m", *, id: int = 0, arrival_s: float = 0.0, **fields: 
     return Request(id=id, model=model, arrival_s=arrival_s, **fields)
 
 
-def profile(model: str, seconds: Mapping[str, float], *, units: int = 1) -> Profile:
+def profile(
+    model: str,
+    seconds: Mapping[str, float],
+    *,
+    units: int = 1,
+    gaps: Mapping[str, Collection[int]] = _NO_GAPS,
+) -> Profile:
     """Build the profile of a model of `units` equal unit subgraphs, with every span of them.
+
+    Args:
+        model: Its name.
+        seconds: Of the whole model by processor, also where the whole cannot run.
+        units: How many.
+        gaps: By processor, the units that it cannot run.
 
     >>> profile("m", {"cpu0": 0.03}, units=3).expected_s("m", "cpu0", span=Span(1, 2))
     0.02
+    >>> half = profile("m", {"npu": 0.04}, units=2, gaps={"npu": {1}})
+    >>> [span for (_, _, _, span), _ in half]
+    [Span(first=0, last=0)]
     """
     return Profile(
         {
@@ -68,6 +87,7 @@ def profile(model: str, seconds: Mapping[str, float], *, units: int = 1) -> Prof
             for name, whole_s in seconds.items()
             for first in range(units)
             for last in range(first, units)
+            if not set(range(first, last + 1)).intersection(gaps.get(name, ()))
         }
     )
 
@@ -84,6 +104,7 @@ class VirtualMachine:
         executions: All that was ever started, in order.
         timer_s: When the timer will fire; infinite if it is not armed.
         unanswered: Ids of the requests that arrived and have no reply yet.
+        reached: The unit boundary by request id, once something of it has run.
 
     >>> from coinfer.policies import make_policy
     >>> machine = VirtualMachine(processors("cpu0"), make_policy("fcfs"), {"m": {"cpu0": 0.5}})
@@ -101,6 +122,7 @@ class VirtualMachine:
         *,
         limits: Limits = Limits(),
         units: Mapping[str, int] | None = None,
+        gaps: Mapping[str, Mapping[str, Collection[int]]] | None = None,
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -112,6 +134,7 @@ class VirtualMachine:
             seconds: Service time by model and processor, as `{model: {processor: seconds}}`.
             limits: The dispatcher's.
             units: Number of unit subgraphs by model, where it is not 1.
+            gaps: By model and processor, the units that it cannot run.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
         """
@@ -124,6 +147,7 @@ class VirtualMachine:
         self.executions: list[Execution] = []
         self.timer_s = math.inf
         self.unanswered: set[int] = set()
+        self.reached: dict[int, int] = {}
         self._units = {p.name: p.units for p in processors}
         self._ends: dict[int, float] = {}
         self._scheduled: list[tuple[float, int, Event]] = []
@@ -134,7 +158,8 @@ class VirtualMachine:
         self._checked = checked
         for model, row in seconds.items():
             n_units = (units or {}).get(model, 1)
-            self.post(ModelLoaded(model, n_units, profile(model, row, units=n_units)))
+            known = profile(model, row, units=n_units, gaps=(gaps or {}).get(model, _NO_GAPS))
+            self.post(ModelLoaded(model, n_units, known))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
@@ -170,6 +195,8 @@ class VirtualMachine:
     def finish(self, execution_id: int) -> list[Command]:
         """Let a running execution end well now."""
         execution = self._end(execution_id)
+        for each in execution.requests:
+            self.reached[each.id] = execution.span.last + 1
         return self.post(Finished(execution_id, self.now - execution.started_s))
 
     def fail(self, execution_id: int, reason: str = "told to fail") -> list[Command]:
@@ -256,6 +283,9 @@ class VirtualMachine:
     def _start(self, execution: Execution) -> None:
         clash = self.users().keys() & self._units[execution.processor]
         assert not clash, f"{execution} uses {sorted(clash)}, which are busy"
+        for each in execution.requests:
+            reached = self.reached.get(each.id, 0)
+            assert execution.span.first == reached, f"{execution} does not go on from {reached}"
         self.running[execution.id] = execution
         self.executions.append(execution)
         end_s = self.now + self._service_s(execution)

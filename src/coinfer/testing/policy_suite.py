@@ -30,6 +30,14 @@ _SECONDS = {
 
 _OVERLOAD_S = 8.0
 
+_CUT_SECONDS = {
+    "split": {"cpu0": 0.060, "cpu1": 0.060, "all": 0.040, "npu": 0.006},
+    "gappy": {"cpu0": 0.080, "npu": 0.020},
+}
+_CUT_UNITS = {"split": 3, "gappy": 5}
+_CUT_GAPS = {"split": {"npu": {1}}, "gappy": {"cpu0": {1, 2}, "npu": {0, 4}}}
+"""The accelerator has gaps in both models; nothing can run the second one whole."""
+
 
 class PolicySuite:
     """The properties of a policy, as tests.
@@ -72,6 +80,18 @@ class PolicySuite:
         _assert_no_fault(machine)
         assert set(machine.outcomes().values()) == {Outcome.COMPLETED}
         assert machine.dispatcher.n_unanswered == 0
+
+    def test_models_of_several_units_run_where_their_units_can(self) -> None:
+        """Every request runs each unit once, in order, also if nothing can run its model whole."""
+        machine = VirtualMachine(
+            _MACHINE, self.make(_CUT_SECONDS), _CUT_SECONDS, units=_CUT_UNITS, gaps=_CUT_GAPS
+        )
+        numbers = {machine.submit(model): model for _ in range(12) for model in _CUT_SECONDS}
+        machine.run()
+        _assert_no_fault(machine)
+        assert machine.outcomes() == dict.fromkeys(numbers, Outcome.COMPLETED)
+        for number, model in numbers.items():
+            assert machine.reached[number] == _CUT_UNITS[model]
 
     def test_one_request_on_an_idle_machine_starts_at_once(self) -> None:
         """Nothing is gained by letting the only request wait beside idle processors."""

@@ -31,6 +31,7 @@ __all__ = [
     "Name",
     "NonNegativeSeconds",
     "Number",
+    "OperatorTypes",
     "ParseContext",
     "PositiveNumber",
     "PositiveRate",
@@ -154,6 +155,23 @@ def _resolved(path: Path, info: ValidationInfo) -> Path:
     return base / path.expanduser()
 
 
+def _known_operators(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return names
+    import onnx.defs  # slow to import, and few scenarios name operators
+
+    known = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""}
+    for name in names:
+        # Other domains have operators that onnx does not know.
+        if "." not in name and name not in known:
+            near = get_close_matches(name, known, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ""
+            raise wrong(
+                f"unknown operator {name!r}{guess or '; write it as ONNX does, e.g. `Conv`'}"
+            )
+    return names
+
+
 _seconds = _converted(parse_seconds, "a duration like 33ms")
 
 NonNegativeSeconds = Annotated[float, BeforeValidator(_seconds)]
@@ -177,6 +195,9 @@ Probability = Annotated[float, Strict(), Field(gt=0, le=1)]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """A name that is safe in tables, file names and metric labels."""
+
+OperatorTypes = Annotated[tuple[str, ...], AfterValidator(_known_operators)]
+"""Types of ONNX operators, such as `Conv`; those of other domains as `com.microsoft.Gelu`."""
 
 FilePath = Annotated[Path, AfterValidator(_resolved)]
 """A path; a relative one starts in the scenario's folder. Whether it exists is checked on use.

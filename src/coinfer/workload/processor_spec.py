@@ -10,6 +10,7 @@ from coinfer.processor import Processor
 from coinfer.workload.fields import (
     Count,
     Name,
+    OperatorTypes,
     PositiveNumber,
     Problem,
     Section,
@@ -18,7 +19,19 @@ from coinfer.workload.fields import (
     wrong,
 )
 
-__all__ = ["DefaultProcessors", "PrecisionSpec", "ProcessorSpec", "Processors"]
+__all__ = [
+    "DefaultProcessors",
+    "PrecisionSpec",
+    "ProcessorSpec",
+    "Processors",
+    "check_one_declaration",
+]
+
+
+def check_one_declaration(supported: tuple[str, ...], unsupported: tuple[str, ...]) -> None:
+    """Refuse a processor that declares what it supports and what not: they may contradict."""
+    if supported and unsupported:
+        raise_all([Problem(("unsupported_ops",), "cannot stand beside `supported_ops`; keep one")])
 
 
 class DefaultProcessors(Section):
@@ -34,7 +47,12 @@ class DefaultProcessors(Section):
 
 
 class ProcessorSpec(Section):
-    """One processor, described in full."""
+    """One processor, described in full.
+
+    Attributes:
+        supported_ops: Operator types that it runs; empty: the backend is asked.
+        unsupported_ops: Operator types that it must not be given; at most one of the two.
+    """
 
     name: Name
     backend: str
@@ -44,11 +62,18 @@ class ProcessorSpec(Section):
     threads: Count | None = None
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    supported_ops: OperatorTypes = ()
+    unsupported_ops: OperatorTypes = ()
 
     @model_validator(mode="after")
     def _has_units(self) -> ProcessorSpec:
         if self.device == "CPU" and not (self.units or self.cores):
             raise wrong("nothing says what it occupies; add e.g. `cores: [0]` or `units: [core0]`")
+        return self
+
+    @model_validator(mode="after")
+    def _declares_once(self) -> ProcessorSpec:
+        check_one_declaration(self.supported_ops, self.unsupported_ops)
         return self
 
     def processor(self) -> Processor:
@@ -63,6 +88,8 @@ class ProcessorSpec(Section):
             precision=self.precision,
             cores=self.cores,
             options={key: str(value) for key, value in self.options.items()},
+            supported_ops=frozenset(self.supported_ops),
+            unsupported_ops=frozenset(self.unsupported_ops),
         )
 
 

@@ -43,6 +43,7 @@ from coinfer.workload.fields import (
     wrong,
 )
 from coinfer.workload.input_spec import InputSpec, RandomInputs
+from coinfer.workload.partition_spec import Partitioning, PartitionSpec
 from coinfer.workload.processor_spec import (
     DefaultProcessors,
     PrecisionSpec,
@@ -79,6 +80,7 @@ class ModelSpec(Section):
         priority: Larger is more urgent.
         on_late: What to do with a request whose deadline passes before it has started.
         batch: Samples in each request.
+        partition: How it is cut; without, as the scenario says for all.
     """
 
     source: Annotated[str, Field(min_length=1), AfterValidator(_source)] = ""
@@ -87,6 +89,7 @@ class ModelSpec(Section):
     priority: WholeNumber = 0
     on_late: OnLate = OnLate.RUN
     batch: Count = 1
+    partition: Partitioning = None
     _period_s: float | None = PrivateAttr(default=None)
 
     @property
@@ -173,6 +176,7 @@ class Scenario(Section):
         policy: Which policy decides.
         processors: What to run on: found ones, found ones by name, or described ones.
         precision: What may run below fp32.
+        partition: How models are cut into spans; None: they run whole.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
         rate_factor: All open-loop rates are multiplied by it; deadlines of one period follow.
         score: A published score to compute beside the figures.
@@ -190,6 +194,7 @@ class Scenario(Section):
     policy: Annotated[PolicySpec, BeforeValidator(_policy)] = PolicySpec(name="earliest_finish")
     processors: Processors = DefaultProcessors()
     precision: PrecisionSpec = PrecisionSpec()
+    partition: Partitioning = None
     admission_limit: Count = 1000
     machine: FilePath | None = None
     rate_factor: PositiveNumber = 1.0
@@ -227,6 +232,10 @@ class Scenario(Section):
     def offline(self) -> Offline | None:
         """The finite counts that are all due at the start; None if the load is another one."""
         return self.arrivals.offline if isinstance(self.arrivals, OfflineArrivals) else None
+
+    def partition_of(self, model: str) -> PartitionSpec | None:
+        """How a model is cut; None: it runs whole."""
+        return self.models[model].partition or self.partition
 
     @property
     def begin_s(self) -> float:

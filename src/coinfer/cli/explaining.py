@@ -1,0 +1,43 @@
+"""`--explain REQUEST`: say why each span of a request went where it went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coinfer.cli.console import out
+
+if TYPE_CHECKING:
+    from coinfer.metrics.explanation import Explainer
+    from coinfer.workload.scenario import Scenario
+
+__all__ = ["explainer_of", "print_explanation"]
+
+
+def explainer_of(wanted: str | None, scenario: Scenario) -> Explainer | None:
+    """Make what looks for the request that the user asked for; None if for none.
+
+    Raises:
+        UnknownNameError: neither a number, nor a model, nor `slowest`.
+    """
+    from coinfer.errors import UnknownNameError
+    from coinfer.metrics.explanation import SLOWEST, Explainer
+
+    if wanted is None:
+        return None
+    if not wanted.isdecimal() and wanted != SLOWEST and wanted not in scenario.models:
+        known = (SLOWEST, *scenario.models)
+        raise UnknownNameError.of("request to explain", wanted, known, hint="Or give a number.")
+    return Explainer(wanted)
+
+
+def print_explanation(explainer: Explainer | None) -> None:
+    """Print what was found, if anything was looked for."""
+    if explainer is None:
+        return
+    from coinfer.metrics.explanation_table import render_explanation
+
+    console = out()
+    if explainer.found is None:
+        console.print("no such request was executed and answered", soft_wrap=True)
+    else:
+        console.print(render_explanation(explainer.found))

@@ -1,0 +1,289 @@
+"""`coinfer partition`: where a model would be cut, and which processor runs which part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coinfer.cli.console import err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
+    from coinfer.backends import Backend
+    from coinfer.graph import Operators, Partition, PartitionOptions
+    from coinfer.model import Model
+    from coinfer.partitioning.support import Support
+    from coinfer.processor import Processor
+
+__all__ = ["partition"]
+
+_IMAGINED = "imagined"
+_MOST_TYPES = 4
+
+
+def partition(
+    model: Annotated[str, typer.Argument(help="An .onnx file, or zoo:NAME.", metavar="MODEL")],
+    processors: Annotated[
+        Path | None,
+        typer.Option(
+            help="A scenario, a machine, or a file with `processors`; default: this machine's.",
+            metavar="FILE",
+        ),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="Which spans there are.", metavar="whole|fallback_per_processor|unit|merged"
+        ),
+    ] = "merged",
+    minimum_subgraph_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Leave a processor out for fewer operators in a row.", metavar="N"
+        ),
+    ] = 7,
+    pieces: Annotated[
+        int | None, typer.Option(min=1, help="Cut into at least so many units.", metavar="N")
+    ] = None,
+    max_span: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut so that no span takes longer, e.g. 5ms; measures.", metavar="SECONDS"
+        ),
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the graph, coloured by processor.", metavar="FILE")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the partition as JSON.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Show what each processor supports of a model, its units, and the bytes between them."""
+    from coinfer.cli.output import check_writable, write_json, write_text
+    from coinfer.graph import Operators, PartitionOptions, choose_partition
+    from coinfer.graph.drawing import draw
+    from coinfer.partitioning.support import find_support
+    from coinfer.sources import resolve_model
+    from coinfer.units import parse_seconds
+
+    check_writable(svg, json_file)
+    options = PartitionOptions(
+        mode=_mode(mode),
+        minimum_subgraph_size=minimum_subgraph_size,
+        pieces=pieces,
+        max_span_s=None if max_span is None else parse_seconds(max_span),
+    )
+    loaded = resolve_model(model)
+    found = _processors(processors)
+    backends = _backends(found)
+    operators = Operators.of(loaded.graph)
+    support = find_support(loaded, found, backends, operators=operators)
+    seconds = _seconds(loaded, found, backends, support, operators, options)
+    chosen = choose_partition(
+        loaded, support.operators, options, seconds=seconds, operators=operators
+    )
+    report = _report(loaded, found, support, chosen)
+    _print(report)
+    if svg is not None:
+        write_text(svg, draw(chosen, loaded.name))
+        out().print(f"drawing: {svg}", soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, report)
+        out().print(f"partition: {json_file}", soft_wrap=True)
+
+
+def _mode(name: str) -> Any:
+    from coinfer.errors import UnknownNameError
+    from coinfer.graph import Mode
+
+    if name not in list(Mode):
+        raise UnknownNameError.of("mode", name, [str(each) for each in Mode])
+    return Mode(name)
+
+
+def _processors(file: Path | None) -> tuple[Processor, ...]:
+    from coinfer.hardware.catalogue import default_processors
+    from coinfer.planner.processor_file import load_processors
+
+    return default_processors() if file is None else load_processors(file)
+
+
+def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:
+    """Those that can be asked; a processor of a described machine has none."""
+    from coinfer.backends import get_backend
+
+    names = dict.fromkeys(processor.backend for processor in processors)
+    return {name: get_backend(name) for name in names if name != _IMAGINED}
+
+
+def _seconds(
+    model: Model,
+    processors: Sequence[Processor],
+    backends: Mapping[str, Backend],
+    support: Support,
+    operators: Operators,
+    options: PartitionOptions,
+) -> dict[str, tuple[float, ...]] | None:
+    """Expected seconds of each operator, from the measured whole; None if nothing asks for them.
+
+    A processor that does not run all of the model counts as fast as the slowest that does.
+    """
+    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.errors import ConfigurationError
+    from coinfer.graph import costs_by_operator, operator_shares
+    from coinfer.profiling import default_cache, profile_models
+
+    if options.max_span_s is None:
+        return None
+    able = [
+        each
+        for each in processors
+        if len(support.operators[each.name]) == len(operators) and each.backend in backends
+    ]
+    with profiler_bar(err()) as progress:
+        profile = profile_models(
+            {model.name: model},
+            able,
+            cache=default_cache(),
+            backends=backends,
+            progress=progress,
+            skipped=lambda _: None,
+        )
+    whole = {key.processor: entry.mean_s for key, entry in profile}
+    if not whole:
+        raise ConfigurationError(
+            "--max-span needs a processor here that runs all of the model, to measure it; leave "
+            "it out or use --pieces"
+        )
+    shares = operator_shares(operators, costs_by_operator(model))
+    slowest = max(whole.values())
+    return {
+        each.name: tuple(share * whole.get(each.name, slowest) for share in shares)
+        for each in processors
+    }
+
+
+def _report(
+    model: Model, processors: Sequence[Processor], support: Support, partition: Partition
+) -> dict[str, Any]:
+    """Gather everything that is shown, as plain values."""
+    from coinfer.graph import costs_by_operator, operator_shares
+
+    operators = partition.operators
+    shares = operator_shares(operators, costs_by_operator(model))
+    return {
+        "model": model.name,
+        "mode": str(partition.mode),
+        "operators": len(operators),
+        "processors": [
+            {
+                "name": each.name,
+                "backend": each.backend,
+                "supported": len(support.operators[each.name]),
+                "found_out": str(support.sources[each.name]),
+                "unsupported_types": _types(
+                    operators, set(range(len(operators))) - support.operators[each.name]
+                ),
+                "problem": support.problems.get(each.name),
+            }
+            for each in processors
+        ],
+        "units": [
+            {
+                "unit": at,
+                "operators": [operators[index].name for index in unit.operators],
+                "types": _types(operators, unit.operators),
+                "processors": sorted(unit.processors),
+                "reads_from": sorted(dependencies),
+                "border_values": list(border.values),
+                "border_bytes": border.bytes,
+                "cost_share": sum(shares[index] for index in unit.operators),
+            }
+            for at, (unit, dependencies, border) in enumerate(
+                zip(partition.units, partition.dependencies, partition.borders, strict=True)
+            )
+        ],
+        "spans": [
+            {"first": span.first, "last": span.last, "processors": sorted(names)}
+            for span, names in sorted(partition.spans.items())
+        ],
+    }
+
+
+def _types(operators: Operators, indices: Any) -> dict[str, int]:
+    return dict(Counter(operators[index].op_type for index in sorted(indices)).most_common())
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = out()
+    units, spans = len(report["units"]), len(report["spans"])
+    console.print(
+        f"{report['model']}: {report['operators']} operators in {units} unit"
+        f"{'' if units == 1 else 's'}, mode {report['mode']}, {spans} span"
+        f"{'' if spans == 1 else 's'} that may run",
+        soft_wrap=True,
+    )
+    console.print(_support_table(report))
+    console.print(_unit_table(report))
+    for each in report["processors"]:
+        if each["problem"] is not None:
+            console.print(f"{each['name']}: {each['problem']}", soft_wrap=True)
+
+
+def _support_table(report: dict[str, Any]) -> Table:
+    table = _table("processor", "backend", "supports", "found out", "does not run")
+    for each in report["processors"]:
+        supported = f"{each['supported']} of {report['operators']}"
+        table.add_row(
+            each["name"],
+            each["backend"],
+            supported,
+            each["found_out"],
+            _listed(each["unsupported_types"]) or "-",
+        )
+    return table
+
+
+def _unit_table(report: dict[str, Any]) -> Table:
+    from coinfer.units import format_bytes
+
+    table = _table(
+        "unit", "operators", "types", "processors", "reads from", "values in", "bytes in", "cost"
+    )
+    for name in ("unit", "operators", "values in", "bytes in", "cost"):
+        next(c for c in table.columns if c.header == name).justify = "right"
+    for each in report["units"]:
+        size = each["border_bytes"]
+        table.add_row(
+            str(each["unit"]),
+            str(len(each["operators"])),
+            _listed(each["types"]),
+            ", ".join(each["processors"]),
+            ", ".join(map(str, each["reads_from"])) or "inputs",
+            str(len(each["border_values"])),
+            "?" if size is None else format_bytes(size),
+            f"{each['cost_share']:.1%}",
+        )
+    return table
+
+
+def _table(*headers: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _listed(types: Mapping[str, int]) -> str:
+    shown = [f"{name} {count}" for name, count in list(types.items())[:_MOST_TYPES]]
+    more = len(types) - len(shown)
+    return ", ".join(shown) + (f", {more} more" if more else "")

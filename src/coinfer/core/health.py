@@ -1,0 +1,101 @@
+"""Health: which processors fail again and again, and when to try them anew. Knows no request."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["LONGEST_PROBE_S", "Health"]
+
+LONGEST_PROBE_S = 600.0
+"""A processor that keeps failing is tried at least this often, in seconds."""
+
+
+class _Record:
+    """What is known of one processor.
+
+    Attributes:
+        failures: How many runs failed since the last that ended well.
+        interval_s: After how long it is tried again; 0 if it was not set aside since then.
+        again_s: When it is tried again; infinite if it is not set aside.
+    """
+
+    __slots__ = ("again_s", "failures", "interval_s")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.interval_s = 0.0
+        self.again_s = math.inf
+
+
+class Health:
+    """Counts failures by processor, sets processors aside and brings them back.
+
+    A processor that was brought back is on probation: its next failure sets it aside at once, for
+    twice as long as before; its next success clears it.
+
+    Args:
+        set_aside_after: Failures in a row that set a processor aside; infinite: none do.
+        probe_s: Seconds after which it is tried again, the first time.
+
+    Attributes:
+        records: What is held against processors; most of the time nothing, for none.
+        next_s: The earliest moment to try one again; infinite if none is set aside.
+
+    >>> health = Health(set_aside_after=2, probe_s=30.0)
+    >>> health.failed("npu", 1.0), health.failed("npu", 2.0)
+    (False, True)
+    >>> health.next_s, health.due(32.0), health.failed("npu", 33.0), health.next_s
+    (32.0, ['npu'], True, 93.0)
+    """
+
+    __slots__ = ("_probe_s", "_set_aside_after", "next_s", "records")
+
+    def __init__(self, set_aside_after: float, probe_s: float) -> None:
+        self._set_aside_after = set_aside_after
+        self._probe_s = probe_s
+        self.records: dict[str, _Record] = {}
+        self.next_s = math.inf
+
+    def failed(self, processor: str, now: float) -> bool:
+        """Count a failure; tell whether the processor must be set aside."""
+        record = self.records.setdefault(processor, _Record())
+        record.failures += 1
+        if not record.interval_s and record.failures < self._set_aside_after:
+            return False
+        longer_s = min(2 * record.interval_s, LONGEST_PROBE_S)
+        record.interval_s = max(longer_s, self._probe_s)
+        record.again_s = now + record.interval_s
+        self._settle()
+        return True
+
+    def excused(self, processor: str) -> None:
+        """Take a failure back: the request failed elsewhere too, so it was not the processor's."""
+        record = self.records.get(processor)
+        if record is not None and record.failures and record.again_s == math.inf:
+            record.failures -= 1
+
+    def succeeded(self, processor: str) -> None:
+        """Forget failures: a run ended well."""
+        self.records.pop(processor, None)
+
+    def forget(self, processor: str) -> None:
+        """Forget all: somebody else says whether the processor works."""
+        if self.records.pop(processor, None) is not None:
+            self._settle()
+
+    def due(self, now: float) -> list[str]:
+        """Return the processors to be tried again now; they are on probation then."""
+        if self.next_s > now or self.next_s == math.inf:
+            return []
+        found = [
+            name
+            for name, record in self.records.items()
+            if record.again_s <= now and record.again_s < math.inf
+        ]
+        for name in found:
+            self.records[name].again_s = math.inf
+        self._settle()
+        return found
+
+    def _settle(self) -> None:
+        self.next_s = min((r.again_s for r in self.records.values()), default=math.inf)

@@ -1,0 +1,100 @@
+"""Extract: a span of a partition as a model of its own, weights shared with the whole.
+
+Knows partitions; knows no library that runs models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from coinfer.graph.operators import inlined, nodes_by_key, read_values
+from coinfer.graph.partition import Partition
+from coinfer.model import Model, TensorSpec, model_from_ir
+from coinfer.profiles import Span
+
+__all__ = ["extract"]
+
+_WEIGHTS_NEED_NO_INPUT = 4
+"""The first IR version in which an initializer is a constant and not the default of an input."""
+
+
+def extract(model: Model, partition: Partition, span: Span, *, name: str | None = None) -> Model:
+    """Make a model of a span. Its inputs and outputs have the names they have in the whole.
+
+    Running the spans of a chain one after the other, each with what `Partition.reads` says from
+    the model's inputs and the outputs of earlier ones, gives the outputs of the whole model.
+
+    Args:
+        model: The whole model.
+        partition: A partition of it.
+        span: Which units.
+        name: Name of the new model; by default the whole model's name with the units in brackets.
+
+    Returns:
+        A valid model that shares its weights in memory with the whole one. The span of all units
+        is the model itself.
+
+    Raises:
+        ConfigurationError: the partition has no such span.
+        ModelError: the span is no valid model: a bug, or a model that misuses ONNX.
+    """
+    members = partition.members(span)
+    if span == partition.whole:
+        return model
+    whole = inlined(model.graph)
+    by_key = nodes_by_key(whole)
+    nodes = [by_key[partition.operators[index].key] for index in members]
+    reads, writes = partition.reads(span), partition.writes(span)
+    values = ir.convenience.create_value_mapping(whole.graph, include_subgraphs=False)
+    constants, weights = _constants(
+        whole.graph,
+        [*(value for node in nodes for value in read_values(node)), *(values[n] for n in writes)],
+        {by_key[operator.key] for operator in partition.operators},
+    )
+    view = ir.GraphView(
+        [values[n] for n in reads],
+        [values[n] for n in writes],
+        nodes=[*constants, *nodes],
+        initializers=weights,
+        opset_imports=whole.graph.opset_imports,
+        name=whole.graph.name,
+        metadata_props=whole.graph.metadata_props,
+    )
+    graph = view.clone()
+    for value in (*graph.inputs, *graph.outputs):
+        _declare(value, partition.operators.specs[value.name or ""])
+    result = ir.Model(
+        graph,
+        ir_version=max(whole.ir_version, _WEIGHTS_NEED_NO_INPUT),
+        producer_name=whole.producer_name,
+        producer_version=whole.producer_version,
+        domain=whole.domain,
+        model_version=whole.model_version,
+        metadata_props=whole.metadata_props,
+    )
+    return model_from_ir(result, name=name or f"{model.name}[{span.first}-{span.last}]")
+
+
+def _constants(
+    graph: ir.Graph, values: Iterable[ir.Value], operators: set[ir.Node]
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Find the weights among these values, and what makes the others from weights alone."""
+    nodes: set[ir.Node] = set()
+    weights: dict[ir.Value, None] = {}
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        producer = value.producer()
+        if value.is_initializer():
+            weights[value] = None
+        elif producer is not None and producer not in operators and producer not in nodes:
+            nodes.add(producer)
+            waiting.extend(read_values(producer))
+    return [node for node in graph if node in nodes], list(weights)
+
+
+def _declare(value: ir.Value, spec: TensorSpec) -> None:
+    value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
+    value.shape = ir.Shape(spec.shape)

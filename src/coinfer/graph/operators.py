@@ -1,0 +1,317 @@
+"""Operators of a graph in topological order: what each reads, writes, and who reads that.
+
+Knows ONNX graphs and the types of their values; knows nothing of processors.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from coinfer.graph.values import border_specs
+from coinfer.model.specs import TensorSpec
+
+__all__ = ["Operator", "Operators", "inlined", "nodes_by_key", "read_values"]
+
+_DRAWS_RANDOM: Final = frozenset(
+    {
+        "Bernoulli",
+        "Dropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+"""Computing one of these twice gives two different values, even if all it reads is constant."""
+
+_STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One node of the main graph. If, Loop and Scan are one operator with all that is in them.
+
+    Attributes:
+        index: Position among the operators.
+        name: The node's name, or `OPTYPE_INDEX` if it has none.
+        op_type: Its type, with the domain before it unless that is the standard one.
+        nested: Types of the nodes inside of it, written the same way; empty for most.
+        reads: Values that it needs and that are not constant, captured ones included.
+        writes: Values that it makes; left-out optional ones are not listed.
+        producers: Operators that make what it reads, ascending.
+        readers: Operators that read what it makes, ascending.
+    """
+
+    index: int
+    name: str
+    op_type: str
+    nested: frozenset[str]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    producers: tuple[int, ...]
+    readers: tuple[int, ...]
+
+    @property
+    def op_types(self) -> frozenset[str]:
+        """Types of all nodes that it consists of."""
+        return self.nested | {self.op_type}
+
+    @property
+    def key(self) -> str:
+        """The first value that it makes: identifies it in its graph."""
+        return self.writes[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """What of a graph is computed anew in each execution, in topological order.
+
+    Not operators: initializers, `Constant` nodes and what is computed from these alone; they go
+    along with whoever reads them. Nor what no output needs.
+
+    Attributes:
+        items: The operators.
+        inputs: Inputs of the model that a caller gives.
+        outputs: Outputs of the model.
+        specs: Dtype and shape of each value that can be handed from one compiled part to another:
+            a tensor of known rank, of a dtype that numpy has.
+        groups: Operators that cannot be parted because of values that are not in `specs`; most
+            have one member. Groups are in topological order.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 10, opset_import: ["": 20]>
+    ... g (float[n, 3] x) => (float[n, 3] y) { a = Relu(x)  y = Add(a, x) }''')
+    >>> operators = Operators.of(model)
+    >>> [operator.op_type for operator in operators], operators[1].reads, operators[1].producers
+    (['Relu', 'Add'], ('a', 'x'), (0,))
+    """
+
+    items: tuple[Operator, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    specs: Mapping[str, TensorSpec]
+    groups: tuple[tuple[int, ...], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: ir.Model) -> Operators:
+        """Read the operators of a valid model; its model-local functions are looked into.
+
+        Args:
+            model: Any valid model; it is not changed.
+        """
+        graph = inlined(model).graph
+        nodes = _needed(graph, _variable_nodes(graph))
+        items = _operators(nodes)
+        specs = border_specs(inlined(model))
+        return cls(
+            items=items,
+            inputs=tuple(v.name or "" for v in graph.inputs if v.const_value is None),
+            outputs=tuple(dict.fromkeys(v.name or "" for v in graph.outputs)),
+            specs=specs,
+            groups=_groups(items, specs),
+        )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Operator]:
+        return iter(self.items)
+
+    def __getitem__(self, index: int) -> Operator:
+        return self.items[index]
+
+
+def inlined(model: ir.Model) -> ir.Model:
+    """Return the model, or if it has functions of its own, a clone with these put in place.
+
+    Names of values outside of functions stay, and weights are shared.
+    """
+    if not model.functions:
+        return model
+    clone = model.clone()
+    InlinePass()(clone)
+    return clone
+
+
+def nodes_by_key(model: ir.Model) -> dict[str, ir.Node]:
+    """Find the nodes of the main graph by the first value that each makes."""
+    nodes = ((next((v.name for v in node.outputs if v.name), None), node) for node in model.graph)
+    return {key: node for key, node in nodes if key is not None}
+
+
+def read_values(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node needs of its own graph; what nested graphs capture included."""
+    yield from (value for value in node.inputs if value is not None)
+    for graph in _nested(node):
+        for inner in ir.traversal.RecursiveGraphIterator(graph):
+            captured = (value for value in inner.inputs if value is not None)
+            yield from (value for value in captured if value.graph is node.graph)
+        # A branch may give a value of the outer graph back as it is.
+        yield from (value for value in graph.outputs if value.graph is node.graph)
+
+
+def _nested(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _variable_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """Nodes whose values differ between executions, or may."""
+    constant = {value for value in graph.initializers.values() if value.const_value is not None}
+    found = []
+    for node in graph:
+        if _is_pure(node) and all(value in constant for value in read_values(node)):
+            constant.update(node.outputs)
+        else:
+            found.append(node)
+    return found
+
+
+def _is_pure(node: ir.Node) -> bool:
+    """Whether it computes the same from the same. Loops and foreign operators may not."""
+    return (
+        node.domain in _STANDARD_DOMAINS
+        and node.op_type not in _DRAWS_RANDOM
+        and next(_nested(node), None) is None
+    )
+
+
+def _needed(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[ir.Node]:
+    wanted = set(graph.outputs)
+    kept = []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(read_values(node))
+            kept.append(node)
+    return kept[::-1]
+
+
+def _operators(nodes: Sequence[ir.Node]) -> tuple[Operator, ...]:
+    maker = {value: index for index, node in enumerate(nodes) for value in node.outputs}
+    reads: list[tuple[str, ...]] = []
+    producers: list[tuple[int, ...]] = []
+    readers: list[list[int]] = [[] for _ in nodes]
+    for index, node in enumerate(nodes):
+        values = [v for v in dict.fromkeys(read_values(node)) if v in maker or _is_given(v)]
+        reads.append(tuple(value.name or "" for value in values))
+        producers.append(tuple(sorted({maker[value] for value in values if value in maker})))
+        for producer in producers[-1]:
+            readers[producer].append(index)
+    return tuple(
+        Operator(
+            index=index,
+            name=node.name or f"{node.op_type}_{index}",
+            op_type=_type_of(node),
+            nested=frozenset(
+                _type_of(inner)
+                for graph in _nested(node)
+                for inner in ir.traversal.RecursiveGraphIterator(graph)
+                if inner.op_type != "Constant"
+            ),
+            reads=reads[index],
+            writes=tuple(value.name for value in node.outputs if value.name),
+            producers=producers[index],
+            readers=tuple(readers[index]),
+        )
+        for index, node in enumerate(nodes)
+    )
+
+
+def _type_of(node: ir.Node) -> str:
+    standard = node.domain in _STANDARD_DOMAINS
+    return node.op_type if standard else f"{node.domain}.{node.op_type}"
+
+
+def _is_given(value: ir.Value) -> bool:
+    return value.is_graph_input() and value.const_value is None
+
+
+def _groups(
+    items: Sequence[Operator], specs: Mapping[str, TensorSpec]
+) -> tuple[tuple[int, ...], ...]:
+    """Join operators that share a value that cannot be handed over, and all on ways between them.
+
+    With an edge back from each such reader to the producer, these are exactly the strongly
+    connected components; without such values each operator is one.
+    """
+    forward = [operator.readers for operator in items]
+    backward: list[list[int]] = [[] for _ in items]
+    maker = {name: operator.index for operator in items for name in operator.writes}
+    bound = False
+    for operator in items:
+        for name in operator.reads:
+            if name in maker and name not in specs:
+                backward[operator.index].append(maker[name])
+                bound = True
+    if not bound:
+        return tuple((operator.index,) for operator in items)
+    component = _components([(*forward[i], *backward[i]) for i in range(len(items))])
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(component):
+        members.setdefault(label, []).append(index)
+    return _in_order(items, members, component)
+
+
+def _in_order(
+    items: Sequence[Operator], members: Mapping[int, list[int]], component: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Sort components topologically; of those that are ready, the one that starts first."""
+    awaited = {
+        label: {component[p] for i in group for p in items[i].producers} - {label}
+        for label, group in members.items()
+    }
+    ready = [(group[0], label) for label, group in members.items() if not awaited[label]]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        _, done = heapq.heappop(ready)
+        ordered.append(tuple(members[done]))
+        for label in {component[r] for i in members[done] for r in items[i].readers} - {done}:
+            awaited[label].discard(done)
+            if not awaited[label]:
+                heapq.heappush(ready, (members[label][0], label))
+    return tuple(ordered)
+
+
+def _components(successors: Sequence[Iterable[int]]) -> list[int]:
+    """Label the strongly connected components (Tarjan 1972), without recursion."""
+    count = len(successors)
+    number, low, label = [-1] * count, [0] * count, [-1] * count
+    stack: list[int] = []
+    clock = labels = 0
+    for root in range(count):
+        if number[root] >= 0:
+            continue
+        path = [(root, iter(successors[root]))]
+        number[root] = low[root] = clock
+        clock += 1
+        stack.append(root)
+        while path:
+            node, rest = path[-1]
+            for after in rest:
+                if number[after] < 0:
+                    number[after] = low[after] = clock
+                    clock += 1
+                    stack.append(after)
+                    path.append((after, iter(successors[after])))
+                    break
+                if label[after] < 0:
+                    low[node] = min(low[node], number[after])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
+                if low[node] == number[node]:
+                    while label[node] < 0:
+                        label[stack.pop()] = labels
+                    labels += 1
+    return label

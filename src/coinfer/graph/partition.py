@@ -1,0 +1,395 @@
+"""Partition: how a graph is cut into units, and which spans of them may run on which processor.
+
+A pure value beside the model; `extract` makes a model of a span. Knows no library and no time of
+day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from types import MappingProxyType
+from typing import assert_never
+
+from coinfer.errors import ConfigurationError
+from coinfer.graph.operators import Operators
+from coinfer.graph.pieces import balanced_pieces, limited_pieces
+from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
+from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
+from coinfer.graph.units import Support, UnitSubgraph, fallback_units, find_units
+from coinfer.model import Model
+from coinfer.profiles import Span
+
+__all__ = [
+    "Border",
+    "Mode",
+    "Partition",
+    "PartitionOptions",
+    "choose_partition",
+    "partition_at",
+]
+
+DEFAULT_MINIMUM_SIZE = 7
+"""Band's: an island of fewer operators is not worth a switch."""
+
+
+class Mode(StrEnum):
+    """Which spans of a model may be run.
+
+    Members:
+        WHOLE: The model is not cut.
+        FALLBACK_PER_PROCESSOR: For each processor, its maximal supported groups, and between them
+            what others must run.
+        UNIT: Single units.
+        MERGED: Every contiguous run of units that one processor supports.
+    """
+
+    WHOLE = "whole"
+    FALLBACK_PER_PROCESSOR = "fallback_per_processor"
+    UNIT = "unit"
+    MERGED = "merged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionOptions:
+    """How a model is to be cut.
+
+    Attributes:
+        mode: Which spans there are.
+        minimum_subgraph_size: A processor is left out for islands of fewer operators; one number
+            or one per processor.
+        pieces: Cut into at least so many units of about equal cost; None: only where support
+            changes.
+        max_span_s: No span may take longer than this, in seconds, unless it is a single operator.
+    """
+
+    mode: Mode = Mode.MERGED
+    minimum_subgraph_size: int | Mapping[str, int] = DEFAULT_MINIMUM_SIZE
+    pieces: int | None = None
+    max_span_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant.
+
+        Raises:
+            ConfigurationError: names the option.
+        """
+        sizes = self.minimum_subgraph_size
+        for size in (sizes,) if isinstance(sizes, int) else sizes.values():
+            if size < 1:
+                raise ConfigurationError(f"minimum_subgraph_size must be at least 1, got {size}")
+        if self.pieces is not None and self.pieces < 1:
+            raise ConfigurationError(f"pieces must be at least 1, got {self.pieces}")
+        if self.max_span_s is not None and not self.max_span_s > 0:
+            raise ConfigurationError(f"max_span must be longer than 0, got {self.max_span_s} s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Border:
+    """What must be handed over before a unit.
+
+    Attributes:
+        values: Inputs and intermediates that exist by then and that this or a later unit reads.
+        bytes: Their sum at batch 1; None if one is unknown.
+    """
+
+    values: tuple[str, ...]
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Units of a model in an order in which they can run, and the spans that may be run.
+
+    Attributes:
+        mode: How it was made.
+        operators: The operators that units refer to.
+        units: In topological order; every operator is in exactly one.
+        spans: Which processors may run each span; a span that none may run is left out.
+        value_bytes: Bytes at batch 1 of values whose size is known.
+    """
+
+    mode: Mode
+    operators: Operators
+    units: tuple[UnitSubgraph, ...]
+    spans: Mapping[Span, frozenset[str]]
+    value_bytes: Mapping[str, int] = field(repr=False)
+    _written: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _last_read: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Note in which unit each value is written first and read last."""
+        written: dict[str, int] = {}
+        last_read: dict[str, int] = {}
+        for at, unit in enumerate(self.units):
+            for index in unit.operators:
+                written.update(dict.fromkeys(self.operators[index].writes, at))
+                last_read.update(dict.fromkeys(self.operators[index].reads, at))
+        object.__setattr__(self, "_written", MappingProxyType(written))
+        object.__setattr__(self, "_last_read", MappingProxyType(last_read))
+
+    @property
+    def whole(self) -> Span:
+        """The span of all units."""
+        return Span(0, len(self.units) - 1)
+
+    @property
+    def dependencies(self) -> tuple[frozenset[int], ...]:
+        """The units that each unit reads from."""
+        return tuple(
+            frozenset(
+                self._written[name]
+                for index in unit.operators
+                for name in self.operators[index].reads
+                if name in self._written
+            )
+            - {at}
+            for at, unit in enumerate(self.units)
+        )
+
+    @property
+    def borders(self) -> tuple[Border, ...]:
+        """What must be handed over before each unit; before the first, the inputs."""
+        return tuple(self.border(at) for at in range(len(self.units)))
+
+    def border(self, position: int) -> Border:
+        """What must be handed over before the unit at `position`."""
+        values = tuple(
+            n for n in self._existing(position) if self._last_read.get(n, -1) >= position
+        )
+        return Border(values=values, bytes=self.bytes_of(values))
+
+    def reads(self, span: Span) -> tuple[str, ...]:
+        """Names of what a span takes: model inputs and values of earlier units.
+
+        The whole model takes all its inputs, even those that it does not use.
+        """
+        if span == self.whole:
+            return self.operators.inputs
+        names = (name for index in self.members(span) for name in self.operators[index].reads)
+        return tuple(n for n in dict.fromkeys(names) if self._written.get(n, -1) < span.first)
+
+    def writes(self, span: Span) -> tuple[str, ...]:
+        """Names of what a span gives: what later units read, and model outputs.
+
+        Outputs that are constants come with the last unit. An output that is also an input of the
+        model is written by no span but the whole.
+        """
+        if span == self.whole:
+            return self.operators.outputs
+        outputs = set(self.operators.outputs)
+        made = (name for index in self.members(span) for name in self.operators[index].writes)
+        names = [n for n in made if n in outputs or self._last_read.get(n, -1) > span.last]
+        if span.last == self.whole.last:
+            given = {*self._written, *self.operators.inputs}
+            names += [name for name in self.operators.outputs if name not in given]
+        return tuple(names)
+
+    def keep_after(self, position: int) -> frozenset[str]:
+        """Names that are still needed once all units before `position` have run.
+
+        These are what units from there on read, and the outputs of the model that exist by then,
+        those that are inputs of the model too.
+        """
+        if position == 0:
+            return frozenset(self.operators.inputs)
+        outputs = frozenset(self.operators.outputs)
+        if position == len(self.units):
+            return outputs
+        return frozenset(
+            name
+            for name in self._existing(position)
+            if name in outputs or self._last_read.get(name, -1) >= position
+        )
+
+    def members(self, span: Span) -> tuple[int, ...]:
+        """Indices of a span's operators, ascending.
+
+        Raises:
+            ConfigurationError: there is no such span.
+        """
+        if not 0 <= span.first <= span.last < len(self.units):
+            raise ConfigurationError(
+                f"there is no span {span.first}..{span.last} of {len(self.units)} units; units "
+                f"count from 0"
+            )
+        units = self.units[span.first : span.last + 1]
+        return tuple(sorted(index for unit in units for index in unit.operators))
+
+    def bytes_of(self, names: Iterable[str]) -> int | None:
+        """Bytes of values at batch 1, or None if one is unknown."""
+        sizes = [self.value_bytes.get(name) for name in names]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    def _existing(self, position: int) -> list[str]:
+        made = [name for name, at in self._written.items() if at < position]
+        return [*self.operators.inputs, *made]
+
+
+def choose_partition(
+    model: Model,
+    support: Support,
+    options: PartitionOptions | None = None,
+    *,
+    seconds: Mapping[str, Sequence[float]] | None = None,
+    operators: Operators | None = None,
+) -> Partition:
+    """Cut a model into units and find the spans that may be run, by Band's rules.
+
+    Args:
+        model: The model; it is not changed.
+        support: Per processor, the indices of the operators (`Operators.of`) that it can run.
+        options: How to cut; by default `merged` with Band's minimum size.
+        seconds: Per processor, the expected seconds of each operator, for `max_span_s`. A
+            processor that is left out is not limited. Without, `pieces` are balanced by
+            arithmetic and bytes.
+        operators: `Operators.of(model.graph)`, if it is there already.
+
+    Raises:
+        ConfigurationError: no processor runs an operator; none runs all of it and the mode is
+            `whole`; the mode leaves a part that no processor may run; or `max_span_s` is given
+            without `seconds`.
+    """
+    options = options or PartitionOptions()
+    operators = operators or Operators.of(model.graph)
+    limit = _limit(options, operators, seconds)
+    costs = _Costs.of(model, operators)
+    units: Sequence[UnitSubgraph]
+    spans: dict[Span, frozenset[str]]
+    match options.mode:
+        case Mode.WHOLE:
+            units = (_whole_unit(model, operators, support),)
+            spans = {Span(): units[0].processors}
+        case Mode.FALLBACK_PER_PROCESSOR:
+            units = fallback_units(operators, support, options.minimum_subgraph_size)
+            units = _cut_further(units, operators, costs, options, limit)
+            spans = fallback_spans(units, support, limit)
+        case Mode.UNIT | Mode.MERGED:
+            units = find_units(operators, support, options.minimum_subgraph_size)
+            units = _cut_further(units, operators, costs, options, limit)
+            is_unit = options.mode is Mode.UNIT
+            spans = unit_spans(units) if is_unit else merged_spans(units, limit)
+        case _:
+            assert_never(options.mode)
+    return Partition(
+        mode=options.mode,
+        operators=operators,
+        units=tuple(units),
+        spans=spans,
+        value_bytes=costs.value_bytes,
+    )
+
+
+def partition_at(
+    model: Model,
+    positions: Iterable[int],
+    support: Support,
+    *,
+    mode: Mode = Mode.MERGED,
+    operators: Operators | None = None,
+) -> Partition:
+    """Cut a model at given places, whatever they cost.
+
+    Args:
+        model: The model; it is not changed.
+        positions: Cut before these of `Operators.groups`; 1 to one less than there are.
+        support: Per processor, the indices of the operators that it can run.
+        mode: `unit` or `merged`.
+        operators: `Operators.of(model.graph)`, if it is there already.
+
+    Raises:
+        ConfigurationError: a position is not a place between two groups, no processor runs all
+            of a unit, or the mode is another one.
+    """
+    if mode not in (Mode.UNIT, Mode.MERGED):
+        raise ConfigurationError(f"mode {mode} chooses its own cuts; use unit or merged")
+    operators = operators or Operators.of(model.graph)
+    cuts = sorted(set(positions))
+    groups = operators.groups
+    if cuts and not (cuts[0] >= 1 and cuts[-1] < len(groups)):
+        wrong = cuts[0] if cuts[0] < 1 else cuts[-1]
+        raise ConfigurationError(
+            f"cannot cut before {wrong}: there are {len(groups)} groups of operators, so cuts go "
+            f"from 1 to {len(groups) - 1}"
+        )
+    units: list[UnitSubgraph] = []
+    for first, end in pairwise((0, *cuts, len(groups))):
+        members = tuple(sorted(index for group in groups[first:end] for index in group))
+        able = frozenset(name for name, known in support.items() if known.issuperset(members))
+        if not able:
+            raise ConfigurationError(
+                f"no processor runs all of unit {len(units)}, operators "
+                f"{operators[members[0]].name!r} to {operators[members[-1]].name!r}; cut elsewhere"
+            )
+        units.append(UnitSubgraph(operators=members, processors=able))
+    return Partition(
+        mode=mode,
+        operators=operators,
+        units=tuple(units),
+        spans=unit_spans(units) if mode is Mode.UNIT else merged_spans(units, None),
+        value_bytes=_Costs.of(model, operators).value_bytes,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Costs:
+    """What cuts are chosen by: each operator's share of the time, and bytes of values."""
+
+    shares: tuple[float, ...]
+    value_bytes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: Model, operators: Operators) -> _Costs:
+        costs = costs_by_operator(model)
+        return cls(
+            shares=operator_shares(operators, costs), value_bytes=value_bytes(costs.values())
+        )
+
+
+def _limit(
+    options: PartitionOptions,
+    operators: Operators,
+    seconds: Mapping[str, Sequence[float]] | None,
+) -> SpanLimit | None:
+    if options.max_span_s is None:
+        return None
+    if seconds is None:
+        raise ConfigurationError(
+            "max_span needs the expected seconds of each operator; give `seconds`"
+        )
+    for name, row in seconds.items():
+        if len(row) != len(operators):
+            raise ConfigurationError(
+                f"`seconds` of processor {name!r} has {len(row)} entries for {len(operators)} "
+                f"operators; give one for each of `Operators.of(model.graph)`"
+            )
+    return SpanLimit(seconds=seconds, longest_s=options.max_span_s)
+
+
+def _whole_unit(model: Model, operators: Operators, support: Support) -> UnitSubgraph:
+    everything = tuple(range(len(operators)))
+    able = frozenset(name for name, known in support.items() if known.issuperset(everything))
+    if not able:
+        raise ConfigurationError(
+            f"no processor runs all of model {model.name!r}: {', '.join(support) or 'none given'}; "
+            f"use mode merged to cut it"
+        )
+    return UnitSubgraph(operators=everything, processors=able)
+
+
+def _cut_further(
+    units: Sequence[UnitSubgraph],
+    operators: Operators,
+    costs: _Costs,
+    options: PartitionOptions,
+    limit: SpanLimit | None,
+) -> tuple[UnitSubgraph, ...]:
+    """Apply `pieces`, then `max_span_s`, to units that support alone leaves larger."""
+    if options.pieces is not None:
+        units = balanced_pieces(units, operators, costs.value_bytes, costs.shares, options.pieces)
+    if limit is not None:
+        units = limited_pieces(units, operators, costs.value_bytes, limit.seconds, limit.longest_s)
+    return tuple(units)

@@ -1,0 +1,204 @@
+"""Unit subgraphs: maximal groups of operators with the same processors (Band, MobiSys 2022).
+
+Knows operators and sets of processors; knows nothing of time, spans or libraries.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from coinfer.errors import ConfigurationError
+from coinfer.graph.operators import Operators
+
+__all__ = ["Support", "UnitSubgraph", "fallback_units", "find_units", "island_sizes"]
+
+Support = Mapping[str, frozenset[int]]
+"""Indices of the operators that a processor can run, by its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSubgraph:
+    """Operators that always run together. Units are disjoint and in topological order.
+
+    Attributes:
+        operators: Their indices, ascending.
+        processors: Names of the processors that can run all of them.
+    """
+
+    operators: tuple[int, ...]
+    processors: frozenset[str]
+
+
+def find_units(
+    operators: Operators, support: Support, minimum_size: int | Mapping[str, int] = 1
+) -> tuple[UnitSubgraph, ...]:
+    """Cut a graph into unit subgraphs, by Band's steps 1 to 3.
+
+    A unit starts with the first operator that is ready and grows by every ready operator that the
+    same processors support. It need not be connected. What cannot be parted (`Operators.groups`)
+    counts as one operator, which a processor supports if it supports all of it.
+
+    Args:
+        operators: The graph.
+        support: What each processor can run.
+        minimum_size: A processor is left out for a group of neighbouring operators that is smaller
+            than this, if others run them: a switch there would not pay. One number, or one per
+            processor (1 for those not named).
+
+    Returns:
+        At least one unit; a graph without operators gives one that is empty.
+
+    Raises:
+        ConfigurationError: no processor runs an operator, or operators that cannot be parted.
+    """
+    settled = _settle_support(operators, support, minimum_size)
+    units = _grow(operators, [frozenset(each) for each in settled])
+    return tuple(
+        UnitSubgraph(operators=members, processors=processors) for processors, members in units
+    ) or (UnitSubgraph(operators=(), processors=frozenset(support)),)
+
+
+def fallback_units(
+    operators: Operators, support: Support, minimum_size: int | Mapping[str, int] = 1
+) -> tuple[UnitSubgraph, ...]:
+    """Cut a graph into units that every processor's alternating groups are made of.
+
+    An operator's level on a processor counts the switches before it. Along an edge no level
+    falls, so operators of equal levels on all processors form units, and the order of the levels
+    is an order in which these can run.
+
+    Raises:
+        ConfigurationError: no processor runs an operator, or operators that cannot be parted.
+    """
+    settled = _settle_support(operators, support, minimum_size)
+    graph = _Condensed(operators)
+    rows = [graph.levels([name in each for each in settled]) for name in support]
+    units: dict[tuple[int, ...], list[int]] = {}
+    for group, levels in enumerate(zip(*rows, strict=True)):
+        units.setdefault(levels, []).append(group)
+    return tuple(
+        UnitSubgraph(
+            operators=tuple(sorted(i for group in groups for i in operators.groups[group])),
+            processors=settled[groups[0]],
+        )
+        for _, groups in sorted(units.items())
+    ) or (UnitSubgraph(operators=(), processors=frozenset(support)),)
+
+
+def island_sizes(operators: Operators, supported: frozenset[int]) -> tuple[int, ...]:
+    """Sizes of the groups of neighbouring operators that a processor supports, each size once.
+
+    A minimum size between two of them changes nothing, so a search needs to try only these.
+    Empty if the processor supports everything or nothing.
+    """
+    graph = _Condensed(operators)
+    able = [supported.issuperset(members) for members in operators.groups]
+    return tuple(sorted({graph.size(island) for island in graph.islands(able)}))
+
+
+def _settle_support(
+    operators: Operators, support: Support, minimum_size: int | Mapping[str, int]
+) -> tuple[frozenset[str], ...]:
+    """Give the processors of each of `Operators.groups`, small islands given up.
+
+    Raises:
+        ConfigurationError: a group has none.
+    """
+    graph = _Condensed(operators)
+    names = [
+        {name for name, known in support.items() if known.issuperset(members)}
+        for members in operators.groups
+    ]
+    for members, processors in zip(operators.groups, names, strict=True):
+        if not processors:
+            raise _unsupported(operators, members, support)
+    for name in support:
+        least = minimum_size if isinstance(minimum_size, int) else minimum_size.get(name, 1)
+        for island in graph.islands([name in each for each in names]):
+            alone = any(names[group] == {name} for group in island)
+            if graph.size(island) < least and not alone:
+                for group in island:
+                    names[group].discard(name)
+    return tuple(frozenset(each) for each in names)
+
+
+def _unsupported(
+    operators: Operators, members: Sequence[int], support: Support
+) -> ConfigurationError:
+    known = ", ".join(support) or "none"
+    nowhere = [i for i in members if not any(i in each for each in support.values())]
+    if nowhere:
+        operator = operators[nowhere[0]]
+        return ConfigurationError(
+            f"operator {operator.name!r} ({operator.op_type}) runs on none of the processors: "
+            f"{known}; add one that supports it"
+        )
+    first, last = operators[members[0]], operators[members[-1]]
+    return ConfigurationError(
+        f"operators {first.name!r} ({first.op_type}) to {last.name!r} ({last.op_type}) cannot be "
+        f"parted, because what they pass on is no tensor of known rank, and none of the "
+        f"processors runs all of them: {known}; add one that does"
+    )
+
+
+class _Condensed:
+    """The graph of `Operators.groups`."""
+
+    def __init__(self, operators: Operators) -> None:
+        self._operators = operators
+        group_of = {i: at for at, members in enumerate(operators.groups) for i in members}
+        self.producers = [
+            {group_of[p] for i in members for p in operators[i].producers} - {at}
+            for at, members in enumerate(operators.groups)
+        ]
+
+    def size(self, groups: Sequence[int]) -> int:
+        return sum(len(self._operators.groups[group]) for group in groups)
+
+    def levels(self, able: Sequence[bool]) -> list[int]:
+        levels: list[int] = []
+        for group, producers in enumerate(self.producers):
+            before = max((levels[producer] for producer in producers), default=0)
+            levels.append(before + (before % 2 == (1 if able[group] else 0)))
+        return levels
+
+    def islands(self, able: Sequence[bool]) -> list[list[int]]:
+        """Maximal supported groups, alternating with unsupported ones; none if never a switch."""
+        if all(able):
+            return []
+        found: dict[int, list[int]] = {}
+        for group, level in enumerate(self.levels(able)):
+            if level % 2 == 0:
+                found.setdefault(level, []).append(group)
+        return list(found.values())
+
+
+def _grow(
+    operators: Operators, labels: Sequence[frozenset[str]]
+) -> list[tuple[frozenset[str], tuple[int, ...]]]:
+    graph = _Condensed(operators)
+    readers: list[list[int]] = [[] for _ in labels]
+    awaited = [len(producers) for producers in graph.producers]
+    for group, producers in enumerate(graph.producers):
+        for producer in producers:
+            readers[producer].append(group)
+    ready: dict[Hashable, list[int]] = {}
+    for group, count in enumerate(awaited):
+        if count == 0:
+            ready.setdefault(labels[group], []).append(group)
+    units = []
+    while ready:
+        label = labels[min(heap[0] for heap in ready.values())]
+        members: list[int] = []
+        while ready.get(label):
+            done = heapq.heappop(ready[label])
+            members.extend(operators.groups[done])
+            for reader in readers[done]:
+                awaited[reader] -= 1
+                if awaited[reader] == 0:
+                    heapq.heappush(ready.setdefault(labels[reader], []), reader)
+        del ready[label]
+        units.append((label, tuple(sorted(members))))
+    return units

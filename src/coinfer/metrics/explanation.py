@@ -1,0 +1,227 @@
+"""Explanation: why each span of one request went where it went. Watches decisions; makes none.
+
+For every execution of the request: what each processor could have done at that moment, as the core
+expected it. The estimates are the core's own, seen through its view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coinfer.core.commands import Command, Execution, Reply, Run
+from coinfer.core.events import Event, Failed, Finished, ProcessorLost
+from coinfer.core.lane import Lane
+from coinfer.core.request import Outcome, Request
+from coinfer.core.routes import Step
+from coinfer.core.view import View
+from coinfer.profiles import Span
+
+__all__ = ["SLOWEST", "Alternative", "Choice", "Explainer", "Explanation"]
+
+SLOWEST = "slowest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """What a processor could have done for the request.
+
+    Attributes:
+        processor: Its name.
+        wait_s: Seconds until it should be free; 0 if it was.
+        span: The units that it would run next; None if it cannot go on with the request.
+        span_s: Expected seconds of that span.
+        finish_s: Expected seconds until the whole request would be done, with this processor next
+            and nothing in the way afterwards; infinite if it cannot.
+        reason: Why it cannot; empty if it can.
+    """
+
+    processor: str
+    wait_s: float = 0.0
+    span: Span | None = None
+    span_s: float = math.inf
+    finish_s: float = math.inf
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Choice:
+    """One execution of the request, and what else could have been.
+
+    Attributes:
+        at_s: The moment, in the driver's seconds.
+        span: The units that it ran.
+        processor: Where.
+        expected_s: Seconds that it should take.
+        together: Requests in the execution.
+        alternatives: All processors, the soonest expected end first.
+        took_s: Seconds that it took on the processor; None if it did not end well.
+        failure: Why it did not end well.
+    """
+
+    at_s: float
+    span: Span
+    processor: str
+    expected_s: float
+    together: int
+    alternatives: tuple[Alternative, ...]
+    took_s: float | None = None
+    failure: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Explanation:
+    """The way of one request.
+
+    Attributes:
+        request: The request.
+        choices: Its executions, in order.
+        outcome: How it was answered; None: not yet.
+        answered_s: When, in the driver's seconds.
+    """
+
+    request: Request
+    choices: list[Choice] = field(default_factory=list)
+    outcome: Outcome | None = None
+    answered_s: float = math.inf
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the moment it was due to the answer."""
+        return self.answered_s - self.request.arrival_s
+
+
+class Explainer:
+    """Keeps the way of one request of a run.
+
+    Args:
+        wanted: The number of a request; the name of a model, for its slowest request; or
+            `slowest`, for the slowest of all.
+
+    Attributes:
+        found: The request that was looked for, as far as it has been seen.
+    """
+
+    def __init__(self, wanted: str = SLOWEST) -> None:
+        self.found: Explanation | None = None
+        self._wanted = wanted
+        self._view: View | None = None
+        self._since_s = -math.inf
+        self._open: dict[int, Explanation] = {}
+        self._running: dict[int, tuple[Execution, list[Choice]]] = {}
+        self._failed: dict[int, set[str]] = {}
+
+    def watch(self, view: View, since_s: float = -math.inf) -> None:
+        """Look at decisions through the core's view; leave out what is due before a moment."""
+        self._view, self._since_s = view, since_s
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
+        """Note a step of the core."""
+        match event:
+            case Finished(number, service_s):
+                for choice in self._ended(number):
+                    choice.took_s = service_s
+            case Failed(number, reason):
+                self._fail(number, reason)
+            case ProcessorLost(processor, reason):
+                lost = [n for n, (e, _) in self._running.items() if e.processor == processor]
+                for number in lost:
+                    self._fail(number, reason)
+            case _:
+                pass
+        started = [c.execution for c in commands if type(c) is Run]
+        for at, execution in enumerate(started):
+            self._start(execution, started[at + 1 :], now)
+        for command in commands:
+            if type(command) is Reply:
+                self._answer(command, now)
+
+    def _start(self, execution: Execution, later: Sequence[Execution], now: float) -> None:
+        choices = []
+        for request in execution.requests:
+            if not self._is_candidate(request):
+                continue
+            choice = Choice(
+                at_s=now,
+                span=execution.span,
+                processor=execution.processor,
+                expected_s=execution.expected_s,
+                together=len(execution.requests),
+                alternatives=self._alternatives(execution, request, later, now),
+            )
+            way = self._open.setdefault(request.id, Explanation(request=request))
+            way.choices.append(choice)
+            choices.append(choice)
+        if choices:
+            self._running[execution.id] = (execution, choices)
+
+    def _is_candidate(self, request: Request) -> bool:
+        if self._wanted.isdecimal():
+            return request.id == int(self._wanted)
+        return request.arrival_s >= self._since_s and self._wanted in (SLOWEST, request.model)
+
+    def _alternatives(
+        self, execution: Execution, request: Request, later: Sequence[Execution], now: float
+    ) -> tuple[Alternative, ...]:
+        """What all processors could have done before this execution and those after it started."""
+        view = self._view
+        if view is None:
+            return ()
+        unseen = {execution.id, *(each.id for each in later)}
+        free_at: dict[str, float] = {}
+        for running in view.running():
+            if running.id not in unseen:
+                end_s = max(now, running.expected_end_s)
+                units = view.all_processors[running.processor].units
+                free_at.update(dict.fromkeys(units, end_s))
+        lane = view.entrance(execution.model, request.batch)
+        failed = self._failed.get(request.id, set())
+        found = []
+        for name, processor in view.all_processors.items():
+            wait_s = max([free_at.get(unit, now) for unit in processor.units]) - now
+            if name in failed:
+                found.append(Alternative(processor=name, reason="it failed there before"))
+            elif name not in view.processors:
+                found.append(Alternative(processor=name, reason="out of service"))
+            else:
+                found.append(_outlook(lane, execution.span.first, name, wait_s))
+        return tuple(sorted(found, key=lambda each: each.finish_s))
+
+    def _ended(self, number: int) -> list[Choice]:
+        _, choices = self._running.pop(number, (None, []))
+        return choices
+
+    def _fail(self, number: int, reason: str) -> None:
+        execution, choices = self._running.pop(number, (None, []))
+        for choice in choices:
+            choice.failure = reason
+        if execution is not None:
+            for request in execution.requests:
+                self._failed.setdefault(request.id, set()).add(execution.processor)
+
+    def _answer(self, reply: Reply, now: float) -> None:
+        self._failed.pop(reply.request.id, None)
+        way = self._open.pop(reply.request.id, None)
+        if way is None:
+            return
+        way.outcome, way.answered_s = reply.outcome, now
+        if self.found is None or way.latency_s > self.found.latency_s:
+            self.found = way
+
+
+def _outlook(lane: Lane, position: int, name: str, wait_s: float) -> Alternative:
+    """What a processor in service could do from a boundary on."""
+    routes = lane.routes
+    seconds: Mapping[str, float] = lane.seconds if routes is None else routes.seconds(position)
+    rest_s = seconds.get(name)
+    if rest_s is None:
+        return Alternative(processor=name, wait_s=wait_s, reason="it does not run what comes next")
+    step = Step(lane.rest, name, rest_s) if routes is None else routes.step(position, name)
+    return Alternative(
+        processor=name,
+        wait_s=wait_s,
+        span=step.span,
+        span_s=step.seconds,
+        finish_s=wait_s + rest_s,
+    )

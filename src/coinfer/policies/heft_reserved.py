@@ -1,0 +1,47 @@
+"""HEFT with reservations: as HEFT, and the second step of what was started counts as reserved.
+
+Rule (Band, MobiSys 2022): as `heft`, but when a request starts a step of its plan, the step after
+it is reserved: on the processor of that step its time counts as taken for all other requests, not
+for the request itself. The reservation ends when the request starts its next step or is answered,
+however that came about. A reservation only shifts plans: a free processor that is still the best is
+taken at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coinfer.core.planning import RequestPlan
+from coinfer.core.request import Request
+from coinfer.core.routes import Step
+from coinfer.core.view import View
+from coinfer.policies.planned import PlannedMapping
+
+__all__ = ["HeftReserved"]
+
+
+@dataclass(slots=True, kw_only=True)
+class HeftReserved(PlannedMapping):
+    """Serve first what would finish last, and keep the next processor for what was begun.
+
+    The option is that of `PlannedMapping`; `reserved` shows the next step by request.
+    """
+
+    reserved: Mapping[int, Step] = field(default_factory=dict, init=False)
+
+    def order(self, _request: Request, finish_s: float) -> float:
+        """Order by the soonest finish, the latest first."""
+        return -finish_s
+
+    def taken(self, view: View) -> Mapping[int, Step]:
+        """Return what is reserved; forget what was reserved for requests that are answered."""
+        self.reserved = {n: step for n, step in self.reserved.items() if view.is_unanswered(n)}
+        return self.reserved
+
+    def note(self, request: Request, plan: RequestPlan) -> None:
+        """Reserve the second step; what was reserved for the first is used now."""
+        others = {n: step for n, step in self.reserved.items() if n != request.id}
+        if len(plan.steps) > 1:
+            others[request.id] = plan.steps[1]
+        self.reserved = others

@@ -1,0 +1,179 @@
+"""Planned: the loop that HEFT, its reserving form and least slack share. Knows not what goes first.
+
+Of the first `window` waiting requests the one that comes first by the rule is planned: in which
+steps it would finish soonest, waits for busy processors counted. If the processor of its first step
+is free, the step starts. If it is busy, the request yields: its time there is counted as reserved,
+and the next request is looked at. The plan holds for this one decision; at the next, and after
+every step, it is made anew. Requests of one lane share a plan.
+
+What yields also keeps the units that it waits for: a processor made of several units gets its turn
+although others would take its units one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from coinfer.core.lane import Lane
+from coinfer.core.outlook import Outlook
+from coinfer.core.planning import RequestPlan
+from coinfer.core.policy import Drop, Start, WaitUntil
+from coinfer.core.request import Request
+from coinfer.core.routes import Step
+from coinfer.core.view import View
+from coinfer.errors import ConfigurationError
+
+__all__ = ["PlannedMapping"]
+
+_NOTHING: Mapping[int, Step] = MappingProxyType({})
+
+
+class _Group:
+    """Requests of one lane that share a plan, in order.
+
+    Attributes:
+        lane: The lane.
+        own: The step that was reserved for each of them before, if any.
+        request: The next one.
+    """
+
+    __slots__ = ("_rest", "lane", "own", "request")
+
+    def __init__(self, lane: Lane, own: Step | None, requests: Iterable[Request]) -> None:
+        self.lane = lane
+        self.own = own
+        self._rest = iter(requests)
+        self.request = next(self._rest)
+
+    def skip(self) -> bool:
+        """Go on to the next request; tell whether there is one."""
+        following = next(self._rest, None)
+        if following is None:
+            return False
+        self.request = following
+        return True
+
+
+@dataclass(slots=True, kw_only=True)
+class PlannedMapping:
+    """Base of the rules that differ only in which planned request goes first.
+
+    Attributes:
+        window: How many waiting requests one decision looks at.
+    """
+
+    window: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse an option that makes no sense."""
+        if self.window < 1:
+            raise ConfigurationError(f"policy {type(self).__name__!r}: window must be at least 1")
+
+    @abstractmethod
+    def order(self, request: Request, finish_s: float) -> float:
+        """Return a number that is smaller the sooner the request is served.
+
+        It must not grow with `finish_s`, when the request's plan finishes.
+        """
+
+    def rank(self, request: Request) -> float:
+        """Order requests of one model by the moment they were due."""
+        return request.arrival_s
+
+    def is_late(self, _request: Request, _lane: Lane, _outlook: Outlook) -> bool:
+        """Tell whether a request must be dropped, given what runs."""
+        return False
+
+    def taken(self, _view: View) -> Mapping[int, Step]:
+        """Return the steps that are reserved for requests on their way, by request."""
+        return _NOTHING
+
+    def note(self, _request: Request, _plan: RequestPlan) -> None:
+        """Take note of a request whose plan is begun."""
+
+    def decide(self, view: View) -> Iterator[Start | Drop | WaitUntil]:
+        """Start the first step of what comes first and finds its processor free."""
+        while (decision := self._next(view)) is not None:
+            yield decision
+            if isinstance(decision, WaitUntil):
+                return
+
+    def _next(self, view: View) -> Start | Drop | WaitUntil | None:
+        unclaimed = set(view.idle()) if view.n_waiting else None
+        if not unclaimed:
+            return None
+        outlook, taken = view.outlook(), self.taken(view)
+        if taken:
+            outlook.take(taken.values())
+        groups = _groups(view.first_waiting(self.window), taken)
+        for group in groups:
+            if self.is_late(group.request, group.lane, outlook):
+                return Drop(group.request, "no plan can meet its deadline any more")
+        again_s = math.inf
+        while groups and unclaimed:
+            group, plan = self._first(groups, outlook)
+            step = plan.steps[0]
+            if step.processor in unclaimed:
+                self.note(group.request, plan)
+                last = None if group.lane.routes is None else step.span.last
+                return Start(step.processor, (group.request,), last)
+            if again_s == math.inf:
+                again_s = _again_s(view, group.lane, step.processor, unclaimed)
+            outlook.reserve(step.processor, step.seconds)
+            units = view.processors[step.processor].units
+            unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
+            if not group.skip():
+                groups.remove(group)
+        return WaitUntil(again_s) if view.now < again_s < math.inf else None
+
+    def _first(self, groups: Sequence[_Group], outlook: Outlook) -> tuple[_Group, RequestPlan]:
+        """Return what comes first; on a tie what was due first.
+
+        Plans are made only where they could matter: a finish that is known to be no later tells
+        how soon a request could be served at best.
+        """
+        order, latest_s = self.order, outlook.latest_s
+        hopes = [
+            (order(group.request, latest_s(group.lane, group.own)), group.request.id, group)
+            for group in groups
+        ]
+        hopes.sort()  # ids differ: groups are not compared
+        best: tuple[float, float, int] | None = None
+        for hope, number, group in hopes:
+            if best is not None and hope > best[0]:
+                break
+            request = group.request
+            plan = outlook.plan(group.lane, group.own)
+            value = (order(request, plan.finish_s), request.arrival_s, number)
+            if best is None or value < best:
+                best, chosen = value, (group, plan)
+        return chosen
+
+
+def _groups(looked_at: Mapping[Lane, Iterable[Request]], taken: Mapping[int, Step]) -> list[_Group]:
+    groups = []
+    for lane, requests in looked_at.items():
+        if not taken or not lane.key.position:  # nothing of them has run: nothing is reserved
+            groups.append(_Group(lane, None, requests))
+            continue
+        by_step: dict[Step | None, list[Request]] = {}
+        for request in requests:
+            by_step.setdefault(taken.get(request.id), []).append(request)
+        groups += [_Group(lane, own, some) for own, some in by_step.items()]
+    return groups
+
+
+def _again_s(view: View, lane: Lane, chosen: str, unclaimed: Collection[str]) -> float:
+    """Return when to look again if nothing happens.
+
+    A free processor loses to the chosen busy one by the difference of the times to the end at
+    least. If that is still busy after so long, something took longer than expected.
+    """
+    seconds = view.seconds_of(lane)
+    others = [seconds[name] for name in unclaimed if name in seconds]
+    best_s = seconds[chosen]
+    return view.now + max(min(others, default=math.inf) - best_s, best_s)

@@ -1,0 +1,134 @@
+"""Shortest expected latency: every request queues where its plan finishes soonest.
+
+Rule (Band, MobiSys 2022): every waiting request in the window is planned step by step, waits for
+busy processors counted. The one whose soonest finish is the latest, the most demanding, goes first:
+its first step is given to the processor of the plan, free or busy. There it stays, in the order of
+giving; the wait for that processor grows by its time, and the next request is chosen. When a step
+ends, the rest of its request is planned anew.
+
+Here a request is given away only when a processor is free that nothing was given to, so that plans
+are as fresh as can be, and at most `window` requests are given to busy processors at a time. What
+was given to a processor that is lost is planned again. Short requests wait as long as more
+demanding ones keep coming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from coinfer.core.lane import Lane
+from coinfer.core.outlook import Outlook
+from coinfer.core.policy import Start
+from coinfer.core.request import Request
+from coinfer.core.routes import Step
+from coinfer.core.view import View
+from coinfer.errors import ConfigurationError
+
+__all__ = ["ShortestExpectedLatency"]
+
+
+class _Given(NamedTuple):
+    """A request that waits for the processor that it was given to."""
+
+    request: Request
+    step: Step
+
+
+@dataclass(slots=True, kw_only=True)
+class ShortestExpectedLatency:
+    """Give every request to the processor on which its plan begins.
+
+    Attributes:
+        window: How many waiting requests one decision looks at.
+    """
+
+    window: int = 10
+    _given: list[_Given] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse an option that makes no sense."""
+        if self.window < 1:
+            raise ConfigurationError(
+                "policy 'shortest_expected_latency': window must be at least 1"
+            )
+
+    def rank(self, request: Request) -> float:
+        """Order requests of one model by the moment they were due."""
+        return request.arrival_s
+
+    def decide(self, view: View) -> Iterator[Start]:
+        """Start what was given to free processors, and give more away if some have nothing."""
+        while (start := self._next(view)) is not None:
+            yield start
+
+    def _next(self, view: View) -> Start | None:
+        free = set(view.idle()) if view.n_waiting else None
+        if not free:
+            return None
+        self._given = [given for given in self._given if _stands(view, given)]
+        outlook = view.outlook()
+        for at, (request, step) in enumerate(self._given):
+            if step.processor in free:
+                del self._given[at]
+                return _start(view, request, step)
+            free = _reserve(view, outlook, step, free)
+        return self._give(view, outlook, free) if free else None
+
+    def _give(self, view: View, outlook: Outlook, free: set[str]) -> Start | None:
+        """Give requests away until one goes to a free processor; return its start."""
+        waiting = self._not_given(view)
+        while waiting and free and len(self._given) < self.window:
+            lane = _most_demanding(outlook, waiting)
+            request = waiting[lane].pop()
+            if not waiting[lane]:
+                del waiting[lane]
+            step = outlook.plan(lane).steps[0]
+            if step.processor in free:
+                return _start(view, request, step)
+            self._given.append(_Given(request, step))
+            free = _reserve(view, outlook, step, free)
+        return None
+
+    def _not_given(self, view: View) -> dict[Lane, list[Request]]:
+        """Return what in the window was not given away, by lane, what was due first at the end."""
+        given = {each.request.id for each in self._given}
+        found = {
+            lane: [request for request in requests if request.id not in given][::-1]
+            for lane, requests in view.first_waiting(self.window).items()
+        }
+        return {lane: requests for lane, requests in found.items() if requests}
+
+
+def _most_demanding(outlook: Outlook, waiting: Mapping[Lane, Sequence[Request]]) -> Lane:
+    """Return the lane whose plan finishes last; on a tie that of which a request was due first."""
+    best: tuple[float, float, int] | None = None
+    for lane in sorted(waiting, key=outlook.latest_s, reverse=True):
+        if best is not None and outlook.latest_s(lane) < best[0]:
+            break  # no plan finishes later than that
+        request = waiting[lane][-1]
+        value = (outlook.plan(lane).finish_s, -request.arrival_s, -request.id)
+        if best is None or value > best:
+            best, chosen = value, lane
+    return chosen
+
+
+def _stands(view: View, given: _Given) -> bool:
+    """Tell whether a request still waits for the step that it was given to, and can get it."""
+    request, step = given
+    return view.waits(request) and view.can_run_span(
+        view.lane_of(request), step.processor, step.span
+    )
+
+
+def _start(view: View, request: Request, step: Step) -> Start:
+    last = None if view.lane_of(request).routes is None else step.span.last
+    return Start(step.processor, (request,), last)
+
+
+def _reserve(view: View, outlook: Outlook, step: Step, free: set[str]) -> set[str]:
+    """Count a step's time on its processor; return what else is free."""
+    outlook.reserve(step.processor, step.seconds)
+    units = view.processors[step.processor].units
+    return {name for name in free if units.isdisjoint(view.processors[name].units)}

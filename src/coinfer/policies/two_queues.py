@@ -1,0 +1,68 @@
+"""Two queues: requests with a deadline under one policy, all others under another.
+
+Rule (Band, MobiSys 2022): what has a deadline waits apart from what has none, and each queue is
+served by a policy of its own. The one with deadlines decides first; what it leaves free goes to the
+best effort of the other. So best effort waits as long as what has a deadline keeps all processors
+busy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coinfer.core.policy import Decision, Policy
+from coinfer.core.request import Request
+from coinfer.core.view import View
+from coinfer.errors import ConfigurationError
+from coinfer.policies.registry import make_policy
+
+__all__ = ["TwoQueues"]
+
+_DEADLINE, _BEST_EFFORT = 0, 1
+
+
+@dataclass(slots=True, kw_only=True)
+class TwoQueues:
+    """Serve what has a deadline by one policy, and what has none by another.
+
+    Attributes:
+        deadline: Name of the policy for requests with a deadline.
+        best_effort: Name of the policy for all others.
+        deadline_options: Options of the first.
+        best_effort_options: Options of the second.
+    """
+
+    deadline: str = "least_slack"
+    best_effort: str = "heft"
+    deadline_options: Mapping[str, Any] = field(default_factory=dict)
+    best_effort_options: Mapping[str, Any] = field(default_factory=dict)
+    _policies: tuple[Policy, Policy] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Build both policies; what is wrong with one is wrong with this one."""
+        if "two_queues" in (self.deadline, self.best_effort):
+            raise ConfigurationError("policy 'two_queues' cannot be one of its own two policies")
+        self._policies = (
+            make_policy(self.deadline, **self.deadline_options),
+            make_policy(self.best_effort, **self.best_effort_options),
+        )
+
+    def queue(self, request: Request) -> int:
+        """Keep requests without a deadline apart."""
+        return _DEADLINE if request.deadline_s < math.inf else _BEST_EFFORT
+
+    def rank(self, request: Request) -> Any:
+        """Order as the policy of the request's queue does."""
+        return self._policies[self.queue(request)].rank(request)
+
+    def decide(self, view: View) -> Iterator[Decision]:
+        """Let the deadline policy decide first."""
+        for queue, policy in enumerate(self._policies):
+            part = view.part(queue)
+            if part.n_waiting:
+                for decision in policy.decide(part):
+                    yield decision
+                    part.refresh()

@@ -1,0 +1,172 @@
+"""Measure cold starts: how much longer a model takes after another one, and after a rest.
+
+The other one leaves its own weights in the caches; in a rest, clocks and threads go to sleep. On
+every processor all its models run in turn, each three times in a row: after another model, after
+itself, after a rest. The three are neighbours in time, so drift of the machine hits all alike.
+Where a processor runs one model only, the other one runs on a processor that shares its units.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.cold import IDLE_S, Cold
+from coinfer.model import Model
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.identity import identity
+from coinfer.profiling.measure import on_cores
+from coinfer.profiling.setting import Setting
+
+__all__ = ["ColdEffort", "in_turn", "measure_cold"]
+
+_KINDS = ("other", "same", "idle")
+"""What came before a run, in the order in which they follow each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdEffort:
+    """How long to measure one processor.
+
+    Attributes:
+        min_rounds: Counted rounds at least.
+        max_s: Stop after this many seconds.
+    """
+
+    min_rounds: int = 4
+    max_s: float = 3.0
+
+
+def measure_cold(
+    models: Mapping[str, Model],
+    processors: Sequence[Processor],
+    profile: Profile,
+    feeds: Mapping[str, Sequence[Tensors]],
+    *,
+    effort: ColdEffort = ColdEffort(),
+    cache: ProfileCache | None = None,
+    backends: Mapping[str, Backend] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[tuple[str, str], Cold]:
+    """Measure what a change of model and a rest cost.
+
+    Processors that differ only in which of the machine's equal cores they use are measured once.
+
+    Args:
+        models: By name.
+        processors: Those in use.
+        profile: Which model runs where; its times are not used.
+        feeds: Prepared inputs by model.
+        effort: How long to measure a processor.
+        cache: Where to look first and to keep results.
+        backends: Backends by name, for those that are not to be looked up.
+        progress: Called as `progress(done, total, what)` before each processor and at the end.
+
+    Returns:
+        By (model, processor). Where no other model runs on the processor's units, what another
+        one would cost is left at 1.
+    """
+    setting = Setting.of(models, processors, profile, feeds, backends, cache)
+    used = [p for p in processors if setting.runs(p)]
+    factors: dict[tuple[str, str], Cold] = {}
+    known: dict[str, dict[str, Measurement]] = {}
+    for done, processor in enumerate(used):
+        if progress is not None:
+            progress(done, len(used), f"cold starts on {processor.name}")
+        neighbours = _neighbours(setting, processor, processors)
+        runs, parts = setting.runs(processor), setting.parts(processor, effort)
+        before = [setting.parts(p, effort) for p in neighbours[:1]] if len(runs) == 1 else []
+        twin = identity({"on": parts, "before": before})
+        if twin not in known:
+            keys = {
+                f"{number} {kind}": {
+                    "on": parts,
+                    "before": before,
+                    "cold": kind,
+                    "number": number,
+                }
+                for number in range(len(runs))
+                for kind in _KINDS
+            }
+            measure = partial(_measured, setting, processor, neighbours[:1], effort)
+            known[twin] = setting.remembered(keys, measure)
+        for number, model in enumerate(runs):
+            other, same, idle = (known[twin][f"{number} {kind}"].mean_s for kind in _KINDS)
+            # Nothing of this makes anything faster: less than 1 is noise.
+            factors[model, processor.name] = Cold(max(1.0, other / same), max(1.0, idle / same))
+    if progress is not None:
+        progress(len(used), len(used), "measured")
+    return factors
+
+
+def _neighbours(
+    setting: Setting, processor: Processor, processors: Sequence[Processor]
+) -> list[Processor]:
+    """Return the processors on its units, itself first if it can, that run another model."""
+    mine = setting.runs(processor)
+    return [
+        other
+        for other in sorted(processors, key=lambda p: p.name != processor.name)
+        if processor.excludes(other) and set(setting.runs(other)) - set(mine[:1])
+    ]
+
+
+def _measured(
+    setting: Setting, processor: Processor, neighbours: Sequence[Processor], effort: ColdEffort
+) -> dict[str, Measurement]:
+    with ExitStack() as stack:
+        mine = setting.loaded(processor, stack)
+        work = list(mine.values())
+        if len(work) == 1 and neighbours:
+            theirs = setting.loaded(neighbours[0], stack)
+            work += [theirs[name] for name in theirs if name not in mine][:1]
+        seconds = on_cores(processor.cores, lambda stop: in_turn(work, effort, stop=stop))
+    return {
+        f"{number} {kind}": Measurement(seconds=tuple(seconds[kind][number]))
+        for kind in _KINDS
+        for number in range(len(mine))
+    }
+
+
+def in_turn(
+    work: Sequence[tuple[Session, Sequence[Tensors]]],
+    effort: ColdEffort,
+    *,
+    stop: threading.Event | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], None] = time.sleep,
+) -> dict[str, list[list[float]]]:
+    """Return per kind and session the seconds of its runs.
+
+    Args:
+        work: Sessions with their inputs; they run in turn, three times each, in the calling thread.
+        effort: When to stop.
+        stop: Set by another thread to give up after the present round.
+        clock: Seconds; replaced in tests.
+        rest: Waits so many seconds; replaced in tests.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
+    """
+    found: dict[str, list[list[float]]] = {kind: [[] for _ in work] for kind in _KINDS}
+    began, rounds = clock(), 0
+    while rounds <= effort.min_rounds or clock() - began < effort.max_s:
+        for number, (session, feeds) in enumerate(work):
+            for kind in _KINDS:
+                if kind == "idle":
+                    rest(IDLE_S)
+                started = clock()
+                session.run(feeds[rounds % len(feeds)])
+                found[kind][number].append(clock() - started)
+        rounds += 1
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+    # The first round allocates.
+    return {kind: [each[1:] for each in rows] for kind, rows in found.items()}

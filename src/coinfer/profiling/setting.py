@@ -1,0 +1,118 @@
+"""Setting: models on processors as they will run together, for what is measured beside the profile.
+
+Says which models a processor runs, loads them, and remembers what was measured of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self
+
+from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.registry import get_backend
+from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.hardware.environment import cpu_name
+from coinfer.model import Model
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.identity import key_parts
+
+__all__ = ["Setting"]
+
+_MOST_MODELS = 6
+"""More models than this would only cost memory and time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Models, their inputs, and where they run.
+
+    Attributes:
+        models: By name.
+        feeds: Prepared inputs by model.
+        backends: By name.
+        profile: Which model runs where; its times are not used.
+        cache: Where measurements are kept; None: nowhere.
+    """
+
+    models: Mapping[str, Model]
+    feeds: Mapping[str, Sequence[Tensors]]
+    backends: Mapping[str, Backend]
+    profile: Profile
+    cache: ProfileCache | None
+
+    @classmethod
+    def of(
+        cls,
+        models: Mapping[str, Model],
+        processors: Sequence[Processor],
+        profile: Profile,
+        feeds: Mapping[str, Sequence[Tensors]],
+        backends: Mapping[str, Backend] | None = None,
+        cache: ProfileCache | None = None,
+    ) -> Self:
+        """Make a setting; backends that are not given are looked up."""
+        given = backends or {}
+        names = {p.backend for p in processors}
+        return cls(
+            models=models,
+            feeds=feeds,
+            backends={name: given[name] if name in given else get_backend(name) for name in names},
+            profile=profile,
+            cache=cache,
+        )
+
+    def runs(self, processor: Processor) -> list[str]:
+        """Return the models that a processor runs, the first few."""
+        able = [m for m in self.models if self.profile.expected_s(m, processor.name) is not None]
+        return able[:_MOST_MODELS]
+
+    def parts(self, processor: Processor, effort: object) -> list[dict[str, object]]:
+        """Return the identity of what is run on a processor."""
+        versions = self.backends[processor.backend].versions()
+        return [
+            key_parts(
+                name,
+                self.models[name].fingerprint,
+                processor,
+                1,
+                self.feeds[name][:1],
+                versions,
+                cpu_name(),
+                effort,
+            )
+            for name in self.runs(processor)
+        ]
+
+    def loaded(
+        self, processor: Processor, stack: ExitStack
+    ) -> dict[str, tuple[Session, Sequence[Tensors]]]:
+        """Load a processor's models; return sessions and inputs, closed by the stack."""
+        found = {}
+        for name in self.runs(processor):
+            with CREATION_LOCK:
+                session = self.backends[processor.backend].load(self.models[name], processor)
+            stack.callback(session.close)
+            found[name] = (session, self.feeds[name])
+        return found
+
+    def remembered(
+        self,
+        keys: Mapping[str, Mapping[str, object]],
+        measure: Callable[[], Mapping[str, Measurement]],
+    ) -> dict[str, Measurement]:
+        """Return what is kept under all of these keys, or measure it and keep it."""
+        cache = self.cache
+        if cache is not None:
+            kept = {name: cache.get(key) for name, key in keys.items()}
+            known = {name: found for name, found in kept.items() if found is not None}
+            if len(known) == len(keys):
+                return known
+        found = dict(measure())
+        if cache is not None:
+            for name, key in keys.items():
+                cache.put(key, found[name])
+        return found

@@ -1,0 +1,56 @@
+"""Crew: the workers of an engine, one per processor. Replaces those that are given up or died."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coinfer.processor import Processor
+from coinfer.runtime.worker import Owner, Worker
+
+__all__ = ["Crew"]
+
+
+class Crew:
+    """One worker per processor.
+
+    Attributes:
+        workers: By the processor's name. Whoever reads it sees replacements.
+    """
+
+    def __init__(self, processors: Sequence[Processor], owner: Owner, *, pin: bool) -> None:
+        self._owner = owner
+        self._pin = pin
+        self._ended = False
+        self.workers = {p.name: Worker(p, owner, pin=pin) for p in processors}
+
+    @property
+    def has_retired(self) -> bool:
+        """Whether a worker that was given up may still run something."""
+        return any(worker.retired for worker in self.workers.values())
+
+    def start(self, processor: str) -> None:
+        """Start a processor's worker; again is fine."""
+        self.workers[processor].start()
+
+    def retire(self, processor: str) -> None:
+        """Give up what a processor's worker runs; the worker ends when it comes back from it."""
+        self.workers[processor].retired = True
+
+    def replace(self, worker: Worker) -> bool:
+        """Put a fresh worker in the place of one that ended; False if the crew has ended."""
+        if self._ended:
+            return False
+        fresh = Worker(worker.processor, self._owner, pin=self._pin)
+        self.workers[worker.processor.name] = fresh
+        fresh.start()
+        return True
+
+    def end(self, timeout_s: float | None) -> bool:
+        """End all threads after the jobs given so far; False if one still runs after that."""
+        self._ended = True
+        workers = self.workers.values()
+        for worker in workers:
+            worker.stop()
+        # One that was given up may hang for ever; it is a daemon and does not keep the process.
+        ended = [worker.join(0.0 if worker.retired else timeout_s) for worker in workers]
+        return all(ended)

@@ -1,0 +1,174 @@
+"""An explanation says what the core expected of every processor when it chose one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from coinfer.core.commands import Command, Run
+from coinfer.core.dispatcher import Dispatcher
+from coinfer.core.events import Arrived, Event, Failed, Finished, ModelLoaded, ProcessorLost
+from coinfer.core.request import Outcome, Request
+from coinfer.metrics.explanation import SLOWEST, Explainer, Explanation
+from coinfer.metrics.explanation_table import render_explanation
+from coinfer.policies import make_policy
+from coinfer.processor import Processor
+from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+
+TIMES = {
+    (0, 1, "cpu"): 10.0,
+    (0, 0, "npu"): 1.0,
+    (0, 0, "cpu"): 8.0,
+    (1, 1, "cpu"): 3.0,
+    (1, 1, "gpu"): 4.0,
+}
+
+
+def profile() -> Profile:
+    return Profile(
+        {
+            ProfileKey("m", name, 1, Span(first, last)): Measurement(seconds=(s,))
+            for (first, last, name), s in TIMES.items()
+        }
+    )
+
+
+class Story:
+    """A dispatcher under an explainer; the test plays the driver."""
+
+    def __init__(
+        self, explainer: Explainer, since_s: float = -math.inf, policy: str = "earliest_finish"
+    ) -> None:
+        names = ("cpu", "npu", "gpu")
+        everyone = [Processor(name=n, backend="null", units=frozenset({n})) for n in names]
+        self.core = Dispatcher(everyone, make_policy(policy))
+        self.explainer = explainer
+        explainer.watch(self.core.view, since_s)
+        self.tell(ModelLoaded("m", 2, profile()), 0.0)
+
+    def tell(self, event: Event, now: float) -> list[Command]:
+        commands = self.core.handle(event, now)
+        self.explainer.observe(event, commands, now)
+        return commands
+
+    def ask(self, number: int, now: float) -> list[int]:
+        return started(self.tell(Arrived(Request(number, "m", now)), now))
+
+    def finish(self, execution: int, now: float, service_s: float = 1.0) -> list[int]:
+        return started(self.tell(Finished(execution, service_s), now))
+
+
+def started(commands: Sequence[Command]) -> list[int]:
+    return [c.execution.id for c in commands if isinstance(c, Run)]
+
+
+def found(explainer: Explainer) -> Explanation:
+    assert explainer.found is not None
+    return explainer.found
+
+
+def rows(choice: Any) -> dict[str, tuple[Any, ...]]:
+    return {
+        each.processor: (each.wait_s, each.span and tuple(each.span), each.span_s, each.reason)
+        for each in choice.alternatives
+    }
+
+
+def test_each_choice_lists_what_every_processor_could_have_done() -> None:
+    story = Story(Explainer("0"))
+    (first,) = story.ask(0, 0.0)
+    (second,) = story.finish(first, 1.0)
+    story.finish(second, 4.0, service_s=3.0)
+    way = found(story.explainer)
+    assert (way.outcome, way.latency_s) == (Outcome.COMPLETED, 4.0)
+    npu, cpu = way.choices
+    assert (npu.processor, tuple(npu.span), npu.took_s) == ("npu", (0, 0), 1.0)
+    assert rows(npu) == {
+        "npu": (0.0, (0, 0), 1.0, ""),
+        "cpu": (0.0, (0, 1), 10.0, ""),
+        "gpu": (0.0, None, math.inf, "it does not run what comes next"),
+    }
+    assert (cpu.processor, tuple(cpu.span), cpu.at_s) == ("cpu", (1, 1), 1.0)
+    assert [each.processor for each in cpu.alternatives] == ["cpu", "gpu", "npu"]
+    assert [each.finish_s for each in npu.alternatives][:2] == [
+        pytest.approx(4.0, abs=1e-3),
+        10.0,
+    ]
+
+
+def test_the_wait_is_for_what_ran_before_and_not_for_the_execution_itself() -> None:
+    story = Story(Explainer("1"), policy="fcfs")  # which does not wait for what is faster
+    (first,) = story.ask(0, 0.0)
+    (other,) = story.ask(1, 0.25)
+    story.finish(first, 1.0)
+    story.finish(other, 11.0, service_s=10.0)
+    (choice, *_) = found(story.explainer).choices
+    assert choice.processor == "cpu"
+    assert rows(choice)["npu"][0] == pytest.approx(0.75)
+    assert rows(choice)["cpu"][0] == 0.0
+
+
+def test_a_failure_is_told_and_its_processor_is_out_of_question_afterwards() -> None:
+    story = Story(Explainer("0"))
+    (first,) = story.ask(0, 0.0)
+    (again,) = started(story.tell(Failed(first, "oops"), 0.5))
+    story.finish(again, 10.5, service_s=10.0)
+    failed, retried = found(story.explainer).choices
+    assert (failed.processor, failed.failure, failed.took_s) == ("npu", "oops", None)
+    assert rows(retried)["npu"][3] == "it failed there before"
+
+
+def test_a_processor_out_of_service_is_said_to_be() -> None:
+    story = Story(Explainer("0"))
+    story.tell(ProcessorLost("npu", "gone"), 0.0)
+    (first,) = story.ask(0, 0.0)
+    story.finish(first, 10.0)
+    assert rows(found(story.explainer).choices[0])["npu"][3] == "out of service"
+
+
+@pytest.mark.parametrize(("wanted", "number"), [(SLOWEST, 1), ("m", 1), ("2", 2)])
+def test_the_slowest_or_the_one_that_was_named_is_found(wanted: str, number: int) -> None:
+    story = Story(Explainer(wanted))
+    now = 0.0
+    for request, service_s in enumerate((1.0, 9.0, 2.0)):
+        now += 100.0
+        (first,) = story.ask(request, now)
+        (second,) = story.finish(first, now + service_s)
+        story.finish(second, now + service_s + 3.0)
+    assert found(story.explainer).request.id == number
+
+
+def test_what_was_due_before_the_window_is_left_out() -> None:
+    story = Story(Explainer(SLOWEST), since_s=50.0)
+    for request, now in enumerate((0.0, 100.0)):
+        (first,) = story.ask(request, now)
+        (second,) = story.finish(first, now + (20.0 if request == 0 else 1.0))
+        story.finish(second, now + 30.0)
+    assert found(story.explainer).request.id == 1
+
+
+def test_another_model_s_requests_are_not_looked_at() -> None:
+    story = Story(Explainer("n"))
+    (first,) = story.ask(0, 0.0)
+    (second,) = story.finish(first, 1.0)
+    story.finish(second, 4.0)
+    assert story.explainer.found is None
+
+
+def test_the_table_shows_every_processor_of_every_choice() -> None:
+    story = Story(Explainer("0"))
+    (first,) = story.ask(0, 0.0)
+    (second,) = story.finish(first, 1.0)
+    story.finish(second, 4.0, service_s=3.0)
+    console = Console(width=100, file=StringIO())
+    console.print(render_explanation(found(story.explainer)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "request 0 of m: completed after 4 s, in 2 executions" in text
+    assert "chosen; took 1 s" in text
+    assert "it does not run what comes next" in text
+    assert text.count("npu") == text.count("gpu") == 2

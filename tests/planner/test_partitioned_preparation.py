@@ -1,0 +1,92 @@
+"""From a scenario with a `partition` section to what an engine loads and a simulation needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from coinfer.backends.null import NullBackend
+from coinfer.errors import BackendError, ConfigurationError
+from coinfer.model import Model
+from coinfer.partitioning import workshop
+from coinfer.partitioning.partitioned import Partitioned
+from coinfer.planner.preparation import Preparation, prepare
+from coinfer.profiles import Span, completes
+from coinfer.profiling import Effort
+from coinfer.workload.scenario_file import parse_scenario
+from partitioning.test_prepare import Bench
+
+QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
+PROCESSORS = """
+  - {name: npu, backend: "null", units: [npu], unsupported_ops: [GlobalAveragePool]}
+  - {name: cpu, backend: "null", units: [cpu]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    found = Bench({"npu": {"Conv": 0.001}, "cpu": {"Conv": 0.010, "GlobalAveragePool": 0.001}})
+    monkeypatch.setattr(workshop, "profile_models", found.profile)
+    return found
+
+
+def one_cut(policy: str = "fcfs", section: str = "{minimum_subgraph_size: 1}") -> Preparation:
+    wanted = parse_scenario(
+        f"models:\n  cut: {{source: 'zoo:tiny_cnn', partition: {section}}}\n"
+        "  whole: 'zoo:tiny_cnn'\n"
+        f"arrivals: {{mix: {{in_flight: 1}}}}\nprocessors: {PROCESSORS}\npolicy: {policy}\n"
+    )
+    return prepare(wanted, effort=QUICK, backends={"null": NullBackend()})
+
+
+def test_an_engine_loads_the_cut_model_and_the_whole_one() -> None:
+    ready = one_cut()
+    assert ready.cuts.keys() == {"cut"}
+    assert isinstance(ready.loads["cut"], Partitioned)
+    assert isinstance(ready.loads["whole"], Model)
+    spans = {key.span for key, _ in ready.profile if key.model == "cut"}
+    assert completes(spans, ready.cuts["cut"].units)
+    assert ready.cuts["cut"].units > 1
+    assert {key.processor for key, _ in ready.profile if key.model == "cut"} == {"npu", "cpu"}
+    assert {key.processor for key, _ in ready.profile if key.model == "whole"} == {"cpu"}
+
+
+def test_the_bound_rests_on_all_that_was_measured_of_the_cut_model() -> None:
+    ready = one_cut()
+    of_cut = {key for key, _ in ready.measured if key.model == "cut"}
+    assert {key for key, _ in ready.profile if key.model == "cut"} <= of_cut
+
+
+def test_where_a_cut_model_runs_whole_it_stands_for_itself_in_measurements() -> None:
+    """Contention is measured with whole models, and only where they run."""
+    assert [tuple(key[:2]) for key, _ in one_cut().whole_profile] == [
+        ("whole", "cpu"),
+        ("cut", "cpu"),
+    ]
+    assert all(key.span == Span() for key, _ in one_cut().whole_profile)
+
+
+def test_what_partitioning_costs_in_memory_is_said() -> None:
+    ready = one_cut()
+    (note,) = [warning for warning in ready.warnings if "hold" in warning]
+    cut = ready.cuts["cut"]
+    assert f"cut is cut into {len(cut.pieces)} spans of {cut.units} units" in note
+    assert "more than the whole model" in note
+
+
+def test_the_size_of_subgraphs_is_searched_where_the_scenario_says_so() -> None:
+    """Every convolution is ten times faster on `npu`, so even small islands are worth it."""
+    cut = one_cut(section="{minimum_subgraph_size: search}").cuts["cut"]
+    assert "npu" in cut.profile.processors()
+
+
+def test_a_fixed_policy_may_put_a_cut_model_on_a_processor_that_runs_a_part_of_it() -> None:
+    ready = one_cut("{name: fixed, assignment: {cut: npu, whole: cpu}}")
+    assert ready.profile.expected_s("cut", "npu", span=Span(0, 0)) is not None
+    with pytest.raises(ConfigurationError, match="'whole' on 'npu', which does not run it"):
+        one_cut("{name: fixed, assignment: {cut: npu, whole: npu}}")
+
+
+def test_a_model_that_runs_nowhere_is_named(bench: Bench) -> None:
+    bench.refused = lambda model, processor: True
+    with pytest.raises(BackendError, match="'cut' together"):
+        one_cut()
