@@ -22,8 +22,6 @@ _MOST_EXACT = 200
 
 _MAKESPAN_S = 10.0
 
-_Table = dict[str, dict[str, float]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
@@ -94,7 +92,8 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
         ConfigurationError: processors that hold one model each cannot hold all models.
     """
     machine.check_runs(tuple(scenario.models))
-    table = _per_request_s(scenario, machine)
+    profile = machine.profile
+    batches = {model: spec.batch for model, spec in scenario.models.items()}
     known = offered_mix(scenario)
     mix = known or dict.fromkeys(scenario.models, 1 / len(scenario.models))
     one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
@@ -103,15 +102,17 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
     return Certificate(
         mix=mix,
         mix_is_known=known is not None,
-        bound=throughput_bound(table, processors, mix, one_model=keeps),
+        bound=throughput_bound(profile, processors, mix, batches=batches, one_model=keeps),
         one_model=one_model,
-        kept=throughput_bound(table, processors, mix, one_model=set(one_model))
+        kept=throughput_bound(profile, processors, mix, batches=batches, one_model=set(one_model))
         if one_model
         else None,
-        sustainable_factor=sustainable_factor(table, processors, rates, one_model=keeps)
+        sustainable_factor=sustainable_factor(
+            profile, processors, rates, batches=batches, one_model=keeps
+        )
         if rates
         else None,
-        makespan=_makespan(scenario, machine, table),
+        makespan=_makespan(scenario, machine, batches),
     )
 
 
@@ -126,25 +127,17 @@ def settled(machine: Machine, certificate: Certificate) -> Machine:
     return machine.holding(resident)
 
 
-def _per_request_s(scenario: Scenario, machine: Machine) -> _Table:
-    return {
-        model: {
-            p.name: seconds
-            for p in machine.processors
-            if (seconds := machine.profile.expected_s(model, p.name, batch=spec.batch)) is not None
-        }
-        for model, spec in scenario.models.items()
-    }
-
-
-def _makespan(scenario: Scenario, machine: Machine, table: _Table) -> Makespan | None:
+def _makespan(
+    scenario: Scenario, machine: Machine, batches: Mapping[str, int]
+) -> Makespan | None:
     offline = scenario.offline
     if offline is None or sum(offline.counts.values()) > _MOST_EXACT:
         return None
     return makespan(
-        table,
+        machine.profile,
         machine.processors,
         offline.counts,
+        batches=batches,
         one_model=machine.keeps,
         time_limit_s=_MAKESPAN_S,
     )

@@ -73,12 +73,4 @@ def offered_optimum(
         return None
     fixed = {name for name, model in (models or {}).items() if model.batch_symbol is None}
     batches = {n: 1 if n in fixed else spec.batch for n, spec in scenario.models.items()}
-    per_request = {
-        model: {
-            processor.name: seconds
-            for processor in processors
-            if (seconds := profile.expected_s(model, processor.name, batch=batch)) is not None
-        }
-        for model, batch in batches.items()
-    }
-    return throughput_bound(per_request, processors, mix)
+    return throughput_bound(profile, processors, mix, batches=batches)
