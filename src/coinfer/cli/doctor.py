@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from coinfer.cli.console import out
 from coinfer.hardware.diagnosis import Diagnosis, Severity, diagnose
 from coinfer.units import format_bytes
 
@@ -28,7 +29,7 @@ def doctor(
     if json:
         typer.echo(json_format.dumps(diagnosis.to_json(), indent=2))
     else:
-        _show(diagnosis, Console(highlight=False))
+        _show(diagnosis, out())
     if not diagnosis.usable:
         raise typer.Exit(1)
 

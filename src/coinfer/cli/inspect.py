@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from coinfer.cli.console import out
 from coinfer.errors import ConfigurationError
 from coinfer.units import format_bytes, format_count
 
@@ -23,7 +24,6 @@ __all__ = ["inspect"]
 
 _STDOUT = "-"
 _UNKNOWN = "?"
-_PIPE_COLUMNS = 140
 
 
 def inspect(
@@ -51,15 +51,9 @@ def inspect(
     if json_file == _STDOUT:
         typer.echo(json.dumps(report, indent=2))
         return
-    _print(_console(), report, operators=operators)
+    _print(out(), report, operators=operators)
     if json_file is not None:
         _write(Path(json_file), report)
-
-
-def _console() -> Console:
-    # Names come from the file: they are text, not markup. A pipe has no width to keep to.
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(markup=False, width=_PIPE_COLUMNS)
 
 
 def _sizes(dims: Iterable[str]) -> dict[str, int]:

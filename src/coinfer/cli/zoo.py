@@ -18,10 +18,10 @@ zoo_app = typer.Typer(
 @zoo_app.command("list")
 def list_networks() -> None:
     """List the networks with their published size and cost."""
-    from rich.console import Console
     from rich.table import Table
 
     from coinfer import zoo
+    from coinfer.cli.console import out
 
     table = Table("network", box=None, pad_edge=False)
     for heading in ("parameters", "GMACs", "input", "fp32 MB"):
@@ -37,7 +37,7 @@ def list_networks() -> None:
             f"{entry.parameters * 4 / 1e6:.3g}",
             entry.source,
         )
-    Console().print(table)
+    out().print(table)
 
 
 @zoo_app.command("export")
