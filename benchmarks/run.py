@@ -24,6 +24,10 @@ BENCHMARKS = {
     "decisions": ("Cost of one decision", [], ["--repeats", "100"]),
     "many_models": ("A hundred models loaded", [], ["--quick"]),
     "simulator": ("Speed of the simulator", [], ["--quick"]),
+    "planning": ("Cost of planning over spans", [], []),
+    "cuts": ("What cutting costs", [], ["--quick"]),
+    "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
+    "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": ("Simulated against measured", [], ["--loads", "0.5", "--duration", "5s"]),
 }
 """Title, options, and further options for a quick run."""

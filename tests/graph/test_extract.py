@@ -219,6 +219,17 @@ def test_zoo_networks_on_two_processors_give_the_outputs_of_the_whole(
     assert_cut_equals_whole(resolve_model(f"zoo:{name}"), mode)
 
 
+def test_a_network_with_branches_is_cut_and_not_refused() -> None:
+    # What must hold, because it did not in a public implementation of scheduling by spans.
+    model = resolve_model("zoo:tiny_branchy")
+    operators = Operators.of(model.graph)
+    support = {"cpu": everything(operators), "npu": gaps(operators, "Relu")}
+    options = PartitionOptions(minimum_subgraph_size=1)
+    partition = choose_partition(model, support, options, operators=operators)
+    assert len(partition.units) > 2
+    assert any(len(border.values) > 1 for border in partition.borders[1:])
+
+
 LARGE = ("densenet201", "inception_v3")
 
 
