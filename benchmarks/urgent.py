@@ -51,9 +51,9 @@ OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"policy": "least_slack", "partition": {"max_span": "10ms"}},
     ),
     "preempt": (
-        "least_slack, whole networks, preemption",
+        "edf, whole networks, preemption",
         {
-            "policy": "least_slack",
+            "policy": "edf",
             "processors": {"backends": ["onnxruntime"], "preempt": True},
         },
     ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,10 +31,16 @@ from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
 from coinfer.policies import make_policy, policy_names
+from coinfer.processor import Processor
 from coinfer.testing.machine import VirtualMachine, processors, profile
 
 PROCESSORS = processors("cpu0", "cpu1", "npu", all=("cpu0", "cpu1"))
-NAMES = [p.name for p in PROCESSORS]
+EXPRESS = [
+    dataclasses.replace(p, name=f"{p.name}+", units=frozenset({f"{p.name}+"}), overlays=p.units)
+    for p in PROCESSORS[:2]
+]
+NAMES = [p.name for p in (*PROCESSORS, *EXPRESS)]
+TWINS = {p.name: p.name.removesuffix("+") for p in (*PROCESSORS, *EXPRESS)}
 SECONDS = {
     "small": {"cpu0": 0.01, "cpu1": 0.012, "all": 0.007},
     "large": {"cpu0": 0.3, "cpu1": 0.3, "all": 0.17, "npu": 0.02},
@@ -98,11 +105,12 @@ def build(policy: str) -> Policy:
 
 class AnythingHappens(RuleBasedStateMachine):
     policy = ""
+    processors: Sequence[Processor] = PROCESSORS
 
     def __init__(self) -> None:
         super().__init__()
         self.machine = VirtualMachine(
-            PROCESSORS,
+            self.processors,
             build(self.policy),
             SECONDS,
             units=UNITS,
@@ -113,6 +121,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.failed_on: dict[int, set[str]] = {}
         self.loaded = set(SECONDS)
         self.n_executions = 0
+        self.n_checked = 0
 
     @property
     def view(self) -> View:
@@ -156,7 +165,7 @@ class AnythingHappens(RuleBasedStateMachine):
     def fail(self, data: st.DataObject) -> None:
         execution = self.machine.running[data.draw(st.sampled_from(sorted(self.machine.running)))]
         for request in execution.requests:
-            self.failed_on.setdefault(request.id, set()).add(execution.processor)
+            self.failed_on.setdefault(request.id, set()).add(TWINS[execution.processor])
         self.machine.fail(execution.id)
 
     @precondition(lambda self: self.machine.unanswered)
@@ -204,7 +213,7 @@ class AnythingHappens(RuleBasedStateMachine):
         units = [
             unit
             for execution in self.machine.running.values()
-            for processor in PROCESSORS
+            for processor in self.processors
             if processor.name == execution.processor
             for unit in processor.units
         ]
@@ -217,16 +226,31 @@ class AnythingHappens(RuleBasedStateMachine):
     @invariant()
     def executions_start_only_where_they_may(self) -> None:
         for execution in self.machine.executions[self.n_executions :]:
-            assert execution.processor in SECONDS[execution.model]
+            twin = TWINS[execution.processor]
+            assert twin in SECONDS[execution.model]
             span = set(range(execution.span.first, execution.span.last + 1))
-            assert span.isdisjoint(GAPS.get(execution.model, {}).get(execution.processor, ()))
+            assert span.isdisjoint(GAPS.get(execution.model, {}).get(twin, ()))
         for execution in self.machine.running.values():
             assert execution.processor not in self.lost
             for request in execution.requests:
-                assert execution.processor not in self.failed_on.get(request.id, ())
+                assert TWINS[execution.processor] not in self.failed_on.get(request.id, ())
         self.n_executions = len(self.machine.executions)
         # The watchdog sets a processor aside on its own.
-        self.lost = set(NAMES) - set(self.view.processors)
+        in_service = self.machine.dispatcher._state.express
+        express = {} if in_service is None else in_service.in_service
+        self.lost = set(NAMES) - {*self.view.processors, *express}
+
+    @invariant()
+    def only_urgent_requests_preempt_and_nothing_more_urgent_is_held_up(self) -> None:
+        for execution in self.machine.executions[self.n_checked :]:
+            if execution.processor in TWINS and execution.processor != TWINS[execution.processor]:
+                (request,) = execution.requests
+                assert request.deadline_s < math.inf
+                for other in self.machine.running.values():
+                    overlaid = TWINS[execution.processor] in self.units_of(other.processor)
+                    if overlaid and other.id < execution.id:
+                        assert all(request.deadline_s < each.deadline_s for each in other.requests)
+        self.n_checked = len(self.machine.executions)
 
     @invariant()
     def no_wake_up_is_lost(self) -> None:
@@ -255,6 +279,9 @@ class AnythingHappens(RuleBasedStateMachine):
             if reply.outcome is Outcome.COMPLETED:
                 assert self.machine.reached[number] == UNITS.get(reply.request.model, 1)
 
+    def units_of(self, name: str) -> frozenset[str]:
+        return next(p.units for p in self.processors if p.name == name)
+
     def has_started(self, number: int) -> bool:
         return any(r.id == number for e in self.machine.executions for r in e.requests)
 
@@ -272,9 +299,13 @@ class AnythingHappens(RuleBasedStateMachine):
         assert self.machine.replies[answered].outcome is Outcome.REJECTED
 
 
+@pytest.mark.parametrize("express", [[], EXPRESS], ids=["ordinary", "with express processors"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
-def test_every_request_is_answered_once_whatever_happens(policy: str) -> None:
-    case = type("Case", (AnythingHappens,), {"policy": policy})
+def test_every_request_is_answered_once_whatever_happens(
+    policy: str, express: list[Processor]
+) -> None:
+    fields = {"policy": policy, "processors": [*PROCESSORS, *express]}
+    case = type("Case", (AnythingHappens,), fields)
     run_state_machine_as_test(
         case,
         settings=settings(

@@ -10,7 +10,7 @@ from coinfer.backends import Device, get_backend
 from coinfer.backends.null import NullBackend
 from coinfer.errors import UnknownNameError
 from coinfer.hardware import Cores, catalogue, default_processors
-from coinfer.processor import Processor
+from coinfer.processor import Processor, twins
 
 
 def cores(*numbers: int, pinnable: bool = True) -> Cores:
@@ -50,6 +50,19 @@ def test_one_processor_per_core_and_one_over_all() -> None:
         ("cpu1", 1, (6,)),
         ("cpu_all", 2, (4, 6)),
     ]
+
+
+def test_preemption_adds_an_express_processor_on_top_of_the_first_of_each_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backends = Fake("onnxruntime", device("CPU", "cpu", "bf16")), Fake("b", device("CPU", "cpu"))
+    plain = processors_of(monkeypatch, *backends, precisions=("fp32", "bf16"))
+    found = processors_of(monkeypatch, *backends, precisions=("fp32", "bf16"), preempt=True)
+    assert list(found) == [*plain, "cpu0+", "cpu1+"]
+    express = found["cpu1+"]
+    assert (express.backend, express.precision, express.cores) == ("onnxruntime", "fp32", (6,))
+    assert (express.units, express.overlays) == ({"core6+"}, {"core6"})
+    assert twins(found.values()) == {"cpu0+": "cpu0", "cpu1+": "cpu1"}
 
 
 def test_a_single_core_has_no_second_processor_over_all() -> None:

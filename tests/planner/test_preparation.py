@@ -11,8 +11,10 @@ import pytest
 from coinfer.errors import BackendError, ConfigurationError, UnknownNameError
 from coinfer.hardware.cores import find_cores
 from coinfer.planner import preparation
+from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, choose_processors, prepare
 from coinfer.profiling import Effort
+from coinfer.sim.machine import Machine
 from coinfer.testing.models import fixed_batch
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
@@ -56,6 +58,27 @@ def prepared(wanted: Scenario, backend: FakeBackend | None = None) -> Preparatio
 def test_described_processors_are_all_measured_and_loaded() -> None:
     ready = prepared(scenario(ALLOW, processors=f"{FP32}, {BF16}"))
     assert ready.measured.processors() == ready.profile.processors() == ("p", "low")
+
+
+def test_express_processors_are_there_but_neither_measured_nor_assigned_to() -> None:
+    express = f"{{name: p+, backend: fake, cores: [{CORE}], overlays: [core{CORE}]}}"
+    ready = prepared(scenario(processors=f"{FP32}, {express}"))
+    assert [p.name for p in ready.processors] == ["p", "p+"]
+    assert ready.measured.processors() == ready.profile.processors() == ("p",)
+    machine = Machine(processors=ready.processors, profile=ready.measured)
+    certificate = certify(ready.scenario, machine)
+    assert certificate.bound.throughput_per_s == pytest.approx(
+        1 / ready.measured.expected_s("m", "p")
+    )
+    assigned = "policy: {name: fixed, assignment: {m: p+}}"
+    with pytest.raises(UnknownNameError, match=r"unknown processor in the policy's options 'p\+'"):
+        prepared(scenario(assigned, processors=f"{FP32}, {express}"))
+
+
+def test_an_express_processor_that_stands_on_no_other_is_refused() -> None:
+    express = f"{{name: p+, backend: fake, cores: [{CORE}], overlays: [elsewhere]}}"
+    with pytest.raises(ConfigurationError, match=r"'p\+' stands on no other"):
+        choose_processors(scenario(processors=f"{FP32}, {express}"))
 
 
 @pytest.mark.parametrize(("error", "runs"), [(0.01, True), (0.05, False), (float("nan"), False)])

@@ -92,6 +92,8 @@ def test_a_processor_is_read_as_it_was_written() -> None:
         cores=(1, 2),
         options={"k": "v"},
     )
+    express = Processor(name="e", backend="null", units=frozenset("x"), overlays=frozenset("ab"))
+    assert decode_processor(through_json(encode_processor(express))) == express
     data = through_json(encode_processor(processor))
     assert isinstance(data, dict)
     assert decode_processor(data) == processor

@@ -210,6 +210,24 @@ def test_a_policy_that_raises_fails_what_waits_and_is_named() -> None:
         assert "oops" in str(error)
 
 
+def test_every_future_of_a_broken_policy_raises_an_error_of_its_own() -> None:
+    class Broken:
+        def rank(self, request):
+            return 0
+
+        def decide(self, view):
+            if view.n_waiting > 1:
+                raise ZeroDivisionError("oops")
+            return []
+
+    with null_engine(policy=Broken()) as engine:
+        futures = [engine.submit("m", FEED) for _ in range(2)]
+        one, other = (future.exception(WAIT_S) for future in futures)
+        assert one is not other
+        assert str(one) == str(other)
+        assert isinstance(one.__cause__, ZeroDivisionError)
+
+
 def test_a_bug_in_the_core_still_answers_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = null_engine()
 

@@ -59,8 +59,8 @@ def test_everything_that_was_submitted_is_answered() -> None:
 
 def test_the_origin_is_the_moment_the_load_began() -> None:
     result = played(keep_records=True)
-    first = next(iter(result.recorder.requests()))
-    assert first.due_s == result.origin_s
+    # Of the dues, not of the answers: on a busy machine the second may be answered first.
+    assert min(each.due_s for each in result.recorder.requests()) == result.origin_s
 
 
 def test_ticks_tell_the_seconds_since_the_start() -> None:

@@ -57,6 +57,15 @@ def test_every_field_is_read() -> None:
     assert board.contention.slowdown("cpu", ["stick"]) == 1.2
 
 
+def test_an_express_processor_has_a_unit_of_its_own_and_no_times() -> None:
+    board = parse_machine(
+        "processors: {cpu: {units: [c0]}, fast: {overlays: [c0]}}\ntimes: {x: {cpu: 10ms}}\n"
+    )
+    _, fast = board.processors
+    assert (fast.units, fast.overlays) == ({"c0+"}, {"c0"})
+    assert board.profile.processors() == ("cpu",)
+
+
 def test_a_processor_may_declare_what_it_supports() -> None:
     machine = parse_machine(
         "processors: {cpu: {}, npu: {supported_ops: [Conv]}, dsp: {unsupported_ops: [Conv]}}\n"
@@ -135,6 +144,18 @@ def test_shipped_machines_are_valid_and_named_after_their_file(path: Path) -> No
         (
             "processors:\n  a: {one_model: true, resident: x, load: 1s}\ntimes: {x: {a: 1ms}}\n",
             "m.yaml:2: processors.a.resident: is only for a model that is never changed",
+        ),
+        (
+            "processors:\n  a: {}\n  b: {overlays: [c0]}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:1: processors: express processor 'b' stands on no other",
+        ),
+        (
+            "processors:\n  a: {}\n  b: {overlays: [a]}\ntimes: {x: {a: 1ms, b: 1ms}}\n",
+            "m.yaml:4: times.x.b: an express processor takes the times of another; remove",
+        ),
+        (
+            "processors:\n  a: {one_model: true}\n  b: {overlays: [a]}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:3: processors.b: an express processor cannot be on one that holds one model",
         ),
         (
             "processors:\n  a: {one_model: true, resident: y}\ntimes: {x: {a: 1ms}}\n",

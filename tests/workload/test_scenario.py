@@ -129,6 +129,15 @@ def test_described_processors_become_processors() -> None:
     )
 
 
+def test_an_express_processor_is_its_own_unit() -> None:
+    text = VALID + "processors: [{name: cpu0+, backend: x, cores: [0], overlays: [core0]}]\n"
+    [spec] = parse_scenario(text).processors
+    assert isinstance(spec, ProcessorSpec)
+    express = spec.processor()
+    assert (express.units, express.overlays) == ({"core0+"}, {"core0"})
+    assert (express.threads, express.cores) == (1, (0,))
+
+
 def test_a_device_other_than_the_cpu_is_its_own_unit() -> None:
     text = VALID + "processors: [{name: gpu, backend: onnxruntime, device: 'CUDA:0'}]\n"
     [spec] = parse_scenario(text).processors
@@ -144,7 +153,8 @@ def test_a_device_other_than_the_cpu_is_its_own_unit() -> None:
             "{backends: [onnxruntime], cores: [1]}",
             DefaultProcessors(backends=("onnxruntime",), cores=(1,)),
         ),
-        ("[cpu0, cpu1]", ("cpu0", "cpu1")),
+        ("{preempt: true}", DefaultProcessors(preempt=True)),
+        ("[cpu0, cpu1, cpu0+]", ("cpu0", "cpu1", "cpu0+")),
     ],
 )
 def test_processors_are_found_ones_or_named_ones(text: str, found: object) -> None:
@@ -355,6 +365,14 @@ def test_anchors_and_merges_are_understood() -> None:
         (
             VALID + "processors:\n- {name: a, backend: x, cores: [0], unsupported_ops: [Cnv]}\n",
             "s.yaml:4: processors[0].unsupported_ops: unknown operator 'Cnv'; did you mean 'Conv'?",
+        ),
+        (
+            VALID + "processors:\n- {name: a, backend: x, cores: [0], threads: 2, overlays: [c]}\n",
+            "s.yaml:4: processors[0].threads: must be 1 beside `overlays`",
+        ),
+        (
+            VALID + "processors:\n- {name: a, backend: x, units: [c], overlays: [c]}\n",
+            "s.yaml:4: processors[0].units: must not be among `overlays`; leave them out",
         ),
         (
             VALID + "processors:\n- {name: a, backend: x, cores: [0], precision: bf16}\n",

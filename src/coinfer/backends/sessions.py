@@ -7,7 +7,8 @@ so one lock serves the whole process, and nothing on the way of a request takes 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 
 from coinfer.backends.base import Backend, Session
 from coinfer.errors import BackendError
@@ -15,19 +16,32 @@ from coinfer.model import Model
 from coinfer.processor import Processor
 from coinfer.profiles import Span, completes
 
-__all__ = ["CREATION_LOCK", "SessionStore"]
+__all__ = ["CREATION_LOCK", "Create", "SessionStore"]
 
 CREATION_LOCK = threading.Lock()
 """Held while any session of the process is created."""
+
+Create = Callable[[Processor, Callable[[], Session]], Session]
+"""Calls what creates a session for a processor, perhaps in a thread that its pool descends from."""
 
 _Key = tuple[str, Span, str, Hashable]
 
 
 class SessionStore:
-    """Sessions by (model, span, processor); processors that can share a session do."""
+    """Sessions by (model, span, processor); processors that can share a session do.
 
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
+    Args:
+        backends: By name.
+        create: How a session is created; by default in the thread that loads.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        create: Create = lambda _processor, load: load(),
+    ) -> None:
         self._backends = backends
+        self._create = create
         self._shared: dict[_Key, Session] = {}
         self._by_processor: dict[tuple[str, Span, str], Session] = {}
 
@@ -101,7 +115,8 @@ class SessionStore:
         key = (name, span, processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
             with CREATION_LOCK:
-                self._shared[key] = backend.load(piece, processor)
+                load = partial(backend.load, piece, processor)
+                self._shared[key] = self._create(processor, load)
         self._by_processor[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:

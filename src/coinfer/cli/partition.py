@@ -110,8 +110,9 @@ def _mode(name: str) -> Any:
 def _processors(file: Path | None) -> tuple[Processor, ...]:
     from coinfer.hardware.catalogue import default_processors
     from coinfer.planner.processor_file import load_processors
+    from coinfer.processor import ordinary
 
-    return default_processors() if file is None else load_processors(file)
+    return ordinary(default_processors() if file is None else load_processors(file))
 
 
 def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:

@@ -9,7 +9,8 @@ The rules, in the order in which they apply after every event:
  3. executions that overran their limit are abandoned and their processor is set aside; one that was
     set aside for its failures is tried again when it is time
  4. if something waits and some processor is idle, the policy decides; each decision is checked
- 5. the earliest moment to look again is armed as the timer
+ 5. what still waits and would be late by waiting preempts, if there are express processors
+ 6. the earliest moment to look again is armed as the timer
 A request that fails is retried on other processors, `retries` times, and never on one it failed on;
 it goes on from the last unit boundary that it reached. A processor on which run after run fails is
 set aside, unless it is the last one: no other could then take its place; if the last one is lost,
@@ -49,6 +50,7 @@ from coinfer.core.policy import (
     Start,
     WaitUntil,
 )
+from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.state import Progress, State
 from coinfer.core.timers import Timers
@@ -111,6 +113,8 @@ class Dispatcher:
         self._queue = policy.queue if isinstance(policy, SortingPolicy) else None
         self._state = State(processors)
         self._view = View(self._state)
+        has_express = self._state.express is not None
+        self._preemption = Preemption(self._state, self._view) if has_express else None
         self._timers = Timers()
         self._health = Health(limits.set_aside_after, limits.probe_s)
         self._n_units = len(self._state.all_units)
@@ -164,6 +168,8 @@ class Dispatcher:
         if state.waiting and len(state.unit_user) < self._n_units:
             self._decide()
         if state.waiting:
+            if self._preemption is not None:
+                self._preempt(self._preemption)
             timers.look_at_deadlines(state.waiting)
         if timers.next_s < timers.armed_s:
             commands.append(SetTimer(timers.arm()))
@@ -254,10 +260,13 @@ class Dispatcher:
         execution = state.running.get(event.execution_id)
         if execution is None:
             return  # abandoned before: its requests are answered or run elsewhere
-        state.release(execution)
         _, model, span, processor, requests, _, _ = execution
         batch = requests[0].batch if len(requests) == 1 else execution.batch
-        state.estimates.observe(model, processor, span, batch, event.service_s)
+        if state.express is None:
+            state.estimates.observe(model, processor, span, batch, event.service_s)
+        else:
+            state.learn(execution, batch, event.service_s, self._now)
+        state.release(execution, self._now)
         if self._health.records:
             self._health.succeeded(processor)
         last = state.units[model] - 1
@@ -285,7 +294,8 @@ class Dispatcher:
         self._fail(execution, event.reason)
         for name in frozenset[str]().union(*before):
             self._health.excused(name)
-        if not all(before) and len(self._state.in_service) > 1:
+        is_last = self._state.in_service.keys() == {execution.processor}
+        if not all(before) and not is_last:
             self._hold_against(execution.processor)
 
     def _hold_against(self, processor: str) -> None:
@@ -363,6 +373,8 @@ class Dispatcher:
             self._bring_back(now)
         if timers.policy_s <= now:
             timers.policy_s = math.inf
+        if timers.preempt_s <= now:
+            timers.preempt_s = math.inf
         timers.settle(self._state.waiting)
 
     def _expire(self, request_id: int) -> None:
@@ -373,7 +385,8 @@ class Dispatcher:
 
     def _give_up_at(self, execution: Execution) -> float:
         patience_s = self.limits.hang_factor * execution.expected_s
-        return execution.started_s + max(self.limits.hang_min_s, patience_s)
+        delay_s = self._state.delay_s(execution, self._now)
+        return execution.started_s + max(self.limits.hang_min_s, patience_s) + delay_s
 
     def _watch(self) -> None:
         self._timers.watchdog_s = math.inf
@@ -490,6 +503,14 @@ class Dispatcher:
             raise PolicyError("one execution takes requests of one model at one position only")
         return everyone
 
+    # 5. preemption
+
+    def _preempt(self, preemption: Preemption) -> None:
+        for progress, (span, processor, seconds) in preemption.starts():
+            self._state.dequeue(progress)
+            self._launch(processor, (progress.request,), (progress,), span, seconds)
+        self._timers.preempt(preemption.again_s)
+
     # shared steps
 
     def _waiting(self, request: Request) -> Progress:
@@ -509,19 +530,24 @@ class Dispatcher:
             return
         try:
             self._state.enqueue(progress, self.policy.rank(progress.request))
+            if self._preemption is not None:
+                self._preemption.note(progress.request)
         except Exception as error:  # noqa: BLE001 - third-party code, or its ranks do not compare
             self._blame_policy(error)
             self._reply(progress, Outcome.FAILED, self._closed)
 
     def _fail(self, execution: Execution, reason: str) -> None:
-        self._state.release(execution)
+        self._state.release(execution, self._now)
         failure = f"model {execution.model!r} on processor {execution.processor!r}: {reason}"
+        place = {execution.processor}
+        if self._state.express is not None and execution.processor in self._state.express.twins:
+            place.add(self._state.express.twins[execution.processor])  # the same session
         for request in execution.requests:
             progress = self._state.requests[request.id]
             progress.execution = None
             progress.failures = (*progress.failures, failure)
             key = progress.lane.key
-            excluded = key.excluded | {execution.processor}
+            excluded = key.excluded | place
             progress.lane = self._state.lane(key._replace(excluded=excluded))
             if progress.cancelled:
                 self._reply(progress, Outcome.CANCELLED, _CANCELLED)

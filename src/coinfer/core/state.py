@@ -7,14 +7,20 @@ from collections.abc import Mapping, Sequence
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
+from coinfer.core.express import Express
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes, RouteSeconds
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor
+from coinfer.processor import Processor, ordinary, overlaid_units
 from coinfer.profiles import Profile, Span
 
 __all__ = ["Progress", "State"]
+
+_MOST_HELD_UP = 0.5
+"""An execution that was held up for a larger share of its time teaches nothing."""
+
+_NO_UNITS: frozenset[str] = frozenset()
 
 
 class Progress:
@@ -46,8 +52,9 @@ class State:
     """Processors, models, waiting and running work.
 
     Attributes:
-        processors: All, by name, in the order of preference.
-        in_service: Those that work.
+        processors: All ordinary ones, by name, in the order of preference.
+        in_service: Those of them that work.
+        express: The express processors and what they hold up; None if there are none.
         units: Number of unit subgraphs per loaded model.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
@@ -64,8 +71,10 @@ class State:
         "_all_lanes",
         "_entrances",
         "_routes",
+        "_units_of",
         "all_units",
         "estimates",
+        "express",
         "in_service",
         "lanes",
         "leaving",
@@ -80,6 +89,10 @@ class State:
 
     def __init__(self, processors: Sequence[Processor]) -> None:
         _check_processors(processors)
+        has_express = bool(overlaid_units(processors))
+        self.express = Express(processors) if has_express else None
+        self._units_of = {p.name: _NO_UNITS if p.overlays else p.units for p in processors}
+        processors = ordinary(processors)
         self.processors: Mapping[str, Processor] = {p.name: p for p in processors}
         self.in_service: dict[str, Processor] = dict(self.processors)
         self.all_units = frozenset[str]().union(*(p.units for p in processors))
@@ -150,6 +163,8 @@ class State:
 
     def take_out(self, processor: str) -> bool:
         """Take a processor out of service; tell whether it was in service."""
+        if self.express is not None and processor in self.express.processors:
+            return self.express.in_service.pop(processor, None) is not None
         if self.in_service.pop(processor, None) is None:
             return False
         self._reroute()
@@ -157,6 +172,11 @@ class State:
 
     def put_back(self, processor: str) -> None:
         """Put a processor back into service, in its old place."""
+        express = self.express
+        if express is not None and processor in express.processors:
+            back = {processor, *express.in_service}
+            express.in_service = {n: p for n, p in express.processors.items() if n in back}
+            return
         back = {processor, *self.in_service}
         self.in_service = {n: p for n, p in self.processors.items() if n in back}
         self._reroute()
@@ -190,14 +210,36 @@ class State:
     def occupy(self, execution: Execution) -> None:
         """Note that an execution runs."""
         self.running[execution.id] = execution
-        for unit in self.processors[execution.processor].units:
+        for unit in self._units_of[execution.processor]:
             self.unit_user[unit] = execution.id
+        if self.express is not None:
+            self.express.began(execution, self.unit_user)
 
-    def release(self, execution: Execution) -> None:
+    def release(self, execution: Execution, now: float) -> None:
         """Note that an execution no longer runs."""
         del self.running[execution.id]
-        for unit in self.processors[execution.processor].units:
+        for unit in self._units_of[execution.processor]:
             del self.unit_user[unit]
+        if self.express is not None:
+            self.express.ended(execution, now)
+
+    def delay_s(self, execution: Execution, now: float) -> float:
+        """Seconds by which an execution will end later than its estimate for what overlays it."""
+        return 0.0 if self.express is None else self.express.delay_s(execution.id, now)
+
+    def learn(self, execution: Execution, batch: int, service_s: float, now: float) -> None:
+        """Correct the estimate of an execution that ends now, but not for what held it up."""
+        _, model, span, processor, *_ = execution
+        express = self.express
+        if express is None:
+            self.estimates.observe(model, processor, span, batch, service_s)
+        elif processor in express.processors:
+            express.estimates.observe(model, processor, span, batch, service_s)
+        else:
+            held_up_s = express.held_up_s(execution.id, now)
+            if held_up_s <= _MOST_HELD_UP * service_s:
+                own_s = service_s - held_up_s
+                self.estimates.observe(model, processor, span, batch, own_s)
 
     def clear_waiting(self) -> list[Progress]:
         """Take all waiting requests out of their lanes without comparing any ranks."""
@@ -215,6 +257,10 @@ class State:
         """Take in a model, or replace its profile."""
         self.units[model] = units
         self.leaving.pop(model, None)
+        if self.express is not None:
+            self.express.add_model(model, profile)
+            theirs = self.express.processors
+            profile = Profile({k: entry for k, entry in profile if k.processor not in theirs})
         self.estimates.add(model, profile)
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
         for lane in self._all_lanes.values():
@@ -226,6 +272,8 @@ class State:
         self.units.pop(model, None)
         self.leaving.pop(model, None)
         self.estimates.remove(model)
+        if self.express is not None:
+            self.express.estimates.remove(model)
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
@@ -268,6 +316,8 @@ class State:
         assert set(self.waiting) <= set(self.requests), "an answered request still waits"
         self._check_units()
         self._check_routes()
+        if self.express is not None:
+            self.express.check(self.running, self.unit_user)
 
     def _check_routes(self) -> None:
         for lane in self._all_lanes.values():
@@ -284,7 +334,7 @@ class State:
     def _check_units(self) -> None:
         used: dict[str, int] = {}
         for execution in self.running.values():
-            for unit in self.processors[execution.processor].units:
+            for unit in self._units_of[execution.processor]:
                 assert unit not in used, f"unit {unit} is used twice"
                 used[unit] = execution.id
         assert used == self.unit_user, f"units: {used} != {self.unit_user}"

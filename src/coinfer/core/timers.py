@@ -20,16 +20,26 @@ class Timers:
         policy_s: When the policy wants to decide again; infinite: it does not.
         watchdog_s: When some execution may have to be given up.
         probe_s: When a processor that was set aside is to be tried again.
+        preempt_s: When an urgent request may have to be started on an express processor.
         next_s: The earliest moment to look again. It may come too early, never too late.
         armed_s: What the driver's timer is set to.
     """
 
-    __slots__ = ("_deadlines", "armed_s", "next_s", "policy_s", "probe_s", "watchdog_s")
+    __slots__ = (
+        "_deadlines",
+        "armed_s",
+        "next_s",
+        "policy_s",
+        "preempt_s",
+        "probe_s",
+        "watchdog_s",
+    )
 
     def __init__(self) -> None:
         self.policy_s = math.inf
         self.watchdog_s = math.inf
         self.probe_s = math.inf
+        self.preempt_s = math.inf
         self.next_s = math.inf
         self.armed_s = math.inf
         self._deadlines: list[tuple[float, int]] = []
@@ -57,6 +67,11 @@ class Timers:
         self.probe_s = at_s
         self.next_s = min(self.next_s, at_s)
 
+    def preempt(self, at_s: float) -> None:
+        """Let urgent requests be looked at again at a moment, and not before."""
+        self.preempt_s = at_s
+        self.next_s = min(self.next_s, at_s)
+
     def look_at_deadlines(self, waiting: Collection[int]) -> None:
         """Let the next moment be no later than the earliest deadline of a waiting request.
 
@@ -82,7 +97,7 @@ class Timers:
 
     def settle(self, waiting: Collection[int]) -> None:
         """Find the next moment anew."""
-        self.next_s = min(self.policy_s, self.watchdog_s, self.probe_s)
+        self.next_s = min(self.policy_s, self.watchdog_s, self.probe_s, self.preempt_s)
         self.look_at_deadlines(waiting)
 
     def arm(self) -> float:

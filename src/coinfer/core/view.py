@@ -38,12 +38,12 @@ class View:
 
     @property
     def processors(self) -> Mapping[str, Processor]:
-        """The processors in service, by name, in the order of preference."""
+        """The ordinary processors in service, by name, in the order of preference."""
         return self._state.in_service
 
     @property
     def all_processors(self) -> Mapping[str, Processor]:
-        """All processors by name, also those that are out of service."""
+        """All ordinary processors by name, also those that are out of service."""
         return self._state.processors
 
     @property
@@ -231,19 +231,29 @@ class View:
         return {n: s * len(processors[n].units) for n, s in self.seconds_of(lane).items()}
 
     def running(self) -> Collection[Execution]:
-        """The executions that run now."""
-        return self._state.running.values()
+        """The executions that run now, but for those on express processors."""
+        state = self._state
+        if state.express is None or not state.express.running:
+            return state.running.values()
+        return [e for number, e in state.running.items() if number not in state.express.running]
+
+    def is_running(self, execution_id: int) -> bool:
+        """Tell whether an execution runs, on whatever processor."""
+        return execution_id in self._state.running
 
     def units_free_at(self) -> dict[str, float]:
         """Return when each busy unit should be free; units that are not listed are free now.
 
         An execution that overran its estimate is expected to need as long again as it is late: it
-        never looks finished while it runs.
+        never looks finished while it runs. What overlays it delays it.
         """
-        now = self.now
+        state, now = self._state, self.now
+        running, express = state.running, state.express
         free: dict[str, float] = {}
-        for unit, execution_id in self._state.unit_user.items():
-            end = self._state.running[execution_id].expected_end_s
+        for unit, execution_id in state.unit_user.items():
+            end = running[execution_id].expected_end_s
+            if express is not None:
+                end += express.delay_s(execution_id, now)
             free[unit] = end if end > now else now + max(now - end, _LEAST_OVERRUN_S)
         return free
 

@@ -39,6 +39,13 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
     Raises:
         ConfigurationError: the partition has no such span.
         ModelError: the span is no valid model: a bug, or a model that misuses ONNX.
+
+    >>> from coinfer.graph.partition import partition_at
+    >>> from coinfer.testing.models import tiny_linear
+    >>> model = tiny_linear().model
+    >>> part = extract(model, partition_at(model, [1], {"cpu": frozenset({0, 1})}), Span(1, 1))
+    >>> part.name, [str(spec) for spec in part.inputs]
+    ('tiny_linear[1-1]', ['p: float32[N,3]'])
     """
     members = partition.members(span)
     if span == partition.whole:

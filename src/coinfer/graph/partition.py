@@ -250,8 +250,14 @@ def choose_partition(
 
     Raises:
         ConfigurationError: no processor runs an operator; none runs all of it and the mode is
-            `whole`; the mode leaves a part that no processor may run; or `max_span_s` is given
-            without `seconds`.
+            `whole`; or `max_span_s` is given without `seconds`.
+
+    >>> from coinfer.testing.models import tiny_linear
+    >>> support = {"cpu": frozenset({0, 1}), "npu": frozenset({0})}
+    >>> options = PartitionOptions(minimum_subgraph_size=1)
+    >>> partition = choose_partition(tiny_linear().model, support, options)
+    >>> [(unit.operators, sorted(unit.processors)) for unit in partition.units]
+    [((0,), ['cpu', 'npu']), ((1,), ['cpu'])]
     """
     options = options or PartitionOptions()
     operators = operators or Operators.of(model.graph)
@@ -303,6 +309,11 @@ def partition_at(
     Raises:
         ConfigurationError: a position is not a place between two groups, no processor runs all
             of a unit, or the mode is another one.
+
+    >>> from coinfer.testing.models import tiny_linear
+    >>> partition = partition_at(tiny_linear().model, [1], {"cpu": frozenset({0, 1})})
+    >>> partition.writes(Span(0, 0)), partition.reads(Span(1, 1))
+    (('p',), ('p',))
     """
     if mode not in (Mode.UNIT, Mode.MERGED):
         raise ConfigurationError(f"mode {mode} chooses its own cuts; use unit or merged")

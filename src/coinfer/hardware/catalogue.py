@@ -4,11 +4,12 @@ Names: `cpu0`, `cpu1`, ... and `cpu_all` run onnxruntime, `ov0`, `ov1`, ... and 
 OpenVINO, and another backend's processors begin with its name. The number counts the cores to use
 from 0 whatever the system calls them, so that a scenario fits any machine; units and `cores` have
 the system's numbers. Accelerators are `cuda0`, `ov_gpu0`, ...; a precision below fp32 is a suffix:
-`ov0_bf16`.
+`ov0_bf16`. An express processor is called as the one on which it stands with a plus: `cpu0+`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 
 from coinfer.backends import Backend, Device, available, get_backend
@@ -27,6 +28,7 @@ def default_processors(
     *,
     cores: Cores | None = None,
     precisions: Iterable[str] = ("fp32",),
+    preempt: bool = False,
 ) -> tuple[Processor, ...]:
     """List what can run models here.
 
@@ -37,6 +39,7 @@ def default_processors(
         backends: Names of backends; every installed one except `null` if None.
         cores: The cores to use; found if None.
         precisions: Precisions that the user allows; a device gets those of them that it reports.
+        preempt: Add an express processor per core, on top of the first listed with one thread.
 
     Raises:
         UnknownNameError: a backend of `backends` does not exist.
@@ -44,7 +47,7 @@ def default_processors(
     """
     cores = find_cores() if cores is None else cores
     allowed = tuple(precisions)
-    return tuple(
+    found = tuple(
         processor
         for backend in _installed(backends)
         for device in _used_devices(backend.devices())
@@ -52,6 +55,23 @@ def default_processors(
         if precision in device.precisions
         for processor in _processors(backend.name, device, cores, precision)
     )
+    return (*found, *_express(found, cores)) if preempt else found
+
+
+def _express(processors: Iterable[Processor], cores: Cores) -> Iterator[Processor]:
+    """One on top of the first processor of each core."""
+    firsts: dict[frozenset[str], Processor] = {}
+    for processor in processors:
+        firsts.setdefault(processor.units, processor)
+    for number in cores.numbers:
+        twin = firsts.get(frozenset({f"core{number}"}))
+        if twin is not None:
+            yield dataclasses.replace(
+                twin,
+                name=f"{twin.name}+",
+                units=frozenset({f"core{number}+"}),
+                overlays=twin.units,
+            )
 
 
 def _installed(names: Iterable[str] | None) -> list[Backend]:

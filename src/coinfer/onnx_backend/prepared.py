@@ -48,6 +48,7 @@ class PreparedModel(BackendRep):  # type: ignore[misc]  # onnx has no types
             pin=False,
         )
         self._finalizer = weakref.finalize(self, _abandon, self._engine)
+        self._finalizer.atexit = False  # its threads end with the process
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """Compute the outputs.

@@ -21,7 +21,7 @@ from coinfer.partitioning.partitioned import Partitioned
 from coinfer.partitioning.search import search_sizes
 from coinfer.partitioning.support import find_support
 from coinfer.partitioning.workshop import A_LITTLE_LONGER, Workshop
-from coinfer.processor import Processor
+from coinfer.processor import Processor, ordinary
 from coinfer.profiles import Span
 from coinfer.profiling import Effort, ProfileCache, Progress
 
@@ -78,6 +78,7 @@ def prepare(
         ConfigurationError: the options do not fit the model and the processors.
         BackendError: no chain of spans that run reaches the model's end.
     """
+    processors = ordinary(processors)
     workshop = Workshop(
         model=model,
         processors=processors,

@@ -71,6 +71,12 @@ def find_support(
         backends: Backends by name. A processor whose backend is not among them is taken at its
             word: what it does not declare, it runs.
         operators: `Operators.of(model.graph)`, if it is there already.
+
+    >>> from coinfer.testing.models import tiny_linear
+    >>> npu = Processor(name="npu", backend="imagined", units=frozenset({"npu"}),
+    ...                 unsupported_ops=frozenset({"Add"}))
+    >>> find_support(tiny_linear().model, [npu], {}).operators["npu"]
+    frozenset({0})
     """
     operators = operators or Operators.of(model.graph)
     survey = _Survey(model=model, operators=operators, backends=backends)

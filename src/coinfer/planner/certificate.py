@@ -127,9 +127,7 @@ def settled(machine: Machine, certificate: Certificate) -> Machine:
     return machine.holding(resident)
 
 
-def _makespan(
-    scenario: Scenario, machine: Machine, batches: Mapping[str, int]
-) -> Makespan | None:
+def _makespan(scenario: Scenario, machine: Machine, batches: Mapping[str, int]) -> Makespan | None:
     offline = scenario.offline
     if offline is None or sum(offline.counts.values()) > _MOST_EXACT:
         return None

@@ -17,7 +17,7 @@ from coinfer.model import Model
 from coinfer.partitioning.partitioned import Partitioned
 from coinfer.planner.cutting import cut_models, memory_notes
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
+from coinfer.processor import Processor, ordinary, twins
 from coinfer.profiles import Profile, Span
 from coinfer.profiling import (
     Effort,
@@ -119,7 +119,7 @@ def prepare(
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
     processors = choose_processors(scenario)
     models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
-    asked = _asked_for(policy, models, processors)
+    asked = _asked_for(policy, models, ordinary(processors))
     feeds = {
         name: prepare_feeds(spec.inputs, models[name], batch=spec.batch, seed=scenario.seed)
         for name, spec in scenario.models.items()
@@ -205,14 +205,17 @@ def find_processors(
 
     Raises:
         UnknownNameError: a name that no found processor has.
-        ConfigurationError: a core that this process may not use, or a name given twice.
+        ConfigurationError: a core that this process may not use, a name given twice, or an express
+            processor that stands on no other.
     """
     if isinstance(asked, DefaultProcessors):
         cores = _restricted(find_cores(), asked.cores)
-        return default_processors(asked.backends or None, cores=cores, precisions=precisions)
+        return default_processors(
+            asked.backends or None, cores=cores, precisions=precisions, preempt=asked.preempt
+        )
     found: dict[str, Processor] = {}
     if any(isinstance(each, str) for each in asked):
-        found = {p.name: p for p in default_processors(precisions=precisions)}
+        found = {p.name: p for p in default_processors(precisions=precisions, preempt=True)}
     chosen: dict[str, Processor] = {}
     for each in asked:
         if not isinstance(each, str):
@@ -225,6 +228,7 @@ def find_processors(
         if processor.name in chosen:
             raise ConfigurationError(f"two processors are named {processor.name!r}; rename one")
         chosen[processor.name] = processor
+    twins(chosen.values())  # raises where an express one stands on none
     return tuple(chosen.values())
 
 

@@ -21,7 +21,7 @@ from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.errors import BackendError
 from coinfer.hardware.environment import cpu_name
 from coinfer.model import Model, model_from_ir
-from coinfer.processor import Processor
+from coinfer.processor import Processor, ordinary
 from coinfer.profiles import Measurement, Profile, ProfileKey
 from coinfer.profiling import memory
 from coinfer.profiling.cache import ProfileCache
@@ -86,7 +86,7 @@ def profile_models(
 
     Args:
         models: Models by name.
-        processors: Processors to measure on.
+        processors: Processors to measure on; express ones take as long as those they stand on.
         batches: Batch sizes; a model without a symbolic batch is measured at 1 only.
         effort: When a measurement is good enough.
         cache: Where to look first and to keep results; None measures everything.
@@ -102,6 +102,7 @@ def profile_models(
     Raises:
         BackendError: a model cannot be loaded on a processor, or failed while it ran there.
     """
+    processors = ordinary(processors)
     given = backends or {}
     names = {processor.backend for processor in processors}
     bench = _Bench(

@@ -126,7 +126,8 @@ def encode_command(command: Command) -> list[Any]:
 def encode_processor(processor: Processor) -> dict[str, Any]:
     """Return a processor as its fields by name."""
     names = ("name", "backend", "device", "units", "threads", "precision", "cores", "options")
-    return {name: plain(getattr(processor, name)) for name in names}
+    fields = {name: plain(getattr(processor, name)) for name in names}
+    return {**fields, "overlays": plain(processor.overlays)} if processor.overlays else fields
 
 
 def decode_processor(data: Mapping[str, Any]) -> Processor:
@@ -136,7 +137,8 @@ def decode_processor(data: Mapping[str, Any]) -> Processor:
         KeyError, TypeError: it is something else.
     """
     units, cores = frozenset(data["units"]), tuple(data["cores"])
-    return Processor(**{**data, "units": units, "cores": cores})
+    overlays = frozenset(data.get("overlays", ()))
+    return Processor(**{**data, "units": units, "cores": cores, "overlays": overlays})
 
 
 def _arrived(fields: Sequence[Any]) -> tuple[Request]:

@@ -161,7 +161,7 @@ class Conductor:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
         if self.crashed is not None:
             if type(event) is Arrived:
-                answers.append((event.request.id, self.crashed))
+                answers.append((event.request.id, _another(self.crashed)))
             return
         now = clock.now()
         try:
@@ -195,7 +195,7 @@ class Conductor:
             return
         job, parts = self._values.pop(event.execution_id)
         number = event.execution_id
-        if job.leg is None or all(running.id != number for running in self._core.view.running()):
+        if job.leg is None or not self._core.view.is_running(number):
             return
         for request, values in zip(job.execution.requests, parts, strict=True):
             future = self.unanswered.get(request.id)
@@ -269,7 +269,7 @@ class Conductor:
 
     def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
         if self._core.fault is not None and outcome is not Outcome.DROPPED:
-            return self._core.fault
+            return _another(self._core.fault)
         text = f"request {request.id} of model {request.model!r}: {reason}"
         match outcome:
             case Outcome.DROPPED:
@@ -287,5 +287,12 @@ class Conductor:
         self.closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = self.crashed = InvariantError(self.closing)
         fault.__cause__ = error
-        answers.extend((request_id, fault) for request_id in list(self.unanswered))
+        answers.extend((request_id, _another(fault)) for request_id in list(self.unanswered))
         self._shelf.release_all()
+
+
+def _another(fault: CoinferError) -> CoinferError:
+    """Copy an error: each future raises its own, or threads would write into one traceback."""
+    copy = type(fault)(*fault.args)
+    copy.__cause__ = fault.__cause__
+    return copy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coinfer.processor import Processor
+from coinfer.processor import Processor, overlaid_units, twins
 from coinfer.runtime.worker import Owner, Worker
 
 __all__ = ["Crew"]
@@ -21,7 +21,12 @@ class Crew:
         self._owner = owner
         self._pin = pin
         self._ended = False
-        self.workers = {p.name: Worker(p, owner, pin=pin) for p in processors}
+        self._twins = twins(processors)
+        overlaid = overlaid_units(processors)
+        self.workers = {
+            p.name: Worker(p, owner, pin=pin, yields=not p.units.isdisjoint(overlaid))
+            for p in processors
+        }
 
     @property
     def has_retired(self) -> bool:
@@ -29,8 +34,11 @@ class Crew:
         return any(worker.retired for worker in self.workers.values())
 
     def start(self, processor: str) -> None:
-        """Start a processor's worker; again is fine."""
+        """Start a processor's worker, and those of express ones on it; again is fine."""
         self.workers[processor].start()
+        for express, twin in self._twins.items():
+            if twin == processor:
+                self.workers[express].start()
 
     def retire(self, processor: str) -> None:
         """Give up what a processor's worker runs; the worker ends when it comes back from it."""
@@ -40,7 +48,7 @@ class Crew:
         """Put a fresh worker in the place of one that ended; False if the crew has ended."""
         if self._ended:
             return False
-        fresh = Worker(worker.processor, self._owner, pin=self._pin)
+        fresh = Worker(worker.processor, self._owner, pin=self._pin, yields=worker.yields)
         self.workers[worker.processor.name] = fresh
         fresh.start()
         return True

@@ -6,15 +6,16 @@ One thread at a time may load or unload; any thread may read meanwhile.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from coinfer.backends.base import Backend, Placement
+from coinfer.backends.base import Backend, Placement, Session
 from coinfer.backends.sessions import SessionStore
 from coinfer.errors import ConfigurationError
+from coinfer.hardware.priority import call_lowered
 from coinfer.model import Model
 from coinfer.partitioning.partitioned import Partitioned
-from coinfer.processor import Processor
+from coinfer.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.profiles import Profile, Span
 from coinfer.runtime.leg import Leg, batched_inputs, legs_of
 
@@ -51,8 +52,12 @@ class Shelf:
     ) -> None:
         self.models: dict[str, Model] = {}
         self.legs: dict[str, Mapping[Span, Leg]] = {}
-        self.store = SessionStore(backends)
-        self._processors = processors
+        self.store = SessionStore(backends, self._create)
+        self._processors = {p.name: p for p in ordinary(processors.values())}
+        self._overlaid = overlaid_units(processors.values())
+        self._express: dict[str, list[Processor]] = {}
+        for express, twin in twins(processors.values()).items():
+            self._express.setdefault(twin, []).append(processors[express])
         self._batched: dict[str, frozenset[str]] = {}
         self._leaving: dict[str, threading.Event] = {}
 
@@ -77,7 +82,8 @@ class Shelf:
         wanted: dict[Span, list[Processor]] = {}
         for key in dict.fromkeys(key._replace(batch=1) for key, _ in profile.restricted([name])):
             if key.processor in self._processors and key.span in pieces:
-                wanted.setdefault(key.span, []).append(self._processors[key.processor])
+                express = self._express.get(key.processor, ())
+                wanted.setdefault(key.span, []).extend([self._processors[key.processor], *express])
         if not wanted:
             raise ConfigurationError(
                 f"the profile has no entry for model {name!r} on any of the processors "
@@ -133,3 +139,9 @@ class Shelf:
         self.legs.pop(name, None)
         self._batched.pop(name, None)
         del self._leaving[name]
+
+    def _create(self, processor: Processor, load: Callable[[], Session]) -> Session:
+        """Let the pool of a processor that must yield descend from a thread that does."""
+        if processor.units.isdisjoint(self._overlaid):
+            return load()
+        return call_lowered(load)

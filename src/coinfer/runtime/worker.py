@@ -11,6 +11,7 @@ from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.hardware.pinning import pin_current_thread
+from coinfer.hardware.priority import lower_current_thread
 from coinfer.processor import Processor
 from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
@@ -59,11 +60,15 @@ class Worker:
     Attributes:
         processor: The processor served.
         give: Hands over an execution; returns at once.
+        yields: Whether it leaves its cores to others at once: express processors overlay them.
         retired: True once its processor was set aside; it ends after its present job.
     """
 
-    def __init__(self, processor: Processor, owner: Owner, *, pin: bool) -> None:
+    def __init__(
+        self, processor: Processor, owner: Owner, *, pin: bool, yields: bool = False
+    ) -> None:
         self.processor = processor
+        self.yields = yields
         self.retired = False
         self._owner = owner
         self._pin = pin
@@ -92,6 +97,8 @@ class Worker:
         try:
             if self._pin and self.processor.cores:
                 pin_current_thread(self.processor.cores)
+            if self.yields:
+                lower_current_thread()
             self._serve(self._jobs.get, self._owner.done)
         except BaseException as error:  # whatever it is, somebody waits for answers
             self._owner.died(self, f"its worker died: {type(error).__name__}: {error}")

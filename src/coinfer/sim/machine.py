@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from coinfer.cold import Cold
 from coinfer.contention import Contention
+from coinfer.core.express import LEFT_SHARE
 from coinfer.errors import UnknownNameError
-from coinfer.processor import Processor
+from coinfer.processor import Processor, overlaid_units, twins
 from coinfer.profiles import Profile
 
 __all__ = ["Machine"]
@@ -20,7 +21,8 @@ class Machine:
 
     Attributes:
         name: What reports call it.
-        processors: In the order of preference.
+        processors: In the order of preference. Nothing below speaks of express ones: see
+            `equipped`.
         profile: Service times. Several seconds in an entry are a distribution to draw from, one is
             a constant; policies are told the mean. `load_s` counts where a processor swaps.
         spreads: Coefficient of variation by (model, processor): its times are Gamma distributed
@@ -65,6 +67,39 @@ class Machine:
             if resident.get(key.processor, key.model) == key.model
         }
         return replace(self, profile=Profile(kept))
+
+    def equipped(self) -> Machine:
+        """Copy it with all that a simulation must know of its express processors.
+
+        They take as long as those on which they stand, and what they overlay hardly gets on. What
+        they cost processors on other units is left out: so does what they overlay, and it rests.
+
+        Raises:
+            ConfigurationError: an express processor stands on no other.
+        """
+        if not overlaid_units(self.processors):
+            return self
+        pairs = twins(self.processors)
+        entries, factors = dict(self.profile.entries), dict(self.contention.factors)
+        spreads, cold = dict(self.spreads), dict(self.cold)
+        for express in (p for p in self.processors if p.overlays):
+            name, twin = express.name, pairs[express.name]
+            entries |= {k._replace(processor=name): e for k, e in self.profile if k[1] == twin}
+            spreads |= {(m, name): cv for (m, p), cv in self.spreads.items() if p == twin}
+            cold |= {(m, name): each for (m, p), each in self.cold.items() if p == twin}
+            under = [p.name for p in self.processors if not express.overlays.isdisjoint(p.units)]
+            row = self.contention.factors.get(twin, {})
+            alone = {other: factor for other, factor in row.items() if other not in pairs}
+            factors[name] = {**alone, **dict.fromkeys(under, 1 / (1 - LEFT_SHARE))}
+            for each in under:
+                factors[each] = {**factors.get(each, {}), name: 1 / LEFT_SHARE}
+        return replace(
+            self,
+            profile=Profile(entries),
+            spreads=spreads,
+            cold=cold,
+            contention=replace(self.contention, factors=factors),
+        )
 
     def check_runs(self, models: Sequence[str]) -> None:
         """Verify that it runs these models.

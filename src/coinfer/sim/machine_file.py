@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from coinfer.contention import Contention
-from coinfer.errors import ScenarioError
-from coinfer.processor import Processor
+from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.processor import Processor, twins
 from coinfer.profiles import Measurement, Profile, ProfileKey
 from coinfer.scenarios import library
 from coinfer.sim.machine import Machine
@@ -72,6 +72,8 @@ class ImaginedProcessor(Section):
         resident: The model that it then keeps.
         supported_ops: Operator types that it runs; empty: all, but for those below.
         unsupported_ops: Operator types that it does not run; at most one of the two.
+        overlays: Units on top of which it runs by priority, as an express processor; it takes as
+            long as the processor that occupies just these.
     """
 
     device: str = "imagined"
@@ -82,6 +84,7 @@ class ImaginedProcessor(Section):
     resident: str | None = None
     supported_ops: OperatorTypes = ()
     unsupported_ops: OperatorTypes = ()
+    overlays: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _declares_once(self) -> ImaginedProcessor:
@@ -127,7 +130,7 @@ class MachineFile(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> MachineFile:
-        raise_all([*_name_problems(self), *_resident_problems(self)])
+        raise_all([*_name_problems(self), *_resident_problems(self), *_express_problems(self)])
         return self
 
     def machine(self) -> Machine:
@@ -169,10 +172,11 @@ def _processor(name: str, spec: ImaginedProcessor) -> Processor:
         name=name,
         backend="imagined",
         device=spec.device,
-        units=frozenset(spec.units or [name]),
+        units=frozenset(spec.units or [f"{unit}+" for unit in spec.overlays] or [name]),
         precision=spec.precision,
         supported_ops=frozenset(spec.supported_ops),
         unsupported_ops=frozenset(spec.unsupported_ops),
+        overlays=frozenset(spec.overlays),
     )
 
 
@@ -209,6 +213,27 @@ def _resident_problems(file: MachineFile) -> list[Problem]:
         )
         for name, spec in file.processors.items()
         if spec.resident is not None and spec.resident not in _runs(file.times, name)
+    ]
+
+
+def _express_problems(file: MachineFile) -> list[Problem]:
+    express = [name for name, spec in file.processors.items() if spec.overlays]
+    if not express:
+        return []
+    timed = [
+        Problem(("times", model, name), "an express processor takes the times of another; remove")
+        for model, row in file.times.items()
+        for name in row
+        if name in express
+    ]
+    try:
+        found = twins(_processor(name, spec) for name, spec in file.processors.items())
+    except ConfigurationError as error:
+        return [*timed, Problem(("processors",), str(error))]
+    return timed + [
+        Problem(("processors", name), "an express processor cannot be on one that holds one model")
+        for name, twin in found.items()
+        if file.processors[name].one_model or file.processors[twin].one_model
     ]
 
 

@@ -36,7 +36,7 @@ class Services:
     """
 
     def __init__(self, machine: Machine, *, seed: int = 0, deterministic: bool = False) -> None:
-        self._machine = machine
+        self._machine = machine.equipped()
         self._seed = seed
         self._deterministic = deterministic
         self._draws: dict[tuple[object, ...], _Draws] = {}

@@ -76,6 +76,7 @@ class Simulation:
         limits: Limits = Limits(),
         services: Services | None = None,
     ) -> None:
+        machine = machine.equipped()
         machine.check_runs(tuple(specs))
         self.now = 0.0
         self.core = Dispatcher(machine.processors, policy, limits=limits)
@@ -99,7 +100,7 @@ class Simulation:
         self._n_asked = 0
         self._timer_s = _INF
         self._resident: dict[str, str] = {}
-        self._units = {p.name: p.units for p in machine.processors}
+        self._units = {p.name: p.units | p.overlays for p in machine.processors}
         self._last: dict[str, str] = {}
         self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()

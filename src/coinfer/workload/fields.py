@@ -193,7 +193,7 @@ Number = Annotated[float, Strict()]
 PositiveNumber = Annotated[float, Strict(), Field(gt=0)]
 Probability = Annotated[float, Strict(), Field(gt=0, le=1)]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
 """A name that is safe in tables, file names and metric labels."""
 
 OperatorTypes = Annotated[tuple[str, ...], AfterValidator(_known_operators)]

@@ -40,10 +40,12 @@ class DefaultProcessors(Section):
     Attributes:
         backends: Only these backends; empty means all that are installed.
         cores: Only these cores, by the operating system's numbers; empty means all allowed ones.
+        preempt: Add an express processor per core, so that urgent requests preempt by priority.
     """
 
     backends: tuple[str, ...] = ()
     cores: tuple[WholeNumber, ...] = ()
+    preempt: bool = False
 
 
 class ProcessorSpec(Section):
@@ -52,6 +54,7 @@ class ProcessorSpec(Section):
     Attributes:
         supported_ops: Operator types that it runs; empty: the backend is asked.
         unsupported_ops: Operator types that it must not be given; at most one of the two.
+        overlays: Units on top of which it runs by priority, as an express processor.
     """
 
     name: Name
@@ -64,6 +67,7 @@ class ProcessorSpec(Section):
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     supported_ops: OperatorTypes = ()
     unsupported_ops: OperatorTypes = ()
+    overlays: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _has_units(self) -> ProcessorSpec:
@@ -72,24 +76,38 @@ class ProcessorSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _is_express(self) -> ProcessorSpec:
+        if self.overlays and (self.threads or 1) > 1:
+            raise_all([Problem(("threads",), "must be 1 beside `overlays`")])
+        if not set(self.overlays).isdisjoint(self.units):
+            raise_all([Problem(("units",), "must not be among `overlays`; leave them out")])
+        return self
+
+    @model_validator(mode="after")
     def _declares_once(self) -> ProcessorSpec:
         check_one_declaration(self.supported_ops, self.unsupported_ops)
         return self
 
     def processor(self) -> Processor:
-        """Build the processor. Units are the cores unless they are given; else the device."""
+        """Build the processor.
+
+        Units are the cores unless they are given; else the device. Those of an express processor
+        are named after what it overlays.
+        """
         cores = frozenset(f"core{core}" for core in self.cores)
+        own = frozenset(f"{unit}+" for unit in self.overlays)
         return Processor(
             name=self.name,
             backend=self.backend,
             device=self.device,
-            units=frozenset(self.units) or cores or frozenset({self.device}),
-            threads=self.threads or max(1, len(self.cores)),
+            units=frozenset(self.units) or own or cores or frozenset({self.device}),
+            threads=self.threads or (1 if own else max(1, len(self.cores))),
             precision=self.precision,
             cores=self.cores,
             options={key: str(value) for key, value in self.options.items()},
             supported_ops=frozenset(self.supported_ops),
             unsupported_ops=frozenset(self.unsupported_ops),
+            overlays=frozenset(self.overlays),
         )
 
 

@@ -1,0 +1,60 @@
+"""Lower the priority of threads where the system can. Knows no processor and no backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["LOWEST", "call_lowered", "lower_current_thread"]
+
+LOWEST = 19
+"""The niceness of threads that yield to all others: what is left over is theirs."""
+
+R = TypeVar("R")
+
+_log = logging.getLogger("coinfer")
+_refusals_said: set[str] = set()
+
+
+def lower_current_thread() -> bool:
+    """Let the calling thread yield to all threads of normal priority; never raises.
+
+    There is no way back without a privilege. Threads that it starts afterwards inherit this.
+
+    Returns:
+        Whether it does. False on systems other than Linux, where priorities are not a thread's own,
+        and where a container forbids it; the log says so once.
+    """
+    if sys.platform != "linux":
+        return _refused(f"{sys.platform} has no priorities of single threads")
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+    except OSError as error:
+        return _refused(str(error))
+    return True
+
+
+def call_lowered(call: Callable[[], R]) -> R:
+    """Call in a short-lived thread of the lowest priority: a pool that it makes inherits that.
+
+    Raises:
+        Exception: what the call raised.
+    """
+    with ThreadPoolExecutor(1, "coinfer-lowered", lower_current_thread) as thread:
+        return thread.submit(call).result()
+
+
+def _refused(reason: str) -> bool:
+    if reason not in _refusals_said:
+        _refusals_said.add(reason)
+        _log.warning(
+            "threads keep their priority: %s; urgent requests share cores with what they should "
+            "preempt, everything else works",
+            reason,
+        )
+    return False

@@ -1,0 +1,131 @@
+"""Express processors in an engine: their workers keep their priority, the others lose it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from coinfer.backends.base import Session, Tensor, Tensors
+from coinfer.backends.null import NullBackend
+from coinfer.backends.onnxruntime import OnnxRuntimeBackend
+from coinfer.hardware.priority import LOWEST
+from coinfer.model import Model
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.runtime.engine import Engine
+from coinfer.testing.models import tiny_linear
+
+MODEL = tiny_linear().model
+FEED = MODEL.sample_inputs()
+PATIENCE_S = 30.0
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+
+
+def cpus(backend: str = "null") -> tuple[Processor, ...]:
+    return (
+        Processor(name="cpu0", backend=backend, units=frozenset({"core0"})),
+        Processor(name="npu", backend=backend, units=frozenset({"npu"})),
+        Processor(
+            name="cpu0+",
+            backend=backend,
+            units=frozenset({"core0+"}),
+            overlays=frozenset({"core0"}),
+        ),
+    )
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+class Noting(NullBackend):
+    """Notes with what niceness sessions are created and run; runs of `slow` wait to be let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.creates: dict[str, int] = {}
+        self.runs: dict[str, int] = {}
+        self.began = threading.Event()
+        self.go_on = threading.Event()
+
+    def sharing_key(self, processor: Processor) -> str:
+        return processor.name
+
+    def load(self, model: Model, processor: Processor) -> Session:
+        self.creates[processor.name] = niceness()
+        return _Session(super().load(model, processor), self, processor.name)
+
+
+class _Session:
+    def __init__(self, session: Session, noting: Noting, name: str) -> None:
+        self._session, self._noting, self._name = session, noting, name
+        self.placement, self.close = session.placement, session.close
+
+    def run(self, feeds: Tensors) -> Mapping[str, Tensor]:
+        noting = self._noting
+        noting.runs[self._name] = niceness()
+        if self._name == "cpu0":
+            noting.began.set()
+            assert noting.go_on.wait(PATIENCE_S)
+        return self._session.run(feeds)
+
+
+@linux
+def test_an_urgent_request_overtakes_what_runs_on_its_core() -> None:
+    backend = Noting()
+    seconds = {"slow": {"cpu0": 10.0}, "quick": {"cpu0": 1e-3}}
+    with Engine(
+        {"slow": MODEL, "quick": MODEL},
+        processors=cpus(),
+        profile=Profile.from_seconds(seconds),
+        backends={"null": backend},
+        pin=False,
+    ) as engine:
+        slow = engine.submit("slow", FEED)
+        assert backend.began.wait(PATIENCE_S)
+        engine.submit("quick", FEED, deadline_s=5.0).result(PATIENCE_S)
+        assert not slow.done()
+        backend.go_on.set()
+        slow.result(PATIENCE_S)
+    before = niceness()
+    assert backend.runs == {"cpu0": LOWEST, "cpu0+": before}
+    assert backend.creates == {"cpu0": LOWEST, "cpu0+": before}
+
+
+@linux
+def test_without_express_processors_nobody_yields() -> None:
+    backend = Noting()
+    backend.go_on.set()
+    with Engine(
+        {"m": MODEL},
+        processors=cpus()[:2],
+        profile=Profile.from_seconds({"m": {"cpu0": 1e-3}}),
+        backends={"null": backend},
+        pin=False,
+    ) as engine:
+        engine.infer("m", FEED)
+    assert backend.runs == backend.creates == {"cpu0": niceness()}
+
+
+def test_onnxruntime_shares_one_session_with_the_processor_below() -> None:
+    loads: list[str] = []
+
+    class Counting(OnnxRuntimeBackend):
+        def load(self, model: Model, processor: Processor) -> Session:
+            loads.append(processor.name)
+            return super().load(model, processor)
+
+    with Engine(
+        {"m": MODEL},
+        processors=cpus("onnxruntime"),
+        profile=Profile.from_seconds({"m": {"cpu0": 1e-3}}),
+        backends={"onnxruntime": Counting()},
+        pin=False,
+    ) as engine:
+        engine.infer("m", FEED)
+        assert engine.placement("m").keys() == {"cpu0", "cpu0+"}
+    assert loads == ["cpu0"]
