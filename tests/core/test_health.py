@@ -7,10 +7,11 @@ import math
 import pytest
 
 from coinfer.core.dispatcher import Limits
-from coinfer.core.events import ProcessorLost, ProcessorRestored
+from coinfer.core.events import ModelLoaded, ProcessorLost, ProcessorRestored
 from coinfer.core.health import LONGEST_PROBE_S, Health
 from coinfer.core.request import Outcome
 from coinfer.policies import make_policy
+from coinfer.profiles import Profile
 from coinfer.testing.machine import VirtualMachine, processors
 
 PATIENT = Limits(hang_min_s=math.inf)
@@ -70,6 +71,26 @@ class TestHealth:
         health.failed("p", 0.0)
         health.forget("p")
         assert (health.next_s, health.due(99.0)) == (math.inf, [])
+
+    def test_a_failure_taken_back_in_time_does_not_count(self) -> None:
+        health = self.health()
+        health.failed("p", 0.0)
+        health.failed("p", 1.0)
+        assert not health.excused("p")
+        assert not health.failed("p", 2.0)
+        assert health.failed("p", 3.0)
+
+    def test_what_was_set_aside_for_too_little_is_put_back_with_a_clean_record(self) -> None:
+        health = self.health()
+        for at in range(4):
+            health.failed("p", float(at))
+        assert not health.excused("p")  # three are left, the limit
+        assert health.aside() == ["p"]
+        assert health.excused("p")
+        assert (health.aside(), health.next_s, health.records) == ([], math.inf, {})
+
+    def test_a_failure_of_nobody_cannot_be_taken_back(self) -> None:
+        assert not self.health().excused("p")
 
 
 def machine(**options) -> VirtualMachine:
@@ -145,12 +166,14 @@ class TestSetAside:
         assert subject.now == before_s + 60.0
 
     def test_what_waited_for_it_alone_is_answered(self) -> None:
-        subject = machine(seconds={**TWO, "only": {"npu": 0.2}})
+        subject = machine()
         fail_three_times(subject)
         subject.fire_timer()
         subject.submit("m")
-        waiting = subject.submit("only")
+        waiting = subject.submit("m")
+        fail_on(subject, "cpu")  # it is left to the npu
         fail_on(subject, "npu")
+        assert in_service(subject) == ["cpu"]
         assert subject.outcomes()[waiting] is Outcome.FAILED
         assert "no processor in service" in subject.replies[waiting].reason
 
@@ -161,6 +184,74 @@ class TestSetAside:
             subject.submit("m")
             fail_on(subject, "npu")
         assert in_service(subject) == ["npu"]
+
+    def test_a_processor_that_alone_can_run_some_model_is_kept(self) -> None:
+        subject = machine(seconds={**TWO, "only": {"npu": 0.2}})
+        fail_three_times(subject, times=9)
+        assert in_service(subject) == ["npu", "cpu"]
+        number = subject.submit("only")
+        subject.run()
+        assert subject.outcomes()[number] is Outcome.COMPLETED
+
+    def test_bad_requests_of_one_model_do_not_close_the_only_processor_of_another(self) -> None:
+        subject = machine(seconds={"bad": {"npu": 0.1}, "good": {"npu": 0.1}, "x": {"cpu": 0.1}})
+        for _ in range(5):
+            subject.submit("bad")
+            fail_on(subject, "npu")
+        number = subject.submit("good")
+        subject.run()
+        assert subject.outcomes()[number] is Outcome.COMPLETED
+
+    def test_a_processor_without_which_a_cut_model_has_no_way_is_kept(self) -> None:
+        subject = VirtualMachine(
+            processors("npu", "cpu"),
+            make_policy("sjf"),
+            {**TWO, "cut": {"npu": 0.03, "cpu": 0.3}},
+            units={"cut": 3},
+            gaps={"cut": {"cpu": {1}}},
+            limits=PATIENT,
+        )
+        fail_three_times(subject, times=9)
+        assert in_service(subject) == ["npu", "cpu"]
+
+    def test_it_comes_back_as_soon_as_a_model_needs_it(self) -> None:
+        subject = machine()
+        fail_three_times(subject)
+        assert in_service(subject) == ["cpu"]
+        only = Profile.from_seconds({"only": {"npu": 0.2}})
+        subject.post(ModelLoaded("only", 1, only))
+        assert in_service(subject) == ["npu", "cpu"]
+
+    def test_it_comes_back_as_soon_as_what_took_its_place_is_lost(self) -> None:
+        subject = VirtualMachine(
+            processors("npu", "gpu", "cpu"),
+            make_policy("sjf"),
+            {"m": {"npu": 0.1, "gpu": 0.2}, "x": {"cpu": 0.1}},
+            limits=PATIENT,
+        )
+        fail_three_times(subject)
+        assert in_service(subject) == ["gpu", "cpu"]
+        subject.post(ProcessorLost("gpu", "unplugged"))
+        assert in_service(subject) == ["npu", "cpu"]
+
+    def test_it_comes_back_at_once_if_its_requests_fail_elsewhere_too(self) -> None:
+        subject = machine(seconds={**TWO, "broken": {"npu": 0.1, "cpu": 0.1}, "long": {"cpu": 5.0}})
+        subject.submit("long")
+        broken = [subject.submit("broken") for _ in range(3)]
+        for _ in broken:  # the cpu is busy: none of them can be tried there yet
+            fail_on(subject, "npu")
+        assert in_service(subject) == ["cpu"]
+        subject.step()  # the long one ends
+        fail_on(subject, "cpu")
+        assert in_service(subject) == ["npu", "cpu"]
+        assert not subject.dispatcher._health.records
+        while subject.running:
+            subject.fail(min(subject.running))
+        assert {subject.outcomes()[n] for n in broken} == {Outcome.FAILED}
+        assert in_service(subject) == ["npu", "cpu"]
+        number = subject.submit("m")
+        subject.run()
+        assert subject.outcomes()[number] is Outcome.COMPLETED
 
     def test_if_the_last_one_is_lost_those_set_aside_are_tried_at_once(self) -> None:
         subject = machine()

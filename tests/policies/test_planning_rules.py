@@ -299,6 +299,33 @@ class TestTwoQueues:
         effort = machine.submit("x")
         assert placed(machine) == [(0, "p"), (effort, "q")]
 
+    @pytest.mark.parametrize("deadline", ["least_slack", "earliest_finish", "heft"])
+    @pytest.mark.parametrize("best_effort", ["heft", "fcfs", "sjf", "earliest_finish"])
+    def test_best_effort_never_takes_the_units_of_a_wide_processor_one_by_one_for_ever(
+        self, deadline: str, best_effort: str
+    ) -> None:
+        seconds = {
+            "effort": {"cpu0": 0.005, "cpu1": 0.005},
+            "urgent": {"cpu0": 0.1, "cpu1": 0.1, "all": 0.055},
+        }
+        options = {"deadline": deadline, "best_effort": best_effort}
+        machine = build("two_queues", seconds, CORES, options=options)
+        for at in range(80):  # both cores are just busy, and never free together
+            machine.submit("effort", arrival_s=at * 0.0024)
+        urgent = machine.submit("urgent", arrival_s=0.0031, deadline_s=0.2)
+        machine.run()
+        (step,) = [e for e in machine.executions if e.requests[0].id == urgent]
+        # What ran when it came ends 5 ms later at most.
+        assert (step.processor, step.started_s <= 0.0081) == ("all", True)
+
+    def test_best_effort_runs_on_free_units_if_what_has_a_deadline_waits_elsewhere(self) -> None:
+        seconds = {"urgent": {"npu": 0.1, "cpu0": 0.9}, "effort": {"cpu0": 0.1}}
+        machine = build("two_queues", seconds)
+        for _ in range(2):
+            machine.submit("urgent", deadline_s=9.0)
+        effort = machine.submit("effort")
+        assert placed(machine) == [(0, "npu"), (effort, "cpu0")]
+
     def test_requests_of_one_model_keep_their_queue_from_step_to_step(self) -> None:
         machine = build("two_queues", CUT, units=UNITS, gaps=GAPS)
         numbers = [machine.submit("m", deadline_s=9.0 if at % 2 else math.inf) for at in range(6)]

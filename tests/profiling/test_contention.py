@@ -10,7 +10,7 @@ import pytest
 
 from coinfer.backends.null import NullBackend
 from coinfer.contention import Contention
-from coinfer.errors import ConfigurationError
+from coinfer.errors import BackendError, ConfigurationError
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.profiling.cache import ProfileCache
@@ -104,6 +104,18 @@ def test_equal_pairs_are_measured_once_and_remembered(tmp_path: Path) -> None:
     assert found.factors["a"]["b"] == found.factors["b"]["a"]
     assert measured(backend, cache) == found
     assert backend.loads == 2
+
+
+def test_a_neighbour_that_fails_ends_the_measurement_with_its_reason() -> None:
+    class Failing(Counting):
+        def load(self, model: Any, processor: Processor) -> Any:
+            session = super().load(model, processor)
+            if processor.name == "b":
+                self.faults.fail(processor="b")
+            return session
+
+    with pytest.raises(BackendError, match=r"side by side: model .* on processor .b.: fails"):
+        measured(Failing())
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])

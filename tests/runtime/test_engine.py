@@ -240,6 +240,37 @@ def test_a_bug_in_the_core_still_answers_everybody(monkeypatch: pytest.MonkeyPat
     engine.stop(timeout_s=1.0)
 
 
+def test_a_callback_of_a_cancelled_request_may_cancel_others() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults) as engine:
+        engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        one, other = engine.submit("m", FEED), engine.submit("m", FEED)
+        one.add_done_callback(lambda _: other.cancel())
+        thread = threading.Thread(target=one.cancel, daemon=True)
+        thread.start()
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+        assert one.cancelled()
+        assert other.cancelled()
+        faults.release()
+
+
+def test_a_model_can_be_unloaded_after_a_stop_that_gave_up() -> None:
+    faults = Faults()
+    faults.hang()
+    engine = null_engine(faults=faults)
+    engine.submit("m", FEED)
+    assert faults.wait_until_hanging()
+    engine.stop(timeout_s=0.01)
+    thread = threading.Thread(target=engine.unload, args=("m",), daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    faults.release()
+
+
 def test_waiting_requests_can_be_cancelled_and_running_ones_not() -> None:
     faults = Faults()
     faults.hang()

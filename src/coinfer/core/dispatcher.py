@@ -13,9 +13,10 @@ The rules, in the order in which they apply after every event:
  6. the earliest moment to look again is armed as the timer
 A request that fails is retried on other processors, `retries` times, and never on one it failed on;
 it goes on from the last unit boundary that it reached. A processor on which run after run fails is
-set aside, unless it is the last one: no other could then take its place; if the last one is lost,
-those set aside are tried again at once. Failures of requests that
-fail elsewhere too are not held against it.
+set aside, unless it is the last one or some model would have no way to its end without it: no other
+could then take its place. If a model needs one that is set aside, because another was lost or the
+model is new, all that are set aside are tried again at once. Failures of requests that fail
+elsewhere too are not held against a processor: one that was set aside for them comes back.
 """
 
 from __future__ import annotations
@@ -293,10 +294,17 @@ class Dispatcher:
         before = [self._state.requests[r.id].lane.key.excluded for r in execution.requests]
         self._fail(execution, event.reason)
         for name in frozenset[str]().union(*before):
-            self._health.excused(name)
-        is_last = self._state.in_service.keys() == {execution.processor}
-        if not all(before) and not is_last:
+            if self._health.excused(name):
+                self._state.put_back(name)
+                self._timers.probe_s = self._health.next_s
+        if not all(before) and not self._is_needed(execution.processor):
             self._hold_against(execution.processor)
+
+    def _is_needed(self, processor: str) -> bool:
+        """Tell whether no other processors in service could take a processor's place."""
+        in_service = self._state.in_service
+        others = in_service.keys() - {processor}
+        return not others or self._state.serve_more(in_service, others)
 
     def _hold_against(self, processor: str) -> None:
         if self._health.failed(processor, self._now):
@@ -322,11 +330,19 @@ class Dispatcher:
         state = self._state
         if not state.take_out(processor):
             return
-        if not state.in_service:  # better a doubtful processor than none
-            self._bring_back(math.inf)
+        self._bring_back_needed()
         for execution in [e for e in state.running.values() if e.processor == processor]:
             self._fail(execution, reason)
         self._give_up_stranded()
+
+    def _bring_back_needed(self) -> None:
+        """Try those set aside if some model needs them: better a doubtful processor than none."""
+        state, aside = self._state, self._health.aside()
+        if not aside:
+            return
+        in_service = state.in_service
+        if not in_service or state.serve_more({*in_service, *aside}, in_service):
+            self._bring_back(math.inf)
 
     def _bring_back(self, now: float) -> None:
         """Try the processors again that were set aside until a moment."""
@@ -340,6 +356,7 @@ class Dispatcher:
 
     def _model_loaded(self, event: ModelLoaded) -> None:
         self._state.add_model(event.model, event.units, event.profile)
+        self._bring_back_needed()
         self._give_up_stranded()
 
     def _model_unloaded(self, event: ModelUnloaded) -> None:

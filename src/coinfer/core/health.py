@@ -68,11 +68,21 @@ class Health:
         self._settle()
         return True
 
-    def excused(self, processor: str) -> None:
-        """Take a failure back: the request failed elsewhere too, so it was not the processor's."""
+    def excused(self, processor: str) -> bool:
+        """Take a failure back: the request failed elsewhere too, so it was not the processor's.
+
+        Returns:
+            Whether the processor was set aside for too little, then. All is forgotten in that case,
+            and it must be put back.
+        """
         record = self.records.get(processor)
-        if record is not None and record.failures and record.again_s == math.inf:
-            record.failures -= 1
+        if record is None or not record.failures:
+            return False
+        record.failures -= 1
+        if record.again_s == math.inf or record.failures >= self._set_aside_after:
+            return False
+        self.forget(processor)
+        return True
 
     def succeeded(self, processor: str) -> None:
         """Forget failures: a run ended well."""
@@ -82,6 +92,10 @@ class Health:
         """Forget all: somebody else says whether the processor works."""
         if self.records.pop(processor, None) is not None:
             self._settle()
+
+    def aside(self) -> list[str]:
+        """Return the processors that are set aside."""
+        return [name for name, record in self.records.items() if record.again_s < math.inf]
 
     def due(self, now: float) -> list[str]:
         """Return the processors to be tried again now; they are on probation then."""

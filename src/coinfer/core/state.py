@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
@@ -296,6 +297,18 @@ class State:
         if lane.key.excluded:
             return any(self.can_run(lane, name) for name in self.in_service)
         return not self.in_service.keys().isdisjoint(lane.seconds)
+
+    def has_way(self, model: str, names: Collection[str]) -> bool:
+        """Tell whether these processors alone can bring a fresh request of a model to its end."""
+        units = self.units[model]
+        if units == 1:
+            return not self.estimates.row(model, Span(), 1).keys().isdisjoint(names)
+        rows = {span: self.estimates.row(model, span, 1) for span in self.estimates.spans(model)}
+        return Routes(units, rows, tuple(names)).rest_s(0) < math.inf
+
+    def serve_more(self, names: Collection[str], fewer: Collection[str]) -> bool:
+        """Tell whether some model has a way to its end on `names`, but none on `fewer` of them."""
+        return any(self.has_way(m, names) and not self.has_way(m, fewer) for m in self.units)
 
     def check(self) -> None:
         """Assert the invariants: every request is in one place, every unit has one user."""

@@ -16,7 +16,7 @@ from coinfer.core.state import State
 from coinfer.processor import Processor
 from coinfer.profiles import Span
 
-__all__ = ["View"]
+__all__ = ["PartOfView", "View"]
 
 _LEAST_OVERRUN_S = 1e-5
 """An execution that should end this very moment is not over before its event is here."""
@@ -283,14 +283,18 @@ class PartOfView(View):
     """View of what waits in one of the policy's queues; all that runs is in it.
 
     It shows what waited when it was made, or when it was last refreshed.
+
+    Attributes:
+        held: Processors that the queue may not use now; they do not look idle.
     """
 
-    __slots__ = ("_queue", "_whole")
+    __slots__ = ("_queue", "_whole", "held")
 
     def __init__(self, whole: View, queue: int) -> None:
         super().__init__(whole._state)
         self._whole = whole
         self._queue = queue
+        self.held: Collection[str] = ()
         self._lanes = {}
         self.refresh()
 
@@ -300,6 +304,14 @@ class PartOfView(View):
         self._lanes.clear()
         everyone = self._whole.lanes()
         self._lanes.update((lane, None) for lane in everyone if lane.key.queue == self._queue)
+
+    def idle(self) -> list[str]:
+        """Names of the processors that could start something of the queue now."""
+        return [name for name in super().idle() if name not in self.held]
+
+    def idle_runners(self, lane: Lane) -> list[str]:
+        """Names of the idle processors that can run a lane's requests and are not held."""
+        return [name for name in super().idle_runners(lane) if name not in self.held]
 
     @property
     def n_waiting(self) -> int:

@@ -4,6 +4,11 @@ Rule (Band, MobiSys 2022): what has a deadline waits apart from what has none, a
 served by a policy of its own. The one with deadlines decides first; what it leaves free goes to the
 best effort of the other. So best effort waits as long as what has a deadline keeps all processors
 busy.
+
+A processor of several units would never be free if best effort took its units one by one. So while
+something with a deadline waits after its policy has decided, best effort gets no idle processor
+that shares a unit with a busy one on which that could run. What is free as a whole and was not
+taken is left to best effort.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import Any
 
 from coinfer.core.policy import Decision, Policy
 from coinfer.core.request import Request
-from coinfer.core.view import View
+from coinfer.core.view import PartOfView, View
 from coinfer.errors import ConfigurationError
 from coinfer.policies.registry import make_policy
 
@@ -60,9 +65,26 @@ class TwoQueues:
 
     def decide(self, view: View) -> Iterator[Decision]:
         """Let the deadline policy decide first."""
-        for queue, policy in enumerate(self._policies):
-            part = view.part(queue)
-            if part.n_waiting:
-                for decision in policy.decide(part):
-                    yield decision
-                    part.refresh()
+        deadline, best_effort = self._policies
+        urgent = view.part(_DEADLINE)
+        if urgent.n_waiting:
+            for decision in deadline.decide(urgent):
+                yield decision
+                urgent.refresh()
+        rest = view.part(_BEST_EFFORT)
+        if rest.n_waiting:
+            rest.held = _held(urgent)
+            for decision in best_effort.decide(rest):
+                yield decision
+                rest.refresh()
+                rest.held = _held(urgent)
+
+
+def _held(urgent: PartOfView) -> list[str]:
+    """Return the idle processors that share a unit with a busy one which something may wait for."""
+    lanes, processors, idle = urgent.lanes(), urgent.processors, urgent.idle()
+    if not lanes or not idle:
+        return []
+    wanted = {name for lane in lanes for name in urgent.runners(lane)}.difference(idle)
+    units = frozenset[str]().union(*(processors[name].units for name in wanted))
+    return [name for name in idle if not units.isdisjoint(processors[name].units)]

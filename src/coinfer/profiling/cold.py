@@ -100,7 +100,8 @@ def measure_cold(
         for number, model in enumerate(runs):
             other, same, idle = (known[twin][f"{number} {kind}"].mean_s for kind in _KINDS)
             # Nothing of this makes anything faster: less than 1 is noise.
-            factors[model, processor.name] = Cold(max(1.0, other / same), max(1.0, idle / same))
+            after_other = max(1.0, other / same) if neighbours else 1.0
+            factors[model, processor.name] = Cold(after_other, max(1.0, idle / same))
     if progress is not None:
         progress(len(used), len(used), "measured")
     return factors

@@ -20,6 +20,7 @@ from typing import Protocol, Self
 
 from coinfer.backends.base import Backend, Session, Tensors
 from coinfer.contention import Contention
+from coinfer.errors import BackendError
 from coinfer.hardware.pinning import pin_current_thread
 from coinfer.model import Model
 from coinfer.processor import Processor
@@ -30,6 +31,8 @@ from coinfer.profiling.measure import on_cores
 from coinfer.profiling.setting import Setting
 
 __all__ = ["ContentionEffort", "compare", "measure_contention"]
+
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +177,7 @@ class _Neighbour:
         self._wanted = threading.Event()
         self._resting = threading.Event()
         self._ended = False
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="coinfer-neighbour")
 
     def __enter__(self) -> Self:
@@ -191,14 +195,32 @@ class _Neighbour:
         self._thread.join()
 
     def rest(self) -> None:
-        """Stop; returns when what runs is over."""
+        """Stop; returns when what runs is over.
+
+        Raises:
+            BackendError: a session has failed.
+        """
         self._wanted.clear()
-        self._resting.wait()
+        while not self._resting.wait(_LOOK_S) and self._thread.is_alive():
+            pass
+        self._check()
 
     def go(self) -> None:
-        """Start to run."""
+        """Start to run.
+
+        Raises:
+            BackendError: a session has failed.
+        """
+        self._check()
         self._resting.clear()
         self._wanted.set()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            reason = " ".join(str(self._failure).split())
+            raise BackendError(
+                f"a model failed while processors were measured side by side: {reason}"
+            ) from self._failure
 
     def _run(self) -> None:
         try:
@@ -210,8 +232,10 @@ class _Neighbour:
                 if self._ended:
                     return
                 session.run(feed)
+        except Exception as error:  # noqa: BLE001 - a session is foreign code; raised by `_check`
+            self._failure = error
         finally:
-            self._resting.set()  # nobody must wait for a thread that is gone
+            self._resting.set()
 
     def _turns(self) -> Iterator[tuple[Session, Tensors]]:
         for number, (session, feeds) in enumerate(cycle(self._work)):

@@ -128,6 +128,12 @@ class Conductor:
         self.timer.stop()
         for future in list(self.unanswered.values()):
             self._settle((future.request.id, ClosedError(self.closing)))
+        self._shelf.release_all()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called: nothing is started or evicted any more."""
+        return self._stopped
 
     # for workers
 

@@ -42,7 +42,7 @@ class Crew:
 
     def retire(self, processor: str) -> None:
         """Give up what a processor's worker runs; the worker ends when it comes back from it."""
-        self.workers[processor].retired = True
+        self.workers[processor].retire()
 
     def replace(self, worker: Worker) -> bool:
         """Put a fresh worker in the place of one that ended; False if the crew has ended."""

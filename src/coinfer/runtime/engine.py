@@ -258,8 +258,10 @@ class Engine:
                 raise UnknownNameError.of("model", name, self._models)
             gone = self._shelf.withdraw(name)
             self._post(ModelUnloaded(name))
-            while not gone.wait(_LOOK_S) and self._conductor.crashed is None:
-                pass
+            conductor = self._conductor
+            while not gone.wait(_LOOK_S) and conductor.crashed is None:
+                if conductor.is_stopped:
+                    break
             # What was given up may still run on them; they go when it lets go of them.
             self._shelf.remove(name, close=not self._conductor.crew.has_retired)
 

@@ -13,7 +13,8 @@ from coinfer.errors import CoinferError
 __all__ = ["InferenceFuture"]
 
 
-_CANCELLING = threading.Lock()
+_NOTING = threading.Lock()
+"""Held for an assignment only."""
 
 _NOTHING: dict[str, Tensor] = {}
 
@@ -34,6 +35,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     _on_cancel: Callable[[InferenceFuture], None]
     _begun = False
     _started = False
+    _is_noted = False
     _outputs: dict[str, Tensor] = _NOTHING
 
     @classmethod
@@ -49,13 +51,16 @@ class InferenceFuture(Future[dict[str, Tensor]]):
 
     def cancel(self) -> bool:
         """Cancel a request that has not begun its last span; True if it is cancelled."""
-        with _CANCELLING:
-            if self.cancelled():
-                return True
-            if self._begun or not super().cancel():
-                return False
+        if self._begun and not self.cancelled():
+            return False
+        # Callbacks run in here, and may cancel other futures: no lock must be held.
+        if not super().cancel():
+            return False
+        with _NOTING:
+            is_first, self._is_noted = not self._is_noted, True
+        if is_first:
             self.set_running_or_notify_cancel()  # tells those who wait for it; only once
-        self._on_cancel(self)
+            self._on_cancel(self)
         return True
 
     def running(self) -> bool:

@@ -83,6 +83,11 @@ class Worker:
         if self._thread.ident is None:
             self._thread.start()
 
+    def retire(self) -> None:
+        """Give up what it runs: it says `returned` and ends when it comes back from that."""
+        self.retired = True
+        self._jobs.put(None)
+
     def stop(self) -> None:
         """End the thread after the jobs given so far; returns at once."""
         self._jobs.put(None)
@@ -113,9 +118,12 @@ class Worker:
             event, parts = _perform(job)
             done(job, event, parts)
             if self.retired:
-                # Asked after `done` and nowhere else: the watchdog may retire it until then.
-                self._owner.returned(self)
-                return
+                break
+            # While it waits for the next job, nothing must keep the arrays of this one.
+            del job, event, parts
+        # It may be retired after it was asked whether it is: then that has sent the None.
+        if self.retired:
+            self._owner.returned(self)
 
 
 def _perform(job: Job) -> tuple[Finished | Failed, list[dict[str, Tensor]]]:
