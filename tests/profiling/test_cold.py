@@ -10,13 +10,14 @@ import pytest
 
 from coinfer.backends.null import NullBackend
 from coinfer.cold import IDLE_S, Cold
-from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.cold import ColdEffort, in_turn, measure_cold
+from coinfer.profiling.cold import in_turn, measure_cold
+from coinfer.profiling.setting import Rounds
 from coinfer.testing.models import tiny_linear
+from profiling.counting import Counting, processor
 
-BRIEF = ColdEffort(min_rounds=3, max_s=0.0)
+BRIEF = Rounds(min_rounds=3, max_s=0.0)
 
 
 class Machine:
@@ -68,23 +69,6 @@ def test_an_interruption_ends_the_turns() -> None:
     stop.set()
     with pytest.raises(KeyboardInterrupt):
         turns(Machine(), stop=stop)
-
-
-class Counting(NullBackend):
-    """A null backend with versions, so that it is remembered, that counts its loads."""
-
-    loads = 0
-
-    def versions(self) -> dict[str, str]:
-        return {"null": "1"}
-
-    def load(self, model: Any, processor: Processor) -> Any:
-        self.loads += 1
-        return super().load(model, processor)
-
-
-def processor(name: str, *units: str, threads: int = 1) -> Processor:
-    return Processor(name=name, backend="null", units=frozenset(units), threads=threads)
 
 
 def measured(

@@ -14,10 +14,12 @@ from coinfer.errors import BackendError, ConfigurationError
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.contention import ContentionEffort, compare, measure_contention
+from coinfer.profiling.contention import compare, measure_contention
+from coinfer.profiling.setting import Rounds
 from coinfer.testing.models import tiny_linear
+from profiling.counting import Counting, processor
 
-BRIEF = ContentionEffort(min_rounds=3, max_s=0.0)
+BRIEF = Rounds(min_rounds=3, max_s=0.0)
 
 
 class FakeNeighbour:
@@ -57,23 +59,6 @@ def test_an_interruption_ends_the_rounds() -> None:
     stop.set()
     with pytest.raises(KeyboardInterrupt):
         compared(FakeNeighbour(), stop=stop)
-
-
-class Counting(NullBackend):
-    """A null backend with versions, so that it is remembered, that counts its loads."""
-
-    loads = 0
-
-    def versions(self) -> dict[str, str]:
-        return {"null": "1"}
-
-    def load(self, model: Any, processor: Processor) -> Any:
-        self.loads += 1
-        return super().load(model, processor)
-
-
-def processor(name: str, *units: str, threads: int = 1) -> Processor:
-    return Processor(name=name, backend="null", units=frozenset(units), threads=threads)
 
 
 def measured(backend: NullBackend, cache: ProfileCache | None = None) -> Contention:

@@ -34,7 +34,7 @@ from coinfer.workload.inputs import Feed, prepare_feeds
 from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
 from coinfer.workload.scenario import ModelSpec, Scenario
 
-__all__ = ["Preparation", "choose_processors", "find_processors", "prepare"]
+__all__ = ["Preparation", "asked_for", "choose_processors", "find_processors", "prepare"]
 
 _Pairs = set[tuple[str, str]]
 
@@ -119,7 +119,7 @@ def prepare(
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
     processors = choose_processors(scenario)
     models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
-    asked = _asked_for(policy, models, ordinary(processors))
+    asked = asked_for(policy, models, ordinary(processors))
     feeds = {
         name: prepare_feeds(spec.inputs, models[name], batch=spec.batch, seed=scenario.seed)
         for name, spec in scenario.models.items()
@@ -333,8 +333,8 @@ def _assignment(policy: Policy) -> Mapping[str, str]:
     return getattr(policy, "assignment", None) or {}
 
 
-def _asked_for(
-    policy: Policy, models: Mapping[str, Model], processors: Iterable[Processor]
+def asked_for(
+    policy: Policy, models: Mapping[str, object], processors: Iterable[Processor]
 ) -> _Pairs:
     """Return the (model, processor) pairs that the policy's own options name; check the names."""
     given = _assignment(policy)

@@ -9,8 +9,9 @@ from pathlib import Path
 from coinfer.core.policy import Policy
 from coinfer.planner.certificate import Certificate, certify, settled
 from coinfer.planner.handover import handover_s
-from coinfer.planner.preparation import Preparation, prepare
+from coinfer.planner.preparation import Preparation, asked_for, prepare
 from coinfer.policies import make_policy
+from coinfer.processor import ordinary
 from coinfer.profiling import ProfileCache, Progress
 from coinfer.profiling.cold import measure_cold
 from coinfer.profiling.contention import measure_contention
@@ -118,6 +119,7 @@ def set_stage(
     if ready is None:
         options = scenario.policy.options
         policy = make_policy(scenario.policy.name, **options)
+        asked_for(policy, scenario.models, ordinary(limits.machine.processors))
         return Stage(limits=limits, machine=limits.machine, policy=policy)
     machine = measured_machine(ready, cache=cache, progress=progress)
     return Stage(limits=limits, machine=machine, policy=ready.policy)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 
 from coinfer.backends.base import Backend, Session, Tensors
@@ -23,25 +22,12 @@ from coinfer.profiles import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import on_cores
-from coinfer.profiling.setting import Setting
+from coinfer.profiling.setting import Rounds, Setting
 
-__all__ = ["ColdEffort", "in_turn", "measure_cold"]
+__all__ = ["in_turn", "measure_cold"]
 
 _KINDS = ("other", "same", "idle")
 """What came before a run, in the order in which they follow each other."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColdEffort:
-    """How long to measure one processor.
-
-    Attributes:
-        min_rounds: Counted rounds at least.
-        max_s: Stop after this many seconds.
-    """
-
-    min_rounds: int = 4
-    max_s: float = 3.0
 
 
 def measure_cold(
@@ -50,7 +36,7 @@ def measure_cold(
     profile: Profile,
     feeds: Mapping[str, Sequence[Tensors]],
     *,
-    effort: ColdEffort = ColdEffort(),
+    effort: Rounds = Rounds(),
     cache: ProfileCache | None = None,
     backends: Mapping[str, Backend] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -120,7 +106,7 @@ def _neighbours(
 
 
 def _measured(
-    setting: Setting, processor: Processor, neighbours: Sequence[Processor], effort: ColdEffort
+    setting: Setting, processor: Processor, neighbours: Sequence[Processor], effort: Rounds
 ) -> dict[str, Measurement]:
     with ExitStack() as stack:
         mine = setting.loaded(processor, stack)
@@ -138,7 +124,7 @@ def _measured(
 
 def in_turn(
     work: Sequence[tuple[Session, Sequence[Tensors]]],
-    effort: ColdEffort,
+    effort: Rounds,
     *,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.perf_counter,

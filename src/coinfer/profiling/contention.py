@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, permutations
 from types import TracebackType
@@ -28,24 +27,11 @@ from coinfer.profiles import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import on_cores
-from coinfer.profiling.setting import Setting
+from coinfer.profiling.setting import Rounds, Setting
 
-__all__ = ["ContentionEffort", "compare", "measure_contention"]
+__all__ = ["compare", "measure_contention"]
 
 _LOOK_S = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentionEffort:
-    """How long to measure one pair.
-
-    Attributes:
-        min_rounds: Counted rounds of each kind at least.
-        max_s: Stop after this many seconds.
-    """
-
-    min_rounds: int = 4
-    max_s: float = 3.0
 
 
 def measure_contention(
@@ -54,7 +40,7 @@ def measure_contention(
     profile: Profile,
     feeds: Mapping[str, Sequence[Tensors]],
     *,
-    effort: ContentionEffort = ContentionEffort(),
+    effort: Rounds = Rounds(),
     cache: ProfileCache | None = None,
     backends: Mapping[str, Backend] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -100,7 +86,7 @@ def measure_contention(
 
 
 def _measured(
-    setting: Setting, one: Processor, other: Processor, effort: ContentionEffort
+    setting: Setting, one: Processor, other: Processor, effort: Rounds
 ) -> dict[str, Measurement]:
     with ExitStack() as stack:
         mine, theirs = setting.loaded(one, stack), setting.loaded(other, stack)
@@ -127,7 +113,7 @@ class Neighbour(Protocol):
 def compare(
     work: Sequence[tuple[Session, Sequence[Tensors]]],
     neighbour: Neighbour,
-    effort: ContentionEffort,
+    effort: Rounds,
     *,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.perf_counter,

@@ -20,10 +20,23 @@ from coinfer.profiles import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import key_parts
 
-__all__ = ["Setting"]
+__all__ = ["Rounds", "Setting"]
 
 _MOST_MODELS = 6
 """More models than this would only cost memory and time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """How long to measure a processor, or a pair of them.
+
+    Attributes:
+        min_rounds: Counted rounds of each kind at least.
+        max_s: Stop after this many seconds.
+    """
+
+    min_rounds: int = 4
+    max_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +83,7 @@ class Setting:
         able = [m for m in self.models if self.profile.expected_s(m, processor.name) is not None]
         return able[:_MOST_MODELS]
 
-    def parts(self, processor: Processor, effort: object) -> list[dict[str, object]]:
+    def parts(self, processor: Processor, effort: Rounds) -> list[dict[str, object]]:
         """Return the identity of what is run on a processor."""
         versions = self.backends[processor.backend].versions()
         return [
