@@ -1,7 +1,7 @@
 # demo   set up and run the main job: three networks at once on photographs
 # test   set up and run the tests
 # check  format, lint, types, import rules
-# bench  set up and print the benchmark tables (about an hour; leave the machine alone)
+# bench  set up and print the benchmark tables (about a quarter of an hour; leave the machine alone)
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
 VENV   ?= .venv

@@ -1,6 +1,6 @@
 """Runs all benchmarks in turn, each in a process of its own, and prints their tables.
 
-    python benchmarks/run.py [--quick]
+    python benchmarks/run.py [--quick] [--long]
 
 The exit status is 1 if a benchmark failed or missed a requirement.
 """
@@ -26,23 +26,28 @@ BENCHMARKS = {
     "simulator": ("Speed of the simulator", [], ["--quick"]),
     "planning": ("Cost of planning over spans", [], []),
     "cuts": ("What cutting costs", [], ["--quick"]),
+}
+LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": ("Simulated against measured", [], ["--loads", "0.5", "--duration", "5s"]),
 }
-"""Title, options, and further options for a quick run."""
+"""Title, options, and further options for a quick run; the long ones take minutes each."""
 
 
 def main() -> int:
     """Run them; a failing one does not keep the others from running."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="short runs: show that all works")
-    quick = parser.parse_args().quick
+    parser.add_argument("--long", action="store_true", help="also those that take half an hour")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     console = Console(width=WIDTH)
     if quick:
         console.print("quick: these figures show that everything works, and nothing else")
+    chosen = BENCHMARKS | LONG if arguments.long else BENCHMARKS
     failed = []
-    for name, (title, options, quick_options) in BENCHMARKS.items():
+    for name, (title, options, quick_options) in chosen.items():
         console.rule(f"{title} (benchmarks/{name}.py)", align="left")
         command = [sys.executable, str(HERE / f"{name}.py"), *options]
         if subprocess.run(command + quick_options * quick, check=False).returncode:
