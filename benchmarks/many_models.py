@@ -34,9 +34,10 @@ from rich.console import Console
 from rich.table import Table
 
 from coinfer import Profile, load_model, zoo
+from coinfer.backends.pools import POOLS
 from coinfer.hardware import available_cores, default_processors, pin_current_thread
 from coinfer.profiles import ProfileKey
-from coinfer.profiling import profile_models, useful
+from coinfer.profiling import profile_models, useful, within_pools
 from environment import OtherWork, print_environment
 from requirement import WIDTH, Requirement, print_requirements
 
@@ -236,19 +237,21 @@ def _serve_coinfer(
 
 
 def _profile(files: Mapping[str, Path]) -> Profile:
-    """Measure one model and give all the same times."""
+    """Measure one model and give all the same times, within the limit that an engine keeps to."""
     first = next(iter(files))
     processors = default_processors()
     measured = useful(
         profile_models({first: load_model(files[first], name=first)}, processors), processors
     )
-    return Profile(
+    everyone = Profile(
         {
             ProfileKey(name, key.processor, key.batch, key.span): entry
             for name in files
             for key, entry in measured
         }
     )
+    room = POOLS.room(max(processor.threads for processor in processors))
+    return within_pools(everyone, processors, threads=room)
 
 
 def _table(results: Mapping[str, Mapping[str, float]]) -> Table:
