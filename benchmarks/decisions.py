@@ -1,6 +1,6 @@
 """Cost of one scheduling decision, by policy and by number of queued requests.
 
-    python benchmarks/decisions.py [POLICY...]
+    python benchmarks/decisions.py [--quick] [POLICY...]
 
 One decision is `handle(Finished)`: the reply, the policy's choice among all that waits, and the
 command that starts the next execution. The queue is kept at its length by an arrival after each
@@ -12,26 +12,18 @@ idle machine with the start of its execution, and the end of it with the reply.
 from __future__ import annotations
 
 import argparse
-import gc
 import math
-import random
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from coinfer.core.commands import Execution, Run
-from coinfer.core.dispatcher import Dispatcher
-from coinfer.core.events import Arrived, Finished, ModelLoaded
+from coinfer.core.events import Arrived, Finished
 from coinfer.policies import make_policy, policy_names
 from coinfer.processor import Processor
 from coinfer.testing.machine import profile, request
 from environment import OtherWork, print_environment
-from requirement import WIDTH, Requirement, print_requirements
+from queued_core import QueuedCore, median_and_p99, undisturbed
+from requirement import Requirement, print_requirements
+from tables import new_console, new_table
 
 QUEUED = (10, 100, 1_000, 10_000, 100_000)
 LIMIT_US = 100.0
@@ -58,71 +50,17 @@ def _seconds(model_s: float) -> dict[str, float]:
     }
 
 
-class Bench:
-    """A dispatcher whose queue is kept at one length."""
-
-    def __init__(self, policy: str, seed: int = 0) -> None:
-        self.random = random.Random(seed)
-        self.core = Dispatcher(machine(), make_policy(policy, **_OPTIONS.get(policy, {})))
-        for model, model_s in _SECONDS.items():
-            self.core.handle(ModelLoaded(model, 1, profile(model, _seconds(model_s))), 0.0)
-        self.now = 0.0
-        self.running: list[Execution] = []
-        self.n_arrived = 0
-
-    def arrive(self) -> None:
-        """Let a request of a random model arrive."""
-        self.n_arrived += 1
-        model = self.random.choice(list(_SECONDS))
-        event = Arrived(request(model, id=self.n_arrived, arrival_s=self.now))
-        self._note(self.core.handle(event, self.now))
-
-    def finish(self) -> float:
-        """Let the execution that ends first end; return the seconds that the decision took."""
-        execution = min(self.running, key=lambda e: e.expected_end_s)
-        self.running.remove(execution)
-        self.now = max(self.now, execution.expected_end_s)
-        event = Finished(execution.id, execution.expected_s)
-        began = perf_counter()
-        commands = self.core.handle(event, self.now)
-        took_s = perf_counter() - began
-        self._note(commands)
-        return took_s
-
-    def _note(self, commands: list) -> None:
-        self.running += [c.execution for c in commands if isinstance(c, Run)]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the garbage collector out of single measurements, as `timeit` does."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def decisions_us(policy: str, queued: int, repeats: int) -> list[float]:
-    """Microseconds of each of `repeats` decisions with `queued` requests waiting."""
-    bench = Bench(policy)
-    while bench.core.view.n_waiting < queued:
-        bench.arrive()
-    took = []
-    with quiet():
-        for _ in range(repeats):
-            took.append(bench.finish() * 1e6)
-            while bench.core.view.n_waiting < queued:
-                bench.arrive()
-    return took
+def loaded(policy: str) -> QueuedCore:
+    """A core with the three models loaded."""
+    profiles = {model: profile(model, _seconds(model_s)) for model, model_s in _SECONDS.items()}
+    return QueuedCore(machine(), make_policy(policy, **_OPTIONS.get(policy, {})), profiles)
 
 
 def uncontended_us(policy: str, repeats: int) -> list[float]:
     """Microseconds in the core of requests that find an idle machine."""
-    core = Bench(policy).core
+    core = loaded(policy).core
     took = []
-    with quiet():
+    with undisturbed():
         for number in range(repeats):
             now = float(number)
             arrived = Arrived(request("small", id=number, arrival_s=now))
@@ -136,17 +74,11 @@ def uncontended_us(policy: str, repeats: int) -> list[float]:
     return took
 
 
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]
-
-
 def _row(policy: str, repeats: int) -> tuple[list[str], list[Requirement]]:
     """Cells of the table, and what the policy must reach."""
-    took = {queued: decisions_us(policy, queued, repeats) for queued in QUEUED}
+    took = {queued: loaded(policy).decisions_us(queued, repeats) for queued in QUEUED}
     median = {queued: statistics.median(each) for queued, each in took.items()}
-    cells = [f"{median[queued]:.1f} {_p99(took[queued]):6.1f}" for queued in QUEUED]
-    alone = uncontended_us(policy, repeats)
-    cells.append(f"{statistics.median(alone):.1f} {_p99(alone):6.1f}")
+    cells = [median_and_p99(each) for each in (*took.values(), uncontended_us(policy, repeats))]
     least = QUEUED[0]
     growth = max(
         median[queued] / median[least] / (math.log(queued) / math.log(least))
@@ -173,22 +105,22 @@ def main() -> int:
     """Print the table; the exit status is 1 if a policy misses a limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policies", nargs="*", default=policy_names(), metavar="POLICY")
-    parser.add_argument("--repeats", type=int, default=2_000)
+    parser.add_argument("--quick", action="store_true", help="few decisions: shows that it works")
+    parser.add_argument("--repeats", type=int)
     arguments = parser.parse_args()
-    console = Console(width=WIDTH)
+    repeats = arguments.repeats or (100 if arguments.quick else 2_000)
+    console = new_console()
     print_environment(console)
     console.print("microseconds per decision, median and p99, by number of queued requests")
-    table = Table("", box=box.SIMPLE_HEAD, highlight=False)
-    for header in (*(f"{queued:,}" for queued in QUEUED), "uncontended"):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = new_table([""], [*(f"{queued:,}" for queued in QUEUED), "uncontended"])
     requirements: list[Requirement] = []
     with OtherWork() as other:
         for policy in arguments.policies:
-            cells, required = _row(policy, arguments.repeats)
+            cells, required = _row(policy, repeats)
             table.add_row(policy, *cells)
             requirements += required
     console.print(table)
-    console.print(other.note, highlight=False)
+    console.print(other.note)
     return print_requirements(console, requirements)
 
 

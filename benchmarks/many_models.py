@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -29,8 +28,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from coinfer import Profile, load_model, zoo
@@ -39,7 +36,9 @@ from coinfer.hardware import available_cores, default_processors, pin_current_th
 from coinfer.profiles import ProfileKey
 from coinfer.profiling import profile_models, useful, within_pools
 from environment import OtherWork, print_environment
-from requirement import WIDTH, Requirement, print_requirements
+from requirement import Requirement, print_requirements
+from rounds import output_of
+from tables import new_console, new_table
 
 NETWORK = "small_resnet"
 MODELS = 100
@@ -63,7 +62,7 @@ def main() -> int:
     if arguments.only is not None:
         print(json.dumps(_contest(arguments.only, arguments.folder, arguments.seconds)))
         return 0
-    console, log = Console(width=WIDTH), Console(stderr=True, highlight=False)
+    console, log = new_console(), new_console(stderr=True)
     print_environment(console)
     with TemporaryDirectory(prefix="many-models-") as folder:
         log.print(f"writing {MODELS} models")
@@ -74,11 +73,9 @@ def main() -> int:
             for title, name in CONTESTANTS.items():
                 log.print(title)
                 results[title] = _in_process(name, folder, arguments.seconds)
-    console.print(
-        f"{MODELS} x {NETWORK}, asked in turn for {arguments.seconds:g} s", highlight=False
-    )
+    console.print(f"{MODELS} x {NETWORK}, asked in turn for {arguments.seconds:g} s")
     console.print(_table(results))
-    console.print(other.note, highlight=False)
+    console.print(other.note)
     limit = len(available_cores()) + SPARE_THREADS
     return print_requirements(
         console,
@@ -108,12 +105,7 @@ def _arguments() -> argparse.Namespace:
 
 def _in_process(name: str, folder: str, seconds: float) -> dict[str, float]:
     options = ["--only", name, "--folder", folder, "--seconds", str(seconds)]
-    done = subprocess.run(
-        [sys.executable, __file__, *options], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr}")
-    return dict(json.loads(done.stdout))
+    return dict(json.loads(output_of([sys.executable, __file__, *options])))
 
 
 # in the process of one contestant
@@ -255,10 +247,8 @@ def _profile(files: Mapping[str, Path]) -> Profile:
 
 
 def _table(results: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, highlight=False)
-    table.add_column("", no_wrap=True)
-    for header in ("threads", "memory MiB", "load s", "requests/s", "coinfer is"):
-        table.add_column(header, justify="right", no_wrap=True)
+    figures = ("threads", "memory MiB", "load s", "requests/s", "coinfer is")
+    table = new_table([""], figures)
     for title, result in results.items():
         ours = title == "coinfer"
         table.add_row(

@@ -1,6 +1,6 @@
 """Cost of planning one decision for partitioned models, by policy.
 
-    python benchmarks/planning.py [POLICY...]
+    python benchmarks/planning.py [--quick] [POLICY...]
 
 One decision is `handle(Finished)`: what follows from the end of one step, the new best ways after
 its estimate changed, the policy's choice among 50 waiting requests, and the start of the next step.
@@ -15,24 +15,17 @@ the queue, are shown beside them.
 from __future__ import annotations
 
 import argparse
-import gc
 import random
 import statistics
 from collections.abc import Collection, Mapping
-from time import perf_counter
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from coinfer.core.commands import Execution, Run
-from coinfer.core.dispatcher import Dispatcher
-from coinfer.core.events import Arrived, Finished, ModelLoaded
 from coinfer.policies import make_policy, policy_names
 from coinfer.profiles import Measurement, Profile, ProfileKey, Span
-from coinfer.testing.machine import processors, request
+from coinfer.testing.machine import processors
 from environment import OtherWork, print_environment
-from requirement import WIDTH, Requirement, print_requirements
+from queued_core import QueuedCore, median_and_p99
+from requirement import Requirement, print_requirements
+from tables import new_console, new_table
 
 UNITS = 20
 QUEUED = 50
@@ -82,65 +75,18 @@ def partitioned(model: str, gaps: Gaps, seed: int) -> Profile:
     return Profile(found)
 
 
-class Bench:
-    """A dispatcher of partitioned models whose queue is kept at one length."""
-
-    def __init__(self, policy: str, options: Mapping[str, object], gaps: Gaps) -> None:
-        self.random = random.Random(0)
-        self.core = Dispatcher(
-            processors(*PROCESSORS), make_policy(policy, **_OPTIONS.get(policy, {}), **options)
-        )
-        for at in range(MODELS):
-            profile = partitioned(f"m{at}", gaps, at)
-            self.core.handle(ModelLoaded(f"m{at}", UNITS, profile), 0.0)
-        self.now = 0.0
-        self.running: list[Execution] = []
-        self.n_arrived = 0
-
-    def fill(self) -> None:
-        """Let requests of random models arrive until the queue has its length."""
-        while self.core.view.n_waiting < QUEUED:
-            self.n_arrived += 1
-            model = f"m{self.random.randrange(MODELS)}"
-            # Every other one has a deadline: two queues get work in both.
-            deadline = {"deadline_s": self.now + 10.0} if self.n_arrived % 2 else {}
-            event = Arrived(request(model, id=self.n_arrived, arrival_s=self.now, **deadline))
-            self._note(self.core.handle(event, self.now))
-
-    def finish(self) -> float:
-        """Let the step that ends first end; return the seconds that the decision took."""
-        execution = min(self.running, key=lambda e: e.expected_end_s)
-        self.running.remove(execution)
-        # No step takes what was expected: estimates change at each end.
-        took_s = execution.expected_s * self.random.uniform(0.9, 1.1)
-        self.now = max(self.now, execution.started_s + took_s)
-        event = Finished(execution.id, took_s)
-        began = perf_counter()
-        commands = self.core.handle(event, self.now)
-        decided_s = perf_counter() - began
-        self._note(commands)
-        return decided_s
-
-    def _note(self, commands: list) -> None:
-        self.running += [c.execution for c in commands if isinstance(c, Run)]
-
-
 def decisions_us(
     policy: str, options: Mapping[str, object], gaps: Gaps, repeats: int
 ) -> list[float]:
     """Microseconds of each of `repeats` decisions."""
-    bench = Bench(policy, options, gaps)
-    bench.fill()
-    took = []
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(repeats):
-            took.append(bench.finish() * 1e6)
-            bench.fill()
-    finally:
-        gc.enable()
-    return took
+    core = QueuedCore(
+        processors(*PROCESSORS),
+        make_policy(policy, **_OPTIONS.get(policy, {}), **options),
+        {f"m{at}": partitioned(f"m{at}", gaps, at) for at in range(MODELS)},
+        spread=0.1,  # no step takes what was expected: estimates change at each end
+        deadlines=True,  # two queues get work in both
+    )
+    return core.decisions_us(QUEUED, repeats)
 
 
 def _row(
@@ -151,13 +97,12 @@ def _row(
     requirements = []
     for machine, gaps in MACHINES.items():
         took = decisions_us(policy, options, gaps, repeats)
-        median = statistics.median(took)
-        cells.append(f"{median:.1f} {statistics.quantiles(took, n=100)[98]:6.1f}")
+        cells.append(median_and_p99(took))
         if policy in _PLANNING and not options:
             requirements.append(
                 Requirement(
                     what=f"{policy}: median, {machine}",
-                    value=median,
+                    value=statistics.median(took),
                     required=LIMIT_US,
                     at_most=True,
                     unit=" us",
@@ -170,26 +115,26 @@ def main() -> int:
     """Print the table; the exit status is 1 if a policy that plans misses the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policies", nargs="*", default=policy_names(), metavar="POLICY")
-    parser.add_argument("--repeats", type=int, default=1_000)
+    parser.add_argument("--quick", action="store_true", help="few decisions: shows that it works")
+    parser.add_argument("--repeats", type=int)
     arguments = parser.parse_args()
-    console = Console(width=WIDTH)
+    repeats = arguments.repeats or (100 if arguments.quick else 1_000)
+    console = new_console()
     print_environment(console)
     console.print(
         f"microseconds per decision, median and p99: {UNITS} units x {len(PROCESSORS)} processors "
         f"x {QUEUED} queued requests of {MODELS} models"
     )
-    table = Table("", "options", box=box.SIMPLE_HEAD, highlight=False)
-    for machine in MACHINES:
-        table.add_column(machine, justify="right", no_wrap=True)
+    table = new_table(("", "options"), MACHINES)
     requirements: list[Requirement] = []
     with OtherWork() as other:
         for policy in arguments.policies:
             for options in ({}, *([_WHOLE_WINDOW[policy]] if policy in _WHOLE_WINDOW else [])):
-                cells, required = _row(policy, options, arguments.repeats)
+                cells, required = _row(policy, options, repeats)
                 table.add_row(*cells)
                 requirements += required
     console.print(table)
-    console.print(other.note, highlight=False)
+    console.print(other.note)
     return print_requirements(console, requirements)
 
 

@@ -9,10 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["WIDTH", "Requirement", "print_requirements"]
-
-WIDTH = 110
-"""Columns of every table, also where the output is not a terminal."""
+__all__ = ["Requirement", "print_requirements"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

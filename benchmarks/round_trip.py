@@ -26,8 +26,6 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from coinfer import Engine, Processor, Profile
@@ -36,7 +34,8 @@ from coinfer.hardware.cores import available_cores
 from coinfer.hardware.pinning import can_pin, pin_current_thread
 from coinfer.testing.models import tiny_linear
 from environment import OtherWork, print_environment
-from requirement import WIDTH, Requirement, print_requirements
+from requirement import Requirement, print_requirements
+from tables import new_console, new_table
 
 PER_BLOCK, IN_FLIGHT = 2_000, 64
 QUANTILES = {"median": (0.5, 1.6), "p99": (0.99, 3.0)}
@@ -57,17 +56,15 @@ class Placement(NamedTuple):
 def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
     quick = _arguments().quick
-    console = Console(width=WIDTH)
+    console = new_console()
     print_environment(console)
-    table = Table("caller and worker", "", box=box.SIMPLE_HEAD, highlight=False)
-    for header in ("coinfer", "bare hand-over", "ratio"):
-        table.add_column(header, justify="right")
+    table = new_table(("caller and worker", ""), ("coinfer", "bare hand-over", "ratio"))
     requirements: list[Requirement] = []
     with OtherWork() as other:
         for placement in _placements():
             requirements += _measure(placement, table, quick=quick)
     console.print(table)
-    console.print(other.note, highlight=False)
+    console.print(other.note)
     return print_requirements(console, requirements)
 
 

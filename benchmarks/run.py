@@ -12,20 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from requirement import WIDTH
+from tables import new_console
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE.parent / "out" / "three-networks-benchmark.json"
 BENCHMARKS = {
     "three_networks": ("Three networks at once", ["--json", str(RESULT)], ["--quick"]),
     "round_trip": ("Round trip through the engine", [], ["--quick"]),
-    "decisions": ("Cost of one decision", [], ["--repeats", "100"]),
+    "decisions": ("Cost of one decision", [], ["--quick"]),
     "many_models": ("A hundred models loaded", [], ["--quick"]),
     "simulator": ("Speed of the simulator", [], ["--quick"]),
-    "planning": ("Cost of planning over spans", [], []),
+    "planning": ("Cost of planning over spans", [], ["--quick"]),
     "cuts": ("What cutting costs", [], ["--quick"]),
+    "branches": ("Branches at the same time", [], ["--quick"]),
 }
 LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
@@ -42,7 +41,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="also those that take half an hour")
     arguments = parser.parse_args()
     quick = arguments.quick
-    console = Console(width=WIDTH)
+    console = new_console()
     if quick:
         console.print("quick: these figures show that everything works, and nothing else")
     chosen = BENCHMARKS | LONG if arguments.long else BENCHMARKS

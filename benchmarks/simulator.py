@@ -21,9 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import simpy
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from coinfer.bound import throughput_bound
 from coinfer.policies import make_policy
@@ -32,7 +30,8 @@ from coinfer.profiles import Profile
 from coinfer.sim import Machine, simulate
 from coinfer.workload.scenario import Scenario
 from environment import OtherWork, print_environment
-from requirement import WIDTH, Requirement, print_requirements
+from requirement import Requirement, print_requirements
+from tables import new_console, new_table
 
 LOAD = 0.8
 SERVERS = 4
@@ -174,7 +173,7 @@ def peak_mib() -> float:
 def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
     quick = _arguments().quick
-    console = Console(width=WIDTH)
+    console = new_console()
     print_environment(console)
     machine, rates = queue()
     requests = 20_000 if quick else 50_000
@@ -188,9 +187,7 @@ def main() -> int:
             },
             rounds=2 if quick else 5,
         )
-    table = Table("80 % load", box=box.SIMPLE_HEAD, highlight=False)
-    for header in ("us per request", "requests/s"):
-        table.add_column(header, justify="right")
+    table = new_table(["80 % load"], ("us per request", "requests/s"))
     for name, seconds in speeds.items():
         table.add_row(name, f"{seconds * 1e6:.1f}", f"{1 / seconds:,.0f}")
     console.print(table)
@@ -223,9 +220,7 @@ def growth(
     console: Console, asked: tuple[Machine, dict[str, float]], sizes: tuple[int, ...]
 ) -> list[float]:
     """Print cost and memory by number of requests; return the seconds per request."""
-    table = Table("requests", box=box.SIMPLE_HEAD, highlight=False)
-    for header in ("us per request", "peak memory MiB"):
-        table.add_column(header, justify="right")
+    table = new_table(["requests"], ("us per request", "peak memory MiB"))
     costs = []
     for size in sizes:
         rounds = max(1, sizes[0] * 5 // size)

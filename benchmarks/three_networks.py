@@ -29,10 +29,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,7 +39,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +50,9 @@ from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, machine_lines, print_environment
 from peers import LEADS, PEERS
-from requirement import WIDTH, Requirement, print_requirements
+from requirement import Requirement, print_requirements
+from rounds import in_turn, median_ratio, output_of
+from tables import new_console, new_table
 
 HERE = Path(__file__).resolve().parent
 SCENARIO = HERE.parent / "examples" / "three-networks.yaml"
@@ -93,7 +91,7 @@ Rounds = Mapping[str, Sequence[Result]]
 def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
     arguments = _arguments()
-    console, log = Console(width=WIDTH), Console(stderr=True, width=WIDTH, highlight=False)
+    console, log = new_console(), new_console(stderr=True)
     machine = machine_lines()
     print_environment(console, machine)
     scenario = load_scenario(SCENARIO)
@@ -104,12 +102,11 @@ def main() -> int:
             rounds = _measure(contestants, arguments.rounds, log)
     console.print(
         f"equal mix of {', '.join(scenario.models)}; fp32 where nothing else is said; "
-        f"{arguments.rounds} x {arguments.seconds:g} s for each",
-        highlight=False,
+        f"{arguments.rounds} x {arguments.seconds:g} s for each"
     )
     console.print(_table(contestants, rounds))
     for note in (*_notes(rounds), other.note):
-        console.print(note, highlight=False, markup=False)
+        console.print(note, markup=False)
     requirements = _requirements(contestants, rounds, lower)
     if arguments.json is not None:
         _write(arguments.json, (*machine, other.note), arguments.seconds, rounds, requirements)
@@ -210,17 +207,15 @@ def _scenario_file(folder: Path, precision: str) -> Path:
 
 def _measure(contestants: Mapping[str, Contestant], rounds: int, log: Console) -> Rounds:
     results: dict[str, list[Result]] = {name: [] for name in contestants}
-    for number in range(rounds):
-        order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
-        for name in order:
-            result = contestants[name].measure()
-            results[name].append(result)
-            log.print(f"round {number + 1} of {rounds}: {name} {result.per_s:.2f}/s")
+    for number, name in in_turn(contestants, rounds):
+        result = contestants[name].measure()
+        results[name].append(result)
+        log.print(f"round {number + 1} of {rounds}: {name} {result.per_s:.2f}/s")
     return results
 
 
 def _run_peer(command: Sequence[object]) -> Result:
-    answer = json.loads(_output(command, os.environ))
+    answer = json.loads(output_of(command))
     counts = answer["counts"]
     return Result(counts=counts, per_s=sum(counts.values()) / answer["seconds"])
 
@@ -229,7 +224,7 @@ def _run_coinfer(scenario: Path, folder: Path, seconds: float) -> Result:
     file = folder / "report.json"
     options = ["--duration", f"{seconds:g}s", "--json", file]
     command = [sys.executable, "-m", "coinfer", "run", scenario, *options]
-    _output(command, os.environ | {"COINFER_CACHE": str(folder / "cache")})
+    output_of(command, {"COINFER_CACHE": str(folder / "cache")})
     report = json.loads(file.read_text(encoding="utf-8"))
     return Result(
         counts={
@@ -241,14 +236,6 @@ def _run_coinfer(scenario: Path, folder: Path, seconds: float) -> Result:
     )
 
 
-def _output(command: Sequence[object], environment: Mapping[str, str]) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr}")
-    return done.stdout
-
-
 # figures
 
 
@@ -257,9 +244,7 @@ def _rates(results: Sequence[Result]) -> list[float]:
 
 
 def _ratio(over: Sequence[Result], under: Sequence[Result]) -> float:
-    """Median over the rounds of the ratio within a round."""
-    pairs = zip(_rates(over), _rates(under), strict=True)
-    return statistics.median(a / b if b else math.inf for a, b in pairs)
+    return median_ratio(_rates(over), _rates(under))
 
 
 def _best(rounds: Rounds, names: Sequence[str]) -> str:
@@ -324,11 +309,7 @@ def _lower_requirements(
 
 
 def _table(contestants: Mapping[str, Contestant], rounds: Rounds) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, highlight=False)
-    for header in ("library", "how"):
-        table.add_column(header, no_wrap=True)
-    for header in ("per s", "min to max", "counts", "coinfer is"):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = new_table(("library", "how"), ("per s", "min to max", "counts", "coinfer is"))
     by_rate = sorted(contestants, key=lambda n: statistics.median(_rates(rounds[n])))
     for name in by_rate:
         contestant, rates = contestants[name], _rates(rounds[name])

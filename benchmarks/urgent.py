@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,14 +27,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from coinfer import zoo
 from coinfer.hardware.cores import available_cores
 from environment import OtherWork, print_environment
-from requirement import WIDTH, Requirement, print_requirements
+from requirement import Requirement, print_requirements
+from rounds import in_turn, output_of
+from tables import new_console, new_table
 from urgent_peers import WAYS, Run
 
 HERE = Path(__file__).resolve().parent
@@ -79,7 +78,7 @@ class Result:
 def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
     arguments = _arguments()
-    console, log = Console(width=WIDTH), Console(stderr=True, width=WIDTH, highlight=False)
+    console, log = new_console(), new_console(stderr=True)
     print_environment(console)
     missed = 0
     for case in arguments.case or CASES:
@@ -111,20 +110,17 @@ def _case(
         _run_coinfer(name, heavy, folder, 1.0)
     results: dict[str, list[Result]] = {name: [] for name in (*WAYS, *OURS)}
     with OtherWork() as other:
-        for number in range(arguments.rounds):
-            order = list(results) if number % 2 == 0 else list(reversed(results))
-            for name in order:
-                measure = _run_coinfer if name in OURS else _run_peer
-                results[name].append(measure(name, heavy, folder, arguments.seconds))
-                log.print(f"({case}) round {number + 1} of {arguments.rounds}: {name}")
+        for number, name in in_turn(results, arguments.rounds):
+            measure = _run_coinfer if name in OURS else _run_peer
+            results[name].append(measure(name, heavy, folder, arguments.seconds))
+            log.print(f"({case}) round {number + 1} of {arguments.rounds}: {name}")
     share = RATE * service_s / len(available_cores())
     console.print(
         f"({case}) {URGENT} {RATE:g}/s within {DEADLINE_S * 1e3:g} ms beside "
-        f"{' and '.join(heavy)}; its share of the machine is {share:.1%}",
-        highlight=False,
+        f"{' and '.join(heavy)}; its share of the machine is {share:.1%}"
     )
     console.print(_table(results, heavy))
-    console.print(other.note, highlight=False)
+    console.print(other.note)
     return print_requirements(console, list(_requirements(case, results, share)))
 
 
@@ -142,7 +138,7 @@ def _run_peer(name: str, heavy: Sequence[str], folder: Path, seconds: float) -> 
     command = [sys.executable, HERE / "urgent_peers.py", name, "--seconds", seconds, "--rate", RATE]
     files = [folder / f"{network}.onnx" for network in heavy]
     answer = json.loads(
-        _output([*command, "--urgent", folder / f"{URGENT}.onnx", "--heavy", *files], {})
+        output_of([*command, "--urgent", folder / f"{URGENT}.onnx", "--heavy", *files])
     )
     latencies = sorted(answer["latencies_s"])
     hits = sum(latency <= DEADLINE_S for latency in latencies)
@@ -169,7 +165,7 @@ def _run_coinfer(name: str, heavy: Sequence[str], folder: Path, seconds: float) 
     file, report = folder / f"{name}.yaml", folder / f"{name}.json"
     file.write_text(yaml.safe_dump(scenario), encoding="utf-8")
     options = ["--duration", f"{seconds:g}s", "--json", report]
-    _output(
+    output_of(
         [sys.executable, "-m", "coinfer", "run", file, *options],
         {"COINFER_CACHE": str(folder / "cache")},
     )
@@ -179,16 +175,6 @@ def _run_coinfer(name: str, heavy: Sequence[str], folder: Path, seconds: float) 
         p99_s=(found["urgent"]["latency_ms"]["p99"] or 0.0) / 1e3,
         heavy_per_s=tuple(found[n]["throughput_per_s"] for n in names),
     )
-
-
-def _output(command: Sequence[object], environment: Mapping[str, str]) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(
-        words, env=os.environ | dict(environment), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr}")
-    return done.stdout
 
 
 # figures
@@ -210,10 +196,9 @@ def _hit_rate(results: Sequence[Result]) -> float:
 
 
 def _table(results: Mapping[str, Sequence[Result]], heavy: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, highlight=False)
-    table.add_column("how", no_wrap=True)
-    for header in ("in time, worst round", "p99 ms", *(f"{n} per s" for n in heavy), "heavy lose"):
-        table.add_column(header, justify="right")
+    rates_of = [f"{name} per s" for name in heavy]
+    figures = ["in time, worst round", "p99 ms", *rates_of, "heavy lose"]
+    table = new_table(["how"], figures, wraps=True)
     titles = {name: way.title for name, way in WAYS.items()}
     titles |= {name: f"coinfer: {title}" for name, (title, _) in OURS.items()}
     for name, rounds in results.items():

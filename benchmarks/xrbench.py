@@ -19,8 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from coinfer.planner.saturation import Kept, Measure, find_saturation, on_machine, on_this_machine
@@ -36,7 +34,7 @@ from coinfer.workload.load import Load
 from coinfer.workload.scenario import PolicySpec, Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
-from requirement import WIDTH
+from tables import new_console, new_table
 
 SCENARIOS = (
     "social-interaction-a",
@@ -55,7 +53,7 @@ _MOST_MAPPINGS = 200_000
 def main() -> int:
     """Measure and print."""
     arguments = _arguments()
-    console = Console(width=WIDTH)
+    console = new_console()
     print_environment(console)
     names = SCENARIOS[:1] if arguments.quick else SCENARIOS
     for how in ("simulated", "measured") if arguments.here else ("simulated",):
@@ -64,8 +62,8 @@ def main() -> int:
         where = "this machine" if arguments.here else str(MACHINE)
         console.print(f"largest factor on the rates with QoE >= 0.95, {how} on {where}")
         console.print(_table(found))
-        console.print(_winners(found), highlight=False)
-        console.print(other.note, highlight=False)
+        console.print(_winners(found))
+        console.print(other.note)
     return 0
 
 
@@ -155,10 +153,8 @@ def _single(machine: Machine, models: Sequence[str]) -> Iterable[Machine]:
 
 
 def _table(found: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table("policy", box=box.SIMPLE_HEAD, highlight=False)
-    for name in found:
-        table.add_column(name.replace("-", " "), justify="right")
-    table.add_column("mean", justify="right")
+    figures = [*(name.replace("-", " ") for name in found), "mean"]
+    table = new_table(["policy"], figures, wraps=True)
     rows = list(dict.fromkeys(policy for row in found.values() for policy in row))
     best = {name: max(row.values()) for name, row in found.items()}
     for policy in rows:

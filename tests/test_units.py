@@ -11,7 +11,6 @@ from coinfer.units import (
     format_bytes,
     format_count,
     format_seconds,
-    parse_bytes,
     parse_rate,
     parse_seconds,
 )
@@ -39,14 +38,6 @@ def test_durations(text: str | float, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
-    [("1.5GiB", 3 * 2**29), ("2 MB", 2_000_000), ("512", 512), ("1kB", 1000), (4096, 4096)],
-)
-def test_sizes(text: str | float, size: int) -> None:
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize(
     ("text", "per_s"),
     [("30/s", 30.0), ("90/min", 1.5), ("7200/h", 2.0), ("25Hz", 25.0), (12, 12.0)],
 )
@@ -54,7 +45,7 @@ def test_rates(text: str | float, per_s: float) -> None:
     assert parse_rate(text) == pytest.approx(per_s)
 
 
-@pytest.mark.parametrize("parse", [parse_seconds, parse_bytes, parse_rate])
+@pytest.mark.parametrize("parse", [parse_seconds, parse_rate])
 @pytest.mark.parametrize(
     "text", ["", "fast", "-1", -1, True, math.nan, math.inf, "1e999", "3 parsec", "1 2", "ms"]
 )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from coinfer.errors import ConfigurationError
 
-__all__ = ["Measurement", "Profile", "ProfileKey", "Span", "completes"]
+__all__ = ["Fork", "Measurement", "Profile", "ProfileKey", "Span", "completes"]
 
 _FORMAT = "coinfer-profile/1"
 
@@ -25,6 +25,33 @@ class Span(NamedTuple):
 
     first: int = 0
     last: int = 0
+
+
+class Fork(NamedTuple):
+    """Two neighbouring spans of which the right one reads nothing that the left one makes.
+
+    Both may run at the same time, from the boundary before `first`; a request goes on after `last`
+    when both are done.
+
+    Attributes:
+        first: First unit of the left span.
+        middle: First unit of the right span.
+        last: Last unit of the right span.
+    """
+
+    first: int
+    middle: int
+    last: int
+
+    @property
+    def left(self) -> Span:
+        """The span that comes first in the line of units."""
+        return Span(self.first, self.middle - 1)
+
+    @property
+    def right(self) -> Span:
+        """The span right after it."""
+        return Span(self.middle, self.last)
 
 
 def completes(spans: Iterable[Span], units: int) -> bool:

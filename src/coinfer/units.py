@@ -11,23 +11,12 @@ __all__ = [
     "format_bytes",
     "format_count",
     "format_seconds",
-    "parse_bytes",
     "parse_rate",
     "parse_seconds",
 ]
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_BYTES = {
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-}
 
 
 def _parse(text: str | float, table: dict[str, float], default: str, kind: str) -> float:
@@ -64,15 +53,6 @@ def parse_seconds(text: str | float) -> float:
     0.033
     """
     return _parse(text, _SECONDS, "s", "a duration")
-
-
-def parse_bytes(text: str | float) -> int:
-    """Read a size; a bare number is in bytes.
-
-    >>> parse_bytes("1.5GiB")
-    1610612736
-    """
-    return round(_parse(text, {k: float(v) for k, v in _BYTES.items()}, "B", "a size"))
 
 
 def parse_rate(text: str | float) -> float:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+import onnx
+import onnx.parser
 import psutil
 import pytest
 
 from coinfer.backends import get_backend
+from coinfer.backends import openvino as openvino_backend
 from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, ExecutionError
+from coinfer.model import load_model
 from coinfer.processor import Processor
 from coinfer.testing.models import quantised_linear, tiny_conv, tiny_linear
 
@@ -90,6 +95,66 @@ def test_an_unknown_option_is_refused_with_the_librarys_reason_in_one_line() -> 
         get_backend("openvino").load(tiny_linear().model, processor(options={"FOO": "1"}))
     assert "\n" not in str(caught.value)
     assert ".cpp" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "(float[n,3,8,8] x) => (float[n,c,h,w] y) <float[1,2,1,1] w = {1, 1}> "
+            "{ y = Conv(x, w) }",
+            "Conv 'y': Data batch channel count (3) does not match filter input channel count (2)",
+        ),
+        (
+            "(float[2,3] x) => (float[7] y) <int64[1] s = {7}> { y = Reshape(x, s) }",
+            "Reshape 'y': Requested output shape [7] is incompatible with input shape",
+        ),
+        (
+            "(float[n,3] x) => (float[n,2] y) <float[2,2] w = {1, 1, 1, 1}> "
+            "{ h = Relu(x) y = MatMul(h, w) }",
+            "MatMul 'y': Incompatible MatMul matrix dimension",
+        ),
+        (
+            "(string[3] x) => (string[n] y) { y = StringNormalizer(x) }",
+            "No conversion rule found for operations: StringNormalizer",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_graph_is_said_in_one_line(
+    body: str, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.onnx"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 18]> g {body}'), file)
+    model = load_model(file)
+    with pytest.raises(BackendError) as caught:
+        get_backend("openvino").load(model, processor())
+    message = str(caught.value)
+    assert reason in message
+    assert "\n" not in message
+    assert ".cpp" not in message
+    assert ".hpp" not in message
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "Exception from src/a.cpp:1:\nCheck 'x == 1' failed at src/b.cpp:2:\nNo memory.\n",
+            "No memory",
+        ),
+        ("Exception from src/a.cpp:1: Cannot do it\n", "Cannot do it"),
+        ("Check 'x' failed at src/b.cpp:2: [GENERAL] bad\n", "[GENERAL] bad"),
+        (
+            "Exception from src/a.cpp:1:\nCheck 'n > 0' failed at src/b.cpp:2:\n\n",
+            "Check 'n > 0' failed at src/b.cpp:2:",
+        ),
+        ("", "RuntimeError"),
+    ],
+)
+def test_the_reason_of_an_error_is_not_a_place_in_the_librarys_source(
+    message: str, reason: str
+) -> None:
+    assert openvino_backend._reason(RuntimeError(message)) == reason
 
 
 def test_a_wide_session_takes_its_pool_out_of_the_budget_and_gives_it_back() -> None:

@@ -106,6 +106,19 @@ def test_a_machine_file_says_what_its_processors_support(program: Program) -> No
     assert "imagined 9 of 17 declared" in " ".join(done.out.split())
 
 
+def test_branches_are_cut_off_and_named(program: Program, tmp_path: Path) -> None:
+    written = tmp_path / "partition.json"
+    done = program(
+        *("partition", "zoo:tiny_branchy", "--processors", program.scenario(GAPS, "p.yaml")),
+        *("--branches", "--json", written),
+    )
+    assert "units that may run at the same time: 1 beside 2, 5 beside 6" in done.out
+    assert json.loads(written.read_text())["forks"] == [
+        {"first": 1, "middle": 2, "last": 2},
+        {"first": 5, "middle": 6, "last": 6},
+    ]
+
+
 def test_a_scenario_says_which_processors_there_are(program: Program) -> None:
     scenario = program.scenario(
         "models: {net: 'zoo:lenet'}\narrivals: {net: {closed: 1}}\n" + GAPS, "scenario.yaml"
@@ -142,6 +155,7 @@ def test_a_machine_of_the_library_can_be_named(program: Program) -> None:
         ),
         (["--max-span", "1ms"], MACHINE, "--max-span needs a processor here that runs all"),
         (["--max-span", "0ms"], GAPS, "max_span must be longer than 0"),
+        (["--mode", "whole", "--branches"], GAPS, "use unit or merged with `branches`"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -60,7 +60,7 @@ def check_schema(data: dict[str, Any]) -> None:
     for row in data["processors"].values():
         assert {"backend", "units", "precision", "busy_fraction", "executions"} <= row.keys()
     assert {"submitted", "completed", "throughput_per_s"} <= data["totals"].keys()
-    assert data["bound"].keys() == {"throughput_per_s", "fraction"}
+    assert data["bound"].keys() == {"throughput_per_s", "fraction", "mix_of"}
     assert Summary.from_json(data).to_json() == data
 
 
@@ -197,7 +197,7 @@ class Running:
 
 _ANNOUNCING = """
 import sys
-from coinfer.profiling import profiler
+from coinfer.profiling import measure
 from coinfer.runtime import load_driver
 from coinfer.cli import main
 
@@ -209,7 +209,7 @@ def announce(module, name, text, class_=None):
         return original(*args, **kwargs)
     setattr(owner, name, announced)
 
-announce(profiler, "turn", "profiling", "Sampler")
+announce(measure, "turn", "profiling", "Sampler")
 announce(load_driver, "_submit_what_is_due", "running", "LoadDriver")
 main()
 """

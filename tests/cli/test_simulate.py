@@ -164,3 +164,21 @@ def test_this_machine_is_measured_and_simulated(
     assert first["models"] == second["models"]
     assert first["totals"]["completed"] > 100
     assert 0 < first["bound"]["fraction"] < 1.02
+
+
+def test_this_machine_is_calibrated_by_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "models: {a: zoo:tiny_mlp, b: zoo:tiny_cnn}\narrivals: {mix: {in_flight: 2}}\n"
+        "duration: 1s\nwarmup: 0\nprocessors: {backends: [onnxruntime]}\n"
+    )
+    found = report(tmp_path, path, "--calibrate", "1s")
+    assert any(text.startswith("calibrated: executions take ") for text in found["warnings"])
+
+
+def test_a_machine_that_a_file_describes_cannot_be_calibrated(two: Path) -> None:
+    with pytest.raises(ConfigurationError, match="only this machine can be calibrated"):
+        run(two, "--calibrate", "1s")

@@ -32,7 +32,9 @@ from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
 from coinfer.policies import make_policy, policy_names
 from coinfer.processor import Processor
+from coinfer.profiles import Fork
 from coinfer.testing.machine import VirtualMachine, processors, profile
+from core.forking import Forking
 
 PROCESSORS = processors("cpu0", "cpu1", "npu", all=("cpu0", "cpu1"))
 EXPRESS = [
@@ -49,11 +51,19 @@ SECONDS = {
     # No processor can run the first whole; cpu1 can run the second whole, and is slow.
     "patchy": {"cpu0": 0.08, "all": 0.05, "npu": 0.02},
     "holey": {"cpu0": 0.05, "cpu1": 0.2, "npu": 0.03},
+    # Two spans of each of these may run at the same time.
+    "twin": {"cpu0": 0.06, "cpu1": 0.06, "all": 0.05, "npu": 0.06},
+    "wide": {"cpu0": 0.1, "cpu1": 0.1, "npu": 0.04},
 }
-UNITS = {"deep": 3, "patchy": 4, "holey": 5}
+UNITS = {"deep": 3, "patchy": 4, "holey": 5, "twin": 2, "wide": 6}
+FORKS = {
+    "twin": (Fork(0, 1, 1),),
+    "wide": (Fork(0, 1, 1), Fork(2, 3, 4), Fork(2, 4, 4), Fork(3, 4, 4)),
+}
 GAPS = {
     "patchy": {"cpu0": {1}, "all": {1}, "npu": {0, 3}},
     "holey": {"cpu0": {2}, "npu": {0, 4}},
+    "wide": {"npu": {0, 4}},
 }
 ASSIGNMENT = {
     "small": "cpu0",
@@ -62,9 +72,18 @@ ASSIGNMENT = {
     "picky": "all",
     "patchy": "npu",
     "holey": "cpu0",
+    "twin": "cpu0",
+    "wide": "cpu1",
 }
 OPTIONS = {"fixed": {"assignment": ASSIGNMENT}}
-WORK_CONSERVING = {"edf", "fcfs", "priority", "round_robin", "sjf", "unit by unit", "batching"}
+WORK_CONSERVING = {
+    "edf",
+    "fcfs",
+    "priority",
+    "round_robin",
+    "sjf",
+    *("unit by unit", "batching", "forking"),
+}
 
 
 class UnitByUnit:
@@ -94,7 +113,7 @@ class Batching:
             yield Start(able[-1], together)
 
 
-TEST_POLICIES = {"unit by unit": UnitByUnit, "batching": Batching}
+TEST_POLICIES = {"unit by unit": UnitByUnit, "batching": Batching, "forking": Forking}
 
 
 def build(policy: str) -> Policy:
@@ -115,6 +134,7 @@ class AnythingHappens(RuleBasedStateMachine):
             SECONDS,
             units=UNITS,
             gaps=GAPS,
+            forks=FORKS,
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
         self.lost: set[str] = set()
@@ -206,7 +226,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.loaded.add(model)
         units = UNITS.get(model, 1)
         known = profile(model, SECONDS[model], units=units, gaps=GAPS.get(model, {}))
-        self.machine.post(ModelLoaded(model, units, known))
+        self.machine.post(ModelLoaded(model, units, known, FORKS.get(model, ())))
 
     @invariant()
     def no_unit_is_used_twice(self) -> None:

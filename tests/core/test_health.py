@@ -8,7 +8,7 @@ import pytest
 
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import ModelLoaded, ProcessorLost, ProcessorRestored
-from coinfer.core.health import LONGEST_PROBE_S, Health
+from coinfer.core.health import LONGEST_PROBE_S, Health, Outage
 from coinfer.core.request import Outcome
 from coinfer.policies import make_policy
 from coinfer.profiles import Profile
@@ -309,3 +309,43 @@ class TestSetAside:
         assert (subject.executions[-1].processor, subject.executions[-1].span) == ("cpu", (2, 2))
         subject.run()
         assert subject.outcomes() == {number: Outcome.COMPLETED}
+
+
+class TestOutages:
+    def test_they_are_listed_with_the_last_reason_and_whether_they_are_over(self) -> None:
+        limits = Limits(hang_min_s=math.inf, set_aside_after=1, probe_s=30.0)
+        machine = VirtualMachine(processors("npu", "cpu"), make_policy("sjf"), TWO, limits=limits)
+        assert machine.dispatcher.outages == []
+        machine.submit("m")
+        machine.fail(0, "overheated")
+        assert machine.dispatcher.outages == [Outage("npu", 1, "overheated", is_over=False)]
+        machine.run()
+        machine.now = 31.0
+        machine.fire_timer()
+        assert machine.dispatcher.outages == [Outage("npu", 1, "overheated", is_over=True)]
+        machine.lose("npu", "unplugged")
+        machine.lose("npu", "unplugged again")  # it was out already
+        assert machine.dispatcher.outages == [Outage("npu", 2, "unplugged", is_over=False)]
+
+    def test_a_failure_that_sets_nothing_aside_is_no_outage(self) -> None:
+        machine = VirtualMachine(processors("npu", "cpu"), make_policy("sjf"), TWO, limits=PATIENT)
+        machine.submit("m")
+        machine.fail(0)
+        machine.run()
+        assert machine.dispatcher.outages == []
+
+    @pytest.mark.parametrize(
+        ("outage", "sentence"),
+        [
+            (
+                Outage("npu", 1, "hot", is_over=False),
+                "processor 'npu' was set aside once: hot; it stayed out until the end",
+            ),
+            (
+                Outage("npu", 3, "hot", is_over=True),
+                "processor 'npu' was set aside 3 times: hot; it was tried again",
+            ),
+        ],
+    )
+    def test_a_person_is_told_in_a_sentence(self, outage: Outage, sentence: str) -> None:
+        assert str(outage) == sentence

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coinfer.core.planning import RequestPlan, first_plan, plan_request
+from coinfer.core.planning import RequestPlan, first_plan, plan_request, plan_with_swaps
 from coinfer.core.routes import HANDOVER_S, Routes
 from coinfer.profiles import Span
 
@@ -122,6 +122,57 @@ def assert_holds(plan: RequestPlan, units, rows, at, ready_s, now) -> None:
     assert plan.start_s == max(now, ready_s[plan.steps[0].processor])
     assert plan.uses({plan.steps[-1].processor})
     assert not plan.uses(set(NAMES) - {step.processor for step in plan.steps})
+
+
+def finish_with_swaps_s(chain, ready_s, swap_s, now: float, *, returns: bool) -> float:
+    """The end of a chain if each processor changes once, or whenever it was not the last one."""
+    end_s, there, last = now - HANDOVER_S, set(), ""
+    for _, name, seconds in chain:
+        needs = name not in there if returns else name != last
+        end_s = max(end_s + HANDOVER_S, ready_s[name]) + swap_s.get(name, 0.0) * needs + seconds
+        there.add(name)
+        last = name
+    return end_s
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    tables(),
+    st.fixed_dictionaries(dict.fromkeys(NAMES, times)),
+    st.dictionaries(st.sampled_from(NAMES), st.sampled_from([0.02, 0.1, 1.0])),
+    st.integers(0, 4),
+)
+def test_a_plan_counts_the_change_of_the_model(table, waits, swap_s, at) -> None:
+    units, rows = table
+    at = min(at, units - 1)
+    routes = Routes(units, rows, NAMES)
+    now = 7.0
+    ready_s = {name: now + wait for name, wait in waits.items()}
+    ways = list(chains(units, rows, at))
+    if not ways:
+        return
+    plan = plan_with_swaps(routes, at, ready_s, swap_s, now)
+    assert [step.span.first for step in plan.steps] == [at, *(s.span.last + 1 for s in plan.steps)][
+        :-1
+    ]
+    ends = [finish_with_swaps_s(c, ready_s, swap_s, now, returns=True) for c in ways]
+    stays = [finish_with_swaps_s(c, ready_s, swap_s, now, returns=False) for c in ways]
+    own_s = finish_with_swaps_s(plan.steps, ready_s, swap_s, now, returns=True)
+    assert plan.finish_s == pytest.approx(own_s, abs=1e-9)
+    assert min(ends) - 1e-9 <= plan.finish_s <= min(stays) + 1e-9
+    if not swap_s:
+        assert plan.finish_s == pytest.approx(best_s(units, rows, at, ready_s, now), abs=1e-9)
+
+
+def test_a_plan_stays_where_the_model_is_loaded_once() -> None:
+    # In pieces, as `max_span` cuts: the change pays over all of them, not over the first.
+    rows = {Span(at, at): {"cpu": 5.0, "npu": 1.0} for at in range(10)}
+    routes = Routes(10, rows, ["cpu", "npu"])
+    plan = plan_with_swaps(routes, 0, {"cpu": 0.0, "npu": 0.0}, {"npu": 4.5}, 0.0)
+    assert {step.processor for step in plan.steps} == {"npu"}
+    assert plan.finish_s == pytest.approx(14.5, abs=1e-3)
+    dear = plan_with_swaps(routes, 0, {"cpu": 0.0, "npu": 0.0}, {"npu": 45.0}, 0.0)
+    assert {step.processor for step in dear.steps} == {"cpu"}
 
 
 def test_only_allowed_processors_are_on_the_way() -> None:

@@ -296,6 +296,14 @@ def test_a_part_keeps_what_is_known_of_its_inputs() -> None:
     assert part.batch_symbol == "N"
 
 
+def test_a_part_knows_what_only_other_parts_see() -> None:
+    model = model_from_text(STRUCTURES["an output that is read later"], name="g")
+    partition = finest(model)
+    parts = [extract(model, partition, span) for span in unit_chain(partition)]
+    assert [sorted(part.borders) for part in parts] == [[], ["b"], ["b"]]
+    assert model.borders == frozenset()
+
+
 def test_a_span_that_is_not_there_is_refused() -> None:
     model = resolve_model("zoo:tiny_cnn")
     partition = finest(model, cuts=[3])

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coinfer.core.commands import Command, Reply
-from coinfer.core.events import Arrived, TimerFired
+from coinfer.core.commands import Command, Execution, Reply, Run
+from coinfer.core.events import Arrived, Finished, TimerFired
 from coinfer.core.request import Outcome, Request
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.summary import Summary, summarise
+from coinfer.profiles import Span
 from metrics.story import MODELS, PROCESSORS, Story, stories
 
 
@@ -60,7 +61,7 @@ def test_json_has_the_documented_fields() -> None:
         "backend", "units", "precision", "busy_fraction", "executions",
     }  # fmt: skip
     assert set(data["totals"]) >= {"submitted", "completed", "throughput_per_s"}
-    assert data["bound"] == {"throughput_per_s": 4.0, "fraction": 0.25}
+    assert data["bound"] == {"throughput_per_s": 4.0, "fraction": 0.25, "mix_of": "offered"}
 
 
 @pytest.mark.parametrize(
@@ -127,9 +128,33 @@ def test_a_run_stopped_during_warm_up_has_figures_without_dividing_by_zero() -> 
     assert summary.bound.fraction == 0.0
 
 
-def test_exceeding_the_bound_is_warned_about() -> None:
-    summary = summary_of(answered(Outcome.COMPLETED), 1.0, bound_per_s=0.9)
-    assert any("of its bound" in warning for warning in summary.warnings)
+def test_a_run_that_exceeds_its_bound_has_a_profile_that_is_out_of_date() -> None:
+    summary = summary_of(answered(Outcome.COMPLETED), 1.0, bound_per_s=0.9, mode="run")
+    assert any("the profile is out of date" in warning for warning in summary.warnings)
+    within_noise = summary_of(answered(Outcome.COMPLETED), 1.0, bound_per_s=0.99, mode="run")
+    assert not any("of its bound" in warning for warning in within_noise.warnings)
+
+
+def test_a_simulation_that_exceeds_its_bound_drew_short_times() -> None:
+    summary = summary_of(answered(Outcome.COMPLETED), 1.0, bound_per_s=0.9, mode="simulate")
+    [warning] = [each for each in summary.warnings if "than the bound" in each]
+    assert warning.startswith("11.1% more was served")
+    assert "times drawn were shorter" in warning
+
+
+@pytest.mark.parametrize("mode", ["run", "simulate"])
+def test_what_began_before_the_window_may_exceed_the_bound(mode: str) -> None:
+    recorder = Recorder(window=Window(start_s=1.0, end_s=2.0))
+    waiting = Request(id=1, model="a", arrival_s=0.0)
+    execution = Execution(1, "a", Span(), "p", (waiting,), 0.5, 1.0)
+    recorder.observe(Arrived(waiting), [Run(execution)], 0.5)
+    recorder.observe(Finished(1, 1.0), [Reply(waiting, Outcome.COMPLETED)], 1.5)
+    tallies = recorder.tallies(2.0)
+    assert tallies.processors["p"].begun_s == 0.5
+    summary = summary_of(recorder, 2.0, bound_per_s=0.8, mode=mode)
+    assert any("had partly been done before it" in warning for warning in summary.warnings)
+    more = summary_of(recorder, 2.0, bound_per_s=0.6, mode=mode)
+    assert not any("had partly been done before it" in warning for warning in more.warnings)
 
 
 @pytest.mark.parametrize("broken", [None, [], {}, {"scenario": 1}, {"scenario": math.nan}])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import Mode, partition_at
+from coinfer.graph.partition import Mode, Partition, partition_at
 from coinfer.model import Model
 from coinfer.partitioning.partitioned import Partitioned, Piece
 from coinfer.profiles import Measurement, Profile, ProfileKey, Span
@@ -40,6 +40,30 @@ def chain_with_skip(name: str = "chain") -> Example:
     return Example(model=model, reference=reference)
 
 
+def two_branches(name: str = "branchy") -> Example:
+    """A stem, two branches of two operators each, a sum, and a last operator: six groups and one.
+
+    Cut before 1, 3, 5 and 6, units 1 and 2 are the branches.
+    """
+    rng = np.random.default_rng(5)
+    v, w = (rng.standard_normal((4, 4)).astype(np.float32) for _ in range(2))
+    literal = {k: ", ".join(f"{x:.9g}" for x in a.ravel()) for k, a in {"v": v, "w": w}.items()}
+    model = model_from_text(
+        f"""agraph (float[N,4] x) => (float[N,4] early, float[N,4] y)
+        <float[4,4] v = {{{literal["v"]}}}, float[4,4] w = {{{literal["w"]}}}>
+        {{ a = MatMul(x, v)  b = Relu(a)  l = MatMul(b, w)  early = Tanh(a)
+           r = MatMul(early, v)  s = Add(l, r)  y = Tanh(s) }}""",
+        name=name,
+    )
+
+    def reference(x: _Arrays) -> dict[str, npt.NDArray[Any]]:
+        a = x["x"] @ v
+        early = np.tanh(a)
+        return {"early": early, "y": np.tanh(np.maximum(a, 0) @ w + early @ v)}
+
+    return Example(model=model, reference=reference)
+
+
 def cut(
     model: Model,
     positions: Iterable[int],
@@ -56,6 +80,19 @@ def cut(
     names = list(processors)
     everything = frozenset(range(len(Operators.of(model.graph))))
     partition = partition_at(model, positions, dict.fromkeys(names, everything), mode=mode)
+    return partitioned(model, partition, names, unit_s=unit_s, only=only)
+
+
+def partitioned(
+    model: Model,
+    partition: Partition,
+    names: Iterable[str],
+    *,
+    unit_s: Mapping[str, float] | None = None,
+    only: Mapping[str, Iterable[tuple[int, int]]] | None = None,
+) -> Partitioned:
+    """Make all spans of a partition; times as in `cut`."""
+    names = list(names)
     units = len(partition.units)
     outputs = tuple(spec.name for spec in model.outputs)
     entries: dict[ProfileKey, Measurement] = {}
@@ -79,4 +116,5 @@ def cut(
         units=units,
         pieces={span: piece for span, piece in pieces.items() if span in used},
         profile=Profile(entries),
+        forks=partition.forks,
     )

@@ -8,10 +8,11 @@ import random
 
 import pytest
 
-from coinfer.partitioning.choice import plan, worthwhile
+from coinfer.core.fork_routes import FORK_S
+from coinfer.partitioning.choice import forks_on, plan, worthwhile
 from coinfer.partitioning.times import Table
 from coinfer.processor import Processor
-from coinfer.profiles import Span
+from coinfer.profiles import Fork, Span, completes
 
 
 def processors(*names: str) -> list[Processor]:
@@ -92,3 +93,63 @@ def test_no_way_to_the_end_is_told_by_choosing_nothing() -> None:
     table: Table = {Span(0, 0): {"a": 0.001}}
     assert worthwhile(table, 2, processors("a")) == set()
     assert plan(table, 2) == ([], math.inf)
+
+
+def branches(border_s: float = 0.0) -> Table:
+    """A stem of 2 ms, two branches of 4 ms, a head of 2 ms; every border costs something."""
+    units_s = (0.002, 0.004, 0.004, 0.002)
+    table: Table = {}
+    for first in range(4):
+        for last in range(first, 4):
+            borders = (first > 0) + (last < 3)
+            seconds = sum(units_s[first : last + 1]) + borders * border_s / 2
+            table[Span(first, last)] = {"a": seconds, "b": seconds}
+    return table
+
+
+FORK = Fork(1, 2, 2)
+
+
+def test_a_plan_with_a_fork_runs_both_sides_at_once() -> None:
+    able = forks_on([FORK], processors("a", "b"))
+    chain, seconds = plan(branches(), 4, step_s=0.0, forks=able)
+    assert seconds == pytest.approx(0.008 + FORK_S)
+    assert [span for span, _ in chain] == [Span(0, 0), Span(1, 1), Span(2, 2), Span(3, 3)]
+    assert chain[1][1] != chain[2][1]
+    waits = {"b": math.inf}
+    assert plan(branches(), 4, waits=waits, step_s=0.0, forks=able)[1] == pytest.approx(0.012)
+
+
+def test_processors_that_share_units_do_not_run_two_sides() -> None:
+    core = frozenset({"core"})
+    both = [Processor(name=n, backend="null", units=core) for n in ("a", "b")]
+    assert not forks_on([FORK], both)
+
+
+def test_a_fork_that_saves_enough_is_wanted_on_both_processors() -> None:
+    chosen = worthwhile(branches(), 4, processors("a", "b"), forks=[FORK])
+    names = {name for span, name in chosen if span == Span(1, 1)}
+    others = {name for span, name in chosen if span == Span(2, 2)}
+    assert names
+    assert others
+    assert names | others == {"a", "b"}
+
+
+@pytest.mark.parametrize("border_s", [0.003, 0.01])
+def test_a_fork_whose_borders_cost_what_it_saves_is_not_wanted(border_s: float) -> None:
+    chosen = worthwhile(branches(border_s), 4, processors("a", "b"), forks=[FORK])
+    assert {span for span, _ in chosen} == {Span(0, 3)}
+
+
+def test_what_is_wanted_without_forks_is_wanted_with_them_as_well() -> None:
+    """A busy machine runs the whole network on each processor."""
+    in_line = worthwhile(branches(), 4, processors("a", "b"))
+    assert {(Span(0, 3), "a"), (Span(0, 3), "b")} <= in_line
+    assert in_line < worthwhile(branches(), 4, processors("a", "b"), forks=[FORK])
+
+
+def test_whoever_loses_a_processor_in_a_fork_can_go_on_with_the_other() -> None:
+    chosen = worthwhile(branches(), 4, processors("a", "b"), forks=[FORK])
+    for name in ("a", "b"):
+        spans = {span for span, where in chosen if where == name}
+        assert completes(spans, 4)

@@ -12,12 +12,13 @@ from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.partition import Mode, PartitionOptions
 from coinfer.model import Model
 from coinfer.partitioning import prepare as module
-from coinfer.partitioning import workshop
 from coinfer.partitioning.partitioned import Partitioned
 from coinfer.partitioning.prepare import prepare
 from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span, completes
-from coinfer.profiling import Skip
+from coinfer.profiles import Fork, Measurement, Profile, ProfileKey, Span, completes
+from coinfer.profiling import Gauge, Skip
+from coinfer.profiling import gauge as gauge_module
+from coinfer.profiling.declaration import undeclared
 from coinfer.testing.models import model_from_text
 
 FINEST = PartitionOptions(minimum_subgraph_size=1)
@@ -76,7 +77,7 @@ class Bench:
         for name, model in models.items():
             assert [model.check_inputs(feed) for feed in feeds[name]]
             for processor in processors:
-                if self.refused(name, processor.name):
+                if self.refused(name, processor.name) or undeclared(model, processor):
                     skipped(Skip(name, processor.name, f"{name} on {processor.name}: refused"))
                     continue
                 self.measured.append((name, processor.name))
@@ -103,7 +104,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
             "slow": {"Conv": 0.020, "Softplus": 0.002},
         }
     )
-    monkeypatch.setattr(workshop, "profile_models", found.profile)
+    monkeypatch.setattr(gauge_module, "profile_models", found.profile)
     return found
 
 
@@ -114,7 +115,8 @@ def prepared(
     faults: Faults | None = None,
     **more: Any,
 ) -> Partitioned:
-    return prepare(model, processors, {"null": NullBackend(faults=faults)}, options, **more)
+    gauge = Gauge(backends={"null": NullBackend(faults=faults)})
+    return prepare(model, processors, options, gauge, **more)
 
 
 def reaches_the_end(cut: Partitioned, *, without: str = "") -> bool:
@@ -294,6 +296,44 @@ def test_processors_without_declarations_are_asked_or_tried(bench: Bench) -> Non
             return super().load(model, processor)
 
     open_npu = npu(unsupported_ops=frozenset(), device="NPU")
-    cut = prepare(MODEL, [open_npu, cpu()], {"null": Gaps()}, FINEST)
+    cut = prepare(MODEL, [open_npu, cpu()], FINEST, Gauge(backends={"null": Gaps()}))
     assert cut.profile.expected_s("m", "npu", span=Span(2, 2)) == pytest.approx(0.001)
     assert reaches_the_end(cut)
+
+
+def branchy() -> Model:
+    """A convolution, two branches of two, their sum, and a last one."""
+    weights = ", ".join(["0.1"] * 16 * 16 * 9)
+    conv = "Conv <pads=[1,1,1,1]>"
+    return model_from_text(
+        f"""agraph (float[N,16,32,32] x) => (float[N,16,32,32] y)
+        <float[16,16,3,3] w = {{{weights}}}> {{
+          s = {conv} (x, w)  l1 = {conv} (s, w)  r1 = {conv} (s, w)
+          l2 = {conv} (l1, w)  r2 = {conv} (r1, w)  j = Add(l2, r2)  y = {conv} (j, w) }}""",
+        name="m",
+    )
+
+
+def test_branches_are_cut_off_where_two_processors_finish_sooner(bench: Bench) -> None:
+    cut = prepared(
+        cpu("cpu0"), cpu("cpu1"), model=branchy(), options=PartitionOptions(branches=True)
+    )
+    assert cut.forks == (Fork(1, 2, 2),)
+    for name in ("cpu0", "cpu1"):
+        assert reaches_the_end(cut, without=name)
+    assert all(fork in cut.renamed("other").forks for fork in cut.forks)
+
+
+def test_without_being_asked_for_branches_are_not_cut_off(bench: Bench) -> None:
+    cut = prepared(cpu("cpu0"), cpu("cpu1"), model=branchy(), options=PartitionOptions())
+    assert (cut.units, cut.forks) == (1, ())
+
+
+@pytest.mark.parametrize("names", [["cpu0"], ["slow", "cpu0"]])
+def test_branches_that_no_second_processor_speeds_up_are_not_cut_off(
+    bench: Bench, names: list[str]
+) -> None:
+    bench.seconds["slow"]["Conv"] = 0.9
+    processors = [cpu(name) for name in names]
+    cut = prepared(*processors, model=branchy(), options=PartitionOptions(branches=True))
+    assert cut.forks == ()

@@ -26,7 +26,7 @@ from coinfer.partitioning.partitioned import Partitioned
 from coinfer.partitioning.prepare import prepare
 from coinfer.policies import policy_names
 from coinfer.processor import Processor
-from coinfer.profiling import Effort
+from coinfer.profiling import Effort, Gauge
 from coinfer.runtime.engine import Engine
 from coinfer.sources import resolve_model
 
@@ -71,7 +71,7 @@ def backends() -> dict[str, Any]:
 
 def cut_in_two(model: Model, processors: Sequence[Processor]) -> Partitioned:
     options = PartitionOptions(minimum_subgraph_size=1)
-    return prepare(model, processors, backends(), options, effort=QUICK)
+    return prepare(model, processors, options, Gauge(effort=QUICK))
 
 
 def uncut(model: Model, feeds: Sequence[Tensors]) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ import pytest
 
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.tally import ModelTally, Tallies
-from coinfer.planner.offered import offered_bound, offered_mix
+from coinfer.planner.offered import offered_bound, offered_mix, offered_optimum
+from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey
+from coinfer.sim import parse_machine, simulate
 from coinfer.testing.models import fixed_batch, tiny_linear
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
@@ -32,8 +34,8 @@ def served(**counts: int) -> Tallies:
 
 def test_a_stated_mix_decides_whatever_was_served() -> None:
     mix = scenario("{mix: {weights: {a: 3, b: 1}, in_flight: 2}}")
-    assert offered_mix(mix, served(a=1, b=9)) == {"a": 0.75, "b": 0.25}
-    assert offered_bound(PROFILE, CPU, mix, served(a=1, b=9)) == pytest.approx(4 / 0.6)
+    assert offered_mix(mix, served(a=1, b=3)) == {"a": 0.75, "b": 0.25}
+    assert offered_bound(PROFILE, CPU, mix, served(a=1, b=3)) == pytest.approx(4 / 0.6)
 
 
 def test_rates_are_a_mix() -> None:
@@ -64,3 +66,35 @@ def test_requests_of_several_samples_take_the_time_of_that_batch() -> None:
     fixed = {"a": dataclasses.replace(fixed_batch().model, name="a")}
     assert offered_bound(profile, CPU, four, tallies, models=open_batch) == pytest.approx(5.0)
     assert offered_bound(profile, CPU, four, tallies, models=fixed) == pytest.approx(10.0)
+
+
+def test_more_than_the_offered_mix_allows_is_measured_by_the_mix_that_was_served() -> None:
+    rates = scenario("{a: {periodic: 30/s}, b: {periodic: 30/s}}")
+    offered = offered_optimum(PROFILE, CPU, rates, served(a=2, b=2))
+    assert offered is not None
+    assert (offered.mix_of, offered.bound.throughput_per_s) == ("offered", pytest.approx(5.0))
+    # All of b was dropped; 7 inferences in a second are no miracle.
+    quick = offered_optimum(PROFILE, CPU, rates, served(a=7, b=0))
+    assert quick is not None
+    assert (quick.mix_of, quick.bound.throughput_per_s) == ("served", pytest.approx(10.0))
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "sjf", "earliest_finish", "heft"])
+@pytest.mark.parametrize("rate", [5, 60, 400])
+def test_no_simulation_of_open_and_closed_loops_exceeds_its_bound(policy: str, rate: int) -> None:
+    machine = parse_machine(
+        "processors: {p: {}, q: {}}\ntimes: {a: {p: 7ms, q: 20ms}, b: {p: 90ms, q: 130ms}}"
+    )
+    mixed = scenario(
+        f"{{a: {{poisson: {rate}/s}}, b: {{closed: 2}}}}\nduration: 3s\nwarmup: 500ms",
+        "{a: {source: x.onnx, deadline: 50ms, on_late: drop}, b: y.onnx}",
+    )
+    tallies = simulate(mixed, machine, make_policy(policy)).tallies
+    optimum = offered_optimum(machine.profile, machine.processors, mixed, tallies)
+    assert optimum is not None
+    assert optimum.mix_of == "served"
+    served_per_s = sum(t.served for t in tallies.models.values()) / tallies.duration_s
+    # All that can be added to the long run is what had been begun when the window began.
+    begun_s = max(tally.begun_s for tally in tallies.processors.values())
+    most_per_s = optimum.bound.throughput_per_s * (1 + begun_s / tallies.duration_s)
+    assert served_per_s <= most_per_s * (1 + 1e-9)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from coinfer.backends.null import NullBackend
+from coinfer.contention import Contention
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.model import Model
-from coinfer.partitioning import workshop
 from coinfer.partitioning.partitioned import Partitioned
+from coinfer.planner import stage
 from coinfer.planner.preparation import Preparation, prepare
-from coinfer.profiles import Span, completes
+from coinfer.profiles import Fork, Span, completes
 from coinfer.profiling import Effort
+from coinfer.profiling import gauge as gauge_module
 from coinfer.workload.scenario_file import parse_scenario
 from partitioning.test_prepare import Bench
 
@@ -25,7 +27,7 @@ PROCESSORS = """
 @pytest.fixture(autouse=True)
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     found = Bench({"npu": {"Conv": 0.001}, "cpu": {"Conv": 0.010, "GlobalAveragePool": 0.001}})
-    monkeypatch.setattr(workshop, "profile_models", found.profile)
+    monkeypatch.setattr(gauge_module, "profile_models", found.profile)
     return found
 
 
@@ -87,6 +89,29 @@ def test_a_fixed_policy_may_put_a_cut_model_on_a_processor_that_runs_a_part_of_i
 
 
 def test_a_model_that_runs_nowhere_is_named(bench: Bench) -> None:
-    bench.refused = lambda model, processor: True
+    bench.refused = lambda model, processor: model != "whole"
     with pytest.raises(BackendError, match="'cut' together"):
         one_cut()
+
+
+def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.seconds |= {name: {"Conv": 0.010} for name in ("cpu0", "cpu1")}
+    monkeypatch.setattr(stage, "measure_contention", lambda *_, **__: Contention())
+    monkeypatch.setattr(stage, "measure_cold", lambda *_, **__: {})
+    monkeypatch.setattr(stage, "handover_s", lambda *_, **__: 0.0)
+    forks = {}
+    for branches in ("true", "false"):
+        wanted = parse_scenario(
+            f"models:\n  net: {{source: 'zoo:tiny_branchy', partition: {{branches: {branches}}}}}\n"
+            "arrivals: {net: {closed: 1}}\npolicy: heft\nprocessors:\n"
+            "  - {name: cpu0, backend: 'null', units: [a]}\n"
+            "  - {name: cpu1, backend: 'null', units: [b]}\n"
+        )
+        ready = prepare(wanted, effort=QUICK, backends={"null": NullBackend()})
+        machine = stage.measured_machine(ready)
+        assert machine.forks["net"] == ready.cuts["net"].forks
+        forks[branches] = machine.forks["net"]
+    assert Fork(1, 2, 2) in forks["true"]
+    assert forks["false"] == ()

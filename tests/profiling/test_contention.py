@@ -61,7 +61,9 @@ def test_an_interruption_ends_the_rounds() -> None:
         compared(FakeNeighbour(), stop=stop)
 
 
-def measured(backend: NullBackend, cache: ProfileCache | None = None) -> Contention:
+def measured(
+    backend: NullBackend, cache: ProfileCache | None = None, effort: Rounds = BRIEF
+) -> Contention:
     model = tiny_linear().model
     trio = [processor("a", "0"), processor("b", "1"), processor("ab", "0", "1", threads=2)]
     table = Profile.from_seconds({"m": {p.name: 1e-3 for p in trio}})
@@ -70,7 +72,7 @@ def measured(backend: NullBackend, cache: ProfileCache | None = None) -> Content
         trio,
         table,
         {"m": [model.sample_inputs()]},
-        effort=BRIEF,
+        effort=effort,
         cache=cache,
         backends={"null": backend},
     )
@@ -89,6 +91,16 @@ def test_equal_pairs_are_measured_once_and_remembered(tmp_path: Path) -> None:
     assert found.factors["a"]["b"] == found.factors["b"]["a"]
     assert measured(backend, cache) == found
     assert backend.loads == 2
+
+
+def test_what_was_measured_in_more_rounds_does_for_fewer(tmp_path: Path) -> None:
+    backend, cache = Counting(), ProfileCache(tmp_path)
+    measured(backend, cache)
+    measured(backend, cache, Rounds(min_rounds=BRIEF.min_rounds - 1, max_s=0.0))
+    assert backend.loads == 2
+    found = measured(backend, cache, Rounds(min_rounds=BRIEF.min_rounds + 1, max_s=0.0))
+    assert backend.loads == 4
+    assert found.samples == BRIEF.min_rounds + 1
 
 
 def test_a_neighbour_that_fails_ends_the_measurement_with_its_reason() -> None:

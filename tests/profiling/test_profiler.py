@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from coinfer.errors import BackendError, UnknownNameError
 from coinfer.model import Model, model_from_ir
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
-from coinfer.profiling import Effort, ProfileCache, Skip, profile_models, profiler, require_runnable
+from coinfer.profiling import Effort, ProfileCache, Skip, bench, profile_models, require_runnable
 from coinfer.sources import resolve_model
 from coinfer.testing.models import fixed_batch, model_from_text, tiny_linear
 from profiling.fakes import LINEAR, FakeBackend, cpu
@@ -147,8 +148,37 @@ class TestCache:
     def test_another_batch_is_measured(self, cache: ProfileCache) -> None:
         assert self.measured_again(cache, FakeBackend(), batches=(2,))
 
-    def test_another_effort_is_measured(self, cache: ProfileCache) -> None:
-        assert self.measured_again(cache, FakeBackend(), effort=Effort(min_runs=3, max_runs=3))
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"warmup_runs": 1},
+            {"min_runs": 3},
+            {"max_runs": 3},
+            {"max_s": 2.0},
+            {"precision": 0.001},
+        ],
+    )
+    def test_what_was_measured_with_less_effort_is_measured_again_for_more(
+        self, cache: ProfileCache, more: dict[str, Any]
+    ) -> None:
+        effort = dataclasses.replace(QUICK, **more)
+        assert self.measured_again(cache, FakeBackend(), effort=effort)
+        assert not self.measured_again(cache, FakeBackend(), effort=effort)
+
+    @pytest.mark.parametrize(
+        "less", [{"min_runs": 1}, {"max_runs": 1}, {"max_s": 1.0}, {"precision": 0.1}]
+    )
+    def test_what_was_measured_with_more_effort_does_for_less(
+        self, cache: ProfileCache, less: dict[str, Any]
+    ) -> None:
+        effort = dataclasses.replace(QUICK, **less)
+        assert not self.measured_again(cache, FakeBackend(), effort=effort)
+        assert not self.measured_again(cache, FakeBackend())
+
+    def test_more_of_one_and_less_of_another_is_measured_again(self, cache: ProfileCache) -> None:
+        assert self.measured_again(
+            cache, FakeBackend(), effort=dataclasses.replace(QUICK, min_runs=1, max_s=2.0)
+        )
 
     def test_other_shapes_of_the_samples_are_measured(self, cache: ProfileCache) -> None:
         feeds = {"m": [LINEAR.model.sample_inputs()]}  # one sample instead of four
@@ -157,7 +187,7 @@ class TestCache:
     def test_another_machine_is_measured(
         self, cache: ProfileCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(profiler, "cpu_name", lambda: "another processor")
+        monkeypatch.setattr(bench, "cpu_name", lambda: "another processor")
         assert self.measured_again(cache, FakeBackend())
 
     def test_below_fp32_other_samples_are_measured(self, cache: ProfileCache) -> None:
@@ -175,6 +205,7 @@ class TestCache:
             b"[]",
             b"\xff\xfe",
             b'{"format": "coinfer-profile/1", "entries": [{}]}',
+            b'{"format": "coinfer-profile/1", "entries": [], "effort": [0, 2, 2, 1.5, -0.01]}',
             b'{"format": "coinfer-profile/1", "entries": [{"model": "model", "processor":'
             b' "processor", "batch": 1, "span": [0, 0], "seconds": [1.0], "load_s": 0,'
             b' "resident_bytes": 0, "run_bytes": 0, "error": "large"}]}',
@@ -187,6 +218,14 @@ class TestCache:
         file.write_bytes(content)
         assert self.measured_again(cache, FakeBackend())
         assert not self.measured_again(cache, FakeBackend())
+
+    @pytest.mark.parametrize("effort", [None, "much", [1], [0, 2, "2", 1.5, "x"]])
+    def test_a_file_that_does_not_say_its_effort_is_measured_again(
+        self, cache: ProfileCache, effort: object
+    ) -> None:
+        [file] = cache.folder.rglob("*.json")
+        file.write_text(json.dumps({**json.loads(file.read_text()), "effort": effort}))
+        assert self.measured_again(cache, FakeBackend())
 
     def test_a_folder_that_cannot_be_written_is_no_error(self, tmp_path: Path) -> None:
         in_the_way = tmp_path / "file"

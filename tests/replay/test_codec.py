@@ -24,7 +24,7 @@ from coinfer.core.events import (
 )
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.profiles import Fork, Measurement, Profile, ProfileKey, Span
 from coinfer.replay.codec import (
     decode_event,
     decode_processor,
@@ -79,6 +79,13 @@ def test_a_profile_is_read_as_it_was_written(times: list[float]) -> None:
     data = through_json(encode_event(event))
     assert isinstance(data, list)
     assert decode_event(data) == event
+
+
+def test_what_a_change_of_the_model_costs_is_read_as_it_was_written() -> None:
+    event = ModelLoaded("m", 1, Profile(), (Fork(0, 1, 2),), {"npu": 0.25})
+    assert decode_event(through_json(encode_event(event))) == event
+    name, model, units, profile, *_ = encode_event(event)
+    assert decode_event([name, model, units, profile]) == ModelLoaded("m", 1, Profile())
 
 
 def test_a_processor_is_read_as_it_was_written() -> None:

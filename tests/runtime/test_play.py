@@ -83,6 +83,17 @@ def test_more_than_the_admission_limit_is_rejected() -> None:
     assert rejected["rejected"] > 0
 
 
+def test_a_processor_that_was_set_aside_is_a_warning_of_the_result() -> None:
+    faults = Faults()
+    faults.fail(processor="p1", times=3)
+    done = played("{mix: {in_flight: 4}}", faults=faults)
+    [warning] = [each for each in done.warnings if "set aside" in each]
+    assert warning.startswith("processor 'p1' was set aside once: ")
+    assert "fails because Faults.fail says so" in warning
+    assert warning.endswith("it stayed out until the end")
+    assert not any("set aside" in each for each in played(faults=Faults()).warnings)
+
+
 def test_late_requests_are_dropped_where_the_scenario_says_so() -> None:
     models = "{m: {source: x.onnx, deadline: 4ms, on_late: drop}}"
     tally = played("{m: {periodic: 1000/s}}", service_s=0.003, models=models).tallies.models["m"]

@@ -138,10 +138,11 @@ def test_one_model_may_set_off_several_and_a_closed_loop_may_too() -> None:
 
 
 def test_rates_and_mix_account_for_probabilities_in_any_order() -> None:
-    load = Load(scenario("{c: {after: b}, b: {after: a, probability: 0.25}, a: {periodic: 8/s}}"))
+    wanted = scenario("{c: {after: b}, b: {after: a, probability: 0.25}, a: {periodic: 8/s}}")
+    load = Load(wanted)
     assert load.offered_rates_per_s() == {"c": 2.0, "b": 2.0, "a": 8.0}
     assert load.offered_mix() == {"c": 1 / 6, "b": 1 / 6, "a": 4 / 6}
-    assert load.scaled(0.5).offered_rates_per_s() == {"c": 1.0, "b": 1.0, "a": 4.0}
+    assert Load(wanted.scaled(0.5)).offered_rates_per_s() == {"c": 1.0, "b": 1.0, "a": 4.0}
 
 
 def test_a_cascade_makes_a_load_react() -> None:

@@ -292,14 +292,13 @@ def test_offered_rates_are_those_of_the_scenario(tmp_path: Path) -> None:
         )
     )
     assert load.offered_rates_per_s() == {"a": 30.0, "b": 5.0, "c": 4.0}
-    assert load.offered_rate_per_s() == 39.0
     assert load.offered_mix() == {"a": 30 / 39, "b": 5 / 39, "c": 4 / 39}
 
 
 def test_a_mix_offers_its_weights_and_no_rate() -> None:
     load = Load(mix({"a": 1, "b": 3}, in_flight=4))
     assert load.offered_mix() == {"a": 0.25, "b": 0.75}
-    assert load.offered_rate_per_s() is None
+    assert load.offered_rates_per_s() is None
 
 
 def test_loops_per_model_offer_no_mix() -> None:
@@ -313,16 +312,16 @@ def test_loops_per_model_offer_no_mix() -> None:
 )
 def test_scaling_brings_the_same_requests_closer_together(tmp_path: Path, process: str) -> None:
     (tmp_path / "t.csv").write_text("\n".join(str(n / 10) for n in range(1000)))
-    load = Load(scenario({"net": process}, end_s=40, base=tmp_path))
-    scaled = load.scaled(2.0)
+    wanted = scenario({"net": process}, end_s=40, base=tmp_path)
+    load, scaled = Load(wanted), Load(wanted.scaled(2.0))
     slow, fast = ([due.time_s for due in dues(one)] for one in (load, scaled))
     assert len(fast) == pytest.approx(2 * len(slow), abs=SIGMAS * math.sqrt(2 * len(slow)))
     np.testing.assert_allclose(np.array(fast[: len(slow)]) * 2, slow, rtol=1e-12)
-    before, after = load.offered_rate_per_s(), scaled.offered_rate_per_s()
+    before, after = load.offered_rates_per_s(), scaled.offered_rates_per_s()
     assert before is not None
-    assert after == pytest.approx(2 * before)
+    assert after == pytest.approx({model: 2 * rate for model, rate in before.items()})
 
 
 def test_scaling_leaves_closed_loops_alone() -> None:
-    load = Load(scenario({"net": "closed: 3"}))
-    assert load.scaled(5.0).initial() == load.initial()
+    wanted = scenario({"net": "closed: 3"})
+    assert Load(wanted.scaled(5.0)).initial() == Load(wanted).initial()

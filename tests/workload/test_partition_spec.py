@@ -30,6 +30,14 @@ def test_the_section_holds_for_all_models_that_say_nothing_themselves() -> None:
     assert (for_b.mode, for_b.minimum_subgraph_size, for_b.max_span_s) == ("unit", 3, 0.005)
 
 
+def test_branches_are_cut_off_only_on_request() -> None:
+    wanted = scenario("partition: merged", model="{source: 'zoo:lenet', partition: {branches: on}}")
+    for_a, for_b = wanted.partition_of("a"), wanted.partition_of("b")
+    assert for_a is not None
+    assert for_b is not None
+    assert (for_a.branches, for_b.branches) == (True, False)
+
+
 def test_one_model_may_be_cut_while_the_others_are_not() -> None:
     wanted = scenario(model="{source: 'zoo:lenet', partition: {minimum_subgraph_size: search}}")
     assert wanted.partition_of("b") is None
@@ -49,6 +57,8 @@ def test_one_model_may_be_cut_while_the_others_are_not() -> None:
         ("{max_span: 0ms}", "max_span"),
         ("{pieces: 0}", "pieces"),
         ("{max_spam: 5ms}", "did you mean 'max_span'"),
+        ("{branches: maybe}", "branches"),
+        ("{mode: whole, branches: true}", "needs `mode: merged` or `mode: unit`"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_file_line_and_field(

@@ -1,6 +1,6 @@
 """The seam between coinfer and the libraries that run networks: load a model, run it, say where.
 
-Nothing here imports an inference library; each implementation is one file beside this one.
+Nothing here imports an inference library; each implementation is a file or folder beside this one.
 """
 
 from __future__ import annotations
@@ -111,6 +111,9 @@ class Backend(Protocol):
 
     def load(self, model: Model, processor: Processor) -> Session:
         """Compile the model for the processor.
+
+        For a part of a model (`Model.borders`) it may return a `packed.PartSession`, which hands
+        values on to others of its kind as the library keeps them.
 
         Callers serialise calls: session creation is not safe to run concurrently.
 

@@ -7,6 +7,7 @@ model with more threads has one stream of that many. One `Core` serves the proce
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -58,14 +59,23 @@ _GOVERNED = frozenset(
 )
 """Properties that follow from the processor's fields and must not contradict them."""
 
+_PLACE = re.compile(r"^(Exception from |Check '.*' failed at )\S*:\d+:?\s*")
+"""How lines of OpenVINO's messages begin that name a place in its source; more may follow it."""
+
+_NODE = re.compile(r"^While validating ONNX node '<Node\((?P<type>\w+)\): (?P<name>.*?)>'")
+"""The line that names the operator of the model that is wrong."""
+
 _NOT_TELLING = (
-    "Check ",
-    "Exception from ",
+    "-- Conversion is failed for: ",
     "FrontEnd API failed",
     "Model wasn't fully converted",
+    "Shape inference input shapes",
     "Summary:",
+    "While validating ",
 )
 """How lines of OpenVINO's messages begin that tell a user nothing."""
+
+_HEADING = " with a message:"
 
 
 class OpenVinoBackend:
@@ -354,7 +364,14 @@ def _threads(compiled: Any) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line that is about the model, not about a place in OpenVINO's source."""
+    """The first line that says what is wrong, not where in OpenVINO's source that was found."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_NOT_TELLING)]
-    return (telling or lines or [type(error).__name__])[0].removeprefix("-- ")
+    said = [text for line in lines if (text := _PLACE.sub("", line))]
+    telling = [
+        line for line in said if not line.startswith(_NOT_TELLING) and not line.endswith(_HEADING)
+    ]
+    if not telling:  # the condition that did not hold says more than the place
+        return (lines or [type(error).__name__])[-1]
+    reason = telling[0].removeprefix("-- ").rstrip(".")
+    node = next((found for line in lines if (found := _NODE.match(line))), None)
+    return f"{node['type']} {node['name']!r}: {reason}" if node else reason

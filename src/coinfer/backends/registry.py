@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError, UnknownNameError
+from coinfer.processor import Processor
 
-__all__ = ["ENTRY_POINT_GROUP", "Availability", "available", "backend_names", "get_backend"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Availability",
+    "available",
+    "backend_names",
+    "find_backends",
+    "get_backend",
+]
 
 ENTRY_POINT_GROUP = "coinfer.backends"
 
@@ -70,6 +78,14 @@ def get_backend(name: str) -> Backend:
         if name not in _instances:
             _instances[name] = _create(name)
         return _instances[name]
+
+
+def find_backends(
+    processors: Iterable[Processor], given: Mapping[str, Backend]
+) -> dict[str, Backend]:
+    """Return the backends of processors by name, those that are not given from `get_backend`."""
+    names = {processor.backend for processor in processors}
+    return {name: given[name] if name in given else get_backend(name) for name in names}
 
 
 def available() -> tuple[Availability, ...]:

@@ -25,6 +25,7 @@ __all__ = ["partition"]
 
 _IMAGINED = "imagined"
 _MOST_TYPES = 4
+_MOST_FORKS = 12
 
 
 def partition(
@@ -57,6 +58,10 @@ def partition(
             help="Cut so that no span takes longer, e.g. 5ms; measures.", metavar="SECONDS"
         ),
     ] = None,
+    branches: Annotated[
+        bool,
+        typer.Option("--branches", help="Cut around branches that can run at the same time."),
+    ] = False,
     svg: Annotated[
         Path | None, typer.Option(help="Draw the graph, coloured by processor.", metavar="FILE")
     ] = None,
@@ -78,6 +83,7 @@ def partition(
         minimum_subgraph_size=minimum_subgraph_size,
         pieces=pieces,
         max_span_s=None if max_span is None else parse_seconds(max_span),
+        branches=branches,
     )
     loaded = resolve_model(model)
     found = _processors(processors)
@@ -214,6 +220,7 @@ def _report(
             {"first": span.first, "last": span.last, "processors": sorted(names)}
             for span, names in sorted(partition.spans.items())
         ],
+        "forks": [fork._asdict() for fork in partition.forks],
     }
 
 
@@ -232,6 +239,8 @@ def _print(report: dict[str, Any]) -> None:
     )
     console.print(_support_table(report))
     console.print(_unit_table(report))
+    if report["forks"]:
+        console.print(_fork_line(report["forks"]), soft_wrap=True)
     for each in report["processors"]:
         if each["problem"] is not None:
             console.print(f"{each['name']}: {each['problem']}", soft_wrap=True)
@@ -272,6 +281,19 @@ def _unit_table(report: dict[str, Any]) -> Table:
             f"{each['cost_share']:.1%}",
         )
     return table
+
+
+def _fork_line(forks: Sequence[Mapping[str, int]]) -> str:
+    shown = ", ".join(
+        f"{_units(fork['first'], fork['middle'] - 1)} beside {_units(fork['middle'], fork['last'])}"
+        for fork in forks[:_MOST_FORKS]
+    )
+    more = f", {len(forks) - _MOST_FORKS} more" if len(forks) > _MOST_FORKS else ""
+    return f"units that may run at the same time: {shown}{more}"
+
+
+def _units(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _table(*headers: str) -> Table:

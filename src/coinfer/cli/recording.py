@@ -29,14 +29,13 @@ def recorded(
     if path is None:
         yield None
         return
-    from coinfer.core.dispatcher import Limits
     from coinfer.replay import LogHeader, recording
 
     header = LogHeader(
         policy=scenario.policy.name,
         options=scenario.policy.options,
         processors=tuple(processors),
-        limits=Limits(max_waiting=scenario.admission_limit),
+        limits=scenario.limits,
         scenario=scenario.name,
     )
     with recording(path, header) as log:

@@ -23,8 +23,8 @@ from coinfer.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from coinfer.bound import Bound
     from coinfer.metrics.summary import Summary
+    from coinfer.planner.offered import Optimum
     from coinfer.planner.preparation import Preparation
     from coinfer.runtime.play import Played
 
@@ -96,14 +96,14 @@ def run(
         played.recorder,
         ready.processors,
         scenario_file=scenario,
-        optimum=optimum,
+        optimum=None if optimum is None else optimum.bound,
         origin_s=played.origin_s,
     )
     if played.interrupted:
         raise typer.Exit(130)
 
 
-def _summary(ready: Preparation, played: Played, optimum: Bound | None) -> Summary:
+def _summary(ready: Preparation, played: Played, optimum: Optimum | None) -> Summary:
     from coinfer.hardware.environment import describe
     from coinfer.metrics.summary import summarise
 
@@ -118,7 +118,8 @@ def _summary(ready: Preparation, played: Played, optimum: Bound | None) -> Summa
         processors=ready.processors,
         models=ready.models,
         environment=describe(),
-        bound_per_s=None if optimum is None else optimum.throughput_per_s,
+        bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
+        mix_of="offered" if optimum is None else optimum.mix_of,
         output_errors=ready.output_errors,
         warnings=(
             *([interrupted] if played.interrupted else []),
@@ -128,7 +129,7 @@ def _summary(ready: Preparation, played: Played, optimum: Bound | None) -> Summa
     )
 
 
-def _optimum(ready: Preparation, played: Played) -> Bound | None:
+def _optimum(ready: Preparation, played: Played) -> Optimum | None:
     from coinfer.planner.offered import offered_optimum
 
     return offered_optimum(

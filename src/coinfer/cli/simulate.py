@@ -23,8 +23,8 @@ from coinfer.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from coinfer.bound import Bound
     from coinfer.metrics.summary import Summary
+    from coinfer.planner.offered import Optimum
     from coinfer.planner.stage import Stage
     from coinfer.sim import Simulated
 
@@ -42,6 +42,14 @@ def simulate(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Executions take their mean times.")
     ] = False,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="First run the models on this machine for so long, e.g. 20s, and correct what "
+            "was measured by what that shows.",
+            metavar="SECONDS",
+        ),
+    ] = None,
     json: JsonOption = None,
     trace: TraceOption = None,
     record: RecordOption = None,
@@ -60,6 +68,7 @@ def simulate(
     from coinfer.metrics.table import render
     from coinfer.planner.stage import set_stage
     from coinfer.profiling import default_cache
+    from coinfer.units import parse_seconds
 
     files = ResultFiles(json=json, trace=trace, record=record, report=report)
     files.check()
@@ -72,7 +81,13 @@ def simulate(
         rate_factor=rate_factor,
     )
     with profiler_bar(err()) as progress:
-        stage = set_stage(wanted, machine_file=machine, cache=default_cache(), progress=progress)
+        stage = set_stage(
+            wanted,
+            machine_file=machine,
+            cache=default_cache(),
+            progress=progress,
+            calibrate_s=None if calibrate is None else parse_seconds(calibrate),
+        )
     with (
         recorded(record, stage.limits.scenario, stage.machine.processors) as log,
         time_bar("simulating", wanted.end_s) as on_tick,
@@ -90,11 +105,15 @@ def simulate(
     summary = _summary(stage, done, optimum)
     out().print(render(summary))
     files.write(
-        summary, done.recorder, stage.machine.processors, scenario_file=scenario, optimum=optimum
+        summary,
+        done.recorder,
+        stage.machine.processors,
+        scenario_file=scenario,
+        optimum=None if optimum is None else optimum.bound,
     )
 
 
-def _summary(stage: Stage, done: Simulated, optimum: Bound | None) -> Summary:
+def _summary(stage: Stage, done: Simulated, optimum: Optimum | None) -> Summary:
     from coinfer.hardware.environment import describe
     from coinfer.metrics.summary import summarise
 
@@ -109,13 +128,14 @@ def _summary(stage: Stage, done: Simulated, optimum: Bound | None) -> Summary:
         processors=machine.processors,
         models=scenario.models,
         environment={**describe(), "machine": machine.name},
-        bound_per_s=None if optimum is None else optimum.throughput_per_s,
+        bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
+        mix_of="offered" if optimum is None else optimum.mix_of,
         output_errors=stage.output_errors,
         warnings=limits.warnings,
     )
 
 
-def _optimum(stage: Stage, done: Simulated) -> Bound | None:
+def _optimum(stage: Stage, done: Simulated) -> Optimum | None:
     from coinfer.planner.offered import offered_optimum
 
     limits = stage.limits

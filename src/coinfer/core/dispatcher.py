@@ -12,10 +12,11 @@ The rules, in the order in which they apply after every event:
  5. what still waits and would be late by waiting preempts, if there are express processors
  6. the earliest moment to look again is armed as the timer
 A request that fails is retried on other processors, `retries` times, and never on one it failed on;
-it goes on from the last unit boundary that it reached. A processor on which run after run fails is
-set aside, unless it is the last one or some model would have no way to its end without it: no other
-could then take its place. If a model needs one that is set aside, because another was lost or the
-model is new, all that are set aside are tried again at once. Failures of requests that fail
+it goes on from the last unit boundary that it reached. While two branches of its model run at the
+same time, it runs in two executions (`coinfer.core.split`). A processor on which run after run
+fails is set aside, unless it is the last one or some model would have no way to its end without it:
+no other could then take its place. If a model needs one that is set aside, because another was lost
+or the model is new, all that are set aside are tried again at once. Failures of requests that fail
 elsewhere too are not held against a processor: one that was set aside for them comes back.
 """
 
@@ -41,7 +42,7 @@ from coinfer.core.events import (
     ProcessorRestored,
     TimerFired,
 )
-from coinfer.core.health import Health
+from coinfer.core.health import Health, Outage
 from coinfer.core.policy import (
     Decision,
     DirectPolicy,
@@ -49,10 +50,12 @@ from coinfer.core.policy import (
     Policy,
     SortingPolicy,
     Start,
+    StartFork,
     WaitUntil,
 )
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.core.split import Split, check_fork
 from coinfer.core.state import Progress, State
 from coinfer.core.timers import Timers
 from coinfer.core.view import View
@@ -145,6 +148,13 @@ class Dispatcher:
     def n_unanswered(self) -> int:
         """Requests that have not been answered yet, waiting or running."""
         return len(self._state.requests)
+
+    @property
+    def outages(self) -> list[Outage]:
+        """Which processors were ever taken out of service, for failures or because one died."""
+        express = self._state.express
+        in_service = [*self._state.in_service, *(express.in_service if express else ())]
+        return self._health.outages(in_service)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take an event at a moment; return what is to be done, in order.
@@ -263,28 +273,30 @@ class Dispatcher:
             return  # abandoned before: its requests are answered or run elsewhere
         _, model, span, processor, requests, _, _ = execution
         batch = requests[0].batch if len(requests) == 1 else execution.batch
+        service_s = event.service_s
+        if state.swaps.costs:
+            service_s = state.own_s(execution, service_s)
         if state.express is None:
-            state.estimates.observe(model, processor, span, batch, event.service_s)
+            state.estimates.observe(model, processor, span, batch, service_s)
         else:
-            state.learn(execution, batch, event.service_s, self._now)
+            state.learn(execution, batch, service_s, self._now)
         state.release(execution, self._now)
         if self._health.records:
             self._health.succeeded(processor)
         last = state.units[model] - 1
         if last:
             state.observed(execution, batch)
+        if state.splits and execution.id in state.splits:
+            self._end_side(execution.id, well=True)
+            return
         done = span.last >= last
         for request in requests:
             progress = state.requests[request.id]
             progress.execution = None
             if done:
                 self._reply(progress, Outcome.COMPLETED)
-            elif progress.cancelled:
-                self._reply(progress, Outcome.CANCELLED, _CANCELLED)
             else:
-                key = progress.lane.key._replace(position=span.last + 1)
-                progress.lane = state.lane(key)
-                self._wait(progress)
+                self._go_on(progress, span.last + 1)
 
     def _failed(self, event: Failed) -> None:
         execution = self._state.running.get(event.execution_id)
@@ -298,7 +310,7 @@ class Dispatcher:
                 self._state.put_back(name)
                 self._timers.probe_s = self._health.next_s
         if not all(before) and not self._is_needed(execution.processor):
-            self._hold_against(execution.processor)
+            self._hold_against(execution.processor, event.reason)
 
     def _is_needed(self, processor: str) -> bool:
         """Tell whether no other processors in service could take a processor's place."""
@@ -306,9 +318,9 @@ class Dispatcher:
         others = in_service.keys() - {processor}
         return not others or self._state.serve_more(in_service, others)
 
-    def _hold_against(self, processor: str) -> None:
+    def _hold_against(self, processor: str, reason: str) -> None:
         if self._health.failed(processor, self._now):
-            self._take_out(processor, "set aside")
+            self._take_out(processor, "set aside", reason)
             self._timers.probe(self._health.next_s)
 
     def _cancelled(self, event: Cancelled) -> None:
@@ -324,12 +336,13 @@ class Dispatcher:
 
     def _processor_lost(self, event: ProcessorLost) -> None:
         self._health.forget(event.processor)  # whoever lost it brings it back
-        self._take_out(event.processor, event.reason)
+        self._take_out(event.processor, event.reason, event.reason)
 
-    def _take_out(self, processor: str, reason: str) -> None:
+    def _take_out(self, processor: str, reason: str, cause: str) -> None:
         state = self._state
         if not state.take_out(processor):
             return
+        self._health.note_outage(processor, cause)
         self._bring_back_needed()
         for execution in [e for e in state.running.values() if e.processor == processor]:
             self._fail(execution, reason)
@@ -355,7 +368,7 @@ class Dispatcher:
         self._state.put_back(event.processor)
 
     def _model_loaded(self, event: ModelLoaded) -> None:
-        self._state.add_model(event.model, event.units, event.profile)
+        self._state.add_model(*event)
         self._bring_back_needed()
         self._give_up_stranded()
 
@@ -446,6 +459,8 @@ class Dispatcher:
         match decision:
             case Start():
                 self._start(decision)
+            case StartFork():
+                self._start_fork(decision)
             case Drop(request, reason):
                 progress = self._waiting(request)
                 if request.on_late is not OnLate.DROP:
@@ -500,6 +515,8 @@ class Dispatcher:
     ) -> None:
         number = next(self._execution_ids)
         model = requests[0].model
+        if self._state.swaps.costs:
+            seconds += self._state.swaps.cost_s(processor, model)
         execution = Execution(number, model, span, processor, requests, self._now, seconds)
         for progress in everyone:
             progress.execution = number
@@ -509,6 +526,15 @@ class Dispatcher:
         if self._now + self.limits.hang_min_s < self._timers.watchdog_s:
             self._timers.watch(self._give_up_at(execution))
         self._commands.append(Run(execution))
+
+    def _start_fork(self, decision: StartFork) -> None:
+        progress, state = self._waiting(decision.request), self._state
+        sides = check_fork(state, progress.lane, decision)
+        state.dequeue(progress)
+        split = Split(progress, decision.fork)
+        for span, processor, seconds in sides:
+            self._launch(processor, (progress.request,), (progress,), span, seconds)
+            state.splits[split.begin()] = split
 
     def _together(self, requests: Sequence[Request]) -> list[Progress]:
         everyone = [self._waiting(request) for request in requests]
@@ -541,6 +567,38 @@ class Dispatcher:
         everyone = (state.requests[request_id] for request_id in state.waiting)
         return [progress for progress in everyone if not progress.started]
 
+    def _end_side(self, number: int, *, well: bool) -> None:
+        """Take note of the end of a side of a fork; after the other one the request goes on."""
+        split = self._state.splits.pop(number)
+        split.end(number, well=well)
+        progress = split.progress
+        if progress.execution is not None:
+            return
+        if split.failed:
+            self._try_again(progress, split.reached)
+        elif split.reached >= self._state.units[progress.request.model]:
+            self._reply(progress, Outcome.COMPLETED)
+        else:
+            self._go_on(progress, split.reached)
+
+    def _go_on(self, progress: Progress, position: int) -> None:
+        """Let a request wait for what comes next, unless nobody wants it any more."""
+        if progress.cancelled:
+            self._reply(progress, Outcome.CANCELLED, _CANCELLED)
+        else:
+            progress.lane = self._state.lane(progress.lane.key._replace(position=position))
+            self._wait(progress)
+
+    def _try_again(self, progress: Progress, position: int) -> None:
+        """Let a request wait for another processor after a failure, unless it failed too often."""
+        if progress.cancelled or len(progress.failures) <= self.limits.retries:
+            further = self._state.lane(progress.lane.key._replace(position=position))
+            if not self._state.has_runner(further):  # what was done may be done again elsewhere
+                position = progress.lane.key.position
+            self._go_on(progress, position)
+        else:
+            self._reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
+
     def _wait(self, progress: Progress) -> None:
         if not self._state.has_runner(progress.lane):
             self._give_up(progress)
@@ -562,16 +620,18 @@ class Dispatcher:
         for request in execution.requests:
             progress = self._state.requests[request.id]
             progress.execution = None
-            progress.failures = (*progress.failures, failure)
             key = progress.lane.key
             excluded = key.excluded | place
             progress.lane = self._state.lane(key._replace(excluded=excluded))
-            if progress.cancelled:
-                self._reply(progress, Outcome.CANCELLED, _CANCELLED)
-            elif len(progress.failures) > self.limits.retries:
-                self._reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
+            split = self._state.splits.get(execution.id)
+            if split is not None and split.failed:  # the two sides are one attempt
+                progress.failures = (*progress.failures[:-1], f"{progress.failures[-1]}; {failure}")
             else:
-                self._wait(progress)
+                progress.failures = (*progress.failures, failure)
+            if split is not None:
+                self._end_side(execution.id, well=False)
+            else:
+                self._try_again(progress, key.position)
 
     def _give_up_stranded(self) -> None:
         state = self._state

@@ -6,10 +6,12 @@ costs a third as much to make.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from coinfer.core.request import Request
-from coinfer.profiles import Profile
+from coinfer.profiles import Fork, Profile
 
 __all__ = [
     "Arrived",
@@ -73,11 +75,17 @@ class ProcessorRestored(NamedTuple):
 
 
 class ModelLoaded(NamedTuple):
-    """A model can be run on the processors that its profile names."""
+    """A model can be run on the processors that its profile names.
+
+    `forks` are those of its spans of which two may run at the same time. `swap_s` has, by
+    processor that holds one model at a time, the seconds until this one is there after another.
+    """
 
     model: str
     units: int
     profile: Profile
+    forks: tuple[Fork, ...] = ()
+    swap_s: Mapping[str, float] = MappingProxyType({})
 
 
 class ModelUnloaded(NamedTuple):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
+from typing import NamedTuple
 
-__all__ = ["LONGEST_PROBE_S", "Health"]
+__all__ = ["LONGEST_PROBE_S", "Health", "Outage"]
 
 LONGEST_PROBE_S = 600.0
 """A processor that keeps failing is tried at least this often, in seconds."""
@@ -25,6 +27,28 @@ class _Record:
         self.failures = 0
         self.interval_s = 0.0
         self.again_s = math.inf
+
+
+class Outage(NamedTuple):
+    """That a processor was taken out of service.
+
+    Attributes:
+        processor: Its name.
+        times: How often.
+        reason: Why, the last time.
+        is_over: Whether it works again.
+    """
+
+    processor: str
+    times: int
+    reason: str
+    is_over: bool
+
+    def __str__(self) -> str:
+        """Return a sentence for a person."""
+        often = "once" if self.times == 1 else f"{self.times} times"
+        end = "it was tried again" if self.is_over else "it stayed out until the end"
+        return f"processor {self.processor!r} was set aside {often}: {self.reason}; {end}"
 
 
 class Health:
@@ -48,13 +72,30 @@ class Health:
     (32.0, ['npu'], True, 93.0)
     """
 
-    __slots__ = ("_probe_s", "_set_aside_after", "next_s", "records")
+    __slots__ = ("_outages", "_probe_s", "_set_aside_after", "next_s", "records")
 
     def __init__(self, set_aside_after: float, probe_s: float) -> None:
         self._set_aside_after = set_aside_after
         self._probe_s = probe_s
         self.records: dict[str, _Record] = {}
         self.next_s = math.inf
+        self._outages: dict[str, tuple[int, str]] = {}
+
+    def note_outage(self, processor: str, reason: str) -> None:
+        """Note that a processor is taken out of service; it is never forgotten."""
+        count, _ = self._outages.get(processor, (0, ""))
+        self._outages[processor] = (count + 1, reason)
+
+    def outages(self, in_service: Container[str]) -> list[Outage]:
+        """Return which processors were ever taken out of service.
+
+        Args:
+            in_service: Processors that work now.
+        """
+        return [
+            Outage(name, count, reason, name in in_service)
+            for name, (count, reason) in self._outages.items()
+        ]
 
     def failed(self, processor: str, now: float) -> bool:
         """Count a failure; tell whether the processor must be set aside."""

@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from coinfer.core.lane import Lane
-from coinfer.core.planning import RequestPlan, better_plan, first_plan, plan_alone
+from coinfer.core.planning import RequestPlan, better_plan, first_plan, plan_alone, plan_with_swaps
 from coinfer.core.routes import Step
+from coinfer.core.swaps import Swaps
 
 __all__ = ["Outlook"]
 
@@ -29,15 +30,20 @@ class Outlook:
             included.
     """
 
-    __slots__ = ("_first", "_free_s", "_neighbours", "_plans", "_ready_s", "now")
+    __slots__ = ("_first", "_free_s", "_held", "_neighbours", "_plans", "_ready_s", "now")
 
     def __init__(
-        self, now: float, free_s: Mapping[str, float], neighbours: Mapping[str, Collection[str]]
+        self,
+        now: float,
+        free_s: Mapping[str, float],
+        neighbours: Mapping[str, Collection[str]],
+        held: Swaps | None = None,
     ) -> None:
         self.now = now
         self._free_s = free_s
         self._ready_s = dict(free_s)
         self._neighbours = neighbours
+        self._held = held
         self._plans: dict[_Asked, RequestPlan] = {}
         self._first: dict[_Asked, RequestPlan] = {}
 
@@ -81,13 +87,17 @@ class Outlook:
         self._plans.clear()
         self._first.clear()
 
-    def reserve(self, processor: str, seconds: float) -> None:
+    def reserve(self, processor: str, seconds: float, model: str = "") -> None:
         """Count seconds on a processor, after all that was counted there before.
 
-        Processors that share units with it cannot start anything before these seconds are over.
+        Processors that share units with it cannot start anything before these seconds are over. If
+        it must change to the model first, that takes its time too, and so does the change back.
         """
         ready_s = self._ready_s
         until_s = ready_s[processor] + seconds
+        if self._held is not None and model:
+            until_s += self._held.cost_s(processor, model)
+            self._held.hold(processor, model)
         raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
         for name in raised:
             ready_s[name] = until_s
@@ -98,11 +108,16 @@ class Outlook:
 
     def _made(self, lane: Lane, own: Step | None) -> tuple[RequestPlan, bool]:
         """Make a plan fast; tell whether it is the best."""
-        routes, ready_s = lane.routes, self._ready_for(own)
+        routes, ready_s, held = lane.routes, self._ready_for(own), self._held
+        costs = {} if held is None else held.costs_of(lane.model)
+        if routes is not None and costs:
+            return plan_with_swaps(routes, lane.key.position, ready_s, costs, self.now), True
         if routes is not None:
             return first_plan(routes, lane.key.position, ready_s, self.now)
         excluded = lane.key.excluded
         seconds = {n: s for n, s in lane.seconds.items() if n in ready_s and n not in excluded}
+        if costs:
+            ready_s = {name: at_s + costs.get(name, 0.0) for name, at_s in ready_s.items()}
         return plan_alone(lane, seconds, ready_s), True
 
     def _ready_for(self, own: Step | None) -> Mapping[str, float]:

@@ -11,15 +11,25 @@ the next, so no plan can be out of date.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from operator import add
+from collections.abc import Collection, Mapping
+from operator import add, itemgetter
 from typing import NamedTuple
 
+from coinfer.core.fork_routes import Branching
 from coinfer.core.lane import Lane
+from coinfer.core.policy import Start, StartFork
+from coinfer.core.request import Request
 from coinfer.core.routes import HANDOVER_S, Routes, Step
-from coinfer.profiles import Span
+from coinfer.profiles import Fork, Span
 
-__all__ = ["RequestPlan", "better_plan", "first_plan", "plan_alone", "plan_request"]
+__all__ = [
+    "RequestPlan",
+    "better_plan",
+    "first_plan",
+    "plan_alone",
+    "plan_request",
+    "plan_with_swaps",
+]
 
 _EQUAL_S = 1e-9
 """Two ends less apart than this are the same: sums of the same times differ by rounding."""
@@ -32,11 +42,27 @@ class RequestPlan(NamedTuple):
         steps: One or more, in order, up to the model's end.
         start_s: When the first step would start, in the engine's seconds.
         finish_s: When the last step would end.
+        fork: If the first two steps are to start at the same time, which fork they are.
     """
 
     steps: tuple[Step, ...]
     start_s: float
     finish_s: float
+    fork: Fork | None = None
+
+    def begin(self, request: Request, lane: Lane, free: Collection[str]) -> Start | StartFork:
+        """Return the decision that begins the plan for a request of its lane.
+
+        Args:
+            request: The request.
+            lane: Its lane.
+            free: Processors that may be used, that of the first step among them. Without that of
+                the other side of a fork, the first side is begun alone.
+        """
+        span, processor, _ = self.steps[0]
+        if self.fork is not None and self.steps[1].processor in free:
+            return StartFork(request, processor, self.steps[1].processor, self.fork)
+        return Start(processor, (request,), None if lane.routes is None else span.last)
 
     def uses(self, processors: set[str] | frozenset[str]) -> bool:
         """Tell whether some step runs on one of these processors."""
@@ -87,7 +113,7 @@ def plan_request(
 def first_plan(
     routes: Routes, position: int, ready_s: Mapping[str, float], now: float
 ) -> tuple[RequestPlan, bool]:
-    """Plan fast: at each boundary as if nothing were busy afterwards.
+    """Plan fast, in line: at each boundary as if nothing were busy afterwards.
 
     Arguments are those of `plan_request`. Returns the plan and whether it is known to be the best;
     if not, the best finishes no later.
@@ -112,19 +138,28 @@ def first_plan(
         reached_s = begin_s + seconds + HANDOVER_S
         at = last + 1
     finish_s = reached_s - HANDOVER_S
+    if routes.forked is not None and _can_fork(ready_s, now):
+        least_s = min(least_s, now + routes.forked.rest_s(position))
     return RequestPlan(tuple(steps), first_s, finish_s), finish_s - least_s <= _EQUAL_S
 
 
 def better_plan(
     routes: Routes, position: int, ready_s: Mapping[str, float], now: float, known: RequestPlan
 ) -> RequestPlan:
-    """Look at all that can beat a plan; return the best. Other arguments as for `plan_request`."""
+    """Look at all that can beat a plan; return the best. Other arguments as for `plan_request`.
+
+    Forks count only on processors that are ready now: nobody waits for two at once, and what is
+    busy now will hardly be free in just the moment of a later fork. So a machine with enough to do
+    is not slowed down by cuts that are good for forks only.
+    """
     units = routes.units
+    forked = routes.forked if routes.forked is not None and _can_fork(ready_s, now) else None
+    routes = routes if forked is None else forked
     ways, tails = routes.ways(position), routes.tails(position)
     limit_s = known.finish_s - _EQUAL_S
     reached_s = [math.inf] * (units + 1)
     reached_s[position] = now
-    came: list[tuple[int, str]] = [(-1, "")] * (units + 1)
+    came: list[tuple[int, str | Branching]] = [(-1, "")] * (units + 1)
     for at in range(position, units):
         here_s = reached_s[at]
         if here_s + tails[at] - HANDOVER_S >= limit_s:
@@ -149,9 +184,75 @@ def better_plan(
                     if end_s < reached_s[to]:
                         reached_s[to] = end_s
                         came[to] = at, name
+        if forked is not None:
+            for branching in forked.soonest(at, here_s, ready_s, now + _EQUAL_S, limit_s):
+                to, end_s = branching.right.span.last + 1, branching.end_s
+                if end_s + tails[to] < limit_s:
+                    if to < units:
+                        end_s += HANDOVER_S
+                    else:
+                        limit_s = end_s
+                    if end_s < reached_s[to]:
+                        reached_s[to] = end_s
+                        came[to] = at, branching
     if came[units][0] < 0:
         return known
     return _traced(routes, position, ready_s, now, came, reached_s)
+
+
+def plan_with_swaps(
+    routes: Routes,
+    position: int,
+    ready_s: Mapping[str, float],
+    swap_s: Mapping[str, float],
+    now: float,
+) -> RequestPlan:
+    """Plan the steps of a request, in line, where some processors must change to its model first.
+
+    The first step on such a processor takes that much longer. What is reached is kept by the
+    processor that was last, so a plan that stays where the model is already is found. It is exact
+    for all plans that never come back to such a processor from another.
+
+    Args:
+        routes: As for `plan_request`, and so are `position`, `ready_s` and `now`.
+        position: The boundary.
+        ready_s: When each processor can start something.
+        swap_s: By processor, the seconds until the model is there; where it is, nothing.
+        now: When the request can start.
+    """
+    units, ways, tails = routes.units, routes.ways(position), routes.tails(position)
+    reached: list[dict[str, tuple[float, tuple[Step, ...]]]] = [{} for _ in range(units + 1)]
+    reached[position][""] = (now, ())
+    finish_s = math.inf
+    for at in range(position, units):
+        times = routes.times(at)
+        for here_s, steps in reached[at].values():
+            there = {step.processor for step in steps}
+            for name, rest_s in ways[at].items():
+                start_s = max(ready_s[name], here_s)
+                if name not in there:
+                    start_s += swap_s.get(name, 0.0)
+                if start_s + rest_s >= finish_s:
+                    continue
+                for to, seconds in enumerate(times[name], at + 1):
+                    end_s = start_s + seconds
+                    if end_s + tails[to] >= finish_s:
+                        continue
+                    if to == units:
+                        finish_s = end_s
+                    else:
+                        end_s += HANDOVER_S
+                    known = reached[to].get(name)
+                    if known is None or end_s < known[0]:
+                        step = Step(Span(at, to - 1), name, seconds)
+                        reached[to][name] = (end_s, (*steps, step))
+    finish_s, steps = min(reached[units].values(), key=itemgetter(0))
+    return RequestPlan(steps, max(now, ready_s[steps[0].processor]), finish_s)
+
+
+def _can_fork(ready_s: Mapping[str, float], now: float) -> bool:
+    """Tell whether two processors are ready, so that two spans could run at once."""
+    return sum(moment_s <= now + _EQUAL_S for moment_s in ready_s.values()) > 1
 
 
 def _traced(
@@ -159,15 +260,21 @@ def _traced(
     position: int,
     ready_s: Mapping[str, float],
     now: float,
-    came: list[tuple[int, str]],
+    came: list[tuple[int, str | Branching]],
     reached_s: list[float],
 ) -> RequestPlan:
     steps: list[Step] = []
+    fork: Fork | None = None
     to = routes.units
     while to > position:
-        at, name = came[to]
-        steps.append(Step(Span(at, to - 1), name, routes.times(at)[name][to - 1 - at]))
+        at, how = came[to]
+        if isinstance(how, str):
+            fork = None
+            steps.append(Step(Span(at, to - 1), how, routes.times(at)[how][to - 1 - at]))
+        else:
+            fork = Fork(at, how.right.span.first, to - 1)
+            steps += (how.right, how.left)
         to = at
     steps.reverse()
     start_s = max(now, ready_s[steps[0].processor])
-    return RequestPlan(tuple(steps), start_s, reached_s[routes.units])
+    return RequestPlan(tuple(steps), start_s, reached_s[routes.units], fork)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from coinfer.core.request import Request
+from coinfer.profiles import Fork
 
 if TYPE_CHECKING:
     from coinfer.core.lane import Lane
@@ -18,6 +19,7 @@ __all__ = [
     "Policy",
     "SortingPolicy",
     "Start",
+    "StartFork",
     "WaitUntil",
 ]
 
@@ -37,6 +39,22 @@ class Start(NamedTuple):
     last: int | None = None
 
 
+class StartFork(NamedTuple):
+    """Start two executions of one request at once, on two idle processors.
+
+    Attributes:
+        request: A waiting request that stands at the first unit of a fork of its model.
+        left: The processor of the fork's left span.
+        right: The processor of its right span; it shares no compute unit with the other.
+        fork: Which spans.
+    """
+
+    request: Request
+    left: str
+    right: str
+    fork: Fork
+
+
 class Drop(NamedTuple):
     """Answer a waiting request without running it. Only where its `on_late` allows it."""
 
@@ -50,7 +68,7 @@ class WaitUntil(NamedTuple):
     at_s: float
 
 
-Decision: TypeAlias = Start | Drop | WaitUntil
+Decision: TypeAlias = Start | StartFork | Drop | WaitUntil
 
 
 @runtime_checkable

@@ -10,9 +10,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import add
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from coinfer.profiles import Span
+
+if TYPE_CHECKING:
+    from coinfer.core.fork_routes import ForkRoutes
 
 __all__ = ["HANDOVER_S", "RouteSeconds", "Routes", "Step"]
 
@@ -49,6 +52,9 @@ class Routes:
         rows: Seconds by span and processor; a span that is missing may not run there.
         allowed: Names of the processors that may be used, in the order of preference.
 
+    Attributes:
+        forked: The same with forks, for those who may take them; None if there are none.
+
     >>> rows = {Span(0, 1): {"cpu": 9.0}, Span(0, 0): {"npu": 1.0}, Span(1, 1): {"cpu": 4.0}}
     >>> routes = Routes(2, rows, ["cpu", "npu"])
     >>> {name: round(seconds, 2) for name, seconds in routes.seconds(0).items()}
@@ -57,13 +63,24 @@ class Routes:
     Step(span=Span(first=0, last=0), processor='npu', seconds=1.0)
     """
 
-    __slots__ = ("_into", "_seconds", "_stale", "_steps", "_tails", "_times", "allowed", "units")
+    __slots__ = (
+        "_into",
+        "_seconds",
+        "_stale",
+        "_steps",
+        "_tails",
+        "_times",
+        "allowed",
+        "forked",
+        "units",
+    )
 
     def __init__(
         self, units: int, rows: Mapping[Span, Mapping[str, float]], allowed: Sequence[str]
     ) -> None:
         self.units = units
         self.allowed = tuple(allowed)
+        self.forked: ForkRoutes | None = None
         longest: list[dict[str, int]] = [{} for _ in range(units)]
         for (first, last), row in rows.items():
             if last < units:
@@ -100,6 +117,8 @@ class Routes:
         if times is not None and at < len(times) and times[at] < math.inf:
             times[at] = seconds
             self._stale |= 1 << span.first
+            if self.forked is not None:
+                self.forked.observed(span, processor, seconds)
 
     def seconds(self, position: int) -> Mapping[str, float]:
         """Return the seconds to the end by the processor that runs the next span, nothing waiting.

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
 from coinfer.core.express import Express
+from coinfer.core.fork_routes import ForkRoutes
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes, RouteSeconds
+from coinfer.core.split import Split
+from coinfer.core.swaps import Swaps
 from coinfer.errors import ConfigurationError
 from coinfer.processor import Processor, ordinary, overlaid_units
-from coinfer.profiles import Profile, Span
+from coinfer.profiles import Fork, Profile, Span
 
 __all__ = ["Progress", "State"]
 
@@ -23,15 +27,19 @@ _MOST_HELD_UP = 0.5
 
 _NO_UNITS: frozenset[str] = frozenset()
 
+_NO_SWAPS: Mapping[str, float] = MappingProxyType({})
+
 
 class Progress:
     """How far a request has come: waiting in its lane, or running in an execution; never both.
+
+    While it is split (`coinfer.core.split`) it runs in two.
 
     Attributes:
         request: The request.
         lane: Where it waits, or waited before it started.
         waits: Whether it waits.
-        execution: The execution in which it runs.
+        execution: The execution in which it runs; one of the two if it is split.
         started: Whether any of it has run.
         cancelled: Whether its caller no longer wants the answer.
         failures: Why its executions failed, one reason each.
@@ -57,11 +65,15 @@ class State:
         in_service: Those of them that work.
         express: The express processors and what they hold up; None if there are none.
         units: Number of unit subgraphs per loaded model.
+        forks: The pairs of spans that may run at the same time, by loaded model that has some.
+            None are used where there are express processors: they would preempt one half.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         waiting: The waiting requests in the order in which they began to wait.
         lanes: The lanes that are not empty, in the order in which they filled.
         running: Executions by id.
+        splits: By id of each of its two executions, the requests that run in two.
+        swaps: Which models the processors hold that can hold only one.
         unit_user: Which execution occupies a compute unit.
         all_units: Every compute unit of every processor.
         neighbours: By processor, those that share a unit with it, itself included.
@@ -72,10 +84,12 @@ class State:
         "_all_lanes",
         "_entrances",
         "_routes",
+        "_swap_s",
         "_units_of",
         "all_units",
         "estimates",
         "express",
+        "forks",
         "in_service",
         "lanes",
         "leaving",
@@ -83,6 +97,8 @@ class State:
         "processors",
         "requests",
         "running",
+        "splits",
+        "swaps",
         "unit_user",
         "units",
         "waiting",
@@ -101,11 +117,15 @@ class State:
             p.name: tuple(q.name for q in processors if p.excludes(q)) for p in processors
         }
         self.units: dict[str, int] = {}
+        self.forks: dict[str, tuple[Fork, ...]] = {}
         self.leaving: dict[str, int] = {}
         self.requests: dict[int, Progress] = {}
         self.waiting: OrderedDict[int, Request] = OrderedDict()
         self.lanes: dict[Lane, None] = {}
         self.running: dict[int, Execution] = {}
+        self.splits: dict[int, Split] = {}
+        self.swaps = Swaps()
+        self._swap_s: dict[int, float] = {}
         self.unit_user: dict[str, int] = {}
         self.estimates = Estimates()
         self._all_lanes: dict[LaneKey, Lane] = {}
@@ -150,7 +170,17 @@ class State:
         if routes is None:
             spans = self.estimates.spans(model)
             rows = {span: self.estimates.row(model, span, batch) for span in spans}
-            routes = self._routes[key] = Routes(self.units[model], rows, allowed)
+            routes = self._routes[key] = self._made(model, rows, allowed)
+        return routes
+
+    def _made(
+        self, model: str, rows: Mapping[Span, Mapping[str, float]], allowed: Sequence[str]
+    ) -> Routes:
+        routes = Routes(self.units[model], rows, allowed)
+        forks = self.forks.get(model)
+        if forks:
+            forked = ForkRoutes(self.units[model], rows, allowed, forks, self.neighbours)
+            routes.forked = forked if forked.has_forks else None
         return routes
 
     def observed(self, execution: Execution, batch: int) -> None:
@@ -211,6 +241,11 @@ class State:
     def occupy(self, execution: Execution) -> None:
         """Note that an execution runs."""
         self.running[execution.id] = execution
+        if self.swaps.costs:
+            swap_s = self.swaps.cost_s(execution.processor, execution.model)
+            if swap_s:
+                self._swap_s[execution.id] = swap_s
+            self.swaps.hold(execution.processor, execution.model)
         for unit in self._units_of[execution.processor]:
             self.unit_user[unit] = execution.id
         if self.express is not None:
@@ -219,10 +254,16 @@ class State:
     def release(self, execution: Execution, now: float) -> None:
         """Note that an execution no longer runs."""
         del self.running[execution.id]
+        if self._swap_s:
+            self._swap_s.pop(execution.id, None)
         for unit in self._units_of[execution.processor]:
             del self.unit_user[unit]
         if self.express is not None:
             self.express.ended(execution, now)
+
+    def own_s(self, execution: Execution, service_s: float) -> float:
+        """Return the seconds that an execution took without the change of the model before it."""
+        return max(0.0, service_s - self._swap_s.get(execution.id, 0.0))
 
     def delay_s(self, execution: Execution, now: float) -> float:
         """Seconds by which an execution will end later than its estimate for what overlays it."""
@@ -254,9 +295,20 @@ class State:
         self._routes.clear()
         return everyone
 
-    def add_model(self, model: str, units: int, profile: Profile) -> None:
+    def add_model(
+        self,
+        model: str,
+        units: int,
+        profile: Profile,
+        forks: tuple[Fork, ...] = (),
+        swap_s: Mapping[str, float] = _NO_SWAPS,
+    ) -> None:
         """Take in a model, or replace its profile."""
         self.units[model] = units
+        self.swaps.add(model, swap_s)
+        self.forks.pop(model, None)
+        if forks and self.express is None:
+            self.forks[model] = forks
         self.leaving.pop(model, None)
         if self.express is not None:
             self.express.add_model(model, profile)
@@ -271,6 +323,8 @@ class State:
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
         self.units.pop(model, None)
+        self.forks.pop(model, None)
+        self.swaps.forget(model)
         self.leaving.pop(model, None)
         self.estimates.remove(model)
         if self.express is not None:
@@ -326,9 +380,15 @@ class State:
             if progress.execution is not None:
                 executed = self.running[progress.execution].requests
                 assert progress.request in executed, f"request {request_id} not in its execution"
+        for number, execution in self.running.items():
+            for request in execution.requests:
+                runs_in = self.requests[request.id].execution
+                assert runs_in == number or number in self.splits, f"{number}: {request.id} is not"
         assert set(self.waiting) <= set(self.requests), "an answered request still waits"
         self._check_units()
         self._check_routes()
+        self._check_splits()
+        assert self._swap_s.keys() <= self.running.keys(), "a change of model for what has ended"
         if self.express is not None:
             self.express.check(self.running, self.unit_user)
 
@@ -340,9 +400,22 @@ class State:
         for (model, batch, allowed), routes in self._routes.items():
             assert set(allowed) <= self.in_service.keys(), f"{model}: a lost processor has routes"
             rows = {s: self.estimates.row(model, s, batch) for s in self.estimates.spans(model)}
-            anew = Routes(self.units[model], rows, allowed)
+            anew = self._made(model, rows, allowed)
+            assert (routes.forked is None) == (anew.forked is None), f"{model}: forks"
             for position in range(routes.units):
                 assert routes.seconds(position) == anew.seconds(position), f"{model}: {position}"
+                if routes.forked is not None and anew.forked is not None:
+                    known_s, right_s = routes.forked.rest_s(position), anew.forked.rest_s(position)
+                    assert known_s == right_s, f"{model}: {position}, with forks"
+
+    def _check_splits(self) -> None:
+        for number, split in self.splits.items():
+            assert number in split.running, f"execution {number} of a split has ended"
+            assert split.progress.execution in split.running, "a split request runs elsewhere"
+            execution = self.running[number]
+            is_left = number == split.left
+            assert execution.requests == (split.progress.request,), "others are split along"
+            assert execution.span == (split.fork.left if is_left else split.fork.right), "its span"
 
     def _check_units(self) -> None:
         used: dict[str, int] = {}

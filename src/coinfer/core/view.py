@@ -12,7 +12,9 @@ from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.outlook import Outlook
 from coinfer.core.request import OnLate, Request
+from coinfer.core.split import Split
 from coinfer.core.state import State
+from coinfer.core.swaps import Swaps
 from coinfer.processor import Processor
 from coinfer.profiles import Span
 
@@ -199,6 +201,22 @@ class View:
             name: seconds[name] for name in in_service if name in seconds and name not in excluded
         }
 
+    def seconds_next(self, lane: Lane, held: Swaps | None = None) -> Mapping[str, float]:
+        """Return `seconds_of` with what is needed before, if this is what a processor runs next.
+
+        Args:
+            lane: The lane.
+            held: Which models the processors will hold then, as the caller foresees it; by default
+                those that they hold now or are about to.
+        """
+        seconds, swaps = self.seconds_of(lane), held or self._state.swaps
+        return swaps.added_to(seconds, lane.model) if swaps.costs else seconds
+
+    def swaps(self) -> Swaps | None:
+        """Return which models the processors hold, to foresee on; None if changes cost nothing."""
+        swaps = self._state.swaps
+        return swaps.copy() if swaps.costs else None
+
     def span_s(self, model: str, processor: str, span: Span, batch: int = 1) -> float:
         """Seconds to run any span of a model; infinite if the processor cannot."""
         seconds = self._state.estimates.expected_s(model, processor, span, batch)
@@ -241,6 +259,10 @@ class View:
         """Tell whether an execution runs, on whatever processor."""
         return execution_id in self._state.running
 
+    def split_of(self, execution_id: int) -> Split | None:
+        """Return the two executions of a request of which this is one; None for most."""
+        return self._state.splits.get(execution_id)
+
     def units_free_at(self) -> dict[str, float]:
         """Return when each busy unit should be free; units that are not listed are free now.
 
@@ -265,7 +287,7 @@ class View:
             name: max([free_at.get(unit, now) for unit in processor.units])
             for name, processor in state.in_service.items()
         }
-        return Outlook(now, free_s, state.neighbours)
+        return Outlook(now, free_s, state.neighbours, self.swaps())
 
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline."""

@@ -5,6 +5,7 @@ Knows partitions; knows no library that runs models.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import onnx_ir as ir
@@ -33,8 +34,8 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
         name: Name of the new model; by default the whole model's name with the units in brackets.
 
     Returns:
-        A valid model that shares its weights in memory with the whole one. The span of all units
-        is the model itself.
+        A valid model that shares its weights in memory with the whole one, and knows its borders.
+        The span of all units is the model itself.
 
     Raises:
         ConfigurationError: the partition has no such span.
@@ -81,7 +82,9 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
         model_version=whole.model_version,
         metadata_props=whole.metadata_props,
     )
-    return model_from_ir(result, name=name or f"{model.name}[{span.first}-{span.last}]")
+    part = model_from_ir(result, name=name or f"{model.name}[{span.first}-{span.last}]")
+    given = {*partition.operators.inputs, *partition.operators.outputs}
+    return dataclasses.replace(part, borders=frozenset({*reads, *writes} - given))
 
 
 def _constants(

@@ -13,14 +13,16 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import assert_never
 
+from coinfer.core.fork_routes import FORK_S
 from coinfer.errors import ConfigurationError
+from coinfer.graph.branches import branch_pieces
 from coinfer.graph.operators import Operators
 from coinfer.graph.pieces import balanced_pieces, limited_pieces
 from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
 from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
 from coinfer.graph.units import Support, UnitSubgraph, fallback_units, find_units
 from coinfer.model import Model
-from coinfer.profiles import Span
+from coinfer.profiles import Fork, Span
 
 __all__ = [
     "Border",
@@ -33,6 +35,12 @@ __all__ = [
 
 DEFAULT_MINIMUM_SIZE = 7
 """Band's: an island of fewer operators is not worth a switch."""
+
+_LEAST_BRANCH_S = 2 * FORK_S
+"""What a branch must take to be cut off: its borders cost time as well."""
+
+_LEAST_BRANCH_SHARE = 0.005
+"""What a branch must have of the model's cost where no times are known."""
 
 
 class Mode(StrEnum):
@@ -63,12 +71,15 @@ class PartitionOptions:
         pieces: Cut into at least so many units of about equal cost; None: only where support
             changes.
         max_span_s: No span may take longer than this, in seconds, unless it is a single operator.
+        branches: Cut around branches that do not need each other, so that two processors can run
+            them at the same time.
     """
 
     mode: Mode = Mode.MERGED
     minimum_subgraph_size: int | Mapping[str, int] = DEFAULT_MINIMUM_SIZE
     pieces: int | None = None
     max_span_s: float | None = None
+    branches: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant.
@@ -84,6 +95,10 @@ class PartitionOptions:
             raise ConfigurationError(f"pieces must be at least 1, got {self.pieces}")
         if self.max_span_s is not None and not self.max_span_s > 0:
             raise ConfigurationError(f"max_span must be longer than 0, got {self.max_span_s} s")
+        if self.branches and self.mode not in (Mode.UNIT, Mode.MERGED):
+            raise ConfigurationError(
+                f"mode {self.mode} keeps branches together; use unit or merged with `branches`"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +163,39 @@ class Partition:
             - {at}
             for at, unit in enumerate(self.units)
         )
+
+    @property
+    def forks(self) -> tuple[Fork, ...]:
+        """Pairs of neighbouring spans that may run at the same time.
+
+        From each boundary and for each border between the two, the right span is as long as it can
+        be on its processors.
+        """
+        reads = self.dependencies
+        found = []
+        for middle in range(1, len(self.units)):
+            ends: list[tuple[int, int]] = []  # a last unit, and the last that it needs on the left
+            needed = -1
+            for last in range(middle, len(self.units)):
+                needed = max([needed, *(unit for unit in reads[last] if unit < middle)])
+                if needed == middle - 1:
+                    break
+                if Span(middle, last) in self.spans:
+                    ends.append((last, needed))
+            for first in range(middle) if ends else ():
+                if Span(first, middle - 1) in self.spans:
+                    lasts = [last for last, needed in ends if needed < first]
+                    found += [Fork(first, middle, last) for last in self._longest(middle, lasts)]
+        return tuple(sorted(found))
+
+    def _longest(self, first: int, lasts: Sequence[int]) -> list[int]:
+        """Leave out ends of spans that run on the same processors as the next longer one."""
+        able = [self.spans[Span(first, last)] for last in lasts]
+        return [
+            last
+            for at, last in enumerate(lasts)
+            if at + 1 == len(lasts) or able[at + 1] != able[at]
+        ]
 
     @property
     def borders(self) -> tuple[Border, ...]:
@@ -243,9 +291,9 @@ def choose_partition(
         model: The model; it is not changed.
         support: Per processor, the indices of the operators (`Operators.of`) that it can run.
         options: How to cut; by default `merged` with Band's minimum size.
-        seconds: Per processor, the expected seconds of each operator, for `max_span_s`. A
-            processor that is left out is not limited. Without, `pieces` are balanced by
-            arithmetic and bytes.
+        seconds: Per processor, the expected seconds of each operator, for `max_span_s` and
+            `branches`. A processor that is left out is not limited. Without, `pieces` and
+            `branches` are balanced by arithmetic and bytes.
         operators: `Operators.of(model.graph)`, if it is there already.
 
     Raises:
@@ -275,6 +323,8 @@ def choose_partition(
             spans = fallback_spans(units, support, limit)
         case Mode.UNIT | Mode.MERGED:
             units = find_units(operators, support, options.minimum_subgraph_size)
+            if options.branches:
+                units = _cut_branches(units, operators, costs, seconds)
             units = _cut_further(units, operators, costs, options, limit)
             is_unit = options.mode is Mode.UNIT
             spans = unit_spans(units) if is_unit else merged_spans(units, limit)
@@ -389,6 +439,19 @@ def _whole_unit(model: Model, operators: Operators, support: Support) -> UnitSub
             f"use mode merged to cut it"
         )
     return UnitSubgraph(operators=everything, processors=able)
+
+
+def _cut_branches(
+    units: Sequence[UnitSubgraph],
+    operators: Operators,
+    costs: _Costs,
+    seconds: Mapping[str, Sequence[float]] | None,
+) -> tuple[UnitSubgraph, ...]:
+    """Cut around branches that the fastest processor would still be busy with for long enough."""
+    if not seconds:
+        return branch_pieces(units, operators, costs.shares, _LEAST_BRANCH_SHARE)
+    fastest = [min(row) for row in zip(*seconds.values(), strict=True)]
+    return branch_pieces(units, operators, fastest, _LEAST_BRANCH_S)
 
 
 def _cut_further(

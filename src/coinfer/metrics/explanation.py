@@ -58,6 +58,7 @@ class Choice:
         alternatives: All processors, the soonest expected end first.
         took_s: Seconds that it took on the processor; None if it did not end well.
         failure: Why it did not end well.
+        beside: The units that started at the same moment on another processor, if it forked.
     """
 
     at_s: float
@@ -68,6 +69,7 @@ class Choice:
     alternatives: tuple[Alternative, ...]
     took_s: float | None = None
     failure: str = ""
+    beside: Span | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,6 +135,8 @@ class Explainer:
         started = [c.execution for c in commands if type(c) is Run]
         for at, execution in enumerate(started):
             self._start(execution, started[at + 1 :], now)
+        if len(started) > 1:
+            self._note_forks(started)
         for command in commands:
             if type(command) is Reply:
                 self._answer(command, now)
@@ -155,6 +159,14 @@ class Explainer:
             choices.append(choice)
         if choices:
             self._running[execution.id] = (execution, choices)
+
+    def _note_forks(self, started: Sequence[Execution]) -> None:
+        """Note which executions of one request started together."""
+        for execution in started:
+            for other in started:
+                if other is not execution and other.requests == execution.requests:
+                    for choice in self._running.get(execution.id, (execution, []))[1]:
+                        choice.beside = other.span
 
     def _is_candidate(self, request: Request) -> bool:
         if self._wanted.isdecimal():

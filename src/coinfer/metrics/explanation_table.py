@@ -70,7 +70,8 @@ def _remark(each: Alternative, chosen: Choice | None) -> str:
     if chosen.took_s is None:
         return "chosen"
     others = f" with {chosen.together - 1} other requests" if chosen.together > 1 else ""
-    return f"chosen; took {format_seconds(chosen.took_s)}{others}"
+    beside = "" if chosen.beside is None else f", beside units {_units(chosen.beside)}"
+    return f"chosen; took {format_seconds(chosen.took_s)}{others}{beside}"
 
 
 def _units(span: Span | None) -> str:

@@ -80,11 +80,6 @@ class Recorder:
         """The measuring window as it stands."""
         return Window(start_s=self._start_s, end_s=self._end_s)
 
-    @property
-    def keeps_records(self) -> bool:
-        """Whether `requests` and `executions` have something to give."""
-        return self._keep
-
     def end_window(self, now: float) -> None:
         """Close the window now, e.g. because the user stopped the run; before draining.
 
@@ -212,6 +207,8 @@ class Recorder:
         if self._start_s <= now < self._end_s:
             tally.executions += 1
             tally.failed += outcome is not _OK
+            if execution.started_s < self._start_s:
+                tally.begun_s += self._start_s - execution.started_s
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
 

@@ -116,7 +116,7 @@ def bound_line(summary: Summary) -> Text:
     return Text.assemble(
         "throughput ",
         (reached, "bold"),
-        f" of {_digits(bound.throughput_per_s)}/s, the bound for the offered mix: ",
+        f" of {_digits(bound.throughput_per_s)}/s, the bound for the {bound.mix_of} mix: ",
         (_percent(bound.fraction), "bold"),
     )
 

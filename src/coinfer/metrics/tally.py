@@ -83,11 +83,13 @@ class ProcessorTally:
         busy_s: Seconds that it was given to executions, clipped to the window.
         executions: Executions that ended in the window, however they ended.
         failed: Those of them that failed or were abandoned.
+        begun_s: Seconds before the window of the one that began before it and ended inside.
     """
 
     busy_s: float = 0.0
     executions: int = 0
     failed: int = 0
+    begun_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

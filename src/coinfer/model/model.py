@@ -38,6 +38,8 @@ class Model:
         outputs: Specs of the outputs.
         fingerprint: Identity of structure and weights.
         source: File that it was loaded from, or None if it was made in memory.
+        borders: Of a part of a model, the inputs and outputs that only other parts of it give and
+            read; nobody else looks at them.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     fingerprint: Fingerprint
     source: Path | None = None
+    borders: frozenset[str] = frozenset()
     _check: _inputs.InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

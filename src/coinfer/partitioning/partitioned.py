@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from coinfer.model import Model
-from coinfer.profiles import Profile, Span
+from coinfer.profiles import Fork, Profile, Span
 
 __all__ = ["Partitioned", "Piece"]
 
@@ -35,6 +35,7 @@ class Partitioned:
         model: The whole model.
         units: Number of its unit subgraphs; spans count in them.
         pieces: The spans that are used.
+        forks: Pairs of them that may run at the same time.
         profile: Measured times of these spans under `model.name`, on the processors that shall
             run them.
         measured: All that was measured of spans of these units, also what is not worth it.
@@ -51,6 +52,7 @@ class Partitioned:
     resident_bytes: int = 0
     whole_bytes: int = 0
     warnings: tuple[str, ...] = ()
+    forks: tuple[Fork, ...] = ()
 
     @classmethod
     def uncut(cls, model: Model, profile: Profile) -> Self:

@@ -12,7 +12,8 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.base import Tensors
+from coinfer.backends.registry import find_backends
 from coinfer.errors import BackendError
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Mode, Partition, PartitionOptions, choose_partition
@@ -23,7 +24,7 @@ from coinfer.partitioning.support import find_support
 from coinfer.partitioning.workshop import A_LITTLE_LONGER, Workshop
 from coinfer.processor import Processor, ordinary
 from coinfer.profiles import Span
-from coinfer.profiling import Effort, ProfileCache, Progress
+from coinfer.profiling import Gauge
 
 __all__ = ["prepare"]
 
@@ -43,33 +44,27 @@ _SAMPLES = 2
 def prepare(
     model: Model,
     processors: Sequence[Processor],
-    backends: Mapping[str, Backend],
     options: PartitionOptions,
+    gauge: Gauge,
     *,
     search: bool = False,
     batch: int = 1,
     tolerance: float | None = None,
     spare: bool = True,
-    effort: Effort = Effort(),
-    cache: ProfileCache | None = None,
     feeds: Sequence[Tensors] | None = None,
-    progress: Progress | None = None,
 ) -> Partitioned:
     """Cut a model where that pays, and measure the spans that are worth compiling.
 
     Args:
         model: What to cut.
         processors: What may run it, in the order of preference.
-        backends: Backends by name.
         options: How it may be cut.
+        gauge: How spans are measured.
         search: Find the minimum subgraph size per processor instead of taking that of the options.
         batch: Batch size to measure at, where the model leaves it open.
         tolerance: Largest output error of a span in a lower precision; None: any.
         spare: Keep processors that another one with the same compute units makes superfluous.
-        effort: When a measurement is good enough.
-        cache: Where measurements are kept; None measures everything.
         feeds: Sample inputs of the model, of batch 1 where that is open; None: random ones.
-        progress: Called before each measurement.
 
     Returns:
         The spans that are worth compiling; one unit, the whole model, where no cut is.
@@ -79,16 +74,15 @@ def prepare(
         BackendError: no chain of spans that run reaches the model's end.
     """
     processors = ordinary(processors)
+    backends = find_backends(processors, gauge.backends)
     workshop = Workshop(
         model=model,
         processors=processors,
         backends=backends,
+        gauge=gauge,
         batch=batch,
         tolerance=tolerance,
-        effort=effort,
-        cache=cache,
         feeds=(feeds or [model.sample_inputs(seed=seed) for seed in range(_SAMPLES)])[:_SAMPLES],
-        progress=progress,
         operators=Operators.of(model.graph),
     )
     found = find_support(model, processors, backends, operators=workshop.operators)
@@ -96,7 +90,7 @@ def prepare(
     support = {name: able for name, able in found.operators.items() if able}
     if search:
         options = dataclasses.replace(options, minimum_subgraph_size=1)
-    longest = dataclasses.replace(options, max_span_s=None, pieces=None)
+    longest = dataclasses.replace(options, max_span_s=None, pieces=None, branches=False)
     if options.mode is not Mode.WHOLE:
         longest = dataclasses.replace(longest, mode=Mode.MERGED)
     base = choose_partition(model, support, longest, operators=workshop.operators)

@@ -18,9 +18,9 @@ __all__ = ["SpanTimes", "Table"]
 Table = dict[Span, dict[str, float]]
 """Seconds by span and processor."""
 
-_BORDER_BYTES_PER_S = 2.5e9
-"""Bytes of a border per second: both sides convert the layout, and nothing is fused across. Seen
-with ResNet50 cut into 2 to 16 spans on one core of 2026."""
+_BORDER_BYTES_PER_S = 6e9
+"""Bytes of a border per second: they leave the caches, and nothing is fused across. Seen with
+ResNet50 cut into 4 and 8 spans on one core of 2026. Where the library changes, it takes longer."""
 
 _LEAST_RATE = 0.1
 """No operator counts as this much faster than the mean of its processor, whatever the parts of a

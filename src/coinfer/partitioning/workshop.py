@@ -16,13 +16,14 @@ from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition
 from coinfer.graph.shares import costs_by_operator, operator_shares
 from coinfer.model import Model
-from coinfer.partitioning.choice import machine_states, worthwhile
+from coinfer.partitioning.choice import forks_on, machine_states, worthwhile
 from coinfer.partitioning.partitioned import Partitioned, Piece
 from coinfer.partitioning.samples import Samples
 from coinfer.partitioning.times import SpanTimes, Table
 from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
-from coinfer.profiling import Effort, ProfileCache, Progress, Skip, profile_models, useful
+from coinfer.profiles import Fork, Measurement, Profile, ProfileKey, Span
+from coinfer.profiling import Gauge, Skip, useful
+from coinfer.profiling.error import too_imprecise
 from coinfer.units import format_seconds
 
 __all__ = ["A_LITTLE_LONGER", "Workshop"]
@@ -40,12 +41,10 @@ class Workshop:
     model: Model
     processors: Sequence[Processor]
     backends: Mapping[str, Backend]
+    gauge: Gauge
     batch: int
     tolerance: float | None
-    effort: Effort
-    cache: ProfileCache | None
     feeds: Sequence[Tensors]
-    progress: Progress | None
     operators: Operators
     times: SpanTimes = field(init=False)
     found: dict[tuple[str, tuple[int, ...]], Measurement] = field(default_factory=dict)
@@ -65,12 +64,14 @@ class Workshop:
         ones right, so that little is measured in vain.
         """
         chosen: set[tuple[Span, str]] = set()
+        forks = partition.forks
         for states in range(1, len(machine_states(self.processors, 1.0)) + 1):
             while True:
                 chosen = worthwhile(
                     self.table(partition, spare=spare),
                     len(partition.units),
                     self.processors,
+                    forks=forks,
                     most_states=states,
                 )
                 unknown = [
@@ -120,15 +121,11 @@ class Workshop:
             members = partition.members(span)
             skips: list[Skip] = []
             piece = self.piece(partition, span)
-            profile = profile_models(
+            profile = self.gauge.profile(
                 {piece.name: piece},
                 processors,
-                batches=(self.batch,),
-                effort=self.effort,
-                cache=self.cache,
-                backends=self.backends,
+                batch=self.batch,
                 feeds={piece.name: self._samples_of(partition).of(span)},
-                progress=self.progress,
                 skipped=skips.append,
             )
             for skip in skips:
@@ -158,6 +155,7 @@ class Workshop:
             model=self.model,
             units=units,
             pieces=pieces,
+            forks=self._forks(partition, chosen) if units > 1 else (),
             profile=self._profile(entries),
             measured=self._profile(measured),
             resident_bytes=self._resident_bytes(entries),
@@ -176,6 +174,17 @@ class Workshop:
         else:
             keeps = tuple(sorted(partition.keep_after(span.last + 1)))
         return Piece(model=self.piece(partition, span), keeps=keeps)
+
+    def _forks(self, partition: Partition, chosen: set[tuple[Span, str]]) -> tuple[Fork, ...]:
+        """Return the forks that can be taken with what was chosen."""
+        able = forks_on(partition.forks, self.processors)
+        return tuple(
+            fork
+            for fork in partition.forks
+            for right, pairs in able.get(fork.left, ())
+            if right == fork.right
+            and any((fork.left, p) in chosen and (right, q) in chosen for p, q in pairs)
+        )
 
     def _measured(self, partition: Partition) -> _Entries:
         """Return all that was measured and is a span of these units."""
@@ -199,15 +208,10 @@ class Workshop:
         self, name: str, members: tuple[int, ...], piece: str, measurement: Measurement
     ) -> None:
         processor = next(p for p in self.processors if p.name == name)
-        lower = self.tolerance is not None and processor.precision != "fp32"
-        error = math.inf if measurement.error is None else measurement.error
-        if lower and not error <= (self.tolerance or 0.0):
-            self._refuse(
-                name,
-                members,
-                f"{piece} does not run on {name}: its output error against fp32 is {error:.3g}, "
-                f"the tolerance {self.tolerance:g}",
-            )
+        tolerance = math.inf if self.tolerance is None else self.tolerance
+        reason = too_imprecise(piece, processor, measurement.error, tolerance)
+        if reason is not None:
+            self._refuse(name, members, reason)
             return
         self.found[name, members] = measurement
         self.times.note(name, members, measurement.mean_s)

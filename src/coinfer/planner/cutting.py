@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from coinfer.backends.base import Backend, Tensors
-from coinfer.backends.registry import get_backend
+from coinfer.backends.base import Tensors
 from coinfer.graph.partition import Mode, PartitionOptions
 from coinfer.model import Model
 from coinfer.partitioning.partitioned import Partitioned
 from coinfer.partitioning.prepare import prepare
 from coinfer.processor import Processor
-from coinfer.profiling import Effort, ProfileCache, Progress
+from coinfer.profiling import Gauge
 from coinfer.units import format_bytes
 from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
@@ -24,13 +23,10 @@ def cut_models(
     scenario: Scenario,
     models: Mapping[str, Model],
     processors: Sequence[Processor],
+    gauge: Gauge,
     *,
     asked: Collection[str],
-    effort: Effort,
-    cache: ProfileCache | None,
-    backends: Mapping[str, Backend] | None,
     feeds: Mapping[str, Sequence[Tensors]],
-    progress: Progress | None,
 ) -> dict[str, Partitioned]:
     """Partition the models that the scenario wants to be; by name.
 
@@ -38,35 +34,26 @@ def cut_models(
         scenario: What is to be run.
         models: By name.
         processors: What may be used.
+        gauge: How spans are measured.
         asked: Models for which the policy names processors: none of theirs is left out.
-        effort: When a measurement is good enough.
-        cache: Where measurements are kept; None measures everything.
-        backends: Backends by name, for those that are not to be looked up.
         feeds: Sample inputs by model, of batch 1 where that is open.
-        progress: Called before each measurement.
 
     Raises:
         BackendError: the processors cannot run all of a model together.
         ConfigurationError: an option does not fit.
     """
-    given = backends or {}
-    names = {processor.backend for processor in processors}
-    found = {name: given[name] if name in given else get_backend(name) for name in names}
     is_described = not isinstance(scenario.processors, DefaultProcessors)
     return {
         name: prepare(
             models[name],
             processors,
-            found,
             _options(spec),
+            gauge,
             search=spec.minimum_subgraph_size == "search",
             batch=scenario.models[name].batch,
             tolerance=scenario.precision.tolerance,
             spare=is_described or name in asked,
-            effort=effort,
-            cache=cache,
             feeds=feeds[name],
-            progress=progress,
         )
         for name in models
         if (spec := scenario.partition_of(name)) is not None
@@ -92,4 +79,5 @@ def _options(spec: PartitionSpec) -> PartitionOptions:
         minimum_subgraph_size=1 if size == "search" else size,
         pieces=spec.pieces,
         max_span_s=spec.max_span_s,
+        branches=spec.branches,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from coinfer.bound import Bound, throughput_bound
+from coinfer.metrics.summary import MixOf
 from coinfer.metrics.tally import Tallies
 from coinfer.model import Model
 from coinfer.processor import Processor
@@ -12,20 +15,29 @@ from coinfer.profiles import Profile
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
-__all__ = ["offered_bound", "offered_mix", "offered_optimum"]
+__all__ = ["Optimum", "offered_bound", "offered_mix", "offered_optimum"]
+
+
+class Optimum(NamedTuple):
+    """The best that any schedule could reach, and for what.
+
+    Attributes:
+        bound: The best throughput, and how to reach it.
+        mix_of: Whether it is for the mix that was offered or for the one that was served.
+    """
+
+    bound: Bound
+    mix_of: MixOf
 
 
 def offered_mix(scenario: Scenario, tallies: Tallies | None = None) -> dict[str, float] | None:
     """Return the share of each model in the requests; None if it is not known.
 
-    Where every model has its own closed loop, the policy decides the shares: they are then those
+    Where a model has a closed loop of its own, the policy decides the shares: they are then those
     that were served, and unknown before a run.
     """
     mix = Load(scenario).offered_mix()
-    if mix is not None or tallies is None:
-        return mix
-    served = {name: float(tally.served) for name, tally in tallies.models.items() if tally.served}
-    return served or None
+    return mix if mix is not None or tallies is None else _served(tallies)
 
 
 def offered_bound(
@@ -36,12 +48,12 @@ def offered_bound(
     *,
     models: Mapping[str, Model] | None = None,
 ) -> float | None:
-    """Return the best throughput of any schedule for the offered mix, in requests per second.
+    """Return the best throughput of any schedule, in requests per second.
 
     Arguments and errors as `offered_optimum`; None if the mix is not known.
     """
     optimum = offered_optimum(profile, processors, scenario, tallies, models=models)
-    return None if optimum is None else optimum.throughput_per_s
+    return None if optimum is None else optimum.bound.throughput_per_s
 
 
 def offered_optimum(
@@ -51,26 +63,45 @@ def offered_optimum(
     tallies: Tallies | None = None,
     *,
     models: Mapping[str, Model] | None = None,
-) -> Bound | None:
+) -> Optimum | None:
     """Return the best throughput of any schedule for the offered mix, and how to reach it.
+
+    It says nothing about a run that served other shares than were offered, because requests were
+    dropped or still wait: more of what is quick can be served than of the mix. So it is for the mix
+    that was served if more was served than could be of the offered one.
 
     Args:
         profile: Everything that was measured and may be used.
         processors: What may be used.
         scenario: What is offered.
-        tallies: What was served, where the scenario does not state the mix.
+        tallies: What was served.
         models: By name; tells which of them have a fixed batch, so that a request is one run
             however many samples it has. Those not given have an open one.
 
     Returns:
-        The bound, or None if the mix is not known.
+        The optimum, or None if the mix is not known.
 
     Raises:
         ConfigurationError: a model that no processor runs.
     """
-    mix = offered_mix(scenario, tallies)
-    if mix is None:
-        return None
     fixed = {name for name, model in (models or {}).items() if model.batch_symbol is None}
     batches = {n: 1 if n in fixed else spec.batch for n, spec in scenario.models.items()}
-    return throughput_bound(profile, processors, mix, batches=batches)
+    offered, served = offered_mix(scenario), None if tallies is None else _served(tallies)
+    if offered is not None:
+        bound = throughput_bound(profile, processors, offered, batches=batches)
+        if _throughput_per_s(tallies) <= bound.throughput_per_s:
+            return Optimum(bound, "offered")
+    if served is None:
+        return None
+    return Optimum(throughput_bound(profile, processors, served, batches=batches), "served")
+
+
+def _served(tallies: Tallies) -> dict[str, float] | None:
+    served = {name: float(tally.served) for name, tally in tallies.models.items() if tally.served}
+    return served or None
+
+
+def _throughput_per_s(tallies: Tallies | None) -> float:
+    if tallies is None or not tallies.duration_s:
+        return -math.inf
+    return sum(tally.served for tally in tallies.models.values()) / tallies.duration_s

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from coinfer.errors import ScenarioError
-from coinfer.planner.preparation import choose_processors, find_processors
+from coinfer.planner.processors import choose_processors, find_processors
 from coinfer.processor import Processor
 from coinfer.scenarios import library
 from coinfer.sim.machine_file import load_machine

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from coinfer.core.policy import Policy
+from coinfer.errors import ConfigurationError
+from coinfer.planner.assignment import asked_for
+from coinfer.planner.calibration import calibrate
 from coinfer.planner.certificate import Certificate, certify, settled
 from coinfer.planner.handover import handover_s
-from coinfer.planner.preparation import Preparation, asked_for, prepare
+from coinfer.planner.preparation import Preparation, prepare
 from coinfer.policies import make_policy
 from coinfer.processor import ordinary
 from coinfer.profiling import ProfileCache, Progress
@@ -112,17 +116,40 @@ def set_stage(
     machine_file: Path | None = None,
     cache: ProfileCache | None = None,
     progress: Progress | None = None,
+    calibrate_s: float | None = None,
 ) -> Stage:
-    """Find the limits, and what else a simulation needs; arguments and errors as `find_limits`."""
+    """Find the limits, and what else a simulation needs; other arguments as `find_limits`.
+
+    Args:
+        scenario: What is offered.
+        machine_file: A machine file instead of the scenario's; neither: this machine.
+        cache: Where measurements are kept.
+        progress: Called before each measurement.
+        calibrate_s: Correct the times of this machine by a real run of so many seconds.
+
+    Raises:
+        ConfigurationError: a calibration is asked for of a machine that a file describes.
+    """
     limits = find_limits(scenario, machine_file=machine_file, cache=cache, progress=progress)
     ready = limits.prepared
     if ready is None:
+        if calibrate_s is not None:
+            raise ConfigurationError(
+                f"{limits.machine.name} is described by a file: only this machine can be "
+                "calibrated; leave the calibration or the machine file out"
+            )
         options = scenario.policy.options
         policy = make_policy(scenario.policy.name, **options)
         asked_for(policy, scenario.models, ordinary(limits.machine.processors))
         return Stage(limits=limits, machine=limits.machine, policy=policy)
     machine = measured_machine(ready, cache=cache, progress=progress)
-    return Stage(limits=limits, machine=machine, policy=ready.policy)
+    if calibrate_s is None:
+        return Stage(limits=limits, machine=machine, policy=ready.policy)
+    if progress is not None:
+        progress(0, 1, f"a run of {calibrate_s:g} s to calibrate")
+    found = calibrate(limits.scenario, ready, machine, seconds=calibrate_s)
+    noted = dataclasses.replace(limits, warnings=(*limits.warnings, str(found)))
+    return Stage(limits=noted, machine=found.machine, policy=ready.policy)
 
 
 def _as_run(scenario: Scenario, ready: Preparation) -> Scenario:
@@ -148,6 +175,7 @@ def measured_machine(
         name="this machine",
         processors=ready.processors,
         profile=ready.profile,
+        forks={name: cut.forks for name, cut in ready.cuts.items()},
         contention=measure_contention(*what, cache=cache, progress=progress),
         cold=measure_cold(*what, cache=cache, progress=progress),
         overhead_s=handover_s(cache),

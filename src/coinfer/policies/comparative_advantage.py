@@ -25,16 +25,17 @@ model or a processor comes or goes, it is solved again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from coinfer.bound import Bound, throughput_bound
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
-from coinfer.policies.mapping import others_finish, waits_of
+from coinfer.policies.mapping import Wait, others_finish, waits_of
 
 __all__ = ["ComparativeAdvantage"]
 
@@ -86,6 +87,25 @@ class ComparativeAdvantage:
         self._since_look += 1
         return request.arrival_s
 
+    def place(self, view: View, lane: Lane, request: Request) -> str | None:
+        """Give a lone request to the free processor that should take it, if the lists are there."""
+        plan = self._plan
+        if plan is None or self._since_look + 1 >= _LOOK_AFTER or not plan.is_for(view):
+            return None
+        waits = waits_of(view, view.seconds_of(lane), view.units_free_at())
+        horizon_s = plan.horizon_s(view, lane.model)
+        found = [
+            (plan.place(name, lane.model), name)
+            for name in view.idle_runners(lane)
+            if self._takes(plan, name, lane, 1, waits, horizon_s)
+        ]
+        if not found:
+            return None
+        _, name = min(found)
+        self.rank(request)
+        self._begin(plan, name, lane)
+        return name
+
     def decide(self, view: View) -> Iterator[Start | WaitUntil]:
         """Start, on the free processors, what they should do."""
         while found := view.startable():
@@ -95,26 +115,40 @@ class ComparativeAdvantage:
             candidates = []
             again_s = math.inf
             for lane, able in found:
-                waits = waits_of(view, lane, free_at)
+                waits = waits_of(view, view.seconds_of(lane), free_at)
                 for name in able:
-                    service_s = lane.seconds[name]
-                    good = plan.is_good(name, lane.model, self.slack)
-                    if not (good and service_s <= horizon_s) and others_finish(
-                        waits, name, service_s, len(lane)
-                    ):
-                        again_s = min(again_s, now + service_s)
-                    else:
+                    if self._takes(plan, name, lane, len(lane), waits, horizon_s):
                         place = plan.place(name, lane.model)
                         candidates.append((place, lane.head_rank, name, lane))
+                    else:
+                        again_s = min(again_s, now + lane.seconds[name])
             if not candidates:
                 if now < again_s < math.inf:
                     yield WaitUntil(again_s)
                 return
             _, _, name, lane = min(candidates, key=lambda item: item[:3])
-            plan.start(name, lane.model, lane.seconds[name])
-            self._demand.age()
-            self._since_look += 1
+            self._begin(plan, name, lane)
             yield Start(name, (lane.head,))
+
+    def _takes(
+        self,
+        plan: _Plan,
+        name: str,
+        lane: Lane,
+        count: int,
+        waits: Sequence[Wait],
+        horizon_s: float,
+    ) -> bool:
+        """Tell whether a free processor should take one of `count` waiting requests of a lane."""
+        service_s = lane.seconds[name]
+        if service_s <= horizon_s and plan.is_good(name, lane.model, self.slack):
+            return True
+        return not others_finish(waits, name, service_s, count)
+
+    def _begin(self, plan: _Plan, name: str, lane: Lane) -> None:
+        plan.start(name, lane.model, lane.seconds[name])
+        self._demand.age()
+        self._since_look += 1
 
     def _plan_for(self, view: View) -> _Plan:
         plan = self._plan
@@ -235,10 +269,14 @@ class _Plan:
         )
         return max(of_mix, of_times / bound.throughput_per_s)
 
-    def horizon_s(self, view: View) -> float:
-        """Seconds in which the whole machine could at best be done with all there is."""
+    def horizon_s(self, view: View, lone: str = "") -> float:
+        """Seconds in which the whole machine could at best be done with all there is.
+
+        `lone` is the model of a request that is not in the view.
+        """
         bound, now = self._bound, view.now
-        worth = sum(len(lane) * bound.model_prices.get(lane.model, 0.0) for lane in view.lanes())
+        worth = bound.model_prices.get(lone, 0.0)
+        worth += sum(len(lane) * bound.model_prices.get(lane.model, 0.0) for lane in view.lanes())
         for execution in view.running():
             rest_s = execution.expected_end_s - now
             if rest_s > 0:

@@ -66,7 +66,7 @@ class EarliestFinish:
         """Give a lone request to where it finishes first, if that is free now."""
         if request.deadline_s < math.inf:
             return None  # it may be hopeless
-        seconds = view.seconds_of(lane)
+        seconds = view.seconds_next(lane)
         if not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         processors, free_at = view.processors, view.units_free_at()
@@ -90,11 +90,11 @@ class EarliestFinish:
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
-            first_s, due_s = view.seconds_of(lane), request.deadline_s
+            first_s, due_s = view.seconds_next(lane), request.deadline_s
             name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting)
             if name in unclaimed:
                 return Start(name, (request,))
-        processors = view.processors
+        processors, held = view.processors, view.swaps()
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         again_s = math.inf
         for lane, request in islice(view.in_order(), self.window):
@@ -102,12 +102,15 @@ class EarliestFinish:
                 return Drop(request, "no processor can meet its deadline any more")
             seconds = seconds_of.get(lane)
             if seconds is None:
-                seconds = seconds_of[lane] = view.seconds_of(lane)
+                seconds = seconds_of[lane] = view.seconds_next(lane, held)
             name, finish_s = _best(processors, seconds, request.deadline_s, now, free_at, waiting)
             if name in unclaimed:
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = now + _patience_s(seconds, name, unclaimed)
+            if held is not None:
+                held.hold(name, lane.model)
+                seconds_of.clear()
             units = processors[name].units
             for unit in units:
                 free_at[unit] = finish_s

@@ -40,8 +40,9 @@ class HeftReserved(PlannedMapping):
         return self.reserved
 
     def note(self, request: Request, plan: RequestPlan) -> None:
-        """Reserve the second step; what was reserved for the first is used now."""
+        """Reserve the step after what begins now; what was reserved for that is used now."""
         others = {n: step for n, step in self.reserved.items() if n != request.id}
-        if len(plan.steps) > 1:
-            others[request.id] = plan.steps[1]
+        following = 1 if plan.fork is None else 2
+        if len(plan.steps) > following:
+            others[request.id] = plan.steps[following]
         self.reserved = others

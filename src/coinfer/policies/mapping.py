@@ -99,7 +99,7 @@ class ListMapping:
 
     def place(self, view: View, lane: Lane, _request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
-        seconds, free_at = view.seconds_of(lane), view.units_free_at()
+        seconds, free_at = view.seconds_next(lane), view.units_free_at()
         if not seconds:
             return None  # all that could run it are out of service
         chosen = offer(lane, seconds, view.processors, view.now, free_at, 1).processor
@@ -117,9 +117,9 @@ class ListMapping:
         if not unclaimed:
             return None
         now, waiting, processors = view.now, view.n_waiting, view.processors
-        free_at = view.units_free_at()
+        free_at, held = view.units_free_at(), view.swaps()
         left = {lane: min(len(lane), self.window) for lane in view.lanes()}
-        seconds_of = {lane: view.seconds_of(lane) for lane in left}
+        seconds_of = {lane: view.seconds_next(lane) for lane in left}
         offers = {
             lane: offer(lane, seconds, processors, now, free_at, waiting)
             for lane, seconds in seconds_of.items()
@@ -132,15 +132,18 @@ class ListMapping:
                 return Start(name, (lane.head,))
             if again_s == math.inf:
                 again_s = _again_s(seconds_of[lane], name, unclaimed, now)
-                unclaimed = _within_reach(view, unclaimed, left, free_at)
+                unclaimed = _within_reach(view, unclaimed, left, seconds_of, free_at)
             reserved = processors[name].units
+            if held is not None:  # what the processor holds then changes its times
+                held.hold(name, lane.model)
+                seconds_of = {each: view.seconds_next(each, held) for each in seconds_of}
             free_at.update(dict.fromkeys(reserved, finish_s))
             unclaimed -= {n for n in unclaimed if not reserved.isdisjoint(processors[n].units)}
             left[lane] -= 1
             if not left[lane]:
                 del offers[lane]
             for other, known in offers.items():
-                if not reserved.isdisjoint(known.touches):
+                if held is not None or not reserved.isdisjoint(known.touches):
                     offers[other] = offer(
                         other, seconds_of[other], processors, now, free_at, waiting
                     )
@@ -197,12 +200,12 @@ def offer(
     return Offer(lane, chosen, best[1], best[0], second[0] - best[0], touches)
 
 
-def waits_of(view: View, lane: Lane, free_at: Mapping[str, float]) -> list[Wait]:
-    """List the processors in service that can run a lane, with what a request waits there."""
+def waits_of(view: View, seconds: Mapping[str, float], free_at: Mapping[str, float]) -> list[Wait]:
+    """List the processors of these seconds of a lane, with what a request waits there."""
     now, processors = view.now, view.processors
     return [
         Wait(name, max([free_at.get(unit, now) for unit in processors[name].units]) - now, service)
-        for name, service in view.seconds_of(lane).items()
+        for name, service in seconds.items()
     ]
 
 
@@ -225,10 +228,11 @@ def _within_reach(
     view: View,
     unclaimed: set[str],
     left: Mapping[Lane, int],
+    seconds_of: Mapping[Lane, Mapping[str, float]],
     free_at: Mapping[str, float],
 ) -> set[str]:
     """Return the free processors that some lane alone would come to: others are not tried for."""
-    waits = {lane: waits_of(view, lane, free_at) for lane in left}
+    waits = {lane: waits_of(view, seconds_of[lane], free_at) for lane in left}
     return {
         wait.processor
         for lane, row in waits.items()

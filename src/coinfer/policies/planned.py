@@ -21,7 +21,7 @@ from types import MappingProxyType
 from coinfer.core.lane import Lane
 from coinfer.core.outlook import Outlook
 from coinfer.core.planning import RequestPlan
-from coinfer.core.policy import Drop, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
 from coinfer.core.view import View
@@ -95,14 +95,14 @@ class PlannedMapping:
     def note(self, _request: Request, _plan: RequestPlan) -> None:
         """Take note of a request whose plan is begun."""
 
-    def decide(self, view: View) -> Iterator[Start | Drop | WaitUntil]:
-        """Start the first step of what comes first and finds its processor free."""
+    def decide(self, view: View) -> Iterator[Decision]:
+        """Start the first step, or both of a fork, of what finds its processor free."""
         while (decision := self._next(view)) is not None:
             yield decision
             if isinstance(decision, WaitUntil):
                 return
 
-    def _next(self, view: View) -> Start | Drop | WaitUntil | None:
+    def _next(self, view: View) -> Decision | None:
         unclaimed = set(view.idle()) if view.n_waiting else None
         if not unclaimed:
             return None
@@ -119,11 +119,10 @@ class PlannedMapping:
             step = plan.steps[0]
             if step.processor in unclaimed:
                 self.note(group.request, plan)
-                last = None if group.lane.routes is None else step.span.last
-                return Start(step.processor, (group.request,), last)
+                return plan.begin(group.request, group.lane, unclaimed)
             if again_s == math.inf:
                 again_s = _again_s(view, group.lane, step.processor, unclaimed)
-            outlook.reserve(step.processor, step.seconds)
+            outlook.reserve(step.processor, step.seconds, group.lane.model)
             units = view.processors[step.processor].units
             unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
             if not group.skip():

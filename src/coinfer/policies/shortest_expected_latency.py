@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from coinfer.core.lane import Lane
 from coinfer.core.outlook import Outlook
-from coinfer.core.policy import Start
+from coinfer.core.policy import Start, StartFork
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
 from coinfer.core.view import View
@@ -58,12 +58,12 @@ class ShortestExpectedLatency:
         """Order requests of one model by the moment they were due."""
         return request.arrival_s
 
-    def decide(self, view: View) -> Iterator[Start]:
+    def decide(self, view: View) -> Iterator[Start | StartFork]:
         """Start what was given to free processors, and give more away if some have nothing."""
         while (start := self._next(view)) is not None:
             yield start
 
-    def _next(self, view: View) -> Start | None:
+    def _next(self, view: View) -> Start | StartFork | None:
         free = set(view.idle()) if view.n_waiting else None
         if not free:
             return None
@@ -73,10 +73,10 @@ class ShortestExpectedLatency:
             if step.processor in free:
                 del self._given[at]
                 return _start(view, request, step)
-            free = _reserve(view, outlook, step, free)
+            free = _reserve(view, outlook, request, step, free)
         return self._give(view, outlook, free) if free else None
 
-    def _give(self, view: View, outlook: Outlook, free: set[str]) -> Start | None:
+    def _give(self, view: View, outlook: Outlook, free: set[str]) -> Start | StartFork | None:
         """Give requests away until one goes to a free processor; return its start."""
         waiting = self._not_given(view)
         while waiting and free and len(self._given) < self.window:
@@ -84,11 +84,12 @@ class ShortestExpectedLatency:
             request = waiting[lane].pop()
             if not waiting[lane]:
                 del waiting[lane]
-            step = outlook.plan(lane).steps[0]
+            plan = outlook.plan(lane)
+            step = plan.steps[0]
             if step.processor in free:
-                return _start(view, request, step)
+                return plan.begin(request, lane, free)
             self._given.append(_Given(request, step))
-            free = _reserve(view, outlook, step, free)
+            free = _reserve(view, outlook, request, step, free)
         return None
 
     def _not_given(self, view: View) -> dict[Lane, list[Request]]:
@@ -127,8 +128,10 @@ def _start(view: View, request: Request, step: Step) -> Start:
     return Start(step.processor, (request,), last)
 
 
-def _reserve(view: View, outlook: Outlook, step: Step, free: set[str]) -> set[str]:
+def _reserve(
+    view: View, outlook: Outlook, request: Request, step: Step, free: set[str]
+) -> set[str]:
     """Count a step's time on its processor; return what else is free."""
-    outlook.reserve(step.processor, step.seconds)
+    outlook.reserve(step.processor, step.seconds, request.model)
     units = view.processors[step.processor].units
     return {name for name in free if units.isdisjoint(view.processors[name].units)}

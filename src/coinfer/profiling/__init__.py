@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coinfer.profiling.cache import ProfileCache, default_cache
+from coinfer.profiling.gauge import Gauge
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.profiler import Progress, profile_models
 from coinfer.profiling.skip import Skip, require_runnable
@@ -10,6 +11,7 @@ from coinfer.profiling.useful import useful, within_pools
 
 __all__ = [
     "Effort",
+    "Gauge",
     "ProfileCache",
     "Progress",
     "Skip",

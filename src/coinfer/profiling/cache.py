@@ -1,11 +1,13 @@
 """Profile cache: measurements on disk, keyed by all that changes them (`identity`).
 
 A changed structure, an update of a library or another machine measures anew; a renamed model or
-processor does not.
+processor does not. How thoroughly it was measured is kept beside each measurement: it serves
+whoever asks for as much or less.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -38,21 +40,52 @@ class ProfileCache:
         digest = identity(parts)
         return self.folder / digest[:2] / f"{digest}.json"
 
-    def get(self, parts: Mapping[str, object]) -> Measurement | None:
-        """Return what was measured, or None. A damaged file counts as not measured."""
+    def get(
+        self, parts: Mapping[str, object], effort: tuple[float, ...] = ()
+    ) -> Measurement | None:
+        """Return what was measured with at least this effort, or None.
+
+        A damaged file counts as not measured.
+
+        Args:
+            parts: The key.
+            effort: Numbers of which each is the larger the more was measured.
+        """
         if not self.reads:
             return None
         try:
-            return Profile.load(self.path(parts)).entries.get(_SAME)
-        except ConfigurationError:
+            data = json.loads(self.path(parts).read_text())
+            measurement = Profile.from_json(data).entries.get(_SAME)
+            made_with = tuple(float(amount) for amount in data["effort"])
+        except (OSError, ValueError, TypeError, KeyError, ConfigurationError):
             return None
+        return measurement if _reaches(made_with, effort) else None
 
-    def put(self, parts: Mapping[str, object], measurement: Measurement) -> None:
-        """Keep a measurement. A folder that cannot be written is no error: there is no cache."""
+    def put(
+        self,
+        parts: Mapping[str, object],
+        measurement: Measurement,
+        effort: tuple[float, ...] = (),
+    ) -> None:
+        """Keep a measurement and its effort, in the place of what was there.
+
+        A folder that cannot be written is no error: there is no cache.
+        """
+        data = {**Profile({_SAME: measurement}).to_json(), "effort": effort}
+        path = self.path(parts)
+        scratch = path.with_name(path.name + ".part")
         try:
-            Profile({_SAME: measurement}).save(self.path(parts))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps(data))
+            scratch.replace(path)
         except OSError:
             return
+
+
+def _reaches(made_with: tuple[float, ...], asked: tuple[float, ...]) -> bool:
+    return len(made_with) == len(asked) and all(
+        made >= wanted for made, wanted in zip(made_with, asked, strict=True)
+    )
 
 
 def default_cache() -> ProfileCache:

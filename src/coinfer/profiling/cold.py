@@ -67,22 +67,12 @@ def measure_cold(
         if progress is not None:
             progress(done, len(used), f"cold starts on {processor.name}")
         neighbours = _neighbours(setting, processor, processors)
-        runs, parts = setting.runs(processor), setting.parts(processor, effort)
-        before = [setting.parts(p, effort) for p in neighbours[:1]] if len(runs) == 1 else []
+        runs, parts = setting.runs(processor), setting.parts(processor)
+        before = [setting.parts(p) for p in neighbours[:1]] if len(runs) == 1 else []
         twin = identity({"on": parts, "before": before})
         if twin not in known:
-            keys = {
-                f"{number} {kind}": {
-                    "on": parts,
-                    "before": before,
-                    "cold": kind,
-                    "number": number,
-                }
-                for number in range(len(runs))
-                for kind in _KINDS
-            }
             measure = partial(_measured, setting, processor, neighbours[:1], effort)
-            known[twin] = setting.remembered(keys, measure)
+            known[twin] = setting.remembered(_keys(parts, before), measure, effort)
         for number, model in enumerate(runs):
             other, same, idle = (known[twin][f"{number} {kind}"].mean_s for kind in _KINDS)
             # Nothing of this makes anything faster: less than 1 is noise.
@@ -91,6 +81,15 @@ def measure_cold(
     if progress is not None:
         progress(len(used), len(used), "measured")
     return factors
+
+
+def _keys(parts: Sequence[object], before: Sequence[object]) -> dict[str, dict[str, object]]:
+    """Return the keys of what is measured on a processor, by number of the model and kind."""
+    return {
+        f"{number} {kind}": {"on": parts, "before": before, "cold": kind, "number": number}
+        for number in range(len(parts))
+        for kind in _KINDS
+    }
 
 
 def _neighbours(

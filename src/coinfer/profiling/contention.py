@@ -67,13 +67,14 @@ def measure_contention(
     for done, (one, other) in enumerate(pairs):
         if progress is not None:
             progress(done, len(pairs), f"{one.name} beside {other.name}")
-        on, beside_it = setting.parts(one, effort), setting.parts(other, effort)
+        on, beside_it = setting.parts(one), setting.parts(other)
         parts: dict[str, object] = {"on": on, "beside": beside_it}
         twin = identity(parts)
         if twin not in known:
             alone_and_beside = setting.remembered(
                 {kind: {**parts, "contention": kind} for kind in ("alone", "beside")},
                 partial(_measured, setting, one, other, effort),
+                effort,
             )
             known[twin] = (alone_and_beside["alone"], alone_and_beside["beside"])
         alone, beside = known[twin]

@@ -1,15 +1,17 @@
-"""Output error: how far outputs are from a reference. Knows no backend and no tolerance."""
+"""Output error: how far outputs are from a reference, and whether that is too far."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from coinfer.backends.base import Tensors
+from coinfer.processor import Processor
 
-__all__ = ["relative_error"]
+__all__ = ["relative_error", "too_imprecise"]
 
 
 def relative_error(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> float:
@@ -29,6 +31,31 @@ def relative_error(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> 
             for name, expected in ref.items()
         ),
         default=0.0,
+    )
+
+
+def too_imprecise(
+    what: str, processor: Processor, error: float | None, tolerance: float
+) -> str | None:
+    """Say why something must not run on a processor below fp32; None if it may.
+
+    Args:
+        what: A model, or a part of one.
+        processor: Where it would run; in fp32 everything may.
+        error: Its output error there; None: not measured, so it may not.
+        tolerance: The largest error.
+
+    >>> low = Processor(name="low", backend="null", units=frozenset({"u"}), precision="bf16")
+    >>> too_imprecise("net", low, 0.05, 0.02)
+    'net does not run on low: its output error against fp32 is 0.05, the tolerance 0.02'
+    >>> too_imprecise("net", low, 0.01, 0.02)
+    """
+    found = math.inf if error is None else error
+    if processor.precision == "fp32" or found <= tolerance:
+        return None
+    return (
+        f"{what} does not run on {processor.name}: its output error against fp32 is {found:.3g}, "
+        f"the tolerance {tolerance:g}"
     )
 
 

@@ -39,7 +39,6 @@ def key_parts(
     samples: Sequence[Tensors],
     versions: Mapping[str, str],
     machine: str,
-    effort: object,
 ) -> dict[str, object]:
     """Return all that a measurement depends on, as values that `json.dumps` writes."""
     parts: dict[str, object] = {
@@ -53,7 +52,6 @@ def key_parts(
         "shapes": [{n: list(sample[n].shape) for n in sorted(sample)} for sample in samples],
         "versions": dict(versions),
         "machine": machine,
-        "effort": repr(effort),
     }
     if processor.precision != "fp32":
         parts |= {"weights": fingerprint.weights, "samples": _digest(samples)}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coinfer.backends.base import Session, Tensors
+from coinfer.backends.packed import own_runs
 from coinfer.hardware.pinning import pin_current_thread
 
 __all__ = ["TURN_S", "Effort", "Sampler", "on_cores"]
@@ -44,6 +45,15 @@ class Effort:
     max_s: float = 1.5
     precision: float = 0.01
 
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """Its numbers, each the larger the more is measured: so that efforts can be compared.
+
+        >>> Effort(precision=0.02).amounts
+        (2, 5, 200, 1.5, -0.02)
+        """
+        return (self.warmup_runs, self.min_runs, self.max_runs, self.max_s, -self.precision)
+
     def is_enough(self, seconds: Sequence[float]) -> bool:
         """Tell whether these counted runs will do."""
         n = len(seconds)
@@ -62,7 +72,8 @@ class Sampler:
 
     Turns let rivals be measured side by side: on a machine whose speed drifts, two measurements one
     after the other would compare the moments and not the rivals. They also run as they will run
-    later, with other models' data in the caches between.
+    later, with other models' data in the caches between. A part of a model is timed as it runs
+    between others of its kind: values come and go as the library keeps them.
 
     Args:
         session: What to run.
@@ -80,8 +91,7 @@ class Sampler:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.seconds: list[float] = []
-        self._session = session
-        self._feeds = feeds
+        self._runs = own_runs(session, feeds)
         self._effort = effort
         self._clock = clock
         self._warmups_left = effort.warmup_runs
@@ -102,7 +112,7 @@ class Sampler:
         while True:
             counts = self._warmups_left == 0
             started = clock()
-            self._session.run(self._feeds[len(self.seconds) % len(self._feeds)])
+            self._runs[len(self.seconds) % len(self._runs)]()
             ended = clock()
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt

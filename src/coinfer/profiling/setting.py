@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from coinfer.backends.base import Backend, Session, Tensors
-from coinfer.backends.registry import get_backend
+from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
 from coinfer.model import Model
@@ -37,6 +37,11 @@ class Rounds:
 
     min_rounds: int = 4
     max_s: float = 3.0
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """Its numbers, each the larger the more is measured: so that efforts can be compared."""
+        return (self.min_rounds, self.max_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +73,10 @@ class Setting:
         cache: ProfileCache | None = None,
     ) -> Self:
         """Make a setting; backends that are not given are looked up."""
-        given = backends or {}
-        names = {p.backend for p in processors}
         return cls(
             models=models,
             feeds=feeds,
-            backends={name: given[name] if name in given else get_backend(name) for name in names},
+            backends=find_backends(processors, backends or {}),
             profile=profile,
             cache=cache,
         )
@@ -83,7 +86,7 @@ class Setting:
         able = [m for m in self.models if self.profile.expected_s(m, processor.name) is not None]
         return able[:_MOST_MODELS]
 
-    def parts(self, processor: Processor, effort: Rounds) -> list[dict[str, object]]:
+    def parts(self, processor: Processor) -> list[dict[str, object]]:
         """Return the identity of what is run on a processor."""
         versions = self.backends[processor.backend].versions()
         return [
@@ -95,7 +98,6 @@ class Setting:
                 self.feeds[name][:1],
                 versions,
                 cpu_name(),
-                effort,
             )
             for name in self.runs(processor)
         ]
@@ -116,16 +118,17 @@ class Setting:
         self,
         keys: Mapping[str, Mapping[str, object]],
         measure: Callable[[], Mapping[str, Measurement]],
+        effort: Rounds,
     ) -> dict[str, Measurement]:
-        """Return what is kept under all of these keys, or measure it and keep it."""
-        cache = self.cache
+        """Return what is kept under all of these keys, or measure it so long and keep it."""
+        cache, amounts = self.cache, effort.amounts
         if cache is not None:
-            kept = {name: cache.get(key) for name, key in keys.items()}
+            kept = {name: cache.get(key, amounts) for name, key in keys.items()}
             known = {name: found for name, found in kept.items() if found is not None}
             if len(known) == len(keys):
                 return known
         found = dict(measure())
         if cache is not None:
             for name, key in keys.items():
-                cache.put(key, found[name])
+                cache.put(key, found[name], amounts)
         return found

@@ -27,7 +27,7 @@ from coinfer.core.events import (
 )
 from coinfer.core.request import OnLate, Request
 from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.profiles import Fork, Profile
 
 __all__ = [
     "decode_event",
@@ -156,9 +156,12 @@ def _arrived(fields: Sequence[Any]) -> tuple[Request]:
     )
 
 
-def _model_loaded(fields: Sequence[Any]) -> tuple[str, int, Profile]:
-    model, units, profile = fields
-    return (model, units, Profile.from_json(profile))
+def _model_loaded(fields: Sequence[Any]) -> tuple[Any, ...]:
+    model, units, profile, *later = fields  # older logs have less
+    known: list[Any] = [Profile.from_json(profile)]
+    if later:
+        known.append(tuple(Fork(*fork) for fork in later[0]))
+    return (model, units, *known, *later[1:])
 
 
 _READERS: Mapping[str, Callable[[Sequence[Any]], tuple[Any, ...]]] = {

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, assert_never
 
-from coinfer.backends.base import Session, Tensor, Tensors
+from coinfer.backends.base import Session, Tensors
+from coinfer.backends.packed import Values
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
@@ -90,7 +91,7 @@ class Conductor:
         self._stopped = False
         self._idle = threading.Condition()
         self._drainers = 0
-        self._values: dict[int, tuple[Job, list[dict[str, Tensor]]]] = {}
+        self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
         self._mailbox: Mailbox[Event, _Answer] = Mailbox(self._step, self._settle)
         self.post = self._mailbox.post
         self.timer = Timer(lambda: self.post(TimerFired()))
@@ -137,7 +138,7 @@ class Conductor:
 
     # for workers
 
-    def done(self, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]) -> None:
+    def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take a worker's result and post how the execution ended."""
         if job.leg is None:
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
@@ -200,13 +201,21 @@ class Conductor:
         if type(event) is not Finished or event.execution_id not in self._values:
             return
         job, parts = self._values.pop(event.execution_id)
-        number = event.execution_id
-        if job.leg is None or not self._core.view.is_running(number):
+        number, leg, view = event.execution_id, job.leg, self._core.view
+        if leg is None or not view.is_running(number):
             return
+        split = view.split_of(number)
+        if split is not None:
+            behind = split.left_behind_by(number)
+            leg = None if behind is None else self._legs[job.execution.model][behind]
         for request, values in zip(job.execution.requests, parts, strict=True):
             future = self.unanswered.get(request.id)
-            if future is not None:
-                future.advance(values, job.leg.keeps, is_last=job.leg.is_last)
+            if future is None:
+                continue
+            if leg is None:
+                future.add(values)
+            else:
+                future.advance(values, leg.keeps, is_last=leg.is_last)
 
     def _observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
         observer = self.observer
@@ -256,8 +265,8 @@ class Conductor:
 
     def _leg_job(self, execution: Execution, session: Session, leg: Leg) -> Job:
         futures = [self.unanswered[request.id] for request in execution.requests]
-        feeds = tuple([future.take(leg.reads, is_last=leg.is_last) for future in futures])
-        return Job(execution, session, feeds, leg.batched, leg)
+        values = tuple([future.take(leg.reads, is_last=leg.is_last) for future in futures])
+        return Job(execution, session, (), leg.batched, leg, values)
 
     def _settle(self, answer: _Answer) -> None:
         """Resolve a future; its callbacks run here, so the core must not be owned."""

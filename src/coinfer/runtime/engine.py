@@ -16,9 +16,10 @@ from typing import Self
 
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors
 from coinfer.backends.pools import POOLS
-from coinfer.backends.registry import get_backend
+from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Arrived, Closed, ModelLoaded, ModelUnloaded
+from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
@@ -32,6 +33,7 @@ from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
 from coinfer.profiling import (
+    Gauge,
     Skip,
     default_cache,
     profile_models,
@@ -110,7 +112,7 @@ class Engine:
             )
         self._processors = {p.name: p for p in processors}
         self._partition = partition
-        self._backends = _find_backends(processors, backends or {})
+        self._backends = find_backends(processors, backends or {})
         self._shelf = Shelf(self._processors, self._backends)
         chosen = make_policy(policy) if isinstance(policy, str) else policy
         self._core = Dispatcher(processors, chosen, limits=limits)
@@ -151,6 +153,11 @@ class Engine:
     def view(self) -> View:
         """The read-only sight of the core's state; only for observers, while they are called."""
         return self._core.view
+
+    @property
+    def outages(self) -> list[Outage]:
+        """Which processors were ever set aside, because they failed, hung or died."""
+        return self._core.outages
 
     @property
     def n_unanswered(self) -> int:
@@ -243,7 +250,8 @@ class Engine:
                 self.warnings.append(f"{name} does not run on {processor}: {why}")
             for processor in shelved.profile.processors():
                 self._conductor.crew.start(processor)
-            self._post(ModelLoaded(name, shelved.units, shelved.profile))
+            forks = found.forks if isinstance(found, Partitioned) else ()
+            self._post(ModelLoaded(name, shelved.units, shelved.profile, forks))
             self._shelf.open(name, found if isinstance(found, Model) else found.model)
 
     def unload(self, name: str) -> None:
@@ -350,20 +358,12 @@ class Engine:
         cut = prepare(
             found,
             tuple(self._processors.values()),
-            self._backends,
             self._partition,
+            Gauge(cache=default_cache(), backends=self._backends),
             spare=False,
-            cache=default_cache(),
         )
         self.warnings += cut.warnings
         return cut
-
-
-def _find_backends(
-    processors: Sequence[Processor], given: Mapping[str, Backend]
-) -> dict[str, Backend]:
-    names = {p.backend for p in processors}
-    return {name: given[name] if name in given else get_backend(name) for name in names}
 
 
 def _resolved(name: str, model: Model | Partitioned | str | Path) -> Model | Partitioned:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 
 from coinfer.backends.base import Tensor, Tensors
+from coinfer.backends.packed import Values, unpacked
 from coinfer.core.request import Request
 from coinfer.errors import CoinferError
 
@@ -16,7 +17,7 @@ __all__ = ["InferenceFuture"]
 _NOTING = threading.Lock()
 """Held for an assignment only."""
 
-_NOTHING: dict[str, Tensor] = {}
+_NOTHING: Values = {}
 
 
 class InferenceFuture(Future[dict[str, Tensor]]):
@@ -31,12 +32,12 @@ class InferenceFuture(Future[dict[str, Tensor]]):
 
     # Set by `of` and not by a constructor: one is made per request.
     request: Request
-    _inputs: Tensors
+    _inputs: Values
     _on_cancel: Callable[[InferenceFuture], None]
     _begun = False
     _started = False
     _is_noted = False
-    _outputs: dict[str, Tensor] = _NOTHING
+    _outputs: Values = _NOTHING
 
     @classmethod
     def of(
@@ -72,9 +73,9 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     def begin(self) -> Tensors:
         """Note that it starts; from now on it cannot be cancelled."""
         self._begun = True
-        return self._inputs
+        return self._inputs  # type: ignore[return-value]  # what came from the caller
 
-    def take(self, names: Iterable[str], *, is_last: bool) -> Tensors:
+    def take(self, names: Iterable[str], *, is_last: bool) -> Values:
         """Note that a span of it starts and return what that reads; the last cannot be cancelled.
 
         The values stay: if the span fails, it starts again from them.
@@ -85,16 +86,20 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         values = self._inputs
         return {name: values[name] for name in names}
 
-    def advance(self, values: Tensors, keep: Iterable[str], *, is_last: bool) -> None:
+    def add(self, values: Values) -> None:
+        """Add what one side of a fork computed; what was there stays for the other side."""
+        self._inputs = {**self._inputs, **values}
+
+    def advance(self, values: Values, keep: Iterable[str], *, is_last: bool) -> None:
         """Add what a span computed, and forget what nobody reads after it."""
         known = {**self._inputs, **values}
         kept = {name: known[name] for name in keep}
         if is_last:
-            self._outputs = kept
+            self._outputs = unpacked(kept)
         else:
             self._inputs = kept
 
-    def keep(self, outputs: dict[str, Tensor]) -> None:
+    def keep(self, outputs: Values) -> None:
         """Keep the outputs until the core says that this was the last execution."""
         self._outputs = outputs
 
@@ -103,7 +108,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         self._begun = True
         try:
             if error is None:
-                self.set_result(self._outputs)
+                self.set_result(self._outputs)  # type: ignore[arg-type]  # arrays, see `advance`
             else:
                 self.set_exception(error)
         except InvalidStateError:

@@ -1,4 +1,8 @@
-"""Play a load on an engine and record it: warm-up, measuring window, drain."""
+"""Play a load on an engine and record it: warm-up, measuring window, drain.
+
+The first Ctrl-C ends the load and the measuring window; what was begun is finished. A second one
+does not even wait for what runs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from coinfer.backends.base import Backend, Tensors
-from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
 from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.observers import Observer, Observers
@@ -24,7 +27,7 @@ from coinfer.profiles import Profile
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.interruption import Interruption
-from coinfer.runtime.load_driver import LoadDriver
+from coinfer.runtime.load_driver import LoadDriver, Tick
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
@@ -44,7 +47,7 @@ class Played:
         recorder: The records, if they were kept.
         origin_s: The moment, in the engine's time, at which the load began.
         interrupted: Whether the user stopped it before its end.
-        warnings: What the engine did not do as asked.
+        warnings: What the engine did not do as asked, and which processors it set aside.
     """
 
     tallies: Tallies
@@ -70,9 +73,6 @@ def play(
 ) -> Played:
     """Run a scenario to its end, or until the user interrupts it; what was begun is finished.
 
-    The first Ctrl-C ends the load and the measuring window; a second one does not even wait for
-    what runs.
-
     Args:
         scenario: Arrivals, promises, duration.
         models: By name; those that are cut as they were prepared.
@@ -96,37 +96,17 @@ def play(
         processors=processors,
         profile=profile,
         policy=policy,
-        limits=Limits(max_waiting=scenario.admission_limit),
+        limits=scenario.limits,
         backends=backends,
         observer=observer,
     ) as engine:
         with _settled_heap(), Interruption() as interruption:
-
-            def tick(now_s: float) -> bool:
-                if on_tick is not None:
-                    on_tick(now_s)
-                return not interruption.requested
-
             load = Load(scenario)
             driver = LoadDriver(engine, load, feeds, scenario.models)
-            begin_s, end_s = (driver.start_s + t for t in (scenario.begin_s, scenario.end_s))
-            recorder = Recorder(
-                window=Window(start_s=begin_s, end_s=end_s),
-                keep_records=keep_records,
-                tally=ModelTally if scenario.score is None else ScoredTally,
-            )
-            watchers = [recorder, *(each for each in (observer, explainer) if each is not None)]
-            if explainer is not None:
-                explainer.watch(engine.view, begin_s)
-            engine.attach(watchers[0] if len(watchers) == 1 else Observers(*watchers))
-            driver.play(tick)
-            if interruption.requested:
-                driver.stop()
-                recorder.end_window(clock.now())
-            _drain(engine, interruption, _DRAIN_S if end_s < math.inf else math.inf)
-            driver.stop()
-            if end_s == math.inf:
-                recorder.end_window(clock.now())
+            recorder = _recorder(scenario, driver.start_s, keep_records=keep_records)
+            _watch(engine, recorder, observer, explainer)
+            driver.play(_until(interruption, on_tick))
+            _finish(engine, driver, recorder, interruption, is_endless=scenario.end_s == math.inf)
         if engine.fault is not None:
             raise engine.fault
         tallies = recorder.tallies(clock.now(), withheld=load.withheld)
@@ -136,8 +116,53 @@ def play(
         recorder=recorder,
         origin_s=driver.start_s,
         interrupted=interruption.requested,
-        warnings=tuple(engine.warnings),
+        warnings=(*engine.warnings, *map(str, engine.outages)),
     )
+
+
+def _recorder(scenario: Scenario, origin_s: float, *, keep_records: bool) -> Recorder:
+    return Recorder(
+        window=Window(start_s=origin_s + scenario.begin_s, end_s=origin_s + scenario.end_s),
+        keep_records=keep_records,
+        tally=ModelTally if scenario.score is None else ScoredTally,
+    )
+
+
+def _watch(
+    engine: Engine, recorder: Recorder, observer: Observer | None, explainer: Explainer | None
+) -> None:
+    """Let everybody see the steps from now on; the observer has seen those before, too."""
+    if explainer is not None:
+        explainer.watch(engine.view, recorder.window.start_s)
+    others = [each for each in (observer, explainer) if each is not None]
+    engine.attach(Observers(recorder, *others) if others else recorder)
+
+
+def _until(interruption: Interruption, on_tick: Callable[[float], None] | None) -> Tick:
+    def tick(now_s: float) -> bool:
+        if on_tick is not None:
+            on_tick(now_s)
+        return not interruption.requested
+
+    return tick
+
+
+def _finish(
+    engine: Engine,
+    driver: LoadDriver,
+    recorder: Recorder,
+    interruption: Interruption,
+    *,
+    is_endless: bool,
+) -> None:
+    """Wait for what was begun; a load without an end is measured until that is answered."""
+    if interruption.requested:
+        driver.stop()
+        recorder.end_window(clock.now())
+    _drain(engine, interruption, math.inf if is_endless else _DRAIN_S)
+    driver.stop()
+    if is_endless:
+        recorder.end_window(clock.now())
 
 
 def _drain(engine: Engine, interruption: Interruption, patience_s: float) -> None:

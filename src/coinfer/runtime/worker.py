@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
-from coinfer.backends.base import Session, Tensor, Tensors
+from coinfer.backends.base import Session, Tensors
+from coinfer.backends.packed import Values
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.hardware.pinning import pin_current_thread
@@ -16,6 +17,7 @@ from coinfer.processor import Processor
 from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
 from coinfer.runtime.leg import Leg
+from coinfer.runtime.leg_run import run_leg
 
 __all__ = ["Job", "Owner", "Worker"]
 
@@ -26,9 +28,10 @@ class Job(NamedTuple):
     Attributes:
         execution: What is run, for which requests.
         session: What runs it.
-        feeds: The inputs of each request.
+        feeds: The inputs of each request, if the model is not cut.
         batched: Inputs along which several requests are stacked.
-        leg: What becomes of the outputs, if the model is cut.
+        leg: What is run of a model that is cut, and what becomes of its outputs.
+        values: What that reads, of each request.
     """
 
     execution: Execution
@@ -36,12 +39,13 @@ class Job(NamedTuple):
     feeds: tuple[Tensors, ...]
     batched: frozenset[str] = frozenset()
     leg: Leg | None = None
+    values: tuple[Values, ...] = ()
 
 
 class Owner(Protocol):
     """Whoever gave the work."""
 
-    def done(self, job: Job, event: Finished | Failed, parts: list[dict[str, Tensor]]) -> None:
+    def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take the result; `parts` holds the outputs per request, empty if it failed."""
         ...
 
@@ -112,7 +116,7 @@ class Worker:
     def _serve(
         self,
         get: Callable[[], Job | None],
-        done: Callable[[Job, Finished | Failed, list[dict[str, Tensor]]], None],
+        done: Callable[[Job, Finished | Failed, Sequence[Values]], None],
     ) -> None:
         while (job := get()) is not None:
             event, parts = _perform(job)
@@ -126,12 +130,17 @@ class Worker:
             self._owner.returned(self)
 
 
-def _perform(job: Job) -> tuple[Finished | Failed, list[dict[str, Tensor]]]:
-    execution, session, feeds, batched, _ = job
+def _perform(job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
+    execution, session, feeds, batched, leg, values = job
     started_s = _now()
+    parts: Sequence[Values]
     try:
         if len(feeds) == 1:
             parts = [session.run(feeds[0])]
+            service_s = _now() - started_s
+        elif leg is not None:
+            sizes = [request.batch for request in execution.requests]
+            parts = run_leg(session, leg, values, sizes)
             service_s = _now() - started_s
         else:
             outputs = session.run(stack(feeds, batched))

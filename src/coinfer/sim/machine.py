@@ -10,7 +10,7 @@ from coinfer.contention import Contention
 from coinfer.core.express import LEFT_SHARE
 from coinfer.errors import UnknownNameError
 from coinfer.processor import Processor, overlaid_units, twins
-from coinfer.profiles import Profile
+from coinfer.profiles import Fork, Profile
 
 __all__ = ["Machine"]
 
@@ -25,6 +25,7 @@ class Machine:
             `equipped`.
         profile: Service times. Several seconds in an entry are a distribution to draw from, one is
             a constant; policies are told the mean. `load_s` counts where a processor swaps.
+        forks: By model, the pairs of its spans that may run at the same time.
         spreads: Coefficient of variation by (model, processor): its times are Gamma distributed
             around the mean instead. 1 is exponential.
         swaps: Processors that hold one model: running another one first costs its `load_s`.
@@ -47,6 +48,7 @@ class Machine:
     name: str = "machine"
     processors: tuple[Processor, ...]
     profile: Profile
+    forks: Mapping[str, tuple[Fork, ...]] = field(default_factory=dict)
     spreads: Mapping[tuple[str, str], float] = field(default_factory=dict)
     swaps: frozenset[str] = frozenset()
     keeps: frozenset[str] = frozenset()
@@ -100,6 +102,14 @@ class Machine:
             cold=cold,
             contention=replace(self.contention, factors=factors),
         )
+
+    def swap_s(self, model: str) -> dict[str, float]:
+        """Return the seconds to change to a model, by processor that holds one and changes it."""
+        found: dict[str, float] = {}
+        for key, entry in self.profile:
+            if key.model == model and key.processor in self.swaps:
+                found[key.processor] = max(entry.load_s, found.get(key.processor, 0.0))
+        return found
 
     def check_runs(self, models: Sequence[str]) -> None:
         """Verify that it runs these models.

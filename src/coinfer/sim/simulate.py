@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
@@ -77,7 +76,7 @@ def simulate(
         load,
         scenario.models,
         recorder if observer is None else Observers(recorder, observer),
-        limits=Limits(max_waiting=scenario.admission_limit),
+        limits=scenario.limits,
         services=Services(machine, seed=scenario.seed, deterministic=deterministic),
     )
     simulation.run(scenario.end_s + DRAIN_S, on_tick)

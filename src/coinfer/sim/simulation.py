@@ -106,7 +106,9 @@ class Simulation:
         self._abandoned: set[int] = set()
         for model in specs:
             profile = machine.profile
-            loaded = ModelLoaded(model, profile.units(model), profile.restricted([model]))
+            known = profile.restricted([model])
+            forks, swap_s = machine.forks.get(model, ()), machine.swap_s(model)
+            loaded = ModelLoaded(model, profile.units(model), known, forks, swap_s)
             observer.observe(loaded, self.core.handle(loaded, 0.0), 0.0)
 
     @property

@@ -15,10 +15,20 @@ import psutil
 import pytest
 
 from coinfer.backends.base import Backend, Session
+from coinfer.backends.packed import run_part, unpacked
 from coinfer.errors import BackendError, ExecutionError
+from coinfer.graph import extract, partition_at
 from coinfer.model import Model
 from coinfer.processor import Processor
-from coinfer.testing.models import Example, examples, fixed_batch, tiny_linear, unsupported
+from coinfer.profiles import Span
+from coinfer.testing.models import (
+    Example,
+    examples,
+    fixed_batch,
+    tiny_linear,
+    two_convs,
+    unsupported,
+)
 
 __all__ = ["BackendSuite"]
 
@@ -104,6 +114,22 @@ class BackendSuite:
         with self.loaded(example.model) as session, ThreadPoolExecutor(4) as pool:
             for inputs, outputs in zip(feeds, pool.map(session.run, feeds), strict=True):
                 self.check(example, inputs, outputs)
+
+    @pytest.mark.parametrize("cut", [1, 2])
+    def test_parts_hand_values_on_and_compute_what_the_whole_model_does(self, cut: int) -> None:
+        example = two_convs()
+        everything = {"it": frozenset(range(3))}
+        partition = partition_at(example.model, [cut], everything)
+        first, second = (extract(example.model, partition, Span(at, at)) for at in range(2))
+        with self.loaded(first) as one, self.loaded(second) as other:
+            for batch in (1, 3):
+                inputs = example.model.sample_inputs(batch=batch, seed=batch)
+                self.check(example, inputs, other.run(one.run(inputs)))
+                handed_on = run_part(other, run_part(one, inputs))
+                self.check(example, inputs, unpacked(handed_on))
+                # Neither need know what the other can read.
+                self.check(example, inputs, other.run(unpacked(run_part(one, inputs))))
+                self.check(example, inputs, unpacked(run_part(other, one.run(inputs))))
 
     def test_outputs_survive_the_next_run_and_the_session(self) -> None:
         example = tiny_linear()

@@ -28,11 +28,12 @@ from coinfer.core.events import (
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.profiles import Fork, Measurement, Profile, ProfileKey, Span
 
 __all__ = ["VirtualMachine", "processors", "profile", "request"]
 
 
+_NO_FORKS: Mapping[str, tuple[Fork, ...]] = MappingProxyType({})
 _NO_GAPS: Mapping[str, Collection[int]] = MappingProxyType({})
 
 
@@ -123,6 +124,7 @@ class VirtualMachine:
         limits: Limits = Limits(),
         units: Mapping[str, int] | None = None,
         gaps: Mapping[str, Mapping[str, Collection[int]]] | None = None,
+        forks: Mapping[str, tuple[Fork, ...]] = _NO_FORKS,
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -135,6 +137,7 @@ class VirtualMachine:
             limits: The dispatcher's.
             units: Number of unit subgraphs by model, where it is not 1.
             gaps: By model and processor, the units that it cannot run.
+            forks: By model, the pairs of spans that may run at the same time.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
         """
@@ -148,6 +151,8 @@ class VirtualMachine:
         self.timer_s = math.inf
         self.unanswered: set[int] = set()
         self.reached: dict[int, int] = {}
+        self._ahead: dict[int, Span] = {}
+        self._forked_from: dict[int, int] = {}
         self._units = {p.name: p.units for p in processors}
         self._ends: dict[int, float] = {}
         self._scheduled: list[tuple[float, int, Event]] = []
@@ -159,7 +164,7 @@ class VirtualMachine:
         for model, row in seconds.items():
             n_units = (units or {}).get(model, 1)
             known = profile(model, row, units=n_units, gaps=(gaps or {}).get(model, _NO_GAPS))
-            self.post(ModelLoaded(model, n_units, known))
+            self.post(ModelLoaded(model, n_units, known, forks.get(model, ())))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
@@ -196,7 +201,7 @@ class VirtualMachine:
         """Let a running execution end well now."""
         execution = self._end(execution_id)
         for each in execution.requests:
-            self.reached[each.id] = execution.span.last + 1
+            self._ran(each.id, execution.span)
         return self.post(Finished(execution_id, self.now - execution.started_s))
 
     def fail(self, execution_id: int, reason: str = "told to fail") -> list[Command]:
@@ -257,6 +262,34 @@ class VirtualMachine:
         """Return which execution uses a compute unit."""
         return {u: e for e in self.running.values() for u in self._units[e.processor]}
 
+    def _ran(self, number: int, span: Span) -> None:
+        """Note that a span of a request is done: of a fork, perhaps the one that comes second."""
+        if span.first > self.reached.get(number, 0):
+            self._ahead[number] = span
+            return
+        ahead = self._ahead.pop(number, span)
+        self.reached[number] = ahead.last + 1
+
+    def _check_place(self, execution: Execution, number: int) -> None:
+        """Verify that an execution goes on where the request stands, or beside it as a fork."""
+        first, reached = execution.span.first, self.reached.get(number, 0)
+        running = self._runs(number)
+        if running:
+            (left,) = running
+            assert left.started_s == self.now, f"{execution} comes late beside {left}"
+            assert first == left.span.last + 1, f"{execution} is no fork with {left}"
+            self._forked_from[number] = left.span.first
+            return
+        # A fork of which a side failed may be begun again, if that is where others can go on.
+        again = self._forked_from.pop(number, reached)
+        assert first in (reached, again), f"{execution} does not go on from {reached}"
+        self._ahead.pop(number, None)
+        if first < reached:
+            self.reached[number] = first
+
+    def _runs(self, number: int) -> list[Execution]:
+        return [e for e in self.running.values() if any(each.id == number for each in e.requests)]
+
     def _end(self, execution_id: int) -> Execution:
         self._ends.pop(execution_id, None)
         return self.running.pop(execution_id)
@@ -284,8 +317,7 @@ class VirtualMachine:
         clash = self.users().keys() & self._units[execution.processor]
         assert not clash, f"{execution} uses {sorted(clash)}, which are busy"
         for each in execution.requests:
-            reached = self.reached.get(each.id, 0)
-            assert execution.span.first == reached, f"{execution} does not go on from {reached}"
+            self._check_place(execution, each.id)
         self.running[execution.id] = execution
         self.executions.append(execution)
         end_s = self.now + self._service_s(execution)

@@ -20,6 +20,7 @@ __all__ = [
     "quantised_linear",
     "tiny_conv",
     "tiny_linear",
+    "two_convs",
     "two_inputs",
     "unsupported",
 ]
@@ -105,9 +106,25 @@ def tiny_conv(name: str = "tiny_conv") -> Example:
         name=name,
     )
 
+    return Example(model=model, reference=lambda x: {"y": _convolved(x["x"], w)})
+
+
+def two_convs(name: str = "two_convs") -> Example:
+    """Return y[N,4,6,6], a 1x1 convolution of the positive part of a 3x3 one of x[N,4,8,8].
+
+    Three operators; what lies between them has 16 channels, as many as libraries keep together.
+    """
+    rng = np.random.default_rng(11)
+    v, w = _random(rng, 16, 4, 3, 3), _random(rng, 4, 16, 1, 1)
+    model = model_from_text(
+        f"""agraph (float[N,4,8,8] x) => (float[N,4,6,6] y)
+        <float[16,4,3,3] v = {_literal(v)}, float[4,16,1,1] w = {_literal(w)}>
+        {{ a = Conv(x, v)  b = Relu(a)  y = Conv(b, w) }}""",
+        name=name,
+    )
+
     def reference(x: _Arrays) -> dict[str, npt.NDArray[Any]]:
-        windows = np.lib.stride_tricks.sliding_window_view(x["x"], (3, 3), axis=(2, 3))
-        return {"y": np.einsum("ncijkl,ockl->noij", windows, w)}
+        return {"y": _convolved(np.maximum(_convolved(x["x"], v), 0), w)}
 
     return Example(model=model, reference=reference)
 
@@ -147,6 +164,12 @@ def unsupported(name: str = "unsupported") -> Model:
         agraph (float[N] x) => (float[N] y) { y = example.unknown.Nothing(x) }""",
         name=name,
     )
+
+
+def _convolved(x: npt.NDArray[Any], w: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))
+    convolved: npt.NDArray[Any] = np.einsum("ncijkl,ockl->noij", windows, w)
+    return convolved
 
 
 def _random(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.float32]:

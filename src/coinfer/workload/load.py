@@ -67,10 +67,9 @@ class Load:
         ScenarioError: a trace file cannot be read.
     """
 
-    def __init__(self, scenario: Scenario, *, rate_factor: float = 1.0) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self._rate_factor = rate_factor
-        self._streams = _streams(scenario, scenario.rate_factor * rate_factor)
+        self._streams = _streams(scenario)
         self._cascades: dict[str, list[_Cascade]] = {}
         for stream in self._streams:
             if isinstance(stream, _Cascade):
@@ -127,14 +126,6 @@ class Load:
                     self.withheld[cascade.model] = self.withheld.get(cascade.model, 0) + 1
                 self._withhold(cascade.model, index, frame_s)
 
-    def scaled(self, factor: float) -> Load:
-        """Make a fresh load with all open-loop rates multiplied; closed loops stay as they are.
-
-        Times are the same draws, closer together; phase and jitter shrink with the period.
-        Deadlines are not the load's: see `Scenario.scaled`.
-        """
-        return Load(self._scenario, rate_factor=self._rate_factor * factor)
-
     def offered_rates_per_s(self) -> dict[str, float] | None:
         """Requests per second of each model; None if a closed loop decides some of them.
 
@@ -151,11 +142,6 @@ class Load:
             rates.update((s.model, s.trigger.probability * rates[s.after]) for s in known)
             waiting = [s for s in waiting if s.model not in rates]
         return {name: rates[name] for name in self._scenario.processes if name in rates}
-
-    def offered_rate_per_s(self) -> float | None:
-        """Requests per second in all; None if a closed loop decides it."""
-        rates = self.offered_rates_per_s()
-        return None if rates is None else sum(rates.values())
 
     def offered_mix(self) -> dict[str, float] | None:
         """Share of each model in the requests, adding up to 1.
@@ -277,7 +263,7 @@ class _OfflineStream:
         return [Due(0.0, self._stream, index, model)]
 
 
-def _streams(scenario: Scenario, rate_factor: float) -> list[_Stream]:
+def _streams(scenario: Scenario) -> list[_Stream]:
     if scenario.offline is not None:
         return [_OfflineStream(0, _turns(scenario.offline, scenario.seed))]
     if scenario.mix is not None:
@@ -292,7 +278,7 @@ def _streams(scenario: Scenario, rate_factor: float) -> list[_Stream]:
         elif isinstance(process, After):
             streams.append(_Cascade(stream, model, process, scenario.seed))
         else:
-            streams.append(_open_stream(stream, model, process, scenario, rate_factor, traces))
+            streams.append(_open_stream(stream, model, process, scenario, traces))
     return streams
 
 
@@ -321,10 +307,10 @@ def _open_stream(
     model: str,
     process: OpenProcess,
     scenario: Scenario,
-    factor: float,
     traces: dict[Path, TraceFile],
 ) -> _OpenStream:
     rng = generator(scenario.seed, Purpose.ARRIVALS, model)
+    factor = scenario.rate_factor
     blocks: Iterator[Times]
     match process:
         case Periodic():

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from coinfer.workload.fields import Count, PositiveSeconds, Section, shown, wrong
+from coinfer.workload.fields import (
+    Count,
+    PositiveSeconds,
+    Problem,
+    Section,
+    raise_all,
+    shown,
+    wrong,
+)
 
 __all__ = ["PartitionSpec", "Partitioning"]
 
@@ -26,12 +34,20 @@ class PartitionSpec(Section):
             the size with which the model should finish first.
         pieces: Cut into at least so many units of about equal cost.
         max_span_s: No span may take longer than this, so that nothing urgent waits longer for it.
+        branches: Cut around branches, so that two processors can run them at the same time.
     """
 
     mode: Literal["whole", "fallback_per_processor", "unit", "merged"] = "merged"
     minimum_subgraph_size: Annotated[int | Literal["search"], PlainValidator(_size)] = 7
     pieces: Count | None = None
     max_span_s: PositiveSeconds | None = Field(alias="max_span", default=None)
+    branches: bool = False
+
+    @model_validator(mode="after")
+    def _parts_branches(self) -> PartitionSpec:
+        if self.branches and self.mode not in ("unit", "merged"):
+            raise_all([Problem(("branches",), "needs `mode: merged` or `mode: unit`")])
+        return self
 
 
 def _short_form(value: Any) -> Any:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from coinfer.core.dispatcher import Limits
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError
 from coinfer.workload.arrivals import Closed, Mix, Offline, Periodic, Process
@@ -232,6 +233,11 @@ class Scenario(Section):
     def offline(self) -> Offline | None:
         """The finite counts that are all due at the start; None if the load is another one."""
         return self.arrivals.offline if isinstance(self.arrivals, OfflineArrivals) else None
+
+    @property
+    def limits(self) -> Limits:
+        """What the core is to enforce, in a real run, a simulation and a replay alike."""
+        return Limits(max_waiting=self.admission_limit)
 
     def partition_of(self, model: str) -> PartitionSpec | None:
         """How a model is cut; None: it runs whole."""

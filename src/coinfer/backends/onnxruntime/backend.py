@@ -1,0 +1,137 @@
+"""OnnxRuntimeBackend: loads models, and parts of models, with ONNX Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping
+
+from coinfer.backends.base import Device
+from coinfer.backends.onnxruntime import providers
+from coinfer.backends.onnxruntime.assignment import assigned, numbered, require_assigned, taken
+from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.library import first_line, ort
+from coinfer.backends.onnxruntime.part import OnnxRuntimePart, compiled_in_blocks
+from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.backends.pools import POOLS
+from coinfer.backends.precision import native_precision
+from coinfer.backends.source import bytes_or_path
+from coinfer.errors import BackendError
+from coinfer.model import Model
+from coinfer.processor import Processor
+
+__all__ = ["OnnxRuntimeBackend"]
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime with any execution provider that the installed wheel has.
+
+    Devices are providers without their suffix, with a number for accelerators: `CPU`, `CUDA:0`.
+    Options of a processor that contain a dot are session configuration entries; the others are
+    options of the execution provider.
+    """
+
+    name = "onnxruntime"
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the version of onnxruntime."""
+        return {"onnxruntime": str(ort.__version__)}
+
+    def devices(self) -> tuple[Device, ...]:
+        """Return a device per installed execution provider, the CPU first."""
+        return providers.devices()
+
+    def sharing_key(self, processor: Processor) -> Hashable:
+        """One session serves all processors of equal device, threads, precision and options."""
+        options = frozenset(processor.options.items())
+        return (self.name, processor.device, processor.threads, processor.precision, options)
+
+    def supported(self, model: Model, processor: Processor) -> frozenset[str] | None:
+        """Read back which operators the provider takes, of the model as it is, not optimised.
+
+        Returns:
+            None if ONNX Runtime has no implementation of some operator at all: it names only the
+            first one that it meets.
+
+        Raises:
+            BackendError: this onnxruntime has no such device.
+        """
+        what = f"model {model.name!r} on processor {processor.name!r}"
+        provider = providers.provider_of(processor, what)
+        options = providers.provider_options(processor, provider, what)
+        named, nodes = numbered(model)
+        alone = dataclasses.replace(processor, threads=1)
+        try:
+            source = bytes_or_path(named)
+            session = create(source, alone, (provider, options), Style(optimised=False))
+        except Exception:  # noqa: BLE001  # the library's exceptions have no common base below it
+            return None
+        return taken(session, provider, nodes)
+
+    def load(self, model: Model, processor: Processor) -> OnnxRuntimeSession:
+        """Compile the model, or a part of one so that it hands values on in blocks of channels.
+
+        Raises:
+            BackendError: unknown device, precision that the model does not have, no thread left
+                for a pool, a graph that ONNX Runtime refuses, or a provider that fell back.
+        """
+        what = f"model {model.name!r} on processor {processor.name!r}"
+        provider = providers.provider_of(processor, what)
+        options = providers.provider_options(processor, provider, what)
+        precision = native_precision(model)
+        if processor.precision not in ("fp32", precision):
+            raise BackendError(
+                f"{what}: onnxruntime computes in the precision of the model, which is "
+                f"{precision}, not {processor.precision}; convert the model or use precision fp32"
+            )
+        pool = processor.threads - 1
+        POOLS.reserve(pool, what=what)
+        try:
+            return self._compiled(
+                model, processor, (provider, options), what=what, precision=precision
+            )
+        except BaseException:
+            POOLS.release(pool)
+            raise
+
+    def _compiled(
+        self,
+        model: Model,
+        processor: Processor,
+        provider: tuple[str, dict[str, str]],
+        *,
+        what: str,
+        precision: str,
+    ) -> OnnxRuntimeSession:
+        pool = processor.threads - 1
+        outputs = tuple(spec.name for spec in model.outputs)
+        is_part = bool(model.borders) and provider[0] == providers.CPU_PROVIDER
+        found = compiled_in_blocks(model, processor) if is_part else None
+        if found is not None:
+            return OnnxRuntimePart(
+                session=found.session,
+                takes=found.takes,
+                gives=found.gives,
+                outputs=outputs,
+                what=what,
+                precision=precision,
+                pool=pool,
+                operators=found.operators,
+            )
+        try:
+            source = bytes_or_path(model)
+            session = create(source, processor, provider, Style(shared=is_part))
+        except Exception as error:
+            # The library's exceptions have no common base below this one.
+            raise BackendError(
+                f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
+                f"with `coinfer inspect` or run it on another backend"
+            ) from error
+        require_assigned(session, provider[0], what)
+        return OnnxRuntimeSession(
+            session=session,
+            outputs=outputs,
+            what=what,
+            precision=precision,
+            pool=pool,
+            operators=assigned(session),
+        )

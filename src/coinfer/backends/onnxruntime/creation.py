@@ -1,0 +1,114 @@
+"""Creation: how sessions are made, of one model alone or of parts that hand values on.
+
+A session with one thread runs in the calling thread and holds no pool, so one such session serves
+every core. A session with more threads owns a pool; it spins while a run lasts, because then the
+processor owns its cores, and stops with it. ONNX Runtime's global pool is not used: once it is
+set, every session of the process must use it, the host program's and the 1-thread ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coinfer.backends.base import Tensor
+from coinfer.backends.onnxruntime.library import ort
+from coinfer.processor import Processor
+
+__all__ = ["Call", "Style", "call_of", "create", "session_options"]
+
+_FATAL_ONLY = 4
+"""Log level: errors come as exceptions; a second copy on stderr helps nobody."""
+
+
+Call = Callable[[Sequence[str], Mapping[str, Tensor], None], list[Tensor]]
+"""Runs a session: names of outputs, inputs by name, no options of this run."""
+
+
+class Style(NamedTuple):
+    """What differs between sessions of one processor.
+
+    Attributes:
+        optimised: Let the library rewrite the graph.
+        shared: Take memory for activations from where all sessions of this style take it. What one
+            part of a model wrote last is then still in the caches when the next one takes memory.
+        saved: Write the rewritten graph to this file.
+    """
+
+    optimised: bool = True
+    shared: bool = False
+    saved: Path | None = None
+
+
+def create(
+    source: bytes | str,
+    processor: Processor,
+    provider: tuple[str, dict[str, str]],
+    style: Style,
+) -> Any:
+    """Create a session; raises what the library raises."""
+    options = session_options(processor, style)
+    # Fallback would retry on the CPU without a word in the result.
+    session = ort.InferenceSession(source, options, [provider], enable_fallback=0)
+    # The wrapper keeps the serialized model for a fallback that is off: the weights a second time.
+    if isinstance(source, bytes) and hasattr(session, "_model_bytes"):
+        session._model_bytes = None
+    return session
+
+
+def call_of(session: Any) -> Call:
+    """Return what runs a session, without what its wrapper looks after first.
+
+    That is whether names are missing, which the library says too, and features that are not used
+    here. Right after another run, with little Python left in the caches, it takes ten microseconds.
+    """
+    call: Call = getattr(session, "_sess", session).run
+    return call
+
+
+def session_options(processor: Processor, style: Style) -> Any:
+    """Return the options of a session: the processor's own above what its fields mean."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_ALL if style.optimised else levels.ORT_DISABLE_ALL
+    )
+    options.intra_op_num_threads = processor.threads
+    options.inter_op_num_threads = 1
+    entries = {
+        "session.inter_op.allow_spinning": "0",
+        "session.intra_op.allow_spinning": "1" if processor.threads > 1 else "0",
+        "session.force_spinning_stop": "1",
+        "session.record_ep_graph_assignment_info": "1",
+    }
+    if style.saved is not None:
+        options.optimized_model_filepath = str(style.saved)
+        entries["session.disable_prepacking"] = "1"  # it never runs
+    if style.shared:
+        _share_memory()
+        # Planned ahead, all activations of a run would be one piece, not where the last one was.
+        options.enable_mem_pattern = False
+        entries |= {
+            "session.use_env_allocators": "1",
+            # Weights apart: the shared memory stays when a session goes.
+            "session.use_device_allocator_for_initializers": "1",
+        }
+    entries |= {key: value for key, value in processor.options.items() if "." in key}
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+@cache
+def _share_memory() -> None:
+    """Make the process's memory for activations; sessions use it only if their options say so."""
+    info = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    with suppress(Exception):  # the host program has made one before: then it is that
+        ort.create_and_register_allocator(info, None)

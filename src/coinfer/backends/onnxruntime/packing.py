@@ -1,0 +1,89 @@
+"""ChannelBlocks: activations as ONNX Runtime's CPU provider keeps them, and the way there and back.
+
+Whoever asks for one holds the lock under which sessions are created.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from coinfer.backends.base import Tensor
+from coinfer.backends.onnxruntime.blocks import DOMAIN
+from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
+from coinfer.backends.packed import Packed
+from coinfer.processor import Processor
+
+__all__ = ["ChannelBlocks", "block_size", "channel_blocks"]
+
+_OPSET = 17
+"""Any would do: no operator of the standard is used."""
+
+_IR_VERSION = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelBlocks:
+    """A number of channels in blocks, the last one filled up with zeros.
+
+    Attributes:
+        channels: The true number.
+    """
+
+    channels: int
+    _into: Any = field(repr=False)
+    _back: Any = field(repr=False)
+
+    def pack(self, array: Tensor) -> Packed:
+        """Bring an array of [batch, channels, height, width] into blocks."""
+        return Packed(self._into.run(["y"], {"x": array})[0], self)
+
+    def unpack(self, array: Tensor) -> Tensor:
+        """Return an array in the plain order."""
+        plain: Tensor = self._back.run(["y"], {"x": array})[0]
+        return plain
+
+
+@cache
+def channel_blocks(channels: int) -> ChannelBlocks:
+    """Return the one object for this number of channels.
+
+    Raises:
+        Exception: what the library raises if it has no such operators.
+    """
+    return ChannelBlocks(channels, _into_blocks(), _reorder("ReorderOutput", channels=channels))
+
+
+@cache
+def block_size() -> int:
+    """Return how many channels a block has on this machine.
+
+    Raises:
+        Exception: what the library raises if it has no such operators.
+    """
+    found = _into_blocks().run(["y"], {"x": np.zeros((1, 4, 1, 1), np.float32)})[0]
+    return int(found.shape[1])
+
+
+@cache
+def _into_blocks() -> Any:
+    return _reorder("ReorderInput")
+
+
+def _reorder(op_type: str, **attributes: int) -> Any:
+    any_shape = [f"d{axis}" for axis in range(4)]
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(any_shape))
+    node = ir.node(op_type, [value], attributes, domain=DOMAIN)
+    [made] = node.outputs
+    made.name, made.type, made.shape = "y", value.type, ir.Shape([None] * 4)
+    graph = ir.Graph(
+        [value], [made], nodes=[node], opset_imports={"": _OPSET, DOMAIN: 1}, name=op_type
+    )
+    data = ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION)).SerializeToString()
+    anywhere = Processor(name="any", backend="onnxruntime", units=frozenset({"any"}))
+    return create(data, anywhere, (CPU_PROVIDER, {}), Style(optimised=False, shared=True))

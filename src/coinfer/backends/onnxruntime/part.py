@@ -1,0 +1,164 @@
+"""OnnxRuntimePart: a part of a model whose values cross its borders in blocks of channels.
+
+The library rewrites the part as it rewrites a whole model; the result is saved, edited (`blocks`),
+and loaded as it is. Where that does not work the part is compiled like any model: it then converts
+at its borders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnx_ir as ir
+
+from coinfer.backends.base import Tensor, Tensors
+from coinfer.backends.onnxruntime.assignment import assigned
+from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
+from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.library import first_line
+from coinfer.backends.onnxruntime.packing import ChannelBlocks, block_size, channel_blocks
+from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
+from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.backends.packed import Packed, Value, Values, unpacked
+from coinfer.model import Model
+from coinfer.processor import Processor
+
+__all__ = ["OnnxRuntimePart", "compiled_in_blocks"]
+
+_MOST_WEIGHT_BYTES = 2**29
+"""Larger parts are compiled like any model: for a moment, their weights are there some five times.
+Next to what such a part computes, its borders are small."""
+
+_packed = tuple.__new__
+"""Makes a `Packed` without a call into Python."""
+
+_PROVIDER = (CPU_PROVIDER, dict[str, str]())
+
+
+class Compiled(NamedTuple):
+    """A part that was compiled so that blocks may cross its borders.
+
+    Attributes:
+        session: The library's session.
+        takes: Form of each input; None: an array.
+        gives: Form of each output that is in blocks.
+        operators: Number of its operators per provider, before fusion.
+    """
+
+    session: Any
+    takes: Mapping[str, ChannelBlocks | None]
+    gives: Mapping[str, ChannelBlocks]
+    operators: Mapping[str, int]
+
+
+class OnnxRuntimePart(OnnxRuntimeSession):
+    """A compiled part of a model; made by `OnnxRuntimeBackend.load`."""
+
+    def __init__(
+        self,
+        *,
+        takes: Mapping[str, ChannelBlocks | None],
+        gives: Mapping[str, ChannelBlocks],
+        **rest: Any,
+    ) -> None:
+        super().__init__(**rest)
+        self._takes = tuple(takes.items())
+        self._packs = tuple((self._outputs.index(name), name, form) for name, form in gives.items())
+
+    def run(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Compute all outputs; takes and gives arrays.
+
+        Raises:
+            ExecutionError: ONNX Runtime failed, or the session is closed.
+        """
+        return unpacked(self.run_part(inputs))
+
+    def run_part(self, inputs: Values) -> dict[str, Value]:
+        """Compute all outputs; those at borders are in blocks.
+
+        Raises:
+            ExecutionError: ONNX Runtime failed, or the session is closed.
+        """
+        call = self._call
+        if call is None:
+            raise self._failed("the session is closed; load the model again")
+        # In few calls: another part ran just before, and has left no Python in the caches.
+        feed: dict[str, Tensor] = {}
+        outputs: dict[str, Value]
+        try:
+            for name, form in self._takes:
+                value = inputs[name]
+                if type(value) is Packed and value.packing is form:
+                    feed[name] = value.array
+                else:
+                    feed[name] = _in_form(value, form)
+            arrays = call(self._outputs, feed, None)
+        except Exception as error:
+            # The library's exceptions have no common base below this one.
+            raise self._failed(first_line(error)) from error
+        outputs = dict(zip(self._outputs, arrays))  # noqa: B905  # a keyword takes a while
+        for at, name, form in self._packs:
+            outputs[name] = _packed(Packed, (arrays[at], form))
+        return outputs
+
+    def packed(self, inputs: Values) -> dict[str, Value]:
+        """Return inputs in the form that `run_part` need not convert."""
+        return {
+            name: inputs[name] if form is None else Packed(_in_form(inputs[name], form), form)
+            for name, form in self._takes
+        }
+
+
+def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
+    if isinstance(value, Packed):
+        if value.packing is form:
+            return value.array
+        value = value.unpacked()
+    return value if form is None else form.pack(value).array
+
+
+def compiled_in_blocks(model: Model, processor: Processor) -> Compiled | None:
+    """Compile a part of a model so that its values cross borders in blocks, where they can.
+
+    Returns:
+        None where nothing would cross in blocks, or the library does something else than is known
+        of it.
+    """
+    inputs, outputs = blockable(model)
+    if not (inputs or outputs) or model.weight_bytes > _MOST_WEIGHT_BYTES:
+        return None
+    probes = probed(model.graph, inputs)
+    source = dataclasses.replace(model, graph=probes, source=None).to_bytes()
+    try:
+        rewritten, operators = _rewritten(source, processor)
+        edited = without_probes(rewritten, inputs, outputs, block=block_size())
+        if edited is None or not (edited.takes or edited.gives):
+            return None
+        data = ir.to_proto(edited.model).SerializeToString()
+        del rewritten, source
+        session = create(data, processor, _PROVIDER, Style(optimised=False, shared=True))
+        takes = {name: channel_blocks(channels) for name, channels in edited.takes.items()}
+        gives = {name: channel_blocks(channels) for name, channels in edited.gives.items()}
+    except Exception:  # noqa: BLE001  # the library's exceptions have no common base below it
+        return None
+    operators.subtract({CPU_PROVIDER: len(inputs)})
+    return Compiled(
+        session=session,
+        takes={spec.name: takes.get(spec.name) for spec in model.inputs},
+        gives=gives,
+        operators=dict(operators),
+    )
+
+
+def _rewritten(source: bytes, processor: Processor) -> tuple[ir.Model, Counter[str]]:
+    """Let the library rewrite a graph; return that, and the operators that it had per provider."""
+    alone = dataclasses.replace(processor, threads=1)
+    with tempfile.TemporaryDirectory(prefix="coinfer-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder) / "rewritten.onnx"
+        session = create(source, alone, _PROVIDER, Style(saved=file))
+        return ir.load(file), Counter(assigned(session))

@@ -1,0 +1,90 @@
+"""Providers: which execution providers the installed wheel has, and the devices that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coinfer.backends.base import Device
+from coinfer.backends.onnxruntime.library import ort
+from coinfer.errors import BackendError
+from coinfer.processor import Processor
+
+__all__ = ["CPU_PROVIDER", "devices", "provider_of", "provider_options"]
+
+_SUFFIX = "ExecutionProvider"
+_CPU = "CPU"
+CPU_PROVIDER = _CPU + _SUFFIX
+_REMOTE = "Azure"
+"""Not a device: it forwards requests to a service."""
+
+_KINDS: Mapping[str, str] = {
+    "CUDA": "gpu",
+    "Tensorrt": "gpu",
+    "NvTensorRTRTX": "gpu",
+    "MIGraphX": "gpu",
+    "Dml": "gpu",
+    "WebGpu": "gpu",
+    "CoreML": "npu",
+    "QNN": "npu",
+    "VitisAI": "npu",
+    "CANN": "npu",
+    "Rknpu": "npu",
+    "Nnapi": "npu",
+}
+"""Anything else computes on the CPU."""
+
+_FP32_OPTIONS: Mapping[str, Mapping[str, str]] = {"CUDA": {"use_tf32": "0"}}
+"""What a provider needs to compute in full fp32: TensorFloat-32 keeps 10 bits of the mantissa."""
+
+
+def devices() -> tuple[Device, ...]:
+    """Return a device per installed execution provider, the CPU first."""
+    bases = [p.removesuffix(_SUFFIX) for p in ort.get_available_providers()]
+    found = [_device(base) for base in bases if base != _REMOTE]
+    return tuple(sorted(found, key=lambda device: device.name != _CPU))
+
+
+def provider_of(processor: Processor, what: str) -> str:
+    """Return the provider that a processor's device is of.
+
+    Raises:
+        BackendError: this onnxruntime does not have it.
+    """
+    wanted = processor.device.partition(":")[0] + _SUFFIX
+    installed = ort.get_available_providers()
+    for provider in installed:
+        if provider.lower() == wanted.lower():
+            return str(provider)
+    known = ", ".join(p.removesuffix(_SUFFIX) for p in installed if p != _REMOTE + _SUFFIX)
+    raise BackendError(
+        f"{what}: this onnxruntime has no device {processor.device!r}, only {known}; install the "
+        f"onnxruntime wheel that has it in place of the present one, or use another device"
+    )
+
+
+def provider_options(processor: Processor, provider: str, what: str) -> dict[str, str]:
+    """Return the options that a provider gets: the processor's own above what fp32 needs.
+
+    Raises:
+        BackendError: it has none of that name.
+    """
+    given = {key: value for key, value in processor.options.items() if "." not in key}
+    if provider == CPU_PROVIDER:
+        if given:
+            # The CPU provider ignores every option without a word.
+            raise BackendError(
+                f"{what}: the CPU provider has no option {sorted(given)[0]!r}; options of the "
+                f"session have a dot, such as session.set_denormal_as_zero"
+            )
+        return {}
+    number = processor.device.partition(":")[2]
+    base = provider.removesuffix(_SUFFIX)
+    defaults = dict(_FP32_OPTIONS.get(base, {})) | ({"device_id": number} if number else {})
+    return defaults | given
+
+
+def _device(base: str) -> Device:
+    kind = _KINDS.get(base, "cpu")
+    name = base if kind == "cpu" else f"{base}:0"
+    description = f"{base} execution provider of onnxruntime"
+    return Device(name=name, kind=kind, precisions=("fp32", "int8"), description=description)

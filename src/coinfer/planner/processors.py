@@ -1,0 +1,67 @@
+"""Processors: those that a scenario asks for; found, found by name, or described."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.hardware.catalogue import default_processors
+from coinfer.hardware.cores import Cores, find_cores
+from coinfer.processor import Processor, twins
+from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
+from coinfer.workload.scenario import Scenario
+
+__all__ = ["choose_processors", "find_processors"]
+
+
+def choose_processors(scenario: Scenario) -> tuple[Processor, ...]:
+    """Return the processors that a scenario asks for; errors as of `find_processors`."""
+    return find_processors(scenario.processors, ("fp32", *scenario.precision.allow))
+
+
+def find_processors(
+    asked: DefaultProcessors | tuple[str | ProcessorSpec, ...], precisions: tuple[str, ...]
+) -> tuple[Processor, ...]:
+    """Return the processors that are asked for: found, found by name, or described.
+
+    Raises:
+        UnknownNameError: a name that no found processor has.
+        ConfigurationError: a core that this process may not use, a name given twice, or an express
+            processor that stands on no other.
+    """
+    if isinstance(asked, DefaultProcessors):
+        cores = _restricted(find_cores(), asked.cores)
+        return default_processors(
+            asked.backends or None, cores=cores, precisions=precisions, preempt=asked.preempt
+        )
+    found: dict[str, Processor] = {}
+    if any(isinstance(each, str) for each in asked):
+        found = {p.name: p for p in default_processors(precisions=precisions, preempt=True)}
+    chosen: dict[str, Processor] = {}
+    for each in asked:
+        if not isinstance(each, str):
+            processor = each.processor()
+            _restricted(find_cores(), processor.cores)
+        elif each in found:
+            processor = found[each]
+        else:
+            raise UnknownNameError.of("processor", each, found, hint="See `coinfer doctor`.")
+        if processor.name in chosen:
+            raise ConfigurationError(f"two processors are named {processor.name!r}; rename one")
+        chosen[processor.name] = processor
+    twins(chosen.values())  # raises where an express one stands on none
+    return tuple(chosen.values())
+
+
+def _restricted(cores: Cores, numbers: Iterable[int]) -> Cores:
+    wanted = tuple(sorted(set(numbers)))
+    if not wanted:
+        return cores
+    foreign = [number for number in wanted if number not in cores.numbers]
+    if foreign:
+        raise ConfigurationError(
+            f"core {foreign[0]} may not be used here; the usable ones are "
+            f"{', '.join(map(str, cores.numbers))}"
+        )
+    return dataclasses.replace(cores, numbers=wanted)

@@ -1,0 +1,56 @@
+"""Gauge: how measurements are made and where they are kept, for whoever makes many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coinfer.backends.base import Backend, Tensors
+from coinfer.model import Model
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.measure import Effort
+from coinfer.profiling.profiler import Progress, profile_models
+from coinfer.profiling.skip import Skip
+
+__all__ = ["Gauge"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """What all measurements of a preparation have in common.
+
+    Attributes:
+        effort: When a measurement is good enough.
+        cache: Where to look first and to keep results; None measures everything.
+        backends: By name, for those that are not to be looked up.
+        progress: Called before each measurement.
+    """
+
+    effort: Effort = Effort()
+    cache: ProfileCache | None = None
+    backends: Mapping[str, Backend] = field(default_factory=dict)
+    progress: Progress | None = None
+
+    def profile(
+        self,
+        models: Mapping[str, Model],
+        processors: Sequence[Processor],
+        *,
+        batch: int,
+        feeds: Mapping[str, Sequence[Tensors]],
+        skipped: Callable[[Skip], None],
+    ) -> Profile:
+        """Measure models at one batch size; arguments and result as of `profile_models`."""
+        return profile_models(
+            models,
+            processors,
+            batches=(batch,),
+            effort=self.effort,
+            cache=self.cache,
+            backends=self.backends,
+            feeds=feeds,
+            progress=self.progress,
+            skipped=skipped,
+        )

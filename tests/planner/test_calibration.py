@@ -1,0 +1,98 @@
+"""Calibration: a machine that was measured wrongly is corrected by what a run on it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from coinfer.cold import Cold
+from coinfer.planner.calibration import calibration_load, fitted
+from coinfer.policies import make_policy
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.sim import Machine, Simulated, simulate
+from coinfer.workload.scenario import Scenario
+
+ONE = Processor(name="one", backend="null", units=frozenset({"core0"}))
+TWO = Processor(name="two", backend="null", units=frozenset({"core1"}))
+TABLE = {"small": {"one": 0.004, "two": 0.006}, "large": {"one": 0.030, "two": 0.020}}
+FACTORS = {
+    ("small", "one"): 1.5,
+    ("small", "two"): 0.9,
+    ("large", "one"): 1.1,
+    ("large", "two"): 1.3,
+}
+MEASURED = Machine(processors=(ONE, TWO), profile=Profile.from_seconds(TABLE))
+TRUE = dataclasses.replace(
+    MEASURED,
+    profile=Profile.from_seconds(
+        {
+            model: {name: s * FACTORS[model, name] for name, s in row.items()}
+            for model, row in TABLE.items()
+        }
+    ),
+    cold={("large", "one"): Cold(after_idle=1.25)},
+    overhead_s=0.0003,
+)
+
+
+@pytest.fixture(scope="module")
+def load() -> Scenario:
+    """Both models with Poisson arrivals below the bound, for half a minute."""
+    spec = {"source": "zoo:lenet"}
+    scenario = Scenario.model_validate(
+        {
+            "models": {"small": spec, "large": spec},
+            "arrivals": {"small": {"closed": 1}, "large": {"closed": 1}},
+            "duration": 5,
+        }
+    )
+    return calibration_load(scenario, MEASURED, 30.0)
+
+
+@pytest.fixture(scope="module")
+def run(load: Scenario) -> Simulated:
+    """The load on the machine as it really is."""
+    return simulate(load, TRUE, make_policy("earliest_finish"), keep_records=True)
+
+
+def test_the_load_is_below_the_bound(load: Scenario) -> None:
+    done = simulate(load, MEASURED, make_policy("earliest_finish"))
+    busy = [each.busy_s for each in done.tallies.processors.values()]
+    assert 0.5 * 30 < max(busy) < 0.9 * 30
+    assert load.duration_s == 30.0
+
+
+def test_times_of_a_run_are_found_again(load: Scenario, run: Simulated) -> None:
+    found = fitted(MEASURED, load, run.recorder.executions(), make_policy("earliest_finish"))
+    machine, factors = found
+    assert factors.keys() == FACTORS.keys()
+    for (model, name), factor in FACTORS.items():
+        assert factors[model, name] == pytest.approx(factor, rel=0.02)
+        assert machine.profile.expected_s(model, name) == pytest.approx(
+            TRUE.profile.expected_s(model, name), rel=0.02
+        )
+    assert str(found) == "calibrated: executions take 0.90 to 1.50 of their measured times"
+    assert machine.overhead_s == pytest.approx(TRUE.overhead_s)
+    assert machine.cold["large", "one"].after_idle == pytest.approx(1.25, rel=0.1)
+
+
+def test_what_ran_too_seldom_takes_the_factor_of_its_processor(
+    load: Scenario, run: Simulated
+) -> None:
+    few: list[object] = []
+    kept = [
+        each
+        for each in run.recorder.executions()
+        if (each.model, each.processor) != ("small", "one") or (few.append(each) or len(few) < 4)
+    ]
+    factors = fitted(MEASURED, load, kept, make_policy("earliest_finish")).factors
+    assert factors["small", "one"] != pytest.approx(1.5, rel=0.05)
+    assert 1.0 < factors["small", "one"] < 1.5
+
+
+def test_a_run_without_executions_corrects_nothing(load: Scenario) -> None:
+    found = fitted(MEASURED, load, [], make_policy("earliest_finish"))
+    assert found.machine is MEASURED
+    assert "saw no execution" in str(found)

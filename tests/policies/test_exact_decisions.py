@@ -1,0 +1,132 @@
+"""The shortcuts of planning lose nothing: each decision against plans that are made plainly."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from coinfer.core.events import ModelLoaded
+from coinfer.core.lane import Lane
+from coinfer.core.outlook import Outlook
+from coinfer.core.planning import RequestPlan, plan_alone
+from coinfer.core.routes import HANDOVER_S, Routes, Step
+from coinfer.policies import make_policy
+from coinfer.policies.planned import PlannedMapping
+from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.testing.machine import VirtualMachine, processors
+
+PROCESSORS = processors("cpu0", "cpu1", "npu", "gpu", all=("cpu0", "cpu1"))
+MODELS = {"a": 6, "b": 4, "c": 1, "d": 7}
+
+
+class CheckedOutlook(Outlook):
+    """Compares each plan with one that is made anew, without bounds, dives and memory."""
+
+    def plan(self, lane: Lane, own: Step | None = None) -> RequestPlan:
+        plan = super().plan(lane, own)
+        assert plan.finish_s == pytest.approx(self.plain(lane, own).finish_s, abs=2e-9)
+        return plan
+
+    def latest_s(self, lane: Lane, own: Step | None = None) -> float:
+        latest_s = super().latest_s(lane, own)
+        assert latest_s >= self.plain(lane, own).finish_s - 2e-9
+        return latest_s
+
+    def plain(self, lane: Lane, own: Step | None) -> RequestPlan:
+        ready_s = self._ready_for(own)
+        if lane.routes is not None:
+            return plain_plan(lane.routes, lane.key.position, ready_s, self.now)
+        seconds = {n: s for n, s in lane.seconds.items() if n in ready_s}
+        return plan_alone(lane, seconds, ready_s)
+
+
+class CheckedChoice:
+    """Compares what goes first with the first by the plain plans of all, and counts."""
+
+    def __init__(self) -> None:
+        self.first = PlannedMapping._first
+        self.compared = 0
+
+    def __call__(self, policy, groups, outlook):
+        chosen, plan = self.first(policy, groups, outlook)
+        values = [policy.order(g.request, outlook.plain(g.lane, g.own).finish_s) for g in groups]
+        assert policy.order(chosen.request, plan.finish_s) == pytest.approx(min(values), abs=4e-9)
+        self.compared += len(groups) > 1
+        return chosen, plan
+
+
+def plain_plan(
+    routes: Routes, position: int, ready_s: Mapping[str, float], now: float
+) -> RequestPlan:
+    """Band's dynamic programme as it is written down."""
+    reached_s = {position: (now - HANDOVER_S, ())}
+    for to in range(position + 1, routes.units + 1):
+        found = [
+            (max(reached_s[at][0] + HANDOVER_S, ready_s[name]) + row[to - 1 - at], at, name)
+            for at in range(position, to)
+            if at in reached_s
+            for name, row in routes.times(at).items()
+            if len(row) >= to - at and row[to - 1 - at] < math.inf
+        ]
+        if found:
+            end_s, at, name = min(found)
+            step = Step(Span(at, to - 1), name, routes.times(at)[name][to - 1 - at])
+            reached_s[to] = (end_s, (*reached_s[at][1], step))
+    finish_s, steps = reached_s[routes.units]
+    return RequestPlan(steps, max(now, ready_s[steps[0].processor]), finish_s)
+
+
+def profile(model: str, units: int, draw: random.Random) -> Profile:
+    """Times of all spans, none a multiple of another; the npu has a gap."""
+    gap = draw.randrange(units) if units > 1 else -1
+    entries = {}
+    for name in ("cpu0", "cpu1", "npu", "gpu", "all"):
+        unit_s = [draw.uniform(0.5, 4.0) for _ in range(units)]
+        for first in range(units):
+            for last in range(first, units):
+                if name == "npu" and first <= gap <= last:
+                    continue
+                seconds = 0.2 + sum(unit_s[first : last + 1]) * draw.uniform(0.9, 1.0)
+                entries[ProfileKey(model, name, 1, Span(first, last))] = Measurement(
+                    seconds=(seconds * 1e-3,)
+                )
+    return Profile(entries)
+
+
+def started(policy: str, seed: int) -> list[tuple[float, int, str, Span]]:
+    draw, took = random.Random(seed), random.Random(seed)
+    machine = VirtualMachine(
+        PROCESSORS,
+        make_policy(policy),
+        {},
+        service_s=lambda execution: execution.expected_s * took.uniform(0.8, 1.2),
+        checked=False,
+    )
+    for model, units in MODELS.items():
+        machine.post(ModelLoaded(model, units, profile(model, units, draw)))
+    at_s = 0.0
+    for _ in range(120):
+        at_s += draw.expovariate(1 / 2.2e-3)
+        patience = {"deadline_s": at_s + draw.uniform(0.01, 0.1)} if draw.random() < 0.5 else {}
+        machine.submit(draw.choice(list(MODELS)), arrival_s=at_s, **patience)
+    machine.run()
+    return [(e.started_s, e.requests[0].id, e.processor, e.span) for e in machine.executions]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "policy", ["heft", "heft_reserved", "least_slack", "shortest_expected_latency", "two_queues"]
+)
+def test_decisions_rest_on_the_best_plans(
+    policy: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = started(policy, seed)
+    choice = CheckedChoice()
+    monkeypatch.setattr("coinfer.core.view.Outlook", CheckedOutlook)
+    monkeypatch.setattr(PlannedMapping, "_first", lambda *asked: choice(*asked))
+    assert started(policy, seed) == plain
+    assert any(span.first > 0 for _, _, _, span in plain)
+    assert choice.compared > 100 or policy == "shortest_expected_latency"
