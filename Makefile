@@ -2,13 +2,14 @@
 # test   set up and run the tests
 # check  format, lint, types, import rules
 # bench  set up and print the benchmark tables (about a quarter of an hour; leave the machine alone)
+# compiled  build the core compiled, for comparison, and run its tests (needs a C compiler; minutes)
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench conformance clean
+.PHONY: demo test check bench compiled conformance clean
 .DELETE_ON_ERROR:
 
 # pip 25.1 is the first that reads dependency groups.
@@ -32,6 +33,11 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+compiled: $(READY)
+	rm -rf out/compiled
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip install --quiet --no-deps --target out/compiled .
+	PYTHONPATH=out/compiled $(BIN)/python -m pytest -q tests/core tests/sim tests/policies tests/replay tests/metrics
 
 conformance: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m conformance.table

@@ -594,6 +594,6 @@ def test_check_tells_of_a_damaged_state() -> None:
     machine = build()
     for _ in range(3):
         machine.submit("m")
-    machine.dispatcher._state.unit_user.clear()
+    machine.dispatcher._state.used = 0
     with pytest.raises(InvariantError, match="units"):
         machine.dispatcher.check()

@@ -37,4 +37,4 @@ def test_dead_entries_do_not_pile_up() -> None:
         lane.push(1, request(id=number))
         if number > 10:
             lane.remove(number - 5)
-    assert len(lane._heap) < 200
+    assert len(lane.heap) < 200

@@ -54,5 +54,5 @@ def test_answered_requests_do_not_pile_up() -> None:
     timers = Timers()
     for number in range(10_000):
         timers.add_deadline(request(id=number, deadline_s=1e6 + number), {number: None})
-    assert len(timers._deadlines) <= 65
+    assert len(timers.deadlines) <= 65
     assert timers.policy_s == math.inf

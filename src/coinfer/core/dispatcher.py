@@ -67,6 +67,13 @@ __all__ = ["Dispatcher", "Limits"]
 
 _CANCELLED = "cancelled by the caller"
 
+_INF = math.inf
+_DROP = OnLate.DROP
+_COMPLETED = Outcome.COMPLETED
+
+_new = tuple.__new__
+"""Makes the commands of every request: half the price of calling the class of a named tuple."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -113,6 +120,7 @@ class Dispatcher:
         self.limits = limits
         self.fault: PolicyError | None = None
         # Asked for once: it is a question per request otherwise.
+        self._rank = policy.rank
         self._place = policy.place if isinstance(policy, DirectPolicy) else None
         self._queue = policy.queue if isinstance(policy, SortingPolicy) else None
         self._state = State(processors)
@@ -121,7 +129,8 @@ class Dispatcher:
         self._preemption = Preemption(self._state, self._view) if has_express else None
         self._timers = Timers()
         self._health = Health(limits.set_aside_after, limits.probe_s)
-        self._n_units = len(self._state.all_units)
+        self._hang_min_s = limits.hang_min_s
+        self._max_waiting = _INF if limits.max_waiting is None else limits.max_waiting
         self._execution_ids = count()
         self._closed = ""
         self._now = -math.inf
@@ -176,12 +185,14 @@ class Dispatcher:
         state, timers = self._state, self._timers
         if timers.next_s <= now:
             self._look_again(now)
-        if state.waiting and len(state.unit_user) < self._n_units:
+        waiting = state.waiting
+        if waiting and state.used != state.all_units:
             self._decide()
-        if state.waiting:
+        if waiting:
             if self._preemption is not None:
                 self._preempt(self._preemption)
-            timers.look_at_deadlines(state.waiting)
+            if timers.deadlines:
+                timers.look_at_deadlines(waiting)
         if timers.next_s < timers.armed_s:
             commands.append(SetTimer(timers.arm()))
         return commands
@@ -202,26 +213,26 @@ class Dispatcher:
     def _arrived(self, event: Arrived) -> None:
         request = event.request
         state = self._state
-        limit = self.limits.max_waiting
+        waiting = state.waiting
         if (
             self._closed
             or state.leaving
             or request.model not in state.units
-            or (limit is not None and len(state.waiting) >= limit)
+            or len(waiting) >= self._max_waiting
         ):
             refusal = self._refusal(request.model)
             if refusal:
                 self._commands.append(Reply(request, Outcome.REJECTED, refusal))
                 return
         progress = state.add(request, 0 if self._queue is None else self._queue_of(request))
-        if not state.waiting and self._place is not None and self._start_at_once(progress):
+        if not waiting and self._place is not None and self._start_at_once(progress):
             return
         self._wait(progress)
-        if request.on_late is OnLate.DROP and request.deadline_s < math.inf:
+        if request.on_late is _DROP and request.deadline_s < _INF:
             if request.deadline_s <= self._now:
                 self._expire(request.id)
             else:
-                self._timers.add_deadline(request, state.waiting)
+                self._timers.add_deadline(request, waiting)
 
     def _refusal(self, model: str) -> str:
         if self._closed:
@@ -244,7 +255,7 @@ class Dispatcher:
     def _start_at_once(self, progress: Progress) -> bool:
         """Start a lone request without queueing it, if the policy places it directly."""
         state, lane, request = self._state, progress.lane, progress.request
-        if len(state.unit_user) == self._n_units or request.deadline_s <= self._now:
+        if state.used == state.all_units or request.deadline_s <= self._now:
             return False
         assert self._place is not None
         try:
@@ -256,8 +267,8 @@ class Dispatcher:
         if (
             processor is None
             or seconds is None
-            or processor in lane.key.excluded
-            or not state.is_idle(processor)
+            or processor in lane.excluded
+            or processor not in state.idle()
         ):
             return False
         span = lane.rest
@@ -271,9 +282,9 @@ class Dispatcher:
         execution = state.running.get(event.execution_id)
         if execution is None:
             return  # abandoned before: its requests are answered or run elsewhere
-        _, model, span, processor, requests, _, _ = execution
+        model, span, requests = execution.model, execution.span, execution.requests
         batch = requests[0].batch if len(requests) == 1 else execution.batch
-        service_s = event.service_s
+        processor, service_s = execution.processor, event.service_s
         if state.swaps.costs:
             service_s = state.own_s(execution, service_s)
         if state.express is None:
@@ -294,7 +305,7 @@ class Dispatcher:
             progress = state.requests[request.id]
             progress.execution = None
             if done:
-                self._reply(progress, Outcome.COMPLETED)
+                self._reply(progress, _COMPLETED)
             else:
                 self._go_on(progress, span.last + 1)
 
@@ -441,7 +452,7 @@ class Dispatcher:
                     self._start(decision)
                 else:
                     self._apply(decision)
-                if not state.waiting or len(state.unit_user) == self._n_units:
+                if not state.waiting or state.used == state.all_units:
                     return  # nothing is left to decide: do not make the policy find that out
         except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered
             self._blame_policy(error)
@@ -476,33 +487,40 @@ class Dispatcher:
     def _start(self, decision: Start) -> None:
         processor, requests, last = decision
         state = self._state
-        if not state.is_idle(processor):
+        if len(requests) == 1 and last is None:
+            progress = state.requests.get(requests[0].id)
+            if progress is not None and progress.waits and progress.lane.routes is None:
+                lane = progress.lane
+                seconds = lane.seconds.get(processor)
+                can_start = processor in state.idle() and processor not in lane.excluded
+                if can_start and seconds is not None:
+                    state.dequeue(progress)
+                    self._launch(processor, requests, (progress,), lane.rest, seconds)
+                    return
+        self._start_any(decision)
+
+    def _start_any(self, decision: Start) -> None:
+        """Start several requests together or a span of a model, or say why that cannot be."""
+        processor, requests, last = decision
+        if processor not in self._state.idle():
             raise PolicyError(f"processor {processor!r} is not idle")
-        if len(requests) == 1:
-            everyone = [self._waiting(requests[0])]
-            lane = everyone[0].lane
-            batch = lane.key.batch
-        else:
-            everyone = self._together(requests)
-            lane = everyone[0].lane
-            batch = sum(request.batch for request in requests)
+        everyone = self._together(requests)
         for progress in everyone:
-            if processor in progress.lane.key.excluded:
+            if processor in progress.lane.excluded:
                 raise PolicyError(f"request {progress.request.id} failed on {processor!r} before")
-        span, row, routes = lane.rest, lane.seconds, lane.routes
-        if last is not None or routes is not None or batch != lane.key.batch:
-            if last is not None:
-                span = Span(span.first, last)
-            elif routes is not None and processor in row:
-                span = routes.step(span.first, processor).span
-            if routes is not None and not routes.leads_on(span):
-                raise PolicyError(f"no processor in service can run {lane.model!r} after {span}")
-            row = state.estimates.row(lane.model, span, batch)
-        seconds = row.get(processor)
+        lane, batch = everyone[0].lane, sum(request.batch for request in requests)
+        span, routes = lane.rest, lane.routes
+        if last is not None:
+            span = Span(span.first, last)
+        elif routes is not None and processor in lane.seconds:
+            span = routes.step(span.first, processor).span
+        if routes is not None and not routes.leads_on(span):
+            raise PolicyError(f"no processor in service can run {lane.model!r} after {span}")
+        seconds = self._state.estimates.row(lane.model, span, batch).get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
         for progress in everyone:
-            state.dequeue(progress)
+            self._state.dequeue(progress)
         self._launch(processor, requests, everyone, span, seconds)
 
     def _launch(
@@ -513,19 +531,20 @@ class Dispatcher:
         span: Span,
         seconds: float,
     ) -> None:
-        number = next(self._execution_ids)
-        model = requests[0].model
-        if self._state.swaps.costs:
-            seconds += self._state.swaps.cost_s(processor, model)
-        execution = Execution(number, model, span, processor, requests, self._now, seconds)
+        number, now, model = next(self._execution_ids), self._now, requests[0].model
+        swaps = self._state.swaps
+        if swaps.costs:
+            seconds += swaps.cost_s(processor, model)
+        fields = (number, model, span, processor, requests, now, seconds)
+        execution = _new(Execution, fields)
         for progress in everyone:
             progress.execution = number
             progress.started = True
         self._state.occupy(execution)
         # The watchdog looks at the oldest execution first: a new one seldom needs to be compared.
-        if self._now + self.limits.hang_min_s < self._timers.watchdog_s:
+        if now + self._hang_min_s < self._timers.watchdog_s:
             self._timers.watch(self._give_up_at(execution))
-        self._commands.append(Run(execution))
+        self._commands.append(_new(Run, (execution,)))
 
     def _start_fork(self, decision: StartFork) -> None:
         progress, state = self._waiting(decision.request), self._state
@@ -600,13 +619,14 @@ class Dispatcher:
             self._reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
 
     def _wait(self, progress: Progress) -> None:
-        if not self._state.has_runner(progress.lane):
+        state, lane, request = self._state, progress.lane, progress.request
+        if not lane.is_served and not state.has_runner(lane):
             self._give_up(progress)
             return
         try:
-            self._state.enqueue(progress, self.policy.rank(progress.request))
+            state.enqueue(progress, self._rank(request))
             if self._preemption is not None:
-                self._preemption.note(progress.request)
+                self._preemption.note(request)
         except Exception as error:  # noqa: BLE001 - third-party code, or its ranks do not compare
             self._blame_policy(error)
             self._reply(progress, Outcome.FAILED, self._closed)
@@ -652,11 +672,11 @@ class Dispatcher:
         self._reply(progress, outcome, reason)
 
     def _reply(self, progress: Progress, outcome: Outcome, reason: str = "") -> None:
-        request = progress.request
-        del self._state.requests[request.id]
-        self._commands.append(Reply(request, outcome, reason))
-        leaving = self._state.leaving
-        if request.model in leaving:
+        request, state = progress.request, self._state
+        del state.requests[request.id]
+        self._commands.append(_new(Reply, (request, outcome, reason)))
+        leaving = state.leaving
+        if leaving and request.model in leaving:
             leaving[request.model] -= 1
             if not leaving[request.model]:
                 self._evict(request.model)

@@ -72,8 +72,8 @@ class Estimates:
     def observe(self, model: str, processor: str, span: Span, batch: int, service_s: float) -> None:
         """Learn from an execution that ended well; ignored if the model was replaced meanwhile."""
         row = self._rows.get((model, span, batch))
-        if row is not None and processor in row:
-            old = row[processor]
+        old = None if row is None else row.get(processor)
+        if row is not None and old is not None:
             # One stall must not make a processor look slow for ever: nobody would choose it, and so
             # nothing would correct it. A lasting slowdown still gets through, by 10 % a run.
             if service_s > OUTLIER * old > 0:

@@ -43,10 +43,16 @@ class LaneKey(NamedTuple):
 class Lane:
     """A priority queue with removal: O(log n) push, amortised O(log n) removal, O(1) head.
 
-    Removal only forgets the request; its heap entry is skipped when it surfaces.
+    Removal of another than the first only notes that it is gone; its entry is skipped when it
+    surfaces.
 
     Attributes:
         key: What the requests have in common.
+        excluded: Those of the key.
+        is_served: Whether a processor in service is known to be able to bring its requests to their
+            end. The state keeps it.
+        is_rare: Whether its requests are under way, or failed: such lanes are many and seldom used.
+        heap: (rank, id, request) of what waits, and of some that no longer do; not of the first.
         model: Name of their model.
         rest: The span from their position to the model's end.
         routes: The ways to the end of a model of several units; None if the model is one unit.
@@ -56,40 +62,54 @@ class Lane:
             excluded are among them.
     """
 
-    __slots__ = ("_heap", "_live", "key", "model", "rest", "routes", "seconds")
+    __slots__ = (
+        "_gone",
+        "excluded",
+        "heap",
+        "is_rare",
+        "is_served",
+        "key",
+        "model",
+        "rest",
+        "routes",
+        "seconds",
+    )
 
     def __init__(
         self, key: LaneKey, rest: Span = Span(), seconds: Mapping[str, float] = _NOTHING
     ) -> None:
         self.key = key
         self.model = key.model
+        self.excluded = key.excluded
+        self.is_served = False
+        self.is_rare = bool(key.excluded or key.position)
         self.rest = rest
         self.routes: Routes | None = None
         self.seconds = seconds
-        self._heap: list[tuple[Any, int, Request]] = []
-        self._live: set[int] = set()
+        self.heap: list[tuple[Any, int, Request]] = []
+        self._gone: set[int] = set()
 
     def __len__(self) -> int:
         """Number of waiting requests."""
-        return len(self._live)
+        return len(self.heap) - len(self._gone)
 
     def push(self, rank: Any, request: Request) -> None:
         """Add a request; a smaller rank comes first, on equal ranks the smaller id."""
-        heapq.heappush(self._heap, (rank, request.id, request))
-        self._live.add(request.id)
+        heapq.heappush(self.heap, (rank, request.id, request))
 
     def remove(self, request_id: int) -> bool:
         """Take a request out, wherever it stands; tell whether the lane is empty now."""
-        live, heap = self._live, self._heap
-        live.remove(request_id)
-        if not live:
-            heap.clear()
-            return True
-        while heap and heap[0][1] not in live:
+        heap, gone = self.heap, self._gone
+        if heap[0][1] == request_id:
             heapq.heappop(heap)
-        if len(heap) > 64 and len(heap) > 2 * len(live):
-            self._heap = [entry for entry in heap if entry[1] in live]
-            heapq.heapify(self._heap)
+            while gone and heap[0][1] in gone:
+                gone.remove(heapq.heappop(heap)[1])
+            return not heap
+        gone.add(request_id)
+        if len(heap) > 64 and len(heap) < 2 * len(gone):
+            self.heap = [entry for entry in heap if entry[1] not in gone]
+            heapq.heapify(self.heap)
+            gone.clear()
         return False
 
     @property
@@ -103,20 +123,21 @@ class Lane:
     @property
     def head(self) -> Request:
         """The first request. The lane must not be empty."""
-        return self._heap[0][2]
+        return self.heap[0][2]
 
     @property
     def head_rank(self) -> Any:
         """The first request's rank, comparable with other lanes' under one policy."""
-        return self._heap[0][:2]
+        return self.heap[0][:2]
 
     def in_order(self) -> Iterator[Request]:
         """Iterate from the first on, lazily: k requests cost O(k log k), not O(n)."""
-        return (request for _, request in self.ranked())
+        for _, request in self.ranked():
+            yield request
 
     def ranked(self) -> Iterator[tuple[tuple[Any, int], Request]]:
         """Iterate over (rank, request) from the first on, lazily."""
-        heap, live = self._heap, self._live
+        heap, gone = self.heap, self._gone
         if not heap:
             return
         yield heap[0][:2], heap[0][2]  # the head is live; often nobody asks for more
@@ -124,7 +145,7 @@ class Lane:
         heapq.heapify(frontier)
         while frontier:
             rank, at = heapq.heappop(frontier)
-            if rank[1] in live:
+            if rank[1] not in gone:
                 yield rank, heap[at][2]
             for child in (2 * at + 1, 2 * at + 2):
                 if child < len(heap):
@@ -132,7 +153,7 @@ class Lane:
 
     def check(self) -> None:
         """Assert the lane's invariants."""
-        ids = [entry[1] for entry in self._heap]
+        ids = [entry[1] for entry in self.heap]
         assert len(set(ids)) == len(ids), f"lane {self.key}: a request is queued twice"
-        assert self._live <= set(ids), f"lane {self.key}: a live request is not in the heap"
-        assert not self._heap or ids[0] in self._live, f"lane {self.key}: dead head"
+        assert self._gone <= set(ids), f"lane {self.key}: what is gone is not in the heap"
+        assert not self.heap or ids[0] not in self._gone, f"lane {self.key}: dead head"

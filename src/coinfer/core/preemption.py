@@ -141,7 +141,8 @@ class Preemption:
         On a tie of the deadlines what was held up before is spared, and more so what is idle.
         """
         state, now = self._state, self._view.now
-        under = {state.unit_user.get(unit) for unit in express.processors[name].overlays}
+        unit_user = state.unit_user()
+        under = {unit_user.get(unit) for unit in express.processors[name].overlays}
         numbers = [number for number in under if number is not None]
         due_s = [r.deadline_s for number in numbers for r in state.running[number].requests]
         held_up_s = [express.held_up_s(number, now) for number in numbers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from coinfer.core.commands import Execution
@@ -24,6 +24,9 @@ __all__ = ["Progress", "State"]
 
 _MOST_HELD_UP = 0.5
 """An execution that was held up for a larger share of its time teaches nothing."""
+
+_MOST_IDLE = 1024
+"""Of so many combinations of units in use it is remembered which processors are idle."""
 
 _NO_UNITS: frozenset[str] = frozenset()
 
@@ -64,6 +67,7 @@ class State:
         processors: All ordinary ones, by name, in the order of preference.
         in_service: Those of them that work.
         express: The express processors and what they hold up; None if there are none.
+        units_of: Compute units by processor; none for an express one.
         units: Number of unit subgraphs per loaded model.
         forks: The pairs of spans that may run at the same time, by loaded model that has some.
             None are used where there are express processors: they would preempt one half.
@@ -74,18 +78,19 @@ class State:
         running: Executions by id.
         splits: By id of each of its two executions, the requests that run in two.
         swaps: Which models the processors hold that can hold only one.
-        unit_user: Which execution occupies a compute unit.
-        all_units: Every compute unit of every processor.
+        used: The compute units that executions occupy, a bit each.
+        all_units: Every compute unit of every processor, a bit each.
         neighbours: By processor, those that share a unit with it, itself included.
         estimates: Expected service times.
     """
 
     __slots__ = (
         "_all_lanes",
+        "_bits_of",
         "_entrances",
+        "_idle",
         "_routes",
         "_swap_s",
-        "_units_of",
         "all_units",
         "estimates",
         "express",
@@ -99,8 +104,9 @@ class State:
         "running",
         "splits",
         "swaps",
-        "unit_user",
         "units",
+        "units_of",
+        "used",
         "waiting",
     )
 
@@ -108,11 +114,15 @@ class State:
         _check_processors(processors)
         has_express = bool(overlaid_units(processors))
         self.express = Express(processors) if has_express else None
-        self._units_of = {p.name: _NO_UNITS if p.overlays else p.units for p in processors}
+        self.units_of = {p.name: _NO_UNITS if p.overlays else p.units for p in processors}
         processors = ordinary(processors)
         self.processors: Mapping[str, Processor] = {p.name: p for p in processors}
         self.in_service: dict[str, Processor] = dict(self.processors)
-        self.all_units = frozenset[str]().union(*(p.units for p in processors))
+        bits = {unit: 1 << at for at, unit in enumerate(_all_units(processors))}
+        self._bits_of = {
+            name: sum(bits[unit] for unit in units) for name, units in self.units_of.items()
+        }
+        self.all_units = sum(bits.values())
         self.neighbours: Mapping[str, tuple[str, ...]] = {
             p.name: tuple(q.name for q in processors if p.excludes(q)) for p in processors
         }
@@ -126,7 +136,8 @@ class State:
         self.splits: dict[int, Split] = {}
         self.swaps = Swaps()
         self._swap_s: dict[int, float] = {}
-        self.unit_user: dict[str, int] = {}
+        self.used = 0
+        self._idle: dict[int, tuple[str, ...]] = {}
         self.estimates = Estimates()
         self._all_lanes: dict[LaneKey, Lane] = {}
         self._entrances: dict[tuple[str, int, int], Lane] = {}
@@ -134,10 +145,11 @@ class State:
 
     def add(self, request: Request, queue: int = 0) -> Progress:
         """Take in a request that has arrived, for one of the policy's queues."""
-        entrance = self._entrances.get((request.model, request.batch, queue))
+        key = (request.model, request.batch, queue)
+        entrance = self._entrances.get(key)
         if entrance is None:
             entrance = self.lane(LaneKey(request.model, 0, request.batch, queue=queue))
-            self._entrances[request.model, request.batch, queue] = entrance
+            self._entrances[key] = entrance
         progress = self.requests[request.id] = Progress(request, entrance)
         return progress
 
@@ -155,6 +167,7 @@ class State:
         units = self.units[model]
         lane.rest = Span(position, units - 1)
         lane.routes = None
+        lane.is_served = False
         if units == 1:
             lane.seconds = self.estimates.row(model, lane.rest, batch)
         elif position >= units:  # the model was replaced by one of fewer units
@@ -198,6 +211,7 @@ class State:
             return self.express.in_service.pop(processor, None) is not None
         if self.in_service.pop(processor, None) is None:
             return False
+        self._idle.clear()
         self._reroute()
         return True
 
@@ -210,12 +224,14 @@ class State:
             return
         back = {processor, *self.in_service}
         self.in_service = {n: p for n, p in self.processors.items() if n in back}
+        self._idle.clear()
         self._reroute()
 
     def _reroute(self) -> None:
         """Let the lanes of models of several units use the processors that are in service now."""
         self._routes.clear()
         for lane in self._all_lanes.values():
+            lane.is_served = False
             if lane.routes is not None:
                 self._equip(lane)
 
@@ -234,7 +250,7 @@ class State:
         progress.waits = False
         if lane.remove(request_id):
             del self.lanes[lane]
-            if lane.key.excluded or lane.key.position:
+            if lane.is_rare:
                 # Such lanes are many and seldom used again; one more is made when it is needed.
                 del self._all_lanes[lane.key]
 
@@ -246,20 +262,27 @@ class State:
             if swap_s:
                 self._swap_s[execution.id] = swap_s
             self.swaps.hold(execution.processor, execution.model)
-        for unit in self._units_of[execution.processor]:
-            self.unit_user[unit] = execution.id
+        self.used |= self._bits_of[execution.processor]
         if self.express is not None:
-            self.express.began(execution, self.unit_user)
+            self.express.began(execution, self.unit_user())
 
     def release(self, execution: Execution, now: float) -> None:
         """Note that an execution no longer runs."""
         del self.running[execution.id]
         if self._swap_s:
             self._swap_s.pop(execution.id, None)
-        for unit in self._units_of[execution.processor]:
-            del self.unit_user[unit]
+        self.used ^= self._bits_of[execution.processor]
         if self.express is not None:
             self.express.ended(execution, now)
+
+    def unit_user(self) -> dict[str, int]:
+        """Return which execution occupies a compute unit of an ordinary processor."""
+        units_of = self.units_of
+        return {
+            unit: number
+            for number, execution in self.running.items()
+            for unit in units_of[execution.processor]
+        }
 
     def own_s(self, execution: Execution, service_s: float) -> float:
         """Return the seconds that an execution took without the change of the model before it."""
@@ -271,7 +294,7 @@ class State:
 
     def learn(self, execution: Execution, batch: int, service_s: float, now: float) -> None:
         """Correct the estimate of an execution that ends now, but not for what held it up."""
-        _, model, span, processor, *_ = execution
+        model, span, processor = execution.model, execution.span, execution.processor
         express = self.express
         if express is None:
             self.estimates.observe(model, processor, span, batch, service_s)
@@ -333,24 +356,31 @@ class State:
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
 
-    def is_idle(self, processor: str) -> bool:
-        """Tell whether the processor is in service and all of its units are free."""
-        found = self.in_service.get(processor)
-        return found is not None and found.units.isdisjoint(self.unit_user)
+    def idle(self) -> tuple[str, ...]:
+        """Return the processors in service all of whose units are free."""
+        used = self.used
+        idle = self._idle.get(used)
+        if idle is None:
+            if len(self._idle) == _MOST_IDLE:
+                self._idle.clear()
+            bits_of = self._bits_of
+            idle = tuple([name for name in self.in_service if not bits_of[name] & used])
+            self._idle[used] = idle
+        return idle
 
     def can_run(self, lane: Lane, processor: str) -> bool:
         """Tell whether a processor in service can run the next step of a lane's requests."""
         return (
             processor in lane.seconds
             and processor in self.in_service
-            and processor not in lane.key.excluded
+            and processor not in lane.excluded
         )
 
     def has_runner(self, lane: Lane) -> bool:
         """Tell whether processors in service can bring a lane's requests to their end."""
-        if lane.key.excluded:
-            return any(self.can_run(lane, name) for name in self.in_service)
-        return not self.in_service.keys().isdisjoint(lane.seconds)
+        if not lane.is_served:
+            lane.is_served = any(self.can_run(lane, name) for name in self.in_service)
+        return lane.is_served
 
     def has_way(self, model: str, names: Collection[str]) -> bool:
         """Tell whether these processors alone can bring a fresh request of a model to its end."""
@@ -390,10 +420,12 @@ class State:
         self._check_splits()
         assert self._swap_s.keys() <= self.running.keys(), "a change of model for what has ended"
         if self.express is not None:
-            self.express.check(self.running, self.unit_user)
+            self.express.check(self.running, self.unit_user())
 
     def _check_routes(self) -> None:
         for lane in self._all_lanes.values():
+            able = any(self.can_run(lane, name) for name in self.in_service)
+            assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"
             assert (lane.routes is None) == (
                 self.units[lane.model] == 1 or lane.key.position >= self.units[lane.model]
             ), f"lane {lane.key}: routes"
@@ -420,10 +452,18 @@ class State:
     def _check_units(self) -> None:
         used: dict[str, int] = {}
         for execution in self.running.values():
-            for unit in self._units_of[execution.processor]:
+            for unit in self.units_of[execution.processor]:
                 assert unit not in used, f"unit {unit} is used twice"
                 used[unit] = execution.id
-        assert used == self.unit_user, f"units: {used} != {self.unit_user}"
+        assert used == self.unit_user(), f"units: {used} != {self.unit_user()}"
+        bits = sum(self._bits_of[execution.processor] for execution in self.running.values())
+        assert bits == self.used, f"units in use: {bits:b} != {self.used:b}"
+        alone = [n for n, p in self.in_service.items() if p.units.isdisjoint(used)]
+        assert alone == list(self.idle()), f"idle: {alone} != {self.idle()}"
+
+
+def _all_units(processors: Iterable[Processor]) -> list[str]:
+    return sorted(frozenset[str]().union(*(p.units for p in processors)))
 
 
 def _check_processors(processors: Sequence[Processor]) -> None:

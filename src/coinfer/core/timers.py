@@ -23,11 +23,12 @@ class Timers:
         preempt_s: When an urgent request may have to be started on an express processor.
         next_s: The earliest moment to look again. It may come too early, never too late.
         armed_s: What the driver's timer is set to.
+        deadlines: (deadline, id) of droppable requests, as a heap; some no longer wait.
     """
 
     __slots__ = (
-        "_deadlines",
         "armed_s",
+        "deadlines",
         "next_s",
         "policy_s",
         "preempt_s",
@@ -42,15 +43,15 @@ class Timers:
         self.preempt_s = math.inf
         self.next_s = math.inf
         self.armed_s = math.inf
-        self._deadlines: list[tuple[float, int]] = []
+        self.deadlines: list[tuple[float, int]] = []
 
     def add_deadline(self, request: Request, waiting: Collection[int]) -> None:
         """Remember to look at a request's deadline."""
-        heap = self._deadlines
+        heap = self.deadlines
         heapq.heappush(heap, (request.deadline_s, request.id))
         if len(heap) > 64 and len(heap) > 2 * len(waiting):
-            self._deadlines = [entry for entry in heap if entry[1] in waiting]
-            heapq.heapify(self._deadlines)
+            self.deadlines = [entry for entry in heap if entry[1] in waiting]
+            heapq.heapify(self.deadlines)
 
     def wake(self, at_s: float) -> None:
         """Let the policy decide again at a moment, if it did not ask for an earlier one."""
@@ -77,7 +78,7 @@ class Timers:
 
         A request that no longer waits has started or is answered: its deadline needs no timer.
         """
-        deadlines = self._deadlines
+        deadlines = self.deadlines
         while deadlines and deadlines[0][1] not in waiting:
             heapq.heappop(deadlines)
         if deadlines and deadlines[0][0] < self.next_s:
@@ -85,7 +86,7 @@ class Timers:
 
     def pop_expired(self, now: float) -> list[int]:
         """Return the ids of the requests whose deadline has passed; they may be long answered."""
-        heap = self._deadlines
+        heap = self.deadlines
         expired = []
         while heap and heap[0][0] <= now:
             expired.append(heapq.heappop(heap)[1])

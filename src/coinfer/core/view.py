@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +20,8 @@ from coinfer.profiles import Span
 
 __all__ = ["PartOfView", "View"]
 
+_DROP = OnLate.DROP
+
 _LEAST_OVERRUN_S = 1e-5
 """An execution that should end this very moment is not over before its event is here."""
 
@@ -31,11 +33,12 @@ class View:
         now: The moment, in the engine's seconds.
     """
 
-    __slots__ = ("_lanes", "_state", "now")
+    __slots__ = ("_idle", "_lanes", "_state", "now")
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._lanes = state.lanes
+        self._idle: Callable[[], Sequence[str]] = state.idle
         self.now = -math.inf
 
     @property
@@ -60,20 +63,12 @@ class View:
 
     def idle(self) -> list[str]:
         """Names of the processors that could start something now."""
-        used = self._state.unit_user
-        if not used:
-            return list(self._state.in_service)
-        return [n for n, p in self._state.in_service.items() if p.units.isdisjoint(used)]
+        return list(self._idle())
 
     def idle_runners(self, lane: Lane) -> list[str]:
         """Names of the idle processors that can run a lane's requests."""
-        state, excluded = self._state, lane.key.excluded
-        seconds, used = lane.seconds, state.unit_user
-        return [
-            name
-            for name, processor in state.in_service.items()
-            if name in seconds and processor.units.isdisjoint(used) and name not in excluded
-        ]
+        seconds, excluded = lane.seconds, lane.excluded
+        return [name for name in self._idle() if name in seconds and name not in excluded]
 
     def lanes(self) -> Collection[Lane]:
         """The lanes in which something waits."""
@@ -82,12 +77,12 @@ class View:
     def startable(self) -> list[tuple[Lane, list[str]]]:
         """Return each lane in which something waits with the idle processors able to run it."""
         lanes = self._lanes
-        idle = self.idle() if lanes else None
+        idle = self._idle() if lanes else None
         if not idle:
             return []
         found = []
         for lane in lanes:
-            seconds, excluded = lane.seconds, lane.key.excluded
+            seconds, excluded = lane.seconds, lane.excluded
             able = [name for name in idle if name in seconds and name not in excluded]
             if able:
                 found.append((lane, able))
@@ -95,10 +90,17 @@ class View:
 
     def first_startable(self) -> tuple[Lane, list[str]] | None:
         """Return the lane of `startable` whose head comes first in the policy's order."""
-        found = self.startable()
-        if len(found) > 1:
-            return min(found, key=_head_rank)
-        return found[0] if found else None
+        lanes = self._lanes
+        idle = self._idle() if lanes else None
+        if not idle:
+            return None
+        # Nearly always it is the first lane of all: the others are then not looked at more closely.
+        lane = _first(lanes)
+        seconds, excluded = lane.seconds, lane.excluded
+        able = [name for name in idle if name in seconds and name not in excluded]
+        if able:
+            return lane, able
+        return min(self.startable(), key=_head_rank, default=None)
 
     def runners(self, lane: Lane) -> list[str]:
         """Names of the processors in service, busy or idle, that can run a lane's requests."""
@@ -133,8 +135,7 @@ class View:
 
     def first(self) -> tuple[Lane, Request]:
         """Return what comes first in the policy's order. Something must wait."""
-        lanes = self._lanes
-        lane = next(iter(lanes)) if len(lanes) == 1 else min(lanes, key=_rank_of_head)
+        lane = _first(self._lanes)
         return lane, lane.head
 
     def first_waiting(self, count: int) -> dict[Lane, Iterable[Request]]:
@@ -164,9 +165,11 @@ class View:
         lanes = self._lanes
         if len(lanes) == 1:  # the usual case of a machine that keeps up; a merge is slow to set up
             (lane,) = lanes
-            return ((lane, request) for _, request in lane.ranked())
-        merged = heapq.merge(*map(_ranked, lanes), key=itemgetter(0))
-        return ((lane, request) for _, lane, request in merged)
+            for _, request in lane.ranked():
+                yield lane, request
+            return
+        for _, lane, request in heapq.merge(*map(_ranked, lanes), key=itemgetter(0)):
+            yield lane, request
 
     def waits(self, request: Request) -> bool:
         """Tell whether a request waits."""
@@ -270,13 +273,16 @@ class View:
         never looks finished while it runs. What overlays it delays it.
         """
         state, now = self._state, self.now
-        running, express = state.running, state.express
+        express, units_of = state.express, state.units_of
         free: dict[str, float] = {}
-        for unit, execution_id in state.unit_user.items():
-            end = running[execution_id].expected_end_s
+        for execution in state.running.values():
+            end = execution.started_s + execution.expected_s
             if express is not None:
-                end += express.delay_s(execution_id, now)
-            free[unit] = end if end > now else now + max(now - end, _LEAST_OVERRUN_S)
+                end += express.delay_s(execution.id, now)
+            if end <= now:
+                end = now + max(now - end, _LEAST_OVERRUN_S)
+            for unit in units_of[execution.processor]:
+                free[unit] = end
         return free
 
     def outlook(self) -> Outlook:
@@ -291,7 +297,7 @@ class View:
 
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline."""
-        if request.on_late is not OnLate.DROP or request.deadline_s == math.inf:
+        if request.on_late is not _DROP or request.deadline_s == math.inf:
             return False
         best = min((self.expected_s(lane, name) for name in self._state.in_service), default=0.0)
         return math.isfinite(best) and self.now + best > request.deadline_s
@@ -317,6 +323,7 @@ class PartOfView(View):
         self._whole = whole
         self._queue = queue
         self.held: Collection[str] = ()
+        self._idle = self._idle_not_held
         self._lanes = {}
         self.refresh()
 
@@ -327,13 +334,8 @@ class PartOfView(View):
         everyone = self._whole.lanes()
         self._lanes.update((lane, None) for lane in everyone if lane.key.queue == self._queue)
 
-    def idle(self) -> list[str]:
-        """Names of the processors that could start something of the queue now."""
-        return [name for name in super().idle() if name not in self.held]
-
-    def idle_runners(self, lane: Lane) -> list[str]:
-        """Names of the idle processors that can run a lane's requests and are not held."""
-        return [name for name in super().idle_runners(lane) if name not in self.held]
+    def _idle_not_held(self) -> Sequence[str]:
+        return [name for name in self._state.idle() if name not in self.held]
 
     @property
     def n_waiting(self) -> int:
@@ -342,11 +344,21 @@ class PartOfView(View):
 
     def by_arrival(self) -> Iterator[Request]:
         """Iterate over the waiting requests of the queue, the one that has waited longest first."""
-        return (r for r in super().by_arrival() if self.lane_of(r).key.queue == self._queue)
+        for request in self._state.waiting.values():
+            if self.lane_of(request).key.queue == self._queue:
+                yield request
 
 
-def _rank_of_head(lane: Lane) -> Any:
-    return lane.head_rank
+def _first(lanes: Iterable[Lane]) -> Lane:
+    """Return the lane whose head comes first; there must be one. `min` with a key is slower."""
+    first: Lane | None = None
+    least: Any = None
+    for lane in lanes:
+        entry = lane.heap[0]  # (rank, id, request): ids differ, so requests are never compared
+        if first is None or entry < least:
+            first, least = lane, entry
+    assert first is not None
+    return first
 
 
 def _head_rank(found: tuple[Lane, list[str]]) -> Any:

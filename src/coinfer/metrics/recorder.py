@@ -66,10 +66,11 @@ class Recorder:
         self._tally = tally
         self._models: dict[str, ModelTally] = {}
         self._processors: dict[str, ProcessorTally] = {}
-        # Two dictionaries, because whether a request counts is decided once, when it arrives: the
+        # Two collections, because whether a request counts is decided once, when it arrives: the
         # window may be closed while it is on its way.
-        self._counted: dict[int, Request] = {}
-        self._uncounted: dict[int, Request] = {}
+        self._counted: dict[int, ModelTally] = {}
+        self._uncounted: set[int] = set()
+        self._unanswered: dict[int, Request] = {}
         self._running: dict[int, Execution] = {}
         self._started: list[Execution] = []
         self._replied: list[tuple[Reply, float]] = []
@@ -93,10 +94,10 @@ class Recorder:
         Times must not go backwards from one call to the next.
         """
         # The types are compared and the loop is here, because this is on the path of every request.
-        if type(event) is Arrived:
-            self._arrive(event.request)
-        elif type(event) is Finished:
+        if type(event) is Finished:
             self._end(event.execution_id, now, _OK, event.service_s)
+        elif type(event) is Arrived:
+            self._arrive(event.request)
         elif isinstance(event, Failed):
             self._end(event.execution_id, now, ExecutionOutcome.FAILED, None, event.reason)
         elif isinstance(event, ProcessorLost):
@@ -140,9 +141,8 @@ class Recorder:
                 runs.setdefault(request.id, []).append(execution)
         for (request, outcome, reason), now in self._replied:
             yield _request_record(request, runs.get(request.id, ()), now, outcome, reason)
-        waiting = {**self._counted, **self._uncounted}
-        for number in sorted(waiting):
-            yield _request_record(waiting[number], runs.get(number, ()))
+        for number, request in sorted(self._unanswered.items()):
+            yield _request_record(request, runs.get(number, ()))
 
     def executions(self) -> Iterator[ExecutionRecord]:
         """Yield the executions that ended, in order of end."""
@@ -162,30 +162,37 @@ class Recorder:
                 reason=reason,
             )
 
-    def _model(self, name: str) -> ModelTally:
-        tally = self._models.get(name)
-        if tally is None:
-            tally = self._models[name] = self._tally(self._latencies)
+    def _new_tally(self, name: str) -> ModelTally:
+        tally = self._models[name] = self._tally(self._latencies)
         return tally
 
     def _arrive(self, request: Request) -> None:
+        number = request.id
         if self._start_s <= request.arrival_s < self._end_s:
-            self._counted[request.id] = request
-            self._model(request.model).submit(request)
+            model = request.model
+            tally = self._models.get(model) or self._new_tally(model)
+            tally.submit(request)
+            self._counted[number] = tally
         else:
-            self._uncounted[request.id] = request
+            self._uncounted.add(number)
+        if self._keep:
+            self._unanswered[number] = request
 
     def _reply(self, reply: Reply, now: float) -> None:
-        request, outcome, _ = reply
-        is_counted = self._counted.pop(request.id, None) is not None
-        if not is_counted and self._uncounted.pop(request.id, None) is None:
-            return
-        tally = self._model(request.model)
-        if is_counted:
+        request, outcome = reply.request, reply.outcome
+        number = request.id
+        tally = self._counted.pop(number, None)
+        if tally is not None:
             tally.answer(request, outcome, now)
+        elif number in self._uncounted:
+            self._uncounted.remove(number)
+            tally = self._models.get(request.model) or self._new_tally(request.model)
+        else:
+            return
         if outcome is _COMPLETED and self._start_s <= now < self._end_s:
             tally.served += 1
         if self._keep:
+            del self._unanswered[number]
             self._replied.append((reply, now))
 
     def _end(
@@ -200,15 +207,20 @@ class Recorder:
         execution = self._running.pop(execution_id, None)
         if execution is None:
             return
-        tally = self._processors.get(execution.processor)
+        processor, started_s = execution.processor, execution.started_s
+        tally = self._processors.get(processor)
         if tally is None:
-            tally = self._processors[execution.processor] = ProcessorTally()
-        tally.busy_s += self._clipped_s(execution.started_s, now)
-        if self._start_s <= now < self._end_s:
+            tally = self._processors[processor] = ProcessorTally()
+        start_s = self._start_s
+        if start_s <= now < self._end_s:
+            tally.busy_s += now - (started_s if started_s > start_s else start_s)
             tally.executions += 1
-            tally.failed += outcome is not _OK
-            if execution.started_s < self._start_s:
-                tally.begun_s += self._start_s - execution.started_s
+            if outcome is not _OK:
+                tally.failed += 1
+            if started_s < start_s:
+                tally.begun_s += start_s - started_s
+        else:
+            tally.busy_s += self._clipped_s(started_s, now)
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
 

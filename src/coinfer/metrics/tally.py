@@ -22,6 +22,9 @@ from coinfer.metrics.latency import Latencies
 
 __all__ = ["ModelTally", "ProcessorTally", "Tallies"]
 
+_INF = math.inf
+_COMPLETED = Outcome.COMPLETED
+
 
 class ModelTally:
     """Counts of one model's requests. `submitted` is the sum of all outcomes and `unfinished`.
@@ -60,18 +63,19 @@ class ModelTally:
     def submit(self, request: Request) -> None:
         """Count a request that is due in the window."""
         self.submitted += 1
-        if request.deadline_s != math.inf:
+        if request.deadline_s != _INF:
             self.with_deadline += 1
 
     def answer(self, request: Request, outcome: Outcome, now: float) -> None:
         """Count the answer of a request that was counted by `submit`."""
-        if outcome is not Outcome.COMPLETED:
+        if outcome is not _COMPLETED:
             self.others[outcome] += 1
             return
         self.latencies.add(now - request.arrival_s)
-        if now > request.deadline_s:
+        deadline_s = request.deadline_s
+        if now > deadline_s:
             self.late += 1
-        elif request.deadline_s != math.inf:
+        elif deadline_s != _INF:
             self.hits += 1
 
 

@@ -8,7 +8,9 @@ computed anew. An execution whose speed did not change keeps its end to the last
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from coinfer.contention import Contention
 from coinfer.core.commands import Execution
@@ -16,14 +18,10 @@ from coinfer.core.commands import Execution
 __all__ = ["Completions", "End", "SharedCompletions", "completions"]
 
 
-class End(NamedTuple):
-    """The end of an execution. Ends order themselves by time, then by the start."""
-
-    at_s: float
-    execution_id: int
-    execution: Execution
-    service_s: float
-    """Seconds on the processor alone, slowed down by others but without the overhead."""
+End: TypeAlias = tuple[float, int, Execution, float]
+"""The end of an execution: when, its number, the execution, and its seconds on the processor alone,
+slowed down by others but without the overhead. Ends order themselves by time, then by the start.
+"""
 
 
 class Completions(Protocol):
@@ -35,7 +33,8 @@ class Completions(Protocol):
     def start(self, execution: Execution, work_s: float, now: float, /) -> None:
         """Take in an execution with the seconds that it needs undisturbed."""
 
-    def pop(self) -> End:
+    @property
+    def pop(self) -> Callable[[], End]:
         """Take out the soonest end."""
 
 
@@ -49,18 +48,16 @@ def completions(contention: Contention, overhead_s: float = 0.0) -> Completions:
 class _FreeCompletions:
     """Ends on processors that do not disturb each other."""
 
-    __slots__ = ("_overhead_s", "ends")
+    __slots__ = ("_overhead_s", "ends", "pop")
 
     def __init__(self, overhead_s: float) -> None:
         self.ends: list[End] = []
+        self.pop = partial(heapq.heappop, self.ends)
         self._overhead_s = overhead_s
 
     def start(self, execution: Execution, work_s: float, now: float) -> None:
         end_s = now + work_s + self._overhead_s
-        heapq.heappush(self.ends, End(end_s, execution[0], execution, work_s))
-
-    def pop(self) -> End:
-        return heapq.heappop(self.ends)
+        heapq.heappush(self.ends, (end_s, execution.id, execution, work_s))
 
 
 class _Work:
@@ -107,8 +104,9 @@ class SharedCompletions:
     def pop(self) -> End:
         """Take out the soonest end; all others may become faster."""
         end = self.ends[0]
-        del self._works[end.execution_id]
-        self._proceed(end.at_s, frozenset(self._busy()))
+        at_s, number, _, _ = end
+        del self._works[number]
+        self._proceed(at_s, frozenset(self._busy()))
         return end
 
     def _busy(self) -> list[str]:
@@ -123,7 +121,7 @@ class SharedCompletions:
     def _end(self, work: _Work) -> End:
         execution, end_s = work.execution, work.end_s
         service_s = max(0.0, end_s - execution.started_s - self._overhead_s)
-        return End(end_s, execution.id, execution, service_s)
+        return end_s, execution.id, execution, service_s
 
     def _slowdown(self, processor: str, busy: frozenset[str]) -> float:
         key = (processor, busy)

@@ -43,7 +43,8 @@ class Services:
 
     def draw(self, execution: Execution) -> float:
         """Return the seconds of this execution."""
-        _, model, span, processor, requests, _, _ = execution
+        model, processor, span = execution.model, execution.processor, execution.span
+        requests = execution.requests
         batch = requests[0].batch if len(requests) == 1 else execution.batch
         key = (model, processor, span, batch)
         draws = self._draws.get(key)
@@ -83,4 +84,4 @@ def _samples(
 
 
 def _endless(draw: Callable[[], npt.NDArray[np.float64]]) -> Iterator[float]:
-    return chain.from_iterable(draw().tolist() for _ in repeat(None))
+    return chain.from_iterable(iter(lambda: draw().tolist(), None))
