@@ -98,7 +98,7 @@ def check_fork(state: State, lane: Lane, decision: StartFork) -> tuple[Step, Ste
         raise PolicyError(f"no processor in service can run {model!r} after {fork.right}")
     steps = []
     for processor, span in ((left, fork.left), (right, fork.right)):
-        if not state.is_idle(processor):
+        if processor not in state.idle():
             raise PolicyError(f"processor {processor!r} is not idle")
         if processor in lane.key.excluded:
             raise PolicyError(f"request {request.id} failed on {processor!r} before")
