@@ -1,12 +1,13 @@
 """XRBench's seven scenarios: the largest rates at which each policy keeps QoE >= 0.95.
 
-    python benchmarks/xrbench.py [--quick] [--here] [--policies NAME...]
+    python benchmarks/xrbench.py [--quick] [--here] [--scenarios NAME...] [--policies NAME...]
 
 The figure is the factor on all rates of the scenario (`coinfer saturate`). Three ways that need no
 scheduler stand beside the policies: the best fixed mapping (of all assignments of networks to
 processors, the one whose busiest processor is least busy), round robin, and the best processor
-alone under edf. Without `--here`, trials are simulated on `lib:synthetic-edge`; with it, they are
-measured and simulated on this machine, which takes minutes per scenario.
+alone, under edf where it is simulated. Without `--here`, trials are simulated on
+`lib:synthetic-edge`; with it, they are measured and simulated on this machine, which takes minutes
+per scenario.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> int:
     arguments = _arguments()
     console = new_console()
     print_environment(console)
-    names = SCENARIOS[:1] if arguments.quick else SCENARIOS
+    names = arguments.scenarios[:1] if arguments.quick else arguments.scenarios
     for how in ("simulated", "measured") if arguments.here else ("simulated",):
         with OtherWork() as other:
             found = {name: _factors(name, how, arguments) for name in names}
@@ -72,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one scenario, rough")
     parser.add_argument("--here", action="store_true", help="on this machine, measured as well")
     parser.add_argument("--duration", default="10s", help="of a trial at the scenario's own rates")
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     names = [name for name in policy_names() if name != "fixed"]
     parser.add_argument("--policies", nargs="+", choices=names, default=names)
     return parser.parse_args()
@@ -106,7 +108,11 @@ def _factors(name: str, how: str, arguments: argparse.Namespace) -> dict[str, fl
     mapping = _best_mapping(limits, machine)
     if mapping is not None:
         found[FIXED] = factor(PolicySpec(name="fixed", options={"assignment": mapping}))
-    if how == "simulated":
+    if how == "measured":
+        single = _best_single(limits, machine)
+        if single is not None:
+            found[ALONE] = factor(PolicySpec(name="fixed", options={"assignment": single}))
+    else:
         alone = [on_machine(only) for only in _single(machine, tuple(scenario.models))]
         edf = PolicySpec(name="edf")
         found[ALONE] = max((factor(edf, by) for by in alone), default=0.0)
@@ -135,6 +141,19 @@ def _best_mapping(limits: Limits, machine: Machine) -> dict[str, str] | None:
                 load[unit] += rates[model] * able[model][name]  # type: ignore[assignment]
         best = min(best, (max(load.values()), choice))
     return dict(zip(able, best[1], strict=True))
+
+
+def _best_single(limits: Limits, machine: Machine) -> dict[str, str] | None:
+    """Find the processor that is least busy with everything; None if none runs all models."""
+    rates = Load(limits.scenario).offered_rates_per_s() or {}
+    best: tuple[float, str] = (math.inf, "")
+    for processor in machine.processors:
+        seconds = [_seconds(machine, limits.scenario, model, processor) for model in rates]
+        known = [each for each in seconds if each is not None]
+        if len(known) == len(rates):
+            load = sum(rate * each for rate, each in zip(rates.values(), known, strict=True))
+            best = min(best, (load, processor.name))
+    return dict.fromkeys(limits.scenario.models, best[1]) if best[1] else None
 
 
 def _seconds(

@@ -52,6 +52,15 @@ class TestSwaps:
         foreseen.hold("npu", "a")
         assert (swaps.cost_s("npu", "a"), foreseen.cost_s("npu", "a")) == (0.4, 0.0)
 
+    def test_a_processor_whose_last_change_costs_nothing_any_more_holds_nothing(self) -> None:
+        swaps = Swaps()
+        swaps.add("a", {"npu": 0.4})
+        swaps.add("b", {"gpu": 0.5})
+        swaps.hold("npu", "b")
+        swaps.forget("a")
+        assert swaps.added_to({"npu": 1.0, "gpu": 2.0}, "b") == {"npu": 1.0, "gpu": 2.0}
+        assert swaps.added_to({"npu": 1.0, "gpu": 2.0}, "c") == {"npu": 1.0, "gpu": 2.0}
+
     def test_a_model_that_is_gone_leaves_nothing(self) -> None:
         swaps = Swaps()
         swaps.add("a", {"npu": 0.4})

@@ -159,6 +159,9 @@ def test_requests_that_share_the_rest_run_at_once_and_get_their_rows() -> None:
         [[9.0, 9.0]] * 3,
     ]
     assert all(part["s2"].tolist() == [5.0] for part in parts)
+    parts[0]["s2"][:] = parts[0]["y"][:] = 0.0
+    assert [part["s2"].tolist() for part in parts[1:]] == [[5.0]] * 2, "callers own their answers"
+    assert parts[1]["y"].tolist() == [[7.0, 7.0]] * 2
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ __all__ = [
     "PartSession",
     "Value",
     "Values",
+    "copied",
     "joined",
     "own_runs",
     "part_run",
@@ -111,6 +112,11 @@ def own_runs(session: Session, feeds: Sequence[Tensors]) -> list[Callable[[], ob
 def unpacked(values: Values) -> dict[str, Tensor]:
     """Return values as arrays."""
     return {n: v.unpacked() if isinstance(v, Packed) else v for n, v in values.items()}
+
+
+def copied(value: Value) -> Value:
+    """Return a value that shares no memory with this one."""
+    return Packed(value.array.copy(), value.packing) if isinstance(value, Packed) else value.copy()
 
 
 def joined(values: Sequence[Value]) -> Value:

@@ -45,7 +45,8 @@ class Swaps:
         for row in self.costs.values():
             row.pop(model, None)
         self.costs = {processor: row for processor, row in self.costs.items() if row}
-        self._held = {name: held for name, held in self._held.items() if held != model}
+        held = self._held.items()
+        self._held = {name: of for name, of in held if of != model and name in self.costs}
 
     def hold(self, processor: str, model: str) -> None:
         """Note that a processor runs a model."""

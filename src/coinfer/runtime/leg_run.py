@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from coinfer.backends.base import Session
-from coinfer.backends.packed import Value, Values, joined, parted, run_part, unpacked
+from coinfer.backends.packed import Value, Values, copied, joined, parted, run_part, unpacked
 from coinfer.runtime.leg import Leg
 
 __all__ = ["run_leg"]
@@ -29,7 +29,7 @@ def run_leg(
         sizes: The batch of each request.
 
     Returns:
-        What it makes, of each request; what has no batch is shared by all.
+        What it makes, of each request; what has no batch is the same for all.
     """
     stacked = _stacked(leg, values) if len(values) > 1 and leg.stacks else None
     if stacked is None:
@@ -37,7 +37,10 @@ def run_leg(
     cuts = list(accumulate(sizes))[:-1]
     parts: list[dict[str, Value]] = [{} for _ in sizes]
     for name, value in run_part(session, stacked).items():
-        each = parted(value, cuts) if name in leg.batched_writes else [value] * len(sizes)
+        if name in leg.batched_writes:
+            each = parted(value, cuts)
+        else:  # some of it may be answers, and callers may write into theirs
+            each = [value, *(copied(value) for _ in cuts)]
         for part, own in zip(parts, each, strict=True):
             part[name] = own
     return parts
