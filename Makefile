@@ -35,8 +35,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
 compiled: $(READY)
-	rm -rf out/compiled
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip install --quiet --no-deps --target out/compiled .
+	rm -rf out/compiled out/to_compile && mkdir -p out/to_compile
+	# In a copy, because hatch-mypyc takes pyproject.toml away while it compiles.
+	cp -r pyproject.toml README.md LICENSE src out/to_compile
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip install --quiet --no-deps --target out/compiled out/to_compile
 	PYTHONPATH=out/compiled $(BIN)/python -m pytest -q tests/core tests/sim tests/policies tests/replay tests/metrics
 
 conformance: $(READY)

@@ -20,6 +20,7 @@ from coinfer.core.events import (
     ProcessorRestored,
     TimerFired,
 )
+from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
@@ -40,6 +41,18 @@ class Decides:
 
     def rank(self, request: Request) -> float:
         return request.arrival_s
+
+
+class Picks(Decides):
+    """A policy that starts heads only, and the same one whichever way it is asked."""
+
+    def __init__(self, pick: Callable[[View], tuple[Lane, str] | None]) -> None:
+        self.pick = pick
+
+    def decide(self, view: View) -> Iterator[Start]:
+        while (picked := self.pick(view)) is not None:
+            lane, processor = picked
+            yield Start(processor, (lane.head,))
 
 
 def first_in_first_out(view: View) -> Iterator[Start]:
@@ -358,6 +371,31 @@ class TestClosed:
         numbers = [machine.submit("m") for _ in range(4)]
         commands = machine.post(Closed(drop_waiting=True))
         assert replies(commands) == [(n, Outcome.REJECTED) for n in numbers[2:]]
+
+
+class TestHeadPolicy:
+    def test_what_it_picks_is_started_until_it_picks_nothing(self) -> None:
+        def pick(view: View) -> tuple[Lane, str] | None:
+            found = view.first_startable()
+            return (found[0], found[1][-1]) if found and view.n_waiting > 1 else None
+
+        machine = build({"m": {"cpu0": 0.3, "cpu1": 0.3}}, policy=Picks(pick))
+        for _ in range(4):
+            machine.submit("m")
+        assert [e.processor for e in machine.dispatcher.view.running()] == ["cpu1", "cpu0"]
+        assert machine.dispatcher.view.n_waiting == 2
+
+    @pytest.mark.parametrize(
+        ("processor", "complaint"), [("cpu1", "cannot run"), ("gpu", "'gpu' is not idle")]
+    )
+    def test_an_illegal_pick_is_refused_and_all_that_waits_is_answered(
+        self, processor: str, complaint: str
+    ) -> None:
+        policy = Picks(lambda view: (next(iter(view.lanes())), processor))
+        machine = build({"m": {"cpu0": 0.3}}, names=("cpu0", "cpu1"), policy=policy)
+        machine.submit("m")
+        assert complaint in str(machine.dispatcher.fault)
+        assert machine.dispatcher.n_unanswered == 0
 
 
 class TestFaultyPolicy:

@@ -23,10 +23,10 @@ elsewhere too are not held against a processor: one that was set aside for them 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, assert_never
+from typing import Any
 
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
 from coinfer.core.events import (
@@ -43,10 +43,11 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.health import Health, Outage
+from coinfer.core.lane import Lane
 from coinfer.core.policy import (
-    Decision,
     DirectPolicy,
     Drop,
+    HeadPolicy,
     Policy,
     SortingPolicy,
     Start,
@@ -122,6 +123,7 @@ class Dispatcher:
         # Asked for once: it is a question per request otherwise.
         self._rank = policy.rank
         self._place = policy.place if isinstance(policy, DirectPolicy) else None
+        self._pick = policy.pick if isinstance(policy, HeadPolicy) else None
         self._queue = policy.queue if isinstance(policy, SortingPolicy) else None
         self._state = State(processors)
         self._view = View(self._state)
@@ -303,10 +305,10 @@ class Dispatcher:
         done = span.last >= last
         for request in requests:
             progress = state.requests[request.id]
-            progress.execution = None
             if done:
                 self._reply(progress, _COMPLETED)
             else:
+                progress.execution = None
                 self._go_on(progress, span.last + 1)
 
     def _failed(self, event: Failed) -> None:
@@ -447,7 +449,12 @@ class Dispatcher:
         state = self._state
         self._timers.policy_s = math.inf  # what the last decision wanted is out of date
         try:
-            for decision in self.policy.decide(self._view):
+            if self._pick is not None:
+                self._start_heads(self._pick)
+                return
+            # Of any type: what a policy yields is checked here, and not believed to be a decision.
+            decisions: Iterable[object] = self.policy.decide(self._view)
+            for decision in decisions:
                 if type(decision) is Start:  # nearly always; a `match` costs more
                     self._start(decision)
                 else:
@@ -466,7 +473,25 @@ class Dispatcher:
         for progress in self._state.clear_waiting():
             self._reply(progress, Outcome.FAILED, self._closed)
 
-    def _apply(self, decision: Decision) -> None:
+    def _start_heads(self, pick: Callable[[View], tuple[Lane, str] | None]) -> None:
+        """Start what the policy picks, one by one; checked as any other decision."""
+        state = self._state
+        while state.waiting and state.used != state.all_units:
+            picked = pick(self._view)
+            if picked is None:
+                return
+            lane, processor = picked
+            request = lane.head
+            seconds = lane.seconds.get(processor)
+            can_start = processor in state.idle() and processor not in lane.excluded
+            if can_start and seconds is not None and lane.routes is None:
+                progress = state.requests[request.id]
+                state.dequeue(progress)
+                self._launch(processor, (request,), (progress,), lane.rest, seconds)
+            else:
+                self._start_any(Start(processor, (request,)))
+
+    def _apply(self, decision: object) -> None:
         match decision:
             case Start():
                 self._start(decision)
@@ -482,7 +507,7 @@ class Dispatcher:
                     raise PolicyError(f"cannot wait until {at_s}: it is {self._now} now")
                 self._timers.wake(at_s)
             case _:
-                assert_never(decision)
+                raise PolicyError(f"{decision!r} is no decision; yield Start, StartFork, Drop or WaitUntil")
 
     def _start(self, decision: Start) -> None:
         processor, requests, last = decision

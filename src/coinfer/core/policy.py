@@ -16,6 +16,7 @@ __all__ = [
     "Decision",
     "DirectPolicy",
     "Drop",
+    "HeadPolicy",
     "Policy",
     "SortingPolicy",
     "Start",
@@ -87,6 +88,22 @@ class DirectPolicy(Protocol):
             view: The state; some compute unit is free.
             lane: The lane in which the request would wait.
             request: The request.
+        """
+        ...
+
+
+@runtime_checkable
+class HeadPolicy(Protocol):
+    """A policy that only ever starts the first request of a lane, alone.
+
+    The dispatcher then asks `pick` again and again in place of `decide`, which saves a generator
+    and a decision per request. It must pick what `decide` would start next.
+    """
+
+    def pick(self, view: View) -> tuple[Lane, str] | None:
+        """Return the lane whose first request starts now, and the idle processor that runs it.
+
+        None if nothing starts now. Asked while something waits and some compute unit is free.
         """
         ...
 

@@ -88,7 +88,7 @@ class View:
                 found.append((lane, able))
         return found
 
-    def first_startable(self) -> tuple[Lane, list[str]] | None:
+    def first_startable(self) -> tuple[Lane, Sequence[str]] | None:
         """Return the lane of `startable` whose head comes first in the policy's order."""
         lanes = self._lanes
         idle = self._idle() if lanes else None
@@ -97,6 +97,8 @@ class View:
         # Nearly always it is the first lane of all: the others are then not looked at more closely.
         lane = _first(lanes)
         seconds, excluded = lane.seconds, lane.excluded
+        if len(idle) == 1 and idle[0] in seconds and not excluded:  # nearly always where work waits
+            return lane, idle
         able = [name for name in idle if name in seconds and name not in excluded]
         if able:
             return lane, able

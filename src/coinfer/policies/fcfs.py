@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
@@ -32,15 +31,16 @@ class FirstComeFirstServed:
         able = view.idle_runners(lane)
         return view.cheapest(lane, able) if able else None
 
-    def decide(self, view: View) -> Iterator[Start]:
+    def pick(self, view: View) -> tuple[Lane, str] | None:
         """Give the oldest request that a free processor can run to the cheapest such processor."""
-        # Not a generator: to make one and to leave it early costs as much as what it does.
-        return iter(partial(_next, view), None)
+        found = view.first_startable()
+        if found is None:
+            return None
+        lane, able = found
+        return lane, view.cheapest(lane, able)
 
-
-def _next(view: View) -> Start | None:
-    found = view.first_startable()
-    if found is None:
-        return None
-    lane, able = found
-    return Start(view.cheapest(lane, able), (lane.head,))
+    def decide(self, view: View) -> Iterator[Start]:
+        """Start what `pick` picks, until nothing can start."""
+        while (picked := self.pick(view)) is not None:
+            lane, processor = picked
+            yield Start(processor, (lane.head,))

@@ -28,7 +28,7 @@ class Completions(Protocol):
     """What a simulation needs: the ends to come, soonest first."""
 
     ends: list[End]
-    """A heap, for looking at the soonest without a call."""
+    """A heap, for looking at the soonest without a call. Always the same list."""
 
     def start(self, execution: Execution, work_s: float, now: float, /) -> None:
         """Take in an execution with the seconds that it needs undisturbed."""
@@ -116,7 +116,7 @@ class SharedCompletions:
         for work in self._works.values():
             work.proceed(now, self._slowdown(work.execution.processor, busy))
         # As many as there are processors: sorting them anew costs less than stale heap entries.
-        self.ends = sorted(self._end(work) for work in self._works.values())
+        self.ends[:] = sorted([self._end(work) for work in self._works.values()])
 
     def _end(self, work: _Work) -> End:
         execution, end_s = work.execution, work.end_s

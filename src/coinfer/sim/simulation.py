@@ -12,6 +12,7 @@ import heapq
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from coinfer.core.commands import Abandon, Command, Execution, Reply, Run, SetTimer
@@ -100,6 +101,7 @@ class Simulation:
         self._completions = completions(machine.contention, machine.overhead_s)
         self._agenda: list[Due] = []
         self._reacts = load.reacts
+        self._dues = load.in_order()
         self._asked: dict[int, Due] = {}
         self._n_asked = 0
         self._timer_s = _INF
@@ -127,8 +129,11 @@ class Simulation:
             until_s: Virtual seconds since the start.
             on_tick: Called now and then, e.g. to show progress.
         """
-        for due in self._load.initial():
-            heapq.heappush(self._agenda, due)
+        if self._dues is None:
+            for due in self._load.initial():
+                heapq.heappush(self._agenda, due)
+        elif not self._agenda:
+            self._agenda.extend(islice(self._dues, 1))
         while self._go_on(until_s, _STEPS_PER_TICK):
             if on_tick is not None:
                 on_tick(self.now)
@@ -140,12 +145,13 @@ class Simulation:
         costs most there.
         """
         handle, observe = self.core.handle, self._observer.observe
-        agenda, future, reacts = self._agenda, self._completions, self._reacts
-        draw, start, pop = self._services.draw, future.start, future.pop
+        agenda, reacts, future = self._agenda, self._reacts, self._completions
+        ends, start, pop = future.ends, future.start, future.pop
+        draw = self._services.draw
         swaps, has_cold = self._machine.swaps, bool(self._machine.cold)
         until_s = min(until_s, _LATEST_S)
         for _ in range(steps):
-            ends, timer_s = future.ends, self._timer_s
+            timer_s = self._timer_s
             end_s = ends[0][0] if ends else _INF
             due_s = agenda[0][0] if agenda else _INF
             event: Event
@@ -195,13 +201,14 @@ class Simulation:
     def _submit(self) -> Arrived:
         agenda = self._agenda
         due = agenda[0]
-        following = self._load.after_due(due)
-        if len(following) == 1:  # nearly always, and half the work of a pop and a push
-            heapq.heapreplace(agenda, following[0])
-        else:
+        if self._dues is None:
             heapq.heappop(agenda)
-            for each in following:
+            for each in self._load.after_due(due):
                 heapq.heappush(agenda, each)
+        elif (following := next(self._dues, None)) is None:
+            agenda.clear()
+        else:
+            agenda[0] = following
         model, frame_s = due.model, due.frame_s
         if frame_s is None:
             frame_s = due.time_s

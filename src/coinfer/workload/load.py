@@ -25,6 +25,7 @@ from coinfer.workload.arrivals import (
     Trace,
 )
 from coinfer.workload.due import Due
+from coinfer.workload.merging import merged
 from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.seeds import Purpose, generator
@@ -89,6 +90,21 @@ class Load:
     def initial(self) -> list[Due]:
         """Start: the first due of each open-loop process, all in-flight ones of closed loops."""
         return [due for stream in self._streams for due in stream.initial()]
+
+    def in_order(self) -> Iterator[Due] | None:
+        """Return all dues in order, in place of `initial` and `after_due`: faster, one by one.
+
+        None if it is not known in advance, because answers make something due.
+        """
+        streams = [stream for stream in self._streams if isinstance(stream, _OpenStream)]
+        if len(streams) < len(self._streams):
+            return None
+        models = [stream.model for stream in streams]
+        blocks = merged([stream.blocks for stream in streams], self.end_s)
+        return chain.from_iterable(
+            _dues(times, owners, numbers, map(models.__getitem__, owners))
+            for times, owners, numbers in blocks
+        )
 
     def after_due(self, due: Due) -> list[Due]:
         """Say what is due next, now that this one was submitted."""
@@ -174,10 +190,14 @@ class _Stream(Protocol):
 class _OpenStream:
     """Requests that come whether or not earlier ones were answered."""
 
-    def __init__(self, model: str, rate_per_s: float, dues: Iterator[Due], end_s: float) -> None:
+    def __init__(
+        self, stream: int, model: str, rate_per_s: float, blocks: Iterator[Times], end_s: float
+    ) -> None:
         self.model = model
         self.rate_per_s = rate_per_s
-        self._dues = dues
+        self.blocks = blocks
+        times = chain.from_iterable(block.tolist() for block in blocks)
+        self._dues = _dues(times, repeat(stream), count(), repeat(model))
         self._end_s = end_s
 
     def initial(self) -> list[Due]:
@@ -327,8 +347,12 @@ def _open_stream(
             rate_per_s, blocks = float(inside) / scenario.end_s / factor, iter([times])
         case _:
             assert_never(process)
-    scaled = chain.from_iterable((block / factor).tolist() for block in blocks)
-    # As `Due(...)` for each, without a call into Python for each.
-    fields = zip(scaled, repeat(stream), count(), repeat(model), repeat(None))
-    dues = map(partial(tuple.__new__, Due), fields)
-    return _OpenStream(model, rate_per_s * factor, dues, scenario.end_s)
+    scaled = (block / factor for block in blocks)
+    return _OpenStream(stream, model, rate_per_s * factor, scaled, scenario.end_s)
+
+
+def _dues(
+    times: Iterable[float], streams: Iterable[int], indices: Iterable[int], models: Iterable[str]
+) -> Iterator[Due]:
+    """Make `Due(...)` of each, without a call into Python for each."""
+    return map(partial(tuple.__new__, Due), zip(times, streams, indices, models, repeat(None)))
