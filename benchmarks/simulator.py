@@ -2,7 +2,9 @@
 
     python benchmarks/simulator.py [--quick]
 
-Four unlike processors at 80 % of the bound, three models, Poisson arrivals. The peer is the same
+Four processors of unlike speed at 80 % of the bound, three models, Poisson arrivals. Each model is
+slower by the same factor on a slower processor, so that any policy that lets none rest can serve
+the load: a queue that only grows would make requests dearer the longer it is. The peer is the same
 queue under fcfs, written for SimPy in the usual way: a process per request that asks a `Resource`,
 latencies kept per model and busy seconds per processor. It knows no deadlines, priorities, limits
 or failures, and no other policy. All alternate, so that drift of the machine hits all; the best
@@ -42,11 +44,11 @@ FLAT = 1.25
 
 Process: TypeAlias = Generator[simpy.Event, Any, None]
 
-_TABLE_MS = {"a": (5, 6, 7, 8), "b": (10, 9, 12, 13), "c": (30, 20, 15, 14)}
+_TABLE_MS = {"a": (5, 6, 7, 8), "b": (10, 12, 14, 16), "c": (20, 24, 28, 32)}
 
 
 def queue() -> tuple[Machine, dict[str, float]]:
-    """Four unlike processors and three models in equal mix, at 80 % of the bound."""
+    """Four processors of unlike speed and three models in equal mix, at 80 % of the bound."""
     names = [f"p{i}" for i in range(SERVERS)]
     table = {
         model: {name: ms / 1e3 for name, ms in zip(names, row, strict=True)}

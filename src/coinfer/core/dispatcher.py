@@ -507,7 +507,9 @@ class Dispatcher:
                     raise PolicyError(f"cannot wait until {at_s}: it is {self._now} now")
                 self._timers.wake(at_s)
             case _:
-                raise PolicyError(f"{decision!r} is no decision; yield Start, StartFork, Drop or WaitUntil")
+                raise PolicyError(
+                    f"{decision!r} is no decision; yield Start, StartFork, Drop or WaitUntil"
+                )
 
     def _start(self, decision: Start) -> None:
         processor, requests, last = decision
