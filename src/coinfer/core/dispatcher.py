@@ -29,6 +29,7 @@ from itertools import count
 from typing import Any
 
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.estimates import learn
 from coinfer.core.events import (
     Arrived,
     Cancelled,
@@ -289,10 +290,13 @@ class Dispatcher:
         processor, service_s = execution.processor, event.service_s
         if state.swaps.costs:
             service_s = state.own_s(execution, service_s)
-        if state.express is None:
-            state.estimates.observe(model, processor, span, batch, service_s)
-        else:
+        row = state.requests[requests[0].id].lane.row if len(requests) == 1 else None
+        if state.express is not None:
             state.learn(execution, batch, service_s, self._now)
+        elif row is not None:  # nearly always; it is what `observe` would have to look up
+            learn(row, processor, service_s)
+        else:
+            state.estimates.observe(model, processor, span, batch, service_s)
         state.release(execution, self._now)
         if self._health.records:
             self._health.succeeded(processor)

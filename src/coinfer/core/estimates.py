@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 
-__all__ = ["OUTLIER", "SMOOTHING", "Estimates"]
+__all__ = ["OUTLIER", "SMOOTHING", "Estimates", "learn"]
 
 SMOOTHING = 0.1
 """Weight of a new observation (Band, MobiSys 2022, section 4.2)."""
@@ -72,10 +72,17 @@ class Estimates:
     def observe(self, model: str, processor: str, span: Span, batch: int, service_s: float) -> None:
         """Learn from an execution that ended well; ignored if the model was replaced meanwhile."""
         row = self._rows.get((model, span, batch))
-        old = None if row is None else row.get(processor)
-        if row is not None and old is not None:
-            # One stall must not make a processor look slow for ever: nobody would choose it, and so
-            # nothing would correct it. A lasting slowdown still gets through, by 10 % a run.
-            if service_s > OUTLIER * old > 0:
-                service_s = OUTLIER * old
-            row[processor] = old + SMOOTHING * (service_s - old)
+        if row is not None:
+            learn(row, processor, service_s)
+
+
+def learn(row: dict[str, float], processor: str, service_s: float) -> None:
+    """Correct a row of seconds by processor by what an execution took."""
+    old = row.get(processor)
+    if old is None:
+        return
+    # One stall must not make a processor look slow for ever: nobody would choose it, and so
+    # nothing would correct it. A lasting slowdown still gets through, by 10 % a run.
+    if service_s > OUTLIER * old > 0:
+        service_s = OUTLIER * old
+    row[processor] = old + SMOOTHING * (service_s - old)

@@ -54,6 +54,7 @@ class Lane:
         is_rare: Whether its requests are under way, or failed: such lanes are many and seldom used.
         heap: (rank, id, request) of what waits, and of some that no longer do; not of the first.
         model: Name of their model.
+        row: Of a model of one unit, `seconds` to be corrected by what is observed; None of others.
         rest: The span from their position to the model's end.
         routes: The ways to the end of a model of several units; None if the model is one unit.
         seconds: Expected seconds from their position to the model's end, by processor able to run
@@ -72,6 +73,7 @@ class Lane:
         "model",
         "rest",
         "routes",
+        "row",
         "seconds",
     )
 
@@ -84,6 +86,7 @@ class Lane:
         self.is_served = False
         self.is_rare = bool(key.excluded or key.position)
         self.rest = rest
+        self.row: dict[str, float] | None = None
         self.routes: Routes | None = None
         self.seconds = seconds
         self.heap: list[tuple[Any, int, Request]] = []

@@ -69,6 +69,7 @@ class State:
         in_service: Those of them that work.
         express: The express processors and what they hold up; None if there are none.
         units_of: Compute units by processor; none for an express one.
+        widths: Number of compute units by processor.
         units: Number of unit subgraphs per loaded model.
         forks: The pairs of spans that may run at the same time, by loaded model that has some.
             None are used where there are express processors: they would preempt one half.
@@ -109,12 +110,14 @@ class State:
         "units_of",
         "used",
         "waiting",
+        "widths",
     )
 
     def __init__(self, processors: Sequence[Processor]) -> None:
         _check_processors(processors)
         has_express = bool(overlaid_units(processors))
         self.express = Express(processors) if has_express else None
+        self.widths = {p.name: len(p.units) for p in processors}
         self.units_of = {p.name: _NO_UNITS if p.overlays else p.units for p in processors}
         processors = ordinary(processors)
         self.processors: Mapping[str, Processor] = {p.name: p for p in processors}
@@ -167,10 +170,10 @@ class State:
         model, position, batch, excluded, _ = lane.key
         units = self.units[model]
         lane.rest = Span(position, units - 1)
-        lane.routes = None
+        lane.routes = lane.row = None
         lane.is_served = False
         if units == 1:
-            lane.seconds = self.estimates.row(model, lane.rest, batch)
+            lane.seconds = lane.row = self.estimates.row(model, lane.rest, batch)
         elif position >= units:  # the model was replaced by one of fewer units
             lane.seconds = {}
         else:

@@ -240,18 +240,18 @@ class View:
         """Return which of these processors takes the fewest unit-seconds; on a tie the first."""
         if len(names) == 1:
             return names[0]
-        seconds, processors = lane.seconds, self._state.processors
+        seconds, widths = lane.seconds, self._state.widths
         best, least = names[0], math.inf
         for name in names:
-            cost = seconds[name] * len(processors[name].units)
+            cost = seconds[name] * widths[name]
             if cost < least:
                 best, least = name, cost
         return best
 
     def costs_of(self, lane: Lane) -> dict[str, float]:
         """Return the unit-seconds by processor in service that can run a lane's requests."""
-        processors = self._state.processors
-        return {n: s * len(processors[n].units) for n, s in self.seconds_of(lane).items()}
+        widths = self._state.widths
+        return {n: s * widths[n] for n, s in self.seconds_of(lane).items()}
 
     def running(self) -> Collection[Execution]:
         """The executions that run now, but for those on express processors."""

@@ -150,8 +150,10 @@ class LatencySketch:
         self._highest = max(self._highest, float(values.max()))
         logarithms = np.log(np.clip(values, _SMALLEST_S, _LARGEST_S))
         numbers = np.where(values < _SMALLEST_S, _TOO_SMALL, np.ceil(logarithms * _PER_LOG))
-        for bucket, count in zip(*np.unique(numbers, return_counts=True), strict=True):
-            self._buckets[int(bucket)] = self._buckets.get(int(bucket), 0) + int(count)
+        found, counts = np.unique(numbers, return_counts=True)
+        buckets = self._buckets
+        for bucket, count in zip(found.astype(int).tolist(), counts.tolist(), strict=True):
+            buckets[bucket] = buckets.get(bucket, 0) + count
 
 
 def _rank(q: float, count: int) -> int:

@@ -96,7 +96,17 @@ class Recorder:
         # Types are compared and what nearly always happens is written out here, because this is on
         # the path of every request, where calls are what costs most.
         if type(event) is Finished:
-            self._end(event.execution_id, now, _OK, event.service_s)
+            execution = self._running.pop(event.execution_id, None)
+            if execution is None:
+                pass  # abandoned before, and what it still returns is ignored
+            elif not self._keep and self._start_s <= execution.started_s and now < self._end_s:
+                processor = self._processors.get(execution.processor)
+                if processor is None:
+                    processor = self._processors[execution.processor] = ProcessorTally()
+                processor.busy_s += now - execution.started_s
+                processor.executions += 1
+            else:
+                self._end(execution, now, _OK, event.service_s)
         elif type(event) is Arrived:
             request = event.request
             if self._start_s <= request.arrival_s < self._end_s:
@@ -108,7 +118,7 @@ class Recorder:
             if self._keep:
                 self._unanswered[request.id] = request
         elif isinstance(event, Failed):
-            self._end(event.execution_id, now, ExecutionOutcome.FAILED, None, event.reason)
+            self._give_up(event.execution_id, now, ExecutionOutcome.FAILED, event.reason)
         elif isinstance(event, ProcessorLost):
             self._lose(event, now)
         for command in commands:
@@ -133,7 +143,8 @@ class Recorder:
                     del self._unanswered[request.id]
                     self._replied.append((command, now))
             elif isinstance(command, Abandon):
-                self._abandon(command.execution.id, now, command.reason)
+                number, reason = command.execution.id, command.reason
+                self._give_up(number, now, ExecutionOutcome.ABANDONED, reason)
 
     def tallies(self, now: float, *, withheld: Mapping[str, int] | None = None) -> Tallies:
         """Return the counts at `now`. Executions that still run count as busy up to `now`.
@@ -190,16 +201,12 @@ class Recorder:
 
     def _end(
         self,
-        execution_id: int,
+        execution: Execution,
         now: float,
         outcome: ExecutionOutcome,
         service_s: float | None = None,
         reason: str = "",
     ) -> None:
-        # Unknown: abandoned before, and what it still returns is ignored.
-        execution = self._running.pop(execution_id, None)
-        if execution is None:
-            return
         processor, started_s = execution.processor, execution.started_s
         tally = self._processors.get(processor)
         if tally is None:
@@ -217,13 +224,16 @@ class Recorder:
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
 
-    def _abandon(self, execution_id: int, now: float, reason: str) -> None:
-        self._end(execution_id, now, ExecutionOutcome.ABANDONED, None, reason)
+    def _give_up(
+        self, execution_id: int, now: float, outcome: ExecutionOutcome, reason: str
+    ) -> None:
+        execution = self._running.pop(execution_id, None)
+        if execution is not None:
+            self._end(execution, now, outcome, None, reason)
 
     def _lose(self, lost: ProcessorLost, now: float) -> None:
-        gone = [e.id for e in self._running.values() if e.processor == lost.processor]
-        for execution_id in gone:
-            self._abandon(execution_id, now, lost.reason)
+        for execution in [e for e in self._running.values() if e.processor == lost.processor]:
+            self._give_up(execution.id, now, ExecutionOutcome.ABANDONED, lost.reason)
 
     def _clipped_s(self, started_s: float, ended_s: float) -> float:
         low = started_s if started_s > self._start_s else self._start_s

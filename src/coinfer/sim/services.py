@@ -43,12 +43,12 @@ class Services:
 
     def draw(self, execution: Execution) -> float:
         """Return the seconds of this execution."""
-        model, processor, span = execution.model, execution.processor, execution.span
         requests = execution.requests
         batch = requests[0].batch if len(requests) == 1 else execution.batch
-        key = (model, processor, span, batch)
+        key = (execution[1:4], batch)  # model, span and processor in one step
         draws = self._draws.get(key)
         if draws is None:
+            model, span, processor = execution.model, execution.span, execution.processor
             draws = self._draws[key] = self._times(model, processor, span, batch).__next__
         return draws()
 
