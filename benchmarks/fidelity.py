@@ -111,7 +111,7 @@ def compare(
     name, options = wanted.policy.name, wanted.policy.options
     played = play(
         wanted,
-        ready.models,
+        ready.loads,
         ready.processors,
         ready.profile,
         make_policy(name, **options),

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from coinfer.hardware import default_processors
 from coinfer.metrics.summary import Summary, summarise
-from coinfer.planner.offered import offered_bound
+from coinfer.planner.offered import offered_optimum
 from coinfer.planner.preparation import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import default_cache
@@ -50,9 +50,8 @@ def _spec(policy: str, scenario: Scenario) -> PolicySpec:
 
 def _run(scenario: Scenario) -> Summary:
     ready = prepare(scenario, cache=default_cache())
-    played = play(
-        scenario, ready.models, ready.processors, ready.profile, ready.policy, ready.feeds
-    )
+    played = play(scenario, ready.loads, ready.processors, ready.profile, ready.policy, ready.feeds)
+    optimum = offered_optimum(ready.measured, ready.processors, scenario, played.tallies)
     return summarise(
         played.tallies,
         scenario=scenario.name,
@@ -61,7 +60,7 @@ def _run(scenario: Scenario) -> Summary:
         seed=scenario.seed,
         processors=ready.processors,
         models=ready.models,
-        bound_per_s=offered_bound(ready.measured, ready.processors, scenario, played.tallies),
+        bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
     )
 
 

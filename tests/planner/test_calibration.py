@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from coinfer.cold import Cold
-from coinfer.planner.calibration import calibration_load, fitted
+from coinfer.planner import calibration
+from coinfer.planner.calibration import Calibrated, calibrate, calibration_load, fitted
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
@@ -66,8 +69,9 @@ def test_the_load_is_below_the_bound(load: Scenario) -> None:
 
 def test_times_of_a_run_are_found_again(load: Scenario, run: Simulated) -> None:
     found = fitted(MEASURED, load, run.recorder.executions(), make_policy("earliest_finish"))
-    machine, factors = found
+    machine, factors, warnings = found
     assert factors.keys() == FACTORS.keys()
+    assert not warnings
     for (model, name), factor in FACTORS.items():
         assert factors[model, name] == pytest.approx(factor, rel=0.02)
         assert machine.profile.expected_s(model, name) == pytest.approx(
@@ -90,6 +94,39 @@ def test_what_ran_too_seldom_takes_the_factor_of_its_processor(
     factors = fitted(MEASURED, load, kept, make_policy("earliest_finish")).factors
     assert factors["small", "one"] != pytest.approx(1.5, rel=0.05)
     assert 1.0 < factors["small", "one"] < 1.5
+
+
+def played(
+    monkeypatch: pytest.MonkeyPatch, load: Scenario, run: Simulated, *, interrupted: bool
+) -> Calibrated:
+    """Calibrate with a run that is given."""
+    told = ("processor 'two' was set aside once: it hung; it was tried again",)
+    done = SimpleNamespace(recorder=run.recorder, interrupted=interrupted, warnings=told)
+    monkeypatch.setattr(calibration, "play", lambda *_, **__: done)
+    ready: Any = SimpleNamespace(
+        processors=(ONE, TWO),
+        measured=MEASURED.profile,
+        profile=MEASURED.profile,
+        loads={},
+        feeds={},
+        policy=make_policy("earliest_finish"),
+    )
+    return calibrate(load, ready, MEASURED, seconds=30.0)
+
+
+def test_what_went_wrong_in_the_run_is_told(
+    monkeypatch: pytest.MonkeyPatch, load: Scenario, run: Simulated
+) -> None:
+    found = played(monkeypatch, load, run, interrupted=False)
+    assert found.factors.keys() == FACTORS.keys()
+    assert "set aside" in found.warnings[0]
+
+
+def test_who_interrupts_the_run_gets_no_simulation(
+    monkeypatch: pytest.MonkeyPatch, load: Scenario, run: Simulated
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        played(monkeypatch, load, run, interrupted=True)
 
 
 def test_a_run_without_executions_corrects_nothing(load: Scenario) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.tally import ModelTally, Tallies
-from coinfer.planner.offered import offered_bound, offered_mix, offered_optimum
+from coinfer.planner.offered import offered_mix, offered_optimum
 from coinfer.policies import make_policy
 from coinfer.processor import Processor
 from coinfer.profiles import Measurement, Profile, ProfileKey
@@ -19,6 +20,12 @@ from coinfer.workload.scenario_file import parse_scenario
 
 CPU = [Processor(name="p", backend="null", units=frozenset({"p"}))]
 PROFILE = Profile.from_seconds({"a": {"p": 0.1}, "b": {"p": 0.3}})
+
+
+def bound_per_s(*args: Any, **options: Any) -> float | None:
+    """Return the throughput of the optimum."""
+    optimum = offered_optimum(*args, **options)
+    return None if optimum is None else optimum.bound.throughput_per_s
 
 
 def scenario(arrivals: str, models: str = "{a: x.onnx, b: x.onnx}") -> Scenario:
@@ -35,7 +42,7 @@ def served(**counts: int) -> Tallies:
 def test_a_stated_mix_decides_whatever_was_served() -> None:
     mix = scenario("{mix: {weights: {a: 3, b: 1}, in_flight: 2}}")
     assert offered_mix(mix, served(a=1, b=3)) == {"a": 0.75, "b": 0.25}
-    assert offered_bound(PROFILE, CPU, mix, served(a=1, b=3)) == pytest.approx(4 / 0.6)
+    assert bound_per_s(PROFILE, CPU, mix, served(a=1, b=3)) == pytest.approx(4 / 0.6)
 
 
 def test_rates_are_a_mix() -> None:
@@ -46,13 +53,13 @@ def test_rates_are_a_mix() -> None:
 def test_where_the_policy_decides_the_mix_is_what_was_served() -> None:
     loops = scenario("{a: {closed: 1}, b: {closed: 1}}")
     assert offered_mix(loops, served(a=6, b=2)) == {"a": 6.0, "b": 2.0}
-    assert offered_bound(PROFILE, CPU, loops, served(a=6, b=2)) == pytest.approx(8 / 1.2)
+    assert bound_per_s(PROFILE, CPU, loops, served(a=6, b=2)) == pytest.approx(8 / 1.2)
 
 
 def test_before_such_a_run_and_after_one_that_served_nothing_there_is_no_bound() -> None:
     loops = scenario("{a: {closed: 1}, b: {closed: 1}}")
-    assert offered_bound(PROFILE, CPU, loops) is None
-    assert offered_bound(PROFILE, CPU, loops, served(a=0, b=0)) is None
+    assert bound_per_s(PROFILE, CPU, loops) is None
+    assert bound_per_s(PROFILE, CPU, loops, served(a=0, b=0)) is None
 
 
 def test_requests_of_several_samples_take_the_time_of_that_batch() -> None:
@@ -64,8 +71,8 @@ def test_requests_of_several_samples_take_the_time_of_that_batch() -> None:
     tallies = served(a=5)
     open_batch = {"a": dataclasses.replace(tiny_linear().model, name="a")}
     fixed = {"a": dataclasses.replace(fixed_batch().model, name="a")}
-    assert offered_bound(profile, CPU, four, tallies, models=open_batch) == pytest.approx(5.0)
-    assert offered_bound(profile, CPU, four, tallies, models=fixed) == pytest.approx(10.0)
+    assert bound_per_s(profile, CPU, four, tallies, models=open_batch) == pytest.approx(5.0)
+    assert bound_per_s(profile, CPU, four, tallies, models=fixed) == pytest.approx(10.0)
 
 
 def test_more_than_the_offered_mix_allows_is_measured_by_the_mix_that_was_served() -> None:

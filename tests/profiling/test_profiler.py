@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, UnknownNameError
 from coinfer.model import Model, model_from_ir
 from coinfer.processor import Processor
@@ -262,6 +263,25 @@ def test_every_session_is_closed() -> None:
     backend = FakeBackend()
     profiled(backend, cpu(), cpu("low", precision="bf16"), batches=(1, 2))
     assert all(session.closed for session in backend.sessions)
+
+
+def test_rivals_with_more_threads_than_there_is_room_for_are_measured_all_the_same() -> None:
+    wide = [
+        Processor(
+            name=f"wide{at}",
+            backend="onnxruntime",
+            units=frozenset({"core0", "core1"}),
+            threads=4,
+            options={"session.dynamic_block_base": str(at)},
+        )
+        for at in range(1, 8)
+    ]
+    assert sum(p.threads - 1 for p in wide) > POOLS.room(4)
+    held, skips = POOLS.in_use, list[Skip]()
+    found = profile_models(M, wide, effort=QUICK, skipped=skips.append)
+    assert not skips
+    assert set(found.processors()) == {p.name for p in wide}
+    assert POOLS.in_use == held
 
 
 def test_a_processor_that_refuses_a_model_is_skipped_with_the_reason() -> None:

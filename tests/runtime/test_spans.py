@@ -401,3 +401,13 @@ def test_models_that_are_cut_and_whole_ones_run_side_by_side() -> None:
 def test_a_profile_beside_partitioning_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="leave the profile out"):
         Engine({}, processors=cpus("p0"), profile=Profile(), partition=PartitionOptions())
+
+
+def test_a_whole_model_is_not_loaded_with_the_times_of_its_units() -> None:
+    model = cut(CHAIN.model, CUTS, ["p0"], mode=Mode.UNIT)
+    backends = {"null": AroundBackend(lambda _span, _processor, run, inputs: run(inputs))}
+    with (
+        Engine({}, processors=cpus("p0"), backends=backends) as engine,
+        pytest.raises(ConfigurationError, match="is of 5 units, but the model is in 1"),
+    ):
+        engine.load(model.model.name, model.model, model.profile)

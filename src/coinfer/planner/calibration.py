@@ -33,6 +33,9 @@ __all__ = ["Calibrated", "calibrate", "calibration_load", "fitted"]
 LOAD = 0.65
 """Share of the bound that is offered: at times something rests, and at times all is busy."""
 
+_MOST_PER_S = 500.0
+"""More than this is not offered: the thread that submits would be what is measured."""
+
 _WARMUP_S = 2.0
 _REPEATS = 4
 _FEWEST = 8
@@ -49,10 +52,12 @@ class Calibrated(NamedTuple):
     Attributes:
         machine: The machine with corrected times.
         factors: By (model, processor), how many times longer it takes than it was measured to.
+        warnings: What went wrong in the run that it rests on.
     """
 
     machine: Machine
     factors: Mapping[_Pair, float]
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say between which factors the corrections lie."""
@@ -64,8 +69,10 @@ class Calibrated(NamedTuple):
 
 def calibration_load(scenario: Scenario, machine: Machine, seconds: float) -> Scenario:
     """Return the load of a calibration: the scenario's mix, Poisson arrivals below the bound."""
-    rates = certify(scenario, machine).bound.per_model_per_s
-    arrivals = {model: Poisson(poisson=LOAD * rate) for model, rate in rates.items() if rate > 0}
+    bound = certify(scenario, machine).bound
+    share = min(LOAD, _MOST_PER_S / bound.throughput_per_s)
+    rates = bound.per_model_per_s
+    arrivals = {model: Poisson(poisson=share * rate) for model, rate in rates.items() if rate > 0}
     return scenario.model_copy(
         update={
             "arrivals": arrivals,
@@ -86,6 +93,9 @@ def calibrate(
         ready: Its models, compiled for the engine.
         machine: This machine as it was measured.
         seconds: How long to run; 20 give some hundred executions of networks of some 10 ms.
+
+    Raises:
+        KeyboardInterrupt: from the run, if the user interrupts it.
     """
     measured = Machine(processors=ready.processors, profile=ready.measured)
     load = calibration_load(scenario, measured, seconds)
@@ -98,7 +108,10 @@ def calibrate(
         ready.feeds,
         keep_records=True,
     )
-    return fitted(machine, load, played.recorder.executions(), ready.policy)
+    if played.interrupted:
+        raise KeyboardInterrupt
+    found = fitted(machine, load, played.recorder.executions(), ready.policy)
+    return found._replace(warnings=played.warnings)
 
 
 def fitted(

@@ -15,7 +15,7 @@ from coinfer.profiles import Profile
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
-__all__ = ["Optimum", "offered_bound", "offered_mix", "offered_optimum"]
+__all__ = ["Optimum", "offered_mix", "offered_optimum"]
 
 
 class Optimum(NamedTuple):
@@ -38,22 +38,6 @@ def offered_mix(scenario: Scenario, tallies: Tallies | None = None) -> dict[str,
     """
     mix = Load(scenario).offered_mix()
     return mix if mix is not None or tallies is None else _served(tallies)
-
-
-def offered_bound(
-    profile: Profile,
-    processors: Sequence[Processor],
-    scenario: Scenario,
-    tallies: Tallies | None = None,
-    *,
-    models: Mapping[str, Model] | None = None,
-) -> float | None:
-    """Return the best throughput of any schedule, in requests per second.
-
-    Arguments and errors as `offered_optimum`; None if the mix is not known.
-    """
-    optimum = offered_optimum(profile, processors, scenario, tallies, models=models)
-    return None if optimum is None else optimum.bound.throughput_per_s
 
 
 def offered_optimum(

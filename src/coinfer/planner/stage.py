@@ -148,7 +148,7 @@ def set_stage(
     if progress is not None:
         progress(0, 1, f"a run of {calibrate_s:g} s to calibrate")
     found = calibrate(limits.scenario, ready, machine, seconds=calibrate_s)
-    noted = dataclasses.replace(limits, warnings=(*limits.warnings, str(found)))
+    noted = dataclasses.replace(limits, warnings=(*limits.warnings, *found.warnings, str(found)))
     return Stage(limits=noted, machine=found.machine, policy=ready.policy)
 
 

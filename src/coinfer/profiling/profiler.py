@@ -9,12 +9,13 @@ their weights.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TypeAlias, TypeVar
 
 from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError
 from coinfer.model import Model
 from coinfer.processor import Processor, ordinary
@@ -116,11 +117,29 @@ def _measured(bench: Bench, tasks: Mapping[str, Task]) -> dict[str, _Result]:
         if kept is not None:
             found[twin] = kept
     fresh = {twin: task for twin, task in tasks.items() if twin not in found}
-    for twin, result in _side_by_side(bench, fresh).items():
-        found[twin] = result
-        if isinstance(result, Measurement):
-            bench.remember(fresh[twin], result)
+    for together in _parties(fresh):
+        for twin, result in _side_by_side(bench, together).items():
+            found[twin] = result
+            if isinstance(result, Measurement):
+                bench.remember(fresh[twin], result)
     return found
+
+
+def _parties(tasks: Mapping[str, Task]) -> list[dict[str, Task]]:
+    """Split rivals into as few parties as the process has room for the thread pools of."""
+    parties: list[dict[str, Task]] = [{}]
+    for twin, task in tasks.items():
+        together = [*parties[-1].values(), task]
+        if task.processor.threads > 1 and len(together) > 1 and not _has_room(together):
+            parties.append({})
+        parties[-1][twin] = task
+    return parties
+
+
+def _has_room(tasks: Iterable[Task]) -> bool:
+    """Tell whether all can be loaded at once, and then any of them in fp32 to compare with."""
+    pools = [task.processor.threads for task in tasks if task.processor.threads > 1]
+    return all(sum(pools) + threads <= POOLS.room(threads) for threads in pools)
 
 
 def _side_by_side(bench: Bench, tasks: Mapping[str, Task]) -> dict[str, _Result]:

@@ -74,10 +74,16 @@ class Shelf:
         """Compile a model where its profile has entries; it takes requests after `open`.
 
         Raises:
-            ConfigurationError: the profile has no entry for it.
+            ConfigurationError: the profile has no entry for it, or is of a model in more units.
             BackendError: it cannot be loaded on a processor of its profile.
         """
         cut = model if isinstance(model, Partitioned) else Partitioned.uncut(model, profile)
+        measured = profile.units(name)
+        if measured > cut.units:
+            raise ConfigurationError(
+                f"the profile of model {name!r} is of {measured} units, but the model is in "
+                f"{cut.units}; load the model as it was cut, or measure it whole"
+            )
         pieces = {span: piece.model for span, piece in cut.pieces.items()}
         wanted: dict[Span, list[Processor]] = {}
         for key in dict.fromkeys(key._replace(batch=1) for key, _ in profile.restricted([name])):
