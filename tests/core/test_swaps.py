@@ -12,6 +12,7 @@ from coinfer.profiles import Profile
 from coinfer.sim import parse_machine, simulate
 from coinfer.testing.machine import VirtualMachine, processors, profile, request
 from coinfer.workload.scenario_file import parse_scenario
+from core.compiled import only_plain
 
 COUNTING = (
     "earliest_finish", "heft", "heft_reserved", "least_slack", "max_min", "min_min",
@@ -140,6 +141,7 @@ def latencies_s(policy: str, load: str) -> float:
     return tallies.models["a"].latencies.mean_s() + tallies.models["b"].latencies.mean_s()
 
 
+@only_plain
 @pytest.mark.parametrize("policy", ["earliest_finish", "heft", "sufferage"])
 def test_who_counts_the_change_is_not_caught_in_changing(
     policy: str, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from coinfer.policies import make_policy
 from coinfer.policies.planned import PlannedMapping
 from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 from coinfer.testing.machine import VirtualMachine, processors
+from core.compiled import only_plain
 
 PROCESSORS = processors("cpu0", "cpu1", "npu", "gpu", all=("cpu0", "cpu1"))
 MODELS = {"a": 6, "b": 4, "c": 1, "d": 7}
@@ -116,6 +117,7 @@ def started(policy: str, seed: int) -> list[tuple[float, int, str, Span]]:
     return [(e.started_s, e.requests[0].id, e.processor, e.span) for e in machine.executions]
 
 
+@only_plain
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "policy", ["heft", "heft_reserved", "least_slack", "shortest_expected_latency", "two_queues"]

@@ -1,0 +1,14 @@
+"""Compiled: what tests cannot do in a build of which the core is compiled."""
+
+from __future__ import annotations
+
+import pytest
+
+import coinfer.core.swaps
+
+__all__ = ["only_plain"]
+
+only_plain = pytest.mark.skipif(
+    not str(coinfer.core.swaps.__file__).endswith(".py"),
+    reason="it replaces methods of the core, which a compiled build does not look up",
+)
