@@ -44,6 +44,18 @@ def two(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scenario for this machine, with nothing measured yet."""
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "models: {a: zoo:tiny_mlp, b: zoo:tiny_cnn}\narrivals: {mix: {in_flight: 2}}\n"
+        "duration: 1s\nwarmup: 0\nprocessors: {backends: [onnxruntime]}\n"
+    )
+    return path
+
+
 def run(*args: object) -> Result:
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -151,31 +163,15 @@ def test_a_processor_that_keeps_its_model_is_given_one(tmp_path: Path) -> None:
     assert found["warnings"][0].endswith("keeps y")
 
 
-def test_this_machine_is_measured_and_simulated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "s.yaml"
-    path.write_text(
-        "models: {a: zoo:tiny_mlp, b: zoo:tiny_cnn}\narrivals: {mix: {in_flight: 2}}\n"
-        "duration: 1s\nwarmup: 0\nprocessors: {backends: [onnxruntime]}\n"
-    )
-    first, second = report(tmp_path, path), report(tmp_path, path)
+def test_this_machine_is_measured_and_simulated(here: Path, tmp_path: Path) -> None:
+    first, second = report(tmp_path, here), report(tmp_path, here)
     assert first["models"] == second["models"]
     assert first["totals"]["completed"] > 100
     assert 0 < first["bound"]["fraction"] < 1.02
 
 
-def test_this_machine_is_calibrated_by_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "s.yaml"
-    path.write_text(
-        "models: {a: zoo:tiny_mlp, b: zoo:tiny_cnn}\narrivals: {mix: {in_flight: 2}}\n"
-        "duration: 1s\nwarmup: 0\nprocessors: {backends: [onnxruntime]}\n"
-    )
-    found = report(tmp_path, path, "--calibrate", "1s")
+def test_this_machine_is_calibrated_by_a_run(here: Path, tmp_path: Path) -> None:
+    found = report(tmp_path, here, "--calibrate", "1s")
     assert any(text.startswith("calibrated: executions take ") for text in found["warnings"])
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.packed import Values
-from coinfer.core.policy import Start
 from coinfer.graph.partition import Mode
 from coinfer.model import Model
 from coinfer.processor import Processor
@@ -20,6 +19,7 @@ from coinfer.runtime.leg import Leg, legs_of
 from coinfer.runtime.leg_run import run_leg
 from coinfer.testing.models import model_from_text
 from partitioning.cut_models import cut
+from runtime.all_at_once import AllAtOnce
 
 WAIT_S = 20.0
 
@@ -78,22 +78,6 @@ def test_a_span_is_stacked_beside_values_that_cannot_depend_on_the_batch() -> No
     assert legs[Span(1, 1)].batched == {"x"}
     assert legs[Span(0, 0)].batched_writes == frozenset()
     assert legs[Span(4, 4)].batched_writes == {"y"}
-
-
-class AllAtOnce:
-    """Starts everything that waits in a lane as one execution of one unit."""
-
-    def __init__(self) -> None:
-        self.largest = 0
-
-    def rank(self, request: Any) -> float:
-        return float(request.arrival_s)
-
-    def decide(self, view: Any) -> Any:
-        for lane, able in view.startable()[:1]:
-            together = tuple(lane.in_order())
-            self.largest = max(self.largest, len(together))
-            yield Start(able[0], together)
 
 
 def feeds_of(model: Model, number: int) -> list[dict[str, Tensor]]:

@@ -12,13 +12,13 @@ import pytest
 from backends.blocked_parts import Network, needs_blocks, relative_error, whole
 from coinfer.backends.onnxruntime import OnnxRuntimePart
 from coinfer.backends.packed import Packed, Value, Values
-from coinfer.core.policy import Start
 from coinfer.errors import ExecutionError
 from coinfer.graph.partition import Mode
 from coinfer.model import Model
 from coinfer.processor import Processor
 from coinfer.runtime.engine import Engine
 from partitioning.cut_models import cut
+from runtime.all_at_once import AllAtOnce
 
 pytestmark = needs_blocks
 
@@ -126,22 +126,6 @@ def test_another_library_in_between_gets_and_gives_arrays() -> None:
         for batch in (1, 3):
             feed = MODEL.sample_inputs(batch=batch)
             assert_right(engine.submit("m", feed).result(WAIT_S), feed)
-
-
-class AllAtOnce:
-    """Starts everything that waits in a lane as one execution of one unit."""
-
-    def __init__(self) -> None:
-        self.largest = 0
-
-    def rank(self, request: Any) -> float:
-        return float(request.arrival_s)
-
-    def decide(self, view: Any) -> Any:
-        for lane, able in view.startable()[:1]:
-            together = tuple(lane.in_order())
-            self.largest = max(self.largest, len(together))
-            yield Start(able[0], together)
 
 
 def test_requests_are_stacked_and_parted_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
