@@ -46,6 +46,9 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
     low, high = max(float(times.min()), 1e-3), float(times.max()) * 1.03
     wide = high / low > _WIDE
     start = low * 0.8 if wide else 0.0
+    if patience:  # room for the label of the last deadline
+        last = max(patience.values())
+        high = max(high, last * (high / start) ** _LABEL if wide else last + high * _LABEL)
     traces = [
         _curve(facts, model, values, start, high, colours[model])
         for model, values in curves.items()
