@@ -5,9 +5,10 @@
 The figure is the factor on all rates of the scenario (`coinfer saturate`). Three ways that need no
 scheduler stand beside the policies: the best fixed mapping (of all assignments of networks to
 processors, the one whose busiest processor is least busy), round robin, and the best processor
-alone, under edf where it is simulated. Without `--here`, trials are simulated on
-`lib:synthetic-edge`; with it, they are measured and simulated on this machine, which takes minutes
-per scenario.
+alone under edf. Without `--here`, trials are simulated on `lib:synthetic-edge`, each with the
+frames of `--duration` at the scenario's own rates. With it, they are simulated on this machine as
+it was profiled, and then run on it, both for `--trial` seconds: the factor that was simulated is
+where the search begins. A model with fewer than 20 frames in a trial may lose none.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
+from rich.console import Console
 from rich.table import Table
 
+from coinfer.metrics.tally import Tallies
 from coinfer.planner.saturation import Kept, Measure, find_saturation, on_machine, on_this_machine
 from coinfer.planner.stage import Limits, find_limits, measured_machine
 from coinfer.policies import policy_names
@@ -48,7 +54,44 @@ SCENARIOS = (
 )
 MACHINE = Path("lib:synthetic-edge")
 FIXED, ALONE = "best fixed mapping", "best processor alone"
+ALONE_POLICY = PolicySpec(name="edf")
 _MOST_MAPPINGS = 200_000
+
+
+Factors = Mapping[str, Mapping[str, float]]
+"""By scenario and way."""
+
+
+class Search(NamedTuple):
+    """How factors are searched for.
+
+    Attributes:
+        precision: When to stop.
+        guesses: Where to begin, by way; others begin at the bound.
+        tell: Called with each result.
+    """
+
+    precision: float
+    guesses: Mapping[str, float]
+    tell: Callable[[str], None]
+
+    def factor(self, way: str, limits: Limits, policy: PolicySpec, measure: Measure) -> float:
+        """Return the largest factor at which trials pass; 0 if there is none."""
+        wanted = limits.scenario.model_copy(update={"policy": policy})
+        guess, stride = limits.certificate.sustainable_factor or 1.0, 2.0
+        if self.guesses.get(way):
+            guess, stride = self.guesses[way], 1 + 2 * self.precision
+        found = find_saturation(
+            wanted,
+            Kept.of(wanted),
+            measure,
+            guess=guess,
+            stride=stride,
+            precision=self.precision,
+        )
+        factor = found.factor or 0.0
+        self.tell(f"  {wanted.name}, {way}: {factor:.3g} ({len(found.trials)} trials)")
+        return factor
 
 
 def main() -> int:
@@ -57,14 +100,18 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     names = arguments.scenarios[:1] if arguments.quick else arguments.scenarios
-    for how in ("simulated", "measured") if arguments.here else ("simulated",):
+    tell = partial(console.print, highlight=False)
+    if not arguments.here:
         with OtherWork() as other:
-            found = {name: _factors(name, how, arguments) for name in names}
-        where = "this machine" if arguments.here else str(MACHINE)
-        console.print(f"largest factor on the rates with QoE >= 0.95, {how} on {where}")
-        console.print(_table(found))
-        console.print(_winners(found))
-        console.print(other.note)
+            found = {name: _described(name, arguments, tell) for name in names}
+        _print(console, found, f"simulated on {MACHINE}")
+    else:
+        with OtherWork() as other:
+            both = {name: _here(name, arguments, tell) for name in names}
+        for at, how in enumerate(("simulated", "measured")):
+            _print(console, {name: b[at] for name, b in both.items()}, f"{how} on this machine")
+        console.print(_agreement(both))
+    console.print(other.note)
     return 0
 
 
@@ -73,50 +120,98 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one scenario, rough")
     parser.add_argument("--here", action="store_true", help="on this machine, measured as well")
     parser.add_argument("--duration", default="10s", help="of a trial at the scenario's own rates")
+    parser.add_argument("--trial", default="15s", help="length of each trial on this machine")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     names = [name for name in policy_names() if name != "fixed"]
     parser.add_argument("--policies", nargs="+", choices=names, default=names)
     return parser.parse_args()
 
 
-def _factors(name: str, how: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return the factor by policy, the ways without a scheduler first."""
-    scenario = load_scenario(library.scenario_path(f"lib:xrbench-{name}"))
-    scenario = scenario.with_options(duration_s=parse_seconds(arguments.duration))
-    if arguments.here:
-        scenario = scenario.model_copy(update={"machine": None})
-        limits = find_limits(scenario, cache=default_cache())
-        assert limits.prepared is not None  # no file describes the machine
-        machine = measured_machine(limits.prepared, cache=default_cache())
-    else:
-        limits = find_limits(scenario, machine_file=MACHINE)
-        machine = limits.machine
-    if how == "measured":
-        assert limits.prepared is not None
-        measure = on_this_machine(limits.prepared)
-    else:
-        measure = on_machine(machine)
-    precision = 0.1 if arguments.quick or how == "measured" else 0.01
+def _scenario(name: str, duration: str) -> Scenario:
+    found = load_scenario(library.scenario_path(f"lib:xrbench-{name}"))
+    return found.with_options(duration_s=parse_seconds(duration))
 
-    def factor(policy: PolicySpec, by: Measure = measure) -> float:
-        wanted = limits.scenario.model_copy(update={"policy": policy})
-        guess = limits.certificate.sustainable_factor or 1.0
-        found = find_saturation(wanted, Kept.of(wanted), by, guess=guess, precision=precision)
-        return found.factor or 0.0
 
-    found = {}
+def _described(
+    name: str, arguments: argparse.Namespace, tell: Callable[[str], None]
+) -> dict[str, float]:
+    """Return the factor by way, simulated on the machine file."""
+    limits = find_limits(_scenario(name, arguments.duration), machine_file=MACHINE)
+    precision = 0.1 if arguments.quick else 0.01
+    found, _ = _simulated(limits, limits.machine, Search(precision, {}, tell), arguments.policies)
+    return found
+
+
+def _here(
+    name: str, arguments: argparse.Namespace, tell: Callable[[str], None]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the factor by way, simulated on this machine and measured on it."""
+    scenario = _scenario(name, arguments.trial).model_copy(update={"machine": None})
+    limits = find_limits(scenario, cache=default_cache())
+    ready, kept = limits.prepared, Kept.of(limits.scenario)
+    assert ready is not None  # no file describes the machine
+    machine = measured_machine(ready, cache=default_cache())
+    simulated, single = _simulated(
+        limits, machine, Search(0.1, {}, tell), arguments.policies, how=_as_long
+    )
+    search = Search(0.1, simulated, tell)
+    measured = {}
+    with on_this_machine(ready, kept) as measure:
+        for way, policy in _ways(limits, machine, arguments.policies).items():
+            measured[way] = search.factor(way, limits, policy, measure)
+    if single is not None:
+        only = dataclasses.replace(
+            ready,
+            processors=tuple(p for p in ready.processors if p.name == single),
+            profile=_restricted(ready.measured, single),
+        )
+        with on_this_machine(only, kept) as measure:
+            measured[ALONE] = search.factor(ALONE, limits, ALONE_POLICY, measure)
+    return simulated, measured
+
+
+def _simulated(
+    limits: Limits,
+    machine: Machine,
+    search: Search,
+    policies: Iterable[str],
+    how: Callable[[Measure], Measure] = lambda measure: measure,
+) -> tuple[dict[str, float], str | None]:
+    """Return the factor by way, and which processor does best alone; None if none runs all."""
+    alone = {
+        only.processors[0].name: search.factor(
+            f"{ALONE} ({only.processors[0].name})", limits, ALONE_POLICY, how(on_machine(only))
+        )
+        for only in _single(machine, limits)
+    }
+    best = max(alone, key=alone.__getitem__, default=None)
+    measure = how(on_machine(machine))
+    found = {
+        way: search.factor(way, limits, policy, measure)
+        for way, policy in _ways(limits, machine, policies).items()
+    }
+    return (found if best is None else {ALONE: alone[best], **found}), best
+
+
+def _as_long(measure: Measure) -> Measure:
+    """Let a simulated trial last as long as one here, at any rates."""
+
+    def longer(scenario: Scenario) -> Tallies:
+        times = {
+            "duration_s": scenario.duration_s * scenario.rate_factor,
+            "warmup_s": scenario.warmup_s * scenario.rate_factor,
+        }
+        return measure(scenario.model_copy(update=times))
+
+    return longer
+
+
+def _ways(limits: Limits, machine: Machine, policies: Iterable[str]) -> dict[str, PolicySpec]:
+    """Return those that use all processors, the one without a scheduler first."""
     mapping = _best_mapping(limits, machine)
-    if mapping is not None:
-        found[FIXED] = factor(PolicySpec(name="fixed", options={"assignment": mapping}))
-    if how == "measured":
-        single = _best_single(limits, machine)
-        if single is not None:
-            found[ALONE] = factor(PolicySpec(name="fixed", options={"assignment": single}))
-    else:
-        alone = [on_machine(only) for only in _single(machine, tuple(scenario.models))]
-        edf = PolicySpec(name="edf")
-        found[ALONE] = max((factor(edf, by) for by in alone), default=0.0)
-    return found | {name: factor(PolicySpec(name=name)) for name in arguments.policies}
+    fixed = PolicySpec(name="fixed", options={"assignment": mapping})
+    found = {} if mapping is None else {FIXED: fixed}
+    return found | {name: PolicySpec(name=name) for name in policies}
 
 
 def _best_mapping(limits: Limits, machine: Machine) -> dict[str, str] | None:
@@ -143,19 +238,6 @@ def _best_mapping(limits: Limits, machine: Machine) -> dict[str, str] | None:
     return dict(zip(able, best[1], strict=True))
 
 
-def _best_single(limits: Limits, machine: Machine) -> dict[str, str] | None:
-    """Find the processor that is least busy with everything; None if none runs all models."""
-    rates = Load(limits.scenario).offered_rates_per_s() or {}
-    best: tuple[float, str] = (math.inf, "")
-    for processor in machine.processors:
-        seconds = [_seconds(machine, limits.scenario, model, processor) for model in rates]
-        known = [each for each in seconds if each is not None]
-        if len(known) == len(rates):
-            load = sum(rate * each for rate, each in zip(rates.values(), known, strict=True))
-            best = min(best, (load, processor.name))
-    return dict.fromkeys(limits.scenario.models, best[1]) if best[1] else None
-
-
 def _seconds(
     machine: Machine, scenario: Scenario, model: str, processor: Processor
 ) -> float | None:
@@ -163,15 +245,42 @@ def _seconds(
     return machine.profile.expected_s(model, processor.name, batch=batch)
 
 
-def _single(machine: Machine, models: Sequence[str]) -> Iterable[Machine]:
-    """Machines of one processor each, those that run everything."""
-    for processor in machine.processors:
-        entries = {k: v for k, v in machine.profile if k.processor == processor.name}
-        if set(models) <= {key.model for key in entries}:
-            yield dataclasses.replace(machine, processors=(processor,), profile=Profile(entries))
+def _single(machine: Machine, limits: Limits) -> Iterable[Machine]:
+    """Machines of one processor each, of those that can run everything."""
+    for processor in limits.machine.processors:
+        profile = _restricted(limits.machine.profile, processor.name)
+        if set(limits.scenario.models) <= {key.model for key, _ in profile}:
+            yield dataclasses.replace(machine, processors=(processor,), profile=profile)
 
 
-def _table(found: Mapping[str, Mapping[str, float]]) -> Table:
+def _restricted(profile: Profile, processor: str) -> Profile:
+    return Profile({key: entry for key, entry in profile if key.processor == processor})
+
+
+def _print(console: Console, found: Factors, where: str) -> None:
+    console.print(f"largest factor on the rates with QoE >= 0.95, {where}")
+    console.print(_table(found))
+    console.print(_winners(found))
+
+
+def _agreement(both: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]]) -> str:
+    """Say how far the simulated factors are from the measured ones."""
+    ratios = [
+        simulated[way] / factor
+        for simulated, measured in both.values()
+        for way, factor in measured.items()
+        if factor and simulated[way]
+    ]
+    if len(ratios) < 2:
+        return "too few factors to compare"
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return (
+        f"simulated over measured: median {median:.2f}, half of {len(ratios)} between {low:.2f} "
+        f"and {high:.2f}"
+    )
+
+
+def _table(found: Factors) -> Table:
     figures = [*(name.replace("-", " ") for name in found), "mean"]
     table = new_table(["policy"], figures, wraps=True)
     rows = list(dict.fromkeys(policy for row in found.values() for policy in row))
@@ -181,14 +290,14 @@ def _table(found: Mapping[str, Mapping[str, float]]) -> Table:
         known = [value for value in values.values() if value]
         mean = math.exp(sum(map(math.log, known)) / len(known)) if known else 0.0
         cells = [
-            "-" if v is None else f"[bold]{v:.2f}[/]" if v == best[name] else f"{v:.2f}"
+            "-" if v is None else f"[bold]{v:.3g}[/]" if v == best[name] else f"{v:.3g}"
             for name, v in values.items()
         ]
-        table.add_row(policy, *cells, f"{mean:.2f}")
+        table.add_row(policy, *cells, f"{mean:.3g}")
     return table
 
 
-def _winners(found: Mapping[str, Mapping[str, float]]) -> str:
+def _winners(found: Factors) -> str:
     lines = []
     for name, row in found.items():
         winner = max(row, key=row.__getitem__)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 
+from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.latency import LatencySketch
 from coinfer.metrics.tally import ModelTally, Tallies
@@ -186,8 +188,52 @@ def test_a_deadline_below_the_service_time_is_kept_at_no_rate() -> None:
     assert found.precision is None
 
 
+def test_a_stride_that_leads_nowhere_is_refused() -> None:
+    wanted = scenario({"periodic": 1}, deadline=0.1)
+    kept = Kept.of(wanted)
+    with pytest.raises(ConfigurationError, match="stride must be greater than 1"):
+        find_saturation(wanted, kept, on_machine(ONE), stride=1.0)
+
+
+def test_a_short_stride_from_a_good_guess_takes_few_trials() -> None:
+    wanted = scenario({"periodic": 1000.0}, deadline="period", on_late="drop")
+    kept = Kept.of(wanted, least=0.5)
+    measure = on_machine(ONE)
+    near = find_saturation(wanted, kept, measure, guess=0.5, stride=1.1, precision=0.1)
+    assert near.factor == pytest.approx(0.5, rel=0.1)
+    assert len(near.trials) <= 3
+
+
+@pytest.mark.parametrize(("quality", "dropped", "late"), [("qoe", 9, 99), ("hit_rate", 4, 5)])
+def test_a_promise_is_broken_once_more_is_lost_than_the_rest_can_make_up(
+    quality: str, dropped: int, late: int
+) -> None:
+    """Of 100 frames 95 must be kept; by chance there may be 151."""
+    kept = Kept(quality=Quality(quality), least=0.95)
+    tally = ModelTally(LatencySketch)
+    tally.submitted = 80
+    tally.others[Outcome.DROPPED] = dropped - 2
+    tally.late = late
+    tallies = Tallies(duration_s=1.0, models={"m": tally}, withheld={"m": 0})
+    assert not kept.is_broken(tallies, {"m": 100.0})
+    assert kept.is_broken(dataclasses.replace(tallies, withheld={"m": 3}), {"m": 100.0})
+    assert not kept.is_broken(dataclasses.replace(tallies, withheld={"m": 3}), {"m": 200.0})
+
+
 def test_trials_run_on_this_machine() -> None:
     wanted = scenario({"periodic": 20.0}, deadline=5.0).with_options(duration_s=0.2)
     effort = Effort(min_runs=2, max_runs=3, max_s=0.05)
-    tallies = on_this_machine(prepare(wanted, effort=effort))(wanted.scaled(2.0))
-    assert tallies.models["m"].hits == tallies.models["m"].submitted == 8
+    ready = prepare(wanted, effort=effort)
+    with on_this_machine(ready, Kept.of(wanted)) as measure:
+        for _ in range(2):
+            tallies = measure(wanted.scaled(2.0))
+            assert tallies.models["m"].hits == tallies.models["m"].submitted == 8
+
+
+def test_a_trial_on_this_machine_ends_once_the_promise_is_broken() -> None:
+    wanted = scenario({"periodic": 100.0}, deadline=1e-9).with_options(duration_s=60.0)
+    ready = prepare(wanted, effort=Effort(min_runs=2, max_runs=3, max_s=0.05))
+    with on_this_machine(ready, Kept.of(wanted, least=0.999)) as measure:
+        tallies = measure(wanted)
+    assert tallies.models["m"].hits == 0
+    assert 7 <= tallies.models["m"].submitted < 3000

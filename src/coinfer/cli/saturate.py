@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,18 +67,19 @@ def saturate(
         scenario, policy=policy, policy_option=policy_option, duration=duration, seed=seed
     )
     kept = _kept(wanted, qoe, hit_rate)
-    limits, measure = _trials(wanted, machine, simulated)
     console = out()
-    console.print(f"{wanted.name} on {limits.machine.name}, policy {wanted.policy.name}")
-    bound = limits.certificate.sustainable_factor
-    found = find_saturation(
-        limits.scenario,
-        kept,
-        measure,
-        guess=bound / kept.least if bound else 1.0,
-        precision=precision,
-        on_trial=lambda trial: console.print(_trial_line(trial, kept), soft_wrap=True),
-    )
+    with ExitStack() as stack:
+        limits, measure = _trials(wanted, kept, machine, simulated, stack)
+        console.print(f"{wanted.name} on {limits.machine.name}, policy {wanted.policy.name}")
+        bound = limits.certificate.sustainable_factor
+        found = find_saturation(
+            limits.scenario,
+            kept,
+            measure,
+            guess=bound / kept.least if bound else 1.0,
+            precision=precision,
+            on_trial=lambda trial: console.print(_trial_line(trial, kept), soft_wrap=True),
+        )
     for line in _result_lines(found, kept, bound):
         console.print(line, soft_wrap=True)
     if json is not None:
@@ -107,7 +109,9 @@ def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept
     return Kept.of(scenario)
 
 
-def _trials(scenario: Scenario, machine: Path | None, simulated: bool) -> tuple[Limits, Measure]:
+def _trials(
+    scenario: Scenario, kept: Kept, machine: Path | None, simulated: bool, stack: ExitStack
+) -> tuple[Limits, Measure]:
     from coinfer.cli.profiler_bar import profiler_bar
     from coinfer.errors import ConfigurationError
     from coinfer.planner.saturation import on_machine, on_this_machine
@@ -125,7 +129,7 @@ def _trials(scenario: Scenario, machine: Path | None, simulated: bool) -> tuple[
         here = scenario.model_copy(update={"machine": None})
         limits = find_limits(here, cache=default_cache(), progress=progress)
     assert limits.prepared is not None  # no file describes the machine
-    return limits, on_this_machine(limits.prepared)
+    return limits, stack.enter_context(on_this_machine(limits.prepared, kept))
 
 
 def _trial_line(trial: Trial, kept: Kept) -> str:

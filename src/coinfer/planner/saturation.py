@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from coinfer.backends.lasting import lasting
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError
@@ -24,6 +26,7 @@ from coinfer.sim.machine import Machine
 from coinfer.sim.simulate import simulate
 from coinfer.workload.arrivals import Closed
 from coinfer.workload.cascades import root_of
+from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
 __all__ = [
@@ -37,8 +40,11 @@ __all__ = [
     "on_this_machine",
 ]
 
+_MOST_SIGMAS = 5.0
+"""By more standard deviations of a Poisson process no number of frames exceeds what is planned."""
+
 _MOST_STEPS = 40
-"""Doublings or halvings from the guess: more than any machine is away from a scenario."""
+"""Strides from the guess: in doublings, more than any machine is away from a scenario."""
 
 
 class Quality(enum.Enum):
@@ -97,15 +103,34 @@ class Kept:
         for name in _scaled_models(scenario):
             tally = tallies.models.get(name) or ModelTally(LatencySketch)
             frames = tally.submitted + tallies.withheld.get(name, 0)
-            if self.quality is Quality.QOE:
-                good = tally.completed
-            elif scenario.models[name].deadline is None:
+            if self.quality is Quality.HIT_RATE and scenario.models[name].deadline is None:
                 continue
-            else:
-                good = tally.hits
             if frames:
-                found[name] = good / frames
+                kept = frames - tally.unfinished - self._lost(name, tallies)
+                found[name] = kept / frames
         return found
+
+    def is_broken(self, tallies: Tallies, planned: Mapping[str, float]) -> bool:
+        """Tell in the midst of a trial whether it can no longer be passed.
+
+        Args:
+            tallies: The counts so far.
+            planned: Frames of the whole trial by model, as expected. Chance may make them more: so
+                many are allowed for that what comes could hardly make up for what is lost.
+        """
+        return any(
+            self._lost(name, tallies)
+            > (1 - self.least) * (frames + _MOST_SIGMAS * math.sqrt(frames) + 1)
+            for name, frames in planned.items()
+        )
+
+    def _lost(self, name: str, tallies: Tallies) -> int:
+        """Count the frames of a model that were not what is to be kept."""
+        tally, withheld = tallies.models.get(name), tallies.withheld.get(name, 0)
+        if tally is None:
+            return withheld
+        lost = sum(tally.others.values()) + withheld
+        return lost + tally.late if self.quality is Quality.HIT_RATE else lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +194,11 @@ def find_saturation(
     measure: Measure,
     *,
     guess: float = 1.0,
+    stride: float = 2.0,
     precision: float = 0.01,
     on_trial: Callable[[Trial], None] = lambda _: None,
 ) -> Saturation:
-    """Search from a guess: double or halve it until one factor passes and one does not, bisect.
+    """Search from a guess: stride up or down until one factor passes and one does not, bisect.
 
     It takes for granted that a larger factor is never easier. Where that does not hold (short
     trials, noise of a real machine) the two factors found are still one that passed and one that
@@ -183,14 +209,18 @@ def find_saturation(
         kept: When a trial is passed.
         measure: Makes a trial.
         guess: Where to begin.
+        stride: By how much the factor is multiplied or divided from there: the less, the better the
+            guess is.
         precision: When to stop: how far the two may be apart, relative to the lower one.
         on_trial: Called after each trial.
 
     Raises:
-        ConfigurationError: the precision is not positive.
+        ConfigurationError: the precision is not positive, or the stride not above 1.
     """
     if not 0 < precision < math.inf:
         raise ConfigurationError(f"the precision must be greater than 0, is {precision:g}")
+    if not 1 < stride < math.inf:
+        raise ConfigurationError(f"the stride must be greater than 1, is {stride:g}")
     trials: list[Trial] = []
 
     def passes(factor: float) -> bool:
@@ -200,25 +230,27 @@ def find_saturation(
         on_trial(trials[-1])
         return passed
 
-    low, high = _bracket(passes, guess)
+    low, high = _bracket(passes, guess, stride)
     while low is not None and high is not None and high > low * (1 + precision):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if passes(middle) else (low, middle)
     return Saturation(factor=low, broken_at=high, trials=tuple(trials))
 
 
-def _bracket(passes: Callable[[float], bool], guess: float) -> tuple[float | None, float | None]:
-    """Return a factor that passes and one, twice as large, that does not."""
+def _bracket(
+    passes: Callable[[float], bool], guess: float, stride: float
+) -> tuple[float | None, float | None]:
+    """Return a factor that passes and one, a stride above it, that does not."""
     if passes(guess):
         for _ in range(_MOST_STEPS):
-            if not passes(2 * guess):
-                return guess, 2 * guess
-            guess *= 2
+            if not passes(guess * stride):
+                return guess, guess * stride
+            guess *= stride
         return guess, None
     for _ in range(_MOST_STEPS):
-        if passes(guess / 2):
-            return guess / 2, guess
-        guess /= 2
+        if passes(guess / stride):
+            return guess / stride, guess
+        guess /= stride
     return None, guess
 
 
@@ -247,27 +279,37 @@ def on_machine(machine: Machine, *, deterministic: bool = False) -> Measure:
     return measure
 
 
-def on_this_machine(ready: Preparation) -> Measure:
-    """Run each trial here, for the duration of the scenario.
+@contextmanager
+def on_this_machine(ready: Preparation, kept: Kept) -> Iterator[Measure]:
+    """Yield what runs a trial here, for the duration of the scenario; models are compiled once.
+
+    Args:
+        ready: The models and where they run.
+        kept: A trial ends early once it has broken this.
 
     Raises:
         KeyboardInterrupt: from the trial, if the user interrupts it.
     """
+    with lasting(ready.processors) as backends:
 
-    def measure(scenario: Scenario) -> Tallies:
-        played = play(
-            scenario,
-            ready.loads,
-            ready.processors,
-            ready.profile,
-            _policy(scenario),
-            ready.feeds,
-        )
-        if played.interrupted:
-            raise KeyboardInterrupt
-        return played.tallies
+        def measure(scenario: Scenario) -> Tallies:
+            rates = Load(scenario).open_rates_per_s()
+            planned = {name: rate * scenario.duration_s for name, rate in rates.items()}
+            played = play(
+                scenario,
+                ready.loads,
+                ready.processors,
+                ready.profile,
+                _policy(scenario),
+                ready.feeds,
+                enough=lambda tallies: kept.is_broken(tallies, planned),
+                backends=backends,
+            )
+            if played.interrupted:
+                raise KeyboardInterrupt
+            return played.tallies
 
-    return measure
+        yield measure
 
 
 def _policy(scenario: Scenario) -> Policy:

@@ -1,7 +1,7 @@
 """Play a load on an engine and record it: warm-up, measuring window, drain.
 
 The first Ctrl-C ends the load and the measuring window; what was begun is finished. A second one
-does not even wait for what runs.
+does not even wait for what runs. Nor does who has seen enough.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def play(
     observer: Observer | None = None,
     explainer: Explainer | None = None,
     on_tick: Callable[[float], None] | None = None,
+    enough: Callable[[Tallies], bool] | None = None,
     backends: Mapping[str, Backend] | None = None,
 ) -> Played:
     """Run a scenario to its end, or until the user interrupts it; what was begun is finished.
@@ -84,6 +85,8 @@ def play(
         observer: Sees every step of the core, from the loading of the models on.
         explainer: Explains one request of those that are due in the measuring window.
         on_tick: Called now and then with the seconds since the start, e.g. to show progress.
+        enough: Asked a few times per second, with the counts so far; if it says so, load and window
+            end, and nothing that waits or runs is answered any more.
         backends: Backends by name, for those that are not to be looked up.
 
     Raises:
@@ -105,8 +108,11 @@ def play(
             driver = LoadDriver(engine, load, feeds, scenario.models)
             recorder = _recorder(scenario, driver.start_s, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
-            driver.play(_until(interruption, on_tick))
-            _finish(engine, driver, recorder, interruption, is_endless=scenario.end_s == math.inf)
+            seen = _Seen(recorder, load, enough)
+            driver.play(_until(interruption, seen, on_tick))
+            _finish(
+                engine, driver, recorder, interruption, seen, is_endless=scenario.end_s == math.inf
+            )
         if engine.fault is not None:
             raise engine.fault
         tallies = recorder.tallies(clock.now(), withheld=load.withheld)
@@ -138,11 +144,32 @@ def _watch(
     engine.attach(Observers(recorder, *others) if others else recorder)
 
 
-def _until(interruption: Interruption, on_tick: Callable[[float], None] | None) -> Tick:
+class _Seen:
+    """Whether the counts so far are enough; once they are, they stay so."""
+
+    def __init__(
+        self, recorder: Recorder, load: Load, enough: Callable[[Tallies], bool] | None
+    ) -> None:
+        self._recorder = recorder
+        self._load = load
+        self._asked = enough
+        self.enough = False
+
+    def look(self) -> bool:
+        """Look at the counts of now."""
+        if self._asked is not None and not self.enough:
+            tallies = self._recorder.tallies(clock.now(), withheld=self._load.withheld)
+            self.enough = self._asked(tallies)
+        return self.enough
+
+
+def _until(
+    interruption: Interruption, seen: _Seen, on_tick: Callable[[float], None] | None
+) -> Tick:
     def tick(now_s: float) -> bool:
         if on_tick is not None:
             on_tick(now_s)
-        return not interruption.requested
+        return not (interruption.requested or seen.look())
 
     return tick
 
@@ -152,24 +179,25 @@ def _finish(
     driver: LoadDriver,
     recorder: Recorder,
     interruption: Interruption,
+    seen: _Seen,
     *,
     is_endless: bool,
 ) -> None:
     """Wait for what was begun; a load without an end is measured until that is answered."""
-    if interruption.requested:
+    if interruption.requested or seen.enough:
         driver.stop()
         recorder.end_window(clock.now())
-    _drain(engine, interruption, math.inf if is_endless else _DRAIN_S)
+    _drain(engine, interruption, seen, math.inf if is_endless else _DRAIN_S)
     driver.stop()
     if is_endless:
         recorder.end_window(clock.now())
 
 
-def _drain(engine: Engine, interruption: Interruption, patience_s: float) -> None:
+def _drain(engine: Engine, interruption: Interruption, seen: _Seen, patience_s: float) -> None:
     """Wait for the answers, less patiently once the user wants to go; a second Ctrl-C ends it."""
     until_s, hurried = clock.now() + patience_s, False
     with suppress(KeyboardInterrupt):
-        while not engine.drain(_LOOK_S) and clock.now() < until_s:
+        while not seen.look() and not engine.drain(_LOOK_S) and clock.now() < until_s:
             if interruption.requested and not hurried:
                 until_s, hurried = min(until_s, clock.now() + _INTERRUPTED_DRAIN_S), True
 
