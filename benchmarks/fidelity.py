@@ -1,13 +1,20 @@
 """Simulated against measured: the same arrivals on this machine and in virtual time.
 
-    python benchmarks/fidelity.py [SCENARIO] [--loads 0.5 0.75 0.9] [--duration 30s]
-                                  [--calibrate 20s]
+    python benchmarks/fidelity.py [SCENARIO] [--loads 0.5 0.75 0.9] [--duration 30s] [--repeats 3]
+                                  [--calibrate 20s] [--asleep]
 
 The scenario's networks get Poisson arrivals at shares of the bound for its mix. The machine model
 is what `coinfer simulate` uses: the profile, the slowdown of processors that run together, cold
-starts, and the engine's hand-over, each measured beforehand and kept in the cache; and the same
-corrected by a short run right before, as with `coinfer simulate --calibrate`. A third simulation
-takes the times from the very run that it is compared with: what is wrong there is not the times.
+starts, and the engine's hand-over, each measured beforehand; and the same corrected by a short run
+right before, as with `coinfer simulate --calibrate`. A third simulation takes the times from the
+very run that it is compared with: what is wrong there is not the times. Each load is run several
+times with other arrivals, and the requests of all runs make one figure.
+
+Before and after everything that is measured the machine itself is timed (`steadiness`). If it
+changed meanwhile by more than 10 %, or if for some seconds of a run the same work took a quarter
+longer than in the rest of it, that is measured again; how often is printed. Cores are kept awake
+(`coinfer.hardware.awake`): the host of a virtual machine may otherwise put two of them on one
+physical core whenever they wake.
 """
 
 from __future__ import annotations
@@ -15,18 +22,21 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from coinfer.bound import Bound
+from coinfer.hardware.awake import awake
+from coinfer.hardware.cores import available_cores
 from coinfer.metrics.recorder import Recorder
-from coinfer.metrics.summary import Summary, summarise
-from coinfer.metrics.tally import Tallies
-from coinfer.planner.calibration import calibrate, fitted
+from coinfer.planner.calibration import Calibrated, calibrate, fitted
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.planner.stage import measured_machine
@@ -39,6 +49,8 @@ from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
+from steadiness import Canary, Watch, unevenness
+from tables import new_console
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
 LIMITS = {"per s": 0.03, "p50 ms": 0.15, "p99 ms": 0.30, "service ms": math.inf}
@@ -67,48 +79,116 @@ class Figure(NamedTuple):
         return abs(self.error(at)) <= LIMITS[self.what]
 
 
+class Pool:
+    """What several runs of one load made, real ones or simulated ones, as one sample."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._served: Counter[str] = Counter()
+        self._latencies: dict[str, list[float]] = defaultdict(list)
+        self._services: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, recorder: Recorder) -> None:
+        """Take the requests that were due in the window, as `coinfer.metrics.tally` counts."""
+        start_s, end_s = recorder.window.start_s, recorder.window.end_s
+        self._seconds += end_s - start_s
+        for request in recorder.requests():
+            if request.latency_s is None or request.finished_s is None:
+                continue
+            if start_s <= request.due_s < end_s:
+                self._latencies[request.model].append(request.latency_s)
+            if start_s <= request.finished_s < end_s:
+                self._served[request.model] += 1
+        for execution in recorder.executions():
+            if execution.service_s is not None:
+                self._services[execution.model].append(execution.service_s)
+
+    def figures(self) -> Iterator[tuple[str, str, float]]:
+        """Yield (model, what, value); of all models together first."""
+        yield "all", "per s", self._served.total() / self._seconds
+        for model in sorted(self._latencies):
+            yield model, "per s", self._served[model] / self._seconds
+            for what, share in (("p50 ms", 0.5), ("p99 ms", 0.99)):
+                yield model, what, float(np.quantile(self._latencies[model], share)) * 1e3
+            yield model, "service ms", statistics.fmean(self._services[model]) * 1e3
+
+
+class Ground(NamedTuple):
+    """The machine as it was measured while it was steady."""
+
+    ready: Preparation
+    machine: Machine
+    calibrated: Calibrated
+
+    @classmethod
+    def measured(cls, base: Scenario, calibrate_s: float) -> Ground:
+        """Measure it."""
+        ready = prepare(base)
+        machine = measured_machine(ready)
+        return cls(ready, machine, calibrate(base, ready, machine, seconds=calibrate_s))
+
+    def bound(self, base: Scenario) -> Bound:
+        """Return the bound for the scenario's mix."""
+        ready = self.ready
+        return certify(base, Machine(processors=ready.processors, profile=ready.measured)).bound
+
+
 def main() -> int:
     """Run, simulate, compare; the exit status is 1 if a limit is missed."""
     arguments = _arguments()
-    console = Console(width=110)
+    console = new_console()
     print_environment(console)
     base = load_scenario(arguments.scenario)
-    ready = prepare(base, cache=default_cache())
-    machine = measured_machine(ready, cache=default_cache())
-    whole = Machine(processors=ready.processors, profile=ready.measured)
-    bound = certify(base, whole).bound
-    console.print(
-        f"bound {bound.throughput_per_s:.2f}/s; hand-over {machine.overhead_s * 1e6:.0f} us"
-    )
-    console.print(f"slowdown {machine.contention.to_json()}", highlight=False)
-    figures: list[Figure] = []
-    with OtherWork() as others:
-        found = calibrate(base, ready, machine, seconds=parse_seconds(arguments.calibrate))
-        console.print(str(found), highlight=False)
-        for load in arguments.loads:
-            rates = {model: load * rate for model, rate in bound.per_model_per_s.items()}
-            wanted = with_rates(base, rates, parse_seconds(arguments.duration))
-            figures += compare(load, wanted, ready, (machine, found.machine))
+    with (
+        OtherWork() as others,
+        awake(() if arguments.asleep else available_cores()) as refusal,
+        Canary(prepare(base, cache=default_cache())) as canary,
+    ):
+        console.print(
+            "cores may go idle" if arguments.asleep else refusal or "cores are kept awake"
+        )
+        watch = Watch(canary, console.print)
+        calibrate_s = parse_seconds(arguments.calibrate)
+        ground = watch.first("profile", lambda: Ground.measured(base, calibrate_s))
+        bound = ground.bound(base)
+        console.print(
+            f"bound {bound.throughput_per_s:.2f}/s; hand-over {ground.machine.overhead_s * 1e6:.0f}"
+            f" us; slowdown {ground.machine.contention.to_json()['factors']}"
+        )
+        console.print(str(ground.calibrated))
+        pools = {load: [Pool() for _ in range(1 + len(MODELS))] for load in arguments.loads}
+        for seed in range(arguments.repeats):
+            for load in arguments.loads:
+                wanted = with_rates(base, bound, load, parse_seconds(arguments.duration), seed)
+                recorders = watch.steady(
+                    f"run {seed + 1} at {load:.0%}",
+                    partial(run_and_simulate, wanted, ground),
+                    lambda recorders: unevenness(recorders[0].executions()),
+                )
+                for pool, recorder in zip(pools[load], recorders, strict=True):
+                    pool.add(recorder)
+    figures = [figure for load, pool in pools.items() for figure in compared(load, pool)]
     console.print(table(figures))
+    console.print(f"{arguments.repeats} runs of {arguments.duration} per load; {watch.note}")
     console.print(others.note)
     judged = [figure for figure in figures if LIMITS[figure.what] < math.inf]
     for at, name in enumerate(MODELS):
         missed = sum(not figure.is_met(at) for figure in judged)
-        console.print(f"{name}: {missed} of {len(judged)} outside the limits", highlight=False)
+        console.print(f"{name}: {missed} of {len(judged)} outside the limits")
     return 0 if all(figure.is_met(CALIBRATED) for figure in judged) else 1
 
 
-def with_rates(base: Scenario, rates: dict[str, float], duration_s: float) -> Scenario:
-    """Copy a scenario with Poisson arrivals."""
-    arrivals = {model: Poisson(poisson=rate) for model, rate in rates.items()}
-    return base.model_copy(update={"arrivals": arrivals, "duration_s": duration_s, "warmup_s": 2.0})
+def with_rates(base: Scenario, bound: Bound, load: float, duration_s: float, seed: int) -> Scenario:
+    """Copy a scenario with Poisson arrivals at a share of the bound."""
+    arrivals = {m: Poisson(poisson=load * rate) for m, rate in bound.per_model_per_s.items()}
+    return base.model_copy(
+        update={"arrivals": arrivals, "duration_s": duration_s, "warmup_s": 2.0, "seed": seed}
+    )
 
 
-def compare(
-    load: float, wanted: Scenario, ready: Preparation, machines: Sequence[Machine]
-) -> Iterator[Figure]:
-    """Run and simulate; yield the figures of all models together and of each."""
-    name, options = wanted.policy.name, wanted.policy.options
+def run_and_simulate(wanted: Scenario, ground: Ground) -> list[Recorder]:
+    """Return the records of the run, then those of the simulations."""
+    ready, name, options = ground.ready, wanted.policy.name, wanted.policy.options
     played = play(
         wanted,
         ready.loads,
@@ -119,49 +199,22 @@ def compare(
         keep_records=True,
     )
     hindsight = fitted(
-        machines[0], wanted, played.recorder.executions(), make_policy(name, **options)
+        ground.machine, wanted, played.recorder.executions(), make_policy(name, **options)
     )
-    simulated = [
-        simulate(wanted, machine, make_policy(name, **options), keep_records=True)
-        for machine in (*machines, hindsight.machine)
+    machines = (ground.machine, ground.calibrated.machine, hindsight.machine)
+    return [
+        played.recorder,
+        *(
+            simulate(wanted, machine, make_policy(name, **options), keep_records=True).recorder
+            for machine in machines
+        ),
     ]
-    real, *virtual = (
-        summary(t, wanted, ready) for t in (played.tallies, *(s.tallies for s in simulated))
-    )
-    yield Figure(
-        load,
-        "all",
-        "per s",
-        real.totals.throughput_per_s,
-        tuple(each.totals.throughput_per_s for each in virtual),
-    )
-    for model, row in real.models.items():
-        others = [each.models[model] for each in virtual]
-        yield Figure(
-            load, model, "per s", row.throughput_per_s, tuple(o.throughput_per_s for o in others)
-        )
-        for what, q in (("p50 ms", "p50"), ("p99 ms", "p99")):
-            predicted = tuple(getattr(other.latency_ms, q) for other in others)
-            yield Figure(load, model, what, getattr(row.latency_ms, q), predicted)
-        services = tuple(service_ms(each.recorder, model) for each in simulated)
-        yield Figure(load, model, "service ms", service_ms(played.recorder, model), services)
 
 
-def service_ms(recorder: Recorder, model: str) -> float:
-    """Mean service time of a model, on whichever processors it ran."""
-    seconds = [
-        record.service_s
-        for record in recorder.executions()
-        if record.model == model and record.service_s is not None
-    ]
-    return statistics.fmean(seconds) * 1e3
-
-
-def summary(tallies: Tallies, wanted: Scenario, ready: Preparation) -> Summary:
-    """Make the figures."""
-    return summarise(
-        tallies, scenario=wanted.name, mode="", policy="", seed=0, processors=ready.processors
-    )
+def compared(load: float, pools: Sequence[Pool]) -> Iterator[Figure]:
+    """Yield the figures of all models together and of each."""
+    for (model, what, measured), *others in zip(*(pool.figures() for pool in pools), strict=True):
+        yield Figure(load, model, what, measured, tuple(value for _, _, value in others))
 
 
 def table(figures: list[Figure]) -> Table:
@@ -192,7 +245,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("scenario", nargs="?", type=Path, default=EXAMPLE)
     parser.add_argument("--loads", nargs="+", type=float, default=[0.5, 0.75, 0.9])
     parser.add_argument("--duration", default="30s")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--calibrate", default="20s")
+    parser.add_argument("--asleep", action="store_true", help="let cores go idle")
     return parser.parse_args()
 
 

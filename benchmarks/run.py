@@ -29,7 +29,11 @@ BENCHMARKS = {
 LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
-    "fidelity": ("Simulated against measured", [], ["--loads", "0.5", "--duration", "5s"]),
+    "fidelity": (
+        "Simulated against measured",
+        [],
+        ["--loads", "0.5", "--duration", "5s", "--repeats", "1"],
+    ),
 }
 """Title, options, and further options for a quick run; the long ones take minutes each."""
 

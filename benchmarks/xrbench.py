@@ -8,7 +8,8 @@ processors, the one whose busiest processor is least busy), round robin, and the
 alone under edf. Without `--here`, trials are simulated on `lib:synthetic-edge`, each with the
 frames of `--duration` at the scenario's own rates. With it, they are simulated on this machine as
 it was profiled, and then run on it, both for `--trial` seconds: the factor that was simulated is
-where the search begins. A model with fewer than 20 frames in a trial may lose none.
+where the search begins. A model with fewer than 20 frames in a trial may lose none. What was
+measured while the machine itself changed (`steadiness`) is measured again; cores are kept awake.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from coinfer.hardware.awake import awake
+from coinfer.hardware.cores import available_cores
 from coinfer.metrics.tally import Tallies
+from coinfer.planner.preparation import Preparation, prepare
 from coinfer.planner.saturation import Kept, Measure, find_saturation, on_machine, on_this_machine
 from coinfer.planner.stage import Limits, find_limits, measured_machine
 from coinfer.policies import policy_names
@@ -41,6 +45,7 @@ from coinfer.workload.load import Load
 from coinfer.workload.scenario import PolicySpec, Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
+from steadiness import Canary, Watch
 from tables import new_console, new_table
 
 SCENARIOS = (
@@ -56,6 +61,10 @@ MACHINE = Path("lib:synthetic-edge")
 FIXED, ALONE = "best fixed mapping", "best processor alone"
 ALONE_POLICY = PolicySpec(name="edf")
 _MOST_MAPPINGS = 200_000
+_PRECISION = 0.15
+"""Of factors on this machine. Trials are short, and the machine varies by as much."""
+
+_STEADY = 0.25
 
 
 Factors = Mapping[str, Mapping[str, float]]
@@ -106,7 +115,8 @@ def main() -> int:
             found = {name: _described(name, arguments, tell) for name in names}
         _print(console, found, f"simulated on {MACHINE}")
     else:
-        with OtherWork() as other:
+        with OtherWork() as other, awake(available_cores()) as refusal:
+            console.print(refusal or "cores are kept awake")
             both = {name: _here(name, arguments, tell) for name in names}
         for at, how in enumerate(("simulated", "measured")):
             _print(console, {name: b[at] for name, b in both.items()}, f"{how} on this machine")
@@ -120,7 +130,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one scenario, rough")
     parser.add_argument("--here", action="store_true", help="on this machine, measured as well")
     parser.add_argument("--duration", default="10s", help="of a trial at the scenario's own rates")
-    parser.add_argument("--trial", default="15s", help="length of each trial on this machine")
+    parser.add_argument("--trial", default="10s", help="length of each trial on this machine")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     names = [name for name in policy_names() if name != "fixed"]
     parser.add_argument("--policies", nargs="+", choices=names, default=names)
@@ -147,27 +157,38 @@ def _here(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return the factor by way, simulated on this machine and measured on it."""
     scenario = _scenario(name, arguments.trial).model_copy(update={"machine": None})
-    limits = find_limits(scenario, cache=default_cache())
-    ready, kept = limits.prepared, Kept.of(limits.scenario)
-    assert ready is not None  # no file describes the machine
-    machine = measured_machine(ready, cache=default_cache())
-    simulated, single = _simulated(
-        limits, machine, Search(0.1, {}, tell), arguments.policies, how=_as_long
-    )
-    search = Search(0.1, simulated, tell)
-    measured = {}
-    with on_this_machine(ready, kept) as measure:
-        for way, policy in _ways(limits, machine, arguments.policies).items():
-            measured[way] = search.factor(way, limits, policy, measure)
-    if single is not None:
-        only = dataclasses.replace(
-            ready,
-            processors=tuple(p for p in ready.processors if p.name == single),
-            profile=_restricted(ready.measured, single),
-        )
-        with on_this_machine(only, kept) as measure:
-            measured[ALONE] = search.factor(ALONE, limits, ALONE_POLICY, measure)
+    kept = Kept.of(scenario)
+    with Canary(prepare(scenario, cache=default_cache())) as canary:
+        watch = Watch(canary, tell, tolerance=_STEADY)
+        tries = count()
+        limits, ready, machine = watch.first("profile", lambda: _measured(scenario, next(tries)))
+        search = Search(_PRECISION, {}, tell)
+        simulated, single = _simulated(limits, machine, search, arguments.policies, how=_as_long)
+        search = Search(_PRECISION, simulated, tell)
+        ways, measured = _ways(limits, machine, arguments.policies), {}
+        if single is not None:
+            only = dataclasses.replace(
+                ready,
+                processors=tuple(p for p in ready.processors if p.name == single),
+                profile=_restricted(ready.measured, single),
+            )
+            with on_this_machine(only, kept) as measure:
+                find = partial(search.factor, ALONE, limits, ALONE_POLICY, measure)
+                measured[ALONE] = watch.steady(ALONE, find)
+        with on_this_machine(ready, kept) as measure:
+            for way, policy in ways.items():
+                find = partial(search.factor, way, limits, policy, measure)
+                measured[way] = watch.steady(way, find)
+        tell(f"  {watch.note}")
     return simulated, measured
+
+
+def _measured(scenario: Scenario, tries: int) -> tuple[Limits, Preparation, Machine]:
+    """Measure what the cache does not know; all of it if that was tried before."""
+    cache = dataclasses.replace(default_cache(), reads=not tries)
+    limits = find_limits(scenario, cache=cache)
+    assert limits.prepared is not None  # no file describes the machine
+    return limits, limits.prepared, measured_machine(limits.prepared, cache=cache)
 
 
 def _simulated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +21,9 @@ from backends.blocked_parts import (
     whole,
 )
 from coinfer.backends import get_backend
+from coinfer.backends.base import note_of
 from coinfer.backends.onnxruntime import OnnxRuntimePart, OnnxRuntimeSession, part
+from coinfer.backends.onnxruntime.creation import Style
 from coinfer.backends.onnxruntime.packing import channel_blocks
 from coinfer.backends.packed import Packed, joined, parted, run_part, unpacked
 from coinfer.errors import ExecutionError
@@ -233,9 +236,11 @@ def test_another_library_gets_arrays() -> None:
     assert relative_error(outputs["y"], whole(model, inputs)["y"]) <= TOLERANCE
 
 
-def assert_compiled_like_any_model(model: Model) -> None:
+def assert_compiled_like_any_model(model: Model, *, why: str) -> None:
     parts = load_parts(model, cut(model, [2, 4]))
     assert {type(session) for _, session in parts} == {OnnxRuntimeSession}
+    [note] = {note_of(session) for _, session in parts} - {""}
+    assert why in note
     inputs = model.sample_inputs()
     values = handed_on(parts, inputs)
     assert relative_error(values["y"], whole(model, inputs)["y"]) <= TOLERANCE
@@ -248,7 +253,7 @@ def test_a_library_that_does_not_save_what_it_makes_of_a_graph_compiles_parts_li
         raise RuntimeError("no such option")
 
     monkeypatch.setattr(part, "_rewritten", refuse)
-    assert_compiled_like_any_model(residual())
+    assert_compiled_like_any_model(residual(), why="write one down as it runs it: no such option")
 
 
 def test_a_library_that_makes_something_unknown_of_a_graph_compiles_parts_like_any_model(
@@ -264,14 +269,50 @@ def test_a_library_that_makes_something_unknown_of_a_graph_compiles_parts_like_a
         return model, operators
 
     monkeypatch.setattr(part, "_rewritten", otherwise)
-    assert_compiled_like_any_model(residual())
+    assert_compiled_like_any_model(residual(), why="rewrites one otherwise than is known of it")
+
+
+def test_a_library_that_refuses_borders_in_blocks_compiles_parts_like_any_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create = part.create
+
+    def refuse(source: bytes, *rest: Any) -> Any:
+        if rest[-1] == Style(optimised=False, shared=True):
+            return create(b"no graph", *rest)  # raises what the library raises
+        return create(source, *rest)
+
+    monkeypatch.setattr(part, "create", refuse)
+    assert_compiled_like_any_model(residual(), why="refuses one with borders in blocks: [ONNX")
+
+
+def test_a_bug_of_ours_is_not_taken_for_a_refusal_of_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise KeyError("value")
+
+    monkeypatch.setattr(part, "without_probes", wrong)
+    model = residual()
+    with pytest.raises(KeyError, match="value"):
+        load_parts(model, cut(model, [2, 4]))
+
+
+def test_where_there_are_no_blocks_nothing_is_lost_and_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(part, "block_size", lambda: 0)
+    model = residual()
+    parts = load_parts(model, cut(model, [2, 4]))
+    assert {type(session) for _, session in parts} == {OnnxRuntimeSession}
+    assert {note_of(session) for _, session in parts} == {""}
 
 
 def test_what_is_too_large_to_be_saved_is_compiled_like_any_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(part, "_MOST_WEIGHT_BYTES", 1)
-    assert_compiled_like_any_model(residual())
+    assert_compiled_like_any_model(residual(), why="more than 1 B of weights")
 
 
 def test_a_closed_part_refuses_to_run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from itertools import islice
 
@@ -10,6 +11,7 @@ import pytest
 
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import ModelLoaded, ProcessorLost
+from coinfer.core.planning import RequestPlan
 from coinfer.core.policy import Start
 from coinfer.core.request import Outcome, Request
 from coinfer.core.routes import Step
@@ -70,6 +72,39 @@ class TestOutlook:
             latest_s = outlook.latest_s(lane)
             assert outlook.plan(lane).finish_s <= latest_s
             assert outlook.latest_s(lane) == outlook.plan(lane).finish_s
+
+    def test_guesses_of_earlier_outlooks_change_no_plan(self) -> None:
+        draw, names, units = random.Random(3), ["cpu0", "cpu1", "npu", "all"], 7
+        seconds = {
+            ProfileKey("m", name, 1, Span(first, last)): Measurement(
+                seconds=(0.02 + sum(draw.uniform(0.01, 0.1) for _ in range(first, last + 1)),)
+            )
+            for name in names
+            for first in range(units)
+            for last in range(first, units)
+        }
+        subject = machine({})
+        subject.post(ModelLoaded("m", units, Profile(seconds)))
+        view = subject.dispatcher.view
+        lane = view.entrance("m")
+        assert lane.routes is not None
+        guessed = set()
+        for _ in range(150):
+            reserved = [(draw.choice(names), draw.uniform(0.0, 0.3)) for _ in range(4)]
+
+            def planned(reserved: list[tuple[str, float]] = reserved) -> list[RequestPlan]:
+                outlook = view.outlook()
+                plans = []
+                for processor, reserved_s in reserved:
+                    outlook.reserve(processor, reserved_s)
+                    plans.append(outlook.plan(lane))
+                return plans
+
+            guessed.add(lane.routes.guesses.get(0))
+            plans = planned()
+            lane.routes.guesses.clear()
+            assert planned() == plans
+        assert len(guessed) > 10
 
     def test_what_is_taken_counts_for_all_but_its_owner(self) -> None:
         subject = machine()

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coinfer.core.planning import RequestPlan, first_plan, plan_request, plan_with_swaps
-from coinfer.core.routes import HANDOVER_S, Routes
+from coinfer.core.planning import (
+    EQUAL_S,
+    RequestPlan,
+    better_plan,
+    finish_of,
+    first_plan,
+    plan_request,
+    plan_with_swaps,
+)
+from coinfer.core.routes import HANDOVER_S, Routes, Step
 from coinfer.profiles import Span
 
 NAMES = ("p", "q", "r")
@@ -78,6 +86,12 @@ def test_routes_are_the_best_without_waits_and_follow_every_change(table, data) 
                 assert rows[span][name] == step_s
                 tail = routes.rest_s(span.last + 1) + (HANDOVER_S if span.last + 1 < units else 0)
                 assert step_s + tail == pytest.approx(seconds)
+        tails = routes.tails(0)
+        for at in range(units):
+            endings = routes.endings(at)
+            for name, times_s in routes.times(at).items():
+                expected_ends = [(s + tails[to], s, to) for to, s in enumerate(times_s, at + 1)]
+                assert (endings.get(name) or routes.endings_of(at, name)) == sorted(expected_ends)
         for span in rows:
             reaches = routes.rest_s(span.last + 1) < math.inf
             assert routes.leads_on(span) is reaches
@@ -108,6 +122,36 @@ def test_a_plan_finishes_as_soon_as_the_best_of_all_chains(table, waits, at) -> 
     assert first.finish_s >= expected - 2e-9
     if is_best:
         assert first.finish_s == pytest.approx(expected, abs=2e-9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables(), st.fixed_dictionaries(dict.fromkeys(NAMES, times)), st.integers(0, 4), st.data())
+def test_a_guess_saves_work_and_changes_no_plan(table, waits, at, data) -> None:
+    units, rows = table
+    at = min(at, units - 1)
+    routes = Routes(units, rows, NAMES)
+    now = 7.0
+    ready_s = {name: now + wait for name, wait in waits.items()}
+    found = list(chains(units, rows, at))
+    if not found:
+        return
+    guess = data.draw(st.sampled_from(found))
+    latest_s = finish_of(routes, [Step(*each) for each in guess], ready_s, now)
+    assert latest_s == pytest.approx(finish_s(guess, ready_s, now), abs=1e-9)
+    latest_s += EQUAL_S
+    plan, is_best = first_plan(routes, at, ready_s, now, latest_s)
+    first, _ = first_plan(routes, at, ready_s, now)
+    assert plan == (first if first.finish_s <= latest_s else None)
+    if not is_best:
+        plan = better_plan(routes, at, ready_s, now, plan, latest_s)
+    assert plan == plan_request(routes, at, ready_s, now)
+
+
+def test_a_plan_is_found_although_rounding_hides_it() -> None:
+    rows = {Span(0, 0): {"p": 0.5}, Span(1, 1): {"p": 0.5}}
+    routes, ready_s = Routes(2, rows, NAMES), dict.fromkeys(NAMES, 3.0)
+    plan = better_plan(routes, 0, ready_s, 3.0, None, limit_s=4.0)
+    assert plan == plan_request(routes, 0, ready_s, 3.0)
 
 
 def assert_holds(plan: RequestPlan, units, rows, at, ready_s, now) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import Arrived, Finished, ModelLoaded, ModelUnloaded
+from coinfer.core.request import OnLate, Outcome
 from coinfer.core.swaps import Swaps
 from coinfer.policies import make_policy
 from coinfer.profiles import Profile
@@ -88,6 +89,26 @@ def test_behind_another_model_the_change_counts_too(policy: str) -> None:
     subject.submit("a")
     subject.submit("b")  # 0.1 + 0.15 + 0.1 there, 0.3 on the cpu
     assert placed(subject) == [("a", "npu"), ("b", "cpu")]
+
+
+def test_the_change_of_the_model_counts_in_what_is_hopeless() -> None:
+    subject = machine("fcfs", 0.4)
+    for _ in range(2):
+        subject.submit("a")  # one runs on the npu, one on the cpu
+    for model, patience_s in (("b", 0.25), ("b", 0.35), ("a", 0.15), ("a", 0.05)):
+        subject.submit(model, deadline_s=patience_s, on_late=OnLate.DROP)
+    view = subject.dispatcher.view
+    hopeless = [view.is_hopeless(lane, request) for lane, request in view.in_order()]
+    assert hopeless == [True, False, False, True]  # b takes 0.4 + 0.1 on the npu, 0.3 on the cpu
+
+
+@pytest.mark.parametrize("policy", ["edf", "earliest_finish"])
+def test_what_a_change_makes_hopeless_is_dropped_at_once(policy: str) -> None:
+    subject = machine(policy, 0.4)
+    subject.submit("a")
+    subject.run()
+    number = subject.submit("b", deadline_s=subject.now + 0.25, on_late=OnLate.DROP)
+    assert subject.outcomes()[number] is Outcome.DROPPED
 
 
 @pytest.mark.parametrize("policy", ["heft", "heft_reserved", "least_slack"])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coinfer.errors import InputError, ModelError
-from coinfer.model import Fingerprint, Model, TensorSpec, load_model
+from coinfer.model import Model, TensorSpec, load_model
+from coinfer.model.content import Content
 from coinfer.model.inputs import InputCheck, batch_symbol
 from model.onnx_files import dense, saved
 
@@ -27,10 +28,9 @@ def model(*specs: TensorSpec, metadata: dict[str, str] | None = None) -> Model:
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 17})
     return Model(
         name="net",
-        graph=ir.Model(graph, ir_version=8, metadata_props=metadata or {}),
+        content=Content("net", ir.Model(graph, ir_version=8, metadata_props=metadata or {})),
         inputs=specs,
         outputs=(),
-        fingerprint=Fingerprint("0", "0"),
     )
 
 

@@ -278,7 +278,7 @@ def test_to_bytes_refuses_what_protobuf_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_model(saved(dense(), tmp_path / "m.onnx"))
-    monkeypatch.setattr("coinfer.model.model.PROTOBUF_LIMIT_BYTES", 16)
+    monkeypatch.setattr("coinfer.model.content.PROTOBUF_LIMIT_BYTES", 16)
     with pytest.raises(ModelError, match=r"2 GiB.*float16"):
         loaded.to_bytes()
 

@@ -40,7 +40,7 @@ def executions(policy: str, *, direct: bool, mean_s: float) -> list[tuple[float,
         service_s=lambda execution: execution.expected_s * took.uniform(0.8, 1.2),
     )
     if not direct:
-        machine.dispatcher._place = None
+        machine.dispatcher._decisions.place = None
     at_s = 0.0
     for _ in range(400):
         at_s += draw.expovariate(1 / mean_s)
@@ -63,10 +63,12 @@ def test_lone_requests_are_placed_directly(policy: str, monkeypatch: pytest.Monk
     machine = VirtualMachine(
         PROCESSORS, make_policy(policy, **OPTIONS.get(policy, {})), {"small": SECONDS["small"]}
     )
-    place = machine.dispatcher._place
+    place = machine.dispatcher._decisions.place
     assert place is not None
     monkeypatch.setattr(
-        machine.dispatcher, "_place", lambda *asked: placed.append(place(*asked)) or placed[-1]
+        machine.dispatcher._decisions,
+        "place",
+        lambda *asked: placed.append(place(*asked)) or placed[-1],
     )
     for _ in range(20):
         machine.submit("small")

@@ -10,7 +10,7 @@ import pytest
 
 from coinfer.core.events import ModelLoaded
 from coinfer.core.lane import Lane
-from coinfer.core.outlook import Outlook
+from coinfer.core.outlook import Outlook, Prospect
 from coinfer.core.planning import RequestPlan, plan_alone
 from coinfer.core.routes import HANDOVER_S, Routes, Step
 from coinfer.policies import make_policy
@@ -26,18 +26,26 @@ MODELS = {"a": 6, "b": 4, "c": 1, "d": 7}
 class CheckedOutlook(Outlook):
     """Compares each plan with one that is made anew, without bounds, dives and memory."""
 
-    def plan(self, lane: Lane, own: Step | None = None) -> RequestPlan:
-        plan = super().plan(lane, own)
-        assert plan.finish_s == pytest.approx(self.plain(lane, own).finish_s, abs=2e-9)
+    def best_plan(self, prospect: Prospect) -> RequestPlan:
+        plan = super().best_plan(prospect)
+        assert plan.finish_s == pytest.approx(self.plain(prospect).finish_s, abs=2e-9)
         return plan
 
-    def latest_s(self, lane: Lane, own: Step | None = None) -> float:
-        latest_s = super().latest_s(lane, own)
-        assert latest_s >= self.plain(lane, own).finish_s - 2e-9
-        return latest_s
+    def prospect(self, lane: Lane, own: Step | None = None) -> Prospect:
+        prospect = super().prospect(lane, own)
+        self.check(prospect)
+        return prospect
 
-    def plain(self, lane: Lane, own: Step | None) -> RequestPlan:
-        ready_s = self._ready_for(own)
+    def look(self, prospect: Prospect) -> None:
+        super().look(prospect)
+        self.check(prospect)
+
+    def check(self, prospect: Prospect) -> None:
+        finish_s = self.plain(prospect).finish_s
+        assert prospect.earliest_s - 2e-9 <= finish_s <= prospect.latest_s + 2e-9
+
+    def plain(self, prospect: Prospect) -> RequestPlan:
+        ready_s, lane = self._ready_for(prospect), prospect.lane
         if lane.routes is not None:
             return plain_plan(lane.routes, lane.key.position, ready_s, self.now)
         seconds = {n: s for n, s in lane.seconds.items() if n in ready_s}
@@ -52,8 +60,10 @@ class CheckedChoice:
         self.compared = 0
 
     def __call__(self, policy, groups, outlook):
+        for group in groups:
+            outlook.check(group.prospect)
         chosen, plan = self.first(policy, groups, outlook)
-        values = [policy.order(g.request, outlook.plain(g.lane, g.own).finish_s) for g in groups]
+        values = [policy.order(g.request, outlook.plain(g.prospect).finish_s) for g in groups]
         assert policy.order(chosen.request, plan.finish_s) == pytest.approx(min(values), abs=4e-9)
         self.compared += len(groups) > 1
         return chosen, plan

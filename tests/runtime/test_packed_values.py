@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backends.blocked_parts import Network, needs_blocks, relative_error, whole
-from coinfer.backends.onnxruntime import OnnxRuntimePart
+from coinfer.backends.onnxruntime import OnnxRuntimePart, part
 from coinfer.backends.packed import Packed, Value, Values
 from coinfer.errors import ExecutionError
 from coinfer.graph.partition import Mode
@@ -152,3 +152,19 @@ def test_a_part_that_fails_starts_again_elsewhere_from_blocks(
         assert_right(engine.submit("m", feed).result(WAIT_S), feed)
     assert watch.failed
     assert len(watch.given) == 5
+
+
+def test_parts_that_convert_what_they_hand_on_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = cut(MODEL, CUTS, ["p0", "p1"], mode=Mode.UNIT)
+    feed = MODEL.sample_inputs()
+    with Engine({"m": model}, processors=computing("p0", "p1")) as engine:
+        assert engine.warnings == []
+    monkeypatch.setattr(part, "_MOST_WEIGHT_BYTES", 1)
+    with Engine({"m": model}, processors=computing("p0", "p1")) as engine:
+        [warning] = engine.warnings
+        assert_right(engine.infer("m", feed), feed)
+    assert warning == (
+        "m: its parts convert the values that they hand on: one has more than 1 B of weights"
+    )

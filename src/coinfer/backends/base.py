@@ -15,7 +15,7 @@ import numpy.typing as npt
 from coinfer.model import Model
 from coinfer.processor import Processor
 
-__all__ = ["Backend", "Device", "Placement", "Session", "Tensor", "Tensors"]
+__all__ = ["Backend", "Device", "Noted", "Placement", "Session", "Tensor", "Tensors", "note_of"]
 
 Tensor = npt.NDArray[Any]
 """One array, C-contiguous where a backend returns it."""
@@ -72,6 +72,21 @@ class Session(Protocol):
         ...
 
 
+class Noted(Session, Protocol):
+    """A session that may not be compiled as well as it could be."""
+
+    @property
+    def note(self) -> str:
+        """What it does without, and why, in half a sentence; empty if nothing."""
+        ...
+
+
+def note_of(session: Session) -> str:
+    """Return the note of a session; empty if it has none, or its kind makes none."""
+    note: str = getattr(session, "note", "")
+    return note
+
+
 class Backend(Protocol):
     """A library that runs models. One instance serves the whole process."""
 
@@ -113,7 +128,8 @@ class Backend(Protocol):
         """Compile the model for the processor.
 
         For a part of a model (`Model.borders`) it may return a `packed.PartSession`, which hands
-        values on to others of its kind as the library keeps them.
+        values on to others of its kind as the library keeps them. What it falls back on where it
+        cannot do its best is a `Noted` session.
 
         Callers serialise calls: session creation is not safe to run concurrently.
 

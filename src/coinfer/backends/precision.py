@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from coinfer.backends.base import Device
 from coinfer.errors import BackendError
 from coinfer.model import Model
@@ -30,13 +28,12 @@ def native_precision(model: Model) -> str:
 
     A model without floating-point weights counts as `fp32`.
     """
-    if any(node.op_type in _QUANTISED_OPERATORS for node in model.graph.graph.all_nodes()):
+    summary = model.summary
+    if not summary.op_types.isdisjoint(_QUANTISED_OPERATORS):
         return "int8"
-    sizes: Counter[str] = Counter()
-    for value in model.graph.graph.initializers.values():
-        if value.const_value is not None and value.const_value.dtype.name in _NAMES:
-            sizes[_NAMES[value.const_value.dtype.name]] += value.const_value.size
-    return max(sizes, key=lambda name: sizes[name], default="fp32")
+    sizes = {ours: summary.weight_elements.get(theirs, 0) for theirs, ours in _NAMES.items()}
+    most = max(sizes, key=lambda name: sizes[name])
+    return most if sizes[most] else "fp32"
 
 
 def require_quantised_for_int8(model: Model, processor: Processor) -> None:

@@ -7,10 +7,11 @@ so one lock serves the whole process, and nothing on the way of a request takes 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from functools import partial
 
-from coinfer.backends.base import Backend, Session
+from coinfer.backends import heap
+from coinfer.backends.base import Backend, Session, note_of
 from coinfer.errors import BackendError
 from coinfer.model import Model
 from coinfer.processor import Processor
@@ -92,23 +93,33 @@ class SessionStore:
         """Return the session of a span of a model on a processor."""
         return self._by_processor[name, span, processor]
 
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Return what the sessions of a model say of how they were compiled, each once."""
+        return tuple(dict.fromkeys(n for *_, s in self.items(name) if (n := note_of(s))))
+
     def items(self, name: str) -> list[tuple[Span, str, Session]]:
         """Return (span, processor, session) of a model."""
         # A list first, in one step: another thread may be loading.
         return [(i, p, s) for (m, i, p), s in list(self._by_processor.items()) if m == name]
 
     def unload(self, name: str, *, close: bool = True) -> None:
-        """Forget a model's sessions, and close them unless something may still run on them."""
-        self._by_processor = {k: s for k, s in self._by_processor.items() if k[0] != name}
-        for key in [key for key in self._shared if key[0] == name]:
-            session = self._shared.pop(key)
-            if close:
-                session.close()
+        """Forget a model's sessions, and close them unless something may still run on them.
+
+        The memory of those that are closed goes back to the system.
+        """
+        self._unload([name], close=close)
 
     def close(self) -> None:
         """Close all sessions."""
-        for name in {key[0] for key in self._shared}:
-            self.unload(name)
+        self._unload({key[0] for key in self._shared}, close=True)
+
+    def _unload(self, names: Collection[str], *, close: bool) -> None:
+        self._by_processor = {k: s for k, s in self._by_processor.items() if k[0] not in names}
+        found = [self._shared.pop(key) for key in list(self._shared) if key[0] in names]
+        if close and found:
+            while found:
+                found.pop().close()
+            heap.trim()
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
         backend = self._backends[processor.backend]

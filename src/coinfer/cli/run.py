@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,6 +43,12 @@ def run(
     record: RecordOption = None,
     report: ReportOption = None,
     explain: ExplainOption = None,
+    keep_awake: Annotated[
+        bool,
+        typer.Option(
+            "--keep-awake", help="Let cores spin instead of going idle: steadier, for more power."
+        ),
+    ] = False,
 ) -> None:
     """Run a scenario on this machine and show what was reached, beside the bound.
 
@@ -86,6 +92,7 @@ def run(
             observer=log,
             explainer=explainer,
             on_tick=on_tick,
+            keep_awake=keep_awake,
         )
     optimum = _optimum(ready, played)
     summary = _summary(ready, played, optimum)

@@ -4,15 +4,16 @@ The dynamic programme of Band (MobiSys 2022, section 4.3): over the unit boundar
 moment at which each can be reached, where a step starts when its processor is free and what comes
 before it is done. It is exact for one request. Three things keep it cheap: requests of one lane
 share a plan, a first dive along the best steps often proves itself to be best, and what cannot beat
-it by the best rest without waits (`Routes`) is not looked at. Nothing is kept from one decision to
-the next, so no plan can be out of date.
+it by the best rest without waits (`Routes`) is not looked at. From one decision to the next only
+guesses are kept, ways that were good before: timed anew they tell what need not be looked at, and
+no plan can be out of date.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from operator import add, itemgetter
+from collections.abc import Collection, Iterable, Mapping
+from operator import itemgetter
 from typing import NamedTuple
 
 from coinfer.core.fork_routes import Branching
@@ -23,15 +24,20 @@ from coinfer.core.routes import HANDOVER_S, Routes, Step
 from coinfer.profiles import Fork, Span
 
 __all__ = [
+    "EQUAL_S",
     "RequestPlan",
     "better_plan",
+    "finish_of",
     "first_plan",
     "plan_alone",
     "plan_request",
     "plan_with_swaps",
 ]
 
-_EQUAL_S = 1e-9
+_new = tuple.__new__
+"""Makes the steps of a plan: half the price of calling the class of a named tuple."""
+
+EQUAL_S = 1e-9
 """Two ends less apart than this are the same: sums of the same times differ by rounding."""
 
 
@@ -66,7 +72,10 @@ class RequestPlan(NamedTuple):
 
     def uses(self, processors: set[str] | frozenset[str]) -> bool:
         """Tell whether some step runs on one of these processors."""
-        return not processors.isdisjoint([step[1] for step in self.steps])
+        for step in self.steps:  # noqa: SIM110 - twice as fast as `any`
+            if step[1] in processors:
+                return True
+        return False
 
 
 def plan_alone(
@@ -107,32 +116,42 @@ def plan_request(
     ['cpu']
     """
     plan, is_best = first_plan(routes, position, ready_s, now)
-    return plan if is_best else better_plan(routes, position, ready_s, now, plan)
+    if plan is None or not is_best:
+        plan = better_plan(routes, position, ready_s, now, plan)
+    return plan
 
 
 def first_plan(
-    routes: Routes, position: int, ready_s: Mapping[str, float], now: float
-) -> tuple[RequestPlan, bool]:
+    routes: Routes,
+    position: int,
+    ready_s: Mapping[str, float],
+    now: float,
+    limit_s: float = math.inf,
+) -> tuple[RequestPlan | None, bool]:
     """Plan fast, in line: at each boundary as if nothing were busy afterwards.
 
     Arguments are those of `plan_request`. Returns the plan and whether it is known to be the best;
-    if not, the best finishes no later.
+    if not, the best finishes no later. A plan that finishes after `limit_s` is not made.
     """
     units, at, reached_s = routes.units, position, now
-    ways, steps = routes.ways(position), list[Step]()
+    ranked, known, steps = routes.ranked(position), routes.first_steps(position), list[Step]()
     first_s = least_s = math.inf
     while at < units:
-        best_s, chosen, begin_s = math.inf, "", now
-        for name, rest_s in ways[at].items():
+        best_s, best_rank, chosen, begin_s = math.inf, 0, "", now
+        for rest_s, rank, name in ranked[at]:
+            if reached_s + rest_s > best_s:
+                break  # all that follow take as long at least
             start_s = ready_s[name]
             if start_s < reached_s:
                 start_s = reached_s
             end_s = start_s + rest_s
-            if end_s < best_s:
-                best_s, chosen, begin_s = end_s, name, start_s
+            if end_s < best_s or (end_s == best_s and rank < best_rank):
+                best_s, best_rank, chosen, begin_s = end_s, rank, name, start_s
+        if best_s > limit_s:
+            return None, False
         if not steps:
             first_s, least_s = begin_s, best_s
-        step = routes.step(at, chosen)
+        step = known[at].get(chosen) or routes.step(at, chosen)
         steps.append(step)
         (_, last), _, seconds = step
         reached_s = begin_s + seconds + HANDOVER_S
@@ -140,23 +159,45 @@ def first_plan(
     finish_s = reached_s - HANDOVER_S
     if routes.forked is not None and _can_fork(ready_s, now):
         least_s = min(least_s, now + routes.forked.rest_s(position))
-    return RequestPlan(tuple(steps), first_s, finish_s), finish_s - least_s <= _EQUAL_S
+    return RequestPlan(tuple(steps), first_s, finish_s), finish_s - least_s <= EQUAL_S
+
+
+def finish_of(
+    routes: Routes, steps: Iterable[Step], ready_s: Mapping[str, float], now: float
+) -> float:
+    """Return when steps would end one after another, by the times that are known now."""
+    times, reached_s, end_s = routes.times, now, now
+    for (first, last), name, _ in steps:
+        start_s = ready_s[name]
+        if start_s < reached_s:
+            start_s = reached_s
+        end_s = start_s + times(first)[name][last - first]
+        reached_s = end_s + HANDOVER_S
+    return end_s
 
 
 def better_plan(
-    routes: Routes, position: int, ready_s: Mapping[str, float], now: float, known: RequestPlan
+    routes: Routes,
+    position: int,
+    ready_s: Mapping[str, float],
+    now: float,
+    known: RequestPlan | None,
+    limit_s: float = math.inf,
 ) -> RequestPlan:
     """Look at all that can beat a plan; return the best. Other arguments as for `plan_request`.
+
+    The best is known to finish before `limit_s`: the less this is, the less is looked at.
 
     Forks count only on processors that are ready now: nobody waits for two at once, and what is
     busy now will hardly be free in just the moment of a later fork. So a machine with enough to do
     is not slowed down by cuts that are good for forks only.
     """
-    units = routes.units
+    units, in_line = routes.units, routes
     forked = routes.forked if routes.forked is not None and _can_fork(ready_s, now) else None
     routes = routes if forked is None else forked
     ways, tails = routes.ways(position), routes.tails(position)
-    limit_s = known.finish_s - _EQUAL_S
+    if known is not None:
+        limit_s = min(limit_s, known.finish_s - EQUAL_S)
     reached_s = [math.inf] * (units + 1)
     reached_s[position] = now
     came: list[tuple[int, str | Branching]] = [(-1, "")] * (units + 1)
@@ -164,7 +205,7 @@ def better_plan(
         here_s = reached_s[at]
         if here_s + tails[at] - HANDOVER_S >= limit_s:
             continue
-        times, after = routes.times(at), tails[at + 1 :]
+        endings = routes.endings(at)
         for name, rest_s in ways[at].items():
             start_s = ready_s[name]
             if start_s < here_s:
@@ -172,20 +213,19 @@ def better_plan(
             left_s = limit_s - start_s
             if rest_s >= left_s:
                 continue
-            row = times[name]
-            for to, total_s in enumerate(map(add, row, after)):
-                if total_s < left_s:
-                    end_s = start_s + row[to]
-                    to += at + 1
-                    if to < units:
-                        end_s += HANDOVER_S
-                    else:
-                        limit_s = end_s
-                    if end_s < reached_s[to]:
-                        reached_s[to] = end_s
-                        came[to] = at, name
+            for total_s, seconds, to in endings.get(name) or routes.endings_of(at, name):
+                if total_s >= left_s:
+                    break
+                end_s = start_s + seconds
+                if to < units:
+                    end_s += HANDOVER_S
+                else:
+                    limit_s = end_s
+                if end_s < reached_s[to]:
+                    reached_s[to] = end_s
+                    came[to] = at, name
         if forked is not None:
-            for branching in forked.soonest(at, here_s, ready_s, now + _EQUAL_S, limit_s):
+            for branching in forked.soonest(at, here_s, ready_s, now + EQUAL_S, limit_s):
                 to, end_s = branching.right.span.last + 1, branching.end_s
                 if end_s + tails[to] < limit_s:
                     if to < units:
@@ -195,8 +235,8 @@ def better_plan(
                     if end_s < reached_s[to]:
                         reached_s[to] = end_s
                         came[to] = at, branching
-    if came[units][0] < 0:
-        return known
+    if came[units][0] < 0:  # only rounding can make a limit that nothing is below
+        return known or plan_request(in_line, position, ready_s, now)
     return _traced(routes, position, ready_s, now, came, reached_s)
 
 
@@ -252,7 +292,7 @@ def plan_with_swaps(
 
 def _can_fork(ready_s: Mapping[str, float], now: float) -> bool:
     """Tell whether two processors are ready, so that two spans could run at once."""
-    return sum(moment_s <= now + _EQUAL_S for moment_s in ready_s.values()) > 1
+    return sum(moment_s <= now + EQUAL_S for moment_s in ready_s.values()) > 1
 
 
 def _traced(
@@ -270,7 +310,8 @@ def _traced(
         at, how = came[to]
         if isinstance(how, str):
             fork = None
-            steps.append(Step(Span(at, to - 1), how, routes.times(at)[how][to - 1 - at]))
+            span = _new(Span, (at, to - 1))
+            steps.append(_new(Step, (span, how, routes.times(at)[how][to - 1 - at])))
         else:
             fork = Fork(at, how.right.span.first, to - 1)
             steps += (how.right, how.left)

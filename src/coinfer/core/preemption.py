@@ -19,9 +19,10 @@ from collections.abc import Iterator
 
 from coinfer.core.express import Express
 from coinfer.core.lane import Lane
+from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
-from coinfer.core.state import Progress, State
+from coinfer.core.state import State
 from coinfer.core.view import View
 
 __all__ = ["MARGIN", "Preemption"]

@@ -1,4 +1,4 @@
-"""Request: one inference that a caller asked for. A value; its progress lives in `core.state`."""
+"""Request: one inference that a caller asked for. A value; it knows not how far it has come."""
 
 from __future__ import annotations
 

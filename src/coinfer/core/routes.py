@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import add
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from coinfer.profiles import Span
 
@@ -25,6 +25,10 @@ times of spans do not hold it, and without it nothing would speak against a cut 
 """
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+Endings: TypeAlias = Sequence[tuple[float, float, int]]
+"""Spans from a boundary: the seconds to the model's end, those of the span, where it ends."""
 
 
 class Step(NamedTuple):
@@ -54,6 +58,7 @@ class Routes:
 
     Attributes:
         forked: The same with forks, for those who may take them; None if there are none.
+        guesses: By boundary, the steps to the end that were good when somebody last looked.
 
     >>> rows = {Span(0, 1): {"cpu": 9.0}, Span(0, 0): {"npu": 1.0}, Span(1, 1): {"cpu": 4.0}}
     >>> routes = Routes(2, rows, ["cpu", "npu"])
@@ -64,7 +69,10 @@ class Routes:
     """
 
     __slots__ = (
+        "_endings",
         "_into",
+        "_outdated",
+        "_ranked",
         "_seconds",
         "_stale",
         "_steps",
@@ -72,6 +80,7 @@ class Routes:
         "_times",
         "allowed",
         "forked",
+        "guesses",
         "units",
     )
 
@@ -81,6 +90,7 @@ class Routes:
         self.units = units
         self.allowed = tuple(allowed)
         self.forked: ForkRoutes | None = None
+        self.guesses: dict[int, tuple[Step, ...]] = {}
         longest: list[dict[str, int]] = [{} for _ in range(units)]
         for (first, last), row in rows.items():
             if last < units:
@@ -103,8 +113,14 @@ class Routes:
             if last < units:
                 self._into[last + 1] |= 1 << first
         self._seconds: list[dict[str, float]] = [{} for _ in range(units)]
+        # The same in the order of the seconds, with the place in the order of preference.
+        self._ranked: list[list[tuple[float, int, str]]] = [[] for _ in range(units)]
         # The first steps of the best ways, as far as somebody asked for them.
         self._steps: list[dict[str, Step]] = [{} for _ in range(units)]
+        # The spans of each, the one that begins the best way first, likewise as far as asked for.
+        self._endings: list[dict[str, Endings]] = [{} for _ in range(units)]
+        # As bits: the boundaries of which these are out of date.
+        self._outdated = 0
         # What is added to a span that ends at a boundary: the best rest, and the handover to it.
         self._tails = [math.inf] * units + [0.0]
         # As bits: the boundaries whose best must be computed again.
@@ -117,6 +133,7 @@ class Routes:
         if times is not None and at < len(times) and times[at] < math.inf:
             times[at] = seconds
             self._stale |= 1 << span.first
+            self._endings[span.first].pop(processor, None)
             if self.forked is not None:
                 self.forked.observed(span, processor, seconds)
 
@@ -157,11 +174,40 @@ class Routes:
         """Return by processor the seconds of each span from a boundary, the shortest first."""
         return self._times[position]
 
+    def endings(self, position: int) -> Mapping[str, Endings]:
+        """Return what is known of `endings_of` by processor."""
+        if self._stale >> position:
+            self._refresh(position)
+        if self._outdated >> position & 1:
+            self._outdated ^= 1 << position
+            self._endings[position].clear()
+        return self._endings[position]
+
+    def endings_of(self, position: int, processor: str) -> Endings:
+        """Return the spans of a processor from a boundary, by the best times to the end."""
+        times = self._times[position][processor]
+        totals = map(add, times, self._tails[position + 1 :])
+        endings = sorted(zip(totals, times, range(position + 1, self.units + 1), strict=False))
+        self._endings[position][processor] = endings
+        return endings
+
     def ways(self, position: int) -> Sequence[Mapping[str, float]]:
         """Return `seconds` by boundary, right from `position` on."""
         if self._stale >> position:
             self._refresh(position)
         return self._seconds
+
+    def ranked(self, position: int) -> Sequence[Sequence[tuple[float, int, str]]]:
+        """Return `ways` as (seconds, place in `allowed`, processor), the fastest first."""
+        if self._stale >> position:
+            self._refresh(position)
+        return self._ranked
+
+    def first_steps(self, position: int) -> Sequence[Mapping[str, Step]]:
+        """Return what is known of `step` by boundary, right from `position` on."""
+        if self._stale >> position:
+            self._refresh(position)
+        return self._steps
 
     def tails(self, position: int) -> Sequence[float]:
         """Return by boundary the seconds after a span that ends there, right after `position`."""
@@ -176,6 +222,7 @@ class Routes:
             self._stale &= ~(1 << at)
             if self._compute(at):
                 self._stale |= self._into[at]
+                self._outdated |= self._into[at]
 
     def _compute(self, at: int) -> bool:
         """Find the best of one boundary; tell whether its least time changed."""
@@ -187,7 +234,9 @@ class Routes:
             best = min(map(add, times, tails))
             if best < math.inf:
                 seconds[name] = best
-        tail = min(seconds.values(), default=math.inf) + HANDOVER_S
+        ranked = sorted([(s, rank, name) for rank, (name, s) in enumerate(seconds.items())])
+        self._ranked[at] = ranked
+        tail = (ranked[0][0] if ranked else math.inf) + HANDOVER_S
         if tail == self._tails[at]:
             return False
         self._tails[at] = tail

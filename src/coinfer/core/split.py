@@ -8,18 +8,10 @@ before both. Whatever ends is one attempt, also if both sides fail.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from coinfer.core.routes import Step
-from coinfer.errors import PolicyError
+from coinfer.core.progress import Progress
 from coinfer.profiles import Fork, Span
 
-if TYPE_CHECKING:
-    from coinfer.core.lane import Lane
-    from coinfer.core.policy import StartFork
-    from coinfer.core.state import Progress, State
-
-__all__ = ["Split", "check_fork"]
+__all__ = ["Split"]
 
 
 class Split:
@@ -80,30 +72,3 @@ class Split:
         """
         other = self.right if number == self.left else self.left
         return self.fork.right if other in self.done else None
-
-
-def check_fork(state: State, lane: Lane, decision: StartFork) -> tuple[Step, Step]:
-    """Return the two steps of a policy's decision for a waiting request of a lane.
-
-    Raises:
-        PolicyError: the decision is not allowed.
-    """
-    request, left, right, fork = decision
-    model = lane.model
-    if fork not in state.forks.get(model, ()) or fork.first != lane.key.position:
-        raise PolicyError(f"request {request.id} of {model!r} cannot fork as {fork}")
-    if right in state.neighbours.get(left, ()):
-        raise PolicyError(f"{left!r} and {right!r} share compute units: they cannot run together")
-    if lane.routes is None or not lane.routes.leads_on(fork.right):
-        raise PolicyError(f"no processor in service can run {model!r} after {fork.right}")
-    steps = []
-    for processor, span in ((left, fork.left), (right, fork.right)):
-        if processor not in state.idle():
-            raise PolicyError(f"processor {processor!r} is not idle")
-        if processor in lane.key.excluded:
-            raise PolicyError(f"request {request.id} failed on {processor!r} before")
-        seconds = state.estimates.row(model, span, lane.key.batch).get(processor)
-        if seconds is None:
-            raise PolicyError(f"processor {processor!r} cannot run {span} of {model!r}")
-        steps.append(Step(span, processor, seconds))
-    return steps[0], steps[1]

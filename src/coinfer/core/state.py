@@ -1,4 +1,4 @@
-"""State: all that the dispatcher knows. Only the dispatcher changes it; policies see a `View`."""
+"""State: all that the dispatcher knows. Only its parts change it; policies see a `View`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from coinfer.core.estimates import Estimates
 from coinfer.core.express import Express
 from coinfer.core.fork_routes import ForkRoutes
 from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.progress import Progress
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes, RouteSeconds
 from coinfer.core.split import Split
@@ -21,7 +22,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.processor import Processor, ordinary, overlaid_units
 from coinfer.profiles import Fork, Profile, Span
 
-__all__ = ["Progress", "State"]
+__all__ = ["State"]
 
 _MOST_HELD_UP = 0.5
 """An execution that was held up for a larger share of its time teaches nothing."""
@@ -32,33 +33,6 @@ _MOST_IDLE = 1024
 _NO_UNITS: frozenset[str] = frozenset()
 
 _NO_SWAPS: Mapping[str, float] = MappingProxyType({})
-
-
-class Progress:
-    """How far a request has come: waiting in its lane, or running in an execution; never both.
-
-    While it is split (`coinfer.core.split`) it runs in two.
-
-    Attributes:
-        request: The request.
-        lane: Where it waits, or waited before it started.
-        waits: Whether it waits.
-        execution: The execution in which it runs; one of the two if it is split.
-        started: Whether any of it has run.
-        cancelled: Whether its caller no longer wants the answer.
-        failures: Why its executions failed, one reason each.
-    """
-
-    __slots__ = ("cancelled", "execution", "failures", "lane", "request", "started", "waits")
-
-    def __init__(self, request: Request, lane: Lane) -> None:
-        self.request = request
-        self.lane = lane
-        self.waits = False
-        self.execution: int | None = None
-        self.started = False
-        self.cancelled = False
-        self.failures: tuple[str, ...] = ()
 
 
 class State:

@@ -298,10 +298,13 @@ class View:
         return Outlook(now, free_s, state.neighbours, self.swaps())
 
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
-        """Tell whether a request may be dropped and no processor could still meet its deadline."""
+        """Tell whether a request may be dropped and no processor could still meet its deadline.
+
+        Where a processor must change to its model first, the time of that counts.
+        """
         if request.on_late is not _DROP or request.deadline_s == math.inf:
             return False
-        best = min((self.expected_s(lane, name) for name in self._state.in_service), default=0.0)
+        best = min(self.seconds_next(lane).values(), default=math.inf)
         return math.isfinite(best) and self.now + best > request.deadline_s
 
     def part(self, queue: int) -> PartOfView:

@@ -315,10 +315,22 @@ def _float32(value: float) -> float:
 def _tensor_digest(tensor: ir.TensorProtocol) -> bytes:
     if tensor.dtype == ir.DataType.STRING:
         return _digest(tuple(_text(item) for item in tensor.numpy().ravel().tolist()))
-    digest = hashlib.blake2b(tensor.tobytes(), digest_size=_DIGEST_BYTES).digest()
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()
-    return digest
+    if not isinstance(tensor, ir.ExternalTensor):
+        return hashlib.blake2b(tensor.tobytes(), digest_size=_DIGEST_BYTES).digest()
+    # Mapped anew: others may be reading through the tensor's own mapping, which cannot go then.
+    mapped = ir.ExternalTensor(
+        tensor.location,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name or "",
+        base_dir=tensor.base_dir,
+    )
+    try:
+        return hashlib.blake2b(mapped.tobytes(), digest_size=_DIGEST_BYTES).digest()
+    finally:
+        mapped.release()
 
 
 def _text(item: str | bytes) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -19,11 +19,11 @@ from coinfer.errors import ModelError
 __all__ = ["check_embedded", "check_external_data"]
 
 
-def check_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> bool:
+def check_external_data(tensors: Iterable[onnx.TensorProto], folder: Path, name: str) -> bool:
     """Check every tensor that keeps its data in another file.
 
     Args:
-        proto: The parsed model file.
+        tensors: All tensors of the parsed model file.
         folder: The folder of the model file; the data must lie inside.
         name: What messages call the model.
 
@@ -34,48 +34,25 @@ def check_external_data(proto: onnx.ModelProto, folder: Path, name: str) -> bool
         ModelError: names the tensor, its location, what is wrong, and the remedy.
     """
     found = False
-    for tensor in _tensors(proto):
+    for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             found = True
             _check(tensor, folder, f"{name}: external data of tensor {tensor.name!r}")
     return found
 
 
-def check_embedded(proto: onnx.ModelProto, name: str) -> None:
+def check_embedded(tensors: Iterable[onnx.TensorProto], name: str) -> None:
     """Refuse tensors that keep their data in a file, for a model that has none.
 
     Raises:
         ModelError: names the first such tensor, and the remedy.
     """
-    for tensor in _tensors(proto):
+    for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ModelError(
                 f"{name}: tensor {tensor.name!r} keeps its data in another file, which a model in "
                 f"memory has no folder for; load the model from its file"
             )
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from _graph_tensors(proto.graph)
-    for function in proto.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attr in node.attribute:
-            if attr.HasField("t"):
-                yield attr.t
-            yield from attr.tensors
-            if attr.HasField("g"):
-                yield from _graph_tensors(attr.g)
-            for graph in attr.graphs:
-                yield from _graph_tensors(graph)
 
 
 def _check(tensor: onnx.TensorProto, folder: Path, what: str) -> None:

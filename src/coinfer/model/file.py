@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
-from coinfer.model.model import PROTOBUF_LIMIT_BYTES, Model, wrap
+from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded
+from coinfer.model.model import Model
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
     import onnx
-    import onnx_ir as ir
 
 __all__ = ["load_model", "model_from_bytes"]
 
@@ -33,10 +33,10 @@ _OTHER_FORMATS = (
 
 
 def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Model:
-    """Load, validate and fingerprint an ONNX file.
+    """Load and validate an ONNX file.
 
-    Weights inside the file are kept as they are; external weights stay in their file and are
-    mapped into memory on use, so keep that file in place.
+    What is in the file is kept as it is; external weights stay in their file and are mapped into
+    memory on use, so keep that file in place.
 
     Args:
         path: The `.onnx` file; external data must lie in its folder or below.
@@ -48,13 +48,11 @@ def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Mode
     """
     path = Path(path).absolute()
     what = f"model file {str(path)!r}"
-    data = _read(path, what)
-    ir_model = _validated(_parse(data, what), data, path, what)
-    return wrap(ir_model, name=name or path.stem, source=path)
+    return _validated(_read(path, what), name or path.stem, path, what)
 
 
 def model_from_bytes(data: bytes, *, name: str) -> Model:
-    """Validate and fingerprint what an ONNX file would hold, e.g. `ModelProto.SerializeToString()`.
+    """Validate what an ONNX file would hold, e.g. `ModelProto.SerializeToString()`.
 
     Args:
         data: The serialized model with all of its weights: there is no folder for others.
@@ -68,9 +66,7 @@ def model_from_bytes(data: bytes, *, name: str) -> Model:
     >>> model_from_bytes(model.to_bytes(), name="copy").fingerprint == model.fingerprint
     True
     """
-    what = f"model {name!r}"
-    ir_model = _validated(_parse(data, what), data, None, what)
-    return wrap(ir_model, name=name, source=None)
+    return _validated(data, name, None, f"model {name!r}")
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -120,39 +116,47 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
     return proto
 
 
-def _validated(proto: onnx.ModelProto, data: bytes, path: Path | None, what: str) -> ir.Model:
+def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
     import onnx
-    import onnx_ir as ir
 
-    from coinfer.model import validation
+    from coinfer.model import message, validation
     from coinfer.model.external import check_embedded, check_external_data
 
+    proto = _parse(data, what)
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     validation.check_versions(proto.ir_version, opsets, what)
     for function in proto.functions:
         own = {entry.domain: entry.version for entry in function.opset_import} or opsets
         validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
     _check_representable(proto, what)
+    parts = message.parts_of(proto)
     if path is None:
-        check_embedded(proto, what)
-    external = path is not None and check_external_data(proto, path.parent, what)
+        check_embedded(parts.tensors, what)
+    external = path is not None and check_external_data(parts.tensors, path.parent, what)
     try:
         # Only the check by path knows in which folder external data lies.
         onnx.checker.check_model(path if external else data)
-        ir_model: ir.Model = ir.from_proto(proto)
-        for graph in (ir_model.graph, *(item.graph for item in ir_model.functions.values())):
-            if path is not None:
-                ir.external_data.set_base_dir(graph, path.parent)
-        validation.check_tensor_sizes(ir_model, what)
+        weight_bytes = message.check_tensor_sizes(parts, what)
+        encoded = Encoded(
+            data=data,
+            folder=path.parent if path is not None and external else None,
+            summary=message.summary_of(proto, parts, weight_bytes),
+            metadata={entry.key: entry.value for entry in proto.metadata_props},
+            what=what,
+        )
+        inputs, outputs = message.asked_for(proto), message.given(proto)
     except ModelError:
         raise
     except Exception as error:
         # The file is untrusted, and a damaged one raises almost anything in these libraries.
-        raise ModelError(
-            f"{what} is not a valid model: {validation.first_line(error)}; it is damaged or was "
-            f"exported wrongly, export it again"
-        ) from error
-    return ir_model
+        raise validation.not_valid(what, error) from error
+    return Model(
+        name=name,
+        content=Content(name, encoded),
+        inputs=tuple(validation.spec_of(value, name, "input") for value in inputs),
+        outputs=tuple(validation.spec_of(value, name, "output") for value in outputs),
+        source=path,
+    )
 
 
 def _check_representable(proto: onnx.ModelProto, what: str) -> None:

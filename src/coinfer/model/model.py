@@ -1,8 +1,9 @@
-"""Model: a validated ONNX graph in memory, its specs and its fingerprint. Knows no backend."""
+"""Model: a validated ONNX graph with its specs and its fingerprint. Knows no backend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -10,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinfer.errors import ModelError
 from coinfer.model import inputs as _inputs
+from coinfer.model.content import Content
 from coinfer.model.fingerprint import Fingerprint
+from coinfer.model.inputs import InputCheck
 from coinfer.model.specs import TensorSpec
-from coinfer.units import format_bytes
+from coinfer.model.summary import Summary
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PROTOBUF_LIMIT_BYTES", "Model", "model_from_ir", "wrap"]
-
-PROTOBUF_LIMIT_BYTES = 2**31 - 1
-"""No protobuf message can be larger, so no ONNX file without external data can."""
+__all__ = ["Model", "model_from_ir"]
 
 _NO_DIMS: Mapping[str, int] = MappingProxyType({})
 
@@ -33,26 +32,51 @@ class Model:
 
     Attributes:
         name: What requests and messages call it.
-        graph: The graph and its weights; external weights are mapped from their file on use.
+        content: The graph and its weights, in memory or as the bytes of a file.
         inputs: Specs of the inputs that a caller gives; initializers are left out.
         outputs: Specs of the outputs.
-        fingerprint: Identity of structure and weights.
         source: File that it was loaded from, or None if it was made in memory.
         borders: Of a part of a model, the inputs and outputs that only other parts of it give and
             read; nobody else looks at them.
+        input_check: Checks the inputs of one request, as `check_inputs` does. It does not hold the
+            model.
     """
 
     name: str
-    graph: ir.Model
+    content: Content
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    fingerprint: Fingerprint
     source: Path | None = None
     borders: frozenset[str] = frozenset()
-    _check: _inputs.InputCheck = field(init=False, repr=False)
+    input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_check", _inputs.InputCheck.of(self.name, self.inputs))
+        object.__setattr__(self, "input_check", InputCheck.of(self.name, self.inputs))
+
+    @property
+    def graph(self) -> ir.Model:
+        """The graph and its weights; external weights are mapped from their file on use.
+
+        Of a model from a file it is built when it is first asked for, and kept then.
+
+        Raises:
+            ModelError: the file follows the rules of ONNX, but `onnx_ir` cannot read it.
+        """
+        return self.content.graph
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Identity of structure and weights; computed when it is first asked for.
+
+        Raises:
+            ModelError: as for `graph`.
+        """
+        return self.content.fingerprint
+
+    @property
+    def summary(self) -> Summary:
+        """What the graph is made of; does not build it."""
+        return self.content.summary
 
     @property
     def batch_symbol(self) -> str | None:
@@ -60,12 +84,12 @@ class Model:
 
         None for a model whose inputs have no open first axis, or different ones.
         """
-        return self._check.batch
+        return self.input_check.batch
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all initializers and constants, as stored."""
-        return sum(tensor.nbytes for tensor in _tensors(self.graph))
+        return self.summary.weight_bytes
 
     def check_inputs(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
         """Check the inputs of one request: names, dtypes, shapes, equal sizes of equal symbols.
@@ -76,7 +100,7 @@ class Model:
         Raises:
             InputError: names the model, the input, what it takes, what it got, and the remedy.
         """
-        return self._check(inputs)
+        return self.input_check(inputs)
 
     def sample_inputs(
         self, *, batch: int = 1, seed: int = 0, dims: Mapping[str, int] = _NO_DIMS
@@ -96,7 +120,7 @@ class Model:
             ModelError: an input takes strings.
         """
         return _inputs.sample_inputs(
-            self._check, batch=batch, seed=seed, dims=dims, highs=self._integer_bounds()
+            self.input_check, batch=batch, seed=seed, dims=dims, highs=self._integer_bounds()
         )
 
     def to_bytes(self) -> bytes:
@@ -105,32 +129,22 @@ class Model:
         Raises:
             ModelError: it would exceed the 2 GiB that a protobuf message can hold.
         """
-        import onnx_ir as ir
-        from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+        return self.content.to_bytes()
 
-        size = self.weight_bytes
-        if size > PROTOBUF_LIMIT_BYTES:
-            raise self._too_large(size)
-        try:
-            data: bytes = ir.to_proto(_embedded(self.graph)).SerializeToString()
-        except (EncodeError, ValueError):
-            if size < PROTOBUF_LIMIT_BYTES // 2:
-                raise
-            raise self._too_large(size) from None
-        return data
+    def with_graph(self, graph: ir.Model) -> Model:
+        """Return a model of the same name, inputs and outputs with this graph; nothing is checked.
+
+        Args:
+            graph: The model takes it over: do not change it afterwards.
+        """
+        return dataclasses.replace(self, content=Content(self.name, graph), source=None)
 
     def _integer_bounds(self) -> dict[str, int]:
         texts = {
-            spec.name: self.graph.metadata_props.get(f"coinfer.input.{spec.name}.high", "")
+            spec.name: self.content.metadata.get(f"coinfer.input.{spec.name}.high", "")
             for spec in self.inputs
         }
         return {name: int(text) for name, text in texts.items() if text.isdecimal()}
-
-    def _too_large(self, size: int) -> ModelError:
-        return ModelError(
-            f"model {self.name!r} takes {format_bytes(size)} as one message but protobuf holds "
-            f"at most 2 GiB; convert its weights to float16 or load it from its file"
-        )
 
 
 def model_from_ir(ir_model: ir.Model, *, name: str, source: Path | None = None) -> Model:
@@ -149,50 +163,10 @@ def model_from_ir(ir_model: ir.Model, *, name: str, source: Path | None = None) 
     from coinfer.model import validation
 
     validation.check_graph(ir_model, name)
-    return wrap(ir_model, name=name, source=source)
-
-
-def wrap(ir_model: ir.Model, *, name: str, source: Path | None) -> Model:
-    """Read specs and fingerprint of a graph that was checked before."""
-    from coinfer.model import validation
-    from coinfer.model.canonical import fingerprint_of
-
     return Model(
         name=name,
-        graph=ir_model,
+        content=Content(name, ir_model),
         inputs=validation.input_specs(ir_model, name),
         outputs=validation.output_specs(ir_model, name),
-        fingerprint=fingerprint_of(ir_model, name),
         source=source,
     )
-
-
-def _tensors(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    from coinfer.model.validation import tensors_of
-
-    return tensors_of(ir_model)
-
-
-def _embedded(ir_model: ir.Model) -> ir.Model:
-    """Return the model itself, or a clone with its external weights read into memory."""
-    import onnx_ir as ir
-
-    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in _tensors(ir_model)):
-        return ir_model
-    clone = ir_model.clone()
-    for graph in clone.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _in_memory(value.const_value)
-    for graph in (*clone.graphs(), *(f.graph for f in clone.functions.values())):
-        for node in graph.all_nodes():
-            for attr in tuple(node.attributes.values()):
-                if isinstance(attr.value, ir.ExternalTensor):
-                    node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
-    return clone
-
-
-def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
-    import onnx_ir as ir
-
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

@@ -17,12 +17,13 @@ from coinfer.model.specs import TensorSpec
 
 __all__ = [
     "check_graph",
-    "check_tensor_sizes",
     "check_versions",
     "first_line",
     "input_specs",
+    "not_valid",
     "output_specs",
     "skeleton",
+    "spec_of",
     "tensors_of",
 ]
 
@@ -108,26 +109,6 @@ def skeleton(ir_model: ir.Model) -> ir.Model:
     return clone
 
 
-def check_tensor_sizes(ir_model: ir.Model, name: str) -> None:
-    """Check that each tensor holds as many bytes as its dtype and shape say.
-
-    Raises:
-        ModelError: names the tensor that does not.
-    """
-    for tensor in tensors_of(ir_model):
-        if isinstance(tensor, ir.ExternalTensor):
-            continue  # its length was checked against the file
-        if isinstance(tensor, ir.StringTensor):
-            unit, found, wanted = "strings", len(tensor.string_data()), tensor.size
-        else:
-            unit, found, wanted = "bytes", len(tensor.tobytes()), tensor.nbytes
-        if found != wanted:
-            raise ModelError(
-                f"{name}: tensor {tensor.name!r} needs {wanted} {unit} but has {found}; the file "
-                f"is damaged, export it again"
-            )
-
-
 def tensors_of(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yield initializers and tensor attributes, those of subgraphs and functions too."""
     functions = (function.graph for function in ir_model.functions.values())
@@ -157,7 +138,9 @@ def input_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
         ModelError: an input is not a tensor or has no type or no rank.
     """
     return tuple(
-        _spec(value, name, "input") for value in ir_model.graph.inputs if value.const_value is None
+        spec_of(value, name, "input")
+        for value in ir_model.graph.inputs
+        if value.const_value is None
     )
 
 
@@ -167,10 +150,15 @@ def output_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
     Raises:
         ModelError: an output is not a tensor or has no type or no rank.
     """
-    return tuple(_spec(value, name, "output") for value in ir_model.graph.outputs)
+    return tuple(spec_of(value, name, "output") for value in ir_model.graph.outputs)
 
 
-def _spec(value: ir.Value, model: str, role: str) -> TensorSpec:
+def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
+    """Read the spec of one input or output.
+
+    Raises:
+        ModelError: it is not a tensor or has no type or no rank.
+    """
     if not isinstance(value.type, ir.TensorType):
         found = "no type" if value.type is None else str(value.type)
         raise ModelError(
@@ -206,3 +194,11 @@ def first_line(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+def not_valid(what: str, error: BaseException) -> ModelError:
+    """Return what to raise where a library refuses a file."""
+    return ModelError(
+        f"{what} is not a valid model: {first_line(error)}; it is damaged or was exported wrongly, "
+        f"export it again"
+    )

@@ -16,10 +16,11 @@ import math
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 from types import MappingProxyType
 
 from coinfer.core.lane import Lane
-from coinfer.core.outlook import Outlook
+from coinfer.core.outlook import Outlook, Prospect
 from coinfer.core.planning import RequestPlan
 from coinfer.core.policy import Decision, Drop, WaitUntil
 from coinfer.core.request import Request
@@ -37,15 +38,15 @@ class _Group:
 
     Attributes:
         lane: The lane.
-        own: The step that was reserved for each of them before, if any.
+        prospect: What is known of the plan.
         request: The next one.
     """
 
-    __slots__ = ("_rest", "lane", "own", "request")
+    __slots__ = ("_rest", "lane", "prospect", "request")
 
-    def __init__(self, lane: Lane, own: Step | None, requests: Iterable[Request]) -> None:
-        self.lane = lane
-        self.own = own
+    def __init__(self, prospect: Prospect, requests: Iterable[Request]) -> None:
+        self.lane = prospect.lane
+        self.prospect = prospect
         self._rest = iter(requests)
         self.request = next(self._rest)
 
@@ -109,7 +110,7 @@ class PlannedMapping:
         outlook, taken = view.outlook(), self.taken(view)
         if taken:
             outlook.take(taken.values())
-        groups = _groups(view.first_waiting(self.window), taken)
+        groups = _groups(view.first_waiting(self.window), taken, outlook)
         for group in groups:
             if self.is_late(group.request, group.lane, outlook):
                 return Drop(group.request, "no plan can meet its deadline any more")
@@ -127,6 +128,7 @@ class PlannedMapping:
             unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
             if not group.skip():
                 groups.remove(group)
+                outlook.forget(group.prospect)
         return WaitUntil(again_s) if view.now < again_s < math.inf else None
 
     def _first(self, groups: Sequence[_Group], outlook: Outlook) -> tuple[_Group, RequestPlan]:
@@ -135,34 +137,42 @@ class PlannedMapping:
         Plans are made only where they could matter: a finish that is known to be no later tells
         how soon a request could be served at best.
         """
-        order, latest_s = self.order, outlook.latest_s
+        order = self.order
         hopes = [
-            (order(group.request, latest_s(group.lane, group.own)), group.request.id, group)
+            (order(group.request, group.prospect.latest_s), group.request.id, group)
             for group in groups
         ]
-        hopes.sort()  # ids differ: groups are not compared
+        heapify(hopes)  # ids differ: groups are not compared
         best: tuple[float, float, int] | None = None
-        for hope, number, group in hopes:
+        while hopes:
+            hope, number, group = hopes[0]
             if best is not None and hope > best[0]:
                 break
-            request = group.request
-            plan = outlook.plan(group.lane, group.own)
+            request, prospect = group.request, group.prospect
+            if not prospect.is_looked_at:
+                outlook.look(prospect)
+                heapreplace(hopes, (order(request, prospect.latest_s), number, group))
+                continue
+            heappop(hopes)
+            plan = outlook.best_plan(prospect)
             value = (order(request, plan.finish_s), request.arrival_s, number)
             if best is None or value < best:
                 best, chosen = value, (group, plan)
         return chosen
 
 
-def _groups(looked_at: Mapping[Lane, Iterable[Request]], taken: Mapping[int, Step]) -> list[_Group]:
+def _groups(
+    looked_at: Mapping[Lane, Iterable[Request]], taken: Mapping[int, Step], outlook: Outlook
+) -> list[_Group]:
     groups = []
     for lane, requests in looked_at.items():
         if not taken or not lane.key.position:  # nothing of them has run: nothing is reserved
-            groups.append(_Group(lane, None, requests))
+            groups.append(_Group(outlook.prospect(lane), requests))
             continue
         by_step: dict[Step | None, list[Request]] = {}
         for request in requests:
             by_step.setdefault(taken.get(request.id), []).append(request)
-        groups += [_Group(lane, own, some) for own, some in by_step.items()]
+        groups += [_Group(outlook.prospect(lane, own), some) for own, some in by_step.items()]
     return groups
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 
 import psutil
+
+from coinfer.backends import heap
 
 __all__ = ["resident_bytes", "settle"]
 
@@ -19,8 +19,4 @@ def resident_bytes() -> int:
 def settle() -> None:
     """Give free memory back to the system, so that the next reading shows what is in use."""
     gc.collect()
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL(None).malloc_trim(0)
-        except (AttributeError, OSError):
-            return  # not glibc: readings then contain what the allocator keeps
+    heap.trim()

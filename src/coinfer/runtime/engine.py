@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors
 from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
@@ -25,6 +27,7 @@ from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import ClosedError, CoinferError, ConfigurationError, UnknownNameError
 from coinfer.graph.partition import PartitionOptions
+from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
 from coinfer.model import Model
 from coinfer.partitioning.partitioned import Partitioned
@@ -70,6 +73,8 @@ class Engine:
         observer: Sees every step of the core.
         partition: Cut models so, where that pays, and measure the spans now or take their times
             from the cache; None: run them whole.
+        keep_awake: Let the processors' cores spin at the lowest scheduling class instead of going
+            idle: see `coinfer.hardware.awake`.
 
     Raises:
         ConfigurationError: no processors, or a model without an entry in the profile.
@@ -99,6 +104,7 @@ class Engine:
         pin: bool = True,
         observer: Observer | None = None,
         partition: PartitionOptions | None = None,
+        keep_awake: bool = False,
     ) -> None:
         processors = default_processors() if processors is None else processors
         if not processors:
@@ -125,17 +131,17 @@ class Engine:
         self._unanswered, self._models = self._conductor.unanswered, self._shelf.models
         self._loading = threading.RLock()
         self._stopped = False
+        self._spinning = ExitStack()
         try:
-            # Measured together: whether there is room for thread pools depends on all of them.
-            found = {name: self._found(name, model) for name, model in models.items()}
-            profile = self._measured(found) if profile is None else profile
-            for name, model in found.items():
-                self.load(name, model, profile)
+            self._load_all(models, profile)
         except BaseException:
             self._shelf.store.close()
             self._conductor.crew.end(1.0)
             raise
+        heap.trim()  # the bytes of all files were there while their models were measured
         self._conductor.timer.start()
+        if keep_awake:
+            self._keep_awake()
 
     # for callers
 
@@ -197,12 +203,12 @@ class Engine:
             ConfigurationError: the deadline or `on_late` makes no sense.
             ClosedError: the engine is stopping.
         """
-        model = self._models.get(name)
-        if model is None:
+        check = self._models.get(name)
+        if check is None:
             raise UnknownNameError.of("model", name, self._models)
         if self._conductor.closing:
             raise ClosedError(self._conductor.closing)
-        batch = model.check_inputs(inputs)
+        batch = check(inputs)
         arrival_s = clock.now() if due_s is None else due_s
         request = Request(
             next(self._ids),
@@ -248,6 +254,7 @@ class Engine:
             shelved = self._shelf.put(name, found, profile)
             for processor, why in shelved.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")
+            self.warnings += [f"{name}: {note}" for note in shelved.notes]
             for processor in shelved.profile.processors():
                 self._conductor.crew.start(processor)
             forks = found.forks if isinstance(found, Partitioned) else ()
@@ -305,6 +312,7 @@ class Engine:
         conductor.closing = conductor.closing or "the engine is stopping"
         self._post(Closed(drop_waiting=not drain))
         in_time = self.drain(timeout_s)
+        self._spinning.close()
         if not in_time:  # nothing that waits may start any more
             self._post(Closed(drop_waiting=True))
         self._stopped = True
@@ -328,6 +336,21 @@ class Engine:
             self.stop()
         else:
             self.stop(drain=False, timeout_s=_HASTE_S)
+
+    def _load_all(
+        self, models: Mapping[str, Model | Partitioned | str | Path], profile: Profile | None
+    ) -> None:
+        if profile is None:
+            # Together: whether there is room for thread pools depends on all of them.
+            found = {name: self._found(name, model) for name, model in models.items()}
+            models, profile = found, self._measured(found)
+        for name, model in models.items():
+            self.load(name, model, profile)
+
+    def _keep_awake(self) -> None:
+        cores = {core for processor in self._processors.values() for core in processor.cores}
+        if refusal := self._spinning.enter_context(awake(sorted(cores))):
+            self.warnings.append(refusal)
 
     def _measured(self, models: Mapping[str, Model | Partitioned]) -> Profile:
         """Measure what was not: models that are cut bring their times along."""

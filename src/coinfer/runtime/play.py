@@ -71,6 +71,7 @@ def play(
     on_tick: Callable[[float], None] | None = None,
     enough: Callable[[Tallies], bool] | None = None,
     backends: Mapping[str, Backend] | None = None,
+    keep_awake: bool = False,
 ) -> Played:
     """Run a scenario to its end, or until the user interrupts it; what was begun is finished.
 
@@ -88,6 +89,7 @@ def play(
         enough: Asked a few times per second, with the counts so far; if it says so, load and window
             end, and nothing that waits or runs is answered any more.
         backends: Backends by name, for those that are not to be looked up.
+        keep_awake: Let cores spin instead of going idle, as of `Engine`.
 
     Raises:
         KeyboardInterrupt: interrupted before the load began.
@@ -102,6 +104,7 @@ def play(
         limits=scenario.limits,
         backends=backends,
         observer=observer,
+        keep_awake=keep_awake,
     ) as engine:
         with _settled_heap(), Interruption() as interruption:
             load = Load(scenario)

@@ -14,6 +14,7 @@ from coinfer.backends.sessions import SessionStore
 from coinfer.errors import ConfigurationError
 from coinfer.hardware.priority import call_lowered
 from coinfer.model import Model
+from coinfer.model.inputs import InputCheck
 from coinfer.partitioning.partitioned import Partitioned
 from coinfer.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.profiles import Profile, Span
@@ -31,18 +32,21 @@ class Shelved(NamedTuple):
         units: Number of its unit subgraphs.
         profile: The entries for which there are sessions.
         left_out: Why a processor was left out, by its name.
+        notes: What its sessions do without, and why.
     """
 
     units: int
     profile: Profile
     left_out: Mapping[str, str]
+    notes: tuple[str, ...]
 
 
 class Shelf:
     """Loaded models by name.
 
     Attributes:
-        models: Those that take requests.
+        models: Those that take requests, each as what checks the inputs of one: the graphs and
+            the weights are in the sessions, and need not be held a second time.
         legs: Per model that is cut, its spans as a request goes through them.
         store: The sessions.
     """
@@ -50,7 +54,7 @@ class Shelf:
     def __init__(
         self, processors: Mapping[str, Processor], backends: Mapping[str, Backend]
     ) -> None:
-        self.models: dict[str, Model] = {}
+        self.models: dict[str, InputCheck] = {}
         self.legs: dict[str, Mapping[Span, Leg]] = {}
         self.store = SessionStore(backends, self._create)
         self._processors = {p.name: p for p in ordinary(processors.values())}
@@ -105,11 +109,11 @@ class Shelf:
             for key, entry in profile.restricted([name])
             if (key.span, key.processor) in loaded and key.processor not in left_out
         }
-        return Shelved(cut.units, Profile(usable), left_out)
+        return Shelved(cut.units, Profile(usable), left_out, self.store.notes(name))
 
     def open(self, name: str, model: Model) -> None:
         """Let a model that was put on the shelf take requests."""
-        self.models[name] = model
+        self.models[name] = model.input_check
 
     def batched(self, name: str) -> frozenset[str]:
         """Return the inputs along which requests to an uncut model can be stacked."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -25,8 +24,8 @@ def assigned(session: Any) -> dict[str, int]:
     return dict(counts)
 
 
-def require_assigned(session: Any, provider: str, what: str) -> None:
-    """Refuse a session in which a provider took nothing.
+def require_assigned(session: Any, provider: str, what: str) -> dict[str, int]:
+    """Return what `assigned` does; refuse a session in which a provider took nothing.
 
     Raises:
         BackendError: others took all of its operators.
@@ -39,6 +38,7 @@ def require_assigned(session: Any, provider: str, what: str) -> None:
             f"{what}: {provider} took none of its operators ({where}); check the provider's "
             f"driver and libraries, or place the model on the CPU"
         )
+    return counts
 
 
 def numbered(model: Model) -> tuple[Model, dict[str, bool]]:
@@ -54,7 +54,7 @@ def numbered(model: Model) -> tuple[Model, dict[str, bool]]:
         node.name = f"{_NUMBERED}{len(nodes)}"
         kinds = (attribute.type.name for attribute in node.attributes.values())
         nodes[key] = any(kind in ("GRAPH", "GRAPHS") for kind in kinds)
-    return dataclasses.replace(model, graph=graph, source=None), nodes
+    return model.with_graph(graph), nodes
 
 
 def taken(session: Any, provider: str, nodes: Mapping[str, bool]) -> frozenset[str]:

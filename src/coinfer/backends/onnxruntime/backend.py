@@ -7,10 +7,10 @@ from collections.abc import Hashable, Mapping
 
 from coinfer.backends.base import Device
 from coinfer.backends.onnxruntime import providers
-from coinfer.backends.onnxruntime.assignment import assigned, numbered, require_assigned, taken
+from coinfer.backends.onnxruntime.assignment import numbered, require_assigned, taken
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.library import first_line, ort
-from coinfer.backends.onnxruntime.part import OnnxRuntimePart, compiled_in_blocks
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
+from coinfer.backends.onnxruntime.part import OnnxRuntimePart, Plain, compiled_in_blocks
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import POOLS
 from coinfer.backends.precision import native_precision
@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
         try:
             source = bytes_or_path(named)
             session = create(source, alone, (provider, options), Style(optimised=False))
-        except Exception:  # noqa: BLE001  # the library's exceptions have no common base below it
+        except LIBRARY_ERRORS:
             return None
         return taken(session, provider, nodes)
 
@@ -105,8 +105,8 @@ class OnnxRuntimeBackend:
         pool = processor.threads - 1
         outputs = tuple(spec.name for spec in model.outputs)
         is_part = bool(model.borders) and provider[0] == providers.CPU_PROVIDER
-        found = compiled_in_blocks(model, processor) if is_part else None
-        if found is not None:
+        found = compiled_in_blocks(model, processor) if is_part else Plain()
+        if not isinstance(found, Plain):
             return OnnxRuntimePart(
                 session=found.session,
                 takes=found.takes,
@@ -116,6 +116,7 @@ class OnnxRuntimeBackend:
                 precision=precision,
                 pool=pool,
                 operators=found.operators,
+                shares=True,
             )
         try:
             source = bytes_or_path(model)
@@ -126,12 +127,14 @@ class OnnxRuntimeBackend:
                 f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
                 f"with `coinfer inspect` or run it on another backend"
             ) from error
-        require_assigned(session, provider[0], what)
+        operators = require_assigned(session, provider[0], what)
         return OnnxRuntimeSession(
             session=session,
             outputs=outputs,
             what=what,
             precision=precision,
             pool=pool,
-            operators=assigned(session),
+            operators=operators,
+            shares=is_part,
+            note=found.why and f"its parts convert the values that they hand on: {found.why}",
         )

@@ -9,12 +9,11 @@ set, every session of the process must use it, the host program's and the 1-thre
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from coinfer.backends.base import Tensor
+from coinfer.backends.onnxruntime.arena import SHARED_ENTRIES, share
 from coinfer.backends.onnxruntime.library import ort
 from coinfer.processor import Processor
 
@@ -90,25 +89,11 @@ def session_options(processor: Processor, style: Style) -> Any:
         options.optimized_model_filepath = str(style.saved)
         entries["session.disable_prepacking"] = "1"  # it never runs
     if style.shared:
-        _share_memory()
+        share()
         # Planned ahead, all activations of a run would be one piece, not where the last one was.
         options.enable_mem_pattern = False
-        entries |= {
-            "session.use_env_allocators": "1",
-            # Weights apart: the shared memory stays when a session goes.
-            "session.use_device_allocator_for_initializers": "1",
-        }
+        entries |= SHARED_ENTRIES
     entries |= {key: value for key, value in processor.options.items() if "." in key}
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     return options
-
-
-@cache
-def _share_memory() -> None:
-    """Make the process's memory for activations; sessions use it only if their options say so."""
-    info = ort.OrtMemoryInfo(
-        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-    )
-    with suppress(Exception):  # the host program has made one before: then it is that
-        ort.create_and_register_allocator(info, None)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from coinfer.backends.base import Tensor
 from coinfer.backends.onnxruntime.blocks import DOMAIN
 from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.packed import Packed
 from coinfer.processor import Processor
@@ -61,12 +62,11 @@ def channel_blocks(channels: int) -> ChannelBlocks:
 
 @cache
 def block_size() -> int:
-    """Return how many channels a block has on this machine.
-
-    Raises:
-        Exception: what the library raises if it has no such operators.
-    """
-    found = _into_blocks().run(["y"], {"x": np.zeros((1, 4, 1, 1), np.float32)})[0]
+    """Return how many channels a block has; 0 if the library has none on this machine."""
+    try:
+        found = _into_blocks().run(["y"], {"x": np.zeros((1, 4, 1, 1), np.float32)})[0]
+    except LIBRARY_ERRORS:
+        return 0
     return int(found.shape[1])
 
 

@@ -20,19 +20,23 @@ from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.onnxruntime.assignment import assigned
 from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.library import first_line
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.packed import Packed, Value, Values, unpacked
 from coinfer.model import Model
 from coinfer.processor import Processor
+from coinfer.units import format_bytes
 
-__all__ = ["OnnxRuntimePart", "compiled_in_blocks"]
+__all__ = ["Compiled", "OnnxRuntimePart", "Plain", "compiled_in_blocks"]
 
 _MOST_WEIGHT_BYTES = 2**29
 """Larger parts are compiled like any model: for a moment, their weights are there some five times.
 Next to what such a part computes, its borders are small."""
+
+_NOT_WRITTEN: tuple[type[Exception], ...] = (*LIBRARY_ERRORS, OSError)
+"""What comes if the library does not save what it makes of a graph, or there is no place for it."""
 
 _packed = tuple.__new__
 """Makes a `Packed` without a call into Python."""
@@ -54,6 +58,16 @@ class Compiled(NamedTuple):
     takes: Mapping[str, ChannelBlocks | None]
     gives: Mapping[str, ChannelBlocks]
     operators: Mapping[str, int]
+
+
+class Plain(NamedTuple):
+    """A part that is compiled like any model.
+
+    Attributes:
+        why: Why blocks cannot cross its borders; empty if nothing is lost by that.
+    """
+
+    why: str = ""
 
 
 class OnnxRuntimePart(OnnxRuntimeSession):
@@ -122,30 +136,31 @@ def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
     return value if form is None else form.pack(value).array
 
 
-def compiled_in_blocks(model: Model, processor: Processor) -> Compiled | None:
-    """Compile a part of a model so that its values cross borders in blocks, where they can.
-
-    Returns:
-        None where nothing would cross in blocks, or the library does something else than is known
-        of it.
-    """
+def compiled_in_blocks(model: Model, processor: Processor) -> Compiled | Plain:
+    """Compile a part of a model so that its values cross borders in blocks, where they can."""
     inputs, outputs = blockable(model)
-    if not (inputs or outputs) or model.weight_bytes > _MOST_WEIGHT_BYTES:
-        return None
-    probes = probed(model.graph, inputs)
-    source = dataclasses.replace(model, graph=probes, source=None).to_bytes()
+    if not (inputs or outputs) or not block_size():
+        return Plain()  # then nothing inside is in blocks either
+    if model.weight_bytes > _MOST_WEIGHT_BYTES:
+        return Plain(f"one has more than {format_bytes(_MOST_WEIGHT_BYTES)} of weights")
+    source = model.with_graph(probed(model.graph, inputs)).to_bytes()
     try:
         rewritten, operators = _rewritten(source, processor)
-        edited = without_probes(rewritten, inputs, outputs, block=block_size())
-        if edited is None or not (edited.takes or edited.gives):
-            return None
-        data = ir.to_proto(edited.model).SerializeToString()
-        del rewritten, source
+    except _NOT_WRITTEN as error:
+        return Plain(f"onnxruntime cannot write one down as it runs it: {first_line(error)}")
+    edited = without_probes(rewritten, inputs, outputs, block=block_size())
+    if edited is None:
+        return Plain(f"onnxruntime {ort.__version__} rewrites one otherwise than is known of it")
+    if not (edited.takes or edited.gives):
+        return Plain()
+    data = ir.to_proto(edited.model).SerializeToString()
+    del rewritten, source
+    try:
         session = create(data, processor, _PROVIDER, Style(optimised=False, shared=True))
-        takes = {name: channel_blocks(channels) for name, channels in edited.takes.items()}
-        gives = {name: channel_blocks(channels) for name, channels in edited.gives.items()}
-    except Exception:  # noqa: BLE001  # the library's exceptions have no common base below it
-        return None
+    except LIBRARY_ERRORS as error:
+        return Plain(f"onnxruntime refuses one with borders in blocks: {first_line(error)}")
+    takes = {name: channel_blocks(channels) for name, channels in edited.takes.items()}
+    gives = {name: channel_blocks(channels) for name, channels in edited.gives.items()}
     operators.subtract({CPU_PROVIDER: len(inputs)})
     return Compiled(
         session=session,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coinfer.backends.base import Placement, Tensor, Tensors
+from coinfer.backends.onnxruntime import arena
 from coinfer.backends.onnxruntime.creation import Call, call_of
 from coinfer.backends.onnxruntime.library import first_line
 from coinfer.backends.pools import POOLS
@@ -26,6 +27,8 @@ class OnnxRuntimeSession:
         precision: str,
         pool: int,
         operators: Mapping[str, int],
+        shares: bool = False,
+        note: str = "",
     ) -> None:
         self._session = session
         self._call: Call | None = call_of(session)
@@ -34,6 +37,8 @@ class OnnxRuntimeSession:
         self._precision = precision
         self._pool = pool
         self._operators = operators
+        self._shares = shares
+        self._note = note
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; the arrays belong to the caller.
@@ -51,6 +56,11 @@ class OnnxRuntimeSession:
             # The library's exceptions have no common base below this one.
             raise self._failed(first_line(error)) from error
         return dict(zip(self._outputs, values, strict=True))
+
+    @property
+    def note(self) -> str:
+        """What it does without, and why, in half a sentence; empty if nothing."""
+        return self._note
 
     def placement(self) -> Placement:
         """Tell which provider got how many operators, before fusion, as was read back.
@@ -71,6 +81,8 @@ class OnnxRuntimeSession:
         if self._session is not None:
             self._session = self._call = None
             POOLS.release(self._pool)
+            if self._shares:
+                arena.give_back()
 
     def _failed(self, why: str) -> ExecutionError:
         return ExecutionError(f"{self._what}: {why}")

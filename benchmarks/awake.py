@@ -1,0 +1,124 @@
+"""Cores kept awake against cores that may go idle: latency at part of the load.
+
+    python benchmarks/awake.py [SCENARIO] [--quick] [--loads 0.25 0.5] [--rounds 5] [--duration 15s]
+
+The scenario's networks get Poisson arrivals at shares of the bound for its mix, with
+`Engine(keep_awake=True)` and without, in turn, with equal arrivals within a round. Latencies are
+medians over the rounds, ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from coinfer.backends.base import Backend
+from coinfer.backends.lasting import lasting
+from coinfer.metrics.latency import Latencies
+from coinfer.planner.certificate import certify
+from coinfer.planner.preparation import Preparation, prepare
+from coinfer.policies import make_policy
+from coinfer.profiling import default_cache
+from coinfer.runtime.play import play
+from coinfer.sim import Machine
+from coinfer.units import parse_seconds
+from coinfer.workload.arrivals import Poisson
+from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario_file import load_scenario
+from environment import OtherWork, print_environment
+from rounds import in_turn, median_ratio
+from tables import new_console, new_table
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
+WAYS = ("idle", "awake")
+
+
+class Seen(NamedTuple):
+    """Latencies of a network in one run, in ms."""
+
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, latencies: Latencies) -> Seen:
+        """Read them."""
+        return cls(latencies.quantile_s(0.5) * 1e3, latencies.quantile_s(0.99) * 1e3)
+
+
+def main() -> int:
+    """Measure and print."""
+    arguments = _arguments()
+    console = new_console()
+    print_environment(console)
+    base = load_scenario(arguments.scenario)
+    ready = prepare(base, cache=default_cache())
+    bound = certify(base, Machine(processors=ready.processors, profile=ready.measured)).bound
+    table = new_table(
+        ("load", "network"), ("p50 idle", "awake", "ratio", "p99 idle", "awake", "ratio")
+    )
+    with OtherWork() as other, ExitStack() as stack:
+        backends = stack.enter_context(lasting(ready.processors))
+        for load in arguments.loads:
+            found: dict[tuple[str, str], list[Seen]] = defaultdict(list)
+            for number, way in in_turn(WAYS, arguments.rounds):
+                arrivals = {m: Poisson(poisson=load * r) for m, r in bound.per_model_per_s.items()}
+                wanted = base.model_copy(
+                    update={
+                        "arrivals": arrivals,
+                        "duration_s": parse_seconds(arguments.duration),
+                        "seed": number,
+                    }
+                )
+                for model, seen in _run(wanted, ready, backends, keep_awake=way == "awake").items():
+                    found[model, way].append(seen)
+            for model in ready.models:
+                cells = [f"{load:.0%}", model]
+                for at in range(len(Seen._fields)):
+                    idle, awake = ([seen[at] for seen in found[model, way]] for way in WAYS)
+                    cells += [f"{statistics.median(values):.1f} ms" for values in (idle, awake)]
+                    cells.append(f"{median_ratio(idle, awake):.2f}x")
+                table.add_row(*cells)
+    console.print(
+        f"{arguments.rounds} rounds of {arguments.duration}; a ratio above 1: awake is faster"
+    )
+    console.print(table)
+    console.print(other.note)
+    return 0
+
+
+def _run(
+    wanted: Scenario, ready: Preparation, backends: dict[str, Backend], *, keep_awake: bool
+) -> dict[str, Seen]:
+    played = play(
+        wanted,
+        ready.loads,
+        ready.processors,
+        ready.profile,
+        make_policy(wanted.policy.name, **wanted.policy.options),
+        ready.feeds,
+        backends=backends,
+        keep_awake=keep_awake,
+        keep_records=True,
+    )
+    return {name: Seen.of(tally.latencies) for name, tally in played.tallies.models.items()}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenario", nargs="?", type=Path, default=EXAMPLE)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--loads", nargs="+", type=float, default=[0.25, 0.5])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--duration", default="15s")
+    found = parser.parse_args()
+    if found.quick:
+        found.loads, found.rounds, found.duration = [0.25], 1, "3s"
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,77 @@
+"""Arena: the memory for activations that parts of models share, and how to get it back.
+
+The library's arena keeps what was ever taken from it. On request it gives back, at the end of a
+run, every region in which nothing lives; a run of next to nothing will do.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
+
+__all__ = ["SHARED_ENTRIES", "give_back", "share"]
+
+SHARED_ENTRIES = {
+    "session.use_env_allocators": "1",
+    # Weights apart: they go with their session, whatever else lives in the arena.
+    "session.use_device_allocator_for_initializers": "1",
+}
+"""Configuration of a session that takes its memory from the arena."""
+
+_SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
+_OPSET = 17
+_IR_VERSION = 8
+
+
+class _Broom(NamedTuple):
+    """A run that shrinks the arena."""
+
+    session: Any
+    options: Any
+
+    def sweep(self) -> None:
+        self.session.run(["y"], {"x": np.zeros(1, np.float32)}, self.options)
+
+
+@cache
+def share() -> _Broom:
+    """Make the process's arena; sessions use it only if their options say so.
+
+    Whoever calls it first holds the lock under which sessions are created.
+    """
+    info = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    with suppress(*LIBRARY_ERRORS):  # the host program has made one before: then it is that
+        ort.create_and_register_allocator(info, None)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    for entry in SHARED_ENTRIES.items():
+        options.add_session_config_entry(*entry)
+    shrinking = ort.RunOptions()
+    shrinking.add_run_config_entry(*_SHRINK)
+    return _Broom(ort.InferenceSession(_nothing(), options, ["CPUExecutionProvider"]), shrinking)
+
+
+def give_back() -> None:
+    """Give the system what nothing lives in; parts that run afterwards take memory anew."""
+    if share.cache_info().currsize:
+        with suppress(*LIBRARY_ERRORS):  # what the host program has made may be no arena
+            share().sweep()
+
+
+def _nothing() -> bytes:
+    shape = ir.Shape([1])
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
+    node = ir.node("Neg", [value])
+    [made] = node.outputs
+    made.name, made.type, made.shape = "y", value.type, shape
+    graph = ir.Graph([value], [made], nodes=[node], opset_imports={"": _OPSET}, name="nothing")
+    data: bytes = ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION)).SerializeToString()
+    return data

@@ -1,0 +1,113 @@
+"""Admission: which requests are taken in at all, and when no more are.
+
+None are beyond the limit, of a model that is not loaded or leaves, after the engine was closed, or
+after the policy failed: it cannot be trusted any longer.
+"""
+
+from __future__ import annotations
+
+import math
+
+from coinfer.core.answers import Answers
+from coinfer.core.commands import Reply
+from coinfer.core.events import Closed, ModelUnloaded
+from coinfer.core.policy import Policy
+from coinfer.core.progress import Progress
+from coinfer.core.request import Outcome, Request
+from coinfer.core.state import State
+from coinfer.core.turn import Turn
+from coinfer.errors import PolicyError
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """Refuses requests, and answers those that wait in vain once no more are taken.
+
+    Args:
+        state: What the dispatcher knows.
+        turn: The event that is being handled.
+        answers: Where requests are answered.
+        policy: Who is to blame if it fails.
+        max_waiting: Requests that may wait; one more is rejected. None: no limit.
+
+    Attributes:
+        most_waiting: The limit as a number; infinite if there is none.
+        closed: Why no more requests are taken; empty as long as they are.
+        fault: What the policy did, if that is why.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_max_waiting",
+        "_policy",
+        "_state",
+        "_turn",
+        "closed",
+        "fault",
+        "most_waiting",
+    )
+
+    def __init__(
+        self, state: State, turn: Turn, answers: Answers, policy: Policy, max_waiting: int | None
+    ) -> None:
+        self._state = state
+        self._turn = turn
+        self._answers = answers
+        self._policy = policy
+        self._max_waiting = max_waiting
+        self.most_waiting = math.inf if max_waiting is None else max_waiting
+        self.closed = ""
+        self.fault: PolicyError | None = None
+
+    def refuses(self, request: Request) -> bool:
+        """Reject a request if it must not be taken in; tell whether that was so."""
+        refusal = self._refusal(request.model)
+        if refusal:
+            self._turn.commands.append(Reply(request, Outcome.REJECTED, refusal))
+        return bool(refusal)
+
+    def _refusal(self, model: str) -> str:
+        if self.closed:
+            return self.closed
+        state, limit = self._state, self._max_waiting
+        if model not in state.units or model in state.leaving:
+            return f"model {model!r} is not loaded"
+        if limit is not None and len(state.waiting) >= limit:
+            return f"{limit} requests wait already, the admission limit"
+        return ""
+
+    def close(self, event: Closed) -> None:
+        """Take no more requests."""
+        self.closed = self.closed or "the engine is stopping"
+        if event.drop_waiting:
+            for progress in self._not_started():
+                self._answers.reply_waiting(progress, Outcome.REJECTED, self.closed)
+
+    def unload(self, event: ModelUnloaded) -> None:
+        """Take no more requests of a model; it is evicted with its last answer."""
+        state, model = self._state, event.model
+        if model not in state.units:
+            return
+        everyone = state.requests.values()
+        state.leaving[model] = sum(progress.request.model == model for progress in everyone)
+        reason = f"model {model!r} is being unloaded"
+        for progress in self._not_started():
+            if progress.request.model == model:
+                self._answers.reply_waiting(progress, Outcome.REJECTED, reason)
+        if state.leaving.get(model) == 0:
+            self._answers.evict(model)
+
+    def _not_started(self) -> list[Progress]:
+        state = self._state
+        everyone = (state.requests[request_id] for request_id in state.waiting)
+        return [progress for progress in everyone if not progress.started]
+
+    def blame_policy(self, error: Exception) -> None:
+        """Answer all that waits and take no more: the policy cannot be trusted any longer."""
+        name = type(self._policy).__name__
+        self.fault = PolicyError(f"policy {name} failed: {type(error).__name__}: {error}")
+        self.fault.__cause__ = error
+        self.closed = str(self.fault)
+        for progress in self._state.clear_waiting():
+            self._answers.reply(progress, Outcome.FAILED, self.closed)

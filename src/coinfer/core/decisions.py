@@ -1,0 +1,188 @@
+"""Decisions: asks the policy, checks what it says and carries it out. Has no rule of its own.
+
+Policies are third-party code: whatever one raises, and whatever it decides that is not allowed, is
+its fault (`coinfer.core.admission`), and all that waits is answered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from coinfer.core.admission import Admission
+from coinfer.core.answers import Answers
+from coinfer.core.forks import Forks
+from coinfer.core.lane import Lane
+from coinfer.core.policy import (
+    DirectPolicy,
+    Drop,
+    HeadPolicy,
+    Policy,
+    SortingPolicy,
+    Start,
+    StartFork,
+    WaitUntil,
+)
+from coinfer.core.progress import Progress
+from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.core.starts import Starts
+from coinfer.core.state import State
+from coinfer.core.timers import Timers
+from coinfer.core.view import View
+from coinfer.errors import PolicyError
+
+__all__ = ["Decisions"]
+
+
+class Decisions:
+    """What the policy decides, one by one: each is carried out before the next is asked for.
+
+    Args:
+        policy: Who decides.
+        state: What the dispatcher knows.
+        view: What the policy sees of it.
+        timers: Where the moment is noted for which the policy wants to wait.
+        answers: Where requests are answered.
+        admission: Whom to tell if the policy fails.
+        starts: How executions are started.
+        forks: How two of one request are.
+
+    Attributes:
+        place: Asks the policy to place a lone request; None if it cannot do that.
+        queue: Asks the policy for the queue of a request; None if it has one alone.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_answers",
+        "_forks",
+        "_pick",
+        "_policy",
+        "_starts",
+        "_state",
+        "_timers",
+        "_view",
+        "place",
+        "queue",
+    )
+
+    def __init__(
+        self,
+        policy: Policy,
+        state: State,
+        view: View,
+        timers: Timers,
+        answers: Answers,
+        admission: Admission,
+        starts: Starts,
+        forks: Forks,
+    ) -> None:
+        self._policy = policy
+        # Asked for once: it is a question per request otherwise.
+        self.place = policy.place if isinstance(policy, DirectPolicy) else None
+        self.queue = policy.queue if isinstance(policy, SortingPolicy) else None
+        self._pick = policy.pick if isinstance(policy, HeadPolicy) else None
+        self._state = state
+        self._view = view
+        self._timers = timers
+        self._answers = answers
+        self._admission = admission
+        self._starts = starts
+        self._forks = forks
+
+    def queue_of(self, request: Request) -> int:
+        """Return the queue in which the policy wants a request to wait."""
+        assert self.queue is not None
+        try:
+            return self.queue(request)
+        except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self._admission.blame_policy(error)
+            return 0
+
+    def start_at_once(self, progress: Progress) -> bool:
+        """Start a lone request without queueing it, if the policy places it directly.
+
+        Returns:
+            Whether it was started.
+        """
+        state, lane, request = self._state, progress.lane, progress.request
+        if state.used == state.all_units or request.deadline_s <= self._view.now:
+            return False
+        assert self.place is not None
+        try:
+            processor = self.place(self._view, lane, request)
+        except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self._admission.blame_policy(error)
+            return False
+        seconds = lane.seconds.get(processor) if processor is not None else None
+        if (
+            processor is None
+            or seconds is None
+            or processor in lane.excluded
+            or processor not in state.idle()
+        ):
+            return False
+        span = lane.rest
+        if lane.routes is not None:
+            span, _, seconds = lane.routes.step(lane.key.position, processor)
+        self._starts.launch(processor, (request,), (progress,), span, seconds)
+        return True
+
+    def take(self) -> None:
+        """Let the policy decide; something waits and some compute unit is free."""
+        state = self._state
+        self._timers.policy_s = math.inf  # what the last decision wanted is out of date
+        try:
+            if self._pick is not None:
+                self._start_heads(self._pick)
+                return
+            # Of any type: what a policy yields is checked here, and not believed to be a decision.
+            decisions: Iterable[object] = self._policy.decide(self._view)
+            for decision in decisions:
+                if type(decision) is Start:  # nearly always; a `match` costs more
+                    self._starts.start(decision)
+                else:
+                    self._apply(decision)
+                if not state.waiting or state.used == state.all_units:
+                    return  # nothing is left to decide: do not make the policy find that out
+        except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered
+            self._admission.blame_policy(error)
+
+    def _start_heads(self, pick: Callable[[View], tuple[Lane, str] | None]) -> None:
+        """Start what the policy picks, one by one; checked as any other decision."""
+        state = self._state
+        while state.waiting and state.used != state.all_units:
+            picked = pick(self._view)
+            if picked is None:
+                return
+            lane, processor = picked
+            request = lane.head
+            seconds = lane.seconds.get(processor)
+            can_start = processor in state.idle() and processor not in lane.excluded
+            if can_start and seconds is not None and lane.routes is None:
+                progress = state.requests[request.id]
+                state.dequeue(progress)
+                self._starts.launch(processor, (request,), (progress,), lane.rest, seconds)
+            else:
+                self._starts.start_any(Start(processor, (request,)))
+
+    def _apply(self, decision: object) -> None:
+        match decision:
+            case Start():
+                self._starts.start(decision)
+            case StartFork():
+                self._forks.start(decision)
+            case Drop(request, reason):
+                progress = self._starts.waiting(request)
+                if request.on_late is not OnLate.DROP:
+                    raise PolicyError(f"request {request.id} must not be dropped")
+                self._answers.reply_waiting(progress, Outcome.DROPPED, reason)
+            case WaitUntil(at_s):
+                now = self._view.now
+                if not at_s > now:  # would fire at once, for ever; also refuses NaN
+                    raise PolicyError(f"cannot wait until {at_s}: it is {now} now")
+                self._timers.wake(at_s)
+            case _:
+                raise PolicyError(
+                    f"{decision!r} is no decision; yield Start, StartFork, Drop or WaitUntil"
+                )

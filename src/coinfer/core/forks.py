@@ -1,0 +1,80 @@
+"""Forks: two spans of one request that are started at once, and how it goes on after both."""
+
+from __future__ import annotations
+
+from coinfer.core.answers import Answers
+from coinfer.core.lane import Lane
+from coinfer.core.policy import StartFork
+from coinfer.core.request import Outcome
+from coinfer.core.routes import Step
+from coinfer.core.split import Split
+from coinfer.core.starts import Starts
+from coinfer.core.state import State
+from coinfer.core.waits import Waits
+from coinfer.errors import PolicyError
+
+__all__ = ["Forks"]
+
+
+class Forks:
+    """Splits requests and joins them again; the rules are in `coinfer.core.split`."""
+
+    __slots__ = ("_answers", "_starts", "_state", "_waits")
+
+    def __init__(self, state: State, answers: Answers, waits: Waits, starts: Starts) -> None:
+        self._state = state
+        self._answers = answers
+        self._waits = waits
+        self._starts = starts
+
+    def start(self, decision: StartFork) -> None:
+        """Start both sides as a policy decided.
+
+        Raises:
+            PolicyError: the decision is not allowed.
+        """
+        starts, state = self._starts, self._state
+        progress = starts.waiting(decision.request)
+        sides = _sides(state, progress.lane, decision)
+        state.dequeue(progress)
+        split = Split(progress, decision.fork)
+        for span, processor, seconds in sides:
+            starts.launch(processor, (progress.request,), (progress,), span, seconds)
+            state.splits[split.begin()] = split
+
+    def end_side(self, number: int, *, well: bool) -> None:
+        """Take note of the end of a side; after the other one the request goes on."""
+        split = self._state.splits.pop(number)
+        split.end(number, well=well)
+        progress = split.progress
+        if progress.execution is not None:
+            return
+        if split.failed:
+            self._waits.try_again(progress, split.reached)
+        elif split.reached >= self._state.units[progress.request.model]:
+            self._answers.reply(progress, Outcome.COMPLETED)
+        else:
+            self._waits.go_on(progress, split.reached)
+
+
+def _sides(state: State, lane: Lane, decision: StartFork) -> tuple[Step, Step]:
+    """Return the two steps of a decision for a waiting request of a lane, if it is allowed."""
+    request, left, right, fork = decision
+    model = lane.model
+    if fork not in state.forks.get(model, ()) or fork.first != lane.key.position:
+        raise PolicyError(f"request {request.id} of {model!r} cannot fork as {fork}")
+    if right in state.neighbours.get(left, ()):
+        raise PolicyError(f"{left!r} and {right!r} share compute units: they cannot run together")
+    if lane.routes is None or not lane.routes.leads_on(fork.right):
+        raise PolicyError(f"no processor in service can run {model!r} after {fork.right}")
+    steps = []
+    for processor, span in ((left, fork.left), (right, fork.right)):
+        if processor not in state.idle():
+            raise PolicyError(f"processor {processor!r} is not idle")
+        if processor in lane.key.excluded:
+            raise PolicyError(f"request {request.id} failed on {processor!r} before")
+        seconds = state.estimates.row(model, span, lane.key.batch).get(processor)
+        if seconds is None:
+            raise PolicyError(f"processor {processor!r} cannot run {span} of {model!r}")
+        steps.append(Step(span, processor, seconds))
+    return steps[0], steps[1]

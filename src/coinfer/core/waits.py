@@ -1,0 +1,118 @@
+"""Waits: how requests begin to wait, at first and again, and how waits end without a start.
+
+The rules. A request that is under way waits again at the next unit boundary. One that failed waits
+for other processors than those on which it failed, `retries` times; it goes on from the last
+boundary that it reached, or from an earlier one if only from there a way leads to the end. It is
+answered in place of waiting if its caller no longer wants it, or if no processor in service can
+bring it to its end; and while it waits if it may be dropped and its deadline passes before it has
+started.
+"""
+
+from __future__ import annotations
+
+from coinfer.core.admission import Admission
+from coinfer.core.answers import Answers
+from coinfer.core.events import Cancelled
+from coinfer.core.policy import Policy
+from coinfer.core.preemption import Preemption
+from coinfer.core.progress import Progress
+from coinfer.core.request import Outcome
+from coinfer.core.state import State
+
+__all__ = ["Waits"]
+
+_CANCELLED = "cancelled by the caller"
+
+
+class Waits:
+    """Lets requests wait, or answers those that would wait in vain.
+
+    Args:
+        state: What the dispatcher knows.
+        answers: Where requests are answered.
+        admission: Whom to tell if the policy fails.
+        policy: What orders the lanes.
+        preemption: Who looks after urgent ones; None without express processors.
+        retries: How often a failed request is tried again.
+    """
+
+    __slots__ = ("_admission", "_answers", "_preemption", "_rank", "_retries", "_state")
+
+    def __init__(
+        self,
+        state: State,
+        answers: Answers,
+        admission: Admission,
+        policy: Policy,
+        preemption: Preemption | None,
+        retries: int,
+    ) -> None:
+        self._state = state
+        self._answers = answers
+        self._admission = admission
+        self._rank = policy.rank  # asked for once: it is a question per request otherwise
+        self._preemption = preemption
+        self._retries = retries
+
+    def begin(self, progress: Progress) -> None:
+        """Let a request wait in its lane, unless nobody could ever run it."""
+        state, lane, request = self._state, progress.lane, progress.request
+        if not lane.is_served and not state.has_runner(lane):
+            self._give_up(progress)
+            return
+        try:
+            state.enqueue(progress, self._rank(request))
+            if self._preemption is not None:
+                self._preemption.note(request)
+        except Exception as error:  # noqa: BLE001 - third-party code, or its ranks do not compare
+            self._admission.blame_policy(error)
+            self._answers.reply(progress, Outcome.FAILED, self._admission.closed)
+
+    def go_on(self, progress: Progress, position: int) -> None:
+        """Let a request wait for what comes next, unless nobody wants it any more."""
+        if progress.cancelled:
+            self._answers.reply(progress, Outcome.CANCELLED, _CANCELLED)
+        else:
+            progress.lane = self._state.lane(progress.lane.key._replace(position=position))
+            self.begin(progress)
+
+    def try_again(self, progress: Progress, position: int) -> None:
+        """Let a request wait for another processor after a failure, unless it failed too often."""
+        if progress.cancelled or len(progress.failures) <= self._retries:
+            further = self._state.lane(progress.lane.key._replace(position=position))
+            if not self._state.has_runner(further):  # what was done may be done again elsewhere
+                position = progress.lane.key.position
+            self.go_on(progress, position)
+        else:
+            self._answers.reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
+
+    def cancel(self, event: Cancelled) -> None:
+        """Answer a request that waits; one that runs stops at its next span boundary."""
+        progress = self._state.requests.get(event.request_id)
+        if progress is None:
+            return
+        progress.cancelled = True
+        if progress.waits:
+            self._answers.reply_waiting(progress, Outcome.CANCELLED, _CANCELLED)
+
+    def expire(self, request_id: int) -> None:
+        """Drop a request whose deadline has passed, unless it has started or is answered."""
+        progress = self._state.requests.get(request_id)
+        if progress is not None and not progress.started:  # so it waits
+            late = "its deadline passed before it could start"
+            self._answers.reply_waiting(progress, Outcome.DROPPED, late)
+
+    def give_up_stranded(self) -> None:
+        """Answer all that no processor in service can bring to its end."""
+        state = self._state
+        for lane in list(state.lanes):
+            if not state.has_runner(lane):
+                for request in list(lane.in_order()):
+                    self._give_up(state.requests[request.id])
+
+    def _give_up(self, progress: Progress) -> None:
+        if progress.waits:
+            self._state.dequeue(progress)
+        why = "; then ".join(progress.failures)
+        nobody = f"no processor in service can run model {progress.request.model!r}"
+        self._answers.reply(progress, Outcome.FAILED, f"{why}; {nobody}" if why else nobody)

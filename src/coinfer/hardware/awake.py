@@ -1,0 +1,76 @@
+"""Keep cores awake: they spin at the lowest scheduling class instead of going idle.
+
+A core that idles takes a while to wake up and to become fast again. On a virtual machine more is at
+stake: the host may put two virtual cores on one physical core when they wake, and both then take
+nearly twice as long until it moves them apart. A core that never idles pays neither. It costs
+power, and processor time where the host counts that. Knows no processor and no backend.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+
+from coinfer.hardware.cgroup import cpu_quota
+
+__all__ = ["awake"]
+
+_SPIN = """
+import os, sys
+core, parent = map(int, sys.argv[1:])
+try:
+    os.sched_setaffinity(0, {core})
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+except OSError as error:
+    sys.exit(str(error))
+print("spinning", flush=True)
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+"""What a process does that keeps a core awake; it ends when nobody needs it any more."""
+
+
+@contextmanager
+def awake(cores: Collection[int]) -> Iterator[str]:
+    """Let cores spin while nothing else wants them; every other thread goes before that.
+
+    Args:
+        cores: Operating-system core numbers.
+
+    Yields:
+        Why they cannot be kept awake; empty if they are. They cannot on systems other than Linux,
+        where a container forbids it, and where processor time is limited, as that would be used up.
+
+    >>> with awake(()) as refusal:
+    ...     refusal
+    ''
+    """
+    refusal = "" if sys.platform == "linux" else f"{sys.platform} has no such scheduling class"
+    if cpu_quota() is not None:
+        refusal = "processor time is limited here, and that would be used up"
+    with ExitStack() as stack:
+        for core in cores:
+            refusal = refusal or _spin(core, stack)
+        yield f"cores are not kept awake: {refusal}" if refusal else ""
+
+
+def _spin(core: int, stack: ExitStack) -> str:
+    """Start a process that keeps a core awake; return why not, or nothing."""
+    # A process and not a thread: a thread that spins would take the interpreter from all others.
+    command = [sys.executable, "-I", "-S", "-c", _SPIN, str(core), str(os.getpid())]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    stack.callback(_end, process)
+    assert process.stdout is not None  # it is a pipe
+    assert process.stderr is not None  # it is a pipe
+    return "" if process.stdout.readline() else process.stderr.read().strip()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()

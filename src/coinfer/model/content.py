@@ -1,0 +1,202 @@
+"""Content: a model's graph with its weights, kept as the bytes of its file until one needs it.
+
+A backend takes the bytes. Building the graph takes longer than to check the file, and holds the
+weights a second time; so that is done for who looks into it, and the bytes go then.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from coinfer.errors import ModelError
+from coinfer.model.fingerprint import Fingerprint
+from coinfer.model.summary import Summary
+from coinfer.units import format_bytes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded"]
+
+PROTOBUF_LIMIT_BYTES = 2**31 - 1
+"""No protobuf message can be larger, so no ONNX file without external data can."""
+
+_MUCH_BYTES = 2**24
+"""What a graph that is not needed any more must hold, to look for it at once."""
+
+
+class Encoded(NamedTuple):
+    """A file that was checked.
+
+    Attributes:
+        data: What it holds.
+        folder: Where external data lies; None if there is none.
+        summary: What the graph is made of.
+        metadata: The model's properties.
+        what: What messages call the file.
+    """
+
+    data: bytes
+    folder: Path | None
+    summary: Summary
+    metadata: Mapping[str, str]
+    what: str
+
+
+class Content:
+    """A graph with its weights. Any thread may ask for anything.
+
+    Args:
+        name: Name of the model, for messages.
+        held: The graph, which must not change any more, or the file that it is read from.
+    """
+
+    __slots__ = ("_encoded", "_fingerprint", "_graph", "_lock", "_name")
+
+    def __init__(self, name: str, held: ir.Model | Encoded) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._encoded = held if isinstance(held, Encoded) else None
+        self._graph = None if isinstance(held, Encoded) else held
+        self._fingerprint: Fingerprint | None = None
+
+    @property
+    def graph(self) -> ir.Model:
+        """The graph, always the same object.
+
+        Raises:
+            ModelError: the file follows the rules of ONNX, but `onnx_ir` cannot read it.
+        """
+        with self._lock:
+            if self._graph is None:
+                self._graph = self._built()
+                self._encoded = None
+            return self._graph
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Identity of structure and weights; computed once, without keeping the graph for it.
+
+        Raises:
+            ModelError: as for `graph`, or the graph uses a value that nothing produces, or a
+                function calls itself.
+        """
+        from coinfer.model.canonical import fingerprint_of
+
+        with self._lock:
+            if self._fingerprint is None:
+                graph = self._graph or self._built(shapes=False)
+                self._fingerprint = fingerprint_of(graph, self._name)
+                encoded = self._encoded
+                if encoded is not None and encoded.summary.weight_bytes > _MUCH_BYTES:
+                    gc.collect()  # a graph is full of cycles: its weights would stay a while
+            return self._fingerprint
+
+    @property
+    def summary(self) -> Summary:
+        """What the graph is made of."""
+        encoded = self._encoded
+        return _summary_of(self.graph) if encoded is None else encoded.summary
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The model's properties."""
+        encoded = self._encoded
+        return self.graph.metadata_props if encoded is None else encoded.metadata
+
+    def to_bytes(self) -> bytes:
+        """Return it as one ONNX `ModelProto` that refers to no other file.
+
+        Raises:
+            ModelError: it would exceed the 2 GiB that a protobuf message can hold.
+        """
+        import onnx_ir as ir
+        from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
+        size = self.summary.weight_bytes
+        if size > PROTOBUF_LIMIT_BYTES:
+            raise self._too_large(size)
+        encoded = self._encoded
+        if encoded is not None and encoded.folder is None:
+            return encoded.data
+        try:
+            data: bytes = ir.to_proto(_embedded(self.graph)).SerializeToString()
+        except (EncodeError, ValueError):
+            if size < PROTOBUF_LIMIT_BYTES // 2:
+                raise
+            raise self._too_large(size) from None
+        return data
+
+    def _built(self, *, shapes: bool = True) -> ir.Model:
+        """Build the graph, with what the file says of the shapes inside of it if that counts."""
+        import onnx
+        import onnx_ir as ir
+
+        from coinfer.model.validation import not_valid
+
+        encoded = self._encoded
+        assert encoded is not None
+        try:
+            proto = onnx.ModelProto.FromString(encoded.data)
+            if not shapes:
+                proto.graph.ClearField("value_info")
+            built: ir.Model = ir.from_proto(proto)
+        except Exception as error:
+            # The file is untrusted, and a damaged one raises almost anything in this library.
+            raise not_valid(encoded.what, error) from error
+        if encoded.folder is not None:
+            for graph in (built.graph, *(item.graph for item in built.functions.values())):
+                ir.external_data.set_base_dir(graph, encoded.folder)
+        return built
+
+    def _too_large(self, size: int) -> ModelError:
+        return ModelError(
+            f"model {self._name!r} takes {format_bytes(size)} as one message but protobuf holds "
+            f"at most 2 GiB; convert its weights to float16 or load it from its file"
+        )
+
+
+def _summary_of(ir_model: ir.Model) -> Summary:
+    from coinfer.model.validation import tensors_of
+
+    elements: Counter[str] = Counter()
+    for value in ir_model.graph.initializers.values():
+        if value.const_value is not None:
+            elements[value.const_value.dtype.name] += value.const_value.size
+    return Summary(
+        op_types=frozenset(node.op_type for node in ir_model.graph.all_nodes()),
+        weight_elements=elements,
+        weight_bytes=sum(tensor.nbytes for tensor in tensors_of(ir_model)),
+    )
+
+
+def _embedded(ir_model: ir.Model) -> ir.Model:
+    """Return the model itself, or a clone with its external weights read into memory."""
+    import onnx_ir as ir
+
+    from coinfer.model.validation import tensors_of
+
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(ir_model)):
+        return ir_model
+    clone = ir_model.clone()
+    for graph in clone.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _in_memory(value.const_value)
+    for graph in (*clone.graphs(), *(f.graph for f in clone.functions.values())):
+        for node in graph.all_nodes():
+            for attr in tuple(node.attributes.values()):
+                if isinstance(attr.value, ir.ExternalTensor):
+                    node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
+    return clone
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    import onnx_ir as ir
+
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
