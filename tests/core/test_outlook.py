@@ -106,6 +106,15 @@ class TestOutlook:
             assert planned() == plans
         assert len(guessed) > 10
 
+    def test_there_is_always_a_bound_even_where_a_guess_tells_nothing(self) -> None:
+        # Infinite slack less an infinite bound would be no number, and order nothing.
+        subject = machine()  # models of one unit
+        outlook = subject.dispatcher.view.outlook()
+        prospect = outlook.prospect(subject.dispatcher.view.entrance("m"))
+        assert prospect.latest_s == pytest.approx(0.1)
+        outlook.reserve("npu", 0.04)
+        assert prospect.latest_s == pytest.approx(0.14)
+
     def test_what_is_taken_counts_for_all_but_its_owner(self) -> None:
         subject = machine()
         lane, outlook = subject.dispatcher.view.entrance("m"), subject.dispatcher.view.outlook()

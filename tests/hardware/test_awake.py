@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +64,22 @@ def test_where_processor_time_is_limited_nothing_is_spent_on_it(
     with awake([CORE]) as refusal:
         assert "processor time is limited here" in refusal
         assert not spinning()
+
+
+@linux
+def test_it_outlives_the_ctrl_c_that_a_terminal_sends_to_all() -> None:
+    with awake([CORE]):
+        (process,) = spinning()
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(psutil.TimeoutExpired):
+            process.wait(0.2)
+
+
+@linux
+def test_where_no_process_can_be_started_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with awake([CORE]) as refusal:
+        assert refusal.startswith("cores are not kept awake: no process can be started: ")
 
 
 @linux

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from contextlib import AbstractContextManager
 
 import psutil
 import pytest
@@ -58,3 +60,33 @@ def test_a_core_that_cannot_be_kept_awake_is_a_warning() -> None:
     with engine(keep_awake=True, cores=(10_000,)) as awake:
         assert awake.warnings == ["cores are not kept awake: [Errno 22] Invalid argument"]
         assert set(awake.infer("m", FEED)) == {"y"}
+
+
+def test_nothing_spins_on_if_the_user_does_not_wait_for_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    awake = engine(keep_awake=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "drain", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            awake.stop()
+    assert n_spinning() == 0
+    awake.stop()
+
+
+def interrupted(_engine: Engine, _timeout_s: float | None = None) -> bool:
+    raise KeyboardInterrupt
+
+
+def test_an_engine_whose_start_is_interrupted_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = threading.active_count()
+    monkeypatch.setattr("coinfer.runtime.engine.awake", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        engine(keep_awake=True)
+    assert threading.active_count() == before
+
+
+def interrupted_start(_cores: list[int]) -> AbstractContextManager[str]:
+    raise KeyboardInterrupt

@@ -206,8 +206,9 @@ class Outlook:
     def _time(self, prospect: Prospect) -> None:
         """Find out when the steps of a prospect would finish."""
         routes = prospect.lane.routes
-        if routes is None or self._held is not None:  # a look costs no more
+        if routes is None or self._held is not None:  # the steps tell nothing: look at once
             prospect.latest_s = math.inf
+            self.look(prospect)
         else:
             ready_s = prospect.ready_s or self._ready_for(prospect)
             # As many steps may be added in another order: none of what is equal may look worse.

@@ -19,8 +19,10 @@ from coinfer.hardware.cgroup import cpu_quota
 __all__ = ["awake"]
 
 _SPIN = """
-import os, sys
+import os, signal, sys
 core, parent = map(int, sys.argv[1:])
+# A terminal sends Ctrl-C to all; what was begun is finished then, and the parent says when it is.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 try:
     os.sched_setaffinity(0, {core})
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -62,9 +64,13 @@ def _spin(core: int, stack: ExitStack) -> str:
     """Start a process that keeps a core awake; return why not, or nothing."""
     # A process and not a thread: a thread that spins would take the interpreter from all others.
     command = [sys.executable, "-I", "-S", "-c", _SPIN, str(core), str(os.getpid())]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+    except OSError as error:
+        return f"no process can be started: {error}"
     stack.callback(_end, process)
     assert process.stdout is not None  # it is a pipe
     assert process.stderr is not None  # it is a pipe

@@ -153,8 +153,9 @@ class Recorder:
             now: The moment.
             withheld: What the load did not ask for, which is not seen here; see `Tallies`.
         """
-        processors = {name: replace(tally) for name, tally in self._processors.items()}
-        for execution in self._running.values():
+        # Lists first, in one step each: the engine's threads may be observed meanwhile.
+        processors = {name: replace(tally) for name, tally in list(self._processors.items())}
+        for execution in list(self._running.values()):
             tally = processors.setdefault(execution.processor, ProcessorTally())
             tally.busy_s += self._clipped_s(execution.started_s, now)
         return Tallies(

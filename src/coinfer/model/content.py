@@ -65,6 +65,13 @@ class Content:
         self._graph = None if isinstance(held, Encoded) else held
         self._fingerprint: Fingerprint | None = None
 
+    def __reduce__(self) -> tuple[type[Content], tuple[str, ir.Model | Encoded]]:
+        """Be copied and pickled as it is held; a lock cannot be."""
+        with self._lock:
+            held = self._graph or self._encoded
+        assert held is not None  # one of them always is there
+        return Content, (self._name, held)
+
     @property
     def graph(self) -> ir.Model:
         """The graph, always the same object.

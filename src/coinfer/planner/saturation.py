@@ -36,12 +36,10 @@ __all__ = [
     "Saturation",
     "Trial",
     "find_saturation",
+    "frames_of",
     "on_machine",
     "on_this_machine",
 ]
-
-_MOST_SIGMAS = 5.0
-"""By more standard deviations of a Poisson process no number of frames exceeds what is planned."""
 
 _MOST_STEPS = 40
 """Strides from the guess: in doublings, more than any machine is away from a scenario."""
@@ -103,26 +101,29 @@ class Kept:
         for name in _scaled_models(scenario):
             tally = tallies.models.get(name) or ModelTally(LatencySketch)
             frames = tally.submitted + tallies.withheld.get(name, 0)
-            if self.quality is Quality.HIT_RATE and scenario.models[name].deadline is None:
-                continue
-            if frames:
+            if frames and self._asks_about(name, scenario):
                 kept = frames - tally.unfinished - self._lost(name, tallies)
                 found[name] = kept / frames
         return found
 
-    def is_broken(self, tallies: Tallies, planned: Mapping[str, float]) -> bool:
+    def is_broken(self, tallies: Tallies, scenario: Scenario, frames: Mapping[str, int]) -> bool:
         """Tell in the midst of a trial whether it can no longer be passed.
 
         Args:
             tallies: The counts so far.
-            planned: Frames of the whole trial by model, as expected. Chance may make them more: so
-                many are allowed for that what comes could hardly make up for what is lost.
+            scenario: What is played.
+            frames: Of the whole trial, as of `frames_of`.
         """
         return any(
-            self._lost(name, tallies)
-            > (1 - self.least) * (frames + _MOST_SIGMAS * math.sqrt(frames) + 1)
-            for name, frames in planned.items()
+            # One more: rounding decides whether a frame at the edge of the window counts.
+            (count + 1 - self._lost(name, tallies)) / (count + 1) < self.least
+            for name, count in frames.items()
+            if self._asks_about(name, scenario)
         )
+
+    def _asks_about(self, name: str, scenario: Scenario) -> bool:
+        has_deadline = scenario.models[name].deadline is not None
+        return has_deadline or self.quality is not Quality.HIT_RATE
 
     def _lost(self, name: str, tallies: Tallies) -> int:
         """Count the frames of a model that were not what is to be kept."""
@@ -293,8 +294,7 @@ def on_this_machine(ready: Preparation, kept: Kept) -> Iterator[Measure]:
     with lasting(ready.processors) as backends:
 
         def measure(scenario: Scenario) -> Tallies:
-            rates = Load(scenario).open_rates_per_s()
-            planned = {name: rate * scenario.duration_s for name, rate in rates.items()}
+            frames = frames_of(scenario)
             played = play(
                 scenario,
                 ready.loads,
@@ -302,7 +302,7 @@ def on_this_machine(ready: Preparation, kept: Kept) -> Iterator[Measure]:
                 ready.profile,
                 _policy(scenario),
                 ready.feeds,
-                enough=lambda tallies: kept.is_broken(tallies, planned),
+                enough=lambda tallies: kept.is_broken(tallies, scenario, frames),
                 backends=backends,
             )
             if played.interrupted:
@@ -310,6 +310,22 @@ def on_this_machine(ready: Preparation, kept: Kept) -> Iterator[Measure]:
             return played.tallies
 
         yield measure
+
+
+def frames_of(scenario: Scenario) -> dict[str, int]:
+    """Count the frames that a scenario will have, of each model whose rate a factor scales.
+
+    Whether requests are completed does not matter: those withheld are frames, too.
+    """
+    load, scaled = Load(scenario), _scaled_models(scenario)
+    frames = dict.fromkeys(scaled, 0)
+    agenda = [due for due in load.initial() if due.model in frames]
+    while agenda:
+        due = agenda.pop()
+        frames[due.model] += scenario.begin_s <= due.due_s < scenario.end_s
+        agenda += load.after_due(due)
+        agenda += load.after_answer(due, due.time_s, completed=True)
+    return frames
 
 
 def _policy(scenario: Scenario) -> Policy:

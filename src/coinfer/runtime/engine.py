@@ -134,14 +134,15 @@ class Engine:
         self._spinning = ExitStack()
         try:
             self._load_all(models, profile)
+            if keep_awake:
+                self._keep_awake()
         except BaseException:
+            self._spinning.close()
             self._shelf.store.close()
             self._conductor.crew.end(1.0)
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
         self._conductor.timer.start()
-        if keep_awake:
-            self._keep_awake()
 
     # for callers
 
@@ -311,8 +312,10 @@ class Engine:
         conductor.check_may_wait("stop")
         conductor.closing = conductor.closing or "the engine is stopping"
         self._post(Closed(drop_waiting=not drain))
-        in_time = self.drain(timeout_s)
-        self._spinning.close()
+        try:
+            in_time = self.drain(timeout_s)
+        finally:  # also if the user does not wait any longer
+            self._spinning.close()
         if not in_time:  # nothing that waits may start any more
             self._post(Closed(drop_waiting=True))
         self._stopped = True
