@@ -4,7 +4,8 @@ A virtual core can be moved, or get a neighbour, while nothing of it is seen in 
 What was measured before such a change says nothing about what comes after it.
 
 Two things tell of a change: a canary that is timed before and after, and in a run that equal work
-takes longer for some seconds. Neither looks at what is to be found out.
+takes longer for some seconds. The second looks at times of the run itself, so it makes what is kept
+more even; neither looks at how well anything was foreseen.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Canary(AbstractContextManager["Canary"]):
 
     def __init__(self, ready: Preparation) -> None:
         singles = [p for p in ready.processors if len(p.cores) == 1]
+        if not singles:
+            raise SystemExit("no processor has one core: nothing tells whether the machine changes")
         by_time = sorted(
             ready.models,
             key=lambda name: max(
@@ -121,7 +124,8 @@ def _together(birds: Sequence[_Bird]) -> list[float]:
 class Watch:
     """Measures only while the machine is as it was when it was measured first.
 
-    What it changed meanwhile is measured again; nothing of a result decides that.
+    What was measured while it changed is measured again; how well a result was foreseen never
+    decides that, only `uneven` may.
 
     Args:
         canary: Looks at the machine.

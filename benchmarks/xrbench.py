@@ -65,6 +65,7 @@ _PRECISION = 0.15
 """Of factors on this machine. Trials are short, and the machine varies by as much."""
 
 _STEADY = 0.25
+"""Largest change of the machine's own times during a search that counts."""
 
 
 Factors = Mapping[str, Mapping[str, float]]

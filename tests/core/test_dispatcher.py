@@ -466,6 +466,30 @@ class TestFaultyPolicy:
         assert machine.outcomes() == {number: Outcome.FAILED}
         assert "failed on 'cpu0' before" in str(machine.dispatcher.fault)
 
+    def test_a_request_between_two_spans_is_answered_after_a_fault_without_asking_again(
+        self,
+    ) -> None:
+        asked = []
+
+        def first_then_broken(view: View) -> Iterator[Start]:
+            asked.append(view.now)
+            if len(asked) > 1:
+                raise ValueError("broken")
+            yield Start("cpu0", (next(view.by_arrival()),), 0)
+
+        machine = VirtualMachine(
+            processors("cpu0", "cpu1"),
+            Decides(first_then_broken),
+            {"m": {"cpu0": 0.2, "cpu1": 0.2}},
+            units={"m": 2},
+        )
+        started, waiting = machine.submit("m"), machine.submit("m")
+        assert machine.outcomes() == {waiting: Outcome.FAILED}
+        machine.run()
+        assert machine.outcomes() == {started: Outcome.FAILED, waiting: Outcome.FAILED}
+        assert "broken" in machine.replies[started].reason
+        assert len(asked) == 2
+
     def test_a_policy_that_returns_nothing_to_iterate_is_a_fault(self) -> None:
         machine = build(policy=Decides(lambda view: None))  # type: ignore[arg-type,return-value]
         number = machine.submit("m")

@@ -57,6 +57,16 @@ def test_a_system_without_the_class_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         assert refusal == "cores are not kept awake: plan9 has no such scheduling class"
 
 
+def test_a_program_without_an_interpreter_does_not_start_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with awake([CORE]) as refusal:
+        assert "a frozen program" in refusal
+        assert not spinning()
+
+
 def test_where_processor_time_is_limited_nothing_is_spent_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -187,3 +187,26 @@ def test_an_execution_serves_a_batch_and_ends_once() -> None:
     assert (record.batch, record.request_ids, record.outcome) == (4, (1, 2), ExecutionOutcome.OK)
     assert (record.started_s, record.finished_s, record.service_s) == (0.0, 0.5, 0.3)
     assert recorder.tallies(1.0).processors["p"].busy_s == 0.5
+
+
+class Meddling(Execution):
+    """Starts another one while it is looked at, as the thread of an engine may."""
+
+    recorder: Recorder
+
+    @property
+    def processor(self) -> str:  # type: ignore[override]
+        request = Request(id=2, model="a", arrival_s=0.0)
+        other = Execution(6, "a", Span(), "q", (request,), 0.0, 0.4)
+        self.recorder.observe(Arrived(request), [Run(other)], 0.1)
+        return "p"
+
+
+def test_counts_can_be_asked_for_while_the_engine_goes_on() -> None:
+    recorder = Recorder(keep_records=False)
+    request = Request(id=1, model="a", arrival_s=0.0)
+    execution = Meddling(5, "a", Span(), "p", (request,), 0.0, 0.4)
+    execution.recorder = recorder
+    recorder.observe(Arrived(request), [Run(execution)], 0.0)
+    assert recorder.tallies(0.2).processors.keys() == {"p"}
+    assert recorder.tallies(0.2).processors.keys() == {"p", "q"}

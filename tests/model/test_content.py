@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from onnx import TensorProto, helper
 
 from coinfer import zoo
 from coinfer.errors import ModelError
-from coinfer.model import load_model, model_from_bytes, model_from_ir
+from coinfer.model import Model, load_model, model_from_bytes, model_from_ir
 from model.onnx_files import dense, external, model, saved
 
 
@@ -48,6 +51,20 @@ def test_a_graph_is_built_once_whoever_asks(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: loaded.graph, range(8)))
     assert {id(graph) for graph in found} == {id(loaded.graph)}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("is_built", [False, True])
+def test_a_model_can_be_copied_and_pickled(
+    tmp_path: Path, copied: Callable[[Model], Model], is_built: bool
+) -> None:
+    loaded = load_model(saved(dense(), tmp_path / "m.onnx"))
+    if is_built:
+        assert loaded.graph is not None
+    other = copied(loaded)
+    assert other.fingerprint == loaded.fingerprint
+    assert other.content is not loaded.content
+    assert other.check_inputs(loaded.sample_inputs(batch=2)) == 2
 
 
 def test_nothing_depends_on_whether_the_graph_is_built(tmp_path: Path) -> None:

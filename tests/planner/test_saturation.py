@@ -254,7 +254,7 @@ def test_frames_are_counted_as_they_will_be(process: dict[str, Any]) -> None:
             "policy": "fcfs",
         }
     )
-    times = dict.fromkeys(wanted.models, {"p": 1e-5})
+    times = {name: {"p": 1e-5} for name in wanted.models}
     done = on_machine(machine(times))(wanted)
     assert frames_of(wanted) == {name: done.models[name].submitted for name in ("m", "next")}
 

@@ -109,5 +109,9 @@ class Admission:
         self.fault = PolicyError(f"policy {name} failed: {type(error).__name__}: {error}")
         self.fault.__cause__ = error
         self.closed = str(self.fault)
+        self.fail_waiting()
+
+    def fail_waiting(self) -> None:
+        """Answer all that waits: nobody decides any more."""
         for progress in self._state.clear_waiting():
             self._answers.reply(progress, Outcome.FAILED, self.closed)

@@ -131,6 +131,9 @@ class Decisions:
     def take(self) -> None:
         """Let the policy decide; something waits and some compute unit is free."""
         state = self._state
+        if self._admission.fault is not None:  # what was on its way then waits once more now
+            self._admission.fail_waiting()
+            return
         self._timers.policy_s = math.inf  # what the last decision wanted is out of date
         try:
             if self._pick is not None:

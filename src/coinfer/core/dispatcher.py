@@ -8,7 +8,7 @@ The rules, in the order in which they apply after every event, and where they ar
     (`waits`); an execution failed, a processor was lost or is back (`faults`); a model was loaded
     or leaves (`admission`)
  2. droppable requests whose deadline passed before they started are dropped (`waits`)
- 3. executions that overran their limit are abandoned (`watchdog`) and their processor is set aside;
+ 3. executions that overran their limit are abandoned (`watchdog`) and their processor is lost;
     one that was set aside for its failures is tried again when it is time (`faults`)
  4. if something waits and some processor is idle, the policy decides (`decisions`); each decision
     is checked (`starts`, `forks`)

@@ -52,7 +52,9 @@ def awake(cores: Collection[int]) -> Iterator[str]:
     ''
     """
     refusal = "" if sys.platform == "linux" else f"{sys.platform} has no such scheduling class"
-    if cpu_quota() is not None:
+    if getattr(sys, "frozen", False):
+        refusal = "a frozen program has no interpreter that could spin"
+    elif cpu_quota() is not None:
         refusal = "processor time is limited here, and that would be used up"
     with ExitStack() as stack:
         for core in cores:

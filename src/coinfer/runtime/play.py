@@ -1,7 +1,7 @@
 """Play a load on an engine and record it: warm-up, measuring window, drain.
 
 The first Ctrl-C ends the load and the measuring window; what was begun is finished. A second one
-does not even wait for what runs. Nor does who has seen enough.
+does not even wait for what runs. Who has seen enough waits for that alone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = ["Played", "play"]
 
 _DRAIN_S = 60.0
 _INTERRUPTED_DRAIN_S = 5.0
+_HASTE_S = 1.0
 _LOOK_S = 0.2
 
 
@@ -87,7 +88,7 @@ def play(
         explainer: Explains one request of those that are due in the measuring window.
         on_tick: Called now and then with the seconds since the start, e.g. to show progress.
         enough: Asked a few times per second, with the counts so far; if it says so, load and window
-            end, and nothing that waits or runs is answered any more.
+            end, nothing that waits is run any more, and what runs is waited for.
         backends: Backends by name, for those that are not to be looked up.
         keep_awake: Let cores spin instead of going idle, as of `Engine`.
 
@@ -119,7 +120,8 @@ def play(
         if engine.fault is not None:
             raise engine.fault
         tallies = recorder.tallies(clock.now(), withheld=load.withheld)
-        engine.stop(drain=False, timeout_s=1.0)
+        # Who has seen enough may use the same sessions again: nothing may run on them then.
+        engine.stop(drain=False, timeout_s=_DRAIN_S if seen.enough else _HASTE_S)
     return Played(
         tallies=tallies,
         recorder=recorder,
