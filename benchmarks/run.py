@@ -28,6 +28,7 @@ BENCHMARKS = {
 }
 LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
+    "awake": ("Cores kept awake", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",
