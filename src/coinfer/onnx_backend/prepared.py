@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,7 +111,10 @@ class PreparedModel(BackendRep):  # type: ignore[misc]  # onnx has no types
 
 
 def _abandon(engine: Engine) -> None:
-    """Stop an engine that nobody can reach: whoever collects garbage must not wait for it."""
-    threading.Thread(
-        target=engine.stop, kwargs={"drain": False, "timeout_s": _PATIENCE_S}, daemon=True
-    ).start()
+    """Stop an engine that nobody can reach: whoever collects garbage must not wait for it.
+
+    The interpreter does wait: a library must not return to one that is ending.
+    """
+    stop = threading.Thread(target=engine.stop, kwargs={"drain": False, "timeout_s": _PATIENCE_S})
+    with suppress(RuntimeError):  # it ends already and starts no threads
+        stop.start()
