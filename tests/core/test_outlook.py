@@ -27,7 +27,7 @@ PATIENT = Limits(hang_min_s=math.inf)
 
 def machine(seconds=SECONDS, **options) -> VirtualMachine:
     policy = options.pop("policy", None) or make_policy("fcfs")
-    return VirtualMachine(CORES, policy, seconds, limits=PATIENT, **options)
+    return VirtualMachine(CORES, policy, seconds, **{"limits": PATIENT, **options})
 
 
 class TestOutlook:
@@ -216,6 +216,50 @@ class TestQueues:
         assert number in subject.replies
         later = subject.submit("m")
         assert subject.replies[later].outcome is Outcome.REJECTED
+
+
+class Watches(Queues):
+    """Notes what comes."""
+
+    def __init__(self, refuses: int = -1) -> None:
+        super().__init__(0)
+        self.refuses = refuses
+        self.came: list[tuple[int, float]] = []
+
+    def arrived(self, request: Request, now: float) -> None:
+        if request.id == self.refuses:
+            raise ZeroDivisionError
+        self.came.append((request.id, now))
+
+
+class TestWatching:
+    def test_a_policy_is_told_of_each_request_once_when_it_comes(self) -> None:
+        policy = Watches()
+        subject = machine({"m": {"npu": 0.1, "cpu0": 0.1}}, policy=policy, units={"m": 3})
+        for arrival_s in (0.0, 0.05, 0.4):
+            subject.submit("m", arrival_s=arrival_s)
+        subject.fail(0)
+        subject.run()
+        assert policy.came == [(0, 0.0), (1, 0.05), (2, 0.4)]
+
+    def test_it_is_not_told_of_what_is_refused(self) -> None:
+        policy = Watches()
+        subject = machine({"m": {"npu": 0.1}}, policy=policy, limits=Limits(max_waiting=1))
+        for _ in range(3):
+            subject.submit("m")
+        assert [number for number, _ in policy.came] == [0, 1]
+
+    def test_its_failure_is_a_fault_and_all_are_answered(self) -> None:
+        subject = machine({"m": {"npu": 0.1}}, policy=Watches(refuses=2))
+        for _ in range(3):
+            subject.submit("m")
+        assert "ZeroDivisionError" in str(subject.dispatcher.fault)
+        subject.run()
+        assert subject.outcomes() == {
+            0: Outcome.COMPLETED,
+            1: Outcome.FAILED,
+            2: Outcome.FAILED,
+        }
 
 
 class Leads:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
@@ -29,6 +29,18 @@ class LastComeFirstServed:
             yield Start(able[0], (lane.head,))
 
 
+class Diary:
+    """Of no type that pydantic knows."""
+
+
+@dataclass(kw_only=True)
+class KeepsADiary(LastComeFirstServed):
+    """A policy with private state of a class of its own."""
+
+    patience: int
+    _diary: Diary = field(default_factory=Diary, init=False)
+
+
 class NotADataclass:
     def __init__(self, eagerness: float = 1.0) -> None:
         self.eagerness = eagerness
@@ -41,6 +53,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, cls in {
             "lcfs": "LastComeFirstServed",
             "plain": "NotADataclass",
+            "diary": "KeepsADiary",
             "broken": "Missing",
         }.items()
     )
@@ -106,6 +119,13 @@ class TestThirdParty:
     def test_its_options_are_checked_too(self) -> None:
         with pytest.raises(ConfigurationError, match="policy 'lcfs': option 'eagerness'"):
             make_policy("lcfs", eagerness="very")
+
+    def test_its_private_state_may_be_of_any_type(self) -> None:
+        assert isinstance(make_policy("diary", patience="3")._diary, Diary)
+
+    def test_an_option_that_is_left_out_is_named(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"'diary': option 'patience': is required"):
+            make_policy("diary")
 
     def test_a_class_that_is_no_dataclass_gets_its_options_as_they_are(self) -> None:
         assert make_policy("plain", eagerness=3).eagerness == 3

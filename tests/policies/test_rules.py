@@ -379,6 +379,55 @@ class TestEarliestFinish:
         dropped = machine.submit("m", deadline_s=0.05, on_late=OnLate.DROP)
         assert machine.outcomes() == {dropped: Outcome.DROPPED}
 
+    FRAMES = {  # noqa: RUF012
+        "long": {"cpu0": 0.1, "cpu1": 0.1, "all": 0.06},
+        "frame": {"cpu0": 0.01, "cpu1": 0.01, "all": 0.009},
+    }
+
+    def with_frames(self, *arrivals_s: float, at_s: float, **options) -> VirtualMachine:
+        """Frames with 20 ms of time come; and at some moment a long request."""
+        fields = {name: options.pop(name) for name in ("deadline_s",) if name in options}
+        machine = build(make_policy("earliest_finish", **options), self.FRAMES, CORES)
+        for arrival_s in arrivals_s:
+            machine.submit("frame", arrival_s=arrival_s, deadline_s=arrival_s + 0.02)
+        machine.submit("long", arrival_s=at_s, **fields)
+        machine.run(until_s=at_s)
+        return machine
+
+    EVERY_50_MS = (0.0, 0.05, 0.1, 0.15, 0.2)
+
+    def test_a_core_is_left_for_a_frame_that_is_due(self) -> None:
+        # The next is due at 0.25, and would be late on what is free after 0.26.
+        machine = self.with_frames(*self.EVERY_50_MS, at_s=0.215)
+        assert placed(machine)[-1] == ("long", "cpu0")
+        machine.submit("frame", arrival_s=0.25, deadline_s=0.27)
+        machine.run(until_s=0.25)
+        assert placed(machine)[-1] == ("frame", "cpu1")
+
+    def test_both_cores_are_taken_if_they_are_free_again_in_time(self) -> None:
+        machine = self.with_frames(0.0, 0.1, 0.2, 0.3, at_s=0.315)
+        assert placed(machine)[-1] == ("long", "all")
+
+    def test_its_own_deadline_counts_as_much_as_a_frame(self) -> None:
+        machine = self.with_frames(*self.EVERY_50_MS, at_s=0.215, deadline_s=0.29)
+        assert placed(machine)[-1] == ("long", "all")
+
+    def test_it_need_not_foresee(self) -> None:
+        machine = self.with_frames(*self.EVERY_50_MS, at_s=0.215, foresee=False)
+        assert placed(machine)[-1] == ("long", "all")
+
+    def test_nothing_is_kept_for_what_comes_at_random(self) -> None:
+        machine = self.with_frames(0.0, 0.01, 0.08, 0.09, 0.2, at_s=0.215)
+        assert placed(machine)[-1] == ("long", "all")
+
+    def test_nor_for_what_comes_no_more(self) -> None:
+        machine = self.with_frames(*self.EVERY_50_MS, at_s=0.215)
+        machine.post(ModelUnloaded("frame"))
+        machine.run()
+        machine.submit("long", arrival_s=1.0)
+        machine.run(until_s=1.0)
+        assert placed(machine)[-1] == ("long", "all")
+
 
 def test_the_table_is_complete() -> None:
     assert set(SECONDS) == set(MODELS)

@@ -22,6 +22,7 @@ from coinfer.core.policy import (
     Start,
     StartFork,
     WaitUntil,
+    WatchingPolicy,
 )
 from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Outcome, Request
@@ -50,6 +51,7 @@ class Decisions:
     Attributes:
         place: Asks the policy to place a lone request; None if it cannot do that.
         queue: Asks the policy for the queue of a request; None if it has one alone.
+        told: Tells the policy of a request that comes; None if it does not want to know.
     """
 
     __slots__ = (
@@ -64,6 +66,7 @@ class Decisions:
         "_view",
         "place",
         "queue",
+        "told",
     )
 
     def __init__(
@@ -81,6 +84,7 @@ class Decisions:
         # Asked for once: it is a question per request otherwise.
         self.place = policy.place if isinstance(policy, DirectPolicy) else None
         self.queue = policy.queue if isinstance(policy, SortingPolicy) else None
+        self.told = policy.arrived if isinstance(policy, WatchingPolicy) else None
         self._pick = policy.pick if isinstance(policy, HeadPolicy) else None
         self._state = state
         self._view = view
@@ -98,6 +102,14 @@ class Decisions:
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self._admission.blame_policy(error)
             return 0
+
+    def tell(self, request: Request) -> None:
+        """Tell the policy of a request that comes now; it wants to know."""
+        assert self.told is not None
+        try:
+            self.told(request, self._view.now)
+        except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self._admission.blame_policy(error)
 
     def start_at_once(self, progress: Progress) -> bool:
         """Start a lone request without queueing it, if the policy places it directly.

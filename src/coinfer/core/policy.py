@@ -22,6 +22,7 @@ __all__ = [
     "Start",
     "StartFork",
     "WaitUntil",
+    "WatchingPolicy",
 ]
 
 
@@ -117,6 +118,20 @@ class SortingPolicy(Protocol):
 
     def queue(self, request: Request) -> int:
         """Return the number of the queue in which a request waits, as long as it lives."""
+        ...
+
+
+@runtime_checkable
+class WatchingPolicy(Protocol):
+    """A policy that wants to know of each request when it comes, before it decides about it."""
+
+    def arrived(self, request: Request, now: float) -> None:
+        """Take note of a request that was taken in.
+
+        Args:
+            request: The request.
+            now: The moment, in the engine's seconds.
+        """
         ...
 
 

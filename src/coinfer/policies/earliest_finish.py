@@ -7,20 +7,22 @@ request waits for it, its time there is counted as reserved, and the next reques
 slow free processor never takes the last job that a fast busy one would finish sooner (the trap of
 pull policies in the ETRI study). It is looked at again in case the busy one overruns.
 
-Three things are added:
+Four things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, so nothing starves.
 - A processor made of several units keeps others waiting. Its time counts once for every waiting
   request that could have had one of its units.
 - Processors that meet the deadline go before those that do not; a droppable request that no
   processor can finish in time any more is dropped at once.
+- So does a processor that makes no request late which is about to come (`foresight`): a long run
+  does not take both of two cores when a frame is due that must be answered before it would end.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from coinfer.core.lane import Lane
@@ -28,6 +30,7 @@ from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
+from coinfer.policies.foresight import Coming, Foresight, n_late
 from coinfer.processor import Processor
 
 __all__ = ["EarliestFinish"]
@@ -41,11 +44,14 @@ class EarliestFinish:
         patience_s: Implied relative deadline of requests that have none, in seconds.
         boost_s: Seconds by which one level of priority makes a request more urgent.
         window: How many waiting requests one decision looks at.
+        foresee: Whether requests that are about to come count.
     """
 
     patience_s: float = 1.0
     boost_s: float = 0.1
     window: int = 32
+    foresee: bool = True
+    _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
@@ -62,15 +68,20 @@ class EarliestFinish:
             due = request.arrival_s + self.patience_s
         return due - request.priority * self.boost_s
 
+    def arrived(self, request: Request, now: float) -> None:
+        """Take note of when requests come."""
+        if self.foresee:
+            self._foresight.note(request, now)
+
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
-        if request.deadline_s < math.inf:
-            return None  # it may be hopeless
+        if request.deadline_s < math.inf or self._foresight:
+            return None  # it may be hopeless, or make others late
         seconds = view.seconds_next(lane)
         if not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         processors, free_at = view.processors, view.units_free_at()
-        name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1)
+        name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1, ())
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def decide(self, view: View) -> Iterator[Decision]:
@@ -87,11 +98,12 @@ class EarliestFinish:
         if not unclaimed:
             return None
         now, free_at = view.now, view.units_free_at()
+        coming = self._foresight.coming(view) if self._foresight else ()
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.seconds_next(lane), request.deadline_s
-            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting)
+            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, coming)
             if name in unclaimed:
                 return Start(name, (request,))
         processors, held = view.processors, view.swaps()
@@ -103,7 +115,9 @@ class EarliestFinish:
             seconds = seconds_of.get(lane)
             if seconds is None:
                 seconds = seconds_of[lane] = view.seconds_next(lane, held)
-            name, finish_s = _best(processors, seconds, request.deadline_s, now, free_at, waiting)
+            name, finish_s = _best(
+                processors, seconds, request.deadline_s, now, free_at, waiting, coming
+            )
             if name in unclaimed:
                 return Start(name, (request,))
             if again_s == math.inf:
@@ -128,13 +142,15 @@ def _best(
     now: float,
     free_at: Mapping[str, float],
     waiting: int,
+    coming: Sequence[Coming],
 ) -> tuple[str, float]:
     """Return the processor where a request finishes first, others considered, and when that is.
 
     Others are considered in that each of the `waiting` requests, this one included, could have
-    used one of the units: a run on several of them costs its time as often.
+    used one of the units: a run on several of them costs its time as often. And what is `coming`
+    and would be late counts like the lateness of the request itself.
     """
-    best = (True, math.inf, math.inf)
+    best = (math.inf, math.inf, math.inf)
     chosen = ""
     for name, service_s in seconds.items():
         units = processors[name].units
@@ -145,7 +161,10 @@ def _best(
                 start = free
         finish = start + service_s
         score = finish if len(units) == 1 else start + service_s * min(len(units), waiting)
-        value = (finish > deadline_s, score, finish)
+        late = int(finish > deadline_s)
+        if coming:
+            late += n_late(coming, processors, free_at, units, finish)
+        value = (late, score, finish)
         if value < best:
             best, chosen = value, name
     return chosen, best[2]
