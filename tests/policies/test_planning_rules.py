@@ -292,6 +292,18 @@ class TestTwoQueues:
         machine.run()
         assert [number for number, _ in placed(machine)][1:] == [*urgent[::-1], *effort[::-1]]
 
+    def test_best_effort_is_told_of_what_comes_with_deadlines(self) -> None:
+        seconds = {
+            "long": {"cpu0": 0.1, "cpu1": 0.1, "all": 0.06},
+            "frame": {"cpu0": 0.01, "cpu1": 0.01, "all": 0.009},
+        }
+        machine = build("two_queues", seconds, CORES, options={"best_effort": "earliest_finish"})
+        for at in range(5):
+            machine.submit("frame", arrival_s=0.05 * at, deadline_s=0.05 * at + 0.02)
+        machine.submit("long", arrival_s=0.215)
+        machine.run(until_s=0.215)
+        assert machine.executions[-1].processor == "cpu0"
+
     def test_best_effort_takes_what_is_left_free(self) -> None:
         machine = build("two_queues", {"m": {"p": 0.1}, "x": {"q": 0.1}})
         machine.submit("m", deadline_s=9.0)
