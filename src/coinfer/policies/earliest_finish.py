@@ -30,7 +30,7 @@ from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
-from coinfer.policies.foresight import Coming, Foresight, n_late
+from coinfer.policies.foresight import Forecast, Foresight
 from coinfer.processor import Processor
 
 __all__ = ["EarliestFinish"]
@@ -81,7 +81,7 @@ class EarliestFinish:
         if not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         processors, free_at = view.processors, view.units_free_at()
-        name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1, ())
+        name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1, None)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def decide(self, view: View) -> Iterator[Decision]:
@@ -98,12 +98,12 @@ class EarliestFinish:
         if not unclaimed:
             return None
         now, free_at = view.now, view.units_free_at()
-        coming = self._foresight.coming(view) if self._foresight else ()
+        forecast = self._foresight.forecast(view) if self._foresight else None
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.seconds_next(lane), request.deadline_s
-            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, coming)
+            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, forecast)
             if name in unclaimed:
                 return Start(name, (request,))
         processors, held = view.processors, view.swaps()
@@ -116,7 +116,7 @@ class EarliestFinish:
             if seconds is None:
                 seconds = seconds_of[lane] = view.seconds_next(lane, held)
             name, finish_s = _best(
-                processors, seconds, request.deadline_s, now, free_at, waiting, coming
+                processors, seconds, request.deadline_s, now, free_at, waiting, forecast
             )
             if name in unclaimed:
                 return Start(name, (request,))
@@ -142,13 +142,13 @@ def _best(
     now: float,
     free_at: Mapping[str, float],
     waiting: int,
-    coming: Sequence[Coming],
+    forecast: Forecast | None,
 ) -> tuple[str, float]:
     """Return the processor where a request finishes first, others considered, and when that is.
 
     Others are considered in that each of the `waiting` requests, this one included, could have
-    used one of the units: a run on several of them costs its time as often. And what is `coming`
-    and would be late counts like the lateness of the request itself.
+    used one of the units: a run on several of them costs its time as often. And what is about
+    to come and would be late counts like the lateness of the request itself.
     """
     best = (math.inf, math.inf, math.inf)
     chosen = ""
@@ -162,8 +162,8 @@ def _best(
         finish = start + service_s
         score = finish if len(units) == 1 else start + service_s * min(len(units), waiting)
         late = int(finish > deadline_s)
-        if coming:
-            late += n_late(coming, processors, free_at, units, finish)
+        if forecast is not None:
+            late += forecast.n_late(free_at, units, finish)
         value = (late, score, finish)
         if value < best:
             best, chosen = value, name
