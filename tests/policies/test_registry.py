@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, EntryPoints
+from typing import ClassVar
 
 import pytest
 
@@ -37,7 +38,16 @@ class Diary:
 class KeepsADiary(LastComeFirstServed):
     """A policy with private state of a class of its own."""
 
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = {"arbitrary_types_allowed": True}
+
     patience: int
+    _diary: Diary = field(default_factory=Diary, init=False)
+
+
+@dataclass(kw_only=True)
+class HidesADiary(LastComeFirstServed):
+    """The same without saying so."""
+
     _diary: Diary = field(default_factory=Diary, init=False)
 
 
@@ -54,6 +64,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
             "lcfs": "LastComeFirstServed",
             "plain": "NotADataclass",
             "diary": "KeepsADiary",
+            "hidden": "HidesADiary",
             "broken": "Missing",
         }.items()
     )
@@ -122,6 +133,10 @@ class TestThirdParty:
 
     def test_its_private_state_may_be_of_any_type(self) -> None:
         assert isinstance(make_policy("diary", patience="3")._diary, Diary)
+
+    def test_one_that_does_not_say_so_is_told_how(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"'hidden'.*Diary.*arbitrary_types_allowed"):
+            make_policy("hidden")
 
     def test_an_option_that_is_left_out_is_named(self) -> None:
         with pytest.raises(ConfigurationError, match=r"'diary': option 'patience': is required"):

@@ -32,6 +32,21 @@ LONG_MODEL = """
     x = np.zeros((700, 700), np.float32)
 """
 
+ENGINE = """
+    import onnx_ir as ir
+    from coinfer import Engine, Processor
+    from coinfer.model import model_from_ir
+    from coinfer.profiles import Profile
+
+    model = model_from_ir(ir.from_proto(proto), name="m")
+    engine = Engine(
+        {"m": model},
+        processors=[Processor(name="p", backend="onnxruntime", units=frozenset({"p"}))],
+        profile=Profile.from_seconds({"m": {"p": 0.25}}),
+        pin=False,
+    )
+"""
+
 
 def ending_of(*parts: str) -> subprocess.CompletedProcess[str]:
     script = "\n".join(textwrap.dedent(part) for part in parts)
@@ -43,20 +58,9 @@ def ending_of(*parts: str) -> subprocess.CompletedProcess[str]:
 def test_an_engine_that_nobody_stopped_does_not_abort_the_process() -> None:
     ended = ending_of(
         LONG_MODEL,
+        ENGINE,
         ENDING_LASTS,
         """
-        import onnx_ir as ir
-        from coinfer import Engine, Processor
-        from coinfer.model import model_from_ir
-        from coinfer.profiles import Profile
-
-        model = model_from_ir(ir.from_proto(proto), name="m")
-        engine = Engine(
-            {"m": model},
-            processors=[Processor(name="p", backend="onnxruntime", units=frozenset({"p"}))],
-            profile=Profile.from_seconds({"m": {"p": 0.25}}),
-            pin=False,
-        )
         for _ in range(3):
             engine.submit("m", {"x": x})
         time.sleep(0.05)
@@ -89,23 +93,83 @@ def test_the_interpreter_waits_for_the_end_of_a_prepared_model_that_was_dropped(
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "stopped\n", "")
 
 
-def test_what_was_given_up_does_not_keep_the_process() -> None:
+def test_an_engine_answers_after_it_had_to_leave() -> None:
     ended = ending_of(
         """
-        from coinfer.runtime.exit import await_at_exit
+        import atexit
 
-        class Hanging:
-            retired = True
+        engines = []
 
-            def stop(self):
-                print("told", flush=True)
+        @atexit.register  # before the import: so it is called after the engine had to leave
+        def late():
+            [engine] = engines
+            began_s = time.monotonic()
+            engine.stop()
+            print(sorted(type(f.exception(0)).__name__ for f in futures))
+            try:
+                engine.infer("m", {"x": x})
+            except Exception as error:
+                print(type(error).__name__, error)
+            print(time.monotonic() - began_s < 5)
+        """,
+        LONG_MODEL,
+        ENGINE,
+        """
+        import time
+        engines.append(engine)
+        futures = [engine.submit("m", {"x": x}) for _ in range(4)]
+        time.sleep(0.05)
+        """,
+    )
+    answers = "['ClosedError', 'ClosedError', 'ClosedError', 'NoneType']"
+    refusal = "ClosedError the interpreter is ending"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        0,
+        f"{answers}\n{refusal}\nTrue\n",
+        "",
+    )
 
-            def join(self, timeout_s=None):
-                if timeout_s != 0.0:
-                    print("waited for", flush=True)
 
-        hanging = Hanging()
-        await_at_exit(hanging)
+def test_all_let_go_before_any_is_waited_for() -> None:
+    ended = ending_of(
+        """
+        from coinfer.runtime.exit import leave_at_exit
+
+        class Leaver:
+            def __init__(self, last=False):
+                leave_at_exit(self)
+
+            def leave(self):
+                print("leaves", flush=True)
+
+            def wait_until_left(self, timeout_s):
+                print("left", 0 <= timeout_s <= 10, flush=True)
+                global late
+                late = Leaver()  # made while the interpreter ends
+
+        both = Leaver(), Leaver()
         """
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "told\n", "")
+    expected = ["leaves", "leaves", "left", "True", "leaves", "left", "True", "leaves"]
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, expected, "")
+
+
+def test_the_child_of_a_fork_does_not_wait_for_the_threads_of_its_parent() -> None:
+    ended = ending_of(
+        LONG_MODEL,
+        ENGINE,
+        """
+        import os, sys, time, warnings
+
+        warnings.simplefilter("ignore")
+        futures = [engine.submit("m", {"x": x}) for _ in range(4)]
+        began_s = time.monotonic()
+        child = os.fork()
+        if not child:
+            sys.exit(3)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), time.monotonic() - began_s < 5)
+        engine.stop()
+        """,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 True\n", "")

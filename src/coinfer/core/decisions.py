@@ -51,7 +51,7 @@ class Decisions:
     Attributes:
         place: Asks the policy to place a lone request; None if it cannot do that.
         queue: Asks the policy for the queue of a request; None if it has one alone.
-        told: Tells the policy of a request that comes; None if it does not want to know.
+        arrived: Tells the policy of a request that comes; None if it does not want to know.
     """
 
     __slots__ = (
@@ -64,9 +64,9 @@ class Decisions:
         "_state",
         "_timers",
         "_view",
+        "arrived",
         "place",
         "queue",
-        "told",
     )
 
     def __init__(
@@ -84,7 +84,7 @@ class Decisions:
         # Asked for once: it is a question per request otherwise.
         self.place = policy.place if isinstance(policy, DirectPolicy) else None
         self.queue = policy.queue if isinstance(policy, SortingPolicy) else None
-        self.told = policy.arrived if isinstance(policy, WatchingPolicy) else None
+        self.arrived = policy.arrived if isinstance(policy, WatchingPolicy) else None
         self._pick = policy.pick if isinstance(policy, HeadPolicy) else None
         self._state = state
         self._view = view
@@ -100,15 +100,17 @@ class Decisions:
         try:
             return self.queue(request)
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self.place = None
             self._admission.blame_policy(error)
             return 0
 
     def tell(self, request: Request) -> None:
         """Tell the policy of a request that comes now; it wants to know."""
-        assert self.told is not None
+        assert self.arrived is not None
         try:
-            self.told(request, self._view.now)
+            self.arrived(request, self._view.now)
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+            self.place = None
             self._admission.blame_policy(error)
 
     def start_at_once(self, progress: Progress) -> bool:

@@ -217,7 +217,7 @@ class Dispatcher:
         ) and admission.refuses(request):
             return
         progress = state.add(request, 0 if decisions.queue is None else decisions.queue_of(request))
-        if decisions.told is not None:
+        if decisions.arrived is not None:
             decisions.tell(request)
         if not waiting and decisions.place is not None and decisions.start_at_once(progress):
             return

@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from coinfer.bound import Bound, throughput_bound
 from coinfer.core.lane import Lane
@@ -61,6 +61,9 @@ class ComparativeAdvantage:
         memory: How many arrivals and starts the estimate of the mix goes back.
         drift: Part of the machine's worth that must have changed until the lists are made anew.
     """
+
+    # The registry checks options with pydantic, which must not look into the private fields.
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = {"arbitrary_types_allowed": True}
 
     slack: float = 0.05
     memory: int = 1000

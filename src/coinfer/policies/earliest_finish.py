@@ -14,8 +14,10 @@ Four things are added:
   request that could have had one of its units.
 - Processors that meet the deadline go before those that do not; a droppable request that no
   processor can finish in time any more is dropped at once.
-- So does a processor that makes no request late which is about to come (`foresight`): a long run
-  does not take both of two cores when a frame is due that must be answered before it would end.
+- A processor that makes no request late which is about to come (`foresight`) goes before one that
+  does: a long run does not take both of two cores when a frame is due that must be answered before
+  it would end. That holds until its own urgency has passed; from then on nothing is kept for what
+  is to come.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import ClassVar
 
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, Start, WaitUntil
@@ -47,11 +50,14 @@ class EarliestFinish:
         foresee: Whether requests that are about to come count.
     """
 
+    # The registry checks options with pydantic, which must not look into the private fields.
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = {"arbitrary_types_allowed": True}
+
     patience_s: float = 1.0
     boost_s: float = 0.1
     window: int = 32
     foresee: bool = True
-    _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False)
+    _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
@@ -75,7 +81,7 @@ class EarliestFinish:
 
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
-        if request.deadline_s < math.inf or self._foresight:
+        if request.deadline_s < math.inf or view.now <= self._foresight.until_s:
             return None  # it may be hopeless, or make others late
         seconds = view.seconds_next(lane)
         if not view.running():
@@ -98,12 +104,14 @@ class EarliestFinish:
         if not unclaimed:
             return None
         now, free_at = view.now, view.units_free_at()
-        forecast = self._foresight.forecast(view) if self._foresight else None
+        foresight = self._foresight
+        forecast = foresight.forecast(view) if now <= foresight.until_s else None
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.seconds_next(lane), request.deadline_s
-            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, forecast)
+            foreseen = None if forecast is None or self.rank(request) <= now else forecast
+            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, foreseen)
             if name in unclaimed:
                 return Start(name, (request,))
         processors, held = view.processors, view.swaps()
@@ -115,13 +123,15 @@ class EarliestFinish:
             seconds = seconds_of.get(lane)
             if seconds is None:
                 seconds = seconds_of[lane] = view.seconds_next(lane, held)
-            name, finish_s = _best(
-                processors, seconds, request.deadline_s, now, free_at, waiting, forecast
-            )
+            due_s, urgency_s = request.deadline_s, self.rank(request)
+            foreseen = None if forecast is None or urgency_s <= now else forecast
+            name, finish_s = _best(processors, seconds, due_s, now, free_at, waiting, foreseen)
             if name in unclaimed:
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = now + _patience_s(seconds, name, unclaimed)
+                if foreseen is not None:
+                    again_s = max(again_s, urgency_s)
             if held is not None:
                 held.hold(name, lane.model)
                 seconds_of.clear()

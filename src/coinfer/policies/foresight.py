@@ -7,7 +7,7 @@ the last. Of what comes at random the mean tells too little, and what stopped co
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -35,18 +35,29 @@ class _Stream:
         gaps: How many gaps between them there were.
         gap_s: Mean seconds from one to the next.
         deviation_s: Mean of what a gap differed from the mean before it.
-        next_s: When the next one should come; infinite if that cannot be foreseen.
+        next_s: When the next one should come.
+        until_s: Until when that is foreseen; minus infinity if it is not.
         slack_s: Seconds that the last one had until its deadline when it came.
         batch: Its samples.
     """
 
-    __slots__ = ("batch", "deviation_s", "gap_s", "gaps", "last_s", "next_s", "slack_s")
+    __slots__ = (
+        "batch",
+        "deviation_s",
+        "gap_s",
+        "gaps",
+        "last_s",
+        "next_s",
+        "slack_s",
+        "until_s",
+    )
 
     def __init__(self, now: float) -> None:
         self.last_s = now
         self.gaps = 0
         self.gap_s = self.deviation_s = 0.0
         self.next_s = math.inf
+        self.until_s = -math.inf
         self.slack_s = 0.0
         self.batch = 1
 
@@ -66,21 +77,20 @@ class _Stream:
                 self.deviation_s += _weight(self.gaps - 1) * (off_s - self.deviation_s)
             self.gap_s += _weight(self.gaps) * (gap_s - self.gap_s)
         is_regular = self.gaps >= _FEWEST and self.deviation_s <= _REGULAR * self.gap_s
-        self.next_s = now + self.gap_s if is_regular else math.inf
+        self.next_s = now + self.gap_s
+        self.until_s = now + _PAUSE * self.gap_s if is_regular else -math.inf
 
 
 class Foresight:
     """Watches requests with deadlines come.
 
-    It is true if there were any.
+    Attributes:
+        until_s: Until when anything is foreseen, if nothing comes.
     """
 
     def __init__(self) -> None:
+        self.until_s = -math.inf
         self._streams: dict[str, _Stream] = {}
-
-    def __bool__(self) -> bool:
-        """Tell whether requests with deadlines came."""
-        return bool(self._streams)
 
     def note(self, request: Request, now: float) -> None:
         """Take note of a request that came just now."""
@@ -89,10 +99,17 @@ class Foresight:
             if stream is None:
                 stream = self._streams[request.model] = _Stream(now)
             stream.note(request, now)
+            if stream.until_s > self.until_s:
+                self.until_s = stream.until_s
 
     def forecast(self, view: View) -> Forecast:
         """Return what is foreseen at this moment."""
-        return Forecast(self._streams, view)
+        models, now = view.models, view.now
+        if len(self._streams) > len(models):
+            self._streams = {name: self._streams[name] for name in models if name in self._streams}
+        return Forecast(
+            [(m, stream) for m, stream in self._streams.items() if stream.until_s >= now], view
+        )
 
 
 class Forecast:
@@ -100,7 +117,7 @@ class Forecast:
 
     __slots__ = ("_seconds", "_streams", "_view")
 
-    def __init__(self, streams: Mapping[str, _Stream], view: View) -> None:
+    def __init__(self, streams: Sequence[tuple[str, _Stream]], view: View) -> None:
         self._streams = streams
         self._view = view
         self._seconds: dict[str, dict[str, float]] = {}
@@ -117,9 +134,8 @@ class Forecast:
             until_s: Until when.
         """
         now, processors, late = self._view.now, self._view.processors, 0
-        for model, stream in self._streams.items():
-            next_s, gap_s = stream.next_s, stream.gap_s
-            if next_s >= until_s or now - stream.last_s > _PAUSE * gap_s:
+        for model, stream in self._streams:
+            if stream.next_s >= until_s:
                 continue
             # One that comes before this moment is late.
             safe_s = math.inf
@@ -130,9 +146,9 @@ class Forecast:
                     if unit_s > ready_s:
                         ready_s = unit_s
                 safe_s = min(safe_s, ready_s + service_s - stream.slack_s)
-            next_s = max(next_s, now)
+            next_s = max(stream.next_s, now)
             if next_s < safe_s < math.inf:
-                late += math.ceil((safe_s - next_s) / gap_s)
+                late += math.ceil((safe_s - next_s) / stream.gap_s)
         return late
 
     def _fast_enough(self, model: str, stream: _Stream) -> Mapping[str, float]:

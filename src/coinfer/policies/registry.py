@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -67,24 +68,23 @@ def make_policy(name: str, **options: Any) -> Policy:
             return cls(**options)
         except TypeError as error:
             raise ConfigurationError(f"policy {name!r}: {error}") from error
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
     for option in options:
         if option not in known:
             raise UnknownNameError.of(f"option of policy {name!r}", option, known)
-    for option, field in known.items():
-        if option not in options and field.default is field.default_factory is dataclasses.MISSING:
-            raise ConfigurationError(f"policy {name!r}: option {option!r}: is required")
-    types = get_type_hints(cls) if options else {}
-    return cast(Policy, cls(**{o: _checked(name, o, v, types[o]) for o, v in options.items()}))
-
-
-def _checked(name: str, option: str, value: Any, wanted: Any) -> Any:
     try:
-        return TypeAdapter(wanted).validate_python(value)
+        return cast(Policy, TypeAdapter(cls).validate_python(options))
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+        raise ConfigurationError(
+            f"policy {name!r}: its fields cannot be checked: {error.message.splitlines()[0]}; a "
+            "class with fields of types of its own needs "
+            "__pydantic_config__ = {'arbitrary_types_allowed': True}"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in (option, *first["loc"]))
-        raise ConfigurationError(f"policy {name!r}: option {where!r}: {first['msg']}") from error
+        where = ".".join(str(part) for part in first["loc"])
+        what = "is required" if first["type"] == "missing" else first["msg"]
+        raise ConfigurationError(f"policy {name!r}: option {where!r}: {what}") from error
 
 
 def _find(name: str) -> Callable[..., Policy]:

@@ -18,6 +18,7 @@ from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
     Arrived,
     Cancelled,
+    Closed,
     Event,
     Failed,
     Finished,
@@ -122,6 +123,18 @@ class Conductor:
                 return self._idle.wait_for(lambda: not self.unanswered, timeout_s)
             finally:
                 self._drainers -= 1
+
+    def leave(self) -> None:
+        """Take no more requests and answer what waits: the interpreter ends."""
+        self.closing = self.closing or "the interpreter is ending"
+        self.post(Closed(drop_waiting=True))
+
+    def wait_until_left(self, timeout_s: float) -> None:
+        """Wait for what runs, answer what is left then, and end the threads."""
+        until_s = clock.now() + timeout_s
+        self.drain(timeout_s)
+        self.stop()
+        self.crew.end(max(until_s - clock.now(), 0.0))
 
     def stop(self) -> None:
         """Start nothing more, and answer what is left with `ClosedError`."""

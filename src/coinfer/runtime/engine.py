@@ -46,6 +46,7 @@ from coinfer.profiling import (
 )
 from coinfer.runtime import clock
 from coinfer.runtime.conductor import Conductor, Observer
+from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.shelf import Shelf
 from coinfer.sources import resolve_model
@@ -124,6 +125,7 @@ class Engine:
         self._core = Dispatcher(processors, chosen, limits=limits)
         self._conductor = Conductor(self._core, self._shelf, processors, pin=pin)
         self._conductor.observer = observer
+        leave_at_exit(self._conductor)
         self.warnings = self._conductor.warnings
         self._ids = count()
         # The same objects as the conductor's and the shelf's: one look-up less per request.

@@ -1,4 +1,4 @@
-"""Exit: when the interpreter ends, workers come back from their libraries first.
+"""Exit: when the interpreter ends, engines let go and threads come back from their libraries first.
 
 Up to Python 3.13 a thread that returns to an ending interpreter is unwound through whatever called
 it. In a library written in C++ that aborts the process, after all its work was done.
@@ -8,51 +8,65 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 import weakref
 from typing import Protocol
 
-__all__ = ["await_at_exit"]
+__all__ = ["Leaver", "leave_at_exit"]
 
 _PATIENCE_S = 10.0
-"""For all of them: what hangs and was not noticed must not keep the process."""
+"""For all of them: what hangs must not keep the process."""
 
 
 class Leaver(Protocol):
-    """A thread that ends when it is told to.
+    """Something with threads."""
 
-    Attributes:
-        retired: Whether it was given up: it may hang, and is not waited for.
-    """
-
-    retired: bool
-
-    def stop(self) -> None:
-        """End after what runs; returns at once."""
+    def leave(self) -> None:
+        """Take and start nothing more; returns at once."""
         ...
 
-    def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False if it still runs."""
+    def wait_until_left(self, timeout_s: float) -> None:
+        """Wait for what runs, and for the threads."""
         ...
 
 
-_leavers: weakref.WeakSet[Leaver] = weakref.WeakSet()
+class _Crowd:
+    """All that must leave."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._members: weakref.WeakSet[Leaver] = weakref.WeakSet()
+        self._leaves = False
+
+    def add(self, leaver: Leaver) -> None:
+        with self._lock:
+            self._members.add(leaver)
+            leaves = self._leaves
+        if leaves:  # made while the interpreter ends
+            leaver.leave()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._leaves = True
+            members = list(self._members)
+        for member in members:
+            member.leave()
+        until_s = time.monotonic() + _PATIENCE_S
+        for member in members:
+            member.wait_until_left(max(until_s - time.monotonic(), 0.0))
+
+    def forget_all(self) -> None:
+        """There are no threads in the child of a fork."""
+        self._lock = threading.Lock()
+        self._members.clear()
 
 
-def await_at_exit(leaver: Leaver) -> None:
-    """Stop it and wait for it when the interpreter ends, should it still run then."""
-    _leavers.add(leaver)
+_crowd = _Crowd()
+leave_at_exit = _crowd.add
+"""Let something leave, and wait for it, when the interpreter ends, should it still be there."""
 
-
-def _leave() -> None:
-    leavers = list(_leavers)
-    for leaver in leavers:
-        leaver.stop()
-    until_s = time.monotonic() + _PATIENCE_S
-    for leaver in leavers:
-        leaver.join(0.0 if leaver.retired else max(until_s - time.monotonic(), 0.0))
-
-
-atexit.register(_leave)
+# On import, so that it comes after all that a program registers afterwards.
+atexit.register(_crowd.leave)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leavers.clear)  # there are no threads in a child
+    os.register_at_fork(after_in_child=_crowd.forget_all)

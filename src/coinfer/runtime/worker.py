@@ -16,7 +16,6 @@ from coinfer.hardware.priority import lower_current_thread
 from coinfer.processor import Processor
 from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
-from coinfer.runtime.exit import await_at_exit
 from coinfer.runtime.leg import Leg
 from coinfer.runtime.leg_run import run_leg
 
@@ -87,7 +86,6 @@ class Worker:
         """Start the thread; again is fine."""
         if self._thread.ident is None:
             self._thread.start()
-            await_at_exit(self)
 
     def retire(self) -> None:
         """Give up what it runs: it says `returned` and ends when it comes back from that."""
