@@ -420,6 +420,22 @@ class TestEarliestFinish:
         machine = self.with_frames(0.0, 0.01, 0.08, 0.09, 0.2, at_s=0.215)
         assert placed(machine)[-1] == ("long", "all")
 
+    @pytest.mark.parametrize("urgent_s", [0.5, 60.0])
+    def test_it_waits_no_longer_than_for_what_is_foreseen_or_its_urgency(self, urgent_s) -> None:
+        # Frames run on the npu only; so does the long one, unless it waits for the core.
+        seconds = {"long": {"cpu": 0.1, "npu": 0.15}, "frame": {"npu": 0.01}, "hog": {"cpu": 5.0}}
+        policy = make_policy("earliest_finish", patience_s=urgent_s)
+        machine = build(policy, seconds, limits=PATIENT)
+        machine.submit("hog")
+        for at in range(10 if urgent_s > 1 else 60):
+            machine.submit("frame", arrival_s=0.1 * at, deadline_s=0.1 * at + 0.02)
+        machine.submit("long", arrival_s=0.515)
+        machine.run()
+        [step] = [e for e in machine.executions if e.model == "long"]
+        # The last frame of ten comes at 0.9, and is foreseen to come again for four gaps.
+        assert step.processor == "npu"
+        assert step.started_s == pytest.approx(1.3 if urgent_s > 1 else 1.015, abs=0.05)
+
     def test_nor_for_what_comes_no_more(self) -> None:
         machine = self.with_frames(*self.EVERY_50_MS, at_s=0.215)
         machine.post(ModelUnloaded("frame"))

@@ -130,8 +130,8 @@ class EarliestFinish:
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = now + _patience_s(seconds, name, unclaimed)
-                if foreseen is not None:
-                    again_s = max(again_s, urgency_s)
+                if foreseen is not None:  # it may be what speaks against the free ones
+                    again_s = min(max(again_s, foresight.until_s), urgency_s)
             if held is not None:
                 held.hold(name, lane.model)
                 seconds_of.clear()
