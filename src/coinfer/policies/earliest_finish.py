@@ -110,7 +110,7 @@ class EarliestFinish:
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.seconds_next(lane), request.deadline_s
-            foreseen = None if forecast is None or self.rank(request) <= now else forecast
+            foreseen = forecast if self.rank(request) > now else None
             name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, foreseen)
             if name in unclaimed:
                 return Start(name, (request,))
@@ -124,7 +124,7 @@ class EarliestFinish:
             if seconds is None:
                 seconds = seconds_of[lane] = view.seconds_next(lane, held)
             due_s, urgency_s = request.deadline_s, self.rank(request)
-            foreseen = None if forecast is None or urgency_s <= now else forecast
+            foreseen = forecast if urgency_s > now else None
             name, finish_s = _best(processors, seconds, due_s, now, free_at, waiting, foreseen)
             if name in unclaimed:
                 return Start(name, (request,))
