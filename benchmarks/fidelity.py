@@ -163,7 +163,7 @@ def main() -> int:
                 recorders = watch.steady(
                     f"run {seed + 1} at {load:.0%}",
                     partial(run_and_simulate, wanted, ground),
-                    lambda recorders: unevenness(recorders[0].executions()),
+                    lambda recorders: unevenness(recorders[0]),
                 )
                 for pool, recorder in zip(pools[load], recorders, strict=True):
                     pool.add(recorder)

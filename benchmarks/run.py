@@ -28,6 +28,7 @@ BENCHMARKS = {
 }
 LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
+    "pinning": ("Pools with a core for each thread", [], ["--quick"]),
     "awake": ("Cores kept awake", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (

@@ -14,7 +14,7 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from itertools import cycle
 from typing import NamedTuple, Self, TypeVar
@@ -22,7 +22,7 @@ from typing import NamedTuple, Self, TypeVar
 from coinfer.backends import get_backend
 from coinfer.backends.base import Session, Tensors
 from coinfer.hardware.pinning import pin_current_thread
-from coinfer.metrics.records import ExecutionRecord
+from coinfer.metrics.recorder import Recorder
 from coinfer.planner.preparation import Preparation
 from coinfer.processor import Processor
 
@@ -205,20 +205,26 @@ class Watch:
         self._tell(f"  {why}; measured again")
 
 
-def unevenness(executions: Iterable[ExecutionRecord]) -> float:
-    """Return by what share the work of some seconds of a run took longer than usual in that run."""
-    ended = [
-        (execution, execution.service_s)
-        for execution in executions
-        if execution.service_s is not None
-    ]
+def unevenness(run: Recorder) -> float:
+    """Return by what share the work of some seconds of a run took longer than usual in that run.
+
+    Only the measuring window counts: what runs first after a load is slow on every machine.
+    """
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for execution, seconds in ended:
-        times[execution.model, execution.processor].append(seconds)
-    usual = {pair: statistics.median(all_of) for pair, all_of in times.items()}
-    windows: dict[int, list[float]] = defaultdict(list)
-    for execution, seconds in ended:
-        ratio = seconds / usual[execution.model, execution.processor]
-        windows[int(execution.finished_s / _WINDOW_S)].append(ratio)
-    means = [statistics.fmean(ratios) for ratios in windows.values() if len(ratios) >= _FEWEST]
-    return max(means, default=1.0) - 1.0
+    counted = []
+    for execution in run.executions():
+        seconds = execution.service_s
+        if seconds is not None and execution.started_s >= run.window.start_s:
+            counted.append((execution, seconds))
+            times[execution.model, execution.processor].append(seconds)
+    usually = {pair: statistics.median(all_of) for pair, all_of in times.items()}
+    windows: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for execution, seconds in counted:
+        usual_s = usually[execution.model, execution.processor]
+        windows[int(execution.finished_s / _WINDOW_S)].append((seconds, usual_s))
+    excesses = [
+        sum(took for took, _ in pairs) / sum(usual for _, usual in pairs) - 1
+        for pairs in windows.values()
+        if len(pairs) >= _FEWEST
+    ]
+    return max(excesses, default=0.0)

@@ -133,3 +133,14 @@ def test_a_run_without_executions_corrects_nothing(load: Scenario) -> None:
     found = fitted(MEASURED, load, [], make_policy("earliest_finish"))
     assert found.machine is MEASURED
     assert "saw no execution" in str(found)
+
+
+def test_the_first_execution_of_each_pair_does_not_count(load: Scenario, run: Simulated) -> None:
+    first: dict[tuple[str, str], Any] = {}
+    for each in run.recorder.executions():
+        first.setdefault((each.model, each.processor), each)
+    slow = {id(each): dataclasses.replace(each, service_s=5.0) for each in first.values()}
+    executions = [slow.get(id(each), each) for each in run.recorder.executions()]
+    usual = fitted(MEASURED, load, run.recorder.executions(), make_policy("earliest_finish"))
+    found = fitted(MEASURED, load, executions, make_policy("earliest_finish"))
+    assert found.factors == usual.factors

@@ -5,7 +5,7 @@ Nothing here imports an inference library; each implementation is a file or fold
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,18 @@ import numpy.typing as npt
 from coinfer.model import Model
 from coinfer.processor import Processor
 
-__all__ = ["Backend", "Device", "Noted", "Placement", "Session", "Tensor", "Tensors", "note_of"]
+__all__ = [
+    "Backend",
+    "Device",
+    "Noted",
+    "PinningBackend",
+    "Placement",
+    "Session",
+    "Tensor",
+    "Tensors",
+    "caller_cores",
+    "note_of",
+]
 
 Tensor = npt.NDArray[Any]
 """One array, C-contiguous where a backend returns it."""
@@ -137,3 +148,17 @@ class Backend(Protocol):
             BackendError: the backend cannot compile this model on this processor.
         """
         ...
+
+
+class PinningBackend(Backend, Protocol):
+    """A backend that can keep the threads of a session's pool on cores of their own."""
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        """Return those of the processor's cores that are for the thread that calls `run`."""
+        ...
+
+
+def caller_cores(backend: Backend, processor: Processor) -> tuple[int, ...]:
+    """Return the cores for the thread that calls `run`; all if the backend keeps none of them."""
+    ask: Callable[[Processor], tuple[int, ...]] | None = getattr(backend, "caller_cores", None)
+    return processor.cores if ask is None else ask(processor)

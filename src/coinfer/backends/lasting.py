@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from coinfer.backends.base import Backend, Device, Placement, Session, Tensor, Tensors
+from coinfer.backends.base import (
+    Backend,
+    Device,
+    Placement,
+    Session,
+    Tensor,
+    Tensors,
+    caller_cores,
+)
 from coinfer.backends.registry import find_backends
 from coinfer.model import Model
 from coinfer.processor import Processor
@@ -66,6 +74,9 @@ class _Lasting:
 
     def sharing_key(self, processor: Processor) -> Hashable:
         return self._backend.sharing_key(processor)
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        return caller_cores(self._backend, processor)
 
     def supported(self, model: Model, processor: Processor) -> frozenset[str] | None:
         return self._backend.supported(model, processor)

@@ -161,19 +161,25 @@ class _Times(NamedTuple):
     def of(
         cls, executions: Iterable[ExecutionRecord], units: Mapping[str, frozenset[str]]
     ) -> _Times:
-        """Sort executions that ended well."""
+        """Sort executions that ended well.
+
+        The first of each model on each processor is left out: it allocates, once and for all.
+        """
         ended = [each for each in executions if each.service_s is not None]
         seconds: dict[tuple[str, str, bool], list[float]] = {}
         overheads: list[float] = []
         used_s: dict[str, float] = {}
+        seen: set[_Pair] = set()
         for each in sorted(ended, key=lambda record: record.started_s):
             assert each.service_s is not None
             mine = units[each.processor]
             rest_s = each.started_s - max(used_s.get(unit, -math.inf) for unit in mine)
-            key = (each.model, each.processor, rest_s > _RESTED_S)
-            seconds.setdefault(key, []).append(each.service_s)
-            overheads.append(each.finished_s - each.started_s - each.service_s)
             used_s |= dict.fromkeys(mine, each.finished_s)
+            if (pair := (each.model, each.processor)) not in seen:
+                seen.add(pair)
+                continue
+            seconds.setdefault((*pair, rest_s > _RESTED_S), []).append(each.service_s)
+            overheads.append(each.finished_s - each.started_s - each.service_s)
         return cls(seconds, max(0.0, statistics.median(overheads)) if overheads else 0.0)
 
     def ratios(self, other: _Times, pair: _Pair) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from coinfer import zoo
-from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.base import Backend, Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
@@ -81,7 +81,7 @@ class Bench:
             task.processor,
             task.batch,
             self.samples[task.model],
-            self.backends[task.processor.backend].versions(),
+            self.backends[task.processor.backend],
             self.machine,
         )
         if model.borders:  # there a library need not convert, so it takes another time
@@ -106,6 +106,10 @@ class Bench:
             started = time.perf_counter()
             session = self.backends[processor.backend].load(model, processor)
             return session, time.perf_counter() - started
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        """Return the cores to which the engine's worker is pinned."""
+        return caller_cores(self.backends[processor.backend], processor)
 
     def wake(self, processor: Processor) -> None:
         """Load something tiny first: what a library sets up once is not the first model's memory.

@@ -113,7 +113,9 @@ def _measured(
         if len(work) == 1 and neighbours:
             theirs = setting.loaded(neighbours[0], stack)
             work += [theirs[name] for name in theirs if name not in mine][:1]
-        seconds = on_cores(processor.cores, lambda stop: in_turn(work, effort, stop=stop))
+        seconds = on_cores(
+            setting.caller_cores(processor), lambda stop: in_turn(work, effort, stop=stop)
+        )
     return {
         f"{number} {kind}": Measurement(seconds=tuple(seconds[kind][number]))
         for kind in _KINDS

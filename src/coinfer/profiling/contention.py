@@ -91,9 +91,12 @@ def _measured(
 ) -> dict[str, Measurement]:
     with ExitStack() as stack:
         mine, theirs = setting.loaded(one, stack), setting.loaded(other, stack)
-        neighbour = stack.enter_context(_Neighbour(other.cores, list(theirs.values())))
+        neighbour = stack.enter_context(
+            _Neighbour(setting.caller_cores(other), list(theirs.values()))
+        )
         alone, beside = on_cores(
-            one.cores, lambda stop: compare(list(mine.values()), neighbour, effort, stop=stop)
+            setting.caller_cores(one),
+            lambda stop: compare(list(mine.values()), neighbour, effort, stop=stop),
         )
     return {
         "alone": Measurement(seconds=tuple(alone)),

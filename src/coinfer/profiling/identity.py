@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coinfer.backends.base import Tensors
+from coinfer.backends.base import Backend, Tensors, caller_cores
 from coinfer.model.fingerprint import Fingerprint
 from coinfer.processor import Processor
 
@@ -37,10 +37,11 @@ def key_parts(
     processor: Processor,
     batch: int,
     samples: Sequence[Tensors],
-    versions: Mapping[str, str],
+    backend: Backend,
     machine: str,
 ) -> dict[str, object]:
     """Return all that a measurement depends on, as values that `json.dumps` writes."""
+    versions = backend.versions()
     parts: dict[str, object] = {
         "structure": fingerprint.structure,
         "backend": processor.backend,
@@ -53,6 +54,8 @@ def key_parts(
         "versions": dict(versions),
         "machine": machine,
     }
+    if caller_cores(backend, processor) != processor.cores:
+        parts["pool"] = "pinned"
     if processor.precision != "fp32":
         parts |= {"weights": fingerprint.weights, "samples": _digest(samples)}
     if not versions:

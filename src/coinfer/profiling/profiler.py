@@ -148,7 +148,7 @@ def _side_by_side(bench: Bench, tasks: Mapping[str, Task]) -> dict[str, _Result]
     with ExitStack() as opened:
         loaded: dict[str, Rival] = {}
         for twin, task in tasks.items():
-            rival = _attempt(task, partial(Rival.loaded, bench, task))
+            rival = _attempt(bench, task, partial(Rival.loaded, bench, task))
             if isinstance(rival, Rival):
                 opened.callback(rival.session.close)
                 loaded[twin] = rival
@@ -157,7 +157,7 @@ def _side_by_side(bench: Bench, tasks: Mapping[str, Task]) -> dict[str, _Result]
         results |= _take_turns(loaded)
         for twin, rival in loaded.items():
             if twin not in results:
-                results[twin] = _attempt(rival.task, rival.measurement)
+                results[twin] = _attempt(bench, rival.task, rival.measurement)
     return results
 
 
@@ -167,7 +167,7 @@ def _take_turns(loaded: Mapping[str, Rival]) -> dict[str, BackendError]:
     running = dict(loaded)
     while running:
         for twin, rival in list(running.items()):
-            failed = _attempt(rival.task, rival.sampler.turn)
+            failed = _attempt(rival.bench, rival.task, rival.sampler.turn)
             if failed is not None:
                 failures[twin] = failed
             if failed is not None or rival.sampler.is_done:
@@ -175,10 +175,10 @@ def _take_turns(loaded: Mapping[str, Rival]) -> dict[str, BackendError]:
     return failures
 
 
-def _attempt(task: Task, call: Callable[[threading.Event], R]) -> R | BackendError:
+def _attempt(bench: Bench, task: Task, call: Callable[[threading.Event], R]) -> R | BackendError:
     """Call where the engine's worker will run, and turn what a session raises into a reason."""
     try:
-        return on_cores(task.processor.cores, call)
+        return on_cores(bench.caller_cores(task.processor), call)
     except BackendError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a session is foreign code

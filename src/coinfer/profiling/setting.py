@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
-from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.base import Backend, Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
@@ -88,7 +88,7 @@ class Setting:
 
     def parts(self, processor: Processor) -> list[dict[str, object]]:
         """Return the identity of what is run on a processor."""
-        versions = self.backends[processor.backend].versions()
+        backend = self.backends[processor.backend]
         return [
             key_parts(
                 name,
@@ -96,11 +96,15 @@ class Setting:
                 processor,
                 1,
                 self.feeds[name][:1],
-                versions,
+                backend,
                 cpu_name(),
             )
             for name in self.runs(processor)
         ]
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        """Return the cores to which the engine's worker is pinned."""
+        return caller_cores(self.backends[processor.backend], processor)
 
     def loaded(
         self, processor: Processor, stack: ExitStack

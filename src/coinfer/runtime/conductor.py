@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, assert_never
 
 from coinfer.backends.base import Session, Tensors
@@ -77,14 +77,18 @@ class Conductor:
     """
 
     def __init__(
-        self, core: Dispatcher, shelf: Shelf, processors: Sequence[Processor], *, pin: bool
+        self,
+        core: Dispatcher,
+        shelf: Shelf,
+        processors: Sequence[Processor],
+        cores: Mapping[str, Collection[int]],
     ) -> None:
         self.unanswered: dict[int, InferenceFuture] = {}
         self.closing = ""
         self.crashed: InvariantError | None = None
         self.observer: Observer | None = None
         self.warnings: list[str] = []
-        self.crew = Crew(processors, self, pin=pin)
+        self.crew = Crew(processors, self, cores)
         self._core = core
         self._shelf = shelf
         self._legs = shelf.legs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from coinfer.processor import Processor, overlaid_units, twins
 from coinfer.runtime.worker import Owner, Worker
@@ -13,18 +13,24 @@ __all__ = ["Crew"]
 class Crew:
     """One worker per processor.
 
+    Args:
+        processors: The processors.
+        owner: Takes what the workers return.
+        cores: By processor, the cores to which its worker is pinned.
+
     Attributes:
         workers: By the processor's name. Whoever reads it sees replacements.
     """
 
-    def __init__(self, processors: Sequence[Processor], owner: Owner, *, pin: bool) -> None:
+    def __init__(
+        self, processors: Sequence[Processor], owner: Owner, cores: Mapping[str, Collection[int]]
+    ) -> None:
         self._owner = owner
-        self._pin = pin
         self._ended = False
         self._twins = twins(processors)
         overlaid = overlaid_units(processors)
         self.workers = {
-            p.name: Worker(p, owner, pin=pin, yields=not p.units.isdisjoint(overlaid))
+            p.name: Worker(p, owner, cores=cores[p.name], yields=not p.units.isdisjoint(overlaid))
             for p in processors
         }
 
@@ -48,7 +54,7 @@ class Crew:
         """Put a fresh worker in the place of one that ended; False if the crew has ended."""
         if self._ended:
             return False
-        fresh = Worker(worker.processor, self._owner, pin=self._pin, yields=worker.yields)
+        fresh = Worker(worker.processor, self._owner, cores=worker.cores, yields=worker.yields)
         self.workers[worker.processor.name] = fresh
         fresh.start()
         return True

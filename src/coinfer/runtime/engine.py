@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from coinfer.backends import heap
-from coinfer.backends.base import Backend, Placement, Tensor, Tensors
+from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
 from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
@@ -70,7 +71,7 @@ class Engine:
         policy: A policy, or the name of one.
         limits: What the core enforces whatever the policy wants.
         backends: Backends by name, for those that are not to be looked up.
-        pin: Pin workers to the cores of their processors, where the system can.
+        pin: Pin workers and thread pools to the cores of their processors, where the system can.
         observer: Sees every step of the core.
         partition: Cut models so, where that pays, and measure the spans now or take their times
             from the cache; None: run them whole.
@@ -117,13 +118,17 @@ class Engine:
                 "partitioning measures for itself; leave the profile out, or pass models that "
                 "`coinfer.partitioning.prepare` made"
             )
+        self._cores = sorted({core for processor in processors for core in processor.cores})
+        if not pin:
+            processors = [replace(processor, cores=()) for processor in processors]
         self._processors = {p.name: p for p in processors}
         self._partition = partition
         self._backends = find_backends(processors, backends or {})
         self._shelf = Shelf(self._processors, self._backends)
         chosen = make_policy(policy) if isinstance(policy, str) else policy
         self._core = Dispatcher(processors, chosen, limits=limits)
-        self._conductor = Conductor(self._core, self._shelf, processors, pin=pin)
+        cores = {p.name: caller_cores(self._backends[p.backend], p) for p in processors}
+        self._conductor = Conductor(self._core, self._shelf, processors, cores)
         self._conductor.observer = observer
         leave_at_exit(self._conductor)
         self.warnings = self._conductor.warnings
@@ -353,8 +358,7 @@ class Engine:
             self.load(name, model, profile)
 
     def _keep_awake(self) -> None:
-        cores = {core for processor in self._processors.values() for core in processor.cores}
-        if refusal := self._spinning.enter_context(awake(sorted(cores))):
+        if refusal := self._spinning.enter_context(awake(self._cores)):
             self.warnings.append(refusal)
 
     def _measured(self, models: Mapping[str, Model | Partitioned]) -> Profile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -63,19 +63,25 @@ class Worker:
 
     Attributes:
         processor: The processor served.
+        cores: The cores to which it is pinned; none: it is not.
         give: Hands over an execution; returns at once.
         yields: Whether it leaves its cores to others at once: express processors overlay them.
         retired: True once its processor was set aside; it ends after its present job.
     """
 
     def __init__(
-        self, processor: Processor, owner: Owner, *, pin: bool, yields: bool = False
+        self,
+        processor: Processor,
+        owner: Owner,
+        *,
+        cores: Collection[int] = (),
+        yields: bool = False,
     ) -> None:
         self.processor = processor
+        self.cores = cores
         self.yields = yields
         self.retired = False
         self._owner = owner
-        self._pin = pin
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self.give: Callable[[Job], None] = self._jobs.put
         self._thread = threading.Thread(
@@ -104,8 +110,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            if self._pin and self.processor.cores:
-                pin_current_thread(self.processor.cores)
+            pin_current_thread(self.cores)
             if self.yields:
                 lower_current_thread()
             self._serve(self._jobs.get, self._owner.done)

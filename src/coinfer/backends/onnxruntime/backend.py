@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from coinfer.backends.base import Device
 from coinfer.backends.onnxruntime import providers
 from coinfer.backends.onnxruntime.assignment import numbered, require_assigned, taken
-from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.creation import Style, create, pool_cores
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart, Plain, compiled_in_blocks
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
@@ -41,9 +41,17 @@ class OnnxRuntimeBackend:
         return providers.devices()
 
     def sharing_key(self, processor: Processor) -> Hashable:
-        """One session serves all processors of equal device, threads, precision and options."""
+        """One session serves all processors of equal device, threads, precision and options.
+
+        A pool of threads serves one processor: two that run at once would share its threads.
+        """
         options = frozenset(processor.options.items())
-        return (self.name, processor.device, processor.threads, processor.precision, options)
+        pool = (processor.units, processor.cores) if processor.threads > 1 else ()
+        return (self.name, processor.device, processor.threads, processor.precision, options, pool)
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        """Return the first core where each thread of the pool has one of the others."""
+        return processor.cores[:1] if pool_cores(processor) else processor.cores
 
     def supported(self, model: Model, processor: Processor) -> frozenset[str] | None:
         """Read back which operators the provider takes, of the model as it is, not optimised.

@@ -2,8 +2,11 @@
 
 A session with one thread runs in the calling thread and holds no pool, so one such session serves
 every core. A session with more threads owns a pool; it spins while a run lasts, because then the
-processor owns its cores, and stops with it. ONNX Runtime's global pool is not used: once it is
-set, every session of the process must use it, the host program's and the 1-thread ones too.
+processor owns its cores, and stops with it. Each of the pool's threads has a core of its own, and
+the first core is the caller's: left to the system, two of them are at times put on one core, and
+what spins there keeps the other from its work for as long as the system looks away. ONNX Runtime's
+global pool is not used: once it is set, every session of the process must use it, the host
+program's and the 1-thread ones too.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from coinfer.backends.onnxruntime.arena import SHARED_ENTRIES, share
 from coinfer.backends.onnxruntime.library import ort
 from coinfer.processor import Processor
 
-__all__ = ["Call", "Style", "call_of", "create", "session_options"]
+__all__ = ["Call", "Style", "call_of", "create", "pool_cores", "session_options"]
+
+_AFFINITIES = "session.intra_op_thread_affinities"
 
 _FATAL_ONLY = 4
 """Log level: errors come as exceptions; a second copy on stderr helps nobody."""
@@ -68,6 +73,16 @@ def call_of(session: Any) -> Call:
     return call
 
 
+def pool_cores(processor: Processor) -> tuple[int, ...]:
+    """Return the core of each thread of a session's pool; none if they are not pinned.
+
+    They are where the processor names as many cores as it has threads. The first is the caller's.
+    """
+    if processor.device != "CPU" or _AFFINITIES in processor.options:
+        return ()
+    return processor.cores[1:] if len(processor.cores) == processor.threads else ()
+
+
 def session_options(processor: Processor, style: Style) -> Any:
     """Return the options of a session: the processor's own above what its fields mean."""
     options = ort.SessionOptions()
@@ -85,6 +100,9 @@ def session_options(processor: Processor, style: Style) -> Any:
         "session.force_spinning_stop": "1",
         "session.record_ep_graph_assignment_info": "1",
     }
+    if pinned := pool_cores(processor):
+        # ONNX Runtime counts them from one.
+        entries[_AFFINITIES] = ";".join(str(core + 1) for core in pinned)
     if style.saved is not None:
         options.optimized_model_filepath = str(style.saved)
         entries["session.disable_prepacking"] = "1"  # it never runs

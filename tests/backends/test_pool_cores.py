@@ -1,0 +1,69 @@
+"""Threads of ONNX Runtime's pools have cores of their own, and so has the caller."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import psutil
+import pytest
+
+from coinfer.backends import get_backend
+from coinfer.backends.base import caller_cores
+from coinfer.hardware.cores import available_cores
+from coinfer.hardware.pinning import can_pin
+from coinfer.processor import Processor
+from coinfer.testing.models import tiny_conv
+
+BACKEND = get_backend("onnxruntime")
+
+
+def threads() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
+
+
+def wide(*cores: int, threads: int = 2, **fields: object) -> Processor:
+    values: dict[str, object] = {
+        "backend": "onnxruntime",
+        "units": frozenset(f"core{core}" for core in cores),
+        **fields,
+    }
+    return Processor(name="wide", cores=cores, threads=threads, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("processor", "cores"),
+    [
+        (wide(4, 6), (4,)),
+        (wide(4, 5, 6, threads=3), (4,)),
+        (wide(4, threads=1), (4,)),
+        (wide(4, 5, 6, 7), (4, 5, 6, 7)),  # which two of the four is the system's to choose
+        (wide(threads=2), ()),
+        (wide(4, 5, device="CUDA:0"), (4, 5)),
+        (wide(4, 5, options={"session.intra_op_thread_affinities": "7"}), (4, 5)),
+    ],
+)
+def test_the_caller_has_the_first_core_where_each_pool_thread_has_another(
+    processor: Processor, cores: tuple[int, ...]
+) -> None:
+    assert caller_cores(BACKEND, processor) == cores
+
+
+def test_a_backend_that_places_no_threads_leaves_all_cores_to_the_caller() -> None:
+    assert caller_cores(get_backend("null"), wide(4, 5, backend="null")) == (4, 5)
+
+
+def test_wide_processors_on_other_cores_have_pools_of_their_own() -> None:
+    key = BACKEND.sharing_key
+    assert key(wide(0, 1)) != key(wide(2, 3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are pinned on Linux only")
+def test_the_pool_runs_where_it_is_said_to() -> None:
+    cores = available_cores()[:2]
+    if len(cores) < 2 or not can_pin(cores):
+        pytest.skip("needs two cores to which threads can be pinned")
+    before = threads()
+    session = BACKEND.load(tiny_conv().model, wide(*cores))
+    assert [os.sched_getaffinity(thread) for thread in threads() - before] == [{cores[1]}]
+    session.close()
