@@ -12,9 +12,10 @@ times with other arrivals, and the requests of all runs make one figure.
 
 Before and after everything that is measured the machine itself is timed (`steadiness`). If it
 changed meanwhile by more than 10 %, or if for some seconds of a run the same work took a quarter
-longer than in the rest of it, that is measured again; how often is printed. Cores are kept awake
-(`coinfer.hardware.awake`): the host of a virtual machine may otherwise put two of them on one
-physical core whenever they wake.
+longer than in the rest of it, that is measured again; how often is printed. If it changed by less,
+the first two simulations are told: they take their times at the pace that the machine had before
+and after the run. Cores are kept awake (`coinfer.hardware.awake`): the host of a virtual machine
+may otherwise put two of them on one physical core whenever they wake.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +43,7 @@ from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.planner.stage import measured_machine
 from coinfer.policies import make_policy
+from coinfer.profiles import Profile
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play
 from coinfer.sim import Machine, simulate
@@ -49,7 +52,7 @@ from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
-from steadiness import Canary, Watch, unevenness
+from steadiness import Canary, Pace, Watch, unevenness
 from tables import new_console
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
@@ -157,19 +160,21 @@ def main() -> int:
         )
         console.print(str(ground.calibrated))
         pools = {load: [Pool() for _ in range(1 + len(MODELS))] for load in arguments.loads}
+        paces: list[str] = []
         for seed in range(arguments.repeats):
             for load in arguments.loads:
                 wanted = with_rates(base, bound, load, parse_seconds(arguments.duration), seed)
-                recorders = watch.steady(
-                    f"run {seed + 1} at {load:.0%}",
-                    partial(run_and_simulate, wanted, ground),
-                    lambda recorders: unevenness(recorders[0]),
+                run = watch.steady(
+                    f"run {seed + 1} at {load:.0%}", partial(measured, wanted, ground), unevenness
                 )
+                recorders = [run, *simulated(wanted, ground, run, watch.pace)]
+                paces.append(str(watch.pace))
                 for pool, recorder in zip(pools[load], recorders, strict=True):
                     pool.add(recorder)
     figures = [figure for load, pool in pools.items() for figure in compared(load, pool)]
     console.print(table(figures))
     console.print(f"{arguments.repeats} runs of {arguments.duration} per load; {watch.note}")
+    console.print(f"pace of the runs: {', '.join(paces)} of what was measured first")
     console.print(others.note)
     judged = [figure for figure in figures if LIMITS[figure.what] < math.inf]
     for at, name in enumerate(MODELS):
@@ -186,10 +191,10 @@ def with_rates(base: Scenario, bound: Bound, load: float, duration_s: float, see
     )
 
 
-def run_and_simulate(wanted: Scenario, ground: Ground) -> list[Recorder]:
-    """Return the records of the run, then those of the simulations."""
+def measured(wanted: Scenario, ground: Ground) -> Recorder:
+    """Return the records of a run."""
     ready, name, options = ground.ready, wanted.policy.name, wanted.policy.options
-    played = play(
+    return play(
         wanted,
         ready.loads,
         ready.processors,
@@ -197,18 +202,30 @@ def run_and_simulate(wanted: Scenario, ground: Ground) -> list[Recorder]:
         make_policy(name, **options),
         ready.feeds,
         keep_records=True,
-    )
-    hindsight = fitted(
-        ground.machine, wanted, played.recorder.executions(), make_policy(name, **options)
-    )
-    machines = (ground.machine, ground.calibrated.machine, hindsight.machine)
-    return [
-        played.recorder,
-        *(
-            simulate(wanted, machine, make_policy(name, **options), keep_records=True).recorder
-            for machine in machines
-        ),
-    ]
+    ).recorder
+
+
+def simulated(wanted: Scenario, ground: Ground, run: Recorder, pace: Pace) -> Iterator[Recorder]:
+    """Yield the records of the simulations of a run."""
+    name, options = wanted.policy.name, wanted.policy.options
+    hindsight = fitted(ground.machine, wanted, run.executions(), make_policy(name, **options))
+    for machine in (
+        at_pace(ground.machine, pace),
+        at_pace(ground.calibrated.machine, pace),
+        hindsight.machine,
+    ):
+        policy = make_policy(name, **options)
+        yield simulate(wanted, machine, policy, keep_records=True).recorder
+
+
+def at_pace(machine: Machine, pace: Pace) -> Machine:
+    """Copy a machine with the times that it has at a pace."""
+    shares = {processor.name: pace.of(processor) for processor in machine.processors}
+    entries = {
+        key: replace(entry, seconds=tuple(shares[key.processor] * s for s in entry.seconds))
+        for key, entry in machine.profile
+    }
+    return replace(machine, profile=Profile(entries))
 
 
 def compared(load: float, pools: Sequence[Pool]) -> Iterator[Figure]:

@@ -105,4 +105,4 @@ def undisturbed() -> Iterator[None]:
 
 def median_and_p99(values: Sequence[float]) -> str:
     """Show both, as a cell of a table."""
-    return f"{statistics.median(values):.1f} {statistics.quantiles(values, n=100)[98]:6.1f}"
+    return f"{statistics.median(values):.1f} {statistics.quantiles(values, n=100)[98]:5.0f}"

@@ -14,19 +14,19 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from itertools import cycle
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeAlias, TypeVar
 
 from coinfer.backends import get_backend
-from coinfer.backends.base import Session, Tensors
+from coinfer.backends.base import Session, Tensors, caller_cores
 from coinfer.hardware.pinning import pin_current_thread
 from coinfer.metrics.recorder import Recorder
 from coinfer.planner.preparation import Preparation
 from coinfer.processor import Processor
 
-__all__ = ["Canary", "Watch", "unevenness"]
+__all__ = ["Canary", "Pace", "Watch", "unevenness"]
 
 T = TypeVar("T")
 
@@ -40,15 +40,15 @@ _EVEN = 0.25
 
 
 class _Bird(NamedTuple):
-    """A network on a core."""
+    """A network, and the cores of the thread that runs it."""
 
-    processor: Processor
+    cores: Sequence[int]
     session: Session
     feeds: Sequence[Tensors]
 
     def seconds(self, until_s: float, found: list[float]) -> None:
         """Run until a moment; add the median time of a run."""
-        pin_current_thread(self.processor.cores)
+        pin_current_thread(self.cores)
         took = []
         for feed in cycle(self.feeds):
             began_s = time.perf_counter()
@@ -59,16 +59,39 @@ class _Bird(NamedTuple):
         found.append(statistics.median(took))
 
 
+Look: TypeAlias = Mapping[tuple[str, str], float]
+"""Seconds of a run by library and manner: on a core alone, on all at once, over several cores."""
+
+
+class Pace(NamedTuple):
+    """How long runs took around a measurement, as shares of what they took at first.
+
+    Attributes:
+        ratios: By library and manner, as a look has them.
+    """
+
+    ratios: Look
+
+    def of(self, processor: Processor) -> float:
+        """Return the share for a processor; 1 if nothing is known of its library."""
+        manners = ("wide",) if processor.threads > 1 else ("alone", "together")
+        found = (self.ratios.get((processor.backend, manner), 1.0) for manner in manners)
+        return statistics.fmean(found)
+
+    def __str__(self) -> str:
+        """Say between which shares it lies."""
+        return f"{min(self.ratios.values()):.2f} to {max(self.ratios.values()):.2f}"
+
+
 class Canary(AbstractContextManager["Canary"]):
-    """Times a network on each core, alone and with all cores busy, by every library in use.
+    """Times a network by every library in use: on each core alone, on all at once, over several.
 
     Args:
-        ready: Its largest model but one is timed, on processors of one core.
+        ready: Its largest model but one is timed.
     """
 
     def __init__(self, ready: Preparation) -> None:
-        singles = [p for p in ready.processors if len(p.cores) == 1]
-        if not singles:
+        if not any(p.threads == 1 for p in ready.processors):
             raise SystemExit("no processor has one core: nothing tells whether the machine changes")
         by_time = sorted(
             ready.models,
@@ -78,12 +101,17 @@ class Canary(AbstractContextManager["Canary"]):
         )
         name = by_time[-2:][0]
         self._stack = ExitStack()
-        self._flocks: dict[str, list[_Bird]] = {}
-        for processor in singles:
-            session = get_backend(processor.backend).load(ready.models[name], processor)
+        self._singles: dict[str, list[_Bird]] = defaultdict(list)
+        self._wide: dict[str, _Bird] = {}
+        for processor in ready.processors:
+            backend = get_backend(processor.backend)
+            session = backend.load(ready.models[name], processor)
             self._stack.callback(session.close)
-            bird = _Bird(processor, session, ready.feeds[name])
-            self._flocks.setdefault(processor.backend, []).append(bird)
+            bird = _Bird(caller_cores(backend, processor), session, ready.feeds[name])
+            if processor.threads == 1:
+                self._singles[processor.backend].append(bird)
+            else:
+                self._wide[processor.backend] = bird
 
     def __enter__(self) -> Self:
         """Return the canary."""
@@ -93,18 +121,20 @@ class Canary(AbstractContextManager["Canary"]):
         """Close the sessions."""
         self._stack.close()
 
-    def look(self) -> tuple[float, ...]:
-        """Return seconds of a run, mean of the cores: each alone, and all at once, by library."""
-        found = []
-        for flock in self._flocks.values():
-            found.append(statistics.fmean(_together([bird])[0] for bird in flock))
-            found.append(statistics.fmean(_together(flock)))
-        return tuple(found)
+    def look(self) -> Look:
+        """Return seconds of a run, mean of the cores."""
+        found = {}
+        for library, flock in self._singles.items():
+            found[library, "alone"] = statistics.fmean(_together([bird])[0] for bird in flock)
+            found[library, "together"] = statistics.fmean(_together(flock))
+        for library, bird in self._wide.items():
+            found[library, "wide"] = _together([bird])[0]
+        return found
 
     @staticmethod
-    def change(before: Sequence[float], after: Sequence[float]) -> float:
+    def change(before: Look, after: Look) -> float:
         """Return by what share the time that changed most has changed."""
-        return max(abs(b / a - 1) for a, b in zip(before, after, strict=True))
+        return max(abs(after[manner] / before[manner] - 1) for manner in before)
 
 
 def _together(birds: Sequence[_Bird]) -> list[float]:
@@ -135,6 +165,7 @@ class Watch:
 
     Attributes:
         discarded: How many measurements were thrown away.
+        pace: How long runs took around the last measurement that counts.
     """
 
     def __init__(
@@ -149,15 +180,18 @@ class Watch:
         self._tell = tell
         self._tolerance = tolerance
         self._patience_s = patience_s
-        self._seen: tuple[float, ...] = ()
+        self._seen: Look = {}
+        self._before: Look = {}
         self.discarded = 0
+        self.pace = Pace({})
 
     def first(self, what: str, measure: Callable[[], T]) -> T:
         """Measure until the machine is the same before and after; so it has to be from then on."""
         while True:
-            self._seen = self._canary.look()
+            self._seen = self._before = self._canary.look()
             found = measure()
-            if self._is_steady(what):
+            if (after := self._steady_after(what)) is not None:
+                self._seen = _mean(self._before, after)
                 return found
 
     def steady(
@@ -176,7 +210,9 @@ class Watch:
             excess = uneven(found)
             if excess > _EVEN:
                 self._discard(f"{what}: for some seconds all took {excess:.0%} longer")
-            elif self._is_steady(what):
+            elif (after := self._steady_after(what)) is not None:
+                around = _mean(self._before, after)
+                self.pace = Pace({at: around[at] / seconds for at, seconds in self._seen.items()})
                 return found
 
     @property
@@ -185,24 +221,33 @@ class Watch:
         return f"{self.discarded} measurements thrown away because the machine changed meanwhile"
 
     def _wait(self) -> None:
-        while self._canary.change(self._seen, self._canary.look()) > self._tolerance:
+        while True:
+            self._before = self._canary.look()
+            if self._canary.change(self._seen, self._before) <= self._tolerance:
+                return
             time.sleep(_WAIT_S)
             self._patience_s -= _WAIT_S
             if self._patience_s <= 0:
                 raise SystemExit("the machine does not become again what it was: no figures")
 
-    def _is_steady(self, what: str) -> bool:
-        change = self._canary.change(self._seen, self._canary.look())
+    def _steady_after(self, what: str) -> Look | None:
+        """Look once more; return None, and say so, if the machine is another one."""
+        after = self._canary.look()
+        change = self._canary.change(self._seen, after)
         if change <= self._tolerance:
-            return True
+            return after
         self._discard(f"{what}: the machine changed by {change:.0%}")
-        return False
+        return None
 
     def _discard(self, why: str) -> None:
         self.discarded += 1
         if self.discarded > _MOST_DISCARDED:
             raise SystemExit(f"{why}; it is never steady for long enough: no figures")
         self._tell(f"  {why}; measured again")
+
+
+def _mean(one: Look, other: Look) -> Look:
+    return {at: (seconds + other[at]) / 2 for at, seconds in one.items()}
 
 
 def unevenness(run: Recorder) -> float:
