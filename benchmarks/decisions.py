@@ -160,9 +160,7 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     console.print("microseconds per decision, median and p99, by number of queued requests")
-    table = new_table(
-        [""], [*(f"{queued:,}" for queued in QUEUED), "frames", "uncontended"], wraps=True
-    )
+    table = new_table([""], [*(f"{queued:,}" for queued in QUEUED), "frames", "lone"])
     requirements: list[Requirement] = []
     with OtherWork() as other:
         for policy in arguments.policies:
