@@ -15,6 +15,7 @@ from coinfer.hardware.pinning import can_pin
 from coinfer.model import Model
 from coinfer.processor import Processor
 from coinfer.profiles import Profile
+from coinfer.profiling import profile_models
 from coinfer.testing.models import tiny_linear
 
 if sys.platform != "linux":
@@ -81,3 +82,12 @@ def test_nothing_is_pinned_where_that_is_turned_off() -> None:
     backend = run(pin=False)
     assert backend.seen == [os.sched_getaffinity(0)]
     assert [processor.cores for processor in backend.loaded] == [()]  # so no pool is pinned
+
+
+def test_times_are_measured_where_the_worker_will_be() -> None:
+    backend = KeepsOne()
+    wide = Processor(
+        name="wide", backend="null", units=frozenset({"a", "b"}), threads=2, cores=CORES
+    )
+    profile_models({"m": LINEAR.model}, [wide], backends={"null": backend})
+    assert {frozenset(cores) for cores in backend.seen} == {frozenset({CORES[1]})}

@@ -359,6 +359,10 @@ def test_anchors_and_merges_are_understood() -> None:
             "s.yaml:5: processors[1]: nothing says what it occupies; add e.g. `cores: [0]`",
         ),
         (
+            VALID + "processors:\n- {name: a, backend: x, cores: [0, 1, 0]}\n",
+            "s.yaml:4: processors[0].cores: core 0 is there twice; name each core once",
+        ),
+        (
             VALID + "processors:\n- {name: a, backend: x, cores: [0], precison: fp32}\n",
             "s.yaml:4: processors[0].precison: unknown field 'precison'; did you mean 'precision'?",
         ),

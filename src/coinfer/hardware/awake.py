@@ -34,7 +34,7 @@ except OSError as error:
     sys.exit(str(error))
 print("spinning", flush=True)
 while os.getppid() == parent:
-    for _ in range(10_000):
+    for _ in range(100):
         os.sched_yield()
 """
 """What a process does that keeps a core awake; it ends when nobody needs it any more."""

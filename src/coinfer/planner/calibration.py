@@ -22,7 +22,7 @@ from coinfer.metrics.records import ExecutionRecord
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation
 from coinfer.processor import ordinary
-from coinfer.profiles import Profile
+from coinfer.profiles import Profile, Span
 from coinfer.runtime.play import play
 from coinfer.sim import Machine, simulate
 from coinfer.workload.arrivals import Poisson
@@ -62,7 +62,7 @@ class Calibrated(NamedTuple):
     def __str__(self) -> str:
         """Say between which factors the corrections lie."""
         if not self.factors:
-            return "the calibration saw no execution: nothing was corrected"
+            return "the calibration saw too few executions: nothing was corrected"
         least, most = min(self.factors.values()), max(self.factors.values())
         return f"calibrated: executions take {least:.2f} to {most:.2f} of their measured times"
 
@@ -163,22 +163,23 @@ class _Times(NamedTuple):
     ) -> _Times:
         """Sort executions that ended well.
 
-        The first of each model on each processor is left out: it allocates, once and for all.
+        The first run of each session, and that of each size of batch, is left out: it allocates.
         """
         ended = [each for each in executions if each.service_s is not None]
         seconds: dict[tuple[str, str, bool], list[float]] = {}
         overheads: list[float] = []
         used_s: dict[str, float] = {}
-        seen: set[_Pair] = set()
+        seen: set[tuple[str, str, Span, int]] = set()
         for each in sorted(ended, key=lambda record: record.started_s):
             assert each.service_s is not None
             mine = units[each.processor]
             rest_s = each.started_s - max(used_s.get(unit, -math.inf) for unit in mine)
             used_s |= dict.fromkeys(mine, each.finished_s)
-            if (pair := (each.model, each.processor)) not in seen:
-                seen.add(pair)
+            if (kind := (each.model, each.processor, each.span, each.batch)) not in seen:
+                seen.add(kind)
                 continue
-            seconds.setdefault((*pair, rest_s > _RESTED_S), []).append(each.service_s)
+            key = (each.model, each.processor, rest_s > _RESTED_S)
+            seconds.setdefault(key, []).append(each.service_s)
             overheads.append(each.finished_s - each.started_s - each.service_s)
         return cls(seconds, max(0.0, statistics.median(overheads)) if overheads else 0.0)
 

@@ -42,7 +42,9 @@ def find_processors(
     for each in asked:
         if not isinstance(each, str):
             processor = each.processor()
-            _restricted(find_cores(), processor.cores)
+            cores = _restricted(find_cores(), processor.cores)
+            if not cores.pinnable:  # its units are its cores all the same
+                processor = dataclasses.replace(processor, cores=())
         elif each in found:
             processor = found[each]
         else:

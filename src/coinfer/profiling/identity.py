@@ -56,6 +56,8 @@ def key_parts(
     }
     if caller_cores(backend, processor) != processor.cores:
         parts["pool"] = "pinned"
+    if processor.device == "CPU" and not processor.cores:
+        parts["worker"] = "not pinned"
     if processor.precision != "fp32":
         parts |= {"weights": fingerprint.weights, "samples": _digest(samples)}
     if not versions:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from coinfer.processor import Processor
 from coinfer.workload.fields import (
@@ -74,6 +81,14 @@ class ProcessorSpec(Section):
         if self.device == "CPU" and not (self.units or self.cores):
             raise wrong("nothing says what it occupies; add e.g. `cores: [0]` or `units: [core0]`")
         return self
+
+    @field_validator("cores")
+    @classmethod
+    def _once_each(cls, cores: tuple[int, ...]) -> tuple[int, ...]:
+        for core in cores:
+            if cores.count(core) > 1:
+                raise wrong(f"core {core} is there twice; name each core once")
+        return cores
 
     @model_validator(mode="after")
     def _is_express(self) -> ProcessorSpec:

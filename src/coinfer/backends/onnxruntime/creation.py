@@ -11,6 +11,7 @@ program's and the 1-thread ones too.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,11 +77,13 @@ def call_of(session: Any) -> Call:
 def pool_cores(processor: Processor) -> tuple[int, ...]:
     """Return the core of each thread of a session's pool; none if they are not pinned.
 
-    They are where the processor names as many cores as it has threads. The first is the caller's.
+    They are, on Linux, where the processor names a core for each of its threads. The first is the
+    caller's.
     """
-    if processor.device != "CPU" or _AFFINITIES in processor.options:
+    if sys.platform != "linux" or processor.device != "CPU" or _AFFINITIES in processor.options:
         return ()
-    return processor.cores[1:] if len(processor.cores) == processor.threads else ()
+    cores = processor.cores
+    return cores[1:] if len(set(cores)) == len(cores) == processor.threads else ()
 
 
 def session_options(processor: Processor, style: Style) -> Any:
