@@ -74,7 +74,7 @@ class Worker:
         processor: Processor,
         owner: Owner,
         *,
-        cores: Collection[int] = (),
+        cores: Collection[int],
         yields: bool = False,
     ) -> None:
         self.processor = processor

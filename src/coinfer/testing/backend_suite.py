@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import psutil
 import pytest
 
-from coinfer.backends.base import Backend, Session
+from coinfer.backends.base import Backend, Session, caller_cores
 from coinfer.backends.packed import run_part, unpacked
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.graph import extract, partition_at
@@ -86,6 +87,12 @@ class BackendSuite:
         inputs = example.model.sample_inputs(batch=batch, seed=batch)
         with self.loaded(example.model) as session:
             self.check(example, inputs, session.run(inputs))
+
+    def test_the_caller_has_some_of_the_cores_of_a_wide_processor(self) -> None:
+        wide = dataclasses.replace(self.processor(), threads=2, cores=(4, 6))
+        left = caller_cores(self.backend(), wide)
+        assert left
+        assert set(left) <= {4, 6}
 
     def test_batch_sizes_may_alternate_in_one_session(self) -> None:
         example = tiny_linear()

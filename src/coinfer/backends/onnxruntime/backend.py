@@ -46,7 +46,7 @@ class OnnxRuntimeBackend:
         A pool of threads serves one processor: two that run at once would share its threads.
         """
         options = frozenset(processor.options.items())
-        pool = processor.cores or processor.units if processor.threads > 1 else ()
+        pool = (processor.cores or processor.units) if processor.threads > 1 else ()
         return (self.name, processor.device, processor.threads, processor.precision, options, pool)
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
