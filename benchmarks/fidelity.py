@@ -6,16 +6,17 @@
 The scenario's networks get Poisson arrivals at shares of the bound for its mix. The machine model
 is what `coinfer simulate` uses: the profile, the slowdown of processors that run together, cold
 starts, and the engine's hand-over, each measured beforehand; and the same corrected by a short run
-right before, as with `coinfer simulate --calibrate`. A third simulation takes the times from the
-very run that it is compared with: what is wrong there is not the times. Each load is run several
-times with other arrivals, and the requests of all runs make one figure.
+right before each of those that it is compared with, as with `coinfer simulate --calibrate`. A
+third simulation takes the times from the very run that it is compared with: what is wrong there is
+not the times. Each load is run several times with other arrivals, and the requests of all runs
+make one figure.
 
 Before and after everything that is measured the machine itself is timed (`steadiness`). If it
 changed meanwhile by more than 10 %, or if for some seconds of a run the same work took a quarter
 longer than in the rest of it, that is measured again; how often is printed. If it changed by less,
-the first two simulations are told: they take their times at the pace that the machine had before
-and after the run. Cores are kept awake (`coinfer.hardware.awake`): the host of a virtual machine
-may otherwise put two of them on one physical core whenever they wake.
+the first simulation is told: it takes its times at the pace that the machine had before and after
+the run. Cores are kept awake (`coinfer.hardware.awake`): the host of a virtual machine may
+otherwise put two of them on one physical core whenever they wake.
 """
 
 from __future__ import annotations
@@ -117,23 +118,45 @@ class Pool:
 
 
 class Ground(NamedTuple):
-    """The machine as it was measured while it was steady."""
+    """The machine as it was measured while it was steady, for a scenario."""
 
+    base: Scenario
     ready: Preparation
     machine: Machine
+
+    @classmethod
+    def measured(cls, base: Scenario) -> Ground:
+        """Measure it."""
+        ready = prepare(base)
+        return cls(base, ready, measured_machine(ready))
+
+    def bound(self) -> Bound:
+        """Return the bound for the scenario's mix."""
+        measured = Machine(processors=self.ready.processors, profile=self.ready.measured)
+        return certify(self.base, measured).bound
+
+
+class Trial(NamedTuple):
+    """A run, and the machine as it was calibrated right before."""
+
+    run: Recorder
     calibrated: Calibrated
 
     @classmethod
-    def measured(cls, base: Scenario, calibrate_s: float) -> Ground:
-        """Measure it."""
-        ready = prepare(base)
-        machine = measured_machine(ready)
-        return cls(ready, machine, calibrate(base, ready, machine, seconds=calibrate_s))
-
-    def bound(self, base: Scenario) -> Bound:
-        """Return the bound for the scenario's mix."""
-        ready = self.ready
-        return certify(base, Machine(processors=ready.processors, profile=ready.measured)).bound
+    def made(cls, wanted: Scenario, ground: Ground, calibrate_s: float) -> Trial:
+        """Calibrate, and run."""
+        ready, name, options = ground.ready, wanted.policy.name, wanted.policy.options
+        calibrated = calibrate(ground.base, ready, ground.machine, seconds=calibrate_s)
+        played = play(
+            wanted,
+            ready.loads,
+            ready.processors,
+            ready.profile,
+            make_policy(name, **options),
+            ready.feeds,
+            keep_records=True,
+        )
+        return cls(played.recorder, calibrated)
 
 
 def main() -> int:
@@ -152,29 +175,29 @@ def main() -> int:
         )
         watch = Watch(canary, console.print)
         calibrate_s = parse_seconds(arguments.calibrate)
-        ground = watch.first("profile", lambda: Ground.measured(base, calibrate_s))
-        bound = ground.bound(base)
+        ground = watch.first("profile", lambda: Ground.measured(base))
+        bound = ground.bound()
         console.print(
             f"bound {bound.throughput_per_s:.2f}/s; hand-over {ground.machine.overhead_s * 1e6:.0f}"
             f" us; slowdown {ground.machine.contention.to_json()['factors']}"
         )
-        console.print(str(ground.calibrated))
         pools = {load: [Pool() for _ in range(1 + len(MODELS))] for load in arguments.loads}
-        paces: list[str] = []
         for seed in range(arguments.repeats):
             for load in arguments.loads:
                 wanted = with_rates(base, bound, load, parse_seconds(arguments.duration), seed)
-                run = watch.steady(
-                    f"run {seed + 1} at {load:.0%}", partial(measured, wanted, ground), unevenness
+                name = f"run {seed + 1} at {load:.0%}"
+                trial = watch.steady(
+                    name,
+                    partial(Trial.made, wanted, ground, calibrate_s),
+                    lambda trial: unevenness(trial.run),
                 )
-                recorders = [run, *simulated(wanted, ground, run, watch.pace)]
-                paces.append(str(watch.pace))
+                console.print(f"  {name}: pace {watch.pace}, {trial.calibrated}")
+                recorders = [trial.run, *simulated(wanted, ground, trial, watch.pace)]
                 for pool, recorder in zip(pools[load], recorders, strict=True):
                     pool.add(recorder)
     figures = [figure for load, pool in pools.items() for figure in compared(load, pool)]
     console.print(table(figures))
     console.print(f"{arguments.repeats} runs of {arguments.duration} per load; {watch.note}")
-    console.print(f"pace of the runs: {', '.join(paces)} of what was measured first")
     console.print(others.note)
     judged = [figure for figure in figures if LIMITS[figure.what] < math.inf]
     for at, name in enumerate(MODELS):
@@ -191,29 +214,13 @@ def with_rates(base: Scenario, bound: Bound, load: float, duration_s: float, see
     )
 
 
-def measured(wanted: Scenario, ground: Ground) -> Recorder:
-    """Return the records of a run."""
-    ready, name, options = ground.ready, wanted.policy.name, wanted.policy.options
-    return play(
-        wanted,
-        ready.loads,
-        ready.processors,
-        ready.profile,
-        make_policy(name, **options),
-        ready.feeds,
-        keep_records=True,
-    ).recorder
-
-
-def simulated(wanted: Scenario, ground: Ground, run: Recorder, pace: Pace) -> Iterator[Recorder]:
+def simulated(wanted: Scenario, ground: Ground, trial: Trial, pace: Pace) -> Iterator[Recorder]:
     """Yield the records of the simulations of a run."""
     name, options = wanted.policy.name, wanted.policy.options
-    hindsight = fitted(ground.machine, wanted, run.executions(), make_policy(name, **options))
-    for machine in (
-        at_pace(ground.machine, pace),
-        at_pace(ground.calibrated.machine, pace),
-        hindsight.machine,
-    ):
+    executions = trial.run.executions()
+    hindsight = fitted(ground.machine, wanted, executions, make_policy(name, **options))
+    machines = (at_pace(ground.machine, pace), trial.calibrated.machine, hindsight.machine)
+    for machine in machines:
         policy = make_policy(name, **options)
         yield simulate(wanted, machine, policy, keep_records=True).recorder
 

@@ -175,6 +175,11 @@ def test_this_machine_is_calibrated_by_a_run(here: Path, tmp_path: Path) -> None
     assert any(text.startswith("calibrated: executions take ") for text in found["warnings"])
 
 
+def test_a_calibration_of_no_time_is_refused(here: Path) -> None:
+    with pytest.raises(ConfigurationError, match="a calibration of 0 s sees nothing; give it"):
+        run(here, "--calibrate", "0s")
+
+
 def test_a_machine_that_a_file_describes_cannot_be_calibrated(two: Path) -> None:
     with pytest.raises(ConfigurationError, match="only this machine can be calibrated"):
         run(two, "--calibrate", "1s")

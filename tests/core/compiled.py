@@ -10,5 +10,5 @@ __all__ = ["only_plain"]
 
 only_plain = pytest.mark.skipif(
     not str(coinfer.core.swaps.__file__).endswith(".py"),
-    reason="it replaces methods of the core, which a compiled build does not look up",
+    reason="it replaces methods or fields of the core, which a compiled build does not look up",
 )

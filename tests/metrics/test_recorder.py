@@ -11,6 +11,7 @@ from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import ExecutionOutcome, Window
 from coinfer.metrics.summary import Summary, summarise
 from coinfer.profiles import Span
+from core.compiled import only_plain
 from metrics.story import MODELS, NAMES, PROCESSORS, Story, stories
 
 windows = st.builds(
@@ -202,6 +203,7 @@ class Meddling(Execution):
         return "p"
 
 
+@only_plain
 def test_counts_can_be_asked_for_while_the_engine_goes_on() -> None:
     recorder = Recorder(keep_records=False)
     request = Request(id=1, model="a", arrival_s=0.0)

@@ -128,8 +128,13 @@ def set_stage(
         calibrate_s: Correct the times of this machine by a real run of so many seconds.
 
     Raises:
-        ConfigurationError: a calibration is asked for of a machine that a file describes.
+        ConfigurationError: a calibration is asked for of a machine that a file describes, or one
+            that takes no time.
     """
+    if calibrate_s == 0:
+        raise ConfigurationError(
+            "a calibration of 0 s sees nothing; give it some seconds, e.g. 20s, or leave it out"
+        )
     limits = find_limits(scenario, machine_file=machine_file, cache=cache, progress=progress)
     ready = limits.prepared
     if ready is None:
