@@ -2,14 +2,15 @@
 # test   set up and run the tests
 # check  format, lint, types, import rules
 # bench  set up and print the benchmark tables (about a quarter of an hour; leave the machine alone)
-# compiled  build the core compiled, for comparison, and run its tests (needs a C compiler; minutes)
+# wheel     build the wheel of a release into dist, its core compiled (needs a C compiler; minutes)
+# compiled  install that wheel into out/compiled and run the tests of the core against it
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench compiled conformance clean
+.PHONY: demo test check bench wheel compiled conformance clean
 .DELETE_ON_ERROR:
 
 # pip 25.1 is the first that reads dependency groups.
@@ -34,15 +35,19 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
-compiled: $(READY)
-	rm -rf out/compiled out/to_compile && mkdir -p out/to_compile
+wheel: $(READY)
+	rm -rf out/to_compile dist && mkdir -p out/to_compile
 	# In a copy, because hatch-mypyc takes pyproject.toml away while it compiles.
 	cp -r pyproject.toml README.md LICENSE src out/to_compile
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip install --quiet --no-deps --target out/compiled out/to_compile
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist out/to_compile
+
+compiled: wheel
+	rm -rf out/compiled
+	$(BIN)/python -m pip install --quiet --no-deps --target out/compiled dist/coinfer-*.whl
 	PYTHONPATH=out/compiled $(BIN)/python -m pytest -q tests/core tests/sim tests/policies tests/replay tests/metrics
 
 conformance: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m conformance.table
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

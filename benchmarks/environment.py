@@ -24,13 +24,14 @@ def machine_lines() -> tuple[str, str]:
     load = psutil.getloadavg()[0]
     versions = {name: v for each in facts["backends"].values() for name, v in each.items()}
     versions = {"coinfer": facts["coinfer"]} | versions | {"Python": facts["python"]}
+    compiled = ", core compiled" if facts["compiled"] else ""
     # OpenVINO's version ends with the build and the branch.
     listed = ", ".join(f"{name} {v.partition('-')[0]}" for name, v in versions.items())
     variables = "".join(f", {name}={value}" for name, value in facts["variables"].items())
     return (
         f"{facts['cpu']}, {cores} core{'s' if cores > 1 else ''}, "
         f"{facts['memory_bytes'] / 2**30:.1f} GiB, {facts['os'].partition('-with-')[0]}",
-        f"{listed}; load before {load:.2f}{variables}",
+        f"{listed}{compiled}; load before {load:.2f}{variables}",
     )
 
 

@@ -50,3 +50,10 @@ def test_a_machine_without_findings_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     sound = replace(diagnose(), findings=())
     monkeypatch.setattr(verb, "diagnose", lambda: sound)
     assert "Nothing to mend." in invoke().stdout
+
+
+def test_a_compiled_build_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = diagnose()
+    compiled = replace(plain, environment={**plain.environment, "compiled": True})
+    monkeypatch.setattr(verb, "diagnose", lambda: compiled)
+    assert ", compiled, on Python" in invoke().stdout

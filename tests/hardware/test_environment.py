@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,15 @@ def test_it_survives_json_unchanged() -> None:
 def test_it_names_the_versions_that_decide_speed() -> None:
     installed = metadata.version("onnxruntime")
     assert describe()["backends"]["onnxruntime"] == {"onnxruntime": installed}
+
+
+@pytest.mark.parametrize(("origin", "compiled"), [("dispatcher.py", False), ("d.so", True)])
+def test_it_says_whether_the_core_is_compiled(
+    origin: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ModuleSpec("coinfer.core.dispatcher", None, origin=origin)
+    monkeypatch.setattr(environment, "find_spec", {found.name: found}.get)
+    assert describe()["compiled"] is compiled
 
 
 def test_it_reports_the_cores_used() -> None:

@@ -46,7 +46,8 @@ def _machine(diagnosis: Diagnosis) -> Table:
     cores = diagnosis.cores
     numbers = ", ".join(map(str, cores.numbers))
     table = Table(title="Machine", title_justify="left", show_header=False)
-    table.add_row("coinfer", f"{environment['coinfer']} on Python {environment['python']}")
+    version = environment["coinfer"] + (", compiled," if environment["compiled"] else "")
+    table.add_row("coinfer", f"{version} on Python {environment['python']}")
     table.add_row("system", environment["os"])
     table.add_row("processor", environment["cpu"])
     table.add_row("cores used", f"{len(cores.numbers)} (number {numbers}): {cores.reason}")

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ def describe(*, cores: Cores | None = None) -> dict[str, Any]:
     Importing the backends' libraries is part of it, because only they know their versions.
 
     >>> sorted(describe())
-    ['backends', 'coinfer', 'cores', 'cpu', 'memory_bytes', 'os', 'python', 'variables']
+    ['backends', 'coinfer', 'compiled', 'cores', 'cpu', 'memory_bytes', 'os', 'python', 'variables']
     """
     cores = find_cores() if cores is None else cores
     return {
         "coinfer": _version("coinfer"),
+        "compiled": _is_compiled(),
         "python": platform.python_version(),
         "os": platform.platform(),
         "cpu": cpu_name(),
@@ -96,6 +98,12 @@ def onnxruntime_wheels() -> tuple[str, ...]:
     More than one overwrite each other's files, and which wins is chance.
     """
     return tuple(sorted(set(metadata.packages_distributions().get("onnxruntime", ()))))
+
+
+def _is_compiled() -> bool:
+    """Tell whether the path of every request is compiled, and not plain Python."""
+    core = find_spec("coinfer.core.dispatcher")
+    return core is not None and not str(core.origin).endswith(".py")
 
 
 def _version(distribution: str) -> str:
