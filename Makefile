@@ -2,7 +2,7 @@
 # test   set up and run the tests
 # check  format, lint, types, import rules
 # bench  set up and print the benchmark tables (about a quarter of an hour; leave the machine alone)
-# wheel     build the wheel of a release into dist, its core compiled (needs a C compiler; minutes)
+# wheel     build a wheel for this system and Python into dist, its core compiled (needs a C compiler)
 # compiled  install that wheel into out/compiled and run the tests of the core against it
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
@@ -36,14 +36,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
 wheel: $(READY)
-	rm -rf out/to_compile dist && mkdir -p out/to_compile
+	rm -rf out/compiled out/to_compile out/wheel && mkdir -p out/to_compile dist
 	# In a copy, because hatch-mypyc takes pyproject.toml away while it compiles.
 	cp -r pyproject.toml README.md LICENSE src out/to_compile
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist out/to_compile
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir out/wheel out/to_compile
+	cp out/wheel/coinfer-*.whl dist
 
 compiled: wheel
-	rm -rf out/compiled
-	$(BIN)/python -m pip install --quiet --no-deps --target out/compiled dist/coinfer-*.whl
+	$(BIN)/python -m pip install --quiet --no-deps --target out/compiled out/wheel/coinfer-*.whl
 	PYTHONPATH=out/compiled $(BIN)/python -m pytest -q tests/core tests/sim tests/policies tests/replay tests/metrics
 
 conformance: $(READY)

@@ -12,11 +12,11 @@ not the times. Each load is run several times with other arrivals, and the reque
 make one figure.
 
 Before and after everything that is measured the machine itself is timed (`steadiness`). If it
-changed meanwhile by more than 10 %, or if for some seconds of a run the same work took a quarter
-longer than in the rest of it, that is measured again; how often is printed. If it changed by less,
-the first simulation is told: it takes its times at the pace that the machine had before and after
-the run. Cores are kept awake (`coinfer.hardware.awake`): the host of a virtual machine may
-otherwise put two of them on one physical core whenever they wake.
+changed by more than 10 % since the first time, or if for some seconds of a run the same work took a
+quarter longer than in the rest of it, that is measured again; how often is printed. If it changed
+by less, the first simulation is told: it takes its times at the pace that the machine had before
+and after the run. Cores are kept awake (`coinfer.hardware.awake`): the host of a virtual machine
+may otherwise put two of them on one physical core whenever they wake.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ BENCHMARKS = {
 LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
     "pinning": ("Pools with a core for each thread", [], ["--quick"]),
+    "first_request": ("First requests, warmed up and not", [], ["--quick"]),
     "awake": ("Cores kept awake", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (

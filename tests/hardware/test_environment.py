@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
-from importlib.machinery import ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,10 @@ def test_it_names_the_versions_that_decide_speed() -> None:
     assert describe()["backends"]["onnxruntime"] == {"onnxruntime": installed}
 
 
-@pytest.mark.parametrize(("origin", "compiled"), [("dispatcher.py", False), ("d.so", True)])
+@pytest.mark.parametrize(
+    ("origin", "compiled"),
+    [("dispatcher.py", False), ("dispatcher" + EXTENSION_SUFFIXES[0], True)],
+)
 def test_it_says_whether_the_core_is_compiled(
     origin: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def onnxruntime_wheels() -> tuple[str, ...]:
 def _is_compiled() -> bool:
     """Tell whether the path of every request is compiled, and not plain Python."""
     core = find_spec("coinfer.core.dispatcher")
-    return core is not None and not str(core.origin).endswith(".py")
+    return core is not None and str(core.origin).endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _version(distribution: str) -> str:

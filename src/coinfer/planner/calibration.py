@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 from coinfer.cold import IDLE_S, Cold
 from coinfer.core.policy import Policy
+from coinfer.errors import ConfigurationError
 from coinfer.metrics.records import ExecutionRecord
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation
@@ -28,7 +29,7 @@ from coinfer.sim import Machine, simulate
 from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
 
-__all__ = ["Calibrated", "calibrate", "calibration_load", "fitted"]
+__all__ = ["Calibrated", "calibrate", "calibration_load", "check_seconds", "fitted"]
 
 LOAD = 0.65
 """Share of the bound that is offered: at times something rests, and at times all is busy."""
@@ -83,6 +84,19 @@ def calibration_load(scenario: Scenario, machine: Machine, seconds: float) -> Sc
     )
 
 
+def check_seconds(seconds: float) -> None:
+    """Refuse a calibration that takes no time.
+
+    Raises:
+        ConfigurationError: it says how long one should be.
+    """
+    if not seconds > 0:
+        raise ConfigurationError(
+            f"a calibration of {seconds:g} s sees nothing; give it some seconds, e.g. 20s, or "
+            "leave it out"
+        )
+
+
 def calibrate(
     scenario: Scenario, ready: Preparation, machine: Machine, *, seconds: float
 ) -> Calibrated:
@@ -95,8 +109,10 @@ def calibrate(
         seconds: How long to run; 20 give some hundred executions of networks of some 10 ms.
 
     Raises:
+        ConfigurationError: the run is to take no time.
         KeyboardInterrupt: from the run, if the user interrupts it.
     """
+    check_seconds(seconds)
     measured = Machine(processors=ready.processors, profile=ready.measured)
     load = calibration_load(scenario, measured, seconds)
     played = play(

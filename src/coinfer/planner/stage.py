@@ -10,7 +10,7 @@ from pathlib import Path
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError
 from coinfer.planner.assignment import asked_for
-from coinfer.planner.calibration import calibrate
+from coinfer.planner.calibration import calibrate, check_seconds
 from coinfer.planner.certificate import Certificate, certify, settled
 from coinfer.planner.handover import handover_s
 from coinfer.planner.preparation import Preparation, prepare
@@ -131,10 +131,8 @@ def set_stage(
         ConfigurationError: a calibration is asked for of a machine that a file describes, or one
             that takes no time.
     """
-    if calibrate_s == 0:
-        raise ConfigurationError(
-            "a calibration of 0 s sees nothing; give it some seconds, e.g. 20s, or leave it out"
-        )
+    if calibrate_s is not None:
+        check_seconds(calibrate_s)
     limits = find_limits(scenario, machine_file=machine_file, cache=cache, progress=progress)
     ready = limits.prepared
     if ready is None:

@@ -50,6 +50,7 @@ from coinfer.runtime.conductor import Conductor, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.shelf import Shelf
+from coinfer.runtime.warm_up import warm_up
 from coinfer.sources import resolve_model
 
 __all__ = ["Engine", "Observer"]
@@ -57,6 +58,7 @@ __all__ = ["Engine", "Observer"]
 _INF = float("inf")
 _LOOK_S = 0.2
 _HASTE_S = 5.0
+_LET_GO_S = 10.0
 
 
 class Engine:
@@ -253,8 +255,7 @@ class Engine:
             BackendError: it cannot be loaded on a processor of its profile.
         """
         with self._loading:
-            if self._conductor.closing:
-                raise ClosedError(self._conductor.closing)
+            self._check_open()
             self._shelf.check_free(name)
             found = _resolved(name, model) if profile is not None else self._found(name, model)
             if profile is None:
@@ -268,6 +269,33 @@ class Engine:
             forks = found.forks if isinstance(found, Partitioned) else ()
             self._post(ModelLoaded(name, shelved.units, shelved.profile, forks))
             self._shelf.open(name, found if isinstance(found, Model) else found.model)
+
+    def warm_up(self, name: str, inputs: Tensors) -> None:
+        """Run each compiled session of a model once, in the calling thread.
+
+        The first run takes several times as long as later ones, because libraries allocate memory
+        and prepare weights only then. Do this after loading, before the requests come that must be
+        in time: a request on the same session may have to wait for a whole run. It is no request:
+        nothing is answered, counted or learnt. Loading and unloading wait meanwhile.
+
+        Args:
+            name: Name of a loaded model.
+            inputs: As in `submit`, of the sizes that are to come: where they vary, a library may
+                prepare for each.
+
+        Raises:
+            UnknownNameError: no such model.
+            InputError: an input's name, dtype or shape is wrong.
+            ExecutionError: a processor cannot run it on these inputs.
+            ClosedError: the engine is stopping.
+        """
+        self._conductor.check_may_wait("warm_up")
+        with self._loading:
+            self._check_open()
+            check = self._models.get(name)
+            if check is None:
+                raise UnknownNameError.of("model", name, self._models)
+            warm_up(self._shelf, name, inputs, check(inputs), self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
@@ -327,9 +355,14 @@ class Engine:
             self._post(Closed(drop_waiting=True))
         self._stopped = True
         conductor.stop()
-        # A session that still runs must not be closed under its thread.
-        if conductor.crew.end(None if in_time else 1.0):
-            self._shelf.store.close()
+        # A session that still runs must not be closed under its thread, and one that is loaded or
+        # warmed up in another thread neither.
+        ended = conductor.crew.end(None if in_time else 1.0)
+        if ended and self._loading.acquire(timeout=_LET_GO_S):
+            try:
+                self._shelf.store.close()
+            finally:
+                self._loading.release()
 
     def __enter__(self) -> Self:
         """Return the engine."""
@@ -346,6 +379,10 @@ class Engine:
             self.stop()
         else:
             self.stop(drain=False, timeout_s=_HASTE_S)
+
+    def _check_open(self) -> None:
+        if self._conductor.closing:
+            raise ClosedError(self._conductor.closing)
 
     def _load_all(
         self, models: Mapping[str, Model | Partitioned | str | Path], profile: Profile | None

@@ -1,0 +1,49 @@
+"""Warm-up: the first run of each session of a model, which takes several times as long as others.
+
+Only then do libraries allocate memory for activations, and some prepare weights and kernels. The
+scheduler is not told: it would believe that the model is that slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coinfer.backends.base import Tensors
+from coinfer.backends.packed import Value
+from coinfer.runtime.leg_run import run_leg
+from coinfer.runtime.shelf import Shelf
+
+__all__ = ["warm_up"]
+
+
+def warm_up(
+    shelf: Shelf, name: str, inputs: Tensors, batch: int, check_open: Callable[[], None]
+) -> None:
+    """Run each session of a model once, in the calling thread.
+
+    Of a model that is cut each span reads what spans before it made.
+
+    Args:
+        shelf: Where the model is.
+        name: Its name.
+        inputs: Those of one request.
+        batch: Its batch.
+        check_open: Called before each run; raises what ends the warm-up.
+
+    Raises:
+        ExecutionError: a library failed.
+    """
+    legs = shelf.legs.get(name)
+    values: dict[str, Value] = dict(inputs)
+    seen: set[int] = set()
+    for span, _, session in sorted(shelf.store.items(name), key=lambda item: item[0]):
+        if id(session) in seen:
+            continue
+        check_open()
+        seen.add(id(session))
+        if legs is None:
+            session.run(inputs)
+        elif values.keys() >= set(legs[span].reads):
+            read = {value: values[value] for value in legs[span].reads}
+            [made] = run_leg(session, legs[span], [read], [batch])
+            values.update(made)

@@ -1,0 +1,188 @@
+"""Warm-up: each session runs once, on the right values, and the scheduler learns nothing of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coinfer.backends.base import Session
+from coinfer.backends.null import Faults, NullBackend
+from coinfer.backends.packed import Values, unpacked
+from coinfer.core.events import Arrived, Event, Finished
+from coinfer.errors import (
+    ClosedError,
+    ConfigurationError,
+    ExecutionError,
+    InputError,
+    UnknownNameError,
+)
+from coinfer.graph.partition import Mode
+from coinfer.processor import Processor
+from coinfer.profiles import Profile
+from coinfer.runtime import warm_up as module
+from coinfer.runtime.engine import Engine
+from coinfer.runtime.leg import Leg
+from coinfer.runtime.leg_run import run_leg
+from partitioning.cut_models import chain_with_skip, cut
+from runtime.engines import FEED, MODEL, cpus, null_engine
+
+WAIT_S = 20.0
+
+
+class Runs:
+    """What ran on null processors, and what the core was told."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str, int]] = []
+        self.events: list[Event] = []
+
+    def service_s(self, model: str, processor: str, batch: int) -> float:
+        self.ran.append((model, processor, batch))
+        return 0.0
+
+    def observe(self, event: Event, _commands: Any, _now: float) -> None:
+        self.events.append(event)
+
+
+def test_each_processor_runs_it_once_and_the_core_does_not_know() -> None:
+    runs = Runs()
+    with Engine(
+        {"m": MODEL, "other": MODEL},
+        processors=cpus("p0", "p1", "p2"),
+        profile=Profile.from_seconds(
+            {"m": {"p0": 0.1, "p2": 0.1}, "other": dict.fromkeys(("p0", "p1"), 0.1)}
+        ),
+        backends={"null": NullBackend(runs.service_s)},
+        pin=False,
+        observer=runs,
+    ) as engine:
+        engine.warm_up("m", FEED)
+        assert sorted(runs.ran) == [(MODEL.name, "p0", 1), (MODEL.name, "p2", 1)]
+        assert not [event for event in runs.events if isinstance(event, Arrived | Finished)]
+        assert engine.n_unanswered == 0
+
+
+def test_processors_that_share_a_session_run_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = chain_with_skip().model
+    processors = tuple(
+        Processor(name=n, backend="onnxruntime", units=frozenset({n})) for n in ("p0", "p1")
+    )
+    profile = Profile.from_seconds({"m": {"p0": 0.1, "p1": 0.1}})
+    ran: list[Session] = []
+    with Engine({"m": model}, processors=processors, profile=profile, pin=False) as engine:
+        session = engine._shelf.store.items("m")[0][2]
+        run = session.run
+
+        def noted(feed: Any) -> Any:
+            ran.append(session)
+            return run(feed)
+
+        monkeypatch.setattr(session, "run", noted)
+        engine.warm_up("m", model.sample_inputs())
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("mode", [Mode.UNIT, Mode.MERGED])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_spans_read_what_those_before_them_made(
+    mode: Mode, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = chain_with_skip()
+    feed = chain.model.sample_inputs(batch=batch)
+    expected = chain.reference(feed)
+    ran: list[Leg] = []
+    checked: set[str] = set()
+
+    def noted(
+        session: Session, leg: Leg, values: Sequence[Values], sizes: Sequence[int]
+    ) -> Sequence[Values]:
+        ran.append(leg)
+        assert list(sizes) == [batch]
+        made = run_leg(session, leg, values, sizes)
+        for name in made[0].keys() & expected.keys():
+            np.testing.assert_allclose(
+                unpacked(made[0])[name], expected[name], rtol=1e-5, atol=1e-6
+            )
+            checked.add(name)
+        return made
+
+    monkeypatch.setattr(module, "run_leg", noted)
+    processors = tuple(
+        Processor(name=n, backend="onnxruntime", units=frozenset({n})) for n in ("p0", "p1")
+    )
+    model = cut(chain.model, (1, 2, 3, 4), ["p0", "p1"], mode=mode)
+    with Engine({"m": model}, processors=processors, pin=False) as engine:
+        engine.warm_up("m", feed)
+        sessions = {id(session) for _, _, session in engine._shelf.store.items("m")}
+    assert len(ran) == len(sessions)
+    assert checked == set(expected)
+
+
+def test_a_failure_is_told_and_the_engine_goes_on() -> None:
+    faults = Faults()
+    with null_engine("p0", faults=faults) as engine:
+        faults.fail()
+        with pytest.raises(ExecutionError, match=r"Faults\.fail says so"):
+            engine.warm_up("m", FEED)
+        assert engine.submit("m", FEED).result(WAIT_S)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with null_engine("p0") as engine:
+        with pytest.raises(UnknownNameError, match="model 'n'"):
+            engine.warm_up("n", FEED)
+        with pytest.raises(InputError, match="it takes"):
+            engine.warm_up("m", {})
+    with pytest.raises(ClosedError):
+        engine.warm_up("m", FEED)
+
+
+def test_a_callback_must_not_wait_for_it() -> None:
+    refused: list[ConfigurationError] = []
+    done = threading.Event()
+
+    def callback(_: object) -> None:
+        try:
+            engine.warm_up("m", FEED)
+        except ConfigurationError as error:
+            refused.append(error)
+        done.set()
+
+    with null_engine(service_s=0.05) as engine:
+        engine.submit("m", FEED).add_done_callback(callback)
+        assert done.wait(WAIT_S)
+    assert "warm_up() in a callback" in str(refused[0])
+
+
+def test_stop_ends_it_and_closes_no_session_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults()
+    engine = null_engine("p0", "p1", faults=faults)
+    store = engine._shelf.store
+    close, order = store.close, list[str]()
+
+    def warm() -> None:
+        with pytest.raises(ClosedError, match="stopping"):
+            engine.warm_up("m", FEED)
+        order.append("warm-up ended")
+
+    def noted() -> None:
+        order.append("sessions closed")
+        close()
+
+    monkeypatch.setattr(store, "close", noted)
+    faults.hang()
+    warming, stopping = threading.Thread(target=warm), threading.Thread(target=engine.stop)
+    warming.start()
+    assert faults.wait_until_hanging()
+    stopping.start()
+    while engine._conductor.crew.workers["p0"].join(0.01) is False:
+        time.sleep(0.001)
+    faults.release()
+    warming.join(WAIT_S)
+    stopping.join(WAIT_S)
+    assert order == ["warm-up ended", "sessions closed"]
