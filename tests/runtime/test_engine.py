@@ -491,14 +491,18 @@ def test_an_observer_that_raises_is_detached_and_everything_goes_on() -> None:
         assert engine.fault is None
 
 
-@pytest.mark.parametrize("what", ["stop", "drain"])
-def test_waiting_in_a_callback_for_itself_is_refused(what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "arguments"), [("stop", ()), ("drain", ()), ("warm_up", ("m", FEED))]
+)
+def test_waiting_in_a_callback_for_itself_is_refused(
+    what: str, arguments: tuple[object, ...]
+) -> None:
     refused: list[BaseException] = []
     done = threading.Event()
 
     def wait_for_itself(_: Future) -> None:
         try:
-            getattr(engine, what)()
+            getattr(engine, what)(*arguments)
         except ConfigurationError as error:
             refused.append(error)
         done.set()
@@ -507,7 +511,7 @@ def test_waiting_in_a_callback_for_itself_is_refused(what: str) -> None:
         engine.submit("m", FEED).add_done_callback(wait_for_itself)
         assert done.wait(WAIT_S)
     assert len(refused) == 1
-    assert "callback" in str(refused[0])
+    assert f"{what}() in a callback" in str(refused[0])
 
 
 def test_a_stopped_engine_takes_no_model() -> None:

@@ -16,7 +16,6 @@ from coinfer.backends.packed import Values, unpacked
 from coinfer.core.events import Arrived, Event, Finished
 from coinfer.errors import (
     ClosedError,
-    ConfigurationError,
     ExecutionError,
     InputError,
     UnknownNameError,
@@ -140,23 +139,6 @@ def test_what_makes_no_sense_is_refused() -> None:
             engine.warm_up("m", {})
     with pytest.raises(ClosedError):
         engine.warm_up("m", FEED)
-
-
-def test_a_callback_must_not_wait_for_it() -> None:
-    refused: list[ConfigurationError] = []
-    done = threading.Event()
-
-    def callback(_: object) -> None:
-        try:
-            engine.warm_up("m", FEED)
-        except ConfigurationError as error:
-            refused.append(error)
-        done.set()
-
-    with null_engine(service_s=0.05) as engine:
-        engine.submit("m", FEED).add_done_callback(callback)
-        assert done.wait(WAIT_S)
-    assert "warm_up() in a callback" in str(refused[0])
 
 
 def test_stop_ends_it_and_closes_no_session_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,10 +273,11 @@ class Engine:
     def warm_up(self, name: str, inputs: Tensors) -> None:
         """Run each compiled session of a model once, in the calling thread.
 
-        The first run takes several times as long as later ones, because libraries allocate memory
-        and prepare weights only then. Do this after loading, before the requests come that must be
-        in time: a request on the same session may have to wait for a whole run. It is no request:
-        nothing is answered, counted or learnt. Loading and unloading wait meanwhile.
+        With some libraries the first run takes several times as long as later ones, because they
+        allocate memory and prepare weights only then. Do this after loading, before the requests
+        come that must be in time: a request on the same session may have to wait for a whole run.
+        It is no request: nothing is answered, counted or learnt. Loading and unloading wait
+        meanwhile.
 
         Args:
             name: Name of a loaded model.

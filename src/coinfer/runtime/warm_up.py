@@ -1,4 +1,4 @@
-"""Warm-up: the first run of each session of a model, which takes several times as long as others.
+"""Warm-up: the first run of each session of a model, which may take far longer than others.
 
 Only then do libraries allocate memory for activations, and some prepare weights and kernels. The
 scheduler is not told: it would believe that the model is that slow.
