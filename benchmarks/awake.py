@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coinfer.backends.base import Backend
-from coinfer.backends.lasting import lasting
+from coinfer.backends.reused_sessions import reused_sessions
+from coinfer.machine.machine import Machine
 from coinfer.metrics.latency import Latencies
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play
-from coinfer.sim import Machine
 from coinfer.units import parse_seconds
 from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
@@ -61,7 +61,7 @@ def main() -> int:
         ("load", "network"), ("p50 idle", "awake", "ratio", "p99 idle", "awake", "ratio")
     )
     with OtherWork() as other, ExitStack() as stack:
-        backends = stack.enter_context(lasting(ready.processors))
+        backends = stack.enter_context(reused_sessions(ready.processors))
         for load in arguments.loads:
             found: dict[tuple[str, str], list[Seen]] = defaultdict(list)
             for number, way in in_turn(WAYS, arguments.rounds):
@@ -104,7 +104,7 @@ def _run(
         keep_awake=keep_awake,
         keep_records=True,
     )
-    return {name: Seen.of(tally.latencies) for name, tally in played.tallies.models.items()}
+    return {name: Seen.of(counts.latencies) for name, counts in played.run_counts.models.items()}
 
 
 def _arguments() -> argparse.Namespace:

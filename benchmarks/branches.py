@@ -26,8 +26,8 @@ from coinfer.core.events import Event
 from coinfer.graph import PartitionOptions
 from coinfer.hardware.cores import available_cores
 from coinfer.model import Model, model_from_ir
-from coinfer.partitioning.prepare import prepare
-from coinfer.profiling import Gauge, default_cache
+from coinfer.profiling import Profiler, default_cache
+from coinfer.profiling.partition import prepare
 from coinfer.zoo.builder import NetworkBuilder
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
@@ -92,7 +92,7 @@ def _processors() -> tuple[Processor, Processor, Processor]:
 def _row(model: Model, rounds: int) -> tuple[list[str], float]:
     one, other, both = _processors()
     cut = prepare(
-        model, (one, other), PartitionOptions(branches=True), Gauge(cache=default_cache())
+        model, (one, other), PartitionOptions(branches=True), Profiler(cache=default_cache())
     ).renamed("m")
     feed, seen = model.sample_inputs(), Forks()
     with ExitStack() as stack:

@@ -23,8 +23,8 @@ from time import perf_counter
 
 from coinfer.core.commands import Run
 from coinfer.core.events import Arrived, Event, Finished
+from coinfer.machine.processor import Processor
 from coinfer.policies import make_policy, policy_names
-from coinfer.processor import Processor
 from coinfer.testing.machine import profile, request
 from environment import OtherWork, print_environment
 from queued_core import QueuedCore, median_and_p99, undisturbed

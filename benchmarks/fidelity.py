@@ -38,16 +38,17 @@ from rich.table import Table
 from coinfer.bound import Bound
 from coinfer.hardware.awake import awake
 from coinfer.hardware.cores import available_cores
+from coinfer.machine.machine import Machine
+from coinfer.machine.profile import Profile
 from coinfer.metrics.recorder import Recorder
 from coinfer.planner.calibration import Calibrated, calibrate, fitted
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.planner.stage import measured_machine
 from coinfer.policies import make_policy
-from coinfer.profiles import Profile
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play
-from coinfer.sim import Machine, simulate
+from coinfer.sim import simulate
 from coinfer.units import parse_seconds
 from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
@@ -93,7 +94,7 @@ class Pool:
         self._services: dict[str, list[float]] = defaultdict(list)
 
     def add(self, recorder: Recorder) -> None:
-        """Take the requests that were due in the window, as `coinfer.metrics.tally` counts."""
+        """Take the requests that were due in the window, as `coinfer.metrics.counts` counts."""
         start_s, end_s = recorder.window.start_s, recorder.window.end_s
         self._seconds += end_s - start_s
         for request in recorder.requests():

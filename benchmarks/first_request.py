@@ -15,10 +15,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from coinfer.backends.base import Tensors
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.planner.preparation import prepare
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.profiling import default_cache
 from coinfer.runtime.clock import now
 from coinfer.runtime.engine import Engine

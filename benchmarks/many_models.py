@@ -37,8 +37,8 @@ from rich.table import Table
 from coinfer import Profile, load_model, zoo
 from coinfer.backends.pools import POOLS
 from coinfer.hardware import available_cores, default_processors, pin_current_thread
-from coinfer.processor import Processor
-from coinfer.profiles import ProfileKey
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import ProfileKey
 from coinfer.profiling import profile_models, useful, within_pools
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
@@ -161,7 +161,7 @@ def _contest(name: str, folder: Path, seconds: float) -> dict[str, float]:
     return serve()
 
 
-class Gauge:
+class Profiler:
     """Threads and memory of this process since it was made."""
 
     def __init__(self) -> None:
@@ -206,9 +206,9 @@ def _serve_onnxruntime(
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     created(next(iter(files.values())))  # as profiling does for coinfer
-    gauge = Gauge()
+    profiler = Profiler()
     sessions = [created(path) for path in files.values()]
-    gauge.loaded()
+    profiler.loaded()
     for session in sessions:
         session.run(None, feed)
     turns, served = itertools.count(), itertools.count()
@@ -224,10 +224,10 @@ def _serve_onnxruntime(
     pool = [threading.Thread(target=work, args=(core,)) for core in cores]
     for thread in pool:
         thread.start()
-    gauge.look()
+    profiler.look()
     for thread in pool:
         thread.join()
-    return gauge.result(next(served), seconds)
+    return profiler.result(next(served), seconds)
 
 
 def _serve_coinfer(
@@ -237,9 +237,9 @@ def _serve_coinfer(
 
     processors = default_processors(["onnxruntime"])
     profile = _profile(files, processors)
-    gauge = Gauge()
+    profiler = Profiler()
     with Engine(files, processors=processors, profile=profile) as engine:
-        gauge.loaded()
+        profiler.loaded()
         for name in files:
             engine.infer(name, feed)
         names = itertools.cycle(files)
@@ -260,9 +260,9 @@ def _serve_coinfer(
 
         for _ in range(IN_FLIGHT_PER_CORE * len(available_cores())):
             submit()
-        gauge.look()
+        profiler.look()
         engine.drain()
-        return gauge.result(next(served), seconds)
+        return profiler.result(next(served), seconds)
 
 
 def _profile(files: Mapping[str, Path], processors: Sequence[Processor]) -> Profile:

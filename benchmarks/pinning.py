@@ -25,9 +25,9 @@ import numpy as np
 from coinfer.backends.base import Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
 from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.planner.preparation import prepare
-from coinfer.processor import Processor
 from coinfer.profiling import default_cache
 from coinfer.profiling.measure import on_cores
 from coinfer.workload.scenario_file import load_scenario

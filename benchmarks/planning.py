@@ -19,8 +19,9 @@ import random
 import statistics
 from collections.abc import Collection, Mapping
 
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.policies import make_policy, policy_names
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 from coinfer.testing.machine import processors
 from environment import OtherWork, print_environment
 from queued_core import QueuedCore, median_and_p99

@@ -13,8 +13,8 @@ from coinfer.core.commands import Command, Execution, Run
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import Arrived, Finished, ModelLoaded
 from coinfer.core.policy import Policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.testing.machine import request
 
 __all__ = ["QueuedCore", "median_and_p99", "undisturbed"]

@@ -26,10 +26,11 @@ import simpy
 from rich.console import Console
 
 from coinfer.bound import throughput_bound
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
-from coinfer.sim import Machine, simulate
+from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
@@ -88,7 +89,7 @@ def ours_s(machine: Machine, rates: dict[str, float], policy: str, requests: int
     began = process_time()
     done = simulate(wanted, machine, make_policy(policy))
     took_s = process_time() - began
-    return took_s / sum(tally.completed for tally in done.tallies.models.values())
+    return took_s / sum(counts.completed for counts in done.run_counts.models.values())
 
 
 def simpy_s(machine: Machine, rates: dict[str, float], requests: int) -> float:

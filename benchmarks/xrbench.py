@@ -32,7 +32,10 @@ from rich.table import Table
 
 from coinfer.hardware.awake import awake
 from coinfer.hardware.cores import available_cores
-from coinfer.metrics.tally import Tallies
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.metrics.counts import RunCounts
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.planner.saturation import (
     Kept,
@@ -44,11 +47,8 @@ from coinfer.planner.saturation import (
 )
 from coinfer.planner.stage import Limits, find_limits, measured_machine
 from coinfer.policies import policy_names
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.profiling import default_cache
 from coinfer.scenarios import library
-from coinfer.sim import Machine
 from coinfer.units import parse_seconds
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import PolicySpec, Scenario
@@ -240,7 +240,7 @@ def _simulated(
 def _as_long(measure: Measure) -> Measure:
     """Let a simulated trial last as long as one here, at any rates."""
 
-    def longer(scenario: Scenario) -> Tallies:
+    def longer(scenario: Scenario) -> RunCounts:
         times = {
             "duration_s": scenario.duration_s * scenario.rate_factor,
             "warmup_s": scenario.warmup_s * scenario.rate_factor,

@@ -51,9 +51,9 @@ def _spec(policy: str, scenario: Scenario) -> PolicySpec:
 def _run(scenario: Scenario) -> Summary:
     ready = prepare(scenario, cache=default_cache())
     played = play(scenario, ready.loads, ready.processors, ready.profile, ready.policy, ready.feeds)
-    optimum = offered_optimum(ready.measured, ready.processors, scenario, played.tallies)
+    optimum = offered_optimum(ready.measured, ready.processors, scenario, played.run_counts)
     return summarise(
-        played.tallies,
+        played.run_counts,
         scenario=scenario.name,
         mode="run",
         policy=scenario.policy.name,

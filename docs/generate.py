@@ -17,9 +17,8 @@ MARK = "## Modules\n"
 
 # From the bottom of the import order to the top.
 ORDER = (
-    "__init__.py", "errors.py", "scenarios", "units.py", "processor.py", "model",
-    "contention.py", "profiles.py", "bound", "core", "policies", "graph", "workload", "metrics",
-    "backends", "hardware", "zoo", "sources.py", "profiling", "partitioning",
+    "__init__.py", "errors.py", "scenarios", "units.py", "documents", "model", "machine", "bound",
+    "core", "policies", "graph", "workload", "metrics", "backends", "hardware", "zoo", "profiling",
     "report", "runtime", "sim", "replay", "planner", "onnx_backend", "cli", "testing",
 )  # fmt: skip
 

@@ -57,7 +57,7 @@ def test_importing_the_command_line_imports_no_inference_library() -> None:
     assert not loaded & {"onnx", "onnx_ir", "onnxruntime", "openvino", "pydantic", "scipy", "torch"}
 
 
-@pytest.mark.parametrize("package", ["core", "policies", "metrics", "workload", "profiles"])
+@pytest.mark.parametrize("package", ["core", "policies", "metrics", "workload", "machine"])
 def test_the_pure_layers_import_no_inference_library(package: str) -> None:
     assert not modules_after(f"import coinfer.{package}") & {"onnxruntime", "openvino", "torch"}
 

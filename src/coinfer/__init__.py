@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coinfer.core.dispatcher import Limits
     from coinfer.core.request import OnLate
+    from coinfer.machine.processor import Processor
+    from coinfer.machine.profile import Profile
     from coinfer.model import Model, TensorSpec, load_model
-    from coinfer.processor import Processor
-    from coinfer.profiles import Profile
     from coinfer.runtime.engine import Engine
 
 __all__ = [
@@ -38,8 +38,8 @@ _HOME = {
     "Limits": "coinfer.core.dispatcher",
     "Model": "coinfer.model",
     "OnLate": "coinfer.core.request",
-    "Processor": "coinfer.processor",
-    "Profile": "coinfer.profiles",
+    "Processor": "coinfer.machine.processor",
+    "Profile": "coinfer.machine.profile",
     "TensorSpec": "coinfer.model",
     "load_model": "coinfer.model",
 }

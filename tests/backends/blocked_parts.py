@@ -13,9 +13,9 @@ from coinfer.backends.base import Session
 from coinfer.backends.onnxruntime.packing import block_size
 from coinfer.backends.packed import Value, run_part
 from coinfer.graph import Operators, Partition, extract, partition_at
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 from coinfer.testing.models import model_from_text
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

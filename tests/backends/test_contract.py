@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coinfer.backends import Backend, get_backend
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.testing.backend_suite import BackendSuite
 
 

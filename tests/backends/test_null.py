@@ -10,8 +10,8 @@ import pytest
 from coinfer.backends import null
 from coinfer.backends.null import Faults, NullBackend, NullSession
 from coinfer.errors import BackendError, ConfigurationError, ExecutionError
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.testing.models import model_from_text, tiny_linear, two_inputs
 
 CPU0 = Processor(name="cpu0", backend="null", device="NULL", units=frozenset({"core0"}))

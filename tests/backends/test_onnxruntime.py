@@ -9,7 +9,7 @@ import pytest
 from coinfer.backends import get_backend
 from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, ExecutionError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.testing.models import model_from_text, quantised_linear, tiny_conv, tiny_linear
 
 

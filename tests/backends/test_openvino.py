@@ -14,8 +14,8 @@ from coinfer.backends import get_backend
 from coinfer.backends import openvino as openvino_backend
 from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, ExecutionError
+from coinfer.machine.processor import Processor
 from coinfer.model import load_model
-from coinfer.processor import Processor
 from coinfer.testing.models import quantised_linear, tiny_conv, tiny_linear
 
 pytest.importorskip("openvino")

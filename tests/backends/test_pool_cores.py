@@ -12,10 +12,10 @@ import pytest
 
 from coinfer.backends import get_backend
 from coinfer.backends.base import caller_cores
-from coinfer.backends.lasting import lasting
+from coinfer.backends.reused_sessions import reused_sessions
 from coinfer.hardware.cores import available_cores
 from coinfer.hardware.pinning import can_pin
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.profiling.identity import key_parts
 from coinfer.testing.models import tiny_conv
 
@@ -60,7 +60,7 @@ def test_a_backend_that_places_no_threads_leaves_all_cores_to_the_caller() -> No
 
 
 def test_a_backend_that_lasts_leaves_as_many_cores_as_the_one_that_it_keeps() -> None:
-    with lasting([wide(4, 6)]) as backends:
+    with reused_sessions([wide(4, 6)]) as backends:
         assert caller_cores(backends["onnxruntime"], wide(4, 6)) == caller_cores(
             BACKEND, wide(4, 6)
         )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from coinfer.bound import makespan, throughput_bound
 from coinfer.bound.capacity import Capacity
 from coinfer.errors import ConfigurationError
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.testing.machine import processors, profile
 
 BOTH = processors("cpu", "npu")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from coinfer.bound import makespan, sustainable_factor, throughput_bound
 from coinfer.errors import ConfigurationError, UnknownNameError
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 
 Table = dict[str, dict[str, float]]
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from coinfer import zoo
 from coinfer.cli.inspect import inspect
 from coinfer.errors import ConfigurationError, ModelError, UnknownNameError
-from coinfer.sources import resolve_model
+from coinfer.zoo.source import resolve_model
 
 app = typer.Typer()
 app.command()(inspect)

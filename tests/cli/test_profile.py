@@ -9,7 +9,7 @@ import pytest
 
 from cli.program import Program
 from coinfer.hardware.catalogue import default_processors
-from coinfer.profiles import Profile
+from coinfer.machine.profile import Profile
 from coinfer.testing.models import unsupported
 
 

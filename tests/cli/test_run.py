@@ -210,7 +210,7 @@ def announce(module, name, text, class_=None):
     setattr(owner, name, announced)
 
 announce(measure, "turn", "profiling", "Sampler")
-announce(load_driver, "_submit_what_is_due", "running", "LoadDriver")
+announce(load_driver, "_submit_what_is_due", "running", "LoadGenerator")
 main()
 """
 

@@ -23,9 +23,9 @@ from coinfer.errors import (
     InputError,
     ModelError,
 )
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.onnx_backend import CoinferBackend, PreparedModel
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 
 X = np.array([[-1.0, 2.0]], np.float32)
 

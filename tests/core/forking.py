@@ -8,7 +8,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.policy import Start, StartFork
 from coinfer.core.request import Request
 from coinfer.core.view import View
-from coinfer.profiles import Fork
+from coinfer.machine.span import Fork
 
 
 class Forking:

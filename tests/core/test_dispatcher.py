@@ -25,8 +25,8 @@ from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, InvariantError, PolicyError
+from coinfer.machine.processor import Processor
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
 from coinfer.testing.machine import VirtualMachine, processors, profile, request
 
 TWO = {"m": {"cpu0": 0.1, "cpu1": 0.1}}

@@ -30,9 +30,9 @@ from coinfer.core.lane import Lane
 from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Fork
 from coinfer.policies import make_policy, policy_names
-from coinfer.processor import Processor
-from coinfer.profiles import Fork
 from coinfer.testing.machine import VirtualMachine, processors, profile
 from core.forking import Forking
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from coinfer.core.estimates import SMOOTHING, Estimates
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 from coinfer.testing.machine import profile
 
 WHOLE = Span(0, 0)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinfer.core.fork_routes import FORK_S, ForkRoutes
-from coinfer.core.planning import RequestPlan, plan_request
+from coinfer.core.request_schedule import RequestSchedule, schedule_request
 from coinfer.core.routes import HANDOVER_S, Routes
-from coinfer.profiles import Fork, Span
+from coinfer.machine.span import Fork, Span
 
 NAMES = ("p", "q", "r")
 NEIGHBOURS = {"p": ("p", "r"), "q": ("q",), "r": ("p", "r")}
@@ -83,7 +83,7 @@ def routes_of(units: int, rows: Rows, forks: list[Fork]) -> Routes:
     return routes
 
 
-def taken(plan: RequestPlan) -> Way:
+def taken(plan: RequestSchedule) -> Way:
     """What a plan says: its first two steps may be a fork; which later ones are is not told."""
     steps = [(step.span, step.processor) for step in plan.steps]
     return [tuple(steps[:2])] if plan.fork else [(steps[0],)]
@@ -101,7 +101,7 @@ def test_a_plan_is_the_best_of_all_ways_with_forks_on_what_is_ready(table, data)
             least_s = best_s(units, rows, forks, at, ready_s, now)
             if best_s(units, rows, [], at, ready_s, now) == math.inf:
                 continue  # nothing is planned where no chain in line leads to the end
-            plan = plan_request(routes, at, ready_s, now)
+            plan = schedule_request(routes, at, ready_s, now)
             assert plan.finish_s == pytest.approx(least_s, abs=1e-8)
             begun = taken(plan)
             after = [way for way in ways(units, rows, forks, at) if way[:1] == begun]

@@ -12,13 +12,13 @@ import pytest
 from coinfer.core.commands import Abandon, Evict, Execution
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Cancelled, Closed, Finished, ModelUnloaded
-from coinfer.core.planning import RequestPlan
 from coinfer.core.policy import Start, StartFork
 from coinfer.core.request import Outcome
+from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
 from coinfer.errors import PolicyError
+from coinfer.machine.span import Fork, Span
 from coinfer.policies import make_policy, policy_names
-from coinfer.profiles import Fork, Span
 from coinfer.testing.machine import VirtualMachine, processors, request
 from core.forking import Forking
 
@@ -151,7 +151,7 @@ class TestWhenItForks:
         """It may be idle and yet held for something more urgent."""
         subject = machine()
         lane = subject.dispatcher.view.entrance("m")
-        plan = RequestPlan((Step(LEFT, "p", 0.2), Step(RIGHT, "q", 0.2)), 0.0, 0.4, FORK)
+        plan = RequestSchedule((Step(LEFT, "p", 0.2), Step(RIGHT, "q", 0.2)), 0.0, 0.4, FORK)
         asked = request("m")
         assert plan.begin(asked, lane, {"p", "q"}) == StartFork(asked, "p", "q", FORK)
         assert plan.begin(asked, lane, {"p"}) == Start("p", (asked,), LEFT.last)

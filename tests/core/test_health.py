@@ -10,8 +10,8 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import ModelLoaded, ProcessorLost, ProcessorRestored
 from coinfer.core.health import LONGEST_PROBE_S, Health, Outage
 from coinfer.core.request import Outcome
+from coinfer.machine.profile import Profile
 from coinfer.policies import make_policy
-from coinfer.profiles import Profile
 from coinfer.testing.machine import VirtualMachine, processors
 
 PATIENT = Limits(hang_min_s=math.inf)

@@ -194,12 +194,12 @@ def test_a_processor_that_overruns_does_not_look_idle(policy: str) -> None:
     )
     machine.submit("m")
     machine.now = 0.3  # 0.2 s late: as long again is to be expected
-    outlook = machine.dispatcher.view.outlook
+    lookahead = machine.dispatcher.view.lookahead
     machine.submit("m")
-    assert outlook().ready_s["fast"] == pytest.approx(0.5)
+    assert lookahead().ready_s["fast"] == pytest.approx(0.5)
     machine.now = 1.0
     machine.submit("m")
-    assert outlook().ready_s["fast"] == pytest.approx(1.9)
+    assert lookahead().ready_s["fast"] == pytest.approx(1.9)
     assert machine.executions[-1].processor == "slow"
 
 

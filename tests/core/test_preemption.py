@@ -16,9 +16,9 @@ from coinfer.core.preemption import MARGIN
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, PolicyError
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 from coinfer.testing.machine import VirtualMachine, processors
 
 SECONDS = {
@@ -329,7 +329,7 @@ class TestPoliciesDoNotSeeThem:
         assert {e.processor for e in view.running()} == {"cpu0", "cpu1"}
         assert view.is_running(vm.executions[2].id)
         assert view.entrance("urgent").seconds.keys() == {"cpu0", "cpu1"}
-        assert view.outlook().ready_s.keys() == {"cpu0", "cpu1"}
+        assert view.lookahead().ready_s.keys() == {"cpu0", "cpu1"}
         assert view.is_unanswered(number)
 
     def test_nor_may_they_use_them(self) -> None:

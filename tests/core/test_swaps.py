@@ -8,9 +8,10 @@ from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import Arrived, Finished, ModelLoaded, ModelUnloaded
 from coinfer.core.request import OnLate, Outcome
 from coinfer.core.swaps import Swaps
+from coinfer.machine.machine_file import parse_machine
+from coinfer.machine.profile import Profile
 from coinfer.policies import make_policy
-from coinfer.profiles import Profile
-from coinfer.sim import parse_machine, simulate
+from coinfer.sim import simulate
 from coinfer.testing.machine import VirtualMachine, processors, profile, request
 from coinfer.workload.scenario_file import parse_scenario
 from core.compiled import only_plain
@@ -158,8 +159,8 @@ def latencies_s(policy: str, load: str) -> float:
         "duration: 60s\nwarmup: 5s\nseed: 3"
     )
     described = parse_machine(MACHINE.replace("LOAD", load))
-    tallies = simulate(scenario, described, make_policy(policy)).tallies
-    return tallies.models["a"].latencies.mean_s() + tallies.models["b"].latencies.mean_s()
+    run_counts = simulate(scenario, described, make_policy(policy)).run_counts
+    return run_counts.models["a"].latencies.mean_s() + run_counts.models["b"].latencies.mean_s()
 
 
 @only_plain
@@ -181,7 +182,7 @@ def test_a_change_that_costs_nothing_changes_nothing(policy: str) -> None:
         "duration: 5s"
     )
     found = [
-        simulate(scenario, parse_machine(text), make_policy(policy)).tallies.models["a"].served
+        simulate(scenario, parse_machine(text), make_policy(policy)).run_counts.models["a"].served
         for text in (without, MACHINE.replace("LOAD", "0s"))
     ]
     assert found[0] == found[1]

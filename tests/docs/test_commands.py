@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coinfer.sim import parse_machine
+from coinfer.machine.machine_file import parse_machine
 from coinfer.workload.scenario_file import parse_scenario
 from docs.pages import PAGES, ROOT, Block, blocks, commands
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from coinfer.backends import get_backend
 from coinfer.graph import Operators, Partition
 from coinfer.graph.extract import extract
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 from coinfer.testing.models import model_from_text
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -21,11 +21,11 @@ from coinfer.graph import (
 )
 from coinfer.graph.branches import branch_pieces
 from coinfer.graph.units import UnitSubgraph
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Fork, Span
-from coinfer.sources import resolve_model
 from coinfer.testing.models import model_from_text
+from coinfer.zoo.source import resolve_model
 from graph.chains import everything
 
 CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"cpu"}))

@@ -19,10 +19,10 @@ from coinfer.graph import (
     extract,
     partition_at,
 )
+from coinfer.machine.span import Span
 from coinfer.model import Model, load_model, model_from_ir
-from coinfer.profiles import Span
-from coinfer.sources import resolve_model
 from coinfer.testing.models import Example, examples, model_from_text
+from coinfer.zoo.source import resolve_model
 from graph.chains import (
     assert_chain_equals_whole,
     assert_same,

@@ -13,10 +13,10 @@ from coinfer.graph import (
     choose_partition,
     partition_at,
 )
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.profiles import Span
-from coinfer.sources import resolve_model
 from coinfer.testing.models import model_from_text
+from coinfer.zoo.source import resolve_model
 from graph.chains import assert_well_formed, everything, gaps
 
 SKIP = """g (float[N,3] x) => (float[N,3] y, float[N,3] b)

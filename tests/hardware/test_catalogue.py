@@ -10,7 +10,7 @@ from coinfer.backends import Device, get_backend
 from coinfer.backends.null import NullBackend
 from coinfer.errors import UnknownNameError
 from coinfer.hardware import Cores, catalogue, default_processors
-from coinfer.processor import Processor, twins
+from coinfer.machine.processor import Processor, twins
 
 
 def cores(*numbers: int, pinnable: bool = True) -> Cores:

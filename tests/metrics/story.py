@@ -21,9 +21,9 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.metrics.recorder import Recorder
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 
 MODELS = ("a", "b", "c")
 NAMES = ("p", "q")

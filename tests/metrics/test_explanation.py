@@ -14,11 +14,12 @@ from coinfer.core.commands import Command, Run
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import Arrived, Event, Failed, Finished, ModelLoaded, ProcessorLost
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.metrics.explanation import SLOWEST, Explainer, Explanation
 from coinfer.metrics.explanation_table import render_explanation
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 
 TIMES = {
     (0, 1, "cpu"): 10.0,

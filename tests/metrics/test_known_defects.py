@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pytest
 
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.metrics.summary import ModelSummary, summarise
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
-from coinfer.sim import Machine, simulate
+from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
 
 
@@ -30,7 +31,7 @@ def figures(arrival: dict[str, float], service_s: float, **promise: object) -> M
     )
     done = simulate(scenario, machine, make_policy("fcfs"), keep_records=True)
     summary = summarise(
-        done.tallies, scenario="s", mode="simulate", policy="fcfs", seed=0, processors=(cpu,)
+        done.run_counts, scenario="s", mode="simulate", policy="fcfs", seed=0, processors=(cpu,)
     )
     return summary.models["m"]
 

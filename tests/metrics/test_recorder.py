@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from coinfer.core.commands import Execution, Reply, Run
 from coinfer.core.events import Arrived, Finished
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.span import Span
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import ExecutionOutcome, Window
 from coinfer.metrics.summary import Summary, summarise
-from coinfer.profiles import Span
 from core.compiled import only_plain
 from metrics.story import MODELS, NAMES, PROCESSORS, Story, stories
 
@@ -23,7 +23,7 @@ windows = st.builds(
 
 def summary_of(recorder: Recorder, now: float) -> Summary:
     return summarise(
-        recorder.tallies(now),
+        recorder.run_counts(now),
         scenario="s",
         mode="simulate",
         policy="fcfs",
@@ -95,7 +95,7 @@ def test_counts_are_those_of_the_story(story: Story, window: Window, keep: bool)
 @given(stories, windows, st.booleans())
 def test_busy_time_is_what_overlaps_the_window(story: Story, window: Window, keep: bool) -> None:
     recorder = story.told_to(Recorder(window=window, keep_records=keep))
-    tallies = recorder.tallies(story.now)
+    run_counts = recorder.run_counts(story.now)
     intervals = [
         *story.intervals,
         *((e.processor, e.started_s, story.now) for e in story.running.values()),
@@ -106,9 +106,9 @@ def test_busy_time_is_what_overlaps_the_window(story: Story, window: Window, kee
             for processor, start, end in intervals
             if processor == name
         ]
-        tally = tallies.processors.get(name)
-        assert (tally.busy_s if tally else 0.0) == pytest.approx(sum(overlaps), abs=1e-9)
-        assert (tally.executions if tally else 0) == sum(
+        counts = run_counts.processors.get(name)
+        assert (counts.busy_s if counts else 0.0) == pytest.approx(sum(overlaps), abs=1e-9)
+        assert (counts.executions if counts else 0) == sum(
             processor == name and window.start_s <= end < window.end_s
             for processor, _, end in story.intervals
         )
@@ -172,8 +172,8 @@ def test_what_began_before_the_recorder_is_ignored() -> None:
     recorder = Recorder()
     request = Request(id=1, model="a", arrival_s=0.0)
     recorder.observe(Finished(1, 0.5), [Reply(request, Outcome.COMPLETED)], 0.5)
-    assert recorder.tallies(1.0).models == {}
-    assert recorder.tallies(1.0).processors == {}
+    assert recorder.run_counts(1.0).models == {}
+    assert recorder.run_counts(1.0).processors == {}
 
 
 def test_an_execution_serves_a_batch_and_ends_once() -> None:
@@ -187,7 +187,7 @@ def test_an_execution_serves_a_batch_and_ends_once() -> None:
     (record,) = recorder.executions()
     assert (record.batch, record.request_ids, record.outcome) == (4, (1, 2), ExecutionOutcome.OK)
     assert (record.started_s, record.finished_s, record.service_s) == (0.0, 0.5, 0.3)
-    assert recorder.tallies(1.0).processors["p"].busy_s == 0.5
+    assert recorder.run_counts(1.0).processors["p"].busy_s == 0.5
 
 
 class Meddling(Execution):
@@ -210,5 +210,5 @@ def test_counts_can_be_asked_for_while_the_engine_goes_on() -> None:
     execution = Meddling(5, "a", Span(), "p", (request,), 0.0, 0.4)
     execution.recorder = recorder
     recorder.observe(Arrived(request), [Run(execution)], 0.0)
-    assert recorder.tallies(0.2).processors.keys() == {"p"}
-    assert recorder.tallies(0.2).processors.keys() == {"p", "q"}
+    assert recorder.run_counts(0.2).processors.keys() == {"p"}
+    assert recorder.run_counts(0.2).processors.keys() == {"p", "q"}

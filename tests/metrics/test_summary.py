@@ -9,16 +9,16 @@ from coinfer.core.commands import Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Finished, TimerFired
 from coinfer.core.request import Outcome, Request
 from coinfer.errors import ConfigurationError
+from coinfer.machine.span import Span
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.summary import Summary, summarise
-from coinfer.profiles import Span
 from metrics.story import MODELS, PROCESSORS, Story, stories
 
 
 def summary_of(recorder: Recorder, now: float, **more: object) -> Summary:
     fixed = {"scenario": "s", "mode": "run", "policy": "fcfs", "seed": 1, "processors": PROCESSORS}
-    return summarise(recorder.tallies(now), **{**fixed, **more})  # type: ignore[arg-type]
+    return summarise(recorder.run_counts(now), **{**fixed, **more})  # type: ignore[arg-type]
 
 
 def answered(outcome: Outcome, *, deadline_s: float = math.inf, at: float = 0.5) -> Recorder:
@@ -149,8 +149,8 @@ def test_what_began_before_the_window_may_exceed_the_bound(mode: str) -> None:
     execution = Execution(1, "a", Span(), "p", (waiting,), 0.5, 1.0)
     recorder.observe(Arrived(waiting), [Run(execution)], 0.5)
     recorder.observe(Finished(1, 1.0), [Reply(waiting, Outcome.COMPLETED)], 1.5)
-    tallies = recorder.tallies(2.0)
-    assert tallies.processors["p"].begun_s == 0.5
+    run_counts = recorder.run_counts(2.0)
+    assert run_counts.processors["p"].begun_s == 0.5
     summary = summary_of(recorder, 2.0, bound_per_s=0.8, mode=mode)
     assert any("had partly been done before it" in warning for warning in summary.warnings)
     more = summary_of(recorder, 2.0, bound_per_s=0.6, mode=mode)

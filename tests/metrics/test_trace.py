@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from coinfer.core.commands import Execution, Reply, Run
 from coinfer.core.events import Arrived, Finished
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.span import Span
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.trace import trace_events, write_trace
-from coinfer.profiles import Span
 from metrics.story import PROCESSORS, Story, stories
 
 

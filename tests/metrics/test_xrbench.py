@@ -13,19 +13,19 @@ from rich.console import Console
 from coinfer.core.commands import Reply
 from coinfer.core.events import Arrived, Finished
 from coinfer.core.request import Outcome, Request
+from coinfer.metrics.counts import RunCounts
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.summary import Summary, summarise
 from coinfer.metrics.table import score_lines
-from coinfer.metrics.tally import Tallies
-from coinfer.metrics.xrbench import ScoredTally, qoe, realtime_score, xrbench_score
+from coinfer.metrics.xrbench import ScoredCounts, qoe, realtime_score, xrbench_score
 
 LATE = {"a": (-1.0, 0.0, math.log(3) / 15e3, None), "b": (-1.0, -1.0)}
 """By model, seconds after the deadline of each request; None was dropped."""
 
 
-def recorded(tally: type[ScoredTally] | None = ScoredTally) -> Tallies:
+def recorded(counts: type[ScoredCounts] | None = ScoredCounts) -> RunCounts:
     """Requests with those answers; two more of b, and one of c, were withheld."""
-    recorder = Recorder(tally=tally) if tally else Recorder()
+    recorder = Recorder(counts=counts) if counts else Recorder()
     number = 0
     for model, answers in LATE.items():
         for late_s in answers:
@@ -35,12 +35,12 @@ def recorded(tally: type[ScoredTally] | None = ScoredTally) -> Tallies:
             reply = Reply(request, outcome)
             recorder.observe(Finished(99, 0.1), (reply,), 10.0 + (late_s or 0.0))
             number += 1
-    return recorder.tallies(20.0, withheld={"b": 2, "c": 1})
+    return recorder.run_counts(20.0, withheld={"b": 2, "c": 1})
 
 
-def summary(tallies: Tallies) -> Summary:
+def summary(run_counts: RunCounts) -> Summary:
     return summarise(
-        tallies,
+        run_counts,
         scenario="s",
         mode="run",
         policy="fcfs",
@@ -70,7 +70,7 @@ def test_without_scored_counts_there_is_a_qoe_but_no_score() -> None:
 
 
 def test_nothing_asked_for_has_no_score() -> None:
-    assert xrbench_score(Tallies(duration_s=1.0)) is None
+    assert xrbench_score(RunCounts(duration_s=1.0)) is None
 
 
 @given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9))

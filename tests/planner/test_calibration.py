@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from coinfer.cold import Cold
+from coinfer.machine.cold import Cold
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.planner import calibration
 from coinfer.planner.calibration import Calibrated, calibrate, calibration_load, fitted
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
-from coinfer.sim import Machine, Simulated, simulate
+from coinfer.sim import Simulated, simulate
 from coinfer.workload.scenario import Scenario
 
 ONE = Processor(name="one", backend="null", units=frozenset({"core0"}))
@@ -62,7 +63,7 @@ def run(load: Scenario) -> Simulated:
 
 def test_the_load_is_below_the_bound(load: Scenario) -> None:
     done = simulate(load, MEASURED, make_policy("earliest_finish"))
-    busy = [each.busy_s for each in done.tallies.processors.values()]
+    busy = [each.busy_s for each in done.run_counts.processors.values()]
     assert 0.5 * 30 < max(busy) < 0.9 * 30
     assert load.duration_s == 30.0
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from coinfer.machine.machine_file import parse_machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies
-from coinfer.metrics.tally import ModelTally, Tallies
 from coinfer.planner.offered import offered_mix, offered_optimum
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey
-from coinfer.sim import parse_machine, simulate
+from coinfer.sim import simulate
 from coinfer.testing.models import fixed_batch, tiny_linear
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
@@ -32,11 +33,11 @@ def scenario(arrivals: str, models: str = "{a: x.onnx, b: x.onnx}") -> Scenario:
     return parse_scenario(f"models: {models}\narrivals: {arrivals}\n")
 
 
-def served(**counts: int) -> Tallies:
-    models = {name: ModelTally(ExactLatencies) for name in counts}
+def served(**counts: int) -> RunCounts:
+    models = {name: ModelCounts(ExactLatencies) for name in counts}
     for name, count in counts.items():
         models[name].served = count
-    return Tallies(duration_s=1.0, models=models)
+    return RunCounts(duration_s=1.0, models=models)
 
 
 def test_a_stated_mix_decides_whatever_was_served() -> None:
@@ -68,11 +69,11 @@ def test_requests_of_several_samples_take_the_time_of_that_batch() -> None:
         {ProfileKey("a", "p", n): Measurement(seconds=(s,)) for n, s in entries.items()}
     )
     four = scenario("{a: {closed: 1}}", "{a: {source: x.onnx, batch: 4}}")
-    tallies = served(a=5)
+    run_counts = served(a=5)
     open_batch = {"a": dataclasses.replace(tiny_linear().model, name="a")}
     fixed = {"a": dataclasses.replace(fixed_batch().model, name="a")}
-    assert bound_per_s(profile, CPU, four, tallies, models=open_batch) == pytest.approx(5.0)
-    assert bound_per_s(profile, CPU, four, tallies, models=fixed) == pytest.approx(10.0)
+    assert bound_per_s(profile, CPU, four, run_counts, models=open_batch) == pytest.approx(5.0)
+    assert bound_per_s(profile, CPU, four, run_counts, models=fixed) == pytest.approx(10.0)
 
 
 def test_more_than_the_offered_mix_allows_is_measured_by_the_mix_that_was_served() -> None:
@@ -96,12 +97,12 @@ def test_no_simulation_of_open_and_closed_loops_exceeds_its_bound(policy: str, r
         f"{{a: {{poisson: {rate}/s}}, b: {{closed: 2}}}}\nduration: 3s\nwarmup: 500ms",
         "{a: {source: x.onnx, deadline: 50ms, on_late: drop}, b: y.onnx}",
     )
-    tallies = simulate(mixed, machine, make_policy(policy)).tallies
-    optimum = offered_optimum(machine.profile, machine.processors, mixed, tallies)
+    run_counts = simulate(mixed, machine, make_policy(policy)).run_counts
+    optimum = offered_optimum(machine.profile, machine.processors, mixed, run_counts)
     assert optimum is not None
     assert optimum.mix_of == "served"
-    served_per_s = sum(t.served for t in tallies.models.values()) / tallies.duration_s
+    served_per_s = sum(t.served for t in run_counts.models.values()) / run_counts.duration_s
     # All that can be added to the long run is what had been begun when the window began.
-    begun_s = max(tally.begun_s for tally in tallies.processors.values())
-    most_per_s = optimum.bound.throughput_per_s * (1 + begun_s / tallies.duration_s)
+    begun_s = max(counts.begun_s for counts in run_counts.processors.values())
+    most_per_s = optimum.bound.throughput_per_s * (1 + begun_s / run_counts.duration_s)
     assert served_per_s <= most_per_s * (1 + 1e-9)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from coinfer.backends.null import NullBackend
-from coinfer.contention import Contention
 from coinfer.errors import BackendError, ConfigurationError
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.contention import Contention
+from coinfer.machine.span import Fork, Span, completes
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned
 from coinfer.planner import stage
 from coinfer.planner.preparation import Preparation, prepare
-from coinfer.profiles import Fork, Span, completes
 from coinfer.profiling import Effort
-from coinfer.profiling import gauge as gauge_module
+from coinfer.profiling import profiler as profiler_module
 from coinfer.workload.scenario_file import parse_scenario
-from partitioning.test_prepare import Bench
+from profiling.test_partition import FakeProfiler
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
 PROCESSORS = """
@@ -25,9 +25,11 @@ PROCESSORS = """
 
 
 @pytest.fixture(autouse=True)
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    found = Bench({"npu": {"Conv": 0.001}, "cpu": {"Conv": 0.010, "GlobalAveragePool": 0.001}})
-    monkeypatch.setattr(gauge_module, "profile_models", found.profile)
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeProfiler:
+    found = FakeProfiler(
+        {"npu": {"Conv": 0.001}, "cpu": {"Conv": 0.010, "GlobalAveragePool": 0.001}}
+    )
+    monkeypatch.setattr(profiler_module, "profile_models", found.profile)
     return found
 
 
@@ -43,7 +45,7 @@ def one_cut(policy: str = "fcfs", section: str = "{minimum_subgraph_size: 1}") -
 def test_an_engine_loads_the_cut_model_and_the_whole_one() -> None:
     ready = one_cut()
     assert ready.cuts.keys() == {"cut"}
-    assert isinstance(ready.loads["cut"], Partitioned)
+    assert isinstance(ready.loads["cut"], CutModel)
     assert isinstance(ready.loads["whole"], Model)
     spans = {key.span for key, _ in ready.profile if key.model == "cut"}
     assert completes(spans, ready.cuts["cut"].units)
@@ -88,16 +90,16 @@ def test_a_fixed_policy_may_put_a_cut_model_on_a_processor_that_runs_a_part_of_i
         one_cut("{name: fixed, assignment: {cut: npu, whole: npu}}")
 
 
-def test_a_model_that_runs_nowhere_is_named(bench: Bench) -> None:
-    bench.refused = lambda model, processor: model != "whole"
+def test_a_model_that_runs_nowhere_is_named(fake: FakeProfiler) -> None:
+    fake.refused = lambda model, processor: model != "whole"
     with pytest.raises(BackendError, match="'cut' together"):
         one_cut()
 
 
 def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    fake: FakeProfiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.seconds |= {name: {"Conv": 0.010} for name in ("cpu0", "cpu1")}
+    fake.seconds |= {name: {"Conv": 0.010} for name in ("cpu0", "cpu1")}
     monkeypatch.setattr(stage, "measure_contention", lambda *_, **__: Contention())
     monkeypatch.setattr(stage, "measure_cold", lambda *_, **__: {})
     monkeypatch.setattr(stage, "handover_s", lambda *_, **__: 0.0)

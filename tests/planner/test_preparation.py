@@ -10,12 +10,12 @@ import pytest
 
 from coinfer.errors import BackendError, ConfigurationError, UnknownNameError
 from coinfer.hardware.cores import find_cores
+from coinfer.machine.machine import Machine
 from coinfer.planner import preparation
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.planner.processors import choose_processors
 from coinfer.profiling import Effort
-from coinfer.sim.machine import Machine
 from coinfer.testing.models import fixed_batch
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario

@@ -10,8 +10,8 @@ import pytest
 
 from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import LatencySketch
-from coinfer.metrics.tally import ModelTally, Tallies
 from coinfer.planner.preparation import prepare
 from coinfer.planner.saturation import (
     Kept,
@@ -113,16 +113,16 @@ def test_the_answer_stands_between_a_passed_and_a_broken_trial() -> None:
     assert found.to_json()["trials"][0]["shares"].keys() == {"m"}
 
 
-def stub(models: dict[str, tuple[int, int]], withheld: dict[str, int]) -> Tallies:
+def stub(models: dict[str, tuple[int, int]], withheld: dict[str, int]) -> RunCounts:
     """Submitted and completed in time, by model."""
-    tallies = {}
+    run_counts = {}
     for name, (submitted, done) in models.items():
-        tally = tallies[name] = ModelTally(LatencySketch)
-        tally.submitted = submitted
-        tally.hits = done
+        counts = run_counts[name] = ModelCounts(LatencySketch)
+        counts.submitted = submitted
+        counts.hits = done
         for _ in range(done):
-            tally.latencies.add(0.01)
-    return Tallies(duration_s=1.0, models=tallies, withheld=withheld)
+            counts.latencies.add(0.01)
+    return RunCounts(duration_s=1.0, models=run_counts, withheld=withheld)
 
 
 CASCADE = {
@@ -211,14 +211,14 @@ def test_a_promise_is_broken_once_more_is_lost_than_the_rest_can_make_up(
 ) -> None:
     """Of 100 frames 95 must be kept; of 160, eight may be lost."""
     kept = Kept(quality=Quality(quality), least=0.95)
-    tally = ModelTally(LatencySketch)
-    tally.submitted = 80
-    tally.others[Outcome.DROPPED] = dropped - 2
-    tally.late = late
-    tallies = Tallies(duration_s=1.0, models={"m": tally}, withheld={"m": 0})
+    counts = ModelCounts(LatencySketch)
+    counts.submitted = 80
+    counts.others[Outcome.DROPPED] = dropped - 2
+    counts.late = late
+    run_counts = RunCounts(duration_s=1.0, models={"m": counts}, withheld={"m": 0})
     wanted = scenario({"periodic": 1.0}, deadline=0.1)
-    more = dataclasses.replace(tallies, withheld={"m": 3})
-    assert not kept.is_broken(tallies, wanted, {"m": 100})
+    more = dataclasses.replace(run_counts, withheld={"m": 3})
+    assert not kept.is_broken(run_counts, wanted, {"m": 100})
     assert kept.is_broken(more, wanted, {"m": 100})
     assert not kept.is_broken(more, wanted, {"m": 160})
 
@@ -265,14 +265,14 @@ def test_trials_run_on_this_machine() -> None:
     ready = prepare(wanted, effort=effort)
     with on_this_machine(ready, Kept.of(wanted)) as measure:
         for _ in range(2):
-            tallies = measure(wanted.scaled(2.0))
-            assert tallies.models["m"].hits == tallies.models["m"].submitted == 8
+            run_counts = measure(wanted.scaled(2.0))
+            assert run_counts.models["m"].hits == run_counts.models["m"].submitted == 8
 
 
 def test_a_trial_on_this_machine_ends_once_the_promise_is_broken() -> None:
     wanted = scenario({"periodic": 100.0}, deadline=1e-9).with_options(duration_s=60.0)
     ready = prepare(wanted, effort=Effort(min_runs=2, max_runs=3, max_s=0.05))
     with on_this_machine(ready, Kept.of(wanted, least=0.999)) as measure:
-        tallies = measure(wanted)
-    assert tallies.models["m"].hits == 0
-    assert 7 <= tallies.models["m"].submitted < 3000
+        run_counts = measure(wanted)
+    assert run_counts.models["m"].hits == 0
+    assert 7 <= run_counts.models["m"].submitted < 3000

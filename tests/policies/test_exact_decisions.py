@@ -10,12 +10,13 @@ import pytest
 
 from coinfer.core.events import ModelLoaded
 from coinfer.core.lane import Lane
-from coinfer.core.outlook import Outlook, Prospect
-from coinfer.core.planning import RequestPlan, plan_alone
+from coinfer.core.lookahead import FinishBounds, Lookahead
+from coinfer.core.request_schedule import RequestSchedule, schedule_alone
 from coinfer.core.routes import HANDOVER_S, Routes, Step
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.policies import make_policy
 from coinfer.policies.planned import PlannedMapping
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
 from coinfer.testing.machine import VirtualMachine, processors
 from core.compiled import only_plain
 
@@ -23,33 +24,33 @@ PROCESSORS = processors("cpu0", "cpu1", "npu", "gpu", all=("cpu0", "cpu1"))
 MODELS = {"a": 6, "b": 4, "c": 1, "d": 7}
 
 
-class CheckedOutlook(Outlook):
+class CheckedOutlook(Lookahead):
     """Compares each plan with one that is made anew, without bounds, dives and memory."""
 
-    def best_plan(self, prospect: Prospect) -> RequestPlan:
-        plan = super().best_plan(prospect)
-        assert plan.finish_s == pytest.approx(self.plain(prospect).finish_s, abs=2e-9)
+    def best_schedule(self, bounds: FinishBounds) -> RequestSchedule:
+        plan = super().best_schedule(bounds)
+        assert plan.finish_s == pytest.approx(self.plain(bounds).finish_s, abs=2e-9)
         return plan
 
-    def prospect(self, lane: Lane, own: Step | None = None) -> Prospect:
-        prospect = super().prospect(lane, own)
-        self.check(prospect)
-        return prospect
+    def bounds(self, lane: Lane, own: Step | None = None) -> FinishBounds:
+        bounds = super().bounds(lane, own)
+        self.check(bounds)
+        return bounds
 
-    def look(self, prospect: Prospect) -> None:
-        super().look(prospect)
-        self.check(prospect)
+    def look(self, bounds: FinishBounds) -> None:
+        super().look(bounds)
+        self.check(bounds)
 
-    def check(self, prospect: Prospect) -> None:
-        finish_s = self.plain(prospect).finish_s
-        assert prospect.earliest_s - 2e-9 <= finish_s <= prospect.latest_s + 2e-9
+    def check(self, bounds: FinishBounds) -> None:
+        finish_s = self.plain(bounds).finish_s
+        assert bounds.earliest_s - 2e-9 <= finish_s <= bounds.latest_s + 2e-9
 
-    def plain(self, prospect: Prospect) -> RequestPlan:
-        ready_s, lane = self._ready_for(prospect), prospect.lane
+    def plain(self, bounds: FinishBounds) -> RequestSchedule:
+        ready_s, lane = self._ready_for(bounds), bounds.lane
         if lane.routes is not None:
             return plain_plan(lane.routes, lane.key.position, ready_s, self.now)
         seconds = {n: s for n, s in lane.seconds.items() if n in ready_s}
-        return plan_alone(lane, seconds, ready_s)
+        return schedule_alone(lane, seconds, ready_s)
 
 
 class CheckedChoice:
@@ -59,11 +60,11 @@ class CheckedChoice:
         self.first = PlannedMapping._first
         self.compared = 0
 
-    def __call__(self, policy, groups, outlook):
+    def __call__(self, policy, groups, lookahead):
         for group in groups:
-            outlook.check(group.prospect)
-        chosen, plan = self.first(policy, groups, outlook)
-        values = [policy.order(g.request, outlook.plain(g.prospect).finish_s) for g in groups]
+            lookahead.check(group.bounds)
+        chosen, plan = self.first(policy, groups, lookahead)
+        values = [policy.order(g.request, lookahead.plain(g.bounds).finish_s) for g in groups]
         assert policy.order(chosen.request, plan.finish_s) == pytest.approx(min(values), abs=4e-9)
         self.compared += len(groups) > 1
         return chosen, plan
@@ -71,7 +72,7 @@ class CheckedChoice:
 
 def plain_plan(
     routes: Routes, position: int, ready_s: Mapping[str, float], now: float
-) -> RequestPlan:
+) -> RequestSchedule:
     """Band's dynamic programme as it is written down."""
     reached_s = {position: (now - HANDOVER_S, ())}
     for to in range(position + 1, routes.units + 1):
@@ -87,7 +88,7 @@ def plain_plan(
             step = Step(Span(at, to - 1), name, routes.times(at)[name][to - 1 - at])
             reached_s[to] = (end_s, (*reached_s[at][1], step))
     finish_s, steps = reached_s[routes.units]
-    return RequestPlan(steps, max(now, ready_s[steps[0].processor]), finish_s)
+    return RequestSchedule(steps, max(now, ready_s[steps[0].processor]), finish_s)
 
 
 def profile(model: str, units: int, draw: random.Random) -> Profile:
@@ -137,7 +138,7 @@ def test_decisions_rest_on_the_best_plans(
 ) -> None:
     plain = started(policy, seed)
     choice = CheckedChoice()
-    monkeypatch.setattr("coinfer.core.view.Outlook", CheckedOutlook)
+    monkeypatch.setattr("coinfer.core.view.Lookahead", CheckedOutlook)
     monkeypatch.setattr(PlannedMapping, "_first", lambda *asked: choice(*asked))
     assert started(policy, seed) == plain
     assert any(span.first > 0 for _, _, _, span in plain)

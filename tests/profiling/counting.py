@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coinfer.backends.null import NullBackend
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 
 class Counting(NullBackend):

@@ -10,8 +10,8 @@ import numpy as np
 
 from coinfer.backends.base import Device, Placement, Tensors
 from coinfer.errors import BackendError
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 from coinfer.testing.models import tiny_linear
 
 LINEAR = tiny_linear()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from coinfer.backends.null import NullBackend
-from coinfer.cold import IDLE_S, Cold
-from coinfer.profiles import Profile
+from coinfer.machine.cold import IDLE_S, Cold
+from coinfer.machine.profile import Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.cold import in_turn, measure_cold
-from coinfer.profiling.setting import Rounds
+from coinfer.profiling.deployment import Rounds
 from coinfer.testing.models import tiny_linear
 from profiling.counting import Counting, processor
 

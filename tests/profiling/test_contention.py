@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from coinfer.backends.null import NullBackend
-from coinfer.contention import Contention
 from coinfer.errors import BackendError, ConfigurationError
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.contention import Contention
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.contention import compare, measure_contention
-from coinfer.profiling.setting import Rounds
+from coinfer.profiling.deployment import Rounds
 from coinfer.testing.models import tiny_linear
 from profiling.counting import Counting, processor
 

@@ -8,9 +8,9 @@ import sys
 
 SCRIPT = """
 import json
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.profiling import Effort, profile_models
-from coinfer.sources import resolve_model
+from coinfer.zoo.source import resolve_model
 
 model = resolve_model("zoo:resnet50")
 onnx = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))

@@ -11,10 +11,10 @@ from coinfer.backends import get_backend
 from coinfer.backends.onnxruntime import OnnxRuntimePart
 from coinfer.backends.packed import Packed, Value, Values
 from coinfer.graph import extract
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.profiles import Span
 from coinfer.profiling import Effort
-from coinfer.profiling.bench import Bench
+from coinfer.profiling.context import ProfilingContext
 from coinfer.profiling.measure import Sampler
 from coinfer.profiling.task import Task
 
@@ -50,7 +50,7 @@ def test_a_part_is_timed_on_values_in_its_own_form(monkeypatch: pytest.MonkeyPat
 def test_a_part_is_not_taken_for_a_model_of_the_same_structure() -> None:
     part = second_part()
     alone = dataclasses.replace(part, borders=frozenset())
-    bench = Bench.of({"part": part, "alone": alone}, [CPU], {}, {}, Effort(), None)
-    as_part, as_model = (bench.parts(Task(name, CPU, 1)) for name in ("part", "alone"))
+    context = ProfilingContext.of({"part": part, "alone": alone}, [CPU], {}, {}, Effort(), None)
+    as_part, as_model = (context.parts(Task(name, CPU, 1)) for name in ("part", "alone"))
     assert as_part.pop("borders") == [0]
     assert as_part == as_model

@@ -12,10 +12,10 @@ import pytest
 
 from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, UnknownNameError
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model, model_from_ir
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
-from coinfer.profiling import Effort, ProfileCache, Skip, bench, profile_models, require_runnable
+from coinfer.profiling import Effort, ProfileCache, Skip, context, profile_models, require_runnable
 from coinfer.testing.models import fixed_batch, model_from_text, tiny_linear
 from profiling.fakes import LINEAR, FakeBackend, cpu
 
@@ -186,7 +186,7 @@ class TestCache:
     def test_another_machine_is_measured(
         self, cache: ProfileCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bench, "cpu_name", lambda: "another processor")
+        monkeypatch.setattr(context, "cpu_name", lambda: "another processor")
         assert self.measured_again(cache, FakeBackend())
 
     def test_below_fp32_other_samples_are_measured(self, cache: ProfileCache) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.profiling import useful, within_pools
 from coinfer.profiling.useful import WIDE_GAIN
 

@@ -23,8 +23,9 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.request import OnLate, Outcome, Request
-from coinfer.processor import Processor
-from coinfer.profiles import Fork, Measurement, Profile, ProfileKey, Span
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Fork, Span
 from coinfer.replay.codec import (
     decode_event,
     decode_processor,

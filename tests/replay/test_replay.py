@@ -17,8 +17,8 @@ from coinfer.backends.null import Faults
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import TimerFired
 from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.machine.profile import Profile
 from coinfer.policies import make_policy, policy_names
-from coinfer.profiles import Profile
 from coinfer.replay import EventLog, LogHeader, Replayed, recording, replay
 from coinfer.sim import simulate
 from runtime.engines import FEED, MODEL, cpus, null_engine
@@ -118,7 +118,7 @@ def test_a_simulation_replays_identically(policy: str, tmp_path: Path) -> None:
     found = replay(path)
     assert_identical(found)
     assert found.header.policy == policy
-    assert found.steps > 2 * sum(t.completed for t in done.tallies.models.values()) > 100
+    assert found.steps > 2 * sum(t.completed for t in done.run_counts.models.values()) > 100
 
 
 @pytest.fixture

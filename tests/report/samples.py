@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.machine import Machine
+from coinfer.machine.span import Span
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.summary import Summary, summarise
-from coinfer.metrics.tally import ModelTally, Tallies
 from coinfer.policies import make_policy
-from coinfer.profiles import Span
 from coinfer.report import write_report
-from coinfer.sim import Machine, simulate
+from coinfer.sim import simulate
 from coinfer.workload.scenario_file import parse_scenario
 from sim.machines import machine
 
@@ -81,7 +82,7 @@ def simulated(
     scenario = parse_scenario(text)
     done = simulate(scenario, on, make_policy(policy), keep_records=True)
     summary = summarise(
-        done.tallies,
+        done.run_counts,
         scenario=scenario.name,
         mode="simulate",
         policy=policy,
@@ -135,7 +136,7 @@ def renamed(run: Run, names: Mapping[str, str]) -> Run:
 def emptied(run: Run) -> Run:
     """The same run if no request had come."""
     quiet = summarise(
-        Tallies(duration_s=run.summary.duration_s),
+        RunCounts(duration_s=run.summary.duration_s),
         scenario=run.summary.scenario,
         mode="run",
         policy="fcfs",
@@ -150,7 +151,7 @@ def emptied(run: Run) -> Run:
 def many(count: int) -> Run:
     """A run of so many executions, one request each, on two processors; every third is late."""
     requests, executions = [], []
-    tally, length_s = ModelTally(ExactLatencies), 0.01
+    counts, length_s = ModelCounts(ExactLatencies), 0.01
     for number in range(count):
         start_s = number // 2 * length_s
         processor = MACHINE.processors[number % 2].name
@@ -158,8 +159,8 @@ def many(count: int) -> Run:
         request = Request(
             id=number, model="front", arrival_s=due_s, deadline_s=end_s - 0.001 * (number % 3 == 0)
         )
-        tally.submit(request)
-        tally.answer(request, Outcome.COMPLETED, end_s)
+        counts.submit(request)
+        counts.answer(request, Outcome.COMPLETED, end_s)
         requests.append(
             RequestRecord(
                 id=number,
@@ -193,9 +194,9 @@ def many(count: int) -> Run:
             )
         )
     end_s = count / 2 * length_s
-    tallies = Tallies(duration_s=end_s, models={"front": tally})
+    run_counts = RunCounts(duration_s=end_s, models={"front": counts})
     summary = summarise(
-        tallies,
+        run_counts,
         scenario="many",
         mode="simulate",
         policy="fcfs",

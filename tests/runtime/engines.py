@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from coinfer.backends.null import Faults, NullBackend
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.runtime.engine import Engine
 from coinfer.testing.models import tiny_linear
 

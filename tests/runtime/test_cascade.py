@@ -8,10 +8,10 @@ from coinfer.backends.null import Faults, NullBackend
 from coinfer.core.commands import Reply
 from coinfer.core.events import Arrived
 from coinfer.core.request import Outcome
+from coinfer.machine.profile import Profile
 from coinfer.metrics.xrbench import xrbench_score
 from coinfer.policies import make_policy
-from coinfer.profiles import Profile
-from coinfer.runtime.load_driver import LoadDriver
+from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.runtime.play import play
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
@@ -43,7 +43,7 @@ def run(arrivals: str, **options: Any) -> tuple[Steps, Load]:
     steps = Steps()
     with null_engine(models=dict.fromkeys(names, MODEL), observer=steps, **options) as engine:
         load = Load(scenario)
-        driver = LoadDriver(engine, load, {name: [FEED] for name in names}, scenario.models)
+        driver = LoadGenerator(engine, load, {name: [FEED] for name in names}, scenario.models)
         driver.play(lambda now_s: True)
         assert engine.drain(20.0)
         driver.stop()
@@ -90,7 +90,7 @@ def test_a_run_counts_what_comes_after_its_last_frames_and_scores_it() -> None:
         {name: [FEED] for name in "ab"},
         backends={"null": NullBackend(0.04)},
     )
-    assert [played.tallies.models[name].completed for name in "ab"] == [3, 3]
-    score = xrbench_score(played.tallies)
+    assert [played.run_counts.models[name].completed for name in "ab"] == [3, 3]
+    score = xrbench_score(played.run_counts)
     assert score is not None
     assert score.score == 100.0

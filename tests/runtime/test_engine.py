@@ -21,8 +21,8 @@ from coinfer.errors import (
     RejectedError,
     UnknownNameError,
 )
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.runtime.engine import Engine
 from coinfer.testing.models import examples, tiny_linear
 from runtime.engines import FEED, MODEL, null_engine

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
-from coinfer.backends.lasting import lasting
 from coinfer.backends.null import NullBackend, NullSession
-from coinfer.metrics.tally import Tallies
+from coinfer.backends.reused_sessions import reused_sessions
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.metrics.counts import RunCounts
 from coinfer.model import Model
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.runtime.play import play
 from coinfer.workload.scenario import Scenario
 from runtime.engines import FEED, MODEL
@@ -56,10 +56,10 @@ def test_nothing_runs_on_a_session_that_the_next_engine_is_given() -> None:
         }
     )
 
-    def enough(_tallies: Tallies) -> bool:
+    def enough(_tallies: RunCounts) -> bool:
         return backend.begun.is_set()
 
-    with lasting([CPU], {"null": backend}) as backends:
+    with reused_sessions([CPU], {"null": backend}) as backends:
         played = play(
             scenario,
             {"m": MODEL},
@@ -72,4 +72,4 @@ def test_nothing_runs_on_a_session_that_the_next_engine_is_given() -> None:
         )
         assert backend.begun.is_set()
         assert backend.running == 0
-    assert played.tallies.duration_s < scenario.duration_s
+    assert played.run_counts.duration_s < scenario.duration_s

@@ -36,7 +36,7 @@ ENGINE = """
     import onnx_ir as ir
     from coinfer import Engine, Processor
     from coinfer.model import model_from_ir
-    from coinfer.profiles import Profile
+    from coinfer.machine.profile import Profile
 
     model = model_from_ir(ir.from_proto(proto), name="m")
     engine = Engine(

@@ -17,13 +17,14 @@ from coinfer.core.commands import Run as RunCommand
 from coinfer.core.dispatcher import Limits
 from coinfer.errors import ExecutionError
 from coinfer.graph import Mode, Operators, PartitionOptions, choose_partition
-from coinfer.partitioning.partitioned import Partitioned
-from coinfer.processor import Processor
-from coinfer.profiles import Fork, Profile, Span
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Fork, Span
 from coinfer.runtime.engine import Engine
-from coinfer.sources import resolve_model
+from coinfer.zoo.source import resolve_model
 from core.forking import Forking
-from partitioning.cut_models import cut, partitioned, two_branches
+from profiling.cut_models import cut, partitioned, two_branches
 from runtime.engines import cpus
 from runtime.test_spans import AroundBackend, Spans
 
@@ -36,7 +37,7 @@ Outputs = dict[str, Tensor]
 Run = Callable[[Tensors], Outputs]
 
 
-def model(mode: Mode = Mode.UNIT, names: tuple[str, ...] = NAMES, **options: Any) -> Partitioned:
+def model(mode: Mode = Mode.UNIT, names: tuple[str, ...] = NAMES, **options: Any) -> CutModel:
     return cut(BRANCHY.model, CUTS, names, mode=mode, **options)
 
 

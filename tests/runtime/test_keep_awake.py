@@ -12,8 +12,8 @@ import pytest
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cgroup import cpu_quota
 from coinfer.hardware.cores import available_cores
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.runtime.engine import Engine
 from runtime.engines import FEED, MODEL
 

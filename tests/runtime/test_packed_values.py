@@ -14,10 +14,10 @@ from coinfer.backends.onnxruntime import OnnxRuntimePart, part
 from coinfer.backends.packed import Packed, Value, Values
 from coinfer.errors import ExecutionError
 from coinfer.graph.partition import Mode
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 from coinfer.runtime.engine import Engine
-from partitioning.cut_models import cut
+from profiling.cut_models import cut
 from runtime.all_at_once import AllAtOnce
 
 pytestmark = needs_blocks

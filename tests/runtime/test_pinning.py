@@ -12,9 +12,9 @@ from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cores import available_cores
 from coinfer.hardware.pinning import can_pin
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.profiling import profile_models
 from coinfer.testing.models import tiny_linear
 

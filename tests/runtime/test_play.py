@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from coinfer.backends.null import Faults, NullBackend
+from coinfer.machine.profile import Profile
 from coinfer.policies import make_policy
-from coinfer.profiles import Profile
 from coinfer.runtime import play as play_module
 from coinfer.runtime.play import Played, play
 from coinfer.workload.scenario_file import parse_scenario
@@ -46,15 +46,15 @@ def test_warm_up_is_played_but_not_counted() -> None:
     times = "duration: 0.125\nwarmup: 0.0625\n"
     result = played("{m: {periodic: 128/s}}", times=times, keep_records=True)
     assert len(list(result.recorder.requests())) == 24
-    assert result.tallies.models["m"].submitted == 16
-    assert result.tallies.duration_s == pytest.approx(0.125)
+    assert result.run_counts.models["m"].submitted == 16
+    assert result.run_counts.duration_s == pytest.approx(0.125)
 
 
 def test_everything_that_was_submitted_is_answered() -> None:
-    tally = played("{m: {closed: 5}}").tallies.models["m"]
-    assert tally.submitted > 5
-    assert tally.unfinished == 0
-    assert tally.completed + sum(tally.others.values()) == tally.submitted
+    counts = played("{m: {closed: 5}}").run_counts.models["m"]
+    assert counts.submitted > 5
+    assert counts.unfinished == 0
+    assert counts.completed + sum(counts.others.values()) == counts.submitted
 
 
 def test_the_origin_is_the_moment_the_load_began() -> None:
@@ -79,7 +79,7 @@ def test_more_than_the_admission_limit_is_rejected() -> None:
         faults=faults,
         on_tick=lambda now_s: faults.release() if now_s > 0.1 else None,
     )
-    rejected = {outcome.value: n for outcome, n in result.tallies.models["m"].others.items()}
+    rejected = {outcome.value: n for outcome, n in result.run_counts.models["m"].others.items()}
     assert rejected["rejected"] > 0
 
 
@@ -96,17 +96,19 @@ def test_a_processor_that_was_set_aside_is_a_warning_of_the_result() -> None:
 
 def test_late_requests_are_dropped_where_the_scenario_says_so() -> None:
     models = "{m: {source: x.onnx, deadline: 4ms, on_late: drop}}"
-    tally = played("{m: {periodic: 1000/s}}", service_s=0.003, models=models).tallies.models["m"]
-    dropped = {outcome.value: n for outcome, n in tally.others.items()}["dropped"]
+    counts = played("{m: {periodic: 1000/s}}", service_s=0.003, models=models).run_counts.models[
+        "m"
+    ]
+    dropped = {outcome.value: n for outcome, n in counts.others.items()}["dropped"]
     assert dropped > 0
-    assert tally.hits + tally.late + dropped == tally.submitted
+    assert counts.hits + counts.late + dropped == counts.submitted
 
 
 def test_finite_counts_are_played_to_their_end() -> None:
     result = played("{offline: {counts: {m: 40}}}", times="")
-    tally = result.tallies.models["m"]
-    assert (tally.submitted, tally.completed) == (40, 40)
-    assert result.tallies.duration_s >= 40 * 0.0005 / 2
+    counts = result.run_counts.models["m"]
+    assert (counts.submitted, counts.completed) == (40, 40)
+    assert result.run_counts.duration_s >= 40 * 0.0005 / 2
 
 
 def test_an_interrupt_ends_the_window_and_answers_what_was_begun() -> None:
@@ -117,11 +119,11 @@ def test_an_interrupt_ends_the_window_and_answers_what_was_begun() -> None:
     result = played(
         "{m: {periodic: 200/s}}", times="duration: 1h\nwarmup: 0.05\n", on_tick=interrupt
     )
-    tally = result.tallies.models["m"]
+    counts = result.run_counts.models["m"]
     assert result.interrupted
-    assert 0.1 < result.tallies.duration_s < 60
-    assert tally.submitted > 0
-    assert tally.unfinished == 0
+    assert 0.1 < result.run_counts.duration_s < 60
+    assert counts.submitted > 0
+    assert counts.unfinished == 0
 
 
 def test_an_interrupt_does_not_wait_for_ever_for_what_hangs(
@@ -137,7 +139,7 @@ def test_an_interrupt_does_not_wait_for_ever_for_what_hangs(
     )
     faults.release()
     assert result.interrupted
-    assert result.tallies.models.get("m") is None or result.tallies.models["m"].completed == 0
+    assert result.run_counts.models.get("m") is None or result.run_counts.models["m"].completed == 0
 
 
 def test_the_heap_is_thawed_afterwards() -> None:

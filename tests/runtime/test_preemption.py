@@ -13,9 +13,9 @@ from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.backends.null import NullBackend
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend
 from coinfer.hardware.priority import LOWEST
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.runtime.engine import Engine
 from coinfer.testing.models import tiny_linear
 

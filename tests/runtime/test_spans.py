@@ -17,14 +17,15 @@ from coinfer.backends.onnxruntime import OnnxRuntimeBackend
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Start
 from coinfer.errors import BackendError, ClosedError, ConfigurationError, ExecutionError
+from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned
 from coinfer.policies import policy_names
-from coinfer.processor import Processor
-from coinfer.profiles import Profile, Span
 from coinfer.runtime.engine import Engine
-from partitioning.cut_models import chain_with_skip, cut
+from profiling.cut_models import chain_with_skip, cut
 from runtime.engines import cpus
 
 WAIT_S = 20.0
@@ -40,7 +41,7 @@ def computing(*names: str) -> tuple[Processor, ...]:
 
 
 def null_engine(
-    model: Partitioned, *names: str, faults: Faults | None = None, **options: Any
+    model: CutModel, *names: str, faults: Faults | None = None, **options: Any
 ) -> Engine:
     backend = NullBackend(faults=faults)
     return Engine(

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from backends.blocked_parts import Network
 from coinfer import Engine, Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from partitioning.cut_models import cut
+from coinfer.machine.processor import Processor
+from profiling.cut_models import cut
 
 P0 = (Processor(name="p0", backend="onnxruntime", units=frozenset({"p0"})),)
 

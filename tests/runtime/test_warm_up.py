@@ -21,13 +21,13 @@ from coinfer.errors import (
     UnknownNameError,
 )
 from coinfer.graph.partition import Mode
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.runtime import warm_up as module
 from coinfer.runtime.engine import Engine
-from coinfer.runtime.leg import Leg
-from coinfer.runtime.leg_run import run_leg
-from partitioning.cut_models import chain_with_skip, cut
+from coinfer.runtime.span_io import SpanIO
+from coinfer.runtime.span_run import run_span
+from profiling.cut_models import chain_with_skip, cut
 from runtime.engines import FEED, MODEL, cpus, null_engine
 
 WAIT_S = 20.0
@@ -94,15 +94,15 @@ def test_spans_read_what_those_before_them_made(
     chain = chain_with_skip()
     feed = chain.model.sample_inputs(batch=batch)
     expected = chain.reference(feed)
-    ran: list[Leg] = []
+    ran: list[SpanIO] = []
     checked: set[str] = set()
 
     def noted(
-        session: Session, leg: Leg, values: Sequence[Values], sizes: Sequence[int]
+        session: Session, span_io: SpanIO, values: Sequence[Values], sizes: Sequence[int]
     ) -> Sequence[Values]:
-        ran.append(leg)
+        ran.append(span_io)
         assert list(sizes) == [batch]
-        made = run_leg(session, leg, values, sizes)
+        made = run_span(session, span_io, values, sizes)
         for name in made[0].keys() & expected.keys():
             np.testing.assert_allclose(
                 unpacked(made[0])[name], expected[name], rtol=1e-5, atol=1e-6
@@ -110,7 +110,7 @@ def test_spans_read_what_those_before_them_made(
             checked.add(name)
         return made
 
-    monkeypatch.setattr(module, "run_leg", noted)
+    monkeypatch.setattr(module, "run_span", noted)
     processors = tuple(
         Processor(name=n, backend="onnxruntime", units=frozenset({n})) for n in ("p0", "p1")
     )
@@ -162,7 +162,7 @@ def test_stop_ends_it_and_closes_no_session_that_it_runs(monkeypatch: pytest.Mon
     warming.start()
     assert faults.wait_until_hanging()
     stopping.start()
-    while engine._conductor.crew.workers["p0"].join(0.01) is False:
+    while engine._conductor.worker_pool.workers["p0"].join(0.01) is False:
         time.sleep(0.001)
     faults.release()
     warming.join(WAIT_S)

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coinfer.contention import Contention
 from coinfer.core.commands import Command, Reply
 from coinfer.core.events import Arrived, Event
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome
+from coinfer.machine.contention import Contention
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
-from coinfer.sim import Machine, Simulation
+from coinfer.sim import Simulation
 from coinfer.sim.services import Services
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario

@@ -12,14 +12,15 @@ from rich.console import Console
 from coinfer.bound import throughput_bound
 from coinfer.core.commands import Run
 from coinfer.core.request import Outcome
+from coinfer.machine.machine import Machine
+from coinfer.machine.span import Fork, Span
 from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.explanation_table import render_explanation
 from coinfer.metrics.observers import Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.policies import make_policy
-from coinfer.profiles import Fork, Span
 from coinfer.replay import LogHeader, recording, replay
-from coinfer.sim import Machine, Simulation
+from coinfer.sim import Simulation
 from coinfer.testing.machine import processors, profile
 from coinfer.workload.load import Load
 from sim.machines import Log, play, scenario
@@ -85,10 +86,10 @@ def test_both_executions_are_recorded_and_the_request_counts_once() -> None:
     left, right = [each for each in recorder.executions() if each.id in (1, 2)]
     assert left.started_s == right.started_s
     assert {left.span, right.span} == {Span(1, 2), Span(3, 4)}
-    tallies = recorder.tallies(0.04)
-    assert tallies.models["towers"].served == 1
-    assert tallies.processors["p"].busy_s == pytest.approx(0.04)
-    assert tallies.processors["q"].busy_s == pytest.approx(0.02)
+    run_counts = recorder.run_counts(0.04)
+    assert run_counts.models["towers"].served == 1
+    assert run_counts.processors["p"].busy_s == pytest.approx(0.04)
+    assert run_counts.processors["q"].busy_s == pytest.approx(0.02)
 
 
 def test_an_explanation_tells_of_both() -> None:

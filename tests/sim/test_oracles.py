@@ -10,8 +10,8 @@ import simpy
 
 from coinfer.core.commands import Execution
 from coinfer.core.request import Request
-from coinfer.profiles import Span
-from coinfer.sim import Machine
+from coinfer.machine.machine import Machine
+from coinfer.machine.span import Span
 from coinfer.sim.services import Services
 from coinfer.workload.load import Load
 from sim.machines import machine, play, scenario

@@ -1,4 +1,4 @@
-"""Partitioned models simulate under every policy: each request runs its units in order."""
+"""CutModel models simulate under every policy: each request runs its units in order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from coinfer.bound import throughput_bound
 from coinfer.core.commands import Run
 from coinfer.core.events import Finished
 from coinfer.core.request import Outcome
+from coinfer.machine.machine import Machine
 from coinfer.policies import make_policy, policy_names
-from coinfer.sim import Machine
 from coinfer.testing.machine import processors, profile
 from sim.machines import Log, play, scenario
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from coinfer.cold import Cold
-from coinfer.contention import Contention
 from coinfer.core.events import Finished
 from coinfer.core.express import LEFT_SHARE
+from coinfer.machine.cold import Cold
+from coinfer.machine.contention import Contention
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
 from coinfer.policies import make_policy, policy_names
-from coinfer.processor import Processor
-from coinfer.sim import Machine, simulate
+from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
 from sim.machines import machine, play
 
@@ -40,8 +41,8 @@ def with_express(**fields: object) -> Machine:
 @pytest.mark.parametrize("policy", ["fcfs", "edf", "least_slack", "earliest_finish"])
 def test_urgent_requests_are_in_time_and_cost_what_they_take(policy: str) -> None:
     beside = wanted({"urgent": {"periodic": 5.0}, "heavy": {"closed": 1}})
-    late = simulate(beside, machine(TABLE), make_policy(policy)).tallies.models
-    found = simulate(beside, with_express(), make_policy(policy)).tallies.models
+    late = simulate(beside, machine(TABLE), make_policy(policy)).run_counts.models
+    found = simulate(beside, with_express(), make_policy(policy)).run_counts.models
     assert late["urgent"].late > 0
     assert found["urgent"].late == 0
     # Of each second the urgent ones take 5 x 10 ms; the rest is for runs of 100 ms.

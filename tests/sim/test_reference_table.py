@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from coinfer.machine.machine_file import load_machine
 from coinfer.planner.certificate import certify
 from coinfer.policies import make_policy
-from coinfer.sim import load_machine, simulate
+from coinfer.sim import simulate
 from coinfer.workload.scenario_file import load_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -26,9 +27,9 @@ STUDY = {
 
 def throughput_per_s(policy: str, **options: Any) -> float:
     done = simulate(SCENARIO, BOARD, make_policy(policy, **options))
-    served = sum(tally.served for tally in done.tallies.models.values())
+    served = sum(counts.served for counts in done.run_counts.models.values())
     assert served == 15_000
-    return served / done.tallies.duration_s
+    return served / done.run_counts.duration_s
 
 
 def test_the_bound_with_and_without_changing_the_one_model() -> None:

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from coinfer.cold import IDLE_S, Cold
 from coinfer.core.commands import Run
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Arrived, Finished, ModelLoaded, ProcessorRestored, TimerFired
 from coinfer.core.request import Outcome
 from coinfer.errors import PolicyError, UnknownNameError
+from coinfer.machine.cold import IDLE_S, Cold
+from coinfer.machine.machine_file import parse_machine
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.policies import make_policy, policy_names
-from coinfer.profiles import Measurement, Profile, ProfileKey
-from coinfer.sim import Simulation, parse_machine, simulate
+from coinfer.sim import Simulation, simulate
 from coinfer.sim.services import Services
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import ModelSpec, Scenario
@@ -201,21 +202,21 @@ def test_memory_does_not_grow_with_the_requests() -> None:
     wanted = scenario({"x": {"poisson": 50}}, duration=40.0)
     done = simulate(wanted, machine({"x": {"a": 0.01}}), make_policy("fcfs"))
     assert list(done.recorder.requests()) == []
-    assert done.tallies.models["x"].completed > 1500
+    assert done.run_counts.models["x"].completed > 1500
 
 
 def test_the_window_of_finite_counts_ends_with_the_last_answer() -> None:
     done = simulate(offline(4), machine({"x": {"a": 0.25}}), make_policy("fcfs"))
-    assert done.tallies.duration_s == 1.0
-    assert done.tallies.models["x"].served == 4
-    assert done.tallies.processors["a"].busy_s == 1.0
+    assert done.run_counts.duration_s == 1.0
+    assert done.run_counts.models["x"].served == 4
+    assert done.run_counts.processors["a"].busy_s == 1.0
 
 
 def test_the_window_lasts_as_long_as_the_scenario_says() -> None:
     wanted = scenario({"x": {"periodic": 1}}, duration=10.0, warmup=2.0)
     done = simulate(wanted, machine({"x": {"a": 0.25}}), make_policy("fcfs"))
-    assert done.tallies.duration_s == 10.0
-    assert done.tallies.models["x"].submitted == 10
+    assert done.run_counts.duration_s == 10.0
+    assert done.run_counts.models["x"].submitted == 10
 
 
 def test_a_model_that_no_processor_runs_is_named() -> None:
@@ -245,7 +246,7 @@ def test_measured_times_are_resampled() -> None:
 def test_deterministic_executions_take_their_means() -> None:
     shape = machine({"x": {"a": 0.25}}, spreads={("x", "a"): 2.0})
     done = simulate(offline(4), shape, make_policy("fcfs"), deterministic=True)
-    assert done.tallies.duration_s == 1.0
+    assert done.run_counts.duration_s == 1.0
 
 
 @pytest.mark.parametrize("cv", [0.2, 1.0, 2.0])
@@ -265,7 +266,7 @@ def test_a_batch_that_was_not_measured_takes_scaled_samples() -> None:
     two = ModelSpec(source="zoo:lenet", batch=2)
     wanted = wanted.model_copy(update={"models": {"x": two}})
     done = simulate(wanted, machine({"x": {"a": 0.1}}), make_policy("fcfs"))
-    assert done.tallies.models["x"].served in (9, 10)
+    assert done.run_counts.models["x"].served in (9, 10)
 
 
 def test_services_of_equal_seeds_are_equal() -> None:

@@ -9,10 +9,11 @@ import pytest
 from coinfer import zoo
 from coinfer.core.request import OnLate
 from coinfer.errors import UnknownNameError
+from coinfer.machine.machine import Machine
+from coinfer.machine.machine_file import load_machine
 from coinfer.policies import make_policy
 from coinfer.scenarios import library
-from coinfer.sim import load_machine, simulate
-from coinfer.sim.machine import Machine
+from coinfer.sim import simulate
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario, parse_scenario
@@ -68,10 +69,10 @@ def test_every_scenario_can_be_simulated(name: str) -> None:
     if scenario.offline is None:
         scenario = scenario.with_options(duration_s=2.0)
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
-    tallies = simulate(scenario, from_macs(scenario, 2e12), policy).tallies
-    assert sum(tally.completed for tally in tallies.models.values()) > 5
-    assert set(tallies.models) == set(scenario.models)
-    assert all(tally.unfinished == 0 for tally in tallies.models.values())
+    run_counts = simulate(scenario, from_macs(scenario, 2e12), policy).run_counts
+    assert sum(counts.completed for counts in run_counts.models.values()) > 5
+    assert set(run_counts.models) == set(scenario.models)
+    assert all(counts.unfinished == 0 for counts in run_counts.models.values())
 
 
 @pytest.mark.parametrize(("name", "rates"), XRBENCH.items())

@@ -8,7 +8,7 @@ import pytest
 
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError, ScenarioError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.workload.arrivals import Closed, Gamma, Mix, Periodic, Poisson, Trace
 from coinfer.workload.input_spec import ArrayInputs, ImageInputs, RandomInputs
 from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec

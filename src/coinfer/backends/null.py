@@ -15,9 +15,9 @@ import numpy as np
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
 from coinfer.errors import BackendError, ConfigurationError, ExecutionError
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 
 __all__ = ["Faults", "NullBackend", "NullSession", "ServiceTime"]
 

@@ -18,8 +18,8 @@ from coinfer.backends.pools import POOLS
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
 from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError, ExecutionError
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 
 # Importing openvino sends an event over the network, from a thread pool that stays. A library must
 # not start that for its user; without this optional module openvino does not. A program that has

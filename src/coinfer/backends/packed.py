@@ -85,7 +85,7 @@ def run_part(session: Session, inputs: Values) -> dict[str, Value]:
     """Run a part of a model on a session of any library; inputs and outputs may be packed.
 
     >>> from coinfer.backends.null import NullBackend
-    >>> from coinfer.processor import Processor
+    >>> from coinfer.machine.processor import Processor
     >>> from coinfer.testing.models import tiny_linear
     >>> processor = Processor(name="p", backend="null", units=frozenset({"p"}))
     >>> session = NullBackend().load(tiny_linear().model, processor)

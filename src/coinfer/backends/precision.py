@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from coinfer.backends.base import Device
 from coinfer.errors import BackendError
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 
 __all__ = ["native_precision", "require_quantised_for_int8", "require_reported"]
 

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError, UnknownNameError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = [
     "ENTRY_POINT_GROUP",

@@ -13,9 +13,9 @@ from functools import partial
 from coinfer.backends import heap
 from coinfer.backends.base import Backend, Session, note_of
 from coinfer.errors import BackendError
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span, completes
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Span, completes
 
 __all__ = ["CREATION_LOCK", "Create", "SessionStore"]
 

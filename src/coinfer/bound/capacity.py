@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor
-from coinfer.profiles import Profile, Span
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 
 __all__ = ["NO_BATCHES", "Capacity", "Edge", "Matrix", "Seconds"]
 

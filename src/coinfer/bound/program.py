@@ -31,7 +31,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from coinfer.bound.capacity import NO_BATCHES, Capacity, Matrix, Seconds
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["Bound", "Makespan", "makespan", "sustainable_factor", "throughput_bound"]
 

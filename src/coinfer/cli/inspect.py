@@ -43,7 +43,7 @@ def inspect(
 ) -> None:
     """Show inputs, outputs, fingerprint, parameters, MACs and bytes of a model."""
     from coinfer.graph.cost import operator_costs
-    from coinfer.sources import resolve_model
+    from coinfer.zoo.source import resolve_model
 
     loaded = resolve_model(model)
     costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from coinfer.backends import Backend
     from coinfer.graph import Operators, Partition, PartitionOptions
+    from coinfer.machine.processor import Processor
     from coinfer.model import Model
-    from coinfer.partitioning.support import Support
-    from coinfer.processor import Processor
+    from coinfer.profiling.support import Support
 
 __all__ = ["partition"]
 
@@ -73,9 +73,9 @@ def partition(
     from coinfer.cli.output import check_writable, write_json, write_text
     from coinfer.graph import Operators, PartitionOptions, choose_partition
     from coinfer.graph.drawing import draw
-    from coinfer.partitioning.support import find_support
-    from coinfer.sources import resolve_model
+    from coinfer.profiling.support import find_support
     from coinfer.units import parse_seconds
+    from coinfer.zoo.source import resolve_model
 
     check_writable(svg, json_file)
     options = PartitionOptions(
@@ -115,8 +115,8 @@ def _mode(name: str) -> Any:
 
 def _processors(file: Path | None) -> tuple[Processor, ...]:
     from coinfer.hardware.catalogue import default_processors
+    from coinfer.machine.processor import ordinary
     from coinfer.planner.processor_file import load_processors
-    from coinfer.processor import ordinary
 
     return ordinary(default_processors() if file is None else load_processors(file))
 

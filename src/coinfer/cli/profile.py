@@ -13,9 +13,9 @@ from coinfer.cli.console import err, out
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from coinfer.machine.processor import Processor
+    from coinfer.machine.profile import Profile
     from coinfer.model import Model
-    from coinfer.processor import Processor
-    from coinfer.profiles import Profile
 
 __all__ = ["profile"]
 
@@ -96,8 +96,8 @@ def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, 
 
 def _models(sources: list[str]) -> dict[str, Model]:
     from coinfer.errors import ConfigurationError
-    from coinfer.sources import resolve_model
     from coinfer.workload.scenario_file import load_scenario
+    from coinfer.zoo.source import resolve_model
 
     found: dict[str, Model] = {}
     for source in sources:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from coinfer.cli.console import err
 
 if TYPE_CHECKING:
-    from coinfer.processor import Processor
+    from coinfer.machine.processor import Processor
     from coinfer.replay import EventLog
     from coinfer.workload.scenario import Scenario
 

@@ -11,9 +11,9 @@ from coinfer.cli.console import out
 
 if TYPE_CHECKING:
     from coinfer.bound import Bound
+    from coinfer.machine.processor import Processor
     from coinfer.metrics.recorder import Recorder
     from coinfer.metrics.summary import Summary
-    from coinfer.processor import Processor
 
 __all__ = ["ResultFiles"]
 

@@ -115,9 +115,9 @@ def _summary(ready: Preparation, played: Played, optimum: Optimum | None) -> Sum
     from coinfer.metrics.summary import summarise
 
     scenario = ready.scenario
-    interrupted = f"interrupted: these are the first {played.tallies.duration_s:.3g} s"
+    interrupted = f"interrupted: these are the first {played.run_counts.duration_s:.3g} s"
     return summarise(
-        played.tallies,
+        played.run_counts,
         scenario=scenario.name,
         mode="run",
         policy=scenario.policy.name,
@@ -140,5 +140,5 @@ def _optimum(ready: Preparation, played: Played) -> Optimum | None:
     from coinfer.planner.offered import offered_optimum
 
     return offered_optimum(
-        ready.measured, ready.processors, ready.scenario, played.tallies, models=ready.models
+        ready.measured, ready.processors, ready.scenario, played.run_counts, models=ready.models
     )

@@ -120,7 +120,7 @@ def _summary(stage: Stage, done: Simulated, optimum: Optimum | None) -> Summary:
     limits, machine = stage.limits, stage.machine
     scenario = limits.scenario
     return summarise(
-        done.tallies,
+        done.run_counts,
         scenario=scenario.name,
         mode="simulate",
         policy=scenario.policy.name,
@@ -140,5 +140,5 @@ def _optimum(stage: Stage, done: Simulated) -> Optimum | None:
 
     limits = stage.limits
     return offered_optimum(
-        limits.machine.profile, stage.machine.processors, limits.scenario, done.tallies
+        limits.machine.profile, stage.machine.processors, limits.scenario, done.run_counts
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from coinfer.core.request import Outcome, Request
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 __all__ = ["Abandon", "Command", "Evict", "Execution", "Reply", "Run", "SetTimer"]
 

@@ -57,7 +57,7 @@ from coinfer.core.view import View
 from coinfer.core.waits import Waits
 from coinfer.core.watchdog import Watchdog
 from coinfer.errors import InvariantError, PolicyError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["Dispatcher", "Limits"]
 
@@ -93,7 +93,7 @@ class Dispatcher:
 
     >>> from coinfer.core.request import Request
     >>> from coinfer.policies import make_policy
-    >>> from coinfer.profiles import Profile
+    >>> from coinfer.machine.profile import Profile
     >>> cpu = Processor(name="cpu0", backend="null", units=frozenset({"core0"}))
     >>> core = Dispatcher([cpu], make_policy("fcfs"))
     >>> core.handle(ModelLoaded("m", 1, Profile.from_seconds({"m": {"cpu0": 0.01}})), 0.0)
@@ -251,7 +251,7 @@ class Dispatcher:
         last = state.units[model] - 1
         if last:
             state.observed(execution, batch)
-        if state.splits and execution.id in state.splits:
+        if state.running_forks and execution.id in state.running_forks:
             self._forks.end_side(execution.id, well=True)
             return
         done = span.last >= last

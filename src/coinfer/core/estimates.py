@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 
 __all__ = ["OUTLIER", "SMOOTHING", "Estimates", "learn"]
 

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from coinfer.core.request import Request
-from coinfer.profiles import Fork, Profile
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Fork
 
 __all__ = [
     "Arrived",

@@ -1,4 +1,4 @@
-"""Express: processors that run on top of others by the operating system's priority.
+"""Express processors: they run on top of others by the operating system's thread priority.
 
 Who runs there, and for how long that holds up what it overlays. Decides nothing; the rule that
 starts something there is `coinfer.core.preemption`.
@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
-from coinfer.processor import Processor, twins
-from coinfer.profiles import Profile
+from coinfer.machine.processor import LEFT_SHARE, Processor, twins
+from coinfer.machine.profile import Profile
 
-__all__ = ["LEFT_SHARE", "Express"]
-
-LEFT_SHARE = 15 / (15 + 1024)
-"""Share of a core that a thread of niceness 19 gets beside one of 0: the weights of Linux's fair
-scheduler (`sched_prio_to_weight` in kernel/sched/core.c)."""
+__all__ = ["ExpressProcessors"]
 
 
 class _Delay:
@@ -47,7 +43,7 @@ class _Delay:
             self.done_s += now - self.since_s
 
 
-class Express:
+class ExpressProcessors:
     """The express processors of a machine.
 
     Args:

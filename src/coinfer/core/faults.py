@@ -107,7 +107,7 @@ class Faults:
             progress.execution = None
             key = progress.lane.key
             progress.lane = state.lane(key._replace(excluded=key.excluded | place))
-            split = state.splits.get(execution.id)
+            split = state.running_forks.get(execution.id)
             if split is not None and split.failed:  # the two sides are one attempt
                 progress.failures = (*progress.failures[:-1], f"{progress.failures[-1]}; {failure}")
             else:

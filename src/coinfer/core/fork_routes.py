@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from coinfer.core.routes import HANDOVER_S, Routes, Step
-from coinfer.profiles import Fork, Span
+from coinfer.machine.span import Fork, Span
 
 __all__ = ["FORK_S", "Branching", "ForkRoutes"]
 

@@ -7,7 +7,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.policy import StartFork
 from coinfer.core.request import Outcome
 from coinfer.core.routes import Step
-from coinfer.core.split import Split
+from coinfer.core.running_fork import RunningFork
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
 from coinfer.core.waits import Waits
@@ -17,7 +17,7 @@ __all__ = ["Forks"]
 
 
 class Forks:
-    """Splits requests and joins them again; the rules are in `coinfer.core.split`."""
+    """Splits requests and joins them again; the rules are in `coinfer.core.running_fork`."""
 
     __slots__ = ("_answers", "_starts", "_state", "_waits")
 
@@ -37,14 +37,14 @@ class Forks:
         progress = starts.waiting(decision.request)
         sides = _sides(state, progress.lane, decision)
         state.dequeue(progress)
-        split = Split(progress, decision.fork)
+        split = RunningFork(progress, decision.fork)
         for span, processor, seconds in sides:
             starts.launch(processor, (progress.request,), (progress,), span, seconds)
-            state.splits[split.begin()] = split
+            state.running_forks[split.begin()] = split
 
     def end_side(self, number: int, *, well: bool) -> None:
         """Take note of the end of a side; after the other one the request goes on."""
-        split = self._state.splits.pop(number)
+        split = self._state.running_forks.pop(number)
         split.end(number, well=well)
         progress = split.progress
         if progress.execution is not None:

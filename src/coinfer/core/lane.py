@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 __all__ = ["Lane", "LaneKey"]
 

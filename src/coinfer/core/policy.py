@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from coinfer.core.request import Request
-from coinfer.profiles import Fork
+from coinfer.machine.span import Fork
 
 if TYPE_CHECKING:
     from coinfer.core.lane import Lane

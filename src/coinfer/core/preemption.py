@@ -17,7 +17,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from coinfer.core.express import Express
+from coinfer.core.express import ExpressProcessors
 from coinfer.core.lane import Lane
 from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Request
@@ -110,7 +110,7 @@ class Preemption:
             known[:seen] = [(request.deadline_s, request.id) for request in alive]
         return alive
 
-    def _ready_s(self, express: Express, now: float) -> dict[str, float]:
+    def _ready_s(self, express: ExpressProcessors, now: float) -> dict[str, float]:
         """When each ordinary processor could start something and get on with it."""
         free_at = self._view.units_free_at()
         for unit, at_s in express.free_at(now).items():
@@ -120,7 +120,7 @@ class Preemption:
             for name, processor in self._state.in_service.items()
         }
 
-    def _step(self, express: Express, lane: Lane, request: Request) -> Step | None:
+    def _step(self, express: ExpressProcessors, lane: Lane, request: Request) -> Step | None:
         """Return what an express processor should run of a request now, if any should."""
         best: tuple[tuple[float, float], Step] | None = None
         for name in express.idle():
@@ -136,7 +136,7 @@ class Preemption:
                 best = (worth, step)
         return best[1] if best else None
 
-    def _worth(self, express: Express, name: str) -> tuple[float, float]:
+    def _worth(self, express: ExpressProcessors, name: str) -> tuple[float, float]:
         """Return the earliest deadline of what it would hold up, and how little that was before.
 
         On a tie of the deadlines what was held up before is spared, and more so what is idle.
@@ -149,7 +149,7 @@ class Preemption:
         held_up_s = [express.held_up_s(number, now) for number in numbers]
         return min(due_s, default=math.inf), -max(held_up_s, default=-1.0)
 
-    def _way(self, express: Express, name: str, lane: Lane) -> tuple[Step, float] | None:
+    def _way(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
         batch, routes, twin = lane.key.batch, lane.routes, express.twins[name]
         seconds = express.estimates.row(lane.model, lane.rest, batch).get(name)

@@ -11,7 +11,7 @@ __all__ = ["Progress"]
 class Progress:
     """How far a request has come: waiting in its lane, or running in an execution; never both.
 
-    While it is split (`coinfer.core.split`) it runs in two.
+    While it is split (`coinfer.core.running_fork`) it runs in two.
 
     Attributes:
         request: The request.

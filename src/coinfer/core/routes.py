@@ -1,7 +1,7 @@
 """Routes: how requests of a model of several units get to its end, and in what time at best.
 
 Knows no request and nothing that waits or runs: what a processor has to do before is for
-`coinfer.core.planning` to add.
+`coinfer.core.request_schedule` to add.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from operator import add
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 if TYPE_CHECKING:
     from coinfer.core.fork_routes import ForkRoutes

@@ -14,7 +14,7 @@ from coinfer.core.timers import Timers
 from coinfer.core.turn import Turn
 from coinfer.core.watchdog import Watchdog
 from coinfer.errors import PolicyError
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 __all__ = ["Starts"]
 

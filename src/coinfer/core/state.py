@@ -10,17 +10,18 @@ from types import MappingProxyType
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
-from coinfer.core.express import Express
+from coinfer.core.express import ExpressProcessors
 from coinfer.core.fork_routes import ForkRoutes
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes, RouteSeconds
-from coinfer.core.split import Split
+from coinfer.core.running_fork import RunningFork
 from coinfer.core.swaps import Swaps
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor, ordinary, overlaid_units
-from coinfer.profiles import Fork, Profile, Span
+from coinfer.machine.processor import Processor, ordinary, overlaid_units
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Fork, Span
 
 __all__ = ["State"]
 
@@ -52,7 +53,7 @@ class State:
         waiting: The waiting requests in the order in which they began to wait.
         lanes: The lanes that are not empty, in the order in which they filled.
         running: Executions by id.
-        splits: By id of each of its two executions, the requests that run in two.
+        running_forks: By id of each of its two executions, the requests that run in two.
         swaps: Which models the processors hold that can hold only one.
         used: The compute units that executions occupy, a bit each.
         all_units: Every compute unit of every processor, a bit each.
@@ -78,7 +79,7 @@ class State:
         "processors",
         "requests",
         "running",
-        "splits",
+        "running_forks",
         "swaps",
         "units",
         "units_of",
@@ -90,7 +91,7 @@ class State:
     def __init__(self, processors: Sequence[Processor]) -> None:
         _check_processors(processors)
         has_express = bool(overlaid_units(processors))
-        self.express = Express(processors) if has_express else None
+        self.express = ExpressProcessors(processors) if has_express else None
         self.widths = {p.name: len(p.units) for p in processors}
         self.units_of = {p.name: _NO_UNITS if p.overlays else p.units for p in processors}
         processors = ordinary(processors)
@@ -111,7 +112,7 @@ class State:
         self.waiting: OrderedDict[int, Request] = OrderedDict()
         self.lanes: dict[Lane, None] = {}
         self.running: dict[int, Execution] = {}
-        self.splits: dict[int, Split] = {}
+        self.running_forks: dict[int, RunningFork] = {}
         self.swaps = Swaps()
         self._swap_s: dict[int, float] = {}
         self.used = 0
@@ -392,7 +393,9 @@ class State:
         for number, execution in self.running.items():
             for request in execution.requests:
                 runs_in = self.requests[request.id].execution
-                assert runs_in == number or number in self.splits, f"{number}: {request.id} is not"
+                assert runs_in == number or number in self.running_forks, (
+                    f"{number}: {request.id} is not"
+                )
         assert set(self.waiting) <= set(self.requests), "an answered request still waits"
         self._check_units()
         self._check_routes()
@@ -420,7 +423,7 @@ class State:
                     assert known_s == right_s, f"{model}: {position}, with forks"
 
     def _check_splits(self) -> None:
-        for number, split in self.splits.items():
+        for number, split in self.running_forks.items():
             assert number in split.running, f"execution {number} of a split has ended"
             assert split.progress.execution in split.running, "a split request runs elsewhere"
             execution = self.running[number]

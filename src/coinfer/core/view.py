@@ -10,13 +10,13 @@ from typing import Any
 
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
-from coinfer.core.outlook import Outlook
+from coinfer.core.lookahead import Lookahead
 from coinfer.core.request import OnLate, Request
-from coinfer.core.split import Split
+from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
 from coinfer.core.swaps import Swaps
-from coinfer.processor import Processor
-from coinfer.profiles import Span
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 
 __all__ = ["PartOfView", "View"]
 
@@ -264,9 +264,9 @@ class View:
         """Tell whether an execution runs, on whatever processor."""
         return execution_id in self._state.running
 
-    def split_of(self, execution_id: int) -> Split | None:
+    def running_fork_of(self, execution_id: int) -> RunningFork | None:
         """Return the two executions of a request of which this is one; None for most."""
-        return self._state.splits.get(execution_id)
+        return self._state.running_forks.get(execution_id)
 
     def units_free_at(self) -> dict[str, float]:
         """Return when each busy unit should be free; units that are not listed are free now.
@@ -287,7 +287,7 @@ class View:
                 free[unit] = end
         return free
 
-    def outlook(self) -> Outlook:
+    def lookahead(self) -> Lookahead:
         """Return when each processor will be free, to plan and to reserve on."""
         state, now = self._state, self.now
         free_at = self.units_free_at()
@@ -295,7 +295,7 @@ class View:
             name: max([free_at.get(unit, now) for unit in processor.units])
             for name, processor in state.in_service.items()
         }
-        return Outlook(now, free_s, state.neighbours, self.swaps())
+        return Lookahead(now, free_s, state.neighbours, self.swaps())
 
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline.

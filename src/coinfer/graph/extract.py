@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from coinfer.graph.operators import inlined, nodes_by_key, read_values
 from coinfer.graph.partition import Partition
+from coinfer.machine.span import Span
 from coinfer.model import Model, TensorSpec, model_from_ir
-from coinfer.profiles import Span
 
 __all__ = ["extract"]
 

@@ -21,8 +21,8 @@ from coinfer.graph.pieces import balanced_pieces, limited_pieces
 from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
 from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
 from coinfer.graph.units import Support, UnitSubgraph, fallback_units, find_units
+from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
-from coinfer.profiles import Fork, Span
 
 __all__ = [
     "Border",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from coinfer.graph.units import UnitSubgraph
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 __all__ = ["SpanLimit", "fallback_spans", "merged_spans", "unit_spans"]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from coinfer.backends import Backend, Device, available, get_backend
 from coinfer.hardware.cores import Cores, find_cores
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["default_processors"]
 

@@ -14,7 +14,7 @@ from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
 from coinfer.hardware.pinning import can_pin
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
 

@@ -16,7 +16,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.request import Outcome, Request
 from coinfer.core.routes import Step
 from coinfer.core.view import View
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 __all__ = ["SLOWEST", "Alternative", "Choice", "Explainer", "Explanation"]
 

@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coinfer.machine.span import Span
 from coinfer.metrics.explanation import Alternative, Choice, Explanation
-from coinfer.profiles import Span
 from coinfer.units import format_seconds
 
 __all__ = ["render_explanation"]

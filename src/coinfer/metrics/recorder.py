@@ -13,9 +13,9 @@ from typing import NamedTuple
 from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.request import Outcome, Request
+from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, Latencies, LatencySketch
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
-from coinfer.metrics.tally import ModelTally, ProcessorTally, Tallies
 
 __all__ = ["Recorder"]
 
@@ -38,7 +38,7 @@ class Recorder:
 
     Without records, memory grows with what is in flight and not with the total; latency quantiles
     are then within 0.5 % (`LatencySketch`). With records they are exact. Records cover the whole
-    run, also outside the window; counts follow the rules in `coinfer.metrics.tally`.
+    run, also outside the window; counts follow the rules in `coinfer.metrics.counts`.
 
     Requests and executions that began before the first observed step are not known and ignored.
 
@@ -47,7 +47,7 @@ class Recorder:
     >>> request = Request(id=1, model="a", arrival_s=0.5)
     >>> recorder.observe(Arrived(request), (), 0.5)
     >>> recorder.observe(Finished(7, 0.2), (Reply(request, Outcome.COMPLETED),), 0.75)
-    >>> recorder.tallies(now=1.0).models["a"].latencies.quantile_s(0.5)
+    >>> recorder.run_counts(now=1.0).models["a"].latencies.quantile_s(0.5)
     0.25
     """
 
@@ -56,19 +56,19 @@ class Recorder:
         *,
         window: Window | None = None,
         keep_records: bool = True,
-        tally: Callable[[Callable[[], Latencies]], ModelTally] = ModelTally,
+        counts: Callable[[Callable[[], Latencies]], ModelCounts] = ModelCounts,
     ) -> None:
         window = window or Window()
         self._start_s = window.start_s
         self._end_s = window.end_s
         self._keep = keep_records
         self._latencies = ExactLatencies if keep_records else LatencySketch
-        self._tally = tally
-        self._models: dict[str, ModelTally] = {}
-        self._processors: dict[str, ProcessorTally] = {}
+        self._counts_of = counts
+        self._models: dict[str, ModelCounts] = {}
+        self._processors: dict[str, ProcessorCounts] = {}
         # Two collections, because whether a request counts is decided once, when it arrives: the
         # window may be closed while it is on its way.
-        self._counted: dict[int, ModelTally] = {}
+        self._counted: dict[int, ModelCounts] = {}
         self._uncounted: set[int] = set()
         self._unanswered: dict[int, Request] = {}
         self._running: dict[int, Execution] = {}
@@ -102,7 +102,7 @@ class Recorder:
             elif not self._keep and self._start_s <= execution.started_s and now < self._end_s:
                 processor = self._processors.get(execution.processor)
                 if processor is None:
-                    processor = self._processors[execution.processor] = ProcessorTally()
+                    processor = self._processors[execution.processor] = ProcessorCounts()
                 processor.busy_s += now - execution.started_s
                 processor.executions += 1
             else:
@@ -110,9 +110,9 @@ class Recorder:
         elif type(event) is Arrived:
             request = event.request
             if self._start_s <= request.arrival_s < self._end_s:
-                tally = self._models.get(request.model) or self._new_tally(request.model)
-                tally.submit(request)
-                self._counted[request.id] = tally
+                counts = self._models.get(request.model) or self._new_counts(request.model)
+                counts.submit(request)
+                self._counted[request.id] = counts
             else:
                 self._uncounted.add(request.id)
             if self._keep:
@@ -134,7 +134,7 @@ class Recorder:
                     counted.answer(request, outcome, now)
                 elif request.id in self._uncounted:
                     self._uncounted.remove(request.id)
-                    counted = self._models.get(request.model) or self._new_tally(request.model)
+                    counted = self._models.get(request.model) or self._new_counts(request.model)
                 else:
                     continue  # it arrived before the first step that was observed
                 if outcome is _COMPLETED and self._start_s <= now < self._end_s:
@@ -146,19 +146,19 @@ class Recorder:
                 number, reason = command.execution.id, command.reason
                 self._give_up(number, now, ExecutionOutcome.ABANDONED, reason)
 
-    def tallies(self, now: float, *, withheld: Mapping[str, int] | None = None) -> Tallies:
+    def run_counts(self, now: float, *, withheld: Mapping[str, int] | None = None) -> RunCounts:
         """Return the counts at `now`. Executions that still run count as busy up to `now`.
 
         Args:
             now: The moment.
-            withheld: What the load did not ask for, which is not seen here; see `Tallies`.
+            withheld: What the load did not ask for, which is not seen here; see `RunCounts`.
         """
         # Lists first, in one step each: the engine's threads may be observed meanwhile.
-        processors = {name: replace(tally) for name, tally in list(self._processors.items())}
+        processors = {name: replace(counts) for name, counts in list(self._processors.items())}
         for execution in list(self._running.values()):
-            tally = processors.setdefault(execution.processor, ProcessorTally())
-            tally.busy_s += self._clipped_s(execution.started_s, now)
-        return Tallies(
+            counts = processors.setdefault(execution.processor, ProcessorCounts())
+            counts.busy_s += self._clipped_s(execution.started_s, now)
+        return RunCounts(
             duration_s=self.window.length_s(now),
             models=dict(self._models),
             processors=processors,
@@ -196,9 +196,9 @@ class Recorder:
                 reason=reason,
             )
 
-    def _new_tally(self, name: str) -> ModelTally:
-        tally = self._models[name] = self._tally(self._latencies)
-        return tally
+    def _new_counts(self, name: str) -> ModelCounts:
+        counts = self._models[name] = self._counts_of(self._latencies)
+        return counts
 
     def _end(
         self,
@@ -209,19 +209,19 @@ class Recorder:
         reason: str = "",
     ) -> None:
         processor, started_s = execution.processor, execution.started_s
-        tally = self._processors.get(processor)
-        if tally is None:
-            tally = self._processors[processor] = ProcessorTally()
+        counts = self._processors.get(processor)
+        if counts is None:
+            counts = self._processors[processor] = ProcessorCounts()
         start_s = self._start_s
         if start_s <= now < self._end_s:
-            tally.busy_s += now - (started_s if started_s > start_s else start_s)
-            tally.executions += 1
+            counts.busy_s += now - (started_s if started_s > start_s else start_s)
+            counts.executions += 1
             if outcome is not _OK:
-                tally.failed += 1
+                counts.failed += 1
             if started_s < start_s:
-                tally.begun_s += start_s - started_s
+                counts.begun_s += start_s - started_s
         else:
-            tally.busy_s += self._clipped_s(started_s, now)
+            counts.busy_s += self._clipped_s(started_s, now)
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
 

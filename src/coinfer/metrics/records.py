@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from coinfer.core.request import Outcome
-from coinfer.profiles import Span
+from coinfer.machine.span import Span
 
 __all__ = ["ExecutionOutcome", "ExecutionRecord", "RequestRecord", "Window"]
 

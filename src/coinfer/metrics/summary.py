@@ -15,10 +15,10 @@ from typing import Any, Literal, Self, TypeAlias
 
 from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError
+from coinfer.machine.processor import Processor
+from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, Latencies
-from coinfer.metrics.tally import ModelTally, ProcessorTally, Tallies
 from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
-from coinfer.processor import Processor
 
 __all__ = [
     "BoundSummary",
@@ -202,7 +202,7 @@ class Summary:
 
 
 def summarise(
-    tallies: Tallies,
+    run_counts: RunCounts,
     *,
     scenario: str,
     mode: str,
@@ -219,7 +219,7 @@ def summarise(
     """Make the figures of a run from its counts.
 
     Args:
-        tallies: What `Recorder.tallies` returned at the end.
+        run_counts: What `Recorder.run_counts` returned at the end.
         scenario: Name of the scenario.
         mode: `run` or `simulate`.
         policy: Name of the policy.
@@ -232,8 +232,8 @@ def summarise(
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
         warnings: Put before those found here.
     """
-    names = dict.fromkeys([*models, *tallies.models])
-    rows = {name: _model(name, tallies) for name in names}
+    names = dict.fromkeys([*models, *run_counts.models])
+    rows = {name: _model(name, run_counts) for name in names}
     totals = _totals(rows.values())
     bound = _bound(totals.throughput_per_s, bound_per_s, mix_of)
     return Summary(
@@ -241,17 +241,17 @@ def summarise(
         mode=mode,
         policy=policy,
         seed=seed,
-        duration_s=tallies.duration_s,
+        duration_s=run_counts.duration_s,
         environment=dict(environment or {}),
         models=rows,
         processors={
-            p.name: _processor(p, tallies, dict((output_errors or {}).get(p.name, {})))
+            p.name: _processor(p, run_counts, dict((output_errors or {}).get(p.name, {})))
             for p in processors
         },
         totals=totals,
         bound=bound,
-        score=xrbench_score(tallies, names),
-        warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, tallies)),
+        score=xrbench_score(run_counts, names),
+        warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
     )
 
 
@@ -259,21 +259,21 @@ def _per_s(count: float, duration_s: float) -> float:
     return count / duration_s if duration_s > 0 else 0.0
 
 
-def _model(name: str, tallies: Tallies) -> ModelSummary:
-    tally = tallies.models.get(name) or ModelTally(ExactLatencies)
+def _model(name: str, run_counts: RunCounts) -> ModelSummary:
+    counts = run_counts.models.get(name) or ModelCounts(ExactLatencies)
     return ModelSummary(
-        submitted=tally.submitted,
-        completed=tally.completed,
-        late=tally.late,
-        dropped=tally.others[Outcome.DROPPED],
-        rejected=tally.others[Outcome.REJECTED],
-        failed=tally.others[Outcome.FAILED],
-        cancelled=tally.others[Outcome.CANCELLED],
-        unfinished=tally.unfinished,
-        throughput_per_s=_per_s(tally.served, tallies.duration_s),
-        deadline_hit_rate=tally.hits / tally.with_deadline if tally.with_deadline else None,
-        latency_ms=_latency_ms(tally.latencies),
-        withheld=tallies.withheld.get(name, 0),
+        submitted=counts.submitted,
+        completed=counts.completed,
+        late=counts.late,
+        dropped=counts.others[Outcome.DROPPED],
+        rejected=counts.others[Outcome.REJECTED],
+        failed=counts.others[Outcome.FAILED],
+        cancelled=counts.others[Outcome.CANCELLED],
+        unfinished=counts.unfinished,
+        throughput_per_s=_per_s(counts.served, run_counts.duration_s),
+        deadline_hit_rate=counts.hits / counts.with_deadline if counts.with_deadline else None,
+        latency_ms=_latency_ms(counts.latencies),
+        withheld=run_counts.withheld.get(name, 0),
     )
 
 
@@ -291,16 +291,16 @@ def _latency_ms(latencies: Latencies) -> LatencySummary:
 
 
 def _processor(
-    processor: Processor, tallies: Tallies, output_errors: dict[str, float]
+    processor: Processor, run_counts: RunCounts, output_errors: dict[str, float]
 ) -> ProcessorSummary:
-    tally = tallies.processors.get(processor.name, ProcessorTally())
+    counts = run_counts.processors.get(processor.name, ProcessorCounts())
     return ProcessorSummary(
         backend=processor.backend,
         units=tuple(sorted(processor.units)),
         precision=processor.precision,
-        busy_fraction=_per_s(tally.busy_s, tallies.duration_s),
-        executions=tally.executions,
-        failed=tally.failed,
+        busy_fraction=_per_s(counts.busy_s, run_counts.duration_s),
+        executions=counts.executions,
+        failed=counts.failed,
         output_errors=output_errors,
     )
 
@@ -335,12 +335,12 @@ def _warnings(models: Mapping[str, ModelSummary]) -> Iterable[str]:
             yield f"{name}: {row.unfinished} requests had no answer when the run ended"
 
 
-def _excess(bound: BoundSummary, mode: str, tallies: Tallies) -> Iterable[str]:
+def _excess(bound: BoundSummary, mode: str, run_counts: RunCounts) -> Iterable[str]:
     """Say how a run came to serve more than the bound, which is for the long run and mean times."""
-    fraction, duration_s = bound.fraction, tallies.duration_s
+    fraction, duration_s = bound.fraction, run_counts.duration_s
     if fraction is None or fraction <= 1 + _SHOWN:
         return
-    begun_s = max((tally.begun_s for tally in tallies.processors.values()), default=0.0)
+    begun_s = max((counts.begun_s for counts in run_counts.processors.values()), default=0.0)
     more = f"{fraction - 1:.1%} more was served than the bound, which is for the long run: "
     if fraction <= 1 + begun_s / duration_s:
         yield more + "what ended in the window had partly been done before it; run longer"

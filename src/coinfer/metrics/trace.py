@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.metrics.records import ExecutionRecord, RequestRecord
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 
 __all__ = ["trace_events", "write_trace"]
 

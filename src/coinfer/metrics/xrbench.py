@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from coinfer.core.request import Outcome, Request
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import Latencies, LatencySketch
-from coinfer.metrics.tally import ModelTally, Tallies
 
-__all__ = ["ModelScore", "ScoredTally", "XRBenchScore", "qoe", "realtime_score", "xrbench_score"]
+__all__ = ["ModelScore", "ScoredCounts", "XRBenchScore", "qoe", "realtime_score", "xrbench_score"]
 
 _STEEPNESS_PER_MS = 15.0
 _MAX_EXPONENT = 700.0
@@ -59,7 +59,7 @@ class XRBenchScore:
     models: Mapping[str, ModelScore]
 
 
-class ScoredTally(ModelTally):
+class ScoredCounts(ModelCounts):
     """Counts of one model's requests, and the sum of their realtime scores."""
 
     __slots__ = ("realtime",)
@@ -85,47 +85,47 @@ def realtime_score(late_s: float) -> float:
     return 0.0 if exponent > _MAX_EXPONENT else 1.0 / (1.0 + math.exp(exponent))
 
 
-def qoe(tallies: Tallies) -> dict[str, float]:
+def qoe(run_counts: RunCounts) -> dict[str, float]:
     """Return the quality of experience of each model that had a frame."""
     return {
-        name: tally.completed / frames
-        for name, tally in _all_tallies(tallies).items()
-        if (frames := tally.submitted + tallies.withheld.get(name, 0))
+        name: counts.completed / frames
+        for name, counts in _all_counts(run_counts).items()
+        if (frames := counts.submitted + run_counts.withheld.get(name, 0))
     }
 
 
-def xrbench_score(tallies: Tallies, models: Iterable[str] = ()) -> XRBenchScore | None:
-    """Compute the score; None if the counts were not kept for it, as `ScoredTally`.
+def xrbench_score(run_counts: RunCounts, models: Iterable[str] = ()) -> XRBenchScore | None:
+    """Compute the score; None if the counts were not kept for it, as `ScoredCounts`.
 
     Args:
-        tallies: The counts of a run.
+        run_counts: The counts of a run.
         models: Listed first and in this order, also those without a frame.
     """
-    scored = _all_tallies(tallies)
-    kept = {name: tally for name, tally in scored.items() if isinstance(tally, ScoredTally)}
+    scored = _all_counts(run_counts)
+    kept = {name: counts for name, counts in scored.items() if isinstance(counts, ScoredCounts)}
     if not kept:
         return None
-    shares = qoe(tallies)
+    shares = qoe(run_counts)
     rows = dict.fromkeys(models, ModelScore(frames=0))
-    for name, tally in kept.items():
-        frames = tally.submitted + tallies.withheld.get(name, 0)
-        rows[name] = _model_score(tally, frames, shares.get(name))
+    for name, counts in kept.items():
+        frames = counts.submitted + run_counts.withheld.get(name, 0)
+        rows[name] = _model_score(counts, frames, shares.get(name))
     scores = [row.score for row in rows.values() if row.score is not None]
     mean = 100 * math.fsum(scores) / len(scores) if scores else None
     return XRBenchScore(score=mean, models=rows)
 
 
-def _model_score(tally: ScoredTally, frames: int, share: float | None) -> ModelScore:
+def _model_score(counts: ScoredCounts, frames: int, share: float | None) -> ModelScore:
     if share is None:
         return ModelScore(frames=0)
-    realtime = tally.realtime / frames
+    realtime = counts.realtime / frames
     return ModelScore(frames=frames, qoe=share, realtime=realtime, score=realtime * share)
 
 
-def _all_tallies(tallies: Tallies) -> dict[str, ModelTally]:
+def _all_counts(run_counts: RunCounts) -> dict[str, ModelCounts]:
     """Return the counts by model, also of those all of whose requests were withheld."""
-    found = dict(tallies.models)
-    kind = ScoredTally if any(isinstance(t, ScoredTally) for t in found.values()) else ModelTally
-    for name in tallies.withheld:
+    found = dict(run_counts.models)
+    kind = ScoredCounts if any(isinstance(t, ScoredCounts) for t in found.values()) else ModelCounts
+    for name in run_counts.withheld:
         found.setdefault(name, kind(LatencySketch))
     return found

@@ -11,11 +11,11 @@ from onnx.backend.base import Backend
 
 from coinfer.backends.registry import get_backend
 from coinfer.errors import ConfigurationError, ModelError
+from coinfer.machine.processor import Processor
 from coinfer.model import Model, model_from_bytes
 from coinfer.onnx_backend.node import model_of_node
 from coinfer.onnx_backend.prepared import PreparedModel
 from coinfer.onnx_backend.route import Route
-from coinfer.processor import Processor
 
 __all__ = ["CoinferBackend"]
 

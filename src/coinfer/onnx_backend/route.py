@@ -9,14 +9,15 @@ from typing import Self
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError
+from coinfer.graph.cut_model import CutModel, SpanModel
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Mode, Partition, partition_at
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned, Piece
-from coinfer.partitioning.support import find_support
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile, ProfileKey, Span
+from coinfer.profiling.support import find_support
 
 __all__ = ["Route"]
 
@@ -35,7 +36,7 @@ class Route:
         processors: All processors.
     """
 
-    cut: Partitioned
+    cut: CutModel
     processors: tuple[Processor, ...]
 
     @property
@@ -47,7 +48,7 @@ class Route:
     def whole(cls, model: Model, processor: Processor) -> Self:
         """Run all of a model on one processor."""
         profile = Profile({ProfileKey(model.name, processor.name): _NOMINAL})
-        return cls(cut=Partitioned.uncut(model, profile), processors=(processor,))
+        return cls(cut=CutModel.uncut(model, profile), processors=(processor,))
 
     @classmethod
     def drawn(
@@ -87,7 +88,7 @@ class Route:
             able = [name for name in order if name in unit.processors]
             entries[ProfileKey(model.name, generator.choice(able), 1, Span(at, at))] = _NOMINAL
         return cls(
-            cut=Partitioned(
+            cut=CutModel(
                 model=model,
                 units=len(partition.units),
                 pieces={span: _piece(model, partition, span) for span in partition.spans},
@@ -119,9 +120,9 @@ def _forced_cuts(
     return cuts
 
 
-def _piece(model: Model, partition: Partition, span: Span) -> Piece:
+def _piece(model: Model, partition: Partition, span: Span) -> SpanModel:
     if span.last == partition.whole.last:
         keeps = tuple(spec.name for spec in model.outputs)
     else:
         keeps = tuple(sorted(partition.keep_after(span.last + 1)))
-    return Piece(model=extract(model, partition, span), keeps=keeps)
+    return SpanModel(model=extract(model, partition, span), keeps=keeps)

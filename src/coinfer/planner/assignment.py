@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError, UnknownNameError
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.profiling import Skip
 
 __all__ = ["Pairs", "asked_for", "require_assigned"]

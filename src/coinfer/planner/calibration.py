@@ -16,16 +16,18 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from coinfer.cold import IDLE_S, Cold
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError
+from coinfer.machine.cold import IDLE_S, Cold
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import ordinary
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 from coinfer.metrics.records import ExecutionRecord
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation
-from coinfer.processor import ordinary
-from coinfer.profiles import Profile, Span
 from coinfer.runtime.play import play
-from coinfer.sim import Machine, simulate
+from coinfer.sim import simulate
 from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
 

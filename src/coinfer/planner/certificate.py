@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
+from coinfer.machine.machine import Machine
 from coinfer.planner.offered import offered_mix
-from coinfer.sim.machine import Machine
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from coinfer.backends.base import Tensors
+from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned
-from coinfer.partitioning.prepare import prepare
-from coinfer.processor import Processor
-from coinfer.profiling import Gauge
+from coinfer.profiling import Profiler
+from coinfer.profiling.partition import prepare
 from coinfer.units import format_bytes
 from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
@@ -23,18 +23,18 @@ def cut_models(
     scenario: Scenario,
     models: Mapping[str, Model],
     processors: Sequence[Processor],
-    gauge: Gauge,
+    profiler: Profiler,
     *,
     asked: Collection[str],
     feeds: Mapping[str, Sequence[Tensors]],
-) -> dict[str, Partitioned]:
+) -> dict[str, CutModel]:
     """Partition the models that the scenario wants to be; by name.
 
     Args:
         scenario: What is to be run.
         models: By name.
         processors: What may be used.
-        gauge: How spans are measured.
+        profiler: How spans are measured.
         asked: Models for which the policy names processors: none of theirs is left out.
         feeds: Sample inputs by model, of batch 1 where that is open.
 
@@ -48,7 +48,7 @@ def cut_models(
             models[name],
             processors,
             _options(spec),
-            gauge,
+            profiler,
             search=spec.minimum_subgraph_size == "search",
             batch=scenario.models[name].batch,
             tolerance=scenario.precision.tolerance,
@@ -60,7 +60,7 @@ def cut_models(
     }
 
 
-def memory_notes(cuts: Mapping[str, Partitioned]) -> Iterator[str]:
+def memory_notes(cuts: Mapping[str, CutModel]) -> Iterator[str]:
     """Say what partitioning costs in memory, where it does cost something."""
     for name, cut in cuts.items():
         extra = cut.resident_bytes - cut.whole_bytes

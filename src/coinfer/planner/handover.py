@@ -11,10 +11,10 @@ from coinfer import zoo
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cores import available_cores
 from coinfer.hardware.environment import cpu_name
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile
 from coinfer.metrics.recorder import Recorder
 from coinfer.model import model_from_ir
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile
 from coinfer.profiling import ProfileCache
 from coinfer.runtime.engine import Engine
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.bound import Bound, throughput_bound
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.metrics.counts import RunCounts
 from coinfer.metrics.summary import MixOf
-from coinfer.metrics.tally import Tallies
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
@@ -30,21 +30,21 @@ class Optimum(NamedTuple):
     mix_of: MixOf
 
 
-def offered_mix(scenario: Scenario, tallies: Tallies | None = None) -> dict[str, float] | None:
+def offered_mix(scenario: Scenario, run_counts: RunCounts | None = None) -> dict[str, float] | None:
     """Return the share of each model in the requests; None if it is not known.
 
     Where a model has a closed loop of its own, the policy decides the shares: they are then those
     that were served, and unknown before a run.
     """
     mix = Load(scenario).offered_mix()
-    return mix if mix is not None or tallies is None else _served(tallies)
+    return mix if mix is not None or run_counts is None else _served(run_counts)
 
 
 def offered_optimum(
     profile: Profile,
     processors: Sequence[Processor],
     scenario: Scenario,
-    tallies: Tallies | None = None,
+    run_counts: RunCounts | None = None,
     *,
     models: Mapping[str, Model] | None = None,
 ) -> Optimum | None:
@@ -58,7 +58,7 @@ def offered_optimum(
         profile: Everything that was measured and may be used.
         processors: What may be used.
         scenario: What is offered.
-        tallies: What was served.
+        run_counts: What was served.
         models: By name; tells which of them have a fixed batch, so that a request is one run
             however many samples it has. Those not given have an open one.
 
@@ -70,22 +70,24 @@ def offered_optimum(
     """
     fixed = {name for name, model in (models or {}).items() if model.batch_symbol is None}
     batches = {n: 1 if n in fixed else spec.batch for n, spec in scenario.models.items()}
-    offered, served = offered_mix(scenario), None if tallies is None else _served(tallies)
+    offered, served = offered_mix(scenario), None if run_counts is None else _served(run_counts)
     if offered is not None:
         bound = throughput_bound(profile, processors, offered, batches=batches)
-        if _throughput_per_s(tallies) <= bound.throughput_per_s:
+        if _throughput_per_s(run_counts) <= bound.throughput_per_s:
             return Optimum(bound, "offered")
     if served is None:
         return None
     return Optimum(throughput_bound(profile, processors, served, batches=batches), "served")
 
 
-def _served(tallies: Tallies) -> dict[str, float] | None:
-    served = {name: float(tally.served) for name, tally in tallies.models.items() if tally.served}
+def _served(run_counts: RunCounts) -> dict[str, float] | None:
+    served = {
+        name: float(counts.served) for name, counts in run_counts.models.items() if counts.served
+    }
     return served or None
 
 
-def _throughput_per_s(tallies: Tallies | None) -> float:
-    if tallies is None or not tallies.duration_s:
+def _throughput_per_s(run_counts: RunCounts | None) -> float:
+    if run_counts is None or not run_counts.duration_s:
         return -math.inf
-    return sum(tally.served for tally in tallies.models.values()) / tallies.duration_s
+    return sum(counts.served for counts in run_counts.models.values()) / run_counts.duration_s

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.profiling import Skip
 from coinfer.profiling.error import too_imprecise
 from coinfer.workload.processor_spec import PrecisionSpec

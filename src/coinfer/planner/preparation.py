@@ -9,29 +9,30 @@ from typing import Self
 from coinfer.backends.base import Backend
 from coinfer.backends.pools import POOLS
 from coinfer.core.policy import Policy
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.cutting import cut_models, memory_notes
 from coinfer.planner.precision import precise_enough, require_precise, unavailable
 from coinfer.planner.processors import choose_processors
 from coinfer.policies import make_policy
-from coinfer.processor import Processor, ordinary
-from coinfer.profiles import Profile, Span
 from coinfer.profiling import (
     Effort,
-    Gauge,
     ProfileCache,
+    Profiler,
     Progress,
     Skip,
     require_runnable,
     useful,
     within_pools,
 )
-from coinfer.sources import resolve_model
 from coinfer.workload.inputs import Feed, prepare_feeds
 from coinfer.workload.processor_spec import DefaultProcessors
 from coinfer.workload.scenario import ModelSpec, Scenario
+from coinfer.zoo.source import resolve_model
 
 __all__ = ["Preparation", "prepare"]
 
@@ -54,7 +55,7 @@ class Preparation:
 
     scenario: Scenario
     models: Mapping[str, Model]
-    cuts: Mapping[str, Partitioned]
+    cuts: Mapping[str, CutModel]
     processors: tuple[Processor, ...]
     measured: Profile
     profile: Profile
@@ -63,7 +64,7 @@ class Preparation:
     warnings: tuple[str, ...]
 
     @property
-    def loads(self) -> dict[str, Model | Partitioned]:
+    def loads(self) -> dict[str, Model | CutModel]:
         """What an engine is to load, by name."""
         return {**self.models, **self.cuts}
 
@@ -114,13 +115,13 @@ def prepare(
             fit.
     """
     found = _Groundwork.of(scenario)
-    gauge = Gauge(effort=effort, cache=cache, backends=backends or {}, progress=progress)
-    whole, skips = _measured_whole(found, gauge)
+    profiler = Profiler(effort=effort, cache=cache, backends=backends or {}, progress=progress)
+    whole, skips = _measured_whole(found, profiler)
     cuts = cut_models(
         scenario,
         found.models,
         found.processors,
-        gauge,
+        profiler,
         asked={model for model, _ in found.asked},
         feeds=found.samples,
     )
@@ -194,7 +195,7 @@ class _Groundwork:
         )
 
 
-def _measured_whole(found: _Groundwork, gauge: Gauge) -> tuple[Profile, list[Skip]]:
+def _measured_whole(found: _Groundwork, profiler: Profiler) -> tuple[Profile, list[Skip]]:
     """Measure the models that are not cut; return what may run, and why the rest may not."""
     scenario = found.scenario
     whole = {n: spec for n, spec in scenario.models.items() if scenario.partition_of(n) is None}
@@ -203,7 +204,7 @@ def _measured_whole(found: _Groundwork, gauge: Gauge) -> tuple[Profile, list[Ski
     for batch, names in _by_batch(whole):
         models = {name: found.models[name] for name in names}
         feeds = {name: found.samples[name] for name in names}
-        profile = gauge.profile(
+        profile = profiler.profile(
             models, found.processors, batch=batch, feeds=feeds, skipped=skips.append
         )
         measured = measured.merged(profile)
@@ -219,7 +220,7 @@ def _by_batch(specs: Mapping[str, ModelSpec]) -> Iterator[tuple[int, list[str]]]
 
 
 def _worth_loading(
-    found: _Groundwork, whole: Profile, cuts: Mapping[str, Partitioned]
+    found: _Groundwork, whole: Profile, cuts: Mapping[str, CutModel]
 ) -> tuple[Profile, list[str]]:
     """Return what to load, and a note if there are too many models for thread pools.
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from coinfer.documents.explain import explain
+from coinfer.documents.fields import ParseContext, Section
+from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ScenarioError
+from coinfer.machine.machine_file import load_machine
+from coinfer.machine.processor import Processor
 from coinfer.planner.processors import choose_processors, find_processors
-from coinfer.processor import Processor
 from coinfer.scenarios import library
-from coinfer.sim.machine_file import load_machine
-from coinfer.workload.explain import explain
-from coinfer.workload.fields import ParseContext, Section
 from coinfer.workload.processor_spec import PrecisionSpec, Processors
 from coinfer.workload.scenario_file import load_scenario
-from coinfer.workload.yaml_document import YamlDocument
 
 __all__ = ["load_processors"]
 

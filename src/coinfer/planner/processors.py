@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
-from coinfer.processor import Processor, twins
+from coinfer.machine.processor import Processor, twins
 from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
 from coinfer.workload.scenario import Scenario
 

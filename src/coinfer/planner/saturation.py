@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coinfer.backends.lasting import lasting
+from coinfer.backends.reused_sessions import reused_sessions
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError
+from coinfer.machine.machine import Machine
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import LatencySketch
-from coinfer.metrics.tally import ModelTally, Tallies
 from coinfer.planner.preparation import Preparation
 from coinfer.policies import make_policy
 from coinfer.runtime.play import play
-from coinfer.sim.machine import Machine
 from coinfer.sim.simulate import simulate
 from coinfer.workload.arrivals import Closed
 from coinfer.workload.cascades import root_of
@@ -95,28 +95,30 @@ class Kept:
             )
         return cls(quality=quality or (Quality.QOE if drops else Quality.HIT_RATE), least=least)
 
-    def shares(self, tallies: Tallies, scenario: Scenario) -> dict[str, float]:
+    def shares(self, run_counts: RunCounts, scenario: Scenario) -> dict[str, float]:
         """Return the share of each model that it asks about and that had frames."""
         found = {}
         for name in _scaled_models(scenario):
-            tally = tallies.models.get(name) or ModelTally(LatencySketch)
-            frames = tally.submitted + tallies.withheld.get(name, 0)
+            counts = run_counts.models.get(name) or ModelCounts(LatencySketch)
+            frames = counts.submitted + run_counts.withheld.get(name, 0)
             if frames and self._asks_about(name, scenario):
-                kept = frames - tally.unfinished - self._lost(name, tallies)
+                kept = frames - counts.unfinished - self._lost(name, run_counts)
                 found[name] = kept / frames
         return found
 
-    def is_broken(self, tallies: Tallies, scenario: Scenario, frames: Mapping[str, int]) -> bool:
+    def is_broken(
+        self, run_counts: RunCounts, scenario: Scenario, frames: Mapping[str, int]
+    ) -> bool:
         """Tell in the midst of a trial whether it can no longer be passed.
 
         Args:
-            tallies: The counts so far.
+            run_counts: The counts so far.
             scenario: What is played.
             frames: Of the whole trial, as of `frames_of`.
         """
         return any(
             # One more: rounding decides whether a frame at the edge of the window counts.
-            (count + 1 - self._lost(name, tallies)) / (count + 1) < self.least
+            (count + 1 - self._lost(name, run_counts)) / (count + 1) < self.least
             for name, count in frames.items()
             if self._asks_about(name, scenario)
         )
@@ -125,13 +127,13 @@ class Kept:
         has_deadline = scenario.models[name].deadline is not None
         return has_deadline or self.quality is not Quality.HIT_RATE
 
-    def _lost(self, name: str, tallies: Tallies) -> int:
+    def _lost(self, name: str, run_counts: RunCounts) -> int:
         """Count the frames of a model that were not what is to be kept."""
-        tally, withheld = tallies.models.get(name), tallies.withheld.get(name, 0)
-        if tally is None:
+        counts, withheld = run_counts.models.get(name), run_counts.withheld.get(name, 0)
+        if counts is None:
             return withheld
-        lost = sum(tally.others.values()) + withheld
-        return lost + tally.late if self.quality is Quality.HIT_RATE else lost
+        lost = sum(counts.others.values()) + withheld
+        return lost + counts.late if self.quality is Quality.HIT_RATE else lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,7 @@ class Saturation:
         }
 
 
-Measure = Callable[[Scenario], Tallies]
+Measure = Callable[[Scenario], RunCounts]
 """Runs or simulates a scenario."""
 
 
@@ -266,7 +268,7 @@ def on_machine(machine: Machine, *, deterministic: bool = False) -> Measure:
         deterministic: Executions take their mean times.
     """
 
-    def measure(scenario: Scenario) -> Tallies:
+    def measure(scenario: Scenario) -> RunCounts:
         factor = scenario.rate_factor
         scenario = scenario.model_copy(
             update={
@@ -275,7 +277,7 @@ def on_machine(machine: Machine, *, deterministic: bool = False) -> Measure:
             }
         )
         done = simulate(scenario, machine, _policy(scenario), deterministic=deterministic)
-        return done.tallies
+        return done.run_counts
 
     return measure
 
@@ -291,9 +293,9 @@ def on_this_machine(ready: Preparation, kept: Kept) -> Iterator[Measure]:
     Raises:
         KeyboardInterrupt: from the trial, if the user interrupts it.
     """
-    with lasting(ready.processors) as backends:
+    with reused_sessions(ready.processors) as backends:
 
-        def measure(scenario: Scenario) -> Tallies:
+        def measure(scenario: Scenario) -> RunCounts:
             frames = frames_of(scenario)
             played = play(
                 scenario,
@@ -302,12 +304,12 @@ def on_this_machine(ready: Preparation, kept: Kept) -> Iterator[Measure]:
                 ready.profile,
                 _policy(scenario),
                 ready.feeds,
-                enough=lambda tallies: kept.is_broken(tallies, scenario, frames),
+                enough=lambda run_counts: kept.is_broken(run_counts, scenario, frames),
                 backends=backends,
             )
             if played.interrupted:
                 raise KeyboardInterrupt
-            return played.tallies
+            return played.run_counts
 
         yield measure
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError
+from coinfer.machine.machine import Machine
+from coinfer.machine.machine_file import load_machine
+from coinfer.machine.processor import ordinary
 from coinfer.planner.assignment import asked_for
 from coinfer.planner.calibration import calibrate, check_seconds
 from coinfer.planner.certificate import Certificate, certify, settled
 from coinfer.planner.handover import handover_s
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.policies import make_policy
-from coinfer.processor import ordinary
 from coinfer.profiling import ProfileCache, Progress
 from coinfer.profiling.cold import measure_cold
 from coinfer.profiling.contention import measure_contention
-from coinfer.sim.machine import Machine
-from coinfer.sim.machine_file import load_machine
 from coinfer.workload.scenario import Scenario
 
 __all__ = ["Limits", "Stage", "find_limits", "measured_machine", "set_stage"]

@@ -33,8 +33,8 @@ from coinfer.core.policy import Decision, Drop, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
+from coinfer.machine.processor import Processor
 from coinfer.policies.foresight import Forecast, Foresight
-from coinfer.processor import Processor
 
 __all__ = ["EarliestFinish"]
 

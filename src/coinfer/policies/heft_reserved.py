@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coinfer.core.planning import RequestPlan
 from coinfer.core.request import Request
+from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
 from coinfer.core.view import View
 from coinfer.policies.planned import PlannedMapping
@@ -39,7 +39,7 @@ class HeftReserved(PlannedMapping):
         self.reserved = {n: step for n, step in self.reserved.items() if view.is_unanswered(n)}
         return self.reserved
 
-    def note(self, request: Request, plan: RequestPlan) -> None:
+    def note(self, request: Request, plan: RequestSchedule) -> None:
         """Reserve the step after what begins now; what was reserved for that is used now."""
         others = {n: step for n, step in self.reserved.items() if n != request.id}
         following = 1 if plan.fork is None else 2

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 from coinfer.core.lane import Lane
-from coinfer.core.outlook import Outlook
+from coinfer.core.lookahead import Lookahead
 from coinfer.core.request import OnLate, Request
 from coinfer.errors import ConfigurationError
 from coinfer.policies.planned import PlannedMapping
@@ -52,10 +52,10 @@ class LeastSlack(PlannedMapping):
         """Order by the slack; now is the same for all."""
         return self.rank(request) - finish_s
 
-    def is_late(self, request: Request, lane: Lane, outlook: Outlook) -> bool:
+    def is_late(self, request: Request, lane: Lane, lookahead: Lookahead) -> bool:
         """Tell whether a droppable request cannot be finished in time any more."""
         return (
             request.on_late is OnLate.DROP
-            and outlook.latest_s(lane) > request.deadline_s
-            and outlook.plan(lane).finish_s > request.deadline_s
+            and lookahead.latest_s(lane) > request.deadline_s
+            and lookahead.plan(lane).finish_s > request.deadline_s
         )

@@ -25,7 +25,7 @@ from coinfer.core.policy import Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["ListMapping", "Offer", "Wait", "offer", "others_finish", "waits_of"]
 

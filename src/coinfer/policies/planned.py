@@ -20,10 +20,10 @@ from heapq import heapify, heappop, heapreplace
 from types import MappingProxyType
 
 from coinfer.core.lane import Lane
-from coinfer.core.outlook import Outlook, Prospect
-from coinfer.core.planning import RequestPlan
+from coinfer.core.lookahead import FinishBounds, Lookahead
 from coinfer.core.policy import Decision, Drop, WaitUntil
 from coinfer.core.request import Request
+from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -38,15 +38,15 @@ class _Group:
 
     Attributes:
         lane: The lane.
-        prospect: What is known of the plan.
+        bounds: What is known of the plan.
         request: The next one.
     """
 
-    __slots__ = ("_rest", "lane", "prospect", "request")
+    __slots__ = ("_rest", "bounds", "lane", "request")
 
-    def __init__(self, prospect: Prospect, requests: Iterable[Request]) -> None:
-        self.lane = prospect.lane
-        self.prospect = prospect
+    def __init__(self, bounds: FinishBounds, requests: Iterable[Request]) -> None:
+        self.lane = bounds.lane
+        self.bounds = bounds
         self._rest = iter(requests)
         self.request = next(self._rest)
 
@@ -85,7 +85,7 @@ class PlannedMapping:
         """Order requests of one model by the moment they were due."""
         return request.arrival_s
 
-    def is_late(self, _request: Request, _lane: Lane, _outlook: Outlook) -> bool:
+    def is_late(self, _request: Request, _lane: Lane, _outlook: Lookahead) -> bool:
         """Tell whether a request must be dropped, given what runs."""
         return False
 
@@ -93,7 +93,7 @@ class PlannedMapping:
         """Return the steps that are reserved for requests on their way, by request."""
         return _NOTHING
 
-    def note(self, _request: Request, _plan: RequestPlan) -> None:
+    def note(self, _request: Request, _plan: RequestSchedule) -> None:
         """Take note of a request whose plan is begun."""
 
     def decide(self, view: View) -> Iterator[Decision]:
@@ -107,31 +107,33 @@ class PlannedMapping:
         unclaimed = set(view.idle()) if view.n_waiting else None
         if not unclaimed:
             return None
-        outlook, taken = view.outlook(), self.taken(view)
+        lookahead, taken = view.lookahead(), self.taken(view)
         if taken:
-            outlook.take(taken.values())
-        groups = _groups(view.first_waiting(self.window), taken, outlook)
+            lookahead.take(taken.values())
+        groups = _groups(view.first_waiting(self.window), taken, lookahead)
         for group in groups:
-            if self.is_late(group.request, group.lane, outlook):
+            if self.is_late(group.request, group.lane, lookahead):
                 return Drop(group.request, "no plan can meet its deadline any more")
         again_s = math.inf
         while groups and unclaimed:
-            group, plan = self._first(groups, outlook)
+            group, plan = self._first(groups, lookahead)
             step = plan.steps[0]
             if step.processor in unclaimed:
                 self.note(group.request, plan)
                 return plan.begin(group.request, group.lane, unclaimed)
             if again_s == math.inf:
                 again_s = _again_s(view, group.lane, step.processor, unclaimed)
-            outlook.reserve(step.processor, step.seconds, group.lane.model)
+            lookahead.reserve(step.processor, step.seconds, group.lane.model)
             units = view.processors[step.processor].units
             unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
             if not group.skip():
                 groups.remove(group)
-                outlook.forget(group.prospect)
+                lookahead.forget(group.bounds)
         return WaitUntil(again_s) if view.now < again_s < math.inf else None
 
-    def _first(self, groups: Sequence[_Group], outlook: Outlook) -> tuple[_Group, RequestPlan]:
+    def _first(
+        self, groups: Sequence[_Group], lookahead: Lookahead
+    ) -> tuple[_Group, RequestSchedule]:
         """Return what comes first; on a tie what was due first.
 
         Plans are made only where they could matter: a finish that is known to be no later tells
@@ -139,7 +141,7 @@ class PlannedMapping:
         """
         order = self.order
         hopes = [
-            (order(group.request, group.prospect.latest_s), group.request.id, group)
+            (order(group.request, group.bounds.latest_s), group.request.id, group)
             for group in groups
         ]
         heapify(hopes)  # ids differ: groups are not compared
@@ -148,13 +150,13 @@ class PlannedMapping:
             hope, number, group = hopes[0]
             if best is not None and hope > best[0]:
                 break
-            request, prospect = group.request, group.prospect
-            if not prospect.is_looked_at:
-                outlook.look(prospect)
-                heapreplace(hopes, (order(request, prospect.latest_s), number, group))
+            request, bounds = group.request, group.bounds
+            if not bounds.is_looked_at:
+                lookahead.look(bounds)
+                heapreplace(hopes, (order(request, bounds.latest_s), number, group))
                 continue
             heappop(hopes)
-            plan = outlook.best_plan(prospect)
+            plan = lookahead.best_schedule(bounds)
             value = (order(request, plan.finish_s), request.arrival_s, number)
             if best is None or value < best:
                 best, chosen = value, (group, plan)
@@ -162,17 +164,17 @@ class PlannedMapping:
 
 
 def _groups(
-    looked_at: Mapping[Lane, Iterable[Request]], taken: Mapping[int, Step], outlook: Outlook
+    looked_at: Mapping[Lane, Iterable[Request]], taken: Mapping[int, Step], lookahead: Lookahead
 ) -> list[_Group]:
     groups = []
     for lane, requests in looked_at.items():
         if not taken or not lane.key.position:  # nothing of them has run: nothing is reserved
-            groups.append(_Group(outlook.prospect(lane), requests))
+            groups.append(_Group(lookahead.bounds(lane), requests))
             continue
         by_step: dict[Step | None, list[Request]] = {}
         for request in requests:
             by_step.setdefault(taken.get(request.id), []).append(request)
-        groups += [_Group(outlook.prospect(lane, own), some) for own, some in by_step.items()]
+        groups += [_Group(lookahead.bounds(lane, own), some) for own, some in by_step.items()]
     return groups
 
 

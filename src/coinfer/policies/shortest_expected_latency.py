@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
-from coinfer.core.outlook import Outlook
+from coinfer.core.lookahead import Lookahead
 from coinfer.core.policy import Start, StartFork
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
@@ -68,28 +68,28 @@ class ShortestExpectedLatency:
         if not free:
             return None
         self._given = [given for given in self._given if _stands(view, given)]
-        outlook = view.outlook()
+        lookahead = view.lookahead()
         for at, (request, step) in enumerate(self._given):
             if step.processor in free:
                 del self._given[at]
                 return _start(view, request, step)
-            free = _reserve(view, outlook, request, step, free)
-        return self._give(view, outlook, free) if free else None
+            free = _reserve(view, lookahead, request, step, free)
+        return self._give(view, lookahead, free) if free else None
 
-    def _give(self, view: View, outlook: Outlook, free: set[str]) -> Start | StartFork | None:
+    def _give(self, view: View, lookahead: Lookahead, free: set[str]) -> Start | StartFork | None:
         """Give requests away until one goes to a free processor; return its start."""
         waiting = self._not_given(view)
         while waiting and free and len(self._given) < self.window:
-            lane = _most_demanding(outlook, waiting)
+            lane = _most_demanding(lookahead, waiting)
             request = waiting[lane].pop()
             if not waiting[lane]:
                 del waiting[lane]
-            plan = outlook.plan(lane)
+            plan = lookahead.plan(lane)
             step = plan.steps[0]
             if step.processor in free:
                 return plan.begin(request, lane, free)
             self._given.append(_Given(request, step))
-            free = _reserve(view, outlook, request, step, free)
+            free = _reserve(view, lookahead, request, step, free)
         return None
 
     def _not_given(self, view: View) -> dict[Lane, list[Request]]:
@@ -102,14 +102,14 @@ class ShortestExpectedLatency:
         return {lane: requests for lane, requests in found.items() if requests}
 
 
-def _most_demanding(outlook: Outlook, waiting: Mapping[Lane, Sequence[Request]]) -> Lane:
+def _most_demanding(lookahead: Lookahead, waiting: Mapping[Lane, Sequence[Request]]) -> Lane:
     """Return the lane whose plan finishes last; on a tie that of which a request was due first."""
     best: tuple[float, float, int] | None = None
-    for lane in sorted(waiting, key=outlook.latest_s, reverse=True):
-        if best is not None and outlook.latest_s(lane) < best[0]:
+    for lane in sorted(waiting, key=lookahead.latest_s, reverse=True):
+        if best is not None and lookahead.latest_s(lane) < best[0]:
             break  # no plan finishes later than that
         request = waiting[lane][-1]
-        value = (outlook.plan(lane).finish_s, -request.arrival_s, -request.id)
+        value = (lookahead.plan(lane).finish_s, -request.arrival_s, -request.id)
         if best is None or value > best:
             best, chosen = value, lane
     return chosen
@@ -129,9 +129,9 @@ def _start(view: View, request: Request, step: Step) -> Start:
 
 
 def _reserve(
-    view: View, outlook: Outlook, request: Request, step: Step, free: set[str]
+    view: View, lookahead: Lookahead, request: Request, step: Step, free: set[str]
 ) -> set[str]:
     """Count a step's time on its processor; return what else is free."""
-    outlook.reserve(step.processor, step.seconds, request.model)
+    lookahead.reserve(step.processor, step.seconds, request.model)
     units = view.processors[step.processor].units
     return {name for name in free if units.isdisjoint(view.processors[name].units)}

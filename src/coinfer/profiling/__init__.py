@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from coinfer.profiling.cache import ProfileCache, default_cache
-from coinfer.profiling.gauge import Gauge
 from coinfer.profiling.measure import Effort
-from coinfer.profiling.profiler import Progress, profile_models
+from coinfer.profiling.model_profiles import Progress, profile_models
+from coinfer.profiling.profiler import Profiler
 from coinfer.profiling.skip import Skip, require_runnable
 from coinfer.profiling.useful import useful, within_pools
 
 __all__ = [
     "Effort",
-    "Gauge",
     "ProfileCache",
+    "Profiler",
     "Progress",
     "Skip",
     "default_cache",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coinfer.errors import ConfigurationError
-from coinfer.profiles import Measurement, Profile, ProfileKey
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.profiling.identity import identity
 
 __all__ = ["ProfileCache", "default_cache"]

@@ -15,14 +15,14 @@ from contextlib import ExitStack
 from functools import partial
 
 from coinfer.backends.base import Backend, Session, Tensors
-from coinfer.cold import IDLE_S, Cold
+from coinfer.machine.cold import IDLE_S, Cold
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.deployment import Deployment, Rounds
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import on_cores
-from coinfer.profiling.setting import Rounds, Setting
 
 __all__ = ["in_turn", "measure_cold"]
 
@@ -59,20 +59,20 @@ def measure_cold(
         By (model, processor). Where no other model runs on the processor's units, what another
         one would cost is left at 1.
     """
-    setting = Setting.of(models, processors, profile, feeds, backends, cache)
-    used = [p for p in processors if setting.runs(p)]
+    deployment = Deployment.of(models, processors, profile, feeds, backends, cache)
+    used = [p for p in processors if deployment.runs(p)]
     factors: dict[tuple[str, str], Cold] = {}
     known: dict[str, dict[str, Measurement]] = {}
     for done, processor in enumerate(used):
         if progress is not None:
             progress(done, len(used), f"cold starts on {processor.name}")
-        neighbours = _neighbours(setting, processor, processors)
-        runs, parts = setting.runs(processor), setting.parts(processor)
-        before = [setting.parts(p) for p in neighbours[:1]] if len(runs) == 1 else []
+        neighbours = _neighbours(deployment, processor, processors)
+        runs, parts = deployment.runs(processor), deployment.parts(processor)
+        before = [deployment.parts(p) for p in neighbours[:1]] if len(runs) == 1 else []
         twin = identity({"on": parts, "before": before})
         if twin not in known:
-            measure = partial(_measured, setting, processor, neighbours[:1], effort)
-            known[twin] = setting.remembered(_keys(parts, before), measure, effort)
+            measure = partial(_measured, deployment, processor, neighbours[:1], effort)
+            known[twin] = deployment.remembered(_keys(parts, before), measure, effort)
         for number, model in enumerate(runs):
             other, same, idle = (known[twin][f"{number} {kind}"].mean_s for kind in _KINDS)
             # Nothing of this makes anything faster: less than 1 is noise.
@@ -93,28 +93,28 @@ def _keys(parts: Sequence[object], before: Sequence[object]) -> dict[str, dict[s
 
 
 def _neighbours(
-    setting: Setting, processor: Processor, processors: Sequence[Processor]
+    deployment: Deployment, processor: Processor, processors: Sequence[Processor]
 ) -> list[Processor]:
     """Return the processors on its units, itself first if it can, that run another model."""
-    mine = setting.runs(processor)
+    mine = deployment.runs(processor)
     return [
         other
         for other in sorted(processors, key=lambda p: p.name != processor.name)
-        if processor.excludes(other) and set(setting.runs(other)) - set(mine[:1])
+        if processor.excludes(other) and set(deployment.runs(other)) - set(mine[:1])
     ]
 
 
 def _measured(
-    setting: Setting, processor: Processor, neighbours: Sequence[Processor], effort: Rounds
+    deployment: Deployment, processor: Processor, neighbours: Sequence[Processor], effort: Rounds
 ) -> dict[str, Measurement]:
     with ExitStack() as stack:
-        mine = setting.loaded(processor, stack)
+        mine = deployment.loaded(processor, stack)
         work = list(mine.values())
         if len(work) == 1 and neighbours:
-            theirs = setting.loaded(neighbours[0], stack)
+            theirs = deployment.loaded(neighbours[0], stack)
             work += [theirs[name] for name in theirs if name not in mine][:1]
         seconds = on_cores(
-            setting.caller_cores(processor), lambda stop: in_turn(work, effort, stop=stop)
+            deployment.caller_cores(processor), lambda stop: in_turn(work, effort, stop=stop)
         )
     return {
         f"{number} {kind}": Measurement(seconds=tuple(seconds[kind][number]))

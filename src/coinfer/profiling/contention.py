@@ -18,16 +18,16 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from coinfer.backends.base import Backend, Session, Tensors
-from coinfer.contention import Contention
 from coinfer.errors import BackendError
 from coinfer.hardware.pinning import pin_current_thread
+from coinfer.machine.contention import Contention
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.deployment import Deployment, Rounds
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import on_cores
-from coinfer.profiling.setting import Rounds, Setting
 
 __all__ = ["compare", "measure_contention"]
 
@@ -59,21 +59,21 @@ def measure_contention(
         backends: Backends by name, for those that are not to be looked up.
         progress: Called as `progress(done, total, what)` before each pair and once at the end.
     """
-    setting = Setting.of(models, processors, profile, feeds, backends, cache)
-    used = [p for p in processors if setting.runs(p)]
+    deployment = Deployment.of(models, processors, profile, feeds, backends, cache)
+    used = [p for p in processors if deployment.runs(p)]
     pairs = [(a, b) for a, b in permutations(used, 2) if not a.excludes(b)]
     factors: dict[str, dict[str, float]] = {}
     known: dict[str, tuple[Measurement, Measurement]] = {}
     for done, (one, other) in enumerate(pairs):
         if progress is not None:
             progress(done, len(pairs), f"{one.name} beside {other.name}")
-        on, beside_it = setting.parts(one), setting.parts(other)
+        on, beside_it = deployment.parts(one), deployment.parts(other)
         parts: dict[str, object] = {"on": on, "beside": beside_it}
         twin = identity(parts)
         if twin not in known:
-            alone_and_beside = setting.remembered(
+            alone_and_beside = deployment.remembered(
                 {kind: {**parts, "contention": kind} for kind in ("alone", "beside")},
-                partial(_measured, setting, one, other, effort),
+                partial(_measured, deployment, one, other, effort),
                 effort,
             )
             known[twin] = (alone_and_beside["alone"], alone_and_beside["beside"])
@@ -87,15 +87,15 @@ def measure_contention(
 
 
 def _measured(
-    setting: Setting, one: Processor, other: Processor, effort: Rounds
+    deployment: Deployment, one: Processor, other: Processor, effort: Rounds
 ) -> dict[str, Measurement]:
     with ExitStack() as stack:
-        mine, theirs = setting.loaded(one, stack), setting.loaded(other, stack)
+        mine, theirs = deployment.loaded(one, stack), deployment.loaded(other, stack)
         neighbour = stack.enter_context(
-            _Neighbour(setting.caller_cores(other), list(theirs.values()))
+            _Neighbour(deployment.caller_cores(other), list(theirs.values()))
         )
         alone, beside = on_cores(
-            setting.caller_cores(one),
+            deployment.caller_cores(one),
             lambda stop: compare(list(mine.values()), neighbour, effort, stop=stop),
         )
     return {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coinfer.graph.operators import Operators
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 
 __all__ = ["undeclared"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinfer.backends.base import Tensors
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["relative_error", "too_imprecise"]
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coinfer.backends.base import Backend, Tensors, caller_cores
+from coinfer.machine.processor import Processor
 from coinfer.model.fingerprint import Fingerprint
-from coinfer.processor import Processor
 
 __all__ = ["identity", "key_parts"]
 

@@ -21,7 +21,7 @@ R = TypeVar("R")
 _LOOK_S = 0.2
 
 TURN_S = 0.1
-"""How long a session is run before it is its rival's turn."""
+"""How long a session is run before it is its candidate's turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,9 @@ class Effort:
 class Sampler:
     """Times one session, a turn at a time, until its mean is known well enough.
 
-    Turns let rivals be measured side by side: on a machine whose speed drifts, two measurements one
-    after the other would compare the moments and not the rivals. They also run as they will run
-    later, with other models' data in the caches between. A part of a model is timed as it runs
+    Turns let candidates be measured side by side: on a machine whose speed drifts, two measurements
+    one after the other would compare the moments and not the candidates. They also run as they will
+    run later, with other models' data in the caches between. A part of a model is timed as it runs
     between others of its kind: values come and go as the library keeps them.
 
     Args:

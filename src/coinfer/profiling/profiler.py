@@ -1,188 +1,56 @@
-"""Profiler: models x processors x batches -> `Profile`.
-
-The processors that could run a model are measured side by side, in turns, so that a machine whose
-speed drifts does not favour one of them. What must come out equal is measured once: processors that
-differ only in which of the machine's equal cores they use, and models in fp32 that differ only in
-their weights.
-"""
+"""Profiler: how measurements are made and where they are kept, for whoever makes many of them."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from coinfer.backends.base import Backend, Tensors
-from coinfer.backends.pools import POOLS
-from coinfer.errors import BackendError
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.processor import Processor, ordinary
-from coinfer.profiles import Measurement, Profile, ProfileKey
-from coinfer.profiling.bench import Bench
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.declaration import undeclared
-from coinfer.profiling.identity import identity
-from coinfer.profiling.measure import Effort, on_cores
-from coinfer.profiling.rival import Rival
+from coinfer.profiling.measure import Effort
+from coinfer.profiling.model_profiles import Progress, profile_models
 from coinfer.profiling.skip import Skip
-from coinfer.profiling.task import Task, rivals, tasks_of
 
-__all__ = ["Progress", "profile_models"]
-
-Progress = Callable[[int, int, str], None]
-"""Called as `progress(done, total, what)` before each measurement and once at the end."""
-
-R = TypeVar("R")
-
-_Result: TypeAlias = Measurement | BackendError
+__all__ = ["Profiler"]
 
 
-def profile_models(
-    models: Mapping[str, Model],
-    processors: Sequence[Processor],
-    *,
-    batches: Sequence[int] = (1,),
-    effort: Effort = Effort(),
-    cache: ProfileCache | None = None,
-    backends: Mapping[str, Backend] | None = None,
-    feeds: Mapping[str, Sequence[Tensors]] | None = None,
-    progress: Progress | None = None,
-    skipped: Callable[[Skip], None] | None = None,
-) -> Profile:
-    """Measure every model on every processor at every batch size.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiler:
+    """What all measurements of a preparation have in common.
 
-    Args:
-        models: Models by name.
-        processors: Processors to measure on; express ones take as long as those they stand on.
-        batches: Batch sizes; a model without a symbolic batch is measured at 1 only.
+    Attributes:
         effort: When a measurement is good enough.
         cache: Where to look first and to keep results; None measures everything.
-        backends: Backends by name, for those that are not to be looked up.
-        feeds: Sample inputs by model, of batch 1 where the batch is symbolic; random ones
-            otherwise. Below fp32 the output error is that over all of them.
+        backends: By name, for those that are not to be looked up.
         progress: Called before each measurement.
-        skipped: Called where a processor cannot run a model; None: raise instead.
-
-    Returns:
-        A profile with an entry for every (model, processor, batch) that runs.
-
-    Raises:
-        BackendError: a model cannot be loaded on a processor, or failed while it ran there.
     """
-    processors = ordinary(processors)
-    tasks = []
-    for task in tasks_of(models, processors, batches):
-        reason = undeclared(models[task.model], task.processor)
-        if reason is None:
-            tasks.append(task)
-        else:
-            _skip(task, BackendError(f"{task}: {reason}"), skipped)
-    bench = Bench.of(models, processors, feeds or {}, backends or {}, effort, cache)
-    entries: dict[ProfileKey, Measurement] = {}
-    for task, found in _results(bench, tasks, progress).items():
-        if isinstance(found, Measurement):
-            entries[task.key] = found
-        else:
-            _skip(task, found, skipped)
-    return Profile(entries)
 
+    effort: Effort = Effort()
+    cache: ProfileCache | None = None
+    backends: Mapping[str, Backend] = field(default_factory=dict)
+    progress: Progress | None = None
 
-def _skip(task: Task, error: BackendError, skipped: Callable[[Skip], None] | None) -> None:
-    if skipped is None:
-        raise error
-    skipped(Skip(task.model, task.processor.name, str(error)))
-
-
-def _results(bench: Bench, tasks: Sequence[Task], progress: Progress | None) -> dict[Task, _Result]:
-    """Measure what must come out equal once, rivals together."""
-    twins = {task: identity(bench.parts(task)) for task in tasks}
-    known: dict[str, _Result] = {}
-    for done, group in rivals(tasks):
-        if progress is not None:
-            named = dict.fromkeys(task.processor.name for task in group)
-            progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
-        known |= _measured(bench, {twins[t]: t for t in reversed(group) if twins[t] not in known})
-    if progress is not None:
-        progress(len(tasks), len(tasks), "profiled")
-    return {task: known[twins[task]] for task in tasks}
-
-
-def _measured(bench: Bench, tasks: Mapping[str, Task]) -> dict[str, _Result]:
-    """Look into the cache, measure the rest side by side, and remember; by identity."""
-    found: dict[str, _Result] = {}
-    for twin, task in tasks.items():
-        kept = bench.recall(task)
-        if kept is not None:
-            found[twin] = kept
-    fresh = {twin: task for twin, task in tasks.items() if twin not in found}
-    for together in _parties(fresh):
-        for twin, result in _side_by_side(bench, together).items():
-            found[twin] = result
-            if isinstance(result, Measurement):
-                bench.remember(fresh[twin], result)
-    return found
-
-
-def _parties(tasks: Mapping[str, Task]) -> list[dict[str, Task]]:
-    """Split rivals into as few parties as the process has room for the thread pools of."""
-    parties: list[dict[str, Task]] = [{}]
-    for twin, task in tasks.items():
-        together = [*parties[-1].values(), task]
-        if task.processor.threads > 1 and len(together) > 1 and not _has_room(together):
-            parties.append({})
-        parties[-1][twin] = task
-    return parties
-
-
-def _has_room(tasks: Iterable[Task]) -> bool:
-    """Tell whether all can be loaded at once, and then any of them in fp32 to compare with."""
-    pools = [task.processor.threads for task in tasks if task.processor.threads > 1]
-    return all(sum(pools) + threads <= POOLS.room(threads) for threads in pools)
-
-
-def _side_by_side(bench: Bench, tasks: Mapping[str, Task]) -> dict[str, _Result]:
-    """Load all, let them take turns until each is known well enough, close all."""
-    results: dict[str, _Result] = {}
-    with ExitStack() as opened:
-        loaded: dict[str, Rival] = {}
-        for twin, task in tasks.items():
-            rival = _attempt(bench, task, partial(Rival.loaded, bench, task))
-            if isinstance(rival, Rival):
-                opened.callback(rival.session.close)
-                loaded[twin] = rival
-            else:
-                results[twin] = rival
-        results |= _take_turns(loaded)
-        for twin, rival in loaded.items():
-            if twin not in results:
-                results[twin] = _attempt(bench, rival.task, rival.measurement)
-    return results
-
-
-def _take_turns(loaded: Mapping[str, Rival]) -> dict[str, BackendError]:
-    """Run until every rival is known well enough or has failed; return those that failed."""
-    failures: dict[str, BackendError] = {}
-    running = dict(loaded)
-    while running:
-        for twin, rival in list(running.items()):
-            failed = _attempt(rival.bench, rival.task, rival.sampler.turn)
-            if failed is not None:
-                failures[twin] = failed
-            if failed is not None or rival.sampler.is_done:
-                del running[twin]
-    return failures
-
-
-def _attempt(bench: Bench, task: Task, call: Callable[[threading.Event], R]) -> R | BackendError:
-    """Call where the engine's worker will run, and turn what a session raises into a reason."""
-    try:
-        return on_cores(bench.caller_cores(task.processor), call)
-    except BackendError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - a session is foreign code
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        failed = BackendError(f"{task} failed while it was measured: {reason}")
-        failed.__cause__ = error
-        return failed
+    def profile(
+        self,
+        models: Mapping[str, Model],
+        processors: Sequence[Processor],
+        *,
+        batch: int,
+        feeds: Mapping[str, Sequence[Tensors]],
+        skipped: Callable[[Skip], None],
+    ) -> Profile:
+        """Measure models at one batch size; arguments and result as of `profile_models`."""
+        return profile_models(
+            models,
+            processors,
+            batches=(batch,),
+            effort=self.effort,
+            cache=self.cache,
+            backends=self.backends,
+            feeds=feeds,
+            progress=self.progress,
+            skipped=skipped,
+        )

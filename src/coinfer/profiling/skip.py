@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from coinfer.errors import BackendError
-from coinfer.profiles import Profile
+from coinfer.machine.profile import Profile
 
 __all__ = ["Skip", "require_runnable"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import ProfileKey
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import ProfileKey
 
-__all__ = ["Task", "rivals", "tasks_of"]
+__all__ = ["Task", "candidates", "tasks_of"]
 
 
 class Task(NamedTuple):
@@ -46,12 +46,12 @@ def tasks_of(
                 yield Task(name, processor, batch)
 
 
-def rivals(tasks: Sequence[Task]) -> Iterator[tuple[int, list[Task]]]:
+def candidates(tasks: Sequence[Task]) -> Iterator[tuple[int, list[Task]]]:
     """Yield the tasks of one model and batch together, after the number of tasks before them.
 
     >>> a, b = (Processor(name=name, backend="null", units=frozenset({name})) for name in "ab")
     >>> tasks = [Task("m", a, 1), Task("m", a, 8), Task("m", b, 1)]
-    >>> [(done, [task.processor.name for task in group]) for done, group in rivals(tasks)]
+    >>> [(done, [task.processor.name for task in group]) for done, group in candidates(tasks)]
     [(0, ['a', 'b']), (2, ['a'])]
     """
     groups: dict[tuple[str, int], list[Task]] = {}

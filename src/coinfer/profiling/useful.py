@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from coinfer.processor import Processor
-from coinfer.profiles import Profile, completes
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import completes
 
 __all__ = ["WIDE_GAIN", "useful", "within_pools"]
 

@@ -26,8 +26,9 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.request import OnLate, Request
-from coinfer.processor import Processor
-from coinfer.profiles import Fork, Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Fork
 
 __all__ = [
     "decode_event",

@@ -19,7 +19,7 @@ from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Event
 from coinfer.errors import ConfigurationError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.replay.codec import (
     decode_event,
     decode_processor,

@@ -27,17 +27,16 @@ from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import ClosedError, CoinferError, ConfigurationError, UnknownNameError
+from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition import PartitionOptions
 from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned
-from coinfer.partitioning.prepare import prepare
 from coinfer.policies import make_policy
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.profiling import (
-    Gauge,
+    Profiler,
     Skip,
     default_cache,
     profile_models,
@@ -45,13 +44,14 @@ from coinfer.profiling import (
     useful,
     within_pools,
 )
+from coinfer.profiling.partition import prepare
 from coinfer.runtime import clock
-from coinfer.runtime.conductor import Conductor, Observer
+from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.shelf import Shelf
+from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.warm_up import warm_up
-from coinfer.sources import resolve_model
+from coinfer.zoo.source import resolve_model
 
 __all__ = ["Engine", "Observer"]
 
@@ -98,7 +98,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, Model | Partitioned | str | Path],
+        models: Mapping[str, Model | CutModel | str | Path],
         *,
         processors: Sequence[Processor] | None = None,
         profile: Profile | None = None,
@@ -118,7 +118,7 @@ class Engine:
         if partition is not None and profile is not None:
             raise ConfigurationError(
                 "partitioning measures for itself; leave the profile out, or pass models that "
-                "`coinfer.partitioning.prepare` made"
+                "`coinfer.profiling.partition` made"
             )
         self._cores = sorted({core for processor in processors for core in processor.cores})
         if not pin:
@@ -126,16 +126,16 @@ class Engine:
         self._processors = {p.name: p for p in processors}
         self._partition = partition
         self._backends = find_backends(processors, backends or {})
-        self._shelf = Shelf(self._processors, self._backends)
+        self._shelf = ModelStore(self._processors, self._backends)
         chosen = make_policy(policy) if isinstance(policy, str) else policy
         self._core = Dispatcher(processors, chosen, limits=limits)
         cores = {p.name: caller_cores(self._backends[p.backend], p) for p in processors}
-        self._conductor = Conductor(self._core, self._shelf, processors, cores)
+        self._conductor = EventLoop(self._core, self._shelf, processors, cores)
         self._conductor.observer = observer
         leave_at_exit(self._conductor)
         self.warnings = self._conductor.warnings
         self._ids = count()
-        # The same objects as the conductor's and the shelf's: one look-up less per request.
+        # The same objects as the event_loop's and the model_store's: one look-up less per request.
         self._post, self._cancel = self._conductor.post, self._conductor.cancel
         self._unanswered, self._models = self._conductor.unanswered, self._shelf.models
         self._loading = threading.RLock()
@@ -148,7 +148,7 @@ class Engine:
         except BaseException:
             self._spinning.close()
             self._shelf.store.close()
-            self._conductor.crew.end(1.0)
+            self._conductor.worker_pool.end(1.0)
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
         self._conductor.timer.start()
@@ -242,7 +242,7 @@ class Engine:
     def load(
         self,
         name: str,
-        model: Model | Partitioned | str | Path,
+        model: Model | CutModel | str | Path,
         profile: Profile | None = None,
     ) -> None:
         """Add a model while others run; returns when it can be asked.
@@ -260,14 +260,14 @@ class Engine:
             found = _resolved(name, model) if profile is not None else self._found(name, model)
             if profile is None:
                 profile = self._measured({name: found})
-            shelved = self._shelf.put(name, found, profile)
-            for processor, why in shelved.left_out.items():
+            loaded_model = self._shelf.put(name, found, profile)
+            for processor, why in loaded_model.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")
-            self.warnings += [f"{name}: {note}" for note in shelved.notes]
-            for processor in shelved.profile.processors():
-                self._conductor.crew.start(processor)
-            forks = found.forks if isinstance(found, Partitioned) else ()
-            self._post(ModelLoaded(name, shelved.units, shelved.profile, forks))
+            self.warnings += [f"{name}: {note}" for note in loaded_model.notes]
+            for processor in loaded_model.profile.processors():
+                self._conductor.worker_pool.start(processor)
+            forks = found.forks if isinstance(found, CutModel) else ()
+            self._post(ModelLoaded(name, loaded_model.units, loaded_model.profile, forks))
             self._shelf.open(name, found if isinstance(found, Model) else found.model)
 
     def warm_up(self, name: str, inputs: Tensors) -> None:
@@ -310,12 +310,12 @@ class Engine:
                 raise UnknownNameError.of("model", name, self._models)
             gone = self._shelf.withdraw(name)
             self._post(ModelUnloaded(name))
-            conductor = self._conductor
-            while not gone.wait(_LOOK_S) and conductor.crashed is None:
-                if conductor.is_stopped:
+            event_loop = self._conductor
+            while not gone.wait(_LOOK_S) and event_loop.crashed is None:
+                if event_loop.is_stopped:
                     break
             # What was given up may still run on them; they go when it lets go of them.
-            self._shelf.remove(name, close=not self._conductor.crew.has_retired)
+            self._shelf.remove(name, close=not self._conductor.worker_pool.has_retired)
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell where a model really runs, by processor, as its backend reports it.
@@ -344,9 +344,9 @@ class Engine:
         """
         if self._stopped:
             return
-        conductor = self._conductor
-        conductor.check_may_wait("stop")
-        conductor.closing = conductor.closing or "the engine is stopping"
+        event_loop = self._conductor
+        event_loop.check_may_wait("stop")
+        event_loop.closing = event_loop.closing or "the engine is stopping"
         self._post(Closed(drop_waiting=not drain))
         try:
             in_time = self.drain(timeout_s)
@@ -355,10 +355,10 @@ class Engine:
         if not in_time:  # nothing that waits may start any more
             self._post(Closed(drop_waiting=True))
         self._stopped = True
-        conductor.stop()
+        event_loop.stop()
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
-        ended = conductor.crew.end(None if in_time else 1.0)
+        ended = event_loop.worker_pool.end(None if in_time else 1.0)
         if ended and self._loading.acquire(timeout=_LET_GO_S):
             try:
                 self._shelf.store.close()
@@ -386,7 +386,7 @@ class Engine:
             raise ClosedError(self._conductor.closing)
 
     def _load_all(
-        self, models: Mapping[str, Model | Partitioned | str | Path], profile: Profile | None
+        self, models: Mapping[str, Model | CutModel | str | Path], profile: Profile | None
     ) -> None:
         if profile is None:
             # Together: whether there is room for thread pools depends on all of them.
@@ -399,9 +399,9 @@ class Engine:
         if refusal := self._spinning.enter_context(awake(self._cores)):
             self.warnings.append(refusal)
 
-    def _measured(self, models: Mapping[str, Model | Partitioned]) -> Profile:
+    def _measured(self, models: Mapping[str, Model | CutModel]) -> Profile:
         """Measure what was not: models that are cut bring their times along."""
-        cut = {name: each for name, each in models.items() if isinstance(each, Partitioned)}
+        cut = {name: each for name, each in models.items() if isinstance(each, CutModel)}
         whole = {name: each for name, each in models.items() if isinstance(each, Model)}
         everyone = tuple(self._processors.values())
         profile = Profile()
@@ -420,24 +420,24 @@ class Engine:
             profile = profile.merged(useful(measured, everyone))
         return within_pools(profile, everyone, threads=POOLS.room(max(p.threads for p in everyone)))
 
-    def _found(self, name: str, model: Model | Partitioned | str | Path) -> Model | Partitioned:
+    def _found(self, name: str, model: Model | CutModel | str | Path) -> Model | CutModel:
         """Find a model, and partition it if the engine does so."""
         found = _resolved(name, model)
-        if self._partition is None or isinstance(found, Partitioned):
+        if self._partition is None or isinstance(found, CutModel):
             return found
         cut = prepare(
             found,
             tuple(self._processors.values()),
             self._partition,
-            Gauge(cache=default_cache(), backends=self._backends),
+            Profiler(cache=default_cache(), backends=self._backends),
             spare=False,
         )
         self.warnings += cut.warnings
         return cut
 
 
-def _resolved(name: str, model: Model | Partitioned | str | Path) -> Model | Partitioned:
-    if isinstance(model, Model | Partitioned):
+def _resolved(name: str, model: Model | CutModel | str | Path) -> Model | CutModel:
+    if isinstance(model, Model | CutModel):
         return model
     return resolve_model(str(model), name=name)
 

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.core.policy import Policy
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
-from coinfer.metrics.tally import ModelTally, Tallies
-from coinfer.metrics.xrbench import ScoredTally
+from coinfer.metrics.xrbench import ScoredCounts
 from coinfer.model import Model
-from coinfer.partitioning.partitioned import Partitioned
-from coinfer.processor import Processor
-from coinfer.profiles import Profile
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.interruption import Interruption
-from coinfer.runtime.load_driver import LoadDriver, Tick
+from coinfer.runtime.load_generator import LoadGenerator, Tick
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
@@ -44,14 +44,14 @@ class Played:
     """What a run left behind.
 
     Attributes:
-        tallies: Counts of the measuring window.
+        run_counts: Counts of the measuring window.
         recorder: The records, if they were kept.
         origin_s: The moment, in the engine's time, at which the load began.
         interrupted: Whether the user stopped it before its end.
         warnings: What the engine did not do as asked, and which processors it set aside.
     """
 
-    tallies: Tallies
+    run_counts: RunCounts
     recorder: Recorder
     origin_s: float
     interrupted: bool
@@ -60,7 +60,7 @@ class Played:
 
 def play(
     scenario: Scenario,
-    models: Mapping[str, Model | Partitioned],
+    models: Mapping[str, Model | CutModel],
     processors: Sequence[Processor],
     profile: Profile,
     policy: Policy,
@@ -70,7 +70,7 @@ def play(
     observer: Observer | None = None,
     explainer: Explainer | None = None,
     on_tick: Callable[[float], None] | None = None,
-    enough: Callable[[Tallies], bool] | None = None,
+    enough: Callable[[RunCounts], bool] | None = None,
     backends: Mapping[str, Backend] | None = None,
     keep_awake: bool = False,
 ) -> Played:
@@ -109,7 +109,7 @@ def play(
     ) as engine:
         with _settled_heap(), Interruption() as interruption:
             load = Load(scenario)
-            driver = LoadDriver(engine, load, feeds, scenario.models)
+            driver = LoadGenerator(engine, load, feeds, scenario.models)
             recorder = _recorder(scenario, driver.start_s, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
             seen = _Seen(recorder, load, enough)
@@ -119,11 +119,11 @@ def play(
             )
         if engine.fault is not None:
             raise engine.fault
-        tallies = recorder.tallies(clock.now(), withheld=load.withheld)
+        run_counts = recorder.run_counts(clock.now(), withheld=load.withheld)
         # Who has seen enough may use the same sessions again: nothing may run on them then.
         engine.stop(drain=False, timeout_s=_DRAIN_S if seen.enough else _HASTE_S)
     return Played(
-        tallies=tallies,
+        run_counts=run_counts,
         recorder=recorder,
         origin_s=driver.start_s,
         interrupted=interruption.requested,
@@ -135,7 +135,7 @@ def _recorder(scenario: Scenario, origin_s: float, *, keep_records: bool) -> Rec
     return Recorder(
         window=Window(start_s=origin_s + scenario.begin_s, end_s=origin_s + scenario.end_s),
         keep_records=keep_records,
-        tally=ModelTally if scenario.score is None else ScoredTally,
+        counts=ModelCounts if scenario.score is None else ScoredCounts,
     )
 
 
@@ -153,7 +153,7 @@ class _Seen:
     """Whether the counts so far are enough; once they are, they stay so."""
 
     def __init__(
-        self, recorder: Recorder, load: Load, enough: Callable[[Tallies], bool] | None
+        self, recorder: Recorder, load: Load, enough: Callable[[RunCounts], bool] | None
     ) -> None:
         self._recorder = recorder
         self._load = load
@@ -163,8 +163,8 @@ class _Seen:
     def look(self) -> bool:
         """Look at the counts of now."""
         if self._asked is not None and not self.enough:
-            tallies = self._recorder.tallies(clock.now(), withheld=self._load.withheld)
-            self.enough = self._asked(tallies)
+            run_counts = self._recorder.run_counts(clock.now(), withheld=self._load.withheld)
+            self.enough = self._asked(run_counts)
         return self.enough
 
 
@@ -181,7 +181,7 @@ def _until(
 
 def _finish(
     engine: Engine,
-    driver: LoadDriver,
+    driver: LoadGenerator,
     recorder: Recorder,
     interruption: Interruption,
     seen: _Seen,

@@ -10,21 +10,21 @@ from collections.abc import Callable
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.packed import Value
-from coinfer.runtime.leg_run import run_leg
-from coinfer.runtime.shelf import Shelf
+from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.span_run import run_span
 
 __all__ = ["warm_up"]
 
 
 def warm_up(
-    shelf: Shelf, name: str, inputs: Tensors, batch: int, check_open: Callable[[], None]
+    model_store: ModelStore, name: str, inputs: Tensors, batch: int, check_open: Callable[[], None]
 ) -> None:
     """Run each session of a model once, in the calling thread.
 
     Of a model that is cut each span reads what spans before it made.
 
     Args:
-        shelf: Where the model is.
+        model_store: Where the model is.
         name: Its name.
         inputs: Those of one request.
         batch: Its batch.
@@ -33,17 +33,17 @@ def warm_up(
     Raises:
         ExecutionError: a library failed.
     """
-    legs = shelf.legs.get(name)
+    span_ios = model_store.span_ios.get(name)
     values: dict[str, Value] = dict(inputs)
     seen: set[int] = set()
-    for span, _, session in sorted(shelf.store.items(name), key=lambda item: item[0]):
+    for span, _, session in sorted(model_store.store.items(name), key=lambda item: item[0]):
         if id(session) in seen:
             continue
         check_open()
         seen.add(id(session))
-        if legs is None:
+        if span_ios is None:
             session.run(inputs)
-        elif values.keys() >= set(legs[span].reads):
-            read = {value: values[value] for value in legs[span].reads}
-            [made] = run_leg(session, legs[span], [read], [batch])
+        elif values.keys() >= set(span_ios[span].reads):
+            read = {value: values[value] for value in span_ios[span].reads}
+            [made] = run_span(session, span_ios[span], [read], [batch])
             values.update(made)

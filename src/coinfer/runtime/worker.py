@@ -13,11 +13,11 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.hardware.pinning import pin_current_thread
 from coinfer.hardware.priority import lower_current_thread
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
-from coinfer.runtime.leg import Leg
-from coinfer.runtime.leg_run import run_leg
+from coinfer.runtime.span_io import SpanIO
+from coinfer.runtime.span_run import run_span
 
 __all__ = ["Job", "Owner", "Worker"]
 
@@ -30,7 +30,7 @@ class Job(NamedTuple):
         session: What runs it.
         feeds: The inputs of each request, if the model is not cut.
         batched: Inputs along which several requests are stacked.
-        leg: What is run of a model that is cut, and what becomes of its outputs.
+        span_io: What is run of a model that is cut, and what becomes of its outputs.
         values: What that reads, of each request.
     """
 
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     session: Session
     feeds: tuple[Tensors, ...]
     batched: frozenset[str] = frozenset()
-    leg: Leg | None = None
+    span_io: SpanIO | None = None
     values: tuple[Values, ...] = ()
 
 
@@ -136,16 +136,16 @@ class Worker:
 
 
 def _perform(job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
-    execution, session, feeds, batched, leg, values = job
+    execution, session, feeds, batched, span_io, values = job
     started_s = _now()
     parts: Sequence[Values]
     try:
         if len(feeds) == 1:
             parts = [session.run(feeds[0])]
             service_s = _now() - started_s
-        elif leg is not None:
+        elif span_io is not None:
             sizes = [request.batch for request in execution.requests]
-            parts = run_leg(session, leg, values, sizes)
+            parts = run_span(session, span_io, values, sizes)
             service_s = _now() - started_s
         else:
             outputs = session.run(stack(feeds, batched))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from coinfer.sim.machine import Machine
-from coinfer.sim.machine_file import load_machine, parse_machine
 from coinfer.sim.simulate import Simulated, simulate
 from coinfer.sim.simulation import Simulation
 
-__all__ = ["Machine", "Simulated", "Simulation", "load_machine", "parse_machine", "simulate"]
+__all__ = ["Simulated", "Simulation", "simulate"]

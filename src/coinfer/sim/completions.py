@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias
 
-from coinfer.contention import Contention
 from coinfer.core.commands import Execution
+from coinfer.machine.contention import Contention
 
 __all__ = ["Completions", "End", "SharedCompletions", "completions"]
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from coinfer.core.commands import Execution
 from coinfer.errors import InvariantError
-from coinfer.profiles import Profile, Span
-from coinfer.sim.machine import Machine
+from coinfer.machine.machine import Machine
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 from coinfer.workload.seeds import Purpose, generator
 
 __all__ = ["Services"]

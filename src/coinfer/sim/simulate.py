@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from coinfer.core.policy import Policy
+from coinfer.machine.machine import Machine
+from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
-from coinfer.metrics.tally import ModelTally, Tallies
-from coinfer.metrics.xrbench import ScoredTally
-from coinfer.sim.machine import Machine
+from coinfer.metrics.xrbench import ScoredCounts
 from coinfer.sim.services import Services
 from coinfer.sim.simulation import Simulation, Tick
 from coinfer.workload.load import Load
@@ -28,12 +28,12 @@ class Simulated:
     """What a simulation left behind.
 
     Attributes:
-        tallies: Counts of the measuring window.
+        run_counts: Counts of the measuring window.
         recorder: The records, if they were kept.
         end_s: The virtual moment of the last event.
     """
 
-    tallies: Tallies
+    run_counts: RunCounts
     recorder: Recorder
     end_s: float
 
@@ -67,7 +67,7 @@ def simulate(
     recorder = Recorder(
         window=Window(start_s=scenario.begin_s, end_s=scenario.end_s),
         keep_records=keep_records,
-        tally=ModelTally if scenario.score is None else ScoredTally,
+        counts=ModelCounts if scenario.score is None else ScoredCounts,
     )
     load = Load(scenario)
     simulation = Simulation(
@@ -87,5 +87,5 @@ def simulate(
         recorder.end_window(now)
     else:
         now = max(now, scenario.end_s)
-    tallies = recorder.tallies(now, withheld=load.withheld)
-    return Simulated(tallies=tallies, recorder=recorder, end_s=now)
+    run_counts = recorder.run_counts(now, withheld=load.withheld)
+    return Simulated(run_counts=run_counts, recorder=recorder, end_s=now)

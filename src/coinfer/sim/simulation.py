@@ -27,8 +27,8 @@ from coinfer.core.events import (
 )
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.machine import Machine
 from coinfer.sim.completions import completions
-from coinfer.sim.machine import Machine
 from coinfer.sim.services import Services
 from coinfer.workload.due import Due
 from coinfer.workload.load import Load

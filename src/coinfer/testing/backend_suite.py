@@ -19,9 +19,9 @@ from coinfer.backends.base import Backend, Session, caller_cores
 from coinfer.backends.packed import run_part, unpacked
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.graph import extract, partition_at
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.processor import Processor
-from coinfer.profiles import Span
 from coinfer.testing.models import (
     Example,
     examples,

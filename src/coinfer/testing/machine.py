@@ -27,8 +27,9 @@ from coinfer.core.events import (
 )
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
-from coinfer.processor import Processor
-from coinfer.profiles import Fork, Measurement, Profile, ProfileKey, Span
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Fork, Span
 
 __all__ = ["VirtualMachine", "processors", "profile", "request"]
 

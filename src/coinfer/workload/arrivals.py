@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from coinfer.workload.fields import (
+from coinfer.documents.fields import (
     Count,
     FilePath,
     NonNegativeSeconds,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from coinfer.documents.fields import Problem, unknown_name
 from coinfer.workload.arrivals import After, Process
-from coinfer.workload.fields import Problem, unknown_name
 
 __all__ = ["cascade_problems", "root_of"]
 

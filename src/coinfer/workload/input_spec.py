@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from coinfer.workload.fields import Count, FilePath, Number, PositiveNumber, Section, wrong
+from coinfer.documents.fields import Count, FilePath, Number, PositiveNumber, Section, wrong
 
 __all__ = ["ArrayInputs", "ImageInputs", "InputSpec", "RandomInputs"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from coinfer.workload.fields import (
+from coinfer.documents.fields import (
     Count,
     PositiveSeconds,
     Problem,

@@ -13,8 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from coinfer.processor import Processor
-from coinfer.workload.fields import (
+from coinfer.documents.fields import (
     Count,
     Name,
     OperatorTypes,
@@ -22,23 +21,18 @@ from coinfer.workload.fields import (
     Problem,
     Section,
     WholeNumber,
+    check_one_declaration,
     raise_all,
     wrong,
 )
+from coinfer.machine.processor import Processor
 
 __all__ = [
     "DefaultProcessors",
     "PrecisionSpec",
     "ProcessorSpec",
     "Processors",
-    "check_one_declaration",
 ]
-
-
-def check_one_declaration(supported: tuple[str, ...], unsupported: tuple[str, ...]) -> None:
-    """Refuse a processor that declares what it supports and what not: they may contradict."""
-    if supported and unsupported:
-        raise_all([Problem(("unsupported_ops",), "cannot stand beside `supported_ops`; keep one")])
 
 
 class DefaultProcessors(Section):

@@ -23,10 +23,7 @@ from pydantic import (
 
 from coinfer.core.dispatcher import Limits
 from coinfer.core.request import OnLate
-from coinfer.errors import ConfigurationError
-from coinfer.workload.arrivals import Closed, Mix, Offline, Periodic, Process
-from coinfer.workload.cascades import cascade_problems, root_of
-from coinfer.workload.fields import (
+from coinfer.documents.fields import (
     Count,
     FilePath,
     Loc,
@@ -43,6 +40,9 @@ from coinfer.workload.fields import (
     unknown_name,
     wrong,
 )
+from coinfer.errors import ConfigurationError
+from coinfer.workload.arrivals import Closed, Mix, Offline, Periodic, Process
+from coinfer.workload.cascades import cascade_problems, root_of
 from coinfer.workload.input_spec import InputSpec, RandomInputs
 from coinfer.workload.partition_spec import Partitioning, PartitionSpec
 from coinfer.workload.processor_spec import (

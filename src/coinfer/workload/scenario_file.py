@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from coinfer.documents.explain import explain
+from coinfer.documents.fields import ParseContext
+from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ScenarioError
 from coinfer.scenarios import library
-from coinfer.workload.explain import explain
-from coinfer.workload.fields import ParseContext
 from coinfer.workload.scenario import Scenario
-from coinfer.workload.yaml_document import YamlDocument
 
 __all__ = ["load_scenario", "parse_scenario"]
 

@@ -16,8 +16,8 @@ from coinfer.backends.pools import POOLS
 from coinfer.backends.precision import native_precision
 from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 
 __all__ = ["OnnxRuntimeBackend"]
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from coinfer.backends.base import Tensor
 from coinfer.backends.onnxruntime.arena import SHARED_ENTRIES, share
 from coinfer.backends.onnxruntime.library import ort
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["Call", "Style", "call_of", "create", "pool_cores", "session_options"]
 

@@ -18,7 +18,7 @@ from coinfer.backends.onnxruntime.creation import Style, create
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.packed import Packed
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["ChannelBlocks", "block_size", "channel_blocks"]
 

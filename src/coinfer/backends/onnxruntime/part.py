@@ -25,8 +25,8 @@ from coinfer.backends.onnxruntime.packing import ChannelBlocks, block_size, chan
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.packed import Packed, Value, Values, unpacked
+from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.processor import Processor
 from coinfer.units import format_bytes
 
 __all__ = ["Compiled", "OnnxRuntimePart", "Plain", "compiled_in_blocks"]

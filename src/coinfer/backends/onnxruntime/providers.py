@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from coinfer.backends.base import Device
 from coinfer.backends.onnxruntime.library import ort
 from coinfer.errors import BackendError
-from coinfer.processor import Processor
+from coinfer.machine.processor import Processor
 
 __all__ = ["CPU_PROVIDER", "devices", "provider_of", "provider_options"]
 

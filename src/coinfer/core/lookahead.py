@@ -1,0 +1,240 @@
+"""Lookahead: when each processor will be free as a policy foresees it, and what follows from that.
+
+Made for one decision, from what runs; what the policy reserves is added. Changes no state but the
+guesses of `Routes`, which make the next lookahead faster and no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+from coinfer.core.lane import Lane
+from coinfer.core.request_schedule import (
+    EQUAL_S,
+    RequestSchedule,
+    better_schedule,
+    finish_of,
+    first_schedule,
+    schedule_alone,
+    schedule_with_swaps,
+)
+from coinfer.core.routes import Step
+from coinfer.core.swaps import Swaps
+
+__all__ = ["FinishBounds", "Lookahead"]
+
+
+class FinishBounds:
+    """What an lookahead knows of the plan for the next request of a lane: bounds, or the plan.
+
+    Attributes:
+        lane: The lane.
+        own: The step that was reserved for the request before, if any.
+        latest_s: The best plan finishes no later than this ...
+        earliest_s: ... and no sooner than this.
+        steps: Those that finish no later than `latest_s`: of the plan, or a guess.
+        plan: The best plan if `is_best`; else the first one, if it may be as good.
+        is_looked_at: Whether the first plan was made.
+        is_best: Whether the best plan is known.
+        ready_s: When each processor can start something for the request; None: to be found out.
+    """
+
+    __slots__ = (
+        "earliest_s",
+        "is_best",
+        "is_looked_at",
+        "lane",
+        "latest_s",
+        "own",
+        "plan",
+        "ready_s",
+        "steps",
+    )
+
+    def __init__(self, lane: Lane, own: Step | None) -> None:
+        self.lane = lane
+        self.own = own
+        self.latest_s = math.inf
+        self.earliest_s = -math.inf
+        self.steps: tuple[Step, ...] = ()
+        self.plan: RequestSchedule | None = None
+        self.is_looked_at = False
+        self.is_best = False
+        self.ready_s: Mapping[str, float] | None = None
+
+    def uses(self, processors: Collection[str]) -> bool:
+        """Tell whether some step runs on one of these processors."""
+        for step in self.steps:  # noqa: SIM110 - `any` takes twice as long
+            if step[1] in processors:
+                return True
+        return False
+
+
+class Lookahead:
+    """The plans of waiting requests at a moment; requests of one lane share a plan.
+
+    A request for which a step was reserved before is planned without that step's time, which does
+    not keep it from anything: `own` is this step.
+
+    Attributes:
+        now: The moment.
+        ready_s: By processor in service, the moment when it can start something, what was reserved
+            included.
+    """
+
+    __slots__ = ("_bounds", "_free_s", "_held", "_neighbours", "_ready_s", "now")
+
+    def __init__(
+        self,
+        now: float,
+        free_s: Mapping[str, float],
+        neighbours: Mapping[str, Collection[str]],
+        held: Swaps | None = None,
+    ) -> None:
+        self.now = now
+        self._free_s = free_s
+        self._ready_s = dict(free_s)
+        self._neighbours = neighbours
+        self._held = held
+        self._bounds: dict[tuple[Lane, Step | None], FinishBounds] = {}
+
+    @property
+    def ready_s(self) -> Mapping[str, float]:
+        """The moment when each processor in service can start something."""
+        return self._ready_s
+
+    def plan(self, lane: Lane, own: Step | None = None) -> RequestSchedule:
+        """Plan how the next request of a lane finishes soonest. Some way must lead to its end."""
+        return self.best_schedule(self.bounds(lane, own))
+
+    def latest_s(self, lane: Lane, own: Step | None = None) -> float:
+        """Return a moment at which the plan of a lane finishes at the latest, for less work."""
+        bounds = self.bounds(lane, own)
+        if not bounds.is_looked_at:
+            self.look(bounds)
+        return bounds.latest_s
+
+    def bounds(self, lane: Lane, own: Step | None = None) -> FinishBounds:
+        """Return what is known of the plan of a lane, with a bound of when it finishes."""
+        asked = (lane, own)
+        bounds = self._bounds.get(asked)
+        if bounds is None:
+            bounds = self._bounds[asked] = FinishBounds(lane, own)
+            routes = lane.routes
+            if routes is not None and self._held is None and lane.key.position in routes.guesses:
+                bounds.steps = routes.guesses[lane.key.position]
+                self._time(bounds)
+            else:
+                self.look(bounds)
+        return bounds
+
+    def forget(self, bounds: FinishBounds) -> None:
+        """Keep a bounds no longer: nobody will ask for it again."""
+        del self._bounds[bounds.lane, bounds.own]
+
+    def look(self, bounds: FinishBounds) -> None:
+        """Make a plan fast, which is perhaps the best, for a better bound."""
+        lane = bounds.lane
+        plan, is_best = self._made(bounds)
+        bounds.is_looked_at = True
+        if plan is None:
+            return
+        bounds.plan, bounds.steps = plan, plan.steps
+        if plan.finish_s < bounds.latest_s:
+            bounds.latest_s = plan.finish_s
+        bounds.is_best = is_best or plan.finish_s - bounds.earliest_s <= EQUAL_S
+        if lane.routes is not None:
+            lane.routes.guesses[lane.key.position] = plan.steps
+
+    def best_schedule(self, bounds: FinishBounds) -> RequestSchedule:
+        """Make sure that the best plan is known, and return it."""
+        if not bounds.is_looked_at:
+            self.look(bounds)
+        plan = bounds.plan
+        if plan is None or not bounds.is_best:
+            lane = bounds.lane
+            routes, position = lane.routes, lane.key.position
+            assert routes is not None  # a model of one unit has only one step, known to be best
+            ready_s = bounds.ready_s or self._ready_for(bounds)
+            plan = better_schedule(routes, position, ready_s, self.now, plan, bounds.latest_s)
+            bounds.plan, bounds.steps, bounds.is_best = plan, plan.steps, True
+            routes.guesses[position] = plan.steps
+        bounds.latest_s = plan.finish_s
+        return plan
+
+    def take(self, steps: Collection[Step]) -> None:
+        """Count steps of requests that are on their way as taken, for all but those themselves."""
+        ready_s = self._ready_s
+        for _, processor, seconds in steps:
+            if processor in ready_s:
+                for name in self._neighbours[processor]:
+                    if name in ready_s:
+                        ready_s[name] += seconds
+        self._bounds.clear()
+
+    def reserve(self, processor: str, seconds: float, model: str = "") -> None:
+        """Count seconds on a processor, after all that was counted there before.
+
+        Processors that share units with it cannot start anything before these seconds are over. If
+        it must change to the model first, that takes its time too, and so does the change back.
+        """
+        ready_s = self._ready_s
+        until_s = ready_s[processor] + seconds
+        if self._held is not None and model:
+            until_s += self._held.cost_s(processor, model)
+            self._held.hold(processor, model)
+        raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
+        for name in raised:
+            ready_s[name] = until_s
+        # What a plan does not use only got worse: the plan stays what it is.
+        for bounds in self._bounds.values():
+            bounds.ready_s = None
+            if bounds.uses(raised):
+                self._delay(bounds)
+            elif bounds.plan is None:
+                bounds.is_looked_at = False
+
+    def _delay(self, bounds: FinishBounds) -> None:
+        """Keep only bounds of a bounds, as what it uses gets ready later."""
+        if bounds.is_best and self._held is None:
+            bounds.earliest_s = bounds.latest_s
+        bounds.plan = None
+        bounds.is_looked_at = bounds.is_best = False
+        self._time(bounds)
+
+    def _time(self, bounds: FinishBounds) -> None:
+        """Find out when the steps of a bounds would finish."""
+        routes = bounds.lane.routes
+        if routes is None or self._held is not None:  # the steps tell nothing: look at once
+            bounds.latest_s = math.inf
+            self.look(bounds)
+        else:
+            ready_s = bounds.ready_s or self._ready_for(bounds)
+            # As many steps may be added in another order: none of what is equal may look worse.
+            bounds.latest_s = finish_of(routes, bounds.steps, ready_s, self.now) + EQUAL_S
+
+    def _made(self, bounds: FinishBounds) -> tuple[RequestSchedule | None, bool]:
+        """Make a plan fast, unless it is worse than what is known; tell whether it is the best."""
+        lane, held = bounds.lane, self._held
+        routes, ready_s = lane.routes, bounds.ready_s or self._ready_for(bounds)
+        costs = {} if held is None else held.costs_of(lane.model)
+        if routes is not None and costs:
+            return schedule_with_swaps(routes, lane.key.position, ready_s, costs, self.now), True
+        if routes is not None:
+            return first_schedule(routes, lane.key.position, ready_s, self.now, bounds.latest_s)
+        excluded = lane.key.excluded
+        seconds = {n: s for n, s in lane.seconds.items() if n in ready_s and n not in excluded}
+        if costs:
+            ready_s = {name: at_s + costs.get(name, 0.0) for name, at_s in ready_s.items()}
+        return schedule_alone(lane, seconds, ready_s), True
+
+    def _ready_for(self, bounds: FinishBounds) -> Mapping[str, float]:
+        own, ready_s = bounds.own, self._ready_s
+        if own is not None and own.processor in ready_s:
+            ready_s = ready_s.copy()
+            for name in self._neighbours[own.processor]:
+                if name in ready_s:
+                    ready_s[name] = max(self._free_s[name], ready_s[name] - own.seconds)
+        bounds.ready_s = ready_s
+        return ready_s

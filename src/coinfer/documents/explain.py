@@ -1,0 +1,102 @@
+"""Turn pydantic's errors into lines that a person can act on. Knows no particular field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from coinfer.documents.fields import Loc, ParseContext, Problem, shown, unknown_name
+from coinfer.documents.yaml_document import YamlDocument
+
+__all__ = ["explain"]
+
+_MOST_SHOWN = 5
+
+_Context = Mapping[str, Any]
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text (put it in quotes)",
+    "bool": "true or false",
+    "path": "a path",
+    "dict": "a mapping of fields",
+    "mapping": "a mapping of fields",
+    "model": "a mapping of fields",
+    "list": "a list",
+    "tuple": "a list",
+}
+
+_LIMITS = {
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+    "finite_number": "must be finite",
+    "string_pattern_mismatch": (
+        "must start with a letter or digit, and have only letters, digits, `_`, `-` and `.`"
+    ),
+}
+"""What is wrong with a value of the right kind, by pydantic's error type."""
+
+_EMPTY = {"too_short", "string_too_short"}
+
+
+def explain(error: ValidationError, document: YamlDocument, context: ParseContext) -> str:
+    """Write one message: `FILE:LINE: field: what is wrong; remedy`, joined by `; `."""
+    problems = sorted(
+        (document.line_of(loc), _dotted(loc), message)
+        for loc, message in _problems(error, document, context)
+    )
+    lines = [
+        f"{document.origin}:{line}: {field}: {message}"
+        if field
+        else f"{document.origin}:{line}: {message}"
+        for line, field, message in dict.fromkeys(problems)
+    ]
+    more = len(lines) - _MOST_SHOWN
+    return "; ".join(lines[:_MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _problems(
+    error: ValidationError, document: YamlDocument, context: ParseContext
+) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False):
+        loc = detail["loc"]
+        if loc and loc[-1] == "[key]":
+            yield Problem(loc[:-1], f"as a name {_LIMITS['string_pattern_mismatch']}")
+            continue
+        kind, facts = detail["type"], detail.get("ctx", {})
+        if kind == "problems":
+            yield from (Problem((*loc, *one.loc), one.message) for one in facts["all"])
+        elif kind == "extra_forbidden":
+            yield Problem(loc, _unknown_field(loc, document, context))
+        else:
+            yield Problem(loc, _message(kind, facts, detail["msg"], document.value_at(loc)))
+
+
+def _unknown_field(loc: Loc, document: YamlDocument, context: ParseContext) -> str:
+    parent = document.value_at(loc[:-1])
+    return unknown_name("field", str(loc[-1]), context.known_fields.get(id(parent), ()))
+
+
+def _message(kind: str, facts: _Context, fallback: str, value: Any) -> str:
+    if kind == "missing":
+        return "is missing; add it"
+    if kind in _EMPTY:
+        return "must not be empty"
+    if kind in _LIMITS:
+        return f"{_LIMITS[kind].format(**facts)}, is {shown(value)}"
+    expected = _EXPECTED.get(kind.split("_")[0])
+    if expected is not None:
+        return f"expected {expected}, got {shown(value)}"
+    return fallback
+
+
+def _dotted(loc: Loc) -> str:
+    """Write `models.net.size[0]`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.removeprefix(".")

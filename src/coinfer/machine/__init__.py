@@ -1,0 +1,1 @@
+"""Machine: all that is known of the hardware, measured or described. Pure values."""

@@ -1,0 +1,283 @@
+"""Read machines from YAML files. Every error names the file, the line and the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+
+from coinfer.documents.explain import explain
+from coinfer.documents.fields import (
+    Name,
+    NonNegativeSeconds,
+    Number,
+    OperatorTypes,
+    ParseContext,
+    PositiveNumber,
+    PositiveSeconds,
+    Problem,
+    Section,
+    check_one_declaration,
+    raise_all,
+    unknown_name,
+)
+from coinfer.documents.yaml_document import YamlDocument
+from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.machine.contention import Contention
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor, twins
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.scenarios import library
+
+__all__ = ["MachineFile", "load_machine", "parse_machine"]
+
+_Spread = Annotated[Number, Field(ge=0)]
+
+
+class TimesSpec(Section):
+    """How long one model takes on one processor.
+
+    Attributes:
+        mean_s: Mean service time of one sample.
+        cv: Coefficient of variation; 0 is constant, 1 is exponential. None: the file's.
+        load_s: Seconds to make it resident. None: the processor's.
+    """
+
+    mean_s: PositiveSeconds = Field(alias="mean")
+    cv: _Spread | None = None
+    load_s: NonNegativeSeconds | None = Field(alias="load", default=None)
+
+
+def _times(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, TimesSpec):
+        return value
+    if not isinstance(value, dict):
+        # Bare, so that errors speak of the value and not of a field that was not written.
+        return TimesSpec(mean=value)
+    return TimesSpec.model_validate(value, context=info.context)
+
+
+class ImaginedProcessor(Section):
+    """A processor of a described machine.
+
+    Attributes:
+        device: What it is, for readers.
+        precision: What it computes in, for readers.
+        units: Compute units that it occupies; by default one of its own. Processors that share a
+            unit exclude each other.
+        one_model: It holds one model at a time.
+        load_s: Seconds to change the model; without, it never changes it.
+        resident: The model that it then keeps.
+        supported_ops: Operator types that it runs; empty: all, but for those below.
+        unsupported_ops: Operator types that it does not run; at most one of the two.
+        overlays: Units on top of which it runs by priority, as an express processor; it takes as
+            long as the processor that occupies just these.
+    """
+
+    device: str = "imagined"
+    precision: str = "fp32"
+    units: tuple[str, ...] = ()
+    one_model: bool = False
+    load_s: NonNegativeSeconds | None = Field(alias="load", default=None)
+    resident: str | None = None
+    supported_ops: OperatorTypes = ()
+    unsupported_ops: OperatorTypes = ()
+    overlays: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _declares_once(self) -> ImaginedProcessor:
+        check_one_declaration(self.supported_ops, self.unsupported_ops)
+        return self
+
+    @model_validator(mode="after")
+    def _holds_one(self) -> ImaginedProcessor:
+        if self.resident is not None and not self.one_model:
+            raise_all([Problem(("resident",), "needs `one_model: true` beside it")])
+        if self.resident is not None and self.load_s is not None:
+            raise_all(
+                [
+                    Problem(
+                        ("resident",),
+                        "is only for a model that is never changed; remove it or `load`",
+                    )
+                ]
+            )
+        return self
+
+
+class MachineFile(Section):
+    """Processors and a table of times.
+
+    Attributes:
+        name: What reports call it.
+        processors: By name, in the order of preference.
+        times: `{model: {processor: time}}`; where there is none, the model cannot run.
+        cv: Coefficient of variation of all times that do not state theirs.
+        slowdown: `{processor: {other: factor}}`: while the other runs, it takes that much longer.
+        overhead_s: Seconds by which each execution occupies its processor beyond its service time.
+    """
+
+    name: str = "machine"
+    processors: Annotated[dict[Name, ImaginedProcessor], Field(min_length=1)]
+    times: Annotated[
+        dict[str, dict[str, Annotated[TimesSpec, BeforeValidator(_times)]]], Field(min_length=1)
+    ]
+    cv: _Spread = 0.0
+    slowdown: dict[str, dict[str, PositiveNumber]] = Field(default_factory=dict)
+    overhead_s: NonNegativeSeconds = Field(alias="overhead", default=0.0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MachineFile:
+        raise_all([*_name_problems(self), *_resident_problems(self), *_express_problems(self)])
+        return self
+
+    def machine(self) -> Machine:
+        """Build the machine; of a processor that keeps a stated model, only that one is left."""
+        holders = {name: spec for name, spec in self.processors.items() if spec.one_model}
+        machine = Machine(
+            name=self.name,
+            processors=tuple(_processor(n, spec) for n, spec in self.processors.items()),
+            profile=Profile(
+                {
+                    ProfileKey(model, name): Measurement(
+                        seconds=(spec.mean_s,), load_s=_load_s(spec, self.processors[name])
+                    )
+                    for model, row in self.times.items()
+                    for name, spec in row.items()
+                }
+            ),
+            spreads={
+                (model, name): cv
+                for model, row in self.times.items()
+                for name, spec in row.items()
+                if (cv := self.cv if spec.cv is None else spec.cv)
+            },
+            swaps=frozenset(n for n in holders if self._can_swap(n)),
+            keeps=frozenset(n for n in holders if not self._can_swap(n)),
+            contention=Contention(factors=self.slowdown),
+            overhead_s=self.overhead_s,
+        )
+        return machine.holding({n: s.resident for n, s in holders.items() if s.resident})
+
+    def _can_swap(self, processor: str) -> bool:
+        rows = [row[processor] for row in self.times.values() if processor in row]
+        by_default = self.processors[processor].load_s is not None
+        return all(by_default or spec.load_s is not None for spec in rows)
+
+
+def _processor(name: str, spec: ImaginedProcessor) -> Processor:
+    return Processor(
+        name=name,
+        backend="imagined",
+        device=spec.device,
+        units=frozenset(spec.units or [f"{unit}+" for unit in spec.overlays] or [name]),
+        precision=spec.precision,
+        supported_ops=frozenset(spec.supported_ops),
+        unsupported_ops=frozenset(spec.unsupported_ops),
+        overlays=frozenset(spec.overlays),
+    )
+
+
+def _load_s(times: TimesSpec, processor: ImaginedProcessor) -> float:
+    if times.load_s is not None:
+        return times.load_s
+    return processor.load_s or 0.0
+
+
+def _name_problems(file: MachineFile) -> list[Problem]:
+    known = file.processors
+    named: list[tuple[str, ...]] = [
+        ("times", model, name) for model, row in file.times.items() for name in row
+    ]
+    for name, row in file.slowdown.items():
+        named += [("slowdown", name), *(("slowdown", name, other) for other in row)]
+    problems = [
+        Problem(loc, unknown_name("processor", loc[-1], known))
+        for loc in named
+        if loc[-1] not in known
+    ]
+    return problems + [
+        Problem(("times", model), "no processor runs it; give it a time or remove it")
+        for model, row in file.times.items()
+        if not row
+    ]
+
+
+def _resident_problems(file: MachineFile) -> list[Problem]:
+    return [
+        Problem(
+            ("processors", name, "resident"),
+            unknown_name(f"model on {name!r}", spec.resident, _runs(file.times, name)),
+        )
+        for name, spec in file.processors.items()
+        if spec.resident is not None and spec.resident not in _runs(file.times, name)
+    ]
+
+
+def _express_problems(file: MachineFile) -> list[Problem]:
+    express = [name for name, spec in file.processors.items() if spec.overlays]
+    if not express:
+        return []
+    timed = [
+        Problem(("times", model, name), "an express processor takes the times of another; remove")
+        for model, row in file.times.items()
+        for name in row
+        if name in express
+    ]
+    try:
+        found = twins(_processor(name, spec) for name, spec in file.processors.items())
+    except ConfigurationError as error:
+        return [*timed, Problem(("processors",), str(error))]
+    return timed + [
+        Problem(("processors", name), "an express processor cannot be on one that holds one model")
+        for name, twin in found.items()
+        if file.processors[name].one_model or file.processors[twin].one_model
+    ]
+
+
+def _runs(times: Mapping[str, Mapping[str, TimesSpec]], processor: str) -> list[str]:
+    return [model for model, row in times.items() if processor in row]
+
+
+def load_machine(path: str | Path) -> Machine:
+    """Read a machine.
+
+    Args:
+        path: A file, or `lib:NAME` for one of the library.
+
+    Raises:
+        ScenarioError: the file cannot be read, is not YAML or does not describe a machine.
+        UnknownNameError: the library has no machine of that name.
+    """
+    path = library.machine_path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ScenarioError(f"{path}: no such machine file; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
+    return parse_machine(text, origin=str(path))
+
+
+def parse_machine(text: str, *, origin: str = "machine") -> Machine:
+    """Read a machine from YAML text.
+
+    Raises:
+        ScenarioError: the text is not YAML or not a machine; at most five problems are listed.
+
+    >>> machine = parse_machine('''
+    ... processors: {cpu: {}, npu: {one_model: true, load: 100ms}}
+    ... times:
+    ...   net: {cpu: 20ms, npu: {mean: 2ms, cv: 0.1}}
+    ... ''')
+    >>> machine.profile.expected_s("net", "npu"), sorted(machine.swaps)
+    (0.002, ['npu'])
+    """
+    document = YamlDocument.parse(text, origin=origin, kind="a machine")
+    context = ParseContext(Path())
+    try:
+        return MachineFile.model_validate(document.data, context=context).machine()
+    except ValidationError as error:
+        raise ScenarioError(explain(error, document, context)) from error

@@ -1,0 +1,231 @@
+"""Profile: measured seconds and bytes per (model, span, processor, batch). Pure data.
+
+Knows neither how the numbers were measured (`profiling`) nor who reads them (`core`, `sim`,
+`planner`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from coinfer.errors import ConfigurationError
+from coinfer.machine.span import Span
+
+__all__ = ["Measurement", "Profile", "ProfileKey"]
+
+_FORMAT = "coinfer-profile/1"
+
+
+class ProfileKey(NamedTuple):
+    """What was measured: a span of a model on a processor at a batch size."""
+
+    model: str
+    processor: str
+    batch: int = 1
+    span: Span = Span()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """The distribution of one key.
+
+    Attributes:
+        seconds: Service times of the counted runs, in seconds, in the order of measuring.
+        load_s: Seconds to load and compile.
+        resident_bytes: Memory that stays taken while the model is loaded.
+        run_bytes: Memory taken on top of that while it runs.
+        error: Relative output error ||out - ref|| / ||ref|| against fp32; None if not measured.
+    """
+
+    seconds: tuple[float, ...]
+    load_s: float = 0.0
+    resident_bytes: int = 0
+    run_bytes: int = 0
+    error: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a service time."""
+        if not self.seconds or not all(s >= 0 and math.isfinite(s) for s in self.seconds):
+            raise ConfigurationError(
+                f"a measurement needs finite times that are not negative, got {self.seconds[:3]}"
+            )
+
+    @property
+    def mean_s(self) -> float:
+        """Mean service time in seconds: what throughput follows."""
+        return sum(self.seconds) / len(self.seconds)
+
+    def quantile_s(self, q: float) -> float:
+        """Empirical quantile, linear between order statistics; `q` in 0..1."""
+        ordered = sorted(self.seconds)
+        position = q * (len(ordered) - 1)
+        low = math.floor(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+    @property
+    def median_s(self) -> float:
+        """Median service time in seconds."""
+        return self.quantile_s(0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Measurements by key, with lookups that interpolate over the batch size.
+
+    >>> p = Profile({ProfileKey("a", "cpu0"): Measurement(seconds=(0.010, 0.012))})
+    >>> round(p.expected_s("a", "cpu0"), 6), p.expected_s("a", "gpu")
+    (0.011, None)
+    """
+
+    entries: Mapping[ProfileKey, Measurement] = field(default_factory=dict)
+
+    @classmethod
+    def from_seconds(cls, table: Mapping[str, Mapping[str, float]]) -> Self:
+        """Build a profile from mean seconds, `{model: {processor: seconds}}`.
+
+        >>> Profile.from_seconds({"a": {"cpu0": 0.01}}).expected_s("a", "cpu0", batch=2)
+        0.02
+        """
+        return cls(
+            {
+                ProfileKey(model, processor): Measurement(seconds=(float(seconds),))
+                for model, row in table.items()
+                for processor, seconds in row.items()
+            }
+        )
+
+    def expected_s(
+        self, model: str, processor: str, *, batch: int = 1, span: Span = Span()
+    ) -> float | None:
+        """Mean seconds of a run, or None if the processor cannot run it.
+
+        Between two measured batch sizes it is linear; outside them it scales with the batch.
+        """
+        exact = self.entries.get(ProfileKey(model, processor, batch, span))
+        if exact is not None:
+            return exact.mean_s
+        known = {
+            key.batch: entry.mean_s
+            for key, entry in self.entries.items()
+            if key.model == model and key.processor == processor and key.span == span
+        }
+        return _between(known, batch) if known else None
+
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that have entries, in order of appearance."""
+        return tuple(dict.fromkeys(key.model for key in self.entries))
+
+    def processors(self) -> tuple[str, ...]:
+        """Names of the processors that have entries, in order of appearance."""
+        return tuple(dict.fromkeys(key.processor for key in self.entries))
+
+    def units(self, model: str) -> int:
+        """Number of unit subgraphs that the spans of a model add up to; 0 if it has no entry.
+
+        >>> key = ProfileKey("a", "cpu0", 1, Span(0, 2))
+        >>> Profile({key: Measurement(seconds=(1.0,))}).units("a")
+        3
+        """
+        return max((key.span.last + 1 for key in self.entries if key.model == model), default=0)
+
+    def merged(self, other: Profile) -> Profile:
+        """Return both; on the same key `other` wins."""
+        return Profile({**self.entries, **other.entries})
+
+    def restricted(self, models: Iterable[str]) -> Profile:
+        """Return the entries of these models only."""
+        wanted = set(models)
+        return Profile({k: v for k, v in self.entries.items() if k.model in wanted})
+
+    def __iter__(self) -> Iterator[tuple[ProfileKey, Measurement]]:
+        """Iterate over (key, measurement)."""
+        return iter(self.entries.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes and `from_json` reads."""
+        return {
+            "format": _FORMAT,
+            "entries": [
+                {
+                    "model": key.model,
+                    "processor": key.processor,
+                    "batch": key.batch,
+                    "span": list(key.span),
+                    "seconds": list(entry.seconds),
+                    "load_s": entry.load_s,
+                    "resident_bytes": entry.resident_bytes,
+                    "run_bytes": entry.run_bytes,
+                    "error": entry.error,
+                }
+                for key, entry in self.entries.items()
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigurationError: not a profile, or of another format version.
+        """
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ConfigurationError(f"not a profile of format {_FORMAT}; measure again")
+        try:
+            return cls({_key(row): _measurement(row) for row in data["entries"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"damaged profile ({error!r}); measure again") from error
+
+    def save(self, path: Path) -> None:
+        """Write the profile; the file is replaced in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(path.name + ".part")
+        scratch.write_text(json.dumps(self.to_json()))
+        scratch.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a saved profile.
+
+        Raises:
+            ConfigurationError: the file is missing, not JSON or not a profile.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text()))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ConfigurationError(f"cannot read profile {path}: {error}") from error
+
+
+def _key(row: dict[str, Any]) -> ProfileKey:
+    first, last = row["span"]
+    if row["batch"] < 1 or not 0 <= first <= last:
+        raise ValueError(f"batch {row['batch']}, span {first}..{last}")
+    return ProfileKey(row["model"], row["processor"], int(row["batch"]), Span(first, last))
+
+
+def _measurement(row: dict[str, Any]) -> Measurement:
+    return Measurement(
+        seconds=tuple(float(s) for s in row["seconds"]),
+        load_s=float(row["load_s"]),
+        resident_bytes=int(row["resident_bytes"]),
+        run_bytes=int(row["run_bytes"]),
+        error=None if row["error"] is None else float(row["error"]),
+    )
+
+
+def _between(known: Mapping[int, float], batch: int) -> float:
+    below = max((b for b in known if b <= batch), default=None)
+    above = min((b for b in known if b >= batch), default=None)
+    if below is None or above is None:
+        nearest = above if below is None else below
+        assert nearest is not None
+        return known[nearest] * batch / nearest
+    if below == above:
+        return known[below]
+    share = (batch - below) / (above - below)
+    return known[below] + (known[above] - known[below]) * share

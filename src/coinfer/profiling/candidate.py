@@ -1,0 +1,119 @@
+"""Candidate: one loaded session that is timed beside others of its model. Knows none of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from coinfer.backends.base import Session, Tensors
+from coinfer.errors import BackendError
+from coinfer.machine.profile import Measurement
+from coinfer.model import Model
+from coinfer.profiling import memory
+from coinfer.profiling.context import MOST_FEEDS, ProfilingContext
+from coinfer.profiling.error import relative_error
+from coinfer.profiling.measure import Sampler
+from coinfer.profiling.task import Task
+
+__all__ = ["Candidate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A session, what it took to load it, and its times so far.
+
+    Its methods are called in the thread that the engine's worker would be.
+
+    Attributes:
+        context: Where it is measured.
+        task: What it is a session of.
+        session: To be closed by the caller.
+        sampler: Times its runs.
+        load_s: Seconds to load it.
+        resident_bytes: Memory that it took for good.
+        run_bytes: Memory that its first run took on top.
+    """
+
+    context: ProfilingContext
+    task: Task
+    session: Session
+    sampler: Sampler
+    load_s: float
+    resident_bytes: int
+    run_bytes: int
+
+    @classmethod
+    def loaded(cls, context: ProfilingContext, task: Task, _stop: threading.Event) -> Self:
+        """Load and run once, and see what memory that takes."""
+        model = context.models[task.model]
+        context.wake(task.processor)
+        memory.settle()
+        before = memory.resident_bytes()
+        session, load_s = context.load(model, task.processor)
+        try:
+            memory.settle()  # what loading took for a moment is not what the model holds
+            loaded = memory.resident_bytes()
+            samples = context.samples[task.model][:MOST_FEEDS]
+            feeds = [_repeated(model, sample, task.batch) for sample in samples]
+            session.run(feeds[0])
+            running = memory.resident_bytes()
+        except BaseException:
+            session.close()
+            raise
+        return cls(
+            context=context,
+            task=task,
+            session=session,
+            sampler=Sampler(session, feeds, context.effort),
+            load_s=load_s,
+            resident_bytes=max(0, loaded - before),
+            run_bytes=max(0, running - loaded),
+        )
+
+    def measurement(self, _stop: threading.Event) -> Measurement:
+        """Return what was measured, below fp32 with the output error.
+
+        Raises:
+            BackendError: outputs are not finite where those in fp32 are.
+        """
+        return Measurement(
+            seconds=tuple(self.sampler.seconds),
+            load_s=self.load_s,
+            resident_bytes=self.resident_bytes,
+            run_bytes=self.run_bytes,
+            error=None if self.task.processor.precision == "fp32" else self._error(),
+        )
+
+    def _error(self) -> float:
+        processor = self.task.processor
+        in_fp32 = dataclasses.replace(processor, precision="fp32")
+        reference, _ = self.context.load(self.context.models[self.task.model], in_fp32)
+        samples = self.context.samples[self.task.model]
+        with closing(reference):
+            error = relative_error(
+                [self.session.run(sample) for sample in samples],
+                [reference.run(sample) for sample in samples],
+            )
+        if math.isfinite(error):
+            return error
+        raise BackendError(
+            f"{self.task}: its outputs in {processor.precision} are not finite where those in "
+            "fp32 are"
+        )
+
+
+def _repeated(model: Model, sample: Tensors, batch: int) -> Tensors:
+    """Make a batch of one sample; inputs without the batch axis stay as they are."""
+    if batch == 1:
+        return sample
+    batched = {spec.name for spec in model.inputs if spec.shape[:1] == (model.batch_symbol,)}
+    return {
+        name: np.concatenate([value] * batch) if name in batched else value
+        for name, value in sample.items()
+    }

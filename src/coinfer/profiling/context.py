@@ -1,0 +1,131 @@
+"""Profiling context: what all measurements of one profiling share. Loads models, times no run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+from coinfer import zoo
+from coinfer.backends.base import Backend, Session, Tensors, caller_cores
+from coinfer.backends.registry import find_backends
+from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.hardware.environment import cpu_name
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement
+from coinfer.model import Model, model_from_ir
+from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.identity import key_parts
+from coinfer.profiling.measure import Effort
+from coinfer.profiling.task import Task
+
+__all__ = ["MOST_FEEDS", "ProfilingContext"]
+
+MOST_FEEDS = 4
+"""Sample inputs that times are measured with, in rotation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilingContext:
+    """All that the measurements of one profiling share.
+
+    Attributes:
+        models: By name.
+        samples: Sample inputs by model, of batch 1 where the batch is symbolic.
+        backends: By name.
+        effort: When a measurement is good enough.
+        cache: Where measurements are kept; None: nowhere.
+        machine: Name of the machine's processor.
+    """
+
+    models: Mapping[str, Model]
+    samples: Mapping[str, Sequence[Tensors]]
+    backends: Mapping[str, Backend]
+    effort: Effort
+    cache: ProfileCache | None
+    machine: str
+    _awake: set[tuple[str, str]] = field(default_factory=set, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        models: Mapping[str, Model],
+        processors: Sequence[Processor],
+        samples: Mapping[str, Sequence[Tensors]],
+        backends: Mapping[str, Backend],
+        effort: Effort,
+        cache: ProfileCache | None,
+    ) -> Self:
+        """Make a context on this machine; what is missing of samples is random."""
+        return cls(
+            models=models,
+            samples={
+                name: samples.get(name) or [model.sample_inputs(seed=s) for s in range(MOST_FEEDS)]
+                for name, model in models.items()
+            },
+            backends=find_backends(processors, backends),
+            effort=effort,
+            cache=cache,
+            machine=cpu_name(),
+        )
+
+    def parts(self, task: Task) -> dict[str, object]:
+        """Return all that a measurement depends on."""
+        model = self.models[task.model]
+        parts = key_parts(
+            task.model,
+            model.fingerprint,
+            task.processor,
+            task.batch,
+            self.samples[task.model],
+            self.backends[task.processor.backend],
+            self.machine,
+        )
+        if model.borders:  # there a library need not convert, so it takes another time
+            specs = (*model.inputs, *model.outputs)
+            parts["borders"] = [at for at, s in enumerate(specs) if s.name in model.borders]
+        return parts
+
+    def recall(self, task: Task) -> Measurement | None:
+        """Return what the cache has, if it was measured with at least this effort."""
+        cache = self._cache(task)
+        return None if cache is None else cache.get(self.parts(task), self.effort.amounts)
+
+    def remember(self, task: Task, measurement: Measurement) -> None:
+        """Keep a measurement in the cache."""
+        cache = self._cache(task)
+        if cache is not None:
+            cache.put(self.parts(task), measurement, self.effort.amounts)
+
+    def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
+        """Load a model and return the session with the seconds that it took."""
+        with CREATION_LOCK:
+            started = time.perf_counter()
+            session = self.backends[processor.backend].load(model, processor)
+            return session, time.perf_counter() - started
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        """Return the cores to which the engine's worker is pinned."""
+        return caller_cores(self.backends[processor.backend], processor)
+
+    def wake(self, processor: Processor) -> None:
+        """Load something tiny first: what a library sets up once is not the first model's memory.
+
+        Does nothing for a device that is awake.
+        """
+        device = (processor.backend, processor.device)
+        if device in self._awake:
+            return
+        self._awake.add(device)
+        tiny = model_from_ir(zoo.build("tiny_mlp"), name="tiny_mlp")
+        with suppress(Exception):  # then the model to be measured will tell what is wrong
+            session, _ = self.load(tiny, dataclasses.replace(processor, precision="fp32"))
+            with closing(session):
+                session.run(tiny.sample_inputs())
+
+    def _cache(self, task: Task) -> ProfileCache | None:
+        # A backend that states no versions cannot be told from another one of the same name.
+        return self.cache if self.backends[task.processor.backend].versions() else None

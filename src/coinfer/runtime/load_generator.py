@@ -1,0 +1,135 @@
+"""Load generator: submits a scenario's requests to an engine when they are due."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from coinfer.backends.base import Tensors
+from coinfer.errors import ClosedError
+from coinfer.runtime import clock
+from coinfer.runtime.engine import Engine
+from coinfer.workload.due import Due
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import ModelSpec
+
+__all__ = ["LoadGenerator", "Tick"]
+
+Tick = Callable[[float], bool]
+"""Called a few times per second with the seconds since the start; False stops the load."""
+
+_TICK_S = 0.2
+
+
+class LoadGenerator:
+    """Plays a load once.
+
+    The next request of a closed loop is submitted by the thread that answered the last one, so no
+    processor waits for a third thread to wake up. Times are counted from `start_s`, the moment of
+    construction plus `lead_s`.
+
+    Args:
+        engine: Where the requests go.
+        load: What is due when.
+        feeds: Prepared inputs by model, used in rotation.
+        specs: Deadline, priority and what to do when late, by model.
+        lead_s: Seconds from now to the load's time zero.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        load: Load,
+        feeds: Mapping[str, Sequence[Tensors]],
+        specs: Mapping[str, ModelSpec],
+        *,
+        lead_s: float = 0.01,
+    ) -> None:
+        self._engine = engine
+        self._load = load
+        self._feeds = feeds
+        self._specs = specs
+        self.start_s = clock.now() + lead_s
+        self._agenda: list[Due] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def play(self, on_tick: Tick) -> None:
+        """Submit until the load's end; returns then, with requests still in flight.
+
+        A load without an end is over when all that it wants is submitted. What comes after
+        requests that are still in flight is submitted as these are answered, until `stop`.
+        """
+        self._plan(self._load.initial())
+        while not self._stopped:
+            now_s = clock.now() - self.start_s
+            if not on_tick(now_s) or now_s >= self._load.end_s or self._is_exhausted():
+                return
+            self._submit_what_is_due(min(now_s + _TICK_S, self._load.end_s))
+
+    def stop(self) -> None:
+        """Submit nothing more; callbacks of running requests submit nothing either."""
+        self._stopped = True
+
+    def _is_exhausted(self) -> bool:
+        return self._load.end_s == math.inf and not self._agenda
+
+    def _plan(self, dues: Iterable[Due]) -> None:
+        with self._changed:
+            for due in dues:
+                heapq.heappush(self._agenda, due)
+            self._changed.notify()
+
+    def _submit_what_is_due(self, until_s: float) -> None:
+        """Submit in time until the moment `until_s`, counted from the start."""
+        while not (self._stopped or self._is_exhausted()):
+            with self._changed:
+                due_s = self._agenda[0].time_s if self._agenda else math.inf
+                wait_s = min(due_s, until_s) + self.start_s - clock.now()
+                if wait_s > 0:
+                    # Something else may be due sooner by then: look again.
+                    self._changed.wait(wait_s)
+                    continue
+                if due_s >= until_s:
+                    return
+                due = heapq.heappop(self._agenda)
+            self._submit(due)
+
+    def _submit(self, due: Due) -> None:
+        spec = self._specs[due.model]
+        feeds = self._feeds[due.model]
+        try:
+            future = self._engine.submit(
+                due.model,
+                feeds[due.index % len(feeds)],
+                deadline_s=spec.deadline_s,
+                priority=spec.priority,
+                on_late=spec.on_late,
+                due_s=due.due_s + self.start_s,
+            )
+        except ClosedError:
+            self._stopped = True
+            return
+        with self._changed:
+            following = self._load.after_due(due)
+        if following:
+            self._plan(following)
+        future.add_done_callback(partial(self._answered, due))
+
+    def _answered(self, due: Due, future: Future[Any]) -> None:
+        if self._stopped:
+            return
+        completed = not future.cancelled() and future.exception() is None
+        now_s = clock.now() - self.start_s
+        with self._changed:
+            following = self._load.after_answer(due, now_s, completed)
+        for next_due in following:
+            if next_due.time_s <= now_s:
+                self._submit(next_due)
+            else:
+                self._plan([next_due])

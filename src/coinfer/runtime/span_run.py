@@ -1,0 +1,69 @@
+"""Run a span: one session, the values of one or several requests. Knows no engine and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from coinfer.backends.base import Session
+from coinfer.backends.packed import Value, Values, copied, joined, parted, run_part, unpacked
+from coinfer.runtime.span_io import SpanIO
+
+__all__ = ["run_span"]
+
+
+def run_span(
+    session: Session, span_io: SpanIO, values: Sequence[Values], sizes: Sequence[int]
+) -> Sequence[Values]:
+    """Run a span for several requests: in one run if they can be stacked, else one by one.
+
+    They can if every value that the span reads or makes either has the batch in front or cannot
+    depend on it, and those that it reads without one are the same in all requests.
+
+    Args:
+        session: What runs the span.
+        span_io: The span.
+        values: What it reads, of each request.
+        sizes: The batch of each request.
+
+    Returns:
+        What it makes, of each request; what has no batch is the same for all.
+    """
+    stacked = _stacked(span_io, values) if len(values) > 1 and span_io.stacks else None
+    if stacked is None:
+        return [run_part(session, each) for each in values]
+    cuts = list(accumulate(sizes))[:-1]
+    parts: list[dict[str, Value]] = [{} for _ in sizes]
+    for name, value in run_part(session, stacked).items():
+        if name in span_io.batched_writes:
+            each = parted(value, cuts)
+        else:  # some of it may be answers, and callers may write into theirs
+            each = [value, *(copied(value) for _ in cuts)]
+        for part, own in zip(parts, each, strict=True):
+            part[name] = own
+    return parts
+
+
+def _stacked(span_io: SpanIO, values: Sequence[Values]) -> Values | None:
+    stacked: dict[str, Value] = {}
+    for name in span_io.reads:
+        each = [known[name] for known in values]
+        if name in span_io.batched:
+            stacked[name] = joined(each)
+        elif _all_equal(each):
+            stacked[name] = each[0]
+        else:
+            return None
+    return stacked
+
+
+def _all_equal(values: Sequence[Value]) -> bool:
+    first = values[0]
+    return all(value is first or _equal(first, value) for value in values[1:])
+
+
+def _equal(one: Value, other: Value) -> bool:
+    arrays = unpacked({"one": one, "other": other})
+    return np.array_equal(arrays["one"], arrays["other"])

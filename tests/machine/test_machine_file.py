@@ -1,0 +1,177 @@
+"""Machine files: what they say, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coinfer.errors import ScenarioError
+from coinfer.machine.machine_file import load_machine, parse_machine
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "machines"
+
+FULL = """\
+name: board
+processors:
+  cpu: {device: Cortex-A72, precision: fp32, units: [c0, c1]}
+  core: {units: [c0]}
+  stick: {one_model: true, load: 100ms}
+  dongle: {one_model: true, resident: big}
+times:
+  small: {cpu: 10ms, core: {mean: 18ms, cv: 0}, stick: {mean: 2ms, load: 50ms}, dongle: 3ms}
+  big: {cpu: 100ms, dongle: {mean: 20ms, cv: 1}, stick: 9ms}
+cv: 0.1
+slowdown: {cpu: {stick: 1.2}}
+overhead: 50us
+"""
+
+VALID = "processors: {a: {}}\ntimes: {x: {a: 10ms}}\n"
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        parse_machine(text, origin="m.yaml")
+    return str(caught.value)
+
+
+def test_every_field_is_read() -> None:
+    board = parse_machine(FULL)
+    assert board.name == "board"
+    assert board.overhead_s == pytest.approx(50e-6)
+    assert [(p.name, p.device, p.precision) for p in board.processors] == [
+        ("cpu", "Cortex-A72", "fp32"),
+        ("core", "imagined", "fp32"),
+        ("stick", "imagined", "fp32"),
+        ("dongle", "imagined", "fp32"),
+    ]
+    cpu, core, stick, _ = board.processors
+    assert cpu.excludes(core)
+    assert not cpu.excludes(stick)
+    assert board.profile.expected_s("small", "core") == pytest.approx(0.018)
+    loads = {(k.model, k.processor): e.load_s for k, e in board.profile if e.load_s}
+    assert loads == pytest.approx({("small", "stick"): 0.05, ("big", "stick"): 0.1})
+    assert board.spreads[("big", "dongle")] == 1
+    assert board.spreads[("small", "cpu")] == 0.1
+    assert ("small", "core") not in board.spreads
+    assert board.contention.slowdown("cpu", ["stick"]) == 1.2
+
+
+def test_an_express_processor_has_a_unit_of_its_own_and_no_times() -> None:
+    board = parse_machine(
+        "processors: {cpu: {units: [c0]}, fast: {overlays: [c0]}}\ntimes: {x: {cpu: 10ms}}\n"
+    )
+    _, fast = board.processors
+    assert (fast.units, fast.overlays) == ({"c0+"}, {"c0"})
+    assert board.profile.processors() == ("cpu",)
+
+
+def test_a_processor_may_declare_what_it_supports() -> None:
+    machine = parse_machine(
+        "processors: {cpu: {}, npu: {supported_ops: [Conv]}, dsp: {unsupported_ops: [Conv]}}\n"
+        "times: {x: {cpu: 10ms, npu: 1ms}}\n"
+    )
+    assert [p.declared("Conv") for p in machine.processors] == [True, True, False]
+    assert [p.declared("Relu") for p in machine.processors] == [True, False, True]
+    assert [p.declares_support for p in machine.processors] == [False, True, True]
+
+
+def test_one_that_swaps_keeps_all_models_and_one_that_keeps_has_its_resident_only() -> None:
+    board = parse_machine(FULL)
+    assert (board.swaps, board.keeps) == ({"stick"}, {"dongle"})
+    assert board.profile.expected_s("small", "stick") == pytest.approx(0.002)
+    assert board.profile.expected_s("small", "dongle") is None
+    assert board.profile.expected_s("big", "dongle") == pytest.approx(0.02)
+
+
+def test_load_times_of_all_models_make_a_processor_swap() -> None:
+    text = "processors: {a: {one_model: true}}\ntimes:\n"
+    both = text + "  x: {a: {mean: 1ms, load: 1s}}\n  y: {a: {mean: 1ms, load: 2s}}\n"
+    one = text + "  x: {a: {mean: 1ms, load: 1s}}\n  y: {a: 1ms}\n"
+    assert parse_machine(both).swaps == {"a"}
+    assert parse_machine(one).keeps == {"a"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_machines_are_valid_and_named_after_their_file(path: Path) -> None:
+    assert load_machine(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "m.yaml:1: the file is empty; describe a machine"),
+        ("a: [1\n", "m.yaml:2: not valid YAML"),
+        ("processors: {a: {}}\n", "m.yaml:1: times: is missing; add it"),
+        ("times: {x: {a: 1}}\n", "m.yaml:1: processors: is missing; add it"),
+        ("processors: {}\ntimes: {x: {}}\n", "m.yaml:1: processors: must not be empty"),
+        ("processors: {a: {}}\ntimes: {}\n", "m.yaml:2: times: must not be empty"),
+        (
+            "processors: {a: {}}\ntimes:\n  x: {a: 1ms}\n  y: {}\n",
+            "m.yaml:4: times.y: no processor runs it; give it a time or remove it",
+        ),
+        (
+            "processors: {cpu: {}}\ntimes:\n  x: {cpu: 1ms,\n      gpu: 2ms}\n",
+            "m.yaml:4: times.x.gpu: unknown processor 'gpu'; did you mean 'cpu'? Known: cpu",
+        ),
+        ("processors: {a: {}}\ntimes:\n  x:\n    a: 10 parsecs\n", "m.yaml:4: times.x.a"),
+        ("processors: {a: {}}\ntimes:\n  x:\n    a: 0\n", "m.yaml:4: times.x.a"),
+        (
+            "processors: {a: {}}\ntimes:\n  x:\n    a: {cv: 1}\n",
+            "m.yaml:4: times.x.a.mean: is missing; add it",
+        ),
+        (
+            "processors: {a: {}}\ntimes:\n  x:\n    a: {mean: 1ms, cv: -1}\n",
+            "m.yaml:4: times.x.a.cv: must be at least 0, is -1",
+        ),
+        (
+            "processors: {a: {}}\ntimes:\n  x:\n    a: {mean: 1ms, std: 1}\n",
+            "m.yaml:4: times.x.a.std: unknown field 'std'; known: cv, load, mean",
+        ),
+        (VALID + "cv: wide\n", "m.yaml:3: cv: expected a number, got 'wide'"),
+        (VALID + "overhead: -1us\n", "m.yaml:3: overhead: '-1us' is not a duration"),
+        (VALID + "contention: {}\n", "m.yaml:3: contention: unknown field 'contention'"),
+        (VALID + "slowdown: {b: {a: 2}}\n", "m.yaml:3: slowdown.b: unknown processor 'b'"),
+        (VALID + "slowdown: {a: {b: 2}}\n", "m.yaml:3: slowdown.a.b: unknown processor 'b'"),
+        (
+            VALID + "slowdown: {a: {a: 0}}\n",
+            "m.yaml:3: slowdown.a.a: must be greater than 0, is 0",
+        ),
+        (
+            "processors:\n  a: {resident: x}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:2: processors.a.resident: needs `one_model: true` beside it",
+        ),
+        (
+            "processors:\n  a: {one_model: true, resident: x, load: 1s}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:2: processors.a.resident: is only for a model that is never changed",
+        ),
+        (
+            "processors:\n  a: {}\n  b: {overlays: [c0]}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:1: processors: express processor 'b' stands on no other",
+        ),
+        (
+            "processors:\n  a: {}\n  b: {overlays: [a]}\ntimes: {x: {a: 1ms, b: 1ms}}\n",
+            "m.yaml:4: times.x.b: an express processor takes the times of another; remove",
+        ),
+        (
+            "processors:\n  a: {one_model: true}\n  b: {overlays: [a]}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:3: processors.b: an express processor cannot be on one that holds one model",
+        ),
+        (
+            "processors:\n  a: {one_model: true, resident: y}\ntimes: {x: {a: 1ms}}\n",
+            "m.yaml:2: processors.a.resident: unknown model on 'a' 'y'; known: x",
+        ),
+    ],
+)
+def test_a_wrong_machine_names_line_field_and_remedy(text: str, message: str) -> None:
+    found = error_of(text)
+    assert message in found
+    for jargon in ("pydantic", "Input should", "function-", "union", "validator", "TimesSpec"):
+        assert jargon not in found
+
+
+def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"none\.yaml: no such machine file; check the path"):
+        load_machine(tmp_path / "none.yaml")
+    with pytest.raises(ScenarioError, match="cannot be read as text"):
+        load_machine(tmp_path)

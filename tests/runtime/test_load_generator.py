@@ -1,0 +1,126 @@
+"""The driver submits what is due, not before it is due, and keeps closed loops full."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from coinfer.backends.null import Faults
+from coinfer.core.commands import Command
+from coinfer.core.dispatcher import Limits
+from coinfer.core.events import Arrived, Event
+from coinfer.core.request import Request
+from coinfer.runtime import clock
+from coinfer.runtime.engine import Engine
+from coinfer.runtime.load_generator import LoadGenerator
+from coinfer.workload.load import Load
+from coinfer.workload.scenario_file import parse_scenario
+from runtime.engines import FEED, MODEL, null_engine
+
+
+class Arrivals:
+    """Notes when each request came in."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[Request, float]] = []
+
+    def observe(self, event: Event, commands: list[Command], now: float) -> None:
+        if isinstance(event, Arrived):
+            self.requests.append((event.request, now))
+
+
+def play(
+    arrivals: str,
+    times: str = "duration: 0.1\nwarmup: 0\n",
+    models: str = "{m: x.onnx}",
+    on_tick: Callable[[LoadGenerator, float], bool] = lambda driver, now_s: True,
+    engine: Callable[..., Engine] = null_engine,
+    **options: Any,
+) -> tuple[list[tuple[Request, float]], LoadGenerator]:
+    scenario = parse_scenario(f"models: {models}\narrivals: {arrivals}\n{times}")
+    seen = Arrivals()
+    names = dict.fromkeys(scenario.models, MODEL)
+    with engine(models=names, observer=seen, **options) as running:
+        driver = LoadGenerator(
+            running, Load(scenario), {name: [FEED] for name in names}, scenario.models
+        )
+        driver.play(lambda now_s: on_tick(driver, now_s))
+        driver.stop()
+    return seen.requests, driver
+
+
+def test_periodic_requests_come_at_their_time_and_never_before() -> None:
+    seen, driver = play("{m: {periodic: 100/s}}")
+    due = [request.arrival_s - driver.start_s for request, _ in seen]
+    assert due == pytest.approx([index / 100 for index in range(10)], abs=1e-6)
+    assert all(now >= request.arrival_s for request, now in seen)
+
+
+def test_a_closed_loop_keeps_the_asked_number_in_flight() -> None:
+    # Long enough that a machine that stalls for a while still serves a few.
+    seen, _ = play("{m: {closed: 3}}", "duration: 2\nwarmup: 0\n", service_s=0.001)
+    first = [request for request, _ in seen[:3]]
+    assert len(seen) > 6
+    assert len({request.arrival_s for request in first}) == 1
+
+
+def test_requests_carry_the_promises_of_their_model() -> None:
+    models = "{m: {source: x.onnx, deadline: 50ms, on_late: drop, priority: 7}}"
+    seen, _ = play("{m: {periodic: 100/s}}", models=models)
+    for request, _ in seen:
+        assert request.deadline_s == pytest.approx(request.arrival_s + 0.05)
+        assert (request.priority, request.on_late.value) == (7, "drop")
+
+
+def test_a_refused_closed_loop_asks_again_soon_and_not_without_end() -> None:
+    faults = Faults()
+    faults.hang()
+
+    def tick(_driver: LoadGenerator, now_s: float) -> bool:
+        if now_s > 0.05:
+            faults.release()
+        return True
+
+    seen, _ = play("{m: {closed: 4}}", faults=faults, limits=Limits(max_waiting=1), on_tick=tick)
+    # Two are refused at a time, each again after a millisecond: not a handful, not thousands.
+    assert 20 < len(seen) < 5000
+
+
+def test_a_load_without_an_end_is_over_when_all_is_submitted() -> None:
+    seen, driver = play("{offline: {counts: {m: 25}}}", times="")
+    assert len(seen) == 25
+    assert driver._load.end_s == math.inf
+
+
+def test_the_tick_can_stop_the_load() -> None:
+    seen, _ = play("{m: {periodic: 1000/s}}", on_tick=lambda driver, now_s: False)
+    assert seen == []
+
+
+def test_stopping_from_another_thread_ends_a_long_load() -> None:
+    timers: list[threading.Timer] = []
+
+    def tick(driver: LoadGenerator, _now_s: float) -> bool:
+        if not timers:
+            timers.append(threading.Timer(0.0, driver.stop))
+            timers[0].start()
+        return True
+
+    begun_s = clock.now()
+    play("{m: {periodic: 10/s}}", times="duration: 1h\n", on_tick=tick)
+    timers[0].join()
+    assert clock.now() - begun_s < 20.0
+
+
+def test_an_engine_that_closes_ends_the_load() -> None:
+    def closing(**options: Any) -> Engine:
+        engine = null_engine(**options)
+        engine.stop()
+        return engine
+
+    seen, _ = play("{m: {periodic: 100/s}}", engine=closing)
+    assert seen == []
