@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from coinfer.backends.base import Backend
 from coinfer.backends.reused_sessions import reused_sessions
+from coinfer.experiments.certificate import certify
 from coinfer.machine.machine import Machine
 from coinfer.metrics.latency import Latencies
-from coinfer.planner.certificate import certify
-from coinfer.planner.preparation import Preparation, prepare
+from coinfer.planner.prepare import Preparation, prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play

@@ -26,8 +26,8 @@ from coinfer.core.events import Event
 from coinfer.graph import PartitionOptions
 from coinfer.hardware.cores import available_cores
 from coinfer.model import Model, model_from_ir
+from coinfer.planner.passes.partition import prepare
 from coinfer.profiling import Profiler, default_cache
-from coinfer.profiling.partition import prepare
 from coinfer.zoo.builder import NetworkBuilder
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements

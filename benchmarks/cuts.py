@@ -29,9 +29,9 @@ from coinfer.backends.base import Tensors
 from coinfer.backends.packed import Value, Values, part_run
 from coinfer.graph import Operators, Partition, PartitionOptions, choose_partition, extract
 from coinfer.hardware.cores import available_cores
-from coinfer.hardware.pinning import pin_current_thread
 from coinfer.machine.span import Span
 from coinfer.model import Model, model_from_ir
+from coinfer.threads.pinning import pin_current_thread
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
 from tables import WIDTH

@@ -32,19 +32,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from coinfer.planner.stage import measured_machine
 from rich import box
 from rich.table import Table
 
 from coinfer.bound import Bound
+from coinfer.experiments.calibration import Calibrated, calibrate, fitted
+from coinfer.experiments.certificate import certify
 from coinfer.hardware.awake import awake
 from coinfer.hardware.cores import available_cores
 from coinfer.machine.machine import Machine
 from coinfer.machine.profile import Profile
 from coinfer.metrics.recorder import Recorder
-from coinfer.planner.calibration import Calibrated, calibrate, fitted
-from coinfer.planner.certificate import certify
-from coinfer.planner.preparation import Preparation, prepare
-from coinfer.planner.stage import measured_machine
+from coinfer.plan import Plan
+from coinfer.planner.prepare import Preparation, prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play
@@ -219,11 +220,11 @@ def simulated(wanted: Scenario, ground: Ground, trial: Trial, pace: Pace) -> Ite
     """Yield the records of the simulations of a run."""
     name, options = wanted.policy.name, wanted.policy.options
     executions = trial.run.executions()
-    hindsight = fitted(ground.machine, wanted, executions, make_policy(name, **options))
+    hindsight = fitted(Plan.of(ground.machine), wanted, executions, make_policy(name, **options))
     machines = (at_pace(ground.machine, pace), trial.calibrated.machine, hindsight.machine)
     for machine in machines:
         policy = make_policy(name, **options)
-        yield simulate(wanted, machine, policy, keep_records=True).recorder
+        yield simulate(wanted, Plan.of(machine), policy, keep_records=True).recorder
 
 
 def at_pace(machine: Machine, pace: Pace) -> Machine:

@@ -14,14 +14,14 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from coinfer.api import Engine
 from coinfer.backends.base import Tensors
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.planner.preparation import prepare
+from coinfer.planner.prepare import prepare
 from coinfer.profiling import default_cache
 from coinfer.runtime.clock import now
-from coinfer.runtime.engine import Engine
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
 from rounds import in_turn, median_ratio

@@ -39,7 +39,7 @@ from coinfer.backends.pools import POOLS
 from coinfer.hardware import available_cores, default_processors, pin_current_thread
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import ProfileKey
-from coinfer.profiling import profile_models, useful, within_pools
+from coinfer.profiling import profile_models, 
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
 from rounds import output_of

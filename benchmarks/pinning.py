@@ -27,7 +27,7 @@ from coinfer.backends.registry import find_backends
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.planner.preparation import prepare
+from coinfer.planner.prepare import prepare
 from coinfer.profiling import default_cache
 from coinfer.profiling.measure import on_cores
 from coinfer.workload.scenario_file import load_scenario

@@ -31,8 +31,8 @@ from rich.table import Table
 from coinfer import Engine, Processor, Profile
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cores import available_cores
-from coinfer.hardware.pinning import can_pin, pin_current_thread
 from coinfer.testing.models import tiny_linear
+from coinfer.threads.pinning import can_pin, pin_current_thread
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
 from tables import new_console, new_table

@@ -29,6 +29,7 @@ from coinfer.bound import throughput_bound
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
@@ -87,7 +88,7 @@ def ours_s(machine: Machine, rates: dict[str, float], policy: str, requests: int
     wanted = scenario(rates, requests)
     gc.collect()
     began = process_time()
-    done = simulate(wanted, machine, make_policy(policy))
+    done = simulate(wanted, Plan.of(machine), make_policy(policy))
     took_s = process_time() - began
     return took_s / sum(counts.completed for counts in done.run_counts.models.values())
 

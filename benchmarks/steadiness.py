@@ -21,10 +21,10 @@ from typing import NamedTuple, Self, TypeAlias, TypeVar
 
 from coinfer.backends import get_backend
 from coinfer.backends.base import Session, Tensors, caller_cores
-from coinfer.hardware.pinning import pin_current_thread
 from coinfer.machine.processor import Processor
 from coinfer.metrics.recorder import Recorder
-from coinfer.planner.preparation import Preparation
+from coinfer.planner.prepare import Preparation
+from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["Canary", "Pace", "Watch", "unevenness"]
 

@@ -27,17 +27,11 @@ from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
 
+from coinfer.planner.stage import Limits, find_limits, measured_machine
 from rich.console import Console
 from rich.table import Table
 
-from coinfer.hardware.awake import awake
-from coinfer.hardware.cores import available_cores
-from coinfer.machine.machine import Machine
-from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
-from coinfer.metrics.counts import RunCounts
-from coinfer.planner.preparation import Preparation, prepare
-from coinfer.planner.saturation import (
+from coinfer.experiments.saturation import (
     Kept,
     Measure,
     Quality,
@@ -45,7 +39,14 @@ from coinfer.planner.saturation import (
     on_machine,
     on_this_machine,
 )
-from coinfer.planner.stage import Limits, find_limits, measured_machine
+from coinfer.hardware.awake import awake
+from coinfer.hardware.cores import available_cores
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.metrics.counts import RunCounts
+from coinfer.plan import Plan
+from coinfer.planner.prepare import Preparation, prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import default_cache
 from coinfer.scenarios import library
@@ -224,12 +225,15 @@ def _simulated(
     """Return the factor by way, and which processor does best alone; None if none runs all."""
     alone = {
         only.processors[0].name: search.factor(
-            f"{ALONE} ({only.processors[0].name})", limits, ALONE_POLICY, how(on_machine(only))
+            f"{ALONE} ({only.processors[0].name})",
+            limits,
+            ALONE_POLICY,
+            how(on_machine(Plan.of(only))),
         )
         for only in _single(machine, limits)
     }
     best = max(alone, key=alone.__getitem__, default=None)
-    measure = how(on_machine(machine))
+    measure = how(on_machine(Plan.of(machine)))
     found = {
         way: search.factor(way, limits, policy, measure)
         for way, policy in _ways(limits, machine, policies).items()

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from coinfer.hardware import default_processors
 from coinfer.metrics.summary import Summary, summarise
-from coinfer.planner.offered import offered_optimum
-from coinfer.planner.preparation import prepare
+from coinfer.experiments.offered import offered_optimum
+from coinfer.planner.prepare import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play

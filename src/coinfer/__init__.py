@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coinfer.api.engine import Engine
     from coinfer.core.dispatcher import Limits
     from coinfer.core.request import OnLate
     from coinfer.machine.processor import Processor
     from coinfer.machine.profile import Profile
     from coinfer.model import Model, TensorSpec, load_model
-    from coinfer.runtime.engine import Engine
 
 __all__ = [
     "Engine",
@@ -34,7 +34,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME = {
-    "Engine": "coinfer.runtime.engine",
+    "Engine": "coinfer.api.engine",
     "Limits": "coinfer.core.dispatcher",
     "Model": "coinfer.model",
     "OnLate": "coinfer.core.request",

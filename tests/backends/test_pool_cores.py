@@ -14,10 +14,10 @@ from coinfer.backends import get_backend
 from coinfer.backends.base import caller_cores
 from coinfer.backends.reused_sessions import reused_sessions
 from coinfer.hardware.cores import available_cores
-from coinfer.hardware.pinning import can_pin
 from coinfer.machine.processor import Processor
 from coinfer.profiling.identity import key_parts
 from coinfer.testing.models import tiny_conv
+from coinfer.threads.pinning import can_pin
 
 BACKEND = get_backend("onnxruntime")
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Backend, Session
 from coinfer.backends.null import NullBackend, NullSession
 from coinfer.backends.reused_sessions import reused_sessions
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.runtime.engine import Engine
 from coinfer.testing.models import tiny_linear
 
 MODEL = tiny_linear().model

@@ -10,6 +10,7 @@ from coinfer.core.request import OnLate, Outcome
 from coinfer.core.swaps import Swaps
 from coinfer.machine.machine_file import parse_machine
 from coinfer.machine.profile import Profile
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.sim import simulate
 from coinfer.testing.machine import VirtualMachine, processors, profile, request
@@ -159,7 +160,7 @@ def latencies_s(policy: str, load: str) -> float:
         "duration: 60s\nwarmup: 5s\nseed: 3"
     )
     described = parse_machine(MACHINE.replace("LOAD", load))
-    run_counts = simulate(scenario, described, make_policy(policy)).run_counts
+    run_counts = simulate(scenario, Plan.of(described), make_policy(policy)).run_counts
     return run_counts.models["a"].latencies.mean_s() + run_counts.models["b"].latencies.mean_s()
 
 
@@ -182,7 +183,9 @@ def test_a_change_that_costs_nothing_changes_nothing(policy: str) -> None:
         "duration: 5s"
     )
     found = [
-        simulate(scenario, parse_machine(text), make_policy(policy)).run_counts.models["a"].served
+        simulate(scenario, Plan.of(parse_machine(text)), make_policy(policy))
+        .run_counts.models["a"]
+        .served
         for text in (without, MACHINE.replace("LOAD", "0s"))
     ]
     assert found[0] == found[1]

@@ -8,7 +8,7 @@ from coinfer.graph.operators import Operators
 from coinfer.graph.partition import partition_at
 from coinfer.graph.span_times import SpanTimes
 from coinfer.machine.span import Span
-from profiling.cut_models import chain_with_skip
+from planner.cut_models import chain_with_skip
 
 MODEL = chain_with_skip().model
 EVERYTHING = frozenset(range(5))

@@ -12,6 +12,7 @@ from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.summary import ModelSummary, summarise
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
@@ -29,7 +30,7 @@ def figures(arrival: dict[str, float], service_s: float, **promise: object) -> M
             "warmup": 0.0,
         }
     )
-    done = simulate(scenario, machine, make_policy("fcfs"), keep_records=True)
+    done = simulate(scenario, Plan.of(machine), make_policy("fcfs"), keep_records=True)
     summary = summarise(
         done.run_counts, scenario="s", mode="simulate", policy="fcfs", seed=0, processors=(cpu,)
     )

@@ -23,15 +23,14 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span
 from coinfer.replay.codec import (
     decode_event,
-    decode_processor,
     encode_command,
     encode_event,
-    encode_processor,
 )
 
 seconds = st.floats(allow_nan=False, allow_infinity=False)

@@ -18,6 +18,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import TimerFired
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.profile import Profile
+from coinfer.plan import Plan
 from coinfer.policies import make_policy, policy_names
 from coinfer.replay import EventLog, LogHeader, Replayed, recording, replay
 from coinfer.sim import simulate
@@ -114,7 +115,7 @@ def test_a_simulation_replays_identically(policy: str, tmp_path: Path) -> None:
     path = tmp_path / "sim.jsonl.gz"
     with recording(path, header(policy, processors=board.processors, limits=LIMIT_20)) as log:
         chosen = make_policy(policy, **OPTIONS.get(policy, {}))
-        done = simulate(wanted, board, chosen, observer=log)
+        done = simulate(wanted, Plan.of(board), chosen, observer=log)
     found = replay(path)
     assert_identical(found)
     assert found.header.policy == policy
@@ -127,7 +128,7 @@ def log(tmp_path: Path) -> Path:
     board = machine({"m": {"p0": 0.01, "p1": 0.03}})
     with recording(path, header("fcfs", processors=board.processors, limits=NO_LIMIT)) as observer:
         wanted = scenario({"m": {"periodic": 150}}, duration=0.2)
-        simulate(wanted, board, make_policy("fcfs"), observer=observer)
+        simulate(wanted, Plan.of(board), make_policy("fcfs"), observer=observer)
     return path
 
 

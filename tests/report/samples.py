@@ -17,6 +17,7 @@ from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.summary import Summary, summarise
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.report import write_report
 from coinfer.sim import simulate
@@ -80,7 +81,7 @@ def simulated(
 ) -> Run:
     """Simulate a scenario; fields go to `Run`."""
     scenario = parse_scenario(text)
-    done = simulate(scenario, on, make_policy(policy), keep_records=True)
+    done = simulate(scenario, Plan.of(on), make_policy(policy), keep_records=True)
     summary = summarise(
         done.run_counts,
         scenario=scenario.name,

@@ -10,12 +10,11 @@ from coinfer.core.events import Arrived
 from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
 from coinfer.metrics.xrbench import xrbench_score
-from coinfer.policies import make_policy
 from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.runtime.play import play
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
-from runtime.engines import FEED, MODEL, cpus, null_engine
+from runtime.engines import FEED, MODEL, cpus, null_engine, ready
 
 CHAIN = "{a: {periodic: 200/s}, b: {after: a, probability: 0.5}, c: {after: b}}"
 
@@ -81,13 +80,9 @@ def test_a_run_counts_what_comes_after_its_last_frames_and_scores_it() -> None:
         f"models: {models}\narrivals: {{a: {{periodic: 10/s}}, b: {{after: a}}}}\n"
         "duration: 0.25\nwarmup: 0\nscore: xrbench\n"
     )
+    profile = Profile.from_seconds({name: {"p0": 0.04} for name in "ab"})
     played = play(
-        scenario,
-        dict.fromkeys("ab", MODEL),
-        cpus("p0"),
-        Profile.from_seconds({name: {"p0": 0.04} for name in "ab"}),
-        make_policy("fcfs"),
-        {name: [FEED] for name in "ab"},
+        ready(scenario, MODEL, FEED, cpus("p0"), profile),
         backends={"null": NullBackend(0.04)},
     )
     assert [played.run_counts.models[name].completed for name in "ab"] == [3, 3]

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 import numpy as np
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.null import Faults, NullSession
 from coinfer.core.dispatcher import Limits
@@ -23,7 +24,6 @@ from coinfer.errors import (
 )
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
-from coinfer.runtime.engine import Engine
 from coinfer.testing.models import examples, tiny_linear
 from runtime.engines import FEED, MODEL, null_engine
 

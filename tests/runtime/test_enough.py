@@ -11,10 +11,9 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
 from coinfer.model import Model
-from coinfer.policies import make_policy
 from coinfer.runtime.play import play
 from coinfer.workload.scenario import Scenario
-from runtime.engines import FEED, MODEL
+from runtime.engines import FEED, MODEL, ready
 
 CPU = Processor(name="p", backend="null", units=frozenset({"p"}))
 PATIENCE_S = 2.5
@@ -61,12 +60,7 @@ def test_nothing_runs_on_a_session_that_the_next_engine_is_given() -> None:
 
     with reused_sessions([CPU], {"null": backend}) as backends:
         played = play(
-            scenario,
-            {"m": MODEL},
-            [CPU],
-            Profile.from_seconds({"m": {"p": PATIENCE_S}}),
-            make_policy("fcfs"),
-            {"m": [FEED]},
+            ready(scenario, MODEL, FEED, [CPU], Profile.from_seconds({"m": {"p": PATIENCE_S}})),
             enough=enough,
             backends=backends,
         )

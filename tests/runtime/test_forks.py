@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.core.commands import Run as RunCommand
 from coinfer.core.dispatcher import Limits
@@ -21,10 +22,9 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
-from coinfer.runtime.engine import Engine
 from coinfer.zoo.source import resolve_model
 from core.forking import Forking
-from profiling.cut_models import cut, partitioned, two_branches
+from planner.cut_models import cut, partitioned, two_branches
 from runtime.engines import cpus
 from runtime.test_spans import AroundBackend, Spans
 

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 import psutil
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cgroup import cpu_quota
 from coinfer.hardware.cores import available_cores
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
-from coinfer.runtime.engine import Engine
 from runtime.engines import FEED, MODEL
 
 pytestmark = pytest.mark.skipif(
@@ -82,7 +82,7 @@ def test_an_engine_whose_start_is_interrupted_leaves_no_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = threading.active_count()
-    monkeypatch.setattr("coinfer.runtime.engine.awake", interrupted_start)
+    monkeypatch.setattr("coinfer.api.engine.awake", interrupted_start)
     with pytest.raises(KeyboardInterrupt):
         engine(keep_awake=True)
     assert threading.active_count() == before

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.null import Faults
 from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Arrived, Event
 from coinfer.core.request import Request
 from coinfer.runtime import clock
-from coinfer.runtime.engine import Engine
 from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from backends.blocked_parts import Network, needs_blocks, relative_error, whole
+from coinfer.api import Engine
 from coinfer.backends.onnxruntime import OnnxRuntimePart, part
 from coinfer.backends.packed import Packed, Value, Values
 from coinfer.errors import ExecutionError
 from coinfer.graph.partition import Mode
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.runtime.engine import Engine
-from profiling.cut_models import cut
+from planner.cut_models import cut
 from runtime.all_at_once import AllAtOnce
 
 pytestmark = needs_blocks

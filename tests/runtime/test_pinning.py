@@ -11,12 +11,12 @@ from coinfer import Engine
 from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cores import available_cores
-from coinfer.hardware.pinning import can_pin
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.profiling import profile_models
 from coinfer.testing.models import tiny_linear
+from coinfer.threads.pinning import can_pin
 
 if sys.platform != "linux":
     pytest.skip("threads are pinned on Linux only", allow_module_level=True)

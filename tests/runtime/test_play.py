@@ -10,11 +10,10 @@ import pytest
 
 from coinfer.backends.null import Faults, NullBackend
 from coinfer.machine.profile import Profile
-from coinfer.policies import make_policy
 from coinfer.runtime import play as play_module
 from coinfer.runtime.play import Played, play
 from coinfer.workload.scenario_file import parse_scenario
-from runtime.engines import FEED, MODEL, cpus
+from runtime.engines import FEED, MODEL, cpus, ready
 
 
 def played(
@@ -29,13 +28,9 @@ def played(
     text = f"models: {models}\narrivals: {arrivals}\n{times}"
     scenario = parse_scenario(text + "\n".join(lines))
     names = list(scenario.models)
+    profile = Profile.from_seconds({name: {"p0": service_s, "p1": service_s} for name in names})
     return play(
-        scenario,
-        dict.fromkeys(names, MODEL),
-        cpus("p0", "p1"),
-        Profile.from_seconds({name: {"p0": service_s, "p1": service_s} for name in names}),
-        make_policy("fcfs"),
-        {name: [FEED] for name in names},
+        ready(scenario, MODEL, FEED, cpus("p0", "p1"), profile),
         backends={"null": NullBackend(service_s, faults=faults)},
         **options,
     )

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.backends.null import NullBackend
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend
-from coinfer.hardware.priority import LOWEST
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.runtime.engine import Engine
 from coinfer.testing.models import tiny_linear
+from coinfer.threads.priority import LOWEST
 
 MODEL = tiny_linear().model
 FEED = MODEL.sample_inputs()

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.packed import Values
 from coinfer.graph.partition import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.runtime.engine import Engine
 from coinfer.runtime.span_io import SpanIO, span_ios_of
 from coinfer.runtime.span_run import run_span
 from coinfer.testing.models import model_from_text
-from profiling.cut_models import cut
+from planner.cut_models import cut
 from runtime.all_at_once import AllAtOnce
 
 WAIT_S = 20.0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Device, Placement, Session, Tensor, Tensors
 from coinfer.backends.null import Faults, NullBackend, NullSession
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend
@@ -24,8 +25,7 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.policies import policy_names
-from coinfer.runtime.engine import Engine
-from profiling.cut_models import chain_with_skip, cut
+from planner.cut_models import chain_with_skip, cut
 from runtime.engines import cpus
 
 WAIT_S = 20.0

@@ -21,7 +21,7 @@ from backends.blocked_parts import Network
 from coinfer import Engine, Profile
 from coinfer.model import Model
 from coinfer.machine.processor import Processor
-from profiling.cut_models import cut
+from planner.cut_models import cut
 
 P0 = (Processor(name="p0", backend="onnxruntime", units=frozenset({"p0"})),)
 

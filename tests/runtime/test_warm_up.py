@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.base import Session
 from coinfer.backends.null import Faults, NullBackend
 from coinfer.backends.packed import Values, unpacked
@@ -24,10 +25,9 @@ from coinfer.graph.partition import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.runtime import warm_up as module
-from coinfer.runtime.engine import Engine
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_run import run_span
-from profiling.cut_models import chain_with_skip, cut
+from planner.cut_models import chain_with_skip, cut
 from runtime.engines import FEED, MODEL, cpus, null_engine
 
 WAIT_S = 20.0
@@ -74,7 +74,7 @@ def test_processors_that_share_a_session_run_it_once(monkeypatch: pytest.MonkeyP
     profile = Profile.from_seconds({"m": {"p0": 0.1, "p1": 0.1}})
     ran: list[Session] = []
     with Engine({"m": model}, processors=processors, profile=profile, pin=False) as engine:
-        session = engine._shelf.store.items("m")[0][2]
+        session = engine._model_store.store.items("m")[0][2]
         run = session.run
 
         def noted(feed: Any) -> Any:
@@ -117,7 +117,7 @@ def test_spans_read_what_those_before_them_made(
     model = cut(chain.model, (1, 2, 3, 4), ["p0", "p1"], mode=mode)
     with Engine({"m": model}, processors=processors, pin=False) as engine:
         engine.warm_up("m", feed)
-        sessions = {id(session) for _, _, session in engine._shelf.store.items("m")}
+        sessions = {id(session) for _, _, session in engine._model_store.store.items("m")}
     assert len(ran) == len(sessions)
     assert checked == set(expected)
 
@@ -144,7 +144,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 def test_stop_ends_it_and_closes_no_session_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults()
     engine = null_engine("p0", "p1", faults=faults)
-    store = engine._shelf.store
+    store = engine._model_store.store
     close, order = store.close, list[str]()
 
     def warm() -> None:
@@ -162,7 +162,7 @@ def test_stop_ends_it_and_closes_no_session_that_it_runs(monkeypatch: pytest.Mon
     warming.start()
     assert faults.wait_until_hanging()
     stopping.start()
-    while engine._conductor.worker_pool.workers["p0"].join(0.01) is False:
+    while engine._event_loop.worker_pool.workers["p0"].join(0.01) is False:
         time.sleep(0.001)
     faults.release()
     warming.join(WAIT_S)

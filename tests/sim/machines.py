@@ -14,6 +14,7 @@ from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.sim import Simulation
 from coinfer.sim.services import Services
@@ -76,13 +77,19 @@ class Log:
 
 
 def play(
-    machine: Machine, wanted: Scenario, policy: str | Policy = "fcfs", *, seed: int = 0
+    on: Machine | Plan, wanted: Scenario, policy: str | Policy = "fcfs", *, seed: int = 0
 ) -> Log:
     """Simulate to the end and return all that happened, invariants checked at the end."""
     log = Log()
+    plan = on if isinstance(on, Plan) else Plan.of(on)
     chosen = make_policy(policy) if isinstance(policy, str) else policy
     simulation = Simulation(
-        machine, chosen, Load(wanted), wanted.models, log, services=Services(machine, seed=seed)
+        plan,
+        chosen,
+        Load(wanted),
+        wanted.models,
+        log,
+        services=Services(plan.machine, seed=seed),
     )
     simulation.run()
     simulation.core.check()

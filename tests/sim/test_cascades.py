@@ -10,6 +10,7 @@ import pytest
 from coinfer.core.commands import Reply
 from coinfer.core.events import Arrived
 from coinfer.core.request import Outcome, Request
+from coinfer.plan import Plan
 from coinfer.policies import make_policy, policy_names
 from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
@@ -92,8 +93,8 @@ def test_every_wanted_frame_is_submitted_or_withheld() -> None:
     found = promising(ARRIVALS, deadline=0.1, on_late="drop")
     slow = {name: {"p": 0.035} for name in TABLE}
     idle = {name: {"p": 1e-6} for name in TABLE}
-    busy = simulate(found, machine(slow), make_policy("fcfs")).run_counts
-    free = simulate(found, machine(idle), make_policy("fcfs")).run_counts
+    busy = simulate(found, Plan.of(machine(slow)), make_policy("fcfs")).run_counts
+    free = simulate(found, Plan.of(machine(idle)), make_policy("fcfs")).run_counts
     assert busy.models["a"].others[Outcome.DROPPED] > 50
     assert not free.withheld
     for name in "abc":
@@ -111,5 +112,5 @@ def test_a_simulation_with_cascades_repeats_to_the_last_bit() -> None:
 def test_a_follower_of_the_last_frame_is_still_counted() -> None:
     late = scenario({"a": {"periodic": 1}, "b": {"after": "a"}}, duration=3.0)
     slow = machine({"a": {"p": 0.9}, "b": {"q": 0.9}})
-    run_counts = simulate(late, slow, make_policy("fcfs")).run_counts
+    run_counts = simulate(late, Plan.of(slow), make_policy("fcfs")).run_counts
     assert [run_counts.models[name].completed for name in "ab"] == [3, 3]

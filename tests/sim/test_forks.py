@@ -18,6 +18,7 @@ from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.explanation_table import render_explanation
 from coinfer.metrics.observers import Observers
 from coinfer.metrics.recorder import Recorder
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.replay import LogHeader, recording, replay
 from coinfer.sim import Simulation
@@ -29,8 +30,9 @@ PLANNING = ("heft", "heft_reserved", "least_slack", "shortest_expected_latency",
 FORK = Fork(1, 3, 4)
 NAMES = tuple(processors("p", "q"))
 TIMES = profile("towers", {"p": 0.06, "q": 0.06}, units=6)
-FORKING = Machine(processors=NAMES, profile=TIMES, forks={"towers": (FORK,)})
-IN_LINE = Machine(processors=NAMES, profile=TIMES)
+MACHINE = Machine(processors=NAMES, profile=TIMES)
+FORKING = Plan.of(MACHINE, forks={"towers": (FORK,)})
+IN_LINE = Plan.of(MACHINE)
 ALONE = scenario({"offline": {"counts": {"towers": 1}}})
 
 
@@ -43,7 +45,7 @@ def test_a_lone_request_is_answered_sooner_with_a_fork_than_without(policy: str)
 @pytest.mark.parametrize("policy", PLANNING)
 def test_where_the_second_processor_is_too_slow_nothing_changes(policy: str) -> None:
     slow = profile("towers", {"p": 0.06, "q": 0.6}, units=6)
-    machine = Machine(processors=NAMES, profile=slow, forks={"towers": (FORK,)})
+    machine = Plan.of(Machine(processors=NAMES, profile=slow), forks={"towers": (FORK,)})
     log = play(machine, ALONE, policy)
     assert log.latencies() == [pytest.approx(0.06)]
     assert sum(isinstance(c, Run) for _, _, commands in log.steps for c in commands) == 1

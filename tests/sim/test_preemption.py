@@ -12,6 +12,7 @@ from coinfer.machine.cold import Cold
 from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
+from coinfer.plan import Plan
 from coinfer.policies import make_policy, policy_names
 from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
@@ -41,8 +42,8 @@ def with_express(**fields: object) -> Machine:
 @pytest.mark.parametrize("policy", ["fcfs", "edf", "least_slack", "earliest_finish"])
 def test_urgent_requests_are_in_time_and_cost_what_they_take(policy: str) -> None:
     beside = wanted({"urgent": {"periodic": 5.0}, "heavy": {"closed": 1}})
-    late = simulate(beside, machine(TABLE), make_policy(policy)).run_counts.models
-    found = simulate(beside, with_express(), make_policy(policy)).run_counts.models
+    late = simulate(beside, Plan.of(machine(TABLE)), make_policy(policy)).run_counts.models
+    found = simulate(beside, Plan.of(with_express()), make_policy(policy)).run_counts.models
     assert late["urgent"].late > 0
     assert found["urgent"].late == 0
     # Of each second the urgent ones take 5 x 10 ms; the rest is for runs of 100 ms.

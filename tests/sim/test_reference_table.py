@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from coinfer.experiments.certificate import certify
 from coinfer.machine.machine_file import load_machine
-from coinfer.planner.certificate import certify
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.sim import simulate
 from coinfer.workload.scenario_file import load_scenario
@@ -26,7 +27,7 @@ STUDY = {
 
 
 def throughput_per_s(policy: str, **options: Any) -> float:
-    done = simulate(SCENARIO, BOARD, make_policy(policy, **options))
+    done = simulate(SCENARIO, Plan.of(BOARD), make_policy(policy, **options))
     served = sum(counts.served for counts in done.run_counts.models.values())
     assert served == 15_000
     return served / done.run_counts.duration_s

@@ -14,6 +14,7 @@ from coinfer.errors import PolicyError, UnknownNameError
 from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.machine_file import parse_machine
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.plan import Plan
 from coinfer.policies import make_policy, policy_names
 from coinfer.sim import Simulation, simulate
 from coinfer.sim.services import Services
@@ -184,7 +185,9 @@ def test_an_overdue_execution_is_abandoned_and_its_processor_comes_back() -> Non
     shape = machine({"x": {"a": 1.0, "b": 5.0}})
     wanted = offline(3)
     limits = Limits(hang_factor=0.1, hang_min_s=0.5, retries=5)
-    Simulation(shape, make_policy("fcfs"), Load(wanted), wanted.models, log, limits=limits).run()
+    Simulation(
+        Plan.of(shape), make_policy("fcfs"), Load(wanted), wanted.models, log, limits=limits
+    ).run()
     assert any(isinstance(event, ProcessorRestored) for _, event, _ in log.steps)
     assert {outcome for _, outcome in log.finished.values()} == {Outcome.FAILED}
 
@@ -192,7 +195,7 @@ def test_an_overdue_execution_is_abandoned_and_its_processor_comes_back() -> Non
 def test_what_is_left_at_the_limit_stays_unanswered() -> None:
     wanted = offline(10)
     simulation = Simulation(
-        machine({"x": {"a": 1.0}}), make_policy("fcfs"), Load(wanted), wanted.models, Log()
+        Plan.of(machine({"x": {"a": 1.0}})), make_policy("fcfs"), Load(wanted), wanted.models, Log()
     )
     simulation.run(until_s=3.5)
     assert (simulation.now, simulation.n_unanswered) == (3.0, 7)
@@ -200,13 +203,13 @@ def test_what_is_left_at_the_limit_stays_unanswered() -> None:
 
 def test_memory_does_not_grow_with_the_requests() -> None:
     wanted = scenario({"x": {"poisson": 50}}, duration=40.0)
-    done = simulate(wanted, machine({"x": {"a": 0.01}}), make_policy("fcfs"))
+    done = simulate(wanted, Plan.of(machine({"x": {"a": 0.01}})), make_policy("fcfs"))
     assert list(done.recorder.requests()) == []
     assert done.run_counts.models["x"].completed > 1500
 
 
 def test_the_window_of_finite_counts_ends_with_the_last_answer() -> None:
-    done = simulate(offline(4), machine({"x": {"a": 0.25}}), make_policy("fcfs"))
+    done = simulate(offline(4), Plan.of(machine({"x": {"a": 0.25}})), make_policy("fcfs"))
     assert done.run_counts.duration_s == 1.0
     assert done.run_counts.models["x"].served == 4
     assert done.run_counts.processors["a"].busy_s == 1.0
@@ -214,7 +217,7 @@ def test_the_window_of_finite_counts_ends_with_the_last_answer() -> None:
 
 def test_the_window_lasts_as_long_as_the_scenario_says() -> None:
     wanted = scenario({"x": {"periodic": 1}}, duration=10.0, warmup=2.0)
-    done = simulate(wanted, machine({"x": {"a": 0.25}}), make_policy("fcfs"))
+    done = simulate(wanted, Plan.of(machine({"x": {"a": 0.25}})), make_policy("fcfs"))
     assert done.run_counts.duration_s == 10.0
     assert done.run_counts.models["x"].submitted == 10
 
@@ -222,12 +225,14 @@ def test_the_window_lasts_as_long_as_the_scenario_says() -> None:
 def test_a_model_that_no_processor_runs_is_named() -> None:
     wanted = scenario({"ghost": {"closed": 1}})
     with pytest.raises(UnknownNameError, match=r"model 'ghost'.*No processor of machine"):
-        simulate(wanted, machine(TWO), make_policy("fcfs"))
+        simulate(wanted, Plan.of(machine(TWO)), make_policy("fcfs"))
 
 
 def test_a_policy_that_fails_ends_the_simulation_with_its_fault() -> None:
     with pytest.raises(PolicyError, match="ghost"):
-        simulate(offline(1), machine(TWO), make_policy("priority", table={"ghost": {"x": 1}}))
+        simulate(
+            offline(1), Plan.of(machine(TWO)), make_policy("priority", table={"ghost": {"x": 1}})
+        )
 
 
 # --- service times ----------------------------------------------------------------------------
@@ -245,7 +250,7 @@ def test_measured_times_are_resampled() -> None:
 
 def test_deterministic_executions_take_their_means() -> None:
     shape = machine({"x": {"a": 0.25}}, spreads={("x", "a"): 2.0})
-    done = simulate(offline(4), shape, make_policy("fcfs"), deterministic=True)
+    done = simulate(offline(4), Plan.of(shape), make_policy("fcfs"), deterministic=True)
     assert done.run_counts.duration_s == 1.0
 
 
@@ -265,7 +270,7 @@ def test_a_batch_that_was_not_measured_takes_scaled_samples() -> None:
     wanted = scenario({"x": {"closed": 1}}, duration=2.0)
     two = ModelSpec(source="zoo:lenet", batch=2)
     wanted = wanted.model_copy(update={"models": {"x": two}})
-    done = simulate(wanted, machine({"x": {"a": 0.1}}), make_policy("fcfs"))
+    done = simulate(wanted, Plan.of(machine({"x": {"a": 0.1}})), make_policy("fcfs"))
     assert done.run_counts.models["x"].served in (9, 10)
 
 

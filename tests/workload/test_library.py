@@ -11,6 +11,7 @@ from coinfer.core.request import OnLate
 from coinfer.errors import UnknownNameError
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
+from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.scenarios import library
 from coinfer.sim import simulate
@@ -69,7 +70,7 @@ def test_every_scenario_can_be_simulated(name: str) -> None:
     if scenario.offline is None:
         scenario = scenario.with_options(duration_s=2.0)
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
-    run_counts = simulate(scenario, from_macs(scenario, 2e12), policy).run_counts
+    run_counts = simulate(scenario, Plan.of(from_macs(scenario, 2e12)), policy).run_counts
     assert sum(counts.completed for counts in run_counts.models.values()) > 5
     assert set(run_counts.models) == set(scenario.models)
     assert all(counts.unfinished == 0 for counts in run_counts.models.values())

@@ -14,6 +14,7 @@ from coinfer.cli.console import err
 from coinfer.cli.doctor import doctor
 from coinfer.cli.inspect import inspect
 from coinfer.cli.partition import partition
+from coinfer.cli.plan import plan
 from coinfer.cli.profile import profile
 from coinfer.cli.replay import replay
 from coinfer.cli.run import run
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(plan)
 app.command()(run)
 app.command()(simulate)
 app.command()(bound)

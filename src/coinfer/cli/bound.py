@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coinfer.cli.console import err, out
-from coinfer.cli.options import JsonOption, MachineOption, ScenarioArgument
+from coinfer.cli.console import out
+from coinfer.cli.options import JsonOption, MachineOption, PlanOption, ScenarioArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.table import Table
 
-    from coinfer.planner.certificate import Certificate
+    from coinfer.experiments.certificate import Certificate
     from coinfer.workload.arrivals import Offline
 
 __all__ = ["bound"]
 
 
 def bound(
-    scenario: ScenarioArgument, machine: MachineOption = None, json: JsonOption = None
+    scenario: ScenarioArgument,
+    machine: MachineOption = None,
+    plan: PlanOption = None,
+    json: JsonOption = None,
 ) -> None:
     """Show the best throughput that any scheduler could reach, and how.
 
@@ -27,26 +30,26 @@ def bound(
     spends on each model, and what its time is worth.
     """
     from coinfer.cli.output import check_writable, write_json
-    from coinfer.cli.profiler_bar import profiler_bar
-    from coinfer.planner.stage import find_limits
-    from coinfer.profiling import default_cache
+    from coinfer.cli.preparing import prepared
+    from coinfer.experiments.certificate import certify
     from coinfer.workload.scenario_file import load_scenario
 
     check_writable(json)
     wanted = load_scenario(scenario)
-    with profiler_bar(err()) as progress:
-        limits = find_limits(wanted, machine_file=machine, cache=default_cache(), progress=progress)
-    certificate = limits.certificate
+    ready = prepared(wanted, plan, machine=machine, needs_times=True)
+    found = ready.plan.machine
+    certificate = certify(ready.as_run, found)
+    warnings = [*ready.plan.warnings, *certificate.warnings()]
     console = out()
-    console.print(f"{wanted.name} on {limits.machine.name}")
+    console.print(f"{wanted.name} on {found.name}")
     console.print(_spread(certificate))
     for line in _lines(certificate, wanted.offline):
         console.print(line)
-    for warning in limits.warnings:
+    for warning in warnings:
         console.print(f"warning: {warning}")
     if json is not None:
-        facts = {"scenario": wanted.name, "machine": limits.machine.name}
-        write_json(json, {**facts, **certificate.to_json(), "warnings": list(limits.warnings)})
+        facts = {"scenario": wanted.name, "machine": found.name}
+        write_json(json, {**facts, **certificate.to_json(), "warnings": list(warnings)})
         console.print(f"JSON: {json}", soft_wrap=True)
 
 

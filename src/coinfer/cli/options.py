@@ -15,6 +15,7 @@ __all__ = [
     "ExplainOption",
     "JsonOption",
     "MachineOption",
+    "PlanOption",
     "PolicyOption",
     "PolicyOptionsOption",
     "RateFactorOption",
@@ -31,6 +32,10 @@ ScenarioArgument: TypeAlias = Annotated[
 ]
 MachineOption: TypeAlias = Annotated[
     Path | None, typer.Option(help="A machine file instead of the scenario's.", metavar="FILE")
+]
+PlanOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--plan", help="A plan's folder; nothing is measured.", metavar="FOLDER"),
 ]
 PolicyOption: TypeAlias = Annotated[
     str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING
 from coinfer.cli.console import err
 
 if TYPE_CHECKING:
-    from coinfer.machine.processor import Processor
     from coinfer.replay import EventLog
-    from coinfer.workload.scenario import Scenario
+    from coinfer.runtime.prepared import Prepared
 
 __all__ = ["recorded"]
 
 
 @contextmanager
-def recorded(
-    path: Path | None, scenario: Scenario, processors: Sequence[Processor]
-) -> Iterator[EventLog | None]:
+def recorded(path: Path | None, ready: Prepared) -> Iterator[EventLog | None]:
     """Open the log that the user asked for; None if no path is given.
 
     Raises:
@@ -32,11 +29,11 @@ def recorded(
     from coinfer.replay import LogHeader, recording
 
     header = LogHeader(
-        policy=scenario.policy.name,
-        options=scenario.policy.options,
-        processors=tuple(processors),
-        limits=scenario.limits,
-        scenario=scenario.name,
+        policy=ready.plan.policy.name,
+        options=ready.plan.policy.options,
+        processors=ready.plan.processors,
+        limits=ready.scenario.limits,
+        scenario=ready.scenario.name,
     )
     with recording(path, header) as log:
         yield log

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coinfer.cli.console import err, out
+from coinfer.cli.console import out
 from coinfer.cli.options import (
     DurationOption,
     ExplainOption,
     JsonOption,
+    PlanOption,
     PolicyOption,
     PolicyOptionsOption,
     RateFactorOption,
@@ -23,16 +24,17 @@ from coinfer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from coinfer.experiments.offered import Optimum
     from coinfer.metrics.summary import Summary
-    from coinfer.planner.offered import Optimum
-    from coinfer.planner.preparation import Preparation
     from coinfer.runtime.play import Played
+    from coinfer.runtime.prepared import Prepared
 
 __all__ = ["run"]
 
 
 def run(
     scenario: ScenarioArgument,
+    plan: PlanOption = None,
     policy: PolicyOption = None,
     policy_option: PolicyOptionsOption = None,
     duration: DurationOption = None,
@@ -55,13 +57,12 @@ def run(
     Ctrl-C ends the load early: what runs is finished and what there is is shown.
     """
     from coinfer.cli.explaining import explainer_of, print_explanation
-    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.cli.preparing import prepared
     from coinfer.cli.recording import recorded
     from coinfer.cli.results import ResultFiles
     from coinfer.cli.time_bar import time_bar
+    from coinfer.hardware.awake import awake
     from coinfer.metrics.table import render
-    from coinfer.planner.preparation import prepare
-    from coinfer.profiling import default_cache
     from coinfer.runtime.play import play
 
     files = ResultFiles(json=json, trace=trace, record=record, report=report)
@@ -75,24 +76,19 @@ def run(
         rate_factor=rate_factor,
     )
     explainer = explainer_of(explain, wanted)
-    with profiler_bar(err()) as progress:
-        ready = prepare(wanted, cache=default_cache(), progress=progress)
+    ready = prepared(wanted, plan, policy=policy)
+    cores = sorted({core for processor in ready.plan.processors for core in processor.cores})
     with (
-        recorded(record, wanted, ready.processors) as log,
+        recorded(record, ready) as log,
         time_bar("running", wanted.end_s) as on_tick,
     ):
         played = play(
-            wanted,
-            ready.loads,
-            ready.processors,
-            ready.profile,
-            ready.policy,
-            ready.feeds,
+            ready,
             keep_records=files.need_records,
             observer=log,
             explainer=explainer,
             on_tick=on_tick,
-            keep_awake=keep_awake,
+            spinning=awake(cores) if keep_awake else None,
         )
     optimum = _optimum(ready, played)
     summary = _summary(ready, played, optimum)
@@ -101,7 +97,7 @@ def run(
     files.write(
         summary,
         played.recorder,
-        ready.processors,
+        ready.plan.processors,
         scenario_file=scenario,
         optimum=None if optimum is None else optimum.bound,
         origin_s=played.origin_s,
@@ -110,7 +106,7 @@ def run(
         raise typer.Exit(130)
 
 
-def _summary(ready: Preparation, played: Played, optimum: Optimum | None) -> Summary:
+def _summary(ready: Prepared, played: Played, optimum: Optimum | None) -> Summary:
     from coinfer.hardware.environment import describe
     from coinfer.metrics.summary import summarise
 
@@ -120,25 +116,24 @@ def _summary(ready: Preparation, played: Played, optimum: Optimum | None) -> Sum
         played.run_counts,
         scenario=scenario.name,
         mode="run",
-        policy=scenario.policy.name,
+        policy=ready.plan.policy.name,
         seed=scenario.seed,
-        processors=ready.processors,
+        processors=ready.plan.processors,
         models=ready.models,
         environment=describe(),
         bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
         mix_of="offered" if optimum is None else optimum.mix_of,
-        output_errors=ready.output_errors,
+        output_errors=ready.plan.output_errors,
         warnings=(
             *([interrupted] if played.interrupted else []),
-            *ready.warnings,
+            *ready.plan.warnings,
             *played.warnings,
         ),
     )
 
 
-def _optimum(ready: Preparation, played: Played) -> Optimum | None:
-    from coinfer.planner.offered import offered_optimum
+def _optimum(ready: Prepared, played: Played) -> Optimum | None:
+    from coinfer.experiments.offered import offered_optimum
 
-    return offered_optimum(
-        ready.measured, ready.processors, ready.scenario, played.run_counts, models=ready.models
-    )
+    plan = ready.plan
+    return offered_optimum(plan.measured, plan.processors, ready.as_run, played.run_counts)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coinfer.cli.console import err, out
+from coinfer.cli.console import out
 from coinfer.cli.options import (
     DurationOption,
     JsonOption,
     MachineOption,
+    PlanOption,
     PolicyOption,
     PolicyOptionsOption,
     ScenarioArgument,
@@ -24,8 +25,8 @@ from coinfer.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from coinfer.planner.saturation import Kept, Measure, Saturation, Trial
-    from coinfer.planner.stage import Limits
+    from coinfer.experiments.saturation import Kept, Saturation, Trial
+    from coinfer.runtime.prepared import Prepared
     from coinfer.workload.scenario import Scenario
 
 __all__ = ["saturate"]
@@ -37,6 +38,7 @@ def saturate(
         bool, typer.Option("--simulate", help="Simulate the trials instead of running them.")
     ] = False,
     machine: MachineOption = None,
+    plan: PlanOption = None,
     policy: PolicyOption = None,
     policy_option: PolicyOptionsOption = None,
     qoe: Annotated[
@@ -60,7 +62,8 @@ def saturate(
     every model; where nothing is ever dropped, 95 % of the deadlines must be met.
     """
     from coinfer.cli.output import check_writable, write_json
-    from coinfer.planner.saturation import find_saturation
+    from coinfer.experiments.certificate import certify
+    from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
 
     check_writable(json)
     wanted = wanted_scenario(
@@ -69,11 +72,17 @@ def saturate(
     kept = _kept(wanted, qoe, hit_rate)
     console = out()
     with ExitStack() as stack:
-        limits, measure = _trials(wanted, kept, machine, simulated, stack)
-        console.print(f"{wanted.name} on {limits.machine.name}, policy {wanted.policy.name}")
-        bound = limits.certificate.sustainable_factor
+        ready = _ready(wanted, plan, machine, policy, simulated)
+        name, on = ready.plan.policy.name, ready.plan.machine
+        console.print(f"{wanted.name} on {on.name}, policy {name}")
+        measure = (
+            on_machine(ready.plan)
+            if simulated
+            else stack.enter_context(on_this_machine(ready, kept))
+        )
+        bound = certify(ready.as_run, on).sustainable_factor
         found = find_saturation(
-            limits.scenario,
+            ready.as_run,
             kept,
             measure,
             guess=bound / kept.least if bound else 1.0,
@@ -85,9 +94,9 @@ def saturate(
     if json is not None:
         facts = {
             "scenario": wanted.name,
-            "machine": limits.machine.name,
+            "machine": on.name,
             "mode": "simulate" if simulated else "run",
-            "policy": wanted.policy.name,
+            "policy": name,
             "seed": wanted.seed,
             "kept": {"quality": kept.quality.value, "least": kept.least},
             "bound_factor": bound,
@@ -98,7 +107,7 @@ def saturate(
 
 def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept:
     from coinfer.errors import ConfigurationError
-    from coinfer.planner.saturation import Kept, Quality
+    from coinfer.experiments.saturation import Kept, Quality
 
     if qoe is not None and hit_rate is not None:
         raise ConfigurationError("--qoe and --hit-rate are both given; give one")
@@ -109,27 +118,21 @@ def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept
     return Kept.of(scenario)
 
 
-def _trials(
-    scenario: Scenario, kept: Kept, machine: Path | None, simulated: bool, stack: ExitStack
-) -> tuple[Limits, Measure]:
-    from coinfer.cli.profiler_bar import profiler_bar
+def _ready(
+    scenario: Scenario,
+    plan: Path | None,
+    machine: Path | None,
+    policy: str | None,
+    simulated: bool,
+) -> Prepared:
+    from coinfer.cli.preparing import prepared
     from coinfer.errors import ConfigurationError
-    from coinfer.planner.saturation import on_machine, on_this_machine
-    from coinfer.planner.stage import find_limits, set_stage
-    from coinfer.profiling import default_cache
 
     if machine is not None and not simulated:
         raise ConfigurationError("--machine describes a machine to simulate; add --simulate")
-    with profiler_bar(err()) as progress:
-        if simulated:
-            stage = set_stage(
-                scenario, machine_file=machine, cache=default_cache(), progress=progress
-            )
-            return stage.limits, on_machine(stage.machine)
-        here = scenario.model_copy(update={"machine": None})
-        limits = find_limits(here, cache=default_cache(), progress=progress)
-    assert limits.prepared is not None  # no file describes the machine
-    return limits, stack.enter_context(on_this_machine(limits.prepared, kept))
+    if not simulated:
+        scenario = scenario.model_copy(update={"machine": None})
+    return prepared(scenario, plan, machine=machine, policy=policy, is_simulated=simulated)
 
 
 def _trial_line(trial: Trial, kept: Kept) -> str:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coinfer.cli.console import err, out
+from coinfer.cli.console import out
 from coinfer.cli.options import (
     DurationOption,
     JsonOption,
     MachineOption,
+    PlanOption,
     PolicyOption,
     PolicyOptionsOption,
     RateFactorOption,
@@ -23,9 +24,9 @@ from coinfer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from coinfer.experiments.offered import Optimum
     from coinfer.metrics.summary import Summary
-    from coinfer.planner.offered import Optimum
-    from coinfer.planner.stage import Stage
+    from coinfer.runtime.prepared import Prepared
     from coinfer.sim import Simulated
 
 __all__ = ["simulate"]
@@ -34,6 +35,7 @@ __all__ = ["simulate"]
 def simulate(
     scenario: ScenarioArgument,
     machine: MachineOption = None,
+    plan: PlanOption = None,
     policy: PolicyOption = None,
     policy_option: PolicyOptionsOption = None,
     duration: DurationOption = None,
@@ -61,13 +63,11 @@ def simulate(
     that of a real run.
     """
     from coinfer import sim
-    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.cli.preparing import prepared
     from coinfer.cli.recording import recorded
     from coinfer.cli.results import ResultFiles
     from coinfer.cli.time_bar import time_bar
     from coinfer.metrics.table import render
-    from coinfer.planner.stage import set_stage
-    from coinfer.profiling import default_cache
     from coinfer.units import parse_seconds
 
     files = ResultFiles(json=json, trace=trace, record=record, report=report)
@@ -80,65 +80,62 @@ def simulate(
         seed=seed,
         rate_factor=rate_factor,
     )
-    with profiler_bar(err()) as progress:
-        stage = set_stage(
-            wanted,
-            machine_file=machine,
-            cache=default_cache(),
-            progress=progress,
-            calibrate_s=None if calibrate is None else parse_seconds(calibrate),
-        )
+    ready = prepared(
+        wanted,
+        plan,
+        machine=machine,
+        policy=policy,
+        is_simulated=True,
+        calibrate_s=None if calibrate is None else parse_seconds(calibrate),
+    )
     with (
-        recorded(record, stage.limits.scenario, stage.machine.processors) as log,
+        recorded(record, ready) as log,
         time_bar("simulating", wanted.end_s) as on_tick,
     ):
         done = sim.simulate(
-            stage.limits.scenario,
-            stage.machine,
-            stage.policy,
+            ready.as_run,
+            ready.plan,
             deterministic=deterministic,
             keep_records=files.need_records,
             observer=log,
             on_tick=on_tick,
         )
-    optimum = _optimum(stage, done)
-    summary = _summary(stage, done, optimum)
+    optimum = _optimum(ready, done)
+    summary = _summary(ready, done, optimum)
     out().print(render(summary))
     files.write(
         summary,
         done.recorder,
-        stage.machine.processors,
+        ready.plan.processors,
         scenario_file=scenario,
         optimum=None if optimum is None else optimum.bound,
     )
 
 
-def _summary(stage: Stage, done: Simulated, optimum: Optimum | None) -> Summary:
+def _summary(ready: Prepared, done: Simulated, optimum: Optimum | None) -> Summary:
+    from coinfer.experiments.certificate import certify
     from coinfer.hardware.environment import describe
     from coinfer.metrics.summary import summarise
 
-    limits, machine = stage.limits, stage.machine
-    scenario = limits.scenario
+    plan, scenario = ready.plan, ready.as_run
     return summarise(
         done.run_counts,
         scenario=scenario.name,
         mode="simulate",
-        policy=scenario.policy.name,
+        policy=plan.policy.name,
         seed=scenario.seed,
-        processors=machine.processors,
+        processors=plan.processors,
         models=scenario.models,
-        environment={**describe(), "machine": machine.name},
+        environment={**describe(), "machine": plan.machine.name},
         bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
         mix_of="offered" if optimum is None else optimum.mix_of,
-        output_errors=stage.output_errors,
-        warnings=limits.warnings,
+        output_errors=plan.output_errors,
+        warnings=(*plan.warnings, *certify(scenario, plan.machine).warnings()),
     )
 
 
-def _optimum(stage: Stage, done: Simulated) -> Optimum | None:
-    from coinfer.planner.offered import offered_optimum
+def _optimum(ready: Prepared, done: Simulated) -> Optimum | None:
+    from coinfer.experiments.offered import offered_optimum
 
-    limits = stage.limits
-    return offered_optimum(
-        limits.machine.profile, stage.machine.processors, limits.scenario, done.run_counts
-    )
+    plan = ready.plan
+    return offered_optimum(plan.measured, plan.processors, ready.as_run, done.run_counts)

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from coinfer.graph.partition import Partition
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
+from coinfer.plan.variant import Unit
 
-__all__ = ["CutModel", "SpanModel"]
+__all__ = ["CutModel", "SpanModel", "kept_after"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class CutModel:
         resident_bytes: Memory that the compiled spans hold together, as measured.
         whole_bytes: Memory that the model would hold uncut on the processors able to run it.
         warnings: What was not possible as asked.
+        operators: The operators of each unit; empty for a model that is one unit.
     """
 
     model: Model
@@ -54,6 +57,7 @@ class CutModel:
     whole_bytes: int = 0
     warnings: tuple[str, ...] = ()
     forks: tuple[Fork, ...] = ()
+    operators: tuple[Unit, ...] = ()
 
     @classmethod
     def uncut(cls, model: Model, profile: Profile) -> Self:
@@ -71,6 +75,13 @@ class CutModel:
         """Copy it with the profiles under another name of the model."""
         profile, measured = _renamed(self.profile, name), _renamed(self.measured, name)
         return dataclasses.replace(self, profile=profile, measured=measured)
+
+
+def kept_after(model: Model, partition: Partition, span: Span) -> tuple[str, ...]:
+    """Return the names of the values that are still needed after a span of a partition."""
+    if span.last == partition.whole.last:
+        return tuple(spec.name for spec in model.outputs)
+    return tuple(sorted(partition.keep_after(span.last + 1)))
 
 
 def _renamed(profile: Profile, name: str) -> Profile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, available_cores, find_cores
 from coinfer.hardware.environment import describe
-from coinfer.hardware.pinning import can_pin, pin_current_thread
+from coinfer.threads.pinning import can_pin, pin_current_thread
 
 __all__ = [
     "Cores",

@@ -13,8 +13,8 @@ from coinfer.backends import Availability, available
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
-from coinfer.hardware.pinning import can_pin
 from coinfer.machine.processor import Processor
+from coinfer.threads.pinning import can_pin
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
 

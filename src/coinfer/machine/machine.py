@@ -1,4 +1,4 @@
-"""Machine: what a simulation must know about processors. A value; draws no number, runs nothing."""
+"""Machine: all that is known of the hardware, measured or described. A value; runs nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from coinfer.machine.cold import Cold
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import LEFT_SHARE, Processor, overlaid_units, twins
 from coinfer.machine.profile import Profile
-from coinfer.machine.span import Fork
 
 __all__ = ["Machine"]
 
@@ -25,7 +24,6 @@ class Machine:
             `equipped`.
         profile: Service times. Several seconds in an entry are a distribution to draw from, one is
             a constant; policies are told the mean. `load_s` counts where a processor swaps.
-        forks: By model, the pairs of its spans that may run at the same time.
         spreads: Coefficient of variation by (model, processor): its times are Gamma distributed
             around the mean instead. 1 is exponential.
         swaps: Processors that hold one model: running another one first costs its `load_s`.
@@ -37,6 +35,8 @@ class Machine:
             right after itself.
         overhead_s: Seconds by which every execution occupies its processor beyond the service
             time: handing over the work and the result.
+        identity: What measurements depend on beside the processors, by name: the processor's model
+            and the versions of the libraries. Empty for a machine that a file describes.
 
     >>> from coinfer.machine.profile import Profile
     >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
@@ -48,13 +48,13 @@ class Machine:
     name: str = "machine"
     processors: tuple[Processor, ...]
     profile: Profile
-    forks: Mapping[str, tuple[Fork, ...]] = field(default_factory=dict)
     spreads: Mapping[tuple[str, str], float] = field(default_factory=dict)
     swaps: frozenset[str] = frozenset()
     keeps: frozenset[str] = frozenset()
     contention: Contention = field(default_factory=Contention)
     cold: Mapping[tuple[str, str], Cold] = field(default_factory=dict)
     overhead_s: float = 0.0
+    identity: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:

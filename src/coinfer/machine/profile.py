@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -40,6 +40,7 @@ class Measurement:
         resident_bytes: Memory that stays taken while the model is loaded.
         run_bytes: Memory taken on top of that while it runs.
         error: Relative output error ||out - ref|| / ||ref|| against fp32; None if not measured.
+        estimated: Whether the seconds were not measured but expected from what was.
     """
 
     seconds: tuple[float, ...]
@@ -47,6 +48,7 @@ class Measurement:
     resident_bytes: int = 0
     run_bytes: int = 0
     error: float | None = None
+    estimated: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a service time."""
@@ -143,6 +145,18 @@ class Profile:
         wanted = set(models)
         return Profile({k: v for k, v in self.entries.items() if k.model in wanted})
 
+    def of_pairs(self, pairs: Container[tuple[str, str]]) -> Profile:
+        """Return the entries of these (model, processor) pairs only."""
+        return Profile({k: v for k, v in self.entries.items() if (k.model, k.processor) in pairs})
+
+    def spans_by_processor(self, model: str) -> dict[str, tuple[Span, ...]]:
+        """Return the spans of a model that have entries, by processor."""
+        found: dict[str, dict[Span, None]] = {}
+        for key in self.entries:
+            if key.model == model:
+                found.setdefault(key.processor, {})[key.span] = None
+        return {name: tuple(sorted(spans)) for name, spans in found.items()}
+
     def __iter__(self) -> Iterator[tuple[ProfileKey, Measurement]]:
         """Iterate over (key, measurement)."""
         return iter(self.entries.items())
@@ -162,6 +176,7 @@ class Profile:
                     "resident_bytes": entry.resident_bytes,
                     "run_bytes": entry.run_bytes,
                     "error": entry.error,
+                    **({"estimated": True} if entry.estimated else {}),
                 }
                 for key, entry in self.entries.items()
             ],
@@ -215,6 +230,7 @@ def _measurement(row: dict[str, Any]) -> Measurement:
         resident_bytes=int(row["resident_bytes"]),
         run_bytes=int(row["run_bytes"]),
         error=None if row["error"] is None else float(row["error"]),
+        estimated=bool(row.get("estimated", False)),
     )
 
 

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.errors import ConfigurationError, InputError
 from coinfer.model import Model
 from coinfer.onnx_backend.route import Route
+from coinfer.planner.make_plan import given_plan
 from coinfer.runtime.engine import Engine
 
 __all__ = ["PreparedModel"]
@@ -41,13 +43,9 @@ class PreparedModel(BackendRep):  # type: ignore[misc]  # onnx has no types
         self.model = model
         self.route = route
         self._outputs = namedtupledict("Outputs", [spec.name for spec in model.outputs])
-        self._engine = Engine(
-            {model.name: route.cut},
-            processors=route.processors,
-            profile=route.cut.profile,
-            limits=_LIMITS,
-            pin=False,
-        )
+        unpinned = [replace(processor, cores=()) for processor in route.processors]
+        planned = given_plan({model.name: route.cut}, unpinned, route.cut.profile)
+        self._engine = Engine(planned.plan, planned.models, limits=_LIMITS)
         self._finalizer = weakref.finalize(self, _abandon, self._engine)
         self._finalizer.atexit = False  # its threads end with the process
 

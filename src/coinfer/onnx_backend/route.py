@@ -9,10 +9,10 @@ from typing import Self
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError
-from coinfer.graph.cut_model import CutModel, SpanModel
+from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import Mode, Partition, partition_at
+from coinfer.graph.partition import Mode, partition_at
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
@@ -91,7 +91,13 @@ class Route:
             cut=CutModel(
                 model=model,
                 units=len(partition.units),
-                pieces={span: _piece(model, partition, span) for span in partition.spans},
+                pieces={
+                    span: SpanModel(
+                        model=extract(model, partition, span),
+                        keeps=kept_after(model, partition, span),
+                    )
+                    for span in partition.spans
+                },
                 profile=Profile(entries),
             ),
             processors=tuple(processors),
@@ -118,11 +124,3 @@ def _forced_cuts(
             able = here
         able &= here
     return cuts
-
-
-def _piece(model: Model, partition: Partition, span: Span) -> SpanModel:
-    if span.last == partition.whole.last:
-        keeps = tuple(spec.name for spec in model.outputs)
-    else:
-        keeps = tuple(sorted(partition.keep_after(span.last + 1)))
-    return SpanModel(model=extract(model, partition, span), keeps=keeps)

@@ -1,1 +1,1 @@
-"""Planner: what is best offline, from profiles alone. Runs no network and reads no clock."""
+"""Planner: makes plans: the passes, and the profiler that they share. Runs no load itself."""

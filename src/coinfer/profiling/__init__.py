@@ -7,7 +7,6 @@ from coinfer.profiling.measure import Effort
 from coinfer.profiling.model_profiles import Progress, profile_models
 from coinfer.profiling.profiler import Profiler
 from coinfer.profiling.skip import Skip, require_runnable
-from coinfer.profiling.useful import useful, within_pools
 
 __all__ = [
     "Effort",
@@ -18,6 +17,4 @@ __all__ = [
     "default_cache",
     "profile_models",
     "require_runnable",
-    "useful",
-    "within_pools",
 ]

@@ -19,7 +19,6 @@ from typing import Protocol, Self
 
 from coinfer.backends.base import Backend, Session, Tensors
 from coinfer.errors import BackendError
-from coinfer.hardware.pinning import pin_current_thread
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
@@ -28,6 +27,7 @@ from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.deployment import Deployment, Rounds
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import on_cores
+from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["compare", "measure_contention"]
 

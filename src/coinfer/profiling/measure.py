@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from coinfer.backends.base import Session, Tensors
 from coinfer.backends.packed import own_runs
-from coinfer.hardware.pinning import pin_current_thread
+from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["TURN_S", "Effort", "Sampler", "on_cores"]
 

@@ -8,18 +8,23 @@ their weights.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import statistics
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import TypeAlias, TypeVar
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError
+from coinfer.machine.estimate import by_analogy
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
+from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.candidate import Candidate
 from coinfer.profiling.context import ProfilingContext
@@ -37,6 +42,10 @@ Progress = Callable[[int, int, str], None]
 R = TypeVar("R")
 
 _Result: TypeAlias = Measurement | BackendError
+_Seconds: TypeAlias = Mapping[str, Mapping[str, float]]
+
+_BRIEF = Effort(warmup_runs=1, min_runs=2, max_runs=3, max_s=0.3, precision=0.1)
+"""How a model is measured once the budget is spent."""
 
 
 def profile_models(
@@ -50,6 +59,7 @@ def profile_models(
     feeds: Mapping[str, Sequence[Tensors]] | None = None,
     progress: Progress | None = None,
     skipped: Callable[[Skip], None] | None = None,
+    budget: Budget | None = None,
 ) -> Profile:
     """Measure every model on every processor at every batch size.
 
@@ -64,6 +74,9 @@ def profile_models(
             otherwise. Below fp32 the output error is that over all of them.
         progress: Called before each measurement.
         skipped: Called where a processor cannot run a model; None: raise instead.
+        budget: How long measuring may take. Once it is spent, a model is measured on one processor
+            only, with little effort, and its other times are estimated by what models before it
+            show. None: as long as it takes.
 
     Returns:
         A profile with an entry for every (model, processor, batch) that runs.
@@ -81,7 +94,7 @@ def profile_models(
             _skip(task, BackendError(f"{task}: {reason}"), skipped)
     context = ProfilingContext.of(models, processors, feeds or {}, backends or {}, effort, cache)
     entries: dict[ProfileKey, Measurement] = {}
-    for task, found in _results(context, tasks, progress).items():
+    for task, found in _results(context, tasks, progress, budget or Budget()).items():
         if isinstance(found, Measurement):
             entries[task.key] = found
         else:
@@ -96,22 +109,30 @@ def _skip(task: Task, error: BackendError, skipped: Callable[[Skip], None] | Non
 
 
 def _results(
-    context: ProfilingContext, tasks: Sequence[Task], progress: Progress | None
+    context: ProfilingContext, tasks: Sequence[Task], progress: Progress | None, budget: Budget
 ) -> dict[Task, _Result]:
     """Measure what must come out equal once, candidates together."""
     twins = {task: identity(context.parts(task)) for task in tasks}
     known: dict[str, _Result] = {}
+    seconds: dict[str, dict[str, float]] = {}
     for done, group in candidates(tasks):
         if progress is not None:
             named = dict.fromkeys(task.processor.name for task in group)
             progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
-        known |= _measured(context, {twins[t]: t for t in reversed(group) if twins[t] not in known})
+        fresh = {twins[t]: t for t in reversed(group) if twins[t] not in known}
+        known |= _measured(context, fresh, seconds, budget)
+        seconds.setdefault(group[0].model, {}).update(_means({t: known[twins[t]] for t in group}))
     if progress is not None:
         progress(len(tasks), len(tasks), "profiled")
     return {task: known[twins[task]] for task in tasks}
 
 
-def _measured(context: ProfilingContext, tasks: Mapping[str, Task]) -> dict[str, _Result]:
+def _measured(
+    context: ProfilingContext,
+    tasks: Mapping[str, Task],
+    seconds: _Seconds,
+    budget: Budget,
+) -> dict[str, _Result]:
     """Look into the cache, measure the rest side by side, and remember; by identity."""
     found: dict[str, _Result] = {}
     for twin, task in tasks.items():
@@ -119,12 +140,54 @@ def _measured(context: ProfilingContext, tasks: Mapping[str, Task]) -> dict[str,
         if kept is not None:
             found[twin] = kept
     fresh = {twin: task for twin, task in tasks.items() if twin not in found}
+    if fresh and budget.is_spent:
+        return found | _hurried(context, fresh, seconds)
+    with budget.spending() if fresh else nullcontext():
+        return found | _together(context, fresh)
+
+
+def _together(context: ProfilingContext, fresh: Mapping[str, Task]) -> dict[str, _Result]:
+    """Measure side by side, as many at once as there is room for, and remember."""
+    found: dict[str, _Result] = {}
     for together in _parties(fresh):
         for twin, result in _side_by_side(context, together).items():
             found[twin] = result
             if isinstance(result, Measurement):
                 context.remember(fresh[twin], result)
     return found
+
+
+def _hurried(
+    context: ProfilingContext, fresh: Mapping[str, Task], seconds: _Seconds
+) -> dict[str, _Result]:
+    """Measure as little as possible of one model; estimate the rest by what other models show."""
+    brief = dataclasses.replace(context, effort=_BRIEF)
+
+    def typical_s(twin: str) -> float:
+        on_it = [
+            row[name] for row in seconds.values() if (name := fresh[twin].processor.name) in row
+        ]
+        return statistics.fmean(on_it) if on_it else math.inf
+
+    found: dict[str, _Result] = {}
+    for twin in sorted(fresh, key=typical_s):
+        task = fresh[twin]
+        own = _means({fresh[t]: result for t, result in found.items()})
+        expected_s = by_analogy({**seconds, task.model: own}, task.model, task.processor.name)
+        if expected_s is None:
+            found |= _together(brief, {twin: task})
+        else:
+            found[twin] = Measurement(seconds=(expected_s,), estimated=True)
+    return found
+
+
+def _means(results: Mapping[Task, _Result]) -> dict[str, float]:
+    """Mean seconds by processor of what was measured."""
+    return {
+        task.processor.name: found.mean_s
+        for task, found in results.items()
+        if isinstance(found, Measurement) and not found.estimated
+    }
 
 
 def _parties(tasks: Mapping[str, Task]) -> list[dict[str, Task]]:

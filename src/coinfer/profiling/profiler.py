@@ -9,6 +9,7 @@ from coinfer.backends.base import Backend, Tensors
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
+from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.model_profiles import Progress, profile_models
@@ -26,12 +27,14 @@ class Profiler:
         cache: Where to look first and to keep results; None measures everything.
         backends: By name, for those that are not to be looked up.
         progress: Called before each measurement.
+        budget: How long all measurements together may take.
     """
 
     effort: Effort = Effort()
     cache: ProfileCache | None = None
     backends: Mapping[str, Backend] = field(default_factory=dict)
     progress: Progress | None = None
+    budget: Budget = field(default_factory=Budget)
 
     def profile(
         self,
@@ -53,4 +56,5 @@ class Profiler:
             feeds=feeds,
             progress=self.progress,
             skipped=skipped,
+            budget=self.budget,
         )

@@ -1,4 +1,4 @@
-"""Codec: events, commands and processors as JSON values and back. Opens no file.
+"""Codec: events and commands as JSON values and back. Opens no file.
 
 Numbers survive to the last bit: JSON gets the shortest decimal that reads back as the same float,
 and what is not finite is written as a string.
@@ -26,16 +26,13 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.request import OnLate, Request
-from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
 
 __all__ = [
     "decode_event",
-    "decode_processor",
     "encode_command",
     "encode_event",
-    "encode_processor",
     "plain",
 ]
 
@@ -122,24 +119,6 @@ def encode_command(command: Command) -> list[Any]:
         case _:
             assert_never(command)
     return [type(command).__name__, *plain(fields)]
-
-
-def encode_processor(processor: Processor) -> dict[str, Any]:
-    """Return a processor as its fields by name."""
-    names = ("name", "backend", "device", "units", "threads", "precision", "cores", "options")
-    fields = {name: plain(getattr(processor, name)) for name in names}
-    return {**fields, "overlays": plain(processor.overlays)} if processor.overlays else fields
-
-
-def decode_processor(data: Mapping[str, Any]) -> Processor:
-    """Read what `encode_processor` made.
-
-    Raises:
-        KeyError, TypeError: it is something else.
-    """
-    units, cores = frozenset(data["units"]), tuple(data["cores"])
-    overlays = frozenset(data.get("overlays", ()))
-    return Processor(**{**data, "units": units, "cores": cores, "overlays": overlays})
 
 
 def _arrived(fields: Sequence[Any]) -> tuple[Request]:

@@ -19,13 +19,12 @@ from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Event
 from coinfer.errors import ConfigurationError
+from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
 from coinfer.replay.codec import (
     decode_event,
-    decode_processor,
     encode_command,
     encode_event,
-    encode_processor,
     plain,
 )
 

@@ -1,57 +1,40 @@
-"""Engine: runs several models on the processors of this machine, under one policy.
+"""Engine: performs a plan with real threads and real time; it decides nothing itself.
 
-It performs the commands of the core (`core.dispatcher`) with real threads and real time; it decides
-nothing itself. Life of a request: `submit` posts *Arrived*; the core answers with *Run*; a worker
-runs the session and posts *Finished*; the core answers with *Reply*, which resolves the future.
+Life of a request: `submit` posts *Arrived*; the core answers with *Run*; a worker runs the session
+and posts *Finished*; the core answers with *Reply*, which resolves the future. How plans are made
+is unknown here: `coinfer.api` adds that for users.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from itertools import count
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
-from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Arrived, Closed, ModelLoaded, ModelUnloaded
+from coinfer.core.events import Arrived, Closed, ModelUnloaded
 from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import ClosedError, CoinferError, ConfigurationError, UnknownNameError
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.partition import PartitionOptions
-from coinfer.hardware.awake import awake
-from coinfer.hardware.catalogue import default_processors
-from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
 from coinfer.model import Model
+from coinfer.opening import model_loaded
+from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
-from coinfer.profiling import (
-    Profiler,
-    Skip,
-    default_cache,
-    profile_models,
-    require_runnable,
-    useful,
-    within_pools,
-)
-from coinfer.profiling.partition import prepare
 from coinfer.runtime import clock
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.warm_up import warm_up
-from coinfer.zoo.source import resolve_model
 
 __all__ = ["Engine", "Observer"]
 
@@ -62,96 +45,68 @@ _LET_GO_S = 10.0
 
 
 class Engine:
-    """Runs models together. Threads may call any method at any time.
+    """Runs the models of a plan together. Threads may call any method at any time.
 
     Args:
-        models: Models by name: what `load_model` returns, a path, `zoo:NAME`, or what
-            `partitioning.prepare` made.
-        processors: What to run on, in the order of preference; None: all that are found.
-        profile: Expected times. A model runs on the processors for which it has entries. None:
-            take them from the user's cache or measure them now, and leave superfluous ones out.
-        policy: A policy, or the name of one.
+        plan: What is loaded where.
+        models: The plan's models by name; those that the plan cuts with their spans.
+        policy: A fresh policy; None: the plan's.
         limits: What the core enforces whatever the policy wants.
         backends: Backends by name, for those that are not to be looked up.
-        pin: Pin workers and thread pools to the cores of their processors, where the system can.
         observer: Sees every step of the core.
-        partition: Cut models so, where that pays, and measure the spans now or take their times
-            from the cache; None: run them whole.
-        keep_awake: Let the processors' cores spin at the lowest scheduling class instead of going
-            idle: see `coinfer.hardware.awake`.
+        spinning: Entered while the engine runs, to keep its cores awake; what it returns is why
+            that cannot be done, or an empty text.
 
     Raises:
-        ConfigurationError: no processors, or a model without an entry in the profile.
-        BackendError: a model cannot be loaded on a processor of its profile.
-        ModelError: a model's file cannot be used.
+        ConfigurationError: a model of which nothing is loaded.
+        BackendError: a model cannot be loaded on a processor of the plan.
 
     Attributes:
+        plan: What it performs.
         warnings: What was not done as asked, e.g. a processor that could not take a model.
-
-    >>> from coinfer.testing.models import tiny_linear
-    >>> model = tiny_linear().model
-    >>> with Engine({"m": model}) as engine:
-    ...     future = engine.submit("m", model.sample_inputs(), deadline_s=1.0)
-    ...     sorted(future.result()) == [spec.name for spec in model.outputs]
-    True
     """
 
     def __init__(
         self,
-        models: Mapping[str, Model | CutModel | str | Path],
+        plan: Plan,
+        models: Mapping[str, Model | CutModel],
         *,
-        processors: Sequence[Processor] | None = None,
-        profile: Profile | None = None,
-        policy: str | Policy = "earliest_finish",
+        policy: Policy | None = None,
         limits: Limits = Limits(),
         backends: Mapping[str, Backend] | None = None,
-        pin: bool = True,
         observer: Observer | None = None,
-        partition: PartitionOptions | None = None,
-        keep_awake: bool = False,
+        spinning: AbstractContextManager[str] | None = None,
     ) -> None:
-        processors = default_processors() if processors is None else processors
-        if not processors:
-            raise ConfigurationError("an engine needs at least one processor")
-        if len({p.name for p in processors}) != len(processors):
-            raise ConfigurationError("two processors have the same name; rename one")
-        if partition is not None and profile is not None:
-            raise ConfigurationError(
-                "partitioning measures for itself; leave the profile out, or pass models that "
-                "`coinfer.profiling.partition` made"
-            )
-        self._cores = sorted({core for processor in processors for core in processor.cores})
-        if not pin:
-            processors = [replace(processor, cores=()) for processor in processors]
-        self._processors = {p.name: p for p in processors}
-        self._partition = partition
+        processors = plan.processors
+        self.plan = plan
         self._backends = find_backends(processors, backends or {})
-        self._shelf = ModelStore(self._processors, self._backends)
-        chosen = make_policy(policy) if isinstance(policy, str) else policy
-        self._core = Dispatcher(processors, chosen, limits=limits)
+        self._model_store = ModelStore({p.name: p for p in processors}, self._backends)
+        policy = policy or make_policy(plan.policy.name, **plan.policy.options)
+        self._core = Dispatcher(processors, policy, limits=limits)
         cores = {p.name: caller_cores(self._backends[p.backend], p) for p in processors}
-        self._conductor = EventLoop(self._core, self._shelf, processors, cores)
-        self._conductor.observer = observer
-        leave_at_exit(self._conductor)
-        self.warnings = self._conductor.warnings
+        self._event_loop = EventLoop(self._core, self._model_store, processors, cores)
+        self._event_loop.observer = observer
+        leave_at_exit(self._event_loop)
+        self.warnings = self._event_loop.warnings
         self._ids = count()
-        # The same objects as the event_loop's and the model_store's: one look-up less per request.
-        self._post, self._cancel = self._conductor.post, self._conductor.cancel
-        self._unanswered, self._models = self._conductor.unanswered, self._shelf.models
+        # The same objects as the event loop's and the store's: one look-up less per request.
+        self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
+        self._unanswered, self._models = self._event_loop.unanswered, self._model_store.models
         self._loading = threading.RLock()
         self._stopped = False
         self._spinning = ExitStack()
         try:
-            self._load_all(models, profile)
-            if keep_awake:
-                self._keep_awake()
+            for name in plan.models:
+                self._load_planned(name, models[name], plan)
+            if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
+                self.warnings.append(refusal)
         except BaseException:
             self._spinning.close()
-            self._shelf.store.close()
-            self._conductor.worker_pool.end(1.0)
+            self._model_store.store.close()
+            self._event_loop.worker_pool.end(1.0)
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
-        self._conductor.timer.start()
+        self._event_loop.timer.start()
 
     # for callers
 
@@ -163,7 +118,7 @@ class Engine:
     @property
     def fault(self) -> CoinferError | None:
         """What ended the engine early: its policy failed, or a bug of ours; None: nothing did."""
-        return self._conductor.crashed or self._core.fault
+        return self._event_loop.crashed or self._core.fault
 
     @property
     def view(self) -> View:
@@ -216,8 +171,8 @@ class Engine:
         check = self._models.get(name)
         if check is None:
             raise UnknownNameError.of("model", name, self._models)
-        if self._conductor.closing:
-            raise ClosedError(self._conductor.closing)
+        if self._event_loop.closing:
+            raise ClosedError(self._event_loop.closing)
         batch = check(inputs)
         arrival_s = clock.now() if due_s is None else due_s
         request = Request(
@@ -236,39 +191,8 @@ class Engine:
 
     def infer(self, name: str, inputs: Tensors) -> dict[str, Tensor]:
         """Submit and wait."""
-        self._conductor.check_may_wait("infer")
+        self._event_loop.check_may_wait("infer")
         return self.submit(name, inputs).result()
-
-    def load(
-        self,
-        name: str,
-        model: Model | CutModel | str | Path,
-        profile: Profile | None = None,
-    ) -> None:
-        """Add a model while others run; returns when it can be asked.
-
-        Without a profile it is taken from the user's cache or measured now, beside what runs: pass
-        one that was measured on the idle machine if the times matter.
-
-        Raises:
-            ConfigurationError: the name is taken, or the profile has no entry for it.
-            BackendError: it cannot be loaded on a processor of its profile.
-        """
-        with self._loading:
-            self._check_open()
-            self._shelf.check_free(name)
-            found = _resolved(name, model) if profile is not None else self._found(name, model)
-            if profile is None:
-                profile = self._measured({name: found})
-            loaded_model = self._shelf.put(name, found, profile)
-            for processor, why in loaded_model.left_out.items():
-                self.warnings.append(f"{name} does not run on {processor}: {why}")
-            self.warnings += [f"{name}: {note}" for note in loaded_model.notes]
-            for processor in loaded_model.profile.processors():
-                self._conductor.worker_pool.start(processor)
-            forks = found.forks if isinstance(found, CutModel) else ()
-            self._post(ModelLoaded(name, loaded_model.units, loaded_model.profile, forks))
-            self._shelf.open(name, found if isinstance(found, Model) else found.model)
 
     def warm_up(self, name: str, inputs: Tensors) -> None:
         """Run each compiled session of a model once, in the calling thread.
@@ -290,13 +214,13 @@ class Engine:
             ExecutionError: a processor cannot run it on these inputs.
             ClosedError: the engine is stopping.
         """
-        self._conductor.check_may_wait("warm_up")
+        self._event_loop.check_may_wait("warm_up")
         with self._loading:
             self._check_open()
             check = self._models.get(name)
             if check is None:
                 raise UnknownNameError.of("model", name, self._models)
-            warm_up(self._shelf, name, inputs, check(inputs), self._check_open)
+            warm_up(self._model_store, name, inputs, check(inputs), self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
@@ -304,18 +228,18 @@ class Engine:
         Raises:
             UnknownNameError: no such model.
         """
-        self._conductor.check_may_wait("unload")
+        self._event_loop.check_may_wait("unload")
         with self._loading:
             if name not in self._models:
                 raise UnknownNameError.of("model", name, self._models)
-            gone = self._shelf.withdraw(name)
+            gone = self._model_store.withdraw(name)
             self._post(ModelUnloaded(name))
-            event_loop = self._conductor
+            event_loop = self._event_loop
             while not gone.wait(_LOOK_S) and event_loop.crashed is None:
                 if event_loop.is_stopped:
                     break
             # What was given up may still run on them; they go when it lets go of them.
-            self._shelf.remove(name, close=not self._conductor.worker_pool.has_retired)
+            self._model_store.remove(name, close=not self._event_loop.worker_pool.has_retired)
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell where a model really runs, by processor, as its backend reports it.
@@ -324,16 +248,16 @@ class Engine:
         """
         if name not in self._models:
             raise UnknownNameError.of("model", name, self._models)
-        return self._shelf.placement(name)
+        return self._model_store.placement(name)
 
     def attach(self, observer: Observer | None) -> None:
         """Let an observer see every step of the core from now on; None: nobody."""
-        self._conductor.observer = observer
+        self._event_loop.observer = observer
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
-        self._conductor.check_may_wait("drain")
-        return self._conductor.drain(timeout_s)
+        self._event_loop.check_may_wait("drain")
+        return self._event_loop.drain(timeout_s)
 
     def stop(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
         """Take no more requests, answer those there are, end the threads. Again is fine.
@@ -344,7 +268,7 @@ class Engine:
         """
         if self._stopped:
             return
-        event_loop = self._conductor
+        event_loop = self._event_loop
         event_loop.check_may_wait("stop")
         event_loop.closing = event_loop.closing or "the engine is stopping"
         self._post(Closed(drop_waiting=not drain))
@@ -361,7 +285,7 @@ class Engine:
         ended = event_loop.worker_pool.end(None if in_time else 1.0)
         if ended and self._loading.acquire(timeout=_LET_GO_S):
             try:
-                self._shelf.store.close()
+                self._model_store.store.close()
             finally:
                 self._loading.release()
 
@@ -382,64 +306,27 @@ class Engine:
             self.stop(drain=False, timeout_s=_HASTE_S)
 
     def _check_open(self) -> None:
-        if self._conductor.closing:
-            raise ClosedError(self._conductor.closing)
+        if self._event_loop.closing:
+            raise ClosedError(self._event_loop.closing)
 
-    def _load_all(
-        self, models: Mapping[str, Model | CutModel | str | Path], profile: Profile | None
-    ) -> None:
-        if profile is None:
-            # Together: whether there is room for thread pools depends on all of them.
-            found = {name: self._found(name, model) for name, model in models.items()}
-            models, profile = found, self._measured(found)
-        for name, model in models.items():
-            self.load(name, model, profile)
+    def _load_planned(self, name: str, model: Model | CutModel, plan: Plan) -> None:
+        """Load a model as a plan says; returns when it can be asked.
 
-    def _keep_awake(self) -> None:
-        if refusal := self._spinning.enter_context(awake(self._cores)):
-            self.warnings.append(refusal)
-
-    def _measured(self, models: Mapping[str, Model | CutModel]) -> Profile:
-        """Measure what was not: models that are cut bring their times along."""
-        cut = {name: each for name, each in models.items() if isinstance(each, CutModel)}
-        whole = {name: each for name, each in models.items() if isinstance(each, Model)}
-        everyone = tuple(self._processors.values())
-        profile = Profile()
-        for name, each in cut.items():
-            profile = profile.merged(each.renamed(name).profile)
-        if whole:
-            skips: list[Skip] = []
-            measured = profile_models(
-                whole,
-                everyone,
-                cache=default_cache(),
-                backends=self._backends,
-                skipped=skips.append,
-            )
-            require_runnable(whole, measured, skips)
-            profile = profile.merged(useful(measured, everyone))
-        return within_pools(profile, everyone, threads=POOLS.room(max(p.threads for p in everyone)))
-
-    def _found(self, name: str, model: Model | CutModel | str | Path) -> Model | CutModel:
-        """Find a model, and partition it if the engine does so."""
-        found = _resolved(name, model)
-        if self._partition is None or isinstance(found, CutModel):
-            return found
-        cut = prepare(
-            found,
-            tuple(self._processors.values()),
-            self._partition,
-            Profiler(cache=default_cache(), backends=self._backends),
-            spare=False,
-        )
-        self.warnings += cut.warnings
-        return cut
-
-
-def _resolved(name: str, model: Model | CutModel | str | Path) -> Model | CutModel:
-    if isinstance(model, Model | CutModel):
-        return model
-    return resolve_model(str(model), name=name)
+        Raises:
+            ConfigurationError: the name is taken, or nothing of it is to be loaded.
+            BackendError: it cannot be loaded on a processor of the plan.
+        """
+        with self._loading:
+            self._check_open()
+            self._model_store.check_free(name)
+            loaded = self._model_store.put(name, model, plan.profile)
+            for processor, why in loaded.left_out.items():
+                self.warnings.append(f"{name} does not run on {processor}: {why}")
+            self.warnings += [f"{name}: {note}" for note in loaded.notes]
+            for processor in loaded.profile.processors():
+                self._event_loop.worker_pool.start(processor)
+            self._post(model_loaded(plan, name, loaded.profile))
+            self._model_store.open(name, model if isinstance(model, Model) else model.model)
 
 
 def _absolute(arrival_s: float, deadline_s: float) -> float:

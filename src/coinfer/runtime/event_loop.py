@@ -90,7 +90,7 @@ class EventLoop:
         self.warnings: list[str] = []
         self.worker_pool = WorkerPool(processors, self, cores)
         self._core = core
-        self._shelf = model_store
+        self._model_store = model_store
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
         self._stopped = False
@@ -146,7 +146,7 @@ class EventLoop:
         self.timer.stop()
         for future in list(self.unanswered.values()):
             self._settle((future.request.id, ClosedError(self.closing)))
-        self._shelf.release_all()
+        self._model_store.release_all()
 
     @property
     def is_stopped(self) -> bool:
@@ -251,7 +251,7 @@ class EventLoop:
             case Abandon():
                 self.worker_pool.retire(command.execution.processor)
             case Evict():
-                self._shelf.note_gone(command.model)
+                self._model_store.note_gone(command.model)
             case Run() | Reply():
                 raise AssertionError("performed by the step itself")
             case _:
@@ -264,7 +264,7 @@ class EventLoop:
 
     def _run(self, execution: Execution) -> None:
         _, model, span, processor, requests, _, _ = execution
-        session = self._shelf.store.get(model, span, processor)
+        session = self._model_store.store.get(model, span, processor)
         if self._stopped:
             return  # its futures are answered already
         span_ios = self._span_ios.get(model)
@@ -277,7 +277,7 @@ class EventLoop:
             feeds: tuple[Tensors, ...] = (unanswered[requests[0].id].begin(),)
         else:
             feeds = tuple([unanswered[request.id].begin() for request in requests])
-            batched = self._shelf.batched(model)
+            batched = self._model_store.batched(model)
         self._workers[processor].give(Job(execution, session, feeds, batched))
 
     def _span_job(self, execution: Execution, session: Session, span_io: SpanIO) -> Job:
@@ -307,7 +307,7 @@ class EventLoop:
             case Outcome.DROPPED:
                 return DroppedError(text)
             case Outcome.REJECTED:
-                leaving = self.closing or request.model not in self._shelf.models
+                leaving = self.closing or request.model not in self._model_store.models
                 return ClosedError(text) if leaving else RejectedError(text)
             case Outcome.FAILED:
                 return ExecutionError(text)
@@ -320,7 +320,7 @@ class EventLoop:
         fault = self.crashed = InvariantError(self.closing)
         fault.__cause__ = error
         answers.extend((request_id, _another(fault)) for request_id in list(self.unanswered))
-        self._shelf.release_all()
+        self._model_store.release_all()
 
 
 def _another(fault: CoinferError) -> CoinferError:

@@ -13,13 +13,13 @@ from coinfer.backends.base import Backend, Placement, Session
 from coinfer.backends.sessions import SessionStore
 from coinfer.errors import ConfigurationError
 from coinfer.graph.cut_model import CutModel
-from coinfer.hardware.priority import call_lowered
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
 from coinfer.runtime.span_io import SpanIO, batched_inputs, span_ios_of
+from coinfer.threads.priority import call_lowered
 
 __all__ = ["LoadedModel", "ModelStore"]
 

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
-from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.base import Backend
 from coinfer.core.policy import Policy
-from coinfer.graph.cut_model import CutModel
-from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.xrbench import ScoredCounts
-from coinfer.model import Model
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.interruption import Interruption
 from coinfer.runtime.load_generator import LoadGenerator, Tick
+from coinfer.runtime.prepared import Prepared
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
@@ -59,57 +56,51 @@ class Played:
 
 
 def play(
-    scenario: Scenario,
-    models: Mapping[str, Model | CutModel],
-    processors: Sequence[Processor],
-    profile: Profile,
-    policy: Policy,
-    feeds: Mapping[str, Sequence[Tensors]],
+    ready: Prepared,
     *,
+    scenario: Scenario | None = None,
+    policy: Policy | None = None,
     keep_records: bool = False,
     observer: Observer | None = None,
     explainer: Explainer | None = None,
     on_tick: Callable[[float], None] | None = None,
     enough: Callable[[RunCounts], bool] | None = None,
     backends: Mapping[str, Backend] | None = None,
-    keep_awake: bool = False,
+    spinning: AbstractContextManager[str] | None = None,
 ) -> Played:
     """Run a scenario to its end, or until the user interrupts it; what was begun is finished.
 
     Args:
-        scenario: Arrivals, promises, duration.
-        models: By name; those that are cut as they were prepared.
-        processors: What may be used.
-        profile: What each model is loaded on, and its expected times.
-        policy: A fresh policy.
-        feeds: Prepared inputs by model.
+        ready: The scenario, its plan, models and inputs.
+        scenario: Another load of the same models; None: the prepared one.
+        policy: A fresh policy; None: the plan's.
         keep_records: Keep a record of every request and execution, e.g. for a trace.
         observer: Sees every step of the core, from the loading of the models on.
         explainer: Explains one request of those that are due in the measuring window.
         on_tick: Called now and then with the seconds since the start, e.g. to show progress.
         enough: Asked a few times per second, with the counts so far; if it says so, load and window
             end, nothing that waits is run any more, and what runs is waited for.
-        backends: Backends by name, for those that are not to be looked up.
-        keep_awake: Let cores spin instead of going idle, as of `Engine`.
+        backends: Backends by name, in place of the prepared ones.
+        spinning: Keeps cores awake meanwhile, as of `Engine`.
 
     Raises:
         KeyboardInterrupt: interrupted before the load began.
         PolicyError: the policy failed, so nothing was scheduled from then on.
-        BackendError: a model cannot be loaded on a processor of its profile.
+        BackendError: a model cannot be loaded on a processor of its plan.
     """
+    scenario = scenario or ready.scenario
     with Engine(
-        models,
-        processors=processors,
-        profile=profile,
+        ready.plan,
+        ready.models,
         policy=policy,
         limits=scenario.limits,
-        backends=backends,
+        backends=ready.backends if backends is None else backends,
         observer=observer,
-        keep_awake=keep_awake,
+        spinning=spinning,
     ) as engine:
         with _settled_heap(), Interruption() as interruption:
             load = Load(scenario)
-            driver = LoadGenerator(engine, load, feeds, scenario.models)
+            driver = LoadGenerator(engine, load, ready.feeds, scenario.models)
             recorder = _recorder(scenario, driver.start_s, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
             seen = _Seen(recorder, load, enough)

@@ -11,13 +11,13 @@ from coinfer.backends.base import Session, Tensors
 from coinfer.backends.packed import Values
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
-from coinfer.hardware.pinning import pin_current_thread
-from coinfer.hardware.priority import lower_current_thread
 from coinfer.machine.processor import Processor
 from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_run import run_span
+from coinfer.threads.pinning import pin_current_thread
+from coinfer.threads.priority import lower_current_thread
 
 __all__ = ["Job", "Owner", "Worker"]
 

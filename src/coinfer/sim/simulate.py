@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 
 from coinfer.core.policy import Policy
-from coinfer.machine.machine import Machine
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.xrbench import ScoredCounts
+from coinfer.plan.plan import Plan
+from coinfer.policies import make_policy
 from coinfer.sim.services import Services
 from coinfer.sim.simulation import Simulation, Tick
 from coinfer.workload.load import Load
@@ -40,8 +41,8 @@ class Simulated:
 
 def simulate(
     scenario: Scenario,
-    machine: Machine,
-    policy: Policy,
+    plan: Plan,
+    policy: Policy | None = None,
     *,
     deterministic: bool = False,
     keep_records: bool = False,
@@ -52,8 +53,8 @@ def simulate(
 
     Args:
         scenario: Arrivals, promises, duration, seed.
-        machine: What it runs on.
-        policy: A fresh policy.
+        plan: What is loaded where, and how long it takes there.
+        policy: A fresh policy; None: the plan's.
         deterministic: Executions take their mean times.
         keep_records: Keep a record of every request and execution, e.g. for a trace. Without,
             memory grows with what is in flight only.
@@ -71,13 +72,13 @@ def simulate(
     )
     load = Load(scenario)
     simulation = Simulation(
-        machine,
-        policy,
+        plan,
+        policy or make_policy(plan.policy.name, **plan.policy.options),
         load,
         scenario.models,
         recorder if observer is None else Observers(recorder, observer),
         limits=scenario.limits,
-        services=Services(machine, seed=scenario.seed, deterministic=deterministic),
+        services=Services(plan.machine, seed=scenario.seed, deterministic=deterministic),
     )
     simulation.run(scenario.end_s + DRAIN_S, on_tick)
     if simulation.core.fault is not None:

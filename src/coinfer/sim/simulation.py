@@ -21,13 +21,13 @@ from coinfer.core.events import (
     Arrived,
     Event,
     Finished,
-    ModelLoaded,
     ProcessorRestored,
     TimerFired,
 )
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
-from coinfer.machine.machine import Machine
+from coinfer.opening import model_loaded
+from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
 from coinfer.workload.due import Due
@@ -54,10 +54,10 @@ class Observer(Protocol):
 
 
 class Simulation:
-    """One load on one imagined machine under one policy.
+    """One load on the machine of a plan, in virtual time, under one policy.
 
     Args:
-        machine: What it runs on.
+        plan: What is loaded where, and how long it takes there.
         policy: A fresh policy.
         load: What is due when; a fresh one.
         specs: Deadline, priority, batch and what to do when late, by model.
@@ -72,7 +72,7 @@ class Simulation:
 
     def __init__(
         self,
-        machine: Machine,
+        plan: Plan,
         policy: Policy,
         load: Load,
         specs: Mapping[str, ModelSpec],
@@ -81,8 +81,8 @@ class Simulation:
         limits: Limits = Limits(),
         services: Services | None = None,
     ) -> None:
-        machine = machine.equipped()
-        machine.check_runs(tuple(specs))
+        plan.machine.check_runs(tuple(specs))
+        machine = plan.machine.equipped()
         self.now = 0.0
         self.core = Dispatcher(machine.processors, policy, limits=limits)
         self._machine = machine
@@ -110,12 +110,10 @@ class Simulation:
         self._last: dict[str, str] = {}
         self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()
+        known = plan.profile
         for model in specs:
-            profile = machine.profile
-            known = profile.restricted([model])
-            forks, swap_s = machine.forks.get(model, ()), machine.swap_s(model)
-            loaded = ModelLoaded(model, profile.units(model), known, forks, swap_s)
-            observer.observe(loaded, self.core.handle(loaded, 0.0), 0.0)
+            event = model_loaded(plan, model, known)
+            observer.observe(event, self.core.handle(event, 0.0), 0.0)
 
     @property
     def n_unanswered(self) -> int:

@@ -1,0 +1,175 @@
+"""Engine for users: plans what it is given, and performs the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from coinfer.backends.base import Backend
+from coinfer.backends.registry import find_backends
+from coinfer.core.dispatcher import Limits
+from coinfer.core.policy import Policy
+from coinfer.errors import ConfigurationError
+from coinfer.graph.cut_model import CutModel
+from coinfer.graph.partition import PartitionOptions
+from coinfer.hardware.awake import awake
+from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.planner.make_plan import Planned, given_plan, make_plan
+from coinfer.planner.opened_plan import open_plan
+from coinfer.planner.wishes import CutWish, Wishes
+from coinfer.profiling import Profiler, default_cache
+from coinfer.profiling.budget import Budget
+from coinfer.runtime import engine
+from coinfer.runtime.engine import Observer
+from coinfer.zoo.source import resolve_model
+
+__all__ = ["MEASURE_S", "Engine"]
+
+MEASURE_S = 20.0
+"""Seconds that an engine measures for at most, unless it is told otherwise."""
+
+_Source = Model | CutModel | str | Path
+
+
+class Engine(engine.Engine):
+    """Runs models together. Threads may call any method at any time.
+
+    Args:
+        models: Models by name: what `load_model` returns, a path, `zoo:NAME`, or a cut model. Or a
+            plan, or the folder that one was saved in: then nothing is measured, and of the other
+            arguments only policy, limits, backends, observer and keep_awake count.
+        processors: What to run on, in the order of preference; None: all that are found.
+        profile: Expected times. A model runs on the processors for which it has entries. None:
+            take them from the user's cache or measure them now, and leave superfluous ones out.
+        policy: A policy, or the name of one; None: that of the plan, by default
+            `earliest_finish`.
+        limits: What the core enforces whatever the policy wants.
+        backends: Backends by name, for those that are not to be looked up.
+        pin: Pin workers and thread pools to the cores of their processors, where the system can.
+        observer: Sees every step of the core.
+        partition: Cut models so, where that pays, and measure the spans now or take their times
+            from the cache; None: run them whole.
+        keep_awake: Let the processors' cores spin at the lowest scheduling class instead of going
+            idle: see `coinfer.hardware.awake`.
+        measure_s: Seconds to measure for at most. What is not measured by then is estimated from
+            other models, said among the warnings, and learnt while running.
+
+    Raises:
+        ConfigurationError: no processors, a model without an entry in the profile, or a plan that
+            was made for another machine or of other files.
+        BackendError: a model cannot be loaded on a processor of its profile.
+        ModelError: a model's file cannot be used.
+
+    Attributes:
+        plan: What it performs.
+        warnings: What was not done as asked, e.g. a processor that could not take a model.
+
+    >>> from coinfer.testing.models import tiny_linear
+    >>> model = tiny_linear().model
+    >>> with Engine({"m": model}) as engine:
+    ...     future = engine.submit("m", model.sample_inputs(), deadline_s=1.0)
+    ...     sorted(future.result()) == [spec.name for spec in model.outputs]
+    True
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, _Source] | Plan | str | Path,
+        *,
+        processors: Sequence[Processor] | None = None,
+        profile: Profile | None = None,
+        policy: str | Policy | None = None,
+        limits: Limits = Limits(),
+        backends: Mapping[str, Backend] | None = None,
+        pin: bool = True,
+        observer: Observer | None = None,
+        partition: PartitionOptions | None = None,
+        keep_awake: bool = False,
+        measure_s: float = MEASURE_S,
+    ) -> None:
+        self._given = dict(backends or {})
+        self._partition = partition
+        self._measure_s = measure_s
+        if isinstance(models, Plan | str | Path):
+            planned = open_plan(models)
+            cores = {core for processor in planned.plan.processors for core in processor.cores}
+        else:
+            used = _checked(default_processors() if processors is None else processors)
+            if partition is not None and profile is not None:
+                raise ConfigurationError(
+                    "partitioning measures for itself; leave the profile out, or pass models that "
+                    "`coinfer.planner.passes.partition.prepare` made"
+                )
+            cores = {core for processor in used for core in processor.cores}
+            if not pin:
+                used = [replace(processor, cores=()) for processor in used]
+            self._given = find_backends(used, self._given)
+            planned = self._planned(models, used, profile)
+        if isinstance(policy, str):
+            plan = replace(planned.plan, policy=PolicyChoice(name=policy))
+            planned, policy = planned._replace(plan=plan), None
+        super().__init__(
+            planned.plan,
+            planned.models,
+            policy=policy,
+            limits=limits,
+            backends=self._given,
+            observer=observer,
+            spinning=awake(sorted(cores)) if keep_awake else None,
+        )
+        self.warnings[:0] = planned.plan.warnings
+
+    def load(self, name: str, model: _Source, profile: Profile | None = None) -> None:
+        """Add a model while others run; returns when it can be asked.
+
+        Without a profile it is taken from the user's cache or measured now, beside what runs: pass
+        one that was measured on the idle machine if the times matter.
+
+        Raises:
+            ConfigurationError: the name is taken, or the profile has no entry for it.
+            BackendError: it cannot be loaded on a processor of its profile.
+        """
+        with self._loading:
+            self._check_open()
+            self._model_store.check_free(name)
+            planned = self._planned({name: model}, self.plan.processors, profile)
+            self.warnings += planned.plan.warnings
+            self._load_planned(name, planned.models[name], planned.plan)
+
+    def _planned(
+        self,
+        models: Mapping[str, _Source],
+        processors: Sequence[Processor],
+        profile: Profile | None,
+    ) -> Planned:
+        found = {name: _resolved(name, model) for name, model in models.items()}
+        sources = {name: str(m) for name, m in models.items() if isinstance(m, str | Path)}
+        if profile is not None:
+            return given_plan(found, processors, profile, Wishes(sources=sources))
+        cuts = {}
+        if self._partition is not None:
+            whole = [name for name, model in found.items() if isinstance(model, Model)]
+            cuts = dict.fromkeys(whole, CutWish(self._partition))
+        profiler = Profiler(
+            cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
+        )
+        return make_plan(found, processors, Wishes(cuts=cuts, sources=sources), profiler)
+
+
+def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
+    if not processors:
+        raise ConfigurationError("an engine needs at least one processor")
+    if len({p.name for p in processors}) != len(processors):
+        raise ConfigurationError("two processors have the same name; rename one")
+    return processors
+
+
+def _resolved(name: str, model: _Source) -> Model | CutModel:
+    if isinstance(model, Model | CutModel):
+        return model
+    return resolve_model(str(model), name=name)

@@ -1,0 +1,219 @@
+"""`coinfer plan`: decide what runs where, show it with the reasons, and keep it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coinfer.cli.console import err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from coinfer.model import Model
+    from coinfer.plan import Plan
+    from coinfer.planner.make_plan import Planned
+
+__all__ = ["plan"]
+
+_SCENARIO = (".yaml", ".yml")
+_LIBRARY = "lib:"
+
+
+def plan(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="One scenario (.yaml or lib:NAME), or model files and zoo:NAME; with --diff, the "
+            "folders of two plans.",
+            metavar="SCENARIO|MODEL...",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Keep the plan in this folder.", metavar="FOLDER"),
+    ] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Show what else was measured and what it lost by.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show what differs between two saved plans.")
+    ] = False,
+    policy: Annotated[
+        str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
+    ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop measuring after so long and estimate the rest, e.g. 60s; default: measure "
+            "everything.",
+            metavar="SECONDS",
+        ),
+    ] = None,
+) -> None:
+    """Decide what runs where, by measuring; show it, and keep it for `--plan`.
+
+    A kept plan is a folder that can be read, compared and edited. `coinfer run SCENARIO --plan
+    FOLDER` starts from it without measuring anything.
+    """
+    from coinfer.units import parse_seconds
+
+    if diff:
+        _show_difference(sources)
+        return
+    budget_s = math.inf if measure is None else parse_seconds(measure)
+    planned = _planned(sources, policy, budget_s)
+    console = out()
+    console.print(_table(planned.plan))
+    for line in _reasons(planned.plan) if why else ():
+        console.print(line, soft_wrap=True)
+    for warning in planned.plan.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    if output is not None:
+        _save(planned, output)
+        console.print(f"plan: {output}", soft_wrap=True)
+
+
+def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned:
+    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.errors import ConfigurationError
+    from coinfer.planner.make_plan import Planned
+    from coinfer.planner.prepare import prepare
+    from coinfer.profiling import default_cache
+    from coinfer.profiling.budget import Budget
+    from coinfer.workload.scenario_file import load_scenario
+
+    scenarios = [s for s in sources if s.endswith(_SCENARIO) or s.startswith(_LIBRARY)]
+    if scenarios and len(sources) > 1:
+        raise ConfigurationError(
+            f"{scenarios[0]} is a scenario, and a plan is for one scenario or for models; name it "
+            "alone"
+        )
+    with profiler_bar(err()) as progress:
+        if not scenarios:
+            return _of_models(sources, policy, budget_s, progress)
+        scenario = load_scenario(scenarios[0]).with_options(policy=policy)
+        ready = prepare(
+            scenario,
+            cache=default_cache(),
+            progress=progress,
+            surroundings=True,
+            budget=Budget(budget_s),
+        )
+    return Planned(ready.plan, ready.models)
+
+
+def _of_models(
+    sources: list[str], policy: str | None, budget_s: float, progress: object
+) -> Planned:
+    from typing import Any, cast
+
+    from coinfer.hardware.catalogue import default_processors
+    from coinfer.plan import PolicyChoice
+    from coinfer.planner.make_plan import make_plan
+    from coinfer.planner.wishes import Wishes
+    from coinfer.profiling import Profiler, default_cache
+    from coinfer.profiling.budget import Budget
+
+    models, places = _models(sources)
+    wishes = Wishes(
+        policy=PolicyChoice() if policy is None else PolicyChoice(name=policy),
+        surroundings=True,
+        sources=places,
+    )
+    profiler = Profiler(
+        cache=default_cache(), progress=cast(Any, progress), budget=Budget(budget_s)
+    )
+    return make_plan(models, default_processors(), wishes, profiler)
+
+
+def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
+    """Open models; return them and their sources by name."""
+    from coinfer.errors import ConfigurationError
+    from coinfer.zoo.source import resolve_model
+
+    models: dict[str, Model] = {}
+    places: dict[str, str] = {}
+    for source in sources:
+        model = resolve_model(source)
+        if model.name in models:
+            raise ConfigurationError(
+                f"two models are named {model.name!r}: {places[model.name]} and {source}; rename "
+                "a file, or describe them in a scenario"
+            )
+        models[model.name], places[model.name] = model, source
+    return models, places
+
+
+def _save(planned: Planned, folder: Path) -> None:
+    from coinfer.plan.plan_folder import save_plan
+
+    save_plan(planned.plan, folder)
+
+
+def _table(plan: Plan) -> Table:
+    """One row per model, variant and processor."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for header in ("model", "variant", "cut", "processor", "precision"):
+        table.add_column(header, overflow="fold")
+    for header in ("batch", "ms", "MiB"):
+        table.add_column(header, justify="right", no_wrap=True)
+    precisions = {processor.name: processor.precision for processor in plan.processors}
+    for name, model in plan.models.items():
+        variant = model.original
+        for at, (processor, spans) in enumerate(variant.spans.items()):
+            entries = [
+                entry
+                for key, entry in plan.profile.restricted([name])
+                if key.processor == processor
+            ]
+            whole = variant.n_units == 1
+            table.add_row(
+                name if at == 0 else "",
+                variant.kind.value if at == 0 else "",
+                "whole" if whole else ", ".join(map(_units, spans)),
+                processor,
+                precisions[processor],
+                str(model.batch),
+                ", ".join(
+                    f"{e.mean_s * 1e3:.3g}{' estimated' if e.estimated else ''}" for e in entries
+                ),
+                f"{sum(entry.resident_bytes for entry in entries) / 2**20:.1f}",
+            )
+    return table
+
+
+def _units(span: tuple[int, int]) -> str:
+    first, last = span
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _reasons(plan: Plan) -> Iterator[str]:
+    for name, model in plan.models.items():
+        for choice in model.choices:
+            yield f"{name}, {choice.by.replace('_', ' ')}: {choice.what}"
+            for each in choice.alternatives:
+                yield f"  not {each.name}: {each.why}"
+
+
+def _show_difference(folders: list[str]) -> None:
+    from coinfer.errors import ConfigurationError
+    from coinfer.plan.difference import differences
+    from coinfer.plan.plan_folder import load_plan
+
+    if len(folders) != 2:
+        raise ConfigurationError(f"--diff compares two plans, got {len(folders)}; name two folders")
+    one, other = (load_plan(folder).plan for folder in folders)
+    found = list(differences(one, other))
+    for line in found:
+        out().print(line, soft_wrap=True)
+    if not found:
+        out().print("the plans are the same")

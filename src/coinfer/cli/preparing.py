@@ -1,0 +1,63 @@
+"""Prepare what a verb needs: from a saved plan, or by measuring with a bar that shows how far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coinfer.cli.console import err
+
+if TYPE_CHECKING:
+    from coinfer.runtime.prepared import Prepared
+    from coinfer.workload.scenario import Scenario
+
+__all__ = ["prepared"]
+
+
+def prepared(
+    scenario: Scenario,
+    plan: Path | None,
+    *,
+    machine: Path | None = None,
+    policy: str | None = None,
+    is_simulated: bool = False,
+    needs_times: bool = False,
+    calibrate_s: float | None = None,
+) -> Prepared:
+    """Prepare a scenario.
+
+    Args:
+        scenario: What the verb is about.
+        plan: Folder of a saved plan, from which nothing is measured; None: make one.
+        machine: A machine file instead of the scenario's.
+        policy: The policy on the command line, which goes before that of a saved plan.
+        is_simulated: Whether it is simulated: then no session is opened.
+        needs_times: Whether only the times are looked at.
+        calibrate_s: Correct the times by a real run of so many seconds.
+
+    Raises:
+        ConfigurationError: options contradict each other.
+    """
+    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.planner.planned_scenario import planned_scenario
+    from coinfer.planner.prepare import prepare
+    from coinfer.profiling import default_cache
+
+    if plan is not None:
+        return planned_scenario(
+            scenario,
+            plan,
+            machine=machine,
+            own_policy=policy is not None,
+            is_simulated=is_simulated or needs_times,
+            calibrate_s=calibrate_s,
+        )
+    with profiler_bar(err()) as progress:
+        return prepare(
+            scenario,
+            machine_file=machine,
+            cache=default_cache(),
+            progress=progress,
+            surroundings=is_simulated,
+            calibrate_s=calibrate_s,
+        )

@@ -1,0 +1,1 @@
+"""Experiments: run an engine or a simulation of a plan to find something out."""

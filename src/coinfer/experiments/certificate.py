@@ -1,0 +1,141 @@
+"""Certificate: what no scheduler can exceed for a scenario on a machine, and what that means.
+
+Puts a scenario's mix, rates or counts into the programs of `coinfer.bound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
+from coinfer.experiments.offered import offered_mix
+from coinfer.machine.machine import Machine
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import Scenario
+
+__all__ = ["Certificate", "certify", "settled"]
+
+_MOST_EXACT = 200
+"""Counts above this in all: the integer program takes long, and the bound is as good as exact."""
+
+_MAKESPAN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The limits of a scenario on a machine.
+
+    Attributes:
+        mix: Share of each model in the requests.
+        mix_is_known: False if the policy decides the shares (every model has a closed loop of its
+            own); the mix is then taken to be equal.
+        bound: The best throughput for the mix.
+        one_model: Processors that hold one model at a time.
+        kept: The bound if those never change their model; None if there are none of them.
+        sustainable_factor: The largest factor by which all rates may be multiplied; None unless
+            all arrivals are open-loop.
+        makespan: The least time for all counts; None unless they are finite and few.
+    """
+
+    mix: Mapping[str, float]
+    mix_is_known: bool
+    bound: Bound
+    one_model: tuple[str, ...] = ()
+    kept: Bound | None = None
+    sustainable_factor: float | None = None
+    makespan: Makespan | None = None
+
+    def warnings(self) -> list[str]:
+        """Say by how much the offered rates exceed what any schedule can do, if they do."""
+        factor = self.sustainable_factor
+        if factor is None or factor >= 1:
+            return []
+        return [
+            f"the offered rates are {1 / factor - 1:.1%} above the bound: no schedule can serve "
+            f"them; what waits grows until requests are rejected or late. Multiply the rates by at "
+            f"most {factor:.3f}"
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes."""
+        spread = self.makespan
+        return {
+            **self.bound.to_json(),
+            "mix": dict(self.mix),
+            "mix_is_known": self.mix_is_known,
+            "sustainable_factor": self.sustainable_factor,
+            "one_model": None
+            if self.kept is None
+            else {
+                "processors": list(self.one_model),
+                "throughput_per_s": self.kept.throughput_per_s,
+                "shares": {name: dict(row) for name, row in self.kept.shares.items()},
+            },
+            "makespan": None
+            if spread is None
+            else {
+                "seconds": spread.seconds,
+                "lower_bound_s": spread.lower_bound_s,
+                "proven": spread.proven,
+                "counts": {name: dict(row) for name, row in spread.counts.items()},
+            },
+        }
+
+
+def certify(scenario: Scenario, machine: Machine) -> Certificate:
+    """Compute the limits of a scenario on a machine.
+
+    Raises:
+        UnknownNameError: a model that no processor of the machine runs.
+        ConfigurationError: processors that hold one model each cannot hold all models.
+    """
+    machine.check_runs(tuple(scenario.models))
+    profile = machine.profile
+    batches = {model: spec.batch for model, spec in scenario.models.items()}
+    known = offered_mix(scenario)
+    mix = known or dict.fromkeys(scenario.models, 1 / len(scenario.models))
+    one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
+    rates = Load(scenario).offered_rates_per_s()
+    processors, keeps = machine.processors, machine.keeps
+    return Certificate(
+        mix=mix,
+        mix_is_known=known is not None,
+        bound=throughput_bound(profile, processors, mix, batches=batches, one_model=keeps),
+        one_model=one_model,
+        kept=throughput_bound(profile, processors, mix, batches=batches, one_model=set(one_model))
+        if one_model
+        else None,
+        sustainable_factor=sustainable_factor(
+            profile, processors, rates, batches=batches, one_model=keeps
+        )
+        if rates
+        else None,
+        makespan=_makespan(scenario, machine, batches),
+    )
+
+
+def settled(machine: Machine, certificate: Certificate) -> Machine:
+    """Let processors that never change their model hold the one that the bound gives them."""
+    resident = {}
+    for name in machine.keeps:
+        shares = certificate.bound.shares.get(name, {})
+        runs = [key.model for key, _ in machine.profile if key.processor == name]
+        if len(set(runs)) > 1:
+            resident[name] = max(shares, key=shares.__getitem__, default=runs[0])
+    return machine.holding(resident)
+
+
+def _makespan(scenario: Scenario, machine: Machine, batches: Mapping[str, int]) -> Makespan | None:
+    offline = scenario.offline
+    if offline is None or sum(offline.counts.values()) > _MOST_EXACT:
+        return None
+    return makespan(
+        machine.profile,
+        machine.processors,
+        offline.counts,
+        batches=batches,
+        one_model=machine.keeps,
+        time_limit_s=_MAKESPAN_S,
+    )

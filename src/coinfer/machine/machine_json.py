@@ -1,0 +1,92 @@
+"""Machines and processors as JSON values and back; profiles are kept apart. Opens no file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from coinfer.errors import ConfigurationError
+from coinfer.machine.cold import Cold
+from coinfer.machine.contention import Contention
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+
+__all__ = ["decode_machine", "decode_processor", "encode_machine", "encode_processor"]
+
+_FORMAT = "coinfer-machine/1"
+_ALWAYS = ("name", "backend", "device", "units", "threads", "precision", "cores", "options")
+_SETS = ("units", "supported_ops", "unsupported_ops", "overlays")
+
+
+def encode_processor(processor: Processor) -> dict[str, Any]:
+    """Return a processor as its fields by name; most that are empty are left out.
+
+    >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"b", "a"}))
+    >>> decode_processor(encode_processor(cpu)) == cpu, encode_processor(cpu)["units"]
+    (True, ['a', 'b'])
+    """
+    fields = {field.name: getattr(processor, field.name) for field in dataclasses.fields(processor)}
+    return {
+        name: sorted(value)
+        if name in _SETS
+        else list(value)
+        if isinstance(value, tuple)
+        else dict(value)
+        if isinstance(value, Mapping)
+        else value
+        for name, value in fields.items()
+        if name in _ALWAYS or value
+    }
+
+
+def decode_processor(data: Mapping[str, Any]) -> Processor:
+    """Read what `encode_processor` made.
+
+    Raises:
+        KeyError, TypeError: it is something else.
+    """
+    sets = {name: frozenset(data[name]) for name in _SETS if name in data}
+    return Processor(**{**data, **sets, "cores": tuple(data["cores"])})
+
+
+def encode_machine(machine: Machine) -> dict[str, Any]:
+    """Return all of a machine but its profile, as a value that `json.dumps` writes."""
+    return {
+        "format": _FORMAT,
+        "name": machine.name,
+        "identity": dict(machine.identity),
+        "processors": [encode_processor(processor) for processor in machine.processors],
+        "spreads": [[*pair, cv] for pair, cv in machine.spreads.items()],
+        "swaps": sorted(machine.swaps),
+        "keeps": sorted(machine.keeps),
+        "contention": machine.contention.to_json(),
+        "cold": [[*pair, *each] for pair, each in machine.cold.items()],
+        "overhead_s": machine.overhead_s,
+    }
+
+
+def decode_machine(data: Any, profile: Profile) -> Machine:
+    """Read what `encode_machine` made, with a profile of that machine.
+
+    Raises:
+        ConfigurationError: it is something else, or of another format version.
+    """
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise ConfigurationError(f"not a machine of format {_FORMAT}; make it anew")
+    try:
+        return Machine(
+            name=data["name"],
+            identity=data["identity"],
+            processors=tuple(decode_processor(each) for each in data["processors"]),
+            profile=profile,
+            spreads={(model, name): cv for model, name, cv in data["spreads"]},
+            swaps=frozenset(data["swaps"]),
+            keeps=frozenset(data["keeps"]),
+            contention=Contention(**data["contention"]),
+            cold={(m, p): Cold(other, idle) for m, p, other, idle in data["cold"]},
+            overhead_s=float(data["overhead_s"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"damaged machine ({error!r}); make it anew") from error

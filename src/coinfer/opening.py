@@ -1,0 +1,29 @@
+"""Opening events: what a plan tells the core of its models. Engine and simulator both ask here."""
+
+from __future__ import annotations
+
+from coinfer.core.events import ModelLoaded
+from coinfer.machine.profile import Profile
+from coinfer.plan.plan import Plan
+
+__all__ = ["model_loaded"]
+
+
+def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
+    """Return the event that a model of a plan can be run.
+
+    Args:
+        plan: The plan.
+        model: Name of one of its models.
+        profile: The times of what is loaded, of this model at least.
+
+    >>> from coinfer.machine.machine import Machine
+    >>> from coinfer.machine.processor import Processor
+    >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+    >>> profile = Profile.from_seconds({"m": {"cpu": 0.01}})
+    >>> model_loaded(Plan.of(Machine(processors=(cpu,), profile=profile)), "m", profile).units
+    1
+    """
+    variant = plan.models[model].original
+    known = profile.restricted([model])
+    return ModelLoaded(model, variant.n_units, known, variant.forks, plan.machine.swap_s(model))

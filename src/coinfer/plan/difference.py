@@ -1,0 +1,77 @@
+"""Difference of two plans, as sentences for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from coinfer.machine.span import Span
+from coinfer.plan.plan import Plan
+from coinfer.units import format_seconds
+
+__all__ = ["differences"]
+
+_NOISE = 0.05
+"""Times that differ by less than this share are the same, measured twice."""
+
+
+def differences(one: Plan, other: Plan) -> Iterator[str]:
+    """Say what is not the same in two plans, the first one before the arrow.
+
+    >>> from coinfer.machine.machine import Machine
+    >>> from coinfer.machine.processor import Processor
+    >>> from coinfer.machine.profile import Profile
+    >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+    >>> a, b = (Plan.of(Machine(processors=(cpu,), profile=Profile.from_seconds({"m": {"cpu": s}})))
+    ...         for s in (0.01, 0.02))
+    >>> list(differences(a, b))
+    ['m on cpu: 10 ms -> 20 ms']
+    """
+    if one.policy != other.policy:
+        yield f"policy: {_policy(one)} -> {_policy(other)}"
+    for what in sorted({*one.machine.identity, *other.machine.identity}):
+        before, after = one.machine.identity.get(what), other.machine.identity.get(what)
+        if before != after:
+            yield f"machine: {what}: {before or 'none'} -> {after or 'none'}"
+    for name in [*one.models, *(n for n in other.models if n not in one.models)]:
+        if name not in other.models:
+            yield f"{name}: only in the first"
+        elif name not in one.models:
+            yield f"{name}: only in the second"
+        else:
+            yield from _of_model(one, other, name)
+
+
+def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
+    before, after = one.models[name], other.models[name]
+    for what in ("source", "fingerprint", "batch"):
+        if getattr(before, what) != getattr(after, what):
+            yield f"{name}: {what}: {getattr(before, what)} -> {getattr(after, what)}"
+    if before.original.units != after.original.units:
+        yield f"{name}: cut: {before.original.n_units} -> {after.original.n_units} units"
+    spans = _spans(before.original.spans), _spans(after.original.spans)
+    for processor in sorted({*spans[0], *spans[1]}):
+        texts = [row.get(processor, "not loaded") for row in spans]
+        if texts[0] != texts[1]:
+            yield f"{name} on {processor}: {texts[0]} -> {texts[1]}"
+    times = one.profile.restricted([name]), other.profile.restricted([name])
+    for key, entry in times[0]:
+        found = times[1].entries.get(key)
+        if found is not None and abs(found.mean_s - entry.mean_s) > _NOISE * entry.mean_s:
+            where = f"{name} on {key.processor}" + _span(key.span, before.original.n_units)
+            yield f"{where}: {format_seconds(entry.mean_s)} -> {format_seconds(found.mean_s)}"
+
+
+def _policy(plan: Plan) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in plan.policy.options.items())
+    return f"{plan.policy.name} ({options})" if options else plan.policy.name
+
+
+def _spans(row: Mapping[str, tuple[Span, ...]]) -> dict[str, str]:
+    return {
+        processor: "units " + ", ".join(f"{span.first}-{span.last}" for span in spans)
+        for processor, spans in row.items()
+    }
+
+
+def _span(span: Span, n_units: int) -> str:
+    return "" if n_units == 1 else f", units {span.first}-{span.last}"

@@ -1,0 +1,49 @@
+"""Index ranges: ascending numbers as a person writes them, `0-41, 44`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from coinfer.errors import ConfigurationError
+
+__all__ = ["parse_ranges", "ranges_text"]
+
+_RANGE = re.compile(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?")
+
+
+def ranges_text(numbers: Iterable[int]) -> str:
+    """Write ascending numbers as ranges.
+
+    >>> ranges_text([0, 1, 2, 5])
+    '0-2, 5'
+    """
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def parse_ranges(text: str | int) -> tuple[int, ...]:
+    """Read what `ranges_text` writes.
+
+    Raises:
+        ConfigurationError: it is something else, or not ascending.
+
+    >>> parse_ranges("0-2, 5")
+    (0, 1, 2, 5)
+    """
+    numbers: list[int] = []
+    for part in str(text).split(","):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise ConfigurationError(f"{text!r} is no list of numbers and ranges like `0-41, 44`")
+        first = int(match[1])
+        last = first if match[2] is None else int(match[2])
+        if last < first or (numbers and first <= numbers[-1]):
+            raise ConfigurationError(f"{text!r} is not ascending; write the smaller number first")
+        numbers.extend(range(first, last + 1))
+    return tuple(numbers)

@@ -1,0 +1,41 @@
+"""Model plan: where a model comes from, its variants, and why they are as they are. A value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coinfer.plan.choice import Choice
+from coinfer.plan.variant import Kind, Variant
+
+__all__ = ["ModelPlan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """What was decided of one model.
+
+    Attributes:
+        source: The path of an ONNX file or `zoo:NAME`; empty if the model was made in memory, or if
+            a file describes the machine and no model is needed.
+        fingerprint: The model's identity, structure and weights; empty if it is not known.
+        batch: Samples per request that the times were measured at.
+        variants: By kind.
+        choices: What the passes decided, in their order.
+    """
+
+    source: str = ""
+    fingerprint: str = ""
+    batch: int = 1
+    variants: Mapping[Kind, Variant] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def original(self) -> Variant:
+        """The variant that is the model itself."""
+        return self.variants[Kind.ORIGINAL]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is in several units."""
+        return self.original.n_units > 1

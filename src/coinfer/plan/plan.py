@@ -1,0 +1,156 @@
+"""Plan: what was decided before running, and the machine that it was decided for. A value.
+
+The passes of `coinfer.planner` make plans, `plan_file` keeps them, the drivers perform them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Fork
+from coinfer.plan.choice import Choice
+from coinfer.plan.model_plan import ModelPlan
+from coinfer.plan.variant import Kind, Variant
+
+__all__ = ["Plan", "PolicyChoice"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChoice:
+    """A policy by name, with its options."""
+
+    name: str = "earliest_finish"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What runs where, under which policy.
+
+    Attributes:
+        name: What reports call it.
+        machine: What it was made for. Its profile holds all that was measured and may run, also
+            what is not loaded: bounds rest on it.
+        models: By name.
+        policy: Which policy decides.
+        warnings: What a reader of results must know.
+
+    >>> from coinfer.machine.profile import Profile
+    >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+    >>> machine = Machine(processors=(cpu,), profile=Profile.from_seconds({"m": {"cpu": 0.01}}))
+    >>> Plan.of(machine).models["m"].original.spans
+    {'cpu': (Span(first=0, last=0),)}
+    """
+
+    name: str = "plan"
+    machine: Machine
+    models: Mapping[str, ModelPlan]
+    policy: PolicyChoice = PolicyChoice()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        machine: Machine,
+        *,
+        models: Iterable[str] | None = None,
+        forks: Mapping[str, tuple[Fork, ...]] | None = None,
+        policy: PolicyChoice = PolicyChoice(),
+        warnings: tuple[str, ...] = (),
+    ) -> Self:
+        """Plan to load all that a machine has times for.
+
+        Args:
+            machine: What it is for.
+            models: Names of the models; None: all that the machine runs.
+            forks: By model, the pairs of its spans that may run at the same time.
+            policy: Which policy decides.
+            warnings: What a reader of results must know.
+
+        Raises:
+            UnknownNameError: a model that no processor of the machine runs.
+        """
+        names = machine.models if models is None else tuple(models)
+        machine.check_runs(names)
+        forks = forks or {}
+        planned = {}
+        for name in names:
+            spans = machine.profile.spans_by_processor(name)
+            units, own = machine.profile.units(name), tuple(forks.get(name, ()))
+            variant = Variant(n_units=units, forks=own, spans=spans)
+            planned[name] = ModelPlan(variants={Kind.ORIGINAL: variant})
+        return cls(
+            name=machine.name, machine=machine, models=planned, policy=policy, warnings=warnings
+        )
+
+    @property
+    def processors(self) -> tuple[Processor, ...]:
+        """The machine's processors, in the order of preference."""
+        return self.machine.processors
+
+    @property
+    def measured(self) -> Profile:
+        """All that was measured and may run."""
+        return self.machine.profile
+
+    @property
+    def profile(self) -> Profile:
+        """The times of what is loaded."""
+        loaded = {
+            (name, processor, span)
+            for name, model in self.models.items()
+            for processor, spans in model.original.spans.items()
+            for span in spans
+        }
+        return Profile(
+            {
+                key: entry
+                for key, entry in self.measured
+                if (key.model, key.processor, key.span) in loaded
+            }
+        )
+
+    @property
+    def output_errors(self) -> dict[str, dict[str, float]]:
+        """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
+        errors: dict[str, dict[str, float]] = {}
+        for key, entry in self.profile:
+            if entry.error is not None:
+                row = errors.setdefault(key.processor, {})
+                row[key.model] = max(entry.error, row.get(key.model, 0.0))  # the worst span
+        return errors
+
+    def with_profile(self, profile: Profile) -> Self:
+        """Copy it with other times of the same machine."""
+        machine = dataclasses.replace(self.machine, profile=profile)
+        return dataclasses.replace(self, machine=machine)
+
+    def with_variant(self, model: str, variant: Variant, *choices: Choice) -> Self:
+        """Copy it with another variant of a model, and why that was chosen."""
+        known = self.models[model]
+        changed = dataclasses.replace(
+            known,
+            variants={**known.variants, variant.kind: variant},
+            choices=(*known.choices, *choices),
+        )
+        return dataclasses.replace(self, models={**self.models, model: changed})
+
+    def loading(self, profile: Profile) -> Self:
+        """Copy it so that of each model just the entries of a profile are loaded."""
+        changed = self
+        for name, model in self.models.items():
+            spans = profile.spans_by_processor(name)
+            if spans != model.original.spans:
+                variant = dataclasses.replace(model.original, spans=spans)
+                changed = changed.with_variant(name, variant)
+        return changed
+
+    def warned(self, *warnings: str) -> Self:
+        """Copy it with more warnings; each is kept once."""
+        return dataclasses.replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))

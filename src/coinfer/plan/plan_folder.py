@@ -1,0 +1,191 @@
+"""Plan folder: save a plan as a folder and read it again. Errors name file, line and field.
+
+    plan.yaml            what runs where, and why: for people to read, compare and edit
+    machine.json         the machine that it was made for
+    profiles/MODEL.json  what was measured of each model
+    graphs/MODEL.onnx    graphs that no file of the user's holds
+
+The same plan gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from coinfer.documents.yaml_document import YamlDocument
+from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.machine.machine_json import decode_machine, encode_machine
+from coinfer.machine.profile import Profile
+from coinfer.plan.measured_run import MeasuredRun, decode_runs, encode_runs, profile_of, runs_of
+from coinfer.plan.plan import Plan
+from coinfer.plan.plan_sections import read_plan_section
+from coinfer.plan.plan_text import plan_text
+from coinfer.plan.variant import GraphFile, Variant
+
+__all__ = ["SavedPlan", "is_plan_folder", "load_plan", "read_bytes", "save_plan"]
+
+_PLAN, _MACHINE = "plan.yaml", "machine.json"
+
+T = TypeVar("T")
+
+
+class SavedPlan(NamedTuple):
+    """A plan as it was read.
+
+    Attributes:
+        plan: The plan; its models' sources are paths that can be opened from here.
+        folder: Where it is.
+        runs: By model all that was measured, also what is no span of the cut as it is now.
+        text: The document, to say where something stands.
+    """
+
+    plan: Plan
+    folder: Path
+    runs: Mapping[str, list[MeasuredRun]]
+    text: YamlDocument
+
+    def where(self, *loc: str | int) -> str:
+        """Return `FILE:LINE` of a field."""
+        return f"{self.text.origin}:{self.text.line_of(loc)}"
+
+
+def is_plan_folder(path: str | Path) -> bool:
+    """Tell whether a path names a saved plan."""
+    return (Path(path) / _PLAN).is_file()
+
+
+def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = None) -> None:
+    """Write a plan into a folder; files of an older plan there are replaced.
+
+    Args:
+        plan: The plan.
+        folder: Where to; made if it is not there.
+        graphs: Serialised graphs of models that have no source, by name.
+
+    Raises:
+        ConfigurationError: the folder holds something else, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file; name a folder for the plan")
+    if folder.is_dir() and any(folder.iterdir()) and not is_plan_folder(folder):
+        raise ConfigurationError(f"{folder} is not empty and holds no plan; name another folder")
+    files: dict[str, bytes] = {}
+    for name, data in (graphs or {}).items():
+        path = f"graphs/{name}.onnx"
+        files[path] = data
+        plan = _with_graph(plan, name, GraphFile(path, hashlib.sha256(data).hexdigest()))
+    machine = _json_bytes(encode_machine(plan.machine))
+    files[_MACHINE] = machine
+    for name, model in plan.models.items():
+        runs = runs_of(plan.measured, name, model.original)
+        files[f"profiles/{name}.json"] = _json_bytes(encode_runs(runs))
+    named = {
+        "machine": {"file": _MACHINE, "fingerprint": _fingerprint(machine)},
+        "profiles": {name: f"profiles/{name}.json" for name in plan.models},
+        "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
+    }
+    files[_PLAN] = plan_text(plan, named).encode()
+    try:
+        for name, data in files.items():
+            _write(folder / name, data)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"cannot write {error.filename}: {reason}") from error
+
+
+def load_plan(folder: str | Path) -> SavedPlan:
+    """Read a plan from its folder.
+
+    Raises:
+        ScenarioError: `plan.yaml` cannot be read, is of a newer format, or is wrong.
+        ConfigurationError: a file beside it is missing, damaged or another one.
+    """
+    folder = Path(folder)
+    path = folder / _PLAN
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ScenarioError(
+            f"{folder}: there is no plan here; make one with `coinfer plan SCENARIO -o {folder}`"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
+    document = YamlDocument.parse(text, origin=str(path), kind="a plan")
+    section = read_plan_section(document)
+    data = read_bytes(folder, section.machine.file)
+    if _fingerprint(data) != section.machine.fingerprint:
+        raise ConfigurationError(
+            f"{folder / section.machine.file}: is not the file that the plan was made with; "
+            "restore it, or make the plan anew"
+        )
+    read = _reader(folder)
+    runs = {name: read(model.profile, decode_runs) for name, model in section.models.items()}
+    machine = read(section.machine.file, lambda value: decode_machine(value, Profile()))
+    plan = section.plan(machine, folder.parent, document)
+    return SavedPlan(_with_times(plan, runs), folder, runs, document)
+
+
+def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
+    profile = Profile()
+    for name, model in plan.models.items():
+        profile = profile.merged(profile_of(runs[name], name, model.original))
+    return plan.with_profile(profile)
+
+
+def _with_graph(plan: Plan, name: str, graph: GraphFile) -> Plan:
+    variant: Variant = plan.models[name].original
+    return plan.with_variant(name, dataclasses.replace(variant, graph=graph))
+
+
+def _reader(folder: Path) -> Callable[[str, Callable[[Any], T]], T]:
+    def read(name: str, decode: Callable[[Any], T]) -> T:
+        data = read_bytes(folder, name)
+        try:
+            return decode(json.loads(data))
+        except (UnicodeDecodeError, RecursionError, ConfigurationError, ValueError) as error:
+            raise ConfigurationError(f"{folder / name}: {error}") from error
+
+    return read
+
+
+def read_bytes(folder: Path, name: str) -> bytes:
+    """Read a file of the folder, and of no other."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigurationError(f"{path}: is outside of the plan's folder; copy it into that")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(
+            f"{path}: {reason}; restore the file, or make the plan anew"
+        ) from error
+
+
+def _portable(source: str, folder: Path) -> str:
+    """Write a source relative to the folder's parent where it is below that."""
+    if not source or source.startswith("zoo:"):
+        return source
+    path, base = Path(source).resolve(), folder.resolve().parent
+    return os.fspath(path.relative_to(base)) if path.is_relative_to(base) else os.fspath(path)
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _fingerprint(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_bytes(data)
+    scratch.replace(path)

@@ -1,0 +1,228 @@
+"""Plan sections: what `plan.yaml` may hold, checked as scenarios are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from coinfer.documents.explain import explain
+from coinfer.documents.fields import (
+    Count,
+    Loc,
+    Name,
+    ParseContext,
+    Problem,
+    Section,
+    WholeNumber,
+    unknown_name,
+    wrong,
+)
+from coinfer.documents.yaml_document import YamlDocument
+from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import ordinary
+from coinfer.machine.span import Fork, Span
+from coinfer.plan.choice import Alternative, Choice
+from coinfer.plan.index_ranges import parse_ranges
+from coinfer.plan.model_plan import ModelPlan
+from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.plan.plan_text import FORMAT, WHOLE
+from coinfer.plan.variant import GraphFile, Kind, Unit, Variant
+
+__all__ = ["PlanSection", "read_plan_section"]
+
+
+def _ranges(value: Any) -> tuple[int, ...]:
+    if isinstance(value, tuple):
+        return value
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise wrong("expected numbers and ranges like `0-41, 44`")
+    try:
+        return parse_ranges(value)
+    except ConfigurationError as error:
+        raise wrong(str(error)) from error
+
+
+def _spans(value: Any) -> tuple[Span, ...]:
+    """Read `whole`, or a list of units and runs of them like `[0, 1-2]`."""
+    if value == WHOLE:
+        return (Span(),)
+    if not isinstance(value, list | tuple) or not value:
+        raise wrong(f"expected `{WHOLE}` or a list of units and runs of them like `[0, 1-2]`")
+    found = [_ranges(each) for each in value]
+    for text, numbers in zip(value, found, strict=True):
+        if len(numbers) != numbers[-1] - numbers[0] + 1:
+            raise wrong(f"{text!r} is no run of units; write it like `1-2`")
+    return tuple(sorted({Span(numbers[0], numbers[-1]) for numbers in found}))
+
+
+class MachineSection(Section):
+    """Which machine the plan was made for."""
+
+    name: str
+    file: str
+    fingerprint: str
+
+
+class PolicySection(Section):
+    """Which policy decides."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class UnitSection(Section):
+    """The operators of one unit, and the name of the first, which is checked if it is there."""
+
+    operators: Annotated[tuple[int, ...], BeforeValidator(_ranges)]
+    first: str = ""
+
+
+class VariantSection(Section):
+    """One graph, how it is cut and where its spans are loaded."""
+
+    graph: str | None = None
+    sha256: str = ""
+    units: tuple[UnitSection, ...] = ()
+    n_units: Count = 1
+    forks: tuple[tuple[WholeNumber, WholeNumber, WholeNumber], ...] = ()
+    processors: Annotated[
+        dict[Name, Annotated[tuple[Span, ...], BeforeValidator(_spans)]], Field(min_length=1)
+    ]
+
+    @field_validator("forks")
+    @classmethod
+    def _in_order(cls, forks: tuple[tuple[int, int, int], ...]) -> tuple[tuple[int, int, int], ...]:
+        for first, middle, last in forks:
+            if not first < middle <= last:
+                raise wrong(f"[{first}, {middle}, {last}] is no fork: the numbers must ascend")
+        return forks
+
+    def variant(self, kind: Kind) -> Variant:
+        """Build the variant."""
+        return Variant(
+            kind=kind,
+            graph=None if self.graph is None else GraphFile(self.graph, self.sha256),
+            n_units=len(self.units) or self.n_units,
+            units=tuple(Unit(unit.operators, unit.first) for unit in self.units),
+            forks=tuple(Fork(*fork) for fork in self.forks),
+            spans=self.processors,
+        )
+
+
+class LostSection(Section):
+    """What was not chosen, and what it lost by."""
+
+    what: str
+    by: str
+
+
+class ChoiceSection(Section):
+    """What a pass decided."""
+
+    by: str = Field(alias="pass")
+    chosen: str
+    lost: tuple[LostSection, ...] = ()
+
+
+class ModelSection(Section):
+    """One model."""
+
+    source: str = ""
+    fingerprint: str = ""
+    batch: Count = 1
+    profile: str
+    variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
+    why: tuple[ChoiceSection, ...] = ()
+
+    def planned(self, base: Path) -> ModelPlan:
+        """Build the model's plan; relative sources start in a folder."""
+        local = self.source and not self.source.startswith("zoo:")
+        return ModelPlan(
+            source=str(base / self.source) if local else self.source,
+            fingerprint=self.fingerprint,
+            batch=self.batch,
+            variants={kind: section.variant(kind) for kind, section in self.variants.items()},
+            choices=tuple(
+                Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))
+                for c in self.why
+            ),
+        )
+
+
+class PlanSection(Section):
+    """All of `plan.yaml`."""
+
+    format: str
+    name: str = "plan"
+    machine: MachineSection
+    policy: PolicySection = PolicySection(name="earliest_finish")
+    models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
+    warnings: tuple[str, ...] = ()
+
+    def plan(self, machine: Machine, base: Path, document: YamlDocument) -> Plan:
+        """Build the plan.
+
+        Raises:
+            ScenarioError: it names a processor or a span that there is not.
+        """
+        problems = _problems(self, [p.name for p in ordinary(machine.processors)])
+        if problems:
+            loc, message = problems[0]
+            field = ".".join(map(str, loc))
+            raise ScenarioError(f"{document.origin}:{document.line_of(loc)}: {field}: {message}")
+        return Plan(
+            name=self.name,
+            machine=machine,
+            models={name: section.planned(base) for name, section in self.models.items()},
+            policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
+            warnings=self.warnings,
+        )
+
+
+def read_plan_section(document: YamlDocument) -> PlanSection:
+    """Check a document.
+
+    Raises:
+        ScenarioError: it is no plan, of another format, or something in it is wrong.
+    """
+    data = document.data
+    written = data.get("format") if isinstance(data, dict) else None
+    if written != FORMAT:
+        kind = "of a newer coinfer" if str(written).startswith("coinfer-plan/") else "no plan"
+        raise ScenarioError(
+            f"{document.origin}:{document.line_of(('format',))}: format: is {written!r}, {kind}; "
+            f"this version reads {FORMAT}: update coinfer, or make the plan anew"
+        )
+    context = ParseContext(Path())
+    try:
+        return PlanSection.model_validate(data, context=context)
+    except ValidationError as error:
+        raise ScenarioError(explain(error, document, context)) from error
+
+
+def _problems(plan: PlanSection, processors: list[str]) -> list[Problem]:
+    found: list[Problem] = []
+    for name, model in plan.models.items():
+        for kind, variant in model.variants.items():
+            at: Loc = ("models", name, "variants", kind.value)
+            n_units = len(variant.units) or variant.n_units
+            for processor, spans in variant.processors.items():
+                loc = (*at, "processors", processor)
+                if processor not in processors:
+                    found.append(Problem(loc, unknown_name("processor", processor, processors)))
+                found += [
+                    Problem(loc, f"there is no unit {span.last}: the model has {n_units}, from 0")
+                    for span in spans
+                    if span.last >= n_units
+                ]
+            found += [
+                Problem((*at, "forks", i), f"there is no unit {fork[2]}: the model has {n_units}")
+                for i, fork in enumerate(variant.forks)
+                if fork[2] >= n_units
+            ]
+            if variant.graph is not None and not variant.sha256:
+                found.append(Problem((*at, "sha256"), "is missing beside `graph`; add it"))
+    return found

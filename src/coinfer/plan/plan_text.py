@@ -1,0 +1,131 @@
+"""Plan text: a plan as the YAML that a person reads, compares and edits. Opens no file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from coinfer.machine.span import Span
+from coinfer.plan.index_ranges import ranges_text
+from coinfer.plan.model_plan import ModelPlan
+from coinfer.plan.plan import Plan
+from coinfer.plan.variant import Variant
+from coinfer.units import format_bytes, format_seconds
+
+__all__ = ["FORMAT", "WHOLE", "plan_text"]
+
+FORMAT = "coinfer-plan/1"
+
+WHOLE = "whole"
+"""Stands for the only span of a model that is not cut."""
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+@-]*(:[A-Za-z0-9_./+@?=-]+)?")
+_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+
+
+def plan_text(plan: Plan, files: Mapping[str, Any]) -> str:
+    """Write a plan.
+
+    Args:
+        plan: The plan.
+        files: `{"machine": {"file": ..., "fingerprint": ...}, "profiles": {model: file},
+            "sources": {model: source}}`.
+    """
+    return "\n".join(_lines(plan, files)) + "\n"
+
+
+def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
+    yield "# What runs where, and why. docs/planning.md says what may be edited."
+    yield f"format: {FORMAT}"
+    yield f"name: {_scalar(plan.name)}"
+    yield f"machine: {_flow({'name': plan.machine.name, **files['machine']})}"
+    yield f"policy: {_flow({'name': plan.policy.name, 'options': plan.policy.options})}"
+    yield "models:"
+    for name, model in plan.models.items():
+        yield f"  {_scalar(name)}:"
+        if files["sources"].get(name):
+            yield f"    source: {_scalar(files['sources'][name])}"
+        if model.fingerprint:
+            yield f"    fingerprint: {_scalar(model.fingerprint)}"
+        yield f"    batch: {model.batch}"
+        yield f"    profile: {_scalar(files['profiles'][name])}"
+        yield from _variants(plan, name, model)
+        yield from _choices(model)
+    if plan.warnings:
+        yield "warnings:"
+        yield from (f"  - {_scalar(warning)}" for warning in plan.warnings)
+
+
+def _variants(plan: Plan, name: str, model: ModelPlan) -> Iterator[str]:
+    yield "    variants:"
+    for kind, variant in model.variants.items():
+        yield f"      {kind}:"
+        if variant.graph is not None:
+            yield f"        graph: {_scalar(variant.graph.path)}"
+            yield f"        sha256: {_scalar(variant.graph.sha256)}"
+        if variant.units:
+            yield "        units:"
+            for unit in variant.units:
+                operators = _scalar(ranges_text(unit.operators))
+                yield f"          - {{operators: {operators}, first: {_scalar(unit.first)}}}"
+        elif variant.n_units > 1:
+            yield f"        n_units: {variant.n_units}"
+        if variant.forks:
+            yield f"        forks: {json.dumps([list(fork) for fork in variant.forks])}"
+        yield "        processors:"
+        for processor, spans in variant.spans.items():
+            note = _note(plan, name, processor, spans)
+            yield f"          {_scalar(processor)}: {_spans(variant, spans)}{note}"
+
+
+def _spans(variant: Variant, spans: tuple[Span, ...]) -> str:
+    if variant.n_units == 1:
+        return WHOLE
+    texts = [str(s.first) if s.first == s.last else f"{s.first}-{s.last}" for s in spans]
+    return f"[{', '.join(texts)}]"
+
+
+def _note(plan: Plan, name: str, processor: str, spans: tuple[Span, ...]) -> str:
+    """Say what runs take there, for readers."""
+    entries = [
+        entry
+        for key, entry in plan.measured.restricted([name])
+        if key.processor == processor and key.span in spans
+    ]
+    if not entries:
+        return ""
+    size = sum(entry.resident_bytes for entry in entries)
+    times = ", ".join(
+        format_seconds(e.mean_s) + (" estimated" if e.estimated else "") for e in entries
+    )
+    return f"  # {times}; {format_bytes(size)}"
+
+
+def _choices(model: ModelPlan) -> Iterator[str]:
+    if not model.choices:
+        return
+    yield "    why:"
+    for choice in model.choices:
+        yield f"      - pass: {_scalar(choice.by)}"
+        yield f"        chosen: {_scalar(choice.what)}"
+        if choice.alternatives:
+            yield "        lost:"
+            for each in choice.alternatives:
+                yield f"          - {{what: {_scalar(each.name)}, by: {_scalar(each.why)}}}"
+
+
+def _flow(fields: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{_scalar(k)}: {_value(v)}" for k, v in fields.items()) + "}"
+
+
+def _value(value: Any) -> str:
+    """Write any value of YAML on one line; JSON is YAML, but for how it is read."""
+    return _scalar(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _scalar(text: str) -> str:
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,137 @@
+"""Make a plan: run all passes over models and processors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from coinfer.backends.base import Tensors
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.plan.model_plan import ModelPlan
+from coinfer.plan.plan import Plan
+from coinfer.plan.variant import Kind, Variant
+from coinfer.planner.identity import identity_of
+from coinfer.planner.passes import PASSES
+from coinfer.planner.planning import Planning
+from coinfer.planner.wishes import Wishes
+from coinfer.profiling import Profiler, Skip
+
+__all__ = ["HERE", "Planned", "given_plan", "make_plan"]
+
+HERE = "this machine"
+"""What plans call the machine that they were measured on."""
+
+
+class Planned(NamedTuple):
+    """A plan with the models that it is of.
+
+    Attributes:
+        plan: The plan.
+        models: By name; those that are cut with their spans.
+        skips: Why processors do not run models.
+    """
+
+    plan: Plan
+    models: Mapping[str, Model | CutModel]
+    skips: Sequence[Skip] = ()
+
+
+def make_plan(
+    models: Mapping[str, Model | CutModel],
+    processors: Sequence[Processor],
+    wishes: Wishes,
+    profiler: Profiler,
+    *,
+    samples: Mapping[str, Sequence[Tensors]] | None = None,
+) -> Planned:
+    """Decide what is loaded where, by what is measured.
+
+    Args:
+        models: By name; those that were cut before keep their cuts and times.
+        processors: What may be used, in the order of preference.
+        wishes: What is wanted.
+        profiler: Measures for all passes, within its budget.
+        samples: Sample inputs by model, of batch 1 where that is open; random ones otherwise.
+
+    Raises:
+        BackendError: no processor runs a model.
+        ConfigurationError: no processor runs a model precisely enough, or an option does not fit.
+
+    >>> from coinfer.backends.null import NullBackend
+    >>> from coinfer.profiling import Effort
+    >>> from coinfer.testing.models import tiny_linear
+    >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+    >>> profiler = Profiler(effort=Effort(max_runs=2), backends={"null": NullBackend()})
+    >>> plan = make_plan({"m": tiny_linear().model}, [cpu], Wishes(), profiler).plan
+    >>> plan.models["m"].original.spans
+    {'cpu': (Span(first=0, last=0),)}
+    """
+    planning = Planning(
+        models={name: _whole(model) for name, model in models.items()},
+        wishes=wishes,
+        profiler=profiler,
+        samples=samples or {},
+        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
+    )
+    plan = _empty(planning, processors)
+    for each in PASSES:
+        plan = each(plan, planning)
+    return Planned(plan, planning.loads, planning.skips)
+
+
+def given_plan(
+    models: Mapping[str, Model | CutModel],
+    processors: Sequence[Processor],
+    profile: Profile,
+    wishes: Wishes | None = None,
+) -> Planned:
+    """Load models wherever a profile has times for them; nothing is measured.
+
+    Args:
+        models: By name.
+        processors: What may be used.
+        profile: Expected times; of a model that is cut, of its spans.
+        wishes: Of these the policy and the sources count.
+    """
+    planning = Planning(
+        models={name: _whole(model) for name, model in models.items()},
+        wishes=wishes or Wishes(),
+        profiler=Profiler(),
+        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
+    )
+    plan = _empty(planning, processors).with_profile(profile)
+    for name, cut in planning.cut_models.items():
+        variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
+        plan = plan.with_variant(name, variant)
+    return Planned(plan.loading(profile), planning.loads)
+
+
+def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
+    wishes = planning.wishes
+    return Plan(
+        name=HERE,
+        machine=Machine(
+            name=HERE,
+            processors=tuple(processors),
+            profile=Profile(),
+            identity=identity_of(processors, planning.profiler.backends),
+        ),
+        models={
+            name: ModelPlan(
+                source=wishes.sources.get(name, ""),
+                fingerprint=model.fingerprint.full,
+                batch=wishes.batches.get(name, 1),
+                variants={Kind.ORIGINAL: Variant()},
+            )
+            for name, model in planning.models.items()
+        },
+        policy=wishes.policy,
+    )
+
+
+def _whole(model: Model | CutModel) -> Model:
+    return model if isinstance(model, Model) else model.model

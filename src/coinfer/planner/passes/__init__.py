@@ -1,0 +1,33 @@
+"""Passes: the steps of planning, in order. Each takes a plan and returns one with its reasons.
+
+A pass is one file with its rule and source in the docstring and one function
+`(plan, planning) -> plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coinfer.plan.plan import Plan
+from coinfer.planner.passes import (
+    measure,
+    partition,
+    precision,
+    surroundings,
+    threads,
+    worth_loading,
+)
+from coinfer.planner.planning import Planning
+
+__all__ = ["PASSES", "Pass"]
+
+Pass = Callable[[Plan, Planning], Plan]
+
+PASSES: tuple[Pass, ...] = (
+    measure.measure,
+    precision.precision,
+    partition.partition,
+    worth_loading.worth_loading,
+    threads.threads,
+    surroundings.surroundings,
+)

@@ -1,0 +1,51 @@
+"""Surroundings: contention, cold starts and hand-over, which only simulations need.
+
+Rule: measured with whole models, where they are loaded whole: of a model that is cut, on the
+processors that could run all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from coinfer.experiments.handover import handover_s
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
+from coinfer.plan.plan import Plan
+from coinfer.planner.planning import Planning
+from coinfer.profiling.cold import measure_cold
+from coinfer.profiling.contention import measure_contention
+
+__all__ = ["surroundings", "whole_profile"]
+
+
+def surroundings(plan: Plan, planning: Planning) -> Plan:
+    """Measure what else a simulation needs, if it is wanted."""
+    if not planning.wishes.surroundings:
+        return plan
+    profiler = planning.profiler
+    samples = {
+        name: planning.samples.get(name) or [model.sample_inputs()]
+        for name, model in planning.models.items()
+    }
+    what = (planning.models, plan.processors, whole_profile(plan), samples)
+    cache, backends, progress = profiler.cache, profiler.backends, profiler.progress
+    machine = dataclasses.replace(
+        plan.machine,
+        contention=measure_contention(*what, cache=cache, backends=backends, progress=progress),
+        cold=measure_cold(*what, cache=cache, backends=backends, progress=progress),
+        overhead_s=handover_s(cache),
+    )
+    return dataclasses.replace(plan, machine=machine)
+
+
+def whole_profile(plan: Plan) -> Profile:
+    """Return where models run whole: of a model that is cut, what was measured of it uncut."""
+    cut = {name: model.original.n_units for name, model in plan.models.items() if model.is_cut}
+    uncut = {key: entry for key, entry in plan.profile if key.model not in cut}
+    wholes = {
+        key._replace(span=Span()): entry
+        for key, entry in plan.measured
+        if key.model in cut and key.span == Span(0, cut[key.model] - 1)
+    }
+    return Profile({**uncut, **wholes})

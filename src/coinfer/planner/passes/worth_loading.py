@@ -1,0 +1,55 @@
+"""Worth loading: on which processors a model is loaded: those that no other makes superfluous.
+
+Rule: a processor is superfluous for a model if one that stays occupies the same units and takes no
+longer, or occupies some of them and takes hardly longer (`WIDE_GAIN`). Models that are cut are not
+looked at: their spans were chosen one by one.
+"""
+
+from __future__ import annotations
+
+from coinfer.machine.profile import Profile
+from coinfer.plan.choice import Alternative, Choice
+from coinfer.plan.plan import Plan
+from coinfer.planner.planning import Planning
+from coinfer.planner.useful import useful
+
+__all__ = ["worth_loading"]
+
+
+def worth_loading(plan: Plan, planning: Planning) -> Plan:
+    """Load each model only where no other processor makes that superfluous."""
+    if planning.wishes.keep_all:
+        return plan
+    names, asked = planning.whole, planning.wishes.asked
+    whole = plan.profile.restricted(names)
+    kept = useful(whole, plan.processors, keep=asked)
+    cut = plan.profile.restricted(planning.cut_models)
+    for name in names:
+        plan = plan.with_variant(name, plan.models[name].original, _choice(plan, name, kept))
+    return plan.loading(kept.merged(cut))
+
+
+def _choice(plan: Plan, model: str, kept: Profile) -> Choice:
+    """Say on which processors a model stays, and what the others lose by."""
+    stays = {key.processor: entry.mean_s for key, entry in kept.restricted([model])}
+    processors = {p.name: p for p in plan.processors}
+    lost = []
+    for key, entry in plan.profile.restricted([model]):
+        if key.processor not in stays:
+            mine = processors[key.processor].units
+            others = [name for name in stays if processors[name].units <= mine]
+            best = min(others, key=stays.__getitem__)
+            lost.append(
+                Alternative(
+                    key.processor,
+                    _lost_by(
+                        entry.mean_s / stays[best], best, len(mine), len(processors[best].units)
+                    ),
+                )
+            )
+    return Choice("worth_loading", ", ".join(stays), tuple(lost))
+
+
+def _lost_by(ratio: float, best: str, units: int, fewer: int) -> str:
+    text = f"{ratio:.2f}x as long as {best}"
+    return text if units == fewer else f"{text}, on {units} units instead of {fewer}"

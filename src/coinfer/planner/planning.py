@@ -1,0 +1,47 @@
+"""Planning: what the passes of one plan share beside the plan. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coinfer.backends.base import Tensors
+from coinfer.graph.cut_model import CutModel
+from coinfer.model import Model
+from coinfer.planner.wishes import Wishes
+from coinfer.profiling import Profiler, Skip
+
+__all__ = ["Planning"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Planning:
+    """The models, the wishes, and the profiler that measures for all passes.
+
+    Attributes:
+        models: By name, whole.
+        wishes: What is wanted.
+        profiler: Measures, within its budget.
+        samples: Sample inputs by model, of batch 1 where that is open; random ones where none are.
+        cut_models: The models that are cut, with their spans: those that were given so, and those
+            that the partition pass has cut.
+        skips: Why a processor does not run a model, as far as was found out.
+    """
+
+    models: Mapping[str, Model]
+    wishes: Wishes
+    profiler: Profiler
+    samples: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
+    cut_models: dict[str, CutModel] = field(default_factory=dict)
+    skips: list[Skip] = field(default_factory=list)
+
+    @property
+    def whole(self) -> list[str]:
+        """Names of the models that run whole."""
+        cut = self.cut_models.keys() | self.wishes.cuts.keys()
+        return [name for name in self.models if name not in cut]
+
+    @property
+    def loads(self) -> dict[str, Model | CutModel]:
+        """What an engine loads, by name."""
+        return {**self.models, **self.cut_models}

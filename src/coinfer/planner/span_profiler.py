@@ -1,0 +1,266 @@
+"""Span profiler: extracts, compiles and measures spans of one model, and chooses among them.
+
+It remembers what came of a span whatever the cuts. Where to cut is for `prepare` to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coinfer.backends.base import Backend, Tensors
+from coinfer.errors import BackendError
+from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition
+from coinfer.graph.shares import costs_by_operator, operator_shares
+from coinfer.graph.span_choice import forks_on, machine_states, worthwhile
+from coinfer.graph.span_times import SpanTimes, Table
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Fork, Span
+from coinfer.model import Model
+from coinfer.plan.variant import Unit
+from coinfer.planner.border_values import Samples
+from coinfer.planner.useful import useful
+from coinfer.profiling import Profiler, Skip
+from coinfer.profiling.error import too_imprecise
+from coinfer.units import format_seconds
+
+__all__ = ["A_LITTLE_LONGER", "SpanProfiler"]
+
+A_LITTLE_LONGER = 1.1
+"""A span may take this many times the limit: the next measurement would say something else."""
+
+_Entries = dict[tuple[Span, str], Measurement]
+
+
+@dataclass(slots=True, kw_only=True)
+class SpanProfiler:
+    """Measures spans of one model, and remembers what came of it, whatever the cuts."""
+
+    model: Model
+    processors: Sequence[Processor]
+    backends: Mapping[str, Backend]
+    profiler: Profiler
+    batch: int
+    tolerance: float | None
+    feeds: Sequence[Tensors]
+    operators: Operators
+    times: SpanTimes = field(init=False)
+    found: dict[tuple[str, tuple[int, ...]], Measurement] = field(default_factory=dict)
+    problems: dict[str, None] = field(default_factory=dict)
+    _pieces: dict[tuple[int, ...], Model] = field(default_factory=dict)
+    _samples: tuple[Partition, Samples] | None = None
+
+    def __post_init__(self) -> None:
+        """Guess each operator's share of the time."""
+        shares = operator_shares(self.operators, costs_by_operator(self.model))
+        self.times = SpanTimes(shares)
+
+    def settle(self, partition: Partition, *, spare: bool) -> set[tuple[Span, str]]:
+        """Choose spans and measure them, until nothing that is chosen is unknown.
+
+        State by state of the machine: what was measured for one makes the estimates for the next
+        ones right, so that little is measured in vain.
+        """
+        chosen: set[tuple[Span, str]] = set()
+        forks = partition.forks
+        for states in range(1, len(machine_states(self.processors, 1.0)) + 1):
+            while True:
+                chosen = worthwhile(
+                    self.table(partition, spare=spare),
+                    len(partition.units),
+                    self.processors,
+                    forks=forks,
+                    most_states=states,
+                )
+                unknown = [
+                    (span, name)
+                    for span, name in sorted(chosen)
+                    if not self.times.knows(name, partition.members(span))
+                ]
+                if not unknown:
+                    break
+                self.measure(partition, unknown)  # each is known afterwards, or refused
+        if not chosen:
+            raise BackendError(self.nothing_runs())
+        return chosen
+
+    def table(self, partition: Partition, *, spare: bool) -> Table:
+        """Return the seconds of all spans, perhaps without processors that are superfluous."""
+        table = self.times.table(partition)
+        return table if spare else _useful(table, self.processors)
+
+    def longest_s(self, partition: Partition, chosen: Iterable[tuple[Span, str]]) -> float:
+        """Return what the longest span of several operators takes, in seconds; 0: none has."""
+        pairs = [(name, partition.members(span)) for span, name in chosen]
+        return max(
+            (self.found[name, members].mean_s for name, members in pairs if len(members) > 1),
+            default=0.0,
+        )
+
+    def note_too_long(self, longest_s: float, max_span_s: float) -> None:
+        """Note that a span takes longer than was asked for, if one does."""
+        if longest_s > A_LITTLE_LONGER * max_span_s:
+            self.problems[
+                f"the longest span of {self.model.name} takes {format_seconds(longest_s)}, more "
+                f"than the {format_seconds(max_span_s)} that were asked for"
+            ] = None
+
+    def measure(self, partition: Partition, wanted: Iterable[tuple[Span, str]]) -> None:
+        """Compile and measure spans; those that do not run are noted as such."""
+        by_span: dict[Span, list[Processor]] = {}
+        for span, name in wanted:
+            kind = next(_kind(p) for p in self.processors if p.name == name)
+            able = partition.spans[span]
+            # Twins as well: it is one measurement, and they must not look different.
+            twins = [p for p in self.processors if p.name in able and _kind(p) == kind]
+            known = by_span.setdefault(span, [])
+            known += [p for p in twins if p not in known]
+        for span, processors in by_span.items():
+            members = partition.members(span)
+            skips: list[Skip] = []
+            piece = self.piece(partition, span)
+            profile = self.profiler.profile(
+                {piece.name: piece},
+                processors,
+                batch=self.batch,
+                feeds={piece.name: self._samples_of(partition).of(span)},
+                skipped=skips.append,
+            )
+            for skip in skips:
+                self._refuse(skip.processor, members, skip.reason)
+            for key, measurement in profile:
+                self._note(key.processor, members, piece.name, measurement)
+
+    def piece(self, partition: Partition, span: Span) -> Model:
+        """Return a span as a model of its own; each is extracted once."""
+        members = partition.members(span)
+        if members not in self._pieces:
+            self._pieces[members] = extract(self.model, partition, span)
+        return self._pieces[members]
+
+    def finished(self, partition: Partition, chosen: set[tuple[Span, str]]) -> CutModel:
+        """Return what was chosen; a model of which only the whole is, as one unit."""
+        entries = {(span, name): self.found[name, partition.members(span)] for span, name in chosen}
+        measured = self._measured(partition)
+        wholes = {pair: entry for pair, entry in measured.items() if pair[0] == partition.whole}
+        units = len(partition.units)
+        pieces = {span: self._piece(partition, span) for span in sorted({s for s, _ in chosen})}
+        if pieces.keys() == {partition.whole}:
+            units, pieces = 1, {Span(): pieces[partition.whole]}
+            entries, measured = _as_one_unit(entries), _as_one_unit(wholes)
+        used = {name for _, name in chosen}
+        return CutModel(
+            model=self.model,
+            units=units,
+            pieces=pieces,
+            forks=self._forks(partition, chosen) if units > 1 else (),
+            profile=self._profile(entries),
+            measured=self._profile(measured),
+            resident_bytes=self._resident_bytes(entries),
+            whole_bytes=self._resident_bytes({k: e for k, e in wholes.items() if k[1] in used}),
+            warnings=tuple(self.problems),
+            operators=_named_units(partition) if units > 1 else (),
+        )
+
+    def nothing_runs(self) -> str:
+        """Say that no chain of spans reaches the end, and what was found out about why."""
+        reasons = "; ".join(self.problems) or "no span that is allowed covers a part of it"
+        return f"no processors run all of model {self.model.name!r} together: {reasons}"
+
+    def _piece(self, partition: Partition, span: Span) -> SpanModel:
+        keeps = kept_after(self.model, partition, span)
+        return SpanModel(model=self.piece(partition, span), keeps=keeps)
+
+    def _forks(self, partition: Partition, chosen: set[tuple[Span, str]]) -> tuple[Fork, ...]:
+        """Return the forks that can be taken with what was chosen."""
+        able = forks_on(partition.forks, self.processors)
+        return tuple(
+            fork
+            for fork in partition.forks
+            for right, pairs in able.get(fork.left, ())
+            if right == fork.right
+            and any((fork.left, p) in chosen and (right, q) in chosen for p, q in pairs)
+        )
+
+    def _measured(self, partition: Partition) -> _Entries:
+        """Return all that was measured and is a span of these units."""
+        units = len(partition.units)
+        spans = [Span(first, last) for first in range(units) for last in range(first, units)]
+        by_members = {partition.members(span): span for span in spans}
+        return {
+            (by_members[members], name): entry
+            for (name, members), entry in self.found.items()
+            if members in by_members
+        }
+
+    def _profile(self, entries: _Entries) -> Profile:
+        batch = self.batch if self.model.batch_symbol is not None else 1
+        order = {processor.name: at for at, processor in enumerate(self.processors)}
+        ordered = sorted(entries, key=lambda pair: (pair[0], order[pair[1]]))
+        name = self.model.name
+        return Profile({ProfileKey(name, p, batch, span): entries[span, p] for span, p in ordered})
+
+    def _note(
+        self, name: str, members: tuple[int, ...], piece: str, measurement: Measurement
+    ) -> None:
+        processor = next(p for p in self.processors if p.name == name)
+        tolerance = math.inf if self.tolerance is None else self.tolerance
+        reason = too_imprecise(piece, processor, measurement.error, tolerance)
+        if reason is not None:
+            self._refuse(name, members, reason)
+            return
+        self.found[name, members] = measurement
+        self.times.note(name, members, measurement.mean_s)
+
+    def _refuse(self, processor: str, members: tuple[int, ...], reason: str) -> None:
+        self.times.refuse(processor, members)
+        self.problems[reason] = None
+
+    def _samples_of(self, partition: Partition) -> Samples:
+        if self._samples is None or self._samples[0] is not partition:
+            samples = Samples(self.model, partition, self.processors, self.backends, self.feeds)
+            self._samples = (partition, samples)
+        return self._samples[1]
+
+    def _resident_bytes(self, entries: _Entries) -> int:
+        """Sum over sessions, which processors may share."""
+        by_name = {p.name: p for p in self.processors}
+        sessions = {}
+        for (span, name), entry in entries.items():
+            backend = self.backends[by_name[name].backend]
+            key = (span, by_name[name].backend, backend.sharing_key(by_name[name]))
+            sessions[key] = entry.resident_bytes
+        return sum(sessions.values())
+
+
+def _named_units(partition: Partition) -> tuple[Unit, ...]:
+    return tuple(
+        Unit(unit.operators, partition.operators[unit.operators[0]].name)
+        for unit in partition.units
+    )
+
+
+def _kind(processor: Processor) -> object:
+    """Equal for processors that differ only in which of the machine's equal cores they use."""
+    same = ("backend", "device", "threads", "precision", "options")
+    declared = (processor.supported_ops, processor.unsupported_ops, len(processor.units))
+    return (*(getattr(processor, name) for name in same), *declared)
+
+
+def _as_one_unit(entries: _Entries) -> _Entries:
+    return {(Span(), name): entry for (_, name), entry in entries.items()}
+
+
+def _useful(table: Table, processors: Sequence[Processor]) -> Table:
+    """Leave processors out that others with the same compute units make superfluous for a span."""
+    named = {f"{span.first}-{span.last}": span for span in table}
+    profile = Profile.from_seconds({text: table[span] for text, span in named.items()})
+    kept: Table = {}
+    for key, entry in useful(profile, processors):
+        kept.setdefault(named[key.model], {})[key.processor] = entry.mean_s
+    return kept

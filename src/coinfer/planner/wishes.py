@@ -1,0 +1,53 @@
+"""Wishes: what whoever asks for a plan wants of it. A value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from coinfer.graph.partition import PartitionOptions
+from coinfer.plan.plan import PolicyChoice
+from coinfer.planner.assignment import Pairs
+
+__all__ = ["CutWish", "Wishes"]
+
+
+class CutWish(NamedTuple):
+    """How a model is to be cut.
+
+    Attributes:
+        options: Where it may be cut.
+        search: Find the minimum subgraph size per processor instead of taking that of the options.
+    """
+
+    options: PartitionOptions
+    search: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a plan is to be like.
+
+    Attributes:
+        policy: Which policy decides.
+        batches: Samples per request, by model; 1 for those not named.
+        cuts: How models are cut; those not named run whole.
+        allow: Precisions below fp32 that are allowed.
+        tolerance: Largest output error below fp32.
+        keep_all: Load models on every processor that runs them: none is superfluous.
+        asked: (model, processor) pairs that are loaded in any case.
+        surroundings: Measure also what a simulation needs: contention, cold starts, hand-over.
+        sources: Where models come from, by name: a path or `zoo:NAME`.
+    """
+
+    policy: PolicyChoice = PolicyChoice()
+    batches: Mapping[str, int] = field(default_factory=dict)
+    cuts: Mapping[str, CutWish] = field(default_factory=dict)
+    allow: tuple[str, ...] = ()
+    tolerance: float = math.inf
+    keep_all: bool = False
+    asked: Pairs = frozenset()
+    surroundings: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Threads: pin the calling thread to cores, and set its priority. Knows no processor."""

@@ -1,0 +1,68 @@
+"""Lowering affects the calling thread only, never raises, and complains once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pytest
+
+from coinfer.threads import priority
+from coinfer.threads.priority import LOWEST, call_lowered, lower_current_thread
+
+T = TypeVar("T")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "_refusals_said", set())
+
+
+@linux
+def test_a_lowered_thread_yields_and_no_other_does() -> None:
+    before = niceness()
+    assert in_thread(lambda: (lower_current_thread(), niceness())) == (True, LOWEST)
+    assert niceness() == before
+
+
+@linux
+def test_what_is_called_lowered_starts_threads_that_yield() -> None:
+    assert call_lowered(lambda: in_thread(niceness)) == LOWEST
+    assert niceness() < LOWEST
+
+
+def test_what_a_lowered_call_raises_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        call_lowered(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_refusal_is_said_once_and_nothing_is_raised(
+    platform: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_kind: int, _thread: int, _niceness: int) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(priority.os, "setpriority", forbidden)
+    monkeypatch.setattr(priority.sys, "platform", platform)
+    with caplog.at_level(logging.WARNING, logger="coinfer"):
+        assert not in_thread(lower_current_thread)
+        assert not in_thread(lower_current_thread)
+        assert call_lowered(lambda: 7) == 7
+    assert len(caplog.records) == 1
+    assert "threads keep their priority" in caplog.text
