@@ -39,7 +39,9 @@ from coinfer.backends.pools import POOLS
 from coinfer.hardware import available_cores, default_processors, pin_current_thread
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import ProfileKey
-from coinfer.profiling import profile_models, 
+from coinfer.planner.passes.threads import within_pools
+from coinfer.planner.useful import useful
+from coinfer.profiling import profile_models
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
 from rounds import output_of

@@ -198,7 +198,7 @@ class Running:
 _ANNOUNCING = """
 import sys
 from coinfer.profiling import measure
-from coinfer.runtime import load_driver
+from coinfer.runtime import load_generator
 from coinfer.cli import main
 
 def announce(module, name, text, class_=None):
@@ -210,7 +210,7 @@ def announce(module, name, text, class_=None):
     setattr(owner, name, announced)
 
 announce(measure, "turn", "profiling", "Sampler")
-announce(load_driver, "_submit_what_is_due", "running", "LoadGenerator")
+announce(load_generator, "_submit_what_is_due", "running", "LoadGenerator")
 main()
 """
 

@@ -113,7 +113,7 @@ def given_plan(
 def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
     wishes = planning.wishes
     return Plan(
-        name=HERE,
+        name=wishes.name,
         machine=Machine(
             name=HERE,
             processors=tuple(processors),

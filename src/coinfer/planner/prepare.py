@@ -175,6 +175,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
     cuts = {name: scenario.partition_of(name) for name in scenario.models}
     tolerance = scenario.precision.tolerance
     wishes = Wishes(
+        name=scenario.name,
         policy=_policy_of(scenario),
         batches={name: spec.batch for name, spec in scenario.models.items()},
         cuts={name: _cut_wish(spec) for name, spec in cuts.items() if spec is not None},

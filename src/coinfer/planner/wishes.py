@@ -31,6 +31,7 @@ class Wishes:
     """What a plan is to be like.
 
     Attributes:
+        name: What the plan is called.
         policy: Which policy decides.
         batches: Samples per request, by model; 1 for those not named.
         cuts: How models are cut; those not named run whole.
@@ -42,7 +43,8 @@ class Wishes:
         sources: Where models come from, by name: a path or `zoo:NAME`.
     """
 
-    policy: PolicyChoice = PolicyChoice()
+    name: str = "plan"
+    policy: PolicyChoice = field(default_factory=PolicyChoice)
     batches: Mapping[str, int] = field(default_factory=dict)
     cuts: Mapping[str, CutWish] = field(default_factory=dict)
     allow: tuple[str, ...] = ()

@@ -76,12 +76,12 @@ def partition(plan: Plan, planning: Planning) -> Plan:
         loaded = own.profile.spans_by_processor(name)
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks, spans=loaded)
         plan = plan.with_profile(plan.measured.merged(own.measured.merged(own.profile)))
-        plan = plan.with_variant(name, variant, _choice(own, name))
+        plan = plan.with_variant(name, variant, _choice(own))
         notes += _memory_notes(name, cut)
     return plan.warned(*notes)
 
 
-def _choice(cut: CutModel, name: str) -> Choice:
+def _choice(cut: CutModel) -> Choice:
     """Say what was chosen, and which spans were measured and are not worth loading."""
     loaded = {(key.span, key.processor) for key, _ in cut.profile}
     left = [
