@@ -140,6 +140,7 @@ class Engine(engine.Engine):
             planned = self._planned({name: model}, self.plan.processors, profile)
             self.warnings += planned.plan.warnings
             self._load_planned(name, planned.models[name], planned.plan)
+            self.plan = self.plan.joined(planned.plan)
 
     def _planned(
         self,

@@ -151,6 +151,16 @@ class Plan:
                 changed = changed.with_variant(name, variant)
         return changed
 
+    def joined(self, other: Plan) -> Self:
+        """Copy it with the models of another plan for the same machine."""
+        both = self.with_profile(self.measured.merged(other.measured))
+        return dataclasses.replace(both, models={**self.models, **other.models})
+
+    def without(self, model: str) -> Self:
+        """Copy it without a model."""
+        left = {name: each for name, each in self.models.items() if name != model}
+        return dataclasses.replace(self, models=left)
+
     def warned(self, *warnings: str) -> Self:
         """Copy it with more warnings; each is kept once."""
         return dataclasses.replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *warnings))))

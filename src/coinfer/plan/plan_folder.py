@@ -69,7 +69,8 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
         graphs: Serialised graphs of models that have no source, by name.
 
     Raises:
-        ConfigurationError: the folder holds something else, or cannot be written.
+        ConfigurationError: the folder holds something else or cannot be written, or a model has
+            neither a source nor a graph.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} is a file; name a folder for the plan")
@@ -80,6 +81,12 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
         path = f"graphs/{name}.onnx"
         files[path] = data
         plan = _with_graph(plan, name, GraphFile(path, hashlib.sha256(data).hexdigest()))
+    for name, model in plan.models.items():
+        if plan.machine.identity and not (model.source or model.original.graph):
+            raise ConfigurationError(
+                f"model {name!r} was made in memory, so the plan cannot say where it comes from; "
+                "save it to a file and plan that, or give its graph"
+            )
     machine = _json_bytes(encode_machine(plan.machine))
     files[_MACHINE] = machine
     for name, model in plan.models.items():

@@ -122,7 +122,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
         ),
         models={
             name: ModelPlan(
-                source=wishes.sources.get(name, ""),
+                source=wishes.sources.get(name) or str(model.source or ""),
                 fingerprint=model.fingerprint.full,
                 batch=wishes.batches.get(name, 1),
                 variants={Kind.ORIGINAL: Variant()},

@@ -62,7 +62,7 @@ class Engine:
         BackendError: a model cannot be loaded on a processor of the plan.
 
     Attributes:
-        plan: What it performs.
+        plan: What it performs: what is loaded now.
         warnings: What was not done as asked, e.g. a processor that could not take a model.
     """
 
@@ -240,6 +240,7 @@ class Engine:
                     break
             # What was given up may still run on them; they go when it lets go of them.
             self._model_store.remove(name, close=not self._event_loop.worker_pool.has_retired)
+            self.plan = self.plan.without(name)
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell where a model really runs, by processor, as its backend reports it.

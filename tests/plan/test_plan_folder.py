@@ -1,0 +1,367 @@
+"""A plan is saved as a folder, read again, edited by hand, and refused where it does not fit."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import coinfer
+from coinfer.backends.null import NullBackend
+from coinfer.backends.registry import get_backend
+from coinfer.errors import CallerError, ConfigurationError, ScenarioError
+from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.model import load_model
+from coinfer.plan import Plan
+from coinfer.plan.difference import differences
+from coinfer.plan.plan_folder import load_plan, save_plan
+from coinfer.planner.make_plan import Planned, make_plan
+from coinfer.planner.opened_plan import open_plan, read_plan
+from coinfer.planner.wishes import CutWish, Wishes
+from coinfer.profiling import Effort, Profiler
+from coinfer.testing.models import tiny_linear, two_convs
+from coinfer.zoo.source import resolve_model
+
+QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
+CNN = resolve_model("zoo:tiny_cnn")
+CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"core0"}))
+PAIR = Processor(name="pair", backend="onnxruntime", units=frozenset({"core0", "core1"}), threads=2)
+
+
+def saved(folder: Path) -> Planned:
+    """Plan a small file on onnxruntime and save the plan beside it."""
+    onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), folder / "m.onnx")
+    model = load_model(folder / "m.onnx", name="m")
+    wishes = Wishes(sources={"m": str(folder / "m.onnx")}, keep_all=True)
+    planned = make_plan({"m": model}, [CPU, PAIR], wishes, Profiler(effort=QUICK))
+    save_plan(planned.plan, folder / "plan")
+    return planned
+
+
+def edited(folder: Path, change: Callable[[str], str]) -> None:
+    path = folder / "plan" / "plan.yaml"
+    before = path.read_text()
+    after = change(before)
+    assert after != before, "the edit changes nothing"
+    path.write_text(after)
+
+
+def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    assert load_plan(tmp_path / "plan").plan == plan
+
+
+def test_a_cut_plan_is_read_as_it_was(tmp_path: Path) -> None:
+    plan = cut_by_hand(tmp_path)
+    assert load_plan(tmp_path / "plan").plan == plan
+
+
+def test_the_same_plan_gives_the_same_bytes(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    save_plan(load_plan(tmp_path / "plan").plan, tmp_path / "again")
+    save_plan(plan, tmp_path / "once more")
+    for path in (tmp_path / "plan").rglob("*.*"):
+        name = path.relative_to(tmp_path / "plan")
+        assert (tmp_path / "again" / name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "once more" / name).read_bytes() == path.read_bytes()
+
+
+def test_the_folder_can_be_moved_with_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    saved(tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert open_plan(tmp_path / "there" / "plan").models.keys() == {"m"}
+
+
+def test_an_engine_runs_a_saved_plan_and_measures_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path)
+    monkeypatch.setattr("coinfer.profiling.profiler.profile_models", _must_not_run)
+    x = tiny_linear().model.sample_inputs()
+    with coinfer.Engine(tmp_path / "plan") as engine:
+        answer = engine.infer("m", x)
+    np.testing.assert_allclose(answer["y"], tiny_linear().reference(x)["y"], rtol=1e-5)
+
+
+def _must_not_run(*_args: object, **_options: object) -> Profile:
+    raise AssertionError("something was measured")
+
+
+def test_a_processor_that_is_taken_out_is_not_loaded(tmp_path: Path) -> None:
+    saved(tmp_path)
+    edited(tmp_path, lambda text: _without(text, "          pair: whole"))
+    with coinfer.Engine(str(tmp_path / "plan")) as engine:
+        assert engine.placement("m").keys() == {"cpu"}
+
+
+def test_a_processor_that_is_added_runs_with_its_measured_times(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    edited(tmp_path, lambda text: _without(text, "          pair: whole"))
+    edited(
+        tmp_path,
+        lambda t: t.replace("          cpu: whole", "          pair: whole\n          cpu: whole"),
+    )
+    opened = open_plan(tmp_path / "plan").plan
+    assert opened.profile.entries == plan.profile.entries
+    assert not opened.warnings
+
+
+def cut_by_hand(folder: Path) -> Plan:
+    """A plan of a model that is cut into single units."""
+    onnx.save(onnx.load_from_string(CNN.to_bytes()), folder / "m.onnx")
+    model = load_model(folder / "m.onnx", name="m")
+    options = PartitionOptions(mode=Mode.UNIT, pieces=3, minimum_subgraph_size=1)
+    wishes = Wishes(
+        sources={"m": str(folder / "m.onnx")}, cuts={"m": CutWish(options)}, keep_all=True
+    )
+    plan = make_plan({"m": model}, [CPU, PAIR], wishes, Profiler(effort=QUICK)).plan
+    save_plan(plan, folder / "plan")
+    return plan
+
+
+def _without(text: str, start: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(start))
+
+
+MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
+    ("typo", lambda t: t.replace("models:", "modles:"), "plan.yaml:6: modles: unknown field"),
+    (
+        "processor",
+        lambda t: t.replace("          cpu: whole", "          cpo: whole"),
+        "plan.yaml:15: models.m.variants.original.processors.cpo: unknown processor 'cpo'; "
+        "did you mean 'cpu'",
+    ),
+    (
+        "span",
+        lambda t: t.replace("cpu: whole", "cpu: [0-3]"),
+        "there is no unit 3: the model has 1, from 0",
+    ),
+    ("format", lambda t: t.replace("coinfer-plan/1", "coinfer-plan/9"), "newer coinfer"),
+    ("no plan", lambda t: t.replace("format: coinfer-plan/1", "formt: x"), "this version reads"),
+    ("yaml", lambda t: t.replace("models:", "models: ["), "not valid YAML"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES]
+)
+def test_a_mistake_in_an_edit_is_one_clear_line(
+    tmp_path: Path, change: Callable[[str], str], message: str
+) -> None:
+    saved(tmp_path)
+    edited(tmp_path, change)
+    with pytest.raises(ScenarioError) as raised:
+        open_plan(tmp_path / "plan")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def _change_model(folder: Path) -> None:
+    onnx.save(onnx.load_from_string(two_convs().model.to_bytes()), folder / "m.onnx")
+
+
+def _other_library(folder: Path) -> None:
+    path = folder / "plan" / "machine.json"
+    data = json.loads(path.read_text())
+    data["identity"]["onnxruntime"] = "0.1"
+    path.write_text(json.dumps(data))
+    _refingerprint(folder)
+
+
+def _refingerprint(folder: Path) -> None:
+    import hashlib
+
+    digest = hashlib.sha256((folder / "plan" / "machine.json").read_bytes()).hexdigest()[:16]
+    text = (folder / "plan" / "plan.yaml").read_text()
+    head, _, rest = text.partition("fingerprint: ")
+    (folder / "plan" / "plan.yaml").write_text(
+        f'{head}fingerprint: "{digest}"' + "}" + rest[rest.index("\n") :]
+    )
+
+
+WRONGS: list[tuple[str, Callable[[Path], None], str]] = [
+    (
+        "model",
+        _change_model,
+        "is not the model that the plan was made with; make it anew with `coin",
+    ),
+    ("gone", lambda f: (f / "m.onnx").unlink(), "m.onnx"),
+    ("machine", _other_library, "onnxruntime was '0.1' and is"),
+    (
+        "machine file",
+        lambda f: (f / "plan" / "machine.json").write_text("{}"),
+        "machine.json: is not the file that the plan was made with",
+    ),
+    (
+        "profile",
+        lambda f: (f / "plan" / "profiles" / "m.json").unlink(),
+        "profiles/m.json: No such file or directory; restore the file, or make the plan anew",
+    ),
+    (
+        "damaged profile",
+        lambda f: (f / "plan" / "profiles" / "m.json").write_text('{"format": "x"}'),
+        "m.json: not a plan's profile of format coinfer-plan-profile/1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), [w[1:] for w in WRONGS], ids=[w[0] for w in WRONGS])
+def test_what_no_longer_fits_is_one_clear_line(
+    tmp_path: Path, wrong: Callable[[Path], None], message: str
+) -> None:
+    saved(tmp_path)
+    wrong(tmp_path)
+    with pytest.raises(CallerError) as raised:
+        open_plan(tmp_path / "plan")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_plan_of_another_machine_can_be_simulated(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    _other_library(tmp_path)
+    (tmp_path / "m.onnx").unlink()
+    assert read_plan(tmp_path / "plan").profile == plan.profile
+
+
+def test_a_graph_that_the_plan_holds_is_checked(tmp_path: Path) -> None:
+    model = tiny_linear().model
+    planned = make_plan({"m": model}, [CPU], Wishes(), Profiler(effort=QUICK))
+    with pytest.raises(ConfigurationError, match="'m' was made in memory"):
+        save_plan(planned.plan, tmp_path / "plan")
+    save_plan(planned.plan, tmp_path / "plan", {"m": model.to_bytes()})
+    with coinfer.Engine(tmp_path / "plan") as engine:
+        engine.infer("m", model.sample_inputs())
+    graph = tmp_path / "plan" / "graphs" / "m.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\x00")
+    with pytest.raises(ConfigurationError, match="is not the graph that the plan was made with"):
+        open_plan(tmp_path / "plan")
+    graph.unlink()
+    with pytest.raises(ConfigurationError, match=r"m\.onnx: No such file.*make the plan anew"):
+        open_plan(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("field", ["profile", "graph"])
+def test_no_file_outside_the_folder_is_read(tmp_path: Path, field: str) -> None:
+    saved(tmp_path)
+    (tmp_path / "secret.json").write_text("{}")
+    if field == "profile":
+        edited(tmp_path, lambda t: t.replace("profiles/m.json", "../secret.json"))
+    else:
+        edited(
+            tmp_path,
+            lambda t: t.replace(
+                "original:", 'original:\n        graph: ../secret.json\n        sha256: "0"'
+            ),
+        )
+    with pytest.raises(ConfigurationError, match="outside of the plan's folder"):
+        open_plan(tmp_path / "plan")
+
+
+def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path: Path) -> None:
+    planned = saved(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigurationError, match="holds no plan; name another folder"):
+        save_plan(planned.plan, other)
+
+
+def test_a_plan_for_a_described_machine_is_only_for_simulations(tmp_path: Path) -> None:
+    cpu = Processor(name="cpu", backend="imagined", units=frozenset({"core0"}))
+    machine = Machine(processors=(cpu,), profile=Profile.from_seconds({"m": {"cpu": 0.01}}))
+    save_plan(Plan.of(machine), tmp_path / "plan")
+    assert read_plan(tmp_path / "plan").profile == machine.profile
+    with pytest.raises(ConfigurationError, match="can only be simulated"):
+        open_plan(tmp_path / "plan")
+
+
+class TestEditedCuts:
+    def test_the_outputs_are_those_of_the_whole(self, tmp_path: Path) -> None:
+        plan = cut_by_hand(tmp_path)
+        assert plan.models["m"].is_cut
+        _same_outputs(tmp_path)
+
+    def test_a_cut_that_was_moved_is_estimated_and_computes_the_same(self, tmp_path: Path) -> None:
+        plan = cut_by_hand(tmp_path)
+        _move_first_cut(tmp_path, plan)
+        opened = open_plan(tmp_path / "plan").plan
+        assert any(entry.estimated for _, entry in opened.profile)
+        assert any("are estimated, not measured" in warning for warning in opened.warnings)
+        assert read_plan(tmp_path / "plan").profile == opened.profile
+        _same_outputs(tmp_path)
+
+    def test_an_operator_that_is_left_out_is_named(self, tmp_path: Path) -> None:
+        cut_by_hand(tmp_path)
+        edited(tmp_path, _leave_first_operator_out)
+        with pytest.raises(ConfigurationError, match=r"operator 0 .* is in no unit; add it to one"):
+            open_plan(tmp_path / "plan")
+
+    def test_a_wrong_name_is_corrected(self, tmp_path: Path) -> None:
+        plan = cut_by_hand(tmp_path)
+        first = plan.models["m"].original.units[0].first
+        edited(tmp_path, lambda t: t.replace(f"first: {first}", "first: Gemm_9", 1))
+        with pytest.raises(
+            ConfigurationError, match=f"should begin with operator 'Gemm_9'.*{first}"
+        ):
+            open_plan(tmp_path / "plan")
+
+
+def _leave_first_operator_out(text: str) -> str:
+    return re.sub(r'operators: "0-([0-9]+)", first: [^}]+', r'operators: "1-\1"', text)
+
+
+def _same_outputs(folder: Path) -> None:
+    x = CNN.sample_inputs()
+    with closing(get_backend("onnxruntime").load(CNN, CPU)) as session:
+        expected = session.run(x)
+    with coinfer.Engine(folder / "plan") as engine:
+        answer = engine.infer("m", x)
+    for name, value in expected.items():
+        np.testing.assert_allclose(answer[name], value, rtol=1e-4, atol=1e-5)
+
+
+def _move_first_cut(folder: Path, plan: Plan) -> None:
+    """Give the first operator of the second unit to the first unit."""
+    one, two, *rest = plan.models["m"].original.units
+    moved = two.operators[0]
+    lines = [f'          - {{operators: "0-{moved}"}}']
+    left = two.operators[1:]
+    lines += [f'          - {{operators: "{left[0]}-{left[-1]}"}}'] if left else []
+    lines += [f'          - {{operators: "{u.operators[0]}-{u.operators[-1]}"}}' for u in rest]
+    assert one.operators == tuple(range(moved))
+    assert left, "the second unit has one operator only"
+    path = folder / "plan" / "plan.yaml"
+    text = path.read_text()
+    head, _, tail = text.partition("        units:\n")
+    tail = "".join(x for x in tail.splitlines(keepends=True) if not x.startswith("          - {op"))
+    path.write_text(head + "        units:\n" + "\n".join(lines) + "\n" + tail)
+
+
+def test_the_difference_of_two_plans_is_said(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    assert not list(differences(plan, plan))
+    edited(tmp_path, lambda text: _without(text, "          pair: whole"))
+    assert list(differences(plan, load_plan(tmp_path / "plan").plan)) == [
+        "m on pair: units 0-0 -> not loaded"
+    ]
+
+
+def test_null_backends_need_no_library(tmp_path: Path) -> None:
+    """A plan made with a backend that is handed over opens with it."""
+    cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+    profiler = Profiler(effort=QUICK, backends={"null": NullBackend()})
+    planned = make_plan({"m": tiny_linear().model}, [cpu], Wishes(), profiler)
+    save_plan(planned.plan, tmp_path / "plan", {"m": tiny_linear().model.to_bytes()})
+    assert open_plan(tmp_path / "plan").plan.models.keys() == {"m"}
