@@ -1,0 +1,119 @@
+"""`coinfer plan`, and the verbs that begin with a saved plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.program import TINY, Outcome
+
+Program = Callable[..., Outcome]
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def plan(scenario: Path, tmp_path: Path, program: Program) -> Path:
+    folder = tmp_path / "plan"
+    assert program("plan", scenario, "-o", folder).status == 0
+    return folder
+
+
+def test_the_table_has_a_row_per_model_and_processor(scenario: Path, program: Program) -> None:
+    shown = program("plan", scenario)
+    assert shown.status == 0
+    for word in ("model", "variant", "cut", "processor", "precision", "batch", "ms", "MiB"):
+        assert word in shown.out
+    for word in ("cnn", "mlp", "original", "whole", "fp32"):
+        assert word in shown.out
+
+
+def test_why_shows_what_lost(scenario: Path, program: Program) -> None:
+    shown = program("plan", scenario, "--why")
+    assert "cnn, worth loading: " in shown.out
+    assert "x as long as" in shown.out
+
+
+def test_models_can_be_planned_without_a_scenario(tmp_path: Path, program: Program) -> None:
+    shown = program("plan", "zoo:lenet", "zoo:tiny_mlp", "-o", tmp_path / "plan")
+    assert shown.status == 0
+    assert "lenet" in shown.out
+    assert f"plan: {tmp_path / 'plan'}" in shown.out
+
+
+@pytest.mark.parametrize(
+    "verb", [("run",), ("simulate",), ("bound",), ("saturate", "--simulate", "--duration", "2s")]
+)
+def test_a_verb_that_begins_with_a_plan_measures_nothing(
+    verb: tuple[str, ...],
+    scenario: Path,
+    plan: Path,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def must_not_run(*_args: object, **_options: object) -> None:
+        raise AssertionError("something was measured")
+
+    monkeypatch.setattr("coinfer.profiling.profiler.profile_models", must_not_run)
+    monkeypatch.setattr("coinfer.planner.passes.surroundings.measure_contention", must_not_run)
+    name, *options = verb
+    done = program(name, scenario, "--plan", plan, *options)
+    assert done.status == 0, done.err
+    assert "warning: the plan has no contention" not in done.out
+
+
+def test_two_plans_are_compared(plan: Path, tmp_path: Path, program: Program) -> None:
+    assert program("plan", "--diff", plan, plan).out == "the plans are the same\n"
+    other = tmp_path / "other"
+    assert program("plan", "zoo:lenet", "-o", other).status == 0
+    shown = program("plan", "--diff", plan, other).out
+    assert "cnn: only in the first" in shown
+    assert "lenet: only in the second" in shown
+
+
+def test_the_policy_of_the_plan_is_used_unless_one_is_named(
+    scenario: Path, plan: Path, program: Program
+) -> None:
+    path = plan / "plan.yaml"
+    path.write_text(path.read_text().replace("name: earliest_finish", "name: edf"))
+    shown = program("simulate", scenario, "--plan", plan).out
+    assert "policy edf" in shown
+    assert "warning: the plan's policy edf is used, not the scenario's earliest_finish" in shown
+    assert "policy fcfs" in program("simulate", scenario, "--plan", plan, "--policy", "fcfs").out
+
+
+def test_a_machine_and_a_plan_are_too_much(scenario: Path, plan: Path, program: Program) -> None:
+    done = program("simulate", scenario, "--plan", plan, "--machine", "lib:synthetic-edge")
+    assert "--plan and --machine are both given" in done.complaint
+
+
+def test_a_model_that_the_plan_does_not_have_is_named(
+    tmp_path: Path, plan: Path, program: Program
+) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text(TINY.replace("mlp", "other", 1).replace("  mlp: {closed", "  other: {closed"))
+    complaint = program("run", path, "--plan", plan).complaint
+    assert "unknown model in the plan" in complaint
+    assert "coinfer plan SCENARIO -o" in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "--diff", "one"), "--diff compares two plans, got 1"),
+        (("plan", "a.yaml", "zoo:lenet"), "a plan is for one scenario or for models"),
+        (("plan", "zoo:lenet", "zoo:lenet"), "two models are named 'lenet'"),
+        (("run", "lib:etri-equal-mix", "--plan", "nowhere"), "there is no plan here"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(
+    arguments: tuple[str, ...], message: str, program: Program
+) -> None:
+    assert message in program(*arguments).complaint
