@@ -1,10 +1,10 @@
 """Cores kept awake against cores that may go idle: latency at part of the load.
 
-    python benchmarks/awake.py [SCENARIO] [--quick] [--loads 0.25 0.5] [--rounds 5] [--duration 15s]
+    python benchmarks/awake.py [SCENARIO] [--quick] [--loads 0.25 0.5] [--rounds 9] [--duration 10s]
 
 The scenario's networks get Poisson arrivals at shares of the bound for its mix, with
 `Engine(keep_awake=True)` and without, in turn, with equal arrivals within a round. Latencies are
-medians over the rounds, ratios within a round.
+medians over the rounds; ratios are taken within a round, with the 95 % interval of their median.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from coinfer.backends.base import Backend
 from coinfer.backends.reused_sessions import reused_sessions
 from coinfer.machine.machine import Machine
 from coinfer.metrics.latency import Latencies
+from coinfer.metrics.paired import in_turn
 from coinfer.planner.certificate import certify
 from coinfer.planner.preparation import Preparation, prepare
 from coinfer.policies import make_policy
@@ -30,7 +31,7 @@ from coinfer.workload.arrivals import Poisson
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
-from rounds import in_turn, median_ratio
+from rounds import ratio_of
 from tables import new_console, new_table
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
@@ -80,7 +81,7 @@ def main() -> int:
                 for at in range(len(Seen._fields)):
                     idle, awake = ([seen[at] for seen in found[model, way]] for way in WAYS)
                     cells += [f"{statistics.median(values):.1f} ms" for values in (idle, awake)]
-                    cells.append(f"{median_ratio(idle, awake):.2f}x")
+                    cells.append(str(ratio_of(awake, idle, larger_is_better=False)))
                 table.add_row(*cells)
     console.print(
         f"{arguments.rounds} rounds of {arguments.duration}; a ratio above 1: awake is faster"
@@ -112,8 +113,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("scenario", nargs="?", type=Path, default=EXAMPLE)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--loads", nargs="+", type=float, default=[0.25, 0.5])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--duration", default="15s")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--duration", default="10s")
     found = parser.parse_args()
     if found.quick:
         found.loads, found.rounds, found.duration = [0.25], 1, "3s"

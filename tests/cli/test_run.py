@@ -198,7 +198,7 @@ class Running:
 _ANNOUNCING = """
 import sys
 from coinfer.profiling import measure
-from coinfer.runtime import load_driver
+from coinfer.runtime import load_generator
 from coinfer.cli import main
 
 def announce(module, name, text, class_=None):
@@ -210,13 +210,14 @@ def announce(module, name, text, class_=None):
     setattr(owner, name, announced)
 
 announce(measure, "turn", "profiling", "Sampler")
-announce(load_driver, "_submit_what_is_due", "running", "LoadGenerator")
+announce(load_generator, "_submit_what_is_due", "running", "LoadGenerator")
 main()
 """
 
 needs_sigint = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process")
 
 
+@pytest.mark.alone
 @needs_sigint
 def test_an_interrupted_run_shows_and_writes_what_there_is(
     program: Program, cache_folder: Path
@@ -237,6 +238,7 @@ def test_an_interrupted_run_shows_and_writes_what_there_is(
     assert json.loads((program.folder / "t.json").read_text())["traceEvents"]
 
 
+@pytest.mark.alone
 @needs_sigint
 def test_an_interrupted_profiling_ends_with_one_line(tmp_path: Path) -> None:
     running = Running(tmp_path, tmp_path / "cache", "profile", "zoo:small_resnet")
