@@ -1,7 +1,7 @@
 # demo   set up and run the main job: three networks at once on photographs
 # test   set up and run the tests: in parallel, and then one by one those that need the machine alone
 # check  format, lint, types, import rules
-# bench  set up and print the benchmark tables (about a quarter of an hour; leave the machine alone)
+# bench  set up and print the benchmark tables (about 25 minutes; leave the machine alone)
 # wheel     build a wheel for this system and Python into dist, its core compiled (needs a C compiler)
 # compiled  install that wheel into out/compiled and run the tests of the core against it
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
