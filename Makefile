@@ -1,12 +1,14 @@
 # demo   set up and run the main job: three networks at once on photographs
-# test   set up and run the tests
+# test   set up and run the tests: in parallel, and then one by one those that need the machine alone
 # check  format, lint, types, import rules
-# bench  set up and print the benchmark tables (about a quarter of an hour; leave the machine alone)
+# bench  set up and print the benchmark tables (about 25 minutes; leave the machine alone)
 # wheel     build a wheel for this system and Python into dist, its core compiled (needs a C compiler)
 # compiled  install that wheel into out/compiled and run the tests of the core against it
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
 VENV   ?= .venv
+# As many processes for the tests as there are cores; a number sets it, 0 means one by one.
+WORKERS ?= logical
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -23,8 +25,12 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/coinfer run examples/three-networks.yaml --json out/three-networks.json --trace out/three-networks.trace.json.gz
 
+# Both run, whatever came of the first.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	@status=0; \
+	$(BIN)/python -m pytest -q -m 'not alone' -n $(WORKERS) --maxprocesses 8 --dist loadgroup || status=1; \
+	$(BIN)/python -m pytest -q -m alone || status=1; \
+	exit $$status
 
 check: $(READY)
 	$(BIN)/ruff format --check .

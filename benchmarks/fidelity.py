@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from coinfer.planner.stage import measured_machine
 from rich import box
 from rich.table import Table
 
@@ -44,11 +43,11 @@ from coinfer.hardware.cores import available_cores
 from coinfer.machine.machine import Machine
 from coinfer.machine.profile import Profile
 from coinfer.metrics.recorder import Recorder
-from coinfer.plan import Plan
-from coinfer.planner.prepare import Preparation, prepare
+from coinfer.planner.prepare import prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import default_cache
 from coinfer.runtime.play import play
+from coinfer.runtime.prepared import Prepared
 from coinfer.sim import simulate
 from coinfer.units import parse_seconds
 from coinfer.workload.arrivals import Poisson
@@ -123,19 +122,21 @@ class Ground(NamedTuple):
     """The machine as it was measured while it was steady, for a scenario."""
 
     base: Scenario
-    ready: Preparation
-    machine: Machine
+    ready: Prepared
 
     @classmethod
     def measured(cls, base: Scenario) -> Ground:
         """Measure it."""
-        ready = prepare(base)
-        return cls(base, ready, measured_machine(ready))
+        return cls(base, prepare(base, surroundings=True))
+
+    @property
+    def machine(self) -> Machine:
+        """The machine as it was measured."""
+        return self.ready.plan.machine
 
     def bound(self) -> Bound:
         """Return the bound for the scenario's mix."""
-        measured = Machine(processors=self.ready.processors, profile=self.ready.measured)
-        return certify(self.base, measured).bound
+        return certify(self.base, self.machine).bound
 
 
 class Trial(NamedTuple):
@@ -147,17 +148,8 @@ class Trial(NamedTuple):
     @classmethod
     def made(cls, wanted: Scenario, ground: Ground, calibrate_s: float) -> Trial:
         """Calibrate, and run."""
-        ready, name, options = ground.ready, wanted.policy.name, wanted.policy.options
-        calibrated = calibrate(ground.base, ready, ground.machine, seconds=calibrate_s)
-        played = play(
-            wanted,
-            ready.loads,
-            ready.processors,
-            ready.profile,
-            make_policy(name, **options),
-            ready.feeds,
-            keep_records=True,
-        )
+        calibrated = calibrate(ground.ready, seconds=calibrate_s)
+        played = play(ground.ready, scenario=wanted, keep_records=True)
         return cls(played.recorder, calibrated)
 
 
@@ -220,11 +212,12 @@ def simulated(wanted: Scenario, ground: Ground, trial: Trial, pace: Pace) -> Ite
     """Yield the records of the simulations of a run."""
     name, options = wanted.policy.name, wanted.policy.options
     executions = trial.run.executions()
-    hindsight = fitted(Plan.of(ground.machine), wanted, executions, make_policy(name, **options))
+    plan = ground.ready.plan
+    hindsight = fitted(plan, wanted, executions, make_policy(name, **options))
     machines = (at_pace(ground.machine, pace), trial.calibrated.machine, hindsight.machine)
     for machine in machines:
         policy = make_policy(name, **options)
-        yield simulate(wanted, Plan.of(machine), policy, keep_records=True).recorder
+        yield simulate(wanted, replace(plan, machine=machine), policy, keep_records=True).recorder
 
 
 def at_pace(machine: Machine, pace: Pace) -> Machine:

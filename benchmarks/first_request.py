@@ -1,6 +1,6 @@
 """What the first request of a network takes, with and without `Engine.warm_up` before it.
 
-    python benchmarks/first_request.py [SCENARIO] [--quick] [--rounds 5]
+    python benchmarks/first_request.py [SCENARIO] [--quick] [--rounds 9]
 
 Each network of the scenario alone in an engine with one processor, one of each kind: a core, and
 all cores, by every library. In turn the engine is warmed up or not, then ten requests come one
@@ -18,13 +18,14 @@ from coinfer.api import Engine
 from coinfer.backends.base import Tensors
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.metrics.paired import in_turn
 from coinfer.model import Model
 from coinfer.planner.prepare import prepare
 from coinfer.profiling import default_cache
 from coinfer.runtime.clock import now
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
-from rounds import in_turn, median_ratio
+from rounds import ratio_of
 from tables import new_console, new_table
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
@@ -38,7 +39,7 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     ready = prepare(load_scenario(arguments.scenario), cache=default_cache())
-    kinds = {(p.backend, p.device, p.threads): p for p in reversed(ready.processors)}
+    kinds = {(p.backend, p.device, p.threads): p for p in reversed(ready.plan.processors)}
     table = new_table(
         ("network", "processor"), ("first", "warmed up", "ratio", "later ones", "first / later")
     )
@@ -52,10 +53,10 @@ def main() -> int:
                     first[way].append(took[0])
                     later += took[1:]
                 medians = [*map(statistics.median, (*first.values(), later))]
-                ratio = f"{median_ratio(first['cold'], first['warmed up']):.2f}x"
+                ratio = ratio_of(first["warmed up"], first["cold"], larger_is_better=False)
                 cells = [f"{seconds * 1e3:.1f} ms" for seconds in medians]
                 of_later = f"{medians[0] / medians[2]:.1f}x"
-                table.add_row(name, processor.name, *cells[:2], ratio, cells[2], of_later)
+                table.add_row(name, processor.name, *cells[:2], str(ratio), cells[2], of_later)
     console.print(f"medians of {arguments.rounds} rounds; ratio: first request, cold / warmed up")
     console.print(table)
     console.print(other.note)
@@ -80,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenario", nargs="?", type=Path, default=EXAMPLE)
     parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     found = parser.parse_args()
     if found.quick:
         found.rounds = 1

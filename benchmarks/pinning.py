@@ -5,7 +5,7 @@
 Each network of the scenario on ONNX Runtime's processor over all cores: its threads pinned, each to
 a core of its own, and its threads left to the system; in turn, back to back and after rests of
 20 ms. Times are those of all rounds together, ratios are medians over the rounds of the ratio of
-the means.
+the means, with their 95 % intervals.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from coinfer.backends.base import Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor
+from coinfer.metrics.paired import in_turn
 from coinfer.model import Model
 from coinfer.planner.prepare import prepare
 from coinfer.profiling import default_cache
 from coinfer.profiling.measure import on_cores
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
-from rounds import in_turn, median_ratio
+from rounds import ratio_of
 from tables import new_console, new_table
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "three-networks.yaml"
@@ -62,7 +63,9 @@ def main() -> int:
             for rests in RESTS_S:
                 rounds = [found[rests, way] for way in WAYS]
                 means = [[statistics.fmean(took) for took in way] for way in rounds]
-                cells = [*map(_ms, map(statistics.fmean, means)), f"{median_ratio(*means):.2f}x"]
+                left, pinned = means
+                ratio = ratio_of(pinned, left, larger_is_better=False)
+                cells = [*map(_ms, map(statistics.fmean, means)), str(ratio)]
                 for share in (0.5, 0.99):
                     cells += [_ms(float(np.quantile(way, share))) for way in rounds]
                 table.add_row(name, rests, *cells)

@@ -4,7 +4,8 @@
 
 Null backend with zero service time, so nothing but coinfer is measured. The peer is the least that
 any engine needs: put a future into a `SimpleQueue`, have one thread resolve it, wait for it. The
-two alternate in blocks in one run, so that drift of the machine hits both.
+two alternate in blocks in one run, so that drift of the machine hits both. A ratio is taken within
+a pair of blocks.
 
 Where the two threads run decides more than what they do: waking a thread on another core takes two
 to three times as long as on one's own. The engine pins its workers, so the peer's thread is pinned
@@ -31,10 +32,12 @@ from rich.table import Table
 from coinfer import Engine, Processor, Profile
 from coinfer.backends.null import NullBackend
 from coinfer.hardware.cores import available_cores
+from coinfer.metrics.paired import LEAST_ROUNDS, in_turn
 from coinfer.testing.models import tiny_linear
 from coinfer.threads.pinning import can_pin, pin_current_thread
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
+from rounds import ratio_of
 from tables import new_console, new_table
 
 PER_BLOCK, IN_FLIGHT = 2_000, 64
@@ -90,23 +93,27 @@ def _measure(placement: Placement, table: Table, *, quick: bool) -> list[Require
 
         gc.collect()
         gc.freeze()
-        trips = alternate(submit, bare.submit, blocks=4 if quick else 20)
-        requests = 5_000 if quick else 30_000
-        rates = flood(submit, requests), flood(bare.submit, requests)
+        trips = alternate(submit, bare.submit, blocks=LEAST_ROUNDS if quick else 20)
+        requests = 2_000 if quick else 15_000
+        rates = alternate_floods(submit, bare.submit, requests)
     requirements = []
     for name, (q, limit) in QUANTILES.items():
-        ours, theirs = (quantile(each, q) for each in trips)
-        us = (f"{seconds * 1e6:.1f} us" for seconds in (ours, theirs))
-        table.add_row(placement.name, f"round trip, {name}", *us, f"{ours / theirs:.2f}x")
+        ours, theirs = ([quantile(block, q) for block in blocks] for blocks in trips)
+        ratio = ratio_of(ours, theirs, larger_is_better=False).inverse
+        us = (f"{statistics.median(seconds) * 1e6:.1f} us" for seconds in (ours, theirs))
+        table.add_row(placement.name, f"round trip, {name}", *us, str(ratio))
         what = f"round trip, {name}, coinfer / bare hand-over, {placement.name}"
         requirements.append(
-            Requirement(what=what, value=ours / theirs, required=limit, at_most=True)
+            Requirement(
+                what=what, value=ratio.median, required=limit, at_most=True, remark=ratio.bounds
+            )
         )
     what = f"requests/s with {IN_FLIGHT} in flight"
-    ratio = f"{rates[0] / rates[1]:.2f}x"
-    table.add_row(placement.name, what, *(f"{rate:,.0f}" for rate in rates), ratio)
+    medians = [statistics.median(each) for each in rates]
+    ratio = ratio_of(*rates, larger_is_better=True)
+    table.add_row(placement.name, what, *(f"{rate:,.0f}" for rate in medians), str(ratio))
     what = f"coinfer, {what}, {placement.name}"
-    requirements.append(Requirement(what=what, value=rates[0], required=MIN_PER_S, unit="/s"))
+    requirements.append(Requirement(what=what, value=medians[0], required=MIN_PER_S, unit="/s"))
     return requirements if placement.judged else []
 
 
@@ -157,15 +164,26 @@ class HandOver:
 
 def alternate(
     one: Callable[[], Future[Any]], other: Callable[[], Future[Any]], *, blocks: int
-) -> tuple[list[float], list[float]]:
-    """Round trips in seconds of both, block by block; the first block of each warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for block in range(blocks + 1):
-        for kept, submit in zip(seconds, (one, other), strict=True):
-            trips = [round_trip(submit) for _ in range(PER_BLOCK)]
-            if block:
-                kept.extend(trips)
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Round trips in seconds of both, by block; the first block of each warms up."""
+    seconds: tuple[list[list[float]], list[list[float]]] = ([], [])
+    submits = {"one": one, "other": other}
+    for block, name in in_turn(submits, blocks + 1):
+        trips = [round_trip(submits[name]) for _ in range(PER_BLOCK)]
+        if block:
+            seconds[name == "other"].append(trips)
     return seconds
+
+
+def alternate_floods(
+    one: Callable[[], Future[Any]], other: Callable[[], Future[Any]], requests: int
+) -> tuple[list[float], list[float]]:
+    """Requests per second of both with a fixed number in flight, by round."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    submits = {"one": one, "other": other}
+    for _, name in in_turn(submits, LEAST_ROUNDS):
+        rates[name == "other"].append(flood(submits[name], requests))
+    return rates
 
 
 def round_trip(submit: Callable[[], Future[Any]]) -> float:
@@ -176,18 +194,15 @@ def round_trip(submit: Callable[[], Future[Any]]) -> float:
 
 
 def flood(submit: Callable[[], Future[Any]], requests: int) -> float:
-    """Requests per second with a fixed number in flight, median of five runs."""
-    rates = []
-    for _ in range(5):
-        started = time.perf_counter()
-        free = threading.Semaphore(IN_FLIGHT)
-        for _ in range(requests):
-            free.acquire()
-            submit().add_done_callback(partial(_release, free))
-        for _ in range(IN_FLIGHT):
-            free.acquire()
-        rates.append(requests / (time.perf_counter() - started))
-    return statistics.median(rates)
+    """Requests per second with a fixed number in flight."""
+    started = time.perf_counter()
+    free = threading.Semaphore(IN_FLIGHT)
+    for _ in range(requests):
+        free.acquire()
+        submit().add_done_callback(partial(_release, free))
+    for _ in range(IN_FLIGHT):
+        free.acquire()
+    return requests / (time.perf_counter() - started)
 
 
 def _release(free: threading.Semaphore, _: Future[Any]) -> None:

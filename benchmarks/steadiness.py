@@ -23,7 +23,7 @@ from coinfer.backends import get_backend
 from coinfer.backends.base import Session, Tensors, caller_cores
 from coinfer.machine.processor import Processor
 from coinfer.metrics.recorder import Recorder
-from coinfer.planner.prepare import Preparation
+from coinfer.runtime.prepared import Prepared
 from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["Canary", "Pace", "Watch", "unevenness"]
@@ -90,20 +90,20 @@ class Canary(AbstractContextManager["Canary"]):
         ready: Its largest model but one is timed.
     """
 
-    def __init__(self, ready: Preparation) -> None:
-        if not any(p.threads == 1 for p in ready.processors):
+    def __init__(self, ready: Prepared) -> None:
+        if not any(p.threads == 1 for p in ready.plan.processors):
             raise SystemExit("no processor has one core: nothing tells whether the machine changes")
         by_time = sorted(
             ready.models,
             key=lambda name: max(
-                ready.measured.expected_s(name, p.name) or 0.0 for p in ready.processors
+                ready.plan.measured.expected_s(name, p.name) or 0.0 for p in ready.plan.processors
             ),
         )
         name = by_time[-2:][0]
         self._stack = ExitStack()
         self._singles: dict[str, list[_Bird]] = defaultdict(list)
         self._wide: dict[str, _Bird] = {}
-        for processor in ready.processors:
+        for processor in ready.plan.processors:
             backend = get_backend(processor.backend)
             session = backend.load(ready.models[name], processor)
             self._stack.callback(session.close)

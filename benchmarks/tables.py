@@ -10,7 +10,7 @@ from rich.table import Table
 
 __all__ = ["WIDTH", "new_console", "new_table"]
 
-WIDTH = 110
+WIDTH = 130
 """Columns of every table, also where the output is not a terminal."""
 
 

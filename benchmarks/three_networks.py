@@ -6,8 +6,8 @@ The work is that of `examples/three-networks.yaml`: MobileNetV2, ResNet50 and Re
 numbers, 224x224, batch 1, prepared photographs, on all cores that this process may use. Every
 peer gets the same files, the same arrays, and a process of its own, because thread pools belong to
 the process. Loading is not timed. All take turns within each round, in reverse order in every
-second one, so that drift of the machine hits all. A ratio is taken within a round, and the table
-shows the median of the rounds.
+second one, so that drift of the machine hits all. A ratio is taken within a round; the table shows
+the median of the rounds and its 95 % interval (`coinfer.metrics.paired`).
 
 What is counted: completions inside the window per second, where the counts of the three networks
 may differ by no more than what is in flight or ahead. That needs saying for "one thread per
@@ -44,6 +44,7 @@ from rich.table import Table
 
 from coinfer import zoo
 from coinfer.backends import available
+from coinfer.metrics.paired import in_turn
 from coinfer.model import load_model
 from coinfer.workload.inputs import prepare_feeds
 from coinfer.workload.scenario import Scenario
@@ -51,7 +52,7 @@ from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, machine_lines, print_environment
 from peers import LEADS, PEERS
 from requirement import Requirement, print_requirements
-from rounds import in_turn, median_ratio, output_of
+from rounds import Ratio, output_of, ratio_of
 from tables import new_console, new_table
 
 HERE = Path(__file__).resolve().parent
@@ -120,7 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--json", type=Path, help="write every round's figures")
     arguments = parser.parse_args()
-    rounds, seconds = (1, 3.0) if arguments.quick else (3, 8.0)
+    rounds, seconds = (1, 3.0) if arguments.quick else (9, 3.0)
     arguments.rounds = arguments.rounds or rounds
     arguments.seconds = arguments.seconds or seconds
     return arguments
@@ -243,8 +244,17 @@ def _rates(results: Sequence[Result]) -> list[float]:
     return [result.per_s for result in results]
 
 
-def _ratio(over: Sequence[Result], under: Sequence[Result]) -> float:
-    return median_ratio(_rates(over), _rates(under))
+def _ratio(ours: Sequence[Result], theirs: Sequence[Result]) -> Ratio:
+    return ratio_of(_rates(ours), _rates(theirs), larger_is_better=True)
+
+
+def _requirement(what: str, ratio: Ratio, required: float, *remarks: str) -> Requirement:
+    return Requirement(
+        what=what,
+        value=ratio.median,
+        required=required,
+        remark="; ".join((*remarks, ratio.bounds)),
+    )
 
 
 def _best(rounds: Rounds, names: Sequence[str]) -> str:
@@ -259,22 +269,22 @@ def _requirements(
     best, threads = _best(rounds, peers), _best(rounds, [f"ort-threads-{n}" for n in LEADS])
     fractions = [r.report["bound"]["fraction"] for r in ours if r.report is not None]
     return [
-        Requirement(
-            what="coinfer / best peer in fp32",
-            value=_ratio(ours, rounds[best]),
-            required=0.98,
-            remark=contestants[best].title,
+        _requirement(
+            "coinfer / best peer in fp32",
+            _ratio(ours, rounds[best]),
+            0.98,
+            contestants[best].title,
         ),
-        Requirement(
-            what="coinfer / onnxruntime defaults, thread per network",
-            value=_ratio(ours, rounds[threads]),
-            required=1.3,
-            remark=f"lead {threads.rpartition('-')[2]}, the better one",
+        _requirement(
+            "coinfer / onnxruntime defaults, thread per network",
+            _ratio(ours, rounds[threads]),
+            1.3,
+            f"lead {threads.rpartition('-')[2]}, the better one",
         ),
-        Requirement(
-            what="coinfer / onnxruntime defaults, in sequence",
-            value=_ratio(ours, rounds["ort-sequence"]),
-            required=2.0,
+        _requirement(
+            "coinfer / onnxruntime defaults, in sequence",
+            _ratio(ours, rounds["ort-sequence"]),
+            2.0,
         ),
         *_lower_requirements(contestants, rounds, lower),
         Requirement(
@@ -293,15 +303,15 @@ def _lower_requirements(
         yield Requirement(what=what, value=None, required=1.7, remark="not reported by this device")
         return
     ours = rounds[_ours("bf16")]
-    yield Requirement(what=what, value=_ratio(ours, rounds[COINFER]), required=1.7)
+    yield _requirement(what, _ratio(ours, rounds[COINFER]), 1.7)
     peers = [n for n, c in contestants.items() if c.precision == "bf16" and n != _ours("bf16")]
     if peers:
         best = _best(rounds, peers)
-        yield Requirement(
-            what="coinfer with bf16 allowed / best peer in bf16",
-            value=_ratio(ours, rounds[best]),
-            required=0.98,
-            remark=contestants[best].title,
+        yield _requirement(
+            "coinfer with bf16 allowed / best peer in bf16",
+            _ratio(ours, rounds[best]),
+            0.98,
+            contestants[best].title,
         )
 
 
@@ -323,7 +333,7 @@ def _table(contestants: Mapping[str, Contestant], rounds: Rounds) -> Table:
             f"{statistics.median(rates):.2f}",
             f"{min(rates):.2f} to {max(rates):.2f}",
             " ".join(map(str, totals)),
-            "" if is_ours else f"{_ratio(ours, rounds[name]):.2f}x",
+            "" if is_ours else str(_ratio(ours, rounds[name])),
             style="bold" if is_ours else None,
         )
     return table
@@ -331,7 +341,7 @@ def _table(contestants: Mapping[str, Contestant], rounds: Rounds) -> Table:
 
 def _notes(rounds: Rounds) -> Iterator[str]:
     yield "counts: completions of each network over all rounds, in the order above the table"
-    yield "coinfer is: its throughput in the same precision over the row's, median of the rounds"
+    yield "coinfer is: its throughput in the same precision over the row's, with the 95 % interval"
     for name, results in rounds.items():
         report = results[-1].report
         if report is None:

@@ -32,9 +32,10 @@ from rich.table import Table
 
 from coinfer import zoo
 from coinfer.hardware.cores import available_cores
+from coinfer.metrics.paired import in_turn
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
-from rounds import in_turn, output_of
+from rounds import output_of
 from tables import new_console, new_table
 from urgent_peers import WAYS, Run
 

@@ -27,10 +27,10 @@ from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
 
-from coinfer.planner.stage import Limits, find_limits, measured_machine
 from rich.console import Console
 from rich.table import Table
 
+from coinfer.experiments.certificate import certify
 from coinfer.experiments.saturation import (
     Kept,
     Measure,
@@ -46,9 +46,10 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
 from coinfer.plan import Plan
-from coinfer.planner.prepare import Preparation, prepare
+from coinfer.planner.prepare import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import default_cache
+from coinfer.runtime.prepared import Prepared
 from coinfer.scenarios import library
 from coinfer.units import parse_seconds
 from coinfer.workload.load import Load
@@ -97,10 +98,10 @@ class Search(NamedTuple):
     quality: Quality
     tell: Callable[[str], None]
 
-    def factor(self, way: str, limits: Limits, policy: PolicySpec, measure: Measure) -> float:
+    def factor(self, way: str, ready: Prepared, policy: PolicySpec, measure: Measure) -> float:
         """Return the largest factor at which trials pass; 0 if there is none."""
-        wanted = limits.scenario.model_copy(update={"policy": policy})
-        guess, stride = limits.certificate.sustainable_factor or 1.0, 2.0
+        wanted = ready.as_run.model_copy(update={"policy": policy})
+        guess, stride = certify(ready.as_run, ready.plan.machine).sustainable_factor or 1.0, 2.0
         if self.guesses.get(way):
             guess, stride = self.guesses[way], 1 + 2 * self.precision
         found = find_saturation(
@@ -168,11 +169,9 @@ def _described(
     name: str, arguments: argparse.Namespace, tell: Callable[[str], None]
 ) -> dict[str, float]:
     """Return the factor by way, simulated on the machine file."""
-    limits = find_limits(_scenario(name, arguments.duration), machine_file=MACHINE)
+    ready = prepare(_scenario(name, arguments.duration), machine_file=MACHINE)
     precision = 0.1 if arguments.quick else 0.01
-    found, _ = _simulated(
-        limits, limits.machine, Search(precision, {}, arguments.quality, tell), arguments.policies
-    )
+    found, _ = _simulated(ready, Search(precision, {}, arguments.quality, tell), arguments.policies)
     return found
 
 
@@ -185,39 +184,31 @@ def _here(
     with Canary(prepare(scenario, cache=default_cache())) as canary:
         watch = Watch(canary, tell, tolerance=_STEADY)
         tries = count()
-        limits, ready, machine = watch.first("profile", lambda: _measured(scenario, next(tries)))
+        ready = watch.first("profile", lambda: _measured(scenario, next(tries)))
         search = Search(_PRECISION, {}, arguments.quality, tell)
-        simulated, single = _simulated(limits, machine, search, arguments.policies, how=_as_long)
+        simulated, single = _simulated(ready, search, arguments.policies, how=_as_long)
         search = Search(_PRECISION, simulated, arguments.quality, tell)
-        ways, measured = _ways(limits, machine, arguments.policies), {}
+        ways, measured = _ways(ready, arguments.policies), {}
         if single is not None:
-            only = dataclasses.replace(
-                ready,
-                processors=tuple(p for p in ready.processors if p.name == single),
-                profile=_restricted(ready.measured, single),
-            )
-            with on_this_machine(only, kept) as measure:
-                find = partial(search.factor, ALONE, limits, ALONE_POLICY, measure)
+            with on_this_machine(ready.planned(_alone(ready.plan, single)), kept) as measure:
+                find = partial(search.factor, ALONE, ready, ALONE_POLICY, measure)
                 measured[ALONE] = watch.steady(ALONE, find)
         with on_this_machine(ready, kept) as measure:
             for way, policy in ways.items():
-                find = partial(search.factor, way, limits, policy, measure)
+                find = partial(search.factor, way, ready, policy, measure)
                 measured[way] = watch.steady(way, find)
         tell(f"  {watch.note}")
     return simulated, measured
 
 
-def _measured(scenario: Scenario, tries: int) -> tuple[Limits, Preparation, Machine]:
+def _measured(scenario: Scenario, tries: int) -> Prepared:
     """Measure what the cache does not know; all of it if that was tried before."""
     cache = dataclasses.replace(default_cache(), reads=not tries)
-    limits = find_limits(scenario, cache=cache)
-    assert limits.prepared is not None  # no file describes the machine
-    return limits, limits.prepared, measured_machine(limits.prepared, cache=cache)
+    return prepare(scenario, cache=cache, surroundings=True)
 
 
 def _simulated(
-    limits: Limits,
-    machine: Machine,
+    ready: Prepared,
     search: Search,
     policies: Iterable[str],
     how: Callable[[Measure], Measure] = lambda measure: measure,
@@ -225,18 +216,15 @@ def _simulated(
     """Return the factor by way, and which processor does best alone; None if none runs all."""
     alone = {
         only.processors[0].name: search.factor(
-            f"{ALONE} ({only.processors[0].name})",
-            limits,
-            ALONE_POLICY,
-            how(on_machine(Plan.of(only))),
+            f"{ALONE} ({only.processors[0].name})", ready, ALONE_POLICY, how(on_machine(only))
         )
-        for only in _single(machine, limits)
+        for only in _single(ready)
     }
     best = max(alone, key=alone.__getitem__, default=None)
-    measure = how(on_machine(Plan.of(machine)))
+    measure = how(on_machine(ready.plan))
     found = {
-        way: search.factor(way, limits, policy, measure)
-        for way, policy in _ways(limits, machine, policies).items()
+        way: search.factor(way, ready, policy, measure)
+        for way, policy in _ways(ready, policies).items()
     }
     return (found if best is None else {ALONE: alone[best], **found}), best
 
@@ -254,24 +242,26 @@ def _as_long(measure: Measure) -> Measure:
     return longer
 
 
-def _ways(limits: Limits, machine: Machine, policies: Iterable[str]) -> dict[str, PolicySpec]:
+def _ways(ready: Prepared, policies: Iterable[str]) -> dict[str, PolicySpec]:
     """Return those that use all processors, the one without a scheduler first."""
-    mapping = _best_mapping(limits, machine)
+    mapping = _best_mapping(ready)
     fixed = PolicySpec(name="fixed", options={"assignment": mapping})
     found = {} if mapping is None else {FIXED: fixed}
     return found | {name: PolicySpec(name=name) for name in policies}
 
 
-def _best_mapping(limits: Limits, machine: Machine) -> dict[str, str] | None:
+def _best_mapping(ready: Prepared) -> dict[str, str] | None:
     """Find the assignment whose busiest compute unit is least busy; None if there are too many."""
-    rates = Load(limits.scenario).offered_rates_per_s() or {}
+    scenario, machine = ready.as_run, ready.plan.machine
+    loaded = dataclasses.replace(machine, profile=ready.plan.profile)
+    rates = Load(scenario).offered_rates_per_s() or {}
     able = {
         model: {
             p.name: seconds
             for p in machine.processors
-            if (seconds := _seconds(machine, limits.scenario, model, p)) is not None
+            if (seconds := _seconds(loaded, scenario, model, p)) is not None
         }
-        for model in limits.scenario.models
+        for model in scenario.models
     }
     if not rates or math.prod(map(len, able.values())) > _MOST_MAPPINGS:
         return None
@@ -293,12 +283,21 @@ def _seconds(
     return machine.profile.expected_s(model, processor.name, batch=batch)
 
 
-def _single(machine: Machine, limits: Limits) -> Iterable[Machine]:
-    """Machines of one processor each, of those that can run everything."""
-    for processor in limits.machine.processors:
-        profile = _restricted(limits.machine.profile, processor.name)
-        if set(limits.scenario.models) <= {key.model for key, _ in profile}:
-            yield dataclasses.replace(machine, processors=(processor,), profile=profile)
+def _single(ready: Prepared) -> Iterable[Plan]:
+    """Plans for one processor each, of those that can run everything."""
+    for processor in ready.plan.processors:
+        profile = _restricted(ready.plan.measured, processor.name)
+        if set(ready.as_run.models) <= {key.model for key, _ in profile}:
+            yield _alone(ready.plan, processor.name)
+
+
+def _alone(plan: Plan, processor: str) -> Plan:
+    """Copy a plan with one processor, on which everything is loaded."""
+    machine = dataclasses.replace(
+        plan.machine, processors=tuple(p for p in plan.processors if p.name == processor)
+    )
+    profile = _restricted(plan.measured, processor)
+    return dataclasses.replace(plan, machine=machine).with_profile(profile).loading(profile)
 
 
 def _restricted(profile: Profile, processor: str) -> Profile:

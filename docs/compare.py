@@ -14,9 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from coinfer.experiments.offered import offered_optimum
 from coinfer.hardware import default_processors
 from coinfer.metrics.summary import Summary, summarise
-from coinfer.experiments.offered import offered_optimum
 from coinfer.planner.prepare import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import default_cache

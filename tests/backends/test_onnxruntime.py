@@ -58,6 +58,7 @@ def test_a_failed_load_gives_its_pool_back() -> None:
     assert POOLS.in_use == before
 
 
+@pytest.mark.alone
 def test_a_wide_session_has_exactly_the_threads_that_were_asked_for() -> None:
     process = psutil.Process()
     backend = get_backend("onnxruntime")

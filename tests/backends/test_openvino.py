@@ -32,6 +32,7 @@ def test_processors_on_two_cores_have_a_compiled_model_each() -> None:
     assert key(processor()) != key(processor("ov1", units=frozenset({"core1"})))
 
 
+@pytest.mark.alone
 def test_a_one_thread_run_uses_the_calling_thread_only() -> None:
     example = tiny_conv()
     session = get_backend("openvino").load(example.model, processor())

@@ -83,6 +83,7 @@ def test_wide_processors_on_other_cores_have_pools_of_their_own() -> None:
     assert key(wide(0, 1)) != key(wide(2, 3))
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are pinned on Linux only")
 def test_the_pool_runs_where_it_is_said_to() -> None:
     cores = available_cores()[:2]

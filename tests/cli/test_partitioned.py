@@ -56,6 +56,7 @@ def executions_per_request(result: dict[str, Any]) -> float:
     return float(executions / result["totals"]["completed"])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("verb", ["run", "simulate"])
 def test_a_shorter_longest_span_makes_more_executions_of_a_request(
     program: Program, verb: str

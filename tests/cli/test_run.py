@@ -217,6 +217,7 @@ main()
 needs_sigint = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process")
 
 
+@pytest.mark.alone
 @needs_sigint
 def test_an_interrupted_run_shows_and_writes_what_there_is(
     program: Program, cache_folder: Path
@@ -237,6 +238,7 @@ def test_an_interrupted_run_shows_and_writes_what_there_is(
     assert json.loads((program.folder / "t.json").read_text())["traceEvents"]
 
 
+@pytest.mark.alone
 @needs_sigint
 def test_an_interrupted_profiling_ends_with_one_line(tmp_path: Path) -> None:
     running = Running(tmp_path, tmp_path / "cache", "profile", "zoo:small_resnet")

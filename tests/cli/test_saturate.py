@@ -105,6 +105,7 @@ def test_options_that_contradict_are_refused(
         run(camera, *options)
 
 
+@pytest.mark.alone
 def test_trials_on_this_machine(
     camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ from conformance.exclusions import load_exclusions, unexplained
 from conformance.suite import Case, cases
 from conformance.verdict import Run, Verdict, plain_attempt, verdict
 
+pytestmark = pytest.mark.xdist_group("conformance")  # so that the cases are run once
+
 _ONE_OF = 6
 _EXCLUSIONS = load_exclusions()
 

@@ -11,7 +11,7 @@ import pytest
 
 from coinfer import errors
 from coinfer.policies import policy_names
-from docs.pages import PAGES, ROOT, without_code
+from docs.pages import FOR_CONTRIBUTORS, PAGES, ROOT, commands, without_code
 
 _LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]+)(?:#(?P<anchor>[^)\s]+))?\)")
 _ERROR_ROW = re.compile(r"^\| `(\w+Error)` \| .+ \| (\d+) \| `(\w+)` \|$", re.M)
@@ -19,6 +19,10 @@ _ERROR_ROW = re.compile(r"^\| `(\w+Error)` \| .+ \| (\d+) \| `(\w+)` \|$", re.M)
 
 def _page(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
@@ -43,7 +47,7 @@ def test_every_module_says_what_it_is() -> None:
     assert not empty
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *FOR_CONTRIBUTORS], ids=page_id)
 def test_links_between_pages_resolve(page: Path) -> None:
     for link in _LINK.finditer(without_code(page)):
         target = page.parent / link["target"]
@@ -52,6 +56,26 @@ def test_links_between_pages_resolve(page: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
             anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
             assert link["anchor"] in anchors, f"{page.name} links to #{link['anchor']}"
+
+
+@pytest.mark.parametrize("page", FOR_CONTRIBUTORS[:1], ids=page_id)
+def test_paths_that_contributors_are_sent_to_exist(page: Path) -> None:
+    named = set(
+        re.findall(r"`((?:src|tests|docs|benchmarks|examples)/[\w./-]+)`", page.read_text())
+    )
+    to_be_made = {path for path in named if re.search(r"NAME|VERB|planner/passes", path)}
+    assert len(named) > 20
+    assert not [path for path in named - to_be_made if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *FOR_CONTRIBUTORS], ids=page_id)
+def test_targets_of_make_that_a_page_names_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    lines = [*commands(page), *re.findall(r"`(make [^`]+)`", without_code(page))]
+    for line in lines:
+        program, *words = line.split("#")[0].split("&&")[-1].split()
+        if program == "make":
+            assert {word for word in words if "=" not in word} <= targets, line
 
 
 def test_every_page_is_linked_from_the_readme() -> None:

@@ -264,6 +264,7 @@ def test_frames_are_counted_as_they_will_be(process: dict[str, Any]) -> None:
     assert frames_of(wanted) == {name: done.models[name].submitted for name in ("m", "next")}
 
 
+@pytest.mark.alone
 def test_trials_run_on_this_machine() -> None:
     wanted = scenario({"periodic": 20.0}, deadline=5.0).with_options(duration_s=0.2)
     effort = Effort(min_runs=2, max_runs=3, max_s=0.05)
@@ -274,6 +275,7 @@ def test_trials_run_on_this_machine() -> None:
             assert run_counts.models["m"].hits == run_counts.models["m"].submitted == 8
 
 
+@pytest.mark.alone
 def test_a_trial_on_this_machine_ends_once_the_promise_is_broken() -> None:
     wanted = scenario({"periodic": 100.0}, deadline=1e-9).with_options(duration_s=60.0)
     ready = prepare(wanted, effort=Effort(min_runs=2, max_runs=3, max_s=0.05))

@@ -16,6 +16,8 @@ from coinfer.hardware.awake import awake
 from coinfer.hardware.cgroup import cpu_quota
 from coinfer.hardware.cores import available_cores
 
+pytestmark = pytest.mark.alone
+
 linux = pytest.mark.skipif(
     sys.platform != "linux" or cpu_quota() is not None,
     reason="needs a scheduling class of Linux, and all of the processor time",

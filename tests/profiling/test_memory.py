@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.alone
+
 SCRIPT = """
 import json
 from coinfer.machine.processor import Processor

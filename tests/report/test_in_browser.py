@@ -11,6 +11,8 @@ from coinfer.report import write_comparison_report
 from report.browser import Browser, browser
 from report.samples import SHARES, Run, emptied, many, renamed, simulated
 
+pytestmark = pytest.mark.xdist_group("browser")  # so that one is started
+
 DRAWN = {
     "latency": ".scatterlayer .trace path.js-line",
     "gantt": ".barlayer .point path",

@@ -149,6 +149,7 @@ def test_a_request_that_fails_everywhere_names_model_and_processors() -> None:
         assert engine.submit("m", FEED).exception(WAIT_S) is None
 
 
+@pytest.mark.alone
 def test_a_hanging_backend_is_given_up_and_the_rest_goes_on() -> None:
     faults = Faults()
     faults.hang(processor="p0")
@@ -159,6 +160,7 @@ def test_a_hanging_backend_is_given_up_and_the_rest_goes_on() -> None:
         faults.release()
 
 
+@pytest.mark.alone
 def test_a_processor_that_hung_serves_again_once_it_comes_back() -> None:
     faults = Faults()
     faults.hang(processor="p0")

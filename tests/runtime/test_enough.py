@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from coinfer.backends.null import NullBackend, NullSession
 from coinfer.backends.reused_sessions import reused_sessions
 from coinfer.machine.processor import Processor
@@ -14,6 +16,8 @@ from coinfer.model import Model
 from coinfer.runtime.play import play
 from coinfer.workload.scenario import Scenario
 from runtime.engines import FEED, MODEL, ready
+
+pytestmark = pytest.mark.alone
 
 CPU = Processor(name="p", backend="null", units=frozenset({"p"}))
 PATIENCE_S = 2.5

@@ -9,6 +9,8 @@ import pytest
 
 from coinfer.runtime.interruption import Interruption
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_first_signal_is_noted_and_raises_nothing() -> None:
     with Interruption() as interruption:

@@ -17,10 +17,13 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from runtime.engines import FEED, MODEL
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or cpu_quota() is not None,
-    reason="needs a scheduling class of Linux, and all of the processor time",
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        sys.platform != "linux" or cpu_quota() is not None,
+        reason="needs a scheduling class of Linux, and all of the processor time",
+    ),
+]
 CORE = available_cores()[0]
 
 

@@ -21,6 +21,8 @@ from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
 from runtime.engines import FEED, MODEL, null_engine
 
+pytestmark = pytest.mark.alone
+
 
 class Arrivals:
     """Notes when each request came in."""

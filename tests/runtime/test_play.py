@@ -15,6 +15,8 @@ from coinfer.runtime.play import Played, play
 from coinfer.workload.scenario_file import parse_scenario
 from runtime.engines import FEED, MODEL, cpus, ready
 
+pytestmark = pytest.mark.alone
+
 
 def played(
     arrivals: str = "{m: {periodic: 200/s}}",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 MODELS = 100
 COUNT = f"""
 import json, psutil

@@ -102,9 +102,12 @@ def measured(script: str, *arguments: str) -> tuple[int, int, int]:
     return before, most, after
 
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only glibc is asked to give back what it keeps"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="only glibc is asked to give back what it keeps"
+    ),
+]
 
 
 def test_activations_of_a_cut_model_go_with_it() -> None:

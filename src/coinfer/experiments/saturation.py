@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from coinfer.backends.reused_sessions import reused_sessions
+from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import LatencySketch
 from coinfer.plan.plan import Plan
+from coinfer.policies import make_policy
 from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim.simulate import simulate
@@ -274,7 +276,7 @@ def on_machine(plan: Plan, *, deterministic: bool = False) -> Measure:
                 "warmup_s": scenario.warmup_s / factor,
             }
         )
-        done = simulate(scenario, plan, deterministic=deterministic)
+        done = simulate(scenario, plan, _policy(scenario), deterministic=deterministic)
         return done.run_counts
 
     return measure
@@ -298,6 +300,7 @@ def on_this_machine(ready: Prepared, kept: Kept) -> Iterator[Measure]:
             played = play(
                 ready,
                 scenario=scenario,
+                policy=_policy(scenario),
                 enough=lambda run_counts: kept.is_broken(run_counts, scenario, frames),
                 backends=backends,
             )
@@ -322,6 +325,10 @@ def frames_of(scenario: Scenario) -> dict[str, int]:
         agenda += load.after_due(due)
         agenda += load.after_answer(due, due.time_s, completed=True)
     return frames
+
+
+def _policy(scenario: Scenario) -> Policy:
+    return make_policy(scenario.policy.name, **scenario.policy.options)
 
 
 def _scaled_models(scenario: Scenario) -> list[str]:

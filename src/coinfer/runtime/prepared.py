@@ -12,7 +12,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.model import Model
 from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
-from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario import PolicySpec, Scenario
 
 __all__ = ["Prepared"]
 
@@ -38,7 +38,7 @@ class Prepared:
 
     @property
     def as_run(self) -> Scenario:
-        """The scenario with a batch of 1 for models whose batch is fixed.
+        """The scenario under the plan's policy, with a batch of 1 for models whose batch is fixed.
 
         A request to such a model is one run, however many samples that has.
         """
@@ -48,7 +48,8 @@ class Prepared:
             whole = model.model if isinstance(model, CutModel) else model
             fixed = whole is not None and whole.batch_symbol is None
             specs[name] = spec.model_copy(update={"batch": 1}) if fixed else spec
-        return self.scenario.model_copy(update={"models": specs})
+        policy = PolicySpec(name=self.plan.policy.name, options=self.plan.policy.options)
+        return self.scenario.model_copy(update={"models": specs, "policy": policy})
 
     def policy(self) -> Policy:
         """Make a fresh policy: the one of the plan."""
