@@ -8,6 +8,7 @@ The matrices that the programs in `coinfer.bound.program` are made of. Solves no
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -162,16 +163,8 @@ class Capacity:
 
     def limited_to(self, kept: Sequence[int]) -> Capacity:
         """Return the same with these edges only, by position."""
-        return Capacity(
-            models=self.models,
-            amounts=self.amounts,
-            processors=self.processors,
-            units=self.units,
-            occupies=self.occupies,
-            edges=tuple(self.edges[e] for e in kept),
-            seconds=self.seconds[list(kept)],
-            steps=self.steps,
-        )
+        edges = tuple(self.edges[e] for e in kept)
+        return dataclasses.replace(self, edges=edges, seconds=self.seconds[list(kept)])
 
     def _matrix(self, cells: Sequence[tuple[int, int]], rows: int) -> Matrix:
         matrix = np.zeros((rows, len(self.edges)))

@@ -62,12 +62,9 @@ class _Finder:
     def __init__(self, operators: Operators, costs: Sequence[float], least: float) -> None:
         self._operators = operators
         self._least = least
-        self._group_of = {i: at for at, members in enumerate(operators.groups) for i in members}
+        self._group_of = operators.group_of
         self._costs = [sum(costs[i] for i in members) for members in operators.groups]
-        self._producers = [
-            {self._group_of[p] for i in members for p in operators[i].producers} - {at}
-            for at, members in enumerate(operators.groups)
-        ]
+        self._producers = operators.group_producers
 
     def cut(self, unit: UnitSubgraph) -> Iterator[UnitSubgraph]:
         runs = self._runs(sorted({self._group_of[index] for index in unit.operators}))
@@ -86,8 +83,7 @@ class _Finder:
             yield unit  # of a graph without operators
 
     def _unit(self, groups: Sequence[int], of: UnitSubgraph) -> UnitSubgraph:
-        members = (i for group in groups for i in self._operators.groups[group])
-        return UnitSubgraph(operators=tuple(sorted(members)), processors=of.processors)
+        return UnitSubgraph(operators=self._operators.members(groups), processors=of.processors)
 
     def _runs(self, groups: Sequence[int]) -> list[_Run]:
         """Take groups, in topological order, apart into runs."""

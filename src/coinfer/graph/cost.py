@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Final
 
 import onnx_ir as ir
 
 from coinfer.graph.macs import count_macs
+from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
 
 __all__ = ["ModelCost", "OperatorCost", "TensorSize", "WeightSize", "operator_costs", "total"]
@@ -196,14 +198,8 @@ def _operator_cost(node: ir.Node, index: int) -> OperatorCost:
 
 def _uses(node: ir.Node) -> Iterator[tuple[ir.Node, int, ir.Value]]:
     """Every value that the node or a node of its subgraphs takes, with who takes it where."""
-    inner = ir.traversal.RecursiveGraphIterator
-    users = [node]
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            users.extend(inner(attribute.as_graph()))
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            users.extend(user for graph in attribute.as_graphs() for user in inner(graph))
-    for user in users:
+    inner = map(ir.traversal.RecursiveGraphIterator, subgraphs(node))
+    for user in (node, *chain.from_iterable(inner)):
         for position, value in enumerate(user.inputs):
             if value is not None:
                 yield user, position, value

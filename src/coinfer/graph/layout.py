@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from coinfer.graph.operators import Operators
@@ -131,9 +131,8 @@ def _spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
     """Move places apart until they do not overlap, each as little as that allows."""
     # Blocks of touching neighbours, each at the mean of what its members want.
     blocks: list[tuple[float, list[int]]] = []
-    offsets = [0.0]
-    for left, right in pairwise(widths):
-        offsets.append(offsets[-1] + (left + right) / 2 + _GAP)
+    steps = ((left + right) / 2 + _GAP for left, right in pairwise(widths))
+    offsets = list(accumulate(steps, initial=0.0))
     for index in range(len(wanted)):
         members = [index]
         start = wanted[index] - offsets[index]

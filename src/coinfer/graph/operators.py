@@ -117,6 +117,24 @@ class Operators:
             groups=_groups(items, specs),
         )
 
+    @property
+    def group_of(self) -> dict[int, int]:
+        """The group of each operator: its position in `groups`."""
+        return {index: at for at, members in enumerate(self.groups) for index in members}
+
+    @property
+    def group_producers(self) -> list[set[int]]:
+        """For each group, the other groups that it reads from."""
+        group_of = self.group_of
+        return [
+            {group_of[p] for i in members for p in self.items[i].producers} - {at}
+            for at, members in enumerate(self.groups)
+        ]
+
+    def members(self, groups: Iterable[int]) -> tuple[int, ...]:
+        """Return the operators of some groups, ascending."""
+        return tuple(sorted(index for group in groups for index in self.groups[group]))
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -148,7 +166,7 @@ def nodes_by_key(model: ir.Model) -> dict[str, ir.Node]:
 def read_values(node: ir.Node) -> Iterator[ir.Value]:
     """Yield what a node needs of its own graph; what nested graphs capture included."""
     yield from (value for value in node.inputs if value is not None)
-    for graph in _nested(node):
+    for graph in subgraphs(node):
         for inner in ir.traversal.RecursiveGraphIterator(graph):
             captured = (value for value in inner.inputs if value is not None)
             yield from (value for value in captured if value.graph is node.graph)
@@ -156,7 +174,8 @@ def read_values(node: ir.Node) -> Iterator[ir.Value]:
         yield from (value for value in graph.outputs if value.graph is node.graph)
 
 
-def _nested(node: ir.Node) -> Iterator[ir.Graph]:
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs inside of a node: the bodies of If, Loop and Scan."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -181,7 +200,7 @@ def _is_pure(node: ir.Node) -> bool:
     return (
         node.domain in _STANDARD_DOMAINS
         and node.op_type not in _DRAWS_RANDOM
-        and next(_nested(node), None) is None
+        and next(subgraphs(node), None) is None
     )
 
 
@@ -213,7 +232,7 @@ def _operators(nodes: Sequence[ir.Node]) -> tuple[Operator, ...]:
             op_type=_type_of(node),
             nested=frozenset(
                 _type_of(inner)
-                for graph in _nested(node)
+                for graph in subgraphs(node)
                 for inner in ir.traversal.RecursiveGraphIterator(graph)
                 if inner.op_type != "Constant"
             ),

@@ -378,7 +378,7 @@ def partition_at(
         )
     units: list[UnitSubgraph] = []
     for first, end in pairwise((0, *cuts, len(groups))):
-        members = tuple(sorted(index for group in groups[first:end] for index in group))
+        members = operators.members(range(first, end))
         able = frozenset(name for name, known in support.items() if known.issuperset(members))
         if not able:
             raise ConfigurationError(

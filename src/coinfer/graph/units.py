@@ -79,10 +79,7 @@ def fallback_units(
     for group, levels in enumerate(zip(*rows, strict=True)):
         units.setdefault(levels, []).append(group)
     return tuple(
-        UnitSubgraph(
-            operators=tuple(sorted(i for group in groups for i in operators.groups[group])),
-            processors=settled[groups[0]],
-        )
+        UnitSubgraph(operators=operators.members(groups), processors=settled[groups[0]])
         for _, groups in sorted(units.items())
     ) or (UnitSubgraph(operators=(), processors=frozenset(support)),)
 
@@ -148,11 +145,7 @@ class _Condensed:
 
     def __init__(self, operators: Operators) -> None:
         self._operators = operators
-        group_of = {i: at for at, members in enumerate(operators.groups) for i in members}
-        self.producers = [
-            {group_of[p] for i in members for p in operators[i].producers} - {at}
-            for at, members in enumerate(operators.groups)
-        ]
+        self.producers = operators.group_producers
 
     def size(self, groups: Sequence[int]) -> int:
         return sum(len(self._operators.groups[group]) for group in groups)
