@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from coinfer.graph.operators import Operators
 
 __all__ = ["BOX", "Layout", "Point", "lay_out"]
@@ -129,18 +131,13 @@ def _across(
 
 def _spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
     """Move places apart until they do not overlap, each as little as that allows."""
-    # Blocks of touching neighbours, each at the mean of what its members want.
-    blocks: list[tuple[float, list[int]]] = []
+    from scipy.optimize import isotonic_regression  # slow to import
+
     steps = ((left + right) / 2 + _GAP for left, right in pairwise(widths))
-    offsets = list(accumulate(steps, initial=0.0))
-    for index in range(len(wanted)):
-        members = [index]
-        start = wanted[index] - offsets[index]
-        while blocks and blocks[-1][0] > start:
-            members = blocks.pop()[1] + members
-            start = sum(wanted[i] - offsets[i] for i in members) / len(members)
-        blocks.append((start, members))
-    return [start + offsets[i] for start, members in blocks for i in members]
+    offsets = np.fromiter(accumulate(steps, initial=0.0), np.float64)
+    # With every place moved left by the room before it, they must only stay in order.
+    centres: list[float] = (isotonic_regression(wanted - offsets).x + offsets).tolist()
+    return centres
 
 
 def _width(spot: _Spot) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
@@ -262,18 +263,22 @@ def _groups(
     With an edge back from each such reader to the producer, these are exactly the strongly
     connected components; without such values each operator is one.
     """
-    forward = [operator.readers for operator in items]
-    backward: list[list[int]] = [[] for _ in items]
     maker = {name: operator.index for operator in items for name in operator.writes}
-    bound = False
-    for operator in items:
-        for name in operator.reads:
-            if name in maker and name not in specs:
-                backward[operator.index].append(maker[name])
-                bound = True
-    if not bound:
+    back = [
+        (operator.index, maker[name])
+        for operator in items
+        for name in operator.reads
+        if name in maker and name not in specs
+    ]
+    if not back:
         return tuple((operator.index,) for operator in items)
-    component = _components([(*forward[i], *backward[i]) for i in range(len(items))])
+    from scipy.sparse import coo_array  # slow to import, and few graphs get here
+    from scipy.sparse.csgraph import connected_components
+
+    forward = [(operator.index, reader) for operator in items for reader in operator.readers]
+    edges = np.array(forward + back)
+    matrix = coo_array((np.ones(len(edges)), edges.T), shape=(len(items), len(items)))
+    component = connected_components(matrix, connection="strong")[1].tolist()
     members: dict[int, list[int]] = {}
     for index, label in enumerate(component):
         members.setdefault(label, []).append(index)
@@ -299,38 +304,3 @@ def _in_order(
             if not awaited[label]:
                 heapq.heappush(ready, (members[label][0], label))
     return tuple(ordered)
-
-
-def _components(successors: Sequence[Iterable[int]]) -> list[int]:
-    """Label the strongly connected components (Tarjan 1972), without recursion."""
-    count = len(successors)
-    number, low, label = [-1] * count, [0] * count, [-1] * count
-    stack: list[int] = []
-    clock = labels = 0
-    for root in range(count):
-        if number[root] >= 0:
-            continue
-        path = [(root, iter(successors[root]))]
-        number[root] = low[root] = clock
-        clock += 1
-        stack.append(root)
-        while path:
-            node, rest = path[-1]
-            for after in rest:
-                if number[after] < 0:
-                    number[after] = low[after] = clock
-                    clock += 1
-                    stack.append(after)
-                    path.append((after, iter(successors[after])))
-                    break
-                if label[after] < 0:
-                    low[node] = min(low[node], number[after])
-            else:
-                path.pop()
-                if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
-                if low[node] == number[node]:
-                    while label[node] < 0:
-                        label[stack.pop()] = labels
-                    labels += 1
-    return label

@@ -85,6 +85,16 @@ class Facts:
         """Length of the measuring window."""
         return self.end_s - self.begin_s
 
+    @property
+    def completed(self) -> npt.NDArray[np.bool_]:
+        """Whether each request was answered with a result, in time or late."""
+        return self.outcome_is("in time") | self.outcome_is("late")
+
+    def of_model(self, name: str) -> npt.NDArray[np.bool_]:
+        """Whether each request is one of this model."""
+        chosen: npt.NDArray[np.bool_] = self.model == self.models.index(name)
+        return chosen
+
     def outcome_is(self, name: str) -> npt.NDArray[np.bool_]:
         """Tell for each request whether this became of it."""
         chosen: npt.NDArray[np.bool_] = self.outcome == _NUMBER_OF[name]
