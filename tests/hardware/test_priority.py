@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from coinfer.hardware import priority
+from coinfer.hardware.pinning import refused
 from coinfer.hardware.priority import LOWEST, call_lowered, lower_current_thread
 
 T = TypeVar("T")
@@ -29,8 +30,8 @@ def niceness() -> int:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(priority, "_refusals_said", set())
+def fresh() -> None:
+    refused.cache_clear()
 
 
 @linux

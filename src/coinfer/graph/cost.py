@@ -17,7 +17,15 @@ from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
 
-__all__ = ["ModelCost", "OperatorCost", "TensorSize", "WeightSize", "operator_costs", "total"]
+__all__ = [
+    "ModelCost",
+    "OperatorCost",
+    "TensorSize",
+    "WeightSize",
+    "known_sum",
+    "operator_costs",
+    "total",
+]
 
 _NOT_TRAINED: Final[Mapping[str, frozenset[int]]] = {
     "BatchNormalization": frozenset({3, 4}),  # running mean and variance
@@ -84,12 +92,12 @@ class OperatorCost:
     @property
     def input_bytes(self) -> int | None:
         """Bytes of activations read; None if one is unknown."""
-        return _sum(tensor.bytes for tensor in self.reads)
+        return known_sum(tensor.bytes for tensor in self.reads)
 
     @property
     def output_bytes(self) -> int | None:
         """Bytes of activations written; None if one is unknown."""
-        return _sum(tensor.bytes for tensor in self.writes)
+        return known_sum(tensor.bytes for tensor in self.writes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +166,7 @@ def total(costs: Sequence[OperatorCost]) -> ModelCost:
     return ModelCost(
         parameters=sum(weight.elements for weight in weights.values()),
         trainable_parameters=sum(w.elements for w in weights.values() if w.trainable),
-        macs=_sum(cost.macs for cost in costs),
+        macs=known_sum(cost.macs for cost in costs),
         known_macs=sum(cost.macs or 0 for cost in costs),
         unknown_operators=tuple(cost.name for cost in costs if cost.macs is None),
         weight_bytes=sum(weight.bytes for weight in weights.values()),
@@ -166,13 +174,10 @@ def total(costs: Sequence[OperatorCost]) -> ModelCost:
     )
 
 
-def _sum(numbers: Iterable[int | None]) -> int | None:
-    result = 0
-    for number in numbers:
-        if number is None:
-            return None
-        result += number
-    return result
+def known_sum(numbers: Iterable[int | None]) -> int | None:
+    """Add numbers up; None if one of them is not known."""
+    found = list(numbers)
+    return None if None in found else sum(number or 0 for number in found)
 
 
 def _operator_cost(node: ir.Node, index: int) -> OperatorCost:

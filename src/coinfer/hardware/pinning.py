@@ -7,11 +7,9 @@ import os
 import sys
 import threading
 from collections.abc import Collection
+from functools import cache
 
-__all__ = ["can_pin", "pin_current_thread"]
-
-_log = logging.getLogger("coinfer")
-_refusals_said: set[str] = set()
+__all__ = ["can_pin", "pin_current_thread", "refused"]
 
 
 def pin_current_thread(cores: Collection[int]) -> bool:
@@ -33,12 +31,12 @@ def pin_current_thread(cores: Collection[int]) -> bool:
     if not cores:
         return False
     if sys.platform != "linux":
-        return _refused(f"{sys.platform} has no call for it")
+        return _not_pinned(f"{sys.platform} has no call for it")
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError, OverflowError) as error:
         # Not the cores in the message: it would then be said once per worker.
-        return _refused(str(error))
+        return _not_pinned(str(error))
     return True
 
 
@@ -64,8 +62,12 @@ def _pins_to(core: int) -> bool:
     )
 
 
-def _refused(reason: str) -> bool:
-    if reason not in _refusals_said:
-        _refusals_said.add(reason)
-        _log.warning("threads are not pinned to cores: %s; everything else works", reason)
+@cache
+def refused(text: str) -> bool:
+    """Say once why threads cannot be governed here; always False."""
+    logging.getLogger("coinfer").warning("%s", text)
     return False
+
+
+def _not_pinned(reason: str) -> bool:
+    return refused(f"threads are not pinned to cores: {reason}; everything else works")

@@ -59,13 +59,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes."""
-        data = asdict(self)
-        data["labels"], data["warnings"] = list(self.labels), list(self.warnings)
-        data["rows"] = [
-            {**row, "values": list(row["values"]), "differences": list(row["differences"])}
-            for row in data["rows"]
-        ]
-        return data
+        return asdict(self)
 
 
 def compare(runs: Sequence[Summary]) -> Comparison:

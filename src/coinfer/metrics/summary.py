@@ -307,17 +307,10 @@ def _processor(
 
 def _totals(models: Iterable[ModelSummary]) -> TotalsSummary:
     rows = list(models)
-    return TotalsSummary(
-        submitted=sum(row.submitted for row in rows),
-        completed=sum(row.completed for row in rows),
-        throughput_per_s=math.fsum(row.throughput_per_s for row in rows),
-        late=sum(row.late for row in rows),
-        dropped=sum(row.dropped for row in rows),
-        failed=sum(row.failed for row in rows),
-        rejected=sum(row.rejected for row in rows),
-        cancelled=sum(row.cancelled for row in rows),
-        unfinished=sum(row.unfinished for row in rows),
-    )
+    kinds = [field.name for field in dataclasses.fields(TotalsSummary)]
+    sums: dict[str, Any] = {kind: sum(getattr(row, kind) for row in rows) for kind in kinds}
+    sums["throughput_per_s"] = math.fsum(row.throughput_per_s for row in rows)
+    return TotalsSummary(**sums)
 
 
 def _bound(reached_per_s: float, bound_per_s: float | None, mix_of: MixOf) -> BoundSummary:

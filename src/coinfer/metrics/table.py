@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
+from coinfer.units import format_digits
 
 __all__ = [
     "bound_line",
@@ -154,10 +155,4 @@ def _percent(share: float | None) -> str:
 
 
 def _digits(value: float | None) -> str:
-    """At least three significant digits, and no digit after the point from 1,000 on."""
-    if value is None:
-        return _NONE
-    if value == 0:
-        return "0"
-    decimals = 0 if value >= 999.5 else 1 if value >= 99.95 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f}"
+    return _NONE if value is None else format_digits(value)
