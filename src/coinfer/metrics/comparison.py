@@ -6,11 +6,11 @@ Values only; knows neither files nor how they are shown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from coinfer.errors import ConfigurationError
-from coinfer.metrics.summary import ModelSummary, Summary
+from coinfer.metrics.summary import ModelSummary, Summary, plain
 
 __all__ = ["ALL", "MISS_RATE", "Comparison", "Row", "compare"]
 
@@ -59,7 +59,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes."""
-        return asdict(self)
+        return plain(self)
 
 
 def compare(runs: Sequence[Summary]) -> Comparison:

@@ -28,6 +28,7 @@ __all__ = [
     "ProcessorSummary",
     "Summary",
     "TotalsSummary",
+    "plain",
     "summarise",
 ]
 
@@ -179,11 +180,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes and `from_json` reads."""
-        data = dataclasses.asdict(self)
-        data["warnings"] = list(self.warnings)
-        for name, processor in self.processors.items():
-            data["processors"][name]["units"] = list(processor.units)
-        return data
+        return plain(self)
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -199,6 +196,12 @@ class Summary:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except (ValidationError, TypeError, ValueError) as error:
             raise ConfigurationError(f"not the JSON of a run: {_first_line(error)}") from error
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON knows them: tuples become lists."""
+    data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(value)))
+    return data
 
 
 def summarise(
