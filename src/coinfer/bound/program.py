@@ -213,7 +213,7 @@ def makespan(
     numbers = np.round(found.x[:edges]).astype(np.intp)
     return Makespan(
         seconds=float((capacity.by_unit() @ (capacity.seconds * numbers)).max()),
-        counts=_counts(capacity, numbers),
+        counts=_by_pair(capacity, numbers.tolist(), above=0),
         lower_bound_s=float(found.mip_dual_bound) * scale,
         proven=found.status == 0,
     )
@@ -328,10 +328,7 @@ def _bound(
     return Bound(
         throughput_per_s=float(throughput_per_s),
         per_model_per_s=_named(capacity.models, rates),
-        shares={
-            name: {model: share for model, share in row.items() if share > _NO_SHARE}
-            for name, row in _by_pair(capacity, shares.tolist()).items()
-        },
+        shares=_by_pair(capacity, shares.tolist(), above=_NO_SHARE),
         loads=_named(capacity.units, capacity.by_unit() @ shares),
         prices=dict(zip(capacity.processors, prices, strict=True)),
         unit_prices=_named(capacity.units, unit_prices),
@@ -379,17 +376,15 @@ def _too_few(capacity: Capacity) -> ConfigurationError:
     )
 
 
-def _counts(capacity: Capacity, numbers: npt.NDArray[np.intp]) -> dict[str, dict[str, int]]:
-    return {
-        name: {model: number for model, number in row.items() if number}
-        for name, row in _by_pair(capacity, numbers.tolist()).items()
-    }
-
-
-def _by_pair(capacity: Capacity, values: Sequence[_Number]) -> dict[str, dict[str, _Number]]:
-    """Add up the values of the edges by processor and model."""
+def _by_pair(
+    capacity: Capacity, values: Sequence[_Number], *, above: float
+) -> dict[str, dict[str, _Number]]:
+    """Add up the values of the edges by processor and model; leave out sums that are not above."""
     found: dict[str, dict[str, _Number]] = {name: {} for name in capacity.processors}
     for (m, k, _), value in zip(capacity.edges, values, strict=True):
         row, model = found[capacity.processors[k]], capacity.models[m]
         row[model] = row[model] + value if model in row else value
-    return found
+    return {
+        name: {model: value for model, value in row.items() if value > above}
+        for name, row in found.items()
+    }

@@ -17,7 +17,15 @@ from onnx_ir.passes.common import InlinePass
 from coinfer.graph.values import border_specs
 from coinfer.model.specs import TensorSpec
 
-__all__ = ["Operator", "Operators", "inlined", "nodes_by_key", "read_values"]
+__all__ = [
+    "Operator",
+    "Operators",
+    "followers",
+    "inlined",
+    "nodes_by_key",
+    "read_values",
+    "subgraphs",
+]
 
 _DRAWS_RANDOM: Final = frozenset(
     {
@@ -173,6 +181,26 @@ def read_values(node: ir.Node) -> Iterator[ir.Value]:
             yield from (value for value in captured if value.graph is node.graph)
         # A branch may give a value of the outer graph back as it is.
         yield from (value for value in graph.outputs if value.graph is node.graph)
+
+
+def followers(model: ir.Model, names: Iterable[str]) -> frozenset[str]:
+    """Return the names of these values and of all that is computed from them.
+
+    Also of what depends on their sizes only. Functions of the model are looked into.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 10, opset_import: ["": 20]>
+    ... g (float[n, 3] x, float[3] w) => (float[n, 3] y)
+    ... { s = Shape(x)  v = Neg(w)  y = Mul(x, v) }''')
+    >>> sorted(followers(model, ["x"]))
+    ['s', 'x', 'y']
+    """
+    graph = inlined(model).graph
+    names = set(names)
+    found = {value for value in graph.inputs if value.name in names}
+    for node in graph:
+        if not found.isdisjoint(read_values(node)):
+            found.update(node.outputs)
+    return frozenset(value.name for value in found if value.name)
 
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:

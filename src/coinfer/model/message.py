@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from coinfer.errors import ModelError
-from coinfer.model.summary import Summary
+from coinfer.model.content import Summary
 
 __all__ = ["Parts", "asked_for", "check_tensor_sizes", "given", "parts_of", "summary_of"]
 
