@@ -1,7 +1,7 @@
-"""The backend that computes nothing: it takes the profiled time and returns zeros.
+"""The backend that computes nothing: it waits for the profiled time and returns zeros.
 
-For tests, benchmarks of overhead, and trying policies without a network. It can be told to fail
-or to hang. Knows no inference library.
+It is for tests, benchmarks of overhead, and trying policies without a network. It can be told to
+fail or to hang. Knows no inference library.
 """
 
 from __future__ import annotations

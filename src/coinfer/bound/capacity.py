@@ -1,9 +1,9 @@
-"""Capacity: which processor can run which part of which model, in what time, on which units.
+"""Capacity: which processor can run which span of which model, in what time, on which units.
 
 A request flows through the unit boundaries of its model: an edge leads from one boundary to another
 where a processor can run the span between them. A model of one unit has one edge per processor.
 
-The matrices that the programs in `coinfer.bound.program` are made of. Solves nothing itself.
+Makes the matrices of the programs in `coinfer.bound.program`. Solves nothing itself.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Capacity:
             for k, name in enumerate(names)
             if (value := row.get(name)) is not None
         ]
-        # A processor without units shares nothing: it is a unit of its own.
+        # A processor without units shares nothing, so it counts as a unit of its own.
         occupied = [sorted(p.units) or [p.name] for p in processors]
         units = sorted({unit for names in occupied for unit in names})
         found = cls(

@@ -184,7 +184,7 @@ def makespan(
             raise ConfigurationError(f"model {model!r}: the count {count} is not an integer")
     capacity = Capacity.of(seconds, processors, counts, batches)
     limited = _limited(capacity, one_model)
-    # Times are given to the solver in units of the quickest, so that its tolerances fit.
+    # The solver gets times as multiples of the shortest, so that its tolerances fit.
     scale = float(capacity.seconds.min())
     edges, choices = len(capacity.edges), len(_choices(capacity, limited))
     # The variables: executions per edge, the makespan, 0 or 1 per choice.
@@ -307,7 +307,7 @@ def _solved(capacity: Capacity) -> Bound:
         method="highs",
     )
     if found.status != 0 or found.x is None:
-        # Always feasible (nothing is done) and bounded (units and times are finite).
+        # Cannot happen: doing nothing is feasible, and finite units and times bound the rest.
         raise InvariantError(f"the linear program was not solved: {found.message}")
     shares = np.clip(found.x[:edges], 0.0, None)
     # HiGHS minimises -q: the marginal of a limit is -(throughput gained per capacity added).

@@ -1,4 +1,4 @@
-"""`--explain REQUEST`: say why each span of a request went where it went."""
+"""`--explain REQUEST`: say why each execution of a request went to its processor."""
 
 from __future__ import annotations
 

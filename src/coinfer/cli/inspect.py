@@ -1,4 +1,4 @@
-"""`coinfer inspect`: what a model is made of and what it costs. Prints; measures nothing."""
+"""`coinfer inspect`: what a model consists of and what it costs. Measures nothing."""
 
 from __future__ import annotations
 

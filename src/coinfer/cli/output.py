@@ -1,4 +1,4 @@
-"""Write result files in one step; find out before a run that they cannot be written."""
+"""Write result files in one step, and check before a run that they can be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`coinfer zoo`: list the reference networks and write them to files. Knows no layer."""
+"""`coinfer zoo`: list the reference networks and write them to files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Field types that documents are built of. Knows no particular field and no file."""
+"""Field types that documents are built of. Knows no particular document."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Branches: units cut so that two sides of a network that do not need each other can run together.
+"""Branches: cut units so that independent branches of a network can run at the same time.
 
-Knows units and costs; knows no processor. The rule: between two operators that everything before or
-after passes through lies a region. Parts of it that are not connected are independent. They are
-put into two sides of about equal cost, and both sides become units next to each other, if the
-smaller one is worth an execution of its own. What is not parted so is looked into the same way.
+Knows units and costs; knows no processor. The rule: some operators lie on every way through the
+graph. Between two of them lies a region. Parts of a region that are not connected are independent.
+They are put into two sides of about equal cost. Both sides become units next to each other if the
+smaller side is worth an execution of its own. Parts that are not cut are searched the same way.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def _weight(value: ir.Value, tensor: ir.TensorProtocol, user: ir.Node, position:
         name=value.name or "",
         elements=prod(shape),
         bytes=tensor.nbytes,
-        # A scalar is a constant of the formula, such as the 1/sqrt(d) of attention.
+        # A scalar is a constant of the formula, such as 1/sqrt(d) in attention, and not trained.
         trainable=tensor.dtype.is_floating_point() and bool(shape) and not setting,
     )
 
@@ -236,7 +236,7 @@ def _peak(costs: Sequence[OperatorCost]) -> int | None:
     alive: dict[str, int] = {}
     for cost in costs:
         for tensor in cost.reads:
-            # What nobody writes is an input of the model and is there from the start.
+            # A value that no operator writes is an input of the model: it is there from the start.
             if tensor.name not in produced:
                 if tensor.bytes is None:
                     return None

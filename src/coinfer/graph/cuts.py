@@ -1,6 +1,6 @@
-"""Cut points beyond those that operator support forces: chosen where few bytes cross.
+"""Choose where to cut a sequence of operators further, so that few bytes cross the cuts.
 
-Knows a sequence of things with costs, and what crosses between each two; knows no graph.
+Knows the cost of each item and the bytes that cross between two items; knows no graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Extract: a span of a partition as a model of its own, weights shared with the whole.
+"""Extract: make a model of one span of a partition. It shares its weights with the whole model.
 
 Knows partitions; knows no library that runs models.
 """

@@ -1,4 +1,4 @@
-"""Layout: where to draw the operators of a graph, in layers from top to bottom, in columns.
+"""Layout: place the operators of a graph in layers from top to bottom, in columns.
 
 Knows operators and widths; knows no processor and no picture format.
 """
@@ -135,7 +135,7 @@ def _spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
 
     steps = ((left + right) / 2 + _GAP for left, right in pairwise(widths))
     offsets = np.fromiter(accumulate(steps, initial=0.0), np.float64)
-    # With every place moved left by the room before it, they must only stay in order.
+    # Without the room that the places to their left take, the places must only be in order.
     centres: list[float] = (isotonic_regression(wanted - offsets).x + offsets).tolist()
     return centres
 

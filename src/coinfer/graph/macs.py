@@ -1,7 +1,7 @@
-"""Counts the multiply-accumulate operations of one operator from the shapes around it.
+"""Count the multiply-accumulate operations of one operator from the shapes around it.
 
-One rule per kind of operator that multiplies matrices; everything else in the standard operator
-set counts zero, as in published figures. Knows nothing of time or memory.
+There is one rule per kind of operator that multiplies matrices. All other operators of the standard
+set count zero, as in published figures. Knows nothing of time or memory.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def read_values(node: ir.Node) -> Iterator[ir.Value]:
         for inner in ir.traversal.RecursiveGraphIterator(graph):
             captured = (value for value in inner.inputs if value is not None)
             yield from (value for value in captured if value.graph is node.graph)
-        # A branch may give a value of the outer graph back as it is.
+        # A branch may return a value of the outer graph unchanged.
         yield from (value for value in graph.outputs if value.graph is node.graph)
 
 

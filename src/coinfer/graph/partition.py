@@ -1,7 +1,7 @@
 """Partition: how a graph is cut into units, and which spans of them may run on which processor.
 
-A pure value beside the model; `extract` makes a model of a span. Knows no library and no time of
-day.
+A partition is a value beside the model; `extract` makes a model of a span. Knows no library and
+reads no clock.
 """
 
 from __future__ import annotations

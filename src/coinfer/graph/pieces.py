@@ -1,6 +1,6 @@
-"""Pieces: units cut further than operator support asks for, so that they are short or balanced.
+"""Cut units into smaller ones, so that they are short or of about equal cost.
 
-Knows units and costs; which cuts are good is `cuts`' business.
+Knows units and costs; `cuts` decides where to cut.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class _Slicer:
                 if name not in last and operator.op_type in _FUSED_WITH_PRODUCER:
                     fused.add(name)
                 last[name] = max(last.get(name, 0), place)
-        # Of unknown size: as bad as the largest, so that a cut is better placed elsewhere.
+        # A value of unknown size counts as the largest, so that cuts avoid it.
         unknown = max(value_bytes.values(), default=1)
         change = [0.0] * (len(self._place) + 1)
         for name, place in made.items():

@@ -1,6 +1,6 @@
-"""Shares: what part of a model's time each operator takes, guessed from arithmetic and bytes.
+"""Shares: estimate the part of a model's time that each operator takes, from arithmetic and bytes.
 
-Knows no processor; a measured time of the whole turns the shares into seconds.
+Knows no processor. Multiplied by the measured time of the whole model, the shares are seconds.
 """
 
 from __future__ import annotations

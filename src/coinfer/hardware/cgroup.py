@@ -1,7 +1,7 @@
 """Limits that a Linux control group sets on this process, versions 1 and 2.
 
-Reads files below a root that tests can replace. A limit that cannot be read does not exist: other
-systems, and containers that hide the files, run without one.
+Reads files below a root that tests can replace. A limit that cannot be read counts as no limit:
+other systems have none, and some containers hide the files.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _folders(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
         group = groups.get(controller if version == 1 else "")
         if group is None:
             continue
-        # Inside a container the group's path may be the host's; what is mounted starts at its root.
+        # In a container the group's path may be the host's, but the mount begins at its root.
         inside = _relative(group, mounted)
         folder = root / point.lstrip("/")
         yield from ((folder / part, version) for part in (inside, *inside.parents))

@@ -1,7 +1,7 @@
-"""Explanation: why each span of one request went where it went. Watches decisions; makes none.
+"""Explanation: why each execution of one request went to its processor.
 
-For every execution of the request: what each processor could have done at that moment, as the core
-expected it. The estimates are the core's own, seen through its view.
+An explainer watches the core's decisions and makes none. For every execution of the request it
+keeps what each processor could have done at that moment. The estimates are the core's own.
 """
 
 from __future__ import annotations

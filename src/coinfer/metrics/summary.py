@@ -1,4 +1,4 @@
-"""Summary: the figures of one run, as values and as JSON. Knows not how they are shown.
+"""Summary: the figures of one run, as values and as JSON. Does not show them.
 
 The JSON has the same shape whether a run was real or simulated, and whatever happened in it:
 figures that do not exist (the p99 of no completion, the hit rate without deadlines) are null.
@@ -189,7 +189,7 @@ class Summary:
         Raises:
             ConfigurationError: not a summary; names the first field that is wrong.
         """
-        # Here and not above: only comparing files needs it, and it is slow to import.
+        # Imported here because it is slow to import and only comparing files needs it.
         from pydantic import TypeAdapter, ValidationError
 
         try:

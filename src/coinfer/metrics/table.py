@@ -1,4 +1,4 @@
-"""Tables of a summary for a terminal of 100 columns. Only shows; computes no figure."""
+"""Show a summary as tables for a terminal of 100 columns. Computes no figure."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def warning_lines(summary: Summary) -> list[Text]:
 
 def _table(first: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    # Where the width does not suffice, names are folded; a number cut short would be another one.
+    # In a narrow terminal names are folded. Numbers never are: a cut number would be wrong.
     table.add_column(first, overflow="fold")
     return table
 

@@ -1,4 +1,4 @@
-"""XRBench's score: were frames answered, and were the answers there in time.
+"""XRBench's score: how many frames were completed, and how close to their deadlines.
 
 From Kwon et al., "XRBench: an extended reality machine learning benchmark suite for the metaverse"
 (MLSys 2023), with two differences: energy is not measured and counts as 1, and so does accuracy.
@@ -8,8 +8,8 @@ From Kwon et al., "XRBench: an extended reality machine learning benchmark suite
 - A model's score is the mean realtime score of all its frames, times its QoE.
 - The scenario's score is 100 times the mean over the models.
 
-A model's frames are its requests, and those never made because the request that they come after
-was not completed. It computes from counts and knows no scenario.
+A model's frames are its requests and those that were never made because the request before them
+in the cascade was not completed. The score is computed from counts; no scenario is needed.
 """
 
 from __future__ import annotations

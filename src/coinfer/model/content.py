@@ -1,7 +1,8 @@
-"""Content: a model's graph with its weights, kept as the bytes of its file until one needs it.
+"""Content: a model's graph with its weights, kept as the bytes of its file until it is needed.
 
-A backend takes the bytes. Building the graph takes longer than to check the file, and holds the
-weights a second time; so that is done for who looks into it, and the bytes go then.
+Backends take the bytes. Building the graph takes longer than checking the file and holds the
+weights a second time. So the graph is built when something first reads it; then the bytes are
+dropped.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _newest_opsets() -> dict[str, int]:
     newest: dict[str, int] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         newest[schema.domain] = max(newest.get(schema.domain, 1), schema.since_version)
-    # An opset may add no operator: then no schema carries its number.
+    # An opset that adds no operator has no schema with its number.
     newest[""] = newest["ai.onnx"] = int(onnx.defs.onnx_opset_version())
     return newest
 
@@ -89,7 +89,7 @@ def check_graph(ir_model: ir.Model, name: str) -> None:
     try:
         onnx.checker.check_model(ir.to_proto(skeleton(ir_model)))
     except Exception as error:
-        # Cloning, serializing and checking a broken graph each raise types of their own.
+        # Cloning, serializing and checking raise errors of different types.
         raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
 
 

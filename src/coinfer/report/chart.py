@@ -1,6 +1,6 @@
-"""Chart: a figure in plotly's JSON form, with what a page says about it. Draws nothing.
+"""Chart: a figure in plotly's JSON form, with its title and caption.
 
-Figures are made as plain data, so plotly itself is needed only to draw them, in the browser.
+A figure is plain data. Only the browser needs plotly, to draw it.
 """
 
 from __future__ import annotations

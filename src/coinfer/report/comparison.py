@@ -1,4 +1,4 @@
-"""Comparison: several runs side by side on one page, from their figures alone."""
+"""Write several runs side by side as one HTML page. It needs their summaries, not their records."""
 
 from __future__ import annotations
 

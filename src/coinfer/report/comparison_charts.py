@@ -1,4 +1,4 @@
-"""Comparison charts: throughput, deadlines met and latencies of several runs. Figures only."""
+"""Charts of several runs: throughput, deadlines met and latencies. They need summaries only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison table: one row per figure, one column per run, the best of each row in bold."""
+"""Table of several runs: a row per figure, a column per run, the best of each row in bold."""
 
 from __future__ import annotations
 

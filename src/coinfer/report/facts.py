@@ -1,6 +1,6 @@
 """Facts: the records of a run as columns, with times in seconds since the load began.
 
-A page draws from these and from the summary. Knows neither HTML nor charts.
+The charts are drawn from these columns and from the summary. This file knows no HTML and no chart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gantt: executions as bars on the track of their processor, in windows of bounded size."""
+"""Gantt chart: executions as bars in the row of their processor, in a few windows of time."""
 
 from __future__ import annotations
 

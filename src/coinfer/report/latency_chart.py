@@ -1,4 +1,4 @@
-"""Latency chart: what share of each model's requests was answered within a time, with deadlines."""
+"""Latency chart: the share of each model's requests that was answered within a time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
     ]
     sides = _sides(list(patience.values()), start, high, wide=wide)
     traces += [
-        # Where two models have the same deadline, one label says it.
+        # Models with the same deadline share one label.
         _deadline(facts, model, limit, sides.pop(limit, ""), colours[model])
         for model, limit in patience.items()
     ]
@@ -101,7 +101,7 @@ def _curve(
     submitted = int((facts.counted & facts.of_model(model)).sum())
     ranks = np.arange(1, latencies_ms.size + 1)
     if latencies_ms.size > _POINTS:
-        # Evenly by rank, and all of the tail, where single requests matter.
+        # Points are evenly spaced by rank, but the slowest 50 are all drawn.
         even = np.linspace(1, latencies_ms.size, _POINTS - 50).round().astype(np.int64)
         ranks = np.unique(np.concatenate([even, ranks[-50:]]))
     values = latencies_ms[ranks - 1].round(4)

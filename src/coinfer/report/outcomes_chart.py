@@ -1,4 +1,4 @@
-"""Outcomes chart: what became of each model's requests, as shares. Needs figures only."""
+"""Outcomes chart: what share of each model's requests was in time, late, dropped and so on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors chart: how each processor spent the measuring window, beside what the optimum does."""
+"""Processors chart: how each processor spent the measuring window, beside the optimum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables: the figures of a summary and the environment as HTML. Computes no figure."""
+"""Write the figures of a summary and the environment as HTML tables. Computes no figure."""
 
 from __future__ import annotations
 

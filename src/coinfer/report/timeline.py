@@ -1,5 +1,6 @@
-"""Timeline: the whole run in equal steps of time: load, queues, answers and misses, one below
-the other on one axis. Aggregates, so its size does not depend on the length of the run.
+"""Timeline: load, queues, answers and misses of the whole run, one below the other on one axis.
+
+It draws averages over equal steps of time, so its size does not depend on the length of the run.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ def _answers(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
 def _misses(facts: Facts, steps: Floats) -> _Panel:
     traces = []
     for name in OUTCOMES[1:]:
-        # What has no answer counts where it was due.
+        # A request without an answer counts at the moment it was due.
         moments = np.where(np.isfinite(facts.answered_s), facts.answered_s, facts.due_s)
         counts = number(moments[facts.outcome_is(name)], steps)
         if counts.any():

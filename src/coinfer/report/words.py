@@ -1,4 +1,4 @@
-"""Words: numbers and names as text, escaped for the place in a page where they go."""
+"""Write numbers and names as text that is escaped for HTML or for the texts of a chart."""
 
 from __future__ import annotations
 

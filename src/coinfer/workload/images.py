@@ -1,6 +1,6 @@
-"""Photographs to arrays: decode, crop, resize, normalise. Knows one tensor's spec, not the model.
+"""Turn pictures into arrays: decode, crop, resize, normalise.
 
-Pillow is optional and imported on first use.
+It needs the spec of one input, not the model. Pillow is optional and imported on first use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coinfer.workload.input_spec import ImageInputs
 __all__ = ["Frame", "read_images"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-# ImageNet's statistics; for grey pictures those of its luminance.
+# Statistics of ImageNet; grey pictures use those of its luminance.
 _MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
 _STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 

@@ -1,4 +1,4 @@
-"""Load: which request is due when. One object for the real load driver and for the simulator.
+"""Load: says which request is due when, for the load generator and for the simulator.
 
 It reads no clock. The driver tells it what was submitted and what was answered, and when; it says
 what is due next. Open-loop processes look one request ahead, so memory does not grow with the run.

@@ -1,4 +1,4 @@
-"""Processors as a scenario asks for them. Finding what the machine has is `hardware`'s work."""
+"""Processors as a scenario asks for them. `coinfer.hardware` finds what the machine has."""
 
 from __future__ import annotations
 

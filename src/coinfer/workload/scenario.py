@@ -1,6 +1,6 @@
-"""Scenario: models, how their requests arrive and what is promised. Knows no machine and no file.
+"""Scenario: models, how their requests arrive, and their deadlines. Knows no machine and no file.
 
-A value; `scenario_file` reads it from YAML.
+A scenario is a value; `scenario_file` reads it from YAML.
 """
 
 from __future__ import annotations

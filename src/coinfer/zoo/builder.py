@@ -1,4 +1,4 @@
-"""Writes ONNX graphs layer by layer, in the words of the networks' papers.
+"""Write ONNX graphs layer by layer, in the words of the networks' papers.
 
 Keeps the shape and the expected moments of every value, which fix the shapes and the scale of the
 weights. Knows no network by name.

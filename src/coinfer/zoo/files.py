@@ -1,4 +1,4 @@
-"""Writes zoo networks to files. Knows file names and sizes, not layers."""
+"""Write zoo networks to files."""
 
 from __future__ import annotations
 

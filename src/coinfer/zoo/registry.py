@@ -1,4 +1,4 @@
-"""The zoo's table: which networks there are, what was published about them, who builds them.
+"""The zoo's table: which networks there are, their published figures, and which module builds them.
 
 A family's module is imported when one of its networks is built. Knows no layer.
 """

@@ -1,7 +1,7 @@
-"""Arena: the memory for activations that parts of models share, and how to get it back.
+"""Arena: the memory for activations that the parts of models share, and how to give it back.
 
-The library's arena keeps what was ever taken from it. On request it gives back, at the end of a
-run, every region in which nothing lives; a run of next to nothing will do.
+ONNX Runtime's arena keeps all memory that it ever took. At the end of a run it gives the unused
+regions back if the run asks for that. So a run of a tiny model is used to shrink the arena.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["SHARED_ENTRIES", "give_back", "one_operator", "share"]
 
 SHARED_ENTRIES = {
     "session.use_env_allocators": "1",
-    # Weights apart: they go with their session, whatever else lives in the arena.
+    # Weights stay outside of the arena: closing a session then frees them at once.
     "session.use_device_allocator_for_initializers": "1",
 }
 """Configuration of a session that takes its memory from the arena."""

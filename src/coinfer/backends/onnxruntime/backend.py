@@ -128,7 +128,7 @@ class OnnxRuntimeBackend:
             source = bytes_or_path(model)
             session = create(source, processor, provider, Style(shared=is_part))
         except Exception as error:
-            # The library's exceptions have no common base below this one.
+            # The library's exceptions have no other common base.
             raise BackendError(
                 f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
                 f"with `coinfer inspect` or run it on another backend"

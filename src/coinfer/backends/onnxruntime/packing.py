@@ -1,6 +1,6 @@
-"""ChannelBlocks: activations as ONNX Runtime's CPU provider keeps them, and the way there and back.
+"""ChannelBlocks: convert activations into ONNX Runtime's blocks of channels and back.
 
-Whoever asks for one holds the lock under which sessions are created.
+The caller must hold the lock under which sessions are created.
 """
 
 from __future__ import annotations

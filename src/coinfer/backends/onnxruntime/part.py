@@ -1,8 +1,8 @@
 """OnnxRuntimePart: a part of a model whose values cross its borders in blocks of channels.
 
-The library rewrites the part as it rewrites a whole model; the result is saved, edited (`blocks`),
-and loaded as it is. Where that does not work the part is compiled like any model: it then converts
-at its borders.
+ONNX Runtime rewrites the part as it rewrites a whole model. The result is saved, edited (`blocks`)
+and loaded without further rewriting. Where that does not work, the part is compiled like any model
+and converts its values at its borders.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class OnnxRuntimePart(OnnxRuntimeSession):
         call = self._call
         if call is None:
             raise self._failed("the session is closed; load the model again")
-        # In few calls: another part ran just before, and has left no Python in the caches.
+        # Few calls: the part that ran just before has pushed Python's code out of the caches.
         feed: dict[str, Tensor] = {}
         outputs: dict[str, Value]
         try:
@@ -113,7 +113,7 @@ class OnnxRuntimePart(OnnxRuntimeSession):
                     feed[name] = _in_form(value, form)
             arrays = call(self._outputs, feed, None)
         except Exception as error:
-            # The library's exceptions have no common base below this one.
+            # The library's exceptions have no other common base.
             raise self._failed(first_line(error)) from error
         outputs = dict(zip(self._outputs, arrays))  # noqa: B905  # a keyword takes a while
         for at, name, form in self._packs:

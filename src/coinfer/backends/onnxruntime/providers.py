@@ -1,4 +1,4 @@
-"""Providers: which execution providers the installed wheel has, and the devices that they are."""
+"""Providers: the execution providers of the installed wheel, and the devices they stand for."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _options(processor: Processor, provider: str, what: str) -> dict[str, str]:
     given = {key: value for key, value in processor.options.items() if "." not in key}
     if provider == CPU_PROVIDER:
         if given:
-            # The CPU provider ignores every option without a word.
+            # The CPU provider would ignore the option silently.
             raise BackendError(
                 f"{what}: the CPU provider has no option {sorted(given)[0]!r}; options of the "
                 f"session have a dot, such as session.set_denormal_as_zero"

@@ -53,7 +53,7 @@ class OnnxRuntimeSession:
         try:
             values = call(self._outputs, feed, None)
         except Exception as error:
-            # The library's exceptions have no common base below this one.
+            # The library's exceptions have no other common base.
             raise self._failed(first_line(error)) from error
         return dict(zip(self._outputs, values, strict=True))
 
