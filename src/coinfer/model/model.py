@@ -164,6 +164,13 @@ def model_from_ir(ir_model: ir.Model, *, name: str) -> Model:
     return Model(
         name=name,
         content=Content(name, ir_model),
-        inputs=validation.input_specs(ir_model, name),
-        outputs=validation.output_specs(ir_model, name),
+        # An input with an initializer has a default and is left out.
+        inputs=tuple(
+            validation.spec_of(value, name, "input")
+            for value in ir_model.graph.inputs
+            if value.const_value is None
+        ),
+        outputs=tuple(
+            validation.spec_of(value, name, "output") for value in ir_model.graph.outputs
+        ),
     )

@@ -19,9 +19,7 @@ __all__ = [
     "check_graph",
     "check_versions",
     "first_line",
-    "input_specs",
     "not_valid",
-    "output_specs",
     "skeleton",
     "spec_of",
     "tensors_of",
@@ -129,28 +127,6 @@ def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
             yield attr.as_tensor()
         elif attr.type == ir.AttributeType.TENSORS:
             yield from attr.as_tensors()
-
-
-def input_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
-    """Read the specs of the inputs; an input with an initializer has a default and is left out.
-
-    Raises:
-        ModelError: an input is not a tensor or has no type or no rank.
-    """
-    return tuple(
-        spec_of(value, name, "input")
-        for value in ir_model.graph.inputs
-        if value.const_value is None
-    )
-
-
-def output_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
-    """Read the specs of the outputs.
-
-    Raises:
-        ModelError: an output is not a tensor or has no type or no rank.
-    """
-    return tuple(spec_of(value, name, "output") for value in ir_model.graph.outputs)
 
 
 def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:

@@ -184,7 +184,7 @@ class NetworkBuilder:
         width = in_channels // groups
         taps = width * math.prod(kernels) * math.prod(_coverage(*axis) for axis in axes)
         incoming, layer = self._moments[x], self._name(name)
-        weight = self._weights.filters(
+        weight = self._weights.normal(
             f"{layer}.weight",
             (channels, width, *kernels),
             deviation=1 / math.sqrt(taps * incoming.variance),
@@ -260,7 +260,7 @@ class NetworkBuilder:
     def gemm(self, x: ir.Value, features: int, *, name: str) -> ir.Value:
         """Fully connected layer on `(batch, n)`, with bias; unit variance out."""
         (width,), layer, incoming = self.shape(x), self._name(name), self._moments[x]
-        weight = self._weights.filters(
+        weight = self._weights.normal(
             f"{layer}.weight",
             (features, width),
             deviation=1 / math.sqrt(width * incoming.variance),
