@@ -12,7 +12,6 @@ from typing import TypeVar
 import pytest
 
 from coinfer.hardware import available_cores, can_pin, pin_current_thread, pinning
-from coinfer.hardware.pinning import refused
 
 T = TypeVar("T")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
@@ -24,8 +23,8 @@ def in_thread(function: Callable[[], T]) -> T:
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
-    refused.cache_clear()
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinning, "_refusals_said", set())
 
 
 @linux

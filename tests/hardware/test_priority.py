@@ -13,7 +13,6 @@ from typing import TypeVar
 import pytest
 
 from coinfer.hardware import priority
-from coinfer.hardware.pinning import refused
 from coinfer.hardware.priority import LOWEST, call_lowered, lower_current_thread
 
 T = TypeVar("T")
@@ -30,8 +29,8 @@ def niceness() -> int:
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
-    refused.cache_clear()
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "_refusals_said", set())
 
 
 @linux

@@ -109,13 +109,7 @@ class Capacity:
             seconds=np.array([value for _, value in runnable], dtype=np.float64),
             steps=steps,
         )
-        for model, fastest_s in zip(asked, found.fastest_s, strict=True):
-            if fastest_s == np.inf:
-                listed = ", ".join(names) or "none"
-                raise ConfigurationError(
-                    f"no processor runs model {model!r} (processors: {listed}); "
-                    "profile it on one of them or take it out of the mix"
-                )
+        found._require_runnable()
         return found
 
     @property
@@ -165,6 +159,15 @@ class Capacity:
         """Return the same with these edges only, by position."""
         edges = tuple(self.edges[e] for e in kept)
         return dataclasses.replace(self, edges=edges, seconds=self.seconds[list(kept)])
+
+    def _require_runnable(self) -> None:
+        for model, fastest_s in zip(self.models, self.fastest_s, strict=True):
+            if fastest_s == np.inf:
+                listed = ", ".join(self.processors) or "none"
+                raise ConfigurationError(
+                    f"no processor runs model {model!r} (processors: {listed}); "
+                    "profile it on one of them or take it out of the mix"
+                )
 
     def _matrix(self, cells: Sequence[tuple[int, int]], rows: int) -> Matrix:
         matrix = np.zeros((rows, len(self.edges)))

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
 from coinfer.bound.capacity import NO_BATCHES, Capacity, Matrix, Seconds
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
@@ -183,7 +183,27 @@ def makespan(
         if count != int(count):
             raise ConfigurationError(f"model {model!r}: the count {count} is not an integer")
     capacity = Capacity.of(seconds, processors, counts, batches)
-    limited = _limited(capacity, one_model)
+    found, scale = _soonest(capacity, _limited(capacity, one_model), time_limit_s)
+    if found.status == _INFEASIBLE:
+        raise _too_few(capacity)
+    if found.x is None:
+        raise ConfigurationError(
+            f"no way to do {dict(counts)} was found in {time_limit_s} s; "
+            "ask for fewer or allow more time"
+        )
+    numbers = np.round(found.x[: len(capacity.edges)]).astype(np.intp)
+    return Makespan(
+        seconds=float((capacity.by_unit() @ (capacity.seconds * numbers)).max()),
+        counts=_by_pair(capacity, numbers.tolist(), above=0),
+        lower_bound_s=float(found.mip_dual_bound) * scale,
+        proven=found.status == 0,
+    )
+
+
+def _soonest(
+    capacity: Capacity, limited: Sequence[int], time_limit_s: float
+) -> tuple[OptimizeResult, float]:
+    """Solve the integer program of `makespan`; return also the seconds of its unit of time."""
     # The solver gets times as multiples of the shortest, so that its tolerances fit.
     scale = float(capacity.seconds.min())
     edges, choices = len(capacity.edges), len(_choices(capacity, limited))
@@ -203,20 +223,7 @@ def makespan(
         integrality=np.concatenate([np.ones(edges), [0.0], np.ones(choices)]),
         options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
     )
-    if found.status == _INFEASIBLE:
-        raise _too_few(capacity)
-    if found.x is None:
-        raise ConfigurationError(
-            f"no way to do {dict(counts)} was found in {time_limit_s} s; "
-            "ask for fewer or allow more time"
-        )
-    numbers = np.round(found.x[:edges]).astype(np.intp)
-    return Makespan(
-        seconds=float((capacity.by_unit() @ (capacity.seconds * numbers)).max()),
-        counts=_by_pair(capacity, numbers.tolist(), above=0),
-        lower_bound_s=float(found.mip_dual_bound) * scale,
-        proven=found.status == 0,
-    )
+    return found, scale
 
 
 def _limited(capacity: Capacity, one_model: Set[str]) -> list[int]:

@@ -7,9 +7,11 @@ import os
 import sys
 import threading
 from collections.abc import Collection
-from functools import cache
 
-__all__ = ["can_pin", "pin_current_thread", "refused"]
+__all__ = ["can_pin", "pin_current_thread"]
+
+_log = logging.getLogger("coinfer")
+_refusals_said: set[str] = set()
 
 
 def pin_current_thread(cores: Collection[int]) -> bool:
@@ -31,12 +33,12 @@ def pin_current_thread(cores: Collection[int]) -> bool:
     if not cores:
         return False
     if sys.platform != "linux":
-        return _not_pinned(f"{sys.platform} has no call for it")
+        return _refused(f"{sys.platform} has no call for it")
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError, OverflowError) as error:
         # The message does not name the cores: otherwise every worker would log one.
-        return _not_pinned(str(error))
+        return _refused(str(error))
     return True
 
 
@@ -62,12 +64,8 @@ def _pins_to(core: int) -> bool:
     )
 
 
-@cache
-def refused(text: str) -> bool:
-    """Say once why threads cannot be governed here; always False."""
-    logging.getLogger("coinfer").warning("%s", text)
+def _refused(reason: str) -> bool:
+    if reason not in _refusals_said:
+        _refusals_said.add(reason)
+        _log.warning("threads are not pinned to cores: %s; everything else works", reason)
     return False
-
-
-def _not_pinned(reason: str) -> bool:
-    return refused(f"threads are not pinned to cores: {reason}; everything else works")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -9,14 +10,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from coinfer.hardware.pinning import refused
-
 __all__ = ["LOWEST", "call_lowered", "lower_current_thread"]
 
 LOWEST = 19
 """The niceness of threads that yield to all others: what is left over is theirs."""
 
 R = TypeVar("R")
+
+_log = logging.getLogger("coinfer")
+_refusals_said: set[str] = set()
 
 
 def lower_current_thread() -> bool:
@@ -29,11 +31,11 @@ def lower_current_thread() -> bool:
         and where a container forbids it; the log says so once.
     """
     if sys.platform != "linux":
-        return _kept(f"{sys.platform} has no priorities of single threads")
+        return _refused(f"{sys.platform} has no priorities of single threads")
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
     except OSError as error:
-        return _kept(str(error))
+        return _refused(str(error))
     return True
 
 
@@ -47,8 +49,12 @@ def call_lowered(call: Callable[[], R]) -> R:
         return thread.submit(call).result()
 
 
-def _kept(reason: str) -> bool:
-    return refused(
-        f"threads keep their priority: {reason}; urgent requests share cores with what they "
-        "should preempt, everything else works"
-    )
+def _refused(reason: str) -> bool:
+    if reason not in _refusals_said:
+        _refusals_said.add(reason)
+        _log.warning(
+            "threads keep their priority: %s; urgent requests share cores with what they should "
+            "preempt, everything else works",
+            reason,
+        )
+    return False

@@ -90,7 +90,7 @@ def qoe(run_counts: RunCounts) -> dict[str, float]:
     return {
         name: counts.completed / frames
         for name, counts in _all_counts(run_counts).items()
-        if (frames := counts.submitted + run_counts.withheld.get(name, 0))
+        if (frames := _frames(name, counts, run_counts))
     }
 
 
@@ -105,20 +105,22 @@ def xrbench_score(run_counts: RunCounts, models: Iterable[str] = ()) -> XRBenchS
     kept = {name: counts for name, counts in scored.items() if isinstance(counts, ScoredCounts)}
     if not kept:
         return None
-    shares = qoe(run_counts)
     rows = dict.fromkeys(models, ModelScore(frames=0))
     for name, counts in kept.items():
-        frames = counts.submitted + run_counts.withheld.get(name, 0)
-        rows[name] = _model_score(counts, frames, shares.get(name))
+        rows[name] = _model_score(counts, _frames(name, counts, run_counts))
     scores = [row.score for row in rows.values() if row.score is not None]
     mean = 100 * math.fsum(scores) / len(scores) if scores else None
     return XRBenchScore(score=mean, models=rows)
 
 
-def _model_score(counts: ScoredCounts, frames: int, share: float | None) -> ModelScore:
-    if share is None:
+def _frames(name: str, counts: ModelCounts, run_counts: RunCounts) -> int:
+    return counts.submitted + run_counts.withheld.get(name, 0)
+
+
+def _model_score(counts: ScoredCounts, frames: int) -> ModelScore:
+    if not frames:
         return ModelScore(frames=0)
-    realtime = counts.realtime / frames
+    share, realtime = counts.completed / frames, counts.realtime / frames
     return ModelScore(frames=frames, qoe=share, realtime=realtime, score=realtime * share)
 
 
