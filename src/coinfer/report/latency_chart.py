@@ -40,13 +40,8 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
     if not answered.size:
         return None
     patience = {m: ms for m in facts.models if (ms := _patience_ms(facts, m)) is not None}
-    times = np.concatenate([answered, np.fromiter(patience.values(), np.float64)])
-    low, high = max(float(times.min()), 1e-3), float(times.max()) * 1.03
-    wide = high / low > _WIDE
-    start = low * 0.8 if wide else 0.0
-    if patience:  # room for the label of the last deadline
-        last = max(patience.values())
-        high = max(high, last * (high / start) ** _LABEL if wide else last + high * _LABEL)
+    start, high = _range(answered, list(patience.values()))
+    wide = start > 0
     traces = [
         _curve(facts, model, values, start, high, colours[model])
         for model, values in curves.items()
@@ -77,6 +72,18 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
             ),
         },
     )
+
+
+def _range(answered_ms: Floats, limits_ms: list[float]) -> tuple[float, float]:
+    """Where the axis begins and ends; it begins at 0 if it is not logarithmic."""
+    times = np.array([*answered_ms, *limits_ms])
+    low, high = max(float(times.min()), 1e-3), float(times.max()) * 1.03
+    wide = high / low > _WIDE
+    start = low * 0.8 if wide else 0.0
+    if limits_ms:  # room for the label of the last deadline
+        last = max(limits_ms)
+        high = max(high, last * (high / start) ** _LABEL if wide else last + high * _LABEL)
+    return start, high
 
 
 def _latencies_ms(facts: Facts, model: str) -> Floats:

@@ -29,12 +29,12 @@ from coinfer.documents.fields import (
     Loc,
     Name,
     NonNegativeSeconds,
-    ParseContext,
     PositiveNumber,
     PositiveSeconds,
     Problem,
     Section,
     WholeNumber,
+    base_of,
     positive_seconds,
     raise_all,
     unknown_name,
@@ -61,8 +61,7 @@ _PERIOD: Literal["period"] = "period"
 def _source(value: str, info: ValidationInfo) -> str:
     if value.startswith(_ZOO):
         return value
-    base = info.context.base if isinstance(info.context, ParseContext) else Path()
-    return str(base / Path(value).expanduser())
+    return str(base_of(info) / Path(value).expanduser())
 
 
 def _deadline(value: Any) -> Any:

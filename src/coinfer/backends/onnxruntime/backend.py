@@ -12,6 +12,7 @@ from coinfer.backends.onnxruntime.assignment import numbered, require_assigned, 
 from coinfer.backends.onnxruntime.creation import Style, create, pool_cores
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart, Plain, compiled_in_blocks
+from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import POOLS
 from coinfer.backends.precision import native_precision
@@ -99,13 +100,7 @@ class OnnxRuntimeBackend:
             raise
 
     def _compiled(
-        self,
-        model: Model,
-        processor: Processor,
-        provider: tuple[str, dict[str, str]],
-        *,
-        what: str,
-        precision: str,
+        self, model: Model, processor: Processor, provider: Provider, *, what: str, precision: str
     ) -> OnnxRuntimeSession:
         common: dict[str, Any] = {
             "outputs": tuple(spec.name for spec in model.outputs),

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from coinfer.backends.base import Tensor
 from coinfer.backends.onnxruntime.arena import SHARED_ENTRIES, share
 from coinfer.backends.onnxruntime.library import ort
+from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.machine.processor import Processor
 
 __all__ = ["Call", "Style", "call_of", "create", "pool_cores", "session_options"]
@@ -47,12 +48,7 @@ class Style(NamedTuple):
     saved: Path | None = None
 
 
-def create(
-    source: bytes | str,
-    processor: Processor,
-    provider: tuple[str, dict[str, str]],
-    style: Style,
-) -> Any:
+def create(source: bytes | str, processor: Processor, provider: Provider, style: Style) -> Any:
     """Create a session; raises what the library raises."""
     options = session_options(processor, style)
     # With fallback the library would silently retry on the CPU.

@@ -9,7 +9,10 @@ from coinfer.backends.onnxruntime.library import ort
 from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 
-__all__ = ["CPU_PROVIDER", "devices", "provider_of"]
+__all__ = ["CPU_PROVIDER", "Provider", "devices", "provider_of"]
+
+Provider = tuple[str, dict[str, str]]
+"""Name and options of an execution provider."""
 
 _SUFFIX = "ExecutionProvider"
 _CPU = "CPU"
@@ -44,7 +47,7 @@ def devices() -> tuple[Device, ...]:
     return tuple(sorted(found, key=lambda device: device.name != _CPU))
 
 
-def provider_of(processor: Processor, what: str) -> tuple[str, dict[str, str]]:
+def provider_of(processor: Processor, what: str) -> Provider:
     """Return the provider that a processor's device is of, with the options that it gets.
 
     The processor's own options go above what fp32 needs.
