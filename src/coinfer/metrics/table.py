@@ -10,15 +10,7 @@ from rich.text import Text
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_digits
 
-__all__ = [
-    "bound_line",
-    "model_table",
-    "processor_table",
-    "rare_lines",
-    "render",
-    "score_lines",
-    "warning_lines",
-]
+__all__ = ["render", "score_lines"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld")
@@ -33,16 +25,16 @@ def render(summary: Summary) -> RenderableType:
     )
     return Group(
         title,
-        model_table(summary),
-        *rare_lines(summary),
+        _model_table(summary),
+        *_rare_lines(summary),
         *score_lines(summary),
-        processor_table(summary),
-        bound_line(summary),
-        *warning_lines(summary),
+        _processor_table(summary),
+        _bound_line(summary),
+        *_warning_lines(summary),
     )
 
 
-def model_table(summary: Summary) -> Table:
+def _model_table(summary: Summary) -> Table:
     """One row per model and one for all."""
     table = _table("model")
     counts = ("sub-\nmitted", "com-\npleted", "late", "drop-\nped", "failed")
@@ -59,7 +51,7 @@ def model_table(summary: Summary) -> Table:
     return table
 
 
-def processor_table(summary: Summary) -> Table:
+def _processor_table(summary: Summary) -> Table:
     """One row per processor; a column for failures only if there were any."""
     table = _table("processor")
     failures = any(row.failed for row in summary.processors.values())
@@ -82,7 +74,7 @@ def processor_table(summary: Summary) -> Table:
     return table
 
 
-def rare_lines(summary: Summary) -> list[Text]:
+def _rare_lines(summary: Summary) -> list[Text]:
     """One line per model with outcomes that most runs do not have: there is no room for columns."""
     lines = []
     for name, row in summary.models.items():
@@ -108,7 +100,7 @@ def score_lines(summary: Summary) -> list[Text]:
     return [*lines, Text.assemble("XRBench score ", (whole, "bold"), " of 100, energy left out")]
 
 
-def bound_line(summary: Summary) -> Text:
+def _bound_line(summary: Summary) -> Text:
     """The throughput, the bound and the fraction reached, in one line."""
     reached = f"{_digits(summary.totals.throughput_per_s)}/s"
     bound = summary.bound
@@ -122,7 +114,7 @@ def bound_line(summary: Summary) -> Text:
     )
 
 
-def warning_lines(summary: Summary) -> list[Text]:
+def _warning_lines(summary: Summary) -> list[Text]:
     """One line per warning."""
     return [Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings]
 
