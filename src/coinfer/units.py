@@ -10,6 +10,7 @@ from coinfer.errors import ConfigurationError
 __all__ = [
     "format_bytes",
     "format_count",
+    "format_digits",
     "format_seconds",
     "parse_rate",
     "parse_seconds",
@@ -72,6 +73,19 @@ def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
     step, unit = next((pair for pair in steps if rounded >= pair[0]), steps[-1])
     scaled = value / step
     return f"{scaled:.0f} {unit}" if 1000 <= abs(scaled) < math.inf else f"{scaled:.3g} {unit}"
+
+
+def format_digits(value: float) -> str:
+    """Write at least three significant digits, and none after the point from 1,000 on.
+
+    >>> format_digits(12.345), format_digits(1234.5)
+    ('12.35', '1,234')
+    """
+    if value == 0:
+        return "0"
+    size = abs(value)
+    decimals = 0 if size >= 999.5 else 1 if size >= 99.95 else 2 if size >= 1 else 3
+    return f"{value:,.{decimals}f}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -83,7 +83,7 @@ class Watch:
 
         def run_part(session: OnnxRuntimePart, inputs: Values) -> dict[str, Value]:
             self.given.append(inputs)
-            if failing and failing in session._what and not self.failed:
+            if failing and failing in session.what and not self.failed:
                 self.failed = True
                 raise ExecutionError("not today")
             return real(session, inputs)

@@ -1,7 +1,7 @@
-"""The backend that computes nothing: it takes the profiled time and returns zeros.
+"""The backend that computes nothing: it waits for the profiled time and returns zeros.
 
-For tests, benchmarks of overhead, and trying policies without a network. It can be told to fail
-or to hang. Knows no inference library.
+It is for tests, benchmarks of overhead, and trying policies without a network. It can be told to
+fail or to hang. Knows no inference library.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class NullBackend:
         faults: Faults | None = None,
     ) -> None:
         self.faults = faults if faults is not None else Faults()
-        self._service = _service_time(service_s)
-        self._wait = _spin if busy else time.sleep
+        self.service = _service_time(service_s)
+        self.wait = _spin if busy else time.sleep
 
     def versions(self) -> Mapping[str, str]:
         """Return nothing: no library decides its speed."""
@@ -193,13 +193,7 @@ class NullBackend:
             BackendError: `Faults.fail_load` says so.
         """
         self.faults.apply_to_load(model.name, processor.name)
-        return NullSession(
-            model=model,
-            processor=processor,
-            service=self._service,
-            wait=self._wait,
-            faults=self.faults,
-        )
+        return NullSession(self, model, processor)
 
 
 class NullSession:
@@ -209,20 +203,12 @@ class NullSession:
     microsecond.
     """
 
-    def __init__(
-        self,
-        *,
-        model: Model,
-        processor: Processor,
-        service: ServiceTime | None,
-        wait: Callable[[float], None],
-        faults: Faults,
-    ) -> None:
+    def __init__(self, backend: NullBackend, model: Model, processor: Processor) -> None:
         self._model = model
         self._processor = processor
-        self._service = service
-        self._wait = wait
-        self._faults = faults
+        self._service = backend.service
+        self._wait = backend.wait
+        self._faults = backend.faults
         self._symbols, self._places = _open_axes(model)
         self._zeros: dict[tuple[int, ...], dict[str, Tensor]] = {}
         self._closed = False

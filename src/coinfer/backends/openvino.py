@@ -19,7 +19,7 @@ from coinfer.backends.precision import require_quantised_for_int8, require_repor
 from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.machine.processor import Processor
-from coinfer.model import Model
+from coinfer.model import Model, TensorSpec
 
 # Importing openvino sends an event over the network, from a thread pool that stays. A library must
 # not start that for its user; without this optional module openvino does not. A program that has
@@ -174,13 +174,7 @@ class OpenVinoBackend:
             graph = self._core.read_model(bytes_or_path(model))
             compiled = self._core.compile_model(graph, device.name, properties)
             _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
-            return OpenVinoSession(
-                compiled=compiled,
-                inputs=_in_order(compiled.inputs, [s.name for s in model.inputs], what),
-                outputs=_in_order(compiled.outputs, [s.name for s in model.outputs], what),
-                what=what,
-                pool=pool,
-            )
+            return OpenVinoSession(compiled, model, what=what, pool=pool)
         except BackendError:
             raise
         except Exception as error:
@@ -212,18 +206,10 @@ class OpenVinoBackend:
 class OpenVinoSession:
     """A compiled model; made by `OpenVinoBackend.load`."""
 
-    def __init__(
-        self,
-        *,
-        compiled: Any,
-        inputs: Mapping[str, int],
-        outputs: Mapping[str, int],
-        what: str,
-        pool: int,
-    ) -> None:
+    def __init__(self, compiled: Any, model: Model, *, what: str, pool: int) -> None:
         self._compiled = compiled
-        self._inputs = tuple(inputs.items())
-        self._outputs = tuple(outputs.items())
+        self._inputs = _in_order(compiled.inputs, model.inputs, what)
+        self._outputs = _in_order(compiled.outputs, model.outputs, what)
         self._what = what
         self._pool = pool
         # A request holds the buffers of one run. `deque` is safe to use from several threads.
@@ -329,8 +315,11 @@ def _hint(compiled: Any) -> str:
     return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
 
-def _in_order(ports: Iterable[Any], names: list[str], what: str) -> dict[str, int]:
+def _in_order(
+    ports: Iterable[Any], specs: Sequence[TensorSpec], what: str
+) -> tuple[tuple[str, int], ...]:
     """Index of each name among the ports; a name that was folded away keeps its position."""
+    names = [spec.name for spec in specs]
     known = [port.get_names() for port in ports]
     if len(known) != len(names):
         raise BackendError(
@@ -338,7 +327,7 @@ def _in_order(ports: Iterable[Any], names: list[str], what: str) -> dict[str, in
             f"{', '.join(names)}; remove those that nothing uses"
         )
     at = {name: index for index, tensor_names in enumerate(known) for name in tensor_names}
-    return {name: at.get(name, position) for position, name in enumerate(names)}
+    return tuple((name, at.get(name, position)) for position, name in enumerate(names))
 
 
 def _layer(node: Any) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""PoolBudget: caps the threads that wide sessions hold. Knows no inference library.
+"""PoolBudget: limits the threads that sessions with thread pools hold. Knows no inference library.
 
 Neither onnxruntime nor OpenVINO lets the sessions of a process share one thread pool without
 changing every other session of that process, so each session with more than one thread owns its

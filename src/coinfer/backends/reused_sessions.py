@@ -1,6 +1,6 @@
-"""Reused sessions: compiled once for several engines of the same models, one after the other.
+"""Reused sessions: compile models once for several engines that run one after the other.
 
-For who makes many short runs, e.g. a search over rates: compiling takes longer than a run.
+For many short runs, e.g. a search over rates: compiling takes longer than a run.
 """
 
 from __future__ import annotations

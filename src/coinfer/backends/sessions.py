@@ -1,7 +1,7 @@
-"""Session store: which compiled span serves which processor. Creation is serialised.
+"""Session store: keeps the session that each processor uses for each span, and creates them.
 
 Creating sessions concurrently races in the inference libraries, and it holds the interpreter lock;
-so one lock serves the whole process, and nothing on the way of a request takes it.
+so one lock serialises creation in the whole process. No request waits for that lock.
 """
 
 from __future__ import annotations

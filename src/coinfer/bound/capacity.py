@@ -1,13 +1,14 @@
-"""Capacity: which processor can run which part of which model, in what time, on which units.
+"""Capacity: which processor can run which span of which model, in what time, on which units.
 
 A request flows through the unit boundaries of its model: an edge leads from one boundary to another
 where a processor can run the span between them. A model of one unit has one edge per processor.
 
-The matrices that the programs in `coinfer.bound.program` are made of. Solves nothing itself.
+Makes the matrices of the programs in `coinfer.bound.program`. Solves nothing itself.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Capacity:
             for k, name in enumerate(names)
             if (value := row.get(name)) is not None
         ]
-        # A processor without units shares nothing: it is a unit of its own.
+        # A processor without units shares nothing, so it counts as a unit of its own.
         occupied = [sorted(p.units) or [p.name] for p in processors]
         units = sorted({unit for names in occupied for unit in names})
         found = cls(
@@ -108,13 +109,7 @@ class Capacity:
             seconds=np.array([value for _, value in runnable], dtype=np.float64),
             steps=steps,
         )
-        for model, fastest_s in zip(asked, found.fastest_s, strict=True):
-            if fastest_s == np.inf:
-                listed = ", ".join(names) or "none"
-                raise ConfigurationError(
-                    f"no processor runs model {model!r} (processors: {listed}); "
-                    "profile it on one of them or take it out of the mix"
-                )
+        found._require_runnable()
         return found
 
     @property
@@ -162,16 +157,17 @@ class Capacity:
 
     def limited_to(self, kept: Sequence[int]) -> Capacity:
         """Return the same with these edges only, by position."""
-        return Capacity(
-            models=self.models,
-            amounts=self.amounts,
-            processors=self.processors,
-            units=self.units,
-            occupies=self.occupies,
-            edges=tuple(self.edges[e] for e in kept),
-            seconds=self.seconds[list(kept)],
-            steps=self.steps,
-        )
+        edges = tuple(self.edges[e] for e in kept)
+        return dataclasses.replace(self, edges=edges, seconds=self.seconds[list(kept)])
+
+    def _require_runnable(self) -> None:
+        for model, fastest_s in zip(self.models, self.fastest_s, strict=True):
+            if fastest_s == np.inf:
+                listed = ", ".join(self.processors) or "none"
+                raise ConfigurationError(
+                    f"no processor runs model {model!r} (processors: {listed}); "
+                    "profile it on one of them or take it out of the mix"
+                )
 
     def _matrix(self, cells: Sequence[tuple[int, int]], rows: int) -> Matrix:
         matrix = np.zeros((rows, len(self.edges)))

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
 from coinfer.bound.capacity import NO_BATCHES, Capacity, Matrix, Seconds
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
@@ -183,8 +183,28 @@ def makespan(
         if count != int(count):
             raise ConfigurationError(f"model {model!r}: the count {count} is not an integer")
     capacity = Capacity.of(seconds, processors, counts, batches)
-    limited = _limited(capacity, one_model)
-    # Times are given to the solver in units of the quickest, so that its tolerances fit.
+    found, scale = _soonest(capacity, _limited(capacity, one_model), time_limit_s)
+    if found.status == _INFEASIBLE:
+        raise _too_few(capacity)
+    if found.x is None:
+        raise ConfigurationError(
+            f"no way to do {dict(counts)} was found in {time_limit_s} s; "
+            "ask for fewer or allow more time"
+        )
+    numbers = np.round(found.x[: len(capacity.edges)]).astype(np.intp)
+    return Makespan(
+        seconds=float((capacity.by_unit() @ (capacity.seconds * numbers)).max()),
+        counts=_by_pair(capacity, numbers.tolist(), above=0),
+        lower_bound_s=float(found.mip_dual_bound) * scale,
+        proven=found.status == 0,
+    )
+
+
+def _soonest(
+    capacity: Capacity, limited: Sequence[int], time_limit_s: float
+) -> tuple[OptimizeResult, float]:
+    """Solve the integer program of `makespan`; return also the seconds of its unit of time."""
+    # The solver gets times as multiples of the shortest, so that its tolerances fit.
     scale = float(capacity.seconds.min())
     edges, choices = len(capacity.edges), len(_choices(capacity, limited))
     # The variables: executions per edge, the makespan, 0 or 1 per choice.
@@ -203,20 +223,7 @@ def makespan(
         integrality=np.concatenate([np.ones(edges), [0.0], np.ones(choices)]),
         options={"mip_rel_gap": 0.0, "time_limit": time_limit_s},
     )
-    if found.status == _INFEASIBLE:
-        raise _too_few(capacity)
-    if found.x is None:
-        raise ConfigurationError(
-            f"no way to do {dict(counts)} was found in {time_limit_s} s; "
-            "ask for fewer or allow more time"
-        )
-    numbers = np.round(found.x[:edges]).astype(np.intp)
-    return Makespan(
-        seconds=float((capacity.by_unit() @ (capacity.seconds * numbers)).max()),
-        counts=_counts(capacity, numbers),
-        lower_bound_s=float(found.mip_dual_bound) * scale,
-        proven=found.status == 0,
-    )
+    return found, scale
 
 
 def _limited(capacity: Capacity, one_model: Set[str]) -> list[int]:
@@ -307,7 +314,7 @@ def _solved(capacity: Capacity) -> Bound:
         method="highs",
     )
     if found.status != 0 or found.x is None:
-        # Always feasible (nothing is done) and bounded (units and times are finite).
+        # Cannot happen: doing nothing is feasible, and finite units and times bound the rest.
         raise InvariantError(f"the linear program was not solved: {found.message}")
     shares = np.clip(found.x[:edges], 0.0, None)
     # HiGHS minimises -q: the marginal of a limit is -(throughput gained per capacity added).
@@ -328,10 +335,7 @@ def _bound(
     return Bound(
         throughput_per_s=float(throughput_per_s),
         per_model_per_s=_named(capacity.models, rates),
-        shares={
-            name: {model: share for model, share in row.items() if share > _NO_SHARE}
-            for name, row in _by_pair(capacity, shares.tolist()).items()
-        },
+        shares=_by_pair(capacity, shares.tolist(), above=_NO_SHARE),
         loads=_named(capacity.units, capacity.by_unit() @ shares),
         prices=dict(zip(capacity.processors, prices, strict=True)),
         unit_prices=_named(capacity.units, unit_prices),
@@ -379,17 +383,15 @@ def _too_few(capacity: Capacity) -> ConfigurationError:
     )
 
 
-def _counts(capacity: Capacity, numbers: npt.NDArray[np.intp]) -> dict[str, dict[str, int]]:
-    return {
-        name: {model: number for model, number in row.items() if number}
-        for name, row in _by_pair(capacity, numbers.tolist()).items()
-    }
-
-
-def _by_pair(capacity: Capacity, values: Sequence[_Number]) -> dict[str, dict[str, _Number]]:
-    """Add up the values of the edges by processor and model."""
+def _by_pair(
+    capacity: Capacity, values: Sequence[_Number], *, above: float
+) -> dict[str, dict[str, _Number]]:
+    """Add up the values of the edges by processor and model; leave out sums that are not above."""
     found: dict[str, dict[str, _Number]] = {name: {} for name in capacity.processors}
     for (m, k, _), value in zip(capacity.edges, values, strict=True):
         row, model = found[capacity.processors[k]], capacity.models[m]
         row[model] = row[model] + value if model in row else value
-    return found
+    return {
+        name: {model: value for model, value in row.items() if value > above}
+        for name, row in found.items()
+    }

@@ -1,4 +1,4 @@
-"""The command line: one file per verb. Parses, builds, calls, prints; decides nothing."""
+"""The command line: one file per command. Commands parse, call and print; they decide nothing."""
 
 from __future__ import annotations
 

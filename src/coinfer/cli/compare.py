@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from json import JSONDecodeError, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich import box
+from rich.table import Table
 
 from coinfer.cli.console import out
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from coinfer.metrics.comparison import Comparison, Row
-    from coinfer.metrics.summary import Summary
+from coinfer.cli.output import check_writable, say, write_json
+from coinfer.cli.results import check_report, report_comparison
+from coinfer.errors import ConfigurationError
+from coinfer.metrics.comparison import MISS_RATE, Comparison, Row
+from coinfer.metrics.comparison import compare as compare_runs
+from coinfer.metrics.summary import Summary
+from coinfer.units import format_digits
 
 __all__ = ["compare"]
 
@@ -35,10 +39,6 @@ def compare(
 
     Differences are relative to the first file; those of the miss rate are in percentage points.
     """
-    from coinfer.cli.output import check_writable, write_json
-    from coinfer.cli.reporting import check_report, report_comparison
-    from coinfer.metrics.comparison import compare as compare_runs
-
     check_writable(json, report)
     check_report(report)
     summaries = [_read(path) for path in results]
@@ -50,17 +50,12 @@ def compare(
         console.print(f"warning: {warning}")
     if json is not None:
         write_json(json, found.to_json())
-        console.print(f"JSON: {json}", soft_wrap=True)
+        say("JSON", json)
     if report is not None:
         report_comparison(report, summaries, found.labels)
 
 
 def _read(path: Path) -> Summary:
-    from json import JSONDecodeError, loads
-
-    from coinfer.errors import ConfigurationError
-    from coinfer.metrics.summary import Summary
-
     try:
         return Summary.from_json(loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, JSONDecodeError) as error:
@@ -72,9 +67,6 @@ def _read(path: Path) -> Summary:
 
 def _table(found: Comparison) -> Table:
     """One row per model and figure, two columns per run after the first."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("model", overflow="fold")
     table.add_column("figure", no_wrap=True)
@@ -94,12 +86,10 @@ def _table(found: Comparison) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    from coinfer.metrics.comparison import MISS_RATE
-
     is_share = row.figure == MISS_RATE
     cells: list[str] = []
     for at, (value, difference) in enumerate(zip(row.values, row.differences, strict=True)):
-        cells.append("-" if value is None else f"{value:.1%}" if is_share else _digits(value))
+        cells.append("-" if value is None else f"{value:.1%}" if is_share else format_digits(value))
         if at:
             cells.append(_change(difference, is_share))
     return cells
@@ -109,10 +99,3 @@ def _change(difference: float | None, is_share: bool) -> str:
     if difference is None:
         return "-"
     return f"{100 * difference:+.1f} points" if is_share else f"{difference:+.1%}"
-
-
-def _digits(value: float) -> str:
-    """At least three significant digits, and none after the point from 1,000 on."""
-    if value == 0:
-        return "0"
-    return f"{value:,.{0 if value >= 999.5 else 1 if value >= 99.95 else 2 if value >= 1 else 3}f}"

@@ -1,13 +1,15 @@
-"""`--explain REQUEST`: say why each span of a request went where it went."""
+"""`--explain REQUEST`: say why each execution of a request went to its processor."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from coinfer.cli.console import out
+from coinfer.errors import UnknownNameError
+from coinfer.metrics.explanation import SLOWEST, Explainer
+from coinfer.metrics.explanation_table import render_explanation
 
 if TYPE_CHECKING:
-    from coinfer.metrics.explanation import Explainer
     from coinfer.workload.scenario import Scenario
 
 __all__ = ["explainer_of", "print_explanation"]
@@ -19,9 +21,6 @@ def explainer_of(wanted: str | None, scenario: Scenario) -> Explainer | None:
     Raises:
         UnknownNameError: neither a number, nor a model, nor `slowest`.
     """
-    from coinfer.errors import UnknownNameError
-    from coinfer.metrics.explanation import SLOWEST, Explainer
-
     if wanted is None:
         return None
     if not wanted.isdecimal() and wanted != SLOWEST and wanted not in scenario.models:
@@ -34,10 +33,7 @@ def print_explanation(explainer: Explainer | None) -> None:
     """Print what was found, if anything was looked for."""
     if explainer is None:
         return
-    from coinfer.metrics.explanation_table import render_explanation
-
-    console = out()
     if explainer.found is None:
-        console.print("no such request was executed and answered", soft_wrap=True)
+        out().print("no such request was executed and answered", soft_wrap=True)
     else:
-        console.print(render_explanation(explainer.found))
+        out().print(render_explanation(explainer.found))

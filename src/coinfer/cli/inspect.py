@@ -1,10 +1,11 @@
-"""`coinfer inspect`: what a model is made of and what it costs. Prints; measures nothing."""
+"""`coinfer inspect`: what a model consists of and what it costs. Measures nothing."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from coinfer.cli.console import out
+from coinfer.cli.output import write_json
 from coinfer.errors import ConfigurationError
+from coinfer.model import Model, TensorSpec
 from coinfer.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from coinfer.graph.cost import OperatorCost
-    from coinfer.model import Model, TensorSpec
 
 __all__ = ["inspect"]
 
@@ -53,7 +55,7 @@ def inspect(
         return
     _print(out(), report, operators=operators)
     if json_file is not None:
-        _write(Path(json_file), report)
+        write_json(Path(json_file), report)
 
 
 def _sizes(dims: Iterable[str]) -> dict[str, int]:
@@ -82,18 +84,9 @@ def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opset_imports.items()},
         "ir_version": graph.ir_version,
         "producer": " ".join(filter(None, (graph.producer_name, graph.producer_version))) or None,
-        "fingerprint": {
-            "structure": model.fingerprint.structure,
-            "weights": model.fingerprint.weights,
-        },
+        "fingerprint": asdict(model.fingerprint),
         "batch": batch,
-        "parameters": sums.parameters,
-        "trainable_parameters": sums.trainable_parameters,
-        "macs": sums.macs,
-        "known_macs": sums.known_macs,
-        "unknown_operators": list(sums.unknown_operators),
-        "weight_bytes": sums.weight_bytes,
-        "peak_activation_bytes_estimate": sums.peak_activation_bytes_estimate,
+        **asdict(sums),
         "operator_types": _by_type(costs, sums.known_macs),
         "operators": [_row(cost.name, cost.op_type, [cost], sums.known_macs) for cost in costs],
     }
@@ -114,22 +107,19 @@ def _by_type(costs: Sequence[OperatorCost], macs: int) -> list[dict[str, Any]]:
 def _row(
     name: str | None, op_type: str, costs: Sequence[OperatorCost], macs: int
 ) -> dict[str, Any]:
+    from coinfer.graph.cost import known_sum
+
     known = sum(cost.macs or 0 for cost in costs)
     return {
         **({"count": len(costs)} if name is None else {"name": name}),
         "op_type": op_type,
-        "macs": _sum(cost.macs for cost in costs),
+        "macs": known_sum(cost.macs for cost in costs),
         "macs_share": known / macs if macs else 0.0,
         "parameters": sum(cost.parameters for cost in costs),
         "weight_bytes": sum(cost.weight_bytes for cost in costs),
-        "input_bytes": _sum(cost.input_bytes for cost in costs),
-        "output_bytes": _sum(cost.output_bytes for cost in costs),
+        "input_bytes": known_sum(cost.input_bytes for cost in costs),
+        "output_bytes": known_sum(cost.output_bytes for cost in costs),
     }
-
-
-def _sum(numbers: Iterable[int | None]) -> int | None:
-    found = list(numbers)
-    return None if None in found else sum(number or 0 for number in found)
 
 
 def _print(console: Console, report: dict[str, Any], *, operators: bool) -> None:
@@ -186,15 +176,8 @@ def _table(rows: Sequence[dict[str, Any]], key: str, title: str) -> Table:
     if key == "name":
         table.add_column("name", overflow="fold")
     table.add_column("type", no_wrap=True)
-    for heading in (
-        *(("count",) if key == "count" else ()),
-        "MACs",
-        "share",
-        "params",
-        "weights",
-        "in",
-        "out",
-    ):
+    figures = ("MACs", "share", "params", "weights", "in", "out")
+    for heading in ("count", *figures) if key == "count" else figures:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         first = [row["op_type"], str(row[key])] if key == "count" else [row[key], row["op_type"]]
@@ -210,12 +193,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
         format_count(row["parameters"]),
         *(_UNKNOWN if size is None else format_bytes(size) for size in sizes),
     ]
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {str(path)!r}: {error.strerror}; name another file for --json"
-        ) from error

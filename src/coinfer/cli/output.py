@@ -1,4 +1,4 @@
-"""Write result files in one step; find out before a run that they cannot be written."""
+"""Write result files in one step, and check before a run that they can be written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coinfer.cli.console import out
 from coinfer.errors import ConfigurationError
 
-__all__ = ["check_writable", "write_json", "write_text", "writing"]
+__all__ = ["check_writable", "say", "write_json", "write_text", "writing"]
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -30,6 +31,11 @@ def check_writable(*paths: Path | None) -> None:
             scratch.unlink()
     if len({path.resolve() for path in given}) < len(given):
         raise ConfigurationError(f"{given[-1]} is named for two results; name two files")
+
+
+def say(what: str, path: Path, hint: str = "") -> None:
+    """Name a file that was written, and what to do with it."""
+    out().print(f"{what}: {path}{f' ({hint})' if hint else ''}", soft_wrap=True)
 
 
 @contextmanager

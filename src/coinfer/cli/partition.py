@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
+from coinfer.backends import Backend, get_backend
 from coinfer.cli.console import err, out
+from coinfer.cli.output import check_writable, say, write_json, write_text
+from coinfer.cli.profiler_bar import profiler_bar
+from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.processor import Processor, ordinary
+from coinfer.model import Model
+from coinfer.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.table import Table
-
-    from coinfer.backends import Backend
-    from coinfer.graph import Operators, Partition, PartitionOptions
-    from coinfer.machine.processor import Processor
-    from coinfer.model import Model
+    from coinfer.graph import Operators, Partition
     from coinfer.profiling.support import Support
 
 __all__ = ["partition"]
@@ -70,11 +74,15 @@ def partition(
     ] = None,
 ) -> None:
     """Show what each processor supports of a model, its units, and the bytes between them."""
-    from coinfer.cli.output import check_writable, write_json, write_text
-    from coinfer.graph import Operators, PartitionOptions, choose_partition
+    from coinfer.graph import (
+        Operators,
+        PartitionOptions,
+        choose_partition,
+        costs_by_operator,
+        operator_shares,
+    )
     from coinfer.graph.drawing import draw
     from coinfer.profiling.support import find_support
-    from coinfer.units import parse_seconds
     from coinfer.zoo.source import resolve_model
 
     check_writable(svg, json_file)
@@ -90,22 +98,29 @@ def partition(
     backends = _backends(found)
     operators = Operators.of(loaded.graph)
     support = find_support(loaded, found, backends, operators=operators)
-    seconds = _seconds(loaded, found, backends, support, operators, options)
+    shares = operator_shares(operators, costs_by_operator(loaded))
+    seconds = None
+    if options.max_span_s is not None:
+        able = [
+            each
+            for each in found
+            if len(support.operators[each.name]) == len(operators) and each.backend in backends
+        ]
+        seconds = _seconds(loaded, found, able, backends, shares)
     chosen = choose_partition(
         loaded, support.operators, options, seconds=seconds, operators=operators
     )
-    report = _report(loaded, found, support, chosen)
+    report = _report(loaded, found, support, chosen, shares)
     _print(report)
     if svg is not None:
         write_text(svg, draw(chosen, loaded.name))
-        out().print(f"drawing: {svg}", soft_wrap=True)
+        say("drawing", svg)
     if json_file is not None:
         write_json(json_file, report)
-        out().print(f"partition: {json_file}", soft_wrap=True)
+        say("partition", json_file)
 
 
 def _mode(name: str) -> Any:
-    from coinfer.errors import UnknownNameError
     from coinfer.graph import Mode
 
     if name not in list(Mode):
@@ -114,8 +129,6 @@ def _mode(name: str) -> Any:
 
 
 def _processors(file: Path | None) -> tuple[Processor, ...]:
-    from coinfer.hardware.catalogue import default_processors
-    from coinfer.machine.processor import ordinary
     from coinfer.planner.processor_file import load_processors
 
     return ordinary(default_processors() if file is None else load_processors(file))
@@ -123,8 +136,6 @@ def _processors(file: Path | None) -> tuple[Processor, ...]:
 
 def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:
     """Those that can be asked; a processor of a described machine has none."""
-    from coinfer.backends import get_backend
-
     names = dict.fromkeys(processor.backend for processor in processors)
     return {name: get_backend(name) for name in names if name != _IMAGINED}
 
@@ -132,27 +143,17 @@ def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:
 def _seconds(
     model: Model,
     processors: Sequence[Processor],
+    able: Sequence[Processor],
     backends: Mapping[str, Backend],
-    support: Support,
-    operators: Operators,
-    options: PartitionOptions,
-) -> dict[str, tuple[float, ...]] | None:
-    """Expected seconds of each operator, from the measured whole; None if nothing asks for them.
+    shares: Sequence[float],
+) -> dict[str, tuple[float, ...]]:
+    """Expected seconds of each operator, from the measured time of the whole model.
 
-    A processor that does not run all of the model counts as fast as the slowest that does.
+    A processor that is not among those that are `able` to run all of the model counts as fast as
+    the slowest of them.
     """
-    from coinfer.cli.profiler_bar import profiler_bar
-    from coinfer.errors import ConfigurationError
-    from coinfer.graph import costs_by_operator, operator_shares
     from coinfer.profiling import default_cache, profile_models
 
-    if options.max_span_s is None:
-        return None
-    able = [
-        each
-        for each in processors
-        if len(support.operators[each.name]) == len(operators) and each.backend in backends
-    ]
     with profiler_bar(err()) as progress:
         profile = profile_models(
             {model.name: model},
@@ -168,7 +169,6 @@ def _seconds(
             "--max-span needs a processor here that runs all of the model, to measure it; leave "
             "it out or use --pieces"
         )
-    shares = operator_shares(operators, costs_by_operator(model))
     slowest = max(whole.values())
     return {
         each.name: tuple(share * whole.get(each.name, slowest) for share in shares)
@@ -177,13 +177,14 @@ def _seconds(
 
 
 def _report(
-    model: Model, processors: Sequence[Processor], support: Support, partition: Partition
+    model: Model,
+    processors: Sequence[Processor],
+    support: Support,
+    partition: Partition,
+    shares: Sequence[float],
 ) -> dict[str, Any]:
     """Gather everything that is shown, as plain values."""
-    from coinfer.graph import costs_by_operator, operator_shares
-
     operators = partition.operators
-    shares = operator_shares(operators, costs_by_operator(model))
     return {
         "model": model.name,
         "mode": str(partition.mode),
@@ -201,27 +202,31 @@ def _report(
             }
             for each in processors
         ],
-        "units": [
-            {
-                "unit": at,
-                "operators": [operators[index].name for index in unit.operators],
-                "types": _types(operators, unit.operators),
-                "processors": sorted(unit.processors),
-                "reads_from": sorted(dependencies),
-                "border_values": list(border.values),
-                "border_bytes": border.bytes,
-                "cost_share": sum(shares[index] for index in unit.operators),
-            }
-            for at, (unit, dependencies, border) in enumerate(
-                zip(partition.units, partition.dependencies, partition.borders, strict=True)
-            )
-        ],
+        "units": _units(partition, shares),
         "spans": [
             {"first": span.first, "last": span.last, "processors": sorted(names)}
             for span, names in sorted(partition.spans.items())
         ],
         "forks": [fork._asdict() for fork in partition.forks],
     }
+
+
+def _units(partition: Partition, shares: Sequence[float]) -> list[dict[str, Any]]:
+    operators = partition.operators
+    rows = zip(partition.units, partition.dependencies, partition.borders, strict=True)
+    return [
+        {
+            "unit": at,
+            "operators": [operators[index].name for index in unit.operators],
+            "types": _types(operators, unit.operators),
+            "processors": sorted(unit.processors),
+            "reads_from": sorted(dependencies),
+            "border_values": list(border.values),
+            "border_bytes": border.bytes,
+            "cost_share": sum(shares[index] for index in unit.operators),
+        }
+        for at, (unit, dependencies, border) in enumerate(rows)
+    ]
 
 
 def _types(operators: Operators, indices: Any) -> dict[str, int]:
@@ -261,8 +266,6 @@ def _support_table(report: dict[str, Any]) -> Table:
 
 
 def _unit_table(report: dict[str, Any]) -> Table:
-    from coinfer.units import format_bytes
-
     table = _table(
         "unit", "operators", "types", "processors", "reads from", "values in", "bytes in", "cost"
     )
@@ -285,21 +288,18 @@ def _unit_table(report: dict[str, Any]) -> Table:
 
 def _fork_line(forks: Sequence[Mapping[str, int]]) -> str:
     shown = ", ".join(
-        f"{_units(fork['first'], fork['middle'] - 1)} beside {_units(fork['middle'], fork['last'])}"
+        f"{_range(fork['first'], fork['middle'] - 1)} beside {_range(fork['middle'], fork['last'])}"
         for fork in forks[:_MOST_FORKS]
     )
     more = f", {len(forks) - _MOST_FORKS} more" if len(forks) > _MOST_FORKS else ""
     return f"units that may run at the same time: {shown}{more}"
 
 
-def _units(first: int, last: int) -> str:
+def _range(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
 def _table(*headers: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in headers:
         table.add_column(header, overflow="fold")

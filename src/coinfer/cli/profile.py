@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich import box
+from rich.table import Table
 
 from coinfer.cli.console import err, out
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from coinfer.machine.processor import Processor
-    from coinfer.machine.profile import Profile
-    from coinfer.model import Model
+from coinfer.cli.output import check_writable, say, write_json
+from coinfer.cli.profiler_bar import profiler_bar
+from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.units import format_bytes
 
 __all__ = ["profile"]
 
@@ -50,8 +53,6 @@ def profile(
 
     Times are in ms per run of a whole batch; `error` is ||out - ref|| / ||ref|| against fp32.
     """
-    from coinfer.cli.output import check_writable, write_json
-    from coinfer.cli.profiler_bar import profiler_bar
     from coinfer.profiling import Skip, default_cache, profile_models, require_runnable
 
     check_writable(output)
@@ -74,14 +75,11 @@ def profile(
         console.print(f"skipped: {reason}", soft_wrap=True)
     if output is not None:
         write_json(output, measured.to_json())
-        console.print(f"profile: {output}", soft_wrap=True)
+        say("profile", output)
     require_runnable(found, measured, skips)
 
 
 def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, ...]:
-    from coinfer.errors import ConfigurationError, UnknownNameError
-    from coinfer.hardware.catalogue import default_processors
-
     for precision in precisions:
         if precision not in _LOWER:
             raise UnknownNameError.of("precision", precision, _LOWER)
@@ -95,7 +93,6 @@ def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, 
 
 
 def _models(sources: list[str]) -> dict[str, Model]:
-    from coinfer.errors import ConfigurationError
     from coinfer.workload.scenario_file import load_scenario
     from coinfer.zoo.source import resolve_model
 
@@ -115,11 +112,6 @@ def _models(sources: list[str]) -> dict[str, Model]:
 
 
 def _table(measured: Profile) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    from coinfer.units import format_bytes
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in ("model", "processor"):
         table.add_column(header, overflow="fold")

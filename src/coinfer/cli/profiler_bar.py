@@ -1,4 +1,4 @@
-"""The progress bar of a profiling."""
+"""Progress bar of the profiler."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinfer.cli.console import out
+from coinfer.cli.output import check_writable, say, write_json, writing
 
 if TYPE_CHECKING:
     from coinfer.bound import Bound
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coinfer.metrics.recorder import Recorder
     from coinfer.metrics.summary import Summary
 
-__all__ = ["ResultFiles"]
+__all__ = ["ResultFiles", "check_report", "report_comparison"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,6 @@ class ResultFiles:
         Raises:
             ConfigurationError: names the file, or what is not installed.
         """
-        from coinfer.cli.output import check_writable
-        from coinfer.cli.reporting import check_report
-
         check_writable(self.json, self.trace, self.record, self.report)
         check_report(self.report)
 
@@ -67,29 +64,40 @@ class ResultFiles:
         Raises:
             ConfigurationError: a file cannot be written.
         """
-        from coinfer.cli.output import write_json
-        from coinfer.cli.reporting import report_run
-
-        console = out()
         if self.json is not None:
             write_json(self.json, summary.to_json())
-            console.print(f"JSON: {self.json}", soft_wrap=True)
+            say("JSON", self.json)
         if self.trace is not None:
             _write_trace(self.trace, summary, recorder, processors, origin_s)
-            console.print(
-                f"trace: {self.trace} (open it at https://ui.perfetto.dev)", soft_wrap=True
-            )
         if self.record is not None:
-            console.print(f"log: {self.record} (check it with `coinfer replay`)", soft_wrap=True)
+            say("log", self.record, "check it with `coinfer replay`")
         if self.report is not None:
-            report_run(
-                self.report,
-                summary,
-                recorder,
-                scenario_file=scenario_file,
-                optimum=optimum,
-                origin_s=origin_s,
-            )
+            _report_run(self.report, summary, recorder, scenario_file, optimum, origin_s)
+
+
+def check_report(path: Path | None) -> None:
+    """Find out before a run that its report cannot be written.
+
+    Raises:
+        ConfigurationError: the chart library is not installed.
+    """
+    if path is not None:
+        from coinfer.report import chart_library
+
+        chart_library()
+
+
+def report_comparison(path: Path, summaries: Sequence[Summary], labels: Sequence[str]) -> None:
+    """Write the report of several runs side by side and say where it is.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    from coinfer.report import write_comparison_report
+
+    with writing(path):
+        write_comparison_report(path, summaries, labels=labels)
+    say("report", path, "open it in a browser")
 
 
 def _write_trace(
@@ -99,16 +107,40 @@ def _write_trace(
     processors: Sequence[Processor],
     origin_s: float,
 ) -> None:
-    from coinfer.cli.output import writing
     from coinfer.metrics.trace import write_trace
 
-    metadata = {"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed}
     with writing(path):
         write_trace(
             path,
             requests=recorder.requests(),
             executions=recorder.executions(),
             processors=processors,
-            metadata=metadata,
+            metadata={"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed},
             origin_s=origin_s,
         )
+    say("trace", path, "open it at https://ui.perfetto.dev")
+
+
+def _report_run(
+    path: Path,
+    summary: Summary,
+    recorder: Recorder,
+    scenario_file: Path,
+    optimum: Bound | None,
+    origin_s: float,
+) -> None:
+    from coinfer.report import write_report
+    from coinfer.scenarios.library import scenario_path
+
+    with writing(path):
+        write_report(
+            path,
+            summary,
+            requests=recorder.requests(),
+            executions=recorder.executions(),
+            window=recorder.window,
+            origin_s=origin_s,
+            shares=None if optimum is None else optimum.shares,
+            scenario_text=scenario_path(scenario_file).read_text(encoding="utf-8"),
+        )
+    say("report", path, "open it in a browser")

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from coinfer.cli.console import out
+from coinfer.cli.output import check_writable, write_text
+from coinfer.scenarios import library
 
 if TYPE_CHECKING:
     from coinfer.workload.scenario import Scenario
@@ -23,9 +26,6 @@ scenarios_app = typer.Typer(
 @scenarios_app.command("list")
 def list_scenarios() -> None:
     """List the scenarios of the library, and the machines to simulate them on."""
-    from rich.table import Table
-
-    from coinfer.scenarios import library
     from coinfer.workload.scenario_file import load_scenario
 
     table = Table("scenario", box=None, pad_edge=False)
@@ -53,16 +53,12 @@ def show_scenario(
     ] = None,
 ) -> None:
     """Print a scenario of the library."""
-    from coinfer.cli.output import check_writable, writing
-    from coinfer.scenarios import library
-
     text = library.scenario_path(f"lib:{name.removeprefix('lib:')}").read_text(encoding="utf-8")
     if output is None:
         out().print(text, end="", soft_wrap=True)
         return
     check_writable(output)
-    with writing(output):
-        output.write_text(text, encoding="utf-8")
+    write_text(output, text)
 
 
 def _offered(scenario: Scenario) -> str:

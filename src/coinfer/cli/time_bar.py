@@ -1,4 +1,4 @@
-"""The bar that shows how far a run or a simulation has come."""
+"""Progress bar of a run or a simulation."""
 
 from __future__ import annotations
 

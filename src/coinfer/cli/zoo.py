@@ -1,4 +1,4 @@
-"""`coinfer zoo`: list the reference networks and write them to files. Knows no layer."""
+"""`coinfer zoo`: list the reference networks and write them to files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+
+from coinfer.cli.console import out
+from coinfer.errors import ConfigurationError
+from coinfer.units import format_bytes
 
 __all__ = ["zoo_app"]
 
@@ -18,10 +23,7 @@ zoo_app = typer.Typer(
 @zoo_app.command("list")
 def list_networks() -> None:
     """List the networks with their published size and cost."""
-    from rich.table import Table
-
     from coinfer import zoo
-    from coinfer.cli.console import out
 
     table = Table("network", box=None, pad_edge=False)
     for heading in ("parameters", "GMACs", "input", "fp32 MB"):
@@ -51,16 +53,11 @@ def export_networks(
     seed: Annotated[int, typer.Option(help="Decides the weights.")] = 0,
 ) -> None:
     """Write networks to DIR/NAME.onnx, replacing what is there."""
-    from rich.console import Console
-
     from coinfer import zoo
-    from coinfer.errors import ConfigurationError
-    from coinfer.units import format_bytes
 
     chosen = list(zoo.names()) if "all" in names else list(dict.fromkeys(names))
     for name in chosen:
         zoo.spec(name)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
     for name in chosen:
         try:
             (path,) = zoo.export([name], output, seed=seed)
@@ -69,4 +66,4 @@ def export_networks(
                 f"cannot write {name} to {output}: {error.strerror or error}; "
                 "choose another directory with -o"
             ) from error
-        console.print(f"{path}  {format_bytes(path.stat().st_size)}")
+        out().print(f"{path}  {format_bytes(path.stat().st_size)}", soft_wrap=True)

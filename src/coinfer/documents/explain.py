@@ -1,4 +1,4 @@
-"""Turn pydantic's errors into lines that a person can act on. Knows no particular field."""
+"""Turn pydantic's errors into lines that name the file, the line and the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Field types that documents are built of. Knows no particular field and no file."""
+"""Field types that documents are built of. Knows no particular document."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ __all__ = [
     "Problem",
     "Section",
     "WholeNumber",
+    "base_of",
     "check_one_declaration",
     "positive_seconds",
     "raise_all",
@@ -158,8 +159,12 @@ def positive_seconds(value: Any) -> float:
 def _resolved(path: Path, info: ValidationInfo) -> Path:
     if library.is_reference(path):
         return path
-    base = info.context.base if isinstance(info.context, ParseContext) else Path()
-    return base / path.expanduser()
+    return base_of(info) / path.expanduser()
+
+
+def base_of(info: ValidationInfo) -> Path:
+    """Return the folder that relative paths start from."""
+    return info.context.base if isinstance(info.context, ParseContext) else Path()
 
 
 def _known_operators(names: tuple[str, ...]) -> tuple[str, ...]:

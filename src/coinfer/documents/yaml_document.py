@@ -1,4 +1,4 @@
-"""A YAML document that remembers the line of every field. Knows nothing about scenarios."""
+"""YamlDocument: the data of a YAML file, with the line of every field."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class YamlDocument:
         except yaml.YAMLError as error:
             raise ScenarioError(_syntax_message(error, origin)) from error
         except (ValueError, RecursionError) as error:
-            # From scalars like the date 2026-13-45, and from absurdly deep nesting.
+            # Raised by scalars like the date 2026-13-45, and by absurdly deep nesting.
             raise ScenarioError(f"{origin}: not valid YAML: {error}") from error
 
     def line_of(self, loc: Loc) -> int:
@@ -80,7 +80,7 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node, int] | None:
             return item, item.start_mark.line
         return None
     if isinstance(node, yaml.MappingNode):
-        # From the end: what `<<` merged in stands before the mapping's own fields.
+        # Search from the end: fields merged in by `<<` stand before the mapping's own.
         for key, value in reversed(node.value):
             if key.value == str(part):
                 return value, key.start_mark.line

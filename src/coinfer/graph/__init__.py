@@ -5,40 +5,27 @@ Knows ONNX graphs; imports no library that runs them, no clock and no threads.
 
 from __future__ import annotations
 
-from coinfer.graph.cost import (
-    ModelCost,
-    OperatorCost,
-    TensorSize,
-    WeightSize,
-    operator_costs,
-    total,
-)
+from coinfer.graph.cost import OperatorCost, TensorSize, operator_costs, total
 from coinfer.graph.extract import extract
-from coinfer.graph.operators import Operator, Operators
+from coinfer.graph.operators import Operators
 from coinfer.graph.partition import (
-    Border,
     Mode,
     Partition,
     PartitionOptions,
     choose_partition,
     partition_at,
 )
-from coinfer.graph.shapes import bind_shapes, static_shape
-from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
-from coinfer.graph.units import UnitSubgraph, find_units, island_sizes
+from coinfer.graph.shapes import bind_shapes
+from coinfer.graph.shares import costs_by_operator, operator_shares
+from coinfer.graph.units import find_units, island_sizes
 
 __all__ = [
-    "Border",
     "Mode",
-    "ModelCost",
-    "Operator",
     "OperatorCost",
     "Operators",
     "Partition",
     "PartitionOptions",
     "TensorSize",
-    "UnitSubgraph",
-    "WeightSize",
     "bind_shapes",
     "choose_partition",
     "costs_by_operator",
@@ -48,7 +35,5 @@ __all__ = [
     "operator_costs",
     "operator_shares",
     "partition_at",
-    "static_shape",
     "total",
-    "value_bytes",
 ]

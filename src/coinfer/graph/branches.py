@@ -1,9 +1,9 @@
-"""Branches: units cut so that two sides of a network that do not need each other can run together.
+"""Branches: cut units so that independent branches of a network can run at the same time.
 
-Knows units and costs; knows no processor. The rule: between two operators that everything before or
-after passes through lies a region. Parts of it that are not connected are independent. They are
-put into two sides of about equal cost, and both sides become units next to each other, if the
-smaller one is worth an execution of its own. What is not parted so is looked into the same way.
+Knows units and costs; knows no processor. The rule: some operators lie on every way through the
+graph. Between two of them lies a region. Parts of a region that are not connected are independent.
+They are put into two sides of about equal cost. Both sides become units next to each other if the
+smaller side is worth an execution of its own. Parts that are not cut are searched the same way.
 """
 
 from __future__ import annotations
@@ -62,12 +62,9 @@ class _Finder:
     def __init__(self, operators: Operators, costs: Sequence[float], least: float) -> None:
         self._operators = operators
         self._least = least
-        self._group_of = {i: at for at, members in enumerate(operators.groups) for i in members}
+        self._group_of = operators.group_of
         self._costs = [sum(costs[i] for i in members) for members in operators.groups]
-        self._producers = [
-            {self._group_of[p] for i in members for p in operators[i].producers} - {at}
-            for at, members in enumerate(operators.groups)
-        ]
+        self._producers = operators.group_producers
 
     def cut(self, unit: UnitSubgraph) -> Iterator[UnitSubgraph]:
         runs = self._runs(sorted({self._group_of[index] for index in unit.operators}))
@@ -86,8 +83,7 @@ class _Finder:
             yield unit  # of a graph without operators
 
     def _unit(self, groups: Sequence[int], of: UnitSubgraph) -> UnitSubgraph:
-        members = (i for group in groups for i in self._operators.groups[group])
-        return UnitSubgraph(operators=tuple(sorted(members)), processors=of.processors)
+        return UnitSubgraph(operators=self._operators.members(groups), processors=of.processors)
 
     def _runs(self, groups: Sequence[int]) -> list[_Run]:
         """Take groups, in topological order, apart into runs."""

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Final
 
 import onnx_ir as ir
 
 from coinfer.graph.macs import count_macs
+from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
 
-__all__ = ["ModelCost", "OperatorCost", "TensorSize", "WeightSize", "operator_costs", "total"]
+__all__ = [
+    "ModelCost",
+    "OperatorCost",
+    "TensorSize",
+    "WeightSize",
+    "known_sum",
+    "operator_costs",
+    "total",
+]
 
 _NOT_TRAINED: Final[Mapping[str, frozenset[int]]] = {
     "BatchNormalization": frozenset({3, 4}),  # running mean and variance
@@ -82,12 +92,12 @@ class OperatorCost:
     @property
     def input_bytes(self) -> int | None:
         """Bytes of activations read; None if one is unknown."""
-        return _sum(tensor.bytes for tensor in self.reads)
+        return known_sum(tensor.bytes for tensor in self.reads)
 
     @property
     def output_bytes(self) -> int | None:
         """Bytes of activations written; None if one is unknown."""
-        return _sum(tensor.bytes for tensor in self.writes)
+        return known_sum(tensor.bytes for tensor in self.writes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +166,7 @@ def total(costs: Sequence[OperatorCost]) -> ModelCost:
     return ModelCost(
         parameters=sum(weight.elements for weight in weights.values()),
         trainable_parameters=sum(w.elements for w in weights.values() if w.trainable),
-        macs=_sum(cost.macs for cost in costs),
+        macs=known_sum(cost.macs for cost in costs),
         known_macs=sum(cost.macs or 0 for cost in costs),
         unknown_operators=tuple(cost.name for cost in costs if cost.macs is None),
         weight_bytes=sum(weight.bytes for weight in weights.values()),
@@ -164,13 +174,10 @@ def total(costs: Sequence[OperatorCost]) -> ModelCost:
     )
 
 
-def _sum(numbers: Iterable[int | None]) -> int | None:
-    result = 0
-    for number in numbers:
-        if number is None:
-            return None
-        result += number
-    return result
+def known_sum(numbers: Iterable[int | None]) -> int | None:
+    """Add numbers up; None if one of them is not known."""
+    found = list(numbers)
+    return None if None in found else sum(number or 0 for number in found)
 
 
 def _operator_cost(node: ir.Node, index: int) -> OperatorCost:
@@ -196,14 +203,8 @@ def _operator_cost(node: ir.Node, index: int) -> OperatorCost:
 
 def _uses(node: ir.Node) -> Iterator[tuple[ir.Node, int, ir.Value]]:
     """Every value that the node or a node of its subgraphs takes, with who takes it where."""
-    inner = ir.traversal.RecursiveGraphIterator
-    users = [node]
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            users.extend(inner(attribute.as_graph()))
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            users.extend(user for graph in attribute.as_graphs() for user in inner(graph))
-    for user in users:
+    inner = map(ir.traversal.RecursiveGraphIterator, subgraphs(node))
+    for user in (node, *chain.from_iterable(inner)):
         for position, value in enumerate(user.inputs):
             if value is not None:
                 yield user, position, value
@@ -216,7 +217,7 @@ def _weight(value: ir.Value, tensor: ir.TensorProtocol, user: ir.Node, position:
         name=value.name or "",
         elements=prod(shape),
         bytes=tensor.nbytes,
-        # A scalar is a constant of the formula, such as the 1/sqrt(d) of attention.
+        # A scalar is a constant of the formula, such as 1/sqrt(d) in attention, and not trained.
         trainable=tensor.dtype.is_floating_point() and bool(shape) and not setting,
     )
 
@@ -235,7 +236,7 @@ def _peak(costs: Sequence[OperatorCost]) -> int | None:
     alive: dict[str, int] = {}
     for cost in costs:
         for tensor in cost.reads:
-            # What nobody writes is an input of the model and is there from the start.
+            # A value that no operator writes is an input of the model: it is there from the start.
             if tensor.name not in produced:
                 if tensor.bytes is None:
                     return None

@@ -1,12 +1,13 @@
-"""Cut points beyond those that operator support forces: chosen where few bytes cross.
+"""Choose where to cut a sequence of operators further, so that few bytes cross the cuts.
 
-Knows a sequence of things with costs, and what crosses between each two; knows no graph.
+Knows the cost of each item and the bytes that cross between two items; knows no graph.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 __all__ = ["balanced_cuts", "limiting_cuts"]
@@ -39,7 +40,7 @@ def limiting_cuts(
     (2,)
     """
     count = len(crossing)
-    sums = [_prefix_sums(row) for row in costs]
+    sums = [list(accumulate(row, initial=0.0)) for row in costs]
     best, previous = [math.inf] * count + [math.inf], [0] * (count + 1)
     best[0] = 0.0
     for end in range(1, count + 1):
@@ -92,7 +93,7 @@ def _cheapest(
     two places of equal bytes the more even one is taken.
     """
     count = len(costs)
-    sums = _prefix_sums(costs)
+    sums = list(accumulate(costs, initial=0.0))
     mean, typical = sums[-1] / pieces, max(1.0, sum(crossing) / count)
     best = [0.0] + [math.inf] * count
     choices: list[list[int]] = []
@@ -117,13 +118,6 @@ def _cheapest(
         end = chosen[end]
         cuts.append(end)
     return tuple(reversed(cuts[:-1]))
-
-
-def _prefix_sums(row: Sequence[float]) -> list[float]:
-    sums = [0.0]
-    for cost in row:
-        sums.append(sums[-1] + cost)
-    return sums
 
 
 def _walk_back(previous: Sequence[int], end: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Drawing: a partition as a picture (SVG), its operators coloured by the processors that run them.
+"""Draw a partition as an SVG picture, with operators coloured by the processors that run them.
 
-Knows partitions and where `layout` puts their operators; opens no file.
+`layout` places the operators. Opens no file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Extract: a span of a partition as a model of its own, weights shared with the whole.
+"""Extract: make a model of one span of a partition. It shares its weights with the whole model.
 
 Knows partitions; knows no library that runs models.
 """
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from coinfer.graph.operators import inlined, nodes_by_key, read_values
 from coinfer.graph.partition import Partition
 from coinfer.machine.span import Span
-from coinfer.model import Model, TensorSpec, model_from_ir
+from coinfer.model import Model, model_from_ir
 
 __all__ = ["extract"]
 
@@ -21,8 +21,10 @@ _WEIGHTS_NEED_NO_INPUT = 4
 """The first IR version in which an initializer is a constant and not the default of an input."""
 
 
-def extract(model: Model, partition: Partition, span: Span, *, name: str | None = None) -> Model:
+def extract(model: Model, partition: Partition, span: Span) -> Model:
     """Make a model of a span. Its inputs and outputs have the names they have in the whole.
+
+    It is named after the whole model, with the units in brackets.
 
     Running the spans of a chain one after the other, each with what `Partition.reads` says from
     the model's inputs and the outputs of earlier ones, gives the outputs of the whole model.
@@ -31,7 +33,6 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
         model: The whole model.
         partition: A partition of it.
         span: Which units.
-        name: Name of the new model; by default the whole model's name with the units in brackets.
 
     Returns:
         A valid model that shares its weights in memory with the whole one, and knows its borders.
@@ -61,7 +62,7 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
         [*(value for node in nodes for value in read_values(node)), *(values[n] for n in writes)],
         {by_key[operator.key] for operator in partition.operators},
     )
-    view = ir.GraphView(
+    graph = ir.GraphView(
         [values[n] for n in reads],
         [values[n] for n in writes],
         nodes=[*constants, *nodes],
@@ -69,11 +70,19 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
         opset_imports=whole.graph.opset_imports,
         name=whole.graph.name,
         metadata_props=whole.graph.metadata_props,
-    )
-    graph = view.clone()
+    ).clone()
     for value in (*graph.inputs, *graph.outputs):
-        _declare(value, partition.operators.specs[value.name or ""])
-    result = ir.Model(
+        spec = partition.operators.specs[value.name or ""]
+        value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
+        value.shape = ir.Shape(spec.shape)
+    part = model_from_ir(_like(whole, graph), name=f"{model.name}[{span.first}-{span.last}]")
+    given = {*partition.operators.inputs, *partition.operators.outputs}
+    return dataclasses.replace(part, borders=frozenset({*reads, *writes} - given))
+
+
+def _like(whole: ir.Model, graph: ir.Graph) -> ir.Model:
+    """Make a model of a graph that is part of the whole one."""
+    return ir.Model(
         graph,
         ir_version=max(whole.ir_version, _WEIGHTS_NEED_NO_INPUT),
         producer_name=whole.producer_name,
@@ -82,9 +91,6 @@ def extract(model: Model, partition: Partition, span: Span, *, name: str | None 
         model_version=whole.model_version,
         metadata_props=whole.metadata_props,
     )
-    part = model_from_ir(result, name=name or f"{model.name}[{span.first}-{span.last}]")
-    given = {*partition.operators.inputs, *partition.operators.outputs}
-    return dataclasses.replace(part, borders=frozenset({*reads, *writes} - given))
 
 
 def _constants(
@@ -103,8 +109,3 @@ def _constants(
             nodes.add(producer)
             waiting.extend(read_values(producer))
     return [node for node in graph if node in nodes], list(weights)
-
-
-def _declare(value: ir.Value, spec: TensorSpec) -> None:
-    value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
-    value.shape = ir.Shape(spec.shape)

@@ -1,4 +1,4 @@
-"""Layout: where to draw the operators of a graph, in layers from top to bottom, in columns.
+"""Layout: place the operators of a graph in layers from top to bottom, in columns.
 
 Knows operators and widths; knows no processor and no picture format.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from coinfer.graph.operators import Operators
 
@@ -129,19 +131,13 @@ def _across(
 
 def _spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
     """Move places apart until they do not overlap, each as little as that allows."""
-    # Blocks of touching neighbours, each at the mean of what its members want.
-    blocks: list[tuple[float, list[int]]] = []
-    offsets = [0.0]
-    for left, right in pairwise(widths):
-        offsets.append(offsets[-1] + (left + right) / 2 + _GAP)
-    for index in range(len(wanted)):
-        members = [index]
-        start = wanted[index] - offsets[index]
-        while blocks and blocks[-1][0] > start:
-            members = blocks.pop()[1] + members
-            start = sum(wanted[i] - offsets[i] for i in members) / len(members)
-        blocks.append((start, members))
-    return [start + offsets[i] for start, members in blocks for i in members]
+    from scipy.optimize import isotonic_regression  # slow to import
+
+    steps = ((left + right) / 2 + _GAP for left, right in pairwise(widths))
+    offsets = np.fromiter(accumulate(steps, initial=0.0), np.float64)
+    # Without the room that the places to their left take, the places must only be in order.
+    centres: list[float] = (isotonic_regression(wanted - offsets).x + offsets).tolist()
+    return centres
 
 
 def _width(spot: _Spot) -> float:

@@ -1,7 +1,7 @@
-"""Counts the multiply-accumulate operations of one operator from the shapes around it.
+"""Count the multiply-accumulate operations of one operator from the shapes around it.
 
-One rule per kind of operator that multiplies matrices; everything else in the standard operator
-set counts zero, as in published figures. Knows nothing of time or memory.
+There is one rule per kind of operator that multiplies matrices. All other operators of the standard
+set count zero, as in published figures. Knows nothing of time or memory.
 """
 
 from __future__ import annotations
@@ -16,100 +16,80 @@ from coinfer.graph.shapes import static_shape
 
 __all__ = ["count_macs"]
 
-Rule = Callable[[ir.Node], int | None]
+Rule = Callable[[ir.Node], int]
+"""Counts the operations of one kind of operator; raises `_UnknownError` if it cannot."""
 
 
-def _shape(node: ir.Node, index: int) -> tuple[int, ...] | None:
-    return static_shape(node.inputs[index]) if index < len(node.inputs) else None
+class _UnknownError(Exception):
+    """The count does not follow from what the file says, e.g. because a shape is open."""
 
 
-def _output(node: ir.Node) -> tuple[int, ...] | None:
-    return static_shape(node.outputs[0])
+def _shape(node: ir.Node, index: int) -> tuple[int, ...]:
+    return _known(static_shape(node.inputs[index]) if index < len(node.inputs) else None)
+
+
+def _output(node: ir.Node) -> tuple[int, ...]:
+    return _known(static_shape(node.outputs[0]))
+
+
+def _known(shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if shape is None:
+        raise _UnknownError
+    return shape
 
 
 def _convolution(weight_index: int) -> Rule:
     """Each output element takes one filter, `(out, in / groups, *kernel)`."""
-
-    def count(node: ir.Node) -> int | None:
-        weight, output = _shape(node, weight_index), _output(node)
-        if weight is None or output is None:
-            return None
-        return math.prod(output) * math.prod(weight[1:])
-
-    return count
+    return lambda node: math.prod(_output(node)) * math.prod(_shape(node, weight_index)[1:])
 
 
-def _transposed_convolution(node: ir.Node) -> int | None:
+def _transposed_convolution(node: ir.Node) -> int:
     """Each input element is spread by one filter, `(in, out / groups, *kernel)`."""
-    data, weight = _shape(node, 0), _shape(node, 1)
-    if data is None or weight is None:
-        return None
-    return math.prod(data) * math.prod(weight[1:])
+    return math.prod(_shape(node, 0)) * math.prod(_shape(node, 1)[1:])
 
 
-def _product(left_index: int) -> Rule:
+def _product(node: ir.Node) -> int:
     """Each element of a matrix product sums over the left operand's last axis."""
-
-    def count(node: ir.Node) -> int | None:
-        left, output = _shape(node, left_index), _output(node)
-        if left is None or output is None:
-            return None
-        return math.prod(output) * left[-1]
-
-    return count
+    return math.prod(_output(node)) * _shape(node, 0)[-1]
 
 
-def _gemm(node: ir.Node) -> int | None:
-    left, output = _shape(node, 0), _output(node)
-    if left is None or output is None:
-        return None
+def _gemm(node: ir.Node) -> int:
     transposed = node.attributes.get_int("transA", 0)
-    return math.prod(output) * left[0 if transposed else 1]
+    return math.prod(_output(node)) * _shape(node, 0)[0 if transposed else 1]
 
 
-def _recurrent(node: ir.Node) -> int | None:
+def _recurrent(node: ir.Node) -> int:
     """Each step of each sequence uses every input and recurrent weight once."""
     data, weight, recurrence = (_shape(node, index) for index in range(3))
-    if data is None or weight is None or recurrence is None:
-        return None
     return math.prod(data[:2]) * (math.prod(weight) + math.prod(recurrence))
 
 
-def _attention(node: ir.Node) -> int | None:
+def _attention(node: ir.Node) -> int:
     """Each query meets each key, and each weight meets each value."""
-    query, key, output = _shape(node, 0), _shape(node, 1), _output(node)
-    if query is None or key is None or output is None:
-        return None
-    keys = key[-2]
+    keys = _shape(node, 1)[-2]
     if len(node.inputs) > 4 and node.inputs[4] is not None:
-        past = _shape(node, 4)
-        if past is None:
-            return None
-        keys += past[-2]
-    return keys * (math.prod(query) + math.prod(output))
+        keys += _shape(node, 4)[-2]  # keys of the past
+    return keys * (math.prod(_shape(node, 0)) + math.prod(_output(node)))
 
 
-def _einsum(node: ir.Node) -> int | None:
+def _einsum(node: ir.Node) -> int:
     """Two operands: one multiplication per combination of all indices. One operand: none."""
     equation = node.attributes.get_string("equation", "").replace(" ", "")
     terms = equation.split("->")[0].split(",")
     if len(terms) == 1:
         return 0
     if len(terms) > 2 or "." in equation:
-        return None
+        raise _UnknownError
     sizes: dict[str, int] = {}
     for index, term in enumerate(terms):
-        shape = _shape(node, index)
-        if shape is None:
-            return None
-        for label, size in zip(term, shape, strict=True):
+        for label, size in zip(term, _shape(node, index), strict=True):
             sizes[label] = max(size, sizes.get(label, 1))
     return math.prod(sizes.values())
 
 
-def _unknown(_: ir.Node) -> int | None:
-    """Control flow: how often the body runs is not in the file."""
-    return None
+def _control_flow(_: ir.Node) -> int:
+    """How often the body runs is not in the file."""
+    raise _UnknownError
 
 
 _RULES: Final[Mapping[str, Rule]] = {
@@ -121,15 +101,15 @@ _RULES: Final[Mapping[str, Rule]] = {
     "Einsum": _einsum,
     "GRU": _recurrent,
     "Gemm": _gemm,
-    "If": _unknown,
+    "If": _control_flow,
     "LSTM": _recurrent,
-    "Loop": _unknown,
-    "MatMul": _product(0),
-    "MatMulInteger": _product(0),
+    "Loop": _control_flow,
+    "MatMul": _product,
+    "MatMulInteger": _product,
     "QLinearConv": _convolution(3),
-    "QLinearMatMul": _product(0),
+    "QLinearMatMul": _product,
     "RNN": _recurrent,
-    "Scan": _unknown,
+    "Scan": _control_flow,
 }
 
 
@@ -146,4 +126,7 @@ def count_macs(node: ir.Node) -> int | None:
     if node.domain not in ("", "ai.onnx"):
         return None
     rule = _RULES.get(node.op_type)
-    return 0 if rule is None else rule(node)
+    try:
+        return 0 if rule is None else rule(node)
+    except _UnknownError:
+        return None

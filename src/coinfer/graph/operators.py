@@ -10,13 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from coinfer.graph.values import border_specs
 from coinfer.model.specs import TensorSpec
 
-__all__ = ["Operator", "Operators", "inlined", "nodes_by_key", "read_values"]
+__all__ = [
+    "Operator",
+    "Operators",
+    "followers",
+    "inlined",
+    "nodes_by_key",
+    "read_values",
+    "subgraphs",
+]
 
 _DRAWS_RANDOM: Final = frozenset(
     {
@@ -117,6 +126,24 @@ class Operators:
             groups=_groups(items, specs),
         )
 
+    @property
+    def group_of(self) -> dict[int, int]:
+        """The group of each operator: its position in `groups`."""
+        return {index: at for at, members in enumerate(self.groups) for index in members}
+
+    @property
+    def group_producers(self) -> list[set[int]]:
+        """For each group, the other groups that it reads from."""
+        group_of = self.group_of
+        return [
+            {group_of[p] for i in members for p in self.items[i].producers} - {at}
+            for at, members in enumerate(self.groups)
+        ]
+
+    def members(self, groups: Iterable[int]) -> tuple[int, ...]:
+        """Return the operators of some groups, ascending."""
+        return tuple(sorted(index for group in groups for index in self.groups[group]))
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -148,15 +175,36 @@ def nodes_by_key(model: ir.Model) -> dict[str, ir.Node]:
 def read_values(node: ir.Node) -> Iterator[ir.Value]:
     """Yield what a node needs of its own graph; what nested graphs capture included."""
     yield from (value for value in node.inputs if value is not None)
-    for graph in _nested(node):
+    for graph in subgraphs(node):
         for inner in ir.traversal.RecursiveGraphIterator(graph):
             captured = (value for value in inner.inputs if value is not None)
             yield from (value for value in captured if value.graph is node.graph)
-        # A branch may give a value of the outer graph back as it is.
+        # A branch may return a value of the outer graph unchanged.
         yield from (value for value in graph.outputs if value.graph is node.graph)
 
 
-def _nested(node: ir.Node) -> Iterator[ir.Graph]:
+def followers(model: ir.Model, names: Iterable[str]) -> frozenset[str]:
+    """Return the names of these values and of all that is computed from them.
+
+    Also of what depends on their sizes only. Functions of the model are looked into.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 10, opset_import: ["": 20]>
+    ... g (float[n, 3] x, float[3] w) => (float[n, 3] y)
+    ... { s = Shape(x)  v = Neg(w)  y = Mul(x, v) }''')
+    >>> sorted(followers(model, ["x"]))
+    ['s', 'x', 'y']
+    """
+    graph = inlined(model).graph
+    names = set(names)
+    found = {value for value in graph.inputs if value.name in names}
+    for node in graph:
+        if not found.isdisjoint(read_values(node)):
+            found.update(node.outputs)
+    return frozenset(value.name for value in found if value.name)
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs inside of a node: the bodies of If, Loop and Scan."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -181,7 +229,7 @@ def _is_pure(node: ir.Node) -> bool:
     return (
         node.domain in _STANDARD_DOMAINS
         and node.op_type not in _DRAWS_RANDOM
-        and next(_nested(node), None) is None
+        and next(subgraphs(node), None) is None
     )
 
 
@@ -213,7 +261,7 @@ def _operators(nodes: Sequence[ir.Node]) -> tuple[Operator, ...]:
             op_type=_type_of(node),
             nested=frozenset(
                 _type_of(inner)
-                for graph in _nested(node)
+                for graph in subgraphs(node)
                 for inner in ir.traversal.RecursiveGraphIterator(graph)
                 if inner.op_type != "Constant"
             ),
@@ -243,18 +291,22 @@ def _groups(
     With an edge back from each such reader to the producer, these are exactly the strongly
     connected components; without such values each operator is one.
     """
-    forward = [operator.readers for operator in items]
-    backward: list[list[int]] = [[] for _ in items]
     maker = {name: operator.index for operator in items for name in operator.writes}
-    bound = False
-    for operator in items:
-        for name in operator.reads:
-            if name in maker and name not in specs:
-                backward[operator.index].append(maker[name])
-                bound = True
-    if not bound:
+    back = [
+        (operator.index, maker[name])
+        for operator in items
+        for name in operator.reads
+        if name in maker and name not in specs
+    ]
+    if not back:
         return tuple((operator.index,) for operator in items)
-    component = _components([(*forward[i], *backward[i]) for i in range(len(items))])
+    from scipy.sparse import coo_array  # slow to import, and few graphs get here
+    from scipy.sparse.csgraph import connected_components
+
+    forward = [(operator.index, reader) for operator in items for reader in operator.readers]
+    edges = np.array(forward + back)
+    matrix = coo_array((np.ones(len(edges)), edges.T), shape=(len(items), len(items)))
+    component = connected_components(matrix, connection="strong")[1].tolist()
     members: dict[int, list[int]] = {}
     for index, label in enumerate(component):
         members.setdefault(label, []).append(index)
@@ -280,38 +332,3 @@ def _in_order(
             if not awaited[label]:
                 heapq.heappush(ready, (members[label][0], label))
     return tuple(ordered)
-
-
-def _components(successors: Sequence[Iterable[int]]) -> list[int]:
-    """Label the strongly connected components (Tarjan 1972), without recursion."""
-    count = len(successors)
-    number, low, label = [-1] * count, [0] * count, [-1] * count
-    stack: list[int] = []
-    clock = labels = 0
-    for root in range(count):
-        if number[root] >= 0:
-            continue
-        path = [(root, iter(successors[root]))]
-        number[root] = low[root] = clock
-        clock += 1
-        stack.append(root)
-        while path:
-            node, rest = path[-1]
-            for after in rest:
-                if number[after] < 0:
-                    number[after] = low[after] = clock
-                    clock += 1
-                    stack.append(after)
-                    path.append((after, iter(successors[after])))
-                    break
-                if label[after] < 0:
-                    low[node] = min(low[node], number[after])
-            else:
-                path.pop()
-                if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
-                if low[node] == number[node]:
-                    while label[node] < 0:
-                        label[stack.pop()] = labels
-                    labels += 1
-    return label

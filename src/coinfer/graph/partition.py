@@ -1,7 +1,7 @@
 """Partition: how a graph is cut into units, and which spans of them may run on which processor.
 
-A pure value beside the model; `extract` makes a model of a span. Knows no library and no time of
-day.
+A partition is a value beside the model; `extract` makes a model of a span. Knows no library and
+reads no clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coinfer.graph.operators import Operators
 from coinfer.graph.pieces import balanced_pieces, limited_pieces
 from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
 from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
-from coinfer.graph.units import Support, UnitSubgraph, fallback_units, find_units
+from coinfer.graph.units import Support, UnitSubgraph, able_to_run, fallback_units, find_units
 from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
 
@@ -309,33 +309,14 @@ def choose_partition(
     """
     options = options or PartitionOptions()
     operators = operators or Operators.of(model.graph)
-    limit = _limit(options, operators, seconds)
-    costs = _Costs.of(model, operators)
-    units: Sequence[UnitSubgraph]
-    spans: dict[Span, frozenset[str]]
-    match options.mode:
-        case Mode.WHOLE:
-            units = (_whole_unit(model, operators, support),)
-            spans = {Span(): units[0].processors}
-        case Mode.FALLBACK_PER_PROCESSOR:
-            units = fallback_units(operators, support, options.minimum_subgraph_size)
-            units = _cut_further(units, operators, costs, options, limit)
-            spans = fallback_spans(units, support, limit)
-        case Mode.UNIT | Mode.MERGED:
-            units = find_units(operators, support, options.minimum_subgraph_size)
-            if options.branches:
-                units = _cut_branches(units, operators, costs, seconds)
-            units = _cut_further(units, operators, costs, options, limit)
-            is_unit = options.mode is Mode.UNIT
-            spans = unit_spans(units) if is_unit else merged_spans(units, limit)
-        case _:
-            assert_never(options.mode)
+    cutter = _Cutter(model, operators, support, options, seconds)
+    units, spans = cutter.cut()
     return Partition(
         mode=options.mode,
         operators=operators,
         units=tuple(units),
         spans=spans,
-        value_bytes=costs.value_bytes,
+        value_bytes=cutter.value_bytes,
     )
 
 
@@ -378,8 +359,8 @@ def partition_at(
         )
     units: list[UnitSubgraph] = []
     for first, end in pairwise((0, *cuts, len(groups))):
-        members = tuple(sorted(index for group in groups[first:end] for index in group))
-        able = frozenset(name for name, known in support.items() if known.issuperset(members))
+        members = operators.members(range(first, end))
+        able = able_to_run(members, support)
         if not able:
             raise ConfigurationError(
                 f"no processor runs all of unit {len(units)}, operators "
@@ -391,79 +372,89 @@ def partition_at(
         operators=operators,
         units=tuple(units),
         spans=unit_spans(units) if mode is Mode.UNIT else merged_spans(units, None),
-        value_bytes=_Costs.of(model, operators).value_bytes,
+        value_bytes=value_bytes(costs_by_operator(model).values()),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Costs:
-    """What cuts are chosen by: each operator's share of the time, and bytes of values."""
+class _Cutter:
+    """Cuts one model as the options say."""
 
-    shares: tuple[float, ...]
-    value_bytes: Mapping[str, int]
-
-    @classmethod
-    def of(cls, model: Model, operators: Operators) -> _Costs:
+    def __init__(
+        self,
+        model: Model,
+        operators: Operators,
+        support: Support,
+        options: PartitionOptions,
+        seconds: Mapping[str, Sequence[float]] | None,
+    ) -> None:
+        self._name = model.name
+        self._operators = operators
+        self._support = support
+        self._options = options
+        self._seconds = seconds
+        self._limit = self._span_limit()
         costs = costs_by_operator(model)
-        return cls(
-            shares=operator_shares(operators, costs), value_bytes=value_bytes(costs.values())
-        )
+        self._shares = operator_shares(operators, costs)
+        self.value_bytes = value_bytes(costs.values())
 
+    def cut(self) -> tuple[Sequence[UnitSubgraph], Mapping[Span, frozenset[str]]]:
+        """Return the units, and who may run which span of them."""
+        least = self._options.minimum_subgraph_size
+        match self._options.mode:
+            case Mode.WHOLE:
+                unit = self._whole()
+                return [unit], {Span(): unit.processors}
+            case Mode.FALLBACK_PER_PROCESSOR:
+                units = self._further(fallback_units(self._operators, self._support, least))
+                return units, fallback_spans(units, self._support, self._limit)
+            case Mode.UNIT | Mode.MERGED as mode:
+                units = find_units(self._operators, self._support, least)
+                units = self._further(self._around_branches(units))
+                is_unit = mode is Mode.UNIT
+                return units, unit_spans(units) if is_unit else merged_spans(units, self._limit)
+            case _:
+                assert_never(self._options.mode)
 
-def _limit(
-    options: PartitionOptions,
-    operators: Operators,
-    seconds: Mapping[str, Sequence[float]] | None,
-) -> SpanLimit | None:
-    if options.max_span_s is None:
-        return None
-    if seconds is None:
-        raise ConfigurationError(
-            "max_span needs the expected seconds of each operator; give `seconds`"
-        )
-    for name, row in seconds.items():
-        if len(row) != len(operators):
+    def _span_limit(self) -> SpanLimit | None:
+        if self._options.max_span_s is None:
+            return None
+        if self._seconds is None:
             raise ConfigurationError(
-                f"`seconds` of processor {name!r} has {len(row)} entries for {len(operators)} "
-                f"operators; give one for each of `Operators.of(model.graph)`"
+                "max_span needs the expected seconds of each operator; give `seconds`"
             )
-    return SpanLimit(seconds=seconds, longest_s=options.max_span_s)
+        count = len(self._operators)
+        for name, row in self._seconds.items():
+            if len(row) != count:
+                raise ConfigurationError(
+                    f"`seconds` of processor {name!r} has {len(row)} entries for {count} "
+                    f"operators; give one for each of `Operators.of(model.graph)`"
+                )
+        return SpanLimit(seconds=self._seconds, longest_s=self._options.max_span_s)
 
+    def _whole(self) -> UnitSubgraph:
+        everything = tuple(range(len(self._operators)))
+        able = able_to_run(everything, self._support)
+        if not able:
+            raise ConfigurationError(
+                f"no processor runs all of model {self._name!r}: "
+                f"{', '.join(self._support) or 'none given'}; use mode merged to cut it"
+            )
+        return UnitSubgraph(operators=everything, processors=able)
 
-def _whole_unit(model: Model, operators: Operators, support: Support) -> UnitSubgraph:
-    everything = tuple(range(len(operators)))
-    able = frozenset(name for name, known in support.items() if known.issuperset(everything))
-    if not able:
-        raise ConfigurationError(
-            f"no processor runs all of model {model.name!r}: {', '.join(support) or 'none given'}; "
-            f"use mode merged to cut it"
-        )
-    return UnitSubgraph(operators=everything, processors=able)
+    def _around_branches(self, units: tuple[UnitSubgraph, ...]) -> tuple[UnitSubgraph, ...]:
+        """Cut out branches that the fastest processor would still be busy with for long enough."""
+        if not self._options.branches:
+            return units
+        if not self._seconds:
+            return branch_pieces(units, self._operators, self._shares, _LEAST_BRANCH_SHARE)
+        fastest = [min(row) for row in zip(*self._seconds.values(), strict=True)]
+        return branch_pieces(units, self._operators, fastest, _LEAST_BRANCH_S)
 
-
-def _cut_branches(
-    units: Sequence[UnitSubgraph],
-    operators: Operators,
-    costs: _Costs,
-    seconds: Mapping[str, Sequence[float]] | None,
-) -> tuple[UnitSubgraph, ...]:
-    """Cut around branches that the fastest processor would still be busy with for long enough."""
-    if not seconds:
-        return branch_pieces(units, operators, costs.shares, _LEAST_BRANCH_SHARE)
-    fastest = [min(row) for row in zip(*seconds.values(), strict=True)]
-    return branch_pieces(units, operators, fastest, _LEAST_BRANCH_S)
-
-
-def _cut_further(
-    units: Sequence[UnitSubgraph],
-    operators: Operators,
-    costs: _Costs,
-    options: PartitionOptions,
-    limit: SpanLimit | None,
-) -> tuple[UnitSubgraph, ...]:
-    """Apply `pieces`, then `max_span_s`, to units that support alone leaves larger."""
-    if options.pieces is not None:
-        units = balanced_pieces(units, operators, costs.value_bytes, costs.shares, options.pieces)
-    if limit is not None:
-        units = limited_pieces(units, operators, costs.value_bytes, limit.seconds, limit.longest_s)
-    return tuple(units)
+    def _further(self, units: tuple[UnitSubgraph, ...]) -> tuple[UnitSubgraph, ...]:
+        """Apply `pieces`, then `max_span_s`, to units that support alone leaves larger."""
+        sizes, pieces, limit = self.value_bytes, self._options.pieces, self._limit
+        if pieces is not None:
+            units = balanced_pieces(units, self._operators, sizes, self._shares, pieces)
+        if limit is not None:
+            units = limited_pieces(units, self._operators, sizes, limit.seconds, limit.longest_s)
+        return units

@@ -1,12 +1,13 @@
-"""Pieces: units cut further than operator support asks for, so that they are short or balanced.
+"""Cut units into smaller ones, so that they are short or of about equal cost.
 
-Knows units and costs; which cuts are good is `cuts`' business.
+Knows units and costs; `cuts` decides where to cut.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 from coinfer.graph.cuts import balanced_cuts, limiting_cuts
@@ -92,7 +93,7 @@ class _Slicer:
         value_bytes: Mapping[str, int],
     ) -> None:
         self._operators = operators
-        group_of = {i: at for at, members in enumerate(operators.groups) for i in members}
+        group_of = operators.group_of
         self._groups = {
             unit: sorted({group_of[index] for index in unit.operators}) for unit in units
         }
@@ -118,8 +119,8 @@ class _Slicer:
             return
         cuts = choose([self._crossing[self._place[group]] for group in groups])
         for first, end in zip((0, *cuts), (*cuts, len(groups)), strict=True):
-            members = (i for group in groups[first:end] for i in self._operators.groups[group])
-            yield UnitSubgraph(operators=tuple(sorted(members)), processors=unit.processors)
+            members = self._operators.members(groups[first:end])
+            yield UnitSubgraph(operators=members, processors=unit.processors)
 
     def _bytes_crossing(
         self, group_of: Mapping[int, int], value_bytes: Mapping[str, int]
@@ -134,7 +135,7 @@ class _Slicer:
                 if name not in last and operator.op_type in _FUSED_WITH_PRODUCER:
                     fused.add(name)
                 last[name] = max(last.get(name, 0), place)
-        # Of unknown size: as bad as the largest, so that a cut is better placed elsewhere.
+        # A value of unknown size counts as the largest, so that cuts avoid it.
         unknown = max(value_bytes.values(), default=1)
         change = [0.0] * (len(self._place) + 1)
         for name, place in made.items():
@@ -143,9 +144,4 @@ class _Slicer:
                 size *= _COST_OF_PARTING if name in fused else 1.0
                 change[place + 1] += size
                 change[last[name] + 1] -= size
-        crossing = []
-        alive = 0.0
-        for step in change:
-            alive += step
-            crossing.append(alive)
-        return crossing
+        return list(accumulate(change))

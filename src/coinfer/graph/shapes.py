@@ -1,4 +1,4 @@
-"""Gives every value of a model a concrete shape, where the model allows it.
+"""Give every value of a model a concrete shape, where the model allows it.
 
 Knows ONNX shape inference; knows nothing of cost or of processors.
 """
@@ -62,7 +62,7 @@ def bind_shapes(model: ir.Model, *, batch: int = 1, dims: Mapping[str, int] = NO
     for value in _values(copy.graph):
         _bind(value, numbers, batch if value in copy.graph.inputs else None)
     if any(static_shape(value) is None for value in _values(copy.graph)):
-        # Not strict: an operator that cannot be inferred leaves its own outputs unknown only.
+        # Not strict: if one operator cannot be inferred, only its own outputs stay unknown.
         ShapeInferencePass(check_type=False, strict_mode=False)(copy)
     return copy
 
@@ -100,5 +100,5 @@ def _bind(value: ir.Value, numbers: Mapping[str, int], batch: int | None) -> Non
         else:
             sizes.append(numbers.get(dim.value, dim.value))
     settled = all(isinstance(size, int) for size in sizes)
-    # A half-known shape of an inner value would only get in the way of inference.
+    # A half-known shape of an inner value gets in the way of inference, so it is removed.
     value.shape = ir.Shape(sizes) if settled or value.producer() is None else None

@@ -1,4 +1,4 @@
-"""Spans: which runs of units may be executed as one, and on which processors.
+"""Spans: which sequences of units may be executed as one, and on which processors.
 
 Knows units and how long they take; knows no graph.
 """

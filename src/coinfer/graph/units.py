@@ -6,13 +6,20 @@ Knows operators and sets of processors; knows nothing of time, spans or librarie
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coinfer.errors import ConfigurationError
 from coinfer.graph.operators import Operators
 
-__all__ = ["Support", "UnitSubgraph", "fallback_units", "find_units", "island_sizes"]
+__all__ = [
+    "Support",
+    "UnitSubgraph",
+    "able_to_run",
+    "fallback_units",
+    "find_units",
+    "island_sizes",
+]
 
 Support = Mapping[str, frozenset[int]]
 """Indices of the operators that a processor can run, by its name."""
@@ -79,10 +86,7 @@ def fallback_units(
     for group, levels in enumerate(zip(*rows, strict=True)):
         units.setdefault(levels, []).append(group)
     return tuple(
-        UnitSubgraph(
-            operators=tuple(sorted(i for group in groups for i in operators.groups[group])),
-            processors=settled[groups[0]],
-        )
+        UnitSubgraph(operators=operators.members(groups), processors=settled[groups[0]])
         for _, groups in sorted(units.items())
     ) or (UnitSubgraph(operators=(), processors=frozenset(support)),)
 
@@ -98,6 +102,12 @@ def island_sizes(operators: Operators, supported: frozenset[int]) -> tuple[int, 
     return tuple(sorted({graph.size(island) for island in graph.islands(able)}))
 
 
+def able_to_run(operators: Iterable[int], support: Support) -> frozenset[str]:
+    """Return the processors that can run all of these operators."""
+    wanted = frozenset(operators)
+    return frozenset(name for name, known in support.items() if known >= wanted)
+
+
 def _settle_support(
     operators: Operators, support: Support, minimum_size: int | Mapping[str, int]
 ) -> tuple[frozenset[str], ...]:
@@ -107,10 +117,7 @@ def _settle_support(
         ConfigurationError: a group has none.
     """
     graph = _Condensed(operators)
-    names = [
-        {name for name, known in support.items() if known.issuperset(members)}
-        for members in operators.groups
-    ]
+    names = [set(able_to_run(members, support)) for members in operators.groups]
     for members, processors in zip(operators.groups, names, strict=True):
         if not processors:
             raise _unsupported(operators, members, support)
@@ -148,11 +155,7 @@ class _Condensed:
 
     def __init__(self, operators: Operators) -> None:
         self._operators = operators
-        group_of = {i: at for at, members in enumerate(operators.groups) for i in members}
-        self.producers = [
-            {group_of[p] for i in members for p in operators[i].producers} - {at}
-            for at, members in enumerate(operators.groups)
-        ]
+        self.producers = operators.group_producers
 
     def size(self, groups: Sequence[int]) -> int:
         return sum(len(self._operators.groups[group]) for group in groups)

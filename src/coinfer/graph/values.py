@@ -1,4 +1,4 @@
-"""Values of a graph that one compiled part can hand to another: their dtypes and shapes.
+"""Find the dtype and shape of each value that one compiled part can pass to another.
 
 Knows ONNX shape inference; knows neither operators nor processors.
 """
@@ -43,8 +43,8 @@ def border_specs(model: ir.Model) -> dict[str, TensorSpec]:
     'a: float32[n,3]'
     """
     proto = ir.to_proto(skeleton(model))
-    # Not strict: an operator that cannot be inferred leaves its own outputs unknown only. Where
-    # all of it fails, by an error that is not of a kind of its own, what was declared remains.
+    # Not strict: if one operator cannot be inferred, only its own outputs stay unknown. If all
+    # of the inference fails, the declared shapes remain; its errors have no common type.
     with contextlib.suppress(Exception):
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     found = {}

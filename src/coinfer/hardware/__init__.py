@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, processors. Governs pinning; runs no model."""
+"""What this machine has: cores, memory, processors. Pins threads to cores; runs no model."""
 
 from __future__ import annotations
 

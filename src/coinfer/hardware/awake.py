@@ -1,13 +1,14 @@
-"""Keep cores awake: they spin at the lowest scheduling class instead of going idle.
+"""Keep cores awake: processes of the lowest scheduling class spin on them, so they never go idle.
 
-A core that idles takes a while to wake up and to become fast again. On a virtual machine more is at
-stake: the host may put two virtual cores on one physical core when they wake, and both then take
-nearly twice as long until it moves them apart. A core that never idles pays neither. It costs
-power, and processor time where the host counts that. Knows no processor and no backend.
+An idle core takes a while to wake up and to become fast again. On a virtual machine the host may
+also put two virtual cores on one physical core when they wake; both then take nearly twice as long
+until the host moves them apart. A core that never idles pays neither. It costs power, and processor
+time where the host counts that. Knows no processor and no backend.
 
-What spins gives the core back each time round. Even the lowest class is given a turn now and then,
-at the latest when a thread wakes up beside it, and would keep it until the next tick of the clock:
-some milliseconds, which one of ten short inferences then took longer.
+The spinning process yields the core in every round. Linux gives even the lowest class a turn now
+and then, at the latest when a thread wakes up beside it. Without the yield the process would keep
+the core until the next tick of the clock, some milliseconds: one of ten short inferences then took
+that much longer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["awake"]
 _SPIN = """
 import os, signal, sys
 core, parent = map(int, sys.argv[1:])
-# A terminal sends Ctrl-C to all; what was begun is finished then, and the parent says when it is.
+# A terminal sends Ctrl-C to all processes. The parent finishes its work first, so ignore it.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 try:
     os.sched_setaffinity(0, {core})
@@ -68,7 +69,7 @@ def awake(cores: Collection[int]) -> Iterator[str]:
 
 def _spin(core: int, stack: ExitStack) -> str:
     """Start a process that keeps a core awake; return why not, or nothing."""
-    # A process and not a thread: a thread that spins would take the interpreter from all others.
+    # A thread that spins would hold the interpreter lock, so this is a process.
     command = [sys.executable, "-I", "-S", "-c", _SPIN, str(core), str(os.getpid())]
     pipe = subprocess.PIPE
     try:

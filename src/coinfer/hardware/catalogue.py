@@ -4,7 +4,7 @@ Names: `cpu0`, `cpu1`, ... and `cpu_all` run onnxruntime, `ov0`, `ov1`, ... and 
 OpenVINO, and another backend's processors begin with its name. The number counts the cores to use
 from 0 whatever the system calls them, so that a scenario fits any machine; units and `cores` have
 the system's numbers. Accelerators are `cuda0`, `ov_gpu0`, ...; a precision below fp32 is a suffix:
-`ov0_bf16`. An express processor is called as the one on which it stands with a plus: `cpu0+`.
+`ov0_bf16`. An express processor has the name of the one below it and a plus: `cpu0+`.
 """
 
 from __future__ import annotations

@@ -1,30 +1,19 @@
 """Limits that a Linux control group sets on this process, versions 1 and 2.
 
-Reads files below a root that tests can replace. A limit that cannot be read does not exist: other
-systems, and containers that hide the files, run without one.
+Reads files below a root that tests can replace. A limit that cannot be read counts as no limit:
+other systems have none, and some containers hide the files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 __all__ = ["cpu_quota", "memory_limit_bytes"]
 
 _UNLIMITED_BYTES = 2**60
 """Version 1 writes "no limit" as the largest multiple of a page; nothing real is this large."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mount:
-    """One mounted hierarchy; `controllers` is empty for version 2."""
-
-    version: int
-    controllers: frozenset[str]
-    root: str
-    point: str
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
@@ -61,16 +50,16 @@ def _cpu_quota_of(folder: Path, version: int) -> float | None:
 def _folders(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
     """Folders of this process's group and of the groups around it, with the version."""
     groups = _groups(root)
-    for mount in _mounts(root):
-        if mount.version == 1 and controller not in mount.controllers:
+    for version, controllers, mounted, point in _mounts(root):
+        if controller not in controllers and version == 1:
             continue
-        group = groups.get(controller if mount.version == 1 else "")
+        group = groups.get(controller if version == 1 else "")
         if group is None:
             continue
-        point = root / mount.point.lstrip("/")
-        # Inside a container the group's path may be the host's; what is mounted starts at its root.
-        inside = _relative(group, mount.root)
-        yield from ((point / part, mount.version) for part in (inside, *inside.parents))
+        # In a container the group's path may be the host's, but the mount begins at its root.
+        inside = _relative(group, mounted)
+        folder = root / point.lstrip("/")
+        yield from ((folder / part, version) for part in (inside, *inside.parents))
 
 
 def _relative(group: str, mounted: str) -> PurePosixPath:
@@ -87,17 +76,13 @@ def _groups(root: Path) -> dict[str, str]:
     return found
 
 
-def _mounts(root: Path) -> Iterator[_Mount]:
+def _mounts(root: Path) -> Iterator[tuple[int, Sequence[str], str, str]]:
+    """Version, controllers (of version 1), root and mount point of each mounted hierarchy."""
     # id parent device root point options [optional...] - type source superoptions
     pattern = re.compile(r"\S+ \S+ \S+ (\S+) (\S+) \S+ .*?- cgroup(2?) \S+ (\S+)")
     for line in _read(root / "proc/self/mountinfo").splitlines():
         if match := pattern.match(line):
-            yield _Mount(
-                version=2 if match[3] else 1,
-                controllers=frozenset() if match[3] else frozenset(match[4].split(",")),
-                root=match[1],
-                point=match[2],
-            )
+            yield 2 if match[3] else 1, match[4].split(","), match[1], match[2]
 
 
 def _numbers(path: Path, count: int) -> list[float | None]:

@@ -1,7 +1,7 @@
-"""Which cores this process may use. Knows no backend; never counts the host's cores.
+"""Find the cores that this process may use. Knows no backend.
 
-The number is that of the affinity mask, one logical processor per physical core, and not more
-than the control group's quota.
+These are the cores of the affinity mask, one logical processor per physical core, and not more
+than the control group's quota. The host's cores are never what counts.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def find_cores(*, root: Path = Path("/"), affinity: Iterable[int] | None = None)
 def _affinity() -> set[int]:
     if sys.platform != "linux":
         return set(range(os.cpu_count() or 1))
-    # Of the process's first thread: the calling one may be pinned by us already.
+    # The mask of the process's first thread: coinfer may have pinned the calling thread already.
     return os.sched_getaffinity(os.getpid())
 
 

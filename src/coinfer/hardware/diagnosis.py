@@ -1,4 +1,4 @@
-"""Diagnosis: what was found on this machine, and what should be mended. Prints nothing."""
+"""Diagnosis: what was found on this machine, and what should be repaired. Prints nothing."""
 
 from __future__ import annotations
 

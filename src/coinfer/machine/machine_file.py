@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from coinfer.documents.explain import explain
 from coinfer.documents.fields import (
     Name,
     NonNegativeSeconds,
     Number,
     OperatorTypes,
-    ParseContext,
     PositiveNumber,
     PositiveSeconds,
     Problem,
@@ -23,8 +21,9 @@ from coinfer.documents.fields import (
     raise_all,
     unknown_name,
 )
+from coinfer.documents.reading import read_text, validated
 from coinfer.documents.yaml_document import YamlDocument
-from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.errors import ConfigurationError
 from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor, twins
@@ -252,13 +251,7 @@ def load_machine(path: str | Path) -> Machine:
         UnknownNameError: the library has no machine of that name.
     """
     path = library.machine_path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ScenarioError(f"{path}: no such machine file; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
-    return parse_machine(text, origin=str(path))
+    return parse_machine(read_text(path, "machine file"), origin=str(path))
 
 
 def parse_machine(text: str, *, origin: str = "machine") -> Machine:
@@ -276,8 +269,4 @@ def parse_machine(text: str, *, origin: str = "machine") -> Machine:
     (0.002, ['npu'])
     """
     document = YamlDocument.parse(text, origin=origin, kind="a machine")
-    context = ParseContext(Path())
-    try:
-        return MachineFile.model_validate(document.data, context=context).machine()
-    except ValidationError as error:
-        raise ScenarioError(explain(error, document, context)) from error
+    return validated(MachineFile, document).machine()

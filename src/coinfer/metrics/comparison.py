@@ -1,16 +1,16 @@
 """Comparison: the same figures of several runs side by side, e.g. measured and predicted.
 
-Values only; knows neither files nor how they are shown.
+Makes values only; knows neither files nor how the values are shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from coinfer.errors import ConfigurationError
-from coinfer.metrics.summary import ModelSummary, Summary
+from coinfer.metrics.summary import ModelSummary, Summary, plain
 
 __all__ = ["ALL", "MISS_RATE", "Comparison", "Row", "compare"]
 
@@ -59,13 +59,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes."""
-        data = asdict(self)
-        data["labels"], data["warnings"] = list(self.labels), list(self.warnings)
-        data["rows"] = [
-            {**row, "values": list(row["values"]), "differences": list(row["differences"])}
-            for row in data["rows"]
-        ]
-        return data
+        return plain(self)
 
 
 def compare(runs: Sequence[Summary]) -> Comparison:
@@ -154,7 +148,7 @@ def _warnings(runs: Sequence[Summary]) -> Iterator[str]:
         yield f"the policies differ: {_listed([run.policy for run in runs])}"
     if len({run.seed for run in runs}) > 1:
         yield f"the seeds differ: {_listed([run.seed for run in runs])}"
-    # Where as many were asked for in another time, the time is a result and not a condition.
+    # Runs of equally many requests may take different times: that is a result, not a setting.
     asked = {tuple(run.models[name].submitted for name in runs[0].models) for run in runs}
     shortest, longest = min(r.duration_s for r in runs), max(r.duration_s for r in runs)
     if len(asked) > 1 and longest > shortest * (1 + _DURATION_ALLOWANCE):

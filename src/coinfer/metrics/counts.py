@@ -1,6 +1,6 @@
-"""Counts: what a measuring window counts, per model and per processor.
+"""Counts: what is counted in the measuring window, per model and per processor.
 
-What counts where is decided here and nowhere else:
+Only this file decides what counts:
 
 - a request counts if it was *due* inside the window, whatever became of it and whenever;
 - throughput counts completions *inside* the window, whenever they were due. In a closed loop a

@@ -1,7 +1,7 @@
-"""Explanation: why each span of one request went where it went. Watches decisions; makes none.
+"""Explanation: why each execution of one request went to its processor.
 
-For every execution of the request: what each processor could have done at that moment, as the core
-expected it. The estimates are the core's own, seen through its view.
+An explainer watches the core's decisions and makes none. For every execution of the request it
+keeps what each processor could have done at that moment. The estimates are the core's own.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Explainer:
         """Note a step of the core."""
         match event:
             case Finished(number, service_s):
-                for choice in self._ended(number):
+                for choice in self._running.pop(number, (None, []))[1]:
                     choice.took_s = service_s
             case Failed(number, reason):
                 self._fail(number, reason)
@@ -199,10 +199,6 @@ class Explainer:
             else:
                 found.append(_outlook(lane, execution.span.first, name, wait_s))
         return tuple(sorted(found, key=lambda each: each.finish_s))
-
-    def _ended(self, number: int) -> list[Choice]:
-        _, choices = self._running.pop(number, (None, []))
-        return choices
 
     def _fail(self, number: int, reason: str) -> None:
         execution, choices = self._running.pop(number, (None, []))

@@ -1,4 +1,4 @@
-"""Table of an explanation for a terminal of 100 columns. Only shows; computes no figure."""
+"""Show an explanation as a table for a terminal of 100 columns. Computes no figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observers: hands every step of the core to several observers. Knows not what they do with it."""
+"""Observers: pass every step of the core to several observers."""
 
 from __future__ import annotations
 

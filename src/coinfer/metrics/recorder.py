@@ -1,7 +1,7 @@
 """Recorder: turns the dispatcher's events and commands into records and counts.
 
-Both drivers call `observe` after each step of the dispatcher. It knows neither which driver calls
-it nor the clock: the time comes with each step.
+Both drivers call `observe` after each step of the dispatcher. The time comes with each step, so
+the recorder reads no clock and does not know which driver calls it.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Recorder:
         self._counts_of = counts
         self._models: dict[str, ModelCounts] = {}
         self._processors: dict[str, ProcessorCounts] = {}
-        # Two collections, because whether a request counts is decided once, when it arrives: the
-        # window may be closed while it is on its way.
+        # When a request arrives it is decided whether it counts, and these two keep the answer: the
+        # window may be closed before the request is answered.
         self._counted: dict[int, ModelCounts] = {}
         self._uncounted: set[int] = set()
         self._unanswered: dict[int, Request] = {}
@@ -93,8 +93,8 @@ class Recorder:
 
         Times must not go backwards from one call to the next.
         """
-        # Types are compared and what nearly always happens is written out here, because this is on
-        # the path of every request, where calls are what costs most.
+        # This runs for every request and calls are what costs most here: so types are compared, and
+        # what nearly always happens is written out.
         if type(event) is Finished:
             execution = self._running.pop(event.execution_id, None)
             if execution is None:
@@ -153,7 +153,7 @@ class Recorder:
             now: The moment.
             withheld: What the load did not ask for, which is not seen here; see `RunCounts`.
         """
-        # Lists first, in one step each: the engine's threads may be observed meanwhile.
+        # The engine may be observed while this runs: `list` copies each collection in one step.
         processors = {name: replace(counts) for name, counts in list(self._processors.items())}
         for execution in list(self._running.values()):
             counts = processors.setdefault(execution.processor, ProcessorCounts())

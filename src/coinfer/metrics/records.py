@@ -1,4 +1,4 @@
-"""Records: what happened to one request and to one execution. Values; knows not who kept them."""
+"""Records: what happened to one request and to one execution. Plain values."""
 
 from __future__ import annotations
 

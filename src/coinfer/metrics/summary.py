@@ -1,4 +1,4 @@
-"""Summary: the figures of one run, as values and as JSON. Knows not how they are shown.
+"""Summary: the figures of one run, as values and as JSON. Does not show them.
 
 The JSON has the same shape whether a run was real or simulated, and whatever happened in it:
 figures that do not exist (the p99 of no completion, the hit rate without deadlines) are null.
@@ -28,6 +28,7 @@ __all__ = [
     "ProcessorSummary",
     "Summary",
     "TotalsSummary",
+    "plain",
     "summarise",
 ]
 
@@ -179,11 +180,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes and `from_json` reads."""
-        data = dataclasses.asdict(self)
-        data["warnings"] = list(self.warnings)
-        for name, processor in self.processors.items():
-            data["processors"][name]["units"] = list(processor.units)
-        return data
+        return plain(self)
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -192,13 +189,19 @@ class Summary:
         Raises:
             ConfigurationError: not a summary; names the first field that is wrong.
         """
-        # Here and not above: only comparing files needs it, and it is slow to import.
+        # Imported here because it is slow to import and only comparing files needs it.
         from pydantic import TypeAdapter, ValidationError
 
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except (ValidationError, TypeError, ValueError) as error:
             raise ConfigurationError(f"not the JSON of a run: {_first_line(error)}") from error
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON knows them: tuples become lists."""
+    data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(value)))
+    return data
 
 
 def summarise(
@@ -307,17 +310,10 @@ def _processor(
 
 def _totals(models: Iterable[ModelSummary]) -> TotalsSummary:
     rows = list(models)
-    return TotalsSummary(
-        submitted=sum(row.submitted for row in rows),
-        completed=sum(row.completed for row in rows),
-        throughput_per_s=math.fsum(row.throughput_per_s for row in rows),
-        late=sum(row.late for row in rows),
-        dropped=sum(row.dropped for row in rows),
-        failed=sum(row.failed for row in rows),
-        rejected=sum(row.rejected for row in rows),
-        cancelled=sum(row.cancelled for row in rows),
-        unfinished=sum(row.unfinished for row in rows),
-    )
+    kinds = [field.name for field in dataclasses.fields(TotalsSummary)]
+    sums: dict[str, Any] = {kind: sum(getattr(row, kind) for row in rows) for kind in kinds}
+    sums["throughput_per_s"] = math.fsum(row.throughput_per_s for row in rows)
+    return TotalsSummary(**sums)
 
 
 def _bound(reached_per_s: float, bound_per_s: float | None, mix_of: MixOf) -> BoundSummary:

@@ -1,4 +1,4 @@
-"""Tables of a summary for a terminal of 100 columns. Only shows; computes no figure."""
+"""Show a summary as tables for a terminal of 100 columns. Computes no figure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
+from coinfer.units import format_digits
 
-__all__ = [
-    "bound_line",
-    "model_table",
-    "processor_table",
-    "rare_lines",
-    "render",
-    "score_lines",
-    "warning_lines",
-]
+__all__ = ["render", "score_lines"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld")
@@ -32,16 +25,16 @@ def render(summary: Summary) -> RenderableType:
     )
     return Group(
         title,
-        model_table(summary),
-        *rare_lines(summary),
+        _model_table(summary),
+        *_rare_lines(summary),
         *score_lines(summary),
-        processor_table(summary),
-        bound_line(summary),
-        *warning_lines(summary),
+        _processor_table(summary),
+        _bound_line(summary),
+        *_warning_lines(summary),
     )
 
 
-def model_table(summary: Summary) -> Table:
+def _model_table(summary: Summary) -> Table:
     """One row per model and one for all."""
     table = _table("model")
     counts = ("sub-\nmitted", "com-\npleted", "late", "drop-\nped", "failed")
@@ -58,7 +51,7 @@ def model_table(summary: Summary) -> Table:
     return table
 
 
-def processor_table(summary: Summary) -> Table:
+def _processor_table(summary: Summary) -> Table:
     """One row per processor; a column for failures only if there were any."""
     table = _table("processor")
     failures = any(row.failed for row in summary.processors.values())
@@ -81,7 +74,7 @@ def processor_table(summary: Summary) -> Table:
     return table
 
 
-def rare_lines(summary: Summary) -> list[Text]:
+def _rare_lines(summary: Summary) -> list[Text]:
     """One line per model with outcomes that most runs do not have: there is no room for columns."""
     lines = []
     for name, row in summary.models.items():
@@ -107,7 +100,7 @@ def score_lines(summary: Summary) -> list[Text]:
     return [*lines, Text.assemble("XRBench score ", (whole, "bold"), " of 100, energy left out")]
 
 
-def bound_line(summary: Summary) -> Text:
+def _bound_line(summary: Summary) -> Text:
     """The throughput, the bound and the fraction reached, in one line."""
     reached = f"{_digits(summary.totals.throughput_per_s)}/s"
     bound = summary.bound
@@ -121,14 +114,14 @@ def bound_line(summary: Summary) -> Text:
     )
 
 
-def warning_lines(summary: Summary) -> list[Text]:
+def _warning_lines(summary: Summary) -> list[Text]:
     """One line per warning."""
     return [Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings]
 
 
 def _table(first: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    # Where the width does not suffice, names are folded; a number cut short would be another one.
+    # In a narrow terminal names are folded. Numbers never are: a cut number would be wrong.
     table.add_column(first, overflow="fold")
     return table
 
@@ -154,10 +147,4 @@ def _percent(share: float | None) -> str:
 
 
 def _digits(value: float | None) -> str:
-    """At least three significant digits, and no digit after the point from 1,000 on."""
-    if value is None:
-        return _NONE
-    if value == 0:
-        return "0"
-    decimals = 0 if value >= 999.5 else 1 if value >= 99.95 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f}"
+    return _NONE if value is None else format_digits(value)

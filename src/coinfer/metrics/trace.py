@@ -54,7 +54,7 @@ def write_trace(
     with _opened(scratch, compressed=path.suffix == ".gz") as file:
         other = json.dumps(dict(metadata or {}), default=str)
         file.write(f'{{"displayTimeUnit":"ms","otherData":{other},"traceEvents":[')
-        # One encoder for all: `json.dumps` with options makes a new one per call.
+        # One encoder serves all events: `json.dumps` with options makes a new one per call.
         encode = json.JSONEncoder(separators=(",", ":")).encode
         separator = "\n"
         for event in trace_events(requests, executions, processors, origin_s=origin_s):
@@ -91,7 +91,7 @@ def _opened(path: Path, *, compressed: bool) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8") as file:
             yield file
         return
-    # No name and no time in the header: equal runs give equal files.
+    # The header gets no name and no time, so that equal runs give equal files.
     with (
         path.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=5, mtime=0) as packed,
@@ -126,7 +126,7 @@ def _slice(record: ExecutionRecord, track: int, origin_s: float) -> _Event:
         "name": f"{record.model}{span}",
         "cat": record.outcome.value,
         "ts": start_us,
-        # From the rounded ends, so that back-to-back slices touch and do not overlap.
+        # Computed from the rounded ends: back-to-back slices then touch and do not overlap.
         "dur": round(_us(record.finished_s, origin_s) - start_us, 3),
         "args": {
             "execution": record.id,
@@ -150,7 +150,7 @@ def _by_model(requests: Iterable[RequestRecord]) -> dict[str, list[RequestRecord
 def _request_slices(
     records: Sequence[RequestRecord], origin_s: float, end_s: float
 ) -> Iterator[_Event]:
-    # An end sorts after a beginning of the same time: a request may be answered at once.
+    # A request may be answered at once: its end must sort after its beginning.
     moments = [(record.due_s, 0, record.id, record) for record in records]
     moments += [(_closing_s(record, end_s), 1, record.id, record) for record in records]
     moments.sort(key=lambda moment: moment[:3])

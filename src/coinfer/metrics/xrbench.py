@@ -1,4 +1,4 @@
-"""XRBench's score: were frames answered, and were the answers there in time.
+"""XRBench's score: how many frames were completed, and how close to their deadlines.
 
 From Kwon et al., "XRBench: an extended reality machine learning benchmark suite for the metaverse"
 (MLSys 2023), with two differences: energy is not measured and counts as 1, and so does accuracy.
@@ -8,8 +8,8 @@ From Kwon et al., "XRBench: an extended reality machine learning benchmark suite
 - A model's score is the mean realtime score of all its frames, times its QoE.
 - The scenario's score is 100 times the mean over the models.
 
-A model's frames are its requests, and those never made because the request that they come after
-was not completed. It computes from counts and knows no scenario.
+A model's frames are its requests and those that were never made because the request before them
+in the cascade was not completed. The score is computed from counts; no scenario is needed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def qoe(run_counts: RunCounts) -> dict[str, float]:
     return {
         name: counts.completed / frames
         for name, counts in _all_counts(run_counts).items()
-        if (frames := counts.submitted + run_counts.withheld.get(name, 0))
+        if (frames := _frames(name, counts, run_counts))
     }
 
 
@@ -105,20 +105,22 @@ def xrbench_score(run_counts: RunCounts, models: Iterable[str] = ()) -> XRBenchS
     kept = {name: counts for name, counts in scored.items() if isinstance(counts, ScoredCounts)}
     if not kept:
         return None
-    shares = qoe(run_counts)
     rows = dict.fromkeys(models, ModelScore(frames=0))
     for name, counts in kept.items():
-        frames = counts.submitted + run_counts.withheld.get(name, 0)
-        rows[name] = _model_score(counts, frames, shares.get(name))
+        rows[name] = _model_score(counts, _frames(name, counts, run_counts))
     scores = [row.score for row in rows.values() if row.score is not None]
     mean = 100 * math.fsum(scores) / len(scores) if scores else None
     return XRBenchScore(score=mean, models=rows)
 
 
-def _model_score(counts: ScoredCounts, frames: int, share: float | None) -> ModelScore:
-    if share is None:
+def _frames(name: str, counts: ModelCounts, run_counts: RunCounts) -> int:
+    return counts.submitted + run_counts.withheld.get(name, 0)
+
+
+def _model_score(counts: ScoredCounts, frames: int) -> ModelScore:
+    if not frames:
         return ModelScore(frames=0)
-    realtime = counts.realtime / frames
+    share, realtime = counts.completed / frames, counts.realtime / frames
     return ModelScore(frames=frames, qoe=share, realtime=realtime, score=realtime * share)
 
 

@@ -1,4 +1,4 @@
-"""Fingerprint a graph: a walk that meets equal graphs in equal order, whatever their names.
+"""Compute a model's fingerprint: equal graphs get equal digests, whatever their names.
 
 The walk starts at the outputs, in their order, and follows inputs in their order. That order
 depends on the topology alone, not on names nor on the order of nodes in the file; numbering nodes
@@ -174,7 +174,7 @@ class _Walk:
             (name, walk.record, tuple(self._refs[value] for value in walk.captured))
             for name, walk in self._subgraphs(node)
         ]
-        # First the operator, as a function may add weights of its own.
+        # The operator comes first: a function adds weights of its own.
         record = (
             self._operator(node),
             tuple(self._attributes(node)),
@@ -317,7 +317,7 @@ def _tensor_digest(tensor: ir.TensorProtocol) -> bytes:
         return _digest(tuple(_text(item) for item in tensor.numpy().ravel().tolist()))
     if not isinstance(tensor, ir.ExternalTensor):
         return hashlib.blake2b(tensor.tobytes(), digest_size=_DIGEST_BYTES).digest()
-    # Mapped anew: others may be reading through the tensor's own mapping, which cannot go then.
+    # A mapping of its own, to release it here: others may be reading through the tensor's mapping.
     mapped = ir.ExternalTensor(
         tensor.location,
         tensor.offset,

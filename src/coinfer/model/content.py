@@ -1,7 +1,8 @@
-"""Content: a model's graph with its weights, kept as the bytes of its file until one needs it.
+"""Content: a model's graph with its weights, kept as the bytes of its file until it is needed.
 
-A backend takes the bytes. Building the graph takes longer than to check the file, and holds the
-weights a second time; so that is done for who looks into it, and the bytes go then.
+Backends take the bytes. Building the graph takes longer than checking the file and holds the
+weights a second time. So the graph is built when something first reads it; then the bytes are
+dropped.
 """
 
 from __future__ import annotations
@@ -15,19 +16,32 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from coinfer.errors import ModelError
 from coinfer.model.fingerprint import Fingerprint
-from coinfer.model.summary import Summary
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded"]
+__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded", "Summary"]
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 """No protobuf message can be larger, so no ONNX file without external data can."""
 
 _MUCH_BYTES = 2**24
 """What a graph that is not needed any more must hold, to look for it at once."""
+
+
+class Summary(NamedTuple):
+    """What a graph is made of.
+
+    Attributes:
+        op_types: Types of its operators, also of those in branches.
+        weight_elements: Number of elements of its initializers by dtype, as ONNX names it: `FLOAT`.
+        weight_bytes: Bytes of all initializers and constants, as stored.
+    """
+
+    op_types: frozenset[str]
+    weight_elements: Mapping[str, int]
+    weight_bytes: int
 
 
 class Encoded(NamedTuple):

@@ -1,4 +1,4 @@
-"""Check the external data of an ONNX file: inside its folder, there, and long enough.
+"""Check the external data of an ONNX file: inside the model's folder, present and complete.
 
 A model file is untrusted: it must not make us read `/etc/passwd` as a weight. Nothing here reads
 the data itself.

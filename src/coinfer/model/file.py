@@ -1,4 +1,4 @@
-"""Load a model from an ONNX file and say in one sentence what is wrong if that fails.
+"""Load a model from an ONNX file. An error says in one sentence what is wrong and how to mend it.
 
 The checks run from cheap to dear, and from what a person can mend at a glance (no such file) to
 what only the exporter can (an invalid graph). The file is untrusted.
@@ -134,7 +134,7 @@ def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
         check_embedded(parts.tensors, what)
     external = path is not None and check_external_data(parts.tensors, path.parent, what)
     try:
-        # Only the check by path knows in which folder external data lies.
+        # The checker finds external data only if it is given the path.
         onnx.checker.check_model(path if external else data)
         weight_bytes = message.check_tensor_sizes(parts, what)
         encoded = Encoded(

@@ -1,4 +1,4 @@
-"""Fingerprint: the identity of a model as two digests. How they are made is in `canonical`."""
+"""Fingerprint: the identity of a model as two digests. `canonical` computes them."""
 
 from __future__ import annotations
 

@@ -153,13 +153,7 @@ class InputCheck:
         return InputError(f"model {self.model!r}: inputs: {'; '.join(parts)}; it takes {listed}")
 
     def _empty_batch(self) -> InputError:
-        leading = (
-            (spec.name, symbol)
-            for spec in self.specs
-            for axis, symbol in _open_axes(spec)
-            if not axis
-        )
-        name = next(name for name, symbol in leading if symbol == self.batch)
+        name = next(s.name for s in self.specs if s.shape and _symbol(s, 0) == self.batch)
         return InputError(
             f"model {self.model!r}: input {name!r} is an empty batch; axis 0 must be at least 1"
         )

@@ -1,8 +1,7 @@
-"""Message: what a parsed ONNX file holds, read without building a graph of it. Opens no file.
+"""Read what a parsed ONNX file holds without building a graph of it. Opens no file.
 
-Building the graph takes ten times as long as all that is done here, so who only loads a model onto
-a backend does without. Imported on first use: it needs `onnx` and `onnx_ir`, which are slow to
-import.
+Building the graph takes ten times as long as everything here, and loading a model onto a backend
+does not need it. Imported on first use: it needs `onnx` and `onnx_ir`, which are slow to import.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from coinfer.errors import ModelError
-from coinfer.model.summary import Summary
+from coinfer.model.content import Summary
 
 __all__ = ["Parts", "asked_for", "check_tensor_sizes", "given", "parts_of", "summary_of"]
 
@@ -107,7 +106,7 @@ def _walk(
     for node in nodes:
         op_types.add(node.op_type)
         for attr in node.attribute:
-            # By what is there, not by `type`: the file is untrusted.
+            # The file is untrusted: its `type` may not say what is there.
             if attr.HasField("t"):
                 tensors.append(attr.t)
             tensors.extend(attr.tensors)

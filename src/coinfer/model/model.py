@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coinfer.model import inputs as _inputs
-from coinfer.model.content import Content
+from coinfer.model.content import Content, Summary
 from coinfer.model.fingerprint import Fingerprint
 from coinfer.model.inputs import InputCheck
 from coinfer.model.specs import TensorSpec
-from coinfer.model.summary import Summary
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -147,7 +146,7 @@ class Model:
         return {name: int(text) for name, text in texts.items() if text.isdecimal()}
 
 
-def model_from_ir(ir_model: ir.Model, *, name: str, source: Path | None = None) -> Model:
+def model_from_ir(ir_model: ir.Model, *, name: str) -> Model:
     """Validate a graph made in memory and wrap it.
 
     The model takes the graph over: do not change it afterwards, clone it first.
@@ -155,7 +154,6 @@ def model_from_ir(ir_model: ir.Model, *, name: str, source: Path | None = None) 
     Args:
         ir_model: The graph with its weights.
         name: What requests and messages call it.
-        source: The file that holds exactly this graph, if there is one.
 
     Raises:
         ModelError: the graph breaks the rules of ONNX or has inputs that are not tensors.
@@ -166,7 +164,13 @@ def model_from_ir(ir_model: ir.Model, *, name: str, source: Path | None = None) 
     return Model(
         name=name,
         content=Content(name, ir_model),
-        inputs=validation.input_specs(ir_model, name),
-        outputs=validation.output_specs(ir_model, name),
-        source=source,
+        # An input with an initializer has a default and is left out.
+        inputs=tuple(
+            validation.spec_of(value, name, "input")
+            for value in ir_model.graph.inputs
+            if value.const_value is None
+        ),
+        outputs=tuple(
+            validation.spec_of(value, name, "output") for value in ir_model.graph.outputs
+        ),
     )

@@ -19,9 +19,7 @@ __all__ = [
     "check_graph",
     "check_versions",
     "first_line",
-    "input_specs",
     "not_valid",
-    "output_specs",
     "skeleton",
     "spec_of",
     "tensors_of",
@@ -74,7 +72,7 @@ def _newest_opsets() -> dict[str, int]:
     newest: dict[str, int] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         newest[schema.domain] = max(newest.get(schema.domain, 1), schema.since_version)
-    # An opset may add no operator: then no schema carries its number.
+    # An opset that adds no operator has no schema with its number.
     newest[""] = newest["ai.onnx"] = int(onnx.defs.onnx_opset_version())
     return newest
 
@@ -89,7 +87,7 @@ def check_graph(ir_model: ir.Model, name: str) -> None:
     try:
         onnx.checker.check_model(ir.to_proto(skeleton(ir_model)))
     except Exception as error:
-        # Cloning, serializing and checking a broken graph each raise types of their own.
+        # Cloning, serializing and checking raise errors of different types.
         raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
 
 
@@ -129,28 +127,6 @@ def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
             yield attr.as_tensor()
         elif attr.type == ir.AttributeType.TENSORS:
             yield from attr.as_tensors()
-
-
-def input_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
-    """Read the specs of the inputs; an input with an initializer has a default and is left out.
-
-    Raises:
-        ModelError: an input is not a tensor or has no type or no rank.
-    """
-    return tuple(
-        spec_of(value, name, "input")
-        for value in ir_model.graph.inputs
-        if value.const_value is None
-    )
-
-
-def output_specs(ir_model: ir.Model, name: str) -> tuple[TensorSpec, ...]:
-    """Read the specs of the outputs.
-
-    Raises:
-        ModelError: an output is not a tensor or has no type or no rank.
-    """
-    return tuple(spec_of(value, name, "output") for value in ir_model.graph.outputs)
 
 
 def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:

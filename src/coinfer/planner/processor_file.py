@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from coinfer.documents.explain import explain
-from coinfer.documents.fields import ParseContext, Section
+from coinfer.documents.fields import Section
+from coinfer.documents.reading import read_text, validated
 from coinfer.documents.yaml_document import YamlDocument
-from coinfer.errors import ScenarioError
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import Processor
 from coinfer.planner.processors import choose_processors, find_processors
@@ -44,20 +41,11 @@ def load_processors(path: str | Path) -> tuple[Processor, ...]:
         of_machine = name in library.machine_names()
         path = library.machine_path(path) if of_machine else library.scenario_path(path)
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ScenarioError(f"{path}: no such file of processors; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
+    text = read_text(path, "file of processors")
     document = YamlDocument.parse(text, origin=str(path), kind="processors")
     if isinstance(document.data, dict) and "times" in document.data:
         return load_machine(path).processors
     if isinstance(document.data, dict) and "models" in document.data:
         return choose_processors(load_scenario(path))
-    context = ParseContext(path.parent)
-    try:
-        file = ProcessorFile.model_validate(document.data, context=context)
-    except ValidationError as error:
-        raise ScenarioError(explain(error, document, context)) from error
+    file = validated(ProcessorFile, document, path.parent)
     return find_processors(file.processors, ("fp32", *file.precision.allow))

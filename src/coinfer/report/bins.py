@@ -1,4 +1,4 @@
-"""Bins: intervals and moments summed over equal steps of time. Knows not what they mean."""
+"""Count intervals and moments in equal steps of time. Knows nothing of requests or charts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mean_count(starts_s: Floats, ends_s: Floats, edges_s: Floats) -> Floats:
     [1.0, 1.5]
     """
     elapsed = _elapsed(np.sort(starts_s), edges_s) - _elapsed(np.sort(ends_s), edges_s)
-    # Differences of large sums: what should be zero may be a rounding error below it.
+    # These are differences of large sums: a rounding error may make a zero negative.
     return np.maximum(np.diff(elapsed) / np.diff(edges_s), 0.0)
 
 

@@ -1,18 +1,19 @@
-"""Chart: a figure in plotly's JSON form, with what a page says about it. Draws nothing.
+"""Chart: a figure in plotly's JSON form, with its title and caption.
 
-Figures are made as plain data, so plotly itself is needed only to draw them, in the browser.
+A figure is plain data. Only the browser needs plotly, to draw it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from coinfer.report.palette import GRID, INK, MUTED
+from coinfer.report.words import label
 
-__all__ = ["Chart", "Trace", "View", "axis", "layout", "log_ticks", "names_axis", "row_height"]
+__all__ = ["Chart", "Trace", "View", "axis", "log_ticks", "model_trace", "names_axis", "row_height"]
 
 Trace = dict[str, Any]
 """A trace of plotly; `meta` is the model that it shows, if it shows one."""
@@ -27,7 +28,21 @@ _TICKS: tuple[tuple[float, ...], ...] = (
 )
 """Factors within a decade, from few to many."""
 
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_FONT = {
+    "family": 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif',
+    "size": 13,
+    "color": INK,
+}
+_SHARED_LAYOUT = {
+    "autosize": True,
+    "margin": {"l": 64, "r": 24, "t": 26, "b": 48},
+    "paper_bgcolor": "#ffffff",
+    "plot_bgcolor": "#ffffff",
+    "font": _FONT,
+    "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "bordercolor": MUTED, "font": _FONT},
+    "hovermode": "closest",
+    "showlegend": False,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,53 +70,41 @@ class Chart:
         id: Unique in a page; letters and hyphens.
         title: What it shows.
         caption: How to read it. HTML.
-        traces: What is drawn.
-        layout: Axes and so on, in plotly's form.
+        sets: Sets of traces; the first one is drawn, the others are for views.
         height: In pixels.
+        layout: Axes and so on, in plotly's form, beside what all charts share.
         views: Parts to choose from; the first one is shown. None: there is just one.
-        more: Sets of traces beyond `traces`, for views.
     """
 
     id: str
     title: str
     caption: str
-    traces: Sequence[Trace]
-    layout: Mapping[str, Any]
+    sets: Sequence[Sequence[Trace]]
     height: int
+    layout: Mapping[str, Any]
     views: Sequence[View] = ()
-    more: Sequence[Sequence[Trace]] = field(default_factory=tuple)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the page's script reads."""
         return {
             "id": self.id,
-            "sets": [list(self.traces), *map(list, self.more)],
-            "layout": dict(self.layout),
+            "sets": self.sets,
+            "layout": {**_SHARED_LAYOUT, "height": self.height, **self.layout},
             "height": self.height,
             "views": [
-                {"note": view.note, "range": list(view.range_s), "set": view.traces}
+                {"note": view.note, "range": view.range_s, "set": view.traces}
                 for view in self.views
             ],
         }
 
 
-def layout(height: int, **fields: Any) -> dict[str, Any]:
-    """Make the layout that all charts share, with some fields added."""
+def model_trace(kind: str, model: str, hover: str, **fields: Any) -> Trace:
+    """Make a trace of one model; `hover` follows its name in the text beside the pointer."""
     return {
-        "height": height,
-        "autosize": True,
-        "margin": {"l": 64, "r": 24, "t": 26, "b": 48},
-        "paper_bgcolor": "#ffffff",
-        "plot_bgcolor": "#ffffff",
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "hoverlabel": {
-            "align": "left",
-            "bgcolor": "#ffffff",
-            "bordercolor": MUTED,
-            "font": {"family": FONT, "size": 13, "color": INK},
-        },
-        "hovermode": "closest",
-        "showlegend": False,
+        "type": kind,
+        "name": label(model),
+        "meta": model,
+        "hovertemplate": f"<b>{label(model)}</b>{hover}<extra></extra>",
         **fields,
     }
 

@@ -1,9 +1,8 @@
-"""Comparison: several runs side by side on one page, from their figures alone."""
+"""Write several runs side by side as one HTML page. It needs their summaries, not their records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coinfer.errors import ConfigurationError
@@ -79,44 +78,33 @@ def comparison_page(runs: Mapping[str, Summary], *, library: str) -> str:
     return page(head, list(_sections(runs, colours)), library=library)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Best:
-    """A measure by which the runs are ranked; smaller figures are better if `least`."""
-
-    label: str
-    figures: Mapping[str, float | None]
-    least: bool = False
-
-    def tile(self, text: Mapping[str, str]) -> Tile | None:
-        """The best run; None if no run has the figure or all have the same."""
-        found = {name: value for name, value in self.figures.items() if value is not None}
-        if not found:
-            return None
-        best = (min if self.least else max)(found.values())
-        names = [name for name, value in found.items() if value == best]
-        worst = (max if self.least else min)(found, key=lambda name: found[name])
-        note = ", ".join(names) if len(names) < len(found) else "all alike"
-        if len(names) < len(found):
-            note += f"; worst: {text[worst]} ({worst})"
-        return Tile(label=self.label, value=text[names[0]], note=note)
-
-
 def _tiles(runs: Mapping[str, Summary]) -> Iterator[Tile]:
     reached = {n: run.totals.throughput_per_s for n, run in runs.items()}
     hits = {n: hit_rate(run) for n, run in runs.items()}
     tails = {n: _worst_p99(run) for n, run in runs.items()}
-    candidates = (
-        _Best(label="Highest throughput", figures=reached).tile(
-            {n: f"{digits(value)}/s" for n, value in reached.items()}
-        ),
-        _Best(label="Most deadlines met", figures=hits).tile(
-            {n: percent(value) for n, value in hits.items()}
-        ),
-        _Best(label="Lowest p99 of the slowest model", figures=tails, least=True).tile(
-            {n: milliseconds(value) for n, value in tails.items()}
-        ),
-    )
-    yield from (tile for tile in candidates if tile is not None)
+    yield from _best("Highest throughput", reached, lambda rate: f"{digits(rate)}/s")
+    yield from _best("Most deadlines met", hits, percent)
+    yield from _best("Lowest p99 of the slowest model", tails, milliseconds, least=True)
+
+
+def _best(
+    label: str,
+    figures: Mapping[str, float | None],
+    text: Callable[[float | None], str],
+    *,
+    least: bool = False,
+) -> Iterator[Tile]:
+    """The run with the largest figure, or with the smallest; nothing if no run has the figure."""
+    found = {name: value for name, value in figures.items() if value is not None}
+    if not found:
+        return
+    lowest, highest = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+    best, worst = (lowest, highest) if least else (highest, lowest)
+    names = [name for name, value in found.items() if value == found[best]]
+    note = "all alike"
+    if len(names) < len(found):
+        note = f"{', '.join(names)}; worst: {text(found[worst])} ({worst})"
+    yield Tile(label=label, value=text(found[best]), note=note)
 
 
 def _worst_p99(run: Summary) -> float | None:
@@ -157,14 +145,11 @@ def _sections(runs: Mapping[str, Summary], colours: dict[str, str]) -> Iterator[
 def _processors(runs: Mapping[str, Summary]) -> str:
     names = dict.fromkeys(name for run in runs.values() for name in run.processors)
     rows = [
-        [escaped(name), *(percent(_busy(run, name)) for run in runs.values())] for name in names
+        [escaped(name), *(percent(getattr(row, "busy_fraction", None)) for row in found)]
+        for name in names
+        if (found := [run.processors.get(name) for run in runs.values()])
     ]
     return table(("processor", *runs), rows)
-
-
-def _busy(run: Summary, processor: str) -> float | None:
-    row = run.processors.get(processor)
-    return None if row is None else row.busy_fraction
 
 
 def _facts(runs: Mapping[str, Summary]) -> str:

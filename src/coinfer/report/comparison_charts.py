@@ -1,4 +1,4 @@
-"""Comparison charts: throughput, deadlines met and latencies of several runs. Figures only."""
+"""Charts of several runs: throughput, deadlines met and latencies. They need summaries only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from coinfer.metrics.summary import Summary
-from coinfer.report.chart import Chart, Trace, axis, layout, log_ticks, names_axis, row_height
+from coinfer.report.chart import (
+    Chart,
+    Trace,
+    axis,
+    log_ticks,
+    model_trace,
+    names_axis,
+    row_height,
+)
 from coinfer.report.palette import INK
 from coinfer.report.words import digits, label, milliseconds, percent
 
@@ -19,7 +27,6 @@ _QUANTILES = (("p50", "circle"), ("p95", "diamond"), ("p99", "triangle-right"))
 
 def throughput_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart:
     """Draw one bar per run, made of its models, with its bound as a line across."""
-    height = row_height(len(runs), 44)
     bars = [
         _throughput(runs, model, colour)
         for model, colour in colours.items()
@@ -37,14 +44,13 @@ def throughput_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart:
             "Completions per second in the measuring window, by model. The black mark is the "
             "bound: the best that any schedule could reach for the offered mix."
         ),
-        traces=[*bars, *([_bounds(bounds)] if bounds else [])],
-        height=height,
-        layout=layout(
-            height,
-            barmode="stack",
-            xaxis=axis("completions per second", rangemode="tozero", fixedrange=True),
-            yaxis=names_axis([label(name) for name in runs]),
-        ),
+        sets=[[*bars, *([_bounds(bounds)] if bounds else [])]],
+        height=row_height(len(runs), 44),
+        layout={
+            "barmode": "stack",
+            "xaxis": axis("completions per second", rangemode="tozero", fixedrange=True),
+            "yaxis": names_axis([label(name) for name in runs]),
+        },
     )
 
 
@@ -57,18 +63,16 @@ def hits_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
     ]
     if not traces:
         return None
-    height = row_height(len(runs), 44)
     return Chart(
         id="hits",
         title="Deadlines met",
         caption="Share of all requests with a deadline that were answered in time, by model.",
-        traces=traces,
-        height=height,
-        layout=layout(
-            height,
-            xaxis=axis("% in time", range=[-1, 102], ticksuffix="%", fixedrange=True),
-            yaxis=names_axis([label(name) for name in runs], showgrid=True),
-        ),
+        sets=[traces],
+        height=row_height(len(runs), 44),
+        layout={
+            "xaxis": axis("% in time", range=[-1, 102], ticksuffix="%", fixedrange=True),
+            "yaxis": names_axis([label(name) for name in runs], showgrid=True),
+        },
     )
 
 
@@ -85,7 +89,6 @@ def latencies_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
         if (value := getattr(runs[name].models[model].latency_ms, quantile)) is not None
     ]
     low, high = max(min(times), 1e-6) * 0.9, max(times) * 1.1
-    height = row_height(len(rows), 26)
     return Chart(
         id="latencies",
         title="How long requests took",
@@ -93,20 +96,19 @@ def latencies_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
             "Latency from due to answered, in ms, by model and run. Circle: median; diamond: 95th "
             "percentile; triangle: 99th percentile. To the left is better."
         ),
-        traces=[_quantiles(runs, rows, model, colour) for model, colour in colours.items()],
-        height=height,
-        layout=layout(
-            height,
-            xaxis=axis(
+        sets=[[_quantiles(runs, rows, model, colour) for model, colour in colours.items()]],
+        height=row_height(len(rows), 26),
+        layout={
+            "xaxis": axis(
                 "latency in ms, logarithmic",
                 type="log",
                 range=[math.log10(low), math.log10(high)],
                 **log_ticks(low, high),
             ),
-            yaxis=names_axis(
+            "yaxis": names_axis(
                 [label(name) if name else f"<b>{label(model)}</b>" for model, name in rows]
             ),
-        ),
+        },
     )
 
 
@@ -127,18 +129,17 @@ def _throughput(runs: _Runs, model: str, colour: str) -> Trace:
     values = [
         run.models[model].throughput_per_s if model in run.models else 0.0 for run in runs.values()
     ]
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": label(model),
-        "meta": model,
-        "y": list(range(len(values))),
-        "x": values,
-        "width": 0.66,
-        "marker": {"color": colour, "line": {"color": "#ffffff", "width": 0.5}},
-        "customdata": [digits(value) for value in values],
-        "hovertemplate": f"<b>{label(model)}</b>: %{{customdata}} per s<extra></extra>",
-    }
+    return model_trace(
+        "bar",
+        model,
+        ": %{customdata} per s",
+        orientation="h",
+        y=list(range(len(values))),
+        x=values,
+        width=0.66,
+        marker={"color": colour, "line": {"color": "#ffffff", "width": 0.5}},
+        customdata=[digits(value) for value in values],
+    )
 
 
 def _bounds(bounds: Mapping[int, float]) -> Trace:
@@ -162,18 +163,17 @@ def _hits(runs: _Runs, model: str, colour: str) -> Trace | None:
     }
     if not found:
         return None
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": label(model),
-        "meta": model,
-        "x": [rate * 100 for rate in found.values()],
-        "y": list(found),
-        "marker": {"color": colour, "size": 13, "line": {"color": "#ffffff", "width": 1}},
-        "cliponaxis": False,
-        "customdata": [percent(rate) for rate in found.values()],
-        "hovertemplate": f"<b>{label(model)}</b>: %{{customdata}} in time<extra></extra>",
-    }
+    return model_trace(
+        "scatter",
+        model,
+        ": %{customdata} in time",
+        mode="markers",
+        x=[rate * 100 for rate in found.values()],
+        y=list(found),
+        marker={"color": colour, "size": 13, "line": {"color": "#ffffff", "width": 1}},
+        cliponaxis=False,
+        customdata=[percent(rate) for rate in found.values()],
+    )
 
 
 def _quantiles(runs: _Runs, rows: list[tuple[str, str]], model: str, colour: str) -> Trace:
@@ -188,20 +188,19 @@ def _quantiles(runs: _Runs, rows: list[tuple[str, str]], model: str, colour: str
             details = f"{label(name)}, {quantile}: {milliseconds(value)}"
             points.append((value, row, symbol, details))
         points.append((None, row, "circle", ""))
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": label(model),
-        "meta": model,
-        "x": [value for value, _, _, _ in points],
-        "y": [row for _, row, _, _ in points],
-        "line": {"color": colour, "width": 2},
-        "marker": {
+    return model_trace(
+        "scatter",
+        model,
+        "<br>%{customdata}",
+        mode="lines+markers",
+        x=[value for value, _, _, _ in points],
+        y=[row for _, row, _, _ in points],
+        line={"color": colour, "width": 2},
+        marker={
             "color": colour,
             "size": 11,
             "symbol": [symbol for _, _, symbol, _ in points],
             "line": {"color": "#ffffff", "width": 1},
         },
-        "customdata": [details for _, _, _, details in points],
-        "hovertemplate": f"<b>{label(model)}</b><br>%{{customdata}}<extra></extra>",
-    }
+        customdata=[details for _, _, _, details in points],
+    )

@@ -1,12 +1,12 @@
-"""Comparison table: one row per figure, one column per run, the best of each row in bold."""
+"""Table of several runs: a row per figure, a column per run, the best of each row in bold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from coinfer.metrics.summary import Summary
-from coinfer.report.tables import table
-from coinfer.report.words import count, digits, escaped, percent
+from coinfer.report.tables import named, table
+from coinfer.report.words import count, digits, percent
 
 __all__ = ["comparison_table", "hit_rate"]
 
@@ -29,7 +29,7 @@ def hit_rate(run: Summary) -> float | None:
 
 def comparison_table(runs: Mapping[str, Summary], colours: Mapping[str, str]) -> str:
     """Make the table; figures that no run has get no row."""
-    rows = [*_totals(list(runs.values()))]
+    rows = list(_totals(list(runs.values())))
     for model, colour in colours.items():
         rows += _of_model(list(runs.values()), model, colour)
     return table(("figure", *runs), rows)
@@ -48,7 +48,7 @@ def _totals(runs: Sequence[Summary]) -> Iterator[list[str]]:
 def _of_model(runs: Sequence[Summary], model: str, colour: str) -> Iterator[list[str]]:
     rows = [run.models.get(model) for run in runs]
     latencies = [None if row is None else row.latency_ms for row in rows]
-    name = f'<i class="dot" style="background:{colour}"></i>{escaped(model)}'
+    name = named(model, colour)
     rates = [None if row is None else row.throughput_per_s for row in rows]
     yield from _row(f"{name}, per s", rates, digits, max)
     for quantile in ("p50", "p95", "p99"):

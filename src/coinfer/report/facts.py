@@ -1,6 +1,6 @@
 """Facts: the records of a run as columns, with times in seconds since the load began.
 
-A page draws from these and from the summary. Knows neither HTML nor charts.
+The charts are drawn from these columns and from the summary. This file knows no HTML and no chart.
 """
 
 from __future__ import annotations
@@ -84,6 +84,16 @@ class Facts:
     def window_s(self) -> float:
         """Length of the measuring window."""
         return self.end_s - self.begin_s
+
+    @property
+    def completed(self) -> npt.NDArray[np.bool_]:
+        """Whether each request was answered with a result, in time or late."""
+        return self.outcome_is("in time") | self.outcome_is("late")
+
+    def of_model(self, name: str) -> npt.NDArray[np.bool_]:
+        """Whether each request is one of this model."""
+        chosen: npt.NDArray[np.bool_] = self.model == self.models.index(name)
+        return chosen
 
     def outcome_is(self, name: str) -> npt.NDArray[np.bool_]:
         """Tell for each request whether this became of it."""

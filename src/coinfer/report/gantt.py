@@ -1,4 +1,4 @@
-"""Gantt: executions as bars on the track of their processor, in windows of bounded size."""
+"""Gantt chart: executions as bars in the row of their processor, in a few windows of time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord
-from coinfer.report.chart import Chart, Trace, View, axis, layout, names_axis, row_height
+from coinfer.report.chart import Chart, Trace, View, axis, model_trace, names_axis, row_height
 from coinfer.report.facts import Facts, Ints
 from coinfer.report.palette import OUTCOME_COLOURS
 from coinfer.report.words import count, escaped, label, seconds
@@ -21,14 +21,17 @@ _DRAWN = 1500
 _SEEN = 120
 """Bars that a window shows at first: so many can be told apart on a screen."""
 
+_LISTED = 8
+"""Requests that are named of one execution."""
+
 _HOVER = (
-    "<b>%{fullData.name}</b> on %{customdata[0]}<br>"
+    " on %{customdata[0]}<br>"
     "execution %{customdata[1]}, %{customdata[2]}<br>"
     "request %{customdata[3]}<br>"
     "batch %{customdata[4]}, started at %{base:.4f} s<br>"
     "waited %{customdata[5]} before it<br>"
     "took %{customdata[6]}, expected %{customdata[7]}<br>"
-    "service %{customdata[8]}<extra></extra>"
+    "service %{customdata[8]}"
 )
 
 
@@ -57,24 +60,21 @@ def gantt(facts: Facts, colours: dict[str, str]) -> Chart | None:
             drawn[part] = len(sets)
             sets.append(_traces(facts, part, rows, colours))
         views.append(_view(facts, place, part, drawn[part]))
-    height = row_height(len(rows), 46)
     labels = [label(facts.processors[number]) for number in used]
     return Chart(
         id="gantt",
         title="What ran where",
         caption=_caption(facts, used),
-        traces=sets[0],
-        more=sets[1:],
+        sets=sets,
         views=views,
-        height=height,
-        layout=layout(
-            height,
-            barmode="overlay",
-            bargap=0.2,
-            dragmode="pan",
-            xaxis=axis("seconds since the load began", range=list(views[0].range_s)),
-            yaxis=names_axis(labels),
-        ),
+        height=row_height(len(rows), 46),
+        layout={
+            "barmode": "overlay",
+            "bargap": 0.2,
+            "dragmode": "pan",
+            "xaxis": axis("seconds since the load began", range=list(views[0].range_s)),
+            "yaxis": names_axis(labels),
+        },
     )
 
 
@@ -104,28 +104,22 @@ def _places(facts: Facts) -> Iterator[_Place]:
 
 
 def _candidates(facts: Facts) -> Iterator[_Place]:
-    begin = int(np.searchsorted(facts.run_start_s, facts.begin_s))
-    start = min(begin, len(facts.executions) - 1)
-    yield _Place(label="Start of measuring", why="from the start of measuring", position=start)
-    latencies_s = np.where(
-        facts.counted & (facts.outcome_is("in time") | facts.outcome_is("late")),
-        facts.answered_s - facts.due_s,
-        -1.0,
-    )
+    def place(label: str, why: str, at_s: float) -> _Place:
+        """The place of the first execution that starts from a moment on."""
+        at = int(np.searchsorted(facts.run_start_s, at_s))
+        return _Place(label=label, why=why, position=min(at, len(facts.executions) - 1))
+
+    yield place("Start of measuring", "from the start of measuring", facts.begin_s)
+    latencies_s = np.where(facts.counted & facts.completed, facts.answered_s - facts.due_s, -1.0)
     if latencies_s.size and latencies_s.max() > 0:
-        slowest = list(facts.requests.values())[int(np.argmax(latencies_s))]
-        at = int(np.searchsorted(facts.run_start_s, facts.left_s[int(np.argmax(latencies_s))]))
-        why = f"around request {slowest.id}, the slowest ({seconds(float(latencies_s.max()))})"
-        yield _Place(label="Slowest request", why=why, position=_bounded(at, facts))
+        at = int(np.argmax(latencies_s))
+        number = list(facts.requests)[at]
+        why = f"around request {number}, the slowest ({seconds(float(latencies_s[at]))})"
+        yield place("Slowest request", why, facts.left_s[at])
     at_s, waiting = _longest_queue(facts)
     if waiting >= 2:
-        at = int(np.searchsorted(facts.run_start_s, at_s))
         why = f"around the longest queue ({waiting} requests waited)"
-        yield _Place(label="Longest queue", why=why, position=_bounded(at, facts))
-
-
-def _bounded(position: int, facts: Facts) -> int:
-    return min(position, len(facts.executions) - 1)
+        yield place("Longest queue", why, at_s)
 
 
 def _longest_queue(facts: Facts) -> tuple[float, int]:
@@ -177,25 +171,24 @@ def _bars(facts: Facts, positions: Ints, rows: dict[int, int], model: str, colou
     records = [facts.executions[i] for i in positions.tolist()]
     good = [record.outcome is ExecutionOutcome.OK for record in records]
     late = [_served_late(facts, record) for record in records]
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": label(model),
-        "meta": model,
-        "base": facts.run_start_s[positions].round(6).tolist(),
-        "x": (facts.run_end_s[positions] - facts.run_start_s[positions]).round(6).tolist(),
-        "y": [rows[number] for number in facts.run_processor[positions].tolist()],
-        "width": 0.8,
-        "marker": {
+    return model_trace(
+        "bar",
+        model,
+        _HOVER,
+        orientation="h",
+        base=facts.run_start_s[positions].round(6).tolist(),
+        x=(facts.run_end_s[positions] - facts.run_start_s[positions]).round(6).tolist(),
+        y=[rows[number] for number in facts.run_processor[positions].tolist()],
+        width=0.8,
+        marker={
             "color": [colour if fine else OUTCOME_COLOURS["failed"] for fine in good],
             "line": {
                 "color": [OUTCOME_COLOURS["dropped"] if bad else "#ffffff" for bad in late],
                 "width": [2 if bad else 0.6 for bad in late],
             },
         },
-        "customdata": [_details(facts, record) for record in records],
-        "hovertemplate": _HOVER,
-    }
+        customdata=[_details(facts, record) for record in records],
+    )
 
 
 def _served_late(facts: Facts, record: ExecutionRecord) -> bool:
@@ -220,9 +213,9 @@ def _details(facts: Facts, record: ExecutionRecord) -> list[str]:
     ]
 
 
-def _few(numbers: Sequence[int], most: int = 8) -> str:
-    shown = ", ".join(map(str, numbers[:most]))
-    return shown + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+def _few(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_LISTED]))
+    return shown + (f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else "")
 
 
 def _ms(value_s: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Latency chart: what share of each model's requests was answered within a time, with deadlines."""
+"""Latency chart: the share of each model's requests that was answered within a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from coinfer.report.chart import Chart, Trace, axis, layout, log_ticks
+from coinfer.report.chart import Chart, Trace, axis, log_ticks, model_trace
 from coinfer.report.facts import Facts, Floats
 from coinfer.report.palette import MUTED
-from coinfer.report.words import count, label, milliseconds, percent
+from coinfer.report.words import count, milliseconds, percent
 
 __all__ = ["latency_chart"]
 
@@ -30,8 +30,6 @@ _CAPTION = (
 _LABEL = 0.13
 """Width of the label of a deadline, as a share of the axis."""
 
-_HEIGHT = 400
-
 _SHARES = (0, 20, 40, 60, 80, 100)
 
 
@@ -42,13 +40,8 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
     if not answered.size:
         return None
     patience = {m: ms for m in facts.models if (ms := _patience_ms(facts, m)) is not None}
-    times = np.concatenate([answered, np.fromiter(patience.values(), np.float64)])
-    low, high = max(float(times.min()), 1e-3), float(times.max()) * 1.03
-    wide = high / low > _WIDE
-    start = low * 0.8 if wide else 0.0
-    if patience:  # room for the label of the last deadline
-        last = max(patience.values())
-        high = max(high, last * (high / start) ** _LABEL if wide else last + high * _LABEL)
+    start, high = _range(answered, list(patience.values()))
+    wide = start > 0
     traces = [
         _curve(facts, model, values, start, high, colours[model])
         for model, values in curves.items()
@@ -56,7 +49,7 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
     ]
     sides = _sides(list(patience.values()), start, high, wide=wide)
     traces += [
-        # Where two models have the same deadline, one label says it.
+        # Models with the same deadline share one label.
         _deadline(facts, model, limit, sides.pop(limit, ""), colours[model])
         for model, limit in patience.items()
     ]
@@ -66,67 +59,69 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
         id="latency",
         title="How long requests took",
         caption=_CAPTION,
-        traces=traces,
-        height=_HEIGHT,
-        layout=layout(
-            _HEIGHT,
-            margin={"l": 64, "r": 24, "t": 48, "b": 48},
-            xaxis=axis(f"latency in ms{', logarithmic' if wide else ''}", range=span, **scale),
-            yaxis=axis(
+        sets=[traces],
+        height=400,
+        layout={
+            "margin": {"l": 64, "r": 24, "t": 48, "b": 48},
+            "xaxis": axis(f"latency in ms{', logarithmic' if wide else ''}", range=span, **scale),
+            "yaxis": axis(
                 "answered, % of submitted",
                 range=[0, 104],
                 tickvals=_SHARES,
                 ticktext=[f"{share}%" for share in _SHARES],
             ),
-        ),
+        },
     )
+
+
+def _range(answered_ms: Floats, limits_ms: list[float]) -> tuple[float, float]:
+    """Where the axis begins and ends; it begins at 0 if it is not logarithmic."""
+    times = np.array([*answered_ms, *limits_ms])
+    low, high = max(float(times.min()), 1e-3), float(times.max()) * 1.03
+    wide = high / low > _WIDE
+    start = low * 0.8 if wide else 0.0
+    if limits_ms:  # room for the label of the last deadline
+        last = max(limits_ms)
+        high = max(high, last * (high / start) ** _LABEL if wide else last + high * _LABEL)
+    return start, high
 
 
 def _latencies_ms(facts: Facts, model: str) -> Floats:
     """Sorted latencies of the model's completed requests that were due in the window."""
-    done = facts.outcome_is("in time") | facts.outcome_is("late")
-    chosen = done & facts.counted & (facts.model == facts.models.index(model))
+    chosen = facts.completed & facts.counted & facts.of_model(model)
     latencies: Floats = np.sort((facts.answered_s - facts.due_s)[chosen] * 1e3)
     return latencies
 
 
 def _patience_ms(facts: Facts, model: str) -> float | None:
     """The time that most of the model's requests had, to the microsecond; None without any."""
-    chosen = (facts.model == facts.models.index(model)) & np.isfinite(facts.patience_s)
+    chosen = facts.of_model(model) & np.isfinite(facts.patience_s)
     if not chosen.any():
         return None
     values, counts = np.unique((facts.patience_s[chosen] * 1e3).round(3), return_counts=True)
     return float(values[int(np.argmax(counts))])
 
 
-def _submitted(facts: Facts, model: str) -> int:
-    return int((facts.counted & (facts.model == facts.models.index(model))).sum())
-
-
 def _curve(
     facts: Facts, model: str, latencies_ms: Floats, start: float, high: float, colour: str
 ) -> Trace:
-    submitted = _submitted(facts, model)
+    submitted = int((facts.counted & facts.of_model(model)).sum())
     ranks = np.arange(1, latencies_ms.size + 1)
     if latencies_ms.size > _POINTS:
-        # Evenly by rank, and all of the tail, where single requests matter.
+        # Points are evenly spaced by rank, but the slowest 50 are all drawn.
         even = np.linspace(1, latencies_ms.size, _POINTS - 50).round().astype(np.int64)
         ranks = np.unique(np.concatenate([even, ranks[-50:]]))
     values = latencies_ms[ranks - 1].round(4)
     share = (ranks / submitted * 100).round(4)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": label(model),
-        "meta": model,
-        "x": [max(start, 1e-6), *values.tolist(), high],
-        "y": [0.0, *share.tolist(), float(share[-1])],
-        "line": {"color": colour, "width": 2.4, "shape": "hv"},
-        "hovertemplate": (
-            f"<b>{label(model)}</b><br>%{{y:.1f}}% of {count(submitted)} within %{{x:,.4g}} ms"
-            "<extra></extra>"
-        ),
-    }
+    return model_trace(
+        "scatter",
+        model,
+        f"<br>%{{y:.1f}}% of {count(submitted)} within %{{x:,.4g}} ms",
+        mode="lines",
+        x=[max(start, 1e-6), *values.tolist(), high],
+        y=[0.0, *share.tolist(), float(share[-1])],
+        line={"color": colour, "width": 2.4, "shape": "hv"},
+    )
 
 
 def _sides(limits: list[float], start: float, high: float, *, wide: bool) -> dict[float, str]:
@@ -143,24 +138,20 @@ def _sides(limits: list[float], start: float, high: float, *, wide: bool) -> dic
 
 
 def _deadline(facts: Facts, model: str, limit_ms: float, side: str, colour: str) -> Trace:
-    of_model = facts.counted & (facts.model == facts.models.index(model))
-    with_deadline = of_model & np.isfinite(facts.patience_s)
+    with_deadline = facts.counted & facts.of_model(model) & np.isfinite(facts.patience_s)
     hits = int((with_deadline & facts.outcome_is("in time")).sum())
     share = hits / int(with_deadline.sum()) if with_deadline.any() else None
-    return {
-        "type": "scatter",
-        "mode": "lines+text",
-        "name": label(model),
-        "meta": model,
-        "x": [limit_ms] * 21,
-        "y": [5.2 * step for step in range(21)],
-        "text": [""] * 20 + ([f"deadline {milliseconds(limit_ms)}"] if side else [""]),
-        "textposition": f"top {side or 'center'}",
-        "textfont": {"size": 11, "color": MUTED},
-        "cliponaxis": False,
-        "line": {"color": colour, "width": 1.8, "dash": "dash"},
-        "hovertemplate": (
-            f"<b>{label(model)}</b><br>deadline {milliseconds(limit_ms)}: "
-            f"{percent(share)} answered in time<extra></extra>"
-        ),
-    }
+    shown = f"deadline {milliseconds(limit_ms)}"
+    return model_trace(
+        "scatter",
+        model,
+        f"<br>{shown}: {percent(share)} answered in time",
+        mode="lines+text",
+        x=[limit_ms] * 21,
+        y=[5.2 * step for step in range(21)],
+        text=[""] * 20 + [shown if side else ""],
+        textposition=f"top {side or 'center'}",
+        textfont={"size": 11, "color": MUTED},
+        cliponaxis=False,
+        line={"color": colour, "width": 1.8, "dash": "dash"},
+    )

@@ -1,11 +1,11 @@
-"""Outcomes chart: what became of each model's requests, as shares. Needs figures only."""
+"""Outcomes chart: what share of each model's requests was in time, late, dropped and so on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from coinfer.metrics.summary import ModelSummary, TotalsSummary
-from coinfer.report.chart import Chart, Trace, axis, layout, names_axis, row_height
+from coinfer.report.chart import Chart, Trace, axis, names_axis, row_height
 from coinfer.report.palette import OUTCOME_COLOURS
 from coinfer.report.words import count, label, percent
 
@@ -16,6 +16,9 @@ _CAPTION = (
     "result, before the deadline if there was one. Late: answered after it. Dropped: the deadline "
     "passed, or could not be met, before the start."
 )
+
+_ABOVE = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"}
+"""Where the legend goes."""
 
 
 def outcomes(row: ModelSummary | TotalsSummary) -> dict[str, int]:
@@ -44,39 +47,29 @@ def outcomes_chart(
     kinds = [kind for kind in OUTCOME_COLOURS if any(kind in each for each in found.values())]
     if not kinds:
         return None
-    height = row_height(len(found), 40, around=116)
     return Chart(
         id="outcomes",
         title=title,
         caption=_CAPTION,
-        traces=[_bars(kind, found) for kind in kinds],
-        height=height,
-        layout=layout(
-            height,
-            barmode="stack",
-            showlegend=True,
-            legend={
-                "orientation": "h",
-                "x": 0,
-                "y": 1,
-                "yanchor": "bottom",
-                "traceorder": "normal",
-            },
-            margin={"l": 64, "r": 24, "t": 44, "b": 48},
-            xaxis=axis(
+        sets=[[_bars(kind, found) for kind in kinds]],
+        height=row_height(len(found), 40, around=116),
+        layout={
+            "barmode": "stack",
+            "showlegend": True,
+            "legend": _ABOVE,
+            "margin": {"l": 64, "r": 24, "t": 44, "b": 48},
+            "xaxis": axis(
                 "% of submitted requests", range=[0, 100.5], ticksuffix="%", fixedrange=True
             ),
-            yaxis=names_axis([label(name) for name in found]),
-        ),
+            "yaxis": names_axis([label(name) for name in found]),
+        },
     )
 
 
 def _bars(kind: str, found: Mapping[str, Mapping[str, int]]) -> Trace:
     totals = [sum(each.values()) for each in found.values()]
-    numbers: Sequence[int] = [each.get(kind, 0) for each in found.values()]
-    shares = [
-        number / total if total else 0.0 for number, total in zip(numbers, totals, strict=True)
-    ]
+    numbers = [each.get(kind, 0) for each in found.values()]
+    shares = [number / (total or 1) for number, total in zip(numbers, totals, strict=True)]
     return {
         "type": "bar",
         "orientation": "h",
@@ -85,7 +78,7 @@ def _bars(kind: str, found: Mapping[str, Mapping[str, int]]) -> Trace:
         "x": [round(share * 100, 3) for share in shares],
         "width": 0.66,
         "marker": {"color": OUTCOME_COLOURS[kind], "line": {"color": "#ffffff", "width": 0.5}},
-        "text": [f"{percent(share)}" if share >= 0.06 else "" for share in shares],
+        "text": [percent(share) if share >= 0.06 else "" for share in shares],
         "textposition": "inside",
         "insidetextanchor": "middle",
         "textangle": 0,

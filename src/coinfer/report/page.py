@@ -1,6 +1,6 @@
-"""Page: puts sections and charts into one HTML file with its style, script and chart library.
+"""Page: put sections and charts into one HTML file with its style, script and chart library.
 
-The page forbids itself any network access: what it needs is in it.
+The page holds all that it needs, and its content security policy forbids network access.
 """
 
 from __future__ import annotations

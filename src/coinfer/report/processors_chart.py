@@ -1,4 +1,4 @@
-"""Processors chart: how each processor spent the measuring window, beside what the optimum does."""
+"""Processors chart: how each processor spent the measuring window, beside the optimum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from coinfer.report.chart import Chart, Trace, axis, layout, names_axis, row_height
+from coinfer.report.chart import Chart, Trace, axis, model_trace, names_axis, row_height
 from coinfer.report.facts import Facts
 from coinfer.report.words import escaped, label
 
@@ -34,7 +34,6 @@ def processors_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
         return None
     kinds = [(_MEASURED, spent), *([(_BOUND, wanted)] if wanted else [])]
     rows = [(name, kind) for name in shown for kind, _ in kinds]
-    height = row_height(len(rows), 34 if wanted else 44)
     traces = [
         trace
         for kind, shares in kinds
@@ -47,16 +46,15 @@ def processors_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
         id="processors",
         title="What processors did with their time",
         caption=_caption(bool(wanted), idle),
-        traces=traces,
-        height=height,
-        layout=layout(
-            height,
-            barmode="stack",
-            xaxis=axis(
+        sets=[traces],
+        height=row_height(len(rows), 34 if wanted else 44),
+        layout={
+            "barmode": "stack",
+            "xaxis": axis(
                 "% of the measuring window", range=[0, 100.5], ticksuffix="%", fixedrange=True
             ),
-            yaxis=names_axis(labels),
-        ),
+            "yaxis": names_axis(labels),
+        },
     )
 
 
@@ -68,11 +66,7 @@ def _caption(wanted: bool, idle: list[str]) -> str:
             "bound)."
         )
     if idle:
-        text += (
-            f" Without work in both: {', '.join(idle)}."
-            if wanted
-            else f" Unused: {', '.join(idle)}."
-        )
+        text += f" {'Without work in both' if wanted else 'Unused'}: {', '.join(idle)}."
     return text
 
 
@@ -103,18 +97,17 @@ def _bars(
     if not places:
         return None
     striped = {"pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#ffffff", "size": 7}}
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": label(model),
-        "meta": model,
-        "y": [row for row, _ in places],
-        "x": [round(share * 100, 3) for _, share in places],
-        "width": 0.74,
-        "marker": {
+    return model_trace(
+        "bar",
+        model,
+        f", {kind}: %{{x:.1f}}%",
+        orientation="h",
+        y=[row for row, _ in places],
+        x=[round(share * 100, 3) for _, share in places],
+        width=0.74,
+        marker={
             "color": colour,
             "line": {"color": "#ffffff", "width": 0.5},
             **(striped if kind == _BOUND else {}),
         },
-        "hovertemplate": f"<b>{label(model)}</b>, {kind}: %{{x:.1f}}%<extra></extra>",
-    }
+    )

@@ -1,4 +1,4 @@
-"""Tables: the figures of a summary and the environment as HTML. Computes no figure."""
+"""Write the figures of a summary and the environment as HTML tables. Computes no figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary
 from coinfer.metrics.xrbench import XRBenchScore
 from coinfer.report.words import count, digits, escaped, percent
 
-__all__ = ["environment_table", "model_table", "processor_table", "score_table", "table"]
+__all__ = ["environment_table", "model_table", "named", "processor_table", "score_table", "table"]
 
 _COUNTS = ("submitted", "completed", "late", "dropped", "failed")
 _RARE = ("rejected", "cancelled", "unfinished", "withheld")
@@ -62,7 +62,7 @@ def score_table(score: XRBenchScore, colours: Mapping[str, str]) -> str:
     """One row per model: its frames and the parts of its score."""
     rows = [
         [
-            _named(name, colours[name]),
+            named(name, colours[name]),
             count(row.frames),
             percent(row.qoe),
             percent(row.realtime),
@@ -88,13 +88,14 @@ def _aligned(column: int, words: int) -> str:
     return "" if column < words else ' class="n"'
 
 
-def _named(model: str, colour: str) -> str:
+def named(model: str, colour: str) -> str:
+    """Write a model's name behind a dot in its colour."""
     return f'<i class="dot" style="background:{colour}"></i>{escaped(model)}'
 
 
 def _model_cells(name: str, row: ModelSummary, kinds: Sequence[str], colour: str) -> list[str]:
     return [
-        _named(name, colour),
+        named(name, colour),
         *(count(getattr(row, kind)) for kind in kinds),
         digits(row.throughput_per_s),
         *(digits(getattr(row.latency_ms, quantile)) for quantile in _QUANTILES),

@@ -1,5 +1,6 @@
-"""Timeline: the whole run in equal steps of time: load, queues, answers and misses, one below
-the other on one axis. Aggregates, so its size does not depend on the length of the run.
+"""Timeline: load, queues, answers and misses of the whole run, one below the other on one axis.
+
+It draws averages over equal steps of time, so its size does not depend on the length of the run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from coinfer.report.bins import edges, mean_count, number
-from coinfer.report.chart import Chart, Trace, axis, layout, names_axis
+from coinfer.report.chart import Chart, Trace, axis, model_trace, names_axis
 from coinfer.report.facts import OUTCOMES, Facts, Floats
 from coinfer.report.palette import INK, MUTED, OUTCOME_COLOURS, SHARE_SCALE
 from coinfer.report.words import label, seconds
@@ -48,25 +49,24 @@ def timeline(facts: Facts, colours: dict[str, str]) -> Chart | None:
         return None
     first_s = min(0.0, facts.begin_s)
     fine = edges(first_s, facts.last_s, _FINE)
-    coarse = edges(first_s, facts.last_s, _coarse_steps(facts))
+    most = min(_COARSE, max(_FEWEST, len(facts.requests) // _PER_STEP))
+    coarse = edges(first_s, facts.last_s, most)
     panels = list(_panels(facts, colours, fine, coarse))
     height = _ABOVE + _BELOW + sum(panel.height for panel in panels) + _GAP * (len(panels) - 1)
     return Chart(
         id="timeline",
         title="The whole run over time",
         caption=_caption(fine, coarse),
-        traces=[
-            {**trace, "xaxis": "x", "yaxis": _name(position)}
-            for position, panel in enumerate(panels)
-            for trace in panel.traces
+        sets=[
+            [
+                {**trace, "xaxis": "x", "yaxis": f"y{_number(position)}"}
+                for position, panel in enumerate(panels)
+                for trace in panel.traces
+            ]
         ],
         height=height,
         layout=_layout(facts, panels, height, first_s),
     )
-
-
-def _coarse_steps(facts: Facts) -> int:
-    return min(_COARSE, max(_FEWEST, len(facts.requests) // _PER_STEP))
 
 
 def _caption(fine: Floats, coarse: Floats) -> str:
@@ -89,8 +89,9 @@ def _panels(
         yield _misses(facts, coarse)
 
 
-def _name(position: int, letter: str = "y") -> str:
-    return letter if position == 0 else f"{letter}{position + 1}"
+def _number(position: int) -> str:
+    """What plotly puts behind the name of a panel's axis."""
+    return "" if position == 0 else str(position + 1)
 
 
 def _layout(facts: Facts, panels: list[_Panel], height: int, first_s: float) -> dict[str, Any]:
@@ -100,21 +101,17 @@ def _layout(facts: Facts, panels: list[_Panel], height: int, first_s: float) -> 
     top = float(inner)
     for position, panel in enumerate(panels):
         domain = [max(0.0, (top - panel.height) / inner), top / inner]
-        key = "yaxis" if position == 0 else f"yaxis{position + 1}"
-        axes[key] = {**panel.yaxis, "domain": domain, "anchor": "x"}
+        axes[f"yaxis{_number(position)}"] = {**panel.yaxis, "domain": domain, "anchor": "x"}
         titles.append(_title(panel.title, domain[1]))
         top -= panel.height + _GAP
-    last_axis = _name(len(panels) - 1)
-    return layout(
-        height,
-        margin={"l": 64, "r": 24, "t": _ABOVE, "b": _BELOW},
-        barmode="stack",
-        bargap=0.08,
-        hovermode="closest",
-        dragmode="zoom",
-        xaxis=axis(
+    return {
+        "margin": {"l": 64, "r": 24, "t": _ABOVE, "b": _BELOW},
+        "barmode": "stack",
+        "bargap": 0.08,
+        "dragmode": "zoom",
+        "xaxis": axis(
             "seconds since the load began",
-            anchor=last_axis,
+            anchor=f"y{_number(len(panels) - 1)}",
             range=[first_s, facts.last_s],
             showspikes=True,
             spikemode="across",
@@ -122,10 +119,10 @@ def _layout(facts: Facts, panels: list[_Panel], height: int, first_s: float) -> 
             spikedash="dot",
             spikecolor=MUTED,
         ),
-        annotations=titles,
-        shapes=list(_outside(facts, first_s)),
+        "annotations": titles,
+        "shapes": list(_outside(facts, first_s)),
         **axes,
-    )
+    }
 
 
 def _title(text: str, y: float) -> dict[str, Any]:
@@ -192,8 +189,8 @@ def _load(facts: Facts, steps: Floats) -> _Panel:
 
 def _waiting(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
     traces = []
-    for position, model in enumerate(facts.models):
-        chosen = facts.model == position
+    for model in facts.models:
+        chosen = facts.of_model(model)
         if chosen.any():
             waiting = mean_count(facts.due_s[chosen], facts.left_s[chosen], steps).round(3)
             traces.append(_area(model, waiting, steps, colours[model], "queue", "waiting"))
@@ -206,13 +203,11 @@ def _waiting(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
 
 
 def _answers(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
-    step_s = steps[1] - steps[0]
-    done = facts.outcome_is("in time") | facts.outcome_is("late")
     traces = []
-    for position, model in enumerate(facts.models):
-        chosen = done & (facts.model == position)
+    for model in facts.models:
+        chosen = facts.completed & facts.of_model(model)
         if chosen.any():
-            rate = (number(facts.answered_s[chosen], steps) / step_s).round(4)
+            rate = (number(facts.answered_s[chosen], steps) / (steps[1] - steps[0])).round(4)
             traces.append(_area(model, rate, steps, colours[model], "rate", "completed per s"))
     bound_per_s = facts.summary.bound.throughput_per_s
     if bound_per_s is not None:
@@ -229,7 +224,7 @@ def _answers(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
 def _misses(facts: Facts, steps: Floats) -> _Panel:
     traces = []
     for name in OUTCOMES[1:]:
-        # What has no answer counts where it was due.
+        # A request without an answer counts at the moment it was due.
         moments = np.where(np.isfinite(facts.answered_s), facts.answered_s, facts.due_s)
         counts = number(moments[facts.outcome_is(name)], steps)
         if counts.any():
@@ -254,21 +249,18 @@ def _from_zero(title: str, **fields: Any) -> dict[str, Any]:
 
 
 def _area(model: str, values: Floats, steps: Floats, colour: str, group: str, unit: str) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": label(model),
-        "meta": model,
+    return model_trace(
+        "scatter",
+        model,
+        f" from %{{x:.4g}} s: %{{y:.3g}} {unit}",
+        mode="lines",
         # Each step is drawn from its start, and the last one to its end.
-        "x": steps.round(9).tolist(),
-        "y": [*values.tolist(), float(values[-1])],
-        "stackgroup": group,
-        "line": {"color": colour, "width": 0, "shape": "hv"},
-        "fillcolor": f"{colour}cc",
-        "hovertemplate": (
-            f"<b>{label(model)}</b> from %{{x:.4g}} s: %{{y:.3g}} {unit}<extra></extra>"
-        ),
-    }
+        x=steps.round(9).tolist(),
+        y=[*values.tolist(), float(values[-1])],
+        stackgroup=group,
+        line={"color": colour, "width": 0, "shape": "hv"},
+        fillcolor=f"{colour}cc",
+    )
 
 
 def _bound(bound_per_s: float, steps: Floats) -> Trace:

@@ -1,9 +1,11 @@
-"""Words: numbers and names as text, escaped for the place in a page where they go."""
+"""Write numbers and names as text that is escaped for HTML or for the texts of a chart."""
 
 from __future__ import annotations
 
 import math
 from html import escape
+
+from coinfer.units import format_digits
 
 __all__ = ["count", "digits", "escaped", "label", "milliseconds", "percent", "seconds"]
 
@@ -45,13 +47,7 @@ def digits(value: float | None) -> str:
     >>> digits(12.345), digits(None)
     ('12.35', '–')
     """
-    if value is None or not math.isfinite(value):
-        return _NONE
-    if value == 0:
-        return "0"
-    size = abs(value)
-    decimals = 0 if size >= 999.5 else 1 if size >= 99.95 else 2 if size >= 1 else 3
-    return f"{value:,.{decimals}f}"
+    return _NONE if value is None or not math.isfinite(value) else format_digits(value)
 
 
 def percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Write the report of one run: which figures and charts a page has, and in which order."""
+"""Write the report of one run. This file decides which tiles and charts the page has."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.followers import followers
+from coinfer.graph.operators import followers
 from coinfer.machine.span import Span
 from coinfer.model import Model, TensorSpec
 

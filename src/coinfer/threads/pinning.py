@@ -37,7 +37,7 @@ def pin_current_thread(cores: Collection[int]) -> bool:
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError, OverflowError) as error:
-        # Not the cores in the message: it would then be said once per worker.
+        # The message does not name the cores: otherwise every worker would log one.
         return _refused(str(error))
     return True
 
@@ -56,7 +56,7 @@ def can_pin(cores: Collection[int]) -> bool:
 
 
 def _pins_to(core: int) -> bool:
-    # The platform is asked here as well because only then does the type checker know the call.
+    # The type checker knows this call only after a check of the platform.
     return (
         pin_current_thread((core,))
         and sys.platform == "linux"

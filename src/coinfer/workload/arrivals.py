@@ -1,4 +1,4 @@
-"""Arrival processes as a scenario states them. Values only; drawing times is `times`' work."""
+"""Arrival processes as a scenario states them. `times` draws the times."""
 
 from __future__ import annotations
 

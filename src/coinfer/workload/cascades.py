@@ -1,4 +1,4 @@
-"""Cascades: which model comes after which. Finds what cannot start; knows no time."""
+"""Cascades: which model's requests follow which model's. Finds cycles and unknown models."""
 
 from __future__ import annotations
 

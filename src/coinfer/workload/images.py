@@ -1,6 +1,6 @@
-"""Photographs to arrays: decode, crop, resize, normalise. Knows one tensor's spec, not the model.
+"""Turn pictures into arrays: decode, crop, resize, normalise.
 
-Pillow is optional and imported on first use.
+It needs the spec of one input, not the model. Pillow is optional and imported on first use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coinfer.workload.input_spec import ImageInputs
 __all__ = ["Frame", "read_images"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-# ImageNet's statistics; for grey pictures those of its luminance.
+# Statistics of ImageNet; grey pictures use those of its luminance.
 _MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
 _STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 
@@ -119,18 +119,11 @@ def _read(path: Path, inputs: ImageInputs, frame: Frame) -> _Pixels:
             picture = ops.exif_transpose(file).convert("L" if frame.channels == 1 else "RGB")
     except (OSError, SyntaxError, image_module.DecompressionBombError) as error:
         raise InputError(f"picture {path} cannot be decoded: {error}") from error
-    box = _box(picture.size, frame) if inputs.crop == "center" else None
     filter_ = image_module.Resampling[inputs.resize.upper()]
-    sized = picture.resize((frame.width, frame.height), filter_, box=box)
+    size = (frame.width, frame.height)
+    fits = inputs.crop == "center"
+    sized = ops.fit(picture, size, filter_) if fits else picture.resize(size, filter_)
     return np.asarray(sized, dtype=np.uint8).reshape(frame.height, frame.width, frame.channels)
-
-
-def _box(size: tuple[int, int], frame: Frame) -> tuple[float, float, float, float]:
-    """Find the largest middle part with the frame's proportions: left, top, right, bottom."""
-    width, height = size
-    scale = min(width / frame.width, height / frame.height)
-    left, top = (width - scale * frame.width) / 2, (height - scale * frame.height) / 2
-    return left, top, width - left, height - top
 
 
 def _normalised(pixels: _Pixels, inputs: ImageInputs, tensor: TensorSpec) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What a model is fed with, as a scenario states it. Making the arrays is `inputs`' work."""
+"""What a model is fed with, as a scenario states it. `inputs` makes the arrays."""
 
 from __future__ import annotations
 

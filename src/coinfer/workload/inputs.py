@@ -82,7 +82,7 @@ def _check_fixed_batch(model: Model, batch: int) -> None:
 
 def _read_arrays(source: ArrayInputs) -> Feed:
     try:
-        # Opened here because numpy leaves a file open that turns out to be broken.
+        # Opened here because numpy does not close a broken file.
         with source.file.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -122,7 +122,7 @@ def _sample_count(samples: Mapping[str, npt.NDArray[Any]]) -> int:
 def _cut(array: npt.NDArray[Any], start: int, batch: int, *, own_axis: bool) -> npt.NDArray[Any]:
     """Take `batch` samples from `start` on, round and round; a view where that is possible."""
     if own_axis and batch == 1:
-        # The model has no batch axis: the samples' axis is one more than the model's.
+        # The array has an axis for samples that the model's input does not have.
         return np.ascontiguousarray(array[start])
     if start + batch <= len(array):
         return np.ascontiguousarray(array[start : start + batch])

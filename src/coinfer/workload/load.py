@@ -1,4 +1,4 @@
-"""Load: which request is due when. One object for the real load driver and for the simulator.
+"""Load: says which request is due when, for the load generator and for the simulator.
 
 It reads no clock. The driver tells it what was submitted and what was answered, and when; it says
 what is due next. Open-loop processes look one request ahead, so memory does not grow with the run.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, count, islice, repeat
 from pathlib import Path
-from typing import Protocol, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 import numpy as np
 
@@ -177,17 +177,20 @@ class Load:
         return {model: amount / total for model, amount in amounts.items()} if total else None
 
 
-class _Stream(Protocol):
-    """One arrival process at work."""
+class _Stream:
+    """One arrival process at work. By default it asks for nothing."""
 
-    def initial(self) -> list[Due]: ...
+    def initial(self) -> list[Due]:
+        return []
 
-    def after_due(self, due: Due, /) -> list[Due]: ...
+    def after_due(self, _due: Due) -> list[Due]:
+        return []
 
-    def after_answer(self, due: Due, now: float, completed: bool, /) -> list[Due]: ...
+    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
+        return []
 
 
-class _OpenStream:
+class _OpenStream(_Stream):
     """Requests that come whether or not earlier ones were answered."""
 
     def __init__(
@@ -207,11 +210,8 @@ class _OpenStream:
         due = next(self._dues, None)
         return [] if due is None or due[0] >= self._end_s else [due]
 
-    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
-        return []
 
-
-class _Cascade:
+class _Cascade(_Stream):
     """Requests that come after those of another model; the load makes them."""
 
     def __init__(self, stream: int, model: str, process: After, seed: int) -> None:
@@ -220,67 +220,49 @@ class _Cascade:
         self.after = process.model
         self.trigger = Trigger(seed, model, process.probability)
 
-    def initial(self) -> list[Due]:
-        return []
 
-    def after_due(self, _due: Due) -> list[Due]:
-        return []
-
-    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
-        return []
-
-
-class _ClosedStream:
-    """Always the same number in flight; whose turn it is, a rotation says."""
-
-    def __init__(self, stream: int, turns: Iterator[str], in_flight: int, end_s: float) -> None:
-        self._stream = stream
-        self._turns = turns
-        self._in_flight = in_flight
-        self._end_s = end_s
-        self._asked: dict[str, int] = {}
-
-    def initial(self) -> list[Due]:
-        return [self._due(0.0) for _ in range(self._in_flight)]
-
-    def after_due(self, _due: Due) -> list[Due]:
-        return []
-
-    def after_answer(self, due: Due, now: float, completed: bool) -> list[Due]:
-        time_s = now if completed else max(now, due.time_s + REFUSED_PAUSE_S)
-        return [self._due(time_s)] if time_s < self._end_s else []
-
-    def _due(self, time_s: float) -> Due:
-        model = next(self._turns)
-        index = self._asked.get(model, 0)
-        self._asked[model] = index + 1
-        return Due(time_s, self._stream, index, model)
-
-
-class _OfflineStream:
-    """Requests that are all due at the start, handed out one by one so that their order is kept."""
+class _TurnStream(_Stream):
+    """Requests of several models in turn."""
 
     def __init__(self, stream: int, turns: Iterator[str]) -> None:
         self._stream = stream
         self._turns = turns
         self._asked: dict[str, int] = {}
 
-    def initial(self) -> list[Due]:
-        return self._next()
-
-    def after_due(self, _due: Due) -> list[Due]:
-        return self._next()
-
-    def after_answer(self, _due: Due, _now: float, _completed: bool) -> list[Due]:
-        return []
-
-    def _next(self) -> list[Due]:
+    def _next(self, time_s: float) -> list[Due]:
+        """Make the next request, if there is one."""
         model = next(self._turns, None)
         if model is None:
             return []
         index = self._asked.get(model, 0)
         self._asked[model] = index + 1
-        return [Due(0.0, self._stream, index, model)]
+        return [Due(time_s, self._stream, index, model)]
+
+
+class _ClosedStream(_TurnStream):
+    """Always the same number in flight; whose turn it is, a rotation says."""
+
+    def __init__(self, stream: int, turns: Iterator[str], in_flight: int, end_s: float) -> None:
+        super().__init__(stream, turns)
+        self._in_flight = in_flight
+        self._end_s = end_s
+
+    def initial(self) -> list[Due]:
+        return [due for _ in range(self._in_flight) for due in self._next(0.0)]
+
+    def after_answer(self, due: Due, now: float, completed: bool) -> list[Due]:
+        time_s = now if completed else max(now, due.time_s + REFUSED_PAUSE_S)
+        return self._next(time_s) if time_s < self._end_s else []
+
+
+class _OfflineStream(_TurnStream):
+    """Requests that are all due at the start, handed out one by one so that their order is kept."""
+
+    def initial(self) -> list[Due]:
+        return self._next(0.0)
+
+    def after_due(self, _due: Due) -> list[Due]:
+        return self._next(0.0)
 
 
 def _streams(scenario: Scenario) -> list[_Stream]:

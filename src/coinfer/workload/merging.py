@@ -1,4 +1,4 @@
-"""Merging: the times of several arrival processes in one order. Knows no models and no requests."""
+"""Merge the times of several arrival processes into one order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def merged(
         upto_s = last_s[soonest]
         if upto_s == math.inf:
             return
-        # All until then are known. This process may go on at that very moment: before later ones.
+        # All times before this moment are known. The process whose known times end here may have
+        # more at this very moment; they come before those of later processes.
         counts = [
             int(t.searchsorted(upto_s, "right" if at <= soonest else "left"))
             for at, t in enumerate(known)

@@ -1,4 +1,4 @@
-"""How a scenario wants models cut into spans. Cutting them is `partitioning`'s work."""
+"""How a scenario wants models cut into spans. `coinfer.profiling.partition` cuts them."""
 
 from __future__ import annotations
 

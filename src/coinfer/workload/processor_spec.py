@@ -1,4 +1,4 @@
-"""Processors as a scenario asks for them. Finding what the machine has is `hardware`'s work."""
+"""Processors as a scenario asks for them. `coinfer.hardware` finds what the machine has."""
 
 from __future__ import annotations
 
@@ -70,12 +70,6 @@ class ProcessorSpec(Section):
     unsupported_ops: OperatorTypes = ()
     overlays: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _has_units(self) -> ProcessorSpec:
-        if self.device == "CPU" and not (self.units or self.cores):
-            raise wrong("nothing says what it occupies; add e.g. `cores: [0]` or `units: [core0]`")
-        return self
-
     @field_validator("cores")
     @classmethod
     def _once_each(cls, cores: tuple[int, ...]) -> tuple[int, ...]:
@@ -85,15 +79,13 @@ class ProcessorSpec(Section):
         return cores
 
     @model_validator(mode="after")
-    def _is_express(self) -> ProcessorSpec:
+    def _fits_together(self) -> ProcessorSpec:
+        if self.device == "CPU" and not (self.units or self.cores):
+            raise wrong("nothing says what it occupies; add e.g. `cores: [0]` or `units: [core0]`")
         if self.overlays and (self.threads or 1) > 1:
             raise_all([Problem(("threads",), "must be 1 beside `overlays`")])
         if not set(self.overlays).isdisjoint(self.units):
             raise_all([Problem(("units",), "must not be among `overlays`; leave them out")])
-        return self
-
-    @model_validator(mode="after")
-    def _declares_once(self) -> ProcessorSpec:
         check_one_declaration(self.supported_ops, self.unsupported_ops)
         return self
 

@@ -1,8 +1,8 @@
-"""Names in rotation, as often as their weights say. Knows nothing about models.
+"""Rotation: yield names in turn, as often as their weights say.
 
-Smooth weighted round robin: each turn every name gains its weight, the richest one is taken and
-pays the sum of all weights. No name is ever a whole turn ahead of its share, and after as many
-turns as the whole-number weights add up to, all counts are exact.
+Smooth weighted round robin: in each turn every name gains its weight, the name with the most is
+taken and pays the sum of all weights. No name is ever a whole turn ahead of its share, and after as
+many turns as the whole-number weights add up to, all counts are exact.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def rotation(weights: Mapping[str, float]) -> Iterator[str]:
     >>> "".join(islice(rotation({"a": 5, "b": 1, "c": 1}), 7))
     'aabacaa'
     """
-    # Whole numbers: sums of floats would drift away from the proportions. Through the text,
-    # because what the user wrote is 0.1 and not the binary fraction next to it.
+    # Whole numbers, because sums of floats would drift. Fractions are made from the text:
+    # the user wrote 0.1 and not the binary fraction next to it.
     exact = {name: Fraction(repr(weight)) for name, weight in weights.items()}
     unit = lcm(*(weight.denominator for weight in exact.values()))
     gains = {name: int(weight * unit) for name, weight in exact.items()}

@@ -1,6 +1,6 @@
-"""Scenario: models, how their requests arrive and what is promised. Knows no machine and no file.
+"""Scenario: models, how their requests arrive, and their deadlines. Knows no machine and no file.
 
-A value; `scenario_file` reads it from YAML.
+A scenario is a value; `scenario_file` reads it from YAML.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from coinfer.documents.fields import (
     Loc,
     Name,
     NonNegativeSeconds,
-    ParseContext,
     PositiveNumber,
     PositiveSeconds,
     Problem,
     Section,
     WholeNumber,
+    base_of,
     positive_seconds,
     raise_all,
     unknown_name,
@@ -61,8 +61,7 @@ _PERIOD: Literal["period"] = "period"
 def _source(value: str, info: ValidationInfo) -> str:
     if value.startswith(_ZOO):
         return value
-    base = info.context.base if isinstance(info.context, ParseContext) else Path()
-    return str(base / Path(value).expanduser())
+    return str(base_of(info) / Path(value).expanduser())
 
 
 def _deadline(value: Any) -> Any:

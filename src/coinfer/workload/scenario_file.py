@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from coinfer.documents.explain import explain
-from coinfer.documents.fields import ParseContext
+from coinfer.documents.reading import read_text, validated
 from coinfer.documents.yaml_document import YamlDocument
-from coinfer.errors import ScenarioError
 from coinfer.scenarios import library
 from coinfer.workload.scenario import Scenario
 
@@ -27,12 +23,7 @@ def load_scenario(path: str | Path) -> Scenario:
         UnknownNameError: the library has no scenario of that name.
     """
     path = library.scenario_path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ScenarioError(f"{path}: no such scenario file; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
+    text = read_text(path, "scenario file")
     return parse_scenario(text, base=path.parent, origin=str(path))
 
 
@@ -54,9 +45,4 @@ def parse_scenario(text: str, *, base: Path = Path(), origin: str = "scenario") 
     >>> scenario.processes["net"].rate_per_s
     20.0
     """
-    document = YamlDocument.parse(text, origin=origin)
-    context = ParseContext(base)
-    try:
-        return Scenario.model_validate(document.data, context=context)
-    except ValidationError as error:
-        raise ScenarioError(explain(error, document, context)) from error
+    return validated(Scenario, YamlDocument.parse(text, origin=origin), base)

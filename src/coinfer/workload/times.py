@@ -1,4 +1,4 @@
-"""Times at which an open-loop process makes requests due: endless, in order, drawn in blocks.
+"""Draw the times at which an open-loop process makes requests due: endless, in order, in blocks.
 
 Each generator yields float64 arrays of seconds from the start. Memory is one block, however many
 times are taken. Knows neither models nor the end of the run.

@@ -1,4 +1,4 @@
-"""Read recorded arrival times from CSV or JSON lines. Knows nothing about what they are for."""
+"""Read recorded arrival times from CSV or JSON lines."""
 
 from __future__ import annotations
 

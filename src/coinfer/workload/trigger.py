@@ -1,4 +1,4 @@
-"""Trigger: whether a frame sets off what may come after it. Knows no request and no run."""
+"""Trigger: decides for each frame whether a cascaded request follows. Knows no run."""
 
 from __future__ import annotations
 

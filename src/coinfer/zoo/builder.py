@@ -1,4 +1,4 @@
-"""Writes ONNX graphs layer by layer, in the words of the networks' papers.
+"""Write ONNX graphs layer by layer, in the words of the networks' papers.
 
 Keeps the shape and the expected moments of every value, which fix the shapes and the scale of the
 weights. Knows no network by name.
@@ -131,7 +131,7 @@ class NetworkBuilder:
         moments: Moments,
         *,
         name: str,
-        attributes: Mapping[str, Attribute] | None = None,
+        **attributes: Attribute,
     ) -> ir.Value:
         full = self._name(name)
         value = self._tape.op(op_type, inputs, attributes, name=full)
@@ -184,7 +184,7 @@ class NetworkBuilder:
         width = in_channels // groups
         taps = width * math.prod(kernels) * math.prod(_coverage(*axis) for axis in axes)
         incoming, layer = self._moments[x], self._name(name)
-        weight = self._weights.filters(
+        weight = self._weights.normal(
             f"{layer}.weight",
             (channels, width, *kernels),
             deviation=1 / math.sqrt(taps * incoming.variance),
@@ -200,13 +200,11 @@ class NetworkBuilder:
             (channels, *(_window(*axis) for axis in axes)),
             Moments(),
             name=name,
-            attributes={
-                "kernel_shape": kernels,
-                "strides": strides,
-                "pads": (*pads, *pads),
-                "group": groups,
-                "dilations": (1, 1),
-            },
+            kernel_shape=kernels,
+            strides=strides,
+            pads=(*pads, *pads),
+            group=groups,
+            dilations=(1, 1),
         )
         if width == 1 and incoming.mean != 0:
             self._offsets[value] = (weight, incoming.mean)
@@ -232,7 +230,7 @@ class NetworkBuilder:
             # Scale, bias, running mean and running variance each add their spread.
             Moments(variance=gain**2 * (1 + 4 * _JITTER**2)),
             name=name,
-            attributes={"epsilon": epsilon},
+            epsilon=epsilon,
         )
 
     def _running_mean(self, name: str, x: ir.Value, channels: int) -> ir.LazyTensor:
@@ -262,16 +260,14 @@ class NetworkBuilder:
     def gemm(self, x: ir.Value, features: int, *, name: str) -> ir.Value:
         """Fully connected layer on `(batch, n)`, with bias; unit variance out."""
         (width,), layer, incoming = self.shape(x), self._name(name), self._moments[x]
-        weight = self._weights.filters(
+        weight = self._weights.normal(
             f"{layer}.weight",
             (features, width),
             deviation=1 / math.sqrt(width * incoming.variance),
             centred=incoming.mean != 0,
         )
         inputs = [x, self._parameter(weight), self._bias(layer, features)]
-        return self._add(
-            "Gemm", inputs, (features,), Moments(), name=name, attributes={"transB": 1}
-        )
+        return self._add("Gemm", inputs, (features,), Moments(), name=name, transB=1)
 
     def dense(self, x: ir.Value, features: int, *, gain: float = 1.0, name: str) -> ir.Value:
         """Fully connected layer on the last axis of `(batch, tokens, n)`, with bias.
@@ -313,7 +309,8 @@ class NetworkBuilder:
             self.shape(x),
             Moments(),
             name=name,
-            attributes={"axis": -1, "epsilon": epsilon},
+            axis=-1,
+            epsilon=epsilon,
         )
 
     # Layers without weights
@@ -346,7 +343,7 @@ class NetworkBuilder:
         """Softmax over the last axis."""
         count = self.shape(x)[-1]
         moments = Moments(mean=1 / count, variance=1 / count**2)
-        return self._add("Softmax", [x], self.shape(x), moments, name=name, attributes={"axis": -1})
+        return self._add("Softmax", [x], self.shape(x), moments, name=name, axis=-1)
 
     def add(self, a: ir.Value, b: ir.Value, *, name: str) -> ir.Value:
         """Add; `b` may broadcast to the shape of `a`."""
@@ -371,7 +368,7 @@ class NetworkBuilder:
             [(self._moments[v], shape[0]) for v, shape in zip(values, shapes, strict=True)]
         )
         joined = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        return self._add("Concat", values, joined, moments, name=name, attributes={"axis": 1})
+        return self._add("Concat", values, joined, moments, name=name, axis=1)
 
     def max_pool(
         self,
@@ -384,35 +381,42 @@ class NetworkBuilder:
         name: str,
     ) -> ir.Value:
         """Largest value of each window; `ceil` keeps a last window that is not full."""
-        channels, *size = self.shape(x)
-        extra = stride - 1 if ceil else 0
-        shape = [_window(length + extra, kernel, stride, padding) for length in size]
-        attributes: dict[str, Attribute] = {
-            "kernel_shape": (kernel, kernel),
-            "strides": (stride, stride),
-            "pads": (padding,) * 4,
-            "ceil_mode": int(ceil),
-        }
         moments = self._moments[x].maximum(kernel**2)
-        return self._add(
-            "MaxPool", [x], (channels, *shape), moments, name=name, attributes=attributes
-        )
+        window = (kernel, stride, padding)
+        return self._pool("MaxPool", x, window, moments, name=name, ceil_mode=int(ceil))
 
     def average_pool(
         self, x: ir.Value, *, kernel: int, stride: int, padding: int = 0, name: str
     ) -> ir.Value:
         """Mean of each window, padding counted as zeros."""
-        channels, *size = self.shape(x)
-        shape = [_window(length, kernel, stride, padding) for length in size]
-        attributes: dict[str, Attribute] = {
-            "kernel_shape": (kernel, kernel),
-            "strides": (stride, stride),
-            "pads": (padding,) * 4,
-            "count_include_pad": 1,
-        }
         moments = self._moments[x].averaged(kernel**2)
+        window = (kernel, stride, padding)
+        return self._pool("AveragePool", x, window, moments, name=name, count_include_pad=1)
+
+    def _pool(
+        self,
+        op_type: str,
+        x: ir.Value,
+        window: tuple[int, int, int],
+        moments: Moments,
+        *,
+        name: str,
+        **attributes: int,
+    ) -> ir.Value:
+        kernel, stride, padding = window
+        channels, *size = self.shape(x)
+        extra = stride - 1 if attributes.get("ceil_mode") else 0
+        shape = [_window(length + extra, kernel, stride, padding) for length in size]
         return self._add(
-            "AveragePool", [x], (channels, *shape), moments, name=name, attributes=attributes
+            op_type,
+            [x],
+            (channels, *shape),
+            moments,
+            name=name,
+            kernel_shape=(kernel, kernel),
+            strides=(stride, stride),
+            pads=(padding,) * 4,
+            **attributes,
         )
 
     def global_average_pool(self, x: ir.Value, *, name: str) -> ir.Value:
@@ -424,7 +428,7 @@ class NetworkBuilder:
     def flatten(self, x: ir.Value, *, name: str) -> ir.Value:
         """Make `(batch, n)`."""
         shape = (math.prod(self.shape(x)),)
-        return self._add("Flatten", [x], shape, self._moments[x], name=name, attributes={"axis": 1})
+        return self._add("Flatten", [x], shape, self._moments[x], name=name, axis=1)
 
     def reshape(self, x: ir.Value, shape: Sequence[int], *, name: str) -> ir.Value:
         """Give the same elements the shape `(batch, *shape)`."""
@@ -441,7 +445,7 @@ class NetworkBuilder:
             [shape[axis - 1] for axis in order],
             self._moments[x],
             name=name,
-            attributes={"perm": (0, *order)},
+            perm=(0, *order),
         )
 
     def matmul(
@@ -478,5 +482,5 @@ class NetworkBuilder:
             self.shape(x)[1:],
             self._moments[x],
             name=name,
-            attributes={"axis": 1},
+            axis=1,
         )

@@ -1,4 +1,4 @@
-"""Writes zoo networks to files. Knows file names and sizes, not layers."""
+"""Write zoo networks to files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
+from coinfer.model.validation import tensors_of
 from coinfer.zoo.registry import build, spec
 
 __all__ = ["export"]
@@ -40,11 +41,7 @@ def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> lis
 
 
 def _write(model: ir.Model, name: str, directory: Path) -> Path:
-    size = sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    )
+    size = sum(tensor.nbytes for tensor in tensors_of(model))
     external = f"{name}.onnx.data" if size > _EXTERNAL_DATA_BYTES else None
     # On the same file system as the target, so that moving is one atomic rename.
     with TemporaryDirectory(prefix=f".{name}-", dir=directory) as temporary:

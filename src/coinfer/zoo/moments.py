@@ -1,6 +1,6 @@
-"""Mean and variance of activations, followed through a network on paper.
+"""Moments: the expected mean and variance of activations, followed through a network.
 
-The zoo picks its random weights from these so that signals neither die nor blow up with depth.
+The zoo picks its random weights from these so that signals neither vanish nor explode with depth.
 Knows arithmetic only: no tensors, no operators.
 """
 

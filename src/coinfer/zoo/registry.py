@@ -1,4 +1,4 @@
-"""The zoo's table: which networks there are, what was published about them, who builds them.
+"""The zoo's table: which networks there are, their published figures, and which module builds them.
 
 A family's module is imported when one of its networks is built. Knows no layer.
 """
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ZooEntry", "build", "names", "sample_inputs", "spec"]
 
-_TORCHVISION = "torchvision"
 _NOTICE = "Weights are seeded random numbers, not trained: timings are real, answers are not."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ZooEntry:
     """What is known of a network before it is built.
 
@@ -48,7 +47,7 @@ class ZooEntry:
     input_shape: tuple[int, ...]
     parameters: int
     macs: int
-    source: str = _TORCHVISION
+    source: str = "torchvision"
     vocabulary: int | None = None
 
     @property
@@ -64,91 +63,39 @@ class ZooEntry:
         return "float32" if self.vocabulary is None else "int64"
 
 
-def _image(
-    name: str, title: str, family: str, parameters: int, gmacs: float, side: int = 224
-) -> ZooEntry:
-    """Describe a network of torchvision, whose table gives MACs in units of 1e9."""
+_IMAGENET = (3, 224, 224)
+_CIFAR = (3, 32, 32)
+_LAYERS = "layer sizes"
+
+
+def _bert(name: str, title: str, parameters: int, macs: int) -> ZooEntry:
     return ZooEntry(
-        name=name,
-        title=title,
-        family=family,
-        input_shape=(3, side, side),
-        parameters=parameters,
-        macs=round(gmacs * 1e9),
+        name, title, "transformer", (128,), parameters, macs, "Hugging Face", vocabulary=30522
     )
 
 
-def _counted(
-    name: str,
-    title: str,
-    family: str,
-    shape: tuple[int, ...],
-    parameters: int,
-    macs: int,
-    source: str = "layer sizes",
-    vocabulary: int | None = None,
-) -> ZooEntry:
-    """Describe a network whose figures follow from its layer sizes exactly."""
-    return ZooEntry(
-        name=name,
-        title=title,
-        family=family,
-        input_shape=shape,
-        parameters=parameters,
-        macs=macs,
-        source=source,
-        vocabulary=vocabulary,
-    )
-
-
-_HUGGING_FACE = "Hugging Face"
+# Name, title, family, input shape, parameters, MACs; then the source and the vocabulary.
 _ENTRIES: Final = (
-    _image("mobilenet_v2", "MobileNetV2", "mobilenet", 3_504_872, 0.301),
-    _image("resnet50", "ResNet-50", "resnet", 25_557_032, 4.089),
-    _image("resnet101", "ResNet-101", "resnet", 44_549_160, 7.801),
-    _image("resnet152", "ResNet-152", "resnet", 60_192_808, 11.514),
-    _image("resnext50", "ResNeXt-50 32x4d", "resnet", 25_028_904, 4.230),
-    _image("vgg16", "VGG-16", "vgg", 138_357_544, 15.470),
-    _image("vgg19", "VGG-19", "vgg", 143_667_240, 19.632),
-    _image("inception_v3", "Inception v3", "inception", 23_834_568, 5.713, side=299),
-    _image("regnet_y_32gf", "RegNetY-32GF", "regnet", 145_046_770, 32.280),
-    _image("alexnet", "AlexNet", "alexnet", 61_100_840, 0.714),
-    _image("squeezenet1_1", "SqueezeNet 1.1", "squeezenet", 1_235_496, 0.349),
-    _image("densenet201", "DenseNet-201", "densenet", 20_013_928, 4.291),
-    _counted(
-        "lenet",
-        "LeNet-5",
-        "lenet",
-        (1, 32, 32),
-        61_706,
-        416_520,
-        "LeCun et al. 1998",
-    ),
-    _counted(
-        "bert_base",
-        "BERT-base encoder",
-        "transformer",
-        (128,),
-        109_482_240,
-        11_174_215_680,
-        _HUGGING_FACE,
-        vocabulary=30522,
-    ),
-    _counted(
-        "distilbert",
-        "DistilBERT encoder",
-        "transformer",
-        (128,),
-        66_362_880,
-        5_586_812_928,
-        _HUGGING_FACE,
-        vocabulary=30522,
-    ),
-    _counted("small_resnet", "ResNet-20", "resnet", (3, 32, 32), 272_474, 40_813_184),
-    _counted("tiny_mlp", "tiny perceptron", "tiny", (16,), 874, 832),
-    _counted("tiny_cnn", "tiny CNN", "tiny", (3, 32, 32), 1_586, 516_256),
-    _counted("tiny_branchy", "tiny branching CNN", "tiny", (3, 32, 32), 3_419, 813_216),
-    _counted("tiny_encoder", "tiny encoder", "transformer", (16,), 20_864, 294_912, vocabulary=100),
+    ZooEntry("mobilenet_v2", "MobileNetV2", "mobilenet", _IMAGENET, 3_504_872, 301_000_000),
+    ZooEntry("resnet50", "ResNet-50", "resnet", _IMAGENET, 25_557_032, 4_089_000_000),
+    ZooEntry("resnet101", "ResNet-101", "resnet", _IMAGENET, 44_549_160, 7_801_000_000),
+    ZooEntry("resnet152", "ResNet-152", "resnet", _IMAGENET, 60_192_808, 11_514_000_000),
+    ZooEntry("resnext50", "ResNeXt-50 32x4d", "resnet", _IMAGENET, 25_028_904, 4_230_000_000),
+    ZooEntry("vgg16", "VGG-16", "vgg", _IMAGENET, 138_357_544, 15_470_000_000),
+    ZooEntry("vgg19", "VGG-19", "vgg", _IMAGENET, 143_667_240, 19_632_000_000),
+    ZooEntry("inception_v3", "Inception v3", "inception", (3, 299, 299), 23_834_568, 5_713_000_000),
+    ZooEntry("regnet_y_32gf", "RegNetY-32GF", "regnet", _IMAGENET, 145_046_770, 32_280_000_000),
+    ZooEntry("alexnet", "AlexNet", "alexnet", _IMAGENET, 61_100_840, 714_000_000),
+    ZooEntry("squeezenet1_1", "SqueezeNet 1.1", "squeezenet", _IMAGENET, 1_235_496, 349_000_000),
+    ZooEntry("densenet201", "DenseNet-201", "densenet", _IMAGENET, 20_013_928, 4_291_000_000),
+    ZooEntry("lenet", "LeNet-5", "lenet", (1, 32, 32), 61_706, 416_520, "LeCun et al. 1998"),
+    _bert("bert_base", "BERT-base encoder", 109_482_240, 11_174_215_680),
+    _bert("distilbert", "DistilBERT encoder", 66_362_880, 5_586_812_928),
+    ZooEntry("small_resnet", "ResNet-20", "resnet", _CIFAR, 272_474, 40_813_184, _LAYERS),
+    ZooEntry("tiny_mlp", "tiny perceptron", "tiny", (16,), 874, 832, _LAYERS),
+    ZooEntry("tiny_cnn", "tiny CNN", "tiny", _CIFAR, 1_586, 516_256, _LAYERS),
+    ZooEntry("tiny_branchy", "tiny branching CNN", "tiny", _CIFAR, 3_419, 813_216, _LAYERS),
+    ZooEntry("tiny_encoder", "tiny encoder", "transformer", (16,), 20_864, 294_912, _LAYERS, 100),
 )
 _TABLE: Final = {entry.name: entry for entry in _ENTRIES}
 

@@ -1,4 +1,4 @@
-"""Turn what a person writes for a model, a file or `zoo:NAME`, into a `Model`. Knows no backend."""
+"""Load the model that a text names: a file or `zoo:NAME`. Knows no backend."""
 
 from __future__ import annotations
 

@@ -49,26 +49,20 @@ class SeededWeights:
         )
 
     def normal(
-        self, name: str, shape: Sequence[int], *, mean: float = 0.0, deviation: float
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        mean: float = 0.0,
+        deviation: float,
+        centred: bool = False,
     ) -> ir.LazyTensor:
-        """Make a tensor of independent Gaussian values."""
-
-        def draw(generator: np.random.Generator) -> Array:
-            values = generator.standard_normal(shape, dtype=np.float32)
-            values *= np.float32(deviation)
-            values += np.float32(mean)
-            return values
-
-        return self.lazy(name, shape, draw)
-
-    def filters(
-        self, name: str, shape: Sequence[int], *, deviation: float, centred: bool
-    ) -> ir.LazyTensor:
-        """Make Gaussian filters, one per entry of axis 0.
+        """Make a tensor of independent Gaussian values.
 
         Args:
             name: Name of the tensor.
-            shape: `(filters, ...)`.
+            shape: Its shape; of filters `(filters, ...)`.
+            mean: Mean of one value.
             deviation: Standard deviation of one value.
             centred: Make each filter sum to zero, so that the mean that all channels of a
                 rectified input share does not pass. Without it the part of the signal that
@@ -78,9 +72,9 @@ class SeededWeights:
         def draw(generator: np.random.Generator) -> Array:
             values = generator.standard_normal(shape, dtype=np.float32)
             if centred:
-                axes = tuple(range(1, len(shape)))
-                values -= values.mean(axis=axes, keepdims=True)
+                values -= values.mean(axis=tuple(range(1, len(shape))), keepdims=True)
             values *= np.float32(deviation)
+            values += np.float32(mean)
             return values
 
         return self.lazy(name, shape, draw)

@@ -1,11 +1,12 @@
-"""Arena: the memory for activations that parts of models share, and how to get it back.
+"""Arena: the memory for activations that the parts of models share, and how to give it back.
 
-The library's arena keeps what was ever taken from it. On request it gives back, at the end of a
-run, every region in which nothing lives; a run of next to nothing will do.
+ONNX Runtime's arena keeps all memory that it ever took. At the end of a run it gives the unused
+regions back if the run asks for that. So a run of a tiny model is used to shrink the arena.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
@@ -15,11 +16,11 @@ import onnx_ir as ir
 
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 
-__all__ = ["SHARED_ENTRIES", "give_back", "share"]
+__all__ = ["SHARED_ENTRIES", "give_back", "one_operator", "share"]
 
 SHARED_ENTRIES = {
     "session.use_env_allocators": "1",
-    # Weights apart: they go with their session, whatever else lives in the arena.
+    # Weights stay outside of the arena: closing a session then frees them at once.
     "session.use_device_allocator_for_initializers": "1",
 }
 """Configuration of a session that takes its memory from the arena."""
@@ -56,7 +57,8 @@ def share() -> _Broom:
         options.add_session_config_entry(*entry)
     shrinking = ort.RunOptions()
     shrinking.add_run_config_entry(*_SHRINK)
-    return _Broom(ort.InferenceSession(_nothing(), options, ["CPUExecutionProvider"]), shrinking)
+    model = one_operator("Neg", [1])
+    return _Broom(ort.InferenceSession(model, options, ["CPUExecutionProvider"]), shrinking)
 
 
 def give_back() -> None:
@@ -66,12 +68,15 @@ def give_back() -> None:
             share().sweep()
 
 
-def _nothing() -> bytes:
-    shape = ir.Shape([1])
-    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
-    node = ir.node("Neg", [value])
+def one_operator(
+    op_type: str, shape: Sequence[int | str], domain: str = "", **attributes: int
+) -> bytes:
+    """Make a model of one operator that takes a float `x` of this shape and gives `y`."""
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+    node = ir.node(op_type, [value], attributes, domain=domain)
     [made] = node.outputs
-    made.name, made.type, made.shape = "y", value.type, shape
-    graph = ir.Graph([value], [made], nodes=[node], opset_imports={"": _OPSET}, name="nothing")
+    made.name, made.type, made.shape = "y", value.type, ir.Shape([None] * len(shape))
+    opsets = {domain: 1, "": _OPSET}
+    graph = ir.Graph([value], [made], nodes=[node], opset_imports=opsets, name=op_type)
     data: bytes = ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION)).SerializeToString()
     return data

@@ -1,4 +1,4 @@
-"""Assignment: which execution provider took which nodes of a model, read back from a session."""
+"""Assignment: read back from a session which execution provider took which nodes of a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def require_assigned(session: Any, provider: str, what: str) -> dict[str, int]:
         BackendError: others took all of its operators.
     """
     counts = assigned(session)
-    # No operator at all is a model that was folded to constants: nothing fell back.
+    # A model without operators was folded to constants: nothing fell back.
     if counts and provider not in counts:
         where = ", ".join(f"{count} on {name}" for name, count in counts.items())
         raise BackendError(

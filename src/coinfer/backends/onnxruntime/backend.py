@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from coinfer.backends.base import Device
 from coinfer.backends.onnxruntime import providers
@@ -11,6 +12,7 @@ from coinfer.backends.onnxruntime.assignment import numbered, require_assigned, 
 from coinfer.backends.onnxruntime.creation import Style, create, pool_cores
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart, Plain, compiled_in_blocks
+from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import POOLS
 from coinfer.backends.precision import native_precision
@@ -65,15 +67,14 @@ class OnnxRuntimeBackend:
         """
         what = f"model {model.name!r} on processor {processor.name!r}"
         provider = providers.provider_of(processor, what)
-        options = providers.provider_options(processor, provider, what)
         named, nodes = numbered(model)
         alone = dataclasses.replace(processor, threads=1)
         try:
             source = bytes_or_path(named)
-            session = create(source, alone, (provider, options), Style(optimised=False))
+            session = create(source, alone, provider, Style(optimised=False))
         except LIBRARY_ERRORS:
             return None
-        return taken(session, provider, nodes)
+        return taken(session, provider[0], nodes)
 
     def load(self, model: Model, processor: Processor) -> OnnxRuntimeSession:
         """Compile the model, or a part of one so that it hands values on in blocks of channels.
@@ -84,7 +85,6 @@ class OnnxRuntimeBackend:
         """
         what = f"model {model.name!r} on processor {processor.name!r}"
         provider = providers.provider_of(processor, what)
-        options = providers.provider_options(processor, provider, what)
         precision = native_precision(model)
         if processor.precision not in ("fp32", precision):
             raise BackendError(
@@ -94,24 +94,20 @@ class OnnxRuntimeBackend:
         pool = processor.threads - 1
         POOLS.reserve(pool, what=what)
         try:
-            return self._compiled(
-                model, processor, (provider, options), what=what, precision=precision
-            )
+            return self._compiled(model, processor, provider, what=what, precision=precision)
         except BaseException:
             POOLS.release(pool)
             raise
 
     def _compiled(
-        self,
-        model: Model,
-        processor: Processor,
-        provider: tuple[str, dict[str, str]],
-        *,
-        what: str,
-        precision: str,
+        self, model: Model, processor: Processor, provider: Provider, *, what: str, precision: str
     ) -> OnnxRuntimeSession:
-        pool = processor.threads - 1
-        outputs = tuple(spec.name for spec in model.outputs)
+        common: dict[str, Any] = {
+            "outputs": tuple(spec.name for spec in model.outputs),
+            "what": what,
+            "precision": precision,
+            "pool": processor.threads - 1,
+        }
         is_part = bool(model.borders) and provider[0] == providers.CPU_PROVIDER
         found = compiled_in_blocks(model, processor) if is_part else Plain()
         if not isinstance(found, Plain):
@@ -119,18 +115,15 @@ class OnnxRuntimeBackend:
                 session=found.session,
                 takes=found.takes,
                 gives=found.gives,
-                outputs=outputs,
-                what=what,
-                precision=precision,
-                pool=pool,
                 operators=found.operators,
                 shares=True,
+                **common,
             )
         try:
             source = bytes_or_path(model)
             session = create(source, processor, provider, Style(shared=is_part))
         except Exception as error:
-            # The library's exceptions have no common base below this one.
+            # The library's exceptions have no other common base.
             raise BackendError(
                 f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
                 f"with `coinfer inspect` or run it on another backend"
@@ -138,11 +131,8 @@ class OnnxRuntimeBackend:
         operators = require_assigned(session, provider[0], what)
         return OnnxRuntimeSession(
             session=session,
-            outputs=outputs,
-            what=what,
-            precision=precision,
-            pool=pool,
             operators=operators,
             shares=is_part,
             note=found.why and f"its parts convert the values that they hand on: {found.why}",
+            **common,
         )

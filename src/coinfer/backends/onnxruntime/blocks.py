@@ -1,10 +1,11 @@
-"""Blocks: edits graphs so that values cross their borders in ONNX Runtime's blocks of channels.
+"""Blocks: edit graphs so that values cross their borders in ONNX Runtime's blocks of channels.
 
 The CPU provider (`NchwcTransformer`) rewrites convolutions and what is around them to work on
-blocks of 8 or 16 channels, with operators of a domain of its own, and puts `ReorderInput` and
-`ReorderOutput` at the edges. An input of the graph is no such value, so what adds it to one falls
-back to the plain order. A convolution that changes nothing, put behind the input before the graph
-is rewritten, makes it one; it goes again afterwards. Knows graphs; runs nothing.
+blocks of 8 or 16 channels, with operators of its own domain, and puts `ReorderInput` and
+`ReorderOutput` at the edges. An input of the graph is never in blocks, so an operator that adds one
+to a blocked value falls back to the plain order. Therefore a convolution that changes nothing
+(a probe) is put behind each input before the graph is rewritten, and removed afterwards. Knows
+graphs; runs nothing.
 """
 
 from __future__ import annotations

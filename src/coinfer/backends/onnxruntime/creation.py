@@ -1,12 +1,11 @@
-"""Creation: how sessions are made, of one model alone or of parts that hand values on.
+"""Create ONNX Runtime sessions, of whole models and of parts that pass values on.
 
 A session with one thread runs in the calling thread and holds no pool, so one such session serves
-every core. A session with more threads owns a pool; it spins while a run lasts, because then the
-processor owns its cores, and stops with it. Each of the pool's threads has a core of its own, and
-the first core is the caller's: left to the system, two of them are at times put on one core, and
-what spins there keeps the other from its work for as long as the system looks away. ONNX Runtime's
-global pool is not used: once it is set, every session of the process must use it, the host
-program's and the 1-thread ones too.
+every core. A session with more threads owns a pool. The pool spins only while a run lasts, because
+only then the processor owns its cores. Each of the pool's threads has a core of its own, and the
+first core is the caller's. Left alone, the system at times puts two of them on one core; the one
+that spins there keeps the other from its work. ONNX Runtime's global pool is not used: once it is
+set, every session of the process must use it, the host program's and the 1-thread ones too.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from coinfer.backends.base import Tensor
 from coinfer.backends.onnxruntime.arena import SHARED_ENTRIES, share
 from coinfer.backends.onnxruntime.library import ort
+from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.machine.processor import Processor
 
 __all__ = ["Call", "Style", "call_of", "create", "pool_cores", "session_options"]
@@ -48,17 +48,12 @@ class Style(NamedTuple):
     saved: Path | None = None
 
 
-def create(
-    source: bytes | str,
-    processor: Processor,
-    provider: tuple[str, dict[str, str]],
-    style: Style,
-) -> Any:
+def create(source: bytes | str, processor: Processor, provider: Provider, style: Style) -> Any:
     """Create a session; raises what the library raises."""
     options = session_options(processor, style)
-    # Fallback would retry on the CPU without a word in the result.
+    # With fallback the library would silently retry on the CPU.
     session = ort.InferenceSession(source, options, [provider], enable_fallback=0)
-    # The wrapper keeps the serialized model for a fallback that is off: the weights a second time.
+    # The wrapper keeps the serialized model, and so its weights, for a fallback that is off.
     if isinstance(source, bytes) and hasattr(session, "_model_bytes"):
         session._model_bytes = None
     return session
@@ -111,7 +106,7 @@ def session_options(processor: Processor, style: Style) -> Any:
         entries["session.disable_prepacking"] = "1"  # it never runs
     if style.shared:
         share()
-        # Planned ahead, all activations of a run would be one piece, not where the last one was.
+        # With a memory pattern all activations of a run are one piece, in a new place each time.
         options.enable_mem_pattern = False
         entries |= SHARED_ENTRIES
     entries |= {key: value for key, value in processor.options.items() if "." in key}

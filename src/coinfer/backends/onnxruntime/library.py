@@ -1,4 +1,4 @@
-"""Library: onnxruntime itself, imported without the events that it would send."""
+"""Import onnxruntime without the usage events that it would send."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""ChannelBlocks: activations as ONNX Runtime's CPU provider keeps them, and the way there and back.
+"""ChannelBlocks: convert activations into ONNX Runtime's blocks of channels and back.
 
-Whoever asks for one holds the lock under which sessions are created.
+The caller must hold the lock under which sessions are created.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from coinfer.backends.base import Tensor
+from coinfer.backends.onnxruntime.arena import one_operator
 from coinfer.backends.onnxruntime.blocks import DOMAIN
 from coinfer.backends.onnxruntime.creation import Style, create
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
@@ -21,11 +21,6 @@ from coinfer.backends.packed import Packed
 from coinfer.machine.processor import Processor
 
 __all__ = ["ChannelBlocks", "block_size", "channel_blocks"]
-
-_OPSET = 17
-"""Any would do: no operator of the standard is used."""
-
-_IR_VERSION = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,14 +71,6 @@ def _into_blocks() -> Any:
 
 
 def _reorder(op_type: str, **attributes: int) -> Any:
-    any_shape = [f"d{axis}" for axis in range(4)]
-    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(any_shape))
-    node = ir.node(op_type, [value], attributes, domain=DOMAIN)
-    [made] = node.outputs
-    made.name, made.type, made.shape = "y", value.type, ir.Shape([None] * 4)
-    graph = ir.Graph(
-        [value], [made], nodes=[node], opset_imports={"": _OPSET, DOMAIN: 1}, name=op_type
-    )
-    data = ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION)).SerializeToString()
+    data = one_operator(op_type, ["n", "c", "h", "w"], DOMAIN, **attributes)
     anywhere = Processor(name="any", backend="onnxruntime", units=frozenset({"any"}))
     return create(data, anywhere, (CPU_PROVIDER, {}), Style(optimised=False, shared=True))

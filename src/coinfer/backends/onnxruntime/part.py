@@ -1,8 +1,8 @@
 """OnnxRuntimePart: a part of a model whose values cross its borders in blocks of channels.
 
-The library rewrites the part as it rewrites a whole model; the result is saved, edited (`blocks`),
-and loaded as it is. Where that does not work the part is compiled like any model: it then converts
-at its borders.
+ONNX Runtime rewrites the part as it rewrites a whole model. The result is saved, edited (`blocks`)
+and loaded without further rewriting. Where that does not work, the part is compiled like any model
+and converts its values at its borders.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,19 +71,22 @@ class Plain(NamedTuple):
     why: str = ""
 
 
+@dataclass(kw_only=True, eq=False)
 class OnnxRuntimePart(OnnxRuntimeSession):
-    """A compiled part of a model; made by `OnnxRuntimeBackend.load`."""
+    """A compiled part of a model; made by `OnnxRuntimeBackend.load`.
 
-    def __init__(
-        self,
-        *,
-        takes: Mapping[str, ChannelBlocks | None],
-        gives: Mapping[str, ChannelBlocks],
-        **rest: Any,
-    ) -> None:
-        super().__init__(**rest)
-        self._takes = tuple(takes.items())
-        self._packs = tuple((self._outputs.index(name), name, form) for name, form in gives.items())
+    Attributes:
+        takes: By input, the blocks that it takes; None: a plain array.
+        gives: The blocks of those outputs that are not plain arrays.
+    """
+
+    takes: Mapping[str, ChannelBlocks | None]
+    gives: Mapping[str, ChannelBlocks]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._takes = tuple(self.takes.items())
+        self._packs = tuple((self.outputs.index(n), n, form) for n, form in self.gives.items())
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; takes and gives arrays.
@@ -101,7 +105,7 @@ class OnnxRuntimePart(OnnxRuntimeSession):
         call = self._call
         if call is None:
             raise self._failed("the session is closed; load the model again")
-        # In few calls: another part ran just before, and has left no Python in the caches.
+        # Few calls: the part that ran just before has pushed Python's code out of the caches.
         feed: dict[str, Tensor] = {}
         outputs: dict[str, Value]
         try:
@@ -111,11 +115,11 @@ class OnnxRuntimePart(OnnxRuntimeSession):
                     feed[name] = value.array
                 else:
                     feed[name] = _in_form(value, form)
-            arrays = call(self._outputs, feed, None)
+            arrays = call(self.outputs, feed, None)
         except Exception as error:
-            # The library's exceptions have no common base below this one.
+            # The library's exceptions have no other common base.
             raise self._failed(first_line(error)) from error
-        outputs = dict(zip(self._outputs, arrays))  # noqa: B905  # a keyword takes a while
+        outputs = dict(zip(self.outputs, arrays))  # noqa: B905  # a keyword takes a while
         for at, name, form in self._packs:
             outputs[name] = _packed(Packed, (arrays[at], form))
         return outputs

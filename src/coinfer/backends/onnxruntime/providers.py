@@ -1,4 +1,4 @@
-"""Providers: which execution providers the installed wheel has, and the devices that they are."""
+"""Providers: the execution providers of the installed wheel, and the devices they stand for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from coinfer.backends.onnxruntime.library import ort
 from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 
-__all__ = ["CPU_PROVIDER", "devices", "provider_of", "provider_options"]
+__all__ = ["CPU_PROVIDER", "Provider", "devices", "provider_of"]
+
+Provider = tuple[str, dict[str, str]]
+"""Name and options of an execution provider."""
 
 _SUFFIX = "ExecutionProvider"
 _CPU = "CPU"
@@ -44,17 +47,19 @@ def devices() -> tuple[Device, ...]:
     return tuple(sorted(found, key=lambda device: device.name != _CPU))
 
 
-def provider_of(processor: Processor, what: str) -> str:
-    """Return the provider that a processor's device is of.
+def provider_of(processor: Processor, what: str) -> Provider:
+    """Return the provider that a processor's device is of, with the options that it gets.
+
+    The processor's own options go above what fp32 needs.
 
     Raises:
-        BackendError: this onnxruntime does not have it.
+        BackendError: this onnxruntime does not have it, or it has no option of some name.
     """
     wanted = processor.device.partition(":")[0] + _SUFFIX
     installed = ort.get_available_providers()
     for provider in installed:
         if provider.lower() == wanted.lower():
-            return str(provider)
+            return str(provider), _options(processor, str(provider), what)
     known = ", ".join(p.removesuffix(_SUFFIX) for p in installed if p != _REMOTE + _SUFFIX)
     raise BackendError(
         f"{what}: this onnxruntime has no device {processor.device!r}, only {known}; install the "
@@ -62,16 +67,11 @@ def provider_of(processor: Processor, what: str) -> str:
     )
 
 
-def provider_options(processor: Processor, provider: str, what: str) -> dict[str, str]:
-    """Return the options that a provider gets: the processor's own above what fp32 needs.
-
-    Raises:
-        BackendError: it has none of that name.
-    """
+def _options(processor: Processor, provider: str, what: str) -> dict[str, str]:
     given = {key: value for key, value in processor.options.items() if "." not in key}
     if provider == CPU_PROVIDER:
         if given:
-            # The CPU provider ignores every option without a word.
+            # The CPU provider would ignore the option silently.
             raise BackendError(
                 f"{what}: the CPU provider has no option {sorted(given)[0]!r}; options of the "
                 f"session have a dot, such as session.set_denormal_as_zero"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from coinfer.backends.base import Placement, Tensor, Tensors
@@ -15,30 +16,32 @@ from coinfer.errors import BackendError, ExecutionError
 __all__ = ["OnnxRuntimeSession"]
 
 
+@dataclass(kw_only=True, eq=False)
 class OnnxRuntimeSession:
-    """A compiled model; made by `OnnxRuntimeBackend.load`."""
+    """A compiled model; made by `OnnxRuntimeBackend.load`.
 
-    def __init__(
-        self,
-        *,
-        session: Any,
-        outputs: tuple[str, ...],
-        what: str,
-        precision: str,
-        pool: int,
-        operators: Mapping[str, int],
-        shares: bool = False,
-        note: str = "",
-    ) -> None:
-        self._session = session
-        self._call: Call | None = call_of(session)
-        self._outputs = outputs
-        self._what = what
-        self._precision = precision
-        self._pool = pool
-        self._operators = operators
-        self._shares = shares
-        self._note = note
+    Attributes:
+        session: The library's session; None once this one is closed.
+        outputs: Names of the outputs.
+        what: What errors call it.
+        precision: What it computes in.
+        pool: Threads of its pool.
+        operators: How many operators each provider got, before fusion.
+        shares: Whether its activations are in the shared arena.
+        note: What it does without, and why, in half a sentence; empty if nothing.
+    """
+
+    session: Any
+    outputs: tuple[str, ...]
+    what: str
+    precision: str
+    pool: int
+    operators: Mapping[str, int]
+    shares: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self._call: Call | None = call_of(self.session)
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; the arrays belong to the caller.
@@ -51,16 +54,11 @@ class OnnxRuntimeSession:
             raise self._failed("the session is closed; load the model again")
         feed = inputs if type(inputs) is dict else dict(inputs)
         try:
-            values = call(self._outputs, feed, None)
+            values = call(self.outputs, feed, None)
         except Exception as error:
-            # The library's exceptions have no common base below this one.
+            # The library's exceptions have no other common base.
             raise self._failed(first_line(error)) from error
-        return dict(zip(self._outputs, values, strict=True))
-
-    @property
-    def note(self) -> str:
-        """What it does without, and why, in half a sentence; empty if nothing."""
-        return self._note
+        return dict(zip(self.outputs, values, strict=True))
 
     def placement(self) -> Placement:
         """Tell which provider got how many operators, before fusion, as was read back.
@@ -68,21 +66,21 @@ class OnnxRuntimeSession:
         Raises:
             BackendError: the session is closed.
         """
-        if self._session is None:
-            raise BackendError(f"{self._what}: the session is closed; load the model again")
+        if self.session is None:
+            raise BackendError(f"{self.what}: the session is closed; load the model again")
         return Placement(
-            operators=self._operators,
-            precision=self._precision,
-            threads=self._session.get_session_options().intra_op_num_threads,
+            operators=self.operators,
+            precision=self.precision,
+            threads=self.session.get_session_options().intra_op_num_threads,
         )
 
     def close(self) -> None:
         """Give memory and pool threads back; a run in progress ends first."""
-        if self._session is not None:
-            self._session = self._call = None
-            POOLS.release(self._pool)
-            if self._shares:
+        if self.session is not None:
+            self.session = self._call = None
+            POOLS.release(self.pool)
+            if self.shares:
                 arena.give_back()
 
     def _failed(self, why: str) -> ExecutionError:
-        return ExecutionError(f"{self._what}: {why}")
+        return ExecutionError(f"{self.what}: {why}")
