@@ -99,14 +99,8 @@ def partition(
     operators = Operators.of(loaded.graph)
     support = find_support(loaded, found, backends, operators=operators)
     shares = operator_shares(operators, costs_by_operator(loaded))
-    seconds = None
-    if options.max_span_s is not None:
-        able = [
-            each
-            for each in found
-            if len(support.operators[each.name]) == len(operators) and each.backend in backends
-        ]
-        seconds = _seconds(loaded, found, able, backends, shares)
+    measured = options.max_span_s is not None
+    seconds = _seconds(loaded, found, backends, support, shares) if measured else None
     chosen = choose_partition(
         loaded, support.operators, options, seconds=seconds, operators=operators
     )
@@ -143,17 +137,21 @@ def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:
 def _seconds(
     model: Model,
     processors: Sequence[Processor],
-    able: Sequence[Processor],
     backends: Mapping[str, Backend],
+    support: Support,
     shares: Sequence[float],
 ) -> dict[str, tuple[float, ...]]:
     """Expected seconds of each operator, from the measured time of the whole model.
 
-    A processor that is not among those that are `able` to run all of the model counts as fast as
-    the slowest of them.
+    A processor that does not run all of the model counts as fast as the slowest that does.
     """
     from coinfer.profiling import default_cache, profile_models
 
+    able = [
+        each
+        for each in processors
+        if len(support.operators[each.name]) == len(shares) and each.backend in backends
+    ]
     with profiler_bar(err()) as progress:
         profile = profile_models(
             {model.name: model},
