@@ -23,11 +23,11 @@ from coinfer import Engine, Processor, zoo
 from coinfer.backends.base import Tensors
 from coinfer.core.commands import Command, Run
 from coinfer.core.events import Event
-from coinfer.graph import PartitionOptions
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.cores import available_cores
 from coinfer.metrics.paired import in_turn
 from coinfer.model import Model, model_from_ir
-from coinfer.planner.passes.partition import prepare
+from coinfer.planner.span_selection import prepare
 from coinfer.profiling import Profiler, default_cache
 from coinfer.zoo.builder import NetworkBuilder
 from environment import OtherWork, print_environment

@@ -27,7 +27,10 @@ from coinfer import Processor, zoo
 from coinfer.backends import get_backend
 from coinfer.backends.base import Tensors
 from coinfer.backends.packed import Value, Values, part_run
-from coinfer.graph import Operators, Partition, PartitionOptions, choose_partition, extract
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition, choose_partition
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.cores import available_cores
 from coinfer.machine.span import Span
 from coinfer.metrics.paired import in_turn

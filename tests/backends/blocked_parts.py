@@ -12,7 +12,9 @@ from coinfer.backends import get_backend
 from coinfer.backends.base import Session
 from coinfer.backends.onnxruntime.packing import block_size
 from coinfer.backends.packed import Value, run_part
-from coinfer.graph import Operators, Partition, extract, partition_at
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition, partition_at
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model

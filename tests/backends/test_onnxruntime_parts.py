@@ -27,7 +27,7 @@ from coinfer.backends.onnxruntime.creation import Style
 from coinfer.backends.onnxruntime.packing import channel_blocks
 from coinfer.backends.packed import Packed, joined, parted, run_part, unpacked
 from coinfer.errors import ExecutionError
-from coinfer.graph import extract
+from coinfer.graph.extract import extract
 from coinfer.machine.span import Span
 from coinfer.model import Model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.parser
 import psutil
@@ -188,3 +189,25 @@ def _cpu_seconds_of_other_threads() -> float:
     me = threading.get_native_id()
     threads = psutil.Process().threads()
     return sum(t.user_time + t.system_time for t in threads if t.id != me)
+
+
+def test_a_model_is_read_once_for_all_processors_that_it_is_loaded_for_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = openvino_backend.OpenVinoBackend()
+    reads: list[object] = []
+    monkeypatch.setattr(
+        openvino_backend, "bytes_or_path", lambda model: reads.append(model) or model.to_bytes()
+    )
+    model, other = tiny_linear().model, tiny_conv().model
+    cpu = Processor(name="p", backend="openvino", units=frozenset({"p"}))
+    with backend.reading_once():
+        sessions = [backend.load(each, cpu) for each in (model, other, model)]
+    assert reads == [model, other]
+    sessions.append(backend.load(model, cpu))
+    assert reads == [model, other, model]
+    x = model.sample_inputs()
+    for session in (sessions[0], sessions[2], sessions[3]):
+        np.testing.assert_allclose(session.run(x)["y"], tiny_linear().reference(x)["y"], rtol=1e-5)
+        session.close()
+    sessions[1].close()

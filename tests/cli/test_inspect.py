@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from coinfer import zoo
 from coinfer.cli.inspect import inspect
 from coinfer.errors import ConfigurationError, ModelError, UnknownNameError
-from coinfer.zoo.source import resolve_model
+from coinfer.planner.model_source import resolve_model
 
 app = typer.Typer()
 app.command()(inspect)

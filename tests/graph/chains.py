@@ -10,8 +10,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from coinfer.backends import get_backend
-from coinfer.graph import Operators, Partition
 from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model

@@ -10,22 +10,17 @@ import pytest
 
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend
 from coinfer.errors import ConfigurationError
-from coinfer.graph import (
-    Mode,
-    Operators,
-    Partition,
-    PartitionOptions,
-    choose_partition,
-    extract,
-    partition_at,
-)
 from coinfer.graph.branches import branch_pieces
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition, choose_partition, partition_at
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.graph.units import UnitSubgraph
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
+from coinfer.planner.model_source import resolve_model
 from coinfer.testing.models import model_from_text
-from coinfer.zoo.source import resolve_model
 from graph.chains import everything
 
 CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"cpu"}))

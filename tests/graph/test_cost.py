@@ -7,7 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from coinfer.errors import UnknownNameError
-from coinfer.graph import OperatorCost, TensorSize, bind_shapes, operator_costs, total
+from coinfer.graph.cost import OperatorCost, TensorSize, operator_costs, total
+from coinfer.graph.shapes import bind_shapes
 
 HEADER = '<ir_version: 10, opset_import: ["": 20, "com.example": 1]>'
 

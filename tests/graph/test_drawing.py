@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from coinfer.graph import Operators, choose_partition, partition_at
 from coinfer.graph.drawing import draw
-from coinfer.graph.partition import PartitionOptions
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import choose_partition, partition_at
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.testing.models import model_from_text, tiny_linear
 from graph.chains import everything, gaps
 

@@ -10,19 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph import (
-    Mode,
-    Operators,
-    Partition,
-    PartitionOptions,
-    choose_partition,
-    extract,
-    partition_at,
-)
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition, choose_partition, partition_at
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.span import Span
 from coinfer.model import Model, load_model, model_from_ir
+from coinfer.planner.model_source import resolve_model
 from coinfer.testing.models import Example, examples, model_from_text
-from coinfer.zoo.source import resolve_model
 from graph.chains import (
     assert_chain_equals_whole,
     assert_same,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coinfer.graph import Operators
 from coinfer.graph.layout import BOX, Layout, lay_out
+from coinfer.graph.operators import Operators
+from coinfer.planner.model_source import resolve_model
 from coinfer.testing.models import model_from_text
-from coinfer.zoo.source import resolve_model
 from graph.chains import random_models
 
 

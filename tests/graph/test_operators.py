@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coinfer.graph import Operators
+from coinfer.graph.operators import Operators
 from coinfer.testing.models import model_from_text
 
 

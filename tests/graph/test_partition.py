@@ -5,18 +5,13 @@ from __future__ import annotations
 import pytest
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph import (
-    Mode,
-    Operators,
-    Partition,
-    PartitionOptions,
-    choose_partition,
-    partition_at,
-)
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import Partition, choose_partition, partition_at
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.span import Span
 from coinfer.model import Model
+from coinfer.planner.model_source import resolve_model
 from coinfer.testing.models import model_from_text
-from coinfer.zoo.source import resolve_model
 from graph.chains import assert_well_formed, everything, gaps
 
 SKIP = """g (float[N,3] x) => (float[N,3] y, float[N,3] b)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import PartitionOptions, choose_partition
+from coinfer.graph.partition import choose_partition
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.graph.size_search import search_sizes
 from coinfer.graph.span_times import SpanTimes
 from coinfer.testing.models import model_from_text

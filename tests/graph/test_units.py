@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph import Operators, find_units, island_sizes
+from coinfer.graph.operators import Operators
+from coinfer.graph.units import find_units, island_sizes
 from coinfer.testing.models import model_from_text
 from graph.chains import everything, gaps, random_models, random_support
 

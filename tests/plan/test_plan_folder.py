@@ -17,7 +17,7 @@ import coinfer
 from coinfer.backends.null import NullBackend
 from coinfer.backends.registry import get_backend
 from coinfer.errors import CallerError, ConfigurationError, ScenarioError
-from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
@@ -26,11 +26,11 @@ from coinfer.plan import Plan
 from coinfer.plan.difference import differences
 from coinfer.plan.plan_folder import load_plan, save_plan
 from coinfer.planner.make_plan import Planned, make_plan
+from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan, read_plan
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.profiling import Effort, Profiler
 from coinfer.testing.models import tiny_linear, two_convs
-from coinfer.zoo.source import resolve_model
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
 CNN = resolve_model("zoo:tiny_cnn")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from coinfer.graph.cut_model import CutModel, SpanModel
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import Mode, Partition, partition_at
+from coinfer.graph.partition import Partition, partition_at
+from coinfer.graph.partition_options import Mode
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 from coinfer.model import Model

@@ -16,7 +16,7 @@ from coinfer.profiling import Effort
 from coinfer.profiling import profiler as profiler_module
 from coinfer.runtime.prepared import Prepared
 from coinfer.workload.scenario_file import parse_scenario
-from planner.test_partition import FakeProfiler
+from planner.test_span_selection import FakeProfiler
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
 PROCESSORS = """
@@ -109,7 +109,7 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
     where = "coinfer.planner.passes.surroundings"
     monkeypatch.setattr(f"{where}.measure_contention", lambda *_, **__: Contention())
     monkeypatch.setattr(f"{where}.measure_cold", lambda *_, **__: {})
-    monkeypatch.setattr(f"{where}.handover_s", lambda *_, **__: 0.0)
+    monkeypatch.setattr("coinfer.experiments.handover.handover_s", lambda *_, **__: 0.0)
     forks = {}
     for branches in ("true", "false"):
         wanted = parse_scenario(

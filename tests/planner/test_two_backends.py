@@ -22,13 +22,13 @@ from coinfer.api import Engine
 from coinfer.backends.base import Tensors
 from coinfer.backends.registry import get_backend
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.planner.passes.partition import prepare
+from coinfer.planner.model_source import resolve_model
+from coinfer.planner.span_selection import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import Effort, Profiler
-from coinfer.zoo.source import resolve_model
 
 WAIT_S = 60.0
 QUICK = Effort(warmup_runs=1, min_runs=2, max_runs=2)

@@ -14,7 +14,7 @@ SCRIPT = """
 import json
 from coinfer.machine.processor import Processor
 from coinfer.profiling import Effort, profile_models
-from coinfer.zoo.source import resolve_model
+from coinfer.planner.model_source import resolve_model
 
 model = resolve_model("zoo:resnet50")
 onnx = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))

@@ -11,13 +11,15 @@ import pytest
 from coinfer.backends import get_backend
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError, ConfigurationError
-from coinfer.graph import Operators, extract, partition_at
+from coinfer.graph.extract import extract
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import partition_at
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model
+from coinfer.planner.model_source import resolve_model
 from coinfer.profiling.support import SupportSource, find_support
 from coinfer.testing.models import model_from_text, tiny_linear
-from coinfer.zoo.source import resolve_model
 
 CHAIN = """g (float[N,3] x) => (float[N,3] y)
 { a = Relu(x) b = Tanh(a) c = Relu(b) d = Tanh(c) y = Neg(d) }"""

@@ -17,12 +17,14 @@ from coinfer.backends.base import Tensor, Tensors
 from coinfer.core.commands import Run as RunCommand
 from coinfer.core.dispatcher import Limits
 from coinfer.errors import ExecutionError
-from coinfer.graph import Mode, Operators, PartitionOptions, choose_partition
 from coinfer.graph.cut_model import CutModel
+from coinfer.graph.operators import Operators
+from coinfer.graph.partition import choose_partition
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
-from coinfer.zoo.source import resolve_model
+from coinfer.planner.model_source import resolve_model
 from core.forking import Forking
 from planner.cut_models import cut, partitioned, two_branches
 from runtime.engines import cpus

@@ -14,7 +14,7 @@ from coinfer.api import Engine
 from coinfer.backends.onnxruntime import OnnxRuntimePart, part
 from coinfer.backends.packed import Packed, Value, Values
 from coinfer.errors import ExecutionError
-from coinfer.graph.partition import Mode
+from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from planner.cut_models import cut

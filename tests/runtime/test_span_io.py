@@ -11,7 +11,7 @@ import pytest
 from coinfer.api import Engine
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.packed import Values
-from coinfer.graph.partition import Mode
+from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model

@@ -19,7 +19,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Start
 from coinfer.errors import BackendError, ClosedError, ConfigurationError, ExecutionError
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span

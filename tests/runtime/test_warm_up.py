@@ -21,7 +21,7 @@ from coinfer.errors import (
     InputError,
     UnknownNameError,
 )
-from coinfer.graph.partition import Mode
+from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.runtime import warm_up as module

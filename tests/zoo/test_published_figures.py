@@ -12,7 +12,7 @@ import pytest
 
 from coinfer import zoo
 from coinfer.errors import UnknownNameError
-from coinfer.graph import operator_costs, total
+from coinfer.graph.cost import operator_costs, total
 
 TORCHVISION = {
     "mobilenet_v2": (3_504_872, 0.301),

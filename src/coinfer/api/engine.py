@@ -12,7 +12,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.partition import PartitionOptions
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor
@@ -20,13 +20,13 @@ from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.make_plan import Planned, given_plan, make_plan
+from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.engine import Observer
-from coinfer.zoo.source import resolve_model
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -103,7 +103,7 @@ class Engine(engine.Engine):
             if partition is not None and profile is not None:
                 raise ConfigurationError(
                     "partitioning measures for itself; leave the profile out, or pass models that "
-                    "`coinfer.planner.passes.partition.prepare` made"
+                    "`coinfer.planner.span_selection.prepare` made"
                 )
             cores = {core for processor in used for core in processor.cores}
             if not pin:

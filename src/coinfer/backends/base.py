@@ -5,7 +5,8 @@ Nothing here imports an inference library; each implementation is a file or fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +22,13 @@ __all__ = [
     "Noted",
     "PinningBackend",
     "Placement",
+    "ReadingBackend",
     "Session",
     "Tensor",
     "Tensors",
     "caller_cores",
     "note_of",
+    "reading_once",
 ]
 
 Tensor = npt.NDArray[Any]
@@ -148,6 +151,25 @@ class Backend(Protocol):
             BackendError: the backend cannot compile this model on this processor.
         """
         ...
+
+
+class ReadingBackend(Backend, Protocol):
+    """A backend that reads a model before it compiles it, and can do so once for several loads."""
+
+    def reading_once(self) -> AbstractContextManager[None]:
+        """Keep what is read inside of this, until its end."""
+        ...
+
+
+def reading_once(backends: Iterable[Backend]) -> AbstractContextManager[object]:
+    """Let each backend that can read a model once for all processors that it is loaded for."""
+    stack = ExitStack()
+    for backend in backends:
+        enter: Callable[[], AbstractContextManager[None]] | None
+        enter = getattr(backend, "reading_once", None)
+        if enter is not None:
+            stack.enter_context(enter())
+    return stack
 
 
 class PinningBackend(Backend, Protocol):

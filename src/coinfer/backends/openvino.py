@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
@@ -89,6 +91,9 @@ class OpenVinoBackend:
 
     def __init__(self) -> None:
         self._core = ov.Core()
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._read_graphs: dict[int, tuple[Model, Any]] = {}
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of openvino."""
@@ -171,8 +176,7 @@ class OpenVinoBackend:
     ) -> OpenVinoSession:
         properties = _properties(processor, device, what)
         try:
-            graph = self._core.read_model(bytes_or_path(model))
-            compiled = self._core.compile_model(graph, device.name, properties)
+            compiled = self._core.compile_model(self._read(model), device.name, properties)
             _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
             return OpenVinoSession(compiled, model, what=what, pool=pool)
         except BackendError:
@@ -183,6 +187,31 @@ class OpenVinoBackend:
                 f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
                 f"`coinfer inspect` or run it on another backend"
             ) from error
+
+    @contextmanager
+    def reading_once(self) -> Iterator[None]:
+        """Read each model once while it is loaded for several processors inside of this.
+
+        Compiling leaves what was read as it is. It is kept until the end only: it holds weights.
+        """
+        with self._lock:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    self._read_graphs.clear()
+
+    def _read(self, model: Model) -> Any:
+        # With the model, because the number of one that is gone may be given to another.
+        found = self._read_graphs.get(id(model))
+        if found is None:
+            found = (model, self._core.read_model(bytes_or_path(model)))
+            if self._readers:
+                self._read_graphs[id(model)] = found
+        return found[1]
 
     def _device(self, name: str) -> Device:
         reported = self._core.get_property(name, "OPTIMIZATION_CAPABILITIES")

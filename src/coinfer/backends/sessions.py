@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from functools import partial
 
 from coinfer.backends import heap
-from coinfer.backends.base import Backend, Session, note_of
+from coinfer.backends.base import Backend, Session, note_of, reading_once
 from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span, completes
@@ -73,17 +73,18 @@ class SessionStore:
         units = 1 + max(span.last for span in wanted)
         pairs = [(span, p) for span, processors in wanted.items() for p in processors]
         try:
-            for span, processor in sorted(pairs, key=lambda pair: pair[1].threads):
-                if processor.name in left_out:
-                    continue
-                try:
-                    self._load_one(name, span, pieces[span], processor)
-                except BackendError as error:
-                    others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
-                    if processor.threads == 1 or not completes(others, units):
-                        raise
-                    left_out[processor.name] = str(error)
-                    self._forget(name, processor.name)
+            with reading_once(self._backends.values()):
+                for span, processor in sorted(pairs, key=lambda pair: pair[1].threads):
+                    if processor.name in left_out:
+                        continue
+                    try:
+                        self._load_one(name, span, pieces[span], processor)
+                    except BackendError as error:
+                        others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
+                        if processor.threads == 1 or not completes(others, units):
+                            raise
+                        left_out[processor.name] = str(error)
+                        self._forget(name, processor.name)
         except BaseException:
             self.unload(name)
             raise

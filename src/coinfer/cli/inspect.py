@@ -45,7 +45,7 @@ def inspect(
 ) -> None:
     """Show inputs, outputs, fingerprint, parameters, MACs and bytes of a model."""
     from coinfer.graph.cost import operator_costs
-    from coinfer.zoo.source import resolve_model
+    from coinfer.planner.model_source import resolve_model
 
     loaded = resolve_model(model)
     costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))

@@ -22,7 +22,8 @@ from coinfer.model import Model
 from coinfer.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from coinfer.graph import Operators, Partition
+    from coinfer.graph.operators import Operators
+    from coinfer.graph.partition import Partition
     from coinfer.profiling.support import Support
 
 __all__ = ["partition"]
@@ -74,16 +75,13 @@ def partition(
     ] = None,
 ) -> None:
     """Show what each processor supports of a model, its units, and the bytes between them."""
-    from coinfer.graph import (
-        Operators,
-        PartitionOptions,
-        choose_partition,
-        costs_by_operator,
-        operator_shares,
-    )
     from coinfer.graph.drawing import draw
+    from coinfer.graph.operators import Operators
+    from coinfer.graph.partition import choose_partition
+    from coinfer.graph.partition_options import PartitionOptions
+    from coinfer.graph.shares import costs_by_operator, operator_shares
+    from coinfer.planner.model_source import resolve_model
     from coinfer.profiling.support import find_support
-    from coinfer.zoo.source import resolve_model
 
     check_writable(svg, json_file)
     options = PartitionOptions(
@@ -115,7 +113,7 @@ def partition(
 
 
 def _mode(name: str) -> Any:
-    from coinfer.graph import Mode
+    from coinfer.graph.partition_options import Mode
 
     if name not in list(Mode):
         raise UnknownNameError.of("mode", name, [str(each) for each in Mode])

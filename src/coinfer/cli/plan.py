@@ -135,7 +135,7 @@ def _of_models(
 def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
     """Open models; return them and their sources by name."""
     from coinfer.errors import ConfigurationError
-    from coinfer.zoo.source import resolve_model
+    from coinfer.planner.model_source import resolve_model
 
     models: dict[str, Model] = {}
     places: dict[str, str] = {}

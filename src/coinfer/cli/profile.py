@@ -93,8 +93,8 @@ def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, 
 
 
 def _models(sources: list[str]) -> dict[str, Model]:
+    from coinfer.planner.model_source import resolve_model
     from coinfer.workload.scenario_file import load_scenario
-    from coinfer.zoo.source import resolve_model
 
     found: dict[str, Model] = {}
     for source in sources:

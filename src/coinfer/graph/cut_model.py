@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from coinfer.graph.partition import Partition
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
 from coinfer.plan.variant import Unit
 
-__all__ = ["CutModel", "SpanModel", "kept_after"]
+__all__ = ["CutModel", "SpanModel"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +74,6 @@ class CutModel:
         """Copy it with the profiles under another name of the model."""
         profile, measured = _renamed(self.profile, name), _renamed(self.measured, name)
         return dataclasses.replace(self, profile=profile, measured=measured)
-
-
-def kept_after(model: Model, partition: Partition, span: Span) -> tuple[str, ...]:
-    """Return the names of the values that are still needed after a span of a partition."""
-    if span.last == partition.whole.last:
-        return tuple(spec.name for spec in model.outputs)
-    return tuple(sorted(partition.keep_after(span.last + 1)))
 
 
 def _renamed(profile: Profile, name: str) -> Profile:

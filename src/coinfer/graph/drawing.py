@@ -59,7 +59,8 @@ def draw(partition: Partition, title: str) -> str:
     Returns:
         An SVG document that refers to nothing outside of it.
 
-    >>> from coinfer.graph import Operators, partition_at
+    >>> from coinfer.graph.operators import Operators
+    >>> from coinfer.graph.partition import partition_at
     >>> from coinfer.testing.models import tiny_linear
     >>> partition = partition_at(tiny_linear().model, [1], {"cpu": frozenset({0, 1})})
     >>> draw(partition, "tiny").count('class="box"')

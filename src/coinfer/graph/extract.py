@@ -15,7 +15,7 @@ from coinfer.graph.partition import Partition
 from coinfer.machine.span import Span
 from coinfer.model import Model, model_from_ir
 
-__all__ = ["extract"]
+__all__ = ["extract", "kept_after"]
 
 _WEIGHTS_NEED_NO_INPUT = 4
 """The first IR version in which an initializer is a constant and not the default of an input."""
@@ -91,6 +91,13 @@ def _like(whole: ir.Model, graph: ir.Graph) -> ir.Model:
         model_version=whole.model_version,
         metadata_props=whole.metadata_props,
     )
+
+
+def kept_after(model: Model, partition: Partition, span: Span) -> tuple[str, ...]:
+    """Return the names of the values that are still needed after a span of a partition."""
+    if span.last == partition.whole.last:
+        return tuple(spec.name for spec in model.outputs)
+    return tuple(sorted(partition.keep_after(span.last + 1)))
 
 
 def _constants(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import pairwise
 from types import MappingProxyType
 from typing import assert_never
@@ -17,6 +16,7 @@ from coinfer.core.fork_routes import FORK_S
 from coinfer.errors import ConfigurationError
 from coinfer.graph.branches import branch_pieces
 from coinfer.graph.operators import Operators
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.graph.pieces import balanced_pieces, limited_pieces
 from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
 from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
@@ -33,72 +33,11 @@ __all__ = [
     "partition_at",
 ]
 
-DEFAULT_MINIMUM_SIZE = 7
-"""Band's: an island of fewer operators is not worth a switch."""
-
 _LEAST_BRANCH_S = 2 * FORK_S
 """What a branch must take to be cut off: its borders cost time as well."""
 
 _LEAST_BRANCH_SHARE = 0.005
 """What a branch must have of the model's cost where no times are known."""
-
-
-class Mode(StrEnum):
-    """Which spans of a model may be run.
-
-    Members:
-        WHOLE: The model is not cut.
-        FALLBACK_PER_PROCESSOR: For each processor, its maximal supported groups, and between them
-            what others must run.
-        UNIT: Single units.
-        MERGED: Every contiguous run of units that one processor supports.
-    """
-
-    WHOLE = "whole"
-    FALLBACK_PER_PROCESSOR = "fallback_per_processor"
-    UNIT = "unit"
-    MERGED = "merged"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionOptions:
-    """How a model is to be cut.
-
-    Attributes:
-        mode: Which spans there are.
-        minimum_subgraph_size: A processor is left out for islands of fewer operators; one number
-            or one per processor.
-        pieces: Cut into at least so many units of about equal cost; None: only where support
-            changes.
-        max_span_s: No span may take longer than this, in seconds, unless it is a single operator.
-        branches: Cut around branches that do not need each other, so that two processors can run
-            them at the same time.
-    """
-
-    mode: Mode = Mode.MERGED
-    minimum_subgraph_size: int | Mapping[str, int] = DEFAULT_MINIMUM_SIZE
-    pieces: int | None = None
-    max_span_s: float | None = None
-    branches: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot be meant.
-
-        Raises:
-            ConfigurationError: names the option.
-        """
-        sizes = self.minimum_subgraph_size
-        for size in (sizes,) if isinstance(sizes, int) else sizes.values():
-            if size < 1:
-                raise ConfigurationError(f"minimum_subgraph_size must be at least 1, got {size}")
-        if self.pieces is not None and self.pieces < 1:
-            raise ConfigurationError(f"pieces must be at least 1, got {self.pieces}")
-        if self.max_span_s is not None and not self.max_span_s > 0:
-            raise ConfigurationError(f"max_span must be longer than 0, got {self.max_span_s} s")
-        if self.branches and self.mode not in (Mode.UNIT, Mode.MERGED):
-            raise ConfigurationError(
-                f"mode {self.mode} keeps branches together; use unit or merged with `branches`"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

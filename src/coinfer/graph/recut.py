@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
-from coinfer.graph.extract import extract
+from coinfer.graph.cut_model import CutModel, SpanModel
+from coinfer.graph.extract import extract, kept_after
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import Mode, Partition
+from coinfer.graph.partition import Partition
+from coinfer.graph.partition_options import Mode
 from coinfer.graph.shares import costs_by_operator, value_bytes
 from coinfer.graph.units import UnitSubgraph
 from coinfer.machine.profile import Profile

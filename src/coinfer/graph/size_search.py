@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from coinfer.core.routes import HANDOVER_S
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import PartitionOptions, choose_partition
+from coinfer.graph.partition import choose_partition
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.graph.span_choice import LEAST_GAIN, plan
 from coinfer.graph.span_times import SpanTimes
 from coinfer.graph.units import island_sizes

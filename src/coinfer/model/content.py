@@ -118,6 +118,17 @@ class Content:
                     gc.collect()  # a graph is full of cycles: its weights would stay a while
             return self._fingerprint
 
+    def know(self, fingerprint: Fingerprint) -> None:
+        """Take a fingerprint that was computed before from the same file."""
+        with self._lock:
+            self._fingerprint = self._fingerprint or fingerprint
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether it was read from one file that holds everything, and was not built yet."""
+        encoded = self._encoded
+        return encoded is not None and encoded.folder is None
+
     @property
     def summary(self) -> Summary:
         """What the graph is made of."""

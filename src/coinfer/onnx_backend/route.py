@@ -9,10 +9,11 @@ from typing import Self
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError
-from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
-from coinfer.graph.extract import extract
+from coinfer.graph.cut_model import CutModel, SpanModel
+from coinfer.graph.extract import extract, kept_after
 from coinfer.graph.operators import Operators
-from coinfer.graph.partition import Mode, partition_at
+from coinfer.graph.partition import partition_at
+from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span

@@ -19,6 +19,7 @@ from coinfer.planner.passes import PASSES
 from coinfer.planner.planning import Planning
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
+from coinfer.profiling.fingerprints import fingerprint_of
 
 __all__ = ["HERE", "Planned", "given_plan", "make_plan"]
 
@@ -123,7 +124,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
         models={
             name: ModelPlan(
                 source=wishes.sources.get(name) or str(model.source or ""),
-                fingerprint=model.fingerprint.full,
+                fingerprint=fingerprint_of(model, planning.profiler.cache).full,
                 batch=wishes.batches.get(name, 1),
                 variants={Kind.ORIGINAL: Variant()},
             )

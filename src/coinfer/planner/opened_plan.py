@@ -13,9 +13,6 @@ from pathlib import Path
 from coinfer.backends.base import Backend
 from coinfer.errors import ConfigurationError, ModelError
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.recut import partition_of, recut
-from coinfer.graph.shares import costs_by_operator, operator_shares
-from coinfer.graph.span_times import SpanTimes
 from coinfer.hardware.cores import find_cores
 from coinfer.machine.estimate import by_analogy
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -27,7 +24,9 @@ from coinfer.plan.plan import Plan
 from coinfer.plan.plan_folder import SavedPlan, load_plan, read_bytes
 from coinfer.planner.identity import identity_of
 from coinfer.planner.make_plan import Planned
-from coinfer.zoo.source import resolve_model
+from coinfer.planner.model_source import resolve_model
+from coinfer.profiling import default_cache
+from coinfer.profiling.fingerprints import fingerprint_of
 
 __all__ = ["open_plan", "read_plan"]
 
@@ -65,12 +64,17 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
     _check_here(saved, backends or {})
     models = {name: _opened(saved, name) for name in saved.plan.models}
     done = _estimated(saved, models)
-    loads: dict[str, Model | CutModel] = {}
-    for name, model in models.items():
-        planned = done.models[name]
-        cut = planned.is_cut
-        loads[name] = recut(model, planned.original, Profile()) if cut else model
+    loads = {name: _load_of(model, done.models[name]) for name, model in models.items()}
     return Planned(done, loads)
+
+
+def _load_of(model: Model, planned: ModelPlan) -> Model | CutModel:
+    """Return what an engine loads of a model."""
+    if not planned.is_cut:
+        return model
+    from coinfer.graph.recut import recut  # needs the heavy libraries
+
+    return recut(model, planned.original, Profile())
 
 
 def _in_memory(plan: Plan) -> SavedPlan:
@@ -111,7 +115,8 @@ def _opened(saved: SavedPlan, name: str) -> Model:
     """Open a model of a plan and see that it is the one that was planned."""
     planned = saved.plan.models[name]
     model = _loaded(saved, name, planned)
-    if planned.fingerprint and model.fingerprint.full != planned.fingerprint:
+    found = fingerprint_of(model, default_cache())
+    if planned.fingerprint and found.full != planned.fingerprint:
         where = planned.source or name
         raise ConfigurationError(
             f"model {name!r}: {where} is not the model that the plan was made with; {_anew(saved)}"
@@ -186,6 +191,10 @@ def _of_whole(plan: Plan, name: str) -> dict[tuple[str, Span], float]:
 def _of_spans(
     planned: ModelPlan, model: Model, runs: Iterable[MeasuredRun]
 ) -> dict[tuple[str, Span], float]:
+    from coinfer.graph.recut import partition_of  # need the heavy libraries
+    from coinfer.graph.shares import costs_by_operator, operator_shares
+    from coinfer.graph.span_times import SpanTimes
+
     partition = partition_of(model, planned.original)
     shares = operator_shares(partition.operators, costs_by_operator(model))
     times = SpanTimes(shares)

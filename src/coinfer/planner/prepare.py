@@ -13,7 +13,7 @@ from coinfer.backends.base import Backend
 from coinfer.errors import ConfigurationError
 from coinfer.experiments.calibration import calibrate, check_seconds
 from coinfer.experiments.certificate import certify, settled
-from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import ordinary
@@ -21,6 +21,7 @@ from coinfer.model import Model
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.make_plan import make_plan
+from coinfer.planner.model_source import resolve_model
 from coinfer.planner.processors import choose_processors
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.policies import make_policy
@@ -31,7 +32,6 @@ from coinfer.workload.inputs import Feed, prepare_feeds
 from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
 from coinfer.workload.scenario import Scenario
-from coinfer.zoo.source import resolve_model
 
 __all__ = ["feeds_of", "prepare", "prepare_described"]
 

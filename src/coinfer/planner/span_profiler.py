@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.errors import BackendError
-from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
-from coinfer.graph.extract import extract
+from coinfer.graph.cut_model import CutModel, SpanModel
+from coinfer.graph.extract import extract, kept_after
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition
 from coinfer.graph.shares import costs_by_operator, operator_shares

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from coinfer.graph.partition import PartitionOptions
+from coinfer.graph.partition_options import PartitionOptions
 from coinfer.plan.plan import PolicyChoice
 from coinfer.planner.assignment import Pairs
 

@@ -9,7 +9,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from coinfer import zoo
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
@@ -120,6 +119,8 @@ class ProfilingContext:
         if device in self._awake:
             return
         self._awake.add(device)
+        from coinfer import zoo  # needs the heavy libraries
+
         tiny = model_from_ir(zoo.build("tiny_mlp"), name="tiny_mlp")
         with suppress(Exception):  # then the model to be measured will tell what is wrong
             session, _ = self.load(tiny, dataclasses.replace(processor, precision="fp32"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from coinfer.graph.operators import Operators
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
@@ -20,6 +19,8 @@ def undeclared(model: Model, processor: Processor) -> str | None:
     """
     if not processor.declares_support:
         return None
+    from coinfer.graph.operators import Operators  # needs the heavy libraries
+
     types = {name for operator in Operators.of(model.graph) for name in operator.op_types}
     missing = sorted(name for name in types if not processor.declared(name))
     if not missing:

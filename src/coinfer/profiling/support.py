@@ -14,7 +14,8 @@ from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.errors import BackendError
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators, inlined
-from coinfer.graph.partition import Mode, Partition, partition_at
+from coinfer.graph.partition import Partition, partition_at
+from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model, model_from_ir

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.operators import followers
 from coinfer.machine.span import Span
 from coinfer.model import Model, TensorSpec
 
@@ -18,7 +17,7 @@ class SpanIO(NamedTuple):
 
     Attributes:
         reads: Names that the span's session takes.
-        keeps: Names of the values that are needed after it; after the last span_io, the outputs.
+        keeps: Names of the values that are needed after it; after the last span, the outputs.
         batched: Those of `reads` that have a batch axis, so that requests can be stacked.
         batched_writes: Those of what it makes that have one.
         stacks: Whether one run can serve several requests: all other values that it reads or makes
@@ -35,7 +34,9 @@ class SpanIO(NamedTuple):
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
-    """Return the span_io of each span that is used."""
+    """Return inputs and outputs of each span that is used."""
+    from coinfer.graph.operators import followers  # needs the heavy libraries
+
     symbol = cut.model.batch_symbol
     open_inputs = [spec.name for spec in cut.model.inputs if symbol in spec.shape]
     varying = frozenset[str]() if symbol is None else followers(cut.model.graph, open_inputs)

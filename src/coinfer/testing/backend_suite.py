@@ -18,7 +18,8 @@ import pytest
 from coinfer.backends.base import Backend, Session, caller_cores
 from coinfer.backends.packed import run_part, unpacked
 from coinfer.errors import BackendError, ExecutionError
-from coinfer.graph import extract, partition_at
+from coinfer.graph.extract import extract
+from coinfer.graph.partition import partition_at
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from coinfer.experiments.handover import handover_s
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.plan.plan import Plan
@@ -23,6 +22,8 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
     """Measure what else a simulation needs, if it is wanted."""
     if not planning.wishes.surroundings:
         return plan
+    from coinfer.experiments.handover import handover_s  # needs the zoo
+
     profiler = planning.profiler
     samples = {
         name: planning.samples.get(name) or [model.sample_inputs()]

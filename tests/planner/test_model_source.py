@@ -6,7 +6,7 @@ import pytest
 
 from coinfer.errors import ModelError, UnknownNameError
 from coinfer.model import load_model
-from coinfer.zoo.source import resolve_model
+from coinfer.planner.model_source import resolve_model
 
 
 @pytest.fixture

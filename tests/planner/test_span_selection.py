@@ -10,13 +10,13 @@ import pytest
 from coinfer.backends.null import Faults, NullBackend
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
-from coinfer.graph.partition import Mode, PartitionOptions
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span, completes
 from coinfer.model import Model
-from coinfer.planner.passes import partition as module
-from coinfer.planner.passes.partition import prepare
+from coinfer.planner import span_selection as module
+from coinfer.planner.span_selection import prepare
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling import profiler as profiler_module
 from coinfer.profiling.declaration import undeclared
