@@ -86,7 +86,7 @@ WORK_CONSERVING = {
 }
 
 
-class UnitByUnit:
+class UnitByUnit(Policy):
     """First come first served, one unit subgraph at a time."""
 
     last_is_next = True
@@ -100,7 +100,7 @@ class UnitByUnit:
             yield Start(able[0], (lane.head,), lane.key.position)
 
 
-class Batching:
+class Batching(Policy):
     """First come first served, up to three requests of a lane in one execution."""
 
     def rank(self, request: Request) -> float:

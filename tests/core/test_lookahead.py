@@ -11,7 +11,7 @@ import pytest
 
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import ModelLoaded, ProcessorLost
-from coinfer.core.policy import Start
+from coinfer.core.policy import Policy, Start
 from coinfer.core.request import Outcome, Request
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
@@ -163,7 +163,7 @@ class TestFirstWaiting:
         assert machine().dispatcher.view.first_waiting(3) == {}
 
 
-class Queues:
+class Queues(Policy):
     """First come, first served; priorities tell the queues apart."""
 
     def __init__(self, *first: int) -> None:
@@ -265,7 +265,7 @@ class TestWatching:
         }
 
 
-class Leads:
+class Leads(Policy):
     """Start one unit, wherever that leads."""
 
     def rank(self, request: Request) -> float:

@@ -401,9 +401,9 @@ def test_asyncio_can_await_the_future() -> None:
 
 
 def test_a_batch_of_several_requests_in_one_execution_is_split_again() -> None:
-    from coinfer.core.policy import Start
+    from coinfer.core.policy import Policy, Start
 
-    class AllAtOnce:
+    class AllAtOnce(Policy):
         def rank(self, request):
             return request.arrival_s
 

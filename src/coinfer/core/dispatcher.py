@@ -46,7 +46,7 @@ from coinfer.core.events import (
 from coinfer.core.faults import Faults
 from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
-from coinfer.core.policy import Policy
+from coinfer.core.policy import Policy, check_policy
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
 from coinfer.core.starts import Starts
@@ -108,7 +108,7 @@ class Dispatcher:
     def __init__(
         self, processors: Sequence[Processor], policy: Policy, *, limits: Limits = Limits()
     ) -> None:
-        self.policy = policy
+        self.policy = check_policy(policy)
         self.limits = limits
         self._state = state = State(processors)
         self._view = view = View(state)

@@ -31,7 +31,7 @@ from typing import ClassVar, TypeAlias
 
 from coinfer.bound import Bound, throughput_bound
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start, WaitUntil
+from coinfer.core.policy import Policy, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -53,7 +53,7 @@ _LOOK_AFTER = 32
 
 
 @dataclass(slots=True, kw_only=True)
-class ComparativeAdvantage:
+class ComparativeAdvantage(Policy):
     """Serve by lists made from the prices of the optimum.
 
     Attributes:

@@ -29,7 +29,7 @@ from itertools import islice
 from typing import ClassVar
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Decision, Drop, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, Policy, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -40,7 +40,7 @@ __all__ = ["EarliestFinish"]
 
 
 @dataclass(slots=True, kw_only=True)
-class EarliestFinish:
+class EarliestFinish(Policy):
     """Serve every request where it finishes first, waiting for a busy processor if that pays.
 
     Attributes:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start, WaitUntil
+from coinfer.core.policy import Policy, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -69,7 +69,7 @@ class Offer(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class ListMapping:
+class ListMapping(Policy):
     """Base of the rules that differ only in which request is mapped next.
 
     Attributes:
@@ -92,10 +92,6 @@ class ListMapping:
     @abstractmethod
     def order(self, offer: Offer) -> float:
         """Return a number that is smaller the sooner the request is mapped."""
-
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
 
     def place(self, view: View, lane: Lane, _request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""

@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import FinishBounds, Lookahead
-from coinfer.core.policy import Decision, Drop, WaitUntil
+from coinfer.core.policy import Decision, Drop, Policy, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
@@ -60,7 +60,7 @@ class _Group:
 
 
 @dataclass(slots=True, kw_only=True)
-class PlannedMapping:
+class PlannedMapping(Policy):
     """Base of the rules that differ only in which planned request goes first.
 
     Attributes:
@@ -80,10 +80,6 @@ class PlannedMapping:
 
         It must not grow with `finish_s`, when the request's plan finishes.
         """
-
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
 
     def is_late(self, _request: Request, _lane: Lane, _outlook: Lookahead) -> bool:
         """Tell whether a request must be dropped, given what runs."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import Lookahead
-from coinfer.core.policy import Start, StartFork
+from coinfer.core.policy import Policy, Start, StartFork
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
 from coinfer.core.view import View
@@ -37,7 +37,7 @@ class _Given(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class ShortestExpectedLatency:
+class ShortestExpectedLatency(Policy):
     """Give every request to the processor on which its plan begins.
 
     Attributes:
@@ -53,10 +53,6 @@ class ShortestExpectedLatency:
             raise ConfigurationError(
                 "policy 'shortest_expected_latency': window must be at least 1"
             )
-
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
 
     def decide(self, view: View) -> Iterator[Start | StartFork]:
         """Start what was given to free processors, and give more away if some have nothing."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coinfer.core.policy import Decision, Policy, WatchingPolicy
+from coinfer.core.policy import Decision, Policy
 from coinfer.core.request import Request
 from coinfer.core.view import PartOfView, View
 from coinfer.errors import ConfigurationError
@@ -30,7 +30,7 @@ _DEADLINE, _BEST_EFFORT = 0, 1
 
 
 @dataclass(slots=True, kw_only=True)
-class TwoQueues:
+class TwoQueues(Policy):
     """Serve what has a deadline by one policy, and what has none by another.
 
     Attributes:
@@ -45,7 +45,6 @@ class TwoQueues:
     deadline_options: Mapping[str, Any] = field(default_factory=dict)
     best_effort_options: Mapping[str, Any] = field(default_factory=dict)
     _policies: tuple[Policy, Policy] = field(init=False, repr=False)
-    _watching: tuple[WatchingPolicy, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Build both policies; what is wrong with one is wrong with this one."""
@@ -55,11 +54,10 @@ class TwoQueues:
             make_policy(self.deadline, **self.deadline_options),
             make_policy(self.best_effort, **self.best_effort_options),
         )
-        self._watching = tuple([p for p in self._policies if isinstance(p, WatchingPolicy)])
 
     def arrived(self, request: Request, now: float) -> None:
         """Tell both: what comes with a deadline also matters to those that have none."""
-        for policy in self._watching:
+        for policy in self._policies:
             policy.arrived(request, now)
 
     def queue(self, request: Request) -> int:
