@@ -120,17 +120,16 @@ class Decisions:
             self._admission.blame_policy(error)
             return False
         seconds = lane.seconds.get(processor) if processor is not None else None
-        if (
-            processor is None
-            or seconds is None
-            or processor in lane.excluded
-            or processor not in state.idle()
-        ):
+        if processor is None or seconds is None or processor not in state.idle():
             return False
-        span = lane.rest
-        if lane.routes is not None:
-            span, _, seconds = lane.routes.step(lane.key.position, processor)
-        self._starts.launch(processor, (request,), (progress,), span, seconds)
+        if lane.is_plain:
+            self._starts.launch(
+                lane.variant, processor, (request,), (progress,), lane.rest, seconds
+            )
+            return True
+        if not lane.may_start(processor, self._view.now):
+            return False
+        self._starts.launch_step(lane, state.step(lane, processor), (request,), (progress,))
         return True
 
     def take(self) -> None:
@@ -166,11 +165,12 @@ class Decisions:
             lane, processor = picked
             request = lane.head
             seconds = lane.seconds.get(processor)
-            can_start = processor in state.idle() and processor not in lane.excluded
-            if can_start and seconds is not None and lane.routes is None:
+            if seconds is not None and lane.is_plain and processor in state.idle():
                 progress = state.requests[request.id]
                 state.dequeue(progress)
-                self._starts.launch(processor, (request,), (progress,), lane.rest, seconds)
+                self._starts.launch(
+                    lane.variant, processor, (request,), (progress,), lane.rest, seconds
+                )
             else:
                 self._starts.start_any(Start(processor, (request,)))
 

@@ -14,7 +14,7 @@ demanding ones keep coming.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,10 +66,10 @@ class ShortestExpectedLatency(Policy):
         self._given = [given for given in self._given if _stands(view, given)]
         lookahead = view.lookahead()
         for at, (request, step) in enumerate(self._given):
-            if step.processor in free:
+            if step.processor in free and _may_start(view, request, step):
                 del self._given[at]
                 return _start(view, request, step)
-            free = _reserve(view, lookahead, request, step, free)
+            _, free = _reserve(view, lookahead, request, step, free)
         return self._give(view, lookahead, free) if free else None
 
     def _give(self, view: View, lookahead: Lookahead, free: set[str]) -> Start | StartFork | None:
@@ -82,10 +82,12 @@ class ShortestExpectedLatency(Policy):
                 del waiting[lane]
             plan = lookahead.plan(lane)
             step = plan.steps[0]
-            if step.processor in free:
+            if step.processor in free and _may_start(view, request, step):
                 return plan.begin(request, lane, free)
             self._given.append(_Given(request, step))
-            free = _reserve(view, lookahead, request, step, free)
+            riders, free = _reserve(view, lookahead, request, step, free)
+            if riders:  # they need no run of their own
+                waiting = _without(waiting, riders)
         return None
 
     def _not_given(self, view: View) -> dict[Lane, list[Request]]:
@@ -96,6 +98,16 @@ class ShortestExpectedLatency(Policy):
             for lane, requests in view.first_waiting(self.window).items()
         }
         return {lane: requests for lane, requests in found.items() if requests}
+
+
+def _without(
+    waiting: Mapping[Lane, Sequence[Request]], riders: Collection[Request]
+) -> dict[Lane, list[Request]]:
+    left = {
+        lane: [request for request in requests if request not in riders]
+        for lane, requests in waiting.items()
+    }
+    return {lane: requests for lane, requests in left.items() if requests}
 
 
 def _most_demanding(lookahead: Lookahead, waiting: Mapping[Lane, Sequence[Request]]) -> Lane:
@@ -119,6 +131,11 @@ def _stands(view: View, given: _Given) -> bool:
     )
 
 
+def _may_start(view: View, request: Request, step: Step) -> bool:
+    lane = view.lane_of(request)
+    return lane.is_open or lane.may_start(step.processor, view.now)
+
+
 def _start(view: View, request: Request, step: Step) -> Start:
     last = None if view.lane_of(request).routes is None else step.span.last
     return Start(step.processor, (request,), last)
@@ -126,8 +143,9 @@ def _start(view: View, request: Request, step: Step) -> Start:
 
 def _reserve(
     view: View, lookahead: Lookahead, request: Request, step: Step, free: set[str]
-) -> set[str]:
-    """Count a step's time on its processor; return what else is free."""
-    lookahead.reserve(step.processor, step.seconds, request.model)
+) -> tuple[Collection[Request], set[str]]:
+    """Reserve what is offered for a step; return its riders, and what else is free."""
+    offer = lookahead.offer(view.lane_of(request), step)
+    lookahead.reserve(offer)
     units = view.processors[step.processor].units
-    return {name for name in free if units.isdisjoint(view.processors[name].units)}
+    return offer.riders, {n for n in free if units.isdisjoint(view.processors[n].units)}

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coinfer.core.commands import Execution
 from coinfer.core.policy import Decision, Policy
 from coinfer.core.request import Request
 from coinfer.core.view import PartOfView, View
@@ -59,6 +60,10 @@ class TwoQueues(Policy):
         """Tell both: what comes with a deadline also matters to those that have none."""
         for policy in self._policies:
             policy.arrived(request, now)
+
+    def started(self, execution: Execution) -> None:
+        """Tell the policy of the queue from which it was started."""
+        self._policies[self.queue(execution.requests[0])].started(execution)
 
     def queue(self, request: Request) -> int:
         """Keep requests without a deadline apart."""
