@@ -12,6 +12,7 @@ import pytest
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.null import Faults, NullSession
 from coinfer.core.dispatcher import Limits
+from coinfer.core.policy import Policy, Start
 from coinfer.errors import (
     ClosedError,
     ConfigurationError,
@@ -196,7 +197,7 @@ def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_policy_that_raises_fails_what_waits_and_is_named() -> None:
-    class Broken:
+    class Broken(Policy):
         def rank(self, request):
             return 0
 
@@ -211,7 +212,7 @@ def test_a_policy_that_raises_fails_what_waits_and_is_named() -> None:
 
 
 def test_every_future_of_a_broken_policy_raises_an_error_of_its_own() -> None:
-    class Broken:
+    class Broken(Policy):
         def rank(self, request):
             return 0
 
@@ -401,7 +402,6 @@ def test_asyncio_can_await_the_future() -> None:
 
 
 def test_a_batch_of_several_requests_in_one_execution_is_split_again() -> None:
-    from coinfer.core.policy import Policy, Start
 
     class AllAtOnce(Policy):
         def rank(self, request):

@@ -90,9 +90,9 @@ class ComparativeAdvantage(Policy):
 
     def started(self, execution: Execution) -> None:
         """Let what was asked for before count less."""
-        for _ in execution.requests:
-            self._demand.age()
-            self._since_look += 1
+        count = len(execution.requests)
+        self._demand.age(count)
+        self._since_look += count
 
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to the free processor that should take it, if the lists are there."""
@@ -128,15 +128,15 @@ class ComparativeAdvantage(Policy):
                 for name in able:
                     if self._takes(plan, name, seconds[name], model, len(lane), waits, horizon_s):
                         place = plan.place(name, model)
-                        candidates.append((place, lane.head_rank, name, lane))
+                        candidates.append((place, lane.head_rank, name, lane, seconds[name]))
                     else:
                         again_s = min(again_s, now + seconds[name])
             if not candidates:
                 if now < again_s < math.inf:
                     yield WaitUntil(again_s)
                 return
-            _, _, name, lane = min(candidates, key=lambda item: item[:3])
-            plan.start(name, lane.model, view.expected_s(lane, name))
+            _, _, name, lane, service_s = min(candidates, key=lambda item: item[:3])
+            plan.start(name, lane.model, service_s)
             yield Start(name, (lane.head,))
 
     def _takes(
@@ -188,9 +188,9 @@ class _Demand:
         self.age()
         self._counts[model] = self._counts.get(model, 0.0) + self._weight
 
-    def age(self) -> None:
-        """Let all that was counted so far count less."""
-        self._weight *= self._growth
+    def age(self, count: int = 1) -> None:
+        """Let all that was counted so far count less: so many arrivals or starts came after it."""
+        self._weight *= self._growth if count == 1 else self._growth**count
         if self._weight > 1e100:
             self._counts = {name: count / self._weight for name, count in self._counts.items()}
             self._weight = 1.0

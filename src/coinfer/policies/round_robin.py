@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coinfer.core.commands import Execution
 from coinfer.core.policy import Policy, Start
 from coinfer.core.view import View
 
@@ -30,11 +29,8 @@ class RoundRobin(Policy):
             lane = min(
                 (lane for lane, names in found if name in names), key=lambda lane: lane.head_rank
             )
+            self._last = name
             yield Start(name, (lane.head,))
-
-    def started(self, execution: Execution) -> None:
-        """Note whose turn it was."""
-        self._last = execution.processor
 
     def _turn(self, view: View) -> list[str]:
         names = list(view.processors)

@@ -82,7 +82,8 @@ class ShortestExpectedLatency(Policy):
                 del waiting[lane]
             plan = lookahead.plan(lane)
             step = plan.steps[0]
-            if step.processor in free and _may_start(view, request, step):
+            name = step.processor
+            if name in free and (lane.is_open or lane.may_start(name, view.now)):
                 return plan.begin(request, lane, free)
             self._given.append(_Given(request, step))
             riders, free = _reserve(view, lookahead, request, step, free)
