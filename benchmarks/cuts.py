@@ -26,7 +26,7 @@ from rich.table import Table
 from coinfer import Processor, zoo
 from coinfer.backends import get_backend
 from coinfer.backends.base import Tensors
-from coinfer.backends.packed import Value, Values, part_run
+from coinfer.backends.values import Value, Values, part_run
 from coinfer.graph import Operators, Partition, PartitionOptions, choose_partition, extract
 from coinfer.hardware.cores import available_cores
 from coinfer.hardware.pinning import pin_current_thread

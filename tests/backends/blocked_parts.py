@@ -11,7 +11,7 @@ import pytest
 from coinfer.backends import get_backend
 from coinfer.backends.base import Session
 from coinfer.backends.onnxruntime.packing import block_size
-from coinfer.backends.packed import Value, run_part
+from coinfer.backends.values import Value, run_part
 from coinfer.graph import Operators, Partition, extract, partition_at
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span

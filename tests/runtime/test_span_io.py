@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coinfer.backends.base import Placement, Tensor, Tensors
-from coinfer.backends.packed import Values
+from coinfer.backends.values import Values
 from coinfer.graph.partition import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, assert_never
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.packed import Values
+from coinfer.backends.values import Values
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
