@@ -10,7 +10,7 @@ import pytest
 
 from coinfer.core.commands import Execution
 from coinfer.core.dispatcher import Limits
-from coinfer.core.events import Cancelled, ModelLoaded, TimerFired
+from coinfer.core.events import Cancelled, ModelLoaded
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
 from coinfer.core.offer import make_offer
@@ -148,10 +148,7 @@ class TestOffers:
 class TestReadiness:
     def held_back(self, policy: Policy | str, *names: str) -> VirtualMachine:
         subject = machine(policy)
-        state = state_of(subject)
-        for queue in range(2):
-            lane = state.lane(LaneKey("m", queue=queue))
-            state.hold_back(lane, dict.fromkeys(names or SECONDS["m"], READY_S))
+        subject.hold_back("m", dict.fromkeys(names or SECONDS["m"], READY_S))
         return subject
 
     @pytest.mark.parametrize("policy", policy_names())
@@ -159,10 +156,10 @@ class TestReadiness:
         subject = self.held_back(policy)
         number = subject.submit("m")
         assert not subject.executions
-        while subject.step() and subject.now < READY_S:
+        while subject.next_s < READY_S:
+            assert subject.step()
             assert not subject.executions
-        subject.now = max(subject.now, READY_S)
-        subject.post(TimerFired())
+        subject.run()
         assert subject.dispatcher.fault is None
         assert [e.requests[0].id for e in subject.executions] == [number]
         assert subject.executions[0].started_s >= READY_S
@@ -176,7 +173,6 @@ class TestReadiness:
         subject.run(until_s=0.99 * READY_S)
         assert subject.executions
         assert all(e.model == "cut" for e in subject.executions)
-        subject.at(READY_S, TimerFired())
         subject.run()
         assert subject.dispatcher.fault is None
         assert set(subject.outcomes().values()) == {Outcome.COMPLETED}

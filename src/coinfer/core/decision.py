@@ -11,11 +11,12 @@ __all__ = ["Decision", "Drop", "Start", "StartFork", "WaitUntil"]
 
 
 class Start(NamedTuple):
-    """Start an execution on an idle processor.
+    """Start an execution on an idle processor, as `View.offer` would offer it.
 
     Attributes:
         processor: Name of an idle processor that can run it.
-        requests: One or more waiting requests of one lane's model and position.
+        requests: One waiting request: the offer says which others ride along. Several, of one model
+            at one position, are a batch of the policy's own.
         last: Last unit of the span; None means the processor's step of the lane: to the model's
             end, or as far as its best way to the end goes.
     """

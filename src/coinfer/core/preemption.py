@@ -124,7 +124,7 @@ class Preemption:
         """Return what an express processor should run of a request now, if any should."""
         best: tuple[tuple[float, float], Step] | None = None
         for name in express.idle():
-            if name in lane.excluded or express.twins[name] in lane.excluded:
+            if name in lane.excluded or not lane.may_start(express.twins[name], self._view.now):
                 continue
             worth = self._worth(express, name)
             found = self._way(express, name, lane)

@@ -139,14 +139,15 @@ class EarliestFinish(Policy):
                 again_s = now + _patience_s(seconds, name, unclaimed)
                 if foreseen is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
-            riders.update(view.reserve(lane, name, finish_s, free_at, held))
+            taken = view.reserve(lane, name, finish_s, free_at, held)
+            riders.update(taken)
             if held is not None:
                 seconds_of.clear()
             units = processors[name].units
             unclaimed = [other for other in unclaimed if units.isdisjoint(processors[other].units)]
             if not unclaimed:
                 break
-            waiting -= 1
+            waiting -= 1 + len(taken)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
 
