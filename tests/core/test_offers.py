@@ -336,6 +336,24 @@ class TestStarted:
 
 
 class TestLookahead:
+    @pytest.mark.parametrize("loads", [False, True])
+    @pytest.mark.parametrize("held_back", [False, True])
+    def test_to_reserve_a_step_is_to_reserve_its_offer(self, loads: bool, held_back: bool) -> None:
+        subject = machine("fcfs")
+        swap_s = {"npu": 0.05} if loads else {}
+        for model in ("m", "n"):
+            subject.post(ModelLoaded(model, 1, profile(model, SECONDS["m"]), (), swap_s))
+        subject.submit("n")
+        if held_back:
+            subject.hold_back("m", {"npu": READY_S})
+        view = subject.dispatcher.view
+        lane, step = view.entrance("m"), Step(Span(), "npu", 0.1)
+        one, other = view.lookahead(), view.lookahead()
+        for _ in range(2):
+            one.reserve(one.offer(lane, step))
+            assert other.reserve_step(lane, step) == ()
+            assert one.ready_s == other.ready_s
+
     def test_a_reservation_lasts_for_the_load_too(self) -> None:
         subject = machine("fcfs")
         subject.post(ModelLoaded("m", 1, profile("m", SECONDS["m"]), (), {"npu": 0.05}))

@@ -21,6 +21,9 @@ __all__ = ["Lane", "LaneKey"]
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
+_READY: Mapping[str, float] = {}
+"""Whether there is something in it is asked often, and of a plain dictionary quickly answered."""
+
 
 class LaneKey(NamedTuple):
     """What the requests of a lane have in common.
@@ -103,7 +106,7 @@ class Lane:
         self.excluded = key.excluded
         self.is_served = False
         self.variant = key.variant or key.model
-        self.ready_s: Mapping[str, float] = _NOTHING
+        self.ready_s = _READY
         self.is_open = not key.excluded
         self.is_plain = False
         self.is_rare = bool(key.excluded or key.position or key.alone)

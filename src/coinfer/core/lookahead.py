@@ -10,7 +10,8 @@ import math
 from collections.abc import Collection, Mapping
 
 from coinfer.core.lane import Lane
-from coinfer.core.offer import Offer, make_offer
+from coinfer.core.offer import Offer, make_offer, riders_of
+from coinfer.core.request import Request
 from coinfer.core.request_schedule import (
     EQUAL_S,
     RequestSchedule,
@@ -184,14 +185,32 @@ class Lookahead:
         Processors that share units with it cannot start anything before it is over. The riders of
         the offer need none of their own.
         """
-        ready_s, processor = self._ready_s, offer.processor
+        _, processor, variant, _, _, load_s, seconds, _, earliest_s = offer
+        ready_s = self._ready_s
         until_s = ready_s[processor]
-        if offer.ready_s > until_s:
-            until_s = offer.ready_s
-        until_s += offer.seconds
+        if earliest_s > until_s:
+            until_s = earliest_s
+        until_s += seconds
         if self._held is not None:
-            until_s += offer.load_s
-            self._held.hold(processor, offer.variant)
+            until_s += load_s
+            self._held.hold(processor, variant)
+        self._take_until(processor, until_s)
+
+    def reserve_step(self, lane: Lane, step: Step) -> tuple[Request, ...]:
+        """Reserve what is offered for a step of a lane; return its riders.
+
+        It is `reserve(offer(lane, step))`, but makes no offer where that leaves nothing to settle.
+        """
+        if self._held is None and lane.is_open:
+            _, processor, seconds = step
+            self._take_until(processor, self._ready_s[processor] + seconds)
+            return riders_of(lane)
+        offer = self.offer(lane, step)
+        self.reserve(offer)
+        return offer.riders
+
+    def _take_until(self, processor: str, until_s: float) -> None:
+        ready_s = self._ready_s
         raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
         for name in raised:
             ready_s[name] = until_s
@@ -238,13 +257,14 @@ class Lookahead:
         return schedule_alone(lane, seconds, ready_s), True
 
     def _ready_for(self, bounds: FinishBounds) -> Mapping[str, float]:
-        own, ready_s, lane_s = bounds.own, self._ready_s, bounds.lane.ready_s
+        own, ready_s = bounds.own, self._ready_s
         if own is not None and own.processor in ready_s:
             ready_s = ready_s.copy()
             for name in self._neighbours[own.processor]:
                 if name in ready_s:
                     ready_s[name] = max(self._free_s[name], ready_s[name] - own.seconds)
-        if lane_s:
+        if bounds.lane.ready_s:
+            lane_s = bounds.lane.ready_s
             ready_s = {name: max(at_s, lane_s.get(name, at_s)) for name, at_s in ready_s.items()}
         bounds.ready_s = ready_s
         return ready_s

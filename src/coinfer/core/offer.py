@@ -61,7 +61,7 @@ def riders_of(_lane: Lane) -> tuple[Request, ...]:
 
 
 def make_offer(
-    lane: Lane, step: Step, swaps: Swaps | None, riders: tuple[Request, ...] | None = None
+    lane: Lane, step: Step, swaps: Swaps | None, riders: tuple[Request, ...] = ()
 ) -> Offer:
     """Complete a step of a lane's first request: what rides along, and what is loaded before.
 
@@ -70,19 +70,18 @@ def make_offer(
         step: The span, the processor and the seconds.
         swaps: Which models the processors hold, now or as somebody foresees it; None if loads cost
             nothing.
-        riders: The requests that a policy put beside the first one itself; None: it did not.
+        riders: The requests that a policy put beside the first one itself, if it did.
     """
-    if riders is None:
-        riders = riders_of(lane)
     span, processor, seconds = step
-    load_s = 0.0 if swaps is None else swaps.cost_s(processor, lane.variant)
-    cost_s = seconds + load_s
+    variant, riders, load_s = lane.variant, riders or riders_of(lane), 0.0
+    cost_s = seconds
+    if swaps is not None:
+        load_s = swaps.cost_s(processor, variant)
+        cost_s += load_s
     if riders:
         cost_s /= 1 + len(riders)
-    ready_s = lane.ready_s.get(processor, 0.0)
-    return _new(
-        Offer, (lane, processor, lane.variant, span, riders, load_s, seconds, cost_s, ready_s)
-    )
+    ready_s = 0.0 if lane.is_open else lane.ready_s.get(processor, 0.0)
+    return _new(Offer, (lane, processor, variant, span, riders, load_s, seconds, cost_s, ready_s))
 
 
 def with_waits(

@@ -153,10 +153,9 @@ class Starts:
         """Start what is offered for a step of a lane, of requests that no longer wait."""
         state = self._state
         swaps = state.swaps
-        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:] or None)
-        self.launch(
-            offer.variant, offer.processor, requests, everyone, offer.span, offer.expected_s, offer
-        )
+        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:])
+        _, processor, variant, span, _, load_s, seconds, _, _ = offer
+        self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
 
     def launch(
         self,

@@ -121,11 +121,10 @@ class PlannedMapping(Policy):
                 return plan.begin(group.request, lane, unclaimed)
             if again_s == math.inf:
                 again_s = _again_s(view, lane, name, unclaimed)
-            offer = lookahead.offer(lane, step)
-            lookahead.reserve(offer)
+            riders = lookahead.reserve_step(lane, step)
             units = view.processors[name].units
             unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
-            if not group.skip(len(offer.riders)):
+            if not group.skip(len(riders)):
                 groups.remove(group)
                 lookahead.forget(group.bounds)
         return WaitUntil(again_s) if view.now < again_s < math.inf else None

@@ -69,7 +69,7 @@ class ShortestExpectedLatency(Policy):
             if step.processor in free and _may_start(view, request, step):
                 del self._given[at]
                 return _start(view, request, step)
-            _, free = _reserve(view, lookahead, request, step, free)
+            _, free = _reserve(view, lookahead, view.lane_of(request), step, free)
         return self._give(view, lookahead, free) if free else None
 
     def _give(self, view: View, lookahead: Lookahead, free: set[str]) -> Start | StartFork | None:
@@ -86,7 +86,7 @@ class ShortestExpectedLatency(Policy):
             if name in free and (lane.is_open or lane.may_start(name, view.now)):
                 return plan.begin(request, lane, free)
             self._given.append(_Given(request, step))
-            riders, free = _reserve(view, lookahead, request, step, free)
+            riders, free = _reserve(view, lookahead, lane, step, free)
             if riders:  # they need no run of their own
                 waiting = _without(waiting, riders)
         return None
@@ -143,10 +143,9 @@ def _start(view: View, request: Request, step: Step) -> Start:
 
 
 def _reserve(
-    view: View, lookahead: Lookahead, request: Request, step: Step, free: set[str]
+    view: View, lookahead: Lookahead, lane: Lane, step: Step, free: set[str]
 ) -> tuple[Collection[Request], set[str]]:
     """Reserve what is offered for a step; return its riders, and what else is free."""
-    offer = lookahead.offer(view.lane_of(request), step)
-    lookahead.reserve(offer)
+    riders = lookahead.reserve_step(lane, step)
     units = view.processors[step.processor].units
-    return offer.riders, {n for n in free if units.isdisjoint(view.processors[n].units)}
+    return riders, {n for n in free if units.isdisjoint(view.processors[n].units)}
