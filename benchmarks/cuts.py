@@ -26,7 +26,7 @@ from rich.table import Table
 from coinfer import Processor, zoo
 from coinfer.backends import get_backend
 from coinfer.backends.base import Tensors
-from coinfer.backends.packed import Value, Values, part_run
+from coinfer.backends.values import Value, Values, part_run
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition, choose_partition

@@ -11,7 +11,7 @@ import pytest
 from coinfer.backends import get_backend
 from coinfer.backends.base import Session
 from coinfer.backends.onnxruntime.packing import block_size
-from coinfer.backends.packed import Value, run_part
+from coinfer.backends.values import Value, run_part
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition, partition_at

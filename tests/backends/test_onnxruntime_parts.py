@@ -25,7 +25,8 @@ from coinfer.backends.base import note_of
 from coinfer.backends.onnxruntime import OnnxRuntimePart, OnnxRuntimeSession, part
 from coinfer.backends.onnxruntime.creation import Style
 from coinfer.backends.onnxruntime.packing import channel_blocks
-from coinfer.backends.packed import Packed, joined, parted, run_part, unpacked
+from coinfer.backends.packed import Packed
+from coinfer.backends.values import joined, parted, run_part, to_host
 from coinfer.errors import ExecutionError
 from coinfer.graph.extract import extract
 from coinfer.machine.span import Span
@@ -140,7 +141,7 @@ def test_arrays_at_the_borders_give_exactly_the_same(build: Callable[[], Model])
     arrays = dict(inputs)
     for reads, session in parts:
         arrays |= session.run({name: arrays[name] for name in reads})
-    for name, value in unpacked(values).items():
+    for name, value in to_host(values).items():
         np.testing.assert_array_equal(arrays[name], value)
 
 
@@ -154,7 +155,7 @@ def test_a_skip_over_two_cuts_stays_in_blocks_all_the_way() -> None:
     }
     first = values["r"]
     assert isinstance(first, Packed)
-    assert parts[1].session.packed({"r": first})["r"].array is first.array
+    assert parts[1].session.owned({"r": first})["r"].array is first.array
 
 
 def test_channels_that_fill_no_block_are_filled_up() -> None:
@@ -163,7 +164,7 @@ def test_channels_that_fill_no_block_are_filled_up() -> None:
     packed = values["r"]
     assert isinstance(packed, Packed)
     assert packed.array.shape == (1, 32, 9, 9)
-    assert packed.unpacked().shape == (1, 20, 9, 9)
+    assert packed.to_host().shape == (1, 20, 9, 9)
 
 
 def test_what_cannot_be_in_blocks_crosses_as_an_array() -> None:
@@ -335,7 +336,7 @@ def test_a_failing_run_names_part_and_processor() -> None:
 @pytest.mark.parametrize("channels", [4, 16, 20, 48])
 def test_blocks_and_back_is_the_same(channels: int) -> None:
     array = np.random.default_rng(1).standard_normal((2, channels, 3, 5)).astype(np.float32)
-    np.testing.assert_array_equal(channel_blocks(channels).pack(array).unpacked(), array)
+    np.testing.assert_array_equal(channel_blocks(channels).pack(array).to_host(), array)
     assert channel_blocks(channels) is channel_blocks(channels)
 
 
@@ -344,10 +345,10 @@ def test_packed_batches_are_joined_and_parted_as_they_are() -> None:
     packed = [channel_blocks(20).pack(array) for array in arrays]
     together = joined(packed)
     assert isinstance(together, Packed)
-    np.testing.assert_array_equal(together.unpacked(), np.concatenate(arrays))
+    np.testing.assert_array_equal(together.to_host(), np.concatenate(arrays))
     for value, array in zip(parted(together, [1, 4]), arrays, strict=True):
         assert isinstance(value, Packed)
-        np.testing.assert_array_equal(value.unpacked(), array)
+        np.testing.assert_array_equal(value.to_host(), array)
 
 
 def test_batches_in_different_forms_are_joined_as_arrays() -> None:

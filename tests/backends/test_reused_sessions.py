@@ -90,7 +90,7 @@ class Parts(NullBackend):
 
     def load(self, model: Model, processor: Processor) -> NullSession:
         session = super().load(model, processor)
-        session.run_part = session.packed = lambda values: dict(values)  # type: ignore[attr-defined]
+        session.run_part = session.owned = lambda values: dict(values)  # type: ignore[attr-defined]
         return session
 
 
@@ -99,4 +99,4 @@ def test_parts_of_a_model_stay_parts() -> None:
         session = backends["null"].load(MODEL, CPUS[0])
         values = MODEL.sample_inputs()
         assert session.run_part(values) == dict(values)  # type: ignore[attr-defined]
-        assert session.packed(values) == dict(values)  # type: ignore[attr-defined]
+        assert session.owned(values) == dict(values)  # type: ignore[attr-defined]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start, StartFork
+from coinfer.core.policy import Policy, Start, StartFork
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.machine.span import Fork
 
 
-class Forking:
+class Forking(Policy):
     """First come first served, in two executions at once wherever that can be.
 
     If it is patient, it goes unit by unit to the next fork, and waits there for two processors.

@@ -21,7 +21,7 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Decision, Drop, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, Policy, Start, WaitUntil, overridden
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, InvariantError, PolicyError
@@ -33,7 +33,7 @@ TWO = {"m": {"cpu0": 0.1, "cpu1": 0.1}}
 PATIENT = Limits(hang_min_s=math.inf)
 
 
-class Decides:
+class Decides(Policy):
     """A policy made of one function."""
 
     def __init__(self, decide: Callable[[View], Iterable[Decision]]) -> None:
@@ -171,7 +171,8 @@ class TestFailure:
         def all_at_once(view: View) -> Iterator[Start]:
             while found := view.first_startable():
                 lane, able = found
-                yield Start(able[0], tuple(lane.in_order()))
+                together = tuple(lane.in_order())
+                yield Start(able[0], together[:1] if lane.key.alone else together)
 
         machine = build(policy=Decides(all_at_once))
         machine.post(ProcessorLost("cpu1", "later"))
@@ -371,6 +372,24 @@ class TestClosed:
         numbers = [machine.submit("m") for _ in range(4)]
         commands = machine.post(Closed(drop_waiting=True))
         assert replies(commands) == [(n, Outcome.REJECTED) for n in numbers[2:]]
+
+
+def test_a_policy_that_does_not_inherit_is_refused_with_the_remedy() -> None:
+    class Mine:
+        def decide(self, view: View) -> list[Decision]:
+            return []
+
+    with pytest.raises(ConfigurationError, match=r"write `class Mine\(Policy\)`"):
+        build({"m": {"cpu0": 0.3}}, policy=Mine())  # type: ignore[arg-type]
+
+
+def test_a_hook_that_is_not_overridden_is_never_called() -> None:
+    policy = make_policy("fcfs")
+    assert overridden(policy, "pick") is not None
+    assert overridden(policy, "place") is not None
+    for hook in ("decide", "queue", "arrived", "started"):
+        assert overridden(policy, hook) is None
+    assert policy.allows(None, None, "anywhere")  # type: ignore[arg-type]
 
 
 class TestHeadPolicy:

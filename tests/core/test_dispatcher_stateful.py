@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -86,7 +87,7 @@ WORK_CONSERVING = {
 }
 
 
-class UnitByUnit:
+class UnitByUnit(Policy):
     """First come first served, one unit subgraph at a time."""
 
     last_is_next = True
@@ -100,7 +101,7 @@ class UnitByUnit:
             yield Start(able[0], (lane.head,), lane.key.position)
 
 
-class Batching:
+class Batching(Policy):
     """First come first served, up to three requests of a lane in one execution."""
 
     def rank(self, request: Request) -> float:
@@ -109,7 +110,8 @@ class Batching:
     def decide(self, view: View) -> Iterator[Start]:
         while found := view.first_startable():
             lane, able = found
-            together = tuple(request for request, _ in zip(lane.in_order(), range(3), strict=False))
+            most = 1 if lane.key.alone else 3
+            together = tuple(islice(lane.in_order(), most))
             yield Start(able[-1], together)
 
 
@@ -139,6 +141,7 @@ class AnythingHappens(RuleBasedStateMachine):
         )
         self.lost: set[str] = set()
         self.failed_on: dict[int, set[str]] = {}
+        self.alone: set[int] = set()
         self.loaded = set(SECONDS)
         self.n_executions = 0
         self.n_checked = 0
@@ -184,8 +187,10 @@ class AnythingHappens(RuleBasedStateMachine):
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
         execution = self.machine.running[data.draw(st.sampled_from(sorted(self.machine.running)))]
-        for request in execution.requests:
-            self.failed_on.setdefault(request.id, set()).add(TWINS[execution.processor])
+        if len(execution.requests) == 1:
+            failed_on = self.failed_on.setdefault(execution.requests[0].id, set())
+            failed_on.add(TWINS[execution.processor])
+        self.alone.update(r.id for r in execution.requests if len(execution.requests) > 1)
         self.machine.fail(execution.id)
 
     @precondition(lambda self: self.machine.unanswered)
@@ -253,6 +258,7 @@ class AnythingHappens(RuleBasedStateMachine):
         for execution in self.machine.running.values():
             assert execution.processor not in self.lost
             for request in execution.requests:
+                assert len(execution.requests) == 1 or request.id not in self.alone
                 assert TWINS[execution.processor] not in self.failed_on.get(request.id, ())
         self.n_executions = len(self.machine.executions)
         # The watchdog sets a processor aside on its own.

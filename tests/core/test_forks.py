@@ -12,7 +12,7 @@ import pytest
 from coinfer.core.commands import Abandon, Evict, Execution
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Cancelled, Closed, Finished, ModelUnloaded
-from coinfer.core.policy import Start, StartFork
+from coinfer.core.policy import Policy, Start, StartFork
 from coinfer.core.request import Outcome
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
@@ -287,7 +287,7 @@ class TestWhatGoesWrong:
         assert subject.outcomes() == {0: Outcome.COMPLETED}
 
 
-class Deciding:
+class Deciding(Policy):
     """Makes one wrong decision."""
 
     def __init__(self, **change: Any) -> None:

@@ -89,7 +89,7 @@ def test_unloading_a_model_leaves_nothing_of_it(policy: str) -> None:
     assert not state.requests
 
 
-class Counting:
+class Counting(Policy):
     """A policy that counts how often it is asked."""
 
     def __init__(self, policy: Policy) -> None:

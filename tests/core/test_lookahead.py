@@ -11,7 +11,9 @@ import pytest
 
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import ModelLoaded, ProcessorLost
-from coinfer.core.policy import Start
+from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.lookahead import Lookahead
+from coinfer.core.policy import Policy, Start
 from coinfer.core.request import Outcome, Request
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
@@ -31,6 +33,11 @@ def machine(seconds=SECONDS, **options) -> VirtualMachine:
     return VirtualMachine(CORES, policy, seconds, **{"limits": PATIENT, **options})
 
 
+def reserve(lookahead: Lookahead, processor: str, seconds: float) -> None:
+    lane = Lane(LaneKey("m"))
+    lookahead.reserve(lookahead.offer(lane, Step(Span(), processor, seconds)))
+
+
 class TestOutlook:
     def test_processors_are_ready_when_all_their_units_are_free(self) -> None:
         subject = machine()
@@ -42,8 +49,8 @@ class TestOutlook:
 
     def test_a_reservation_keeps_what_shares_units_from_starting_earlier(self) -> None:
         lookahead = machine().dispatcher.view.lookahead()
-        lookahead.reserve("cpu0", 0.2)
-        lookahead.reserve("all", 0.15)
+        reserve(lookahead, "cpu0", 0.2)
+        reserve(lookahead, "all", 0.15)
         assert lookahead.ready_s == pytest.approx(
             {"cpu0": 0.35, "cpu1": 0.35, "npu": 0, "all": 0.35}
         )
@@ -53,12 +60,12 @@ class TestOutlook:
         lane, lookahead = subject.dispatcher.view.entrance("m"), subject.dispatcher.view.lookahead()
         plan = lookahead.plan(lane)
         assert [step.processor for step in plan.steps] == ["npu"]
-        lookahead.reserve("cpu0", 5.0)
+        reserve(lookahead, "cpu0", 5.0)
         assert lookahead.plan(lane) is plan
-        lookahead.reserve("npu", 0.1)
+        reserve(lookahead, "npu", 0.1)
         assert [step.processor for step in lookahead.plan(lane).steps] == ["npu"]
         assert lookahead.plan(lane).finish_s == pytest.approx(0.2)
-        lookahead.reserve("npu", 0.15)
+        reserve(lookahead, "npu", 0.15)
         assert [step.processor for step in lookahead.plan(lane).steps] == ["cpu1"]
 
     def test_no_plan_finishes_later_than_was_said_for_less_work(self) -> None:
@@ -71,7 +78,7 @@ class TestOutlook:
         lane = view.entrance("m")
         for busy in ("npu", "cpu0", "cpu1"):
             lookahead = view.lookahead()
-            lookahead.reserve(busy, 0.05)
+            reserve(lookahead, busy, 0.05)
             latest_s = lookahead.latest_s(lane)
             assert lookahead.plan(lane).finish_s <= latest_s
             assert lookahead.latest_s(lane) == lookahead.plan(lane).finish_s
@@ -99,7 +106,7 @@ class TestOutlook:
                 lookahead = view.lookahead()
                 plans = []
                 for processor, reserved_s in reserved:
-                    lookahead.reserve(processor, reserved_s)
+                    reserve(lookahead, processor, reserved_s)
                     plans.append(lookahead.plan(lane))
                 return plans
 
@@ -115,7 +122,7 @@ class TestOutlook:
         lookahead = subject.dispatcher.view.lookahead()
         bounds = lookahead.bounds(subject.dispatcher.view.entrance("m"))
         assert bounds.latest_s == pytest.approx(0.1)
-        lookahead.reserve("npu", 0.04)
+        reserve(lookahead, "npu", 0.04)
         assert bounds.latest_s == pytest.approx(0.14)
 
     def test_what_is_taken_counts_for_all_but_its_owner(self) -> None:
@@ -163,7 +170,7 @@ class TestFirstWaiting:
         assert machine().dispatcher.view.first_waiting(3) == {}
 
 
-class Queues:
+class Queues(Policy):
     """First come, first served; priorities tell the queues apart."""
 
     def __init__(self, *first: int) -> None:
@@ -265,7 +272,7 @@ class TestWatching:
         }
 
 
-class Leads:
+class Leads(Policy):
     """Start one unit, wherever that leads."""
 
     def rank(self, request: Request) -> float:

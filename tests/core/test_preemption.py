@@ -68,7 +68,7 @@ def urgent(vm: VirtualMachine, in_s: float = DEADLINE_S, **fields: object) -> in
     return vm.submit("urgent", deadline_s=vm.now + in_s, **fields)
 
 
-class Idle:
+class Idle(Policy):
     """Starts best-effort requests only: the policy that needs the rule most."""
 
     def rank(self, request: Request) -> float:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from coinfer.core.policy import DirectPolicy
+from coinfer.core.policy import overridden
 from coinfer.policies import make_policy, policy_names
 from coinfer.testing.machine import VirtualMachine, processors
 
@@ -23,7 +23,7 @@ OPTIONS = {
 DIRECT = [
     name
     for name in policy_names()
-    if isinstance(make_policy(name, **OPTIONS.get(name, {})), DirectPolicy)
+    if overridden(make_policy(name, **OPTIONS.get(name, {})), "place") is not None
 ]
 
 

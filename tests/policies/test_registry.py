@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from coinfer.core.policy import Start
+from coinfer.core.lane import Lane
+from coinfer.core.policy import Policy, Start
 from coinfer.core.request import Outcome, Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -16,7 +17,7 @@ from coinfer.testing.machine import VirtualMachine, processors
 
 
 @dataclass(kw_only=True)
-class LastComeFirstServed:
+class LastComeFirstServed(Policy):
     """A third party's policy."""
 
     eagerness: float = 1.0
@@ -51,9 +52,24 @@ class HidesADiary(LastComeFirstServed):
     _diary: Diary = field(default_factory=Diary, init=False)
 
 
-class NotADataclass:
+class NoPolicy:
+    def rank(self, request: Request) -> float:
+        return request.arrival_s
+
+    def decide(self, view: View) -> list[Start]:
+        return []
+
+
+class DecidesNothing(Policy):
+    pass
+
+
+class NotADataclass(Policy):
     def __init__(self, eagerness: float = 1.0) -> None:
         self.eagerness = eagerness
+
+    def pick(self, view: View) -> tuple[Lane, str] | None:
+        return None
 
 
 @pytest.fixture
@@ -66,6 +82,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
             "diary": "KeepsADiary",
             "hidden": "HidesADiary",
             "broken": "Missing",
+            "no_policy": "NoPolicy",
+            "idler": "DecidesNothing",
         }.items()
     )
     monkeypatch.setattr(registry, "entry_points", lambda **which: points.select(**which))
@@ -130,6 +148,19 @@ class TestThirdParty:
     def test_its_options_are_checked_too(self) -> None:
         with pytest.raises(ConfigurationError, match="policy 'lcfs': option 'eagerness'"):
             make_policy("lcfs", eagerness="very")
+
+    @pytest.mark.parametrize(
+        ("name", "remedy"),
+        [
+            ("no_policy", r"NoPolicy does not inherit from .*; write `class NoPolicy\(Policy\)`"),
+            ("idler", "DecidesNothing overrides neither pick nor decide; add one"),
+        ],
+    )
+    def test_a_class_that_is_no_policy_is_refused_with_the_remedy(
+        self, name: str, remedy: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=remedy):
+            make_policy(name)
 
     def test_its_private_state_may_be_of_any_type(self) -> None:
         assert isinstance(make_policy("diary", patience="3")._diary, Diary)

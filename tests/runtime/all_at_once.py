@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from coinfer.core.policy import Start
+from coinfer.core.policy import Policy, Start
 
 __all__ = ["AllAtOnce"]
 
 
-class AllAtOnce:
+class AllAtOnce(Policy):
     """Starts everything that waits in a lane as one execution of one unit."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from coinfer.api import Engine
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.null import Faults, NullSession
 from coinfer.core.dispatcher import Limits
+from coinfer.core.policy import Policy, Start
 from coinfer.errors import (
     ClosedError,
     ConfigurationError,
@@ -198,7 +199,7 @@ def test_a_worker_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_policy_that_raises_fails_what_waits_and_is_named() -> None:
-    class Broken:
+    class Broken(Policy):
         def rank(self, request):
             return 0
 
@@ -213,7 +214,7 @@ def test_a_policy_that_raises_fails_what_waits_and_is_named() -> None:
 
 
 def test_every_future_of_a_broken_policy_raises_an_error_of_its_own() -> None:
-    class Broken:
+    class Broken(Policy):
         def rank(self, request):
             return 0
 
@@ -403,9 +404,8 @@ def test_asyncio_can_await_the_future() -> None:
 
 
 def test_a_batch_of_several_requests_in_one_execution_is_split_again() -> None:
-    from coinfer.core.policy import Start
 
-    class AllAtOnce:
+    class AllAtOnce(Policy):
         def rank(self, request):
             return request.arrival_s
 

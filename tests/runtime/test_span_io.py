@@ -10,7 +10,7 @@ import pytest
 
 from coinfer.api import Engine
 from coinfer.backends.base import Placement, Tensor, Tensors
-from coinfer.backends.packed import Values
+from coinfer.backends.values import Values
 from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span

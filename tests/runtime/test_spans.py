@@ -16,7 +16,7 @@ from coinfer.backends.base import Device, Placement, Session, Tensor, Tensors
 from coinfer.backends.null import Faults, NullBackend, NullSession
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend
 from coinfer.core.dispatcher import Limits
-from coinfer.core.policy import Start
+from coinfer.core.policy import Policy, Start
 from coinfer.errors import BackendError, ClosedError, ConfigurationError, ExecutionError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import Mode, PartitionOptions
@@ -106,7 +106,7 @@ def test_every_policy_runs_a_model_that_no_processor_runs_whole(name: str) -> No
             assert_right(future.result(WAIT_S), feed)
 
 
-class AllAtOnce:
+class AllAtOnce(Policy):
     """Starts everything that waits in a lane as one execution of one unit."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from coinfer.api import Engine
 from coinfer.backends.base import Session
 from coinfer.backends.null import Faults, NullBackend
-from coinfer.backends.packed import Values, unpacked
+from coinfer.backends.values import Values, to_host
 from coinfer.core.events import Arrived, Event, Finished
 from coinfer.errors import (
     ClosedError,
@@ -104,9 +104,7 @@ def test_spans_read_what_those_before_them_made(
         assert list(sizes) == [batch]
         made = run_span(session, span_io, values, sizes)
         for name in made[0].keys() & expected.keys():
-            np.testing.assert_allclose(
-                unpacked(made[0])[name], expected[name], rtol=1e-5, atol=1e-6
-            )
+            np.testing.assert_allclose(to_host(made[0])[name], expected[name], rtol=1e-5, atol=1e-6)
             checked.add(name)
         return made
 

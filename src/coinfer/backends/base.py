@@ -141,7 +141,7 @@ class Backend(Protocol):
     def load(self, model: Model, processor: Processor) -> Session:
         """Compile the model for the processor.
 
-        For a part of a model (`Model.borders`) it may return a `packed.PartSession`, which hands
+        For a part of a model (`Model.borders`) it may return a `values.PartSession`, which hands
         values on to others of its kind as the library keeps them. What it falls back on where it
         cannot do its best is a `Noted` session.
 

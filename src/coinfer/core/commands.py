@@ -11,15 +11,23 @@ __all__ = ["Abandon", "Command", "Evict", "Execution", "Reply", "Run", "SetTimer
 
 
 class Execution(NamedTuple):
-    """One run of one span on one processor, for one or several requests."""
+    """One run of one span of one variant on one processor, for one or several requests.
+
+    The original variant of a model has the name of the model.
+    """
 
     id: int
-    model: str
+    variant: str
     span: Span
     processor: str
     requests: tuple[Request, ...]
     started_s: float
     expected_s: float
+
+    @property
+    def model(self) -> str:
+        """The model that its first request asked for."""
+        return self.requests[0].model
 
     @property
     def batch(self) -> int:

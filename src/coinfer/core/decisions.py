@@ -13,17 +13,7 @@ from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
 from coinfer.core.forks import Forks
 from coinfer.core.lane import Lane
-from coinfer.core.policy import (
-    DirectPolicy,
-    Drop,
-    HeadPolicy,
-    Policy,
-    SortingPolicy,
-    Start,
-    StartFork,
-    WaitUntil,
-    WatchingPolicy,
-)
+from coinfer.core.policy import Drop, Policy, Start, StartFork, WaitUntil, overridden
 from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.starts import Starts
@@ -49,9 +39,9 @@ class Decisions:
         forks: How two of one request are.
 
     Attributes:
-        place: Asks the policy to place a lone request; None if it cannot do that.
-        queue: Asks the policy for the queue of a request; None if it has one alone.
-        arrived: Tells the policy of a request that comes; None if it does not want to know.
+        place: The policy's hook of this name; None if it has only the default.
+        queue: Likewise.
+        arrived: Likewise.
     """
 
     __slots__ = (
@@ -82,10 +72,10 @@ class Decisions:
     ) -> None:
         self._policy = policy
         # Asked for once: it is a question per request otherwise.
-        self.place = policy.place if isinstance(policy, DirectPolicy) else None
-        self.queue = policy.queue if isinstance(policy, SortingPolicy) else None
-        self.arrived = policy.arrived if isinstance(policy, WatchingPolicy) else None
-        self._pick = policy.pick if isinstance(policy, HeadPolicy) else None
+        self.place = overridden(policy, "place")
+        self.queue = overridden(policy, "queue")
+        self.arrived = overridden(policy, "arrived")
+        self._pick = overridden(policy, "pick")
         self._state = state
         self._view = view
         self._timers = timers
@@ -98,7 +88,8 @@ class Decisions:
         """Return the queue in which the policy wants a request to wait."""
         assert self.queue is not None
         try:
-            return self.queue(request)
+            queue: int = self.queue(request)
+            return queue
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self.place = None
             self._admission.blame_policy(error)
@@ -124,22 +115,21 @@ class Decisions:
             return False
         assert self.place is not None
         try:
-            processor = self.place(self._view, lane, request)
+            processor: str | None = self.place(self._view, lane, request)
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self._admission.blame_policy(error)
             return False
         seconds = lane.seconds.get(processor) if processor is not None else None
-        if (
-            processor is None
-            or seconds is None
-            or processor in lane.excluded
-            or processor not in state.idle()
-        ):
+        if processor is None or seconds is None or processor not in state.idle():
             return False
-        span = lane.rest
-        if lane.routes is not None:
-            span, _, seconds = lane.routes.step(lane.key.position, processor)
-        self._starts.launch(processor, (request,), (progress,), span, seconds)
+        if lane.is_plain:
+            self._starts.launch(
+                lane.variant, processor, (request,), (progress,), lane.rest, seconds
+            )
+            return True
+        if not lane.may_start(processor, self._view.now):
+            return False
+        self._starts.launch_step(lane, state.step(lane, processor), (request,), (progress,))
         return True
 
     def take(self) -> None:
@@ -175,11 +165,12 @@ class Decisions:
             lane, processor = picked
             request = lane.head
             seconds = lane.seconds.get(processor)
-            can_start = processor in state.idle() and processor not in lane.excluded
-            if can_start and seconds is not None and lane.routes is None:
+            if seconds is not None and lane.is_plain and processor in state.idle():
                 progress = state.requests[request.id]
                 state.dequeue(progress)
-                self._starts.launch(processor, (request,), (progress,), lane.rest, seconds)
+                self._starts.launch(
+                    lane.variant, processor, (request,), (progress,), lane.rest, seconds
+                )
             else:
                 self._starts.start_any(Start(processor, (request,)))
 

@@ -46,7 +46,7 @@ from coinfer.core.events import (
 from coinfer.core.faults import Faults
 from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
-from coinfer.core.policy import Policy
+from coinfer.core.policy import Policy, check_policy
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
 from coinfer.core.starts import Starts
@@ -108,7 +108,7 @@ class Dispatcher:
     def __init__(
         self, processors: Sequence[Processor], policy: Policy, *, limits: Limits = Limits()
     ) -> None:
-        self.policy = policy
+        self.policy = check_policy(policy)
         self.limits = limits
         self._state = state = State(processors)
         self._view = view = View(state)
@@ -118,7 +118,7 @@ class Dispatcher:
         self._answers = answers = Answers(state, turn)
         self._admission = Admission(state, turn, answers, policy, limits.max_waiting)
         watchdog = Watchdog(state, turn, timers, limits.hang_factor, limits.hang_min_s)
-        self._starts = starts = Starts(state, turn, timers, watchdog)
+        self._starts = starts = Starts(state, turn, timers, self._admission, watchdog, policy)
         self._waits = waits = Waits(
             state, answers, self._admission, policy, self._preemption, limits.retries
         )
@@ -233,7 +233,7 @@ class Dispatcher:
         execution = state.running.get(event.execution_id)
         if execution is None:
             return  # abandoned before: its requests are answered or run elsewhere
-        model, span, requests = execution.model, execution.span, execution.requests
+        variant, span, requests = execution.variant, execution.span, execution.requests
         batch = requests[0].batch if len(requests) == 1 else execution.batch
         processor, service_s = execution.processor, event.service_s
         if state.swaps.costs:
@@ -244,11 +244,11 @@ class Dispatcher:
         elif row is not None:  # nearly always; it is what `observe` would have to look up
             learn(row, processor, service_s)
         else:
-            state.estimates.observe(model, processor, span, batch, service_s)
+            state.estimates.observe(variant, processor, span, batch, service_s)
         state.release(execution, self._turn.now)
         if self._health.records:
             self._health.succeeded(processor)
-        last = state.units[model] - 1
+        last = state.units[variant] - 1
         if last:
             state.observed(execution, batch)
         if state.running_forks and execution.id in state.running_forks:
@@ -261,7 +261,7 @@ class Dispatcher:
                 self._answers.reply(progress, _COMPLETED)
             else:
                 progress.execution = None
-                self._waits.go_on(progress, span.last + 1)
+                self._waits.go_on(progress, span.last + 1, variant)
 
     def _timer_fired(self, _event: TimerFired) -> None:
         self._timers.fired()
@@ -289,5 +289,6 @@ class Dispatcher:
     def _preempt(self, preemption: Preemption) -> None:
         for progress, (span, processor, seconds) in preemption.starts():
             self._state.dequeue(progress)
-            self._starts.launch(processor, (progress.request,), (progress,), span, seconds)
+            variant, request = progress.lane.variant, progress.request
+            self._starts.launch(variant, processor, (request,), (progress,), span, seconds)
         self._timers.preempt(preemption.again_s)

@@ -17,7 +17,7 @@ _NOTHING = Profile()
 
 
 class Estimates:
-    """Expected service times: the measured mean first, exponentially smoothed from then on."""
+    """Expected service times by variant: the measured mean first, then exponentially smoothed."""
 
     __slots__ = ("_profiles", "_rows")
 
@@ -26,53 +26,55 @@ class Estimates:
         self._profiles: dict[str, dict[Span, Profile]] = {}
         self._rows: dict[tuple[str, Span, int], dict[str, float]] = {}
 
-    def add(self, model: str, profile: Profile) -> None:
-        """Take over a model's profile."""
-        self.remove(model)
+    def add(self, variant: str, profile: Profile) -> None:
+        """Take over a variant's profile."""
+        self.remove(variant)
         entries: dict[Span, dict[ProfileKey, Measurement]] = {}
         for key, entry in profile:
-            if key.model == model:
+            if key.model == variant:
                 entries.setdefault(key.span, {})[key] = entry
-        self._profiles[model] = {span: Profile(each) for span, each in entries.items()}
+        self._profiles[variant] = {span: Profile(each) for span, each in entries.items()}
 
-    def remove(self, model: str) -> None:
-        """Forget a model."""
-        self._profiles.pop(model, None)
-        self._rows = {key: row for key, row in self._rows.items() if key[0] != model}
+    def remove(self, variant: str) -> None:
+        """Forget a variant."""
+        self._profiles.pop(variant, None)
+        self._rows = {key: row for key, row in self._rows.items() if key[0] != variant}
 
-    def spans(self, model: str) -> tuple[Span, ...]:
-        """Return the spans of a model that some processor can run."""
-        return tuple(self._profiles[model])
+    def spans(self, variant: str) -> tuple[Span, ...]:
+        """Return the spans of a variant that some processor can run."""
+        return tuple(self._profiles[variant])
 
-    def runs_some_of(self, model: str, processor: str) -> bool:
-        """Tell whether a processor can run some span of a model."""
-        profiles = self._profiles.get(model, {}).values()
+    def runs_some_of(self, variant: str, processor: str) -> bool:
+        """Tell whether a processor can run some span of a variant."""
+        profiles = self._profiles.get(variant, {}).values()
         return any(processor in profile.processors() for profile in profiles)
 
-    def row(self, model: str, span: Span, batch: int) -> dict[str, float]:
+    def row(self, variant: str, span: Span, batch: int) -> dict[str, float]:
         """Seconds by processor, without those that cannot run it.
 
-        The same dictionary is returned until the model is forgotten or loaded again, and what is
+        The same dictionary is returned until the variant is forgotten or loaded again, and what is
         observed is written into it: who keeps it stays informed.
         """
-        key = (model, span, batch)
+        key = (variant, span, batch)
         row = self._rows.get(key)
         if row is None:
-            profile = self._profiles[model].get(span, _NOTHING)
+            profile = self._profiles[variant].get(span, _NOTHING)
             found = {
-                name: profile.expected_s(model, name, batch=batch, span=span)
+                name: profile.expected_s(variant, name, batch=batch, span=span)
                 for name in profile.processors()
             }
             row = self._rows[key] = {n: s for n, s in found.items() if s is not None}
         return row
 
-    def expected_s(self, model: str, processor: str, span: Span, batch: int) -> float | None:
+    def expected_s(self, variant: str, processor: str, span: Span, batch: int) -> float | None:
         """Seconds that the execution should take, or None if the processor cannot run it."""
-        return self.row(model, span, batch).get(processor)
+        return self.row(variant, span, batch).get(processor)
 
-    def observe(self, model: str, processor: str, span: Span, batch: int, service_s: float) -> None:
-        """Learn from an execution that ended well; ignored if the model was replaced meanwhile."""
-        row = self._rows.get((model, span, batch))
+    def observe(
+        self, variant: str, processor: str, span: Span, batch: int, service_s: float
+    ) -> None:
+        """Learn from an execution that ended well, unless the variant was replaced meanwhile."""
+        row = self._rows.get((variant, span, batch))
         if row is not None:
             learn(row, processor, service_s)
 

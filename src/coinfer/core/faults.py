@@ -5,8 +5,9 @@ model would have no way to its end without it: no other could then take its plac
 one that is set aside, because another was lost or the model is new, all that are set aside are
 tried again at once. Failures of requests that fail elsewhere too are not held against a processor:
 one that was set aside for them comes back. A processor whose execution overran its limit is lost.
-How often, and for how long, is `coinfer.core.health`; how a failed request goes on is
-`coinfer.core.waits`.
+An execution of several requests that fails says nothing of its processor and is nobody's attempt:
+each request goes on alone, and only a run alone is evidence. How often, and for how long, is
+`coinfer.core.health`; how a failed request goes on is `coinfer.core.waits`.
 """
 
 from __future__ import annotations
@@ -74,14 +75,16 @@ class Faults:
         execution = state.running.get(event.execution_id)
         if execution is None:
             return
-        # Where the requests failed before: then it is probably not the processor's fault.
-        before = [state.requests[request.id].lane.key.excluded for request in execution.requests]
+        # Where the request failed before: then it is probably not the processor's fault.
+        before = state.requests[execution.requests[0].id].lane.excluded
         self._fail(execution, event.reason)
-        for name in frozenset[str]().union(*before):
+        if len(execution.requests) > 1:
+            return
+        for name in before:
             if health.excused(name):
                 state.put_back(name)
                 self._timers.probe_s = health.next_s
-        if not all(before) and not self._is_needed(execution.processor):
+        if not before and not self._is_needed(execution.processor):
             self._hold_against(execution.processor, event.reason)
 
     def _hold_against(self, processor: str, reason: str) -> None:
@@ -98,24 +101,36 @@ class Faults:
     def _fail(self, execution: Execution, reason: str) -> None:
         state = self._state
         state.release(execution, self._turn.now)
-        failure = f"model {execution.model!r} on processor {execution.processor!r}: {reason}"
+        if len(execution.requests) > 1:
+            self._part(execution)
+            return
+        failure = f"model {execution.variant!r} on processor {execution.processor!r}: {reason}"
         place = {execution.processor}
         if state.express is not None and execution.processor in state.express.twins:
             place.add(state.express.twins[execution.processor])  # the same session
+        progress = state.requests[execution.requests[0].id]
+        progress.execution = None
+        key = progress.lane.key
+        progress.lane = state.lane(key._replace(excluded=key.excluded | place))
+        split = state.running_forks.get(execution.id)
+        if split is not None and split.failed:  # the two sides are one attempt
+            progress.failures = (*progress.failures[:-1], f"{progress.failures[-1]}; {failure}")
+        else:
+            progress.failures = (*progress.failures, failure)
+        if split is not None:
+            self._forks.end_side(execution.id, well=False)
+        else:
+            self._waits.try_again(progress, key.position)
+
+    def _part(self, execution: Execution) -> None:
+        """Let the requests of a failed execution go on, each alone."""
+        state = self._state
         for request in execution.requests:
             progress = state.requests[request.id]
             progress.execution = None
             key = progress.lane.key
-            progress.lane = state.lane(key._replace(excluded=key.excluded | place))
-            split = state.running_forks.get(execution.id)
-            if split is not None and split.failed:  # the two sides are one attempt
-                progress.failures = (*progress.failures[:-1], f"{progress.failures[-1]}; {failure}")
-            else:
-                progress.failures = (*progress.failures, failure)
-            if split is not None:
-                self._forks.end_side(execution.id, well=False)
-            else:
-                self._waits.try_again(progress, key.position)
+            progress.lane = state.lane(key._replace(alone=True))
+            self._waits.go_on(progress, key.position, progress.lane.variant)
 
     def give_up_overdue(self) -> None:
         """Abandon the executions that overran their limit; their processors are lost."""

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
-from coinfer.core.routes import HANDOVER_S, Routes, Step
+from coinfer.core.routes import HANDOVER_S, Branching, Routes, Step
 from coinfer.machine.span import Fork, Span
 
-__all__ = ["FORK_S", "Branching", "ForkRoutes"]
+__all__ = ["FORK_S", "ForkRoutes"]
 
 FORK_S = 0.4e-3
 """What a fork costs beside its sides, in seconds: a processor at rest is woken for one of them, and
@@ -26,20 +26,6 @@ _Times: TypeAlias = tuple[tuple[str, list[float], int], ...]
 
 _End: TypeAlias = tuple[float, float, float, str]
 """When a side would end alone, when it could start, its seconds, and its processor."""
-
-
-class Branching(NamedTuple):
-    """The two sides of a fork on the processors that are done with both first.
-
-    Attributes:
-        left: The side that comes first in the line of units.
-        right: The other; its processor shares no unit with the first.
-        end_s: When both are done, with `FORK_S`.
-    """
-
-    left: Step
-    right: Step
-    end_s: float
 
 
 class _Sides(NamedTuple):

@@ -35,11 +35,11 @@ class Forks:
         """
         starts, state = self._starts, self._state
         progress = starts.waiting(decision.request)
-        sides = _sides(state, progress.lane, decision)
+        sides = _sides(state, starts, progress.lane, decision)
         state.dequeue(progress)
         split = RunningFork(progress, decision.fork)
-        for span, processor, seconds in sides:
-            starts.launch(processor, (progress.request,), (progress,), span, seconds)
+        for side in sides:
+            starts.launch_step(progress.lane, side, (progress.request,), (progress,))
             state.running_forks[split.begin()] = split
 
     def end_side(self, number: int, *, well: bool) -> None:
@@ -51,17 +51,17 @@ class Forks:
             return
         if split.failed:
             self._waits.try_again(progress, split.reached)
-        elif split.reached >= self._state.units[progress.request.model]:
+        elif split.reached >= self._state.units[progress.lane.variant]:
             self._answers.reply(progress, Outcome.COMPLETED)
         else:
-            self._waits.go_on(progress, split.reached)
+            self._waits.go_on(progress, split.reached, progress.lane.variant)
 
 
-def _sides(state: State, lane: Lane, decision: StartFork) -> tuple[Step, Step]:
+def _sides(state: State, starts: Starts, lane: Lane, decision: StartFork) -> tuple[Step, Step]:
     """Return the two steps of a decision for a waiting request of a lane, if it is allowed."""
     request, left, right, fork = decision
-    model = lane.model
-    if fork not in state.forks.get(model, ()) or fork.first != lane.key.position:
+    model, variant = lane.model, lane.variant
+    if fork not in state.forks.get(variant, ()) or fork.first != lane.key.position:
         raise PolicyError(f"request {request.id} of {model!r} cannot fork as {fork}")
     if right in state.neighbours.get(left, ()):
         raise PolicyError(f"{left!r} and {right!r} share compute units: they cannot run together")
@@ -71,9 +71,9 @@ def _sides(state: State, lane: Lane, decision: StartFork) -> tuple[Step, Step]:
     for processor, span in ((left, fork.left), (right, fork.right)):
         if processor not in state.idle():
             raise PolicyError(f"processor {processor!r} is not idle")
-        if processor in lane.key.excluded:
-            raise PolicyError(f"request {request.id} failed on {processor!r} before")
-        seconds = state.estimates.row(model, span, lane.key.batch).get(processor)
+        if not lane.is_open:
+            starts.check_open(lane, request, processor)
+        seconds = state.estimates.row(variant, span, lane.key.batch).get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {model!r}")
         steps.append(Step(span, processor, seconds))

@@ -1,7 +1,7 @@
 """Lane: waiting requests that are interchangeable for a scheduler, in the policy's order.
 
-Requests of one model, at the same unit boundary, of one batch size and with the same processors
-left to try cost the same everywhere. A policy therefore compares lanes (few) and not requests
+Requests of one model, at the same unit boundary, of one size and with the same processors left to
+try cost the same everywhere. A policy therefore compares lanes (few) and not requests
 (perhaps 100,000), and a decision stays cheap however long the queue is.
 """
 
@@ -21,6 +21,9 @@ __all__ = ["Lane", "LaneKey"]
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
+_READY: Mapping[str, float] = {}
+"""Whether there is something in it is asked often, and of a plain dictionary quickly answered."""
+
 
 class LaneKey(NamedTuple):
     """What the requests of a lane have in common.
@@ -31,6 +34,9 @@ class LaneKey(NamedTuple):
         batch: Samples per request.
         excluded: Processors on which the requests failed and are not tried again.
         queue: Which of the policy's queues they wait in; most policies have one.
+        variant: What serves them, from the first span on; empty at position 0: it is open yet.
+        shape: The class of their sizes; 0 is that of the smallest.
+        alone: Whether each must be executed alone, because it failed together with others.
     """
 
     model: str
@@ -38,6 +44,9 @@ class LaneKey(NamedTuple):
     batch: int = 1
     excluded: frozenset[str] = frozenset()
     queue: int = 0
+    variant: str = ""
+    shape: int = 0
+    alone: bool = False
 
 
 class Lane:
@@ -49,6 +58,14 @@ class Lane:
     Attributes:
         key: What the requests have in common.
         excluded: Those of the key.
+        variant: What serves its requests: that of the key, or the original, which has the name of
+            the model.
+        ready_s: By processor, the moment from which the lane may start there, where that was later
+            than now. The state keeps it.
+        is_open: Whether it may start on every processor that can run it. The state keeps it, and
+            `is_plain` too.
+        is_plain: Whether it is open and an offer to it leaves nothing to settle: the whole model,
+            one request, no load.
         is_served: Whether a processor in service is known to be able to bring its requests to their
             end. The state keeps it.
         is_rare: Whether its requests are under way, or failed: such lanes are many and seldom used.
@@ -67,14 +84,18 @@ class Lane:
         "_gone",
         "excluded",
         "heap",
+        "is_open",
+        "is_plain",
         "is_rare",
         "is_served",
         "key",
         "model",
+        "ready_s",
         "rest",
         "routes",
         "row",
         "seconds",
+        "variant",
     )
 
     def __init__(
@@ -84,7 +105,11 @@ class Lane:
         self.model = key.model
         self.excluded = key.excluded
         self.is_served = False
-        self.is_rare = bool(key.excluded or key.position)
+        self.variant = key.variant or key.model
+        self.ready_s = _READY
+        self.is_open = not key.excluded
+        self.is_plain = False
+        self.is_rare = bool(key.excluded or key.position or key.alone)
         self.rest = rest
         self.row: dict[str, float] | None = None
         self.routes: Routes | None = None
@@ -114,6 +139,10 @@ class Lane:
             heapq.heapify(self.heap)
             gone.clear()
         return False
+
+    def may_start(self, processor: str, now: float) -> bool:
+        """Tell whether the lane may start on a processor that can run it."""
+        return processor not in self.excluded and self.ready_s.get(processor, now) <= now
 
     @property
     def steps(self) -> Mapping[str, Span]:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Collection, Mapping
 
 from coinfer.core.lane import Lane
+from coinfer.core.offer import Offer, make_offer, riders_of
+from coinfer.core.request import Request
 from coinfer.core.request_schedule import (
     EQUAL_S,
     RequestSchedule,
@@ -173,17 +175,42 @@ class Lookahead:
                         ready_s[name] += seconds
         self._bounds.clear()
 
-    def reserve(self, processor: str, seconds: float, model: str = "") -> None:
-        """Count seconds on a processor, after all that was counted there before.
+    def offer(self, lane: Lane, step: Step) -> Offer:
+        """Return what would be offered for a step of a lane, given what is reserved."""
+        return make_offer(lane, step, self._held)
 
-        Processors that share units with it cannot start anything before these seconds are over. If
-        it must change to the model first, that takes its time too, and so does the change back.
+    def reserve(self, offer: Offer) -> None:
+        """Count an offer as taken, after all that was counted on its processor before.
+
+        Processors that share units with it cannot start anything before it is over. The riders of
+        the offer need none of their own.
         """
+        _, processor, variant, _, _, load_s, seconds, _, earliest_s = offer
         ready_s = self._ready_s
-        until_s = ready_s[processor] + seconds
-        if self._held is not None and model:
-            until_s += self._held.cost_s(processor, model)
-            self._held.hold(processor, model)
+        until_s = ready_s[processor]
+        if earliest_s > until_s:
+            until_s = earliest_s
+        until_s += seconds
+        if self._held is not None:
+            until_s += load_s
+            self._held.hold(processor, variant)
+        self._take_until(processor, until_s)
+
+    def reserve_step(self, lane: Lane, step: Step) -> tuple[Request, ...]:
+        """Reserve what is offered for a step of a lane; return its riders.
+
+        It is `reserve(offer(lane, step))`, but makes no offer where that leaves nothing to settle.
+        """
+        if self._held is None and lane.is_open:
+            _, processor, seconds = step
+            self._take_until(processor, self._ready_s[processor] + seconds)
+            return riders_of(lane)
+        offer = self.offer(lane, step)
+        self.reserve(offer)
+        return offer.riders
+
+    def _take_until(self, processor: str, until_s: float) -> None:
+        ready_s = self._ready_s
         raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
         for name in raised:
             ready_s[name] = until_s
@@ -218,12 +245,12 @@ class Lookahead:
         """Make a plan fast, unless it is worse than what is known; tell whether it is the best."""
         lane, held = bounds.lane, self._held
         routes, ready_s = lane.routes, bounds.ready_s or self._ready_for(bounds)
-        costs = {} if held is None else held.costs_of(lane.model)
+        costs = {} if held is None else held.costs_of(lane.variant)
         if routes is not None and costs:
             return schedule_with_swaps(routes, lane.key.position, ready_s, costs, self.now), True
         if routes is not None:
             return first_schedule(routes, lane.key.position, ready_s, self.now, bounds.latest_s)
-        excluded = lane.key.excluded
+        excluded = lane.excluded
         seconds = {n: s for n, s in lane.seconds.items() if n in ready_s and n not in excluded}
         if costs:
             ready_s = {name: at_s + costs.get(name, 0.0) for name, at_s in ready_s.items()}
@@ -236,5 +263,8 @@ class Lookahead:
             for name in self._neighbours[own.processor]:
                 if name in ready_s:
                     ready_s[name] = max(self._free_s[name], ready_s[name] - own.seconds)
+        if bounds.lane.ready_s:
+            lane_s = bounds.lane.ready_s
+            ready_s = {name: max(at_s, lane_s.get(name, at_s)) for name, at_s in ready_s.items()}
         bounds.ready_s = ready_s
         return ready_s

@@ -75,7 +75,7 @@ class Preemption:
         ready_s = self._ready_s(express, now) if urgent else {}
         for request in urgent:
             progress = state.requests[request.id]
-            seconds = view.seconds_of(progress.lane)
+            seconds = view.resident_s(progress.lane)
             finish_s, name = min((ready_s[n] + s, n) for n, s in seconds.items())
             limit_s = request.deadline_s - MARGIN * (request.deadline_s - request.arrival_s)
             last_s = limit_s - min(seconds.values())
@@ -124,7 +124,7 @@ class Preemption:
         """Return what an express processor should run of a request now, if any should."""
         best: tuple[tuple[float, float], Step] | None = None
         for name in express.idle():
-            if name in lane.key.excluded or express.twins[name] in lane.key.excluded:
+            if name in lane.excluded or not lane.may_start(express.twins[name], self._view.now):
                 continue
             worth = self._worth(express, name)
             found = self._way(express, name, lane)
@@ -152,11 +152,11 @@ class Preemption:
     def _way(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
         batch, routes, twin = lane.key.batch, lane.routes, express.twins[name]
-        seconds = express.estimates.row(lane.model, lane.rest, batch).get(name)
+        seconds = express.estimates.row(lane.variant, lane.rest, batch).get(name)
         if seconds is not None:
             return Step(lane.rest, name, seconds), seconds
         if routes is None or twin not in lane.seconds:
             return None
         span = routes.step(lane.key.position, twin).span
-        seconds = express.estimates.row(lane.model, span, batch)[name]
+        seconds = express.estimates.row(lane.variant, span, batch)[name]
         return Step(span, name, seconds), seconds + routes.rest_s(span.last + 1)

@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterable, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
-from coinfer.core.fork_routes import Branching
+from coinfer.core.decision import Start, StartFork
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start, StartFork
 from coinfer.core.request import Request
-from coinfer.core.routes import HANDOVER_S, Routes, Step
+from coinfer.core.routes import HANDOVER_S, Branching, Routes, Step
 from coinfer.machine.span import Fork, Span
 
 __all__ = [

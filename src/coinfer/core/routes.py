@@ -10,14 +10,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import add
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from coinfer.machine.span import Span
 
-if TYPE_CHECKING:
-    from coinfer.core.fork_routes import ForkRoutes
-
-__all__ = ["HANDOVER_S", "RouteSeconds", "Routes", "Step"]
+__all__ = ["HANDOVER_S", "Branching", "RouteSeconds", "Routes", "Step"]
 
 HANDOVER_S = 30e-6
 """What going on in another execution costs: the end, a decision and a start of the driver's. The
@@ -43,6 +40,20 @@ class Step(NamedTuple):
     span: Span
     processor: str
     seconds: float
+
+
+class Branching(NamedTuple):
+    """The two sides of a fork on the processors that are done with both first.
+
+    Attributes:
+        left: The side that comes first in the line of units.
+        right: The other; its processor shares no unit with the first.
+        end_s: When both are done, the cost of the fork included.
+    """
+
+    left: Step
+    right: Step
+    end_s: float
 
 
 class Routes:
@@ -89,7 +100,7 @@ class Routes:
     ) -> None:
         self.units = units
         self.allowed = tuple(allowed)
-        self.forked: ForkRoutes | None = None
+        self.forked: Routes | None = None
         self.guesses: dict[int, tuple[Step, ...]] = {}
         longest: list[dict[str, int]] = [{} for _ in range(units)]
         for (first, last), row in rows.items():
@@ -136,6 +147,17 @@ class Routes:
             self._endings[span.first].pop(processor, None)
             if self.forked is not None:
                 self.forked.observed(span, processor, seconds)
+
+    def soonest(
+        self,
+        _position: int,
+        _here_s: float = 0.0,
+        _ready_s: Mapping[str, float] | None = None,
+        _until_s: float = math.inf,
+        _limit_s: float = math.inf,
+    ) -> list[Branching]:
+        """Return the forks that may be taken at a boundary: none, here (see `ForkRoutes`)."""
+        return []
 
     def seconds(self, position: int) -> Mapping[str, float]:
         """Return the seconds to the end by the processor that runs the next span, nothing waiting.

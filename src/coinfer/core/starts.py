@@ -1,14 +1,23 @@
-"""Starts: checks what a policy wants to start, and starts it. Decides nothing."""
+"""Starts: checks what a policy wants to start, completes it, and starts it. Decides nothing.
+
+A policy names a waiting request and a processor. What the execution needs besides is that of the
+offer (`coinfer.core.offer`), the same as the policy could see. From a plain lane, where an offer
+leaves nothing to settle, a request starts without one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
 
+from coinfer.core.admission import Admission
 from coinfer.core.commands import Execution, Run
-from coinfer.core.policy import Start
+from coinfer.core.lane import Lane
+from coinfer.core.offer import Offer, make_offer
+from coinfer.core.policy import Policy, Start, overridden
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
+from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
 from coinfer.core.turn import Turn
@@ -25,14 +34,33 @@ _new = tuple.__new__
 class Starts:
     """Turns waiting requests into executions, of which it numbers all."""
 
-    __slots__ = ("_execution_ids", "_hang_min_s", "_state", "_timers", "_turn", "_watchdog")
+    __slots__ = (
+        "_admission",
+        "_execution_ids",
+        "_hang_min_s",
+        "_started",
+        "_state",
+        "_timers",
+        "_turn",
+        "_watchdog",
+    )
 
-    def __init__(self, state: State, turn: Turn, timers: Timers, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        state: State,
+        turn: Turn,
+        timers: Timers,
+        admission: Admission,
+        watchdog: Watchdog,
+        policy: Policy,
+    ) -> None:
         self._state = state
         self._turn = turn
         self._timers = timers
+        self._admission = admission
         self._watchdog = watchdog
         self._hang_min_s = watchdog.hang_min_s
+        self._started = overridden(policy, "started")
         self._execution_ids = count()
 
     def start(self, decision: Start) -> None:
@@ -45,52 +73,63 @@ class Starts:
         state = self._state
         if len(requests) == 1 and last is None:
             progress = state.requests.get(requests[0].id)
-            if progress is not None and progress.waits and progress.lane.routes is None:
+            if progress is not None and progress.waits and progress.lane.is_plain:
                 lane = progress.lane
                 seconds = lane.seconds.get(processor)
-                can_start = processor in state.idle() and processor not in lane.excluded
-                if can_start and seconds is not None:
+                if seconds is not None and processor in state.idle():
                     state.dequeue(progress)
-                    self.launch(processor, requests, (progress,), lane.rest, seconds)
+                    self.launch(lane.variant, processor, requests, (progress,), lane.rest, seconds)
                     return
         self.start_any(decision)
 
     def start_any(self, decision: Start) -> None:
-        """As `start`, but not fast for what is usual: one request, of a model of one unit.
+        """As `start`, but not fast for what is usual: one request of a plain lane.
 
         Raises:
             PolicyError: the decision is not allowed.
         """
         processor, requests, last = decision
-        if processor not in self._state.idle():
+        state = self._state
+        if processor not in state.idle():
             raise PolicyError(f"processor {processor!r} is not idle")
         everyone = self._together(requests)
         for progress in everyone:
-            if processor in progress.lane.excluded:
-                raise PolicyError(f"request {progress.request.id} failed on {processor!r} before")
-        lane, batch = everyone[0].lane, sum(request.batch for request in requests)
-        span, routes = lane.rest, lane.routes
-        if last is not None:
-            span = Span(span.first, last)
-        elif routes is not None and processor in lane.seconds:
-            span = routes.step(span.first, processor).span
-        if routes is not None and not routes.leads_on(span):
-            raise PolicyError(f"no processor in service can run {lane.model!r} after {span}")
-        seconds = self._state.estimates.row(lane.model, span, batch).get(processor)
-        if seconds is None:
-            raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
+            if not progress.lane.is_open:
+                self.check_open(progress.lane, progress.request, processor)
+        lane, riders = everyone[0].lane, requests[1:]
+        batch = sum(request.batch for request in requests) if riders else 0
+        step = state.step(lane, processor, last, batch)
         for progress in everyone:
-            self._state.dequeue(progress)
-        self.launch(processor, requests, everyone, span, seconds)
+            state.dequeue(progress)
+        self.launch_step(lane, step, requests, everyone)
+
+    def check_open(self, lane: Lane, request: Request, processor: str) -> None:
+        """Refuse what may not start on a processor now, though the processor is idle.
+
+        Raises:
+            PolicyError: the request failed there before, or is not ready.
+        """
+        if processor in lane.excluded:
+            raise PolicyError(f"request {request.id} failed on {processor!r} before")
+        if not lane.may_start(processor, self._turn.now):
+            ready_s = lane.ready_s[processor]
+            raise PolicyError(
+                f"request {request.id} is ready for {processor!r} at {ready_s} only; reserve it"
+            )
 
     def _together(self, requests: Sequence[Request]) -> list[Progress]:
         everyone = [self.waiting(request) for request in requests]
+        if len(everyone) == 1:
+            return everyone
         if not everyone:
             raise PolicyError("an execution needs a request")
         if len({progress.request.id for progress in everyone}) < len(everyone):
             raise PolicyError("an execution takes each request once")
-        if len({progress.lane.key[:2] for progress in everyone}) > 1:
+        lanes = {progress.lane for progress in everyone}
+        if len({(lane.model, lane.key.position, lane.variant) for lane in lanes}) > 1:
             raise PolicyError("one execution takes requests of one model at one position only")
+        if any(lane.key.alone for lane in lanes):
+            raise PolicyError("a request that failed together with others is executed alone")
         return everyone
 
     def waiting(self, request: Request) -> Progress:
@@ -104,34 +143,56 @@ class Starts:
             raise PolicyError(f"request {request.id} does not wait")
         return progress
 
+    def launch_step(
+        self,
+        lane: Lane,
+        step: Step,
+        requests: tuple[Request, ...],
+        everyone: Sequence[Progress],
+    ) -> None:
+        """Start what is offered for a step of a lane, of requests that no longer wait."""
+        state = self._state
+        swaps = state.swaps
+        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:])
+        _, processor, variant, span, _, load_s, seconds, _, _ = offer
+        self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
+
     def launch(
         self,
+        variant: str,
         processor: str,
         requests: tuple[Request, ...],
         everyone: Sequence[Progress],
         span: Span,
         seconds: float,
+        offer: Offer | None = None,
     ) -> None:
         """Start an execution that is known to be allowed, of requests that no longer wait.
 
         Args:
+            variant: What is run.
             processor: Where.
             requests: What it serves.
             everyone: Their progress.
             span: What it runs.
-            seconds: What it should take, without the change of the processor's model.
+            seconds: What it should take, the load included.
+            offer: What it was started from; None if that left nothing to settle.
         """
-        turn, state, model = self._turn, self._state, requests[0].model
+        turn, state = self._turn, self._state
         number, now = next(self._execution_ids), turn.now
-        swaps = state.swaps
-        if swaps.costs:
-            seconds += swaps.cost_s(processor, model)
-        execution = _new(Execution, (number, model, span, processor, requests, now, seconds))
+        execution = _new(Execution, (number, variant, span, processor, requests, now, seconds))
         for progress in everyone:
             progress.execution = number
             progress.started = True
+        if offer is not None:
+            state.offered[number] = offer
         state.occupy(execution)
         # The watchdog looks at the oldest execution first: a new one seldom needs to be compared.
         if now + self._hang_min_s < self._timers.watchdog_s:
             self._watchdog.watch(execution)
         turn.commands.append(_new(Run, (execution,)))
+        if self._started is not None and processor in state.processors:
+            try:
+                self._started(execution)
+            except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
+                self._admission.blame_policy(error)

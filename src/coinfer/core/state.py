@@ -13,12 +13,13 @@ from coinfer.core.estimates import Estimates
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.fork_routes import ForkRoutes
 from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
-from coinfer.core.routes import Routes, RouteSeconds
+from coinfer.core.routes import Routes, RouteSeconds, Step
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.swaps import Swaps
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, PolicyError
 from coinfer.machine.processor import Processor, ordinary, overlaid_units
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
@@ -33,6 +34,9 @@ _MOST_IDLE = 1024
 
 _NO_UNITS: frozenset[str] = frozenset()
 
+_new = tuple.__new__
+"""Makes what every step needs: half the price of calling the class of a named tuple."""
+
 _NO_SWAPS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -45,14 +49,17 @@ class State:
         express: The express processors and what they hold up; None if there are none.
         units_of: Compute units by processor; none for an express one.
         widths: Number of compute units by processor.
-        units: Number of unit subgraphs per loaded model.
-        forks: The pairs of spans that may run at the same time, by loaded model that has some.
+        units: Number of unit subgraphs per loaded variant. As all that is known of a variant, it is
+            kept by the variant's name; the original has the name of its model.
+        forks: The pairs of spans that may run at the same time, by loaded variant that has some.
             None are used where there are express processors: they would preempt one half.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         waiting: The waiting requests in the order in which they began to wait.
         lanes: The lanes that are not empty, in the order in which they filled.
         running: Executions by id.
+        offered: By execution, the offer that it was started from. What starts from a plain lane has
+            none: nothing was settled.
         running_forks: By id of each of its two executions, the requests that run in two.
         swaps: Which models the processors hold that can hold only one.
         used: The compute units that executions occupy, a bit each.
@@ -67,7 +74,6 @@ class State:
         "_entrances",
         "_idle",
         "_routes",
-        "_swap_s",
         "all_units",
         "estimates",
         "express",
@@ -76,6 +82,7 @@ class State:
         "lanes",
         "leaving",
         "neighbours",
+        "offered",
         "processors",
         "requests",
         "running",
@@ -112,9 +119,9 @@ class State:
         self.waiting: OrderedDict[int, Request] = OrderedDict()
         self.lanes: dict[Lane, None] = {}
         self.running: dict[int, Execution] = {}
+        self.offered: dict[int, Offer] = {}
         self.running_forks: dict[int, RunningFork] = {}
         self.swaps = Swaps()
-        self._swap_s: dict[int, float] = {}
         self.used = 0
         self._idle: dict[int, tuple[str, ...]] = {}
         self.estimates = Estimates()
@@ -142,46 +149,86 @@ class State:
 
     def _equip(self, lane: Lane) -> None:
         """Give a lane what it takes to the end of its model, on the processors that there are."""
-        model, position, batch, excluded, _ = lane.key
-        units = self.units[model]
+        variant, position, batch = lane.variant, lane.key.position, lane.key.batch
+        units = self.units[variant]
         lane.rest = Span(position, units - 1)
         lane.routes = lane.row = None
         lane.is_served = False
         if units == 1:
-            lane.seconds = lane.row = self.estimates.row(model, lane.rest, batch)
+            lane.seconds = lane.row = self.estimates.row(variant, lane.rest, batch)
         elif position >= units:  # the model was replaced by one of fewer units
             lane.seconds = {}
         else:
-            lane.routes = self._ways(model, batch, excluded)
+            lane.routes = self._ways(variant, batch, lane.excluded)
             lane.seconds = RouteSeconds(lane.routes, position)
+            lane.is_plain = False
+            return  # whether it is open has not changed
+        self._mark(lane)
 
-    def _ways(self, model: str, batch: int, excluded: frozenset[str]) -> Routes:
+    def _mark(self, lane: Lane) -> None:
+        """Note what starts from a lane need not look at."""
+        lane.is_open = not lane.excluded and not lane.ready_s
+        lane.is_plain = lane.is_open and lane.row is not None and not self.swaps.costs
+
+    def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
+        """Let a lane start on processors from these moments on only; it stays visible."""
+        lane.ready_s = ready_s
+        self._mark(lane)
+
+    def step(self, lane: Lane, processor: str, last: int | None = None, batch: int = 0) -> Step:
+        """Return what a processor runs next of a lane.
+
+        Args:
+            lane: The lane.
+            processor: The processor, busy or idle.
+            last: Last unit of the span; by default the processor's best way to the end decides.
+            batch: Samples; by default those of one request.
+
+        Raises:
+            PolicyError: the processor cannot run it, or nothing could run what follows.
+        """
+        span, routes, batch = lane.rest, lane.routes, batch or lane.key.batch
+        if last is not None:
+            span = _new(Span, (span.first, last))
+        elif routes is not None and processor in lane.seconds:
+            step = routes.step(span.first, processor)
+            if batch == lane.key.batch:
+                return step
+            span = step.span
+        if routes is not None and not routes.leads_on(span):
+            raise PolicyError(f"no processor in service can run {lane.model!r} after {span}")
+        seconds = self.estimates.row(lane.variant, span, batch).get(processor)
+        if seconds is None:
+            raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
+        return _new(Step, (span, processor, seconds))
+
+    def _ways(self, variant: str, batch: int, excluded: frozenset[str]) -> Routes:
         allowed = tuple(name for name in self.in_service if name not in excluded)
-        key = (model, batch, allowed)
+        key = (variant, batch, allowed)
         routes = self._routes.get(key)
         if routes is None:
-            spans = self.estimates.spans(model)
-            rows = {span: self.estimates.row(model, span, batch) for span in spans}
-            routes = self._routes[key] = self._made(model, rows, allowed)
+            spans = self.estimates.spans(variant)
+            rows = {span: self.estimates.row(variant, span, batch) for span in spans}
+            routes = self._routes[key] = self._made(variant, rows, allowed)
         return routes
 
     def _made(
-        self, model: str, rows: Mapping[Span, Mapping[str, float]], allowed: Sequence[str]
+        self, variant: str, rows: Mapping[Span, Mapping[str, float]], allowed: Sequence[str]
     ) -> Routes:
-        routes = Routes(self.units[model], rows, allowed)
-        forks = self.forks.get(model)
+        routes = Routes(self.units[variant], rows, allowed)
+        forks = self.forks.get(variant)
         if forks:
-            forked = ForkRoutes(self.units[model], rows, allowed, forks, self.neighbours)
+            forked = ForkRoutes(self.units[variant], rows, allowed, forks, self.neighbours)
             routes.forked = forked if forked.has_forks else None
         return routes
 
     def observed(self, execution: Execution, batch: int) -> None:
         """Tell the routes of a model of several units that the estimate of an execution changed."""
-        _, model, span, processor, *_ = execution
-        seconds = self.estimates.expected_s(model, processor, span, batch)
+        _, variant, span, processor, *_ = execution
+        seconds = self.estimates.expected_s(variant, processor, span, batch)
         if seconds is not None:
             for (of, size, _), routes in self._routes.items():
-                if of == model and size == batch:
+                if of == variant and size == batch:
                     routes.observed(span, processor, seconds)
 
     def take_out(self, processor: str) -> bool:
@@ -238,10 +285,7 @@ class State:
         """Note that an execution runs."""
         self.running[execution.id] = execution
         if self.swaps.costs:
-            swap_s = self.swaps.cost_s(execution.processor, execution.model)
-            if swap_s:
-                self._swap_s[execution.id] = swap_s
-            self.swaps.hold(execution.processor, execution.model)
+            self.swaps.hold(execution.processor, execution.variant)
         self.used |= self._bits_of[execution.processor]
         if self.express is not None:
             self.express.began(execution, self.unit_user())
@@ -249,8 +293,8 @@ class State:
     def release(self, execution: Execution, now: float) -> None:
         """Note that an execution no longer runs."""
         del self.running[execution.id]
-        if self._swap_s:
-            self._swap_s.pop(execution.id, None)
+        if self.offered:
+            self.offered.pop(execution.id, None)
         self.used ^= self._bits_of[execution.processor]
         if self.express is not None:
             self.express.ended(execution, now)
@@ -265,8 +309,9 @@ class State:
         }
 
     def own_s(self, execution: Execution, service_s: float) -> float:
-        """Return the seconds that an execution took without the change of the model before it."""
-        return max(0.0, service_s - self._swap_s.get(execution.id, 0.0))
+        """Return the seconds that an execution took without the load before it."""
+        offer = self.offered.get(execution.id)
+        return service_s if offer is None else max(0.0, service_s - offer.load_s)
 
     def delay_s(self, execution: Execution, now: float) -> float:
         """Seconds by which an execution will end later than its estimate for what overlays it."""
@@ -274,17 +319,17 @@ class State:
 
     def learn(self, execution: Execution, batch: int, service_s: float, now: float) -> None:
         """Correct the estimate of an execution that ends now, but not for what held it up."""
-        model, span, processor = execution.model, execution.span, execution.processor
+        variant, span, processor = execution.variant, execution.span, execution.processor
         express = self.express
         if express is None:
-            self.estimates.observe(model, processor, span, batch, service_s)
+            self.estimates.observe(variant, processor, span, batch, service_s)
         elif processor in express.processors:
-            express.estimates.observe(model, processor, span, batch, service_s)
+            express.estimates.observe(variant, processor, span, batch, service_s)
         else:
             held_up_s = express.held_up_s(execution.id, now)
             if held_up_s <= _MOST_HELD_UP * service_s:
                 own_s = service_s - held_up_s
-                self.estimates.observe(model, processor, span, batch, own_s)
+                self.estimates.observe(variant, processor, span, batch, own_s)
 
     def clear_waiting(self) -> list[Progress]:
         """Take all waiting requests out of their lanes without comparing any ranks."""
@@ -322,6 +367,8 @@ class State:
         for lane in self._all_lanes.values():
             if lane.model == model:
                 self._equip(lane)
+            else:
+                self._mark(lane)
 
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
@@ -335,6 +382,8 @@ class State:
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
+        for lane in self._all_lanes.values():
+            self._mark(lane)
 
     def idle(self) -> tuple[str, ...]:
         """Return the processors in service all of whose units are free."""
@@ -400,11 +449,33 @@ class State:
         self._check_units()
         self._check_routes()
         self._check_splits()
-        assert self._swap_s.keys() <= self.running.keys(), "a change of model for what has ended"
+        self._check_offers()
         if self.express is not None:
             self.express.check(self.running, self.unit_user())
 
+    def _check_offers(self) -> None:
+        """Assert that what runs is what was offered."""
+        assert self.offered.keys() <= self.running.keys(), "an offer of what has ended"
+        for number, execution in self.running.items():
+            offer = self.offered.get(number)
+            if offer is None:
+                if self.express is None or number not in self.express.running:
+                    assert len(execution.requests) == 1, f"execution {number}: riders, not offered"
+                    assert not execution.span.first, f"execution {number}: a part, not offered"
+                continue
+            head, *riders = execution.requests
+            assert head.model == offer.lane.model, f"execution {number}: another model"
+            assert tuple(riders) == offer.riders, f"execution {number}: other riders"
+            runs = execution.variant, execution.span, execution.processor, execution.expected_s
+            offered = offer.variant, offer.span, offer.processor, offer.expected_s
+            assert runs == offered, f"execution {number}: {runs} runs, {offered} was offered"
+            assert offer.ready_s <= execution.started_s, f"execution {number}: too early"
+
     def _check_routes(self) -> None:
+        for lane in self._all_lanes.values():
+            is_open, is_plain = lane.is_open, lane.is_plain
+            self._mark(lane)
+            assert (lane.is_open, lane.is_plain) == (is_open, is_plain), f"lane {lane.key}: marks"
         for lane in self._all_lanes.values():
             able = any(self.can_run(lane, name) for name in self.in_service)
             assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"

@@ -11,10 +11,12 @@ from typing import Any
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
+from coinfer.core.offer import Offer, make_offer, riders_of, with_waits
 from coinfer.core.request import OnLate, Request
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
 from coinfer.core.swaps import Swaps
+from coinfer.errors import PolicyError
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 
@@ -67,8 +69,15 @@ class View:
 
     def idle_runners(self, lane: Lane) -> list[str]:
         """Names of the idle processors that can run a lane's requests."""
-        seconds, excluded = lane.seconds, lane.excluded
-        return [name for name in self._idle() if name in seconds and name not in excluded]
+        return self._able(lane, self._idle())
+
+    def _able(self, lane: Lane, idle: Iterable[str]) -> list[str]:
+        seconds = lane.seconds
+        able = [name for name in idle if name in seconds]
+        if lane.is_open:
+            return able
+        now = self.now
+        return [name for name in able if lane.may_start(name, now)]
 
     def lanes(self) -> Collection[Lane]:
         """The lanes in which something waits."""
@@ -82,8 +91,11 @@ class View:
             return []
         found = []
         for lane in lanes:
-            seconds, excluded = lane.seconds, lane.excluded
-            able = [name for name in idle if name in seconds and name not in excluded]
+            if lane.is_open:
+                seconds = lane.seconds
+                able = [name for name in idle if name in seconds]
+            else:
+                able = self._able(lane, idle)
             if able:
                 found.append((lane, able))
         return found
@@ -96,10 +108,9 @@ class View:
             return None
         # Nearly always it is the first lane of all: the others are then not looked at more closely.
         lane = _first(lanes)
-        seconds, excluded = lane.seconds, lane.excluded
-        if len(idle) == 1 and idle[0] in seconds and not excluded:  # nearly always where work waits
-            return lane, idle
-        able = [name for name in idle if name in seconds and name not in excluded]
+        if len(idle) == 1 and lane.is_open and idle[0] in lane.seconds:
+            return lane, idle  # nearly always where work waits
+        able = self._able(lane, idle)
         if able:
             return lane, able
         return min(self.startable(), key=_head_rank, default=None)
@@ -118,8 +129,8 @@ class View:
         return (
             span.first == lane.key.position
             and processor in self._state.in_service
-            and processor not in lane.key.excluded
-            and self.span_s(lane.model, processor, span, lane.key.batch) < math.inf
+            and processor not in lane.excluded
+            and self.span_s(lane.variant, processor, span, lane.key.batch) < math.inf
             and (routes is None or routes.leads_on(span))
         )
 
@@ -188,17 +199,18 @@ class View:
         return self._state.lane(LaneKey(model, 0, batch))
 
     def expected_s(self, lane: Lane, processor: str) -> float:
-        """Seconds to the end of one request of a lane if this processor runs the next step.
-
-        Infinite if it cannot.
-        """
-        if processor in lane.key.excluded:
+        """Seconds of `resident_s` for one processor, also out of service; infinite if it cannot."""
+        if processor in lane.excluded:
             return math.inf
         return lane.seconds.get(processor, math.inf)
 
-    def seconds_of(self, lane: Lane) -> Mapping[str, float]:
-        """Return the expected seconds by processor in service that can run a lane's requests."""
-        seconds, excluded = lane.seconds, lane.key.excluded
+    def resident_s(self, lane: Lane) -> Mapping[str, float]:
+        """Return the seconds of the offers to a lane's head, as if nothing had to be loaded.
+
+        By processor in service, busy or idle, that can run the next step: the seconds of that and,
+        if more follows, of the best rest without waits.
+        """
+        seconds, excluded = lane.seconds, lane.excluded
         in_service = self._state.in_service
         if not excluded and seconds.keys() <= in_service.keys():
             return seconds
@@ -206,16 +218,72 @@ class View:
             name: seconds[name] for name in in_service if name in seconds and name not in excluded
         }
 
-    def seconds_next(self, lane: Lane, held: Swaps | None = None) -> Mapping[str, float]:
-        """Return `seconds_of` with what is needed before, if this is what a processor runs next.
+    def offered_s(self, lane: Lane, held: Swaps | None = None) -> Mapping[str, float]:
+        """Return the seconds of the offers to a lane's head, loads included, until its answer.
+
+        By processor in service, busy or idle: what a policy compares. `offer` tells the rest.
 
         Args:
             lane: The lane.
             held: Which models the processors will hold then, as the caller foresees it; by default
                 those that they hold now or are about to.
         """
-        seconds, swaps = self.seconds_of(lane), held or self._state.swaps
-        return swaps.added_to(seconds, lane.model) if swaps.costs else seconds
+        seconds, swaps = self.resident_s(lane), held or self._state.swaps
+        return swaps.added_to(seconds, lane.variant) if swaps.costs else seconds
+
+    def offer(
+        self, lane: Lane, processor: str, last: int | None = None, held: Swaps | None = None
+    ) -> Offer:
+        """Return how the head of a lane would be served on a processor, busy or idle.
+
+        What starts is the same: a policy names the request and the processor only.
+
+        Args:
+            lane: The lane.
+            processor: Where.
+            last: Last unit of the span; by default the processor's best way to the end decides.
+            held: As for `offered_s`.
+
+        Raises:
+            PolicyError: the processor cannot serve it.
+        """
+        state = self._state
+        if processor in lane.excluded:
+            raise PolicyError(f"what waits in {lane.key} failed on {processor!r} before")
+        swaps = held or state.swaps
+        return make_offer(lane, state.step(lane, processor, last), swaps if swaps.costs else None)
+
+    def waited_s(
+        self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """Return seconds by processor with what a lane that is not ready waits beyond `free_at`."""
+        return with_waits(lane, seconds, self._state.processors, free_at, self.now)
+
+    def reserve(
+        self,
+        lane: Lane,
+        processor: str,
+        until_s: float,
+        free_at: dict[str, float],
+        held: Swaps | None = None,
+    ) -> tuple[Request, ...]:
+        """Count what is offered to a request of a lane as reserved.
+
+        Args:
+            lane: Its lane.
+            processor: Where.
+            until_s: When the execution would end.
+            free_at: When each busy unit will be free, as the caller foresees it; changed.
+            held: Which models the processors will hold then; changed.
+
+        Returns:
+            The riders of the offer: they need none of their own.
+        """
+        for unit in self._state.units_of[processor]:
+            free_at[unit] = until_s
+        if held is not None:
+            held.hold(processor, lane.variant)
+        return riders_of(lane)
 
     def swaps(self) -> Swaps | None:
         """Return which models the processors hold, to foresee on; None if changes cost nothing."""
@@ -251,7 +319,7 @@ class View:
     def costs_of(self, lane: Lane) -> dict[str, float]:
         """Return the unit-seconds by processor in service that can run a lane's requests."""
         widths = self._state.widths
-        return {n: s * widths[n] for n, s in self.seconds_of(lane).items()}
+        return {n: s * widths[n] for n, s in self.resident_s(lane).items()}
 
     def running(self) -> Collection[Execution]:
         """The executions that run now, but for those on express processors."""
@@ -304,7 +372,7 @@ class View:
         """
         if request.on_late is not _DROP or request.deadline_s == math.inf:
             return False
-        best = min(self.seconds_next(lane).values(), default=math.inf)
+        best = min(self.offered_s(lane).values(), default=math.inf)
         return math.isfinite(best) and self.now + best > request.deadline_s
 
     def part(self, queue: int) -> PartOfView:

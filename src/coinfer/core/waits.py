@@ -13,6 +13,7 @@ from __future__ import annotations
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
 from coinfer.core.events import Cancelled
+from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Policy
 from coinfer.core.preemption import Preemption
 from coinfer.core.progress import Progress
@@ -20,6 +21,9 @@ from coinfer.core.request import Outcome
 from coinfer.core.state import State
 
 __all__ = ["Waits"]
+
+_new = tuple.__new__
+"""Makes the key of a span's lane: a third of the price of `_replace`."""
 
 _CANCELLED = "cancelled by the caller"
 
@@ -68,21 +72,28 @@ class Waits:
             self._admission.blame_policy(error)
             self._answers.reply(progress, Outcome.FAILED, self._admission.closed)
 
-    def go_on(self, progress: Progress, position: int) -> None:
-        """Let a request wait for what comes next, unless nobody wants it any more."""
+    def go_on(self, progress: Progress, position: int, variant: str) -> None:
+        """Let a request wait for what comes next, unless nobody wants it any more.
+
+        Args:
+            progress: How far it is.
+            position: The next unit.
+            variant: What has served it so far, and will.
+        """
         if progress.cancelled:
             self._answers.reply(progress, Outcome.CANCELLED, _CANCELLED)
         else:
-            progress.lane = self._state.lane(progress.lane.key._replace(position=position))
+            progress.lane = self._state.lane(_further(progress.lane.key, position, variant))
             self.begin(progress)
 
     def try_again(self, progress: Progress, position: int) -> None:
         """Let a request wait for another processor after a failure, unless it failed too often."""
         if progress.cancelled or len(progress.failures) <= self._retries:
-            further = self._state.lane(progress.lane.key._replace(position=position))
+            lane = progress.lane
+            further = self._state.lane(_further(lane.key, position, lane.variant))
             if not self._state.has_runner(further):  # what was done may be done again elsewhere
-                position = progress.lane.key.position
-            self.go_on(progress, position)
+                position = lane.key.position
+            self.go_on(progress, position, lane.variant)
         else:
             self._answers.reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
 
@@ -116,3 +127,10 @@ class Waits:
         why = "; then ".join(progress.failures)
         nobody = f"no processor in service can run model {progress.request.model!r}"
         self._answers.reply(progress, Outcome.FAILED, f"{why}; {nobody}" if why else nobody)
+
+
+def _further(key: LaneKey, position: int, variant: str) -> LaneKey:
+    """Return the key of a lane at another boundary; at the first one the variant is open."""
+    model, _, batch, excluded, queue, _, shape, alone = key
+    variant = variant if position else ""
+    return _new(LaneKey, (model, position, batch, excluded, queue, variant, shape, alone))

@@ -187,7 +187,7 @@ class Explainer:
                 end_s = max(now, running.expected_end_s)
                 units = view.all_processors[running.processor].units
                 free_at.update(dict.fromkeys(units, end_s))
-        lane = view.entrance(execution.model, request.batch)
+        lane = view.entrance(request.model, request.batch)
         failed = self._failed.get(request.id, set())
         found = []
         for name, processor in view.all_processors.items():

@@ -184,7 +184,7 @@ class Recorder:
             yield ExecutionRecord(
                 id=execution.id,
                 processor=execution.processor,
-                model=execution.model,
+                model=execution.variant,
                 span=execution.span,
                 batch=execution.batch,
                 started_s=execution.started_s,

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
-from coinfer.core.request import Request
 from coinfer.core.view import View
+from coinfer.policies.assigned import Assigned
 
 __all__ = ["Affinity"]
 
@@ -28,7 +28,7 @@ _Situation = tuple[frozenset[str], frozenset[str]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Affinity:
+class Affinity(Assigned):
     """Serve every model on one processor, chosen from the profiles.
 
     The assignment is made when the first request is served and again when a model or a processor
@@ -38,22 +38,12 @@ class Affinity:
     assignment: Mapping[str, str] = field(default_factory=dict, init=False)
     _made_for: _Situation | None = field(default=None, init=False, repr=False)
 
-    def rank(self, request: Request) -> float:
-        """Order by the moment the request was due."""
-        return request.arrival_s
-
     def decide(self, view: View) -> Iterator[Start]:
         """Start the oldest request whose assigned processor is free."""
         self._assign(view)
-        while mine := [
-            (lane.head_rank, name, lane)
-            for lane, able in view.startable()
-            if (name := self._processor_of(lane, view)) in able
-        ]:
-            _, name, lane = min(mine, key=lambda item: item[:2])
-            yield Start(name, (lane.head,))
+        return Assigned.decide(self, view)
 
-    def _processor_of(self, lane: Lane, view: View) -> str:
+    def processor_of(self, view: View, lane: Lane) -> str:
         """Return the assigned processor, or the fastest left if that one cannot run the request."""
         name = self.assignment.get(lane.model)
         return name if name is not None and view.can_run(lane, name) else view.fastest(lane)

@@ -30,8 +30,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from coinfer.bound import Bound, throughput_bound
+from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start, WaitUntil
+from coinfer.core.policy import Policy, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -53,7 +54,7 @@ _LOOK_AFTER = 32
 
 
 @dataclass(slots=True, kw_only=True)
-class ComparativeAdvantage:
+class ComparativeAdvantage(Policy):
     """Serve by lists made from the prices of the optimum.
 
     Attributes:
@@ -87,23 +88,30 @@ class ComparativeAdvantage:
         self._since_look += 1
         return request.arrival_s
 
+    def started(self, execution: Execution) -> None:
+        """Let what was asked for before count less."""
+        count = len(execution.requests)
+        self._demand.age(count)
+        self._since_look += count
+
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to the free processor that should take it, if the lists are there."""
         plan = self._plan
         if plan is None or self._since_look + 1 >= _LOOK_AFTER or not plan.is_for(view):
             return None
-        waits = waits_of(view, view.seconds_of(lane), view.units_free_at())
+        seconds = view.resident_s(lane)
+        waits = waits_of(view, seconds, view.units_free_at())
         horizon_s = plan.horizon_s(view, lane.model)
         found = [
             (plan.place(name, lane.model), name)
             for name in view.idle_runners(lane)
-            if self._takes(plan, name, lane, 1, waits, horizon_s)
+            if self._takes(plan, name, seconds[name], lane.model, 1, waits, horizon_s)
         ]
         if not found:
             return None
         _, name = min(found)
         self.rank(request)
-        self._begin(plan, name, lane)
+        plan.start(name, lane.model, seconds[name])
         return name
 
     def decide(self, view: View) -> Iterator[Start | WaitUntil]:
@@ -115,40 +123,36 @@ class ComparativeAdvantage:
             candidates = []
             again_s = math.inf
             for lane, able in found:
-                waits = waits_of(view, view.seconds_of(lane), free_at)
+                seconds, model = view.resident_s(lane), lane.model
+                waits = waits_of(view, seconds, free_at)
                 for name in able:
-                    if self._takes(plan, name, lane, len(lane), waits, horizon_s):
-                        place = plan.place(name, lane.model)
-                        candidates.append((place, lane.head_rank, name, lane))
+                    if self._takes(plan, name, seconds[name], model, len(lane), waits, horizon_s):
+                        place = plan.place(name, model)
+                        candidates.append((place, lane.head_rank, name, lane, seconds[name]))
                     else:
-                        again_s = min(again_s, now + lane.seconds[name])
+                        again_s = min(again_s, now + seconds[name])
             if not candidates:
                 if now < again_s < math.inf:
                     yield WaitUntil(again_s)
                 return
-            _, _, name, lane = min(candidates, key=lambda item: item[:3])
-            self._begin(plan, name, lane)
+            _, _, name, lane, service_s = min(candidates, key=lambda item: item[:3])
+            plan.start(name, lane.model, service_s)
             yield Start(name, (lane.head,))
 
     def _takes(
         self,
         plan: _Plan,
         name: str,
-        lane: Lane,
+        service_s: float,
+        model: str,
         count: int,
         waits: Sequence[Wait],
         horizon_s: float,
     ) -> bool:
-        """Tell whether a free processor should take one of `count` waiting requests of a lane."""
-        service_s = lane.seconds[name]
-        if service_s <= horizon_s and plan.is_good(name, lane.model, self.slack):
+        """Tell whether a free processor should take one of `count` waiting requests of a model."""
+        if service_s <= horizon_s and plan.is_good(name, model, self.slack):
             return True
         return not others_finish(waits, name, service_s, count)
-
-    def _begin(self, plan: _Plan, name: str, lane: Lane) -> None:
-        plan.start(name, lane.model, lane.seconds[name])
-        self._demand.age()
-        self._since_look += 1
 
     def _plan_for(self, view: View) -> _Plan:
         plan = self._plan
@@ -184,9 +188,9 @@ class _Demand:
         self.age()
         self._counts[model] = self._counts.get(model, 0.0) + self._weight
 
-    def age(self) -> None:
-        """Let all that was counted so far count less."""
-        self._weight *= self._growth
+    def age(self, count: int = 1) -> None:
+        """Let all that was counted so far count less: so many arrivals or starts came after it."""
+        self._weight *= self._growth if count == 1 else self._growth**count
         if self._weight > 1e100:
             self._counts = {name: count / self._weight for name, count in self._counts.items()}
             self._weight = 1.0
@@ -206,7 +210,7 @@ class _Demand:
         """Expected seconds of a request by model and processor; only what can run now."""
         found = {}
         for model in view.models:
-            row = view.seconds_of(view.entrance(model, self.batches.get(model, 1)))
+            row = view.resident_s(view.entrance(model, self.batches.get(model, 1)))
             if row:
                 found[model] = {name: max(s, _LEAST_S) for name, s in row.items()}
         return found

@@ -29,7 +29,7 @@ from itertools import islice
 from typing import ClassVar
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Decision, Drop, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, Policy, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -40,7 +40,7 @@ __all__ = ["EarliestFinish"]
 
 
 @dataclass(slots=True, kw_only=True)
-class EarliestFinish:
+class EarliestFinish(Policy):
     """Serve every request where it finishes first, waiting for a busy processor if that pays.
 
     Attributes:
@@ -83,7 +83,7 @@ class EarliestFinish:
         """Give a lone request to where it finishes first, if that is free now."""
         if request.deadline_s < math.inf or view.now <= self._foresight.until_s:
             return None  # it may be hopeless, or make others late
-        seconds = view.seconds_next(lane)
+        seconds = view.offered_s(lane)
         if not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         processors, free_at = view.processors, view.units_free_at()
@@ -109,39 +109,45 @@ class EarliestFinish:
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
-            first_s, due_s = view.seconds_next(lane), request.deadline_s
+            first_s, due_s = view.offered_s(lane), request.deadline_s
+            if lane.ready_s:
+                first_s = view.waited_s(lane, first_s, free_at)
             foreseen = forecast if self.rank(request) > now else None
             name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, foreseen)
-            if name in unclaimed:
+            if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
         processors, held = view.processors, view.swaps()
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         again_s = math.inf
+        riders = set[Request]()
         for lane, request in islice(view.in_order(), self.window):
+            if riders and request in riders:
+                continue  # it needs no run of its own
             if view.is_hopeless(lane, request):
                 return Drop(request, "no processor can meet its deadline any more")
             seconds = seconds_of.get(lane)
             if seconds is None:
-                seconds = seconds_of[lane] = view.seconds_next(lane, held)
+                seconds = seconds_of[lane] = view.offered_s(lane, held)
+            if lane.ready_s:
+                seconds = view.waited_s(lane, seconds, free_at)
             due_s, urgency_s = request.deadline_s, self.rank(request)
             foreseen = forecast if urgency_s > now else None
             name, finish_s = _best(processors, seconds, due_s, now, free_at, waiting, foreseen)
-            if name in unclaimed:
+            if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = now + _patience_s(seconds, name, unclaimed)
                 if foreseen is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
+            taken = view.reserve(lane, name, finish_s, free_at, held)
+            riders.update(taken)
             if held is not None:
-                held.hold(name, lane.model)
                 seconds_of.clear()
             units = processors[name].units
-            for unit in units:
-                free_at[unit] = finish_s
             unclaimed = [other for other in unclaimed if units.isdisjoint(processors[other].units)]
             if not unclaimed:
                 break
-            waiting -= 1
+            waiting -= 1 + len(taken)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from coinfer.core.policy import Drop, Start
+from coinfer.core.policy import Drop, Policy, Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -21,7 +21,7 @@ __all__ = ["EarliestDeadlineFirst"]
 
 
 @dataclass(slots=True, kw_only=True)
-class EarliestDeadlineFirst:
+class EarliestDeadlineFirst(Policy):
     """Serve the earliest deadline first.
 
     Attributes:

@@ -7,11 +7,10 @@ many cores is not used where single cores do the same work for less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start
+from coinfer.core.policy import Policy
 from coinfer.core.request import Request
 from coinfer.core.view import View
 
@@ -19,12 +18,8 @@ __all__ = ["FirstComeFirstServed"]
 
 
 @dataclass(slots=True, kw_only=True)
-class FirstComeFirstServed:
+class FirstComeFirstServed(Policy):
     """Serve in the order of arrival."""
-
-    def rank(self, request: Request) -> float:
-        """Order by the moment the request was due."""
-        return request.arrival_s
 
     def place(self, view: View, lane: Lane, _request: Request) -> str | None:
         """Give a lone request to the cheapest free processor."""
@@ -38,9 +33,3 @@ class FirstComeFirstServed:
             return None
         lane, able = found
         return lane, view.cheapest(lane, able)
-
-    def decide(self, view: View) -> Iterator[Start]:
-        """Start what `pick` picks, until nothing can start."""
-        while (picked := self.pick(view)) is not None:
-            lane, processor = picked
-            yield Start(processor, (lane.head,))

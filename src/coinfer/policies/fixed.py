@@ -8,20 +8,19 @@ to the fastest that is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start
-from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.policies.assigned import Assigned
 
 __all__ = ["Fixed"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Fixed:
+class Fixed(Assigned):
     """Serve every model on its own processor only.
 
     Attributes:
@@ -30,21 +29,8 @@ class Fixed:
 
     assignment: Mapping[str, str]
 
-    def rank(self, request: Request) -> float:
-        """Order by the moment the request was due."""
-        return request.arrival_s
-
-    def decide(self, view: View) -> Iterator[Start]:
-        """Start the oldest request whose own processor is free."""
-        while mine := [
-            (lane.head_rank, name, lane)
-            for lane, able in view.startable()
-            if (name := self._processor_of(lane, view)) in able
-        ]:
-            _, name, lane = min(mine, key=lambda item: item[:2])
-            yield Start(name, (lane.head,))
-
-    def _processor_of(self, lane: Lane, view: View) -> str:
+    def processor_of(self, view: View, lane: Lane) -> str:
+        """Return the processor of the lane's model, or the fastest left if that is of no use."""
         name = self.assignment.get(lane.model)
         if name is None:
             where = "model in the assignment of policy 'fixed'"

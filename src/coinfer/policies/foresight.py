@@ -157,7 +157,7 @@ class Forecast:
         if seconds is None:
             view, seconds = self._view, {}
             if model in view.models:
-                everywhere = view.seconds_of(view.entrance(model, stream.batch))
+                everywhere = view.resident_s(view.entrance(model, stream.batch))
                 seconds = {n: s for n, s in everywhere.items() if s <= stream.slack_s}
             self._seconds[model] = seconds
         return seconds

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start, WaitUntil
+from coinfer.core.offer import with_waits
+from coinfer.core.policy import Policy, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 
-__all__ = ["ListMapping", "Offer", "Wait", "offer", "others_finish", "waits_of"]
+__all__ = ["Completion", "ListMapping", "Wait", "completion", "others_finish", "waits_of"]
 
 
 _LEAST_S = 1e-9
@@ -48,8 +49,8 @@ class Wait(NamedTuple):
     service_s: float
 
 
-class Offer(NamedTuple):
-    """Where a lane's next request would finish first.
+class Completion(NamedTuple):
+    """Where a lane's next request would finish first: the best of its offers.
 
     Attributes:
         lane: The lane.
@@ -57,7 +58,7 @@ class Offer(NamedTuple):
         finish_s: When it would really finish there.
         completion_s: The same, a run on several units counted as often: what rules compare.
         sufferage_s: How much later it would complete on the second best; infinite without one.
-        touches: Units of both processors; while none of them is reserved, the offer stands.
+        touches: Units of both processors; while none of them is reserved, this holds.
     """
 
     lane: Lane
@@ -69,7 +70,7 @@ class Offer(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class ListMapping:
+class ListMapping(Policy):
     """Base of the rules that differ only in which request is mapped next.
 
     Attributes:
@@ -90,19 +91,15 @@ class ListMapping:
             )
 
     @abstractmethod
-    def order(self, offer: Offer) -> float:
+    def order(self, completion: Completion) -> float:
         """Return a number that is smaller the sooner the request is mapped."""
-
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
 
     def place(self, view: View, lane: Lane, _request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
-        seconds, free_at = view.seconds_next(lane), view.units_free_at()
+        seconds, free_at = view.offered_s(lane), view.units_free_at()
         if not seconds:
             return None  # all that could run it are out of service
-        chosen = offer(lane, seconds, view.processors, view.now, free_at, 1).processor
+        chosen = completion(lane, seconds, view.processors, view.now, free_at, 1).processor
         return chosen if view.processors[chosen].units.isdisjoint(free_at) else None
 
     def decide(self, view: View) -> Iterator[Start | WaitUntil]:
@@ -119,54 +116,52 @@ class ListMapping:
         now, waiting, processors = view.now, view.n_waiting, view.processors
         free_at, held = view.units_free_at(), view.swaps()
         left = {lane: min(len(lane), self.window) for lane in view.lanes()}
-        seconds_of = {lane: view.seconds_next(lane) for lane in left}
-        offers = {
-            lane: offer(lane, seconds, processors, now, free_at, waiting)
+        seconds_of = {lane: view.offered_s(lane) for lane in left}
+        completions = {
+            lane: completion(lane, seconds, processors, now, free_at, waiting)
             for lane, seconds in seconds_of.items()
         }
         again_s = math.inf
-        while unclaimed and offers:
-            chosen = self._first(offers, now)
+        while unclaimed and completions:
+            chosen = self._first(completions, now)
             lane, name, finish_s = chosen[:3]
-            if name in unclaimed:
+            if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (lane.head,))
             if again_s == math.inf:
                 again_s = _again_s(seconds_of[lane], name, unclaimed, now)
                 unclaimed = _within_reach(view, unclaimed, left, seconds_of, free_at)
             reserved = processors[name].units
+            left[lane] -= 1 + len(view.reserve(lane, name, finish_s, free_at, held))
             if held is not None:  # what the processor holds then changes its times
-                held.hold(name, lane.model)
-                seconds_of = {each: view.seconds_next(each, held) for each in seconds_of}
-            free_at.update(dict.fromkeys(reserved, finish_s))
+                seconds_of = {each: view.offered_s(each, held) for each in seconds_of}
             unclaimed -= {n for n in unclaimed if not reserved.isdisjoint(processors[n].units)}
-            left[lane] -= 1
-            if not left[lane]:
-                del offers[lane]
-            for other, known in offers.items():
+            if left[lane] <= 0:
+                del completions[lane]
+            for other, known in completions.items():
                 if held is not None or not reserved.isdisjoint(known.touches):
-                    offers[other] = offer(
+                    completions[other] = completion(
                         other, seconds_of[other], processors, now, free_at, waiting
                     )
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
-    def _first(self, offers: Mapping[Lane, Offer], now: float) -> Offer:
-        if len(offers) == 1:
-            return next(iter(offers.values()))
+    def _first(self, completions: Mapping[Lane, Completion], now: float) -> Completion:
+        if len(completions) == 1:
+            return next(iter(completions.values()))
         late = now - self.patience_s
-        overdue = [o for lane, o in offers.items() if lane.head.arrival_s <= late]
+        overdue = [each for lane, each in completions.items() if lane.head.arrival_s <= late]
         if overdue:
-            return min(overdue, key=lambda o: o.lane.head_rank)
-        return min(offers.values(), key=lambda o: (self.order(o), o.lane.head_rank))
+            return min(overdue, key=lambda each: each.lane.head_rank)
+        return min(completions.values(), key=lambda each: (self.order(each), each.lane.head_rank))
 
 
-def offer(
+def completion(
     lane: Lane,
     seconds: Mapping[str, float],
     processors: Mapping[str, Processor],
     now: float,
     free_at: Mapping[str, float],
     waiting: int,
-) -> Offer:
+) -> Completion:
     """Find where a request would finish first.
 
     Args:
@@ -177,6 +172,8 @@ def offer(
         free_at: When busy units will be free.
         waiting: How many requests wait, this one included.
     """
+    if lane.ready_s:
+        seconds = with_waits(lane, seconds, processors, free_at, now)
     best = second = (math.inf, math.inf)
     chosen = runner_up = ""
     for name, service_s in seconds.items():
@@ -197,7 +194,7 @@ def offer(
     touches = processors[chosen].units
     if runner_up:
         touches = touches | processors[runner_up].units
-    return Offer(lane, chosen, best[1], best[0], second[0] - best[0], touches)
+    return Completion(lane, chosen, best[1], best[0], second[0] - best[0], touches)
 
 
 def waits_of(view: View, seconds: Mapping[str, float], free_at: Mapping[str, float]) -> list[Wait]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coinfer.policies.mapping import ListMapping, Offer
+from coinfer.policies.mapping import Completion, ListMapping
 
 __all__ = ["MaxMin"]
 
@@ -20,6 +20,6 @@ __all__ = ["MaxMin"]
 class MaxMin(ListMapping):
     """Serve first what would complete last; options are those of `ListMapping`."""
 
-    def order(self, offer: Offer) -> float:
+    def order(self, completion: Completion) -> float:
         """Order by the earliest completion, the greatest first."""
-        return -offer.completion_s
+        return -completion.completion_s

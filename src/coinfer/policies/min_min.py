@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coinfer.policies.mapping import ListMapping, Offer
+from coinfer.policies.mapping import Completion, ListMapping
 
 __all__ = ["MinMin"]
 
@@ -19,6 +19,6 @@ __all__ = ["MinMin"]
 class MinMin(ListMapping):
     """Serve first what completes first; options are those of `ListMapping`."""
 
-    def order(self, offer: Offer) -> float:
+    def order(self, completion: Completion) -> float:
         """Order by the earliest completion."""
-        return offer.completion_s
+        return completion.completion_s

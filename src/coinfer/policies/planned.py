@@ -17,11 +17,12 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+from itertools import islice
 from types import MappingProxyType
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import FinishBounds, Lookahead
-from coinfer.core.policy import Decision, Drop, WaitUntil
+from coinfer.core.policy import Decision, Drop, Policy, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
@@ -50,9 +51,9 @@ class _Group:
         self._rest = iter(requests)
         self.request = next(self._rest)
 
-    def skip(self) -> bool:
-        """Go on to the next request; tell whether there is one."""
-        following = next(self._rest, None)
+    def skip(self, riders: int = 0) -> bool:
+        """Go on to the next request but for so many; tell whether there is one."""
+        following = next(self._rest if not riders else islice(self._rest, riders, None), None)
         if following is None:
             return False
         self.request = following
@@ -60,7 +61,7 @@ class _Group:
 
 
 @dataclass(slots=True, kw_only=True)
-class PlannedMapping:
+class PlannedMapping(Policy):
     """Base of the rules that differ only in which planned request goes first.
 
     Attributes:
@@ -80,10 +81,6 @@ class PlannedMapping:
 
         It must not grow with `finish_s`, when the request's plan finishes.
         """
-
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
 
     def is_late(self, _request: Request, _lane: Lane, _outlook: Lookahead) -> bool:
         """Tell whether a request must be dropped, given what runs."""
@@ -118,15 +115,16 @@ class PlannedMapping:
         while groups and unclaimed:
             group, plan = self._first(groups, lookahead)
             step = plan.steps[0]
-            if step.processor in unclaimed:
+            lane, name = group.lane, step.processor
+            if name in unclaimed and (lane.is_open or lane.may_start(name, view.now)):
                 self.note(group.request, plan)
-                return plan.begin(group.request, group.lane, unclaimed)
+                return plan.begin(group.request, lane, unclaimed)
             if again_s == math.inf:
-                again_s = _again_s(view, group.lane, step.processor, unclaimed)
-            lookahead.reserve(step.processor, step.seconds, group.lane.model)
-            units = view.processors[step.processor].units
+                again_s = _again_s(view, lane, name, unclaimed)
+            riders = lookahead.reserve_step(lane, step)
+            units = view.processors[name].units
             unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
-            if not group.skip():
+            if not group.skip(len(riders)):
                 groups.remove(group)
                 lookahead.forget(group.bounds)
         return WaitUntil(again_s) if view.now < again_s < math.inf else None
@@ -184,7 +182,7 @@ def _again_s(view: View, lane: Lane, chosen: str, unclaimed: Collection[str]) ->
     A free processor loses to the chosen busy one by the difference of the times to the end at
     least. If that is still busy after so long, something took longer than expected.
     """
-    seconds = view.seconds_of(lane)
+    seconds = view.resident_s(lane)
     others = [seconds[name] for name in unclaimed if name in seconds]
     best_s = seconds[chosen]
     return view.now + max(min(others, default=math.inf) - best_s, best_s)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start
+from coinfer.core.policy import Policy, Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -28,7 +28,7 @@ _Losses: TypeAlias = Mapping[Lane, Mapping[str, float]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Priority:
+class Priority(Policy):
     """Serve by lists of priorities.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
-from coinfer.core.policy import Policy
+from coinfer.core.policy import Policy, check_policy
 from coinfer.errors import ConfigurationError, UnknownNameError
 
 __all__ = ["make_policy", "policy_names"]
@@ -57,7 +57,7 @@ def make_policy(name: str, **options: Any) -> Policy:
 
     Raises:
         UnknownNameError: no policy of this name, or an option that it does not have.
-        ConfigurationError: an option's value does not fit.
+        ConfigurationError: an option's value does not fit, or the class is no policy.
 
     >>> make_policy("priority", ageing_s=2).ageing_s
     2.0
@@ -65,7 +65,7 @@ def make_policy(name: str, **options: Any) -> Policy:
     cls = _find(name)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         try:
-            return cls(**options)
+            return check_policy(cls(**options))
         except TypeError as error:
             raise ConfigurationError(f"policy {name!r}: {error}") from error
     known = [field.name for field in dataclasses.fields(cls) if field.init]
@@ -73,7 +73,7 @@ def make_policy(name: str, **options: Any) -> Policy:
         if option not in known:
             raise UnknownNameError.of(f"option of policy {name!r}", option, known)
     try:
-        return cast(Policy, TypeAdapter(cls).validate_python(options))
+        return check_policy(TypeAdapter(cls).validate_python(options))
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
         raise ConfigurationError(
             f"policy {name!r}: its fields cannot be checked: {error.message.splitlines()[0]}; a "

@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coinfer.core.policy import Start
-from coinfer.core.request import Request
+from coinfer.core.policy import Policy, Start
 from coinfer.core.view import View
 
 __all__ = ["RoundRobin"]
 
 
 @dataclass(slots=True, kw_only=True)
-class RoundRobin:
+class RoundRobin(Policy):
     """Serve the processors in turn."""
 
     _last: str = field(default="", init=False, repr=False)
-
-    def rank(self, request: Request) -> float:
-        """Order by the moment the request was due."""
-        return request.arrival_s
 
     def decide(self, view: View) -> Iterator[Start]:
         """Give the next idle processor in turn the oldest request that it can run."""

@@ -14,13 +14,13 @@ demanding ones keep coming.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import Lookahead
-from coinfer.core.policy import Start, StartFork
+from coinfer.core.policy import Policy, Start, StartFork
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
 from coinfer.core.view import View
@@ -37,7 +37,7 @@ class _Given(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class ShortestExpectedLatency:
+class ShortestExpectedLatency(Policy):
     """Give every request to the processor on which its plan begins.
 
     Attributes:
@@ -54,10 +54,6 @@ class ShortestExpectedLatency:
                 "policy 'shortest_expected_latency': window must be at least 1"
             )
 
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
-
     def decide(self, view: View) -> Iterator[Start | StartFork]:
         """Start what was given to free processors, and give more away if some have nothing."""
         while (start := self._next(view)) is not None:
@@ -70,10 +66,10 @@ class ShortestExpectedLatency:
         self._given = [given for given in self._given if _stands(view, given)]
         lookahead = view.lookahead()
         for at, (request, step) in enumerate(self._given):
-            if step.processor in free:
+            if step.processor in free and _may_start(view, request, step):
                 del self._given[at]
                 return _start(view, request, step)
-            free = _reserve(view, lookahead, request, step, free)
+            _, free = _reserve(view, lookahead, view.lane_of(request), step, free)
         return self._give(view, lookahead, free) if free else None
 
     def _give(self, view: View, lookahead: Lookahead, free: set[str]) -> Start | StartFork | None:
@@ -86,10 +82,13 @@ class ShortestExpectedLatency:
                 del waiting[lane]
             plan = lookahead.plan(lane)
             step = plan.steps[0]
-            if step.processor in free:
+            name = step.processor
+            if name in free and (lane.is_open or lane.may_start(name, view.now)):
                 return plan.begin(request, lane, free)
             self._given.append(_Given(request, step))
-            free = _reserve(view, lookahead, request, step, free)
+            riders, free = _reserve(view, lookahead, lane, step, free)
+            if riders:  # they need no run of their own
+                waiting = _without(waiting, riders)
         return None
 
     def _not_given(self, view: View) -> dict[Lane, list[Request]]:
@@ -100,6 +99,16 @@ class ShortestExpectedLatency:
             for lane, requests in view.first_waiting(self.window).items()
         }
         return {lane: requests for lane, requests in found.items() if requests}
+
+
+def _without(
+    waiting: Mapping[Lane, Sequence[Request]], riders: Collection[Request]
+) -> dict[Lane, list[Request]]:
+    left = {
+        lane: [request for request in requests if request not in riders]
+        for lane, requests in waiting.items()
+    }
+    return {lane: requests for lane, requests in left.items() if requests}
 
 
 def _most_demanding(lookahead: Lookahead, waiting: Mapping[Lane, Sequence[Request]]) -> Lane:
@@ -123,15 +132,20 @@ def _stands(view: View, given: _Given) -> bool:
     )
 
 
+def _may_start(view: View, request: Request, step: Step) -> bool:
+    lane = view.lane_of(request)
+    return lane.is_open or lane.may_start(step.processor, view.now)
+
+
 def _start(view: View, request: Request, step: Step) -> Start:
     last = None if view.lane_of(request).routes is None else step.span.last
     return Start(step.processor, (request,), last)
 
 
 def _reserve(
-    view: View, lookahead: Lookahead, request: Request, step: Step, free: set[str]
-) -> set[str]:
-    """Count a step's time on its processor; return what else is free."""
-    lookahead.reserve(step.processor, step.seconds, request.model)
+    view: View, lookahead: Lookahead, lane: Lane, step: Step, free: set[str]
+) -> tuple[Collection[Request], set[str]]:
+    """Reserve what is offered for a step; return its riders, and what else is free."""
+    riders = lookahead.reserve_step(lane, step)
     units = view.processors[step.processor].units
-    return {name for name in free if units.isdisjoint(view.processors[name].units)}
+    return riders, {n for n in free if units.isdisjoint(view.processors[n].units)}

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Start
-from coinfer.core.request import Request
+from coinfer.core.policy import Policy, Start
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 
@@ -20,7 +19,7 @@ __all__ = ["ShortestJobFirst"]
 
 
 @dataclass(slots=True, kw_only=True)
-class ShortestJobFirst:
+class ShortestJobFirst(Policy):
     """Serve the cheapest first.
 
     Attributes:
@@ -34,10 +33,6 @@ class ShortestJobFirst:
         """Refuse an option that makes no sense."""
         if not self.patience_s >= 0:
             raise ConfigurationError("policy 'sjf': patience_s must not be negative")
-
-    def rank(self, request: Request) -> float:
-        """Order requests of one model by the moment they were due."""
-        return request.arrival_s
 
     def decide(self, view: View) -> Iterator[Start]:
         """Start the pair of a waiting model and a free processor that takes the least time."""

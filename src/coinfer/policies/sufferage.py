@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coinfer.policies.mapping import ListMapping, Offer
+from coinfer.policies.mapping import Completion, ListMapping
 
 __all__ = ["Sufferage"]
 
@@ -21,6 +21,6 @@ __all__ = ["Sufferage"]
 class Sufferage(ListMapping):
     """Serve first what would lose most elsewhere; options are those of `ListMapping`."""
 
-    def order(self, offer: Offer) -> float:
+    def order(self, completion: Completion) -> float:
         """Order by the sufferage, the greatest first."""
-        return -offer.sufferage_s
+        return -completion.sufferage_s

@@ -14,11 +14,13 @@ taken is left to best effort.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coinfer.core.policy import Decision, Policy, WatchingPolicy
+from coinfer.core.commands import Execution
+from coinfer.core.lane import Lane
+from coinfer.core.policy import Decision, Policy, overridden
 from coinfer.core.request import Request
 from coinfer.core.view import PartOfView, View
 from coinfer.errors import ConfigurationError
@@ -30,7 +32,7 @@ _DEADLINE, _BEST_EFFORT = 0, 1
 
 
 @dataclass(slots=True, kw_only=True)
-class TwoQueues:
+class TwoQueues(Policy):
     """Serve what has a deadline by one policy, and what has none by another.
 
     Attributes:
@@ -45,7 +47,8 @@ class TwoQueues:
     deadline_options: Mapping[str, Any] = field(default_factory=dict)
     best_effort_options: Mapping[str, Any] = field(default_factory=dict)
     _policies: tuple[Policy, Policy] = field(init=False, repr=False)
-    _watching: tuple[WatchingPolicy, ...] = field(init=False, repr=False)
+    _arrived: Sequence[Callable[..., Any]] = field(init=False, repr=False)
+    _started: Mapping[int, Callable[..., Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Build both policies; what is wrong with one is wrong with this one."""
@@ -55,12 +58,26 @@ class TwoQueues:
             make_policy(self.deadline, **self.deadline_options),
             make_policy(self.best_effort, **self.best_effort_options),
         )
-        self._watching = tuple([p for p in self._policies if isinstance(p, WatchingPolicy)])
+        arrived = [overridden(policy, "arrived") for policy in self._policies]
+        self._arrived = [tell for tell in arrived if tell is not None]
+        started = [overridden(policy, "started") for policy in self._policies]
+        self._started = {queue: tell for queue, tell in enumerate(started) if tell is not None}
 
     def arrived(self, request: Request, now: float) -> None:
         """Tell both: what comes with a deadline also matters to those that have none."""
-        for policy in self._watching:
-            policy.arrived(request, now)
+        for tell in self._arrived:
+            tell(request, now)
+
+    def started(self, execution: Execution) -> None:
+        """Tell the policy of the queue from which it was started."""
+        if self._started:
+            tell = self._started.get(self.queue(execution.requests[0]))
+            if tell is not None:
+                tell(execution)
+
+    def allows(self, view: View, lane: Lane, processor: str) -> bool:
+        """Let the policy of the lane's queue decide."""
+        return self._policies[lane.key.queue].allows(view, lane, processor)
 
     def queue(self, request: Request) -> int:
         """Keep requests without a deadline apart."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.packed import own_runs
+from coinfer.backends.values import own_runs
 from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["TURN_S", "Effort", "Sampler", "on_cores"]

@@ -100,10 +100,10 @@ def encode_command(command: Command) -> list[Any]:
     """Return a command as its name and what tells it from another; requests by their numbers."""
     match command:
         case Run(execution):
-            number, model, span, processor, requests, started_s, expected_s = execution
+            number, variant, span, processor, requests, started_s, expected_s = execution
             fields: tuple[Any, ...] = (
                 number,
-                model,
+                variant,
                 span,
                 processor,
                 [request.id for request in requests],

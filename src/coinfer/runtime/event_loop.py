@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, assert_never
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.packed import Values
+from coinfer.backends.values import Values
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
@@ -224,7 +224,7 @@ class EventLoop:
         split = view.running_fork_of(number)
         if split is not None:
             behind = split.left_behind_by(number)
-            span_io = None if behind is None else self._span_ios[job.execution.model][behind]
+            span_io = None if behind is None else self._span_ios[job.execution.variant][behind]
         for request, values in zip(job.execution.requests, parts, strict=True):
             future = self.unanswered.get(request.id)
             if future is None:
@@ -263,11 +263,11 @@ class EventLoop:
         return (request.id, error)
 
     def _run(self, execution: Execution) -> None:
-        _, model, span, processor, requests, _, _ = execution
-        session = self._model_store.store.get(model, span, processor)
+        _, variant, span, processor, requests, _, _ = execution
+        session = self._model_store.store.get(variant, span, processor)
         if self._stopped:
             return  # its futures are answered already
-        span_ios = self._span_ios.get(model)
+        span_ios = self._span_ios.get(variant)
         if span_ios is not None:
             self._workers[processor].give(self._span_job(execution, session, span_ios[span]))
             return
@@ -277,7 +277,7 @@ class EventLoop:
             feeds: tuple[Tensors, ...] = (unanswered[requests[0].id].begin(),)
         else:
             feeds = tuple([unanswered[request.id].begin() for request in requests])
-            batched = self._model_store.batched(model)
+            batched = self._model_store.batched(variant)
         self._workers[processor].give(Job(execution, session, feeds, batched))
 
     def _span_job(self, execution: Execution, session: Session, span_io: SpanIO) -> Job:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 
 from coinfer.backends.base import Tensor, Tensors
-from coinfer.backends.packed import Values, unpacked
+from coinfer.backends.values import Values, to_host
 from coinfer.core.request import Request
 from coinfer.errors import CoinferError
 
@@ -95,7 +95,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         known = {**self._inputs, **values}
         kept = {name: known[name] for name in keep}
         if is_last:
-            self._outputs = unpacked(kept)
+            self._outputs = to_host(kept)
         else:
             self._inputs = kept
 

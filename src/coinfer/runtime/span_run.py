@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from coinfer.backends.base import Session
-from coinfer.backends.packed import Value, Values, copied, joined, parted, run_part, unpacked
+from coinfer.backends.values import Value, Values, copied, joined, parted, run_part, to_host
 from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["run_span"]
@@ -65,5 +65,5 @@ def _all_equal(values: Sequence[Value]) -> bool:
 
 
 def _equal(one: Value, other: Value) -> bool:
-    arrays = unpacked({"one": one, "other": other})
+    arrays = to_host({"one": one, "other": other})
     return np.array_equal(arrays["one"], arrays["other"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coinfer.backends.base import Tensors
-from coinfer.backends.packed import Value
+from coinfer.backends.values import Value
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_run import run_span
 

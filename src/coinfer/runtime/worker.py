@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.packed import Values
+from coinfer.backends.values import Values
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.machine.processor import Processor

@@ -49,7 +49,7 @@ class Services:
         key = (execution[1:4], batch)  # model, span and processor in one step
         draws = self._draws.get(key)
         if draws is None:
-            model, span, processor = execution.model, execution.span, execution.processor
+            model, span, processor = execution.variant, execution.span, execution.processor
             draws = self._draws[key] = self._times(model, processor, span, batch).__next__
         return draws()
 

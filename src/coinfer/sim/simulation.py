@@ -226,7 +226,11 @@ class Simulation:
 
     def _coldness(self, execution: Execution) -> float:
         """How many times longer it takes for what its units did before."""
-        model, name, units = execution.model, execution.processor, self._units[execution.processor]
+        model, name, units = (
+            execution.variant,
+            execution.processor,
+            self._units[execution.processor],
+        )
         last = self._last
         is_switch = any(last.get(unit) != model for unit in units)
         last.update(dict.fromkeys(units, model))
@@ -237,7 +241,7 @@ class Simulation:
 
     def _swap_s(self, execution: Execution) -> float:
         """Seconds to make the model resident where only one is; the first one is free."""
-        model, name = execution.model, execution.processor
+        model, name = execution.variant, execution.processor
         before = self._resident.get(name, model)
         self._resident[name] = model
         if name not in self._machine.swaps or before == model:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from coinfer.backends.base import Backend, Session, caller_cores
-from coinfer.backends.packed import run_part, unpacked
+from coinfer.backends.values import run_part, to_host
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import partition_at
@@ -134,10 +134,10 @@ class BackendSuite:
                 inputs = example.model.sample_inputs(batch=batch, seed=batch)
                 self.check(example, inputs, other.run(one.run(inputs)))
                 handed_on = run_part(other, run_part(one, inputs))
-                self.check(example, inputs, unpacked(handed_on))
+                self.check(example, inputs, to_host(handed_on))
                 # Neither need know what the other can read.
-                self.check(example, inputs, other.run(unpacked(run_part(one, inputs))))
-                self.check(example, inputs, unpacked(run_part(other, one.run(inputs))))
+                self.check(example, inputs, other.run(to_host(run_part(one, inputs))))
+                self.check(example, inputs, to_host(run_part(other, one.run(inputs))))
 
     def test_outputs_survive_the_next_run_and_the_session(self) -> None:
         example = tiny_linear()

@@ -25,6 +25,7 @@ from coinfer.core.events import (
     ProcessorLost,
     TimerFired,
 )
+from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.processor import Processor
@@ -209,6 +210,15 @@ class VirtualMachine:
         """Let a running execution raise now."""
         self._end(execution_id)
         return self.post(Failed(execution_id, reason))
+
+    def hold_back(self, model: str, ready_s: Mapping[str, float]) -> None:
+        """Let fresh requests of a model start on processors from these moments on only."""
+        state, policy = self.dispatcher._state, self.dispatcher.policy
+        fresh = [request(model, deadline_s=deadline_s) for deadline_s in (1.0, math.inf)]
+        for queue in {policy.queue(each) for each in fresh}:
+            state.hold_back(state.lane(LaneKey(model, queue=queue)), ready_s)
+        for at_s in set(ready_s.values()):
+            self.at(at_s, TimerFired())
 
     def lose(self, processor: str, reason: str = "told to die") -> list[Command]:
         """Let a processor die now, with what it runs."""

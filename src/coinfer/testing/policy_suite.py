@@ -207,6 +207,16 @@ class PolicySuite:
         assert machine.outcomes() == {number: Outcome.COMPLETED}
         assert machine.executions[1].processor != first.processor
 
+    def test_what_is_not_ready_waits_until_it_is(self) -> None:
+        """A model whose requests are held back is not started; all else is served."""
+        machine = self.machine()
+        machine.hold_back("large", dict.fromkeys(_SECONDS["large"], 0.5))
+        _submit_all(machine, 5)
+        machine.run()
+        _assert_no_fault(machine)
+        assert set(machine.outcomes().values()) == {Outcome.COMPLETED}
+        assert min(e.started_s for e in machine.executions if e.model == "large") >= 0.5
+
     def test_the_same_events_give_the_same_commands(self) -> None:
         """Nothing is drawn by chance, nothing depends on the order of a set."""
 

@@ -35,6 +35,11 @@ class ChannelBlocks:
     _into: Any = field(repr=False)
     _back: Any = field(repr=False)
 
+    @property
+    def owner(self) -> str:
+        """Name of the backend."""
+        return "onnxruntime"
+
     def pack(self, array: Tensor) -> Packed:
         """Bring an array of [batch, channels, height, width] into blocks."""
         return Packed(self._into.run(["y"], {"x": array})[0], self)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 from coinfer.backends.base import Tensor, Tensors
@@ -25,7 +26,8 @@ from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
-from coinfer.backends.packed import Packed, Value, Values, unpacked
+from coinfer.backends.packed import Packed
+from coinfer.backends.values import Value, Values, to_host
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.units import format_bytes
@@ -94,7 +96,7 @@ class OnnxRuntimePart(OnnxRuntimeSession):
         Raises:
             ExecutionError: ONNX Runtime failed, or the session is closed.
         """
-        return unpacked(self.run_part(inputs))
+        return to_host(self.run_part(inputs))
 
     def run_part(self, inputs: Values) -> dict[str, Value]:
         """Compute all outputs; those at borders are in blocks.
@@ -124,7 +126,7 @@ class OnnxRuntimePart(OnnxRuntimeSession):
             outputs[name] = _packed(Packed, (arrays[at], form))
         return outputs
 
-    def packed(self, inputs: Values) -> dict[str, Value]:
+    def owned(self, inputs: Values) -> dict[str, Value]:
         """Return inputs in the form that `run_part` need not convert."""
         return {
             name: inputs[name] if form is None else Packed(_in_form(inputs[name], form), form)
@@ -133,10 +135,10 @@ class OnnxRuntimePart(OnnxRuntimeSession):
 
 
 def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
-    if isinstance(value, Packed):
-        if value.packing is form:
+    if not isinstance(value, np.ndarray):
+        if isinstance(value, Packed) and value.packing is form:
             return value.array
-        value = value.unpacked()
+        value = value.to_host()
     return value if form is None else form.pack(value).array
 
 

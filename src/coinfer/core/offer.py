@@ -1,0 +1,107 @@
+"""Offer: how a waiting request would be served on a processor now. Decides nothing.
+
+Policies compare offers and name a lane and a processor; what else an execution needs is settled
+here, for what is offered and for what is started alike. Most policies compare many and take one:
+they compare the columns of `View` (`offered_s`, `resident_s`), and an offer is made of one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from coinfer.core.lane import Lane
+from coinfer.core.request import Request
+from coinfer.core.routes import Step
+from coinfer.core.swaps import Swaps
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
+
+__all__ = ["Offer", "make_offer", "riders_of", "with_waits"]
+
+_new = tuple.__new__
+
+
+class Offer(NamedTuple):
+    """How the first request of a lane would be served on a processor.
+
+    Attributes:
+        lane: Its lane.
+        processor: Where.
+        variant: What is run; the original variant has the name of its model.
+        span: Which units of it.
+        riders: The requests beside the first that the same execution serves.
+        load_s: Seconds until the processor holds the variant.
+        seconds: Seconds of the span after that: until the answer, or until the next boundary if the
+            span ends before the model does.
+        cost_s: Seconds of the processor, divided by the requests that they serve.
+        ready_s: The moment from which it may start. Later than now: it can be reserved, not
+            started.
+    """
+
+    lane: Lane
+    processor: str
+    variant: str
+    span: Span
+    riders: tuple[Request, ...]
+    load_s: float
+    seconds: float
+    cost_s: float
+    ready_s: float
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds of the processor: of the load and of the span."""
+        return self.seconds + self.load_s
+
+
+def riders_of(_lane: Lane) -> tuple[Request, ...]:
+    """Return which waiting requests would ride along with the first of a lane: none yet."""
+    return ()
+
+
+def make_offer(
+    lane: Lane, step: Step, swaps: Swaps | None, riders: tuple[Request, ...] = ()
+) -> Offer:
+    """Complete a step of a lane's first request: what rides along, and what is loaded before.
+
+    Args:
+        lane: The lane.
+        step: The span, the processor and the seconds.
+        swaps: Which models the processors hold, now or as somebody foresees it; None if loads cost
+            nothing.
+        riders: The requests that a policy put beside the first one itself, if it did.
+    """
+    span, processor, seconds = step
+    variant, riders, load_s = lane.variant, riders or riders_of(lane), 0.0
+    cost_s = seconds
+    if swaps is not None:
+        load_s = swaps.cost_s(processor, variant)
+        cost_s += load_s
+    if riders:
+        cost_s /= 1 + len(riders)
+    ready_s = 0.0 if lane.is_open else lane.ready_s.get(processor, 0.0)
+    return _new(Offer, (lane, processor, variant, span, riders, load_s, seconds, cost_s, ready_s))
+
+
+def with_waits(
+    lane: Lane,
+    seconds: Mapping[str, float],
+    processors: Mapping[str, Processor],
+    free_at: Mapping[str, float],
+    now: float,
+) -> Mapping[str, float]:
+    """Add to seconds by processor what the lane is not ready for after its processor is free.
+
+    Args:
+        lane: A lane that may not start everywhere (`Lane.ready_s`).
+        seconds: Seconds by processor.
+        processors: The processors by name.
+        free_at: When each busy unit will be free.
+        now: The moment.
+    """
+    found = {}
+    for name, service_s in seconds.items():
+        free_s = max([free_at.get(unit, now) for unit in processors[name].units])
+        found[name] = service_s + max(0.0, lane.ready_s.get(name, now) - max(now, free_s))
+    return found
