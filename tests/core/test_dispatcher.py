@@ -485,6 +485,28 @@ class TestFaultyPolicy:
         assert machine.outcomes() == {number: Outcome.FAILED}
         assert "failed on 'cpu0' before" in str(machine.dispatcher.fault)
 
+    @pytest.mark.parametrize("hook", ["decide", "pick", "place"])
+    def test_a_start_that_the_policy_itself_rules_out_is_a_fault(self, hook: str) -> None:
+        class Contradicts(Policy):
+            """Never serves anything on cpu1, and starts everything there."""
+
+            def rank(self, request: Request) -> float:
+                return request.arrival_s
+
+            def allows(self, view: View, lane: Lane, processor: str) -> bool:
+                return processor != "cpu1"
+
+        does = {
+            "decide": lambda _, view: iter([Start("cpu1", (next(view.by_arrival()),))]),
+            "pick": lambda _, view: (view.first()[0], "cpu1"),
+            "place": lambda _, view, lane, request: "cpu1",
+        }
+        decides = {"decide": does["decide"], hook: does[hook]}
+        machine = build(policy=type("Own", (Contradicts,), decides)())
+        number = machine.submit("m")
+        assert machine.outcomes() == {number: Outcome.FAILED}
+        assert "started on 'cpu1'" in str(machine.dispatcher.fault)
+
     def test_a_request_between_two_spans_is_answered_after_a_fault_without_asking_again(
         self,
     ) -> None:

@@ -94,6 +94,31 @@ def test_an_engine_runs_a_saved_plan_and_measures_nothing(
     np.testing.assert_allclose(answer["y"], tiny_linear().reference(x)["y"], rtol=1e-5)
 
 
+def test_what_a_plan_settles_cannot_be_given_beside_it(tmp_path: Path) -> None:
+    saved(tmp_path)
+    for given in ({"processors": [CPU]}, {"profile": Profile()}):
+        with pytest.raises(ConfigurationError, match=f"leave {next(iter(given))}= out"):
+            coinfer.Engine(tmp_path / "plan", **given)  # type: ignore[arg-type]
+
+
+def test_an_engine_on_a_plan_can_run_unpinned(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with coinfer.Engine(tmp_path / "plan", pin=False) as engine:
+        assert {processor.cores for processor in engine.plan.processors} == {()}
+
+
+@pytest.mark.parametrize("given", ["zoo:lenet", "detector.onnx", Path("detector.onnx")])
+def test_a_model_without_a_name_is_not_taken_for_a_plan(given: str | Path) -> None:
+    with pytest.raises(ConfigurationError, match="models have names"):
+        coinfer.Engine(given)
+
+
+def test_a_file_is_not_taken_for_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "plan").write_text("")
+    with pytest.raises(ScenarioError, match="is a file; a plan is a folder"):
+        coinfer.Engine(tmp_path / "plan")
+
+
 def _must_not_run(*_args: object, **_options: object) -> Profile:
     raise AssertionError("something was measured")
 

@@ -41,8 +41,8 @@ class Engine(engine.Engine):
 
     Args:
         models: Models by name: what `load_model` returns, a path, `zoo:NAME`, or a cut model. Or a
-            plan, or the folder that one was saved in: then nothing is measured, and of the other
-            arguments only policy, limits, backends, observer and keep_awake count.
+            plan, or the folder that one was saved in: then nothing is measured, and processors,
+            profile and partition are the plan's.
         processors: What to run on, in the order of preference; None: all that are found.
         profile: Expected times. A model runs on the processors for which it has entries. None:
             take them from the user's cache or measure them now, and leave superfluous ones out.
@@ -96,7 +96,9 @@ class Engine(engine.Engine):
         self._partition = partition
         self._measure_s = measure_s
         if isinstance(models, Plan | str | Path):
-            planned = open_plan(models)
+            planned = self._opened(
+                models, pin, processors=processors, profile=profile, partition=partition
+            )
             cores = {core for processor in planned.plan.processors for core in processor.cores}
         else:
             used = _checked(default_processors() if processors is None else processors)
@@ -142,6 +144,17 @@ class Engine(engine.Engine):
             self._load_planned(name, planned.models[name], planned.plan)
             self.plan = self.plan.joined(planned.plan)
 
+    def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
+        if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):
+            raise ConfigurationError(f"models have names; write {{'NAME': '{plan}'}}")
+        if given := [name for name, value in settled.items() if value is not None]:
+            raise ConfigurationError(
+                f"the plan says which {given[0]} it is for; leave {given[0]}= out, or pass the "
+                "models to have them planned anew"
+            )
+        planned = open_plan(plan, self._given)
+        return planned if pin else planned._replace(plan=_unpinned(planned.plan))
+
     def _planned(
         self,
         models: Mapping[str, _Source],
@@ -168,6 +181,11 @@ def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
     if len({p.name for p in processors}) != len(processors):
         raise ConfigurationError("two processors have the same name; rename one")
     return processors
+
+
+def _unpinned(plan: Plan) -> Plan:
+    free = tuple(replace(processor, cores=()) for processor in plan.processors)
+    return replace(plan, machine=replace(plan.machine, processors=free))
 
 
 def _resolved(name: str, model: _Source) -> Model | CutModel:

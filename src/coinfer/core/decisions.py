@@ -46,6 +46,7 @@ class Decisions:
 
     __slots__ = (
         "_admission",
+        "_allows",
         "_answers",
         "_forks",
         "_pick",
@@ -76,6 +77,7 @@ class Decisions:
         self.queue = overridden(policy, "queue")
         self.arrived = overridden(policy, "arrived")
         self._pick = overridden(policy, "pick")
+        self._allows = overridden(policy, "allows")
         self._state = state
         self._view = view
         self._timers = timers
@@ -116,6 +118,8 @@ class Decisions:
         assert self.place is not None
         try:
             processor: str | None = self.place(self._view, lane, request)
+            if self._allows is not None and processor is not None:
+                self._check_allowed(lane, processor)
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self._admission.blame_policy(error)
             return False
@@ -147,6 +151,8 @@ class Decisions:
             decisions: Iterable[object] = self._policy.decide(self._view)
             for decision in decisions:
                 if type(decision) is Start:  # nearly always; a `match` costs more
+                    if self._allows is not None:
+                        self._check_start(decision)
                     self._starts.start(decision)
                 else:
                     self._apply(decision)
@@ -165,6 +171,8 @@ class Decisions:
             lane, processor = picked
             request = lane.head
             seconds = lane.seconds.get(processor)
+            if self._allows is not None:
+                self._check_allowed(lane, processor)
             if seconds is not None and lane.is_plain and processor in state.idle():
                 progress = state.requests[request.id]
                 state.dequeue(progress)
@@ -174,11 +182,28 @@ class Decisions:
             else:
                 self._starts.start_any(Start(processor, (request,)))
 
+    def _check_start(self, start: Start) -> None:
+        for request in start.requests:
+            self._check_allowed(self._starts.waiting(request).lane, start.processor)
+
+    def _check_allowed(self, lane: Lane, processor: str) -> None:
+        """Raise PolicyError if the policy starts what it says is never served there."""
+        assert self._allows is not None
+        if not self._allows(self._view, lane, processor):
+            raise PolicyError(
+                f"model {lane.key.model!r} is started on {processor!r}, which the policy's own "
+                "`allows` rules out"
+            )
+
     def _apply(self, decision: object) -> None:
         match decision:
             case Start():
                 self._starts.start(decision)
             case StartFork():
+                if self._allows is not None:
+                    lane = self._starts.waiting(decision.request).lane
+                    self._check_allowed(lane, decision.left)
+                    self._check_allowed(lane, decision.right)
                 self._forks.start(decision)
             case Drop(request, reason):
                 progress = self._starts.waiting(request)

@@ -104,7 +104,9 @@ class Policy:
     def allows(self, view: View, lane: Lane, processor: str) -> bool:
         """Tell whether a lane's requests may be served on a processor at all.
 
-        It is for rules that give models to processors. It must not depend on what waits or runs.
+        It is for rules that give models to processors. The dispatcher asks before each start that
+        the policy names, and takes one that is not allowed for a fault of the policy. Express
+        processors are not asked about. The answer must not depend on what waits or runs.
         """
         return True
 

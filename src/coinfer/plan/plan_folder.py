@@ -117,7 +117,9 @@ def load_plan(folder: str | Path) -> SavedPlan:
     path = folder / _PLAN
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if folder.is_file():
+            raise ScenarioError(f"{folder}: is a file; a plan is a folder with {_PLAN}") from error
         raise ScenarioError(
             f"{folder}: there is no plan here; make one with `coinfer plan SCENARIO -o {folder}`"
         ) from error

@@ -1,4 +1,4 @@
-"""How a scenario wants models cut into spans. `coinfer.profiling.partition` cuts them."""
+"""How a scenario wants models cut into spans. `coinfer.planner.passes.partition` cuts them."""
 
 from __future__ import annotations
 
