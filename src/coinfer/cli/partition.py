@@ -18,7 +18,9 @@ from coinfer.cli.profiler_bar import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.span import Fork
 from coinfer.model import Model
+from coinfer.plan.index_ranges import span_text
 from coinfer.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -286,15 +288,11 @@ def _unit_table(report: dict[str, Any]) -> Table:
 
 def _fork_line(forks: Sequence[Mapping[str, int]]) -> str:
     shown = ", ".join(
-        f"{_range(fork['first'], fork['middle'] - 1)} beside {_range(fork['middle'], fork['last'])}"
-        for fork in forks[:_MOST_FORKS]
+        f"{span_text(fork.left)} beside {span_text(fork.right)}"
+        for fork in (Fork(**each) for each in forks[:_MOST_FORKS])
     )
     more = f", {len(forks) - _MOST_FORKS} more" if len(forks) > _MOST_FORKS else ""
     return f"units that may run at the same time: {shown}{more}"
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
 
 
 def _table(*headers: str) -> Table:

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coinfer.cli import options
 from coinfer.cli.console import out
-from coinfer.cli.options import (
-    DurationOption,
-    JsonOption,
-    MachineOption,
-    PlanOption,
-    PolicyOption,
-    PolicyOptionsOption,
-    ScenarioArgument,
-    SeedOption,
-    wanted_scenario,
-)
+from coinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,14 +24,14 @@ __all__ = ["saturate"]
 
 
 def saturate(
-    scenario: ScenarioArgument,
+    scenario: options.ScenarioArgument,
     simulated: Annotated[
         bool, typer.Option("--simulate", help="Simulate the trials instead of running them.")
     ] = False,
-    machine: MachineOption = None,
-    plan: PlanOption = None,
-    policy: PolicyOption = None,
-    policy_option: PolicyOptionsOption = None,
+    machine: options.MachineOption = None,
+    plan: options.PlanOption = None,
+    policy: options.PolicyOption = None,
+    policy_option: options.PolicyOptionsOption = None,
     qoe: Annotated[
         float | None,
         typer.Option(help="Share of frames to complete in every model.", metavar="SHARE"),
@@ -49,12 +40,12 @@ def saturate(
         float | None,
         typer.Option(help="Share of deadlines to meet in every model instead.", metavar="SHARE"),
     ] = None,
-    duration: DurationOption = None,
-    seed: SeedOption = None,
+    duration: options.DurationOption = None,
+    seed: options.SeedOption = None,
     precision: Annotated[
         float, typer.Option(help="When to stop: width of the answer, relative.")
     ] = 0.01,
-    json: JsonOption = None,
+    json: options.JsonOption = None,
 ) -> None:
     """Find the largest factor on all rates at which a scenario keeps its promises.
 
@@ -66,7 +57,7 @@ def saturate(
     from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
 
     check_writable(json)
-    wanted = wanted_scenario(
+    wanted = options.wanted_scenario(
         scenario, policy=policy, policy_option=policy_option, duration=duration, seed=seed
     )
     kept = _kept(wanted, qoe, hit_rate)
@@ -106,7 +97,6 @@ def saturate(
 
 
 def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept:
-    from coinfer.errors import ConfigurationError
     from coinfer.experiments.saturation import Kept, Quality
 
     if qoe is not None and hit_rate is not None:
@@ -126,7 +116,6 @@ def _ready(
     simulated: bool,
 ) -> Prepared:
     from coinfer.cli.preparing import prepared
-    from coinfer.errors import ConfigurationError
 
     if machine is not None and not simulated:
         raise ConfigurationError("--machine describes a machine to simulate; add --simulate")

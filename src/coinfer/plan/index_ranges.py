@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 from coinfer.errors import ConfigurationError
+from coinfer.machine.span import Span
 
-__all__ = ["parse_ranges", "ranges_text"]
+__all__ = ["parse_ranges", "ranges_text", "span_text"]
 
 _RANGE = re.compile(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?")
 
@@ -25,6 +26,15 @@ def ranges_text(numbers: Iterable[int]) -> str:
         else:
             runs.append((number, number))
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def span_text(span: Span) -> str:
+    """Write a span as its first and last unit.
+
+    >>> span_text(Span(0, 2)), span_text(Span(3, 3))
+    ('0-2', '3')
+    """
+    return ranges_text(range(span.first, span.last + 1))
 
 
 def parse_ranges(text: str | int) -> tuple[int, ...]:
