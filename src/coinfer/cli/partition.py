@@ -12,9 +12,9 @@ from rich import box
 from rich.table import Table
 
 from coinfer.backends import Backend, get_backend
-from coinfer.cli.console import err, out
-from coinfer.cli.output import check_writable, say, write_json, write_text
-from coinfer.cli.profiler_bar import profiler_bar
+from coinfer.cli.console import out
+from coinfer.cli.output import check_writable, say, write_result, write_text
+from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor, ordinary
@@ -111,9 +111,7 @@ def partition(
     if svg is not None:
         write_text(svg, draw(chosen, loaded.name))
         say("drawing", svg)
-    if json_file is not None:
-        write_json(json_file, report)
-        say("partition", json_file)
+    write_result(json_file, report, "partition")
 
 
 def _mode(name: str) -> Any:
@@ -154,7 +152,7 @@ def _seconds(
         for each in processors
         if len(support.operators[each.name]) == len(shares) and each.backend in backends
     ]
-    with profiler_bar(err()) as progress:
+    with profiler_bar() as progress:
         profile = profile_models(
             {model.name: model},
             able,

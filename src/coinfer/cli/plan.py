@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coinfer.cli.console import err, out
+from coinfer.cli.console import out
 from coinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def plan(
 
 
 def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned:
-    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.cli.progress_bars import profiler_bar
     from coinfer.planner.make_plan import Planned
     from coinfer.planner.prepare import prepare
     from coinfer.profiling import Profiler, default_cache
@@ -97,7 +97,7 @@ def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned
             "alone"
         )
     cache, budget = default_cache(), Budget(budget_s)
-    with profiler_bar(err()) as progress:
+    with profiler_bar() as progress:
         if not scenarios:
             profiler = Profiler(cache=cache, progress=progress, budget=budget)
             return _of_models(sources, policy, profiler)

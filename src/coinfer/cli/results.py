@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from coinfer.cli.output import check_writable, say, write_json, writing
+from coinfer.cli.output import check_writable, say, write_result, writing
 
 if TYPE_CHECKING:
     from coinfer.experiments.offered import Optimum
@@ -105,9 +105,7 @@ class ResultFiles:
         Raises:
             ConfigurationError: a file cannot be written.
         """
-        if self.json is not None:
-            write_json(self.json, result.summary.to_json())
-            say("JSON", self.json)
+        write_result(self.json, result.summary.to_json())
         if self.trace is not None:
             _write_trace(self.trace, result)
         if self.record is not None:

@@ -38,9 +38,9 @@ def run(
     """
     from coinfer.cli.explaining import explainer_of, print_explanation
     from coinfer.cli.preparing import prepared
+    from coinfer.cli.progress_bars import time_bar
     from coinfer.cli.recording import recorded
     from coinfer.cli.results import Result, ResultFiles
-    from coinfer.cli.time_bar import time_bar
     from coinfer.hardware.awake import awake
     from coinfer.metrics.table import render
     from coinfer.runtime.play import play

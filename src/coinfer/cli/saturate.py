@@ -52,7 +52,7 @@ def saturate(
     By bisection over trials. Without --qoe or --hit-rate, 95 % of the frames must be completed in
     every model; where nothing is ever dropped, 95 % of the deadlines must be met.
     """
-    from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.output import check_writable, write_result
     from coinfer.experiments.certificate import certify
     from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
 
@@ -82,18 +82,16 @@ def saturate(
         )
     for line in _result_lines(found, kept, bound):
         console.print(line, soft_wrap=True)
-    if json is not None:
-        facts = {
-            "scenario": wanted.name,
-            "machine": on.name,
-            "mode": "simulate" if simulated else "run",
-            "policy": name,
-            "seed": wanted.seed,
-            "kept": {"quality": kept.quality.value, "least": kept.least},
-            "bound_factor": bound,
-        }
-        write_json(json, {**facts, **found.to_json()})
-        console.print(f"JSON: {json}", soft_wrap=True)
+    facts = {
+        "scenario": wanted.name,
+        "machine": on.name,
+        "mode": "simulate" if simulated else "run",
+        "policy": name,
+        "seed": wanted.seed,
+        "kept": {"quality": kept.quality.value, "least": kept.least},
+        "bound_factor": bound,
+    }
+    write_result(json, {**facts, **found.to_json()})
 
 
 def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept:

@@ -44,9 +44,9 @@ def simulate(
     """
     from coinfer import sim
     from coinfer.cli.preparing import prepared
+    from coinfer.cli.progress_bars import time_bar
     from coinfer.cli.recording import recorded
     from coinfer.cli.results import Result, ResultFiles
-    from coinfer.cli.time_bar import time_bar
     from coinfer.experiments.certificate import certify
     from coinfer.metrics.table import render
     from coinfer.units import parse_seconds

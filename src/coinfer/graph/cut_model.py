@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from coinfer.graph.extract import extract
 from coinfer.graph.partition import Partition
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
 from coinfer.plan.variant import Unit
 
-__all__ = ["CutModel", "SpanModel", "kept_after"]
+__all__ = ["CutModel", "SpanModel", "kept_after", "pieces_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,16 @@ class CutModel:
         """Copy it with the profiles under another name of the model."""
         profile, measured = _renamed(self.profile, name), _renamed(self.measured, name)
         return dataclasses.replace(self, profile=profile, measured=measured)
+
+
+def pieces_of(model: Model, partition: Partition, spans: Iterable[Span]) -> dict[Span, SpanModel]:
+    """Extract spans of a partition, each with what is still needed after it."""
+    return {
+        span: SpanModel(
+            model=extract(model, partition, span), keeps=kept_after(model, partition, span)
+        )
+        for span in spans
+    }
 
 
 def kept_after(model: Model, partition: Partition, span: Span) -> tuple[str, ...]:

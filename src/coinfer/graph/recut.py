@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
-from coinfer.graph.extract import extract
+from coinfer.graph.cut_model import CutModel, pieces_of
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Mode, Partition
 from coinfer.graph.shares import costs_by_operator, value_bytes
@@ -33,12 +32,7 @@ def recut(model: Model, variant: Variant, profile: Profile) -> CutModel:
     return CutModel(
         model=model,
         units=variant.n_units,
-        pieces={
-            span: SpanModel(
-                model=extract(model, partition, span), keeps=kept_after(model, partition, span)
-            )
-            for span in spans
-        },
+        pieces=pieces_of(model, partition, spans),
         forks=variant.forks,
         profile=profile,
         operators=variant.units,

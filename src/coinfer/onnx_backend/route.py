@@ -9,8 +9,7 @@ from typing import Self
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError
-from coinfer.graph.cut_model import CutModel, SpanModel, kept_after
-from coinfer.graph.extract import extract
+from coinfer.graph.cut_model import CutModel, pieces_of
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Mode, partition_at
 from coinfer.machine.processor import Processor
@@ -91,13 +90,7 @@ class Route:
             cut=CutModel(
                 model=model,
                 units=len(partition.units),
-                pieces={
-                    span: SpanModel(
-                        model=extract(model, partition, span),
-                        keeps=kept_after(model, partition, span),
-                    )
-                    for span in partition.spans
-                },
+                pieces=pieces_of(model, partition, partition.spans),
                 profile=Profile(entries),
             ),
             processors=tuple(processors),

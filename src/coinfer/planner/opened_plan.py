@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from coinfer.backends.base import Backend
+from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ModelError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.recut import partition_of, recut
@@ -68,14 +69,11 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
     loads: dict[str, Model | CutModel] = {}
     for name, model in models.items():
         planned = done.models[name]
-        cut = planned.is_cut
-        loads[name] = recut(model, planned.original, Profile()) if cut else model
+        loads[name] = recut(model, planned.original, Profile()) if planned.is_cut else model
     return Planned(done, loads)
 
 
 def _in_memory(plan: Plan) -> SavedPlan:
-    from coinfer.documents.yaml_document import YamlDocument
-
     runs = {name: runs_of(plan.measured, name, m.original) for name, m in plan.models.items()}
     return SavedPlan(plan, Path(), runs, YamlDocument.parse("{}", origin="the plan"))
 
@@ -187,8 +185,7 @@ def _of_spans(
     planned: ModelPlan, model: Model, runs: Iterable[MeasuredRun]
 ) -> dict[tuple[str, Span], float]:
     partition = partition_of(model, planned.original)
-    shares = operator_shares(partition.operators, costs_by_operator(model))
-    times = SpanTimes(shares)
+    times = SpanTimes(operator_shares(partition.operators, costs_by_operator(model)))
     for run in runs:
         times.note(run.processor, run.operators, run.measurement.mean_s)
     return {

@@ -16,7 +16,7 @@ from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators, inlined
 from coinfer.graph.partition import Mode, Partition, partition_at
 from coinfer.machine.processor import Processor
-from coinfer.machine.span import Span
+from coinfer.machine.span import Span, runs
 from coinfer.model import Model, model_from_ir
 
 __all__ = ["Support", "SupportSource", "find_support"]
@@ -137,7 +137,8 @@ class _Survey:
             return self._try(processor, wanted), SupportSource.TRIED
         able = {operator.index for operator in self.operators if operator.key in names}
         for at, members in enumerate(self.operators.groups):
-            # Perhaps it was declined only for what it reads from: ask for it alone.
+            # Perhaps the backend declined it only for the operators that it reads from: ask for it
+            # alone.
             if wanted.issuperset(members) and not able.issuperset(members):
                 part = self._part(Span(at, at))
                 with CREATION_LOCK:
@@ -147,7 +148,8 @@ class _Survey:
 
     def _try(self, processor: Processor, wanted: frozenset[int]) -> frozenset[int]:
         able: set[int] = set()
-        waiting = _runs([wanted.issuperset(members) for members in self.operators.groups])
+        groups = self.operators.groups
+        waiting = runs(at for at, members in enumerate(groups) if wanted.issuperset(members))
         while waiting:
             span = waiting.pop()
             if self._compiles(processor, span):
@@ -186,14 +188,3 @@ class _Survey:
                 self._flat_model(), cuts, everything, mode=Mode.UNIT, operators=self.operators
             )
         return self._finest
-
-
-def _runs(wanted: Sequence[bool]) -> list[Span]:
-    """Maximal runs of neighbours that are wanted."""
-    runs: list[Span] = []
-    for at, is_wanted in enumerate(wanted):
-        if is_wanted and runs and runs[-1].last == at - 1:
-            runs[-1] = Span(runs[-1].first, at)
-        elif is_wanted:
-            runs.append(Span(at, at))
-    return runs

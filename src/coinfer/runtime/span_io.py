@@ -8,9 +8,9 @@ from typing import NamedTuple
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.operators import followers
 from coinfer.machine.span import Span
-from coinfer.model import Model, TensorSpec
+from coinfer.model import TensorSpec
 
-__all__ = ["SpanIO", "batched_inputs", "span_ios_of"]
+__all__ = ["SpanIO", "batched", "span_ios_of"]
 
 
 class SpanIO(NamedTuple):
@@ -18,7 +18,7 @@ class SpanIO(NamedTuple):
 
     Attributes:
         reads: Names that the span's session takes.
-        keeps: Names of the values that are needed after it; after the last span_io, the outputs.
+        keeps: Names of the values that are needed after it; after the last span, the outputs.
         batched: Those of `reads` that have a batch axis, so that requests can be stacked.
         batched_writes: Those of what it makes that have one.
         stacks: Whether one run can serve several requests: all other values that it reads or makes
@@ -35,31 +35,27 @@ class SpanIO(NamedTuple):
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
-    """Return the span_io of each span that is used."""
+    """Return what each span that is used takes and leaves."""
     symbol = cut.model.batch_symbol
     open_inputs = [spec.name for spec in cut.model.inputs if symbol in spec.shape]
     varying = frozenset[str]() if symbol is None else followers(cut.model.graph, open_inputs)
     span_ios = {}
     for span, piece in cut.pieces.items():
         reads, writes = piece.model.inputs, piece.model.outputs
-        batched = _batched([*reads, *writes], symbol)
+        stacked = batched([*reads, *writes], symbol)
         span_ios[span] = SpanIO(
             reads=tuple(spec.name for spec in reads),
             keeps=piece.keeps,
-            batched=_batched(reads, symbol),
-            batched_writes=_batched(writes, symbol),
-            stacks=all(s.name in batched or s.name not in varying for s in (*reads, *writes)),
+            batched=batched(reads, symbol),
+            batched_writes=batched(writes, symbol),
+            stacks=all(s.name in stacked or s.name not in varying for s in (*reads, *writes)),
             is_last=span.last == cut.units - 1,
         )
     return span_ios
 
 
-def batched_inputs(model: Model, symbol: str | None) -> frozenset[str]:
-    """Names of the inputs whose first axis is the batch."""
-    return _batched(model.inputs, symbol)
-
-
-def _batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:
+def batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:
+    """Names of the values whose first axis is the batch."""
     if symbol is None:
         return frozenset()
     return frozenset(spec.name for spec in specs if spec.shape[:1] == (symbol,))

@@ -29,7 +29,7 @@ from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.machine.span import Fork, Span
+from coinfer.machine.span import Fork, Span, all_spans
 
 __all__ = ["VirtualMachine", "processors", "profile", "request"]
 
@@ -83,13 +83,12 @@ def profile(
     """
     return Profile(
         {
-            ProfileKey(model, name, 1, Span(first, last)): Measurement(
-                seconds=(whole_s * (last - first + 1) / units,)
+            ProfileKey(model, name, 1, span): Measurement(
+                seconds=(whole_s * (span.last - span.first + 1) / units,)
             )
             for name, whole_s in seconds.items()
-            for first in range(units)
-            for last in range(first, units)
-            if not set(range(first, last + 1)).intersection(gaps.get(name, ()))
+            for span in all_spans(units)
+            if not any(span.first <= gap <= span.last for gap in gaps.get(name, ()))
         }
     )
 
