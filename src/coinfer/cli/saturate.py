@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,16 +62,12 @@ def saturate(
     )
     kept = _kept(wanted, qoe, hit_rate)
     console = out()
-    with ExitStack() as stack:
-        ready = _ready(wanted, plan, machine, policy, simulated)
-        name, on = ready.plan.policy.name, ready.plan.machine
-        console.print(f"{wanted.name} on {on.name}, policy {name}")
-        measure = (
-            on_machine(ready.plan)
-            if simulated
-            else stack.enter_context(on_this_machine(ready, kept))
-        )
-        bound = certify(ready.as_run, on).sustainable_factor
+    ready = _ready(wanted, plan, machine, policy, simulated)
+    name, on = ready.plan.policy.name, ready.plan.machine
+    console.print(f"{wanted.name} on {on.name}, policy {name}")
+    bound = certify(ready.as_run, on).sustainable_factor
+    trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
+    with trials as measure:
         found = find_saturation(
             ready.as_run,
             kept,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from coinfer.backends.base import Backend
 from coinfer.backends.sessions import CREATION_LOCK
@@ -101,7 +102,7 @@ def find_support(
     return Support(operators=found, sources=sources, problems=problems)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Survey:
     """Asks backends about one model, once per kind of processor."""
 
@@ -109,8 +110,6 @@ class _Survey:
     operators: Operators
     backends: Mapping[str, Backend]
     _answers: dict[Hashable, tuple[frozenset[int], SupportSource]] = field(default_factory=dict)
-    _finest: Partition | None = None
-    _flat: Model | None = None
 
     def supported(
         self, processor: Processor, wanted: frozenset[int]
@@ -132,7 +131,7 @@ class _Survey:
     ) -> tuple[frozenset[int], SupportSource]:
         backend = self.backends[processor.backend]
         with CREATION_LOCK:
-            names = backend.supported(self._flat_model(), processor)
+            names = backend.supported(self._flat_model, processor)
         if names is None:
             return self._try(processor, wanted), SupportSource.TRIED
         able = {operator.index for operator in self.operators if operator.key in names}
@@ -153,7 +152,7 @@ class _Survey:
         while waiting:
             span = waiting.pop()
             if self._compiles(processor, span):
-                able.update(self._finest_partition().members(span))
+                able.update(self._finest_partition.members(span))
             elif span.first < span.last:
                 middle = (span.first + span.last) // 2
                 waiting += [Span(span.first, middle), Span(middle + 1, span.last)]
@@ -169,22 +168,20 @@ class _Survey:
         return True
 
     def _part(self, span: Span) -> Model:
-        return extract(self._flat_model(), self._finest_partition(), span)
+        return extract(self._flat_model, self._finest_partition, span)
 
+    @cached_property
     def _flat_model(self) -> Model:
         """The model with its own functions put in place, as `operators` sees it."""
-        if self._flat is None:
-            flat = inlined(self.model.graph)
-            same = flat is self.model.graph
-            self._flat = self.model if same else model_from_ir(flat, name=self.model.name)
-        return self._flat
+        flat = inlined(self.model.graph)
+        same = flat is self.model.graph
+        return self.model if same else model_from_ir(flat, name=self.model.name)
 
+    @cached_property
     def _finest_partition(self) -> Partition:
         """Each of `Operators.groups` as a unit of its own."""
-        if self._finest is None:
-            everything = {"any": frozenset(range(len(self.operators)))}
-            cuts = range(1, len(self.operators.groups))
-            self._finest = partition_at(
-                self._flat_model(), cuts, everything, mode=Mode.UNIT, operators=self.operators
-            )
-        return self._finest
+        everything = {"any": frozenset(range(len(self.operators)))}
+        cuts = range(1, len(self.operators.groups))
+        return partition_at(
+            self._flat_model, cuts, everything, mode=Mode.UNIT, operators=self.operators
+        )

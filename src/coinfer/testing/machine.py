@@ -222,15 +222,13 @@ class VirtualMachine:
     def step(self) -> bool:
         """Go to the next thing that happens; return False if nothing will."""
         number = min(self._ends, key=self._ends.__getitem__, default=-1)
-        end_s = self._ends.get(number, math.inf)
-        event_s = self._scheduled[0][0] if self._scheduled else math.inf
-        soonest = min(end_s, event_s, self.timer_s)
+        soonest = self.next_s
         if soonest == math.inf:
             return False
         self.now = max(self.now, soonest)
-        if soonest == end_s:
+        if soonest == self._ends.get(number):
             self.finish(number)
-        elif soonest == event_s:
+        elif self._scheduled and soonest == self._scheduled[0][0]:
             self.post(heapq.heappop(self._scheduled)[2])
         else:
             self.fire_timer()
