@@ -173,7 +173,7 @@ def main() -> int:
         bound = ground.bound()
         console.print(
             f"bound {bound.throughput_per_s:.2f}/s; hand-over {ground.machine.overhead_s * 1e6:.0f}"
-            f" us; slowdown {ground.machine.contention.to_json()['factors']}"
+            f" us; slowdown {ground.machine.contention.factors}"
         )
         pools = {load: [Pool() for _ in range(1 + len(MODELS))] for load in arguments.loads}
         for seed in range(arguments.repeats):

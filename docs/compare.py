@@ -14,9 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from coinfer.experiments.offered import offered_optimum
+from coinfer.cli.results import Result
 from coinfer.hardware import default_processors
-from coinfer.metrics.summary import Summary, summarise
+from coinfer.metrics.summary import Summary
 from coinfer.planner.prepare import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import default_cache
@@ -50,18 +50,8 @@ def _spec(policy: str, scenario: Scenario) -> PolicySpec:
 
 def _run(scenario: Scenario) -> Summary:
     ready = prepare(scenario, cache=default_cache())
-    played = play(scenario, ready.loads, ready.processors, ready.profile, ready.policy, ready.feeds)
-    optimum = offered_optimum(ready.measured, ready.processors, scenario, played.run_counts)
-    return summarise(
-        played.run_counts,
-        scenario=scenario.name,
-        mode="run",
-        policy=scenario.policy.name,
-        seed=scenario.seed,
-        processors=ready.processors,
-        models=ready.models,
-        bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
-    )
+    played = play(ready)
+    return Result.of(ready, played.run_counts, played.recorder, mode="run", warnings=()).summary
 
 
 def _add_rows(table: Table, summary: Summary) -> None:

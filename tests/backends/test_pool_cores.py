@@ -69,7 +69,7 @@ def test_a_backend_that_lasts_leaves_as_many_cores_as_the_one_that_it_keeps() ->
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are pinned on Linux only")
 def test_what_is_pinned_is_part_of_what_a_measurement_depends_on() -> None:
     def parts(processor: Processor) -> dict[str, object]:
-        return key_parts("m", tiny_conv().model.fingerprint, processor, 1, [], BACKEND, "machine")
+        return key_parts("m", tiny_conv().model, processor, 1, [], BACKEND, "machine")
 
     assert parts(wide(4, 6)) == parts(wide(2, 3))
     pinned, left, one = parts(wide(4, 6)), parts(wide(4, 5, 6)), parts(wide(4, threads=1))

@@ -29,7 +29,7 @@ def bound(
     The optimum of a linear program over the offered mix: how much of its time each processor
     spends on each model, and what its time is worth.
     """
-    from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.output import check_writable, write_result
     from coinfer.cli.preparing import prepared
     from coinfer.experiments.certificate import certify
     from coinfer.workload.scenario_file import load_scenario
@@ -47,10 +47,8 @@ def bound(
         console.print(line)
     for warning in warnings:
         console.print(f"warning: {warning}")
-    if json is not None:
-        facts = {"scenario": wanted.name, "machine": found.name}
-        write_json(json, {**facts, **certificate.to_json(), "warnings": list(warnings)})
-        console.print(f"JSON: {json}", soft_wrap=True)
+    facts = {"scenario": wanted.name, "machine": found.name}
+    write_result(json, {**facts, **certificate.to_json(), "warnings": warnings})
 
 
 def _spread(certificate: Certificate) -> Table:

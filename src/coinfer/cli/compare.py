@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from coinfer.cli.console import out
-from coinfer.cli.output import check_writable, say, write_json
+from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.results import check_report, report_comparison
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.comparison import MISS_RATE, Comparison, Row
@@ -48,9 +48,7 @@ def compare(
     console.print(_table(found))
     for warning in found.warnings:
         console.print(f"warning: {warning}")
-    if json is not None:
-        write_json(json, found.to_json())
-        say("JSON", json)
+    write_result(json, found.to_json())
     if report is not None:
         report_comparison(report, summaries, found.labels)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from coinfer.cli.console import out
+from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 
-__all__ = ["check_writable", "say", "write_json", "write_text", "writing"]
+__all__ = ["check_writable", "say", "write_json", "write_result", "write_text", "writing"]
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -61,6 +62,17 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
+def write_result(path: Path | None, data: Any, what: str = "JSON") -> None:
+    """Write a result as JSON where the user wants it, if anywhere, and say so.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    if path is not None:
+        write_json(path, data)
+        say(what, path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8; the file is replaced in one step.
 
@@ -68,6 +80,4 @@ def write_text(path: Path, text: str) -> None:
         ConfigurationError: it cannot be written.
     """
     with writing(path):
-        scratch = path.with_name(path.name + ".part")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
+        replace_file(path, text)

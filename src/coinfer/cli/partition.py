@@ -12,13 +12,15 @@ from rich import box
 from rich.table import Table
 
 from coinfer.backends import Backend, get_backend
-from coinfer.cli.console import err, out
-from coinfer.cli.output import check_writable, say, write_json, write_text
-from coinfer.cli.profiler_bar import profiler_bar
+from coinfer.cli.console import out
+from coinfer.cli.output import check_writable, say, write_result, write_text
+from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.span import Fork
 from coinfer.model import Model
+from coinfer.plan.index_ranges import span_text
 from coinfer.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -107,9 +109,7 @@ def partition(
     if svg is not None:
         write_text(svg, draw(chosen, loaded.name))
         say("drawing", svg)
-    if json_file is not None:
-        write_json(json_file, report)
-        say("partition", json_file)
+    write_result(json_file, report, "partition")
 
 
 def _mode(name: str) -> Any:
@@ -150,7 +150,7 @@ def _seconds(
         for each in processors
         if len(support.operators[each.name]) == len(shares) and each.backend in backends
     ]
-    with profiler_bar(err()) as progress:
+    with profiler_bar() as progress:
         profile = profile_models(
             {model.name: model},
             able,
@@ -284,15 +284,11 @@ def _unit_table(report: dict[str, Any]) -> Table:
 
 def _fork_line(forks: Sequence[Mapping[str, int]]) -> str:
     shown = ", ".join(
-        f"{_range(fork['first'], fork['middle'] - 1)} beside {_range(fork['middle'], fork['last'])}"
-        for fork in forks[:_MOST_FORKS]
+        f"{span_text(fork.left)} beside {span_text(fork.right)}"
+        for fork in (Fork(**each) for each in forks[:_MOST_FORKS])
     )
     more = f", {len(forks) - _MOST_FORKS} more" if len(forks) > _MOST_FORKS else ""
     return f"units that may run at the same time: {shown}{more}"
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
 
 
 def _table(*headers: str) -> Table:

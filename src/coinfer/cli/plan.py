@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coinfer.cli.console import err, out
+from coinfer.cli.console import out
+from coinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coinfer.model import Model
     from coinfer.plan import Plan
     from coinfer.planner.make_plan import Planned
+    from coinfer.profiling import Profiler
 
 __all__ = ["plan"]
 
@@ -61,6 +63,7 @@ def plan(
     A kept plan is a folder that can be read, compared and edited. `coinfer run SCENARIO --plan
     FOLDER` starts from it without measuring anything.
     """
+    from coinfer.plan.plan_folder import save_plan
     from coinfer.units import parse_seconds
 
     if diff:
@@ -75,16 +78,15 @@ def plan(
     for warning in planned.plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     if output is not None:
-        _save(planned, output)
+        save_plan(planned.plan, output)
         console.print(f"plan: {output}", soft_wrap=True)
 
 
 def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned:
-    from coinfer.cli.profiler_bar import profiler_bar
-    from coinfer.errors import ConfigurationError
+    from coinfer.cli.progress_bars import profiler_bar
     from coinfer.planner.make_plan import Planned
     from coinfer.planner.prepare import prepare
-    from coinfer.profiling import default_cache
+    from coinfer.profiling import Profiler, default_cache
     from coinfer.profiling.budget import Budget
     from coinfer.workload.scenario_file import load_scenario
 
@@ -94,31 +96,21 @@ def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned
             f"{scenarios[0]} is a scenario, and a plan is for one scenario or for models; name it "
             "alone"
         )
-    with profiler_bar(err()) as progress:
+    cache, budget = default_cache(), Budget(budget_s)
+    with profiler_bar() as progress:
         if not scenarios:
-            return _of_models(sources, policy, budget_s, progress)
+            profiler = Profiler(cache=cache, progress=progress, budget=budget)
+            return _of_models(sources, policy, profiler)
         scenario = load_scenario(scenarios[0]).with_options(policy=policy)
-        ready = prepare(
-            scenario,
-            cache=default_cache(),
-            progress=progress,
-            surroundings=True,
-            budget=Budget(budget_s),
-        )
+        ready = prepare(scenario, cache=cache, progress=progress, surroundings=True, budget=budget)
     return Planned(ready.plan, ready.models)
 
 
-def _of_models(
-    sources: list[str], policy: str | None, budget_s: float, progress: object
-) -> Planned:
-    from typing import Any, cast
-
+def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Planned:
     from coinfer.hardware.catalogue import default_processors
     from coinfer.plan import PolicyChoice
     from coinfer.planner.make_plan import make_plan
     from coinfer.planner.wishes import Wishes
-    from coinfer.profiling import Profiler, default_cache
-    from coinfer.profiling.budget import Budget
 
     models, places = _models(sources)
     wishes = Wishes(
@@ -126,15 +118,11 @@ def _of_models(
         surroundings=True,
         sources=places,
     )
-    profiler = Profiler(
-        cache=default_cache(), progress=cast(Any, progress), budget=Budget(budget_s)
-    )
     return make_plan(models, default_processors(), wishes, profiler)
 
 
 def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
     """Open models; return them and their sources by name."""
-    from coinfer.errors import ConfigurationError
     from coinfer.planner.model_source import resolve_model
 
     models: dict[str, Model] = {}
@@ -150,16 +138,12 @@ def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
     return models, places
 
 
-def _save(planned: Planned, folder: Path) -> None:
-    from coinfer.plan.plan_folder import save_plan
-
-    save_plan(planned.plan, folder)
-
-
 def _table(plan: Plan) -> Table:
     """One row per model, variant and processor."""
     from rich import box
     from rich.table import Table
+
+    from coinfer.plan.index_ranges import span_text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for header in ("model", "variant", "cut", "processor", "precision"):
@@ -175,11 +159,10 @@ def _table(plan: Plan) -> Table:
                 for key, entry in plan.profile.restricted([name])
                 if key.processor == processor
             ]
-            whole = variant.n_units == 1
             table.add_row(
                 name if at == 0 else "",
                 variant.kind.value if at == 0 else "",
-                "whole" if whole else ", ".join(map(_units, spans)),
+                "whole" if variant.n_units == 1 else ", ".join(map(span_text, spans)),
                 processor,
                 precisions[processor],
                 str(model.batch),
@@ -191,11 +174,6 @@ def _table(plan: Plan) -> Table:
     return table
 
 
-def _units(span: tuple[int, int]) -> str:
-    first, last = span
-    return str(first) if first == last else f"{first}-{last}"
-
-
 def _reasons(plan: Plan) -> Iterator[str]:
     for name, model in plan.models.items():
         for choice in model.choices:
@@ -205,7 +183,6 @@ def _reasons(plan: Plan) -> Iterator[str]:
 
 
 def _show_difference(folders: list[str]) -> None:
-    from coinfer.errors import ConfigurationError
     from coinfer.plan.difference import differences
     from coinfer.plan.plan_folder import load_plan
 

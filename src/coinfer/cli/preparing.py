@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinfer.cli.console import err
-
 if TYPE_CHECKING:
     from coinfer.runtime.prepared import Prepared
     from coinfer.workload.scenario import Scenario
@@ -38,7 +36,7 @@ def prepared(
     Raises:
         ConfigurationError: options contradict each other.
     """
-    from coinfer.cli.profiler_bar import profiler_bar
+    from coinfer.cli.progress_bars import profiler_bar
     from coinfer.planner.planned_scenario import planned_scenario
     from coinfer.planner.prepare import prepare
     from coinfer.profiling import default_cache
@@ -52,7 +50,7 @@ def prepared(
             is_simulated=is_simulated or needs_times,
             calibrate_s=calibrate_s,
         )
-    with profiler_bar(err()) as progress:
+    with profiler_bar() as progress:
         return prepare(
             scenario,
             machine_file=machine,

@@ -10,9 +10,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from coinfer.cli.console import err, out
-from coinfer.cli.output import check_writable, say, write_json
-from coinfer.cli.profiler_bar import profiler_bar
+from coinfer.cli.console import out
+from coinfer.cli.output import check_writable, write_result
+from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor
@@ -59,7 +59,7 @@ def profile(
     processors = _processors(backend or [], precision or [])
     found = _models(models)
     skips: list[Skip] = []
-    with profiler_bar(err()) as progress:
+    with profiler_bar() as progress:
         measured = profile_models(
             found,
             processors,
@@ -73,9 +73,7 @@ def profile(
         console.print(_table(measured))
     for reason in dict.fromkeys(skip.reason for skip in skips):
         console.print(f"skipped: {reason}", soft_wrap=True)
-    if output is not None:
-        write_json(output, measured.to_json())
-        say("profile", output)
+    write_result(output, measured.to_json(), "profile")
     require_runnable(found, measured, skips)
 
 

@@ -2,20 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from coinfer.cli.output import check_writable, say, write_json, writing
+from coinfer.cli.output import check_writable, say, write_result, writing
 
 if TYPE_CHECKING:
-    from coinfer.bound import Bound
+    from coinfer.experiments.offered import Optimum
     from coinfer.machine.processor import Processor
+    from coinfer.metrics.counts import RunCounts
     from coinfer.metrics.recorder import Recorder
     from coinfer.metrics.summary import Summary
+    from coinfer.runtime.prepared import Prepared
 
-__all__ = ["ResultFiles", "check_report", "report_comparison"]
+__all__ = ["Result", "ResultFiles", "check_report", "report_comparison"]
+
+
+class Result(NamedTuple):
+    """What came of a run or a simulation.
+
+    Attributes:
+        summary: The figures.
+        recorder: The records, where they are needed.
+        processors: Those of the machine.
+        optimum: The bound, and how to reach it; None if the mix of requests is not known.
+        origin_s: The moment, in the driver's time, at which the load began.
+    """
+
+    summary: Summary
+    recorder: Recorder
+    processors: Sequence[Processor]
+    optimum: Optimum | None
+    origin_s: float
+
+    @classmethod
+    def of(
+        cls,
+        ready: Prepared,
+        run_counts: RunCounts,
+        recorder: Recorder,
+        *,
+        mode: str,
+        warnings: Iterable[str],
+        environment: Mapping[str, Any] | None = None,
+        origin_s: float = 0.0,
+    ) -> Self:
+        """Make the figures of a run or a simulation, and the bound beside them.
+
+        The summary states `environment` beside this machine and the versions of its libraries.
+        """
+        from coinfer.experiments.offered import offered_optimum
+        from coinfer.hardware.environment import describe
+        from coinfer.metrics.summary import summarise
+
+        plan, scenario = ready.plan, ready.as_run
+        optimum = offered_optimum(plan.measured, plan.processors, scenario, run_counts)
+        summary = summarise(
+            run_counts,
+            scenario=scenario.name,
+            mode=mode,
+            policy=plan.policy.name,
+            seed=scenario.seed,
+            processors=plan.processors,
+            models=scenario.models,
+            environment={**describe(), **(environment or {})},
+            bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
+            mix_of="offered" if optimum is None else optimum.mix_of,
+            output_errors=plan.output_errors,
+            warnings=warnings,
+        )
+        return cls(summary, recorder, plan.processors, optimum, origin_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,38 +99,19 @@ class ResultFiles:
         check_writable(self.json, self.trace, self.record, self.report)
         check_report(self.report)
 
-    def write(
-        self,
-        summary: Summary,
-        recorder: Recorder,
-        processors: Sequence[Processor],
-        *,
-        scenario_file: Path,
-        optimum: Bound | None,
-        origin_s: float = 0.0,
-    ) -> None:
+    def write(self, result: Result, scenario_file: Path) -> None:
         """Write what is wanted and say where it is; the log was written during the run.
-
-        Args:
-            summary: The figures.
-            recorder: The records, where they are needed.
-            processors: Those of the machine.
-            scenario_file: The scenario, for the report.
-            optimum: What the bound rests on, for the report.
-            origin_s: The moment, in the driver's time, at which the load began.
 
         Raises:
             ConfigurationError: a file cannot be written.
         """
-        if self.json is not None:
-            write_json(self.json, summary.to_json())
-            say("JSON", self.json)
+        write_result(self.json, result.summary.to_json())
         if self.trace is not None:
-            _write_trace(self.trace, summary, recorder, processors, origin_s)
+            _write_trace(self.trace, result)
         if self.record is not None:
             say("log", self.record, "check it with `coinfer replay`")
         if self.report is not None:
-            _report_run(self.report, summary, recorder, scenario_file, optimum, origin_s)
+            _report_run(self.report, result, scenario_file)
 
 
 def check_report(path: Path | None) -> None:
@@ -100,47 +139,35 @@ def report_comparison(path: Path, summaries: Sequence[Summary], labels: Sequence
     say("report", path, "open it in a browser")
 
 
-def _write_trace(
-    path: Path,
-    summary: Summary,
-    recorder: Recorder,
-    processors: Sequence[Processor],
-    origin_s: float,
-) -> None:
+def _write_trace(path: Path, result: Result) -> None:
     from coinfer.metrics.trace import write_trace
 
+    summary = result.summary
     with writing(path):
         write_trace(
             path,
-            requests=recorder.requests(),
-            executions=recorder.executions(),
-            processors=processors,
+            requests=result.recorder.requests(),
+            executions=result.recorder.executions(),
+            processors=result.processors,
             metadata={"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed},
-            origin_s=origin_s,
+            origin_s=result.origin_s,
         )
     say("trace", path, "open it at https://ui.perfetto.dev")
 
 
-def _report_run(
-    path: Path,
-    summary: Summary,
-    recorder: Recorder,
-    scenario_file: Path,
-    optimum: Bound | None,
-    origin_s: float,
-) -> None:
+def _report_run(path: Path, result: Result, scenario_file: Path) -> None:
     from coinfer.report import write_report
     from coinfer.scenarios.library import scenario_path
 
     with writing(path):
         write_report(
             path,
-            summary,
-            requests=recorder.requests(),
-            executions=recorder.executions(),
-            window=recorder.window,
-            origin_s=origin_s,
-            shares=None if optimum is None else optimum.shares,
+            result.summary,
+            requests=result.recorder.requests(),
+            executions=result.recorder.executions(),
+            window=result.recorder.window,
+            origin_s=result.origin_s,
+            shares=None if result.optimum is None else result.optimum.bound.shares,
             scenario_text=scenario_path(scenario_file).read_text(encoding="utf-8"),
         )
     say("report", path, "open it in a browser")

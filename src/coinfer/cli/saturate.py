@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coinfer.cli import options
 from coinfer.cli.console import out
-from coinfer.cli.options import (
-    DurationOption,
-    JsonOption,
-    MachineOption,
-    PlanOption,
-    PolicyOption,
-    PolicyOptionsOption,
-    ScenarioArgument,
-    SeedOption,
-    wanted_scenario,
-)
+from coinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,14 +24,14 @@ __all__ = ["saturate"]
 
 
 def saturate(
-    scenario: ScenarioArgument,
+    scenario: options.ScenarioArgument,
     simulated: Annotated[
         bool, typer.Option("--simulate", help="Simulate the trials instead of running them.")
     ] = False,
-    machine: MachineOption = None,
-    plan: PlanOption = None,
-    policy: PolicyOption = None,
-    policy_option: PolicyOptionsOption = None,
+    machine: options.MachineOption = None,
+    plan: options.PlanOption = None,
+    policy: options.PolicyOption = None,
+    policy_option: options.PolicyOptionsOption = None,
     qoe: Annotated[
         float | None,
         typer.Option(help="Share of frames to complete in every model.", metavar="SHARE"),
@@ -49,38 +40,34 @@ def saturate(
         float | None,
         typer.Option(help="Share of deadlines to meet in every model instead.", metavar="SHARE"),
     ] = None,
-    duration: DurationOption = None,
-    seed: SeedOption = None,
+    duration: options.DurationOption = None,
+    seed: options.SeedOption = None,
     precision: Annotated[
         float, typer.Option(help="When to stop: width of the answer, relative.")
     ] = 0.01,
-    json: JsonOption = None,
+    json: options.JsonOption = None,
 ) -> None:
     """Find the largest factor on all rates at which a scenario keeps its promises.
 
     By bisection over trials. Without --qoe or --hit-rate, 95 % of the frames must be completed in
     every model; where nothing is ever dropped, 95 % of the deadlines must be met.
     """
-    from coinfer.cli.output import check_writable, write_json
+    from coinfer.cli.output import check_writable, write_result
     from coinfer.experiments.certificate import certify
     from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
 
     check_writable(json)
-    wanted = wanted_scenario(
+    wanted = options.wanted_scenario(
         scenario, policy=policy, policy_option=policy_option, duration=duration, seed=seed
     )
     kept = _kept(wanted, qoe, hit_rate)
     console = out()
-    with ExitStack() as stack:
-        ready = _ready(wanted, plan, machine, policy, simulated)
-        name, on = ready.plan.policy.name, ready.plan.machine
-        console.print(f"{wanted.name} on {on.name}, policy {name}")
-        measure = (
-            on_machine(ready.plan)
-            if simulated
-            else stack.enter_context(on_this_machine(ready, kept))
-        )
-        bound = certify(ready.as_run, on).sustainable_factor
+    ready = _ready(wanted, plan, machine, policy, simulated)
+    name, on = ready.plan.policy.name, ready.plan.machine
+    console.print(f"{wanted.name} on {on.name}, policy {name}")
+    bound = certify(ready.as_run, on).sustainable_factor
+    trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
+    with trials as measure:
         found = find_saturation(
             ready.as_run,
             kept,
@@ -91,22 +78,19 @@ def saturate(
         )
     for line in _result_lines(found, kept, bound):
         console.print(line, soft_wrap=True)
-    if json is not None:
-        facts = {
-            "scenario": wanted.name,
-            "machine": on.name,
-            "mode": "simulate" if simulated else "run",
-            "policy": name,
-            "seed": wanted.seed,
-            "kept": {"quality": kept.quality.value, "least": kept.least},
-            "bound_factor": bound,
-        }
-        write_json(json, {**facts, **found.to_json()})
-        console.print(f"JSON: {json}", soft_wrap=True)
+    facts = {
+        "scenario": wanted.name,
+        "machine": on.name,
+        "mode": "simulate" if simulated else "run",
+        "policy": name,
+        "seed": wanted.seed,
+        "kept": {"quality": kept.quality.value, "least": kept.least},
+        "bound_factor": bound,
+    }
+    write_result(json, {**facts, **found.to_json()})
 
 
 def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept:
-    from coinfer.errors import ConfigurationError
     from coinfer.experiments.saturation import Kept, Quality
 
     if qoe is not None and hit_rate is not None:
@@ -126,7 +110,6 @@ def _ready(
     simulated: bool,
 ) -> Prepared:
     from coinfer.cli.preparing import prepared
-    from coinfer.errors import ConfigurationError
 
     if machine is not None and not simulated:
         raise ConfigurationError("--machine describes a machine to simulate; add --simulate")

@@ -201,24 +201,22 @@ class _Times(NamedTuple):
 
     def ratios(self, other: _Times, pair: _Pair) -> tuple[float, float]:
         """Return how many times longer executions take here than there: warm, and after a rest."""
-        model, processor = pair
-        of_it = self._ratio(other, [(model, processor, rest) for rest in (False, True)])
-        if of_it is None:
-            of_it = self._usual(other, processor)
-        warm = self._ratio(other, [(model, processor, False)]) or of_it
-        return warm, self._ratio(other, [(model, processor, True)]) or of_it
+        usual = self._ratio(other, pair) or self._usual(other, pair[1])
+        warm, rested = (self._ratio(other, pair, [rest]) or usual for rest in (False, True))
+        return warm, rested
 
     def _usual(self, other: _Times, processor: str) -> float:
         """Return the geometric mean over the models that ran often enough on a processor."""
         models = sorted({key[0] for key in self.seconds})
-        each = [
-            self._ratio(other, [(m, processor, rest) for rest in (False, True)]) for m in models
-        ]
+        each = [self._ratio(other, (model, processor)) for model in models]
         known = [ratio for ratio in each if ratio is not None]
         return statistics.geometric_mean(known) if known else 1.0
 
-    def _ratio(self, other: _Times, keys: Sequence[tuple[str, str, bool]]) -> float | None:
-        """Compare the means of executions; None if there are too few."""
+    def _ratio(
+        self, other: _Times, pair: _Pair, rests: Iterable[bool] = (False, True)
+    ) -> float | None:
+        """Compare the means of executions, after a rest or not; None if there are too few."""
+        keys = [(*pair, rest) for rest in rests]
         mine = [s for key in keys for s in self.seconds.get(key, ())]
         theirs = [s for key in keys for s in other.seconds.get(key, ())]
         if min(len(mine), len(theirs)) < _FEWEST:

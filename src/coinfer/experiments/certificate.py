@@ -6,7 +6,8 @@ Puts a scenario's mix, rates or counts into the programs of `coinfer.bound`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
@@ -60,9 +61,8 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes."""
-        spread = self.makespan
         return {
-            **self.bound.to_json(),
+            **asdict(self.bound),
             "mix": dict(self.mix),
             "mix_is_known": self.mix_is_known,
             "sustainable_factor": self.sustainable_factor,
@@ -71,16 +71,9 @@ class Certificate:
             else {
                 "processors": list(self.one_model),
                 "throughput_per_s": self.kept.throughput_per_s,
-                "shares": {name: dict(row) for name, row in self.kept.shares.items()},
+                "shares": self.kept.shares,
             },
-            "makespan": None
-            if spread is None
-            else {
-                "seconds": spread.seconds,
-                "lower_bound_s": spread.lower_bound_s,
-                "proven": spread.proven,
-                "counts": {name: dict(row) for name, row in spread.counts.items()},
-            },
+            "makespan": None if self.makespan is None else asdict(self.makespan),
         }
 
 
@@ -99,14 +92,13 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
     one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
     rates = Load(scenario).offered_rates_per_s()
     processors, keeps = machine.processors, machine.keeps
+    limit = partial(throughput_bound, profile, processors, mix, batches=batches)
     return Certificate(
         mix=mix,
         mix_is_known=known is not None,
-        bound=throughput_bound(profile, processors, mix, batches=batches, one_model=keeps),
+        bound=limit(one_model=keeps),
         one_model=one_model,
-        kept=throughput_bound(profile, processors, mix, batches=batches, one_model=set(one_model))
-        if one_model
-        else None,
+        kept=limit(one_model=set(one_model)) if one_model else None,
         sustainable_factor=sustainable_factor(
             profile, processors, rates, batches=batches, one_model=keeps
         )

@@ -179,12 +179,7 @@ class Saturation:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes."""
-        return {
-            "factor": self.factor,
-            "broken_at": self.broken_at,
-            "precision": self.precision,
-            "trials": [asdict(trial) for trial in self.trials],
-        }
+        return {**asdict(self), "precision": self.precision}
 
 
 Measure = Callable[[Scenario], RunCounts]
@@ -257,15 +252,11 @@ def _bracket(
     return None, guess
 
 
-def on_machine(plan: Plan, *, deterministic: bool = False) -> Measure:
+def on_machine(plan: Plan) -> Measure:
     """Simulate each trial for as long as the same requests take.
 
     At twice the rates the trial is half as long: all trials have the same frames, only closer
     together, and results of different factors differ by the load and not by the draw.
-
-    Args:
-        plan: What it runs on.
-        deterministic: Executions take their mean times.
     """
 
     def measure(scenario: Scenario) -> RunCounts:
@@ -276,8 +267,7 @@ def on_machine(plan: Plan, *, deterministic: bool = False) -> Measure:
                 "warmup_s": scenario.warmup_s / factor,
             }
         )
-        done = simulate(scenario, plan, _policy(scenario), deterministic=deterministic)
-        return done.run_counts
+        return simulate(scenario, plan, _policy(scenario)).run_counts
 
     return measure
 

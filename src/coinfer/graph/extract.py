@@ -10,12 +10,13 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from coinfer.graph.cut_model import SpanModel
 from coinfer.graph.operators import inlined, nodes_by_key, read_values
 from coinfer.graph.partition import Partition
 from coinfer.machine.span import Span
 from coinfer.model import Model, model_from_ir
 
-__all__ = ["extract", "kept_after"]
+__all__ = ["extract", "kept_after", "pieces_of"]
 
 _WEIGHTS_NEED_NO_INPUT = 4
 """The first IR version in which an initializer is a constant and not the default of an input."""
@@ -91,6 +92,16 @@ def _like(whole: ir.Model, graph: ir.Graph) -> ir.Model:
         model_version=whole.model_version,
         metadata_props=whole.metadata_props,
     )
+
+
+def pieces_of(model: Model, partition: Partition, spans: Iterable[Span]) -> dict[Span, SpanModel]:
+    """Extract spans of a partition, each with what is still needed after it."""
+    return {
+        span: SpanModel(
+            model=extract(model, partition, span), keeps=kept_after(model, partition, span)
+        )
+        for span in spans
+    }
 
 
 def kept_after(model: Model, partition: Partition, span: Span) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph.cut_model import CutModel, SpanModel
-from coinfer.graph.extract import extract, kept_after
+from coinfer.graph.cut_model import CutModel
+from coinfer.graph.extract import pieces_of
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition
 from coinfer.graph.partition_options import Mode
@@ -34,12 +34,7 @@ def recut(model: Model, variant: Variant, profile: Profile) -> CutModel:
     return CutModel(
         model=model,
         units=variant.n_units,
-        pieces={
-            span: SpanModel(
-                model=extract(model, partition, span), keeps=kept_after(model, partition, span)
-            )
-            for span in spans
-        },
+        pieces=pieces_of(model, partition, spans),
         forks=variant.forks,
         profile=profile,
         operators=variant.units,

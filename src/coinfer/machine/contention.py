@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from coinfer.errors import ConfigurationError
 
@@ -55,10 +54,3 @@ class Contention:
         if row is None:
             return 1.0
         return math.prod(row.get(other, 1.0) for other in others)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a value that `json.dumps` writes."""
-        return {
-            "factors": {name: dict(row) for name, row in self.factors.items()},
-            "samples": self.samples,
-        }

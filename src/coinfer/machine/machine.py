@@ -63,18 +63,15 @@ class Machine:
 
     def holding(self, resident: Mapping[str, str]) -> Machine:
         """Copy it with processors that run one model only, `{processor: model}`."""
-        kept = {
-            key: entry
-            for key, entry in self.profile
-            if resident.get(key.processor, key.model) == key.model
-        }
-        return replace(self, profile=Profile(kept))
+        kept = self.profile.where(lambda key: resident.get(key.processor, key.model) == key.model)
+        return replace(self, profile=kept)
 
     def equipped(self) -> Machine:
         """Copy it with all that a simulation must know of its express processors.
 
-        They take as long as those on which they stand, and what they overlay hardly gets on. What
-        they cost processors on other units is left out: so does what they overlay, and it rests.
+        An express processor takes as long as the ordinary one under it, which hardly makes progress
+        meanwhile. Processors on other units are not slowed down further: they were slowed down by
+        the ordinary one, which now rests.
 
         Raises:
             ConfigurationError: an express processor stands on no other.

@@ -92,17 +92,13 @@ class ImaginedProcessor(Section):
 
     @model_validator(mode="after")
     def _holds_one(self) -> ImaginedProcessor:
-        if self.resident is not None and not self.one_model:
-            raise_all([Problem(("resident",), "needs `one_model: true` beside it")])
-        if self.resident is not None and self.load_s is not None:
-            raise_all(
-                [
-                    Problem(
-                        ("resident",),
-                        "is only for a model that is never changed; remove it or `load`",
-                    )
-                ]
-            )
+        problem = ""
+        if not self.one_model:
+            problem = "needs `one_model: true` beside it"
+        elif self.load_s is not None:
+            problem = "is only for a model that is never changed; remove it or `load`"
+        if problem and self.resident is not None:
+            raise_all([Problem(("resident",), problem)])
         return self
 
 
@@ -135,6 +131,7 @@ class MachineFile(Section):
     def machine(self) -> Machine:
         """Build the machine; of a processor that keeps a stated model, only that one is left."""
         holders = {name: spec for name, spec in self.processors.items() if spec.one_model}
+        times = {(model, n): spec for model, row in self.times.items() for n, spec in row.items()}
         machine = Machine(
             name=self.name,
             processors=tuple(_processor(n, spec) for n, spec in self.processors.items()),
@@ -143,14 +140,12 @@ class MachineFile(Section):
                     ProfileKey(model, name): Measurement(
                         seconds=(spec.mean_s,), load_s=_load_s(spec, self.processors[name])
                     )
-                    for model, row in self.times.items()
-                    for name, spec in row.items()
+                    for (model, name), spec in times.items()
                 }
             ),
             spreads={
-                (model, name): cv
-                for model, row in self.times.items()
-                for name, spec in row.items()
+                pair: cv
+                for pair, spec in times.items()
                 if (cv := self.cv if spec.cv is None else spec.cv)
             },
             swaps=frozenset(n for n in holders if self._can_swap(n)),

@@ -28,17 +28,9 @@ def encode_processor(processor: Processor) -> dict[str, Any]:
     (True, ['a', 'b'])
     """
     fields = {field.name: getattr(processor, field.name) for field in dataclasses.fields(processor)}
-    return {
-        name: sorted(value)
-        if name in _SETS
-        else list(value)
-        if isinstance(value, tuple)
-        else dict(value)
-        if isinstance(value, Mapping)
-        else value
-        for name, value in fields.items()
-        if name in _ALWAYS or value
-    }
+    fields |= {name: sorted(fields[name]) for name in _SETS}
+    fields |= {"cores": list(processor.cores), "options": dict(processor.options)}
+    return {name: value for name, value in fields.items() if name in _ALWAYS or value}
 
 
 def decode_processor(data: Mapping[str, Any]) -> Processor:
@@ -61,14 +53,14 @@ def encode_machine(machine: Machine) -> dict[str, Any]:
         "spreads": [[*pair, cv] for pair, cv in machine.spreads.items()],
         "swaps": sorted(machine.swaps),
         "keeps": sorted(machine.keeps),
-        "contention": machine.contention.to_json(),
+        "contention": dataclasses.asdict(machine.contention),
         "cold": [[*pair, *each] for pair, each in machine.cold.items()],
         "overhead_s": machine.overhead_s,
     }
 
 
-def decode_machine(data: Any, profile: Profile) -> Machine:
-    """Read what `encode_machine` made, with a profile of that machine.
+def decode_machine(data: Any) -> Machine:
+    """Read what `encode_machine` made; the machine's profile is empty.
 
     Raises:
         ConfigurationError: it is something else, or of another format version.
@@ -80,7 +72,7 @@ def decode_machine(data: Any, profile: Profile) -> Machine:
             name=data["name"],
             identity=data["identity"],
             processors=tuple(decode_processor(each) for each in data["processors"]),
-            profile=profile,
+            profile=Profile(),
             spreads={(model, name): cv for model, name, cv in data["spreads"]},
             swaps=frozenset(data["swaps"]),
             keeps=frozenset(data["keeps"]),

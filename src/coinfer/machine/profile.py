@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.span import Span
 
@@ -73,7 +75,7 @@ class Measurement:
     @property
     def median_s(self) -> float:
         """Median service time in seconds."""
-        return self.quantile_s(0.5)
+        return statistics.median(self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +142,18 @@ class Profile:
         """Return both; on the same key `other` wins."""
         return Profile({**self.entries, **other.entries})
 
+    def where(self, holds: Callable[[ProfileKey], bool]) -> Profile:
+        """Return the entries of the keys for which something holds."""
+        return Profile({key: entry for key, entry in self.entries.items() if holds(key)})
+
     def restricted(self, models: Iterable[str]) -> Profile:
         """Return the entries of these models only."""
         wanted = set(models)
-        return Profile({k: v for k, v in self.entries.items() if k.model in wanted})
+        return self.where(lambda key: key.model in wanted)
 
     def of_pairs(self, pairs: Container[tuple[str, str]]) -> Profile:
         """Return the entries of these (model, processor) pairs only."""
-        return Profile({k: v for k, v in self.entries.items() if (k.model, k.processor) in pairs})
+        return self.where(lambda key: (key.model, key.processor) in pairs)
 
     def spans_by_processor(self, model: str) -> dict[str, tuple[Span, ...]]:
         """Return the spans of a model that have entries, by processor."""
@@ -165,21 +171,7 @@ class Profile:
         """Return a value that `json.dumps` writes and `from_json` reads."""
         return {
             "format": _FORMAT,
-            "entries": [
-                {
-                    "model": key.model,
-                    "processor": key.processor,
-                    "batch": key.batch,
-                    "span": list(key.span),
-                    "seconds": list(entry.seconds),
-                    "load_s": entry.load_s,
-                    "resident_bytes": entry.resident_bytes,
-                    "run_bytes": entry.run_bytes,
-                    "error": entry.error,
-                    **({"estimated": True} if entry.estimated else {}),
-                }
-                for key, entry in self.entries.items()
-            ],
+            "entries": [{**key._asdict(), **asdict(entry)} for key, entry in self.entries.items()],
         }
 
     @classmethod
@@ -199,9 +191,7 @@ class Profile:
     def save(self, path: Path) -> None:
         """Write the profile; the file is replaced in one step."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(path.name + ".part")
-        scratch.write_text(json.dumps(self.to_json()))
-        scratch.replace(path)
+        replace_file(path, json.dumps(self.to_json()))
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Fork", "Span", "completes"]
+__all__ = ["Fork", "Span", "all_spans", "completes", "runs"]
 
 
 class Span(NamedTuple):
@@ -40,6 +40,26 @@ class Fork(NamedTuple):
     def right(self) -> Span:
         """The span right after it."""
         return Span(self.middle, self.last)
+
+
+def all_spans(units: int) -> list[Span]:
+    """Return every span of a model of so many units."""
+    return [Span(first, last) for first in range(units) for last in range(first, units)]
+
+
+def runs(numbers: Iterable[int]) -> list[Span]:
+    """Return ascending numbers as the longest runs of neighbours.
+
+    >>> runs([0, 1, 2, 5])
+    [Span(first=0, last=2), Span(first=5, last=5)]
+    """
+    found: list[Span] = []
+    for number in numbers:
+        if found and found[-1].last == number - 1:
+            found[-1] = Span(found[-1].first, number)
+        else:
+            found.append(Span(number, number))
+    return found
 
 
 def completes(spans: Iterable[Span], units: int) -> bool:

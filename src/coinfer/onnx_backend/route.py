@@ -9,8 +9,8 @@ from typing import Self
 
 from coinfer.backends.base import Backend
 from coinfer.errors import BackendError
-from coinfer.graph.cut_model import CutModel, SpanModel
-from coinfer.graph.extract import extract, kept_after
+from coinfer.graph.cut_model import CutModel
+from coinfer.graph.extract import pieces_of
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import partition_at
 from coinfer.graph.partition_options import Mode
@@ -92,13 +92,7 @@ class Route:
             cut=CutModel(
                 model=model,
                 units=len(partition.units),
-                pieces={
-                    span: SpanModel(
-                        model=extract(model, partition, span),
-                        keeps=kept_after(model, partition, span),
-                    )
-                    for span in partition.spans
-                },
+                pieces=pieces_of(model, partition, partition.spans),
                 profile=Profile(entries),
             ),
             processors=tuple(processors),

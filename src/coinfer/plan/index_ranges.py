@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 from coinfer.errors import ConfigurationError
+from coinfer.machine.span import Span, runs
 
-__all__ = ["parse_ranges", "ranges_text"]
+__all__ = ["parse_ranges", "ranges_text", "span_text"]
 
 _RANGE = re.compile(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?")
 
@@ -18,13 +19,16 @@ def ranges_text(numbers: Iterable[int]) -> str:
     >>> ranges_text([0, 1, 2, 5])
     '0-2, 5'
     """
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return ", ".join(map(span_text, runs(numbers)))
+
+
+def span_text(span: Span) -> str:
+    """Write a span as its first and last unit.
+
+    >>> span_text(Span(0, 2)), span_text(Span(3, 3))
+    ('0-2', '3')
+    """
+    return str(span.first) if span.first == span.last else f"{span.first}-{span.last}"
 
 
 def parse_ranges(text: str | int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from coinfer.errors import ConfigurationError
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.machine.span import Span
+from coinfer.machine.span import Span, all_spans
 from coinfer.plan.index_ranges import parse_ranges, ranges_text
 from coinfer.plan.variant import Variant
 
@@ -54,9 +54,8 @@ def runs_of(profile: Profile, model: str, variant: Variant) -> list[MeasuredRun]
 
 def profile_of(runs: Iterable[MeasuredRun], model: str, variant: Variant) -> Profile:
     """Return the times of those runs that are spans of a variant as it is cut now."""
-    n_units = variant.n_units
-    spans = [Span(first, last) for first in range(n_units) for last in range(first, n_units)]
-    by_members = {members(variant, span): span for span in spans} if variant.units else {}
+    spans = all_spans(variant.n_units) if variant.units else []
+    by_members = {members(variant, span): span for span in spans}
     entries = {}
     for run in runs:
         span = by_members.get(run.operators) if run.operators else run.span

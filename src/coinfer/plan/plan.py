@@ -108,13 +108,7 @@ class Plan:
             for processor, spans in model.original.spans.items()
             for span in spans
         }
-        return Profile(
-            {
-                key: entry
-                for key, entry in self.measured
-                if (key.model, key.processor, key.span) in loaded
-            }
-        )
+        return self.measured.where(lambda key: (key.model, key.processor, key.span) in loaded)
 
     @property
     def output_errors(self) -> dict[str, dict[str, float]]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from coinfer.documents.writing import replace_file
 from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine_json import decode_machine, encode_machine
@@ -26,7 +27,7 @@ from coinfer.plan.measured_run import MeasuredRun, decode_runs, encode_runs, pro
 from coinfer.plan.plan import Plan
 from coinfer.plan.plan_sections import read_plan_section
 from coinfer.plan.plan_text import plan_text
-from coinfer.plan.variant import GraphFile, Variant
+from coinfer.plan.variant import GraphFile
 
 __all__ = ["SavedPlan", "is_plan_folder", "load_plan", "read_bytes", "save_plan"]
 
@@ -80,7 +81,9 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
     for name, data in (graphs or {}).items():
         path = f"graphs/{name}.onnx"
         files[path] = data
-        plan = _with_graph(plan, name, GraphFile(path, hashlib.sha256(data).hexdigest()))
+        graph = GraphFile(path, hashlib.sha256(data).hexdigest())
+        original = dataclasses.replace(plan.models[name].original, graph=graph)
+        plan = plan.with_variant(name, original)
     for name, model in plan.models.items():
         if plan.machine.identity and not (model.source or model.original.graph):
             raise ConfigurationError(
@@ -100,7 +103,9 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
     files[_PLAN] = plan_text(plan, named).encode()
     try:
         for name, data in files.items():
-            _write(folder / name, data)
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, data)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"cannot write {error.filename}: {reason}") from error
@@ -133,9 +138,10 @@ def load_plan(folder: str | Path) -> SavedPlan:
             f"{folder / section.machine.file}: is not the file that the plan was made with; "
             "restore it, or make the plan anew"
         )
-    read = _reader(folder)
-    runs = {name: read(model.profile, decode_runs) for name, model in section.models.items()}
-    machine = read(section.machine.file, lambda value: decode_machine(value, Profile()))
+    runs = {
+        name: _read(folder, model.profile, decode_runs) for name, model in section.models.items()
+    }
+    machine = _read(folder, section.machine.file, decode_machine)
     plan = section.plan(machine, folder.parent, document)
     return SavedPlan(_with_times(plan, runs), folder, runs, document)
 
@@ -147,20 +153,12 @@ def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
     return plan.with_profile(profile)
 
 
-def _with_graph(plan: Plan, name: str, graph: GraphFile) -> Plan:
-    variant: Variant = plan.models[name].original
-    return plan.with_variant(name, dataclasses.replace(variant, graph=graph))
-
-
-def _reader(folder: Path) -> Callable[[str, Callable[[Any], T]], T]:
-    def read(name: str, decode: Callable[[Any], T]) -> T:
-        data = read_bytes(folder, name)
-        try:
-            return decode(json.loads(data))
-        except (UnicodeDecodeError, RecursionError, ConfigurationError, ValueError) as error:
-            raise ConfigurationError(f"{folder / name}: {error}") from error
-
-    return read
+def _read(folder: Path, name: str, decode: Callable[[Any], T]) -> T:
+    data = read_bytes(folder, name)
+    try:
+        return decode(json.loads(data))
+    except (UnicodeDecodeError, RecursionError, ConfigurationError, ValueError) as error:
+        raise ConfigurationError(f"{folder / name}: {error}") from error
 
 
 def read_bytes(folder: Path, name: str) -> bytes:
@@ -191,10 +189,3 @@ def _json_bytes(value: Any) -> bytes:
 
 def _fingerprint(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_bytes(data)
-    scratch.replace(path)

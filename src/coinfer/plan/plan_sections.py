@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from coinfer.documents.explain import explain
 from coinfer.documents.fields import (
     Count,
     Loc,
     Name,
-    ParseContext,
     Problem,
     Section,
     WholeNumber,
     unknown_name,
     wrong,
 )
+from coinfer.documents.reading import validated
 from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine import Machine
@@ -196,11 +195,7 @@ def read_plan_section(document: YamlDocument) -> PlanSection:
             f"{document.origin}:{document.line_of(('format',))}: format: is {written!r}, {kind}; "
             f"this version reads {FORMAT}: update coinfer, or make the plan anew"
         )
-    context = ParseContext(Path())
-    try:
-        return PlanSection.model_validate(data, context=context)
-    except ValidationError as error:
-        raise ScenarioError(explain(error, document, context)) from error
+    return validated(PlanSection, document)
 
 
 def _problems(plan: PlanSection, processors: list[str]) -> list[Problem]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coinfer.machine.span import Span
-from coinfer.plan.index_ranges import ranges_text
+from coinfer.plan.index_ranges import ranges_text, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
 from coinfer.plan.variant import Variant
@@ -83,8 +83,7 @@ def _variants(plan: Plan, name: str, model: ModelPlan) -> Iterator[str]:
 def _spans(variant: Variant, spans: tuple[Span, ...]) -> str:
     if variant.n_units == 1:
         return WHOLE
-    texts = [str(s.first) if s.first == s.last else f"{s.first}-{s.last}" for s in spans]
-    return f"[{', '.join(texts)}]"
+    return f"[{', '.join(map(span_text, spans))}]"
 
 
 def _note(plan: Plan, name: str, processor: str, spans: tuple[Span, ...]) -> str:

@@ -63,18 +63,16 @@ class Samples:
 
     def _go_on(self, first: int, position: int) -> int:
         """Run units from `first` on, as many as one processor can; return where that ends."""
-        able = {p.name for p in self._processors}
-        last = first
-        for at in range(first, position):
-            able &= self._partition.units[at].processors
-            if not able:
-                break
-            last = at
+        units = self._partition.units
+        runners, last = units[first].processors, first
+        while last + 1 < position and runners & units[last + 1].processors:
+            last += 1
+            runners &= units[last].processors
         span = Span(first, last)
         piece = extract(self._model, self._partition, span)
         errors = []
         for processor in self._processors:
-            if processor.name not in self._runners(span):
+            if processor.name not in runners:
                 continue
             try:
                 outputs = self._run(piece, processor, self.of(span))
@@ -93,15 +91,11 @@ class Samples:
             "; ".join(errors) or f"no processor runs unit {first} of {self._model.name!r}"
         )
 
-    def _runners(self, span: Span) -> frozenset[str]:
-        units = self._partition.units[span.first : span.last + 1]
-        return frozenset.intersection(*(unit.processors for unit in units))
-
     def _run(
         self, piece: Model, processor: Processor, feeds: Sequence[Tensors]
     ) -> list[dict[str, Tensor]]:
         backend = self._backends[processor.backend]
-        # Its values are looked at here, so nothing is gained by a form that only parts read.
+        # Python reads these values, so the library must not keep them in a form of its own.
         alone = dataclasses.replace(piece, borders=frozenset())
         with CREATION_LOCK:
             session = backend.load(alone, processor)

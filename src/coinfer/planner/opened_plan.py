@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from coinfer.backends.base import Backend
+from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ModelError
 from coinfer.graph.cut_model import CutModel
 from coinfer.hardware.cores import find_cores
@@ -78,8 +79,6 @@ def _load_of(model: Model, planned: ModelPlan) -> Model | CutModel:
 
 
 def _in_memory(plan: Plan) -> SavedPlan:
-    from coinfer.documents.yaml_document import YamlDocument
-
     runs = {name: runs_of(plan.measured, name, m.original) for name, m in plan.models.items()}
     return SavedPlan(plan, Path(), runs, YamlDocument.parse("{}", origin="the plan"))
 
@@ -196,8 +195,7 @@ def _of_spans(
     from coinfer.graph.span_times import SpanTimes
 
     partition = partition_of(model, planned.original)
-    shares = operator_shares(partition.operators, costs_by_operator(model))
-    times = SpanTimes(shares)
+    times = SpanTimes(operator_shares(partition.operators, costs_by_operator(model)))
     for run in runs:
         times.note(run.processor, run.operators, run.measurement.mean_s)
     return {

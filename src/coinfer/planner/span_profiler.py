@@ -20,7 +20,7 @@ from coinfer.graph.span_choice import forks_on, machine_states, worthwhile
 from coinfer.graph.span_times import SpanTimes, Table
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.machine.span import Fork, Span
+from coinfer.machine.span import Fork, Span, all_spans
 from coinfer.model import Model
 from coinfer.plan.variant import Unit
 from coinfer.planner.border_values import Samples
@@ -116,7 +116,7 @@ class SpanProfiler:
         for span, name in wanted:
             kind = next(_kind(p) for p in self.processors if p.name == name)
             able = partition.spans[span]
-            # Twins as well: it is one measurement, and they must not look different.
+            # Equal processors share one measurement: note it for all of them.
             twins = [p for p in self.processors if p.name in able and _kind(p) == kind]
             known = by_span.setdefault(span, [])
             known += [p for p in twins if p not in known]
@@ -189,8 +189,7 @@ class SpanProfiler:
 
     def _measured(self, partition: Partition) -> _Entries:
         """Return all that was measured and is a span of these units."""
-        units = len(partition.units)
-        spans = [Span(first, last) for first in range(units) for last in range(first, units)]
+        spans = all_spans(len(partition.units))
         by_members = {partition.members(span): span for span in spans}
         return {
             (by_members[members], name): entry

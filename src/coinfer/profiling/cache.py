@@ -11,9 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.profiling.identity import identity
@@ -73,13 +75,9 @@ class ProfileCache:
         """
         data = {**Profile({_SAME: measurement}).to_json(), "effort": effort}
         path = self.path(parts)
-        scratch = path.with_name(path.name + ".part")
-        try:
+        with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps(data))
-            scratch.replace(path)
-        except OSError:
-            return
+            replace_file(path, json.dumps(data))
 
 
 def _reaches(made_with: tuple[float, ...], asked: tuple[float, ...]) -> bool:

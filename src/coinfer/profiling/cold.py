@@ -20,8 +20,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.deployment import Deployment, Rounds
-from coinfer.profiling.identity import identity
+from coinfer.profiling.deployment import Deployment, Rounds, announced
 from coinfer.profiling.measure import on_cores
 
 __all__ = ["in_turn", "measure_cold"]
@@ -59,27 +58,20 @@ def measure_cold(
         By (model, processor). Where no other model runs on the processor's units, what another
         one would cost is left at 1.
     """
-    deployment = Deployment.of(models, processors, profile, feeds, backends, cache)
+    deployment = Deployment.of(models, processors, profile, feeds, backends, cache, effort)
     used = [p for p in processors if deployment.runs(p)]
     factors: dict[tuple[str, str], Cold] = {}
-    known: dict[str, dict[str, Measurement]] = {}
-    for done, processor in enumerate(used):
-        if progress is not None:
-            progress(done, len(used), f"cold starts on {processor.name}")
+    for processor in announced(used, lambda p: f"cold starts on {p.name}", progress):
         neighbours = _neighbours(deployment, processor, processors)
         runs, parts = deployment.runs(processor), deployment.parts(processor)
         before = [deployment.parts(p) for p in neighbours[:1]] if len(runs) == 1 else []
-        twin = identity({"on": parts, "before": before})
-        if twin not in known:
-            measure = partial(_measured, deployment, processor, neighbours[:1], effort)
-            known[twin] = deployment.remembered(_keys(parts, before), measure, effort)
+        measure = partial(_measured, deployment, processor, neighbours[:1])
+        found = deployment.measured(_keys(parts, before), measure)
         for number, model in enumerate(runs):
-            other, same, idle = (known[twin][f"{number} {kind}"].mean_s for kind in _KINDS)
-            # Nothing of this makes anything faster: less than 1 is noise.
+            other, same, idle = (found[f"{number} {kind}"].mean_s for kind in _KINDS)
+            # Neither makes a model faster: a factor below 1 is noise.
             after_other = max(1.0, other / same) if neighbours else 1.0
             factors[model, processor.name] = Cold(after_other, max(1.0, idle / same))
-    if progress is not None:
-        progress(len(used), len(used), "measured")
     return factors
 
 
@@ -105,7 +97,7 @@ def _neighbours(
 
 
 def _measured(
-    deployment: Deployment, processor: Processor, neighbours: Sequence[Processor], effort: Rounds
+    deployment: Deployment, processor: Processor, neighbours: Sequence[Processor]
 ) -> dict[str, Measurement]:
     with ExitStack() as stack:
         mine = deployment.loaded(processor, stack)
@@ -114,7 +106,8 @@ def _measured(
             theirs = deployment.loaded(neighbours[0], stack)
             work += [theirs[name] for name in theirs if name not in mine][:1]
         seconds = on_cores(
-            deployment.caller_cores(processor), lambda stop: in_turn(work, effort, stop=stop)
+            deployment.caller_cores(processor),
+            lambda stop: in_turn(work, deployment.effort, stop=stop),
         )
     return {
         f"{number} {kind}": Measurement(seconds=tuple(seconds[kind][number]))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import cycle, permutations
-from types import TracebackType
 from typing import Protocol, Self
 
 from coinfer.backends.base import Backend, Session, Tensors
@@ -24,8 +23,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.deployment import Deployment, Rounds
-from coinfer.profiling.identity import identity
+from coinfer.profiling.deployment import Deployment, Rounds, announced
 from coinfer.profiling.measure import on_cores
 from coinfer.threads.pinning import pin_current_thread
 
@@ -59,36 +57,22 @@ def measure_contention(
         backends: Backends by name, for those that are not to be looked up.
         progress: Called as `progress(done, total, what)` before each pair and once at the end.
     """
-    deployment = Deployment.of(models, processors, profile, feeds, backends, cache)
+    deployment = Deployment.of(models, processors, profile, feeds, backends, cache, effort)
     used = [p for p in processors if deployment.runs(p)]
     pairs = [(a, b) for a, b in permutations(used, 2) if not a.excludes(b)]
     factors: dict[str, dict[str, float]] = {}
-    known: dict[str, tuple[Measurement, Measurement]] = {}
-    for done, (one, other) in enumerate(pairs):
-        if progress is not None:
-            progress(done, len(pairs), f"{one.name} beside {other.name}")
-        on, beside_it = deployment.parts(one), deployment.parts(other)
-        parts: dict[str, object] = {"on": on, "beside": beside_it}
-        twin = identity(parts)
-        if twin not in known:
-            alone_and_beside = deployment.remembered(
-                {kind: {**parts, "contention": kind} for kind in ("alone", "beside")},
-                partial(_measured, deployment, one, other, effort),
-                effort,
-            )
-            known[twin] = (alone_and_beside["alone"], alone_and_beside["beside"])
-        alone, beside = known[twin]
+    for one, other in announced(pairs, lambda p: f"{p[0].name} beside {p[1].name}", progress):
+        parts = {"on": deployment.parts(one), "beside": deployment.parts(other)}
+        keys = {kind: {**parts, "contention": kind} for kind in ("alone", "beside")}
+        found = deployment.measured(keys, partial(_measured, deployment, one, other))
         # Company does not make anything faster: less than 1 is noise.
-        factors.setdefault(one.name, {})[other.name] = max(1.0, beside.mean_s / alone.mean_s)
-    if progress is not None:
-        progress(len(pairs), len(pairs), "measured")
-    rounds = sum(len(beside.seconds) for _, beside in known.values())
+        factor = max(1.0, found["beside"].mean_s / found["alone"].mean_s)
+        factors.setdefault(one.name, {})[other.name] = factor
+    rounds = sum(len(found["beside"].seconds) for found in deployment.known.values())
     return Contention(factors=factors, samples=rounds)
 
 
-def _measured(
-    deployment: Deployment, one: Processor, other: Processor, effort: Rounds
-) -> dict[str, Measurement]:
+def _measured(deployment: Deployment, one: Processor, other: Processor) -> dict[str, Measurement]:
     with ExitStack() as stack:
         mine, theirs = deployment.loaded(one, stack), deployment.loaded(other, stack)
         neighbour = stack.enter_context(
@@ -96,7 +80,7 @@ def _measured(
         )
         alone, beside = on_cores(
             deployment.caller_cores(one),
-            lambda stop: compare(list(mine.values()), neighbour, effort, stop=stop),
+            lambda stop: compare(list(mine.values()), neighbour, deployment.effort, stop=stop),
         )
     return {
         "alone": Measurement(seconds=tuple(alone)),
@@ -174,12 +158,7 @@ class _Neighbour:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended = True
         self._wanted.set()
         self._thread.join()

@@ -73,20 +73,9 @@ class ProfilingContext:
 
     def parts(self, task: Task) -> dict[str, object]:
         """Return all that a measurement depends on."""
-        model = self.models[task.model]
-        parts = key_parts(
-            task.model,
-            model.fingerprint,
-            task.processor,
-            task.batch,
-            self.samples[task.model],
-            self.backends[task.processor.backend],
-            self.machine,
-        )
-        if model.borders:  # there a library need not convert, so it takes another time
-            specs = (*model.inputs, *model.outputs)
-            parts["borders"] = [at for at, s in enumerate(specs) if s.name in model.borders]
-        return parts
+        name, processor, batch = task
+        backend, samples = self.backends[processor.backend], self.samples[name]
+        return key_parts(name, self.models[name], processor, batch, samples, backend, self.machine)
 
     def recall(self, task: Task) -> Measurement | None:
         """Return what the cache has, if it was measured with at least this effort."""

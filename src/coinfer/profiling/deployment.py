@@ -5,10 +5,10 @@ Says which models a processor runs, loads them, and remembers what was measured 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
@@ -18,9 +18,11 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.identity import key_parts
+from coinfer.profiling.identity import identity, key_parts
 
-__all__ = ["Deployment", "Rounds"]
+__all__ = ["Deployment", "Rounds", "announced"]
+
+T = TypeVar("T")
 
 _MOST_MODELS = 6
 """More models than this would only cost memory and time."""
@@ -54,6 +56,8 @@ class Deployment:
         backends: By name.
         profile: Which model runs where; its times are not used.
         cache: Where measurements are kept; None: nowhere.
+        effort: How long to measure.
+        known: What was measured or found in the cache, by the identity of its keys.
     """
 
     models: Mapping[str, Model]
@@ -61,6 +65,8 @@ class Deployment:
     backends: Mapping[str, Backend]
     profile: Profile
     cache: ProfileCache | None
+    effort: Rounds
+    known: dict[str, Mapping[str, Measurement]] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(
@@ -69,8 +75,9 @@ class Deployment:
         processors: Sequence[Processor],
         profile: Profile,
         feeds: Mapping[str, Sequence[Tensors]],
-        backends: Mapping[str, Backend] | None = None,
-        cache: ProfileCache | None = None,
+        backends: Mapping[str, Backend] | None,
+        cache: ProfileCache | None,
+        effort: Rounds,
     ) -> Self:
         """Make a deployment; backends that are not given are looked up."""
         return cls(
@@ -79,6 +86,7 @@ class Deployment:
             backends=find_backends(processors, backends or {}),
             profile=profile,
             cache=cache,
+            effort=effort,
         )
 
     def runs(self, processor: Processor) -> list[str]:
@@ -88,18 +96,11 @@ class Deployment:
 
     def parts(self, processor: Processor) -> list[dict[str, object]]:
         """Return the identity of what is run on a processor."""
-        backend = self.backends[processor.backend]
+        backend, machine = self.backends[processor.backend], cpu_name()
+        runs = {name: self.models[name] for name in self.runs(processor)}
         return [
-            key_parts(
-                name,
-                self.models[name].fingerprint,
-                processor,
-                1,
-                self.feeds[name][:1],
-                backend,
-                cpu_name(),
-            )
-            for name in self.runs(processor)
+            key_parts(name, model, processor, 1, self.feeds[name][:1], backend, machine)
+            for name, model in runs.items()
         ]
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
@@ -118,21 +119,43 @@ class Deployment:
             found[name] = (session, self.feeds[name])
         return found
 
-    def remembered(
+    def measured(
         self,
         keys: Mapping[str, Mapping[str, object]],
         measure: Callable[[], Mapping[str, Measurement]],
-        effort: Rounds,
-    ) -> dict[str, Measurement]:
-        """Return what is kept under all of these keys, or measure it so long and keep it."""
-        cache, amounts = self.cache, effort.amounts
-        if cache is not None:
-            kept = {name: cache.get(key, amounts) for name, key in keys.items()}
-            known = {name: found for name, found in kept.items() if found is not None}
-            if len(known) == len(keys):
-                return known
-        found = dict(measure())
-        if cache is not None:
+    ) -> Mapping[str, Measurement]:
+        """Return what is kept under these keys, or measure it and keep it.
+
+        Equal keys are measured once, also where there is no cache.
+        """
+        twin = identity(keys)
+        if twin not in self.known:
+            self.known[twin] = self._recalled(keys) or self._remembered(keys, measure())
+        return self.known[twin]
+
+    def _recalled(self, keys: Mapping[str, Mapping[str, object]]) -> dict[str, Measurement] | None:
+        """Return what the cache has under all of these keys; None if one is missing."""
+        if self.cache is None:
+            return None
+        kept = {name: self.cache.get(key, self.effort.amounts) for name, key in keys.items()}
+        known = {name: found for name, found in kept.items() if found is not None}
+        return known if len(known) == len(keys) else None
+
+    def _remembered(
+        self, keys: Mapping[str, Mapping[str, object]], found: Mapping[str, Measurement]
+    ) -> Mapping[str, Measurement]:
+        if self.cache is not None:
             for name, key in keys.items():
-                cache.put(key, found[name], amounts)
+                self.cache.put(key, found[name], self.effort.amounts)
         return found
+
+
+def announced(
+    items: Sequence[T], name: Callable[[T], str], progress: Callable[[int, int, str], None] | None
+) -> Iterator[T]:
+    """Yield items; tell before each one, and at the end, how many are done."""
+    tell = progress or (lambda _done, _total, _what: None)
+    for done, item in enumerate(items):
+        tell(done, len(items), name(item))
+        yield item
+    tell(len(items), len(items), "measured")

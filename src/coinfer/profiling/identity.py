@@ -16,7 +16,7 @@ import numpy as np
 
 from coinfer.backends.base import Backend, Tensors, caller_cores
 from coinfer.machine.processor import Processor
-from coinfer.model.fingerprint import Fingerprint
+from coinfer.model import Model
 
 __all__ = ["identity", "key_parts"]
 
@@ -33,7 +33,7 @@ def identity(parts: Mapping[str, object]) -> str:
 
 def key_parts(
     name: str,
-    fingerprint: Fingerprint,
+    model: Model,
     processor: Processor,
     batch: int,
     samples: Sequence[Tensors],
@@ -43,7 +43,7 @@ def key_parts(
     """Return all that a measurement depends on, as values that `json.dumps` writes."""
     versions = backend.versions()
     parts: dict[str, object] = {
-        "structure": fingerprint.structure,
+        "structure": model.fingerprint.structure,
         "backend": processor.backend,
         "device": processor.device,
         "threads": processor.threads,
@@ -59,7 +59,10 @@ def key_parts(
     if processor.device == "CPU" and not processor.cores:
         parts["worker"] = "not pinned"
     if processor.precision != "fp32":
-        parts |= {"weights": fingerprint.weights, "samples": _digest(samples)}
+        parts |= {"weights": model.fingerprint.weights, "samples": _digest(samples)}
+    if model.borders:  # there a library need not convert, so it takes another time
+        specs = (*model.inputs, *model.outputs)
+        parts["borders"] = [at for at, s in enumerate(specs) if s.name in model.borders]
     if not versions:
         parts |= {"model": name, "processor": processor.name}
     return parts

@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ R = TypeVar("R")
 _LOOK_S = 0.2
 
 TURN_S = 0.1
-"""How long a session is run before it is its candidate's turn."""
+"""How long a session runs before it is the next candidate's turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,31 +130,27 @@ def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:
 
     The call gets an event that is set when the user interrupts the waiting thread.
     """
-    results: list[R] = []
-    errors: list[BaseException] = []
-    stop, done = threading.Event(), threading.Event()
+    result: Future[R] = Future()
+    stop = threading.Event()
 
     def run() -> None:
         try:
             pin_current_thread(cores)
-            results.append(call(stop))
+            result.set_result(call(stop))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
-            errors.append(error)
-        done.set()
+            result.set_exception(error)
 
     thread = threading.Thread(target=run, name="coinfer-profiler")
     thread.start()
     try:
         # Not a join: interrupted in one, Python 3.11 takes a running thread for ended. And not
         # without end, because on some systems that cannot be interrupted.
-        while not done.wait(_LOOK_S):
+        while not wait([result], _LOOK_S).done:
             pass
     except KeyboardInterrupt:
         stop.set()
-        done.wait()
+        wait([result])
         raise
     finally:
         thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return result.result()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from coinfer.backends.base import Backend
 from coinfer.backends.sessions import CREATION_LOCK
@@ -17,7 +18,7 @@ from coinfer.graph.operators import Operators, inlined
 from coinfer.graph.partition import Partition, partition_at
 from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
-from coinfer.machine.span import Span
+from coinfer.machine.span import Span, runs
 from coinfer.model import Model, model_from_ir
 
 __all__ = ["Support", "SupportSource", "find_support"]
@@ -102,7 +103,7 @@ def find_support(
     return Support(operators=found, sources=sources, problems=problems)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Survey:
     """Asks backends about one model, once per kind of processor."""
 
@@ -110,8 +111,6 @@ class _Survey:
     operators: Operators
     backends: Mapping[str, Backend]
     _answers: dict[Hashable, tuple[frozenset[int], SupportSource]] = field(default_factory=dict)
-    _finest: Partition | None = None
-    _flat: Model | None = None
 
     def supported(
         self, processor: Processor, wanted: frozenset[int]
@@ -133,12 +132,13 @@ class _Survey:
     ) -> tuple[frozenset[int], SupportSource]:
         backend = self.backends[processor.backend]
         with CREATION_LOCK:
-            names = backend.supported(self._flat_model(), processor)
+            names = backend.supported(self._flat_model, processor)
         if names is None:
             return self._try(processor, wanted), SupportSource.TRIED
         able = {operator.index for operator in self.operators if operator.key in names}
         for at, members in enumerate(self.operators.groups):
-            # Perhaps it was declined only for what it reads from: ask for it alone.
+            # Perhaps the backend declined it only for the operators that it reads from: ask for it
+            # alone.
             if wanted.issuperset(members) and not able.issuperset(members):
                 part = self._part(Span(at, at))
                 with CREATION_LOCK:
@@ -148,11 +148,12 @@ class _Survey:
 
     def _try(self, processor: Processor, wanted: frozenset[int]) -> frozenset[int]:
         able: set[int] = set()
-        waiting = _runs([wanted.issuperset(members) for members in self.operators.groups])
+        groups = self.operators.groups
+        waiting = runs(at for at, members in enumerate(groups) if wanted.issuperset(members))
         while waiting:
             span = waiting.pop()
             if self._compiles(processor, span):
-                able.update(self._finest_partition().members(span))
+                able.update(self._finest_partition.members(span))
             elif span.first < span.last:
                 middle = (span.first + span.last) // 2
                 waiting += [Span(span.first, middle), Span(middle + 1, span.last)]
@@ -168,33 +169,20 @@ class _Survey:
         return True
 
     def _part(self, span: Span) -> Model:
-        return extract(self._flat_model(), self._finest_partition(), span)
+        return extract(self._flat_model, self._finest_partition, span)
 
+    @cached_property
     def _flat_model(self) -> Model:
         """The model with its own functions put in place, as `operators` sees it."""
-        if self._flat is None:
-            flat = inlined(self.model.graph)
-            same = flat is self.model.graph
-            self._flat = self.model if same else model_from_ir(flat, name=self.model.name)
-        return self._flat
+        flat = inlined(self.model.graph)
+        same = flat is self.model.graph
+        return self.model if same else model_from_ir(flat, name=self.model.name)
 
+    @cached_property
     def _finest_partition(self) -> Partition:
         """Each of `Operators.groups` as a unit of its own."""
-        if self._finest is None:
-            everything = {"any": frozenset(range(len(self.operators)))}
-            cuts = range(1, len(self.operators.groups))
-            self._finest = partition_at(
-                self._flat_model(), cuts, everything, mode=Mode.UNIT, operators=self.operators
-            )
-        return self._finest
-
-
-def _runs(wanted: Sequence[bool]) -> list[Span]:
-    """Maximal runs of neighbours that are wanted."""
-    runs: list[Span] = []
-    for at, is_wanted in enumerate(wanted):
-        if is_wanted and runs and runs[-1].last == at - 1:
-            runs[-1] = Span(runs[-1].first, at)
-        elif is_wanted:
-            runs.append(Span(at, at))
-    return runs
+        everything = {"any": frozenset(range(len(self.operators)))}
+        cuts = range(1, len(self.operators.groups))
+        return partition_at(
+            self._flat_model, cuts, everything, mode=Mode.UNIT, operators=self.operators
+        )

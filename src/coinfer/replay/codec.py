@@ -9,48 +9,17 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any, assert_never, get_args
 
 from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
-from coinfer.core.events import (
-    Arrived,
-    Cancelled,
-    Closed,
-    Event,
-    Failed,
-    Finished,
-    ModelLoaded,
-    ModelUnloaded,
-    ProcessorLost,
-    ProcessorRestored,
-    TimerFired,
-)
+from coinfer.core.events import Event
 from coinfer.core.request import OnLate, Request
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
 
-__all__ = [
-    "decode_event",
-    "encode_command",
-    "encode_event",
-    "plain",
-]
+__all__ = ["decode_event", "encode_command", "encode_event", "plain"]
 
-_EVENTS: Mapping[str, type[Any]] = {
-    cls.__name__: cls
-    for cls in (
-        Arrived,
-        Cancelled,
-        Closed,
-        Failed,
-        Finished,
-        ModelLoaded,
-        ModelUnloaded,
-        ProcessorLost,
-        ProcessorRestored,
-        TimerFired,
-    )
-}
+_EVENTS: Mapping[str, type[Any]] = {cls.__name__: cls for cls in get_args(Event)}
 
 
 def plain(value: Any) -> Any:
@@ -77,6 +46,7 @@ def plain(value: Any) -> Any:
 def encode_event(event: Event) -> list[Any]:
     """Return an event as its name and its fields.
 
+    >>> from coinfer.core.events import Finished
     >>> decode_event(encode_event(Finished(3, 0.1)))
     Finished(execution_id=3, service_s=0.1)
     """
@@ -101,15 +71,8 @@ def encode_command(command: Command) -> list[Any]:
     match command:
         case Run(execution):
             number, variant, span, processor, requests, started_s, expected_s = execution
-            fields: tuple[Any, ...] = (
-                number,
-                variant,
-                span,
-                processor,
-                [request.id for request in requests],
-                started_s,
-                expected_s,
-            )
+            ids = [request.id for request in requests]
+            fields: tuple[Any, ...] = (number, variant, span, processor, ids, started_s, expected_s)
         case Reply(request, outcome, reason):
             fields = (request.id, outcome, reason)
         case Abandon(execution, reason):
@@ -123,17 +86,8 @@ def encode_command(command: Command) -> list[Any]:
 
 def _arrived(fields: Sequence[Any]) -> tuple[Request]:
     ((number, model, arrival_s, deadline_s, priority, on_late, batch),) = fields
-    return (
-        Request(
-            number,
-            model,
-            float(arrival_s),
-            float(deadline_s),
-            priority,
-            OnLate(on_late),
-            batch,
-        ),
-    )
+    times_s = float(arrival_s), float(deadline_s)
+    return (Request(number, model, *times_s, priority, OnLate(on_late), batch),)
 
 
 def _model_loaded(fields: Sequence[Any]) -> tuple[Any, ...]:

@@ -21,12 +21,7 @@ from coinfer.core.events import Event
 from coinfer.errors import ConfigurationError
 from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
-from coinfer.replay.codec import (
-    decode_event,
-    encode_command,
-    encode_event,
-    plain,
-)
+from coinfer.replay.codec import decode_event, encode_command, encode_event, plain
 
 __all__ = ["EventLog", "LogHeader", "Step", "read_log", "recording"]
 
@@ -74,19 +69,12 @@ class LogHeader:
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise ConfigurationError(f"not a log of format {_FORMAT}; record the run again")
         try:
-            limits = data["limits"]
+            limits = {name: _number(value) for name, value in data["limits"].items()}
             return cls(
                 policy=data["policy"]["name"],
                 options=data["policy"]["options"],
                 processors=tuple(decode_processor(each) for each in data["processors"]),
-                limits=Limits(
-                    max_waiting=limits["max_waiting"],
-                    retries=limits["retries"],
-                    hang_factor=float(limits["hang_factor"]),
-                    hang_min_s=float(limits["hang_min_s"]),
-                    set_aside_after=float(limits["set_aside_after"]),
-                    probe_s=float(limits["probe_s"]),
-                ),
+                limits=Limits(**limits),
                 scenario=data["scenario"],
             )
         except _WRONG as error:
@@ -185,6 +173,11 @@ def read_log(path: Path) -> Iterator[LogHeader | Step]:
         raise ConfigurationError(f"{path}:{number}: {error}") from error
     if not number:
         raise ConfigurationError(f"{path} is empty; record the run again")
+
+
+def _number(value: Any) -> Any:
+    """Read a number as `plain` writes it: a text if it is not finite."""
+    return float(value) if isinstance(value, str) else value
 
 
 def _open(path: Path, mode: str) -> TextIO:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from coinfer.backends.base import Session, Tensors
 from coinfer.backends.values import Values
@@ -37,6 +37,7 @@ from coinfer.errors import (
     RejectedError,
 )
 from coinfer.machine.processor import Processor
+from coinfer.metrics.observers import Observer
 from coinfer.runtime import clock
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.mailbox import Mailbox
@@ -54,14 +55,6 @@ _Answer = tuple[int, CoinferError | None]
 """A request's number and how it ends: well, or with an error."""
 
 
-class Observer(Protocol):
-    """Sees every step of the core, e.g. to record it. Called by the owner: must be quick."""
-
-    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
-        """Note an event, the commands it led to and the moment."""
-        ...
-
-
 class EventLoop:
     """Performs what the core commands, and answers requests.
 
@@ -69,6 +62,7 @@ class EventLoop:
         post: Gives the core an event, from any thread.
         unanswered: Futures of the requests that are submitted and not yet answered, by id.
         closing: Why no more requests are taken; empty while they are.
+        is_stopped: Whether `stop` was called: nothing is started or evicted any more.
         crashed: The bug that ended the engine; None: none did.
         observer: Sees every step of the core.
         worker_pool: The workers.
@@ -93,7 +87,7 @@ class EventLoop:
         self._model_store = model_store
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
-        self._stopped = False
+        self.is_stopped = False
         self._idle = threading.Condition()
         self._drainers = 0
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
@@ -142,16 +136,11 @@ class EventLoop:
 
     def stop(self) -> None:
         """Start nothing more, and answer what is left with `ClosedError`."""
-        self._stopped = True
+        self.is_stopped = True
         self.timer.stop()
         for future in list(self.unanswered.values()):
             self._settle((future.request.id, ClosedError(self.closing)))
         self._model_store.release_all()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether `stop` was called: nothing is started or evicted any more."""
-        return self._stopped
 
     # for workers
 
@@ -203,7 +192,7 @@ class EventLoop:
                 else:
                     self._perform(command)
         except BaseException as error:  # a bug of ours, or Ctrl-C: still everybody gets an answer
-            if self._stopped and isinstance(error, KeyError):
+            if self.is_stopped and isinstance(error, KeyError):
                 return  # `stop` answered a request, and forgot it, while this was under way
             self._crash(error, answers)
             if not isinstance(error, Exception):
@@ -212,8 +201,8 @@ class EventLoop:
     def _advance(self, event: Event) -> None:
         """Give a span's values to its requests, unless the core has given the execution up.
 
-        Here and not by the worker: what comes back late must not take a request back to where it
-        was, while it runs elsewhere.
+        The owner does this and not the worker: a late result must not take a request back while
+        that already runs elsewhere.
         """
         if type(event) is not Finished or event.execution_id not in self._values:
             return
@@ -265,7 +254,7 @@ class EventLoop:
     def _run(self, execution: Execution) -> None:
         _, variant, span, processor, requests, _, _ = execution
         session = self._model_store.store.get(variant, span, processor)
-        if self._stopped:
+        if self.is_stopped:
             return  # its futures are answered already
         span_ios = self._span_ios.get(variant)
         if span_ios is not None:

@@ -1,4 +1,4 @@
-"""Exit: when the interpreter ends, engines let go and threads come back from their libraries first.
+"""Exit: before the interpreter ends, engines stop and their threads return from the libraries.
 
 Up to Python 3.13 a thread that returns to an ending interpreter is unwound through whatever called
 it. In a library written in C++ that aborts the process, after all its work was done.
@@ -24,11 +24,9 @@ class Leaver(Protocol):
 
     def leave(self) -> None:
         """Take and start nothing more; returns at once."""
-        ...
 
     def wait_until_left(self, timeout_s: float) -> None:
         """Wait for what runs, and for the threads."""
-        ...
 
 
 class _Crowd:

@@ -18,7 +18,7 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
-from coinfer.runtime.span_io import SpanIO, batched_inputs, span_ios_of
+from coinfer.runtime.span_io import SpanIO, batched, span_ios_of
 from coinfer.threads.priority import call_lowered
 
 __all__ = ["LoadedModel", "ModelStore"]
@@ -101,19 +101,20 @@ class ModelStore:
                 f"{', '.join(self._processors)}; measure it first"
             )
         left_out = self.store.load(name, pieces, wanted)
-        self._batched[name] = batched_inputs(cut.model, cut.model.batch_symbol)
+        self._batched[name] = batched(cut.model.inputs, cut.model.batch_symbol)
         if cut.units > 1:
             self.span_ios[name] = span_ios_of(cut)
-        loaded = {(span, p.name) for span, all_of in wanted.items() for p in all_of}
-        usable = {
-            key: entry
-            for key, entry in profile.restricted([name])
-            if (key.span, key.processor) in loaded and key.processor not in left_out
+        loaded = {
+            (span, processor.name)
+            for span, processors in wanted.items()
+            for processor in processors
+            if processor.name not in left_out
         }
-        return LoadedModel(cut.units, Profile(usable), left_out, self.store.notes(name))
+        usable = profile.restricted([name]).where(lambda key: (key.span, key.processor) in loaded)
+        return LoadedModel(cut.units, usable, left_out, self.store.notes(name))
 
     def open(self, name: str, model: Model) -> None:
-        """Let a model that was put on the model_store take requests."""
+        """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
 
     def batched(self, name: str) -> frozenset[str]:
@@ -152,7 +153,7 @@ class ModelStore:
         del self._leaving[name]
 
     def _create(self, processor: Processor, load: Callable[[], Session]) -> Session:
-        """Let the pool of a processor that must yield descend from a thread that does."""
+        """Create a session; where the processor must yield, its thread pool inherits that."""
         if processor.units.isdisjoint(self._overlaid):
             return load()
         return call_lowered(load)

@@ -1,7 +1,8 @@
 """Play a load on an engine and record it: warm-up, measuring window, drain.
 
-The first Ctrl-C ends the load and the measuring window; what was begun is finished. A second one
-does not even wait for what runs. Who has seen enough waits for that alone.
+The first Ctrl-C ends the load and the measuring window; requests that were begun are finished. A
+second Ctrl-C does not wait for them. If the caller has seen enough, the load ends too, and only the
+executions that run are finished.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from coinfer.backends.base import Backend
 from coinfer.core.policy import Policy
@@ -23,7 +25,7 @@ from coinfer.metrics.xrbench import ScoredCounts
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.interruption import Interruption
-from coinfer.runtime.load_generator import LoadGenerator, Tick
+from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.runtime.prepared import Prepared
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
@@ -103,16 +105,14 @@ def play(
             driver = LoadGenerator(engine, load, ready.feeds, scenario.models)
             recorder = _recorder(scenario, driver.start_s, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
-            seen = _Seen(recorder, load, enough)
-            driver.play(_until(interruption, seen, on_tick))
-            _finish(
-                engine, driver, recorder, interruption, seen, is_endless=scenario.end_s == math.inf
-            )
+            playing = _Playing(engine, driver, recorder, load, interruption, enough)
+            driver.play(partial(playing.goes_on, on_tick))
+            playing.finish(is_endless=scenario.end_s == math.inf)
         if engine.fault is not None:
             raise engine.fault
-        run_counts = recorder.run_counts(clock.now(), withheld=load.withheld)
-        # Who has seen enough may use the same sessions again: nothing may run on them then.
-        engine.stop(drain=False, timeout_s=_DRAIN_S if seen.enough else _HASTE_S)
+        run_counts = playing.counts()
+        # A caller that has seen enough may use the sessions again: first nothing may run on them.
+        engine.stop(drain=False, timeout_s=_DRAIN_S if playing.has_enough else _HASTE_S)
     return Played(
         run_counts=run_counts,
         recorder=recorder,
@@ -140,62 +140,61 @@ def _watch(
     engine.attach(Observers(recorder, *others) if others else recorder)
 
 
-class _Seen:
-    """Whether the counts so far are enough; once they are, they stay so."""
+@dataclass(slots=True)
+class _Playing:
+    """A load that is being played, and whether it is to end before its time.
 
-    def __init__(
-        self, recorder: Recorder, load: Load, enough: Callable[[RunCounts], bool] | None
-    ) -> None:
-        self._recorder = recorder
-        self._load = load
-        self._asked = enough
-        self.enough = False
+    Attributes:
+        engine: Where it runs.
+        driver: Submits its requests.
+        recorder: Counts what becomes of them.
+        load: The load.
+        interruption: Whether the user wants to go.
+        enough: Whether the caller has seen enough in the counts so far; None: never.
+        has_enough: Whether the caller has; then that stays so.
+    """
 
-    def look(self) -> bool:
-        """Look at the counts of now."""
-        if self._asked is not None and not self.enough:
-            run_counts = self._recorder.run_counts(clock.now(), withheld=self._load.withheld)
-            self.enough = self._asked(run_counts)
-        return self.enough
+    engine: Engine
+    driver: LoadGenerator
+    recorder: Recorder
+    load: Load
+    interruption: Interruption
+    enough: Callable[[RunCounts], bool] | None
+    has_enough: bool = False
 
+    def counts(self) -> RunCounts:
+        """Return the counts of now."""
+        return self.recorder.run_counts(clock.now(), withheld=self.load.withheld)
 
-def _until(
-    interruption: Interruption, seen: _Seen, on_tick: Callable[[float], None] | None
-) -> Tick:
-    def tick(now_s: float) -> bool:
+    def goes_on(self, on_tick: Callable[[float], None] | None, now_s: float) -> bool:
+        """Show the moment; tell whether more is to be submitted."""
         if on_tick is not None:
             on_tick(now_s)
-        return not (interruption.requested or seen.look())
+        return not (self.interruption.requested or self._look())
 
-    return tick
+    def finish(self, *, is_endless: bool) -> None:
+        """Wait for what was begun; a load without an end is measured until that is answered."""
+        if self.interruption.requested or self.has_enough:
+            self.driver.stop()
+            self.recorder.end_window(clock.now())
+        self._drain(math.inf if is_endless else _DRAIN_S)
+        self.driver.stop()
+        if is_endless:
+            self.recorder.end_window(clock.now())
 
+    def _look(self) -> bool:
+        """Ask the caller about the counts of now, unless it has seen enough before."""
+        if self.enough is not None and not self.has_enough:
+            self.has_enough = self.enough(self.counts())
+        return self.has_enough
 
-def _finish(
-    engine: Engine,
-    driver: LoadGenerator,
-    recorder: Recorder,
-    interruption: Interruption,
-    seen: _Seen,
-    *,
-    is_endless: bool,
-) -> None:
-    """Wait for what was begun; a load without an end is measured until that is answered."""
-    if interruption.requested or seen.enough:
-        driver.stop()
-        recorder.end_window(clock.now())
-    _drain(engine, interruption, seen, math.inf if is_endless else _DRAIN_S)
-    driver.stop()
-    if is_endless:
-        recorder.end_window(clock.now())
-
-
-def _drain(engine: Engine, interruption: Interruption, seen: _Seen, patience_s: float) -> None:
-    """Wait for the answers, less patiently once the user wants to go; a second Ctrl-C ends it."""
-    until_s, hurried = clock.now() + patience_s, False
-    with suppress(KeyboardInterrupt):
-        while not seen.look() and not engine.drain(_LOOK_S) and clock.now() < until_s:
-            if interruption.requested and not hurried:
-                until_s, hurried = min(until_s, clock.now() + _INTERRUPTED_DRAIN_S), True
+    def _drain(self, patience_s: float) -> None:
+        """Wait for the answers, less long once the user wants to go; a second Ctrl-C ends it."""
+        until_s, hurried = clock.now() + patience_s, False
+        with suppress(KeyboardInterrupt):
+            while not self._look() and not self.engine.drain(_LOOK_S) and clock.now() < until_s:
+                if self.interruption.requested and not hurried:
+                    until_s, hurried = min(until_s, clock.now() + _INTERRUPTED_DRAIN_S), True
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.span import Span
-from coinfer.model import Model, TensorSpec
+from coinfer.model import TensorSpec
 
-__all__ = ["SpanIO", "batched_inputs", "span_ios_of"]
+__all__ = ["SpanIO", "batched", "span_ios_of"]
 
 
 class SpanIO(NamedTuple):
@@ -34,7 +34,7 @@ class SpanIO(NamedTuple):
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
-    """Return inputs and outputs of each span that is used."""
+    """Return what each span that is used takes and leaves."""
     from coinfer.graph.operators import followers  # needs the heavy libraries
 
     symbol = cut.model.batch_symbol
@@ -43,24 +43,20 @@ def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
     span_ios = {}
     for span, piece in cut.pieces.items():
         reads, writes = piece.model.inputs, piece.model.outputs
-        batched = _batched([*reads, *writes], symbol)
+        stacked = batched([*reads, *writes], symbol)
         span_ios[span] = SpanIO(
             reads=tuple(spec.name for spec in reads),
             keeps=piece.keeps,
-            batched=_batched(reads, symbol),
-            batched_writes=_batched(writes, symbol),
-            stacks=all(s.name in batched or s.name not in varying for s in (*reads, *writes)),
+            batched=batched(reads, symbol),
+            batched_writes=batched(writes, symbol),
+            stacks=all(s.name in stacked or s.name not in varying for s in (*reads, *writes)),
             is_last=span.last == cut.units - 1,
         )
     return span_ios
 
 
-def batched_inputs(model: Model, symbol: str | None) -> frozenset[str]:
-    """Names of the inputs whose first axis is the batch."""
-    return _batched(model.inputs, symbol)
-
-
-def _batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:
+def batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:
+    """Names of the values whose first axis is the batch."""
     if symbol is None:
         return frozenset()
     return frozenset(spec.name for spec in specs if spec.shape[:1] == (symbol,))

@@ -47,15 +47,12 @@ class Owner(Protocol):
 
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take the result; `parts` holds the outputs per request, empty if it failed."""
-        ...
 
     def returned(self, worker: Worker) -> None:
-        """Note that a retired worker has come back from the job that was given up; it ends."""
-        ...
+        """Note that the session of a retired worker has returned; the worker's thread ends."""
 
     def died(self, worker: Worker, reason: str) -> None:
         """Note that the worker's thread ended although nobody stopped it."""
-        ...
 
 
 class Worker:
@@ -65,7 +62,7 @@ class Worker:
         processor: The processor served.
         cores: The cores to which it is pinned; none: it is not.
         give: Hands over an execution; returns at once.
-        yields: Whether it leaves its cores to others at once: express processors overlay them.
+        yields: Whether its thread has the lowest priority: express processors overlay its cores.
         retired: True once its processor was set aside; it ends after its present job.
     """
 
@@ -94,7 +91,7 @@ class Worker:
             self._thread.start()
 
     def retire(self) -> None:
-        """Give up what it runs: it says `returned` and ends when it comes back from that."""
+        """Give up the present execution; once its session returns, the thread ends."""
         self.retired = True
         self._jobs.put(None)
 

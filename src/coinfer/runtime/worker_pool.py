@@ -51,7 +51,7 @@ class WorkerPool:
         self.workers[processor].retire()
 
     def replace(self, worker: Worker) -> bool:
-        """Put a fresh worker in the place of one that ended; False if the worker_pool has ended."""
+        """Put a fresh worker in the place of one that ended; False if the pool has ended."""
         if self._ended:
             return False
         fresh = Worker(worker.processor, self._owner, cores=worker.cores, yields=worker.yields)

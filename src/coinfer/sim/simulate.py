@@ -31,12 +31,10 @@ class Simulated:
     Attributes:
         run_counts: Counts of the measuring window.
         recorder: The records, if they were kept.
-        end_s: The virtual moment of the last event.
     """
 
     run_counts: RunCounts
     recorder: Recorder
-    end_s: float
 
 
 def simulate(
@@ -89,4 +87,4 @@ def simulate(
     else:
         now = max(now, scenario.end_s)
     run_counts = recorder.run_counts(now, withheld=load.withheld)
-    return Simulated(run_counts=run_counts, recorder=recorder, end_s=now)
+    return Simulated(run_counts=run_counts, recorder=recorder)

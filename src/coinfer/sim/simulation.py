@@ -11,21 +11,15 @@ from __future__ import annotations
 import heapq
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Protocol
 
-from coinfer.core.commands import Abandon, Command, Execution, Reply, Run, SetTimer
+from coinfer.core.commands import Abandon, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import (
-    Arrived,
-    Event,
-    Finished,
-    ProcessorRestored,
-    TimerFired,
-)
+from coinfer.core.events import Arrived, Event, Finished, ProcessorRestored, TimerFired
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
+from coinfer.metrics.observers import Observer
 from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
@@ -34,7 +28,7 @@ from coinfer.workload.due import Due
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import ModelSpec
 
-__all__ = ["Observer", "Simulation", "Tick"]
+__all__ = ["Simulation", "Tick"]
 
 _INF = math.inf
 _LATEST_S = sys.float_info.max
@@ -44,13 +38,6 @@ _STEPS_PER_TICK = 20_000
 
 Tick = Callable[[float], None]
 """Called now and then with the virtual seconds since the start."""
-
-
-class Observer(Protocol):
-    """Sees every step of the core, as in a real run."""
-
-    def observe(self, event: Event, commands: Sequence[Command], now: float, /) -> None:
-        """Note an event, the commands it led to and the moment."""
 
 
 class Simulation:
@@ -246,8 +233,4 @@ class Simulation:
         self._resident[name] = model
         if name not in self._machine.swaps or before == model:
             return 0.0
-        return max(
-            entry.load_s
-            for key, entry in self._machine.profile
-            if (key.model, key.processor) == (model, name)
-        )
+        return self._machine.swap_s(model)[name]

@@ -30,7 +30,7 @@ from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.machine.span import Fork, Span
+from coinfer.machine.span import Fork, Span, all_spans
 
 __all__ = ["VirtualMachine", "processors", "profile", "request"]
 
@@ -84,13 +84,12 @@ def profile(
     """
     return Profile(
         {
-            ProfileKey(model, name, 1, Span(first, last)): Measurement(
-                seconds=(whole_s * (last - first + 1) / units,)
+            ProfileKey(model, name, 1, span): Measurement(
+                seconds=(whole_s * (span.last - span.first + 1) / units,)
             )
             for name, whole_s in seconds.items()
-            for first in range(units)
-            for last in range(first, units)
-            if not set(range(first, last + 1)).intersection(gaps.get(name, ()))
+            for span in all_spans(units)
+            if not any(span.first <= gap <= span.last for gap in gaps.get(name, ()))
         }
     )
 
@@ -233,15 +232,13 @@ class VirtualMachine:
     def step(self) -> bool:
         """Go to the next thing that happens; return False if nothing will."""
         number = min(self._ends, key=self._ends.__getitem__, default=-1)
-        end_s = self._ends.get(number, math.inf)
-        event_s = self._scheduled[0][0] if self._scheduled else math.inf
-        soonest = min(end_s, event_s, self.timer_s)
+        soonest = self.next_s
         if soonest == math.inf:
             return False
         self.now = max(self.now, soonest)
-        if soonest == end_s:
+        if soonest == self._ends.get(number):
             self.finish(number)
-        elif soonest == event_s:
+        elif self._scheduled and soonest == self._scheduled[0][0]:
             self.post(heapq.heappop(self._scheduled)[2])
         else:
             self.fire_timer()

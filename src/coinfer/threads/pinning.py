@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["can_pin", "pin_current_thread"]
 
@@ -43,16 +43,13 @@ def pin_current_thread(cores: Collection[int]) -> bool:
 
 
 def can_pin(cores: Collection[int]) -> bool:
-    """Try pinning to each core in a thread of its own and read it back.
+    """Try pinning another thread to each core in turn, and read it back.
 
     Returns:
         Whether every core could be pinned to; False for no cores.
     """
-    results: list[bool] = []
-    thread = threading.Thread(target=lambda: results.extend(map(_pins_to, cores)))
-    thread.start()
-    thread.join()
-    return bool(results) and all(results)
+    with ThreadPoolExecutor(1) as thread:
+        return bool(cores) and all(thread.map(_pins_to, cores))
 
 
 def _pins_to(core: int) -> bool:
