@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from coinfer import errors
 from coinfer.policies import policy_names
+from coinfer.policies.registry import _BUILT_IN
 from docs.pages import FOR_CONTRIBUTORS, PAGES, ROOT, commands, without_code
 
 _LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]+)(?:#(?P<anchor>[^)\s]+))?\)")
@@ -45,6 +47,30 @@ def test_every_listed_module_exists_and_every_module_is_listed() -> None:
 def test_every_module_says_what_it_is() -> None:
     empty = re.findall(r"^\| `([\w/]+\.py)` \| *(?:TODO)? *\|$", _page("architecture.md"), re.M)
     assert not empty
+
+
+def test_files_that_something_new_goes_to_exist() -> None:
+    page = _page("architecture.md")
+    table = page[page.index("| new | file |") : page.index("## Inside the core")]
+    named = set(re.findall(r"`([a-z_]+/[\w/]+\.py)`", table))
+    package = ROOT / "src" / "coinfer"
+    assert len(named) > 15
+    assert not [n for n in named if "NAME" not in n and not (package / n).exists()]
+
+
+def test_the_layers_on_the_page_are_those_that_are_checked() -> None:
+    page = _page("architecture.md")
+    shown = page[page.index("## Layers") :].split("```")[1].split("\n")
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    checked = contracts["contracts"][0]["layers"]
+    assert [line for line in shown if line] == [name.replace("coinfer.", "") for name in checked]
+
+
+def test_every_policy_is_kept_from_importing_another() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    checked = contracts["contracts"][-1]["modules"]
+    modules = {target.split(":")[0] for target in _BUILT_IN.values()}
+    assert modules <= set(checked)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *FOR_CONTRIBUTORS], ids=page_id)

@@ -14,6 +14,7 @@ from coinfer.planner.passes.surroundings import whole_profile
 from coinfer.planner.prepare import prepare
 from coinfer.profiling import Effort
 from coinfer.profiling import profiler as profiler_module
+from coinfer.profiling.budget import Budget
 from coinfer.runtime.prepared import Prepared
 from coinfer.workload.scenario_file import parse_scenario
 from planner.test_span_selection import FakeProfiler
@@ -124,3 +125,27 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
         forks[branches] = planned
     assert Fork(1, 2, 2) in forks["true"]
     assert forks["false"] == ()
+
+
+def test_what_a_simulation_needs_is_not_measured_once_the_time_for_measuring_is_spent(
+    fake: FakeProfiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not_run(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    fake.seconds["cpu0"] = {"Conv": 0.010}
+    where = "coinfer.planner.passes.surroundings"
+    monkeypatch.setattr(f"{where}.measure_contention", must_not_run)
+    monkeypatch.setattr(f"{where}.measure_cold", must_not_run)
+    wanted = parse_scenario(
+        "models:\n  net: {source: 'zoo:tiny_cnn'}\narrivals: {net: {closed: 1}}\npolicy: fcfs\n"
+        "processors:\n  - {name: cpu0, backend: 'null', units: [a]}\n"
+    )
+    ready = prepare(
+        wanted,
+        effort=QUICK,
+        backends={"null": NullBackend()},
+        surroundings=True,
+        budget=Budget(0.0),
+    )
+    assert any("cold starts are not measured" in warning for warning in ready.plan.warnings)

@@ -276,7 +276,7 @@ def test_a_late_result_does_not_take_a_request_back() -> None:
     ) as engine:
         future = engine.submit("m", feed)
         assert reached["[3-3]", "p1"].wait(WAIT_S)
-        assert reached["[0-0]", "p0"].is_set()
+        assert reached["[0-0]", "p0"].wait(WAIT_S)
         gates["[0-0]", "p0"].set()
         assert restored.wait(WAIT_S)
         gates["[3-3]", "p1"].set()

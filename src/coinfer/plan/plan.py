@@ -1,6 +1,6 @@
 """Plan: what was decided before running, and the machine that it was decided for. A value.
 
-The passes of `coinfer.planner` make plans, `plan_file` keeps them, the drivers perform them.
+The passes of `coinfer.planner` make plans, `plan_folder` keeps them, the drivers perform them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Surroundings: contention, cold starts and hand-over, which only simulations need.
 
 Rule: measured with whole models, where they are loaded whole: of a model that is cut, on the
-processors that could run all of it.
+processors that could run all of it. Not measured once the budget is spent: simulations then assume
+that nothing slows anything down, and the plan says so.
 """
 
 from __future__ import annotations
@@ -25,18 +26,24 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
     from coinfer.experiments.handover import handover_s  # needs the zoo
 
     profiler = planning.profiler
+    if profiler.budget.is_spent:
+        return plan.warned(
+            "contention and cold starts are not measured, because the time for measuring is spent; "
+            "a simulation takes them for none"
+        )
     samples = {
         name: planning.samples.get(name) or [model.sample_inputs()]
         for name, model in planning.models.items()
     }
     what = (planning.models, plan.processors, whole_profile(plan), samples)
     cache, backends, progress = profiler.cache, profiler.backends, profiler.progress
-    machine = dataclasses.replace(
-        plan.machine,
-        contention=measure_contention(*what, cache=cache, backends=backends, progress=progress),
-        cold=measure_cold(*what, cache=cache, backends=backends, progress=progress),
-        overhead_s=handover_s(cache),
-    )
+    with profiler.budget.spending():
+        machine = dataclasses.replace(
+            plan.machine,
+            contention=measure_contention(*what, cache=cache, backends=backends, progress=progress),
+            cold=measure_cold(*what, cache=cache, backends=backends, progress=progress),
+            overhead_s=handover_s(cache),
+        )
     return dataclasses.replace(plan, machine=machine)
 
 
