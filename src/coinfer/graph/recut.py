@@ -11,7 +11,7 @@ from coinfer.graph.partition_options import Mode
 from coinfer.graph.shares import costs_by_operator, value_bytes
 from coinfer.graph.units import UnitSubgraph
 from coinfer.machine.profile import Profile
-from coinfer.machine.span import Span
+from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
 from coinfer.plan.variant import Unit, Variant
 
@@ -46,12 +46,14 @@ def partition_of(model: Model, variant: Variant) -> Partition:
 
     Raises:
         ConfigurationError: the model cannot be cut there: an operator is in no unit or in two, a
-            unit reads what a later one makes, operators that cannot be parted are, or the model has
-            other operators.
+            unit reads what a later one makes, operators that cannot be parted are, the right side
+            of a fork reads what the left one makes, or the model has other operators.
     """
     operators = Operators.of(model.graph)
     _check_complete(operators, variant.units, model.name)
     _check_order(operators, variant.units, model.name)
+    for fork in variant.forks:
+        _check_fork(operators, variant.units, fork, model.name)
     spans: dict[Span, set[str]] = {}
     for processor, row in variant.spans.items():
         for span in row:
@@ -116,3 +118,16 @@ def _check_order(operators: Operators, units: tuple[Unit, ...], model: str) -> N
                 f"{model!r} cannot be cut so: operators {first.name!r} to {last.name!r} cannot be "
                 "parted, because what they pass on is no tensor of known rank"
             )
+
+
+def _check_fork(operators: Operators, units: tuple[Unit, ...], fork: Fork, model: str) -> None:
+    """The right side reads nothing that the left one makes: both may run at the same time."""
+    left = {i for unit in units[fork.first : fork.middle] for i in unit.operators}
+    for unit in units[fork.middle : fork.last + 1]:
+        for index in unit.operators:
+            if made := left.intersection(operators[index].producers):
+                raise ConfigurationError(
+                    f"fork {list(fork)} of {model!r} is none: operator {index} "
+                    f"({operators[index].name!r}) reads what operator {min(made)} makes on the "
+                    "other side; take it out of `forks`"
+                )

@@ -19,7 +19,9 @@ class ModelPlan:
         source: The path of an ONNX file or `zoo:NAME`; empty if the model was made in memory, or if
             a file describes the machine and no model is needed.
         fingerprint: The model's identity, structure and weights; empty if it is not known.
-        batch: Samples per request that the times were measured at.
+        batch: Samples per request that the times were measured at; 1 if the batch is fixed.
+        fixed_batch: Whether the model leaves no batch size open. A request to it is one run,
+            however many samples that has.
         variants: By kind.
         choices: What the passes decided, in their order.
     """
@@ -27,6 +29,7 @@ class ModelPlan:
     source: str = ""
     fingerprint: str = ""
     batch: int = 1
+    fixed_batch: bool = False
     variants: Mapping[Kind, Variant] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -22,9 +23,9 @@ from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import ordinary
-from coinfer.machine.span import Fork, Span
+from coinfer.machine.span import Fork, Span, completes
 from coinfer.plan.choice import Alternative, Choice
-from coinfer.plan.index_ranges import parse_ranges
+from coinfer.plan.index_ranges import parse_ranges, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.plan_text import FORMAT, WHOLE
@@ -47,7 +48,7 @@ def _ranges(value: Any) -> tuple[int, ...]:
 def _spans(value: Any) -> tuple[Span, ...]:
     """Read `whole`, or a list of units and runs of them like `[0, 1-2]`."""
     if value == WHOLE:
-        return (Span(),)
+        return ()  # all units, however many there are
     if not isinstance(value, list | tuple) or not value:
         raise wrong(f"expected `{WHOLE}` or a list of units and runs of them like `[0, 1-2]`")
     found = [_ranges(each) for each in value]
@@ -99,15 +100,26 @@ class VariantSection(Section):
                 raise wrong(f"[{first}, {middle}, {last}] is no fork: the numbers must ascend")
         return forks
 
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        return len(self.units) or self.n_units
+
+    @property
+    def spans(self) -> dict[str, tuple[Span, ...]]:
+        """What is loaded, by processor."""
+        whole = (Span(0, self.count - 1),)
+        return {name: spans or whole for name, spans in self.processors.items()}
+
     def variant(self, kind: Kind) -> Variant:
         """Build the variant."""
         return Variant(
             kind=kind,
             graph=None if self.graph is None else GraphFile(self.graph, self.sha256),
-            n_units=len(self.units) or self.n_units,
+            n_units=self.count,
             units=tuple(Unit(unit.operators, unit.first) for unit in self.units),
             forks=tuple(Fork(*fork) for fork in self.forks),
-            spans=self.processors,
+            spans=self.spans,
         )
 
 
@@ -131,7 +143,7 @@ class ModelSection(Section):
 
     source: str = ""
     fingerprint: str = ""
-    batch: Count = 1
+    batch: Count | Literal["fixed"] = 1
     profile: str
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
@@ -142,7 +154,8 @@ class ModelSection(Section):
         return ModelPlan(
             source=str(base / self.source) if local else self.source,
             fingerprint=self.fingerprint,
-            batch=self.batch,
+            batch=1 if self.batch == "fixed" else self.batch,
+            fixed_batch=self.batch == "fixed",
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},
             choices=tuple(
                 Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))
@@ -199,25 +212,48 @@ def read_plan_section(document: YamlDocument) -> PlanSection:
 
 
 def _problems(plan: PlanSection, processors: list[str]) -> list[Problem]:
-    found: list[Problem] = []
-    for name, model in plan.models.items():
-        for kind, variant in model.variants.items():
-            at: Loc = ("models", name, "variants", kind.value)
-            n_units = len(variant.units) or variant.n_units
-            for processor, spans in variant.processors.items():
-                loc = (*at, "processors", processor)
-                if processor not in processors:
-                    found.append(Problem(loc, unknown_name("processor", processor, processors)))
-                found += [
-                    Problem(loc, f"there is no unit {span.last}: the model has {n_units}, from 0")
-                    for span in spans
-                    if span.last >= n_units
-                ]
-            found += [
-                Problem((*at, "forks", i), f"there is no unit {fork[2]}: the model has {n_units}")
-                for i, fork in enumerate(variant.forks)
-                if fork[2] >= n_units
-            ]
-            if variant.graph is not None and not variant.sha256:
-                found.append(Problem((*at, "sha256"), "is missing beside `graph`; add it"))
-    return found
+    return [
+        problem
+        for name, model in plan.models.items()
+        for kind, variant in model.variants.items()
+        for problem in _of_variant(variant, ("models", name, "variants", kind.value), processors)
+    ]
+
+
+def _of_variant(variant: VariantSection, at: Loc, processors: list[str]) -> Iterator[Problem]:
+    n_units, loaded = variant.count, set[Span]()
+    for processor, spans in variant.spans.items():
+        loc = (*at, "processors", processor)
+        if processor not in processors:
+            yield Problem(loc, unknown_name("processor", processor, processors))
+        for span in spans:
+            if span.last >= n_units:
+                yield Problem(loc, f"there is no unit {span.last}: the model has {n_units}, from 0")
+        loaded.update(spans)
+    if not completes(loaded, n_units):
+        yield Problem(
+            (*at, "processors"),
+            f"what is loaded does not lead to the end of the model: {_gap(loaded, n_units)}",
+        )
+    for i, numbers in enumerate(variant.forks):
+        fork = Fork(*numbers)
+        if fork.last >= n_units:
+            yield Problem(
+                (*at, "forks", i), f"there is no unit {fork.last}: the model has {n_units}"
+            )
+        elif not {fork.left, fork.right} <= loaded:
+            yield Problem(
+                (*at, "forks", i),
+                f"its sides, {span_text(fork.left)} and {span_text(fork.right)}, are not both "
+                "loaded; load them, or take the fork out",
+            )
+    if variant.graph is not None and not variant.sha256:
+        yield Problem((*at, "sha256"), "is missing beside `graph`; add it")
+
+
+def _gap(loaded: set[Span], n_units: int) -> str:
+    reached = {0}
+    for span in sorted(loaded):
+        if span.first in reached:
+            reached.add(span.last + 1)
+    return f"no span begins with unit {max(r for r in reached if r < n_units)} and leads on"

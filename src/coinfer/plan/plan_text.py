@@ -49,7 +49,7 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
             yield f"    source: {_scalar(files['sources'][name])}"
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
-        yield f"    batch: {model.batch}"
+        yield "    batch: fixed" if model.fixed_batch else f"    batch: {model.batch}"
         yield f"    profile: {_scalar(files['profiles'][name])}"
         yield from _variants(plan, name, model)
         yield from _choices(model)

@@ -27,6 +27,7 @@ from coinfer.planner.identity import identity_of
 from coinfer.planner.make_plan import Planned
 from coinfer.planner.model_source import resolve_model
 from coinfer.profiling import default_cache
+from coinfer.profiling.declaration import undeclared
 from coinfer.profiling.fingerprints import fingerprint_of
 
 __all__ = ["open_plan", "read_plan"]
@@ -46,7 +47,9 @@ def read_plan(folder: str | Path) -> Plan:
         for name in saved.plan.models
         if _unknown(saved.plan, name) and saved.plan.models[name].is_cut
     }
-    return _estimated(saved, opened)
+    for name, model in opened.items():
+        _check_cut(saved, name, model)
+    return _with_forks_checked(_estimated(saved, opened), saved, opened)
 
 
 def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = None) -> Planned:
@@ -64,8 +67,12 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
     saved = _in_memory(plan) if isinstance(plan, Plan) else load_plan(plan)
     _check_here(saved, backends or {})
     models = {name: _opened(saved, name) for name in saved.plan.models}
+    for name, model in models.items():
+        _check_cut(saved, name, model)
     done = _estimated(saved, models)
     loads = {name: _load_of(model, done.models[name]) for name, model in models.items()}
+    for name, load in loads.items():
+        _check_declared(saved, name, load)
     return Planned(done, loads)
 
 
@@ -76,6 +83,54 @@ def _load_of(model: Model, planned: ModelPlan) -> Model | CutModel:
     from coinfer.graph.recut import recut  # needs the heavy libraries
 
     return recut(model, planned.original, Profile())
+
+
+def _check_cut(saved: SavedPlan, name: str, model: Model) -> None:
+    """See that a model can be cut where the plan says."""
+    variant = saved.plan.models[name].original
+    if variant.n_units > 1 and not variant.units:
+        raise ConfigurationError(
+            f"{_place(saved, name)}: {variant.n_units} units, but no `units` say which operators "
+            f"are in which; {_anew(saved)}"
+        )
+    if not variant.units:
+        return
+    from coinfer.graph.recut import partition_of  # needs the heavy libraries
+
+    try:
+        partition_of(model, variant)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_place(saved, name)}: {error}") from error
+
+
+def _with_forks_checked(plan: Plan, saved: SavedPlan, opened: Mapping[str, Model]) -> Plan:
+    """See that forks are forks, where the model's file is at hand."""
+    for name, model in plan.models.items():
+        if not model.original.forks or not model.original.units or name in opened:
+            continue
+        try:
+            found = _opened(saved, name)
+        except ModelError as error:
+            plan = plan.warned(f"{name}: whether its forks are right was not checked: {error}")
+            continue
+        _check_cut(saved, name, found)
+    return plan
+
+
+def _check_declared(saved: SavedPlan, name: str, load: Model | CutModel) -> None:
+    """See that no processor is given operators that it declares not to run."""
+    for processor in saved.plan.processors:
+        for span in saved.plan.models[name].original.spans.get(processor.name, ()):
+            model = load.pieces[span].model if isinstance(load, CutModel) else load
+            if why := undeclared(model, processor):
+                raise ConfigurationError(
+                    f"{_place(saved, name, 'processors', processor.name)}: {name!r} must not run "
+                    f"there: {why}"
+                )
+
+
+def _place(saved: SavedPlan, name: str, *loc: str) -> str:
+    return saved.where("models", name, "variants", "original", *loc)
 
 
 def _in_memory(plan: Plan) -> SavedPlan:
@@ -127,7 +182,10 @@ def _loaded(saved: SavedPlan, name: str, planned: ModelPlan) -> Model:
     graph = planned.original.graph
     if graph is None:
         if not planned.source:
-            raise ModelError(f"the plan does not say where model {name!r} comes from")
+            raise ModelError(
+                f"the plan does not say where model {name!r} comes from, because it was made in "
+                "memory; pass the models in place of the plan, or save them to files"
+            )
         return resolve_model(planned.source, name=name)
     path = saved.folder / graph.path
     if hashlib.sha256(read_bytes(saved.folder, graph.path)).hexdigest() != graph.sha256:
@@ -139,7 +197,12 @@ def _loaded(saved: SavedPlan, name: str, planned: ModelPlan) -> Model:
 
 def _unknown(plan: Plan, name: str) -> list[tuple[str, Span]]:
     """Return what is to be loaded of a model and was never measured so."""
-    known = {(key.processor, key.span) for key, _ in plan.measured.restricted([name])}
+    planned = plan.models[name]
+    known = {
+        (key.processor, key.span)
+        for key, _ in plan.measured.restricted([name])
+        if key.batch == planned.batch
+    }
     return [
         (processor, span)
         for processor, spans in plan.models[name].original.spans.items()
@@ -156,6 +219,7 @@ def _estimated(saved: SavedPlan, models: Mapping[str, Model]) -> Plan:
         if not unknown:
             continue
         planned = plan.models[name]
+        _check_estimable(saved, name, unknown)
         if planned.is_cut:
             seconds = _of_spans(planned, models[name], saved.runs[name])
         else:
@@ -164,7 +228,7 @@ def _estimated(saved: SavedPlan, models: Mapping[str, Model]) -> Plan:
         for processor, span in unknown:
             expected_s = seconds.get((processor, span))
             if expected_s is None:
-                place = saved.where("models", name, "variants", "original", "processors", processor)
+                place = _place(saved, name, "processors", processor)
                 raise ConfigurationError(
                     f"{place}: nothing was measured that tells how long {name!r} takes on "
                     f"{processor!r}; take it out, or {_anew(saved)}"
@@ -176,6 +240,26 @@ def _estimated(saved: SavedPlan, models: Mapping[str, Model]) -> Plan:
         what = f"units {pairs}" if planned.is_cut else ", ".join(p for p, _ in unknown)
         plan = plan.warned(f"{name}: the times of {what} are estimated, not measured")
     return plan
+
+
+def _check_estimable(saved: SavedPlan, name: str, unknown: Iterable[tuple[str, Span]]) -> None:
+    """What was not measured may not run below fp32, and at another batch size nothing is known."""
+    precisions = {p.name: p.precision for p in saved.plan.processors}
+    batch = saved.plan.models[name].batch
+    batches = {run.batch for run in saved.runs[name]}
+    if batches and batch not in batches:
+        measured = ", ".join(map(str, sorted(batches)))
+        raise ConfigurationError(
+            f"{saved.where('models', name, 'batch')}: {name!r} was measured at batch {measured}, "
+            f"not {batch}; {_anew(saved)}"
+        )
+    for processor, _ in unknown:
+        if precisions[processor] != "fp32":
+            raise ConfigurationError(
+                f"{_place(saved, name, 'processors', processor)}: {name!r} was not measured on "
+                f"{processor!r} or is not precise enough in {precisions[processor]}; take it out, "
+                f"or {_anew(saved)}"
+            )
 
 
 def _of_whole(plan: Plan, name: str) -> dict[tuple[str, Span], float]:
@@ -196,8 +280,9 @@ def _of_spans(
 
     partition = partition_of(model, planned.original)
     times = SpanTimes(operator_shares(partition.operators, costs_by_operator(model)))
-    for run in runs:
-        times.note(run.processor, run.operators, run.measurement.mean_s)
+    everything = tuple(range(len(partition.operators)))
+    for run in runs:  # a run of no operators in particular is one of the whole model
+        times.note(run.processor, run.operators or everything, run.measurement.mean_s)
     return {
         (processor, span): seconds
         for span, row in times.table(partition).items()
