@@ -9,7 +9,7 @@ from pathlib import Path
 from coinfer.backends.base import Backend
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Limits
-from coinfer.core.policy import Policy
+from coinfer.core.policy import Policy, check_policy
 from coinfer.errors import ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import PartitionOptions
@@ -23,6 +23,7 @@ from coinfer.planner.make_plan import Planned, given_plan, make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan
 from coinfer.planner.wishes import CutWish, Wishes
+from coinfer.policies import make_policy
 from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
@@ -92,6 +93,9 @@ class Engine(engine.Engine):
         keep_awake: bool = False,
         measure_s: float = MEASURE_S,
     ) -> None:
+        choice = None if policy is None else _choice(policy)
+        if isinstance(policy, str):
+            policy = make_policy(policy)
         self._given = dict(backends or {})
         self._partition = partition
         self._measure_s = measure_s
@@ -112,9 +116,8 @@ class Engine(engine.Engine):
                 used = [replace(processor, cores=()) for processor in used]
             self._given = find_backends(used, self._given)
             planned = self._planned(models, used, profile)
-        if isinstance(policy, str):
-            plan = replace(planned.plan, policy=PolicyChoice(name=policy))
-            planned, policy = planned._replace(plan=plan), None
+        if choice is not None:
+            planned = planned._replace(plan=replace(planned.plan, policy=choice))
         super().__init__(
             planned.plan,
             planned.models,
@@ -141,8 +144,10 @@ class Engine(engine.Engine):
             self._model_store.check_free(name)
             planned = self._planned({name: model}, self.plan.processors, profile)
             self.warnings += planned.plan.warnings
-            self._load_planned(name, planned.models[name], planned.plan)
-            self.plan = self.plan.joined(planned.plan)
+            loaded = self._load_planned(
+                name, planned.models[name], planned.plan, planned.plan.profile
+            )
+            self.plan = self.plan.joined(loaded)
 
     def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
         if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):
@@ -173,6 +178,13 @@ class Engine(engine.Engine):
             cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
         )
         return make_plan(found, processors, Wishes(cuts=cuts, sources=sources), profiler)
+
+
+def _choice(policy: str | Policy) -> PolicyChoice:
+    """Return what a plan says of a policy; of an object it cannot say how to make it again."""
+    if isinstance(policy, str):
+        return PolicyChoice(name=policy)
+    return PolicyChoice(name=f"an object of {type(check_policy(policy)).__name__}")
 
 
 def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:

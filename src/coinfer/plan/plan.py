@@ -135,10 +135,11 @@ class Plan:
         )
         return dataclasses.replace(self, models={**self.models, model: changed})
 
-    def loading(self, profile: Profile) -> Self:
-        """Copy it so that of each model just the entries of a profile are loaded."""
+    def loading(self, profile: Profile, models: Iterable[str] | None = None) -> Self:
+        """Copy it so that of these models, or all, just the entries of a profile are loaded."""
         changed = self
-        for name, model in self.models.items():
+        for name in self.models if models is None else models:
+            model = self.models[name]
             spans = profile.spans_by_processor(name)
             if spans != model.original.spans:
                 variant = dataclasses.replace(model.original, spans=spans)
@@ -147,13 +148,13 @@ class Plan:
 
     def joined(self, other: Plan) -> Self:
         """Copy it with the models of another plan for the same machine."""
-        both = self.with_profile(self.measured.merged(other.measured))
+        both = self.with_profile(self.measured.merged(other.measured)).warned(*other.warnings)
         return dataclasses.replace(both, models={**self.models, **other.models})
 
     def without(self, model: str) -> Self:
         """Copy it without a model."""
         left = {name: each for name, each in self.models.items() if name != model}
-        return dataclasses.replace(self, models=left)
+        return dataclasses.replace(self.with_profile(self.measured.restricted(left)), models=left)
 
     def warned(self, *warnings: str) -> Self:
         """Copy it with more warnings; each is kept once."""

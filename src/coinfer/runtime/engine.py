@@ -25,6 +25,7 @@ from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import ClosedError, CoinferError, ConfigurationError, UnknownNameError
 from coinfer.graph.cut_model import CutModel
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
@@ -96,8 +97,9 @@ class Engine:
         self._stopped = False
         self._spinning = ExitStack()
         try:
+            profile = plan.profile
             for name in plan.models:
-                self._load_planned(name, models[name], plan)
+                self.plan = self._load_planned(name, models[name], self.plan, profile)
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -310,8 +312,13 @@ class Engine:
         if self._event_loop.closing:
             raise ClosedError(self._event_loop.closing)
 
-    def _load_planned(self, name: str, model: Model | CutModel, plan: Plan) -> None:
+    def _load_planned(
+        self, name: str, model: Model | CutModel, plan: Plan, profile: Profile
+    ) -> Plan:
         """Load a model as a plan says; returns when it can be asked.
+
+        Returns:
+            The plan, without those processors of the model that could not take it.
 
         Raises:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
@@ -320,7 +327,7 @@ class Engine:
         with self._loading:
             self._check_open()
             self._model_store.check_free(name)
-            loaded = self._model_store.put(name, model, plan.profile)
+            loaded = self._model_store.put(name, model, profile)
             for processor, why in loaded.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")
             self.warnings += [f"{name}: {note}" for note in loaded.notes]
@@ -328,6 +335,7 @@ class Engine:
                 self._event_loop.worker_pool.start(processor)
             self._post(model_loaded(plan, name, loaded.profile))
             self._model_store.open(name, model if isinstance(model, Model) else model.model)
+            return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
 
 
 def _absolute(arrival_s: float, deadline_s: float) -> float:

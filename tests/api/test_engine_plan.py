@@ -1,0 +1,98 @@
+"""The plan of an engine says what runs, also after models came and went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.runtime.engines import FEED, MODEL, null_engine
+
+import coinfer
+from coinfer.backends.base import Session
+from coinfer.backends.null import NullBackend
+from coinfer.errors import BackendError, ConfigurationError, UnknownNameError
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.plan.plan_folder import save_plan
+from coinfer.policies import make_policy
+from coinfer.testing.models import tiny_linear
+
+OWN = Processor(name="a", backend="own", units=frozenset({"a"}))
+TIMES = Profile.from_seconds({"m": {"a": 0.01}})
+
+
+class Refuses(NullBackend):
+    """Loads nothing on one processor."""
+
+    def load(self, model: Model, processor: Processor) -> Session:
+        if processor.name == "p1":
+            raise BackendError("no room")
+        return super().load(model, processor)
+
+
+def test_a_processor_that_could_not_take_a_model_is_not_in_the_plan() -> None:
+    with null_engine("p0", "p1") as engine:
+        assert engine.plan.models["m"].original.spans.keys() == {"p0", "p1"}
+    with coinfer.Engine(
+        {"m": MODEL},
+        processors=engine.plan.processors,
+        profile=engine.plan.profile,
+        backends={"null": Refuses()},
+    ) as engine:
+        assert engine.placement("m").keys() == {"p0"}
+        assert engine.plan.models["m"].original.spans.keys() == {"p0"}
+
+
+def test_models_that_come_and_go_leave_nothing_behind() -> None:
+    times = Profile.from_seconds({"x": {"p0": 1e-4}})
+    with null_engine("p0") as engine:
+        before = engine.plan
+        for _ in range(3):
+            engine.load("x", tiny_linear().model, times)
+            assert engine.plan.models.keys() == {"m", "x"}
+            engine.unload("x")
+        assert engine.plan == before
+
+
+def test_a_policy_that_is_an_object_is_not_taken_for_the_default() -> None:
+    with null_engine("p0", policy=make_policy("edf")) as engine:
+        assert engine.plan.policy.name == "an object of EarliestDeadlineFirst"
+    with null_engine("p0", policy="edf") as engine:
+        assert engine.plan.policy.name == "edf"
+
+
+def test_a_wrong_policy_is_said_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def must_not_run(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("coinfer.api.engine.make_plan", must_not_run)
+    with pytest.raises(UnknownNameError, match="earliest_finish"):
+        coinfer.Engine({"m": MODEL}, policy="earliest_finsh")
+    with pytest.raises(ConfigurationError, match="does not inherit from"):
+        coinfer.Engine({"m": MODEL}, policy=object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("profile", [TIMES, None], ids=["given", "measured"])
+def test_a_backend_of_the_callers_own_is_used(profile: Profile | None) -> None:
+    with coinfer.Engine(
+        {"m": MODEL}, processors=[OWN], profile=profile, backends={"own": NullBackend()}
+    ) as engine:
+        assert engine.infer("m", FEED)
+
+
+def test_a_plan_opens_with_the_backend_that_is_handed_over(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(MODEL.to_bytes())
+    own: Callable[[], NullBackend] = NullBackend
+    with coinfer.Engine(
+        {"m": path}, processors=[OWN], profile=TIMES, backends={"own": own()}
+    ) as engine:
+        save_plan(engine.plan, tmp_path / "plan")
+    with coinfer.Engine(tmp_path / "plan", backends={"own": own()}) as engine:
+        assert engine.infer("m", FEED)
+    with pytest.raises(UnknownNameError, match="own"):
+        coinfer.Engine(tmp_path / "plan")
