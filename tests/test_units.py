@@ -80,7 +80,14 @@ def test_durations_are_written_with_three_digits(seconds: float, text: str) -> N
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999.5, "1000 B"), (1000, "1000 B"), (1023.6, "1 KiB"), (2**20 * 97.5, "97.5 MiB"), (5 * 2**42, "20480 GiB")],
+    [
+        (0, "0 B"),
+        (999.5, "1000 B"),
+        (1000, "1000 B"),
+        (1023.6, "1 KiB"),
+        (2**20 * 97.5, "97.5 MiB"),
+        (5 * 2**42, "20480 GiB"),
+    ],
 )
 def test_sizes_are_written_in_binary_units(size: float, text: str) -> None:
     assert format_bytes(size) == text
