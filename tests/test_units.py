@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coinfer.errors import ConfigurationError
@@ -69,6 +69,7 @@ def test_the_refusal_shows_a_right_example() -> None:
         (0.9994, "999 ms"),
         (0.9999, "1 s"),
         (59.99, "1 min"),
+        (59.95, "60 s"),
         (90.0, "1.5 min"),
         (360_000.0, "6000 min"),
     ],
@@ -79,7 +80,14 @@ def test_durations_are_written_with_three_digits(seconds: float, text: str) -> N
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (1000, "1000 B"), (2**20 * 97.5, "97.5 MiB"), (5 * 2**42, "20480 GiB")],
+    [
+        (0, "0 B"),
+        (999.5, "1000 B"),
+        (1000, "1000 B"),
+        (1023.6, "1 KiB"),
+        (2**20 * 97.5, "97.5 MiB"),
+        (5 * 2**42, "20480 GiB"),
+    ],
 )
 def test_sizes_are_written_in_binary_units(size: float, text: str) -> None:
     assert format_bytes(size) == text
@@ -98,6 +106,9 @@ def test_a_written_duration_reads_back_within_its_digits(seconds: float) -> None
 
 
 @given(st.floats(0, 1e13))
+@example(999.5)
+@example(1023.5 * 2**10)
+@example(999.5 * 60)
 def test_nothing_is_written_with_an_exponent(value: float) -> None:
     for text in (format_bytes(value), format_seconds(value), format_count(value)):
         assert "e+" not in text

@@ -68,11 +68,15 @@ def parse_rate(text: str | float) -> float:
 
 
 def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
-    """Write with three digits in the first step that the value, so rounded, reaches."""
-    rounded = abs(float(f"{value:.3g}"))
-    step, unit = next((pair for pair in steps if rounded >= pair[0]), steps[-1])
-    scaled = value / step
-    return f"{scaled:.0f} {unit}" if 1000 <= abs(scaled) < math.inf else f"{scaled:.3g} {unit}"
+    """Write with three digits, or whole from 1,000 on, in the first step that is then reached."""
+    written = [(_digits(value / step), unit) for step, unit in steps]
+    text, unit = next((pair for pair in written if abs(float(pair[0])) >= 1), written[-1])
+    return f"{text} {unit}"
+
+
+def _digits(value: float) -> str:
+    text = f"{value:.3g}"
+    return f"{value:.0f}" if 1000 <= abs(float(text)) < math.inf else text
 
 
 def format_digits(value: float) -> str:

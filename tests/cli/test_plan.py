@@ -89,6 +89,87 @@ def test_the_policy_of_the_plan_is_used_unless_one_is_named(
     assert "policy fcfs" in program("simulate", scenario, "--plan", plan, "--policy", "fcfs").out
 
 
+def test_an_option_on_the_command_line_goes_before_that_of_the_plan(
+    scenario: Path, plan: Path, program: Program
+) -> None:
+    begin = ("simulate", scenario, "--plan", plan, "--policy-option")
+    assert "unknown option" in program(*begin, "nonsense=3").complaint
+    shown = program(*begin, "patience_s=2")
+    assert shown.status == 0, shown.err
+    assert "the plan's policy" not in shown.out
+    path = plan / "plan.yaml"
+    path.write_text(path.read_text().replace("name: earliest_finish", "name: edf"))
+    assert "policy edf (patience_s=2)" in " ".join(program(*begin, "patience_s=2").out.split())
+
+
+def test_a_tiny_option_is_the_same_in_the_plan(tmp_path: Path, program: Program) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"{TINY}policy: {{name: edf, patience_s: 0.00001}}\n")
+    assert program("plan", path, "-o", tmp_path / "plan").status == 0
+    shown = program("simulate", path, "--plan", tmp_path / "plan")
+    assert shown.status == 0, shown.err
+    assert "the plan's policy" not in shown.out
+
+
+@pytest.mark.parametrize("verb", [("run",), ("simulate",), ("bound",), ("saturate", "--simulate")])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("zoo:tiny_mlp", "zoo:tiny_cnn", "'mlp' is zoo:tiny_cnn in the scenario and zoo:tiny_mlp"),
+        ("zoo:tiny_mlp", "zoo:tiny_mlp?seed=1", "in the scenario and zoo:tiny_mlp in the plan"),
+        ("zoo:tiny_mlp", "other.onnx", "other.onnx in the scenario and zoo:tiny_mlp in the plan"),
+        (
+            "deadline: 1s",
+            "deadline: 1s, batch: 3",
+            "batch of 3 in the scenario and of 1 in the plan",
+        ),
+    ],
+)
+def test_a_plan_of_other_models_is_refused(
+    verb: tuple[str, ...],
+    old: str,
+    new: str,
+    message: str,
+    tmp_path: Path,
+    plan: Path,
+    program: Program,
+) -> None:
+    path = tmp_path / "changed.yaml"
+    path.write_text(TINY.replace(old, new).replace("{closed: 2}", "{poisson: 10/s}"))
+    complaint = program(verb[0], path, *verb[1:], "--plan", plan).complaint
+    assert message in complaint
+    assert f"`coinfer plan SCENARIO -o {plan}`" in complaint
+
+
+@pytest.mark.parametrize(
+    ("section", "word"),
+    [
+        ('processors: [{name: mine, backend: "null", cores: [0]}]', "processors"),
+        ("processors: {backends: [other]}", "processors"),
+        ("precision: {allow: [int8], tolerance: 0.1}", "precision"),
+        ("partition: {pieces: 2}", "partition"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("simulate",), ("bound",), ("saturate", "--simulate")])
+def test_what_the_plan_does_not_follow_is_said(
+    verb: tuple[str, ...], section: str, word: str, tmp_path: Path, plan: Path, program: Program
+) -> None:
+    path = tmp_path / "changed.yaml"
+    path.write_text(f"{TINY}{section}\n")
+    shown = " ".join(program(verb[0], path, *verb[1:], "--plan", plan).out.split())
+    assert f"was not made by the scenario's {word}, and the plan decides" in shown
+    assert shown.count("was not made by") == 1
+
+
+def test_a_plan_that_was_made_by_the_scenario_follows_it(tmp_path: Path, program: Program) -> None:
+    path = tmp_path / "cut.yaml"
+    path.write_text(f"{TINY}partition: {{pieces: 2}}\nprocessors: {{backends: [onnxruntime]}}\n")
+    assert program("plan", path, "-o", tmp_path / "plan").status == 0
+    shown = program("simulate", path, "--plan", tmp_path / "plan")
+    assert shown.status == 0, shown.err
+    assert "was not made" not in shown.out
+
+
 def test_a_machine_and_a_plan_are_too_much(scenario: Path, plan: Path, program: Program) -> None:
     done = program("simulate", scenario, "--plan", plan, "--machine", "lib:synthetic-edge")
     assert "--plan and --machine are both given" in done.complaint

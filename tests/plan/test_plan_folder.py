@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import load_model
-from coinfer.plan import Plan
+from coinfer.plan import Plan, PolicyChoice
 from coinfer.plan.difference import differences
 from coinfer.plan.plan_folder import load_plan, save_plan
 from coinfer.planner.make_plan import Planned, make_plan
@@ -64,6 +66,14 @@ def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:
 def test_a_cut_plan_is_read_as_it_was(tmp_path: Path) -> None:
     plan = cut_by_hand(tmp_path)
     assert load_plan(tmp_path / "plan").plan == plan
+
+
+def test_options_of_a_policy_are_read_as_they_were(tmp_path: Path) -> None:
+    options = {"a": 1e-05, "b": {"c d": [2.5e-9, 1e22, 3.0, math.inf, -math.inf], "e": "1e-05"}}
+    plan = saved(tmp_path).plan
+    plan = dataclasses.replace(plan, policy=PolicyChoice(name="x", options=options))
+    save_plan(plan, tmp_path / "plan")
+    assert load_plan(tmp_path / "plan").plan.policy == plan.policy
 
 
 def test_the_same_plan_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from coinfer.api import Engine
 from coinfer.backends.base import Tensor, Tensors
-from coinfer.backends.null import Faults, NullSession
+from coinfer.backends.null import Faults, NullBackend, NullSession
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy, Start
 from coinfer.errors import (
@@ -522,3 +522,12 @@ def test_a_stopped_engine_takes_no_model() -> None:
     with pytest.raises(ClosedError):
         engine.load("n", MODEL, Profile.from_seconds({"n": {"p0": 1e-4}}))
     assert engine.models == ("m",)
+
+
+def test_given_backends_may_have_any_name() -> None:
+    mine = Processor(name="a", backend="mine", units=frozenset({"a"}))
+    profile = Profile.from_seconds({"m": {"a": 1e-4}})
+    backends = {"mine": NullBackend()}
+    with Engine({"m": MODEL}, processors=[mine], profile=profile, backends=backends) as engine:
+        assert engine.submit("m", FEED).result(WAIT_S).keys() == {s.name for s in MODEL.outputs}
+        engine.load("n", MODEL, Profile.from_seconds({"n": {"a": 1e-4}}))

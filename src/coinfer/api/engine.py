@@ -169,7 +169,9 @@ class Engine(engine.Engine):
         found = {name: _resolved(name, model) for name, model in models.items()}
         sources = {name: str(m) for name, m in models.items() if isinstance(m, str | Path)}
         if profile is not None:
-            return given_plan(found, processors, profile, Wishes(sources=sources))
+            return given_plan(
+                found, processors, profile, Wishes(sources=sources), backends=self._given
+            )
         cuts = {}
         if self._partition is not None:
             whole = [name for name, model in found.items() if isinstance(model, Model)]

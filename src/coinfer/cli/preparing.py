@@ -18,6 +18,7 @@ def prepared(
     *,
     machine: Path | None = None,
     policy: str | None = None,
+    policy_option: list[str] | None = None,
     is_simulated: bool = False,
     needs_times: bool = False,
     calibrate_s: float | None = None,
@@ -29,6 +30,7 @@ def prepared(
         plan: Folder of a saved plan, from which nothing is measured; None: make one.
         machine: A machine file instead of the scenario's.
         policy: The policy on the command line, which goes before that of a saved plan.
+        policy_option: Options on the command line, which go before those of a saved plan.
         is_simulated: Whether it is simulated: then no session is opened.
         needs_times: Whether only the times are looked at.
         calibrate_s: Correct the times by a real run of so many seconds.
@@ -36,6 +38,7 @@ def prepared(
     Raises:
         ConfigurationError: options contradict each other.
     """
+    from coinfer.cli.policy_option import policy_options
     from coinfer.cli.progress_bars import profiler_bar
     from coinfer.planner.planned_scenario import planned_scenario
     from coinfer.planner.prepare import prepare
@@ -46,7 +49,8 @@ def prepared(
             scenario,
             plan,
             machine=machine,
-            own_policy=policy is not None,
+            policy=policy,
+            policy_options=policy_options(policy_option or []),
             is_simulated=is_simulated or needs_times,
             calibrate_s=calibrate_s,
         )

@@ -56,7 +56,7 @@ def run(
         rate_factor=rate_factor,
     )
     explainer = explainer_of(explain, wanted)
-    ready = prepared(wanted, plan, policy=policy)
+    ready = prepared(wanted, plan, policy=policy, policy_option=policy_option)
     cores = sorted({core for processor in ready.plan.processors for core in processor.cores})
     with recorded(record, ready) as log, time_bar("running", wanted.end_s) as on_tick:
         played = play(

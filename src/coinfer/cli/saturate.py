@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coinfer.experiments.saturation import Kept, Saturation, Trial
-    from coinfer.runtime.prepared import Prepared
     from coinfer.workload.scenario import Scenario
 
 __all__ = ["saturate"]
@@ -53,6 +51,7 @@ def saturate(
     every model; where nothing is ever dropped, 95 % of the deadlines must be met.
     """
     from coinfer.cli.output import check_writable, write_result
+    from coinfer.cli.preparing import prepared
     from coinfer.experiments.certificate import certify
     from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
 
@@ -62,9 +61,20 @@ def saturate(
     )
     kept = _kept(wanted, qoe, hit_rate)
     console = out()
-    ready = _ready(wanted, plan, machine, policy, simulated)
+    if machine is not None and not simulated:
+        raise ConfigurationError("--machine describes a machine to simulate; add --simulate")
+    ready = prepared(
+        wanted if simulated else wanted.model_copy(update={"machine": None}),
+        plan,
+        machine=machine,
+        policy=policy,
+        policy_option=policy_option,
+        is_simulated=simulated,
+    )
     name, on = ready.plan.policy.name, ready.plan.machine
     console.print(f"{wanted.name} on {on.name}, policy {name}")
+    for warning in ready.plan.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
     bound = certify(ready.as_run, on).sustainable_factor
     trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
     with trials as measure:
@@ -100,22 +110,6 @@ def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept
     if hit_rate is not None:
         return Kept.of(scenario, quality=Quality.HIT_RATE, least=hit_rate)
     return Kept.of(scenario)
-
-
-def _ready(
-    scenario: Scenario,
-    plan: Path | None,
-    machine: Path | None,
-    policy: str | None,
-    simulated: bool,
-) -> Prepared:
-    from coinfer.cli.preparing import prepared
-
-    if machine is not None and not simulated:
-        raise ConfigurationError("--machine describes a machine to simulate; add --simulate")
-    if not simulated:
-        scenario = scenario.model_copy(update={"machine": None})
-    return prepared(scenario, plan, machine=machine, policy=policy, is_simulated=simulated)
 
 
 def _trial_line(trial: Trial, kept: Kept) -> str:

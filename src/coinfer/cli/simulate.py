@@ -66,6 +66,7 @@ def simulate(
         plan,
         machine=machine,
         policy=policy,
+        policy_option=policy_option,
         is_simulated=True,
         calibrate_s=None if calibrate is None else parse_seconds(calibrate),
     )

@@ -27,7 +27,7 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
     ['m on cpu: 10 ms -> 20 ms']
     """
     if one.policy != other.policy:
-        yield f"policy: {_policy(one)} -> {_policy(other)}"
+        yield f"policy: {one.policy.text} -> {other.policy.text}"
     for what in sorted({*one.machine.identity, *other.machine.identity}):
         before, after = one.machine.identity.get(what), other.machine.identity.get(what)
         if before != after:
@@ -59,11 +59,6 @@ def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
         if found is not None and abs(found.mean_s - entry.mean_s) > _NOISE * entry.mean_s:
             where = f"{name} on {key.processor}" + _span(key.span, before.original.n_units)
             yield f"{where}: {format_seconds(entry.mean_s)} -> {format_seconds(found.mean_s)}"
-
-
-def _policy(plan: Plan) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in plan.policy.options.items())
-    return f"{plan.policy.name} ({options})" if options else plan.policy.name
 
 
 def _spans(row: Mapping[str, tuple[Span, ...]]) -> dict[str, str]:

@@ -28,6 +28,12 @@ class PolicyChoice:
     name: str = "earliest_finish"
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """What messages call it: the name, with the options if there are any."""
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.name} ({options})" if options else self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

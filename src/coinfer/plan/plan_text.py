@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -116,12 +117,28 @@ def _choices(model: ModelPlan) -> Iterator[str]:
 
 
 def _flow(fields: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{_scalar(k)}: {_value(v)}" for k, v in fields.items()) + "}"
+    return "{" + ", ".join(f"{_value(k)}: {_value(v)}" for k, v in fields.items()) + "}"
 
 
 def _value(value: Any) -> str:
-    """Write any value of YAML on one line; JSON is YAML, but for how it is read."""
-    return _scalar(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Write any value of YAML on one line, so that YAML reads the same."""
+    if isinstance(value, str):
+        return _scalar(value)
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, Mapping):
+        return _flow(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value)
+
+
+def _float(value: float) -> str:
+    """Write a float with a point: without, YAML 1.1 takes `1e-05` for text."""
+    if not math.isfinite(value):
+        return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")
+    text = repr(value)
+    return text if "." in text else text.replace("e", ".0e")
 
 
 def _scalar(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from coinfer.backends.base import Tensors
+from coinfer.backends.base import Backend, Tensors
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
@@ -89,6 +89,7 @@ def given_plan(
     processors: Sequence[Processor],
     profile: Profile,
     wishes: Wishes | None = None,
+    backends: Mapping[str, Backend] | None = None,
 ) -> Planned:
     """Load models wherever a profile has times for them; nothing is measured.
 
@@ -97,11 +98,12 @@ def given_plan(
         processors: What may be used.
         profile: Expected times; of a model that is cut, of its spans.
         wishes: Of these the policy and the sources count.
+        backends: Backends by name, for those that are not to be looked up.
     """
     planning = Planning(
         models={name: _whole(model) for name, model in models.items()},
         wishes=wishes or Wishes(),
-        profiler=Profiler(),
+        profiler=Profiler(backends=backends or {}),
         cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
     )
     plan = _empty(planning, processors).with_profile(profile)

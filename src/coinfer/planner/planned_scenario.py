@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.errors import ConfigurationError
 from coinfer.experiments.calibration import calibrate, check_seconds
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.contention import Contention
@@ -13,6 +15,7 @@ from coinfer.machine.processor import ordinary
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.assignment import asked_for, require_assigned
 from coinfer.planner.opened_plan import open_plan, read_plan
+from coinfer.planner.plan_fit import require_same_models, unlike_sections
 from coinfer.planner.prepare import feeds_of
 from coinfer.policies import make_policy
 from coinfer.runtime.prepared import Prepared
@@ -26,7 +29,8 @@ def planned_scenario(
     folder: Path,
     *,
     machine: Path | None = None,
-    own_policy: bool = False,
+    policy: str | None = None,
+    policy_options: Mapping[str, Any] | None = None,
     is_simulated: bool = False,
     calibrate_s: float | None = None,
 ) -> Prepared:
@@ -36,13 +40,14 @@ def planned_scenario(
         scenario: What is to be run.
         folder: Where the plan is.
         machine: Must not be given: the plan says what it was made for.
-        own_policy: The scenario's policy was asked for; it goes before that of the plan.
+        policy: Asked for beside the scenario, which has it already; goes before the plan's.
+        policy_options: Asked for too; without a policy they are options of the plan's.
         is_simulated: Only read the plan: no model is opened, and any machine will do.
         calibrate_s: Correct the times by a real run of so many seconds.
 
     Raises:
         ConfigurationError: the plan was made for another machine or of other files, or a model of
-            the scenario is not in it.
+            the scenario is not in it, or is another one there or in another batch.
     """
     if machine is not None:
         raise ConfigurationError(
@@ -50,11 +55,12 @@ def planned_scenario(
         )
     if calibrate_s is not None:
         check_seconds(calibrate_s)
+    asked = PolicyChoice(name=policy or "", options=policy_options or {})
     if is_simulated and calibrate_s is None:
-        plan = _fitted(read_plan(folder), scenario, folder, own_policy=own_policy)
+        plan = _fitted(read_plan(folder), scenario, folder, asked)
         return Prepared(scenario=scenario, plan=_noted(plan))
     opened = open_plan(folder)
-    plan = _fitted(opened.plan, scenario, folder, own_policy=own_policy)
+    plan = _fitted(opened.plan, scenario, folder, asked)
     models = {name: opened.models[name] for name in plan.models}
     whole = {n: m.model if isinstance(m, CutModel) else m for n, m in models.items()}
     feeds = feeds_of(scenario, whole)
@@ -62,24 +68,35 @@ def planned_scenario(
     return ready if calibrate_s is None else calibrate(ready, seconds=calibrate_s).prepared(ready)
 
 
-def _fitted(plan: Plan, scenario: Scenario, folder: Path, *, own_policy: bool) -> Plan:
+def _fitted(plan: Plan, scenario: Scenario, folder: Path, asked: PolicyChoice) -> Plan:
     """Leave models out that the scenario does not have, and settle the policy."""
-    for name in scenario.models:
-        if name not in plan.models:
-            hint = f"Make the plan anew with `coinfer plan SCENARIO -o {folder}`."
-            raise UnknownNameError.of(f"model in the plan {folder}:", name, plan.models, hint=hint)
-    policy = PolicyChoice(name=scenario.policy.name, options=scenario.policy.options)
-    if own_policy:
-        plan = dataclasses.replace(plan, policy=policy)
-    elif policy != plan.policy:
+    require_same_models(plan, scenario, folder)
+    if sections := unlike_sections(plan, scenario):
         plan = plan.warned(
-            f"the plan's policy {plan.policy.name} is used, not the scenario's {policy.name}; name "
-            "one with --policy"
+            f"the plan {folder} was not made by the scenario's {' and '.join(sections)}, and the "
+            f"plan decides; to follow the scenario, make it anew with `coinfer plan SCENARIO -o "
+            f"{folder}`"
         )
+    plan = _with_policy(plan, scenario, asked)
     made = make_policy(plan.policy.name, **plan.policy.options)
     asked_for(made, scenario.models, ordinary(plan.processors))
     require_assigned(made, plan.profile, ())
     return dataclasses.replace(plan, models={name: plan.models[name] for name in scenario.models})
+
+
+def _with_policy(plan: Plan, scenario: Scenario, asked: PolicyChoice) -> Plan:
+    """Take the policy that was asked for, else that of the plan with what was asked for."""
+    own = PolicyChoice(name=scenario.policy.name, options=scenario.policy.options)
+    if asked.name:
+        return dataclasses.replace(plan, policy=own)
+    used = dataclasses.replace(plan.policy, options={**plan.policy.options, **asked.options})
+    plan = dataclasses.replace(plan, policy=used)
+    if used == own:
+        return plan
+    return plan.warned(
+        f"the plan's policy {used.text} is used, not the scenario's {own.text}; name one with "
+        "--policy"
+    )
 
 
 def _noted(plan: Plan) -> Plan:
