@@ -9,12 +9,10 @@ import pytest
 from tests.runtime.engines import FEED, MODEL, null_engine
 
 import coinfer
-from coinfer.backends.base import Session
-from coinfer.backends.null import NullBackend
-from coinfer.errors import BackendError, ConfigurationError, UnknownNameError
+from coinfer.backends.null import Faults, NullBackend
+from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
-from coinfer.model import Model
 from coinfer.plan.plan_folder import save_plan
 from coinfer.policies import make_policy
 from coinfer.testing.models import tiny_linear
@@ -23,23 +21,17 @@ OWN = Processor(name="a", backend="own", units=frozenset({"a"}))
 TIMES = Profile.from_seconds({"m": {"a": 0.01}})
 
 
-class Refuses(NullBackend):
-    """Loads nothing on one processor."""
-
-    def load(self, model: Model, processor: Processor) -> Session:
-        if processor.name == "p1":
-            raise BackendError("no room")
-        return super().load(model, processor)
-
-
 def test_a_processor_that_could_not_take_a_model_is_not_in_the_plan() -> None:
-    with null_engine("p0", "p1") as engine:
-        assert engine.plan.models["m"].original.spans.keys() == {"p0", "p1"}
+    narrow = Processor(name="p0", backend="null", units=frozenset({"a"}))
+    wide = Processor(name="w", backend="null", units=frozenset({"a", "b"}), threads=2)
+    faults = Faults()
+    faults.fail_load(processor="w")
     with coinfer.Engine(
         {"m": MODEL},
-        processors=engine.plan.processors,
-        profile=engine.plan.profile,
-        backends={"null": Refuses()},
+        processors=[narrow, wide],
+        profile=Profile.from_seconds({"m": {"p0": 0.01, "w": 0.005}}),
+        backends={"null": NullBackend(faults=faults)},
+        pin=False,
     ) as engine:
         assert engine.placement("m").keys() == {"p0"}
         assert engine.plan.models["m"].original.spans.keys() == {"p0"}
