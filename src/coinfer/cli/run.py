@@ -126,7 +126,7 @@ def _summary(ready: Prepared, played: Played, optimum: Optimum | None) -> Summar
         output_errors=ready.plan.output_errors,
         warnings=(
             *([interrupted] if played.interrupted else []),
-            *ready.plan.warnings,
+            *ready.warnings,
             *played.warnings,
         ),
     )

@@ -130,7 +130,7 @@ def _summary(ready: Prepared, done: Simulated, optimum: Optimum | None) -> Summa
         bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
         mix_of="offered" if optimum is None else optimum.mix_of,
         output_errors=plan.output_errors,
-        warnings=(*plan.warnings, *certify(scenario, plan.machine).warnings()),
+        warnings=(*ready.warnings, *certify(scenario, plan.machine).warnings()),
     )
 
 
