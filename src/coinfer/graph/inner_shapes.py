@@ -49,7 +49,7 @@ def _numbers(original: ir.Graph, bound: ir.Graph) -> dict[str, int]:
     """Assign a number to each dimension's name that has been bound."""
     found = {}
     for before, after in zip(original.inputs, bound.inputs, strict=True):
-        for dim, size in zip(before.shape or (), after.shape or (), strict=True):
+        for dim, size in zip(before.shape or (), after.shape or (), strict=False):
             if isinstance(dim, ir.SymbolicDim) and dim.value and isinstance(size, int):
                 found[dim.value] = size
     return found
