@@ -439,6 +439,29 @@ def test_a_loop_whose_trip_count_stands_for_none_has_no_limit() -> None:
     assert summed.unknown_operators == ("Loop_0",)
 
 
+def carried(step: str) -> ir.Model:
+    """A Loop of four runs of a body that states no shape of what it carries on."""
+    model = parse(
+        "g (float[3,3] x, float[3,3] w) => (float[a,b] y) <int64 n = {4}> { y = Loop(n, , x)"
+        " <body = b (int64 i, bool go, float[3,3] s) => (bool on, float[3,3] t)"
+        f" {{ on = Identity(go) h = MatMul(s, w) {step} }}> }}"
+    )
+    body = model.graph[0].attributes["body"].as_graph()
+    for value in (body.inputs[2], body.outputs[1]):
+        value.shape = None
+    return model
+
+
+def test_a_loop_that_states_no_shapes_has_those_that_it_begins_with_and_keeps() -> None:
+    (cost,) = operator_costs(carried("t = Relu(h)"))
+    assert cost.macs == 4 * 27
+
+
+def test_a_loop_whose_values_grow_is_unknown() -> None:
+    (cost,) = operator_costs(carried("t = Concat<axis = 0>(h, h)"))
+    assert cost.mac_range == CountRange(0, None)
+
+
 IF = (
     "g ({given} float[n,3] x, float[3,3] w, float[3,5] v) => (float[n,k] y) {constant}"
     "{{ y = If (c) <then_branch = t () => (float[n,3] a) {{ a = MatMul(x, w) }},"

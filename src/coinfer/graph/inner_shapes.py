@@ -5,7 +5,7 @@ Knows ONNX shape inference; `shapes` binds the dimensions of the graph around th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -33,9 +33,49 @@ def infer_inside(bound: ir.Model, original: ir.Model) -> None:
             for value in node.outputs:
                 _bind(value, numbers)
                 is_open = is_open or static_shape(value) is None
-    if is_open:
-        # Not strict: if one operator cannot be inferred, only its own outputs stay unknown.
-        ShapeInferencePass(check_type=False, strict_mode=False)(bound)
+    if not is_open:
+        return
+    _infer(bound)
+    if assumed := [loop for loop in _loops([bound.graph, *inner]) if _assume(loop)]:
+        _infer(bound)
+        for loop in assumed:
+            _check(loop)
+
+
+def _infer(model: ir.Model) -> None:
+    # Not strict: if one operator cannot be inferred, only its own outputs stay unknown.
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _loops(graphs: Iterable[ir.Graph]) -> Iterator[ir.Node]:
+    for graph in graphs:
+        yield from (node for node in graph if node.op_type == "Loop")
+
+
+def _assume(loop: ir.Node) -> bool:
+    """Give the values that a Loop carries on the shapes that they begin with, if it states none.
+
+    ONNX does not: they may change from one run of the body to the next. `_check` sees if they do.
+    """
+    is_assumed = False
+    carried = zip(loop.attributes["body"].as_graph().inputs[2:], loop.inputs[2:], strict=False)
+    for inside, first in carried:
+        shape = static_shape(first)
+        if inside.shape is None and shape is not None:
+            inside.shape = ir.Shape(shape)
+            is_assumed = True
+    return is_assumed
+
+
+def _check(loop: ir.Node) -> None:
+    """Forget all shapes inside of a Loop that does not hand on the shapes that it was given."""
+    body = loop.attributes["body"].as_graph()
+    carried = list(zip(body.inputs[2:], body.outputs[1:], strict=False))
+    if all(static_shape(before) == static_shape(after) for before, after in carried):
+        return
+    for graph in (body, *_inner_graphs(body)):
+        for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+            value.shape = None
 
 
 def _inner_graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
