@@ -27,6 +27,7 @@ from coinfer.units import (
         ("5µs", 5e-6),
         ("7ns", 7e-9),
         ("1e-3s", 1e-3),
+        ("1_500ms", 1.5),
         (".5", 0.5),
         ("3", 3.0),
         (0.25, 0.25),
@@ -47,7 +48,23 @@ def test_rates(text: str | float, per_s: float) -> None:
 
 @pytest.mark.parametrize("parse", [parse_seconds, parse_rate])
 @pytest.mark.parametrize(
-    "text", ["", "fast", "-1", -1, True, math.nan, math.inf, "1e999", "3 parsec", "1 2", "ms"]
+    "text",
+    [
+        "",
+        "fast",
+        "-1",
+        -1,
+        True,
+        math.nan,
+        math.inf,
+        "1e999",
+        "3 parsec",
+        "1 2",
+        "ms",
+        "_1",
+        "1_s",
+        "1:30",
+    ],
 )
 def test_what_is_no_quantity_is_refused_by_name(parse, text) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -26,7 +26,9 @@ def _parse(text: str | float, table: dict[str, float], default: str, kind: str) 
     if isinstance(text, int | float):
         value = float(text)
     else:
-        match = re.fullmatch(rf"\s*{_NUMBER}\s*([^\s0-9]*)\s*", text)
+        # As in YAML, digits may be grouped: 1_000ms.
+        plain = re.sub(r"(?<=[0-9])_(?=[0-9])", "", text)
+        match = re.fullmatch(rf"\s*{_NUMBER}\s*([^\s0-9]*)\s*", plain)
         if match is None or (match[2] or default) not in table:
             known = ", ".join(table)
             raise ConfigurationError(

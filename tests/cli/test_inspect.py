@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.parser
 import pytest
 import typer
 from onnx import TensorProto, helper
@@ -120,6 +121,39 @@ def test_what_is_unknown_is_said_and_not_counted_as_nothing(open_length: Path) -
     assert report(str(open_length), "--dim", "T=5")["macs"] is None
     output = run(str(open_length), "--dim", "T=5", "--operators").stdout
     assert "at least 40; unknown for 1 operators, first 'odd'" in output
+
+
+@pytest.fixture
+def branching(tmp_path: Path) -> Path:
+    """If c: x[2,3] @ w[3,3], or else x @ v[3,5]; with 100 stored numbers that nothing uses."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (bool c, float[2,3] x, float[3,3] w, float[3,5] v) => (float[2,k] y)
+        { y = If (c) <then_branch = t () => (float[2,3] a) { a = MatMul(x, w) },
+          else_branch = e () => (float[2,5] b) { b = MatMul(x, v) }> }"""
+    )
+    model.graph.initializer.append(
+        helper.make_tensor("idle", TensorProto.FLOAT, [100], [0.0] * 100)
+    )
+    path = tmp_path / "branching.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_macs_that_the_inputs_decide_are_shown_as_a_range(branching: Path) -> None:
+    found = report(str(branching))
+    figures = ("macs", "known_macs", "most_macs")
+    assert [found[name] for name in figures] == [None, 18, 30]
+    assert [found["operators"][0][name] for name in figures] == [None, 18, 30]
+    assert found["unknown_operators"] == []
+    output = run(str(branching)).stdout
+    assert "18 to 30, as the inputs decide" in output
+    assert "18 to 30 " in output.partition("Operators by type")[2]
+
+
+def test_tensors_that_nothing_uses_are_stored(branching: Path) -> None:
+    assert report(str(branching))["parameters"] == 100
+    assert "0 trainable, 100 stored" in run(str(branching)).stdout
 
 
 def test_names_are_printed_as_they_are(open_length: Path) -> None:

@@ -29,6 +29,12 @@ def test_what_is_not_name_and_yaml_is_refused_with_an_example(text: str) -> None
         policy_options([text])
 
 
+@pytest.mark.parametrize("text", ["ageing_s=1:30", "t={p: {a: 010}}", "t={a: 1, a: 2}"])
+def test_a_value_is_read_as_in_a_scenario(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a number in base|is given twice"):
+        policy_options([text])
+
+
 def test_options_add_to_those_of_the_same_policy_and_replace_those_of_another() -> None:
     scenario = parse_scenario(TEXT)
     same = scenario.with_options(policy_options={"table": {"cpu0": {"a": 1}}})

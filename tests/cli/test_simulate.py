@@ -105,6 +105,26 @@ def test_options_override_the_scenario(two: Path, tmp_path: Path) -> None:
     assert (found["policy"], found["duration_s"], found["seed"]) == ("sjf", 2.0, 7)
 
 
+def test_priorities_that_the_policy_does_not_look_at_are_told_once(
+    two: Path, tmp_path: Path
+) -> None:
+    two.write_text(SCENARIO.replace("deadline: 100ms", "priority: 5"))
+    warned = [text for text in report(tmp_path, two)["warnings"] if "priority" in text]
+    assert warned == [
+        "models differ in priority, which policy fcfs does not look at; "
+        "--policy priority goes by it"
+    ]
+    assert " ".join(run(two).stdout.split()).count(warned[0]) == 1
+    followed = report(tmp_path, two, "--policy", "priority")["warnings"]
+    assert not any("differ in priority" in text for text in followed)
+
+
+def test_preemption_counts_as_looking_at_priorities(two: Path, tmp_path: Path) -> None:
+    (tmp_path / "pair.yaml").write_text(MACHINE.replace("q: {}", "q: {}, p+: {overlays: [p]}"))
+    two.write_text(SCENARIO.replace("deadline: 100ms", "deadline: 100ms, priority: 5"))
+    assert not any("differ in priority" in text for text in report(tmp_path, two)["warnings"])
+
+
 def test_the_trace_has_a_slice_per_execution_on_its_processor(two: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     found = report(tmp_path, two, "--trace", path)

@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from coinfer.errors import UnknownNameError
-from coinfer.graph.cost import OperatorCost, TensorSize, operator_costs, total
+from coinfer.graph.cost import ModelCost, OperatorCost, TensorSize, operator_costs, total
+from coinfer.graph.count_range import CountRange
 from coinfer.graph.shapes import bind_shapes
+from coinfer.graph.weights import stored_weights
 
 HEADER = '<ir_version: 10, opset_import: ["": 20, "com.example": 1]>'
 
@@ -223,7 +225,12 @@ def operator(name: str, reads: dict[str, int], writes: dict[str, int]) -> Operat
         return tuple(TensorSize(name=key, bytes=size) for key, size in tensors.items())
 
     return OperatorCost(
-        name=name, op_type="Relu", macs=0, weights=(), reads=sizes(reads), writes=sizes(writes)
+        name=name,
+        op_type="Relu",
+        mac_range=CountRange.exactly(0),
+        weights=(),
+        reads=sizes(reads),
+        writes=sizes(writes),
     )
 
 
@@ -254,3 +261,270 @@ def test_bound_copy_shares_its_weights() -> None:
     copy = bind_shapes(model, batch=4)
     assert list(copy.graph.inputs[0].shape) == [4, 3]
     assert copy.graph.initializers["w"].const_value is model.graph.initializers["w"].const_value
+
+
+def ones(*shape: int) -> str:
+    """ONNX text of an initializer or a constant: `float[SHAPE] NAME = {1, ...}`, without type."""
+    return "{" + ", ".join(["1"] * int(np.prod(shape))) + "}"
+
+
+def counted(body: str, **options) -> ModelCost:
+    model = parse(body)
+    return total(operator_costs(model, **options), stored_weights(model))
+
+
+@pytest.mark.parametrize(
+    ("body", "trainable", "stored"),
+    [
+        pytest.param(
+            "g (float[2,16] x) => (float[2,8] y) {"
+            f" w = Constant<value = float[16,8] {ones(16, 8)}>()"
+            f" b = Constant<value = float[8] {ones(8)}>() y = Gemm(x, w, b) }}",
+            136,
+            136,
+            id="weight and bias in Constant nodes",
+        ),
+        pytest.param(
+            "g (float[2,20] x) => (float[2,20] y)"
+            f"{{ w = Constant<value_floats = [{', '.join(['1.0'] * 20)}]>() y = Mul(x, w) }}",
+            20,
+            20,
+            id="weight in value_floats",
+        ),
+        pytest.param(
+            "g (float[2,3] x) => (float[3,2] y)"
+            "{ s = Constant<value_ints = [3, 2]>() k = Constant<value_float = 2.0>()"
+            " a = Mul(x, k) y = Reshape(a, s) }",
+            0,
+            3,
+            id="shape and scalar in Constant nodes",
+        ),
+        pytest.param(
+            f"g (bool c, float[2,8] x) => (float[2,6] y) {{ y = If (c) <"
+            f"then_branch = t () => (float[2,6] a) <float[8,6] W = {ones(8, 6)}>"
+            " { a = MatMul(x, W) },"
+            f"else_branch = e () => (float[2,6] b) <float[8,6] W = {ones(8, 6)}>"
+            " { h = Relu(x) b = MatMul(h, W) }> }",
+            96,
+            96,
+            id="a weight of the same name in each branch",
+        ),
+        pytest.param(
+            "g (float[3] x) => (float[3] y)"
+            f"<float[3] W = {ones(3)}, int64 n = {{5}}, bool c = {{1}}>"
+            "{ z = Add(x, W) y = Loop(n, c, z) <body = b (int64 i, bool ci, float[3] s)"
+            f" => (bool co, float[3] t) <float[3] W = {ones(3)}>"
+            " { co = Identity(ci) t = Add(s, W) }> }",
+            6,
+            8,
+            id="a weight of the same name in a body",
+        ),
+        pytest.param(
+            "g (bool c, float[2] x) => (float[2] y)"
+            "{ y = If (c) <then_branch = t () => (float[2] w)"
+            " { w = Constant<value_floats = [1.0, 2.0]>() },"
+            " else_branch = e () => (float[2] b) { b = Neg(x) }> }",
+            2,
+            2,
+            id="a weight that a branch returns as it is",
+        ),
+        pytest.param(
+            f"g (float[3] x) => (float[3] y) <float[100] W = {ones(100)}> {{ y = Relu(x) }}",
+            0,
+            100,
+            id="an unused initializer",
+        ),
+        pytest.param(
+            f"g (float[3] x) => (float[3] y) <float[3] W = {ones(3)}>"
+            f"{{ u = Constant<value = float[3] {ones(3)}>() y = Add(x, W) }}",
+            3,
+            6,
+            id="an unused Constant",
+        ),
+        pytest.param(
+            f"g (uint8[1,3,4,4] x) => (uint8[1,16,4,4] y) <float xs = {{1}}, uint8 z = {{0}},"
+            f" int8[16,3,1,1] w = {ones(16, 3)}, float[16] ws = {ones(16)},"
+            f" int8[16] wz = {ones(16)}, float ys = {{1}}>"
+            "{ y = QLinearConv(x, xs, z, w, ws, wz, ys, z) }",
+            0,
+            1 + 1 + 48 + 16 + 16 + 1,
+            id="scales of QLinearConv",
+        ),
+        pytest.param(
+            f"g (uint8[2,3] x) => (uint8[2,4] y) <float[1] xs = {{1}}, uint8 z = {{0}},"
+            f" uint8[3,4] w = {ones(3, 4)}, float[4] ws = {ones(4)}, uint8[4] wz = {ones(4)},"
+            " float[1] ys = {1}>"
+            "{ y = QLinearMatMul(x, xs, z, w, ws, wz, ys, z) }",
+            0,
+            1 + 1 + 12 + 4 + 4 + 1,
+            id="scales of QLinearMatMul",
+        ),
+        pytest.param(
+            f"g (float[2,4] x) => (float[2,4] y) <float[4] s = {ones(4)}, int8[4] z = {ones(4)}>"
+            "{ q = QuantizeLinear<axis = 1>(x, s, z) y = DequantizeLinear<axis = 1>(q, s, z) }",
+            0,
+            8,
+            id="scales of QuantizeLinear and DequantizeLinear",
+        ),
+        pytest.param(
+            "g (uint8[2,3] x) => (uint8[2,3] y) <float[1] s = {1}, uint8[1] z = {0},"
+            f" uint8[3] w = {ones(3)}>"
+            "{ y = com.microsoft.QLinearAdd(x, s, z, w, s, z, s, z) }",
+            0,
+            5,
+            id="scales of QLinearAdd",
+        ),
+        pytest.param(
+            f"g (uint8[2,3] x) => (float[2,4] y) <float[1] s = {{1}}, uint8[1] z = {{0}},"
+            f" uint8[4,3] w = {ones(4, 3)}, float[4] ws = {ones(4)}, uint8[4] wz = {ones(4)},"
+            f" int32[4] b = {ones(4)}>"
+            "{ y = com.microsoft.QGemm<transB = 1>(x, s, z, w, ws, wz, b, s, z) }",
+            0,
+            2 + 12 + 4 + 4 + 4,
+            id="scales of QGemm",
+        ),
+        pytest.param(
+            "g (uint8[2,3] x, uint8[2,3] v) => (uint8[4,3] y) <float[1] s = {1}, uint8[1] z = {0}>"
+            "{ y = com.microsoft.QLinearConcat<axis = 0>(s, z, x, s, z, v, s, z) }",
+            0,
+            2,
+            id="scales of QLinearConcat",
+        ),
+        pytest.param(
+            "g (float[2,3] x) => (float[2,4] y)"
+            f"<uint8[3,4] w = {ones(3, 4)}, float[4] s = {ones(4)}, uint8[4] z = {ones(4)},"
+            f" float[4] b = {ones(4)}>"
+            "{ y = com.microsoft.DynamicQuantizeMatMul(x, w, s, z, b) }",
+            4,
+            24,
+            id="scales of DynamicQuantizeMatMul, whose bias is a parameter",
+        ),
+    ],
+)  # fmt: skip
+def test_each_stored_tensor_counts_once(body: str, trainable: int, stored: int) -> None:
+    summed = counted(body)
+    assert (summed.trainable_parameters, summed.parameters) == (trainable, stored)
+
+
+LOOP = (
+    "g (float[3,3] x, int64 given, bool wanted) => (float[3,3] y)"
+    "<int64 n = {{7}}, bool yes = {{1}}, bool no = {{0}}>"
+    "{{ y = Loop({trips}, {first}, x) <body = b (int64 i, bool go, float[3,3] s)"
+    " => (bool on, float[3,3] t) {{ {on} t = MatMul(s, s) }}> }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("trips", "first", "on", "least", "most"),
+    [
+        pytest.param("n", "yes", "on = Identity(go)", 7 * 27, 7 * 27, id="constant"),
+        pytest.param("n", "", "on = Identity(go)", 7 * 27, 7 * 27, id="no condition"),
+        pytest.param("n", "yes", "on = Identity(yes)", 7 * 27, 7 * 27, id="true from outside"),
+        pytest.param("n", "yes", "on = Not(go)", 27, 7 * 27, id="may end"),
+        pytest.param("n", "wanted", "on = Identity(go)", 0, 7 * 27, id="condition is given"),
+        pytest.param("n", "no", "on = Identity(go)", 0, 0, id="never begins"),
+        pytest.param("given", "yes", "on = Identity(go)", 0, None, id="trip count is given"),
+        pytest.param("", "yes", "on = Not(go)", 27, None, id="no trip count"),
+    ],
+)
+def test_macs_of_a_loop(trips: str, first: str, on: str, least: int, most: int | None) -> None:
+    summed = counted(LOOP.format(trips=trips, first=first, on=on))
+    assert summed.mac_range == CountRange(least, most)
+
+
+def test_a_loop_whose_trip_count_stands_for_none_has_no_limit() -> None:
+    body = LOOP.replace("{{7}}", "{{9223372036854775807}}")
+    summed = counted(body.format(trips="n", first="yes", on="on = Not(go)"))
+    assert summed.mac_range == CountRange(27, None)
+    assert summed.unknown_operators == ("Loop_0",)
+
+
+def carried(step: str) -> ir.Model:
+    """A Loop of four runs of a body that states no shape of what it carries on."""
+    model = parse(
+        "g (float[3,3] x, float[3,3] w) => (float[a,b] y) <int64 n = {4}> { y = Loop(n, , x)"
+        " <body = b (int64 i, bool go, float[3,3] s) => (bool on, float[3,3] t)"
+        f" {{ on = Identity(go) h = MatMul(s, w) {step} }}> }}"
+    )
+    body = model.graph[0].attributes["body"].as_graph()
+    for value in (body.inputs[2], body.outputs[1]):
+        value.shape = None
+    return model
+
+
+def test_a_loop_that_states_no_shapes_has_those_that_it_begins_with_and_keeps() -> None:
+    (cost,) = operator_costs(carried("t = Relu(h)"))
+    assert cost.macs == 4 * 27
+
+
+def test_a_loop_whose_values_grow_is_unknown() -> None:
+    (cost,) = operator_costs(carried("t = Concat<axis = 0>(h, h)"))
+    assert cost.mac_range == CountRange(0, None)
+
+
+IF = (
+    "g ({given} float[n,3] x, float[3,3] w, float[3,5] v) => (float[n,k] y) {constant}"
+    "{{ y = If (c) <then_branch = t () => (float[n,3] a) {{ a = MatMul(x, w) }},"
+    " else_branch = e () => (float[n,5] b) {{ h = Relu(x) b = MatMul(h, v) }}> }}"
+)
+
+
+def test_macs_of_an_if_are_between_those_of_its_branches() -> None:
+    body = IF.format(given="bool c,", constant="")
+    assert counted(body, batch=2).mac_range == CountRange(2 * 9, 2 * 15)
+
+
+def test_macs_of_an_if_with_a_constant_condition_are_those_of_a_branch() -> None:
+    assert counted(IF.format(given="", constant="<bool c = {0}>"), batch=2).macs == 2 * 15
+    assert counted(IF.format(given="", constant="<bool c = {1}>"), batch=2).macs == 2 * 9
+
+
+def test_macs_of_a_scan_are_those_of_its_body_per_slice() -> None:
+    body = (
+        "g (float[4,4] h, float[4,n,4] x, float[4,4] w) => (float[4,4] y, float[7,n,4] z)"
+        "{ y, z = Scan<num_scan_inputs = 1, scan_input_axes = [1], body = b (float[4,4] s,"
+        " float[4,4] e) => (float[4,4] t, float[4,4] u) { t = MatMul(s, e) u = MatMul(t, w) }>"
+        "(h, x) }"
+    )
+    assert counted(body, dims={"n": 7}).macs == 7 * 2 * 64
+    assert counted(body).mac_range == CountRange(0, None)
+
+
+def test_macs_of_control_flow_inside_of_control_flow() -> None:
+    body = (
+        "g (bool c, float[3,3] x) => (float[3,3] y) <int64 n = {4}, bool yes = {1}>"
+        "{ y = If (c) <then_branch = t () => (float[3,3] a) { a = Loop(n, yes, x) <body = b"
+        " (int64 i, bool go, float[3,3] s) => (bool on, float[3,3] r)"
+        " { on = Identity(go) r = MatMul(s, s) }> },"
+        " else_branch = e () => (float[3,3] b) { b = Relu(x) }> }"
+    )
+    assert counted(body).mac_range == CountRange(0, 4 * 27)
+
+
+def test_macs_of_a_sequence_map_are_unknown_unless_its_body_has_none() -> None:
+    body = (
+        "g (seq(float[2,3]) x, float[3,4] w) => (seq(float[2,4]) y) {{ y = SequenceMap<body = b"
+        " (float[2,3] e) => (float[2,4] r) {{ {inner} }}>(x) }}"
+    )
+    assert counted(body.format(inner="r = MatMul(e, w)")).mac_range == CountRange(0, None)
+    assert counted(body.format(inner="r = Relu(e)")).macs == 0
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right", "expected"),
+    [
+        ("...ij,...jk->...ik", "2,3,5,8", "2,3,8,6", 1440),
+        ("...ij,...jk->...ik", "3,5,8", "2,1,8,6", 1440),
+        ("...ij,jk->...ik", "2,3,5,8", "8,6", 1440),
+        ("bi...,ij->bj...", "2,3,7,4", "3,5", 2 * 3 * 7 * 4 * 5),
+        ("... , ...", "2,3", "3", 6),
+    ],
+)
+def test_macs_of_an_einsum_with_an_ellipsis(
+    equation: str, left: str, right: str, expected: int
+) -> None:
+    body = (
+        f"g (float[{left}] x, float[{right}] w) => (float[q] y)"
+        f'{{ y = Einsum<equation="{equation}">(x, w) }}'
+    )
+    assert macs(body) == expected

@@ -128,6 +128,12 @@ def test_shipped_machines_are_valid_and_named_after_their_file(path: Path) -> No
             "processors: {a: {}}\ntimes:\n  x:\n    a: {mean: 1ms, std: 1}\n",
             "m.yaml:4: times.x.a.std: unknown field 'std'; known: cv, load, mean",
         ),
+        (
+            "processors: {a: {}}\ntimes:\n  x:\n    a: 1:30\n",
+            "m.yaml:4: times.x.a: 1:30 is a number in base 60 in YAML",
+        ),
+        (VALID + "slowdown: {a: {a: 01}}\n", "m.yaml:3: slowdown.a.a: 01 is a number in base 8"),
+        (VALID + "name: off\n", "got off, which without quotes is false in YAML"),
         (VALID + "cv: wide\n", "m.yaml:3: cv: expected a number, got 'wide'"),
         (VALID + "overhead: -1us\n", "m.yaml:3: overhead: '-1us' is not a duration"),
         (VALID + "contention: {}\n", "m.yaml:3: contention: unknown field 'contention'"),

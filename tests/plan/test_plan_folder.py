@@ -182,6 +182,16 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
         lambda t: t.replace("cpu: whole", "cpu: [0-3]"),
         "there is no unit 3: the model has 1, from 0",
     ),
+    (
+        "base 60",
+        lambda t: t.replace("cpu: whole", "cpu: [1:30]"),
+        "plan.yaml:15: models.m.variants.original.processors.cpu[0]: 1:30 is a number in base 60",
+    ),
+    (
+        "base 8",
+        lambda t: t.replace("batch: 1", "batch: 010"),
+        "models.m.batch: 010 is a number in base 8",
+    ),
     ("format", lambda t: t.replace("coinfer-plan/1", "coinfer-plan/9"), "newer coinfer"),
     ("no plan", lambda t: t.replace("format: coinfer-plan/1", "formt: x"), "this version reads"),
     ("yaml", lambda t: t.replace("models:", "models: ["), "not valid YAML"),

@@ -121,6 +121,8 @@ def test_private_state_is_no_option() -> None:
         ("edf", {"patience_s": float("nan")}, "patience_s must not be negative"),
         ("priority", {"ageing_s": 0}, "ageing_s must be above 0"),
         ("earliest_finish", {"window": 0}, "window must be at least 1"),
+        ("earliest_finish", {"boost_s": False}, "option 'boost_s': expected a number, got False"),
+        ("earliest_finish", {"window": True}, "option 'window': expected a number, got True"),
     ],
 )
 def test_a_bad_option_is_named(name: str, options: dict, complaint: str) -> None:

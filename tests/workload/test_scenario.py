@@ -390,6 +390,35 @@ def test_anchors_and_merges_are_understood() -> None:
             VALID + "precision: {allow: [fp8], tolerance: 0.1}\n",
             "s.yaml:3: precision.allow[0]: must be one of 'bf16', 'fp16' or 'int8', is 'fp8'",
         ),
+        # YAML reads something else than a person does.
+        (
+            "models: {net: zoo:lenet}\narrivals:\n  net:\n    periodic: 1:30\n",
+            "s.yaml:4: arrivals.net.periodic: 1:30 is a number in base 60 in YAML; write a plain",
+        ),
+        (VALID + "duration: 1:30.5\n", "s.yaml:3: duration: 1:30.5 is a number in base 60"),
+        (VALID + "seed: 0o17\n", "s.yaml:3: seed: expected a whole number, got '0o17'"),
+        (VALID + "seed: -017\n", "s.yaml:3: seed: -017 is a number in base 8 in YAML"),
+        (VALID + "policy: {name: edf, a: [1, 2:30]}\n", "s.yaml:3: policy.a[1]: 2:30 is a number"),
+        (VALID + "name: 1:30\n", "or put it in quotes if it is text"),
+        (
+            VALID + "policy: off\n",
+            "s.yaml:3: policy: expected a mapping of fields, got off, which without quotes is",
+        ),
+        (
+            VALID + "policy: {name: off}\n",
+            "s.yaml:3: policy.name: expected text (put it in quotes)",
+        ),
+        (VALID + "name: 2026-11-28\n", "got 2026-11-28, which without quotes is a date in YAML"),
+        (VALID + "duration: 2026-11-28\n", "expected a duration like 33ms, got 2026-11-28"),
+        (
+            "models: {net: no}\narrivals: {net: {closed: 1}}\n",
+            "s.yaml:1: models.net: expected a mapping of fields, got no, which without quotes is",
+        ),
+        (
+            "models: {net: zoo:lenet, b: zoo:lenet}\n"
+            "arrivals: {net: {closed: 1}, b: {after: no}}\n",
+            "s.yaml:2: arrivals.b.after: expected text (put it in quotes), got no, which without",
+        ),
     ],
 )
 def test_a_wrong_scenario_names_line_field_and_remedy(text: str, message: str) -> None:
@@ -398,6 +427,21 @@ def test_a_wrong_scenario_names_line_field_and_remedy(text: str, message: str) -
     assert "\n" not in message
     for jargon in ("pydantic", "Input should", "function-", "union", "validator", "model_type"):
         assert jargon not in found
+
+
+def test_digits_may_be_grouped_and_quotes_make_text() -> None:
+    found = parse_scenario(
+        VALID + "admission_limit: 1_000\nduration: 1_000ms\nwarmup: 1_0.5\nname: '1:30'\n"
+    )
+    assert (found.admission_limit, found.duration_s, found.warmup_s) == (1000, 1.0, 10.5)
+    assert found.name == "1:30"
+
+
+def test_a_model_may_be_called_no_in_quotes() -> None:
+    found = parse_scenario(
+        "models: {'no': zoo:lenet, b: zoo:lenet}\narrivals: {'no': {closed: 1}, b: {after: 'no'}}\n"
+    )
+    assert set(found.models) == {"no", "b"}
 
 
 def test_all_problems_are_listed_in_the_order_of_lines() -> None:

@@ -21,6 +21,7 @@ from coinfer.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from coinfer.graph.cost import OperatorCost
+    from coinfer.graph.count_range import CountRange
 
 __all__ = ["inspect"]
 
@@ -74,8 +75,10 @@ def _sizes(dims: Iterable[str]) -> dict[str, int]:
 def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str, Any]:
     """Gather everything that is shown, as plain values."""
     from coinfer.graph.cost import total
+    from coinfer.graph.weights import stored_weights
 
-    graph, sums = model.graph, total(costs)
+    graph = model.graph
+    sums = total(costs, stored_weights(graph))
     return {
         "name": model.name,
         "source": None if model.source is None else str(model.source),
@@ -86,7 +89,12 @@ def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str
         "producer": " ".join(filter(None, (graph.producer_name, graph.producer_version))) or None,
         "fingerprint": asdict(model.fingerprint),
         "batch": batch,
-        **asdict(sums),
+        "parameters": sums.parameters,
+        "trainable_parameters": sums.trainable_parameters,
+        **_macs(sums.mac_range),
+        "unknown_operators": sums.unknown_operators,
+        "weight_bytes": sums.weight_bytes,
+        "peak_activation_bytes_estimate": sums.peak_activation_bytes_estimate,
         "operator_types": _by_type(costs, sums.known_macs),
         "operators": [_row(cost.name, cost.op_type, [cost], sums.known_macs) for cost in costs],
     }
@@ -94,6 +102,10 @@ def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": spec.dtype_name, "shape": list(spec.shape)}
+
+
+def _macs(count: CountRange) -> dict[str, int | None]:
+    return {"macs": count.exact, "known_macs": count.least, "most_macs": count.most}
 
 
 def _by_type(costs: Sequence[OperatorCost], macs: int) -> list[dict[str, Any]]:
@@ -108,13 +120,14 @@ def _row(
     name: str | None, op_type: str, costs: Sequence[OperatorCost], macs: int
 ) -> dict[str, Any]:
     from coinfer.graph.cost import known_sum
+    from coinfer.graph.count_range import CountRange
 
-    known = sum(cost.macs or 0 for cost in costs)
+    count = CountRange.total(cost.mac_range for cost in costs)
     return {
         **({"count": len(costs)} if name is None else {"name": name}),
         "op_type": op_type,
-        "macs": known_sum(cost.macs for cost in costs),
-        "macs_share": known / macs if macs else 0.0,
+        **_macs(count),
+        "macs_share": count.least / macs if macs else 0.0,
         "parameters": sum(cost.parameters for cost in costs),
         "weight_bytes": sum(cost.weight_bytes for cost in costs),
         "input_bytes": known_sum(cost.input_bytes for cost in costs),
@@ -162,8 +175,9 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _macs_text(report: dict[str, Any]) -> str:
-    if report["macs"] is not None:
-        return f"{report['macs']:,}"
+    least, most = report["known_macs"], report["most_macs"]
+    if most is not None:
+        return f"{least:,}" if least == most else f"{least:,} to {most:,}, as the inputs decide"
     unknown = report["unknown_operators"]
     return (
         f"at least {report['known_macs']:,}; unknown for {len(unknown)} operators, first "
@@ -188,8 +202,16 @@ def _table(rows: Sequence[dict[str, Any]], key: str, title: str) -> Table:
 def _cells(row: dict[str, Any]) -> list[str]:
     sizes = (row["weight_bytes"], row["input_bytes"], row["output_bytes"])
     return [
-        _UNKNOWN if row["macs"] is None else format_count(row["macs"]),
+        _macs_cell(row["known_macs"], row["most_macs"]),
         f"{row['macs_share']:.1%}",
         format_count(row["parameters"]),
         *(_UNKNOWN if size is None else format_bytes(size) for size in sizes),
     ]
+
+
+def _macs_cell(least: int, most: int | None) -> str:
+    if most is None:
+        return f"at least {format_count(least)}" if least else _UNKNOWN
+    if least == most:
+        return format_count(least)
+    return f"{format_count(least)} to {format_count(most)}"

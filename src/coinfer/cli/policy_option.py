@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, ScenarioError
 
 __all__ = ["policy_options"]
 
 
 def policy_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Read options; the value is YAML, so lists and mappings can be given.
+    """Read options; the value is YAML as in a scenario, so lists and mappings can be given.
 
     Raises:
         ConfigurationError: not of the form NAME=YAML.
@@ -19,19 +19,26 @@ def policy_options(texts: Iterable[str]) -> dict[str, Any]:
     >>> policy_options(["ageing_s=2", "assignment={a: cpu0}"])
     {'ageing_s': 2, 'assignment': {'a': 'cpu0'}}
     """
-    import yaml
-
     options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
         if not name or not equals:
-            raise ConfigurationError(
-                f"--policy-option {text!r} is not NAME=YAML; write for example ageing_s=2 or "
-                "'assignment={detector: cpu0}'"
-            )
-        options[name] = parsed
+            raise _malformed(text)
+        try:
+            options[name] = _parsed(value)
+        except ScenarioError as error:
+            raise _malformed(text, f": {error}") from error
     return options
+
+
+def _parsed(value: str) -> Any:
+    from coinfer.documents.yaml_document import YamlDocument
+
+    return YamlDocument.parse(value, origin="value").data if value.strip() else None
+
+
+def _malformed(text: str, why: str = "") -> ConfigurationError:
+    return ConfigurationError(
+        f"--policy-option {text!r} is not NAME=YAML{why}; write for example ageing_s=2 or "
+        "'assignment={detector: cpu0}'"
+    )

@@ -75,7 +75,7 @@ def run(
         mode="run",
         warnings=(
             *([interruption] if played.interrupted else []),
-            *ready.plan.warnings,
+            *ready.warnings,
             *played.warnings,
         ),
         origin_s=played.origin_s,

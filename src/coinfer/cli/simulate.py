@@ -85,7 +85,7 @@ def simulate(
         done.run_counts,
         done.recorder,
         mode="simulate",
-        warnings=(*ready.plan.warnings, *certificate.warnings()),
+        warnings=(*ready.warnings, *certificate.warnings()),
         environment={"machine": ready.plan.machine.name},
     )
     out().print(render(result.summary))

@@ -6,6 +6,7 @@ is never compiled: policies are not.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,12 +21,24 @@ __all__ = [
     "Decision",
     "Drop",
     "Policy",
+    "PriorityUse",
     "Start",
     "StartFork",
     "WaitUntil",
     "check_policy",
     "overridden",
 ]
+
+
+class PriorityUse(enum.Enum):
+    """How much a policy looks at the priorities of requests."""
+
+    NONE = "none"
+    """It does not."""
+    LITTLE = "little"
+    """Other things weigh more, such as a deadline that is a second earlier."""
+    FULL = "full"
+    """A request of higher priority goes first unless it is much younger."""
 
 
 class Policy:
@@ -112,6 +125,10 @@ class Policy:
 
     def started(self, execution: Execution) -> None:
         """Take note of an execution that started, on whatever but an express processor."""
+
+    def priority_use(self) -> PriorityUse:
+        """Tell how much it looks at priorities: for a warning if it does not and they differ."""
+        return PriorityUse.NONE
 
 
 def overridden(policy: Policy, hook: str) -> Callable[..., Any] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
 
-from coinfer.documents.fields import Loc, ParseContext, Problem, shown, unknown_name
+from coinfer.documents.fields import Loc, ParseContext, Problem, dotted, shown, unknown_name
 from coinfer.documents.yaml_document import YamlDocument
 
 __all__ = ["explain"]
@@ -42,13 +43,15 @@ _LIMITS = {
 }
 """What is wrong with a value of the right kind, by pydantic's error type."""
 
+_PLAIN_BOOL = {"true", "false"}
+
 _EMPTY = {"too_short", "string_too_short"}
 
 
 def explain(error: ValidationError, document: YamlDocument, context: ParseContext) -> str:
     """Write one message: `FILE:LINE: field: what is wrong; remedy`, joined by `; `."""
     problems = sorted(
-        (document.line_of(loc), _dotted(loc), message)
+        (document.line_of(loc), dotted(loc), message)
         for loc, message in _problems(error, document, context)
     )
     lines = [
@@ -75,7 +78,7 @@ def _problems(
         elif kind == "extra_forbidden":
             yield Problem(loc, _unknown_field(loc, document, context))
         else:
-            yield Problem(loc, _message(kind, facts, detail["msg"], document.value_at(loc)))
+            yield Problem(loc, _message(kind, facts, detail["msg"], _seen(loc, document)))
 
 
 def _unknown_field(loc: Loc, document: YamlDocument, context: ParseContext) -> str:
@@ -83,20 +86,23 @@ def _unknown_field(loc: Loc, document: YamlDocument, context: ParseContext) -> s
     return unknown_name("field", str(loc[-1]), context.known_fields.get(id(parent), ()))
 
 
-def _message(kind: str, facts: _Context, fallback: str, value: Any) -> str:
+def _seen(loc: Loc, document: YamlDocument) -> str:
+    """Show a value; one that looks like text and is none in YAML as it is written."""
+    value, written = document.value_at(loc), document.written_at(loc)
+    if written is None or not isinstance(value, bool | date) or written.lower() in _PLAIN_BOOL:
+        return shown(value)
+    kind = "a date" if isinstance(value, date) else str(value).lower()
+    return f"{written}, which without quotes is {kind} in YAML"
+
+
+def _message(kind: str, facts: _Context, fallback: str, got: str) -> str:
     if kind == "missing":
         return "is missing; add it"
     if kind in _EMPTY:
         return "must not be empty"
     if kind in _LIMITS:
-        return f"{_LIMITS[kind].format(**facts)}, is {shown(value)}"
+        return f"{_LIMITS[kind].format(**facts)}, is {got}"
     expected = _EXPECTED.get(kind.split("_")[0])
     if expected is not None:
-        return f"expected {expected}, got {shown(value)}"
+        return f"expected {expected}, got {got}"
     return fallback
-
-
-def _dotted(loc: Loc) -> str:
-    """Write `models.net.size[0]`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return text.removeprefix(".")

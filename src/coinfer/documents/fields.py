@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
@@ -42,6 +43,7 @@ __all__ = [
     "WholeNumber",
     "base_of",
     "check_one_declaration",
+    "dotted",
     "positive_seconds",
     "raise_all",
     "shown",
@@ -85,6 +87,16 @@ def check_one_declaration(supported: tuple[str, ...], unsupported: tuple[str, ..
     """Refuse a processor that declares what it supports and what not: they may contradict."""
     if supported and unsupported:
         raise_all([Problem(("unsupported_ops",), "cannot stand beside `supported_ops`; keep one")])
+
+
+def dotted(loc: Loc) -> str:
+    """Write the way to a field.
+
+    >>> dotted(("models", "net", "size", 0))
+    'models.net.size[0]'
+    """
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.removeprefix(".")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -141,6 +153,8 @@ def shown(value: Any) -> str:
             return "a mapping"
         case list():
             return "a list"
+        case date():
+            return str(value)
         case _:
             return repr(value)
 

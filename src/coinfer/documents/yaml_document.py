@@ -6,12 +6,14 @@ from typing import Any
 
 import yaml
 
-from coinfer.documents.fields import Loc
+from coinfer.documents.fields import Loc, dotted
+from coinfer.documents.misread import misread
 from coinfer.errors import ScenarioError
 
 __all__ = ["YamlDocument"]
 
 _TEXT = "tag:yaml.org,2002:str"
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -33,8 +35,8 @@ class YamlDocument:
         """Parse one document; `kind` says what an empty one should describe.
 
         Raises:
-            ScenarioError: not YAML, empty, several documents, or a field that is given
-                twice or whose name is not text.
+            ScenarioError: not YAML, empty, several documents, a field that is given twice or
+                whose name is not text, or a number that YAML reads as another one.
         """
         try:
             loader = yaml.SafeLoader(text)
@@ -43,6 +45,7 @@ class YamlDocument:
                 if root is None:
                     raise ScenarioError(f"{origin}:1: the file is empty; describe {kind}")
                 _check_keys(root, origin, set())
+                _check_numbers(root, origin, (), set())
                 return cls(loader.construct_document(root), root, origin)
             finally:
                 loader.dispose()
@@ -61,6 +64,16 @@ class YamlDocument:
                 break
             node, line = found
         return int(line) + 1
+
+    def written_at(self, loc: Loc) -> str | None:
+        """Return a scalar as it is written, without quotes; None if none is there."""
+        node = self._root
+        for part in loc:
+            found = _child(node, part)
+            if found is None:
+                return None
+            node = found[0]
+        return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
     def value_at(self, loc: Loc) -> Any:
         """Look a field's value up; None if it is not there."""
@@ -116,6 +129,26 @@ def _check_mapping_keys(node: yaml.MappingNode, origin: str) -> None:
                 f"{lines[key.value]}; remove one"
             )
         lines[key.value] = line
+
+
+def _check_numbers(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
+    """Refuse what is another number in YAML than to a reader."""
+    if isinstance(node, yaml.ScalarNode):
+        problem = misread(node.value) if node.tag in _NUMBERS else None
+        if problem is not None:
+            line = node.start_mark.line + 1
+            where = f"{dotted(loc)}: " if loc else ""
+            raise ScenarioError(f"{origin}:{line}: {where}{problem}")
+        return
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _check_numbers(value, origin, (*loc, str(key.value)), seen)
+    else:
+        for index, value in enumerate(node.value):
+            _check_numbers(value, origin, (*loc, index), seen)
 
 
 def _syntax_message(error: yaml.YAMLError, origin: str) -> str:

@@ -6,39 +6,26 @@ Knows shapes and weights; knows nothing of time, processors or libraries that ru
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Final
 
 import onnx_ir as ir
 
+from coinfer.graph.count_range import CountRange
+from coinfer.graph.inner_shapes import infer_inside
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
+from coinfer.graph.weights import WeightSize, is_trainable, stored_tensors
 
 __all__ = [
     "ModelCost",
     "OperatorCost",
     "TensorSize",
-    "WeightSize",
     "known_sum",
     "operator_costs",
     "total",
 ]
-
-_NOT_TRAINED: Final[Mapping[str, frozenset[int]]] = {
-    "BatchNormalization": frozenset({3, 4}),  # running mean and variance
-    "Clip": frozenset({1, 2}),
-    "DequantizeLinear": frozenset({1, 2}),
-    "Dropout": frozenset({1, 2}),
-    "Pad": frozenset({1, 2, 3}),
-    "Pow": frozenset({1}),
-    "QuantizeLinear": frozenset({1, 2}),
-    "Resize": frozenset({1, 2, 3}),
-    "Upsample": frozenset({1}),
-}
-"""Inputs, by operator, that are statistics or settings and not parameters that training moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +37,13 @@ class TensorSize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightSize:
-    """A stored tensor that an operator uses; `trainable` if this use makes it a parameter."""
-
-    name: str
-    elements: int
-    bytes: int
-    trainable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCost:
     """Cost of one operator for one execution.
 
     Attributes:
         name: The node's name, or `OPTYPE_INDEX` if it has none.
         op_type: Its operator, with the domain before it unless that is the standard one.
-        macs: Multiply-accumulate operations; None if unknown, never a silent zero.
+        mac_range: Multiply-accumulate operations, as far as they are known; never a silent zero.
         weights: Stored tensors that it uses, each once.
         reads: Activations that it reads, each once.
         writes: Activations that it writes.
@@ -74,10 +51,15 @@ class OperatorCost:
 
     name: str
     op_type: str
-    macs: int | None
+    mac_range: CountRange
     weights: tuple[WeightSize, ...]
     reads: tuple[TensorSize, ...]
     writes: tuple[TensorSize, ...]
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulate operations; None if their number is not exactly known."""
+        return self.mac_range.exact
 
     @property
     def parameters(self) -> int:
@@ -108,9 +90,8 @@ class ModelCost:
         parameters: Elements of all stored tensors, shared ones once.
         trainable_parameters: Those that training moves: floating point, not batch-norm statistics,
             not scalars, not settings such as the bounds of a clip.
-        macs: Multiply-accumulate operations; None if any operator's are unknown.
-        known_macs: Those of the operators for which they are known.
-        unknown_operators: Names of the others.
+        mac_range: Multiply-accumulate operations, as far as they are known.
+        unknown_operators: Names of the operators for whose MACs no limit is known.
         weight_bytes: Bytes of all stored tensors, shared ones once.
         peak_activation_bytes_estimate: Most bytes alive at once if operators run in the order
             given and each tensor is freed after its last reader; None if a shape is unknown.
@@ -118,11 +99,20 @@ class ModelCost:
 
     parameters: int
     trainable_parameters: int
-    macs: int | None
-    known_macs: int
+    mac_range: CountRange
     unknown_operators: tuple[str, ...]
     weight_bytes: int
     peak_activation_bytes_estimate: int | None
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulate operations; None if their number is not exactly known."""
+        return self.mac_range.exact
+
+    @property
+    def known_macs(self) -> int:
+        """Those that are done in any case."""
+        return self.mac_range.least
 
 
 def operator_costs(
@@ -145,30 +135,36 @@ def operator_costs(
     >>> operator_costs(model, batch=2)[0].macs
     30
     """
-    graph = bind_shapes(model, batch=batch, dims=dims).graph
+    bound = bind_shapes(model, batch=batch, dims=dims)
+    infer_inside(bound, model)
+    stored = stored_tensors(bound.graph)
     return tuple(
-        _operator_cost(node, index)
-        for index, node in enumerate(graph)
+        _operator_cost(node, index, stored)
+        for index, node in enumerate(bound.graph)
         if node.op_type != "Constant"
     )
 
 
-def total(costs: Sequence[OperatorCost]) -> ModelCost:
+def total(costs: Sequence[OperatorCost], stored: Iterable[WeightSize] = ()) -> ModelCost:
     """Add up operators in execution order; tensors that several operators share count once.
+
+    Args:
+        costs: From `operator_costs`.
+        stored: All tensors of the same model, from `stored_weights`; those that no operator uses
+            count as stored too.
 
     >>> total([]).macs
     0
     """
-    weights: dict[str, WeightSize] = {}
+    weights = {weight.name: weight for weight in stored}
     for weight in (weight for cost in costs for weight in cost.weights):
         if weight.name not in weights or weight.trainable:
             weights[weight.name] = weight
     return ModelCost(
         parameters=sum(weight.elements for weight in weights.values()),
         trainable_parameters=sum(w.elements for w in weights.values() if w.trainable),
-        macs=known_sum(cost.macs for cost in costs),
-        known_macs=sum(cost.macs or 0 for cost in costs),
-        unknown_operators=tuple(cost.name for cost in costs if cost.macs is None),
+        mac_range=CountRange.total(cost.mac_range for cost in costs),
+        unknown_operators=tuple(cost.name for cost in costs if cost.mac_range.most is None),
         weight_bytes=sum(weight.bytes for weight in weights.values()),
         peak_activation_bytes_estimate=_peak(costs),
     )
@@ -180,46 +176,40 @@ def known_sum(numbers: Iterable[int | None]) -> int | None:
     return None if None in found else sum(number or 0 for number in found)
 
 
-def _operator_cost(node: ir.Node, index: int) -> OperatorCost:
+def _operator_cost(
+    node: ir.Node, index: int, stored: Mapping[ir.Value, WeightSize]
+) -> OperatorCost:
     weights: dict[str, WeightSize] = {}
     reads: dict[str, TensorSize] = {}
     for user, position, value in _uses(node):
-        name = value.name or ""
-        if value.const_value is not None and value.is_initializer():
-            use = _weight(value, value.const_value, user, position)
-            if name not in weights or use.trainable:
-                weights[name] = use
+        if value in stored:
+            use = replace(stored[value], trainable=is_trainable(value, user, position))
+            if use.name not in weights or use.trainable:
+                weights[use.name] = use
         elif value.graph is node.graph:
-            reads[name] = _activation(value)
+            reads[value.name or ""] = _activation(value)
     return OperatorCost(
         name=node.name or f"{node.op_type}_{index}",
         op_type=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
-        macs=count_macs(node),
+        mac_range=count_macs(node),
         weights=tuple(weights.values()),
         reads=tuple(reads.values()),
         writes=tuple(_activation(value) for value in node.outputs if value.name),
     )
 
 
-def _uses(node: ir.Node) -> Iterator[tuple[ir.Node, int, ir.Value]]:
-    """Every value that the node or a node of its subgraphs takes, with who takes it where."""
-    inner = map(ir.traversal.RecursiveGraphIterator, subgraphs(node))
-    for user in (node, *chain.from_iterable(inner)):
-        for position, value in enumerate(user.inputs):
-            if value is not None:
-                yield user, position, value
+def _uses(node: ir.Node) -> Iterator[tuple[ir.Node, int | None, ir.Value]]:
+    """Every value that the node or a node of its subgraphs takes, with who takes it where.
 
-
-def _weight(value: ir.Value, tensor: ir.TensorProtocol, user: ir.Node, position: int) -> WeightSize:
-    shape = tuple(int(dim) for dim in tensor.shape.numpy())
-    setting = position in _NOT_TRAINED.get(user.op_type, ())
-    return WeightSize(
-        name=value.name or "",
-        elements=prod(shape),
-        bytes=tensor.nbytes,
-        # A scalar is a constant of the formula, such as 1/sqrt(d) in attention, and not trained.
-        trainable=tensor.dtype.is_floating_point() and bool(shape) and not setting,
-    )
+    What a subgraph returns as it is has no position.
+    """
+    for position, value in enumerate(node.inputs):
+        if value is not None:
+            yield node, position, value
+    for graph in subgraphs(node):
+        for inner in graph:
+            yield from _uses(inner)
+        yield from ((node, None, value) for value in graph.outputs)
 
 
 def _activation(value: ir.Value) -> TensorSize:

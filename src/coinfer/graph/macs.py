@@ -12,6 +12,9 @@ from typing import Final
 
 import onnx_ir as ir
 
+from coinfer.graph.count_range import UNKNOWN, CountRange
+from coinfer.graph.loop_trips import constant_flag, loop_trips
+from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import static_shape
 
 __all__ = ["count_macs"]
@@ -78,18 +81,60 @@ def _einsum(node: ir.Node) -> int:
     terms = equation.split("->")[0].split(",")
     if len(terms) == 1:
         return 0
-    if len(terms) > 2 or "." in equation:
+    if len(terms) > 2:
         raise _UnknownError
     sizes: dict[str, int] = {}
     for index, term in enumerate(terms):
-        for label, size in zip(term, _shape(node, index), strict=True):
-            sizes[label] = max(size, sizes.get(label, 1))
+        shape = _shape(node, index)
+        for label, size in zip(_labels(term, len(shape)), shape, strict=True):
+            sizes[label] = size if sizes.get(label, 1) == 1 else sizes[label]
     return math.prod(sizes.values())
 
 
-def _control_flow(_: ir.Node) -> int:
-    """How often the body runs is not in the file."""
-    raise _UnknownError
+def _labels(term: str, rank: int) -> list[str]:
+    """Name each axis of an operand; those that `...` stands for are counted from the last."""
+    before, dots, after = term.partition("...")
+    n_more = rank - len(before) - len(after)
+    if n_more < 0 or (n_more and not dots):
+        raise _UnknownError
+    return [*before, *(f"...{axis}" for axis in range(n_more, 0, -1)), *after]
+
+
+def _if(node: ir.Node) -> CountRange:
+    """One of the branches runs: the one that a constant condition names, or either."""
+    branches = {
+        wanted: node.attributes[name].as_graph()
+        for wanted, name in ((True, "then_branch"), (False, "else_branch"))
+    }
+    flag = constant_flag(node.inputs[0])
+    if flag is not None:
+        return _body(branches[flag])
+    return _body(branches[True]) | _body(branches[False])
+
+
+def _loop(node: ir.Node) -> CountRange:
+    return loop_trips(node) * _body(node.attributes["body"].as_graph())
+
+
+def _scan(node: ir.Node) -> CountRange:
+    """The body runs once per slice of the scanned axes, which are equally long."""
+    body = node.attributes["body"].as_graph()
+    if len(body.inputs) != len(node.inputs):
+        return UNKNOWN * _body(body)  # the Scan of opset 8, over sequences of their own lengths
+    n_scanned = node.attributes.get_int("num_scan_inputs", 1)
+    axes = node.attributes.get_ints("scan_input_axes", [0] * n_scanned)
+    shape = static_shape(node.inputs[-n_scanned])
+    trips = UNKNOWN if shape is None else CountRange.exactly(shape[axes[0]])
+    return trips * _body(body)
+
+
+def _any_number(node: ir.Node) -> CountRange:
+    """Nothing says how often the graphs inside run, as in SequenceMap."""
+    return UNKNOWN * CountRange.total(map(_body, subgraphs(node)))
+
+
+def _body(graph: ir.Graph) -> CountRange:
+    return CountRange.total(map(count_macs, graph))
 
 
 _RULES: Final[Mapping[str, Rule]] = {
@@ -101,19 +146,23 @@ _RULES: Final[Mapping[str, Rule]] = {
     "Einsum": _einsum,
     "GRU": _recurrent,
     "Gemm": _gemm,
-    "If": _control_flow,
     "LSTM": _recurrent,
-    "Loop": _control_flow,
     "MatMul": _product,
     "MatMulInteger": _product,
     "QLinearConv": _convolution(3),
     "QLinearMatMul": _product,
     "RNN": _recurrent,
-    "Scan": _control_flow,
 }
 
 
-def count_macs(node: ir.Node) -> int | None:
+_CONTROL_FLOW: Final[Mapping[str, Callable[[ir.Node], CountRange]]] = {
+    "If": _if,
+    "Loop": _loop,
+    "Scan": _scan,
+}
+
+
+def count_macs(node: ir.Node) -> CountRange:
     """Count one operator's multiply-accumulate operations.
 
     Args:
@@ -121,12 +170,15 @@ def count_macs(node: ir.Node) -> int | None:
 
     Returns:
         The count; zero for operators without matrix products (elementwise, pooling, moving data);
-        None where a shape is unknown, for control flow, and for operators outside the standard set.
+        unknown where a shape is, and for operators outside the standard set. For If, Loop and Scan
+        as much as the graphs inside of them and constant conditions and trip counts tell.
     """
     if node.domain not in ("", "ai.onnx"):
-        return None
+        return UNKNOWN
+    if next(subgraphs(node), None) is not None:
+        return _CONTROL_FLOW.get(node.op_type, _any_number)(node)
     rule = _RULES.get(node.op_type)
     try:
-        return 0 if rule is None else rule(node)
+        return CountRange.exactly(0 if rule is None else rule(node))
     except _UnknownError:
-        return None
+        return UNKNOWN

@@ -26,7 +26,8 @@ def operator_shares(operators: Operators, costs: Mapping[str, OperatorCost]) -> 
 
     Args:
         operators: The operators.
-        costs: Of the same model, from `costs_by_operator`; what is unknown counts as nothing.
+        costs: Of the same model, from `costs_by_operator`; of a range of arithmetic the
+            most counts, and what is unknown counts as nothing.
 
     Returns:
         Shares that add up to 1; empty for a model without operators.
@@ -56,4 +57,5 @@ def value_bytes(costs: Iterable[OperatorCost]) -> dict[str, int]:
 
 def _roofline(cost: OperatorCost) -> float:
     moved = sum(tensor.bytes or 0 for tensor in (*cost.reads, *cost.writes)) + cost.weight_bytes
-    return max(float(cost.macs or 0), _MACS_PER_BYTE * moved)
+    macs = cost.mac_range.least if cost.mac_range.most is None else cost.mac_range.most
+    return max(float(macs), _MACS_PER_BYTE * moved)

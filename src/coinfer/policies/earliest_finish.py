@@ -29,7 +29,7 @@ from itertools import islice
 from typing import ClassVar
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Decision, Drop, Policy, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, Policy, PriorityUse, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -73,6 +73,12 @@ class EarliestFinish(Policy):
         if due == math.inf:
             due = request.arrival_s + self.patience_s
         return due - request.priority * self.boost_s
+
+    def priority_use(self) -> PriorityUse:
+        """Full if a level is worth as much as the deadline of a request that has none."""
+        if self.boost_s == 0:
+            return PriorityUse.NONE
+        return PriorityUse.FULL if self.boost_s >= self.patience_s else PriorityUse.LITTLE
 
     def arrived(self, request: Request, now: float) -> None:
         """Take note of when requests come."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Policy, Start
+from coinfer.core.policy import Policy, PriorityUse, Start
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -51,6 +51,10 @@ class Priority(Policy):
         if math.isinf(self.ageing_s):
             return (-request.priority, request.arrival_s)
         return (request.arrival_s / self.ageing_s - request.priority, request.arrival_s)
+
+    def priority_use(self) -> PriorityUse:
+        """A level is worth as much as a place on the list."""
+        return PriorityUse.FULL
 
     def decide(self, view: View) -> Iterator[Start]:
         """Start, for the free processors, what stands highest on their lists."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -73,7 +73,7 @@ def make_policy(name: str, **options: Any) -> Policy:
         if option not in known:
             raise UnknownNameError.of(f"option of policy {name!r}", option, known)
     try:
-        return check_policy(TypeAdapter(cls).validate_python(options))
+        policy = check_policy(TypeAdapter(cls).validate_python(options))
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
         raise ConfigurationError(
             f"policy {name!r}: its fields cannot be checked: {error.message.splitlines()[0]}; a "
@@ -85,6 +85,18 @@ def make_policy(name: str, **options: Any) -> Policy:
         where = ".".join(str(part) for part in first["loc"])
         what = "is required" if first["type"] == "missing" else first["msg"]
         raise ConfigurationError(f"policy {name!r}: option {where!r}: {what}") from error
+    _check_flags(name, policy, options)
+    return policy
+
+
+def _check_flags(name: str, policy: Policy, options: Mapping[str, Any]) -> None:
+    """Refuse a truth value for a number: pydantic makes 1 of `on`, which YAML makes True."""
+    for option, value in options.items():
+        taken = getattr(policy, option, value)
+        if isinstance(value, bool) and isinstance(taken, int | float) and taken is not value:
+            raise ConfigurationError(
+                f"policy {name!r}: option {option!r}: expected a number, got {value}"
+            )
 
 
 def _find(name: str) -> Callable[..., Policy]:

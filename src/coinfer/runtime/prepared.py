@@ -12,6 +12,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.model import Model
 from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
+from coinfer.policies.priority_warning import priority_warning
 from coinfer.workload.scenario import PolicySpec, Scenario
 
 __all__ = ["Prepared"]
@@ -48,6 +49,14 @@ class Prepared:
             specs[name] = spec.model_copy(update={"batch": 1}) if fixed else spec
         policy = PolicySpec(name=self.plan.policy.name, options=self.plan.policy.options)
         return self.scenario.model_copy(update={"models": specs, "policy": policy})
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of results must know, of the plan and of what the scenario asks of it."""
+        preempts = any(processor.overlays for processor in self.plan.processors)
+        priorities = [] if preempts else [s.priority for s in self.scenario.models.values()]
+        ignored = priority_warning(self.plan.policy.name, self.policy(), priorities)
+        return self.plan.warnings if ignored is None else (*self.plan.warnings, ignored)
 
     def policy(self) -> Policy:
         """Make a fresh policy: the one of the plan."""
