@@ -5,6 +5,7 @@ Imported on first use: it needs `onnx` and `onnx_ir`, which are slow to import.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
@@ -18,6 +19,7 @@ from coinfer.model.specs import TensorSpec
 __all__ = [
     "check_graph",
     "check_versions",
+    "dimension",
     "first_line",
     "not_valid",
     "skeleton",
@@ -29,6 +31,10 @@ _OLDEST_IR_VERSION = 3
 """The first version with operator sets."""
 
 _SMALL_BYTES = 1024
+
+_NAMELESS = re.compile(r"\s*|\?+|none|-\d+|unk__\d+", re.IGNORECASE)
+"""What exporters and ONNX's inference write for the size of which they know nothing."""
+
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -154,13 +160,19 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
             f"usable; declare its dtype"
         ) from None
     return TensorSpec(
-        name=value.name or "", dtype=dtype, shape=tuple(_dimension(dim) for dim in value.shape)
+        name=value.name or "", dtype=dtype, shape=tuple(dimension(dim) for dim in value.shape)
     )
 
 
-def _dimension(dim: int | ir.SymbolicDim) -> int | str | None:
+def dimension(dim: int | ir.SymbolicDim) -> int | str | None:
+    """Read a dimension: its size, its symbol, or None if it is open and has no name.
+
+    >>> [dimension(dim) for dim in ir.Shape([3, -1, "n", "?", "unk__12"])]
+    [3, None, 'n', None, None]
+    """
     if isinstance(dim, ir.SymbolicDim):
-        return dim.value or None
+        nameless = dim.value is None or _NAMELESS.fullmatch(dim.value)
+        return None if nameless else dim.value
     return dim if dim >= 0 else None  # exporters write -1 for an unknown size
 
 
