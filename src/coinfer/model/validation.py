@@ -20,6 +20,7 @@ __all__ = [
     "check_graph",
     "check_versions",
     "dimension",
+    "embed",
     "first_line",
     "not_valid",
     "skeleton",
@@ -98,7 +99,10 @@ def check_graph(ir_model: ir.Model, name: str) -> None:
 
 
 def skeleton(ir_model: ir.Model) -> ir.Model:
-    """Clone the model with its large weights turned into inputs of the same dtype and shape."""
+    """Clone the model with its large weights turned into inputs of the same dtype and shape.
+
+    Small ones are in memory then, wherever they were: shapes and settings are among them.
+    """
     clone = ir_model.clone()
     graph = clone.graph
     for key, value in tuple(graph.initializers.items()):
@@ -110,7 +114,27 @@ def skeleton(ir_model: ir.Model) -> ir.Model:
         value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         if not value.is_graph_input():
             graph.inputs.append(value)
+    embed(clone)
     return clone
+
+
+def embed(ir_model: ir.Model) -> None:
+    """Read the tensors of a model that are in other files into memory; changes the model."""
+    functions = [function.graph for function in ir_model.functions.values()]
+    for graph in (*ir_model.graphs(), *functions):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _in_memory(value.const_value)
+    for graph in (ir_model.graph, *functions):
+        for node in graph.all_nodes():
+            for attr in tuple(node.attributes.values()):
+                if isinstance(attr.value, ir.ExternalTensor):
+                    node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    array = tensor.numpy()
+    return ir.Tensor(array, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def tensors_of(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
