@@ -12,11 +12,12 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from coinfer.errors import ModelError
 from coinfer.graph.cost import operator_costs
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition, partition_at
 from coinfer.graph.values import border_specs
-from coinfer.model import Model, load_model
+from coinfer.model import Model, load_model, model_from_ir
 from coinfer.testing.models import model_from_text
 from graph.chains import assert_chain_equals_whole, everything
 
@@ -202,3 +203,63 @@ def test_a_multiplication_of_open_size_has_no_cost(tmp_path: Path) -> None:
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     [cost] = operator_costs(loaded(proto, tmp_path).graph)
     assert (cost.macs, cost.input_bytes, cost.output_bytes) == (None, None, None)
+
+
+def shapeless(*nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """A model on x[n,3] with an output y that has a type and no shape."""
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [tensor("x", "n", 3)], [made])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_an_output_needs_no_shape(tmp_path: Path) -> None:
+    model = loaded(
+        shapeless(helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])),
+        tmp_path,
+    )
+    assert str(model.outputs[0]) == "y: float32[...]"
+    assert model_from_ir(model.graph.clone(), name="m").outputs == model.outputs
+    partition = parted(model)
+    assert partition.operators.specs["y"].shape == ("n", 3)
+    assert_chain_equals_whole(model, partition)
+
+
+def test_an_output_may_have_any_rank(tmp_path: Path) -> None:
+    """What is squeezed depends on the sizes, so nobody can tell the rank before a run."""
+    model = loaded(
+        shapeless(
+            helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Squeeze", ["h"], ["y"])
+        ),
+        tmp_path,
+    )
+    partition = parted(model)
+    assert len(partition.units) == 2
+    assert "y" not in partition.operators.specs
+    for batch in (1, 2):
+        assert_chain_equals_whole(model, partition, model.sample_inputs(batch=batch))
+    assert operator_costs(model.graph)[1].output_bytes is not None  # known once batch is 1
+
+
+def test_an_output_needs_no_shape_where_weights_are_in_another_file(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    proto = shapeless(*nodes)
+    proto.graph.initializer.append(filters("w", 3, 5))
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    model = load_model(path)
+    assert_chain_equals_whole(model, parted(model))
+
+
+def test_what_else_is_wrong_is_found_where_an_output_has_no_shape(tmp_path: Path) -> None:
+    proto = shapeless(helper.make_node("Relu", ["h"], ["y"]))
+    with pytest.raises(ModelError, match="h"):
+        loaded(proto, tmp_path)
+
+
+def test_an_output_of_unknown_rank_is_shown(tmp_path: Path) -> None:
+    proto = shapeless(helper.make_node("Squeeze", ["x"], ["y"]))
+    model = loaded(proto, tmp_path)
+    command = [sys.executable, "-m", "coinfer", "inspect", str(model.source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "y: float32[...]" in done.stdout
+    assert not done.stderr

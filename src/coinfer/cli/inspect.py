@@ -93,7 +93,8 @@ def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype_name, "shape": list(spec.shape)}
+    shape = list(spec.shape) if spec.rank_known else None
+    return {"name": spec.name, "dtype": spec.dtype_name, "shape": shape}
 
 
 def _by_type(costs: Sequence[OperatorCost], macs: int) -> list[dict[str, Any]]:
@@ -140,8 +141,8 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "model", report["name"] + (f"  ({report['source']})" if report["source"] else "")
     for role in ("inputs", "outputs"):
         for index, spec in enumerate(report[role]):
-            sizes = ",".join(_UNKNOWN if dim is None else str(dim) for dim in spec["shape"])
-            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}[{sizes}]"
+            shape = _shape_text(spec["shape"])
+            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}{shape}"
     opsets = ", ".join(f"{domain} {version}" for domain, version in report["opsets"].items())
     yield "opset", f"{opsets}  (ONNX IR version {report['ir_version']})"
     yield "producer", report["producer"] or "not named"
@@ -159,6 +160,12 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
         f"{format_bytes(report['weight_bytes'])} weights, "
         f"{_UNKNOWN if peak is None else format_bytes(peak)} activations at the peak (estimate)",
     )
+
+
+def _shape_text(shape: list[int | str | None] | None) -> str:
+    if shape is None:
+        return "[...]"
+    return "[" + ",".join(_UNKNOWN if dim is None else str(dim) for dim in shape) + "]"
 
 
 def _macs_text(report: dict[str, Any]) -> str:

@@ -73,9 +73,10 @@ def extract(model: Model, partition: Partition, span: Span) -> Model:
         metadata_props=whole.graph.metadata_props,
     ).clone()
     for value in (*graph.inputs, *graph.outputs):
-        spec = partition.operators.specs[value.name or ""]
-        value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
-        value.shape = ir.Shape(spec.shape)
+        spec = partition.operators.specs.get(value.name or "")
+        if spec is not None:  # else it is an output of the whole model that nobody can infer
+            value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
+            value.shape = ir.Shape(spec.shape)
     _forget_claims(graph)
     part = model_from_ir(_like(whole, graph), name=f"{model.name}[{span.first}-{span.last}]")
     given = {*partition.operators.inputs, *partition.operators.outputs}

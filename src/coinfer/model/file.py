@@ -117,8 +117,6 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
 
 
 def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
-    import onnx
-
     from coinfer.model import message, validation
     from coinfer.model.external import check_embedded, check_external_data
 
@@ -134,8 +132,7 @@ def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
         check_embedded(parts.tensors, what)
     external = path is not None and check_external_data(parts.tensors, path.parent, what)
     try:
-        # The checker finds external data only if it is given the path.
-        onnx.checker.check_model(path if external else data)
+        _check_rules(proto, path if external and path is not None else data)
         weight_bytes = message.check_tensor_sizes(parts, what)
         encoded = Encoded(
             data=data,
@@ -157,6 +154,32 @@ def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
         outputs=tuple(validation.spec_of(value, name, "output") for value in outputs),
         source=path,
     )
+
+
+def _check_rules(proto: onnx.ModelProto, source: bytes | Path) -> None:
+    """Let onnx check a file; it finds external data only if it is given the path.
+
+    It wants every output to have a shape, which no library that runs models needs: there it gets a
+    copy whose outputs have one, without external data, which is checked already.
+    """
+    import onnx
+
+    from coinfer.model import message
+
+    if all(message.has_shape(info) for info in proto.graph.output):
+        onnx.checker.check_model(source)
+        return
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for info in copy.graph.output:
+        if not message.has_shape(info):
+            info.type.tensor_type.shape.SetInParent()
+    for tensor in message.parts_of(copy).tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.dims[:] = [0]
+    onnx.checker.check_model(copy.SerializeToString())
 
 
 def _check_representable(proto: onnx.ModelProto, what: str) -> None:

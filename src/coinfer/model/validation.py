@@ -92,7 +92,11 @@ def check_graph(ir_model: ir.Model, name: str) -> None:
     """
     check_versions(ir_model.ir_version, ir_model.opset_imports, f"model {name!r}")
     try:
-        onnx.checker.check_model(ir.to_proto(skeleton(ir_model)))
+        clone = skeleton(ir_model)
+        for value in clone.graph.outputs:
+            if value.shape is None and isinstance(value.type, ir.TensorType):
+                value.shape = ir.Shape([])  # the checker wants one, which nobody else needs
+        onnx.checker.check_model(ir.to_proto(clone))
     except Exception as error:
         # Cloning, serializing and checking raise errors of different types.
         raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
@@ -163,7 +167,7 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
     """Read the spec of one input or output.
 
     Raises:
-        ModelError: it is not a tensor or has no type or no rank.
+        ModelError: it is not a tensor or has no type, or it is an input without a shape.
     """
     if not isinstance(value.type, ir.TensorType):
         found = "no type" if value.type is None else str(value.type)
@@ -171,7 +175,7 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
             f"model {model!r}: {role} {value.name!r} must be a tensor but has {found}; export the "
             f"model with tensors only"
         )
-    if value.shape is None:
+    if value.shape is None and role == "input":
         raise ModelError(
             f"model {model!r}: {role} {value.name!r} has no shape; run onnx.shape_inference on it "
             f"or declare the shape, with symbols for open sizes"
@@ -184,7 +188,10 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
             f"usable; declare its dtype"
         ) from None
     return TensorSpec(
-        name=value.name or "", dtype=dtype, shape=tuple(dimension(dim) for dim in value.shape)
+        name=value.name or "",
+        dtype=dtype,
+        shape=tuple(dimension(dim) for dim in value.shape or ()),
+        rank_known=value.shape is not None,
     )
 
 
