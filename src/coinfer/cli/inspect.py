@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coinfer.cli.console import out
+from coinfer.cli.options import AllowDataOption
 from coinfer.cli.output import write_json
 from coinfer.errors import ConfigurationError
 from coinfer.model import Model, TensorSpec
@@ -42,12 +43,13 @@ def inspect(
         str | None,
         typer.Option("--json", help="Write the figures as JSON; - prints them.", metavar="FILE|-"),
     ] = None,
+    allow_data_in: AllowDataOption = None,
 ) -> None:
     """Show inputs, outputs, fingerprint, parameters, MACs and bytes of a model."""
     from coinfer.graph.cost import operator_costs
     from coinfer.planner.model_source import resolve_model
 
-    loaded = resolve_model(model)
+    loaded = resolve_model(model, data_root=allow_data_in)
     costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))
     report = _report(loaded, costs, batch)
     if json_file == _STDOUT:
