@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
 from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded
+from coinfer.model.inputs import shares_symbols
 from coinfer.model.model import Model
+from coinfer.model.outline import outline_of
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
@@ -184,12 +186,14 @@ def _validated(
     except Exception as error:
         # The file is untrusted, and a damaged one raises almost anything in these libraries.
         raise validation.not_valid(what, error) from error
+    specs = tuple(validation.spec_of(value, name, "input") for value in inputs)
     return Model(
         name=name,
         content=Content(name, encoded),
-        inputs=tuple(validation.spec_of(value, name, "input") for value in inputs),
+        inputs=specs,
         outputs=tuple(validation.spec_of(value, name, "output") for value in outputs),
         source=path,
+        outline=outline_of(proto) if shares_symbols(specs) else None,
     )
 
 

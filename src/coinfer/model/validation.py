@@ -84,8 +84,8 @@ def _newest_opsets() -> dict[str, int]:
     return newest
 
 
-def check_graph(ir_model: ir.Model, name: str) -> None:
-    """Check a graph made in memory, without serializing its weights.
+def check_graph(ir_model: ir.Model, name: str) -> onnx.ModelProto:
+    """Check a graph made in memory, without serializing its weights; return the rest serialized.
 
     Raises:
         ModelError: the first rule of ONNX that it breaks.
@@ -96,10 +96,12 @@ def check_graph(ir_model: ir.Model, name: str) -> None:
         for value in clone.graph.outputs:
             if value.shape is None and isinstance(value.type, ir.TensorType):
                 value.shape = ir.Shape([])  # the checker wants one, which nobody else needs
-        onnx.checker.check_model(ir.to_proto(clone))
+        proto: onnx.ModelProto = ir.to_proto(clone)
+        onnx.checker.check_model(proto)
     except Exception as error:
         # Cloning, serializing and checking raise errors of different types.
         raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
+    return proto
 
 
 def skeleton(ir_model: ir.Model) -> ir.Model:
