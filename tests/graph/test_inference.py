@@ -119,6 +119,17 @@ def test_costs_count_claimed_sizes_where_nothing_else_is_known() -> None:
     assert [cost.macs for cost in costs] == [None, 0, 4 * 5 * 2]
 
 
+@pytest.mark.parametrize(
+    ("claim", "follows"), [("n,5", ("n", None)), ("6,5", (None, None)), ("n,5,2", (None, None))]
+)
+def test_open_sizes_take_a_symbol_from_a_claim_that_fits(
+    claim: str, follows: tuple[str | None, ...]
+) -> None:
+    text = f"""{FOREIGN} g (float[n,3] x, int64[2] s) => (float[n,5] y) <float[{claim}] h>
+        {{ h = Reshape(x, s)  y = Neg(h) }}"""
+    assert shapes(text)["h"] == follows
+
+
 def test_claims_behind_what_nobody_can_infer_must_fit_each_other() -> None:
     text = f"""{FOREIGN} g (float[n,3] x) => (float[n,5] y) <float[n,5] h, float[n] r>
         {{ h = com.example.Thing(x)  r = Relu(h)  y = Neg(r) }}"""

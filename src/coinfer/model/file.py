@@ -167,8 +167,9 @@ def _validated(
     folder = None
     if path is not None and check_external_data(parts.tensors, path.parent, what, root):
         folder = path.parent
+    linked = folder is not None and root is not None
     try:
-        _check_rules(proto, data if folder is None or path is None else path, follows=bool(root))
+        _check_rules(proto, data if folder is None or path is None else path, linked=linked)
         if folder is not None and root is not None:
             follow_links(parts.tensors, folder, root)
             folder, data = root, proto.SerializeToString()
@@ -207,7 +208,7 @@ def _check_versions(proto: onnx.ModelProto, what: str) -> None:
         validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
 
 
-def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, follows: bool) -> None:
+def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, linked: bool) -> None:
     """Let onnx check a file; it finds external data only if it is given the path.
 
     It follows no links, and it wants every output to have a shape, which no library that runs
@@ -218,7 +219,7 @@ def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, follows: bool)
 
     from coinfer.model import message
 
-    if not follows and all(message.has_shape(info) for info in proto.graph.output):
+    if not linked and all(message.has_shape(info) for info in proto.graph.output):
         onnx.checker.check_model(source)
         return
     copy = onnx.ModelProto()
