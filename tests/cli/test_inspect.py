@@ -179,3 +179,21 @@ def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
 def test_an_unwritable_json_file_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot write"):
         run("zoo:tiny_mlp", "--json", str(tmp_path / "no" / "out.json"))
+
+
+def test_a_model_behind_links_is_shown_if_their_folder_is_allowed(tmp_path: Path) -> None:
+    [made] = zoo.export(["tiny_cnn"], tmp_path / "made")
+    hub = tmp_path / "hub"
+    (hub / "blobs").mkdir(parents=True)
+    (hub / "snapshots").mkdir()
+    model, weights = hub / "blobs" / "1.onnx", "weights.bin"
+    onnx.save(
+        *(onnx.load(made), model), save_as_external_data=True, location=weights, size_threshold=0
+    )
+    (hub / "snapshots" / "net.onnx").symlink_to("../blobs/1.onnx")
+    (hub / "snapshots" / weights).symlink_to("../blobs/weights.bin")
+    with pytest.raises(ModelError, match="--allow-data-in FOLDER"):
+        run(str(hub / "snapshots" / "net.onnx"))
+    found = report(str(hub / "snapshots" / "net.onnx"), "--allow-data-in", str(hub))
+    assert found["macs"] == zoo.spec("tiny_cnn").macs
+    assert found["fingerprint"] == report(str(made))["fingerprint"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from cli.program import Program
 
@@ -172,3 +175,23 @@ def test_what_is_wrong_is_said_in_one_line(
 def test_a_file_that_is_not_there_is_named(program: Program) -> None:
     done = program("partition", "zoo:tiny_mlp", "--processors", "nowhere.yaml")
     assert "nowhere.yaml: no such file of processors" in done.complaint
+
+
+def test_sizes_of_minus_one_are_shown_as_unknown(
+    program: Program, gaps: Path, tmp_path: Path
+) -> None:
+    def value(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [-1, 3, -1, -1])
+
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x")], [value("y")], value_info=[value("h")])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    done = program("partition", tmp_path / "m.onnx", "--processors", gaps, "--pieces", "2")
+    assert done.status == 0
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["1", "1", "Neg", "1", "cpu,", "npu", "0", "1", "?", "50.0%"] in rows
+    shown = program("inspect", tmp_path / "m.onnx")
+    assert "x: float32[?,3,?,?]" in shown.out
+    assert "? activations at the peak" in shown.out
+    assert not re.search(r"(?<!\w)-\d", done.out + shown.out)  # no negative number

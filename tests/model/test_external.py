@@ -159,3 +159,94 @@ def test_constants_in_subgraphs_are_checked(tmp_path: Path) -> None:
     y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4, 3])
     proto = model([node], inputs=[condition], outputs=[y])
     assert "outside the model's folder" in refusal(saved(proto, tmp_path / "m.onnx"))
+
+
+@pytest.fixture
+def hub(folder: Path) -> Path:
+    """A model as a hub's cache keeps it: names in one folder lead to contents in another."""
+    _, path = external(dense(), folder / "made")
+    blobs, snapshot = folder / "hub" / "blobs", folder / "hub" / "snapshots" / "x"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for made in (path, path.with_name("weights.bin")):
+        made.rename(blobs / f"content-of-{made.stem}")
+        (snapshot / made.name).symlink_to(f"../../blobs/content-of-{made.stem}")
+    return folder / "hub"
+
+
+def test_links_are_followed_inside_of_a_folder_that_is_allowed(hub: Path, folder: Path) -> None:
+    path = hub / "snapshots" / "x" / "m.onnx"
+    loaded = load_model(path, data_root=hub)
+    _, plain = external(dense(), folder / "plain")
+    assert loaded.name == "m"
+    assert loaded.source == path
+    assert loaded.fingerprint == load_model(plain).fingerprint
+    assert onnx.load_from_string(loaded.to_bytes()).graph.initializer[0].raw_data
+
+
+def test_without_a_folder_that_is_allowed_the_message_says_how_to_allow_one(hub: Path) -> None:
+    message = refusal(hub / "snapshots" / "x" / "m.onnx")
+    assert "load_model(..., data_root=FOLDER), --allow-data-in FOLDER" in message
+
+
+def test_an_allowed_folder_may_be_reached_through_a_link(hub: Path) -> None:
+    other = hub.parent / "other"
+    other.symlink_to(hub, target_is_directory=True)
+    assert load_model(other / "snapshots" / "x" / "m.onnx", data_root=other).to_bytes()
+    assert load_model(other / "snapshots" / "x" / "m.onnx", data_root=hub).to_bytes()
+
+
+@pytest.mark.parametrize("inner", ["snapshots", "snapshots/x", "blobs"])
+def test_links_out_of_the_allowed_folder_are_refused(hub: Path, inner: str) -> None:
+    model = hub / "snapshots" / "x" / "m.onnx"
+    data = hub / "snapshots" / "x" / "weights.bin"
+    if inner == "blobs":  # the model is there, the data is elsewhere
+        outside = hub.parent / "secret.bin"
+        data.resolve().rename(outside)
+        data.unlink()
+        data.symlink_to(outside)
+    with pytest.raises(ModelError, match=r"leads out of .*folder that data is allowed in"):
+        load_model(model, data_root=hub / inner)
+
+
+def test_a_folder_that_leads_out_of_the_allowed_one_is_refused(hub: Path, folder: Path) -> None:
+    """Neither the model's folder nor the data's may be a way out."""
+    way = hub / "way"
+    way.symlink_to(folder / "elsewhere", target_is_directory=True)
+    _, path = external(dense(), folder / "elsewhere")
+    with pytest.raises(ModelError, match="leads out of"):
+        load_model(way / path.name, data_root=hub)
+    proto = onnx.load(path, load_external_data=False)
+    set_entry(proto.graph.initializer[0], "location", "way/weights.bin")
+    with pytest.raises(ModelError, match="leads out of"):
+        load_model(saved(proto, hub / "m.onnx"), data_root=hub)
+
+
+def test_data_that_is_led_elsewhere_after_the_check_is_not_read(hub: Path, folder: Path) -> None:
+    loaded = load_model(hub / "snapshots" / "x" / "m.onnx", data_root=hub)
+    outside = folder / "secret.bin"
+    outside.write_bytes(b"1" * 48)
+    content = hub / "blobs" / "content-of-weights"
+    content.unlink()
+    content.symlink_to(outside)
+    with pytest.raises(ValueError, match="outside"):
+        loaded.to_bytes()
+
+
+@pytest.mark.parametrize("location", ["../x/weights.bin", "/etc/passwd"])
+def test_locations_still_must_be_below_the_model(hub: Path, location: str) -> None:
+    proto = onnx.load(hub / "snapshots" / "x" / "m.onnx", load_external_data=False)
+    set_entry(proto.graph.initializer[0], "location", location)
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load_model(saved(proto, hub / "snapshots" / "x" / "n.onnx"), data_root=hub)
+
+
+def test_hard_links_are_refused_in_an_allowed_folder_too(hub: Path) -> None:
+    os.link(hub / "blobs" / "content-of-weights", hub.parent / "other.bin")
+    with pytest.raises(ModelError, match="hard link"):
+        load_model(hub / "snapshots" / "x" / "m.onnx", data_root=hub)
+
+
+def test_what_is_allowed_must_be_a_folder(hub: Path) -> None:
+    with pytest.raises(ModelError, match="is no folder"):
+        load_model(hub / "snapshots" / "x" / "m.onnx", data_root=hub / "nowhere")

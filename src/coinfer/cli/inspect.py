@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coinfer.cli.console import out
+from coinfer.cli.options import AllowDataOption
 from coinfer.cli.output import write_json
 from coinfer.errors import ConfigurationError
 from coinfer.model import Model, TensorSpec
@@ -43,12 +44,13 @@ def inspect(
         str | None,
         typer.Option("--json", help="Write the figures as JSON; - prints them.", metavar="FILE|-"),
     ] = None,
+    allow_data_in: AllowDataOption = None,
 ) -> None:
     """Show inputs, outputs, fingerprint, parameters, MACs and bytes of a model."""
     from coinfer.graph.cost import operator_costs
     from coinfer.planner.model_source import resolve_model
 
-    loaded = resolve_model(model)
+    loaded = resolve_model(model, data_root=allow_data_in)
     costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))
     report = _report(loaded, costs, batch)
     if json_file == _STDOUT:
@@ -101,7 +103,8 @@ def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype_name, "shape": list(spec.shape)}
+    shape = list(spec.shape) if spec.rank_known else None
+    return {"name": spec.name, "dtype": spec.dtype_name, "shape": shape}
 
 
 def _macs(count: CountRange) -> dict[str, int | None]:
@@ -153,8 +156,8 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "model", report["name"] + (f"  ({report['source']})" if report["source"] else "")
     for role in ("inputs", "outputs"):
         for index, spec in enumerate(report[role]):
-            sizes = ",".join(_UNKNOWN if dim is None else str(dim) for dim in spec["shape"])
-            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}[{sizes}]"
+            shape = _shape_text(spec["shape"])
+            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}{shape}"
     opsets = ", ".join(f"{domain} {version}" for domain, version in report["opsets"].items())
     yield "opset", f"{opsets}  (ONNX IR version {report['ir_version']})"
     yield "producer", report["producer"] or "not named"
@@ -172,6 +175,12 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
         f"{format_bytes(report['weight_bytes'])} weights, "
         f"{_UNKNOWN if peak is None else format_bytes(peak)} activations at the peak (estimate)",
     )
+
+
+def _shape_text(shape: list[int | str | None] | None) -> str:
+    if shape is None:
+        return "[...]"
+    return "[" + ",".join(_UNKNOWN if dim is None else str(dim) for dim in shape) + "]"
 
 
 def _macs_text(report: dict[str, Any]) -> str:

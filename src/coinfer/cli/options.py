@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from coinfer.workload.scenario import Scenario
 
 __all__ = [
+    "AllowDataOption",
     "DurationOption",
     "ExplainOption",
     "JsonOption",
@@ -27,6 +28,14 @@ __all__ = [
     "wanted_scenario",
 ]
 
+AllowDataOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--allow-data-in",
+        help="Follow links from a model and to its weights that end in this folder.",
+        metavar="FOLDER",
+    ),
+]
 ScenarioArgument: TypeAlias = Annotated[
     Path, typer.Argument(help="A scenario file (YAML) or lib:NAME.", metavar="SCENARIO")
 ]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from coinfer.backends import Backend, get_backend
 from coinfer.cli.console import out
+from coinfer.cli.options import AllowDataOption
 from coinfer.cli.output import check_writable, say, write_result, write_text
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -75,6 +76,7 @@ def partition(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the partition as JSON.", metavar="FILE")
     ] = None,
+    allow_data_in: AllowDataOption = None,
 ) -> None:
     """Show what each processor supports of a model, its units, and the bytes between them."""
     from coinfer.graph.drawing import draw
@@ -93,7 +95,7 @@ def partition(
         max_span_s=None if max_span is None else parse_seconds(max_span),
         branches=branches,
     )
-    loaded = resolve_model(model)
+    loaded = resolve_model(model, data_root=allow_data_in)
     found = _processors(processors)
     backends = _backends(found)
     operators = Operators.of(loaded.graph)

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from coinfer.cli.console import out
+from coinfer.cli.options import AllowDataOption
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -48,6 +49,7 @@ def profile(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what is in the cache.")
     ] = False,
+    allow_data_in: AllowDataOption = None,
 ) -> None:
     """Measure service times and memory of models on every processor of this machine.
 
@@ -57,7 +59,7 @@ def profile(
 
     check_writable(output)
     processors = _processors(backend or [], precision or [])
-    found = _models(models)
+    found = _models(models, allow_data_in)
     skips: list[Skip] = []
     with profiler_bar() as progress:
         measured = profile_models(
@@ -90,7 +92,7 @@ def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, 
     return processors
 
 
-def _models(sources: list[str]) -> dict[str, Model]:
+def _models(sources: list[str], data_root: Path | None) -> dict[str, Model]:
     from coinfer.planner.model_source import resolve_model
     from coinfer.workload.scenario_file import load_scenario
 
@@ -98,9 +100,12 @@ def _models(sources: list[str]) -> dict[str, Model]:
     for source in sources:
         if source.endswith((".yaml", ".yml")):
             specs = load_scenario(Path(source)).models
-            named = {n: resolve_model(spec.source, name=n) for n, spec in specs.items()}
+            named = {
+                n: resolve_model(spec.source, name=n, data_root=data_root)
+                for n, spec in specs.items()
+            }
         else:
-            model = resolve_model(source)
+            model = resolve_model(source, data_root=data_root)
             named = {model.name: model}
         for name, model in named.items():
             if name in found and found[name].fingerprint != model.fingerprint:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from coinfer.graph.cut_model import SpanModel
+from coinfer.graph.inference import made_values
 from coinfer.graph.operators import inlined, nodes_by_key, read_values
 from coinfer.graph.partition import Partition
 from coinfer.machine.span import Span
@@ -73,12 +74,21 @@ def extract(model: Model, partition: Partition, span: Span) -> Model:
         metadata_props=whole.graph.metadata_props,
     ).clone()
     for value in (*graph.inputs, *graph.outputs):
-        spec = partition.operators.specs[value.name or ""]
-        value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
-        value.shape = ir.Shape(spec.shape)
+        spec = partition.operators.specs.get(value.name or "")
+        if spec is not None:  # else it is an output of the whole model that nobody can infer
+            value.type = ir.TensorType(ir.DataType.from_numpy(spec.dtype))
+            value.shape = ir.Shape(spec.shape)
+    _forget_claims(graph)
     part = model_from_ir(_like(whole, graph), name=f"{model.name}[{span.first}-{span.last}]")
     given = {*partition.operators.inputs, *partition.operators.outputs}
     return dataclasses.replace(part, borders=frozenset({*reads, *writes} - given))
+
+
+def _forget_claims(graph: ir.Graph) -> None:
+    """Leave it to the library that runs a part to infer the shapes inside of it."""
+    for value in made_values(graph):
+        if not value.is_graph_output():
+            value.shape = None
 
 
 def _like(whole: ir.Model, graph: ir.Graph) -> ir.Model:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from coinfer.graph.inference import mark
 from coinfer.graph.values import border_specs
 from coinfer.model.specs import TensorSpec
 
@@ -161,6 +162,7 @@ def inlined(model: ir.Model) -> ir.Model:
     """
     if not model.functions:
         return model
+    mark(model)
     clone = model.clone()
     InlinePass()(clone)
     return clone

@@ -1,17 +1,19 @@
 """Give every value of a model a concrete shape, where the model allows it.
 
-Knows ONNX shape inference; knows nothing of cost or of processors.
+Knows what callers call dimensions; knows nothing of cost or of processors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, ShapeInferencePass
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
 from coinfer.errors import UnknownNameError
+from coinfer.graph.inference import infer_shapes, made_values, mark
+from coinfer.model.validation import dimension
 
 __all__ = ["NO_DIMS", "bind_shapes", "static_shape"]
 
@@ -40,13 +42,15 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 def bind_shapes(model: ir.Model, *, batch: int = 1, dims: Mapping[str, int] = NO_DIMS) -> ir.Model:
     """Copy a model with its symbolic dimensions bound to numbers, and infer all shapes.
 
+    Shapes that the file states for values inside count only where none follows from its inputs.
     Weights are shared with the original, model-local functions are inlined, and tensors of 16
     elements or more that sit in `Constant` nodes become initializers.
 
     Args:
         model: Any model; it is not changed.
         batch: Number for each input's first dimension where that is symbolic.
-        dims: Numbers for other symbolic dimensions, by name; they win over `batch`.
+        dims: Numbers for other open dimensions, by name; they win over `batch`. A nameless one is
+            `"input:axis"`, as for `Model.sample_inputs`.
 
     Returns:
         The copy. Values whose shape cannot be inferred keep an unknown shape.
@@ -54,51 +58,49 @@ def bind_shapes(model: ir.Model, *, batch: int = 1, dims: Mapping[str, int] = NO
     Raises:
         UnknownNameError: no input has a dimension of one of the names in `dims`.
     """
+    mark(model)
     copy = model.clone()
     if copy.functions:
         InlinePass()(copy)
     LiftConstantsToInitializersPass()(copy)
     numbers = _numbers(copy.graph, batch, dims)
-    for value in _values(copy.graph):
-        _bind(value, numbers, batch if value in copy.graph.inputs else None)
-    if any(static_shape(value) is None for value in _values(copy.graph)):
-        # Not strict: if one operator cannot be inferred, only its own outputs stay unknown.
-        ShapeInferencePass(check_type=False, strict_mode=False)(copy)
+    for value in copy.graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [
+                    size if isinstance(size, int) else numbers.get(name, size)
+                    for size, name in _named_dims(value)
+                ]
+            )
+    for value in made_values(copy.graph):
+        _bind(value, numbers)
+    infer_shapes(copy, believe_sizes=True)
     return copy
 
 
+def _named_dims(value: ir.Value) -> list[tuple[int | str | None, str]]:
+    """Give each dimension of an input and what callers call it."""
+    dims = [dimension(dim) for dim in value.shape or ()]
+    return [
+        (dim, dim if isinstance(dim, str) else f"{value.name}:{axis}")
+        for axis, dim in enumerate(dims)
+    ]
+
+
 def _numbers(graph: ir.Graph, batch: int, dims: Mapping[str, int]) -> dict[str, int]:
-    """Assign a number to each dimension's name that is known."""
-    shapes = [value.shape for value in graph.inputs if value.shape is not None]
-    symbols = [[d.value for d in shape if isinstance(d, ir.SymbolicDim)] for shape in shapes]
-    known = {name for names in symbols for name in names if name is not None}
+    """Assign a number to each open dimension's name that is known."""
+    shapes = [_named_dims(value) for value in graph.inputs]
+    known = {name for shape in shapes for size, name in shape if not isinstance(size, int)}
     for name in dims:
         if name not in known:
             raise UnknownNameError.of("dimension", name, known)
-    first = (shape[0] for shape in shapes if len(shape))
-    leading = {d.value: batch for d in first if isinstance(d, ir.SymbolicDim) if d.value}
+    leading = {shape[0][1]: batch for shape in shapes if shape and not isinstance(shape[0][0], int)}
     return {**leading, **dims}
 
 
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    for node in graph:
-        # An operator leaves out an optional output by giving it no name.
-        yield from (value for value in node.outputs if value.name)
-
-
-def _bind(value: ir.Value, numbers: Mapping[str, int], batch: int | None) -> None:
-    """Replace known names; `batch` is for the unnamed first dimension of an input."""
-    if value.shape is None or value.shape.is_static():
-        return
-    sizes: list[int | str | None] = []
-    for axis, dim in enumerate(value.shape):
-        if isinstance(dim, int):
-            sizes.append(dim)
-        elif dim.value is None:
-            sizes.append(batch if axis == 0 else None)
-        else:
-            sizes.append(numbers.get(dim.value, dim.value))
-    settled = all(isinstance(size, int) for size in sizes)
-    # A half-known shape of an inner value gets in the way of inference, so it is removed.
-    value.shape = ir.Shape(sizes) if settled or value.producer() is None else None
+def _bind(value: ir.Value, numbers: Mapping[str, int]) -> None:
+    """Replace known names in a shape that the file claims; forget it if others remain."""
+    if value.shape is not None:
+        dims = [dimension(dim) for dim in value.shape]
+        sizes = [numbers.get(dim) if isinstance(dim, str) else dim for dim in dims]
+        value.shape = None if None in sizes else ir.Shape(sizes)

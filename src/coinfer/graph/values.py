@@ -1,24 +1,23 @@
 """Find the dtype and shape of each value that one compiled part can pass to another.
 
-Knows ONNX shape inference; knows neither operators nor processors.
+Knows neither operators nor processors.
 """
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
+from coinfer.graph.inference import infer_shapes, made_values, mark
 from coinfer.model.specs import TensorSpec
-from coinfer.model.validation import skeleton
+from coinfer.model.validation import dimension, skeleton
 
 __all__ = ["border_specs"]
 
 _DTYPES: Final = {
-    ir.DataType[name].value: np.dtype(object if name == "STRING" else ir.DataType[name].numpy())
+    ir.DataType[name]: np.dtype(object if name == "STRING" else ir.DataType[name].numpy())
     for name in (
         *("BOOL", "STRING", "FLOAT16", "FLOAT", "DOUBLE"),
         *("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
@@ -35,37 +34,29 @@ def border_specs(model: ir.Model) -> dict[str, TensorSpec]:
             not read.
 
     Returns:
-        Specs by name. Sequences, optionals and what cannot be inferred are left out.
+        Specs by name. Sequences, optionals and what has no known rank are left out. A size that
+        does not follow from the inputs is unknown, whatever the file claims.
 
     >>> model = ir.from_onnx_text('''<ir_version: 10, opset_import: ["": 20]>
     ... g (float[n, 3] x) => (float[n, 3] y) { a = Relu(x)  y = Exp(a) }''')
     >>> str(border_specs(model)["a"])
     'a: float32[n,3]'
     """
-    proto = ir.to_proto(skeleton(model))
-    # Not strict: if one operator cannot be inferred, only its own outputs stay unknown. If all
-    # of the inference fails, the declared shapes remain; its errors have no common type.
-    with contextlib.suppress(Exception):
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    mark(model)
+    graph = (copy := skeleton(model)).graph
+    infer_shapes(copy, believe_sizes=False)
     found = {}
-    for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
+    for value in (*graph.inputs, *made_values(graph), *graph.outputs):
         spec = _spec(value)
         if spec is not None:
-            found[value.name] = spec
+            found[spec.name] = spec
     return found
 
 
-def _spec(value: Any) -> TensorSpec | None:
-    if value.type.WhichOneof("value") != "tensor_type":
+def _spec(value: ir.Value) -> TensorSpec | None:
+    if not isinstance(value.type, ir.TensorType) or value.type.dtype not in _DTYPES:
         return None
-    tensor = value.type.tensor_type
-    if tensor.elem_type not in _DTYPES or not tensor.HasField("shape"):
+    if value.shape is None:
         return None
-    shape = tuple(_dimension(dim) for dim in tensor.shape.dim)
-    return TensorSpec(name=value.name, dtype=_DTYPES[tensor.elem_type], shape=shape)
-
-
-def _dimension(dim: Any) -> int | str | None:
-    if dim.WhichOneof("value") == "dim_value":
-        return int(dim.dim_value) if dim.dim_value >= 0 else None
-    return str(dim.dim_param) or None
+    shape = tuple(dimension(dim) for dim in value.shape)
+    return TensorSpec(name=value.name or "", dtype=_DTYPES[value.type.dtype], shape=shape)

@@ -211,24 +211,10 @@ def _embedded(ir_model: ir.Model) -> ir.Model:
     """Return the model itself, or a clone with its external weights read into memory."""
     import onnx_ir as ir
 
-    from coinfer.model.validation import tensors_of
+    from coinfer.model.validation import embed, tensors_of
 
     if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(ir_model)):
         return ir_model
     clone = ir_model.clone()
-    for graph in clone.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _in_memory(value.const_value)
-    for graph in (*clone.graphs(), *(f.graph for f in clone.functions.values())):
-        for node in graph.all_nodes():
-            for attr in tuple(node.attributes.values()):
-                if isinstance(attr.value, ir.ExternalTensor):
-                    node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
+    embed(clone)
     return clone
-
-
-def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
-    import onnx_ir as ir
-
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

@@ -1,4 +1,4 @@
-"""Check the external data of an ONNX file: inside the model's folder, present and complete.
+"""Check the external data of an ONNX file: inside the folder that it may be in, and complete.
 
 A model file is untrusted: it must not make us read `/etc/passwd` as a weight. Nothing here reads
 the data itself.
@@ -16,16 +16,26 @@ import onnx_ir as ir
 
 from coinfer.errors import ModelError
 
-__all__ = ["check_embedded", "check_external_data"]
+__all__ = ["check_embedded", "check_external_data", "follow_links"]
 
 
-def check_external_data(tensors: Iterable[onnx.TensorProto], folder: Path, name: str) -> bool:
+_REMEDY = (
+    "replace the link by a copy of the file, or allow a folder that holds all of the model: "
+    "load_model(..., data_root=FOLDER), --allow-data-in FOLDER"
+)
+
+
+def check_external_data(
+    tensors: Iterable[onnx.TensorProto], folder: Path, name: str, root: Path | None = None
+) -> bool:
     """Check every tensor that keeps its data in another file.
 
     Args:
         tensors: All tensors of the parsed model file.
-        folder: The folder of the model file; the data must lie inside.
+        folder: The folder of the model file, which locations start from; the data must lie inside.
         name: What messages call the model.
+        root: A folder without links in its path; links are followed then, and what they lead to
+            must lie inside of it.
 
     Returns:
         Whether there is any external data.
@@ -37,8 +47,27 @@ def check_external_data(tensors: Iterable[onnx.TensorProto], folder: Path, name:
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             found = True
-            _check(tensor, folder, f"{name}: external data of tensor {tensor.name!r}")
+            _check(tensor, folder, root, f"{name}: external data of tensor {tensor.name!r}")
     return found
+
+
+def follow_links(tensors: Iterable[onnx.TensorProto], folder: Path, root: Path) -> None:
+    """Let each tensor name the file that its location leads to, as seen from a folder.
+
+    Args:
+        tensors: What `check_external_data` found in order; they are changed.
+        folder: The folder that their locations start from.
+        root: The folder that they start from afterwards, which has no links in its path.
+
+    Raises:
+        ValueError: a location leads out of it by now.
+    """
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    real = (folder / entry.value).resolve()
+                    entry.value = real.relative_to(root).as_posix()
 
 
 def check_embedded(tensors: Iterable[onnx.TensorProto], name: str) -> None:
@@ -55,7 +84,7 @@ def check_embedded(tensors: Iterable[onnx.TensorProto], name: str) -> None:
             )
 
 
-def _check(tensor: onnx.TensorProto, folder: Path, what: str) -> None:
+def _check(tensor: onnx.TensorProto, folder: Path, root: Path | None, what: str) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     if not location or "\0" in location:
@@ -64,7 +93,7 @@ def _check(tensor: onnx.TensorProto, folder: Path, what: str) -> None:
     path = folder / location
     try:
         status = path.stat()
-        inside = path.resolve().is_relative_to(folder.resolve())
+        inside = path.resolve().is_relative_to(root or folder.resolve())
     except FileNotFoundError:
         raise ModelError(
             f"{what} is missing: there is no file {location!r} in {str(folder)!r}; copy it there, "
@@ -72,16 +101,7 @@ def _check(tensor: onnx.TensorProto, folder: Path, what: str) -> None:
         ) from None
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{what} in {location!r} cannot be read: {error}") from error
-    if not inside:
-        raise ModelError(
-            f"{what} in {location!r} is a link out of the model's folder {str(folder)!r}, which is "
-            f"not followed for safety; replace the link by a copy of the file"
-        )
-    if path.is_symlink():
-        raise ModelError(
-            f"{what} in {location!r} is a link, which the checker of onnx does not follow; replace "
-            f"it by a copy of the file"
-        )
+    _check_links(path, folder, inside, root, f"{what} in {location!r}")
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ModelError(f"{what} in {location!r} is not a readable file; check what lies there")
     if status.st_nlink > 1:
@@ -90,6 +110,22 @@ def _check(tensor: onnx.TensorProto, folder: Path, what: str) -> None:
             f"replace it by a copy of the file"
         )
     _check_extent(tensor, entries, status.st_size, f"{what} in {location!r}")
+
+
+def _check_links(path: Path, folder: Path, inside: bool, root: Path | None, what: str) -> None:
+    if root is not None:
+        if not inside:
+            raise ModelError(
+                f"{what} leads out of {str(root)!r}, the folder that data is allowed in; allow a "
+                f"folder that holds all of the model, if you trust the model with it"
+            )
+    elif not inside:
+        raise ModelError(
+            f"{what} is a link out of the model's folder {str(folder)!r}, which is not "
+            f"followed for safety; {_REMEDY}"
+        )
+    elif path.is_symlink():
+        raise ModelError(f"{what} is a link, which is not followed; {_REMEDY}")
 
 
 def _check_location(location: str, what: str) -> None:

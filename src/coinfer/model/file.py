@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
 from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded
+from coinfer.model.inputs import shares_symbols
 from coinfer.model.model import Model
+from coinfer.model.outline import outline_of
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
@@ -32,7 +34,12 @@ _OTHER_FORMATS = (
 )
 
 
-def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Model:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+) -> Model:
     """Load and validate an ONNX file.
 
     What is in the file is kept as it is; external weights stay in their file and are mapped into
@@ -41,6 +48,8 @@ def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Mode
     Args:
         path: The `.onnx` file; external data must lie in its folder or below.
         name: What requests and messages call the model; the file's stem by default.
+        data_root: A folder that you trust the file with, e.g. a hub's cache: links are followed
+            then, from the model and to its external data, as long as they end inside of it.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe or unsupported; says which, and the
@@ -48,7 +57,11 @@ def load_model(path: str | os.PathLike[str], *, name: str | None = None) -> Mode
     """
     path = Path(path).absolute()
     what = f"model file {str(path)!r}"
-    return _validated(_read(path, what), name or path.stem, path, what)
+    if data_root is None:
+        return _validated(_read(path, what), name or path.stem, path, what)
+    root = _checked_root(Path(data_root), what)
+    data = _read(_inside(path, root, what), what)
+    return _validated(data, name or path.stem, path, what, root)
 
 
 def model_from_bytes(data: bytes, *, name: str) -> Model:
@@ -67,6 +80,29 @@ def model_from_bytes(data: bytes, *, name: str) -> Model:
     True
     """
     return _validated(data, name, None, f"model {name!r}")
+
+
+def _checked_root(root: Path, what: str) -> Path:
+    try:
+        if root.is_dir():
+            return root.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{what}: {str(root)!r} cannot be read: {error}") from error
+    raise ModelError(f"{what}: {str(root)!r}, where data is allowed, is no folder; check the path")
+
+
+def _inside(path: Path, root: Path, what: str) -> Path:
+    """Return the file that a path leads to."""
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{what} cannot be read: {error}") from error
+    if not real.is_relative_to(root):
+        raise ModelError(
+            f"{what} leads out of {str(root)!r}, the folder that data is allowed in; allow a "
+            f"folder that holds all of the model"
+        )
+    return real
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -116,30 +152,31 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
     return proto
 
 
-def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
-    import onnx
-
+def _validated(
+    data: bytes, name: str, path: Path | None, what: str, root: Path | None = None
+) -> Model:
     from coinfer.model import message, validation
-    from coinfer.model.external import check_embedded, check_external_data
+    from coinfer.model.external import check_embedded, check_external_data, follow_links
 
     proto = _parse(data, what)
-    opsets = {entry.domain: entry.version for entry in proto.opset_import}
-    validation.check_versions(proto.ir_version, opsets, what)
-    for function in proto.functions:
-        own = {entry.domain: entry.version for entry in function.opset_import} or opsets
-        validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
+    _check_versions(proto, what)
     _check_representable(proto, what)
     parts = message.parts_of(proto)
     if path is None:
         check_embedded(parts.tensors, what)
-    external = path is not None and check_external_data(parts.tensors, path.parent, what)
+    folder = None
+    if path is not None and check_external_data(parts.tensors, path.parent, what, root):
+        folder = path.parent
+    linked = folder is not None and root is not None
     try:
-        # The checker finds external data only if it is given the path.
-        onnx.checker.check_model(path if external else data)
+        _check_rules(proto, data if folder is None or path is None else path, linked=linked)
+        if folder is not None and root is not None:
+            follow_links(parts.tensors, folder, root)
+            folder, data = root, proto.SerializeToString()
         weight_bytes = message.check_tensor_sizes(parts, what)
         encoded = Encoded(
             data=data,
-            folder=path.parent if path is not None and external else None,
+            folder=folder,
             summary=message.summary_of(proto, parts, weight_bytes),
             metadata={entry.key: entry.value for entry in proto.metadata_props},
             what=what,
@@ -150,13 +187,52 @@ def _validated(data: bytes, name: str, path: Path | None, what: str) -> Model:
     except Exception as error:
         # The file is untrusted, and a damaged one raises almost anything in these libraries.
         raise validation.not_valid(what, error) from error
+    specs = tuple(validation.spec_of(value, name, "input") for value in inputs)
     return Model(
         name=name,
         content=Content(name, encoded),
-        inputs=tuple(validation.spec_of(value, name, "input") for value in inputs),
+        inputs=specs,
         outputs=tuple(validation.spec_of(value, name, "output") for value in outputs),
         source=path,
+        outline=outline_of(proto) if shares_symbols(specs) else None,
     )
+
+
+def _check_versions(proto: onnx.ModelProto, what: str) -> None:
+    from coinfer.model import validation
+
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    validation.check_versions(proto.ir_version, opsets, what)
+    for function in proto.functions:
+        own = {entry.domain: entry.version for entry in function.opset_import} or opsets
+        validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
+
+
+def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, linked: bool) -> None:
+    """Let onnx check a file; it finds external data only if it is given the path.
+
+    It follows no links, and it wants every output to have a shape, which no library that runs
+    models needs: there it gets a copy whose outputs have one, without external data, which is
+    checked already.
+    """
+    import onnx
+
+    from coinfer.model import message
+
+    if not linked and all(message.has_shape(info) for info in proto.graph.output):
+        onnx.checker.check_model(source)
+        return
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for info in copy.graph.output:
+        if not message.has_shape(info):
+            info.type.tensor_type.shape.SetInParent()
+    for tensor in message.parts_of(copy).tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.dims[:] = [0]
+    onnx.checker.check_model(copy.SerializeToString())
 
 
 def _check_representable(proto: onnx.ModelProto, what: str) -> None:

@@ -6,16 +6,21 @@ when it is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from coinfer.errors import InputError, ModelError
+from coinfer.model.outline import Outline
 from coinfer.model.specs import TensorSpec
 
-__all__ = ["InputCheck", "batch_symbol", "sample_inputs"]
+__all__ = ["InputCheck", "batch_symbol", "sample_inputs", "shares_symbols"]
+
+_log = logging.getLogger("coinfer")
 
 _SAFE_HIGH = 2
 """0 and 1 are valid as ids of any vocabulary, as segment ids and as masks."""
@@ -61,6 +66,18 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     return leading.pop() if len(leading) == 1 else None
 
 
+def shares_symbols(specs: Sequence[TensorSpec]) -> bool:
+    """Return whether a symbol other than the batch's names several dimensions of inputs.
+
+    >>> f4 = np.dtype("float32")
+    >>> shares_symbols([TensorSpec(name=name, dtype=f4, shape=("N", "S")) for name in "xy"])
+    True
+    """
+    counts = Counter(symbol for spec in specs for _, symbol in _open_axes(spec))
+    counts.pop(batch_symbol(tuple(specs)) or "", None)
+    return any(count > 1 for count in counts.values())
+
+
 @dataclass(frozen=True, slots=True)
 class InputCheck:
     """The precomputed check of one model's inputs.
@@ -70,15 +87,19 @@ class InputCheck:
         specs: Specs of the inputs.
         batch: Symbol whose size is the batch size, or None.
         rules: Per input what `__call__` compares.
+        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
     batch: str | None
     rules: tuple[_Rule, ...]
+    outline: Outline | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, model: str, specs: tuple[TensorSpec, ...]) -> InputCheck:
+    def of(
+        cls, model: str, specs: tuple[TensorSpec, ...], outline: Outline | None = None
+    ) -> InputCheck:
         """Precompute the check for these specs."""
         rules = tuple(
             (
@@ -91,11 +112,13 @@ class InputCheck:
             )
             for spec in specs
         )
-        return cls(model, specs, batch_symbol(specs), rules)
+        return cls(model, specs, batch_symbol(specs), rules, outline)
 
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
         """Check names, dtypes, shapes and that equal symbols have equal sizes.
 
+        Exporters use one symbol for sizes that need not be equal. So where no operator of the
+        model contradicts unequal ones, they are taken, and logged once; but for those of the batch.
         Open axes may be empty, as a cache of what came before is at first, but not the batch.
 
         Returns:
@@ -107,6 +130,7 @@ class InputCheck:
         if len(inputs) != len(self.rules):
             raise self._wrong_names(inputs)
         sizes: dict[str, int] = {}
+        unequal: str | None = None
         for spec, name, dtype, rank, fixed, symbolic in self.rules:
             array = inputs.get(name)
             if array is None:
@@ -124,13 +148,40 @@ class InputCheck:
             for axis, symbol in symbolic:
                 size = shape[axis]
                 if sizes.setdefault(symbol, size) != size:
-                    raise self._disagreement(inputs, symbol)
+                    unequal = symbol if unequal is None or symbol == self.batch else unequal
+        if unequal is not None:
+            self._check_unequal(inputs, unequal, sizes)
         if self.batch is None:
             return 1
         batch = sizes[self.batch]
         if batch < 1:
             raise self._empty_batch()
         return batch
+
+    def _check_unequal(
+        self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str, sizes: Mapping[str, int]
+    ) -> None:
+        outline = self.outline
+        if symbol == self.batch or outline is None:
+            raise self._disagreement(inputs, symbol)
+        equal = {
+            spec.name: tuple(
+                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
+                for axis, dim in enumerate(spec.shape)
+            )
+            for spec in self.specs
+        }
+        # If the outline refuses equal sizes too, it cannot tell, and the library that runs it will.
+        if not outline.fits({s.name: inputs[s.name].shape for s in self.specs}) and outline.fits(
+            equal
+        ):
+            raise self._disagreement(inputs, symbol)
+        if not outline.warned:
+            outline.warned = True
+            _log.warning(
+                "model %r: %r is %s; its operators do not contradict, so such inputs are taken",
+                *(self.model, symbol, self._found(inputs, symbol)),
+            )
 
     def _check_one(self, spec: TensorSpec, array: np.ndarray[Any, Any]) -> None:
         try:
@@ -159,15 +210,18 @@ class InputCheck:
         )
 
     def _disagreement(self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str) -> InputError:
-        found = [
+        return InputError(
+            f"model {self.model!r}: {symbol!r} must have one size but is "
+            f"{self._found(inputs, symbol)}; give all of them the same size"
+        )
+
+    def _found(self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str) -> str:
+        """Say which sizes a symbol has."""
+        return ", ".join(
             f"{inputs[spec.name].shape[axis]} in axis {axis} of {spec.name!r}"
             for spec in self.specs
             for axis, name in _open_axes(spec)
             if name == symbol and spec.name in inputs and axis < inputs[spec.name].ndim
-        ]
-        return InputError(
-            f"model {self.model!r}: {symbol!r} must have one size but is {', '.join(found)}; "
-            f"give all of them the same size"
         )
 
 

@@ -18,7 +18,15 @@ import onnx_ir as ir
 from coinfer.errors import ModelError
 from coinfer.model.content import Summary
 
-__all__ = ["Parts", "asked_for", "check_tensor_sizes", "given", "parts_of", "summary_of"]
+__all__ = [
+    "Parts",
+    "asked_for",
+    "check_tensor_sizes",
+    "given",
+    "has_shape",
+    "parts_of",
+    "summary_of",
+]
 
 
 class Parts(NamedTuple):
@@ -79,6 +87,11 @@ def asked_for(proto: onnx.ModelProto) -> list[ir.Value]:
 def given(proto: onnx.ModelProto) -> list[ir.Value]:
     """Return the outputs."""
     return [_value(info) for info in proto.graph.output]
+
+
+def has_shape(info: onnx.ValueInfoProto) -> bool:
+    """Return whether a rank is stated, or needs none: the value is no tensor."""
+    return not info.type.HasField("tensor_type") or bool(info.type.tensor_type.HasField("shape"))
 
 
 def summary_of(proto: onnx.ModelProto, parts: Parts, weight_bytes: int) -> Summary:

@@ -15,6 +15,7 @@ from coinfer.model import inputs as _inputs
 from coinfer.model.content import Content, Summary
 from coinfer.model.fingerprint import Fingerprint
 from coinfer.model.inputs import InputCheck
+from coinfer.model.outline import Outline, outline_of
 from coinfer.model.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Model:
         source: File that it was loaded from, or None if it was made in memory.
         borders: Of a part of a model, the inputs and outputs that only other parts of it give and
             read; nobody else looks at them.
+        outline: What the shapes follow from; None where no two inputs share a symbol.
         input_check: Checks the inputs of one request, as `check_inputs` does. It does not hold the
             model.
     """
@@ -47,10 +49,11 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     source: Path | None = None
     borders: frozenset[str] = frozenset()
+    outline: Outline | None = field(default=None, repr=False)
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_check", InputCheck.of(self.name, self.inputs))
+        object.__setattr__(self, "input_check", InputCheck.of(self.name, self.inputs, self.outline))
 
     @property
     def graph(self) -> ir.Model:
@@ -160,17 +163,19 @@ def model_from_ir(ir_model: ir.Model, *, name: str) -> Model:
     """
     from coinfer.model import validation
 
-    validation.check_graph(ir_model, name)
+    proto = validation.check_graph(ir_model, name)
+    # An input with an initializer has a default and is left out.
+    inputs = tuple(
+        validation.spec_of(value, name, "input")
+        for value in ir_model.graph.inputs
+        if value.const_value is None
+    )
     return Model(
         name=name,
         content=Content(name, ir_model),
-        # An input with an initializer has a default and is left out.
-        inputs=tuple(
-            validation.spec_of(value, name, "input")
-            for value in ir_model.graph.inputs
-            if value.const_value is None
-        ),
+        inputs=inputs,
         outputs=tuple(
             validation.spec_of(value, name, "output") for value in ir_model.graph.outputs
         ),
+        outline=outline_of(proto) if _inputs.shares_symbols(inputs) else None,
     )

@@ -20,6 +20,7 @@ class TensorSpec:
         name: Name in the graph.
         dtype: Element type; strings have dtype `object`.
         shape: Per axis a size, a symbol (equal symbols are equal sizes) or None for unknown.
+        rank_known: False of an output whose file says nothing of its shape, which is empty then.
 
     >>> str(TensorSpec(name="x", dtype=np.dtype("float32"), shape=("N", 3, None)))
     'x: float32[N,3,?]'
@@ -28,6 +29,7 @@ class TensorSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]
+    rank_known: bool = True
 
     def check(self, array: np.ndarray[Any, Any]) -> None:
         """Check one array; a symbolic or unknown axis takes any size, also none.
@@ -58,7 +60,9 @@ class TensorSpec:
 
     @property
     def shape_text(self) -> str:
-        """The shape as people write it, `?` for an unknown size."""
+        """The shape as people write it: `?` for an unknown size, `[...]` for an unknown rank."""
+        if not self.rank_known:
+            return "[...]"
         return "[" + ",".join("?" if dim is None else str(dim) for dim in self.shape) + "]"
 
     @property

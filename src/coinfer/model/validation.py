@@ -5,6 +5,7 @@ Imported on first use: it needs `onnx` and `onnx_ir`, which are slow to import.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
@@ -18,7 +19,10 @@ from coinfer.model.specs import TensorSpec
 __all__ = [
     "check_graph",
     "check_versions",
+    "dimension",
+    "embed",
     "first_line",
+    "is_skeleton",
     "not_valid",
     "skeleton",
     "spec_of",
@@ -29,6 +33,10 @@ _OLDEST_IR_VERSION = 3
 """The first version with operator sets."""
 
 _SMALL_BYTES = 1024
+
+_NAMELESS = re.compile(r"\s*|\?+|none|-\d+|unk__\d+", re.IGNORECASE)
+"""What exporters and ONNX's inference write for the size of which they know nothing."""
+
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -77,22 +85,31 @@ def _newest_opsets() -> dict[str, int]:
     return newest
 
 
-def check_graph(ir_model: ir.Model, name: str) -> None:
-    """Check a graph made in memory, without serializing its weights.
+def check_graph(ir_model: ir.Model, name: str) -> onnx.ModelProto:
+    """Check a graph made in memory, without serializing its weights; return the rest serialized.
 
     Raises:
         ModelError: the first rule of ONNX that it breaks.
     """
     check_versions(ir_model.ir_version, ir_model.opset_imports, f"model {name!r}")
     try:
-        onnx.checker.check_model(ir.to_proto(skeleton(ir_model)))
+        clone = skeleton(ir_model)
+        for value in clone.graph.outputs:
+            if value.shape is None and isinstance(value.type, ir.TensorType):
+                value.shape = ir.Shape([])  # the checker wants one, which nobody else needs
+        proto: onnx.ModelProto = ir.to_proto(clone)
+        onnx.checker.check_model(proto)
     except Exception as error:
         # Cloning, serializing and checking raise errors of different types.
         raise ModelError(f"model {name!r} is not a valid graph: {first_line(error)}") from error
+    return proto
 
 
 def skeleton(ir_model: ir.Model) -> ir.Model:
-    """Clone the model with its large weights turned into inputs of the same dtype and shape."""
+    """Clone the model with its large weights turned into inputs of the same dtype and shape.
+
+    Small ones are in memory then, wherever they were: shapes and settings are among them.
+    """
     clone = ir_model.clone()
     graph = clone.graph
     for key, value in tuple(graph.initializers.items()):
@@ -104,7 +121,35 @@ def skeleton(ir_model: ir.Model) -> ir.Model:
         value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         if not value.is_graph_input():
             graph.inputs.append(value)
+    embed(clone)
     return clone
+
+
+def is_skeleton(ir_model: ir.Model) -> bool:
+    """Return whether `skeleton` would change nothing."""
+    weights = (value.const_value for value in ir_model.graph.initializers.values())
+    return all(w is None or w.nbytes <= _SMALL_BYTES for w in weights) and not any(
+        isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(ir_model)
+    )
+
+
+def embed(ir_model: ir.Model) -> None:
+    """Read the tensors of a model that are in other files into memory; changes the model."""
+    functions = [function.graph for function in ir_model.functions.values()]
+    for graph in (*ir_model.graphs(), *functions):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _in_memory(value.const_value)
+    for graph in (ir_model.graph, *functions):
+        for node in graph.all_nodes():
+            for attr in tuple(node.attributes.values()):
+                if isinstance(attr.value, ir.ExternalTensor):
+                    node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    array = tensor.numpy()
+    return ir.Tensor(array, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def tensors_of(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -133,7 +178,7 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
     """Read the spec of one input or output.
 
     Raises:
-        ModelError: it is not a tensor or has no type or no rank.
+        ModelError: it is not a tensor or has no type, or it is an input without a shape.
     """
     if not isinstance(value.type, ir.TensorType):
         found = "no type" if value.type is None else str(value.type)
@@ -141,7 +186,7 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
             f"model {model!r}: {role} {value.name!r} must be a tensor but has {found}; export the "
             f"model with tensors only"
         )
-    if value.shape is None:
+    if value.shape is None and role == "input":
         raise ModelError(
             f"model {model!r}: {role} {value.name!r} has no shape; run onnx.shape_inference on it "
             f"or declare the shape, with symbols for open sizes"
@@ -154,13 +199,22 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
             f"usable; declare its dtype"
         ) from None
     return TensorSpec(
-        name=value.name or "", dtype=dtype, shape=tuple(_dimension(dim) for dim in value.shape)
+        name=value.name or "",
+        dtype=dtype,
+        shape=tuple(dimension(dim) for dim in value.shape or ()),
+        rank_known=value.shape is not None,
     )
 
 
-def _dimension(dim: int | ir.SymbolicDim) -> int | str | None:
+def dimension(dim: int | ir.SymbolicDim) -> int | str | None:
+    """Read a dimension: its size, its symbol, or None if it is open and has no name.
+
+    >>> [dimension(dim) for dim in ir.Shape([3, -1, "n", "?", "unk__12"])]
+    [3, None, 'n', None, None]
+    """
     if isinstance(dim, ir.SymbolicDim):
-        return dim.value or None
+        nameless = dim.value is None or _NAMELESS.fullmatch(dim.value)
+        return None if nameless else dim.value
     return dim if dim >= 0 else None  # exporters write -1 for an unknown size
 
 

@@ -15,7 +15,12 @@ _ZOO_SOURCE = re.compile(r"zoo:(?P<network>[^?]+)(\?seed=(?P<seed>[0-9]+))?")
 
 
 def resolve_model(
-    source: str, *, name: str | None = None, base: Path | None = None, seed: int = 0
+    source: str,
+    *,
+    name: str | None = None,
+    base: Path | None = None,
+    seed: int = 0,
+    data_root: Path | None = None,
 ) -> Model:
     """Build the zoo network or load the file that `source` names.
 
@@ -25,6 +30,7 @@ def resolve_model(
             file's stem.
         base: Folder that a relative path starts from; the current one by default.
         seed: Seed of a zoo network's weights where `source` gives none.
+        data_root: A folder in which links of a file may end, as for `load_model`.
 
     Raises:
         ModelError: the source is malformed, or the file cannot be used.
@@ -34,7 +40,8 @@ def resolve_model(
         return _from_zoo(source, name, seed)
     if not source:
         raise ModelError("no model is named; give the path of an .onnx file or zoo:NAME")
-    return load_model((base or Path()) / Path(source).expanduser(), name=name)
+    path = (base or Path()) / Path(source).expanduser()
+    return load_model(path, name=name, data_root=data_root)
 
 
 def _from_zoo(source: str, name: str | None, seed: int) -> Model:

@@ -1,0 +1,188 @@
+"""Inference: the shapes that follow from a graph's inputs, operators and weights.
+
+What a file states of the values between them is a claim: it is looked at last. Opens no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import onnx
+import onnx_ir as ir
+
+from coinfer.model.validation import dimension, is_skeleton, skeleton
+
+__all__ = ["infer_shapes", "made_values", "mark"]
+
+_log = logging.getLogger("coinfer")
+
+_SAID: Final = "coinfer.claims_contradict"
+"""Where a graph and its clones keep whether somebody was told."""
+
+_Dims = tuple[int | str | None, ...]
+
+
+class _Claim(NamedTuple):
+    """What a file states of a value that an operator makes."""
+
+    value: ir.Value
+    type: ir.TypeProtocol | None
+    dims: _Dims | None
+
+
+def mark(model: ir.Model) -> None:
+    """Let all clones of a model be one model to `infer_shapes`, which warns once of each."""
+    model.graph.meta.setdefault(_SAID, [])
+
+
+def infer_shapes(model: ir.Model, *, believe_sizes: bool) -> None:
+    """Give each value the type and shape that follow from the graph's inputs.
+
+    Where nothing follows, as behind operators that ONNX does not know, what the file claims is
+    taken, unless it contradicts what is known. Contradictions are logged once per model. Dimensions
+    without a name stay without one.
+
+    Args:
+        model: It is changed; its weights are not read, but for small ones.
+        believe_sizes: Take sizes from claims too. Otherwise only ranks and symbols are taken, and
+            claimed sizes count as unknown: they may be those of another batch.
+    """
+    for value in model.graph.inputs:
+        _set_dims(value, _dims_of(value))
+    claims = list(_taken_claims(model.graph))
+    _infer(model, nested_claims=False)
+    for frontier in (True, False):
+        missing = [claim for claim in claims if _is_missing(claim)]
+        if not missing:
+            break
+        _believe(_first_unknown(missing) if frontier else missing, believe_sizes)
+        _infer(model, nested_claims=True)
+    wrong = [claim for claim in claims if not _complete(claim, believe_sizes)]
+    if wrong:
+        _warn(model.graph, wrong[0])
+
+
+def made_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield what the operators of the main graph make; a left-out optional output has no name."""
+    for node in graph:
+        yield from (value for value in node.outputs if value.name)
+
+
+def _taken_claims(graph: ir.Graph) -> Iterator[_Claim]:
+    """Take away what is claimed of the values that operators make."""
+    for value in made_values(graph):
+        dims = _dims_of(value)
+        if value.type is not None or dims is not None:
+            yield _Claim(value, value.type, dims)
+        value.shape = None
+        if not value.is_graph_output():  # an output needs a type
+            value.type = None
+
+
+def _infer(model: ir.Model, *, nested_claims: bool) -> None:
+    """Infer what follows from what is there, and keep what is there where nothing follows."""
+    proto = ir.to_proto(model if is_skeleton(model) else skeleton(model))
+    if not nested_claims:
+        for node in proto.graph.node:
+            _drop_nested_claims(node)
+    # Not strict: if one operator cannot be inferred, only its own outputs stay unknown. If all of
+    # the inference fails, nothing follows; its errors have no common type.
+    with contextlib.suppress(Exception):
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    values = {value.name: value for value in made_values(model.graph)}
+    for info in (*proto.graph.value_info, *proto.graph.output):
+        value = values.get(info.name)
+        if value is not None and info.HasField("type"):
+            found = ir.serde.deserialize_value_info_proto(info, None)
+            value.type = found.type
+            _set_dims(value, _dims_of(found))
+
+
+def _drop_nested_claims(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            del graph.value_info[:]
+            for output in graph.output:
+                if output.type.HasField("tensor_type"):
+                    output.type.tensor_type.ClearField("shape")
+            for inner in graph.node:
+                _drop_nested_claims(inner)
+
+
+def _is_missing(claim: _Claim) -> bool:
+    unknown = claim.value.type is None or claim.value.shape is None
+    return unknown and not (claim.dims is None and claim.value.type is not None)
+
+
+def _first_unknown(missing: Sequence[_Claim]) -> list[_Claim]:
+    """Of what is missing, what is made from known values alone: the rest may follow from it."""
+    values = {claim.value for claim in missing}
+    return [
+        claim
+        for claim in missing
+        if (node := claim.value.producer()) is not None and values.isdisjoint(node.inputs)
+    ]
+
+
+def _believe(claims: Iterable[_Claim], sizes: bool) -> None:
+    for claim in claims:
+        if claim.value.type is None:
+            claim.value.type = claim.type
+        if claim.value.shape is None:
+            _set_dims(claim.value, _believed(claim.dims, sizes))
+
+
+def _believed(dims: _Dims | None, sizes: bool) -> _Dims | None:
+    if dims is None or sizes:
+        return dims
+    return tuple(None if isinstance(dim, int) else dim for dim in dims)
+
+
+def _complete(claim: _Claim, sizes: bool) -> bool:
+    """Fill dimensions of which nothing is known; return whether the claim does not contradict."""
+    known = _dims_of(claim.value)
+    if known is None or claim.dims is None:
+        return True
+    if len(known) != len(claim.dims) or any(map(_differ, known, claim.dims)):
+        return False
+    claimed = _believed(claim.dims, sizes) or ()
+    _set_dims(
+        claim.value, tuple(c if k is None else k for k, c in zip(known, claimed, strict=True))
+    )
+    return True
+
+
+def _differ(known: int | str | None, claimed: int | str | None) -> bool:
+    """Whether a size is claimed that is another one, or is open."""
+    return isinstance(claimed, int) and known is not None and known != claimed
+
+
+def _dims_of(value: ir.Value) -> _Dims | None:
+    return None if value.shape is None else tuple(dimension(dim) for dim in value.shape)
+
+
+def _set_dims(value: ir.Value, dims: _Dims | None) -> None:
+    value.shape = None if dims is None else ir.Shape(dims)
+
+
+def _warn(graph: ir.Graph, claim: _Claim) -> None:
+    said: list[str] = graph.meta.setdefault(_SAID, [])
+    if said:
+        return
+    said.append(claim.value.name or "")
+    stated, follows = (_text(dims) for dims in (claim.dims, _dims_of(claim.value)))
+    _log.warning(
+        "graph %r: the file states the shape %s for the value %r, but %s follows from its "
+        "operators; such statements are ignored",
+        graph.name,
+        stated,
+        claim.value.name,
+        follows,
+    )
+
+
+def _text(dims: _Dims | None) -> str:
+    return "[" + ",".join("?" if dim is None else str(dim) for dim in dims or ()) + "]"
