@@ -38,7 +38,7 @@ def reserve(lookahead: Lookahead, processor: str, seconds: float) -> None:
     lookahead.reserve(lookahead.offer(lane, Step(Span(), processor, seconds)))
 
 
-class TestOutlook:
+class TestLookahead:
     def test_processors_are_ready_when_all_their_units_are_free(self) -> None:
         subject = machine()
         subject.submit("m")  # the npu takes the fewest unit-seconds
@@ -83,7 +83,7 @@ class TestOutlook:
             assert lookahead.plan(lane).finish_s <= latest_s
             assert lookahead.latest_s(lane) == lookahead.plan(lane).finish_s
 
-    def test_guesses_of_earlier_outlooks_change_no_plan(self) -> None:
+    def test_guesses_of_earlier_lookaheads_change_no_plan(self) -> None:
         draw, names, units = random.Random(3), ["cpu0", "cpu1", "npu", "all"], 7
         seconds = {
             ProfileKey("m", name, 1, Span(first, last)): Measurement(

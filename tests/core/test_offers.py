@@ -76,7 +76,7 @@ class Asks(Policy):
 class TestOffers:
     @pytest.mark.parametrize("last", [lambda lane: None, lambda lane: lane.key.position])
     def test_what_runs_is_what_was_offered(self, last: Callable[[Lane], int | None]) -> None:
-        policy = Asks(last if last(Lane(LaneKey("m"))) is None else lambda lane: lane.key.position)
+        policy = Asks(last)
         subject = machine(policy)
         swap_s = {"npu": 0.03, "cpu0": 0.01}
         subject.post(ModelLoaded("swap", 1, profile("swap", {"npu": 0.1, "cpu0": 0.3}), (), swap_s))

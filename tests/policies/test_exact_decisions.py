@@ -24,7 +24,7 @@ PROCESSORS = processors("cpu0", "cpu1", "npu", "gpu", all=("cpu0", "cpu1"))
 MODELS = {"a": 6, "b": 4, "c": 1, "d": 7}
 
 
-class CheckedOutlook(Lookahead):
+class CheckedLookahead(Lookahead):
     """Compares each plan with one that is made anew, without bounds, dives and memory."""
 
     def best_schedule(self, bounds: FinishBounds) -> RequestSchedule:
@@ -138,7 +138,7 @@ def test_decisions_rest_on_the_best_plans(
 ) -> None:
     plain = started(policy, seed)
     choice = CheckedChoice()
-    monkeypatch.setattr("coinfer.core.view.Lookahead", CheckedOutlook)
+    monkeypatch.setattr("coinfer.core.view.Lookahead", CheckedLookahead)
     monkeypatch.setattr(PlannedMapping, "_first", lambda *asked: choice(*asked))
     assert started(policy, seed) == plain
     assert any(span.first > 0 for _, _, _, span in plain)

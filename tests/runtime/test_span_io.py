@@ -116,7 +116,7 @@ class Doubling:
     def close(self) -> None: ...
 
 
-LEG = SpanIO(
+SPAN_IO = SpanIO(
     reads=("x", "s"),
     keeps=("y", "s2"),
     batched=frozenset({"x"}),
@@ -135,7 +135,7 @@ def values(shared: Iterable[float]) -> list[Values]:
 
 def test_requests_that_share_the_rest_run_at_once_and_get_their_rows() -> None:
     session = Doubling()
-    parts = run_span(session, LEG, values([5, 5, 5]), [1, 2, 3])
+    parts = run_span(session, SPAN_IO, values([5, 5, 5]), [1, 2, 3])
     assert len(session.runs) == 1
     assert [part["y"].tolist() for part in parts] == [
         [[5.0, 5.0]],
@@ -149,7 +149,7 @@ def test_requests_that_share_the_rest_run_at_once_and_get_their_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shared", "span_io"), [([5, 5, 6], LEG), ([5, 5, 5], LEG._replace(stacks=False))]
+    ("shared", "span_io"), [([5, 5, 6], SPAN_IO), ([5, 5, 5], SPAN_IO._replace(stacks=False))]
 )
 def test_requests_that_cannot_be_stacked_run_one_by_one(
     shared: list[float], span_io: SpanIO

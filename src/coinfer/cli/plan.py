@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from coinfer.machine.profile import Measurement
+    from coinfer.machine.span import Span
     from coinfer.model import Model
     from coinfer.plan import Plan
     from coinfer.planner.make_plan import Planned
@@ -139,7 +141,7 @@ def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
 
 
 def _table(plan: Plan) -> Table:
-    """One row per model, variant and processor."""
+    """One row per span that is loaded on a processor."""
     from rich import box
     from rich.table import Table
 
@@ -151,27 +153,29 @@ def _table(plan: Plan) -> Table:
     for header in ("batch", "ms", "MiB"):
         table.add_column(header, justify="right", no_wrap=True)
     precisions = {processor.name: processor.precision for processor in plan.processors}
+    shown = None
     for name, model in plan.models.items():
-        variant = model.original
-        for at, (processor, spans) in enumerate(variant.spans.items()):
-            entries = [
-                entry
-                for key, entry in plan.profile.restricted([name])
-                if key.processor == processor
-            ]
+        for processor, span, entry in _loaded(plan, name):
             table.add_row(
-                name if at == 0 else "",
-                variant.kind.value if at == 0 else "",
-                "whole" if variant.n_units == 1 else ", ".join(map(span_text, spans)),
+                *((name, model.original.kind.value) if name != shown else ("", "")),
+                "whole" if model.original.n_units == 1 else span_text(span),
                 processor,
                 precisions[processor],
-                str(model.batch),
-                ", ".join(
-                    f"{e.mean_s * 1e3:.3g}{' estimated' if e.estimated else ''}" for e in entries
-                ),
-                f"{sum(entry.resident_bytes for entry in entries) / 2**20:.1f}",
+                "fixed" if model.fixed_batch else str(model.batch),
+                f"{entry.mean_s * 1e3:.3g}{' estimated' if entry.estimated else ''}",
+                f"{entry.resident_bytes / 2**20:.1f}",
             )
+            shown = name
     return table
+
+
+def _loaded(plan: Plan, name: str) -> Iterator[tuple[str, Span, Measurement]]:
+    """Iterate over what is loaded of a model, by processor and span."""
+    entries = {(k.processor, k.span): entry for k, entry in plan.profile.restricted([name])}
+    for processor, spans in plan.models[name].original.spans.items():
+        for span in spans:
+            if (processor, span) in entries:
+                yield processor, span, entries[processor, span]
 
 
 def _reasons(plan: Plan) -> Iterator[str]:

@@ -40,8 +40,8 @@ class Decisions:
 
     Attributes:
         place: The policy's hook of this name; None if it has only the default.
-        queue: Likewise.
-        arrived: Likewise.
+        queue: The hook `queue`, likewise.
+        arrived: The hook `arrived`, likewise.
     """
 
     __slots__ = (

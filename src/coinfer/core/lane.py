@@ -22,7 +22,7 @@ __all__ = ["Lane", "LaneKey"]
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 _READY: Mapping[str, float] = {}
-"""Whether there is something in it is asked often, and of a plain dictionary quickly answered."""
+"""A plain dictionary: whether it is empty is asked for every start."""
 
 
 class LaneKey(NamedTuple):

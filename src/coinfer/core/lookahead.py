@@ -28,7 +28,7 @@ __all__ = ["FinishBounds", "Lookahead"]
 
 
 class FinishBounds:
-    """What an lookahead knows of the plan for the next request of a lane: bounds, or the plan.
+    """Bounds on when the next request of a lane finishes, and its schedule once that is known.
 
     Attributes:
         lane: The lane.
@@ -132,7 +132,7 @@ class Lookahead:
         return bounds
 
     def forget(self, bounds: FinishBounds) -> None:
-        """Keep a bounds no longer: nobody will ask for it again."""
+        """Forget these bounds: nobody will ask for them again."""
         del self._bounds[bounds.lane, bounds.own]
 
     def look(self, bounds: FinishBounds) -> None:
@@ -223,7 +223,7 @@ class Lookahead:
                 bounds.is_looked_at = False
 
     def _delay(self, bounds: FinishBounds) -> None:
-        """Keep only bounds of a bounds, as what it uses gets ready later."""
+        """Drop the schedule and keep its bounds: a processor that it uses gets ready later."""
         if bounds.is_best and self._held is None:
             bounds.earliest_s = bounds.latest_s
         bounds.plan = None
@@ -231,7 +231,7 @@ class Lookahead:
         self._time(bounds)
 
     def _time(self, bounds: FinishBounds) -> None:
-        """Find out when the steps of a bounds would finish."""
+        """Compute when the known steps would finish."""
         routes = bounds.lane.routes
         if routes is None or self._held is not None:  # the steps tell nothing: look at once
             bounds.latest_s = math.inf

@@ -91,7 +91,7 @@ def with_waits(
     free_at: Mapping[str, float],
     now: float,
 ) -> Mapping[str, float]:
-    """Add to seconds by processor what the lane is not ready for after its processor is free.
+    """Add the time that a free processor would still wait for the lane to become ready.
 
     Args:
         lane: A lane that may not start everywhere (`Lane.ready_s`).

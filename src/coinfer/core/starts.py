@@ -83,7 +83,7 @@ class Starts:
         self.start_any(decision)
 
     def start_any(self, decision: Start) -> None:
-        """As `start`, but not fast for what is usual: one request of a plain lane.
+        """The general case of `start`, which is fast for one request of a plain lane.
 
         Raises:
             PolicyError: the decision is not allowed.

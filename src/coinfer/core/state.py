@@ -166,7 +166,7 @@ class State:
         self._mark(lane)
 
     def _mark(self, lane: Lane) -> None:
-        """Note what starts from a lane need not look at."""
+        """Update `is_open` and `is_plain`, which select the fast ways to start."""
         lane.is_open = not lane.excluded and not lane.ready_s
         lane.is_plain = lane.is_open and lane.row is not None and not self.swaps.costs
 

@@ -256,7 +256,7 @@ class View:
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Return seconds by processor with what a lane that is not ready waits beyond `free_at`."""
+        """Return seconds by processor, with how long a free one waits for the lane to be ready."""
         return with_waits(lane, seconds, self._state.processors, free_at, self.now)
 
     def reserve(

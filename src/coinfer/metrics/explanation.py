@@ -197,7 +197,7 @@ class Explainer:
             elif name not in view.processors:
                 found.append(Alternative(processor=name, reason="out of service"))
             else:
-                found.append(_outlook(lane, execution.span.first, name, wait_s))
+                found.append(_expected(lane, execution.span.first, name, wait_s))
         return tuple(sorted(found, key=lambda each: each.finish_s))
 
     def _fail(self, number: int, reason: str) -> None:
@@ -218,7 +218,7 @@ class Explainer:
             self.found = way
 
 
-def _outlook(lane: Lane, position: int, name: str, wait_s: float) -> Alternative:
+def _expected(lane: Lane, position: int, name: str, wait_s: float) -> Alternative:
     """What a processor in service could do from a boundary on."""
     routes = lane.routes
     seconds: Mapping[str, float] = lane.seconds if routes is None else routes.seconds(position)

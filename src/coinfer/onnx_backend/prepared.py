@@ -1,4 +1,4 @@
-"""PreparedModel: a model on an engine of its own. Knows not how it was cut."""
+"""PreparedModel: a model on an engine of its own. Does not know how it was cut."""
 
 from __future__ import annotations
 

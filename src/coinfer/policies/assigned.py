@@ -1,4 +1,4 @@
-"""Assigned: the loop of rules that give each model a processor. Knows not which one it is."""
+"""Assigned: the loop of rules that give each model a processor. Does not know which one it is."""
 
 from __future__ import annotations
 

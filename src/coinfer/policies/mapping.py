@@ -1,4 +1,4 @@
-"""Mapping: the loop that min-min, max-min and sufferage share. Knows not what goes first.
+"""Mapping: the loop that min-min, max-min and sufferage share. Does not know what goes first.
 
 These rules were published for a batch of tasks that are mapped to machines one after the other:
 choose a task, give it to the machine where it would finish first, count its time there, choose the

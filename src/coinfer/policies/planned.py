@@ -1,4 +1,4 @@
-"""Planned: the loop that HEFT, its reserving form and least slack share. Knows not what goes first.
+"""Planned: the loop that HEFT, its reserving form and least slack share. Has no rule of its own.
 
 Of the first `window` waiting requests the one that comes first by the rule is planned: in which
 steps it would finish soonest, waits for busy processors counted. If the processor of its first step
@@ -82,7 +82,7 @@ class PlannedMapping(Policy):
         It must not grow with `finish_s`, when the request's plan finishes.
         """
 
-    def is_late(self, _request: Request, _lane: Lane, _outlook: Lookahead) -> bool:
+    def is_late(self, _request: Request, _lane: Lane, _lookahead: Lookahead) -> bool:
         """Tell whether a request must be dropped, given what runs."""
         return False
 

@@ -49,6 +49,7 @@ class TwoQueues(Policy):
     _policies: tuple[Policy, Policy] = field(init=False, repr=False)
     _arrived: Sequence[Callable[..., Any]] = field(init=False, repr=False)
     _started: Mapping[int, Callable[..., Any]] = field(init=False, repr=False)
+    _allows: Mapping[int, Callable[..., bool]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Build both policies; what is wrong with one is wrong with this one."""
@@ -62,6 +63,8 @@ class TwoQueues(Policy):
         self._arrived = [tell for tell in arrived if tell is not None]
         started = [overridden(policy, "started") for policy in self._policies]
         self._started = {queue: tell for queue, tell in enumerate(started) if tell is not None}
+        allows = [overridden(policy, "allows") for policy in self._policies]
+        self._allows = {queue: rule for queue, rule in enumerate(allows) if rule is not None}
 
     def arrived(self, request: Request, now: float) -> None:
         """Tell both: what comes with a deadline also matters to those that have none."""
@@ -77,7 +80,8 @@ class TwoQueues(Policy):
 
     def allows(self, view: View, lane: Lane, processor: str) -> bool:
         """Let the policy of the lane's queue decide."""
-        return self._policies[lane.key.queue].allows(view, lane, processor)
+        rule = self._allows.get(lane.key.queue)
+        return rule is None or rule(view, lane, processor)
 
     def queue(self, request: Request) -> int:
         """Keep requests without a deadline apart."""

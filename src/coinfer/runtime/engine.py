@@ -40,9 +40,9 @@ from coinfer.runtime.warm_up import warm_up
 __all__ = ["Engine", "Observer"]
 
 _INF = float("inf")
-_LOOK_S = 0.2
-_HASTE_S = 5.0
-_LET_GO_S = 10.0
+_POLL_S = 0.2
+_STOP_AFTER_ERROR_S = 5.0
+_RELEASE_PATIENCE_S = 10.0
 
 
 class Engine:
@@ -237,10 +237,11 @@ class Engine:
             gone = self._model_store.withdraw(name)
             self._post(ModelUnloaded(name))
             event_loop = self._event_loop
-            while not gone.wait(_LOOK_S) and event_loop.crashed is None:
+            while not gone.wait(_POLL_S) and event_loop.crashed is None:
                 if event_loop.is_stopped:
                     break
-            # What was given up may still run on them; they go when it lets go of them.
+            # An abandoned execution may still use the sessions. They are not closed then; they are
+            # freed when its worker returns.
             self._model_store.remove(name, close=not self._event_loop.worker_pool.has_retired)
             self.plan = self.plan.without(name)
 
@@ -286,7 +287,7 @@ class Engine:
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
         ended = event_loop.worker_pool.end(None if in_time else 1.0)
-        if ended and self._loading.acquire(timeout=_LET_GO_S):
+        if ended and self._loading.acquire(timeout=_RELEASE_PATIENCE_S):
             try:
                 self._model_store.store.close()
             finally:
@@ -306,7 +307,7 @@ class Engine:
         if kind is None:
             self.stop()
         else:
-            self.stop(drain=False, timeout_s=_HASTE_S)
+            self.stop(drain=False, timeout_s=_STOP_AFTER_ERROR_S)
 
     def _check_open(self) -> None:
         if self._event_loop.closing:
