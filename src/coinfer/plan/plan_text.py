@@ -121,10 +121,16 @@ def _flow(fields: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     """Write any value of YAML on one line; JSON is YAML, but for how it is read."""
-    return _scalar(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _scalar(value) if isinstance(value, str) else _json(value)
 
 
 def _scalar(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(text, ensure_ascii=False)
+    return _json(text)
+
+
+def _json(value: Any) -> str:
+    """Write JSON, with what YAML would not take as it is, such as U+2028, by its number."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in text)
