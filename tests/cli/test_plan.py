@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from cli.program import TINY, Outcome
+from coinfer.testing.models import tiny_linear
 
 Program = Callable[..., Outcome]
+
+
+def must_not_run(*_args: object, **_options: object) -> None:
+    raise AssertionError("something was measured")
 
 
 @pytest.fixture
@@ -58,9 +64,6 @@ def test_a_verb_that_begins_with_a_plan_measures_nothing(
     program: Program,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def must_not_run(*_args: object, **_options: object) -> None:
-        raise AssertionError("something was measured")
-
     monkeypatch.setattr("coinfer.profiling.profiler.profile_models", must_not_run)
     monkeypatch.setattr("coinfer.planner.passes.surroundings.measure_contention", must_not_run)
     name, *options = verb
@@ -192,9 +195,28 @@ def test_a_model_that_the_plan_does_not_have_is_named(
         (("plan", "a.yaml", "zoo:lenet"), "a plan is for one scenario or for models"),
         (("plan", "zoo:lenet", "zoo:lenet"), "two models are named 'lenet'"),
         (("run", "lib:etri-equal-mix", "--plan", "nowhere"), "there is no plan here"),
+        (("plan", "zoo:lenet", "-o", ""), "'' is no folder; name one"),
+        (("plan", "zoo:lenet", "-o", "/dev/null"), "/dev/null is a file; name a folder"),
+        (("plan", "zoo:lenet", "-o", "/dev/null/x"), "/dev/null is no folder"),
+        (("plan", "zoo:lenet", "-o", "/dev"), "/dev is not empty and holds no plan"),
+        (("plan", "zoo:lenet", "--policy", "nonsense"), "unknown policy 'nonsense'"),
+        (("plan", "zoo:lenet", "--policy", "fixed"), "option 'assignment': is required"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
-    arguments: tuple[str, ...], message: str, program: Program
+    arguments: tuple[str, ...],
+    message: str,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("coinfer.profiling.profiler.profile_models", must_not_run)
     assert message in program(*arguments).complaint
+
+
+def test_a_file_whose_name_a_plan_cannot_keep_is_named_before_measuring(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coinfer.profiling.profiler.profile_models", must_not_run)
+    onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), tmp_path / "a b.onnx")
+    complaint = program("plan", tmp_path / "a b.onnx").complaint
+    assert "model name 'a b' cannot be kept in a plan; use only" in complaint

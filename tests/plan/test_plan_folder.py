@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from coinfer.machine.profile import Profile
 from coinfer.model import load_model
 from coinfer.plan import Plan, PolicyChoice
 from coinfer.plan.difference import differences
-from coinfer.plan.plan_folder import load_plan, save_plan
+from coinfer.plan.plan_folder import check_can_save, load_plan, save_plan
 from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan, read_plan
@@ -321,6 +324,158 @@ def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path: Path) ->
     (other / "thesis.tex").write_text("x")
     with pytest.raises(ConfigurationError, match="holds no plan; name another folder"):
         save_plan(planned.plan, other)
+
+
+def described(*names: str) -> Plan:
+    """Plan models of these names on a machine that nothing must be measured on."""
+    cpu = Processor(name="cpu", backend="imagined", units=frozenset({"core0"}))
+    profile = Profile.from_seconds({name: {"cpu": 0.01} for name in names})
+    return Plan.of(Machine(processors=(cpu,), profile=profile))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "é", "../../evil", "a/b", "a\u2028b", "a\0b", "a\udce9", "", ".", "a\n"]
+)
+def test_a_name_that_cannot_be_read_again_is_not_saved(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be kept in a plan; use only") as raised:
+        save_plan(described("m", name), tmp_path / "in" / "plan")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_without_models_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the plan has no models"):
+        save_plan(described(), tmp_path / "plan")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_read_again_is_not_saved(tmp_path: Path) -> None:
+    """The name of a processor."""
+    plan = saved(tmp_path).plan
+    before = contents(tmp_path)
+    machine = replace(plan.machine, processors=(replace(CPU, name="c p u"),), profile=Profile())
+    original = plan.models["m"].original
+    variant = replace(original, spans={"c p u": original.spans["cpu"]})
+    with pytest.raises(ConfigurationError, match=r"could not be read again: .*c p u") as raised:
+        save_plan(replace(plan, machine=machine).with_variant("m", variant), tmp_path / "plan")
+    assert "\n" not in str(raised.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_name_that_is_not_utf8_is_read_again(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.onnx")
+    moved = replace(plan, models={"m": replace(plan.models["m"], source=odd)})
+    save_plan(moved, tmp_path / "plan")
+    assert load_plan(tmp_path / "plan").plan == moved
+
+
+def test_any_character_of_a_text_is_read_again(tmp_path: Path) -> None:
+    odd = "".join(map(chr, [*range(1, 256), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0x1F600, 0xE0001]))
+    save_plan(described("m").warned(odd), tmp_path / "plan")
+    assert load_plan(tmp_path / "plan").plan.warnings == (odd,)
+
+
+def test_nothing_of_an_older_plan_stays(tmp_path: Path) -> None:
+    model = tiny_linear().model
+    planned = make_plan({"m": model}, [CPU], Wishes(), Profiler(effort=QUICK))
+    save_plan(planned.plan, tmp_path / "plan", {"m": model.to_bytes()})
+    assert {"graphs/m.onnx", "profiles/m.json"} < contents(tmp_path / "plan").keys()
+    for folder in ("plan", "fresh"):
+        save_plan(described("other"), tmp_path / folder)
+    assert contents(tmp_path / "plan") == contents(tmp_path / "fresh")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fresh", "plan"]
+
+
+def test_nothing_of_an_older_plan_stays_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_plan(described("m", "old"), tmp_path / "plan")
+    save_plan(described("m"), tmp_path / "fresh")
+    monkeypatch.chdir(tmp_path / "plan")
+    save_plan(described("m"), Path())
+    assert contents(Path()) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+@pytest.mark.parametrize("method", ["write_bytes", "rename"])
+def test_an_interrupted_save_leaves_the_older_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+) -> None:
+    folder = tmp_path / "plan"
+    save_plan(described("one", "two"), folder)
+    before, left = contents(folder), iter(range(1, 99))
+    real = getattr(Path, method)
+
+    def interrupted(*args: object) -> object:
+        if next(left) == call:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(Path, method, interrupted)
+    with suppress(KeyboardInterrupt):
+        save_plan(described("three", "four"), folder)
+    monkeypatch.undo()
+    assert next(left) > (call if method == "write_bytes" and call < 5 else 1)
+    if method == "write_bytes" and call < 5:
+        assert contents(folder) == before
+    load_plan(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["plan"]
+
+
+def test_several_can_save_one_folder_at_once(tmp_path: Path) -> None:
+    plans = [described(f"m{i}") for i in range(4)]
+    with ThreadPoolExecutor(len(plans)) as pool:
+        for _ in range(20):
+            list(pool.map(lambda plan: save_plan(plan, tmp_path / "plan"), plans))
+            [name] = load_plan(tmp_path / "plan").plan.models
+            assert contents(tmp_path / "plan").keys() == {
+                "plan.yaml",
+                "machine.json",
+                f"profiles/{name}.json",
+            }
+    assert [p.name for p in tmp_path.iterdir()] == ["plan"]
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "profiles/notes.txt", "graphs/a/b.onnx", ".git/config", "profiles/x.onnx"]
+)
+def test_what_is_not_ours_is_never_removed(tmp_path: Path, name: str) -> None:
+    save_plan(described("m"), tmp_path / "plan")
+    foreign = tmp_path / "plan" / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(ConfigurationError, match="is no part of a plan and would be lost"):
+        save_plan(described("m"), tmp_path / "plan")
+    assert contents(tmp_path) == before
+
+
+def test_where_no_plan_can_be_saved_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    before = contents(tmp_path)
+    for folder, message in [
+        ("", "is no folder; name one"),
+        ("a\0b", "is no folder; name one"),
+        ("/dev/null", "/dev/null is a file; name a folder"),
+        (tmp_path / "file", "is a file; name a folder"),
+        (tmp_path / "file" / "x", "file is no folder, so .*x cannot be made"),
+        (tmp_path / "dangling", "is a link to nothing"),
+        (tmp_path / "dangling" / "x", "dangling is no folder, so .*x cannot be made"),
+        (tmp_path / "full", "is not empty and holds no plan"),
+        (tmp_path / ("x" * 300), "too long; name another folder"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message) as raised:
+            check_can_save(folder)
+        assert "\n" not in str(raised.value)
+    assert contents(tmp_path) == before
 
 
 def test_a_plan_for_a_described_machine_is_only_for_simulations(tmp_path: Path) -> None:

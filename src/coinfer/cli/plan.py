@@ -39,7 +39,7 @@ def plan(
         ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--output", help="Keep the plan in this folder.", metavar="FOLDER"),
     ] = None,
     why: Annotated[
@@ -65,13 +65,15 @@ def plan(
     A kept plan is a folder that can be read, compared and edited. `coinfer run SCENARIO --plan
     FOLDER` starts from it without measuring anything.
     """
-    from coinfer.plan.plan_folder import save_plan
+    from coinfer.plan.plan_folder import check_can_save, save_plan
     from coinfer.units import parse_seconds
 
     if diff:
         _show_difference(sources)
         return
     budget_s = math.inf if measure is None else parse_seconds(measure)
+    if output is not None:
+        check_can_save(output)
     planned = _planned(sources, policy, budget_s)
     console = out()
     console.print(_table(planned.plan))
@@ -80,7 +82,7 @@ def plan(
     for warning in planned.plan.warnings:
         console.print(f"warning: {warning}", soft_wrap=True)
     if output is not None:
-        save_plan(planned.plan, output)
+        save_plan(planned.plan, Path(output))
         console.print(f"plan: {output}", soft_wrap=True)
 
 
@@ -113,7 +115,10 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
     from coinfer.plan import PolicyChoice
     from coinfer.planner.make_plan import make_plan
     from coinfer.planner.wishes import Wishes
+    from coinfer.policies.registry import make_policy
 
+    if policy is not None:
+        make_policy(policy)  # one that cannot be made is found before anything is measured
     models, places = _models(sources)
     wishes = Wishes(
         policy=PolicyChoice() if policy is None else PolicyChoice(name=policy),
@@ -125,6 +130,7 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
 
 def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
     """Open models; return them and their sources by name."""
+    from coinfer.plan.plan_folder import check_model_names
     from coinfer.planner.model_source import resolve_model
 
     models: dict[str, Model] = {}
@@ -137,6 +143,7 @@ def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
                 "a file, or describe them in a scenario"
             )
         models[model.name], places[model.name] = model, source
+    check_model_names(models)
     return models, places
 
 

@@ -16,6 +16,8 @@ from pydantic import (
     Field,
     Strict,
     StringConstraints,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "base_of",
     "check_one_declaration",
     "dotted",
+    "is_name",
     "positive_seconds",
     "raise_all",
     "shown",
@@ -221,6 +224,22 @@ Probability = Annotated[float, Strict(), Field(gt=0, le=1)]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
 """A name that is safe in tables, file names and metric labels."""
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text is a `Name`.
+
+    >>> is_name("resnet50"), is_name("../etc")
+    (True, False)
+    """
+    try:
+        _NAME.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
 
 OperatorTypes = Annotated[tuple[str, ...], AfterValidator(_known_operators)]
 """Types of ONNX operators, such as `Conv`; those of other domains as `com.microsoft.Gelu`."""

@@ -1,10 +1,21 @@
-"""Write a file in one step: readers see the old file or the new one, never a part of it."""
+"""Write files in one step: readers see the old ones or the new ones, never a part of them."""
 
 from __future__ import annotations
 
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["replace_file", "replace_folder"]
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+
+_TRIES = 100
+"""Several writers of one folder take turns; each needs few."""
 
 
 def replace_file(path: Path, data: str | bytes) -> None:
@@ -13,6 +24,102 @@ def replace_file(path: Path, data: str | bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_bytes(data.encode() if isinstance(data, str) else data)
-    scratch.replace(path)
+    scratch = _beside(path)
+    try:
+        scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder that holds these files and nothing else; its parents are made.
+
+    It is written beside and put in place at the end. If several write it at once, one wins. A
+    folder that may not be moved, as it is a disk of its own or the current one, is written file by
+    file, the last one last.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    folder = folder.resolve()
+    if not _can_be_moved(folder):
+        _write_inside(folder, files)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = _beside(folder)
+    try:
+        _write(scratch, files)
+        with suppress(FileNotFoundError):
+            shutil.copymode(folder, scratch)
+        _put(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _can_be_moved(folder: Path) -> bool:
+    if not folder.exists():
+        return True
+    here = Path.cwd().is_relative_to(folder)
+    return not here and not os.path.ismount(folder) and os.access(folder.parent, os.W_OK)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(6)}.part")
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Rename a folder to where another one may be, also while others do the same."""
+    for _ in range(_TRIES - 1):
+        if _renamed(new, folder, _moved_aside(folder)):
+            return
+    new.rename(folder)
+
+
+def _moved_aside(folder: Path) -> Path | None:
+    try:
+        return folder.rename(_beside(folder))
+    except FileNotFoundError:
+        return None
+
+
+def _renamed(new: Path, folder: Path, aside: Path | None) -> bool:
+    """Rename a folder unless its place is taken again; if that fails, put back what was there."""
+    try:
+        new.rename(folder)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in _TAKEN:
+            _remove(aside)
+            return False
+        if aside is not None:
+            with suppress(OSError):
+                aside.rename(folder)
+        raise
+    _remove(aside)
+    return True
+
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_inside(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    wanted = {folder / name for name in files}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in wanted:
+            path.unlink()

@@ -21,7 +21,7 @@ from coinfer.units import format_bytes
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded", "Summary"]
+__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded", "FileState", "Summary"]
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 """No protobuf message can be larger, so no ONNX file without external data can."""
@@ -44,6 +44,26 @@ class Summary(NamedTuple):
     weight_bytes: int
 
 
+class FileState(NamedTuple):
+    """What the system said of a file when it was read: as long as it says that, nothing changed.
+
+    Attributes:
+        device: The disk.
+        inode: The file's number there.
+        size: Bytes.
+        written_ns: When it was last written, or what a program set that to.
+        changed_ns: When anything of it last changed; no program can set it.
+        read_ns: When it was read.
+    """
+
+    device: int
+    inode: int
+    size: int
+    written_ns: int
+    changed_ns: int
+    read_ns: int
+
+
 class Encoded(NamedTuple):
     """A file that was checked.
 
@@ -53,6 +73,8 @@ class Encoded(NamedTuple):
         summary: What the graph is made of.
         metadata: The model's properties.
         what: What messages call the file.
+        state: That of the file that the data was read from; None: there is none, or it changed
+            while it was read.
     """
 
     data: bytes
@@ -60,6 +82,7 @@ class Encoded(NamedTuple):
     summary: Summary
     metadata: Mapping[str, str]
     what: str
+    state: FileState | None = None
 
 
 class Content:
@@ -124,10 +147,10 @@ class Content:
             self._fingerprint = self._fingerprint or fingerprint
 
     @property
-    def is_one_file(self) -> bool:
-        """Whether it was read from one file that holds everything, and was not built yet."""
+    def file_state(self) -> FileState | None:
+        """State of the one file that held everything when it was read; None: there is none."""
         encoded = self._encoded
-        return encoded is not None and encoded.folder is None
+        return None if encoded is None or encoded.folder is not None else encoded.state
 
     @property
     def summary(self) -> Summary:

@@ -7,11 +7,12 @@ what only the exporter can (an invalid graph). The file is untrusted.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
-from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded
+from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded, FileState
 from coinfer.model.inputs import shares_symbols
 from coinfer.model.model import Model
 from coinfer.model.outline import outline_of
@@ -58,10 +59,11 @@ def load_model(
     path = Path(path).absolute()
     what = f"model file {str(path)!r}"
     if data_root is None:
-        return _validated(_read(path, what), name or path.stem, path, what)
+        data, state = _read(path, what)
+        return _validated(data, name or path.stem, path, what, state)
     root = _checked_root(Path(data_root), what)
-    data = _read(_inside(path, root, what), what)
-    return _validated(data, name or path.stem, path, what, root)
+    data, state = _read(_inside(path, root, what), what)
+    return _validated(data, name or path.stem, path, what, state, root)
 
 
 def model_from_bytes(data: bytes, *, name: str) -> Model:
@@ -105,7 +107,7 @@ def _inside(path: Path, root: Path, what: str) -> Path:
     return real
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, what: str) -> tuple[bytes, FileState | None]:
     try:
         if path.is_dir():
             raise ModelError(f"{what} is a directory; name the .onnx file in it")
@@ -113,18 +115,32 @@ def _read(path: Path, what: str) -> bytes:
             raise ModelError(f"{what} does not exist; check the path")
         if not path.is_file():
             raise ModelError(f"{what} is not a regular file; name an .onnx file")
-        size = path.stat().st_size
-        if size > PROTOBUF_LIMIT_BYTES:
-            raise ModelError(
-                f"{what} has {format_bytes(size)} but protobuf holds at most 2 GiB; save it with "
-                f"external data"
-            )
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            read_ns = time.time_ns()
+            before = _state(os.fstat(file.fileno()), read_ns)
+            if before.size > PROTOBUF_LIMIT_BYTES:
+                raise ModelError(
+                    f"{what} has {format_bytes(before.size)} but protobuf holds at most 2 GiB; "
+                    f"save it with external data"
+                )
+            data = file.read()
+            after = _state(os.fstat(file.fileno()), read_ns)
     except (OSError, ValueError) as error:
         raise ModelError(f"{what} cannot be read: {error}") from error
     if not data:
         raise ModelError(f"{what} is empty; copy or export it again")
-    return data
+    return data, before if before == after else None
+
+
+def _state(status: os.stat_result, read_ns: int) -> FileState:
+    return FileState(
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        written_ns=status.st_mtime_ns,
+        changed_ns=status.st_ctime_ns,
+        read_ns=read_ns,
+    )
 
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
@@ -153,7 +169,12 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
 
 
 def _validated(
-    data: bytes, name: str, path: Path | None, what: str, root: Path | None = None
+    data: bytes,
+    name: str,
+    path: Path | None,
+    what: str,
+    state: FileState | None = None,
+    root: Path | None = None,
 ) -> Model:
     from coinfer.model import message, validation
     from coinfer.model.external import check_embedded, check_external_data, follow_links
@@ -180,6 +201,7 @@ def _validated(
             summary=message.summary_of(proto, parts, weight_bytes),
             metadata={entry.key: entry.value for entry in proto.metadata_props},
             what=what,
+            state=state,
         )
         inputs, outputs = message.asked_for(proto), message.given(proto)
     except ModelError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Fingerprint"]
+__all__ = ["ALGORITHM", "Fingerprint"]
+
+ALGORITHM = 1
+"""Version of how `canonical` computes them; raised when equal models would get other digests."""
 
 _SHORT_DIGITS = 8
 

@@ -14,11 +14,12 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from coinfer.documents.writing import replace_file
+from coinfer.documents.fields import is_name
+from coinfer.documents.writing import replace_folder
 from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine_json import decode_machine, encode_machine
@@ -29,9 +30,20 @@ from coinfer.plan.plan_sections import read_plan_section
 from coinfer.plan.plan_text import plan_text
 from coinfer.plan.variant import GraphFile
 
-__all__ = ["SavedPlan", "is_plan_folder", "load_plan", "read_bytes", "save_plan"]
+__all__ = [
+    "SavedPlan",
+    "check_can_save",
+    "check_model_names",
+    "is_plan_folder",
+    "load_plan",
+    "read_bytes",
+    "save_plan",
+]
 
 _PLAN, _MACHINE = "plan.yaml", "machine.json"
+
+_FOLDERS = {"profiles": ".json", "graphs": ".onnx"}
+"""What the folders in it hold."""
 
 T = TypeVar("T")
 
@@ -62,7 +74,7 @@ def is_plan_folder(path: str | Path) -> bool:
 
 
 def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = None) -> None:
-    """Write a plan into a folder; files of an older plan there are replaced.
+    """Write a plan into a folder, all at once; an older plan there is replaced.
 
     Args:
         plan: The plan.
@@ -70,45 +82,150 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
         graphs: Serialised graphs of models that have no source, by name.
 
     Raises:
-        ConfigurationError: the folder holds something else or cannot be written, or a model has
-            neither a source nor a graph.
+        ConfigurationError: the folder holds something else or cannot be written, a model has
+            neither a source nor a graph, or its name cannot be kept.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} is a file; name a folder for the plan")
-    if folder.is_dir() and any(folder.iterdir()) and not is_plan_folder(folder):
-        raise ConfigurationError(f"{folder} is not empty and holds no plan; name another folder")
-    files: dict[str, bytes] = {}
-    for name, data in (graphs or {}).items():
+    check_can_save(folder)
+    check_model_names(plan.models)
+    plan, files = _with_graphs(plan, graphs or {})
+    _check_sources(plan)
+    files |= {
+        f"profiles/{name}.json": _json_bytes(
+            encode_runs(runs_of(plan.measured, name, model.original))
+        )
+        for name, model in plan.models.items()
+    }
+    files[_MACHINE] = _json_bytes(encode_machine(plan.machine))
+    named = {
+        "machine": {"file": _MACHINE, "fingerprint": _fingerprint(files[_MACHINE])},
+        "profiles": {name: f"profiles/{name}.json" for name in plan.models},
+        "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
+    }
+    files[_PLAN] = _checked_text(plan_text(plan, named))
+    try:
+        replace_folder(folder, files)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"cannot write {folder}: {reason}; name another folder") from error
+
+
+def check_can_save(folder: str | Path) -> None:
+    """Tell whether a plan can be saved in a folder, before one is made.
+
+    Raises:
+        ConfigurationError: it is none, holds something else or cannot be written.
+    """
+    if not str(folder) or "\0" in str(folder):
+        raise ConfigurationError(f"{str(folder)!r} is no folder; name one for the plan")
+    problem, settled = None, False
+    while not settled:  # another one that saves just now may replace it meanwhile
+        before = _state(folder)
+        problem = _problem(Path(folder))
+        settled = problem is None or _state(folder) == before
+    if problem is not None:
+        raise ConfigurationError(problem)
+
+
+def _state(folder: str | Path) -> tuple[int, int] | None:
+    try:
+        status = Path(folder).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns
+
+
+def _problem(folder: Path) -> str | None:
+    """Say why no plan can be saved in a folder."""
+    try:
+        return _problem_of_place(folder)
+    except OSError as error:
+        return f"{folder}: {error.strerror}; name another folder for the plan"
+
+
+def _problem_of_place(folder: Path) -> str | None:
+    if folder.is_symlink() and not folder.exists():
+        return f"{folder} is a link to nothing; name another folder for the plan"
+    if folder.is_dir():
+        return _foreign(folder)
+    if folder.exists():
+        return f"{folder} is a file; name a folder for the plan"
+    there = next(each for each in folder.absolute().parents if os.path.lexists(each))
+    if not there.is_dir():
+        return f"{there} is no folder, so {folder} cannot be made; name another folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} may not be written; name another folder for the plan"
+    return None
+
+
+def check_model_names(names: Collection[str]) -> None:
+    """Refuse names of models that a plan cannot keep, before it is made.
+
+    Raises:
+        ConfigurationError: there are none, or one is no name of a file.
+    """
+    if not names:
+        raise ConfigurationError("the plan has no models; plan one before it is saved")
+    for name in names:
+        if not is_name(name):
+            raise ConfigurationError(
+                f"model name {name!r} cannot be kept in a plan; use only A-Z, a-z, 0-9 and _.+-, "
+                "and begin with a letter or digit"
+            )
+
+
+def _foreign(folder: Path) -> str | None:
+    """Say what stands against writing into a folder that is there."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} may not be written; name another folder for the plan"
+    if any(folder.iterdir()) and not is_plan_folder(folder):
+        return f"{folder} is not empty and holds no plan; name another folder"
+    for path in sorted(folder.rglob("*")):
+        if not _is_ours(path, path.relative_to(folder).parts):
+            return f"{path} is no part of a plan and would be lost; move it or name another folder"
+    return None
+
+
+def _is_ours(path: Path, parts: tuple[str, ...]) -> bool:
+    match parts:
+        case [name] if name in _FOLDERS:
+            return path.is_dir() and not path.is_symlink()
+        case [name]:
+            return name in (_PLAN, _MACHINE) and path.is_file()
+        case [within, _]:
+            return path.suffix == _FOLDERS.get(within) and path.is_file()
+    return False
+
+
+def _with_graphs(plan: Plan, graphs: Mapping[str, bytes]) -> tuple[Plan, dict[str, bytes]]:
+    """Let models refer to their graphs; return the files of these as well."""
+    files = {}
+    for name, data in graphs.items():
         path = f"graphs/{name}.onnx"
         files[path] = data
         graph = GraphFile(path, hashlib.sha256(data).hexdigest())
         original = dataclasses.replace(plan.models[name].original, graph=graph)
         plan = plan.with_variant(name, original)
+    return plan, files
+
+
+def _check_sources(plan: Plan) -> None:
     for name, model in plan.models.items():
         if plan.machine.identity and not (model.source or model.original.graph):
             raise ConfigurationError(
                 f"model {name!r} was made in memory, so the plan cannot say where it comes from; "
                 "save it to a file and plan that, or give its graph"
             )
-    machine = _json_bytes(encode_machine(plan.machine))
-    files[_MACHINE] = machine
-    for name, model in plan.models.items():
-        runs = runs_of(plan.measured, name, model.original)
-        files[f"profiles/{name}.json"] = _json_bytes(encode_runs(runs))
-    named = {
-        "machine": {"file": _MACHINE, "fingerprint": _fingerprint(machine)},
-        "profiles": {name: f"profiles/{name}.json" for name in plan.models},
-        "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
-    }
-    files[_PLAN] = plan_text(plan, named).encode()
+
+
+def _checked_text(text: str) -> bytes:
+    """Read what is to be saved: a name that cannot be read is better found now."""
     try:
-        for name, data in files.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(target, data)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigurationError(f"cannot write {error.filename}: {reason}") from error
+        read_plan_section(YamlDocument.parse(text, origin=_PLAN, kind="a plan"))
+        return text.encode()
+    except (ScenarioError, UnicodeEncodeError) as error:
+        raise ConfigurationError(
+            f"the plan cannot be saved, since it could not be read again: {error}; rename that"
+        ) from error
 
 
 def load_plan(folder: str | Path) -> SavedPlan:

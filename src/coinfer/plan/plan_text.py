@@ -130,7 +130,7 @@ def _value(value: Any) -> str:
         return _flow(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(value)
+    return _json(value)
 
 
 def _float(value: float) -> str:
@@ -144,4 +144,10 @@ def _float(value: float) -> str:
 def _scalar(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(text, ensure_ascii=False)
+    return _json(text)
+
+
+def _json(value: Any) -> str:
+    """Write JSON, with what YAML would not take as it is, such as U+2028, by its number."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in text)

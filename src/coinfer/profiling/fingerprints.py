@@ -1,25 +1,25 @@
 """Fingerprints of files, kept beside the profiles: to compute one, the whole graph must be built.
 
-A file counts as unchanged if its size, its time of change and its place on the disk are the same,
-as for git; a file that was just written is not kept, since it could be written once more within the
-clock's precision. Models with weights in other files are computed each time.
+A file counts as unchanged if the system says the same of it as when its content was read: size,
+times and place on the disk, as for git. A file that had just changed then is not kept, since it
+could change once more within the clock's precision. Models with weights in other files are
+computed each time.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 from coinfer.model import Model
-from coinfer.model.fingerprint import Fingerprint
+from coinfer.model.fingerprint import ALGORITHM, Fingerprint
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity
 
 __all__ = ["fingerprint_of"]
 
-_SETTLED_S = 2.0
+_SETTLED_NS = 2 * 10**9
 """A file that changed less long ago may change again unnoticed."""
 
 
@@ -42,17 +42,14 @@ def fingerprint_of(model: Model, cache: ProfileCache | None) -> Fingerprint:
 
 
 def _kept_at(model: Model, cache: ProfileCache | None) -> Path | None:
-    if cache is None or not cache.reads or model.source is None or not model.content.is_one_file:
+    state = model.content.file_state
+    if cache is None or not cache.reads or state is None:
         return None
-    try:
-        path = model.source.resolve()
-        stat = path.stat()
-    except OSError:
+    if state.read_ns - max(state.written_ns, state.changed_ns) < _SETTLED_NS:
         return None
-    if time.time() - stat.st_mtime < _SETTLED_S:
-        return None
-    key = {"path": os.fspath(path), "stat": [stat.st_size, stat.st_mtime_ns, stat.st_ino]}
-    return cache.folder.parent / "fingerprints" / f"{identity(key)}.json"
+    same = {"algorithm": ALGORITHM, **state._asdict()}
+    del same["read_ns"]
+    return cache.folder.parent / "fingerprints" / f"{identity(same)}.json"
 
 
 def _keep(path: Path, found: Fingerprint) -> None:
