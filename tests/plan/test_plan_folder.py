@@ -122,6 +122,47 @@ def test_a_file_is_not_taken_for_a_plan(tmp_path: Path) -> None:
         coinfer.Engine(tmp_path / "plan")
 
 
+def test_a_folder_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    (tmp_path / "plan" / "plan.yaml").mkdir(parents=True)
+    with pytest.raises(ScenarioError, match=r"plan\.yaml: is a folder, not a file; name the"):
+        coinfer.Engine(tmp_path / "plan")
+
+
+def test_sources_are_found_from_within_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = saved(tmp_path).plan
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "link").symlink_to(tmp_path / "plan")
+    assert load_plan(tmp_path / "else" / "link").plan == plan
+    monkeypatch.chdir(tmp_path / "plan")
+    assert load_plan(".").plan == plan
+    assert open_plan(".").models.keys() == {"m"}
+
+
+def test_a_source_of_the_home_folder_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = saved(tmp_path).plan
+    monkeypatch.setenv("HOME", str(tmp_path))
+    edited(tmp_path, lambda t: t.replace("source: m.onnx", 'source: "~/m.onnx"'))
+    assert load_plan(tmp_path / "plan").plan == plan
+
+
+@pytest.mark.parametrize("source", ["m.onnx", "~/m.onnx", Path("m.onnx")])
+def test_an_engine_can_be_saved_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | Path
+) -> None:
+    onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), tmp_path / "m.onnx")
+    (tmp_path / "else").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with coinfer.Engine({"m": source}, processors=[CPU], measure_s=0.1) as engine:
+        monkeypatch.chdir(tmp_path / "else")
+        save_plan(engine.plan, tmp_path / "plan")
+    assert "source: m.onnx\n" in (tmp_path / "plan" / "plan.yaml").read_text()
+
+
 def _must_not_run(*_args: object, **_options: object) -> Profile:
     raise AssertionError("something was measured")
 
@@ -178,6 +219,57 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
     ("format", lambda t: t.replace("coinfer-plan/1", "coinfer-plan/9"), "newer coinfer"),
     ("no plan", lambda t: t.replace("format: coinfer-plan/1", "formt: x"), "this version reads"),
     ("yaml", lambda t: t.replace("models:", "models: ["), "not valid YAML"),
+    *(
+        (
+            f"NUL in {field}",
+            lambda t, field=field: re.sub(rf"\b{field}: [\w./]+", rf'{field}: "a\\0b"', t, count=1),
+            f"{field}: 'a\\x00b' is no name of a file",
+        )
+        for field in ("source", "file", "profile")
+    ),
+    (
+        "NUL in graph",
+        lambda t: t.replace("original:", 'original:\n        graph: "a\\0b"\n        sha256: "0"'),
+        "graph: 'a\\x00b' is no name of a file",
+    ),
+    (
+        "home",
+        lambda t: t.replace("source: m.onnx", "source: ~nobody-here/m.onnx"),
+        "'~nobody-here/m.onnx' names no home folder; write the whole path",
+    ),
+    *(
+        (
+            f"operators {name}",
+            lambda t, value=value: t.replace(
+                "original:", f"original:\n        units: [{{operators: {value}}}]"
+            ),
+            "plan.yaml:14: models.m.variants.original.units[0].operators: expected numbers from 0 "
+            "to 999999",
+        )
+        for name, value in [
+            ("range", '"8-9999999999"'),
+            ("digits", f'"{"9" * 5000}"'),
+            ("hex", "0x" + "f" * 9000),
+        ]
+    ),
+    *(
+        (
+            f"n_units {value}",
+            lambda t, value=value: t.replace("original:", f"original:\n        n_units: {value}"),
+            "plan.yaml:14: models.m.variants.original.n_units: must be at most 10000",
+        )
+        for value in (10_001, 10**12)
+    ),
+    (
+        "digits",
+        lambda t: t.replace("original:", f"original:\n        n_units: {'9' * 5000}"),
+        "not valid YAML: a number has too many digits",
+    ),
+    (
+        "fork",
+        lambda t: t.replace("original:", f"original:\n        forks: [[0, 1, 0x{'f' * 9000}]]"),
+        "plan.yaml:14: models.m.variants.original.forks[0][2]: must be at most 10000",
+    ),
 ]
 
 

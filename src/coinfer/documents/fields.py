@@ -144,6 +144,8 @@ def shown(value: Any) -> str:
             return "a mapping"
         case list():
             return "a list"
+        case int() if abs(value) >= 10**100:
+            return "a number of more than 100 digits"
         case _:
             return repr(value)
 

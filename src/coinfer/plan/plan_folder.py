@@ -245,6 +245,10 @@ def load_plan(folder: str | Path) -> SavedPlan:
         raise ScenarioError(
             f"{folder}: there is no plan here; make one with `coinfer plan SCENARIO -o {folder}`"
         ) from error
+    except IsADirectoryError as error:
+        raise ScenarioError(
+            f"{path}: is a folder, not a file; name the plan's folder, or make the plan anew"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
     document = YamlDocument.parse(text, origin=str(path), kind="a plan")
@@ -259,7 +263,7 @@ def load_plan(folder: str | Path) -> SavedPlan:
         name: _read(folder, model.profile, decode_runs) for name, model in section.models.items()
     }
     machine = _read(folder, section.machine.file, decode_machine)
-    plan = section.plan(machine, folder.parent, document)
+    plan = section.plan(machine, folder.resolve().parent, document)
     return SavedPlan(_with_times(plan, runs), folder, runs, document)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
 
 from coinfer.documents.fields import (
     Count,
@@ -13,7 +14,6 @@ from coinfer.documents.fields import (
     Name,
     Problem,
     Section,
-    WholeNumber,
     unknown_name,
     wrong,
 )
@@ -57,11 +57,33 @@ def _spans(value: Any) -> tuple[Span, ...]:
     return tuple(sorted({Span(numbers[0], numbers[-1]) for numbers in found}))
 
 
+def _file_name(text: str) -> str:
+    if "\0" in text:
+        raise wrong(f"{text!r} is no name of a file; take the \\0 out")
+    return text
+
+
+def _source(text: str) -> str:
+    try:
+        return os.fspath(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:
+        raise wrong(f"{text!r} names no home folder; write the whole path") from error
+
+
+_MAX_UNITS = 10_000
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""A file, relative to the plan's folder."""
+
+UnitIndex = Annotated[int, Strict(), Field(ge=0, le=_MAX_UNITS)]
+"""The number of a unit."""
+
+
 class MachineSection(Section):
     """Which machine the plan was made for."""
 
     name: str
-    file: str
+    file: FileName
     fingerprint: str
 
 
@@ -82,11 +104,11 @@ class UnitSection(Section):
 class VariantSection(Section):
     """One graph, how it is cut and where its spans are loaded."""
 
-    graph: str | None = None
+    graph: FileName | None = None
     sha256: str = ""
     units: tuple[UnitSection, ...] = ()
-    n_units: Count = 1
-    forks: tuple[tuple[WholeNumber, WholeNumber, WholeNumber], ...] = ()
+    n_units: Annotated[Count, Field(le=_MAX_UNITS)] = 1
+    forks: tuple[tuple[UnitIndex, UnitIndex, UnitIndex], ...] = ()
     processors: Annotated[
         dict[Name, Annotated[tuple[Span, ...], BeforeValidator(_spans)]], Field(min_length=1)
     ]
@@ -129,10 +151,10 @@ class ChoiceSection(Section):
 class ModelSection(Section):
     """One model."""
 
-    source: str = ""
+    source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count = 1
-    profile: str
+    profile: FileName
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
 
