@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -225,7 +226,7 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
             lambda t, field=field: re.sub(rf"\b{field}: [\w./]+", rf'{field}: "a\\0b"', t, count=1),
             f"{field}: 'a\\x00b' is no name of a file",
         )
-        for field in ("source", "file", "profile")
+        for field in ("source", "file")
     ),
     (
         "NUL in graph",
@@ -300,14 +301,23 @@ def _other_library(folder: Path) -> None:
 
 
 def _refingerprint(folder: Path) -> None:
-    import hashlib
-
     digest = hashlib.sha256((folder / "plan" / "machine.json").read_bytes()).hexdigest()[:16]
     text = (folder / "plan" / "plan.yaml").read_text()
     head, _, rest = text.partition("fingerprint: ")
     (folder / "plan" / "plan.yaml").write_text(
         f'{head}fingerprint: "{digest}"' + "}" + rest[rest.index("\n") :]
     )
+
+
+def _rewrite_profile(folder: Path, text: str) -> None:
+    """Change a profile together with its checksum."""
+    path = folder / "plan" / "profiles" / "m.json"
+    before, after = (
+        hashlib.sha256(data).hexdigest()[:16] for data in (path.read_bytes(), text.encode())
+    )
+    path.write_text(text)
+    written = re.compile(f'"?{before}"?')
+    edited(folder, lambda t: written.sub(f'"{after}"', t))
 
 
 WRONGS: list[tuple[str, Callable[[Path], None], str]] = [
@@ -329,8 +339,13 @@ WRONGS: list[tuple[str, Callable[[Path], None], str]] = [
         "profiles/m.json: No such file or directory; restore the file, or make the plan anew",
     ),
     (
+        "changed profile",
+        lambda f: (f / "plan" / "profiles" / "m.json").write_text("{}"),
+        "profiles/m.json: is not the file that the plan was made with; restore it, or make",
+    ),
+    (
         "damaged profile",
-        lambda f: (f / "plan" / "profiles" / "m.json").write_text('{"format": "x"}'),
+        lambda f: _rewrite_profile(f, '{"format": "x"}'),
         "m.json: not a plan's profile of format coinfer-plan-profile/1",
     ),
 ]

@@ -30,7 +30,7 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.plan_text import FORMAT, WHOLE
 from coinfer.plan.variant import GraphFile, Kind, Unit, Variant
 
-__all__ = ["PlanSection", "read_plan_section"]
+__all__ = ["MachineSection", "PlanSection", "ProfileSection", "read_plan_section"]
 
 
 def _ranges(value: Any) -> tuple[int, ...]:
@@ -148,13 +148,20 @@ class ChoiceSection(Section):
     lost: tuple[LostSection, ...] = ()
 
 
+class ProfileSection(Section):
+    """What was measured of a model."""
+
+    file: FileName
+    fingerprint: str
+
+
 class ModelSection(Section):
     """One model."""
 
     source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count = 1
-    profile: FileName
+    profile: ProfileSection
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
 
