@@ -363,6 +363,19 @@ def test_what_no_longer_fits_is_one_clear_line(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seconds", ["0.1"]), ("seconds", "12"), ("batch", True), ("load_s", "1"), ("speed", 1)],
+)
+def test_an_entry_of_a_profile_is_read_strictly(tmp_path: Path, field: str, value: object) -> None:
+    saved(tmp_path)
+    data = json.loads((tmp_path / "plan" / "profiles" / "m.json").read_text())
+    data["entries"][0][field] = value
+    _rewrite_profile(tmp_path, json.dumps(data))
+    with pytest.raises(ConfigurationError, match=rf"m\.json: damaged profile .*{field}"):
+        load_plan(tmp_path / "plan")
+
+
 def test_a_plan_of_another_machine_can_be_simulated(tmp_path: Path) -> None:
     plan = saved(tmp_path).plan
     _other_library(tmp_path)
