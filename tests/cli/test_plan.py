@@ -54,6 +54,20 @@ def test_models_can_be_planned_without_a_scenario(tmp_path: Path, program: Progr
     assert f"plan: {tmp_path / 'plan'}" in shown.out
 
 
+def test_a_relative_model_and_one_of_the_home_folder_are_saved_relative_to_the_plan(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        model = tiny_linear().model
+        onnx.save(onnx.load_from_string(model.to_bytes()), tmp_path / f"{name}.onnx")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert program("plan", "one.onnx", "~/two.onnx", "-o", tmp_path / "plan").status == 0
+    text = (tmp_path / "plan" / "plan.yaml").read_text()
+    assert "source: one.onnx\n" in text
+    assert "source: two.onnx\n" in text
+
+
 @pytest.mark.parametrize(
     "verb", [("run",), ("simulate",), ("bound",), ("saturate", "--simulate", "--duration", "2s")]
 )

@@ -37,6 +37,7 @@ def _program(command: str) -> str:
     return next(word for word in command.split() if not re.match(r"[A-Z_]+=", word))
 
 
+# What one command writes below `out`, a later one may read: one process runs all of these, in order.
 _EXECUTED = [command for command in _COMMANDS if _program(command) not in _NOT_EXECUTED]
 _WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 _WITH_SUITE = [p for p in _WITH_PYTHON if any("Suite)" in b.text for b in blocks(p, "python"))]
@@ -107,7 +108,13 @@ def test_every_command_is_executed_or_has_a_reason_not_to_be() -> None:
     assert len(_EXECUTED) >= 8
 
 
-@pytest.mark.parametrize("command", _EXECUTED)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.xdist_group("out")] * ("out/" in command))
+        for command in _EXECUTED
+    ],
+)
 def test_a_command_ends_with_status_0(command: str, workplace: Workplace) -> None:
     _assert_done(workplace.run(_brief(command)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -132,6 +133,47 @@ def test_a_file_is_not_taken_for_a_plan(tmp_path: Path) -> None:
         coinfer.Engine(tmp_path / "plan")
 
 
+def test_a_folder_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    (tmp_path / "plan" / "plan.yaml").mkdir(parents=True)
+    with pytest.raises(ScenarioError, match=r"plan\.yaml: is a folder, not a file; name the"):
+        coinfer.Engine(tmp_path / "plan")
+
+
+def test_sources_are_found_from_within_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = saved(tmp_path).plan
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "link").symlink_to(tmp_path / "plan")
+    assert load_plan(tmp_path / "else" / "link").plan == plan
+    monkeypatch.chdir(tmp_path / "plan")
+    assert load_plan(".").plan == plan
+    assert open_plan(".").models.keys() == {"m"}
+
+
+def test_a_source_of_the_home_folder_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = saved(tmp_path).plan
+    monkeypatch.setenv("HOME", str(tmp_path))
+    edited(tmp_path, lambda t: t.replace("source: m.onnx", 'source: "~/m.onnx"'))
+    assert load_plan(tmp_path / "plan").plan == plan
+
+
+@pytest.mark.parametrize("source", ["m.onnx", "~/m.onnx", Path("m.onnx")])
+def test_an_engine_can_be_saved_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | Path
+) -> None:
+    onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), tmp_path / "m.onnx")
+    (tmp_path / "else").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with coinfer.Engine({"m": source}, processors=[CPU], measure_s=0.1) as engine:
+        monkeypatch.chdir(tmp_path / "else")
+        save_plan(engine.plan, tmp_path / "plan")
+    assert "source: m.onnx\n" in (tmp_path / "plan" / "plan.yaml").read_text()
+
+
 def _must_not_run(*_args: object, **_options: object) -> Profile:
     raise AssertionError("something was measured")
 
@@ -198,6 +240,57 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
     ("format", lambda t: t.replace("coinfer-plan/1", "coinfer-plan/9"), "newer coinfer"),
     ("no plan", lambda t: t.replace("format: coinfer-plan/1", "formt: x"), "this version reads"),
     ("yaml", lambda t: t.replace("models:", "models: ["), "not valid YAML"),
+    *(
+        (
+            f"NUL in {field}",
+            lambda t, field=field: re.sub(rf"\b{field}: [\w./]+", rf'{field}: "a\\0b"', t, count=1),
+            f"{field}: 'a\\x00b' is no name of a file",
+        )
+        for field in ("source", "file")
+    ),
+    (
+        "NUL in graph",
+        lambda t: t.replace("original:", 'original:\n        graph: "a\\0b"\n        sha256: "0"'),
+        "graph: 'a\\x00b' is no name of a file",
+    ),
+    (
+        "home",
+        lambda t: t.replace("source: m.onnx", "source: ~nobody-here/m.onnx"),
+        "'~nobody-here/m.onnx' names no home folder; write the whole path",
+    ),
+    *(
+        (
+            f"operators {name}",
+            lambda t, value=value: t.replace(
+                "original:", f"original:\n        units: [{{operators: {value}}}]"
+            ),
+            "plan.yaml:14: models.m.variants.original.units[0].operators: expected numbers from 0 "
+            "to 999999",
+        )
+        for name, value in [
+            ("range", '"8-9999999999"'),
+            ("digits", f'"{"9" * 5000}"'),
+            ("hex", "0x" + "f" * 9000),
+        ]
+    ),
+    *(
+        (
+            f"n_units {value}",
+            lambda t, value=value: t.replace("original:", f"original:\n        n_units: {value}"),
+            "plan.yaml:14: models.m.variants.original.n_units: must be at most 10000",
+        )
+        for value in (10_001, 10**12)
+    ),
+    (
+        "digits",
+        lambda t: t.replace("original:", f"original:\n        n_units: {'9' * 5000}"),
+        "not valid YAML: a number has too many digits",
+    ),
+    (
+        "fork",
+        lambda t: t.replace("original:", f"original:\n        forks: [[0, 1, 0x{'f' * 9000}]]"),
+        "plan.yaml:14: models.m.variants.original.forks[0][2]: must be at most 10000",
+    ),
 ]
 
 
@@ -228,14 +321,23 @@ def _other_library(folder: Path) -> None:
 
 
 def _refingerprint(folder: Path) -> None:
-    import hashlib
-
     digest = hashlib.sha256((folder / "plan" / "machine.json").read_bytes()).hexdigest()[:16]
     text = (folder / "plan" / "plan.yaml").read_text()
     head, _, rest = text.partition("fingerprint: ")
     (folder / "plan" / "plan.yaml").write_text(
         f'{head}fingerprint: "{digest}"' + "}" + rest[rest.index("\n") :]
     )
+
+
+def _rewrite_profile(folder: Path, text: str) -> None:
+    """Change a profile together with its checksum."""
+    path = folder / "plan" / "profiles" / "m.json"
+    before, after = (
+        hashlib.sha256(data).hexdigest()[:16] for data in (path.read_bytes(), text.encode())
+    )
+    path.write_text(text)
+    written = re.compile(f'"?{before}"?')
+    edited(folder, lambda t: written.sub(f'"{after}"', t))
 
 
 WRONGS: list[tuple[str, Callable[[Path], None], str]] = [
@@ -257,8 +359,13 @@ WRONGS: list[tuple[str, Callable[[Path], None], str]] = [
         "profiles/m.json: No such file or directory; restore the file, or make the plan anew",
     ),
     (
+        "changed profile",
+        lambda f: (f / "plan" / "profiles" / "m.json").write_text("{}"),
+        "profiles/m.json: is not the file that the plan was made with; restore it, or make",
+    ),
+    (
         "damaged profile",
-        lambda f: (f / "plan" / "profiles" / "m.json").write_text('{"format": "x"}'),
+        lambda f: _rewrite_profile(f, '{"format": "x"}'),
         "m.json: not a plan's profile of format coinfer-plan-profile/1",
     ),
 ]
@@ -274,6 +381,19 @@ def test_what_no_longer_fits_is_one_clear_line(
         open_plan(tmp_path / "plan")
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seconds", ["0.1"]), ("seconds", "12"), ("batch", True), ("load_s", "1"), ("speed", 1)],
+)
+def test_an_entry_of_a_profile_is_read_strictly(tmp_path: Path, field: str, value: object) -> None:
+    saved(tmp_path)
+    data = json.loads((tmp_path / "plan" / "profiles" / "m.json").read_text())
+    data["entries"][0][field] = value
+    _rewrite_profile(tmp_path, json.dumps(data))
+    with pytest.raises(ConfigurationError, match=rf"m\.json: damaged profile .*{field}"):
+        load_plan(tmp_path / "plan")
 
 
 def test_a_plan_of_another_machine_can_be_simulated(tmp_path: Path) -> None:

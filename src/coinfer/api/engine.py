@@ -20,7 +20,7 @@ from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.make_plan import Planned, given_plan, make_plan
-from coinfer.planner.model_source import resolve_model
+from coinfer.planner.model_source import lasting_source, resolve_model
 from coinfer.planner.opened_plan import open_plan
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.policies import make_policy
@@ -167,7 +167,11 @@ class Engine(engine.Engine):
         profile: Profile | None,
     ) -> Planned:
         found = {name: _resolved(name, model) for name, model in models.items()}
-        sources = {name: str(m) for name, m in models.items() if isinstance(m, str | Path)}
+        sources = {
+            name: lasting_source(model)
+            for name, model in models.items()
+            if isinstance(model, str | Path)
+        }
         if profile is not None:
             return given_plan(
                 found, processors, profile, Wishes(sources=sources), backends=self._given

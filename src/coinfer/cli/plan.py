@@ -114,6 +114,7 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
     from coinfer.hardware.catalogue import default_processors
     from coinfer.plan import PolicyChoice
     from coinfer.planner.make_plan import make_plan
+    from coinfer.planner.model_source import lasting_source
     from coinfer.planner.wishes import Wishes
     from coinfer.policies.registry import make_policy
 
@@ -123,7 +124,7 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
     wishes = Wishes(
         policy=PolicyChoice() if policy is None else PolicyChoice(name=policy),
         surroundings=True,
-        sources=places,
+        sources={name: lasting_source(place) for name, place in places.items()},
     )
     return make_plan(models, default_processors(), wishes, profiler)
 

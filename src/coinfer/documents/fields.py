@@ -158,6 +158,8 @@ def shown(value: Any) -> str:
             return "a list"
         case date():
             return str(value)
+        case int() if abs(value) >= 10**100:
+            return "a number of more than 100 digits"
         case _:
             return repr(value)
 

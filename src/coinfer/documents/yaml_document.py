@@ -53,7 +53,8 @@ class YamlDocument:
             raise ScenarioError(_syntax_message(error, origin)) from error
         except (ValueError, RecursionError) as error:
             # Raised by scalars like the date 2026-13-45, and by absurdly deep nesting.
-            raise ScenarioError(f"{origin}: not valid YAML: {error}") from error
+            what = "a number has too many digits" if "int_max_str_digits" in str(error) else error
+            raise ScenarioError(f"{origin}: not valid YAML: {what}") from error
 
     def line_of(self, loc: Loc) -> int:
         """Find the line, from 1, of a field; of its nearest parent if it is not there."""

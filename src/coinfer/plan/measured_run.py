@@ -20,6 +20,21 @@ __all__ = ["MeasuredRun", "decode_runs", "encode_runs", "profile_of", "runs_of"]
 _FORMAT = "coinfer-plan-profile/1"
 
 
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "processor": (str,),
+    "batch": (int,),
+    "span": (int,),
+    "operators": (str,),
+    "seconds": (int, float),
+    "load_s": (int, float),
+    "resident_bytes": (int,),
+    "run_bytes": (int,),
+    "error": (int, float, type(None)),
+    "estimated": (bool,),
+}
+"""The fields of an entry; those of lists are of what is in them."""
+
+
 class MeasuredRun(NamedTuple):
     """What was measured of one span on one processor.
 
@@ -89,6 +104,7 @@ def decode_runs(data: Any) -> list[MeasuredRun]:
     runs = []
     try:
         for row in data["entries"]:
+            _check_row(row)
             operators = parse_ranges(row["operators"]) if "operators" in row else ()
             profile = Profile.from_json({**whole, "entries": [{**row, "model": ""}]})
             [(key, measurement)] = profile
@@ -96,3 +112,14 @@ def decode_runs(data: Any) -> list[MeasuredRun]:
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"damaged profile ({error!r}); make the plan anew") from error
     return runs
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    """Refuse fields that are unknown or of another type; true is no number."""
+    for name, value in row.items():
+        if name not in _TYPES:
+            raise ValueError(f"unknown field {name!r}")
+        values = value if name in ("span", "seconds") else [value]
+        for each in values:
+            if type(each) not in _TYPES[name]:
+                raise TypeError(f"{name}: {each!r}")

@@ -26,7 +26,7 @@ from coinfer.machine.machine_json import decode_machine, encode_machine
 from coinfer.machine.profile import Profile
 from coinfer.plan.measured_run import MeasuredRun, decode_runs, encode_runs, profile_of, runs_of
 from coinfer.plan.plan import Plan
-from coinfer.plan.plan_sections import read_plan_section
+from coinfer.plan.plan_sections import MachineSection, ProfileSection, read_plan_section
 from coinfer.plan.plan_text import plan_text
 from coinfer.plan.variant import GraphFile
 
@@ -97,8 +97,8 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
     }
     files[_MACHINE] = _json_bytes(encode_machine(plan.machine))
     named = {
-        "machine": {"file": _MACHINE, "fingerprint": _fingerprint(files[_MACHINE])},
-        "profiles": {name: f"profiles/{name}.json" for name in plan.models},
+        "machine": _named(_MACHINE, files),
+        "profiles": {name: _named(f"profiles/{name}.json", files) for name in plan.models},
         "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
     }
     files[_PLAN] = _checked_text(plan_text(plan, named))
@@ -245,21 +245,19 @@ def load_plan(folder: str | Path) -> SavedPlan:
         raise ScenarioError(
             f"{folder}: there is no plan here; make one with `coinfer plan SCENARIO -o {folder}`"
         ) from error
+    except IsADirectoryError as error:
+        raise ScenarioError(
+            f"{path}: is a folder, not a file; name the plan's folder, or make the plan anew"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
     document = YamlDocument.parse(text, origin=str(path), kind="a plan")
     section = read_plan_section(document)
-    data = read_bytes(folder, section.machine.file)
-    if _fingerprint(data) != section.machine.fingerprint:
-        raise ConfigurationError(
-            f"{folder / section.machine.file}: is not the file that the plan was made with; "
-            "restore it, or make the plan anew"
-        )
     runs = {
         name: _read(folder, model.profile, decode_runs) for name, model in section.models.items()
     }
-    machine = _read(folder, section.machine.file, decode_machine)
-    plan = section.plan(machine, folder.parent, document)
+    machine = _read(folder, section.machine, decode_machine)
+    plan = section.plan(machine, folder.resolve().parent, document)
     return SavedPlan(_with_times(plan, runs), folder, runs, document)
 
 
@@ -270,12 +268,21 @@ def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
     return plan.with_profile(profile)
 
 
-def _read(folder: Path, name: str, decode: Callable[[Any], T]) -> T:
-    data = read_bytes(folder, name)
+def _read(folder: Path, named: MachineSection | ProfileSection, decode: Callable[[Any], T]) -> T:
+    data = read_bytes(folder, named.file)
+    if _fingerprint(data) != named.fingerprint:
+        raise ConfigurationError(
+            f"{folder / named.file}: is not the file that the plan was made with; restore it, or "
+            "make the plan anew"
+        )
     try:
         return decode(json.loads(data))
     except (UnicodeDecodeError, RecursionError, ConfigurationError, ValueError) as error:
-        raise ConfigurationError(f"{folder / name}: {error}") from error
+        raise ConfigurationError(f"{folder / named.file}: {error}") from error
+
+
+def _named(path: str, files: Mapping[str, bytes]) -> dict[str, str]:
+    return {"file": path, "fingerprint": _fingerprint(files[path])}
 
 
 def read_bytes(folder: Path, name: str) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
 
 from coinfer.documents.fields import (
     Count,
@@ -14,7 +15,6 @@ from coinfer.documents.fields import (
     Name,
     Problem,
     Section,
-    WholeNumber,
     unknown_name,
     wrong,
 )
@@ -31,7 +31,7 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.plan_text import FORMAT, WHOLE
 from coinfer.plan.variant import GraphFile, Kind, Unit, Variant
 
-__all__ = ["PlanSection", "read_plan_section"]
+__all__ = ["MachineSection", "PlanSection", "ProfileSection", "read_plan_section"]
 
 
 def _ranges(value: Any) -> tuple[int, ...]:
@@ -58,11 +58,33 @@ def _spans(value: Any) -> tuple[Span, ...]:
     return tuple(sorted({Span(numbers[0], numbers[-1]) for numbers in found}))
 
 
+def _file_name(text: str) -> str:
+    if "\0" in text:
+        raise wrong(f"{text!r} is no name of a file; take the \\0 out")
+    return text
+
+
+def _source(text: str) -> str:
+    try:
+        return os.fspath(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:
+        raise wrong(f"{text!r} names no home folder; write the whole path") from error
+
+
+_MAX_UNITS = 10_000
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""A file, relative to the plan's folder."""
+
+UnitIndex = Annotated[int, Strict(), Field(ge=0, le=_MAX_UNITS)]
+"""The number of a unit."""
+
+
 class MachineSection(Section):
     """Which machine the plan was made for."""
 
     name: str
-    file: str
+    file: FileName
     fingerprint: str
 
 
@@ -83,11 +105,11 @@ class UnitSection(Section):
 class VariantSection(Section):
     """One graph, how it is cut and where its spans are loaded."""
 
-    graph: str | None = None
+    graph: FileName | None = None
     sha256: str = ""
     units: tuple[UnitSection, ...] = ()
-    n_units: Count = 1
-    forks: tuple[tuple[WholeNumber, WholeNumber, WholeNumber], ...] = ()
+    n_units: Annotated[Count, Field(le=_MAX_UNITS)] = 1
+    forks: tuple[tuple[UnitIndex, UnitIndex, UnitIndex], ...] = ()
     processors: Annotated[
         dict[Name, Annotated[tuple[Span, ...], BeforeValidator(_spans)]], Field(min_length=1)
     ]
@@ -138,13 +160,20 @@ class ChoiceSection(Section):
     lost: tuple[LostSection, ...] = ()
 
 
+class ProfileSection(Section):
+    """What was measured of a model."""
+
+    file: FileName
+    fingerprint: str
+
+
 class ModelSection(Section):
     """One model."""
 
-    source: str = ""
+    source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count | Literal["fixed"] = 1
-    profile: str
+    profile: ProfileSection
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
 

@@ -31,7 +31,7 @@ def plan_text(plan: Plan, files: Mapping[str, Any]) -> str:
 
     Args:
         plan: The plan.
-        files: `{"machine": {"file": ..., "fingerprint": ...}, "profiles": {model: file},
+        files: `{"machine": {"file": ..., "fingerprint": ...}, "profiles": the same by model,
             "sources": {model: source}}`.
     """
     return "\n".join(_lines(plan, files)) + "\n"
@@ -51,7 +51,7 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
         yield "    batch: fixed" if model.fixed_batch else f"    batch: {model.batch}"
-        yield f"    profile: {_scalar(files['profiles'][name])}"
+        yield f"    profile: {_flow(files['profiles'][name])}"
         yield from _variants(plan, name, model)
         yield from _choices(model)
     if plan.warnings:

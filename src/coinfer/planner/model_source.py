@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from coinfer.errors import ModelError
 from coinfer.model import Model, load_model, model_from_ir
 
-__all__ = ["resolve_model"]
+__all__ = ["lasting_source", "resolve_model"]
 
 _ZOO = "zoo:"
 _ZOO_SOURCE = re.compile(r"zoo:(?P<network>[^?]+)(\?seed=(?P<seed>[0-9]+))?")
@@ -42,6 +43,16 @@ def resolve_model(
         raise ModelError("no model is named; give the path of an .onnx file or zoo:NAME")
     path = (base or Path()) / Path(source).expanduser()
     return load_model(path, name=name, data_root=data_root)
+
+
+def lasting_source(source: str | Path) -> str:
+    """Write a source so that it means the same when the current folder is another one.
+
+    >>> lasting_source("zoo:lenet"), lasting_source("/models/a.onnx")
+    ('zoo:lenet', '/models/a.onnx')
+    """
+    text = os.fspath(source)
+    return text if text.startswith(_ZOO) else os.fspath(Path(text).expanduser().absolute())
 
 
 def _from_zoo(source: str, name: str | None, seed: int) -> Model:
