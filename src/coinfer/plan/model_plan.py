@@ -20,6 +20,7 @@ class ModelPlan:
             a file describes the machine and no model is needed.
         fingerprint: The model's identity, structure and weights; empty if it is not known.
         batch: Samples per request that the times were measured at.
+        fixed_batch: Whether the model says itself how many samples a run has: a request is one run.
         variants: By kind.
         choices: What the passes decided, in their order.
     """
@@ -27,6 +28,7 @@ class ModelPlan:
     source: str = ""
     fingerprint: str = ""
     batch: int = 1
+    fixed_batch: bool = False
     variants: Mapping[Kind, Variant] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
 

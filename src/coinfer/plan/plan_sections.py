@@ -132,6 +132,7 @@ class ModelSection(Section):
     source: str = ""
     fingerprint: str = ""
     batch: Count = 1
+    fixed_batch: bool = False
     profile: str
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
@@ -143,6 +144,7 @@ class ModelSection(Section):
             source=str(base / self.source) if local else self.source,
             fingerprint=self.fingerprint,
             batch=self.batch,
+            fixed_batch=self.fixed_batch,
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},
             choices=tuple(
                 Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))

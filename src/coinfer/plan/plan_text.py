@@ -51,6 +51,8 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
         yield f"    batch: {model.batch}"
+        if model.fixed_batch:
+            yield "    fixed_batch: true"
         yield f"    profile: {_scalar(files['profiles'][name])}"
         yield from _variants(plan, name, model)
         yield from _choices(model)

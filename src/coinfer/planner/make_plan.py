@@ -128,6 +128,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
                 source=wishes.sources.get(name) or str(model.source or ""),
                 fingerprint=fingerprint_of(model, planning.profiler.cache).full,
                 batch=wishes.batches.get(name, 1),
+                fixed_batch=model.batch_symbol is None,
                 variants={Kind.ORIGINAL: Variant()},
             )
             for name, model in planning.models.items()

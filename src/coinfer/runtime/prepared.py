@@ -46,7 +46,8 @@ class Prepared:
         for name, spec in self.scenario.models.items():
             model = self.models.get(name)
             whole = model.model if isinstance(model, CutModel) else model
-            fixed = whole is not None and whole.batch_symbol is None
+            opened_fixed = whole is not None and whole.batch_symbol is None
+            fixed = opened_fixed or self.plan.models[name].fixed_batch
             specs[name] = spec.model_copy(update={"batch": 1}) if fixed else spec
         policy = PolicySpec(name=self.plan.policy.name, options=self.plan.policy.options)
         return self.scenario.model_copy(update={"models": specs, "policy": policy})
