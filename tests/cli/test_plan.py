@@ -206,6 +206,10 @@ def test_a_model_that_the_plan_does_not_have_is_named(
     ("arguments", "message"),
     [
         (("plan", "--diff", "one"), "--diff compares two plans, got 1"),
+        (("plan", "--diff", "a", "b", "-o", "c"), "and -o is for making one; leave one out"),
+        (("plan", "--diff", "a", "b", "--why"), "and --why is for making one; leave one out"),
+        (("plan", "--diff", "a", "b", "--policy", "edf"), "and --policy is for making one"),
+        (("plan", "--diff", "a", "b", "--measure", "1s"), "and --measure is for making one"),
         (("plan", "a.yaml", "zoo:lenet"), "a plan is for one scenario or for models"),
         (("plan", "zoo:lenet", "zoo:lenet"), "two models are named 'lenet'"),
         (("run", "lib:etri-equal-mix", "--plan", "nowhere"), "there is no plan here"),

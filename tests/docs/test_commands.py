@@ -37,7 +37,7 @@ def _program(command: str) -> str:
     return next(word for word in command.split() if not re.match(r"[A-Z_]+=", word))
 
 
-# What one command writes below `out`, a later one may read: one process runs all of these, in order.
+# What one command writes below `out` a later one may read: one process runs all of these in order.
 _EXECUTED = [command for command in _COMMANDS if _program(command) not in _NOT_EXECUTED]
 _WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 _WITH_SUITE = [p for p in _WITH_PYTHON if any("Suite)" in b.text for b in blocks(p, "python"))]

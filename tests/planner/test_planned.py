@@ -12,7 +12,7 @@ from coinfer.plan.plan_folder import save_plan
 from coinfer.planner.planned_scenario import planned_scenario
 from coinfer.planner.prepare import prepare
 from coinfer.profiling import Effort
-from coinfer.testing.models import tiny_linear
+from coinfer.testing.models import fixed_batch, tiny_linear
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 
@@ -55,3 +55,12 @@ def test_a_plan_is_simulated_where_its_files_are_not(folder: Path, tmp_path: Pat
         planned_scenario(
             scenario(tmp_path / "else", "n.onnx"), folder / "plans" / "plan", is_simulated=True
         )
+
+
+def test_a_request_to_a_model_of_fixed_batch_is_one_run_also_with_a_plan(tmp_path: Path) -> None:
+    onnx.save(onnx.load_from_string(fixed_batch().model.to_bytes()), tmp_path / "m.onnx")
+    wanted = scenario(tmp_path, "{source: m.onnx, batch: 2}")
+    ready = prepare(wanted, effort=Effort(max_runs=2))
+    save_plan(ready.plan, tmp_path / "plan")
+    planned = planned_scenario(wanted, tmp_path / "plan", is_simulated=True)
+    assert ready.as_run.models["m"].batch == planned.as_run.models["m"].batch == 1

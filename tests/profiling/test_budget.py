@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from coinfer.api import Engine
 from coinfer.backends.null import NullBackend
+from coinfer.errors import ConfigurationError
+from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.estimate import by_analogy
 from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.planner.make_plan import make_plan
-from coinfer.planner.wishes import Wishes
+from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.profiling import Effort, Profiler, profile_models
 from coinfer.profiling.budget import Budget
 from coinfer.testing.models import int_gather, tiny_conv, tiny_linear, two_inputs
+from planner import cut_models
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
 SECONDS = {"p": 1e-4, "q": 4e-4}
@@ -85,3 +92,45 @@ def test_an_analogy_needs_another_model_on_both_processors() -> None:
     seconds = {"a": {"p": 1.0}, "b": {"q": 2.0}}
     assert by_analogy(seconds, "a", "q") is None
     assert by_analogy({**seconds, "c": {"p": 2.0, "q": 5.0}}, "a", "q") == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -1.0, "20s", None, True])
+def test_what_is_no_time_is_refused_at_once(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"the time for measuring is .*; give seconds"):
+        Engine({"m": models(1)["m0"]}, processors=(), measure_s=seconds)
+
+
+def test_what_is_expected_is_taken_once_the_time_is_over() -> None:
+    profile = profile_models(
+        models(2),
+        processors(),
+        effort=QUICK,
+        backends={"null": backend()},
+        budget=Budget(0.0),
+        expected={"m1": {"p": 2.0, "q": 3.0}},
+    )
+    assert {key.model for key, entry in profile if entry.estimated} == {"m1"}
+    assert profile.expected_s("m1", "q") == 3.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-3])
+def test_spans_of_a_cut_model_are_estimated_once_the_time_is_over(seconds: float) -> None:
+    runs: list[tuple[str, str]] = []
+
+    def service_s(model: str, processor: str, _batch: int) -> float:
+        runs.append((model, processor))
+        return 10 * SECONDS[processor]
+
+    profiler = Profiler(backends={"null": NullBackend(service_s=service_s)}, budget=Budget(seconds))
+    wish = CutWish(PartitionOptions(mode=Mode.UNIT, pieces=3))
+    model = cut_models.chain_with_skip().model
+    plan = make_plan({"m": model}, processors(), Wishes(cuts={"m": wish}), profiler).plan
+    times = {key.span: entry for key, entry in plan.measured if key.processor == "p"}
+    whole = times.pop(Span(0, plan.models["m"].original.n_units - 1))
+    assert times
+    assert not whole.estimated
+    assert all(entry.estimated for entry in times.values())
+    assert len(runs) < 20, "only the whole model runs, and briefly"
+    [warning] = [w for w in plan.warnings if "the time for measuring was over" in w]
+    assert warning.startswith("chain: ")
+    assert "are estimated" in warning

@@ -58,11 +58,11 @@ class Engine(engine.Engine):
         keep_awake: Let the processors' cores spin at the lowest scheduling class instead of going
             idle: see `coinfer.hardware.awake`.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
-            other models, said among the warnings, and learnt while running.
+            what was, said among the warnings, and learnt while running.
 
     Raises:
-        ConfigurationError: no processors, a model without an entry in the profile, or a plan that
-            was made for another machine or of other files.
+        ConfigurationError: no processors, a model without an entry in the profile, a plan that was
+            made for another machine or of other files, or `measure_s` is no number of seconds.
         BackendError: a model cannot be loaded on a processor of its profile.
         ModelError: a model's file cannot be used.
 
@@ -99,6 +99,7 @@ class Engine(engine.Engine):
         self._given = dict(backends or {})
         self._partition = partition
         self._measure_s = measure_s
+        Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
             planned = self._opened(
                 models, pin, processors=processors, profile=profile, partition=partition

@@ -69,7 +69,8 @@ def plan(
     from coinfer.units import parse_seconds
 
     if diff:
-        _show_difference(sources)
+        given = {"-o": output, "--why": why, "--policy": policy, "--measure": measure}
+        _show_difference(sources, [option for option, value in given.items() if value])
         return
     budget_s = math.inf if measure is None else parse_seconds(measure)
     if output is not None:
@@ -194,10 +195,14 @@ def _reasons(plan: Plan) -> Iterator[str]:
                 yield f"  not {each.name}: {each.why}"
 
 
-def _show_difference(folders: list[str]) -> None:
+def _show_difference(folders: list[str], options: list[str]) -> None:
     from coinfer.plan.difference import differences
     from coinfer.plan.plan_folder import load_plan
 
+    if options:
+        raise ConfigurationError(
+            f"--diff compares two saved plans, and {options[0]} is for making one; leave one out"
+        )
     if len(folders) != 2:
         raise ConfigurationError(f"--diff compares two plans, got {len(folders)}; name two folders")
     one, other = (load_plan(folder).plan for folder in folders)

@@ -7,7 +7,7 @@ and bytes. Pure; measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coinfer.graph.partition import Partition
@@ -81,6 +81,16 @@ class SpanTimes:
             found.update((index, self.shares[index] * rate) for index in rest)
         return tuple(found.get(i, share * mean) for i, share in enumerate(self.shares))
 
+    def row(self, partition: Partition, span: Span) -> dict[str, float]:
+        """Return the seconds of one span by processor, measured or expected."""
+        members = partition.members(span)
+        crossing = {at: _crossing_s(partition, at) for at in (span.first, span.last + 1)}
+        return {
+            name: self._seconds(name, members, row) + self._borders_s(name, members, span, crossing)
+            for name in sorted(partition.spans[span])
+            if (row := self.operator_seconds(name)) is not None
+        }
+
     def table(self, partition: Partition) -> Table:
         """Return the seconds of all spans that may be run, measured or expected."""
         rows = {
@@ -91,7 +101,7 @@ class SpanTimes:
         if self._spans[0] is not partition:
             known = {span: partition.members(span) for span in sorted(partition.spans)}
             self._spans = (partition, known)
-        crossing = [_crossing_s(partition, at) for at in range(len(partition.units) + 1)]
+        crossing = {at: _crossing_s(partition, at) for at in range(len(partition.units) + 1)}
         table: Table = {}
         for span, members in self._spans[1].items():
             found = {
@@ -109,7 +119,7 @@ class SpanTimes:
         return sum(row[index] for index in members) if known is None else known
 
     def _borders_s(
-        self, processor: str, members: _Members, span: Span, crossing: Sequence[float]
+        self, processor: str, members: _Members, span: Span, crossing: Mapping[int, float]
     ) -> float:
         """Half of what each border costs; a measured run has paid for its borders."""
         if self.knows(processor, members):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from coinfer.machine.span import Span
+from coinfer.machine.span import Fork, Span
 from coinfer.plan.plan import Plan
 from coinfer.units import format_seconds
 
@@ -39,6 +39,8 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
             yield f"{name}: only in the second"
         else:
             yield from _of_model(one, other, name)
+    yield from (f"warning only in the first: {w}" for w in one.warnings if w not in other.warnings)
+    yield from (f"warning only in the second: {w}" for w in other.warnings if w not in one.warnings)
 
 
 def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
@@ -48,6 +50,9 @@ def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
             yield f"{name}: {what}: {getattr(before, what)} -> {getattr(after, what)}"
     if before.original.units != after.original.units:
         yield f"{name}: cut: {before.original.n_units} -> {after.original.n_units} units"
+    forks = _forks(before.original.forks), _forks(after.original.forks)
+    if forks[0] != forks[1]:
+        yield f"{name}: forks: {forks[0]} -> {forks[1]}"
     spans = _spans(before.original.spans), _spans(after.original.spans)
     for processor in sorted({*spans[0], *spans[1]}):
         texts = [row.get(processor, "not loaded") for row in spans]
@@ -59,6 +64,20 @@ def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
         if found is not None and abs(found.mean_s - entry.mean_s) > _NOISE * entry.mean_s:
             where = f"{name} on {key.processor}" + _span(key.span, before.original.n_units)
             yield f"{where}: {format_seconds(entry.mean_s)} -> {format_seconds(found.mean_s)}"
+    yield from _of_errors(one, other, name)
+
+
+def _of_errors(one: Plan, other: Plan, name: str) -> Iterator[str]:
+    before, after = one.output_errors, other.output_errors
+    for processor in sorted({*before, *after}):
+        errors = [plan.get(processor, {}).get(name) for plan in (before, after)]
+        texts = ["none" if error is None else f"{error:.3g}" for error in errors]
+        if texts[0] != texts[1]:
+            yield f"{name} on {processor}: output error: {texts[0]} -> {texts[1]}"
+
+
+def _forks(forks: Iterable[Fork]) -> str:
+    return ", ".join(f"{first}-{middle}-{last}" for first, middle, last in forks) or "none"
 
 
 def _spans(row: Mapping[str, tuple[Span, ...]]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def require_same_models(plan: Plan, scenario: Scenario, folder: Path) -> None:
                 f"model {name!r} is {spec.source} in the scenario and {planned.source} in the plan "
                 f"{folder}; {anew}"
             )
-        if plan.machine.identity and spec.batch != planned.batch:
+        if plan.machine.identity and not planned.fixed_batch and spec.batch != planned.batch:
             raise ConfigurationError(
                 f"model {name!r} has a batch of {spec.batch} in the scenario and of "
                 f"{planned.batch} in the plan {folder}; {anew}"

@@ -80,7 +80,7 @@ class SpanProfiler:
                 unknown = [
                     (span, name)
                     for span, name in sorted(chosen)
-                    if not self.times.knows(name, partition.members(span))
+                    if (name, partition.members(span)) not in self.found
                 ]
                 if not unknown:
                     break
@@ -111,7 +111,10 @@ class SpanProfiler:
             ] = None
 
     def measure(self, partition: Partition, wanted: Iterable[tuple[Span, str]]) -> None:
-        """Compile and measure spans; those that do not run are noted as such."""
+        """Compile and measure spans; those that do not run are noted as such.
+
+        Once the budget is spent, what is known of a processor tells what its spans take there.
+        """
         by_span: dict[Span, list[Processor]] = {}
         for span, name in wanted:
             kind = next(_kind(p) for p in self.processors if p.name == name)
@@ -124,12 +127,15 @@ class SpanProfiler:
             members = partition.members(span)
             skips: list[Skip] = []
             piece = self.piece(partition, span)
+            expected = self.times.row(partition, span) if self.profiler.budget.is_spent else {}
+            runs = any(processor.name not in expected for processor in processors)
             profile = self.profiler.profile(
                 {piece.name: piece},
                 processors,
                 batch=self.batch,
-                feeds={piece.name: self._samples_of(partition).of(span)},
+                feeds={piece.name: self._feeds_of(partition, span, runs=runs)},
                 skipped=skips.append,
+                expected={piece.name: expected},
             )
             for skip in skips:
                 self._refuse(skip.processor, members, skip.reason)
@@ -163,7 +169,7 @@ class SpanProfiler:
             measured=self._profile(measured),
             resident_bytes=self._resident_bytes(entries),
             whole_bytes=self._resident_bytes({k: e for k, e in wholes.items() if k[1] in used}),
-            warnings=tuple(self.problems),
+            warnings=(*self.problems, *self._haste(measured)),
             operators=_named_units(partition) if units > 1 else (),
         )
 
@@ -214,11 +220,32 @@ class SpanProfiler:
             self._refuse(name, members, reason)
             return
         self.found[name, members] = measurement
-        self.times.note(name, members, measurement.mean_s)
+        if not measurement.estimated:
+            self.times.note(name, members, measurement.mean_s)
 
     def _refuse(self, processor: str, members: tuple[int, ...], reason: str) -> None:
         self.times.refuse(processor, members)
         self.problems[reason] = None
+
+    def _haste(self, measured: _Entries) -> list[str]:
+        """Say what was estimated because the budget was spent, and what was only run briefly."""
+        estimated = sum(entry.estimated for entry in measured.values())
+        fewest = self.profiler.effort.min_runs
+        brief = sum(len(e.seconds) < fewest for e in measured.values() if not e.estimated)
+        if not estimated and not (brief and self.profiler.budget.is_spent):
+            return []
+        return [
+            f"{self.model.name}: {estimated} of {len(measured)} times are estimated from the "
+            f"others by the cost of operators, and {brief} are of brief runs: the time for "
+            "measuring was over; `coinfer plan` measures them"
+        ]
+
+    def _feeds_of(self, partition: Partition, span: Span, *, runs: bool) -> list[Tensors]:
+        """Return inputs of a span; of their shapes only where the cache alone is asked."""
+        if runs:
+            return self._samples_of(partition).of(span)
+        piece = self.piece(partition, span)
+        return [piece.sample_inputs(seed=seed) for seed in range(len(self.feeds))]
 
     def _samples_of(self, partition: Partition) -> Samples:
         if self._samples is None or self._samples[0] is not partition:

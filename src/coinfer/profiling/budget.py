@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from coinfer.errors import ConfigurationError
+
 __all__ = ["Budget"]
 
 
@@ -14,8 +16,11 @@ class Budget:
     """Seconds of measuring that are left.
 
     Args:
-        seconds: All of them; infinite: as long as it takes.
+        seconds: All of them, from 0; infinite: as long as it takes.
         clock: Seconds; replaced in tests.
+
+    Raises:
+        ConfigurationError: that is no number of seconds.
 
     Attributes:
         left_s: Seconds that are left; not above 0 once it is spent.
@@ -32,6 +37,12 @@ class Budget:
     def __init__(
         self, seconds: float = math.inf, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
+        given: object = seconds
+        if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
+            raise ConfigurationError(
+                f"the time for measuring is {given!r}; give seconds from 0, or math.inf to "
+                "measure everything"
+            )
         self.left_s = seconds
         self._clock = clock
 

@@ -60,6 +60,7 @@ def profile_models(
     progress: Progress | None = None,
     skipped: Callable[[Skip], None] | None = None,
     budget: Budget | None = None,
+    expected: _Seconds | None = None,
 ) -> Profile:
     """Measure every model on every processor at every batch size.
 
@@ -77,6 +78,7 @@ def profile_models(
         budget: How long measuring may take. Once it is spent, a model is measured on one processor
             only, with little effort, and its other times are estimated by what models before it
             show. None: as long as it takes.
+        expected: Seconds by model and processor, to take instead once the budget is spent.
 
     Returns:
         A profile with an entry for every (model, processor, batch) that runs.
@@ -94,7 +96,9 @@ def profile_models(
             _skip(task, BackendError(f"{task}: {reason}"), skipped)
     context = ProfilingContext.of(models, processors, feeds or {}, backends or {}, effort, cache)
     entries: dict[ProfileKey, Measurement] = {}
-    for task, found in _results(context, tasks, progress, budget or Budget()).items():
+    for task, found in _results(
+        context, tasks, progress, budget or Budget(), expected or {}
+    ).items():
         if isinstance(found, Measurement):
             entries[task.key] = found
         else:
@@ -109,7 +113,11 @@ def _skip(task: Task, error: BackendError, skipped: Callable[[Skip], None] | Non
 
 
 def _results(
-    context: ProfilingContext, tasks: Sequence[Task], progress: Progress | None, budget: Budget
+    context: ProfilingContext,
+    tasks: Sequence[Task],
+    progress: Progress | None,
+    budget: Budget,
+    expected: _Seconds,
 ) -> dict[Task, _Result]:
     """Measure what must come out equal once, candidates together."""
     twins = {task: identity(context.parts(task)) for task in tasks}
@@ -120,7 +128,7 @@ def _results(
             named = dict.fromkeys(task.processor.name for task in group)
             progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
         fresh = {twins[t]: t for t in reversed(group) if twins[t] not in known}
-        known |= _measured(context, fresh, seconds, budget)
+        known |= _measured(context, fresh, seconds, budget, expected)
         seconds.setdefault(group[0].model, {}).update(_means({t: known[twins[t]] for t in group}))
     if progress is not None:
         progress(len(tasks), len(tasks), "profiled")
@@ -132,6 +140,7 @@ def _measured(
     tasks: Mapping[str, Task],
     seconds: _Seconds,
     budget: Budget,
+    expected: _Seconds,
 ) -> dict[str, _Result]:
     """Look into the cache, measure the rest side by side, and remember; by identity."""
     found: dict[str, _Result] = {}
@@ -141,9 +150,18 @@ def _measured(
             found[twin] = kept
     fresh = {twin: task for twin, task in tasks.items() if twin not in found}
     if fresh and budget.is_spent:
-        return found | _hurried(context, fresh, seconds)
+        return found | _hurried(context, fresh, seconds, expected)
     with budget.spending() if fresh else nullcontext():
-        return found | _together(context, fresh)
+        return found | _together(_within(context, budget, len(fresh)), fresh)
+
+
+def _within(context: ProfilingContext, budget: Budget, count: int) -> ProfilingContext:
+    """Take no longer than the budget, shared equally, but for what little is always done."""
+    share_s = budget.left_s / max(count, 1)
+    if share_s >= context.effort.max_s:
+        return context
+    effort = dataclasses.replace(context.effort, max_s=share_s)
+    return dataclasses.replace(context, effort=effort if share_s > _BRIEF.max_s else _BRIEF)
 
 
 def _together(context: ProfilingContext, fresh: Mapping[str, Task]) -> dict[str, _Result]:
@@ -158,9 +176,12 @@ def _together(context: ProfilingContext, fresh: Mapping[str, Task]) -> dict[str,
 
 
 def _hurried(
-    context: ProfilingContext, fresh: Mapping[str, Task], seconds: _Seconds
+    context: ProfilingContext,
+    fresh: Mapping[str, Task],
+    seconds: _Seconds,
+    expected: _Seconds,
 ) -> dict[str, _Result]:
-    """Measure as little as possible of one model; estimate the rest by what other models show."""
+    """Measure as little as possible of one model; estimate the rest by what is known."""
     brief = dataclasses.replace(context, effort=_BRIEF)
 
     def typical_s(twin: str) -> float:
@@ -173,7 +194,9 @@ def _hurried(
     for twin in sorted(fresh, key=typical_s):
         task = fresh[twin]
         own = _means({fresh[t]: result for t, result in found.items()})
-        expected_s = by_analogy({**seconds, task.model: own}, task.model, task.processor.name)
+        expected_s = expected.get(task.model, {}).get(task.processor.name)
+        if expected_s is None:
+            expected_s = by_analogy({**seconds, task.model: own}, task.model, task.processor.name)
         if expected_s is None:
             found |= _together(brief, {twin: task})
         else:

@@ -44,6 +44,7 @@ class Profiler:
         batch: int,
         feeds: Mapping[str, Sequence[Tensors]],
         skipped: Callable[[Skip], None],
+        expected: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Profile:
         """Measure models at one batch size; arguments and result as of `profile_models`."""
         return profile_models(
@@ -57,4 +58,5 @@ class Profiler:
             progress=self.progress,
             skipped=skipped,
             budget=self.budget,
+            expected=expected,
         )
