@@ -58,15 +58,15 @@ class TestLookahead:
     def test_a_plan_is_made_anew_only_if_a_reservation_touches_it(self) -> None:
         subject = machine()
         lane, lookahead = subject.dispatcher.view.entrance("m"), subject.dispatcher.view.lookahead()
-        plan = lookahead.plan(lane)
-        assert [step.processor for step in plan.steps] == ["npu"]
+        schedule = lookahead.schedule(lane)
+        assert [step.processor for step in schedule.steps] == ["npu"]
         reserve(lookahead, "cpu0", 5.0)
-        assert lookahead.plan(lane) is plan
+        assert lookahead.schedule(lane) is schedule
         reserve(lookahead, "npu", 0.1)
-        assert [step.processor for step in lookahead.plan(lane).steps] == ["npu"]
-        assert lookahead.plan(lane).finish_s == pytest.approx(0.2)
+        assert [step.processor for step in lookahead.schedule(lane).steps] == ["npu"]
+        assert lookahead.schedule(lane).finish_s == pytest.approx(0.2)
         reserve(lookahead, "npu", 0.15)
-        assert [step.processor for step in lookahead.plan(lane).steps] == ["cpu1"]
+        assert [step.processor for step in lookahead.schedule(lane).steps] == ["cpu1"]
 
     def test_no_plan_finishes_later_than_was_said_for_less_work(self) -> None:
         subject = machine(
@@ -80,8 +80,8 @@ class TestLookahead:
             lookahead = view.lookahead()
             reserve(lookahead, busy, 0.05)
             latest_s = lookahead.latest_s(lane)
-            assert lookahead.plan(lane).finish_s <= latest_s
-            assert lookahead.latest_s(lane) == lookahead.plan(lane).finish_s
+            assert lookahead.schedule(lane).finish_s <= latest_s
+            assert lookahead.latest_s(lane) == lookahead.schedule(lane).finish_s
 
     def test_guesses_of_earlier_lookaheads_change_no_plan(self) -> None:
         draw, names, units = random.Random(3), ["cpu0", "cpu1", "npu", "all"], 7
@@ -104,16 +104,16 @@ class TestLookahead:
 
             def planned(reserved: list[tuple[str, float]] = reserved) -> list[RequestSchedule]:
                 lookahead = view.lookahead()
-                plans = []
+                schedules = []
                 for processor, reserved_s in reserved:
                     reserve(lookahead, processor, reserved_s)
-                    plans.append(lookahead.plan(lane))
-                return plans
+                    schedules.append(lookahead.schedule(lane))
+                return schedules
 
             guessed.add(lane.routes.guesses.get(0))
-            plans = planned()
+            schedules = planned()
             lane.routes.guesses.clear()
-            assert planned() == plans
+            assert planned() == schedules
         assert len(guessed) > 10
 
     def test_there_is_always_a_bound_even_where_a_guess_tells_nothing(self) -> None:
@@ -130,9 +130,9 @@ class TestLookahead:
         lane, lookahead = subject.dispatcher.view.entrance("m"), subject.dispatcher.view.lookahead()
         mine = Step(Span(), "npu", 0.3)
         lookahead.take([mine, Step(Span(), "npu", 0.02)])
-        assert lookahead.plan(lane).steps[0].processor == "all"
-        assert lookahead.plan(lane, mine).steps[0].processor == "npu"
-        assert lookahead.plan(lane, mine).finish_s == pytest.approx(0.12)
+        assert lookahead.schedule(lane).steps[0].processor == "all"
+        assert lookahead.schedule(lane, mine).steps[0].processor == "npu"
+        assert lookahead.schedule(lane, mine).finish_s == pytest.approx(0.12)
 
     def test_a_lost_processor_is_not_planned_with(self) -> None:
         subject = machine()
@@ -141,7 +141,7 @@ class TestLookahead:
         lookahead.take([Step(Span(), "npu", 0.3)])
         assert "npu" not in lookahead.ready_s
         lane = subject.dispatcher.view.entrance("m")
-        assert lookahead.plan(lane).steps[0].processor == "all"
+        assert lookahead.schedule(lane).steps[0].processor == "all"
 
     def test_a_processor_that_failed_a_request_is_not_in_its_plan(self) -> None:
         subject = machine({"m": {"npu": 0.1, "cpu0": 0.5}, "long": {"cpu0": 9.0}})
@@ -150,7 +150,7 @@ class TestLookahead:
         subject.fail(1)
         view = subject.dispatcher.view
         lane = view.lane_of(subject.dispatcher._state.requests[number].request)
-        assert [s.processor for s in view.lookahead().plan(lane).steps] == ["cpu0"]
+        assert [s.processor for s in view.lookahead().schedule(lane).steps] == ["cpu0"]
 
 
 class TestFirstWaiting:

@@ -202,12 +202,12 @@ class TestReadiness:
         lane, lookahead = view.entrance("m"), view.lookahead()
         lookahead.reserve(view.offer(lane, "npu"))
         assert lookahead.ready_s["npu"] == pytest.approx(READY_S + 0.1)
-        assert lookahead.plan(lane).steps[0].processor == "cpu0"
+        assert lookahead.schedule(lane).steps[0].processor == "cpu0"
 
     def test_the_plan_of_what_is_not_ready_begins_when_it_is(self) -> None:
         subject = self.held_back("fcfs")
         view = subject.dispatcher.view
-        plan = view.lookahead().plan(view.entrance("m"))
+        plan = view.lookahead().schedule(view.entrance("m"))
         assert plan.steps[0].processor == "npu"
         assert (plan.start_s, plan.finish_s) == pytest.approx((READY_S, READY_S + 0.1))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import onnx
 import pytest
-from tests.plan.test_plan_folder import CPU, edited
+from tests.plan.test_plan_folder import CPU, edited, saved
 
 import coinfer
-from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.errors import ConfigurationError, ModelError, ScenarioError
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -182,3 +183,21 @@ def test_a_fixed_batch_is_part_of_the_plan(tmp_path: Path) -> None:
     found = read_plan(tmp_path / "plan").models["m"]
     assert found.fixed_batch
     assert found.batch == 1
+
+
+def test_a_missing_model_is_said_with_the_line_that_names_it(tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "m.onnx").unlink()
+    with pytest.raises(ModelError, match=r"plan\.yaml:\d+: model file .* does not exist.*make it"):
+        open_plan(tmp_path / "plan")
+
+
+def test_times_of_a_processor_that_there_is_not_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    path = tmp_path / "plan" / "profiles" / "m.json"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"cpu"', b'"gpu"'))
+    old, new = (sha256(data).hexdigest()[:16] for data in (before, path.read_bytes()))
+    edited(tmp_path, lambda text: text.replace(old, new))
+    with pytest.raises(ConfigurationError, match="has times of processor 'gpu', which the machine"):
+        read_plan(tmp_path / "plan")

@@ -30,7 +30,8 @@ from coinfer.machine.profile import Profile
 from coinfer.model import load_model
 from coinfer.plan import Plan, PolicyChoice
 from coinfer.plan.difference import differences
-from coinfer.plan.plan_folder import check_can_save, load_plan, save_plan
+from coinfer.plan.plan_destination import check_can_save
+from coinfer.plan.plan_folder import load_plan, save_plan
 from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan, read_plan

@@ -65,7 +65,8 @@ def plan(
     A kept plan is a folder that can be read, compared and edited. `coinfer run SCENARIO --plan
     FOLDER` starts from it without measuring anything.
     """
-    from coinfer.plan.plan_folder import check_can_save, save_plan
+    from coinfer.plan.plan_destination import check_can_save
+    from coinfer.plan.plan_folder import save_plan
     from coinfer.units import parse_seconds
 
     if diff:
@@ -132,7 +133,7 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
 
 def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
     """Open models; return them and their sources by name."""
-    from coinfer.plan.plan_folder import check_model_names
+    from coinfer.plan.plan_destination import check_model_names
     from coinfer.planner.model_source import resolve_model
 
     models: dict[str, Model] = {}

@@ -33,12 +33,12 @@ class FinishBounds:
     Attributes:
         lane: The lane.
         own: The step that was reserved for the request before, if any.
-        latest_s: The best plan finishes no later than this ...
+        latest_s: The best schedule finishes no later than this ...
         earliest_s: ... and no sooner than this.
-        steps: Those that finish no later than `latest_s`: of the plan, or a guess.
-        plan: The best plan if `is_best`; else the first one, if it may be as good.
-        is_looked_at: Whether the first plan was made.
-        is_best: Whether the best plan is known.
+        steps: Those that finish no later than `latest_s`: of the schedule, or a guess.
+        schedule: The best schedule if `is_best`; else the first one, if it may be as good.
+        is_looked_at: Whether the first schedule was made.
+        is_best: Whether the best schedule is known.
         ready_s: When each processor can start something for the request; None: to be found out.
     """
 
@@ -49,8 +49,8 @@ class FinishBounds:
         "lane",
         "latest_s",
         "own",
-        "plan",
         "ready_s",
+        "schedule",
         "steps",
     )
 
@@ -60,7 +60,7 @@ class FinishBounds:
         self.latest_s = math.inf
         self.earliest_s = -math.inf
         self.steps: tuple[Step, ...] = ()
-        self.plan: RequestSchedule | None = None
+        self.schedule: RequestSchedule | None = None
         self.is_looked_at = False
         self.is_best = False
         self.ready_s: Mapping[str, float] | None = None
@@ -74,9 +74,9 @@ class FinishBounds:
 
 
 class Lookahead:
-    """The plans of waiting requests at a moment; requests of one lane share a plan.
+    """The schedules of waiting requests at a moment; requests of one lane share a schedule.
 
-    A request for which a step was reserved before is planned without that step's time, which does
+    A request for which a step was reserved before is scheduled without that step's time, which does
     not keep it from anything: `own` is this step.
 
     Attributes:
@@ -106,19 +106,19 @@ class Lookahead:
         """The moment when each processor in service can start something."""
         return self._ready_s
 
-    def plan(self, lane: Lane, own: Step | None = None) -> RequestSchedule:
-        """Plan how the next request of a lane finishes soonest. Some way must lead to its end."""
+    def schedule(self, lane: Lane, own: Step | None = None) -> RequestSchedule:
+        """Return how the next request of a lane finishes soonest. Some way must lead to its end."""
         return self.best_schedule(self.bounds(lane, own))
 
     def latest_s(self, lane: Lane, own: Step | None = None) -> float:
-        """Return a moment at which the plan of a lane finishes at the latest, for less work."""
+        """Return a moment at which the schedule of a lane finishes at the latest, for less work."""
         bounds = self.bounds(lane, own)
         if not bounds.is_looked_at:
             self.look(bounds)
         return bounds.latest_s
 
     def bounds(self, lane: Lane, own: Step | None = None) -> FinishBounds:
-        """Return what is known of the plan of a lane, with a bound of when it finishes."""
+        """Return what is known of the schedule of a lane, with a bound of when it finishes."""
         asked = (lane, own)
         bounds = self._bounds.get(asked)
         if bounds is None:
@@ -136,34 +136,36 @@ class Lookahead:
         del self._bounds[bounds.lane, bounds.own]
 
     def look(self, bounds: FinishBounds) -> None:
-        """Make a plan fast, which is perhaps the best, for a better bound."""
+        """Make a schedule fast, which is perhaps the best, for a better bound."""
         lane = bounds.lane
-        plan, is_best = self._made(bounds)
+        schedule, is_best = self._made(bounds)
         bounds.is_looked_at = True
-        if plan is None:
+        if schedule is None:
             return
-        bounds.plan, bounds.steps = plan, plan.steps
-        if plan.finish_s < bounds.latest_s:
-            bounds.latest_s = plan.finish_s
-        bounds.is_best = is_best or plan.finish_s - bounds.earliest_s <= EQUAL_S
+        bounds.schedule, bounds.steps = schedule, schedule.steps
+        if schedule.finish_s < bounds.latest_s:
+            bounds.latest_s = schedule.finish_s
+        bounds.is_best = is_best or schedule.finish_s - bounds.earliest_s <= EQUAL_S
         if lane.routes is not None:
-            lane.routes.guesses[lane.key.position] = plan.steps
+            lane.routes.guesses[lane.key.position] = schedule.steps
 
     def best_schedule(self, bounds: FinishBounds) -> RequestSchedule:
-        """Make sure that the best plan is known, and return it."""
+        """Make sure that the best schedule is known, and return it."""
         if not bounds.is_looked_at:
             self.look(bounds)
-        plan = bounds.plan
-        if plan is None or not bounds.is_best:
+        schedule = bounds.schedule
+        if schedule is None or not bounds.is_best:
             lane = bounds.lane
             routes, position = lane.routes, lane.key.position
             assert routes is not None  # a model of one unit has only one step, known to be best
             ready_s = bounds.ready_s or self._ready_for(bounds)
-            plan = better_schedule(routes, position, ready_s, self.now, plan, bounds.latest_s)
-            bounds.plan, bounds.steps, bounds.is_best = plan, plan.steps, True
-            routes.guesses[position] = plan.steps
-        bounds.latest_s = plan.finish_s
-        return plan
+            schedule = better_schedule(
+                routes, position, ready_s, self.now, schedule, bounds.latest_s
+            )
+            bounds.schedule, bounds.steps, bounds.is_best = schedule, schedule.steps, True
+            routes.guesses[position] = schedule.steps
+        bounds.latest_s = schedule.finish_s
+        return schedule
 
     def take(self, steps: Collection[Step]) -> None:
         """Count steps of requests that are on their way as taken, for all but those themselves."""
@@ -214,19 +216,19 @@ class Lookahead:
         raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
         for name in raised:
             ready_s[name] = until_s
-        # What a plan does not use only got worse: the plan stays what it is.
+        # What a schedule does not use only got worse: the schedule stays what it is.
         for bounds in self._bounds.values():
             bounds.ready_s = None
             if bounds.uses(raised):
                 self._delay(bounds)
-            elif bounds.plan is None:
+            elif bounds.schedule is None:
                 bounds.is_looked_at = False
 
     def _delay(self, bounds: FinishBounds) -> None:
         """Drop the schedule and keep its bounds: a processor that it uses gets ready later."""
         if bounds.is_best and self._held is None:
             bounds.earliest_s = bounds.latest_s
-        bounds.plan = None
+        bounds.schedule = None
         bounds.is_looked_at = bounds.is_best = False
         self._time(bounds)
 
@@ -242,7 +244,7 @@ class Lookahead:
             bounds.latest_s = finish_of(routes, bounds.steps, ready_s, self.now) + EQUAL_S
 
     def _made(self, bounds: FinishBounds) -> tuple[RequestSchedule | None, bool]:
-        """Make a plan fast, unless it is worse than what is known; tell whether it is the best."""
+        """Make a schedule fast, unless it is worse than a known one; tell if it is the best."""
         lane, held = bounds.lane, self._held
         routes, ready_s = lane.routes, bounds.ready_s or self._ready_for(bounds)
         costs = {} if held is None else held.costs_of(lane.variant)

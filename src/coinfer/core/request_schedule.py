@@ -3,10 +3,10 @@
 The dynamic programme of Band (MobiSys 2022, section 4.3): over the unit boundaries, the earliest
 moment at which each can be reached, where a step starts when its processor is free and what comes
 before it is done. It is exact for one request. Three things keep it cheap: requests of one lane
-share a plan, a first dive along the best steps often proves itself to be best, and what cannot beat
-it by the best rest without waits (`Routes`) is not looked at. From one decision to the next only
-guesses are kept, ways that were good before: timed anew they tell what need not be looked at, and
-no plan can be out of date.
+share a schedule, a first dive along the best steps often proves itself to be best, and what cannot
+beat it by the best rest without waits (`Routes`) is not looked at. From one decision to the next
+only guesses are kept, ways that were good before: timed anew they tell what need not be looked at,
+and no schedule can be out of date.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _new = tuple.__new__
-"""Makes the steps of a plan: half the price of calling the class of a named tuple."""
+"""Makes the steps of a schedule: half the price of calling the class of a named tuple."""
 
 EQUAL_S = 1e-9
 """Two ends less apart than this are the same: sums of the same times differ by rounding."""
@@ -56,7 +56,7 @@ class RequestSchedule(NamedTuple):
     fork: Fork | None = None
 
     def begin(self, request: Request, lane: Lane, free: Collection[str]) -> Start | StartFork:
-        """Return the decision that begins the plan for a request of its lane.
+        """Return the decision that begins the schedule for a request of its lane.
 
         Args:
             request: The request.
@@ -80,7 +80,7 @@ class RequestSchedule(NamedTuple):
 def schedule_alone(
     lane: Lane, seconds: Mapping[str, float], ready_s: Mapping[str, float]
 ) -> RequestSchedule:
-    """Plan a request whose rest is one step: its model is one unit.
+    """Schedule a request whose rest is one step: its model is one unit.
 
     Args:
         lane: Its lane.
@@ -99,7 +99,7 @@ def schedule_alone(
 def schedule_request(
     routes: Routes, position: int, ready_s: Mapping[str, float], now: float
 ) -> RequestSchedule:
-    """Plan the steps of a request from a unit boundary to the end of its model.
+    """Schedule the steps of a request from a unit boundary to the end of its model.
 
     Args:
         routes: The ways of its model; at least one leads from the boundary to the end.
@@ -114,10 +114,10 @@ def schedule_request(
     >>> [s.processor for s in schedule_request(routes, 0, {"cpu": 0.0, "npu": 7.0}, 0.0).steps]
     ['cpu']
     """
-    plan, is_best = first_schedule(routes, position, ready_s, now)
-    if plan is None or not is_best:
-        plan = better_schedule(routes, position, ready_s, now, plan)
-    return plan
+    schedule, is_best = first_schedule(routes, position, ready_s, now)
+    if schedule is None or not is_best:
+        schedule = better_schedule(routes, position, ready_s, now, schedule)
+    return schedule
 
 
 def first_schedule(
@@ -127,10 +127,10 @@ def first_schedule(
     now: float,
     limit_s: float = math.inf,
 ) -> tuple[RequestSchedule | None, bool]:
-    """Plan fast, in line: at each boundary as if nothing were busy afterwards.
+    """Schedule fast, in line: at each boundary as if nothing were busy afterwards.
 
-    Arguments are those of `schedule_request`. Returns the plan and whether it is known to be best;
-    if not, the best finishes no later. A plan that finishes after `limit_s` is not made.
+    Arguments are those of `schedule_request`. Returns the schedule and whether it is known to be
+    best; if not, the best finishes no later. A schedule that finishes after `limit_s` is not made.
     """
     units, at, reached_s = routes.units, position, now
     ranked, known, steps = routes.ranked(position), routes.first_steps(position), list[Step]()
@@ -183,7 +183,9 @@ def better_schedule(
     known: RequestSchedule | None,
     limit_s: float = math.inf,
 ) -> RequestSchedule:
-    """Look at all that can beat a plan; return the best. Other arguments as for `schedule_request`.
+    """Look at all that can beat a schedule and return the best.
+
+    Other arguments are those of `schedule_request`.
 
     The best is known to finish before `limit_s`: the less this is, the less is looked at.
 
@@ -246,11 +248,11 @@ def schedule_with_swaps(
     swap_s: Mapping[str, float],
     now: float,
 ) -> RequestSchedule:
-    """Plan the steps of a request, in line, where some processors must change to its model first.
+    """Schedule a request, in line, where some processors must change to its model first.
 
     The first step on such a processor takes that much longer. What is reached is kept by the
-    processor that was last, so a plan that stays where the model is already is found. It is exact
-    for all plans that never come back to such a processor from another.
+    processor that was last, so a schedule that stays where the model is already is found. It is
+    exact for all schedules that never come back to such a processor from another.
 
     Args:
         routes: As for `schedule_request`, and so are `position`, `ready_s` and `now`.

@@ -15,7 +15,7 @@ from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
 from coinfer.plan.variant import Unit, Variant
 
-__all__ = ["partition_of", "recut"]
+__all__ = ["check_cut", "partition_of", "recut"]
 
 
 def recut(model: Model, variant: Variant, profile: Profile) -> CutModel:
@@ -41,19 +41,29 @@ def recut(model: Model, variant: Variant, profile: Profile) -> CutModel:
     )
 
 
-def partition_of(model: Model, variant: Variant) -> Partition:
-    """Return the partition that a variant stands for.
+def check_cut(model: Model, variant: Variant) -> Operators:
+    """See that a model can be cut where a variant says; return its operators.
 
     Raises:
-        ConfigurationError: the model cannot be cut there: an operator is in no unit or in two, a
-            unit reads what a later one makes, operators that cannot be parted are, the right side
-            of a fork reads what the left one makes, or the model has other operators.
+        ConfigurationError: it cannot: an operator is in no unit or in two, a unit reads what a
+            later one makes, operators that cannot be parted are, the right side of a fork reads
+            what the left one makes, or the model has other operators.
     """
     operators = Operators.of(model.graph)
     _check_complete(operators, variant.units, model.name)
     _check_order(operators, variant.units, model.name)
     for fork in variant.forks:
         _check_fork(operators, variant.units, fork, model.name)
+    return operators
+
+
+def partition_of(model: Model, variant: Variant) -> Partition:
+    """Return the partition that a variant stands for.
+
+    Raises:
+        ConfigurationError: as of `check_cut`.
+    """
+    operators = check_cut(model, variant)
     spans: dict[Span, set[str]] = {}
     for processor, row in variant.spans.items():
         for span in row:

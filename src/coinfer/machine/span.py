@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Fork", "Span", "all_spans", "completes", "runs"]
+__all__ = ["Fork", "Span", "all_spans", "boundaries", "completes", "runs"]
 
 
 class Span(NamedTuple):
@@ -68,8 +68,17 @@ def completes(spans: Iterable[Span], units: int) -> bool:
     >>> completes([Span(0, 1), Span(1, 2)], 3), completes([Span(0, 1), Span(2, 2)], 3)
     (False, True)
     """
+    return units in boundaries(spans)
+
+
+def boundaries(spans: Iterable[Span]) -> set[int]:
+    """Return the unit boundaries that can be reached by spans, one after the other, from the first.
+
+    >>> sorted(boundaries([Span(0, 1), Span(3, 3)]))
+    [0, 2]
+    """
     reached = {0}
     for first, last in sorted(spans):
         if first in reached:
             reached.add(last + 1)
-    return units in reached
+    return reached

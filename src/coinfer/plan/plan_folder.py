@@ -14,11 +14,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from coinfer.documents.fields import is_name
 from coinfer.documents.writing import replace_folder
 from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
@@ -26,24 +25,17 @@ from coinfer.machine.machine_json import decode_machine, encode_machine
 from coinfer.machine.profile import Profile
 from coinfer.plan.measured_run import MeasuredRun, decode_runs, encode_runs, profile_of, runs_of
 from coinfer.plan.plan import Plan
-from coinfer.plan.plan_sections import MachineSection, ProfileSection, read_plan_section
+from coinfer.plan.plan_destination import MACHINE, PLAN, check_can_save, check_model_names
+from coinfer.plan.plan_sections import (
+    MachineSection,
+    PlanSection,
+    ProfileSection,
+    read_plan_section,
+)
 from coinfer.plan.plan_text import plan_text
 from coinfer.plan.variant import GraphFile
 
-__all__ = [
-    "SavedPlan",
-    "check_can_save",
-    "check_model_names",
-    "is_plan_folder",
-    "load_plan",
-    "read_bytes",
-    "save_plan",
-]
-
-_PLAN, _MACHINE = "plan.yaml", "machine.json"
-
-_FOLDERS = {"profiles": ".json", "graphs": ".onnx"}
-"""What the folders in it hold."""
+__all__ = ["SavedPlan", "load_plan", "read_bytes", "save_plan"]
 
 T = TypeVar("T")
 
@@ -68,11 +60,6 @@ class SavedPlan(NamedTuple):
         return f"{self.text.origin}:{self.text.line_of(loc)}"
 
 
-def is_plan_folder(path: str | Path) -> bool:
-    """Tell whether a path names a saved plan."""
-    return (Path(path) / _PLAN).is_file()
-
-
 def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = None) -> None:
     """Write a plan into a folder, all at once; an older plan there is replaced.
 
@@ -95,105 +82,18 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
         )
         for name, model in plan.models.items()
     }
-    files[_MACHINE] = _json_bytes(encode_machine(plan.machine))
+    files[MACHINE] = _json_bytes(encode_machine(plan.machine))
     named = {
-        "machine": _named(_MACHINE, files),
+        "machine": _named(MACHINE, files),
         "profiles": {name: _named(f"profiles/{name}.json", files) for name in plan.models},
         "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
     }
-    files[_PLAN] = _checked_text(plan_text(plan, named))
+    files[PLAN] = _checked_text(plan_text(plan, named))
     try:
         replace_folder(folder, files)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"cannot write {folder}: {reason}; name another folder") from error
-
-
-def check_can_save(folder: str | Path) -> None:
-    """Tell whether a plan can be saved in a folder, before one is made.
-
-    Raises:
-        ConfigurationError: it is none, holds something else or cannot be written.
-    """
-    if not str(folder) or "\0" in str(folder):
-        raise ConfigurationError(f"{str(folder)!r} is no folder; name one for the plan")
-    problem, settled = None, False
-    while not settled:  # another one that saves just now may replace it meanwhile
-        before = _state(folder)
-        problem = _problem(Path(folder))
-        settled = problem is None or _state(folder) == before
-    if problem is not None:
-        raise ConfigurationError(problem)
-
-
-def _state(folder: str | Path) -> tuple[int, int] | None:
-    try:
-        status = Path(folder).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_ctime_ns
-
-
-def _problem(folder: Path) -> str | None:
-    """Say why no plan can be saved in a folder."""
-    try:
-        return _problem_of_place(folder)
-    except OSError as error:
-        return f"{folder}: {error.strerror}; name another folder for the plan"
-
-
-def _problem_of_place(folder: Path) -> str | None:
-    if folder.is_symlink() and not folder.exists():
-        return f"{folder} is a link to nothing; name another folder for the plan"
-    if folder.is_dir():
-        return _foreign(folder)
-    if folder.exists():
-        return f"{folder} is a file; name a folder for the plan"
-    there = next(each for each in folder.absolute().parents if os.path.lexists(each))
-    if not there.is_dir():
-        return f"{there} is no folder, so {folder} cannot be made; name another folder"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return f"{there} may not be written; name another folder for the plan"
-    return None
-
-
-def check_model_names(names: Collection[str]) -> None:
-    """Refuse names of models that a plan cannot keep, before it is made.
-
-    Raises:
-        ConfigurationError: there are none, or one is no name of a file.
-    """
-    if not names:
-        raise ConfigurationError("the plan has no models; plan one before it is saved")
-    for name in names:
-        if not is_name(name):
-            raise ConfigurationError(
-                f"model name {name!r} cannot be kept in a plan; use only A-Z, a-z, 0-9 and _.+-, "
-                "and begin with a letter or digit"
-            )
-
-
-def _foreign(folder: Path) -> str | None:
-    """Say what stands against writing into a folder that is there."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"{folder} may not be written; name another folder for the plan"
-    if any(folder.iterdir()) and not is_plan_folder(folder):
-        return f"{folder} is not empty and holds no plan; name another folder"
-    for path in sorted(folder.rglob("*")):
-        if not _is_ours(path, path.relative_to(folder).parts):
-            return f"{path} is no part of a plan and would be lost; move it or name another folder"
-    return None
-
-
-def _is_ours(path: Path, parts: tuple[str, ...]) -> bool:
-    match parts:
-        case [name] if name in _FOLDERS:
-            return path.is_dir() and not path.is_symlink()
-        case [name]:
-            return name in (_PLAN, _MACHINE) and path.is_file()
-        case [within, _]:
-            return path.suffix == _FOLDERS.get(within) and path.is_file()
-    return False
 
 
 def _with_graphs(plan: Plan, graphs: Mapping[str, bytes]) -> tuple[Plan, dict[str, bytes]]:
@@ -220,7 +120,7 @@ def _check_sources(plan: Plan) -> None:
 def _checked_text(text: str) -> bytes:
     """Read what is to be saved: a name that cannot be read is better found now."""
     try:
-        read_plan_section(YamlDocument.parse(text, origin=_PLAN, kind="a plan"))
+        read_plan_section(YamlDocument.parse(text, origin=PLAN, kind="a plan"))
         return text.encode()
     except (ScenarioError, UnicodeEncodeError) as error:
         raise ConfigurationError(
@@ -236,12 +136,12 @@ def load_plan(folder: str | Path) -> SavedPlan:
         ConfigurationError: a file beside it is missing, damaged or another one.
     """
     folder = Path(folder)
-    path = folder / _PLAN
+    path = folder / PLAN
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         if folder.is_file():
-            raise ScenarioError(f"{folder}: is a file; a plan is a folder with {_PLAN}") from error
+            raise ScenarioError(f"{folder}: is a file; a plan is a folder with {PLAN}") from error
         raise ScenarioError(
             f"{folder}: there is no plan here; make one with `coinfer plan SCENARIO -o {folder}`"
         ) from error
@@ -257,6 +157,7 @@ def load_plan(folder: str | Path) -> SavedPlan:
         name: _read(folder, model.profile, decode_runs) for name, model in section.models.items()
     }
     machine = _read(folder, section.machine, decode_machine)
+    _check_processors(runs, {p.name for p in machine.processors}, folder, section)
     plan = section.plan(machine, folder.resolve().parent, document)
     return SavedPlan(_with_times(plan, runs), folder, runs, document)
 
@@ -279,6 +180,17 @@ def _read(folder: Path, named: MachineSection | ProfileSection, decode: Callable
         return decode(json.loads(data))
     except (UnicodeDecodeError, RecursionError, ConfigurationError, ValueError) as error:
         raise ConfigurationError(f"{folder / named.file}: {error}") from error
+
+
+def _check_processors(
+    runs: Mapping[str, list[MeasuredRun]], known: set[str], folder: Path, section: PlanSection
+) -> None:
+    for name, rows in runs.items():
+        if foreign := sorted({run.processor for run in rows} - known):
+            raise ConfigurationError(
+                f"{folder / section.models[name].profile.file}: has times of processor "
+                f"{foreign[0]!r}, which the machine does not have; make the plan anew"
+            )
 
 
 def _named(path: str, files: Mapping[str, bytes]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import ordinary
-from coinfer.machine.span import Fork, Span, completes
+from coinfer.machine.span import Fork, Span, boundaries, completes
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.index_ranges import parse_ranges, span_text
 from coinfer.plan.model_plan import ModelPlan
@@ -281,8 +281,5 @@ def _of_variant(variant: VariantSection, at: Loc, processors: list[str]) -> Iter
 
 
 def _gap(loaded: set[Span], n_units: int) -> str:
-    reached = {0}
-    for span in sorted(loaded):
-        if span.first in reached:
-            reached.add(span.last + 1)
-    return f"no span begins with unit {max(r for r in reached if r < n_units)} and leads on"
+    stuck_at = max(at for at in boundaries(loaded) if at < n_units)
+    return f"no span begins with unit {stuck_at} and leads on"

@@ -1,10 +1,10 @@
 """HEFT with reservations: as HEFT, and the second step of what was started counts as reserved.
 
-Rule (Band, MobiSys 2022): as `heft`, but when a request starts a step of its plan, the step after
-it is reserved: on the processor of that step its time counts as taken for all other requests, not
-for the request itself. The reservation ends when the request starts its next step or is answered,
-however that came about. A reservation only shifts plans: a free processor that is still the best is
-taken at once.
+Rule (Band, MobiSys 2022): as `heft`, but when a request starts a step of its schedule, the step
+after it is reserved: on the processor of that step its time counts as taken for all other requests,
+not for the request itself. The reservation ends when the request starts its next step or is
+answered, however that came about. A reservation only shifts schedules: a free processor that is
+still the best is taken at once.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class HeftReserved(PlannedMapping):
         self.reserved = {n: step for n, step in self.reserved.items() if view.is_unanswered(n)}
         return self.reserved
 
-    def note(self, request: Request, plan: RequestSchedule) -> None:
+    def note(self, request: Request, schedule: RequestSchedule) -> None:
         """Reserve the step after what begins now; what was reserved for that is used now."""
         others = {n: step for n, step in self.reserved.items() if n != request.id}
-        following = 1 if plan.fork is None else 2
-        if len(plan.steps) > following:
-            others[request.id] = plan.steps[following]
+        following = 1 if schedule.fork is None else 2
+        if len(schedule.steps) > following:
+            others[request.id] = schedule.steps[following]
         self.reserved = others

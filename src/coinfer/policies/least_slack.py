@@ -1,10 +1,11 @@
 """Least slack first: what has the least time to spare goes first.
 
 Rule (Band, MobiSys 2022, "least slack time first"; Mok, 1983): a request's slack is its deadline,
-less now, less the seconds to the end of its plan, waits for busy processors counted. The requests
-in the window are taken in the order of their slack. If the processor of the plan's first step is
-free, the step starts; else its time there counts as reserved and the next request is looked at. A
-droppable request whose plan misses its deadline, counting only what runs, is dropped at once.
+less now, less the seconds to the end of its schedule, waits for busy processors counted. The
+requests in the window are taken in the order of their slack. If the processor of the schedule's
+first step is free, the step starts; else its time there counts as reserved and the next request is
+looked at. A droppable request whose schedule misses its deadline, counting only what runs, is
+dropped at once.
 
 As published, a request without a deadline has slack without end, and starves. Here it counts as due
 `patience_s` after it arrived, so it grows more urgent as it waits.
@@ -57,5 +58,5 @@ class LeastSlack(PlannedMapping):
         return (
             request.on_late is OnLate.DROP
             and lookahead.latest_s(lane) > request.deadline_s
-            and lookahead.plan(lane).finish_s > request.deadline_s
+            and lookahead.schedule(lane).finish_s > request.deadline_s
         )

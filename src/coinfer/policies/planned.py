@@ -1,10 +1,10 @@
 """Planned: the loop that HEFT, its reserving form and least slack share. Has no rule of its own.
 
-Of the first `window` waiting requests the one that comes first by the rule is planned: in which
+Of the first `window` waiting requests the one that comes first by the rule is scheduled: in which
 steps it would finish soonest, waits for busy processors counted. If the processor of its first step
 is free, the step starts. If it is busy, the request yields: its time there is counted as reserved,
-and the next request is looked at. The plan holds for this one decision; at the next, and after
-every step, it is made anew. Requests of one lane share a plan.
+and the next request is looked at. The schedule holds for this one decision; at the next, and after
+every step, it is made anew. Requests of one lane share a schedule.
 
 What yields also keeps the units that it waits for: a processor made of several units gets its turn
 although others would take its units one by one.
@@ -35,11 +35,11 @@ _NOTHING: Mapping[int, Step] = MappingProxyType({})
 
 
 class _Group:
-    """Requests of one lane that share a plan, in order.
+    """Requests of one lane that share a schedule, in order.
 
     Attributes:
         lane: The lane.
-        bounds: What is known of the plan.
+        bounds: What is known of the schedule.
         request: The next one.
     """
 
@@ -62,7 +62,7 @@ class _Group:
 
 @dataclass(slots=True, kw_only=True)
 class PlannedMapping(Policy):
-    """Base of the rules that differ only in which planned request goes first.
+    """Base of the rules that differ only in which scheduled request goes first.
 
     Attributes:
         window: How many waiting requests one decision looks at.
@@ -79,7 +79,7 @@ class PlannedMapping(Policy):
     def order(self, request: Request, finish_s: float) -> float:
         """Return a number that is smaller the sooner the request is served.
 
-        It must not grow with `finish_s`, when the request's plan finishes.
+        It must not grow with `finish_s`, when the request's schedule finishes.
         """
 
     def is_late(self, _request: Request, _lane: Lane, _lookahead: Lookahead) -> bool:
@@ -90,8 +90,8 @@ class PlannedMapping(Policy):
         """Return the steps that are reserved for requests on their way, by request."""
         return _NOTHING
 
-    def note(self, _request: Request, _plan: RequestSchedule) -> None:
-        """Take note of a request whose plan is begun."""
+    def note(self, _request: Request, _schedule: RequestSchedule) -> None:
+        """Take note of a request whose schedule is begun."""
 
     def decide(self, view: View) -> Iterator[Decision]:
         """Start the first step, or both of a fork, of what finds its processor free."""
@@ -113,12 +113,12 @@ class PlannedMapping(Policy):
                 return Drop(group.request, "no plan can meet its deadline any more")
         again_s = math.inf
         while groups and unclaimed:
-            group, plan = self._first(groups, lookahead)
-            step = plan.steps[0]
+            group, schedule = self._first(groups, lookahead)
+            step = schedule.steps[0]
             lane, name = group.lane, step.processor
             if name in unclaimed and (lane.is_open or lane.may_start(name, view.now)):
-                self.note(group.request, plan)
-                return plan.begin(group.request, lane, unclaimed)
+                self.note(group.request, schedule)
+                return schedule.begin(group.request, lane, unclaimed)
             if again_s == math.inf:
                 again_s = _again_s(view, lane, name, unclaimed)
             riders = lookahead.reserve_step(lane, step)
@@ -134,7 +134,7 @@ class PlannedMapping(Policy):
     ) -> tuple[_Group, RequestSchedule]:
         """Return what comes first; on a tie what was due first.
 
-        Plans are made only where they could matter: a finish that is known to be no later tells
+        Schedules are made only where they could matter: a finish that is known to be no later tells
         how soon a request could be served at best.
         """
         order = self.order
@@ -154,10 +154,10 @@ class PlannedMapping(Policy):
                 heapreplace(hopes, (order(request, bounds.latest_s), number, group))
                 continue
             heappop(hopes)
-            plan = lookahead.best_schedule(bounds)
-            value = (order(request, plan.finish_s), request.arrival_s, number)
+            schedule = lookahead.best_schedule(bounds)
+            value = (order(request, schedule.finish_s), request.arrival_s, number)
             if best is None or value < best:
-                best, chosen = value, (group, plan)
+                best, chosen = value, (group, schedule)
         return chosen
 
 

@@ -1,15 +1,15 @@
-"""Shortest expected latency: every request queues where its plan finishes soonest.
+"""Shortest expected latency: every request queues where its schedule finishes soonest.
 
-Rule (Band, MobiSys 2022): every waiting request in the window is planned step by step, waits for
+Rule (Band, MobiSys 2022): every waiting request in the window is scheduled step by step, waits for
 busy processors counted. The one whose soonest finish is the latest, the most demanding, goes first:
-its first step is given to the processor of the plan, free or busy. There it stays, in the order of
-giving; the wait for that processor grows by its time, and the next request is chosen. When a step
-ends, the rest of its request is planned anew.
+its first step is given to the processor of the schedule, free or busy. There it stays, in the order
+of giving; the wait for that processor grows by its time, and the next request is chosen. When a
+step ends, the rest of its request is scheduled anew.
 
-Here a request is given away only when a processor is free that nothing was given to, so that plans
-are as fresh as can be, and at most `window` requests are given to busy processors at a time. What
-was given to a processor that is lost is planned again. Short requests wait as long as more
-demanding ones keep coming.
+Here a request is given away only when a processor is free that nothing was given to, so that
+schedules are as fresh as can be, and at most `window` requests are given to busy processors at a
+time. What was given to a processor that is lost is scheduled again. Short requests wait as long as
+more demanding ones keep coming.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Given(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class ShortestExpectedLatency(Policy):
-    """Give every request to the processor on which its plan begins.
+    """Give every request to the processor on which its schedule begins.
 
     Attributes:
         window: How many waiting requests one decision looks at.
@@ -80,11 +80,11 @@ class ShortestExpectedLatency(Policy):
             request = waiting[lane].pop()
             if not waiting[lane]:
                 del waiting[lane]
-            plan = lookahead.plan(lane)
-            step = plan.steps[0]
+            schedule = lookahead.schedule(lane)
+            step = schedule.steps[0]
             name = step.processor
             if name in free and (lane.is_open or lane.may_start(name, view.now)):
-                return plan.begin(request, lane, free)
+                return schedule.begin(request, lane, free)
             self._given.append(_Given(request, step))
             riders, free = _reserve(view, lookahead, lane, step, free)
             if riders:  # they need no run of their own
@@ -112,13 +112,13 @@ def _without(
 
 
 def _most_demanding(lookahead: Lookahead, waiting: Mapping[Lane, Sequence[Request]]) -> Lane:
-    """Return the lane whose plan finishes last; on a tie that of which a request was due first."""
+    """Return the lane whose schedule finishes last; on a tie, with the request due first."""
     best: tuple[float, float, int] | None = None
     for lane in sorted(waiting, key=lookahead.latest_s, reverse=True):
         if best is not None and lookahead.latest_s(lane) < best[0]:
-            break  # no plan finishes later than that
+            break  # no schedule finishes later than that
         request = waiting[lane][-1]
-        value = (lookahead.plan(lane).finish_s, -request.arrival_s, -request.id)
+        value = (lookahead.schedule(lane).finish_s, -request.arrival_s, -request.id)
         if best is None or value > best:
             best, chosen = value, lane
     return chosen
