@@ -12,7 +12,7 @@ from coinfer.graph.cost import OperatorCost, operator_costs
 from coinfer.graph.operators import Operators, inlined
 from coinfer.model import Model
 
-__all__ = ["costs_by_operator", "operator_shares", "value_bytes"]
+__all__ = ["costs_by_operator", "operator_shares", "value_bytes", "work_of"]
 
 _MACS_PER_BYTE: Final = 10.0
 """Arithmetic that a core does while it moves a byte: about 100 GMAC/s and 10 GB/s."""
@@ -37,6 +37,11 @@ def operator_shares(operators: Operators, costs: Mapping[str, OperatorCost]) -> 
     ]
     whole = sum(weights)
     return tuple(weight / whole for weight in weights)
+
+
+def work_of(costs: Iterable[OperatorCost]) -> float:
+    """Add up what operators take, in units of arithmetic, by the same roofline."""
+    return sum(_OVERHEAD_MACS + _roofline(cost) for cost in costs)
 
 
 def costs_by_operator(model: Model) -> dict[str, OperatorCost]:

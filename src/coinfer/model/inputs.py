@@ -18,7 +18,14 @@ from coinfer.errors import InputError, ModelError
 from coinfer.model.outline import Outline
 from coinfer.model.specs import TensorSpec
 
-__all__ = ["InputCheck", "batch_symbol", "sample_inputs", "shares_symbols"]
+__all__ = [
+    "InputCheck",
+    "batch_symbol",
+    "open_axes",
+    "open_dims",
+    "sample_inputs",
+    "shares_symbols",
+]
 
 _log = logging.getLogger("coinfer")
 
@@ -42,7 +49,8 @@ def _symbol(spec: TensorSpec, axis: int) -> str:
     return dim if isinstance(dim, str) else f"{spec.name}:{axis}"
 
 
-def _open_axes(spec: TensorSpec) -> tuple[tuple[int, str], ...]:
+def open_axes(spec: TensorSpec) -> tuple[tuple[int, str], ...]:
+    """Return the open axes of an input, each with its name."""
     return tuple(
         (axis, _symbol(spec, axis))
         for axis, dim in enumerate(spec.shape)
@@ -66,6 +74,21 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     return leading.pop() if len(leading) == 1 else None
 
 
+def open_dims(specs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, int]]:
+    """Return the open dimensions but for the batch, each with the first input and axis it names.
+
+    >>> f4 = np.dtype("float32")
+    >>> open_dims((TensorSpec(name="x", dtype=f4, shape=("N", 3, "H", None)),))
+    {'H': ('x', 2), 'x:3': ('x', 3)}
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for spec in specs:
+        for axis, name in open_axes(spec):
+            found.setdefault(name, (spec.name, axis))
+    found.pop(batch_symbol(specs) or "", None)
+    return found
+
+
 def shares_symbols(specs: Sequence[TensorSpec]) -> bool:
     """Return whether a symbol other than the batch's names several dimensions of inputs.
 
@@ -73,7 +96,7 @@ def shares_symbols(specs: Sequence[TensorSpec]) -> bool:
     >>> shares_symbols([TensorSpec(name=name, dtype=f4, shape=("N", "S")) for name in "xy"])
     True
     """
-    counts = Counter(symbol for spec in specs for _, symbol in _open_axes(spec))
+    counts = Counter(symbol for spec in specs for _, symbol in open_axes(spec))
     counts.pop(batch_symbol(tuple(specs)) or "", None)
     return any(count > 1 for count in counts.values())
 
@@ -108,7 +131,7 @@ class InputCheck:
                 spec.dtype,
                 len(spec.shape),
                 tuple((axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)),
-                _open_axes(spec),
+                open_axes(spec),
             )
             for spec in specs
         )
@@ -220,7 +243,7 @@ class InputCheck:
         return ", ".join(
             f"{inputs[spec.name].shape[axis]} in axis {axis} of {spec.name!r}"
             for spec in self.specs
-            for axis, name in _open_axes(spec)
+            for axis, name in open_axes(spec)
             if name == symbol and spec.name in inputs and axis < inputs[spec.name].ndim
         )
 
@@ -252,7 +275,7 @@ def sample_inputs(
 
 
 def _sizes(check: InputCheck, batch: int, dims: Mapping[str, int]) -> dict[str, int]:
-    symbols = {symbol for spec in check.specs for _, symbol in _open_axes(spec)}
+    symbols = {symbol for spec in check.specs for _, symbol in open_axes(spec)}
     sizes = {check.batch: batch} if check.batch is not None else {}
     sizes.update(dims)
     if unknown := sorted(sizes.keys() - symbols):
