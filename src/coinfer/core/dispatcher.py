@@ -235,6 +235,7 @@ class Dispatcher:
             return  # abandoned before: its requests are answered or run elsewhere
         variant, span, requests = execution.variant, execution.span, execution.requests
         batch = requests[0].batch if len(requests) == 1 else execution.batch
+        shape = requests[0].shape
         processor, service_s = execution.processor, event.service_s
         if state.swaps.costs:
             service_s = state.own_s(execution, service_s)
@@ -244,7 +245,7 @@ class Dispatcher:
         elif row is not None:  # nearly always; it is what `observe` would have to look up
             learn(row, processor, service_s)
         else:
-            state.estimates.observe(variant, processor, span, batch, service_s)
+            state.estimates.observe(variant, processor, span, batch, service_s, shape)
         state.release(execution, self._turn.now)
         if self._health.records:
             self._health.succeeded(processor)

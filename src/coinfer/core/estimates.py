@@ -24,7 +24,7 @@ class Estimates:
     def __init__(self) -> None:
         # By span: a lookup in a profile walks all of it, and there may be hundreds of spans.
         self._profiles: dict[str, dict[Span, Profile]] = {}
-        self._rows: dict[tuple[str, Span, int], dict[str, float]] = {}
+        self._rows: dict[tuple[str, Span, int, int], dict[str, float]] = {}
 
     def add(self, variant: str, profile: Profile) -> None:
         """Take over a variant's profile."""
@@ -49,32 +49,40 @@ class Estimates:
         profiles = self._profiles.get(variant, {}).values()
         return any(processor in profile.processors() for profile in profiles)
 
-    def row(self, variant: str, span: Span, batch: int) -> dict[str, float]:
+    def row(self, variant: str, span: Span, batch: int, shape: int = 0) -> dict[str, float]:
         """Seconds by processor, without those that cannot run it.
 
         The same dictionary is returned until the variant is forgotten or loaded again, and what is
         observed is written into it: who keeps it stays informed.
         """
-        key = (variant, span, batch)
+        key = (variant, span, batch, shape)
         row = self._rows.get(key)
         if row is None:
             profile = self._profiles[variant].get(span, _NOTHING)
             found = {
-                name: profile.expected_s(variant, name, batch=batch, span=span)
+                name: profile.expected_s(variant, name, batch=batch, span=span, shape=shape)
                 for name in profile.processors()
             }
             row = self._rows[key] = {n: s for n, s in found.items() if s is not None}
         return row
 
-    def expected_s(self, variant: str, processor: str, span: Span, batch: int) -> float | None:
+    def expected_s(
+        self, variant: str, processor: str, span: Span, batch: int, shape: int = 0
+    ) -> float | None:
         """Seconds that the execution should take, or None if the processor cannot run it."""
-        return self.row(variant, span, batch).get(processor)
+        return self.row(variant, span, batch, shape).get(processor)
 
     def observe(
-        self, variant: str, processor: str, span: Span, batch: int, service_s: float
+        self,
+        variant: str,
+        processor: str,
+        span: Span,
+        batch: int,
+        service_s: float,
+        shape: int = 0,
     ) -> None:
         """Learn from an execution that ended well, unless the variant was replaced meanwhile."""
-        row = self._rows.get((variant, span, batch))
+        row = self._rows.get((variant, span, batch, shape))
         if row is not None:
             learn(row, processor, service_s)
 

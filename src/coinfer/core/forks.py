@@ -73,7 +73,7 @@ def _sides(state: State, starts: Starts, lane: Lane, decision: StartFork) -> tup
             raise PolicyError(f"processor {processor!r} is not idle")
         if not lane.is_open:
             starts.check_open(lane, request, processor)
-        seconds = state.estimates.row(variant, span, lane.key.batch).get(processor)
+        seconds = state.estimates.row(variant, span, lane.key.batch, lane.key.shape).get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {model!r}")
         steps.append(Step(span, processor, seconds))

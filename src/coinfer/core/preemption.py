@@ -151,12 +151,13 @@ class Preemption:
 
     def _way(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
-        batch, routes, twin = lane.key.batch, lane.routes, express.twins[name]
-        seconds = express.estimates.row(lane.variant, lane.rest, batch).get(name)
+        batch, shape = lane.key.batch, lane.key.shape
+        routes, twin = lane.routes, express.twins[name]
+        seconds = express.estimates.row(lane.variant, lane.rest, batch, shape).get(name)
         if seconds is not None:
             return Step(lane.rest, name, seconds), seconds
         if routes is None or twin not in lane.seconds:
             return None
         span = routes.step(lane.key.position, twin).span
-        seconds = express.estimates.row(lane.variant, span, batch)[name]
+        seconds = express.estimates.row(lane.variant, span, batch, shape)[name]
         return Step(span, name, seconds), seconds + routes.rest_s(span.last + 1)

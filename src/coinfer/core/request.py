@@ -41,6 +41,8 @@ class Request(NamedTuple):
         priority: Larger is more urgent.
         on_late: What to do if the deadline passes before the start.
         batch: Samples in the request, as the caller stacked them.
+        shape: The class of its sizes; 0 is that of the model's smallest sample, and of all requests
+            to a model without other open dimensions than the batch.
     """
 
     id: int
@@ -50,3 +52,4 @@ class Request(NamedTuple):
     priority: int = 0
     on_late: OnLate = OnLate.RUN
     batch: int = 1
+    shape: int = 0

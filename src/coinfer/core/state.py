@@ -126,15 +126,17 @@ class State:
         self._idle: dict[int, tuple[str, ...]] = {}
         self.estimates = Estimates()
         self._all_lanes: dict[LaneKey, Lane] = {}
-        self._entrances: dict[tuple[str, int, int], Lane] = {}
-        self._routes: dict[tuple[str, int, tuple[str, ...]], Routes] = {}
+        self._entrances: dict[tuple[str, int, int, int], Lane] = {}
+        self._routes: dict[tuple[str, int, int, tuple[str, ...]], Routes] = {}
 
     def add(self, request: Request, queue: int = 0) -> Progress:
         """Take in a request that has arrived, for one of the policy's queues."""
-        key = (request.model, request.batch, queue)
+        key = (request.model, request.batch, queue, request.shape)
         entrance = self._entrances.get(key)
         if entrance is None:
-            entrance = self.lane(LaneKey(request.model, 0, request.batch, queue=queue))
+            entrance = self.lane(
+                LaneKey(request.model, 0, request.batch, queue=queue, shape=request.shape)
+            )
             self._entrances[key] = entrance
         progress = self.requests[request.id] = Progress(request, entrance)
         return progress
@@ -149,17 +151,22 @@ class State:
 
     def _equip(self, lane: Lane) -> None:
         """Give a lane what it takes to the end of its model, on the processors that there are."""
-        variant, position, batch = lane.variant, lane.key.position, lane.key.batch
+        variant, position, batch, shape = (
+            lane.variant,
+            lane.key.position,
+            lane.key.batch,
+            lane.key.shape,
+        )
         units = self.units[variant]
         lane.rest = Span(position, units - 1)
         lane.routes = lane.row = None
         lane.is_served = False
         if units == 1:
-            lane.seconds = lane.row = self.estimates.row(variant, lane.rest, batch)
+            lane.seconds = lane.row = self.estimates.row(variant, lane.rest, batch, shape)
         elif position >= units:  # the model was replaced by one of fewer units
             lane.seconds = {}
         else:
-            lane.routes = self._ways(variant, batch, lane.excluded)
+            lane.routes = self._ways(variant, batch, shape, lane.excluded)
             lane.seconds = RouteSeconds(lane.routes, position)
             lane.is_plain = False
             return  # whether it is open has not changed
@@ -197,18 +204,18 @@ class State:
             span = step.span
         if routes is not None and not routes.leads_on(span):
             raise PolicyError(f"no processor in service can run {lane.model!r} after {span}")
-        seconds = self.estimates.row(lane.variant, span, batch).get(processor)
+        seconds = self.estimates.row(lane.variant, span, batch, lane.key.shape).get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
         return _new(Step, (span, processor, seconds))
 
-    def _ways(self, variant: str, batch: int, excluded: frozenset[str]) -> Routes:
+    def _ways(self, variant: str, batch: int, shape: int, excluded: frozenset[str]) -> Routes:
         allowed = tuple(name for name in self.in_service if name not in excluded)
-        key = (variant, batch, allowed)
+        key = (variant, batch, shape, allowed)
         routes = self._routes.get(key)
         if routes is None:
             spans = self.estimates.spans(variant)
-            rows = {span: self.estimates.row(variant, span, batch) for span in spans}
+            rows = {span: self.estimates.row(variant, span, batch, shape) for span in spans}
             routes = self._routes[key] = self._made(variant, rows, allowed)
         return routes
 
@@ -225,10 +232,11 @@ class State:
     def observed(self, execution: Execution, batch: int) -> None:
         """Tell the routes of a model of several units that the estimate of an execution changed."""
         _, variant, span, processor, *_ = execution
-        seconds = self.estimates.expected_s(variant, processor, span, batch)
+        shape = execution.requests[0].shape
+        seconds = self.estimates.expected_s(variant, processor, span, batch, shape)
         if seconds is not None:
-            for (of, size, _), routes in self._routes.items():
-                if of == variant and size == batch:
+            for (of, size, sizes, _), routes in self._routes.items():
+                if of == variant and size == batch and sizes == shape:
                     routes.observed(span, processor, seconds)
 
     def take_out(self, processor: str) -> bool:
@@ -320,16 +328,16 @@ class State:
     def learn(self, execution: Execution, batch: int, service_s: float, now: float) -> None:
         """Correct the estimate of an execution that ends now, but not for what held it up."""
         variant, span, processor = execution.variant, execution.span, execution.processor
-        express = self.express
+        shape, express = execution.requests[0].shape, self.express
         if express is None:
-            self.estimates.observe(variant, processor, span, batch, service_s)
+            self.estimates.observe(variant, processor, span, batch, service_s, shape)
         elif processor in express.processors:
-            express.estimates.observe(variant, processor, span, batch, service_s)
+            express.estimates.observe(variant, processor, span, batch, service_s, shape)
         else:
             held_up_s = express.held_up_s(execution.id, now)
             if held_up_s <= _MOST_HELD_UP * service_s:
                 own_s = service_s - held_up_s
-                self.estimates.observe(variant, processor, span, batch, own_s)
+                self.estimates.observe(variant, processor, span, batch, own_s, shape)
 
     def clear_waiting(self) -> list[Progress]:
         """Take all waiting requests out of their lanes without comparing any ranks."""
@@ -482,9 +490,11 @@ class State:
             assert (lane.routes is None) == (
                 self.units[lane.model] == 1 or lane.key.position >= self.units[lane.model]
             ), f"lane {lane.key}: routes"
-        for (model, batch, allowed), routes in self._routes.items():
+        for (model, batch, shape, allowed), routes in self._routes.items():
             assert set(allowed) <= self.in_service.keys(), f"{model}: a lost processor has routes"
-            rows = {s: self.estimates.row(model, s, batch) for s in self.estimates.spans(model)}
+            rows = {
+                s: self.estimates.row(model, s, batch, shape) for s in self.estimates.spans(model)
+            }
             anew = self._made(model, rows, allowed)
             assert (routes.forked is None) == (anew.forked is None), f"{model}: forks"
             for position in range(routes.units):

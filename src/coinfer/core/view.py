@@ -130,7 +130,8 @@ class View:
             span.first == lane.key.position
             and processor in self._state.in_service
             and processor not in lane.excluded
-            and self.span_s(lane.variant, processor, span, lane.key.batch) < math.inf
+            and self.span_s(lane.variant, processor, span, lane.key.batch, lane.key.shape)
+            < math.inf
             and (routes is None or routes.leads_on(span))
         )
 
@@ -194,9 +195,9 @@ class View:
         assert progress.waits, f"request {request.id} does not wait"
         return progress.lane
 
-    def entrance(self, model: str, batch: int = 1) -> Lane:
+    def entrance(self, model: str, batch: int = 1, shape: int = 0) -> Lane:
         """Return the lane in which fresh requests of a model wait, perhaps none now."""
-        return self._state.lane(LaneKey(model, 0, batch))
+        return self._state.lane(LaneKey(model, 0, batch, shape=shape))
 
     def expected_s(self, lane: Lane, processor: str) -> float:
         """Seconds of `resident_s` for one processor, also out of service; infinite if it cannot."""
@@ -290,9 +291,11 @@ class View:
         swaps = self._state.swaps
         return swaps.copy() if swaps.costs else None
 
-    def span_s(self, model: str, processor: str, span: Span, batch: int = 1) -> float:
+    def span_s(
+        self, model: str, processor: str, span: Span, batch: int = 1, shape: int = 0
+    ) -> float:
         """Seconds to run any span of a model; infinite if the processor cannot."""
-        seconds = self._state.estimates.expected_s(model, processor, span, batch)
+        seconds = self._state.estimates.expected_s(model, processor, span, batch, shape)
         return math.inf if seconds is None else seconds
 
     def unit_seconds(self, lane: Lane, processor: str) -> float:

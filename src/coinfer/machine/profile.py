@@ -18,18 +18,36 @@ from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.span import Span
 
-__all__ = ["Measurement", "Profile", "ProfileKey"]
+__all__ = ["STEP", "Measurement", "Profile", "ProfileKey", "work_ratio"]
 
 _FORMAT = "coinfer-profile/1"
 
+STEP = 1.25
+"""The work of requests whose classes of sizes are neighbours differs by at most this factor."""
+
+
+def work_ratio(shape: int) -> float:
+    """Return how many times the work of class 0 a class of sizes stands for."""
+    return STEP**shape
+
 
 class ProfileKey(NamedTuple):
-    """What was measured: a span of a model on a processor at a batch size."""
+    """What was measured: a span of a model on a processor at a batch size and a class of sizes.
+
+    Attributes:
+        model: Name of the model.
+        processor: Name of the processor.
+        batch: Samples per run.
+        span: The unit subgraphs.
+        shape: The class of sizes of other open dimensions (`coinfer.plan.work`); 0 is that of the
+            model's smallest sample.
+    """
 
     model: str
     processor: str
     batch: int = 1
     span: Span = Span()
+    shape: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +98,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Measurements by key, with lookups that interpolate over the batch size.
+    """Measurements by key, with lookups that interpolate over the batch size and other sizes.
 
     >>> p = Profile({ProfileKey("a", "cpu0"): Measurement(seconds=(0.010, 0.012))})
     >>> round(p.expected_s("a", "cpu0"), 6), p.expected_s("a", "gpu")
@@ -105,21 +123,29 @@ class Profile:
         )
 
     def expected_s(
-        self, model: str, processor: str, *, batch: int = 1, span: Span = Span()
+        self, model: str, processor: str, *, batch: int = 1, span: Span = Span(), shape: int = 0
     ) -> float | None:
         """Mean seconds of a run, or None if the processor cannot run it.
 
-        Between two measured batch sizes it is linear; outside them it scales with the batch.
+        Between two measured batch sizes it is linear; outside them it scales with the batch. Over
+        the classes of sizes it is linear in the work that they stand for, and scales with that
+        outside what was measured.
+
+        >>> p = Profile({ProfileKey("a", "cpu0"): Measurement(seconds=(0.010,))})
+        >>> round(p.expected_s("a", "cpu0", shape=2), 6)
+        0.015625
         """
-        exact = self.entries.get(ProfileKey(model, processor, batch, span))
+        exact = self.entries.get(ProfileKey(model, processor, batch, span, shape))
         if exact is not None:
             return exact.mean_s
-        known = {
-            key.batch: entry.mean_s
-            for key, entry in self.entries.items()
-            if key.model == model and key.processor == processor and key.span == span
-        }
-        return _between(known, batch) if known else None
+        known: dict[int, dict[float, float]] = {}
+        for key, entry in self.entries.items():
+            if key.model == model and key.processor == processor and key.span == span:
+                known.setdefault(key.shape, {})[key.batch] = entry.mean_s
+        if not known:
+            return None
+        at_batch = {work_ratio(of): _between(each, batch) for of, each in known.items()}
+        return _between(at_batch, work_ratio(shape))
 
     def models(self) -> tuple[str, ...]:
         """Names of the models that have entries, in order of appearance."""
@@ -210,7 +236,8 @@ def _key(row: dict[str, Any]) -> ProfileKey:
     first, last = row["span"]
     if row["batch"] < 1 or not 0 <= first <= last:
         raise ValueError(f"batch {row['batch']}, span {first}..{last}")
-    return ProfileKey(row["model"], row["processor"], int(row["batch"]), Span(first, last))
+    span, shape = Span(first, last), int(row.get("shape", 0))
+    return ProfileKey(row["model"], row["processor"], int(row["batch"]), span, shape)
 
 
 def _measurement(row: dict[str, Any]) -> Measurement:
@@ -224,14 +251,14 @@ def _measurement(row: dict[str, Any]) -> Measurement:
     )
 
 
-def _between(known: Mapping[int, float], batch: int) -> float:
-    below = max((b for b in known if b <= batch), default=None)
-    above = min((b for b in known if b >= batch), default=None)
+def _between(known: Mapping[float, float], size: float) -> float:
+    below = max((b for b in known if b <= size), default=None)
+    above = min((b for b in known if b >= size), default=None)
     if below is None or above is None:
         nearest = above if below is None else below
         assert nearest is not None
-        return known[nearest] * batch / nearest
+        return known[nearest] * size / nearest
     if below == above:
         return known[below]
-    share = (batch - below) / (above - below)
+    share = (size - below) / (above - below)
     return known[below] + (known[above] - known[below]) * share

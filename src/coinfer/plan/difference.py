@@ -45,7 +45,7 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
 
 def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
     before, after = one.models[name], other.models[name]
-    for what in ("source", "fingerprint", "batch", "fixed_batch"):
+    for what in ("source", "fingerprint", "batch", "fixed_batch", "sizes"):
         if getattr(before, what) != getattr(after, what):
             yield f"{name}: {what}: {getattr(before, what)} -> {getattr(after, what)}"
     if before.original.units != after.original.units:

@@ -24,6 +24,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "processor": (str,),
     "batch": (int,),
     "span": (int,),
+    "shape": (int,),
     "operators": (str,),
     "seconds": (int, float),
     "load_s": (int, float),
@@ -44,6 +45,7 @@ class MeasuredRun(NamedTuple):
         operators: The span's operators; empty if the model is not cut.
         span: The span, where nobody knows the operators of units.
         measurement: The times.
+        shape: The class of sizes of the samples.
     """
 
     processor: str
@@ -51,6 +53,7 @@ class MeasuredRun(NamedTuple):
     operators: tuple[int, ...]
     span: Span
     measurement: Measurement
+    shape: int = 0
 
 
 def members(variant: Variant, span: Span) -> tuple[int, ...]:
@@ -62,7 +65,9 @@ def members(variant: Variant, span: Span) -> tuple[int, ...]:
 def runs_of(profile: Profile, model: str, variant: Variant) -> list[MeasuredRun]:
     """Return what a profile has of a model, by operators."""
     return [
-        MeasuredRun(key.processor, key.batch, members(variant, key.span), key.span, entry)
+        MeasuredRun(
+            key.processor, key.batch, members(variant, key.span), key.span, entry, key.shape
+        )
         for key, entry in profile.restricted([model])
     ]
 
@@ -75,7 +80,8 @@ def profile_of(runs: Iterable[MeasuredRun], model: str, variant: Variant) -> Pro
     for run in runs:
         span = by_members.get(run.operators) if run.operators else run.span
         if span is not None and bool(run.operators) == bool(variant.units):
-            entries[ProfileKey(model, run.processor, run.batch, span)] = run.measurement
+            key = ProfileKey(model, run.processor, run.batch, span, run.shape)
+            entries[key] = run.measurement
     return Profile(entries)
 
 
@@ -83,9 +89,11 @@ def encode_runs(runs: Iterable[MeasuredRun]) -> dict[str, Any]:
     """Return a value that `json.dumps` writes and `decode_runs` reads."""
     rows = []
     for run in runs:
-        key = ProfileKey("", run.processor, run.batch, run.span)
+        key = ProfileKey("", run.processor, run.batch, run.span, run.shape)
         [row] = Profile({key: run.measurement}).to_json()["entries"]
         del row["model"]
+        if not run.shape:
+            del row["shape"]  # most models have one class only
         if run.operators:
             row["operators"] = ranges_text(run.operators)
         rows.append(row)
@@ -108,7 +116,8 @@ def decode_runs(data: Any) -> list[MeasuredRun]:
             operators = parse_ranges(row["operators"]) if "operators" in row else ()
             profile = Profile.from_json({**whole, "entries": [{**row, "model": ""}]})
             [(key, measurement)] = profile
-            runs.append(MeasuredRun(key.processor, key.batch, operators, key.span, measurement))
+            _, processor, batch, span, shape = key
+            runs.append(MeasuredRun(processor, batch, operators, span, measurement, shape))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"damaged profile ({error!r}); make the plan anew") from error
     return runs

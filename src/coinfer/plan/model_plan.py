@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from coinfer.plan.choice import Choice
 from coinfer.plan.variant import Kind, Variant
+from coinfer.plan.work import Work
 
 __all__ = ["ModelPlan"]
 
@@ -22,6 +23,9 @@ class ModelPlan:
         batch: Samples per request that the times were measured at; 1 if the batch is fixed.
         fixed_batch: Whether the model leaves no batch size open. A request to it is one run,
             however many samples that has.
+        sizes: Sizes of its other open dimensions, by name, that it was measured at: the smallest
+            sample first.
+        work: How the work grows with these; None: the model has no other open dimensions.
         variants: By kind.
         choices: What the passes decided, in their order.
     """
@@ -30,6 +34,8 @@ class ModelPlan:
     fingerprint: str = ""
     batch: int = 1
     fixed_batch: bool = False
+    sizes: tuple[Mapping[str, int], ...] = ()
+    work: Work | None = None
     variants: Mapping[Kind, Variant] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
 

@@ -13,8 +13,11 @@ from coinfer.documents.fields import (
     Count,
     Loc,
     Name,
+    Number,
+    PositiveNumber,
     Problem,
     Section,
+    WholeNumber,
     unknown_name,
     wrong,
 )
@@ -30,6 +33,7 @@ from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.plan_text import FORMAT, WHOLE
 from coinfer.plan.variant import GraphFile, Kind, Unit, Variant
+from coinfer.plan.work import Axis, Work
 
 __all__ = ["MachineSection", "PlanSection", "ProfileSection", "read_plan_section"]
 
@@ -167,12 +171,40 @@ class ProfileSection(Section):
     fingerprint: str
 
 
+class WorkSection(Section):
+    """How the work of a run grows with the sizes of open dimensions."""
+
+    base: PositiveNumber
+    axes: dict[str, tuple[str, WholeNumber]]
+    terms: tuple[tuple[Number | str, ...], ...]
+
+    @field_validator("terms")
+    @classmethod
+    def _factor_first(cls, terms: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...]:
+        for term in terms:
+            if (
+                not term
+                or isinstance(term[0], str)
+                or not all(isinstance(n, str) for n in term[1:])
+            ):
+                raise wrong("expected a number and then names of dimensions, e.g. `[880.0, h, w]`")
+        return terms
+
+    def work(self) -> Work:
+        """Build the work."""
+        axes = {name: Axis(*place) for name, place in self.axes.items()}
+        terms = {tuple(map(str, names)): float(factor) for factor, *names in self.terms}
+        return Work(axes, terms, self.base)
+
+
 class ModelSection(Section):
     """One model."""
 
     source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count | Literal["fixed"] = 1
+    sizes: tuple[dict[str, WholeNumber], ...] = ()
+    work: WorkSection | None = None
     profile: ProfileSection
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
@@ -185,6 +217,8 @@ class ModelSection(Section):
             fingerprint=self.fingerprint,
             batch=1 if self.batch == "fixed" else self.batch,
             fixed_batch=self.batch == "fixed",
+            sizes=self.sizes,
+            work=None if self.work is None else self.work.work(),
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},
             choices=tuple(
                 Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))

@@ -13,6 +13,7 @@ from coinfer.plan.index_ranges import ranges_text, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
 from coinfer.plan.variant import Variant
+from coinfer.plan.work import Work
 from coinfer.units import format_bytes, format_seconds
 
 __all__ = ["FORMAT", "WHOLE", "plan_text"]
@@ -51,12 +52,23 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
         yield "    batch: fixed" if model.fixed_batch else f"    batch: {model.batch}"
+        if model.work is not None:
+            yield f"    sizes: {_value(model.sizes)}"
+            yield f"    work: {_flow(_work(model.work))}"
         yield f"    profile: {_flow(files['profiles'][name])}"
         yield from _variants(plan, name, model)
         yield from _choices(model)
     if plan.warnings:
         yield "warnings:"
         yield from (f"  - {_scalar(warning)}" for warning in plan.warnings)
+
+
+def _work(work: Work) -> dict[str, Any]:
+    return {
+        "base": work.base,
+        "axes": {name: list(axis) for name, axis in work.axes.items()},
+        "terms": [[factor, *names] for names, factor in work.terms.items()],
+    }
 
 
 def _variants(plan: Plan, name: str, model: ModelPlan) -> Iterator[str]:

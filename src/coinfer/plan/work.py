@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Axis", "SizeClasses", "Work"]
+from coinfer.machine.profile import STEP
 
-STEP = 1.25
-"""Requests of one class differ in their work by at most this factor."""
+__all__ = ["Axis", "SizeClasses", "Work"]
 
 LOWEST, HIGHEST = -10, 21
 """32 classes: from a tenth of the work of the smallest sample to a hundred times as much."""

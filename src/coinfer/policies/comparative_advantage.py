@@ -173,18 +173,18 @@ class _Demand:
     before; `_weight` is what the latest counts.
     """
 
-    __slots__ = ("_counts", "_growth", "_weight", "batches")
+    __slots__ = ("_counts", "_growth", "_weight", "sizes")
 
     def __init__(self, memory: int) -> None:
         self._growth = 1 + 1 / memory
         self._weight = 1.0
         self._counts: dict[str, float] = {}
-        self.batches: dict[str, int] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
 
     def note(self, request: Request) -> None:
         """Count an arrival."""
         model = request.model
-        self.batches[model] = request.batch
+        self.sizes[model] = (request.batch, request.shape)
         self.age()
         self._counts[model] = self._counts.get(model, 0.0) + self._weight
 
@@ -210,7 +210,7 @@ class _Demand:
         """Expected seconds of a request by model and processor; only what can run now."""
         found = {}
         for model in view.models:
-            row = view.resident_s(view.entrance(model, self.batches.get(model, 1)))
+            row = view.resident_s(view.entrance(model, *self.sizes.get(model, ())))
             if row:
                 found[model] = {name: max(s, _LEAST_S) for name, s in row.items()}
         return found

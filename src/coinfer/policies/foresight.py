@@ -39,6 +39,7 @@ class _Stream:
         until_s: Until when that is foreseen; minus infinity if it is not.
         slack_s: Seconds that the last one had until its deadline when it came.
         batch: Its samples.
+        shape: The class of its sizes.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class _Stream:
         "gaps",
         "last_s",
         "next_s",
+        "shape",
         "slack_s",
         "until_s",
     )
@@ -60,9 +62,11 @@ class _Stream:
         self.until_s = -math.inf
         self.slack_s = 0.0
         self.batch = 1
+        self.shape = 0
 
     def note(self, request: Request, now: float) -> None:
-        self.slack_s, self.batch = request.deadline_s - now, request.batch
+        self.slack_s = request.deadline_s - now
+        self.batch, self.shape = request.batch, request.shape
         gap_s = now - self.last_s
         if not gap_s > 0:
             return  # of several at once the first counts
@@ -157,7 +161,7 @@ class Forecast:
         if seconds is None:
             view, seconds = self._view, {}
             if model in view.models:
-                everywhere = view.resident_s(view.entrance(model, stream.batch))
+                everywhere = view.resident_s(view.entrance(model, stream.batch, stream.shape))
                 seconds = {n: s for n, s in everywhere.items() if s <= stream.slack_s}
             self._seconds[model] = seconds
         return seconds

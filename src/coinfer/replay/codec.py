@@ -85,9 +85,9 @@ def encode_command(command: Command) -> list[Any]:
 
 
 def _arrived(fields: Sequence[Any]) -> tuple[Request]:
-    ((number, model, arrival_s, deadline_s, priority, on_late, batch),) = fields
+    ((number, model, arrival_s, deadline_s, priority, on_late, batch, *shape),) = fields
     times_s = float(arrival_s), float(deadline_s)
-    return (Request(number, model, *times_s, priority, OnLate(on_late), batch),)
+    return (Request(number, model, *times_s, priority, OnLate(on_late), batch, *shape),)
 
 
 def _model_loaded(fields: Sequence[Any]) -> tuple[Any, ...]:

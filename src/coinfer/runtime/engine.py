@@ -29,6 +29,7 @@ from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
+from coinfer.plan.work import SizeClasses
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
 from coinfer.runtime.event_loop import EventLoop, Observer
@@ -90,6 +91,7 @@ class Engine:
         leave_at_exit(self._event_loop)
         self.warnings = self._event_loop.warnings
         self._ids = count()
+        self._classes: dict[str, SizeClasses] = {}
         # The same objects as the event loop's and the store's: one look-up less per request.
         self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
         self._unanswered, self._models = self._event_loop.unanswered, self._model_store.models
@@ -176,6 +178,8 @@ class Engine:
         if self._event_loop.closing:
             raise ClosedError(self._event_loop.closing)
         batch = check(inputs)
+        classes = self._classes
+        shape = classes[name](inputs) if classes and name in classes else 0
         arrival_s = clock.now() if due_s is None else due_s
         request = Request(
             next(self._ids),
@@ -185,6 +189,7 @@ class Engine:
             priority,
             on_late if type(on_late) is OnLate else _on_late(on_late),
             batch,
+            shape,
         )
         future = InferenceFuture.of(request, inputs, self._cancel)
         self._unanswered[request.id] = future
@@ -242,6 +247,7 @@ class Engine:
                     break
             # An abandoned execution may still use the sessions. They are not closed then; they are
             # freed when its worker returns.
+            self._classes.pop(name, None)
             self._model_store.remove(name, close=not self._event_loop.worker_pool.has_retired)
             self.plan = self.plan.without(name)
 
@@ -334,6 +340,9 @@ class Engine:
             self.warnings += [f"{name}: {note}" for note in loaded.notes]
             for processor in loaded.profile.processors():
                 self._event_loop.worker_pool.start(processor)
+            work = plan.models[name].work
+            if work is not None:
+                self._classes[name] = SizeClasses(work)
             self._post(model_loaded(plan, name, loaded.profile))
             self._model_store.open(name, model if isinstance(model, Model) else model.model)
             return plan.loading(loaded.profile, [name]) if loaded.left_out else plan

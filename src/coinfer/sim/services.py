@@ -16,8 +16,7 @@ import numpy.typing as npt
 from coinfer.core.commands import Execution
 from coinfer.errors import InvariantError
 from coinfer.machine.machine import Machine
-from coinfer.machine.profile import Profile
-from coinfer.machine.span import Span
+from coinfer.machine.profile import Profile, ProfileKey
 from coinfer.workload.seeds import Purpose, generator
 
 __all__ = ["Services"]
@@ -46,42 +45,43 @@ class Services:
         """Return the seconds of this execution."""
         requests = execution.requests
         batch = requests[0].batch if len(requests) == 1 else execution.batch
-        key = (execution[1:4], batch)  # model, span and processor in one step
+        key = (execution[1:4], batch, requests[0].shape)  # model, span and processor in one step
         draws = self._draws.get(key)
         if draws is None:
             model, span, processor = execution.variant, execution.span, execution.processor
-            draws = self._draws[key] = self._times(model, processor, span, batch).__next__
+            what = ProfileKey(model, processor, batch, span, requests[0].shape)
+            draws = self._draws[key] = self._times(what).__next__
         return draws()
 
-    def _times(self, model: str, processor: str, span: Span, batch: int) -> Iterator[float]:
+    def _times(self, key: ProfileKey) -> Iterator[float]:
         machine = self._machine
-        mean_s = machine.profile.expected_s(model, processor, batch=batch, span=span)
+        model, processor, batch, span, shape = key
+        mean_s = machine.profile.expected_s(model, processor, batch=batch, span=span, shape=shape)
         if mean_s is None:
             raise InvariantError(f"{processor!r} was given {model!r}, which it cannot run")
         cv = machine.spreads.get((model, processor), 0.0)
-        samples = _samples(machine.profile, model, processor, span, batch, mean_s)
+        samples = _samples(machine.profile, key, mean_s)
         if self._deterministic or (cv == 0 and len(samples) == 1):
             return repeat(mean_s)
-        name = f"{model}@{processor}[{span.first}..{span.last}]x{batch}"
+        sizes = f"~{shape}" if shape else ""
+        name = f"{model}@{processor}[{span.first}..{span.last}]x{batch}{sizes}"
         rng = generator(self._seed, Purpose.SERVICE, name)
         if cv:
-            shape = cv**-2
-            return _endless(lambda: rng.gamma(shape, mean_s / shape, _BLOCK))
+            k = cv**-2
+            return _endless(lambda: rng.gamma(k, mean_s / k, _BLOCK))
         return _endless(lambda: rng.choice(samples, _BLOCK))
 
 
-def _samples(
-    profile: Profile, model: str, processor: str, span: Span, batch: int, mean_s: float
-) -> npt.NDArray[np.float64]:
-    """Return what was measured, at the nearest batch size and scaled to the mean of this one."""
+def _samples(profile: Profile, wanted: ProfileKey, mean_s: float) -> npt.NDArray[np.float64]:
+    """Return what was measured, at the nearest size and scaled to the mean of the wanted one."""
     known = [
-        (abs(key.batch - batch), key.batch, entry)
+        (abs(key.shape - wanted.shape), abs(key.batch - wanted.batch), key.batch, entry)
         for key, entry in profile
-        if (key.model, key.processor, key.span) == (model, processor, span)
+        if (key.model, key.processor, key.span) == (wanted.model, wanted.processor, wanted.span)
     ]
-    distance, _, nearest = min(known, key=lambda item: item[:2])
+    *distance, _, nearest = min(known, key=lambda item: item[:3])
     seconds = np.array(nearest.seconds)
-    return seconds if distance == 0 else seconds * (mean_s / nearest.mean_s)
+    return seconds if not any(distance) else seconds * (mean_s / nearest.mean_s)
 
 
 def _endless(draw: Callable[[], npt.NDArray[np.float64]]) -> Iterator[float]:

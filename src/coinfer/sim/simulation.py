@@ -11,8 +11,9 @@ from __future__ import annotations
 import heapq
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 from coinfer.core.commands import Abandon, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher, Limits
@@ -51,6 +52,7 @@ class Simulation:
         observer: Sees every step of the core.
         limits: What the core enforces whatever the policy wants.
         services: Draws service times; by default the machine's, with seed 0.
+        shapes: Classes of sizes of each model's requests, in rotation; 0 of those not named.
 
     Attributes:
         now: Virtual seconds since the start.
@@ -67,6 +69,7 @@ class Simulation:
         *,
         limits: Limits = Limits(),
         services: Services | None = None,
+        shapes: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         plan.machine.check_runs(tuple(specs))
         machine = plan.machine.equipped()
@@ -80,6 +83,7 @@ class Simulation:
                 spec.priority,
                 spec.on_late,
                 spec.batch,
+                tuple(shapes.get(model, (0,))),
             )
             for model, spec in specs.items()
         }
@@ -197,12 +201,13 @@ class Simulation:
         model, frame_s = due.model, due.frame_s
         if frame_s is None:
             frame_s = due.time_s
-        patience_s, priority, on_late, batch = self._promises[model]
+        patience_s, priority, on_late, batch, shapes = self._promises[model]
         number = self._n_asked
         self._n_asked = number + 1
         if self._reacts:
             self._asked[number] = due
-        fields = (number, model, frame_s, frame_s + patience_s, priority, on_late, batch)
+        shape = shapes[due.index % len(shapes)]
+        fields = (number, model, frame_s, frame_s + patience_s, priority, on_late, batch, shape)
         return _new(Arrived, (_new(Request, fields),))
 
     def _answer(self, reply: Reply) -> None:
