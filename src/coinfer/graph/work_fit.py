@@ -19,7 +19,7 @@ from coinfer.errors import CoinferError
 from coinfer.graph.cost import operator_costs
 from coinfer.graph.shares import work_of
 from coinfer.model import Model
-from coinfer.model.inputs import open_axes, open_dims
+from coinfer.model.inputs import open_axes
 from coinfer.plan.work import Axis, Work
 
 __all__ = ["fit_work"]
@@ -51,7 +51,7 @@ def fit_work(model: Model, samples: Sequence[Mapping[str, int]]) -> Work:
     >>> [round(work.ratio({"S": size})) for size in (512, 1024, 2048)]
     [1, 4, 15]
     """
-    axes = {name: Axis(*place) for name, place in open_dims(model.inputs).items()}
+    axes = {name: Axis(*place) for name, place in model.open_dims.items()}
     middle = {name: max(1, *(sample[name] for sample in samples)) for name in axes}
     terms = _counted(model.graph, middle) if len(axes) <= _MOST_DIMS else None
     work = Work(axes, terms or _elements(model))

@@ -164,6 +164,11 @@ class Profile:
         """
         return max((key.span.last + 1 for key in self.entries if key.model == model), default=0)
 
+    @property
+    def at_smallest(self) -> Profile:
+        """The entries of the smallest sizes: one each per model, processor, batch and span."""
+        return self.where(lambda key: key.shape == 0)
+
     def merged(self, other: Profile) -> Profile:
         """Return both; on the same key `other` wins."""
         return Profile({**self.entries, **other.entries})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
 from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded, FileState
-from coinfer.model.inputs import shares_symbols
+from coinfer.model.inputs import has_open_dims
 from coinfer.model.model import Model
 from coinfer.model.outline import outline_of
 from coinfer.units import format_bytes
@@ -216,7 +216,7 @@ def _validated(
         inputs=specs,
         outputs=tuple(validation.spec_of(value, name, "output") for value in outputs),
         source=path,
-        outline=outline_of(proto) if shares_symbols(specs) else None,
+        outline=outline_of(proto) if has_open_dims(specs) else None,
     )
 
 

@@ -7,7 +7,6 @@ when it is built.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +20,9 @@ from coinfer.model.specs import TensorSpec
 __all__ = [
     "InputCheck",
     "batch_symbol",
+    "has_open_dims",
     "open_axes",
-    "open_dims",
     "sample_inputs",
-    "shares_symbols",
 ]
 
 _log = logging.getLogger("coinfer")
@@ -74,31 +72,15 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     return leading.pop() if len(leading) == 1 else None
 
 
-def open_dims(specs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, int]]:
-    """Return the open dimensions but for the batch, each with the first input and axis it names.
+def has_open_dims(specs: Sequence[TensorSpec]) -> bool:
+    """Return whether a dimension of inputs is open that is not the batch.
 
     >>> f4 = np.dtype("float32")
-    >>> open_dims((TensorSpec(name="x", dtype=f4, shape=("N", 3, "H", None)),))
-    {'H': ('x', 2), 'x:3': ('x', 3)}
+    >>> [has_open_dims([TensorSpec(name="x", dtype=f4, shape=shape)]) for shape in ("N", "NS")]
+    [False, True]
     """
-    found: dict[str, tuple[str, int]] = {}
-    for spec in specs:
-        for axis, name in open_axes(spec):
-            found.setdefault(name, (spec.name, axis))
-    found.pop(batch_symbol(specs) or "", None)
-    return found
-
-
-def shares_symbols(specs: Sequence[TensorSpec]) -> bool:
-    """Return whether a symbol other than the batch's names several dimensions of inputs.
-
-    >>> f4 = np.dtype("float32")
-    >>> shares_symbols([TensorSpec(name=name, dtype=f4, shape=("N", "S")) for name in "xy"])
-    True
-    """
-    counts = Counter(symbol for spec in specs for _, symbol in open_axes(spec))
-    counts.pop(batch_symbol(tuple(specs)) or "", None)
-    return any(count > 1 for count in counts.values())
+    symbols = {symbol for spec in specs for _, symbol in open_axes(spec)}
+    return bool(symbols - {batch_symbol(tuple(specs))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +103,14 @@ class InputCheck:
 
     @classmethod
     def of(
-        cls, model: str, specs: tuple[TensorSpec, ...], outline: Outline | None = None
+        cls,
+        model: str,
+        specs: tuple[TensorSpec, ...],
+        outline: Outline | None = None,
+        *,
+        has_batch: bool = True,
     ) -> InputCheck:
-        """Precompute the check for these specs."""
+        """Precompute the check for these specs, in which a first axis may be the batch."""
         rules = tuple(
             (
                 spec,
@@ -135,7 +122,24 @@ class InputCheck:
             )
             for spec in specs
         )
-        return cls(model, specs, batch_symbol(specs), rules, outline)
+        return cls(model, specs, batch_symbol(specs) if has_batch else None, rules, outline)
+
+    @property
+    def open_dims(self) -> dict[str, tuple[str, int]]:
+        """The open dimensions but for the batch, each with the first input and axis it names."""
+        found: dict[str, tuple[str, int]] = {}
+        for spec in self.specs:
+            for axis, name in open_axes(spec):
+                found.setdefault(name, (spec.name, axis))
+        found.pop(self.batch or "", None)
+        return found
+
+    @property
+    def batched(self) -> frozenset[str]:
+        """Names of the inputs whose first axis is the batch."""
+        return frozenset(
+            spec.name for spec in self.specs if open_axes(spec)[:1] == ((0, self.batch),)
+        )
 
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
         """Check names, dtypes, shapes and that equal symbols have equal sizes.

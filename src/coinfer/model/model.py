@@ -38,7 +38,8 @@ class Model:
         source: File that it was loaded from, or None if it was made in memory.
         borders: Of a part of a model, the inputs and outputs that only other parts of it give and
             read; nobody else looks at them.
-        outline: What the shapes follow from; None where no two inputs share a symbol.
+        outline: What the shapes follow from; None where no dimension but the batch is open.
+        has_batch: Whether an open first axis that all inputs share is taken for the batch.
         input_check: Checks the inputs of one request, as `check_inputs` does. It does not hold the
             model.
     """
@@ -50,10 +51,12 @@ class Model:
     source: Path | None = None
     borders: frozenset[str] = frozenset()
     outline: Outline | None = field(default=None, repr=False)
+    has_batch: bool = True
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_check", InputCheck.of(self.name, self.inputs, self.outline))
+        check = InputCheck.of(self.name, self.inputs, self.outline, has_batch=self.has_batch)
+        object.__setattr__(self, "input_check", check)
 
     @property
     def graph(self) -> ir.Model:
@@ -87,6 +90,19 @@ class Model:
         None for a model whose inputs have no open first axis, or different ones.
         """
         return self.input_check.batch
+
+    @property
+    def open_dims(self) -> dict[str, tuple[str, int]]:
+        """Open dimensions but for the batch: by name, the first input and axis that has it.
+
+        A nameless one is called `input:axis`.
+        """
+        return self.input_check.open_dims
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself in its `metadata_props`, e.g. labels; does not build it."""
+        return MappingProxyType(dict(self.content.metadata))
 
     @property
     def weight_bytes(self) -> int:
@@ -133,6 +149,10 @@ class Model:
         """
         return self.content.to_bytes()
 
+    def without_batch(self) -> Model:
+        """Return the model with its open first axis as an open dimension like any other."""
+        return dataclasses.replace(self, has_batch=False)
+
     def with_graph(self, graph: ir.Model) -> Model:
         """Return a model of the same name, inputs and outputs with this graph; nothing is checked.
 
@@ -177,5 +197,5 @@ def model_from_ir(ir_model: ir.Model, *, name: str) -> Model:
         outputs=tuple(
             validation.spec_of(value, name, "output") for value in ir_model.graph.outputs
         ),
-        outline=outline_of(proto) if _inputs.shares_symbols(inputs) else None,
+        outline=outline_of(proto) if _inputs.has_open_dims(inputs) else None,
     )

@@ -103,7 +103,7 @@ def _note(plan: Plan, name: str, processor: str, spans: tuple[Span, ...]) -> str
     """Say what runs take there, for readers."""
     entries = [
         entry
-        for key, entry in plan.measured.restricted([name])
+        for key, entry in plan.measured.restricted([name]).at_smallest
         if key.processor == processor and key.span in spans
     ]
     if not entries:

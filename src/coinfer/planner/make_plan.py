@@ -17,6 +17,7 @@ from coinfer.plan.variant import Kind, Variant
 from coinfer.planner.identity import identity_of
 from coinfer.planner.passes import PASSES
 from coinfer.planner.planning import Planning
+from coinfer.planner.samples import check_dims, samples_of, with_work
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.fingerprints import fingerprint_of
@@ -56,7 +57,8 @@ def make_plan(
         processors: What may be used, in the order of preference.
         wishes: What is wanted.
         profiler: Measures for all passes, within its budget.
-        samples: Sample inputs by model, of batch 1 where that is open; random ones otherwise.
+        samples: Sample inputs by model, of batch 1 where that is open; random ones otherwise, of
+            the sizes that the wishes name or of a guess.
 
     Raises:
         BackendError: no processor runs a model.
@@ -71,14 +73,20 @@ def make_plan(
     >>> plan.models["m"].original.spans
     {'cpu': (Span(first=0, last=0),)}
     """
+    whole = {name: _whole(model) for name, model in models.items()}
+    check_dims(whole.values(), wishes.dims)
+    given = samples or {}
+    made = {name: samples_of(each, given.get(name), wishes.dims) for name, each in whole.items()}
     planning = Planning(
-        models={name: _whole(model) for name, model in models.items()},
+        models=whole,
         wishes=wishes,
         profiler=profiler,
-        samples=samples or {},
+        samples={name: each.feeds for name, each in made.items()},
         cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
     )
     plan = _empty(planning, processors)
+    guesses = [each.warning(name) for name, each in made.items()]
+    plan = plan.warned(*(guess for guess in guesses if guess is not None))
     for each in PASSES:
         plan = each(plan, planning)
     return Planned(plan, planning.loads, planning.skips)
@@ -104,6 +112,7 @@ def given_plan(
         models={name: _whole(model) for name, model in models.items()},
         wishes=wishes or Wishes(),
         profiler=Profiler(backends=backends or {}),
+        samples=dict.fromkeys(models, ()),
         cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
     )
     plan = _empty(planning, processors).with_profile(profile)
@@ -124,12 +133,16 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
             identity=identity_of(processors, planning.profiler.backends),
         ),
         models={
-            name: ModelPlan(
-                source=wishes.sources.get(name) or str(model.source or ""),
-                fingerprint=fingerprint_of(model, planning.profiler.cache).full,
-                batch=1 if model.batch_symbol is None else wishes.batches.get(name, 1),
-                fixed_batch=model.batch_symbol is None,
-                variants={Kind.ORIGINAL: Variant()},
+            name: with_work(
+                ModelPlan(
+                    source=wishes.sources.get(name) or str(model.source or ""),
+                    fingerprint=fingerprint_of(model, planning.profiler.cache).full,
+                    batch=1 if model.batch_symbol is None else wishes.batches.get(name, 1),
+                    fixed_batch=model.batch_symbol is None,
+                    variants={Kind.ORIGINAL: Variant()},
+                ),
+                model,
+                planning.samples[name],
             )
             for name, model in planning.models.items()
         },

@@ -95,7 +95,7 @@ def _check_estimable(saved: SavedPlan, name: str, missing: Iterable[tuple[str, S
 
 def _of_whole(plan: Plan, name: str) -> dict[tuple[str, Span], float]:
     table: dict[str, dict[str, float]] = {}
-    for key, entry in plan.measured:
+    for key, entry in plan.measured.at_smallest:
         if key.span == Span():
             table.setdefault(key.model, {})[key.processor] = entry.mean_s
     expected = {p.name: by_analogy(table, name, p.name) for p in plan.processors}

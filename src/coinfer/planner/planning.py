@@ -22,7 +22,7 @@ class Planning:
         models: By name, whole.
         wishes: What is wanted.
         profiler: Measures, within its budget.
-        samples: Sample inputs by model, of batch 1 where that is open; random ones where none are.
+        samples: What each model is measured with.
         cut_models: The models that are cut, with their spans: those that were given so, and those
             that the partition pass has cut.
         skips: Why a processor does not run a model, as far as was found out.
@@ -31,7 +31,7 @@ class Planning:
     models: Mapping[str, Model]
     wishes: Wishes
     profiler: Profiler
-    samples: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[Tensors]]
     cut_models: dict[str, CutModel] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
 

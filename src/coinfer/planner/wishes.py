@@ -34,6 +34,7 @@ class Wishes:
         name: What the plan is called.
         policy: Which policy decides.
         batches: Samples per request, by model; 1 for those not named.
+        dims: Sizes of open dimensions by name, for models without samples.
         cuts: How models are cut; those not named run whole.
         allow: Precisions below fp32 that are allowed.
         tolerance: Largest output error below fp32.
@@ -46,6 +47,7 @@ class Wishes:
     name: str = "plan"
     policy: PolicyChoice = field(default_factory=PolicyChoice)
     batches: Mapping[str, int] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
     cuts: Mapping[str, CutWish] = field(default_factory=dict)
     allow: tuple[str, ...] = ()
     tolerance: float = math.inf

@@ -59,7 +59,7 @@ class Candidate:
         try:
             memory.settle()  # what loading took for a moment is not what the model holds
             loaded = memory.resident_bytes()
-            samples = context.samples[task.model][:MOST_FEEDS]
+            samples = context.samples[task.model][task.shape][:MOST_FEEDS]
             feeds = [_repeated(model, sample, task.batch) for sample in samples]
             session.run(feeds[0])
             running = memory.resident_bytes()
@@ -94,7 +94,7 @@ class Candidate:
         processor = self.task.processor
         in_fp32 = dataclasses.replace(processor, precision="fp32")
         reference, _ = self.context.load(self.context.models[self.task.model], in_fp32)
-        samples = self.context.samples[self.task.model]
+        samples = self.context.samples[self.task.model][self.task.shape]
         with closing(reference):
             error = relative_error(
                 [self.session.run(sample) for sample in samples],
@@ -112,8 +112,7 @@ def _repeated(model: Model, sample: Tensors, batch: int) -> Tensors:
     """Make a batch of one sample; inputs without the batch axis stay as they are."""
     if batch == 1:
         return sample
-    batched = {spec.name for spec in model.inputs if spec.shape[:1] == (model.batch_symbol,)}
     return {
-        name: np.concatenate([value] * batch) if name in batched else value
+        name: np.concatenate([value] * batch) if name in model.input_check.batched else value
         for name, value in sample.items()
     }

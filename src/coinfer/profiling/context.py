@@ -16,12 +16,16 @@ from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model, model_from_ir
+from coinfer.plan.work import SizeClasses, Work
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import key_parts
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.task import Task
 
 __all__ = ["MOST_FEEDS", "ProfilingContext"]
+
+MOST_CLASSES = 6
+"""Classes of sizes that a model is measured at."""
 
 MOST_FEEDS = 4
 """Sample inputs that times are measured with, in rotation."""
@@ -33,7 +37,7 @@ class ProfilingContext:
 
     Attributes:
         models: By name.
-        samples: Sample inputs by model, of batch 1 where the batch is symbolic.
+        samples: Sample inputs by model and class of sizes, of batch 1 where the batch is symbolic.
         backends: By name.
         effort: When a measurement is good enough.
         cache: Where measurements are kept; None: nowhere.
@@ -41,7 +45,7 @@ class ProfilingContext:
     """
 
     models: Mapping[str, Model]
-    samples: Mapping[str, Sequence[Tensors]]
+    samples: Mapping[str, Mapping[int, Sequence[Tensors]]]
     backends: Mapping[str, Backend]
     effort: Effort
     cache: ProfileCache | None
@@ -57,12 +61,16 @@ class ProfilingContext:
         backends: Mapping[str, Backend],
         effort: Effort,
         cache: ProfileCache | None,
+        works: Mapping[str, Work],
     ) -> Self:
         """Make a context on this machine; what is missing of samples is random."""
         return cls(
             models=models,
             samples={
-                name: samples.get(name) or [model.sample_inputs(seed=s) for s in range(MOST_FEEDS)]
+                name: _by_class(
+                    samples.get(name) or [model.sample_inputs(seed=s) for s in range(MOST_FEEDS)],
+                    works.get(name),
+                )
                 for name, model in models.items()
             },
             backends=find_backends(processors, backends),
@@ -73,8 +81,8 @@ class ProfilingContext:
 
     def parts(self, task: Task) -> dict[str, object]:
         """Return all that a measurement depends on."""
-        name, processor, batch = task
-        backend, samples = self.backends[processor.backend], self.samples[name]
+        name, processor, batch, shape = task
+        backend, samples = self.backends[processor.backend], self.samples[name][shape]
         return key_parts(name, self.models[name], processor, batch, samples, backend, self.machine)
 
     def recall(self, task: Task) -> Measurement | None:
@@ -119,3 +127,19 @@ class ProfilingContext:
     def _cache(self, task: Task) -> ProfileCache | None:
         # A backend that states no versions cannot be told from another one of the same name.
         return self.cache if self.backends[task.processor.backend].versions() else None
+
+
+def _by_class(feeds: Sequence[Tensors], work: Work | None) -> dict[int, list[Tensors]]:
+    """Sort samples by their class of sizes, the smallest first; of many classes keep a few.
+
+    The smallest and the largest stay, and of those between, times can be interpolated.
+    """
+    if work is None:
+        return {0: list(feeds)}
+    classes, found = SizeClasses(work), dict[int, list[Tensors]]()
+    for feed in feeds:
+        found.setdefault(classes(feed), []).append(feed)
+    ordered = sorted(found)
+    last = len(ordered) - 1
+    kept = {ordered[round(at * last / (MOST_CLASSES - 1))] for at in range(MOST_CLASSES)}
+    return {shape: found[shape] for shape in ordered if shape in kept}

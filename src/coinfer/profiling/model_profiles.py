@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from coinfer.backends.base import Backend, Tensors
@@ -24,6 +25,7 @@ from coinfer.machine.estimate import by_analogy
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
+from coinfer.plan.work import Work
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.candidate import Candidate
@@ -61,8 +63,9 @@ def profile_models(
     skipped: Callable[[Skip], None] | None = None,
     budget: Budget | None = None,
     expected: _Seconds | None = None,
+    works: Mapping[str, Work] = MappingProxyType({}),
 ) -> Profile:
-    """Measure every model on every processor at every batch size.
+    """Measure every model on every processor at every batch size and class of sizes.
 
     Args:
         models: Models by name.
@@ -79,22 +82,25 @@ def profile_models(
             only, with little effort, and its other times are estimated by what models before it
             show. None: as long as it takes.
         expected: Seconds by model and processor, to take instead once the budget is spent.
+        works: How work grows with open dimensions, by model that has some.
 
     Returns:
-        A profile with an entry for every (model, processor, batch) that runs.
+        A profile with an entry for every (model, processor, batch, class of sizes) that runs.
 
     Raises:
         BackendError: a model cannot be loaded on a processor, or failed while it ran there.
     """
     processors = ordinary(processors)
+    context = ProfilingContext.of(
+        models, processors, feeds or {}, backends or {}, effort, cache, works
+    )
     tasks = []
-    for task in tasks_of(models, processors, batches):
+    for task in tasks_of(models, processors, batches, context.samples):
         reason = undeclared(models[task.model], task.processor)
         if reason is None:
             tasks.append(task)
         else:
             _skip(task, BackendError(f"{task}: {reason}"), skipped)
-    context = ProfilingContext.of(models, processors, feeds or {}, backends or {}, effort, cache)
     entries: dict[ProfileKey, Measurement] = {}
     for task, found in _results(
         context, tasks, progress, budget or Budget(), expected or {}
@@ -129,10 +135,13 @@ def _results(
             progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
         fresh = {twins[t]: t for t in reversed(group) if twins[t] not in known}
         known |= _measured(context, fresh, seconds, budget, expected)
-        seconds.setdefault(group[0].model, {}).update(_means({t: known[twins[t]] for t in group}))
+        if group[0].shape == 0:  # by these, models are compared
+            seconds.setdefault(group[0].model, {}).update(
+                _means({t: known[twins[t]] for t in group})
+            )
     if progress is not None:
         progress(len(tasks), len(tasks), "profiled")
-    return {task: known[twins[task]] for task in tasks}
+    return {task: known[twins[task]] for task in tasks if twins[task] in known}
 
 
 def _measured(
@@ -150,6 +159,8 @@ def _measured(
             found[twin] = kept
     fresh = {twin: task for twin, task in tasks.items() if twin not in found}
     if fresh and budget.is_spent:
+        # Larger sizes need no estimate of their own: they follow from the smallest one's.
+        fresh = {twin: task for twin, task in fresh.items() if task.shape == 0}
         return found | _hurried(context, fresh, seconds, expected)
     with budget.spending() if fresh else nullcontext():
         return found | _together(_within(context, budget, len(fresh)), fresh)

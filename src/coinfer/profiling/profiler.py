@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
+from coinfer.plan.work import Work
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.measure import Effort
@@ -45,6 +47,7 @@ class Profiler:
         feeds: Mapping[str, Sequence[Tensors]],
         skipped: Callable[[Skip], None],
         expected: Mapping[str, Mapping[str, float]] | None = None,
+        works: Mapping[str, Work] = MappingProxyType({}),
     ) -> Profile:
         """Measure models at one batch size; arguments and result as of `profile_models`."""
         return profile_models(
@@ -59,4 +62,5 @@ class Profiler:
             skipped=skipped,
             budget=self.budget,
             expected=expected,
+            works=works,
         )

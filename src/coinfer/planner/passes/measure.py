@@ -30,7 +30,8 @@ def measure(plan: Plan, planning: Planning) -> Plan:
                 {name: planning.models[name] for name in names},
                 plan.processors,
                 batch=batch,
-                feeds={name: samples[name] for name in names if name in samples},
+                feeds={name: samples[name] for name in names},
+                works={n: work for n in names if (work := plan.models[n].work) is not None},
                 skipped=planning.skips.append,
             )
         )

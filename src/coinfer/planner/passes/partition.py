@@ -39,7 +39,7 @@ def partition(plan: Plan, planning: Planning) -> Plan:
             batch=wishes.batches.get(name, 1),
             tolerance=wishes.tolerance,
             spare=wishes.keep_all or name in asked,
-            feeds=planning.samples.get(name),
+            feeds=planning.samples[name],
         )
         planning.cut_models[name] = cut
         notes += cut.warnings

@@ -53,9 +53,13 @@ def precise_enough(
     refusals = {}
     for key, entry in measured:
         reason = too_imprecise(key.model, named[key.processor], entry.error, tolerance)
-        if reason is not None:
-            refusals[key] = Skip(key.model, key.processor, reason)
-    kept = {key: entry for key, entry in measured if key not in refusals}
+        if reason is not None:  # at whatever sizes
+            refusals[key.model, key.processor, key.span] = Skip(key.model, key.processor, reason)
+    kept = {
+        key: entry
+        for key, entry in measured
+        if (key.model, key.processor, key.span) not in refusals
+    }
     return Profile(kept), list(refusals.values())
 
 

@@ -31,11 +31,7 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
             "contention and cold starts are not measured, because the time for measuring is spent; "
             "a simulation takes them for none"
         )
-    samples = {
-        name: planning.samples.get(name) or [model.sample_inputs()]
-        for name, model in planning.models.items()
-    }
-    what = (planning.models, plan.processors, whole_profile(plan), samples)
+    what = (planning.models, plan.processors, whole_profile(plan), planning.samples)
     cache, backends, progress = profiler.cache, profiler.backends, profiler.progress
     with profiler.budget.spending():
         machine = dataclasses.replace(

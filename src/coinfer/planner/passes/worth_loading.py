@@ -31,10 +31,10 @@ def worth_loading(plan: Plan, planning: Planning) -> Plan:
 
 def _choice(plan: Plan, model: str, kept: Profile) -> Choice:
     """Say on which processors a model stays, and what the others lose by."""
-    stays = {key.processor: entry.mean_s for key, entry in kept.restricted([model])}
+    stays = {key.processor: entry.mean_s for key, entry in kept.restricted([model]).at_smallest}
     processors = {p.name: p for p in plan.processors}
     lost = []
-    for key, entry in plan.profile.restricted([model]):
+    for key, entry in plan.profile.restricted([model]).at_smallest:
         if key.processor not in stays:
             mine = processors[key.processor].units
             others = [name for name in stays if processors[name].units <= mine]

@@ -1,0 +1,85 @@
+"""Size guess: sizes for open dimensions that nobody stated. A guess; `Outline` says what fits.
+
+Rule: height and width of what looks like a picture (rank 4, one axis of 1, 3 or 4 channels, or two
+open axes at its end) are those that trained networks mostly have; all others are taken for the
+length of a sequence. A dimension that exporters named as the sum of others, like
+`past + 1`, is that sum. Of the candidates the first counts that no operator contradicts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from coinfer.model.inputs import open_axes
+from coinfer.model.model import Model
+from coinfer.model.specs import TensorSpec
+
+__all__ = ["guessed_sizes"]
+
+_PICTURES = (224, 256, 320, 640, 512, 299, 128, 64, 48, 32)
+_SEQUENCES = (128, 64, 256, 32, 512, 16, 8, 4, 2, 1)
+_SUM = re.compile(r"\s*([A-Za-z_][\w.]*|\d+)\s*\+\s*([A-Za-z_][\w.]*|\d+)\s*")
+_CHANNELS = (1, 3, 4)
+
+
+def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Yield sizes for the open dimensions that are not known, the likeliest first.
+
+    Those that the model's operators contradict are left out, as far as can be told.
+
+    Args:
+        model: A model.
+        known: Sizes of some open dimensions, by name.
+
+    >>> from coinfer.testing.models import model_from_text
+    >>> relu = "m (float[n,3,h,w] x) => (float[n,3,h,w] y) { y = Relu(x) }"
+    >>> next(guessed_sizes(model_from_text(relu, name="m"), {"h": 48}))
+    {'w': 224}
+    """
+    pictures = _of_pictures(model)
+    unknown = [name for name in model.open_dims if name not in known]
+    for picture, length in zip(_PICTURES, _SEQUENCES, strict=True):
+        sizes = {name: picture if name in pictures else length for name in unknown}
+        for name in unknown:
+            sizes[name] = _sum_of(name, {**known, **sizes}) or sizes[name]
+        if _fits(model, {**known, **sizes}):
+            yield sizes
+
+
+def _of_pictures(model: Model) -> set[str]:
+    return {
+        name
+        for spec in model.inputs
+        for axis, name in open_axes(spec)
+        if axis and _is_picture(spec)
+    }
+
+
+def _is_picture(spec: TensorSpec) -> bool:
+    if len(spec.shape) != 4:
+        return False
+    channels = spec.shape[1] in _CHANNELS or spec.shape[3] in _CHANNELS
+    return channels or not any(isinstance(dim, int) for dim in spec.shape[2:])
+
+
+def _sum_of(name: str, sizes: Mapping[str, int]) -> int | None:
+    found = _SUM.fullmatch(name)
+    if found is None:
+        return None
+    parts = [int(part) if part.isdecimal() else sizes.get(part) for part in found.groups()]
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _fits(model: Model, sizes: Mapping[str, int]) -> bool:
+    if model.outline is None:
+        return True
+    named = {**sizes, **({} if model.batch_symbol is None else {model.batch_symbol: 1})}
+    shapes = {}
+    for spec in model.inputs:
+        names = dict(open_axes(spec))
+        shapes[spec.name] = tuple(
+            dim if isinstance(dim, int) else named[names[axis]]
+            for axis, dim in enumerate(spec.shape)
+        )
+    return model.outline.fits(shapes)

@@ -1,0 +1,114 @@
+"""Samples: the inputs that models are measured with, of the sizes that will come.
+
+Rule: samples that were given go first, then sizes that were named, then a guess. A guess is stated
+once, with all open dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from coinfer.backends.base import Tensors
+from coinfer.errors import InputError, UnknownNameError
+from coinfer.graph.work_fit import fit_work
+from coinfer.model import Model
+from coinfer.model.size_guess import guessed_sizes
+from coinfer.plan.model_plan import ModelPlan
+
+__all__ = ["Samples", "check_dims", "samples_of", "settled_sizes", "with_work"]
+
+_SEEDS = 4
+"""Random samples of each model."""
+
+
+class Samples(NamedTuple):
+    """The samples of one model.
+
+    Attributes:
+        feeds: Inputs, of batch 1 where that is open.
+        guessed: Those open dimensions whose sizes were guessed.
+    """
+
+    feeds: Sequence[Tensors]
+    guessed: Mapping[str, int]
+
+    def warning(self, name: str) -> str | None:
+        """Say that sizes were guessed; None if none were."""
+        if not self.guessed:
+            return None
+        sizes = ", ".join(f"{dim}={size}" for dim, size in self.guessed.items())
+        one = next(iter(self.guessed))
+        return (
+            f"{name}: nobody said how large its open dimensions are, so they are measured at a "
+            f"guess: {sizes}; give samples, or sizes like --dim {one}={self.guessed[one]}"
+        )
+
+
+def check_dims(models: Iterable[Model], dims: Mapping[str, int]) -> None:
+    """Refuse a size of a dimension that no model leaves open.
+
+    Raises:
+        UnknownNameError: there is no such dimension.
+    """
+    known = {name for model in models for name in model.open_dims}
+    for name in dims:
+        if name not in known:
+            raise UnknownNameError.of("open dimension", name, sorted(known))
+
+
+def settled_sizes(model: Model, named: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the sizes of all open dimensions, and which of them are guessed.
+
+    Args:
+        model: A model.
+        named: Sizes by name, perhaps also of dimensions of other models.
+
+    Raises:
+        InputError: no guess fits the model.
+    """
+    own = {name: size for name, size in named.items() if name in model.open_dims}
+    if len(own) == len(model.open_dims):
+        return own, {}
+    guessed = next(guessed_sizes(model, own), None)
+    if guessed is None:
+        missing = ", ".join(name for name in model.open_dims if name not in own)
+        raise InputError(
+            f"model {model.name!r}: no guess of the sizes of its open dimensions {missing} fits "
+            "its operators; give samples, or name the sizes"
+        )
+    return {**own, **guessed}, guessed
+
+
+def samples_of(model: Model, given: Sequence[Tensors] | None, named: Mapping[str, int]) -> Samples:
+    """Return what a model is measured with.
+
+    Args:
+        model: The model.
+        given: Samples of the user, of batch 1 where that is open; None or none: made at random.
+        named: Sizes of open dimensions by name.
+
+    Raises:
+        InputError: a sample does not fit the model, or no guess of its sizes does.
+        ModelError: it takes strings, and no samples were given.
+    """
+    if given:
+        for feed in given:
+            model.check_inputs(feed)
+        return Samples(given, {})
+    sizes, guessed = settled_sizes(model, named)
+    feeds = [model.sample_inputs(seed=seed, dims=sizes) for seed in range(_SEEDS)]
+    return Samples(feeds, guessed)
+
+
+def with_work(planned: ModelPlan, model: Model, feeds: Sequence[Tensors]) -> ModelPlan:
+    """Add the sizes of the samples to a model's plan, and how its work grows with them."""
+    places = model.open_dims
+    if not places or not feeds:
+        return planned
+    sizes = [{name: feed[of].shape[axis] for name, (of, axis) in places.items()} for feed in feeds]
+    distinct = [dict(each) for each in dict.fromkeys(tuple(each.items()) for each in sizes)]
+    work = fit_work(model, distinct)
+    distinct.sort(key=work.at)
+    return dataclasses.replace(planned, sizes=tuple(distinct), work=work)
