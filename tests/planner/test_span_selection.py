@@ -127,7 +127,7 @@ def reaches_the_end(cut: CutModel, *, without: str = "") -> bool:
 def test_a_model_that_every_processor_runs_is_not_cut(fake: FakeProfiler) -> None:
     cut = prepared(cpu("cpu0"), cpu("cpu1"))
     assert (cut.units, cut.pieces[Span()].model) == (1, MODEL)
-    assert [tuple(key) for key, _ in cut.profile] == [
+    assert [key[:4] for key, _ in cut.profile] == [
         ("m", "cpu0", 1, Span()),
         ("m", "cpu1", 1, Span()),
     ]

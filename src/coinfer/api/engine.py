@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from coinfer.backends.base import Backend
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy, check_policy
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
@@ -19,6 +20,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.planner.given_samples import SampleSource, read_samples
 from coinfer.planner.make_plan import Planned, given_plan, make_plan
 from coinfer.planner.model_source import lasting_source, resolve_model
 from coinfer.planner.opened_plan import open_plan
@@ -57,6 +59,9 @@ class Engine(engine.Engine):
             from the cache; None: run them whole.
         keep_awake: Let the processors' cores spin at the lowest scheduling class instead of going
             idle: see `coinfer.hardware.awake`.
+        samples: Inputs by model to measure with, of the sizes that will come: arrays by input name,
+            several of these, an .npz file or a folder of pictures. Without, they are random, and
+            what the model leaves open is guessed, which is said among the warnings.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -91,6 +96,7 @@ class Engine(engine.Engine):
         observer: Observer | None = None,
         partition: PartitionOptions | None = None,
         keep_awake: bool = False,
+        samples: Mapping[str, SampleSource] = MappingProxyType({}),
         measure_s: float = MEASURE_S,
     ) -> None:
         choice = None if policy is None else _choice(policy)
@@ -102,7 +108,12 @@ class Engine(engine.Engine):
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
             planned = self._opened(
-                models, pin, processors=processors, profile=profile, partition=partition
+                models,
+                pin,
+                processors=processors,
+                profile=profile,
+                partition=partition,
+                samples=samples or None,
             )
             cores = {core for processor in planned.plan.processors for core in processor.cores}
         else:
@@ -116,7 +127,7 @@ class Engine(engine.Engine):
             if not pin:
                 used = [replace(processor, cores=()) for processor in used]
             self._given = find_backends(used, self._given)
-            planned = self._planned(models, used, profile)
+            planned = self._planned(models, used, profile, samples)
         if choice is not None:
             planned = planned._replace(plan=replace(planned.plan, policy=choice))
         super().__init__(
@@ -130,11 +141,24 @@ class Engine(engine.Engine):
         )
         self.warnings[:0] = planned.plan.warnings
 
-    def load(self, name: str, model: _Source, profile: Profile | None = None) -> None:
+    def load(
+        self,
+        name: str,
+        model: _Source,
+        profile: Profile | None = None,
+        *,
+        samples: SampleSource | None = None,
+    ) -> None:
         """Add a model while others run; returns when it can be asked.
 
         Without a profile it is taken from the user's cache or measured now, beside what runs: pass
         one that was measured on the idle machine if the times matter.
+
+        Args:
+            name: What requests call it.
+            model: As in the constructor.
+            profile: Expected times.
+            samples: What to measure with, as in the constructor.
 
         Raises:
             ConfigurationError: the name is taken, or the profile has no entry for it.
@@ -143,7 +167,8 @@ class Engine(engine.Engine):
         with self._loading:
             self._check_open()
             self._model_store.check_free(name)
-            planned = self._planned({name: model}, self.plan.processors, profile)
+            given = {} if samples is None else {name: samples}
+            planned = self._planned({name: model}, self.plan.processors, profile, given)
             self.warnings += planned.plan.warnings
             loaded = self._load_planned(
                 name, planned.models[name], planned.plan, planned.plan.profile
@@ -166,8 +191,13 @@ class Engine(engine.Engine):
         models: Mapping[str, _Source],
         processors: Sequence[Processor],
         profile: Profile | None,
+        samples: Mapping[str, SampleSource],
     ) -> Planned:
+        for name in samples:
+            if name not in models:
+                raise UnknownNameError.of("model", name, models)
         found = {name: _resolved(name, model) for name, model in models.items()}
+        given = {name: read_samples(_whole(found[name]), each) for name, each in samples.items()}
         sources = {
             name: lasting_source(model)
             for name, model in models.items()
@@ -184,7 +214,8 @@ class Engine(engine.Engine):
         profiler = Profiler(
             cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
         )
-        return make_plan(found, processors, Wishes(cuts=cuts, sources=sources), profiler)
+        wishes = Wishes(cuts=cuts, sources=sources)
+        return make_plan(found, processors, wishes, profiler, samples=given)
 
 
 def _choice(policy: str | Policy) -> PolicyChoice:
@@ -205,6 +236,10 @@ def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
 def _unpinned(plan: Plan) -> Plan:
     free = tuple(replace(processor, cores=()) for processor in plan.processors)
     return replace(plan, machine=replace(plan.machine, processors=free))
+
+
+def _whole(model: Model | CutModel) -> Model:
+    return model if isinstance(model, Model) else model.model
 
 
 def _resolved(name: str, model: _Source) -> Model | CutModel:

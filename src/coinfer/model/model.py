@@ -39,7 +39,8 @@ class Model:
         borders: Of a part of a model, the inputs and outputs that only other parts of it give and
             read; nobody else looks at them.
         outline: What the shapes follow from; None where no dimension but the batch is open.
-        has_batch: Whether an open first axis that all inputs share is taken for the batch.
+        has_batch: Whether an open first axis that all inputs share is the batch; None: nobody has
+            found out, and it is taken for that.
         input_check: Checks the inputs of one request, as `check_inputs` does. It does not hold the
             model.
     """
@@ -51,11 +52,13 @@ class Model:
     source: Path | None = None
     borders: frozenset[str] = frozenset()
     outline: Outline | None = field(default=None, repr=False)
-    has_batch: bool = True
+    has_batch: bool | None = None
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check = InputCheck.of(self.name, self.inputs, self.outline, has_batch=self.has_batch)
+        check = InputCheck.of(
+            self.name, self.inputs, self.outline, has_batch=self.has_batch is not False
+        )
         object.__setattr__(self, "input_check", check)
 
     @property
@@ -149,9 +152,12 @@ class Model:
         """
         return self.content.to_bytes()
 
-    def without_batch(self) -> Model:
-        """Return the model with its open first axis as an open dimension like any other."""
-        return dataclasses.replace(self, has_batch=False)
+    def with_batch(self, has_batch: bool) -> Model:
+        """Return the model as one of which it is known whether its open first axis is the batch.
+
+        If it is not, it is an open dimension like any other.
+        """
+        return dataclasses.replace(self, has_batch=has_batch)
 
     def with_graph(self, graph: ir.Model) -> Model:
         """Return a model of the same name, inputs and outputs with this graph; nothing is checked.

@@ -1,9 +1,10 @@
 """Size guess: sizes for open dimensions that nobody stated. A guess; `Outline` says what fits.
 
 Rule: height and width of what looks like a picture (rank 4, one axis of 1, 3 or 4 channels, or two
-open axes at its end) are those that trained networks mostly have; all others are taken for the
-length of a sequence. A dimension that exporters named as the sum of others, like
-`past + 1`, is that sum. Of the candidates the first counts that no operator contradicts.
+open axes at its end) are those that trained networks mostly have, and its first axis is 1. All
+others are taken for the length of a sequence. A dimension that exporters named as the sum of
+others, like `past + 1`, is that sum. Of the candidates the first counts that no operator
+contradicts.
 """
 
 from __future__ import annotations
@@ -37,23 +38,25 @@ def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, 
     >>> next(guessed_sizes(model_from_text(relu, name="m"), {"h": 48}))
     {'w': 224}
     """
-    pictures = _of_pictures(model)
+    pictures, firsts = _of_pictures(model)
     unknown = [name for name in model.open_dims if name not in known]
     for picture, length in zip(_PICTURES, _SEQUENCES, strict=True):
         sizes = {name: picture if name in pictures else length for name in unknown}
+        sizes |= {name: 1 for name in unknown if name in firsts}
         for name in unknown:
             sizes[name] = _sum_of(name, {**known, **sizes}) or sizes[name]
         if _fits(model, {**known, **sizes}):
             yield sizes
 
 
-def _of_pictures(model: Model) -> set[str]:
-    return {
-        name
-        for spec in model.inputs
-        for axis, name in open_axes(spec)
-        if axis and _is_picture(spec)
-    }
+def _of_pictures(model: Model) -> tuple[set[str], set[str]]:
+    """Return the dimensions of pictures, and those that count pictures."""
+    found: tuple[set[str], set[str]] = set(), set()
+    for spec in model.inputs:
+        if _is_picture(spec):
+            for axis, name in open_axes(spec):
+                found[axis == 0].add(name)
+    return found
 
 
 def _is_picture(spec: TensorSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends.base import Backend, Tensors
@@ -17,7 +17,14 @@ from coinfer.plan.variant import Kind, Variant
 from coinfer.planner.identity import identity_of
 from coinfer.planner.passes import PASSES
 from coinfer.planner.planning import Planning
-from coinfer.planner.samples import check_dims, samples_of, with_work
+from coinfer.planner.samples import (
+    Samples,
+    check_dims,
+    no_batch_warning,
+    samples_of,
+    with_batch_found_out,
+    with_work,
+)
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.fingerprints import fingerprint_of
@@ -73,20 +80,22 @@ def make_plan(
     >>> plan.models["m"].original.spans
     {'cpu': (Span(first=0, last=0),)}
     """
-    whole = {name: _whole(model) for name, model in models.items()}
-    check_dims(whole.values(), wishes.dims)
     given = samples or {}
+    whole = with_batch_found_out(
+        {name: _whole(model) for name, model in models.items()}, processors, wishes, profiler, given
+    )
+    check_dims(whole.values(), wishes.dims)
     made = {name: samples_of(each, given.get(name), wishes.dims) for name, each in whole.items()}
     planning = Planning(
         models=whole,
         wishes=wishes,
         profiler=profiler,
         samples={name: each.feeds for name, each in made.items()},
+        guessed={name: each.guessed for name, each in made.items() if each.guessed},
         cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
     )
     plan = _empty(planning, processors)
-    guesses = [each.warning(name) for name, each in made.items()]
-    plan = plan.warned(*(guess for guess in guesses if guess is not None))
+    plan = plan.warned(*_size_warnings(whole, made))
     for each in PASSES:
         plan = each(plan, planning)
     return Planned(plan, planning.loads, planning.skips)
@@ -120,6 +129,13 @@ def given_plan(
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
         plan = plan.with_variant(name, variant)
     return Planned(plan.loading(profile), planning.loads)
+
+
+def _size_warnings(models: Mapping[str, Model], made: Mapping[str, Samples]) -> Iterator[str]:
+    for name, model in models.items():
+        for warning in (no_batch_warning(model), made[name].warning(name)):
+            if warning is not None:
+                yield warning
 
 
 def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:

@@ -105,6 +105,8 @@ def _opened(saved: SavedPlan, name: str) -> Model:
     """Open a model of a plan and see that it is the one that was planned."""
     planned = saved.plan.models[name]
     model = _loaded(saved, name, planned)
+    if model.batch_symbol is not None:
+        model = model.with_batch(not planned.fixed_batch)
     found = fingerprint_of(model, default_cache())
     if planned.fingerprint and found.full != planned.fingerprint:
         where = planned.source or name

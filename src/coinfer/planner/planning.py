@@ -23,6 +23,7 @@ class Planning:
         wishes: What is wanted.
         profiler: Measures, within its budget.
         samples: What each model is measured with.
+        guessed: Sizes of open dimensions that were guessed, by model.
         cut_models: The models that are cut, with their spans: those that were given so, and those
             that the partition pass has cut.
         skips: Why a processor does not run a model, as far as was found out.
@@ -31,7 +32,8 @@ class Planning:
     models: Mapping[str, Model]
     wishes: Wishes
     profiler: Profiler
-    samples: Mapping[str, Sequence[Tensors]]
+    samples: dict[str, Sequence[Tensors]]
+    guessed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cut_models: dict[str, CutModel] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
 

@@ -11,13 +11,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends.base import Tensors
-from coinfer.errors import InputError, UnknownNameError
+from coinfer.backends.registry import find_backends
+from coinfer.errors import CoinferError, InputError, UnknownNameError
 from coinfer.graph.work_fit import fit_work
+from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
+from coinfer.model.inputs import batch_symbol
 from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.model_plan import ModelPlan
+from coinfer.planner.wishes import Wishes
+from coinfer.profiling import Profiler
+from coinfer.profiling.batch_axis import counts_samples
 
-__all__ = ["Samples", "check_dims", "samples_of", "settled_sizes", "with_work"]
+__all__ = [
+    "Samples",
+    "check_dims",
+    "no_batch_warning",
+    "samples_of",
+    "settled_sizes",
+    "with_batch_found_out",
+    "with_work",
+]
 
 _SEEDS = 4
 """Random samples of each model."""
@@ -100,6 +114,61 @@ def samples_of(model: Model, given: Sequence[Tensors] | None, named: Mapping[str
     sizes, guessed = settled_sizes(model, named)
     feeds = [model.sample_inputs(seed=seed, dims=sizes) for seed in range(_SEEDS)]
     return Samples(feeds, guessed)
+
+
+def with_batch_found_out(
+    models: Mapping[str, Model],
+    processors: Sequence[Processor],
+    wishes: Wishes,
+    profiler: Profiler,
+    given: Mapping[str, Sequence[Tensors]],
+) -> dict[str, Model]:
+    """Let an open first axis be the batch only of those models where it is.
+
+    Args:
+        models: By name.
+        processors: Where they may be run to find out.
+        wishes: With the sizes that were named.
+        profiler: Has the cache and the backends.
+        given: Samples of the user, by model.
+    """
+    processors = ordinary(processors)
+    backends = find_backends(processors, profiler.backends)
+    found = dict(models)
+    for name, model in models.items():
+        if model.batch_symbol is None or model.has_batch is not None:
+            continue
+        two = _two_samples(model, given.get(name, ()), wishes.dims)
+        if two:
+            with profiler.budget.spending():
+                is_batch = counts_samples(model, processors, backends, two, profiler.cache)
+            found[name] = model.with_batch(is_batch)
+    return found
+
+
+def no_batch_warning(model: Model) -> str | None:
+    """Say that the open first axis of a model is not the batch; None if it is, or is not open."""
+    symbol = batch_symbol(model.inputs)
+    if model.has_batch is not False or symbol is None:
+        return None
+    return (
+        f"{model.name}: its open first axis {symbol!r} is not taken for a batch: two samples "
+        "together do not give what they give apart"
+    )
+
+
+def _two_samples(
+    model: Model, given: Sequence[Tensors], named: Mapping[str, int]
+) -> Sequence[Tensors]:
+    """Return two different samples of equal sizes; none if there are none."""
+    shapes = [{name: value.shape for name, value in feed.items()} for feed in given[:2]]
+    if len(shapes) == 2 and shapes[0] == shapes[1]:
+        return given[:2]
+    try:
+        sizes, _ = settled_sizes(model, named)
+        return [model.sample_inputs(seed=seed, dims=sizes) for seed in (1, 2)]
+    except CoinferError:  # the same is said where the samples to measure with are made
+        return ()
 
 
 def with_work(planned: ModelPlan, model: Model, feeds: Sequence[Tensors]) -> ModelPlan:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Self
 
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
@@ -61,7 +62,7 @@ class ProfilingContext:
         backends: Mapping[str, Backend],
         effort: Effort,
         cache: ProfileCache | None,
-        works: Mapping[str, Work],
+        works: Mapping[str, Work] = MappingProxyType({}),
     ) -> Self:
         """Make a context on this machine; what is missing of samples is random."""
         return cls(

@@ -1,19 +1,26 @@
 """Measure: the times of the models that run whole, on every processor, side by side.
 
 Rule: all that runs may be loaded, so far. A processor that cannot run a model is left out with the
-reason. Where the budget is spent, times are estimated by what other models show.
+reason. Where the budget is spent, times are estimated by what other models show. A model that runs
+nowhere at sizes that were guessed is tried at other ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
+from coinfer.planner.samples import samples_of, with_work
 from coinfer.profiling import require_runnable
 
 __all__ = ["measure"]
+
+_NOMINAL_S = 0.01
+"""What a model is expected to take of which nothing is known; learnt while running."""
 
 
 def measure(plan: Plan, planning: Planning) -> Plan:
@@ -22,19 +29,14 @@ def measure(plan: Plan, planning: Planning) -> Plan:
     Raises:
         BackendError: no processor runs a model.
     """
-    whole, samples = planning.whole, planning.samples
+    whole = planning.whole
     measured = Profile()
     for batch, names in _by_batch(whole, planning):
-        measured = measured.merged(
-            planning.profiler.profile(
-                {name: planning.models[name] for name in names},
-                plan.processors,
-                batch=batch,
-                feeds={name: samples[name] for name in names},
-                works={n: work for n in names if (work := plan.models[n].work) is not None},
-                skipped=planning.skips.append,
-            )
-        )
+        measured = measured.merged(_measured(plan, planning, names, batch))
+    for name in planning.guessed:
+        if name in whole and name not in measured.models():
+            plan, found = _guess_again(plan, planning, name)
+            measured = measured.merged(found)
     require_runnable(whole, measured, planning.skips)
     profile = plan.measured.merged(measured)
     notes = [skip.reason for skip in planning.skips]
@@ -46,6 +48,48 @@ def measure(plan: Plan, planning: Planning) -> Plan:
             "measures them"
         )
     return plan.with_profile(profile).loading(profile).warned(*notes)
+
+
+def _measured(plan: Plan, planning: Planning, names: list[str], batch: int) -> Profile:
+    return planning.profiler.profile(
+        {name: planning.models[name] for name in names},
+        plan.processors,
+        batch=batch,
+        feeds={name: planning.samples[name] for name in names},
+        works={n: work for n in names if (work := plan.models[n].work) is not None},
+        skipped=planning.skips.append,
+    )
+
+
+def _guess_again(plan: Plan, planning: Planning, name: str) -> tuple[Plan, Profile]:
+    """Try other sizes for the dimensions that were guessed, until the model runs somewhere."""
+    model, first = planning.models[name], planning.guessed[name]
+    sizes = plan.models[name].sizes[0]
+    known = {dim: size for dim, size in sizes.items() if dim not in first}
+    before = list(planning.skips)
+    for guess in guessed_sizes(model, known):
+        if guess == first:
+            continue
+        planning.skips = [skip for skip in before if skip.model != name]
+        feeds = samples_of(model, None, {**known, **guess}).feeds
+        planning.samples[name] = feeds
+        planned = with_work(plan.models[name], model, feeds)
+        tried = dataclasses.replace(plan, models={**plan.models, name: planned})
+        found = _measured(tried, planning, [name], planning.wishes.batches.get(name, 1))
+        if found.entries:
+            text = ", ".join(f"{dim}={size}" for dim, size in guess.items())
+            return tried.warned(f"{name}: does not run at that guess, but at {text}"), found
+    planning.skips = before
+    return _unmeasured(plan, name)
+
+
+def _unmeasured(plan: Plan, name: str) -> tuple[Plan, Profile]:
+    """Load a model everywhere in fp32: what is wrong may only be the guess."""
+    nominal = Measurement(seconds=(_NOMINAL_S,), estimated=True)
+    found = {ProfileKey(name, p.name): nominal for p in plan.processors if p.precision == "fp32"}
+    return plan.warned(
+        f"{name}: runs at no guess of its sizes, so nothing is known of its times; give samples"
+    ), Profile(found)
 
 
 def _by_batch(names: list[str], planning: Planning) -> Iterator[tuple[int, list[str]]]:
