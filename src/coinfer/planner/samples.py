@@ -140,8 +140,7 @@ def with_batch_found_out(
             continue
         two = _two_samples(model, given.get(name, ()), wishes.dims)
         if two:
-            with profiler.budget.spending():
-                is_batch = counts_samples(model, processors, backends, two, profiler.cache)
+            is_batch = counts_samples(model, processors, backends, two, profiler.cache)
             found[name] = model.with_batch(is_batch)
     return found
 
