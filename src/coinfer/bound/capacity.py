@@ -23,7 +23,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 
-__all__ = ["NO_BATCHES", "Capacity", "Edge", "Matrix", "Seconds"]
+__all__ = ["NO_BATCHES", "NO_SHAPES", "Capacity", "Edge", "Matrix", "Seconds", "Shapes"]
 
 Seconds: TypeAlias = Profile | Mapping[str, Mapping[str, float]]
 """Mean seconds per model and processor, or of spans too; what is missing cannot run."""
@@ -31,6 +31,11 @@ Seconds: TypeAlias = Profile | Mapping[str, Mapping[str, float]]
 Matrix: TypeAlias = npt.NDArray[np.float64]
 
 NO_BATCHES: Mapping[str, int] = MappingProxyType({})
+
+Shapes: TypeAlias = Mapping[str, Mapping[int, float]]
+"""By model, how often its requests are of which class of sizes (`coinfer.plan.work`)."""
+
+NO_SHAPES: Shapes = MappingProxyType({})
 
 
 class Edge(NamedTuple):
@@ -46,7 +51,8 @@ class Capacity:
     """Models, processors, and the edges on which both can work together.
 
     Attributes:
-        models: Names of the models that are asked for.
+        models: Names of the models that are asked for; of one with requests of several classes of
+            sizes once for each, as these may be served by different processors.
         amounts: How much is asked for of each (a weight, rate or count), all positive.
         processors: Names of the processors.
         units: Names of the compute units of all processors.
@@ -72,6 +78,7 @@ class Capacity:
         processors: Sequence[Processor],
         amounts: Mapping[str, float],
         batches: Mapping[str, int] = NO_BATCHES,
+        shapes: Shapes = NO_SHAPES,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
 
@@ -80,18 +87,24 @@ class Capacity:
             processors: Those that may be used.
             amounts: How much is asked for, by model.
             batches: Samples per request by model where it is not 1; for profiles only.
+            shapes: By model, how often requests are of which class of sizes, where they are not all
+                of class 0; for profiles only.
 
         Raises:
             ConfigurationError: amounts or times that make no sense, or a model that no processor
                 runs.
         """
-        asked = _asked(amounts)
-        tables = [_spans(seconds, model, batches.get(model, 1)) for model in asked]
+        asked = [
+            (model, shape, amount * share)
+            for model, amount in _asked(amounts).items()
+            for shape, share in _shares(shapes.get(model)).items()
+        ]
+        tables = [_spans(seconds, model, batches.get(model, 1), s) for model, s, _ in asked]
         steps = tuple(max((span.last + 1 for span in table), default=1) for table in tables)
         names = tuple(p.name for p in processors)
         runnable = [
             (Edge(m, k, span), _checked(value, model, name))
-            for m, (model, table) in enumerate(zip(asked, tables, strict=True))
+            for m, ((model, _, _), table) in enumerate(zip(asked, tables, strict=True))
             for span, row in sorted(table.items())
             for k, name in enumerate(names)
             if (value := row.get(name)) is not None
@@ -100,8 +113,8 @@ class Capacity:
         occupied = [sorted(p.units) or [p.name] for p in processors]
         units = sorted({unit for names in occupied for unit in names})
         found = cls(
-            models=tuple(asked),
-            amounts=np.array(list(asked.values()), dtype=np.float64),
+            models=tuple(model for model, _, _ in asked),
+            amounts=np.array([amount for _, _, amount in asked], dtype=np.float64),
             processors=names,
             units=tuple(units),
             occupies=tuple(tuple(units.index(unit) for unit in of) for of in occupied),
@@ -189,14 +202,24 @@ def _asked(amounts: Mapping[str, float]) -> dict[str, float]:
     return asked
 
 
-def _spans(seconds: Seconds, model: str, batch: int) -> dict[Span, dict[str, float]]:
+def _shares(shape_counts: Mapping[int, float] | None) -> dict[int, float]:
+    """Return the share of each class of sizes in the requests of a model."""
+    if not shape_counts:
+        return {0: 1.0}
+    total = sum(shape_counts.values())
+    return {shape: count / total for shape, count in shape_counts.items() if count > 0}
+
+
+def _spans(seconds: Seconds, model: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
     """Return the seconds of one request by span and processor."""
     if not isinstance(seconds, Profile):
         return {Span(): dict(seconds.get(model, {}))}
     found: dict[Span, dict[str, float]] = {}
     for key, _ in seconds:
         if key.model == model and key.processor not in found.setdefault(key.span, {}):
-            value = seconds.expected_s(model, key.processor, batch=batch, span=key.span)
+            value = seconds.expected_s(
+                model, key.processor, batch=batch, span=key.span, shape=shape
+            )
             assert value is not None  # it has an entry
             found[key.span][key.processor] = value
     return found

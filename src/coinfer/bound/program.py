@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
-from coinfer.bound.capacity import NO_BATCHES, Capacity, Matrix, Seconds
+from coinfer.bound.capacity import NO_BATCHES, NO_SHAPES, Capacity, Matrix, Seconds, Shapes
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
 from coinfer.machine.processor import Processor
 
@@ -100,6 +100,7 @@ def throughput_bound(
     mix: Mapping[str, float],
     *,
     batches: Mapping[str, int] = NO_BATCHES,
+    shapes: Shapes = NO_SHAPES,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
     """Find the largest throughput of a mix; the module's docstring states the program.
@@ -110,6 +111,7 @@ def throughput_bound(
         processors: Those that may be used.
         mix: By model, its weight; only the proportions count.
         batches: By model, the samples of a request where they are not one; for profiles only.
+        shapes: By model, how often requests are of which class of sizes; for profiles only.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
             integer program; the prices are those once it is chosen.
 
@@ -123,7 +125,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix, batches)
+    capacity = Capacity.of(seconds, processors, mix, batches, shapes)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -136,6 +138,7 @@ def sustainable_factor(
     rates: Mapping[str, float],
     *,
     batches: Mapping[str, int] = NO_BATCHES,
+    shapes: Shapes = NO_SHAPES,
     one_model: Set[str] = frozenset(),
 ) -> float:
     """Find the largest `f` such that `f` times these rates (requests/s by model) can be served.
@@ -143,7 +146,9 @@ def sustainable_factor(
     Below 1 the rates exceed what any schedule can do. Arguments and errors are those of
     `throughput_bound`.
     """
-    bound = throughput_bound(seconds, processors, rates, batches=batches, one_model=one_model)
+    bound = throughput_bound(
+        seconds, processors, rates, batches=batches, shapes=shapes, one_model=one_model
+    )
     return bound.throughput_per_s / sum(rates.values())
 
 
@@ -234,14 +239,20 @@ def _limited(capacity: Capacity, one_model: Set[str]) -> list[int]:
     choosing = {
         k
         for k, name in enumerate(capacity.processors)
-        if name in one_model and len({m for m, on, _ in capacity.edges if on == k}) > 1
+        if name in one_model
+        and len({capacity.models[m] for m, on, _ in capacity.edges if on == k}) > 1
     }
     return [e for e, (_, k, _) in enumerate(capacity.edges) if k in choosing]
 
 
-def _choices(capacity: Capacity, limited: Sequence[int]) -> dict[tuple[int, int], int]:
+def _pair(capacity: Capacity, edge: int) -> tuple[str, int]:
+    model, processor, _ = capacity.edges[edge]
+    return capacity.models[model], processor
+
+
+def _choices(capacity: Capacity, limited: Sequence[int]) -> dict[tuple[str, int], int]:
     """Number the pairs of a model and a processor that has to choose, in order of appearance."""
-    pairs = dict.fromkeys(capacity.edges[e][:2] for e in limited)
+    pairs = dict.fromkeys(_pair(capacity, e) for e in limited)
     return {pair: at for at, pair in enumerate(pairs)}
 
 
@@ -274,7 +285,7 @@ def _choice_limits(
     selected = np.eye(len(capacity.edges))[limited]
     allows = np.zeros((len(limited), len(choices)))
     for row, e in enumerate(limited):
-        allows[row, choices[capacity.edges[e][:2]]] = most[row]
+        allows[row, choices[_pair(capacity, e)]] = most[row]
     by_processor = np.zeros((len(capacity.processors), len(choices)))
     for (_, k), at in choices.items():
         by_processor[k, at] = 1.0
@@ -334,13 +345,27 @@ def _bound(
     prices = [float(sum(unit_prices[u] for u in units)) for units in capacity.occupies]
     return Bound(
         throughput_per_s=float(throughput_per_s),
-        per_model_per_s=_named(capacity.models, rates),
+        per_model_per_s=_summed(capacity.models, rates),
         shares=_by_pair(capacity, shares.tolist(), above=_NO_SHARE),
         loads=_named(capacity.units, capacity.by_unit() @ shares),
         prices=dict(zip(capacity.processors, prices, strict=True)),
         unit_prices=_named(capacity.units, unit_prices),
-        model_prices=_named(capacity.models, model_prices),
+        model_prices=_mean_prices(capacity, model_prices),
     )
+
+
+def _summed(names: Sequence[str], values: _Vector) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in zip(names, map(float, values), strict=True):
+        found[name] = found.get(name, 0.0) + value
+    return found
+
+
+def _mean_prices(capacity: Capacity, prices: _Vector) -> dict[str, float]:
+    """Return what an average inference of each model costs, over its classes of sizes."""
+    amounts = _summed(capacity.models, capacity.amounts)
+    costs = _summed(capacity.models, capacity.amounts * prices)
+    return {name: cost / amounts[name] for name, cost in costs.items()}
 
 
 def _named(names: Sequence[str], values: _Vector) -> dict[str, float]:
@@ -369,7 +394,7 @@ def _held(capacity: Capacity, limited: Sequence[int]) -> list[int]:
     if found.x is None:
         raise InvariantError(f"the integer program was not solved: {found.message}")
     held = found.x[edges + 1 :] > 0.5
-    refused = {e for e in limited if not held[chosen[capacity.edges[e][:2]]]}
+    refused = {e for e in limited if not held[chosen[_pair(capacity, e)]]}
     kept = [e for e in range(edges) if e not in refused]
     if not np.isfinite(capacity.limited_to(kept).fastest_s).all():
         raise _too_few(capacity)
