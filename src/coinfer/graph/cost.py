@@ -12,7 +12,6 @@ from math import prod
 import onnx_ir as ir
 
 from coinfer.graph.count_range import CountRange
-from coinfer.graph.inner_shapes import infer_inside
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
@@ -136,7 +135,6 @@ def operator_costs(
     30
     """
     bound = bind_shapes(model, batch=batch, dims=dims)
-    infer_inside(bound, model)
     stored = stored_tensors(bound.graph)
     return tuple(
         _operator_cost(node, index, stored)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import onnx
 import onnx_ir as ir
 
-from coinfer.model.validation import dimension, is_skeleton, skeleton
+from coinfer.model.validation import dimension, skeleton
 
 __all__ = ["infer_shapes", "made_values", "mark"]
 
@@ -84,7 +84,7 @@ def _taken_claims(graph: ir.Graph) -> Iterator[_Claim]:
 
 def _infer(model: ir.Model, *, nested_claims: bool) -> None:
     """Infer what follows from what is there, and keep what is there where nothing follows."""
-    proto = ir.to_proto(model if is_skeleton(model) else skeleton(model))
+    proto = ir.to_proto(skeleton(model))
     if not nested_claims:
         for node in proto.graph.node:
             _drop_nested_claims(node)

@@ -6,9 +6,19 @@ Knows ONNX graphs and the types of their values; knows nothing of processors.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Final
+from graphlib import TopologicalSorter
+from typing import Final, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +33,7 @@ __all__ = [
     "Operators",
     "followers",
     "inlined",
+    "labelled_runs",
     "nodes_by_key",
     "read_values",
     "subgraphs",
@@ -42,6 +53,8 @@ _DRAWS_RANDOM: Final = frozenset(
 """Computing one of these twice gives two different values, even if all it reads is constant."""
 
 _STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
+
+_Label = TypeVar("_Label", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +227,36 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+def labelled_runs(
+    producers: Mapping[int, Collection[int]], label_of: Callable[[int], _Label]
+) -> list[tuple[_Label, list[int]]]:
+    """Sort the items of a graph topologically, in runs of equal labels that are as long as can be.
+
+    A run begins with the smallest item that is ready and goes on with the smallest ready ones of
+    its label.
+
+    Args:
+        producers: For each item, those that come before it.
+        label_of: Gives an item's label.
+
+    >>> labelled_runs({0: [], 1: [0], 2: [0], 3: [1, 2]}, lambda item: item == 1)
+    [(False, [0, 2]), (True, [1]), (False, [3])]
+    """
+    sorter = TopologicalSorter(producers)
+    sorter.prepare()
+    ready: defaultdict[_Label, list[int]] = defaultdict(list)
+    runs: list[tuple[_Label, list[int]]] = []
+    while sorter.is_active():
+        for item in sorter.get_ready():
+            heapq.heappush(ready[label_of(item)], item)
+        if not runs or not ready[runs[-1][0]]:
+            runs.append((label_of(min(heap[0] for heap in ready.values() if heap)), []))
+        label, run = runs[-1]
+        run.append(heapq.heappop(ready[label]))
+        sorter.done(run[-1])
+    return runs
+
+
 def _variable_nodes(graph: ir.Graph) -> list[ir.Node]:
     """Nodes whose values differ between executions, or may."""
     constant = {value for value in graph.initializers.values() if value.const_value is not None}
@@ -308,29 +351,15 @@ def _groups(
     forward = [(operator.index, reader) for operator in items for reader in operator.readers]
     edges = np.array(forward + back)
     matrix = coo_array((np.ones(len(edges)), edges.T), shape=(len(items), len(items)))
-    component = connected_components(matrix, connection="strong")[1].tolist()
-    members: dict[int, list[int]] = {}
-    for index, label in enumerate(component):
-        members.setdefault(label, []).append(index)
-    return _in_order(items, members, component)
-
-
-def _in_order(
-    items: Sequence[Operator], members: Mapping[int, list[int]], component: Sequence[int]
-) -> tuple[tuple[int, ...], ...]:
-    """Sort components topologically; of those that are ready, the one that starts first."""
-    awaited = {
-        label: {component[p] for i in group for p in items[i].producers} - {label}
-        for label, group in members.items()
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(connected_components(matrix, connection="strong")[1].tolist()):
+        members[label].append(index)
+    # A component goes by its first operator: of those that are ready, the one that starts first.
+    components = {group[0]: group for group in members.values()}
+    first_of = {index: first for first, group in components.items() for index in group}
+    producers = {
+        first: {first_of[p] for index in group for p in items[index].producers} - {first}
+        for first, group in components.items()
     }
-    ready = [(group[0], label) for label, group in members.items() if not awaited[label]]
-    heapq.heapify(ready)
-    ordered = []
-    while ready:
-        _, done = heapq.heappop(ready)
-        ordered.append(tuple(members[done]))
-        for label in {component[r] for i in members[done] for r in items[i].readers} - {done}:
-            awaited[label].discard(done)
-            if not awaited[label]:
-                heapq.heappush(ready, (members[label][0], label))
-    return tuple(ordered)
+    ordered = labelled_runs(producers, lambda _: None)
+    return tuple(tuple(components[first]) for _, firsts in ordered for first in firsts)

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import onnx_ir as ir
 
 from coinfer.graph.inference import infer_shapes, made_values, mark
 from coinfer.model.specs import TensorSpec
-from coinfer.model.validation import dimension, skeleton
+from coinfer.model.validation import spec_of
 
 __all__ = ["border_specs"]
 
-_DTYPES: Final = {
-    ir.DataType[name]: np.dtype(object if name == "STRING" else ir.DataType[name].numpy())
-    for name in (
+_HANDED_OVER: Final = frozenset(
+    {
         *("BOOL", "STRING", "FLOAT16", "FLOAT", "DOUBLE"),
         *("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
-    )
-}
+    }
+)
 """What arrays can hold and every library takes and gives. bfloat16 and narrower types cannot."""
 
 
@@ -43,20 +41,14 @@ def border_specs(model: ir.Model) -> dict[str, TensorSpec]:
     'a: float32[n,3]'
     """
     mark(model)
-    graph = (copy := skeleton(model)).graph
+    copy = model.clone()
     infer_shapes(copy, believe_sizes=False)
-    found = {}
-    for value in (*graph.inputs, *made_values(graph), *graph.outputs):
-        spec = _spec(value)
-        if spec is not None:
-            found[spec.name] = spec
-    return found
-
-
-def _spec(value: ir.Value) -> TensorSpec | None:
-    if not isinstance(value.type, ir.TensorType) or value.type.dtype not in _DTYPES:
-        return None
-    if value.shape is None:
-        return None
-    shape = tuple(dimension(dim) for dim in value.shape)
-    return TensorSpec(name=value.name or "", dtype=_DTYPES[value.type.dtype], shape=shape)
+    graph = copy.graph
+    specs = [
+        spec_of(value, graph.name or "", "value")
+        for value in (*graph.inputs, *made_values(graph), *graph.outputs)
+        if isinstance(value.type, ir.TensorType)
+        and value.type.dtype.name in _HANDED_OVER
+        and value.shape is not None
+    ]
+    return {spec.name: spec for spec in specs}

@@ -22,7 +22,6 @@ __all__ = [
     "dimension",
     "embed",
     "first_line",
-    "is_skeleton",
     "not_valid",
     "skeleton",
     "spec_of",
@@ -123,14 +122,6 @@ def skeleton(ir_model: ir.Model) -> ir.Model:
             graph.inputs.append(value)
     embed(clone)
     return clone
-
-
-def is_skeleton(ir_model: ir.Model) -> bool:
-    """Return whether `skeleton` would change nothing."""
-    weights = (value.const_value for value in ir_model.graph.initializers.values())
-    return all(w is None or w.nbytes <= _SMALL_BYTES for w in weights) and not any(
-        isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(ir_model)
-    )
 
 
 def embed(ir_model: ir.Model) -> None:
