@@ -13,11 +13,11 @@ from itertools import pairwise
 from coinfer.core.fork_routes import FORK_S
 from coinfer.errors import ConfigurationError
 from coinfer.graph.branches import branch_pieces
-from coinfer.graph.cost import known_sum
+from coinfer.graph.cost import known_sum, value_bytes
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.graph.pieces import balanced_pieces, limited_pieces
-from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
+from coinfer.graph.shares import costs_by_operator, operator_shares
 from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
 from coinfer.graph.units import Support, UnitSubgraph, able_to_run, fallback_units, find_units
 from coinfer.machine.span import Fork, Span
