@@ -14,8 +14,9 @@ import onnx_ir as ir
 from coinfer.graph.count_range import CountRange
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
-from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
+from coinfer.graph.shapes import bind_shapes, static_shape
 from coinfer.graph.weights import WeightSize, is_trainable, stored_tensors
+from coinfer.model.model import NO_DIMS
 
 __all__ = [
     "ModelCost",

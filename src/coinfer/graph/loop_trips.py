@@ -7,7 +7,7 @@ from typing import Final
 import onnx_ir as ir
 
 from coinfer.graph.count_range import CountRange
-from coinfer.graph.weights import constant_tensor
+from coinfer.model.canonical import constant_tensor
 
 __all__ = ["constant_flag", "loop_trips"]
 

@@ -6,7 +6,6 @@ Knows what callers call dimensions; knows nothing of cost or of processors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import onnx_ir as ir
 from onnx_ir.passes.common import (
@@ -17,12 +16,10 @@ from onnx_ir.passes.common import (
 
 from coinfer.errors import UnknownNameError
 from coinfer.graph.inference import infer_shapes, made_values, mark
+from coinfer.model.model import NO_DIMS
 from coinfer.model.validation import dimension
 
-__all__ = ["NO_DIMS", "bind_shapes", "static_shape"]
-
-NO_DIMS: Mapping[str, int] = MappingProxyType({})
-"""No dimension bound besides the batch."""
+__all__ = ["bind_shapes", "static_shape"]
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:

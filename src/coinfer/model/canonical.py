@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +32,7 @@ import onnx_ir as ir
 from coinfer.errors import ModelError
 from coinfer.model.fingerprint import Fingerprint
 
-__all__ = ["fingerprint_of"]
+__all__ = ["constant_tensor", "fingerprint_of"]
 
 _DIGEST_BYTES = 16
 _DEFAULT_DOMAIN = "ai.onnx"
@@ -74,12 +74,10 @@ class _Hasher:
         self.name = name
         self.functions = ir_model.functions
         self._walks: dict[ir.OperatorIdentifier, _Walk | None] = {}
-        self._tensors: dict[int, bytes] = {}
+        self._tensors: dict[ir.TensorProtocol, bytes] = {}
 
     def walk(self, graph: ir.Graph, opsets: dict[str, int]) -> _Walk:
-        walk = _Walk(self, graph, opsets)
-        walk.run()
-        return walk
+        return _Walk(self, graph, opsets).run()
 
     def function_walk(self, key: ir.OperatorIdentifier) -> _Walk:
         if key not in self._walks:
@@ -92,10 +90,9 @@ class _Hasher:
         return walk
 
     def tensor_digest(self, tensor: ir.TensorProtocol) -> bytes:
-        digest = self._tensors.get(id(tensor))
-        if digest is None:
-            digest = self._tensors[id(tensor)] = _tensor_digest(tensor)
-        return digest
+        if tensor not in self._tensors:
+            self._tensors[tensor] = _tensor_digest(tensor)
+        return self._tensors[tensor]
 
 
 class _Walk:
@@ -117,13 +114,14 @@ class _Walk:
         self.captured: list[ir.Value] = []
         self.record: _Record = ()
 
-    def run(self) -> None:
+    def run(self) -> Self:
         for index, value in enumerate(_given(self._graph)):
             self._refs[value] = ("input", index)
         for value in self._graph.outputs:
             self._visit(value)
         outputs = tuple(self._refs[value] for value in self._graph.outputs)
         self.record = (len(_given(self._graph)), outputs, self._state.digest())
+        return self
 
     def _visit(self, root: ir.Value) -> None:
         """Number the value and all it depends on, depth first; a stack, as graphs are deep."""
@@ -144,7 +142,7 @@ class _Walk:
                 self._emit(node)
 
     def _leaf(self, value: ir.Value) -> _Record:
-        tensor = _constant_of(value) if value.graph is self._graph else None
+        tensor = constant_tensor(value) if value.graph is self._graph else None
         if tensor is None:
             self.captured.append(value)
             return ("captured", len(self.captured) - 1)
@@ -256,7 +254,7 @@ def _is_constant(node: ir.Node) -> bool:
     )
 
 
-def _constant_of(value: ir.Value) -> ir.TensorProtocol | None:
+def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
     """Return the tensor of an initializer or of a `Constant` node, None for other values."""
     node = value.producer()
     if node is None:

@@ -50,6 +50,14 @@ def _open_axes(spec: TensorSpec) -> tuple[tuple[int, str], ...]:
     )
 
 
+def _sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Shape of an input whose open axes have these sizes, by symbol."""
+    return tuple(
+        dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
+        for axis, dim in enumerate(spec.shape)
+    )
+
+
 def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     """Find the symbol of the batch: the one that leads every input whose first axis is open.
 
@@ -60,9 +68,7 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     >>> batch_symbol((TensorSpec(name="x", dtype=f4, shape=("N", 3)),))
     'N'
     """
-    leading = {
-        _symbol(spec, 0) for spec in specs if spec.shape and not isinstance(spec.shape[0], int)
-    }
+    leading = {symbol for spec in specs for axis, symbol in _open_axes(spec) if axis == 0}
     return leading.pop() if len(leading) == 1 else None
 
 
@@ -164,17 +170,10 @@ class InputCheck:
         outline = self.outline
         if symbol == self.batch or outline is None:
             raise self._disagreement(inputs, symbol)
-        equal = {
-            spec.name: tuple(
-                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
-                for axis, dim in enumerate(spec.shape)
-            )
-            for spec in self.specs
-        }
+        equal = {spec.name: _sized(spec, sizes) for spec in self.specs}
         # If the outline refuses equal sizes too, it cannot tell, and the library that runs it will.
-        if not outline.fits({s.name: inputs[s.name].shape for s in self.specs}) and outline.fits(
-            equal
-        ):
+        given = {spec.name: inputs[spec.name].shape for spec in self.specs}
+        if not outline.fits(given) and outline.fits(equal):
             raise self._disagreement(inputs, symbol)
         if not outline.warned:
             outline.warned = True
@@ -240,10 +239,7 @@ def sample_inputs(
         spec.name: _random(
             check.model,
             spec,
-            tuple(
-                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
-                for axis, dim in enumerate(spec.shape)
-            ),
+            _sized(spec, sizes),
             rng,
             highs.get(spec.name, _SAFE_HIGH),
         )
