@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import onnx
 import onnx_ir as ir
 
+from coinfer.model.specs import text_of_shape
 from coinfer.model.validation import dimension, skeleton
 
 __all__ = ["infer_shapes", "made_values", "mark"]
@@ -26,11 +27,12 @@ _Dims = tuple[int | str | None, ...]
 
 
 class _Claim(NamedTuple):
-    """What a file states of a value that an operator makes."""
+    """What a file states of a value that an operator makes, and what of its shape is believed."""
 
     value: ir.Value
     type: ir.TypeProtocol | None
     dims: _Dims | None
+    believed: _Dims | None
 
 
 def mark(model: ir.Model) -> None:
@@ -52,15 +54,15 @@ def infer_shapes(model: ir.Model, *, believe_sizes: bool) -> None:
     """
     for value in model.graph.inputs:
         _set_dims(value, _dims_of(value))
-    claims = list(_taken_claims(model.graph))
+    claims = list(_taken_claims(model.graph, believe_sizes))
     _infer(model, nested_claims=False)
     for frontier in (True, False):
         missing = [claim for claim in claims if _is_missing(claim)]
         if not missing:
             break
-        _believe(_first_unknown(missing) if frontier else missing, believe_sizes)
+        _believe(_first_unknown(missing) if frontier else missing)
         _infer(model, nested_claims=True)
-    wrong = [claim for claim in claims if not _complete(claim, believe_sizes)]
+    wrong = [claim for claim in claims if not _complete(claim)]
     if wrong:
         _warn(model.graph, wrong[0])
 
@@ -71,12 +73,15 @@ def made_values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from (value for value in node.outputs if value.name)
 
 
-def _taken_claims(graph: ir.Graph) -> Iterator[_Claim]:
+def _taken_claims(graph: ir.Graph, believe_sizes: bool) -> Iterator[_Claim]:
     """Take away what is claimed of the values that operators make."""
     for value in made_values(graph):
         dims = _dims_of(value)
         if value.type is not None or dims is not None:
-            yield _Claim(value, value.type, dims)
+            believed = dims
+            if dims is not None and not believe_sizes:
+                believed = tuple(None if isinstance(dim, int) else dim for dim in dims)
+            yield _Claim(value, value.type, dims, believed)
         value.shape = None
         if not value.is_graph_output():  # an output needs a type
             value.type = None
@@ -113,8 +118,7 @@ def _drop_nested_claims(node: onnx.NodeProto) -> None:
 
 
 def _is_missing(claim: _Claim) -> bool:
-    unknown = claim.value.type is None or claim.value.shape is None
-    return unknown and not (claim.dims is None and claim.value.type is not None)
+    return claim.value.type is None or (claim.value.shape is None and claim.dims is not None)
 
 
 def _first_unknown(missing: Sequence[_Claim]) -> list[_Claim]:
@@ -127,31 +131,23 @@ def _first_unknown(missing: Sequence[_Claim]) -> list[_Claim]:
     ]
 
 
-def _believe(claims: Iterable[_Claim], sizes: bool) -> None:
+def _believe(claims: Iterable[_Claim]) -> None:
     for claim in claims:
         if claim.value.type is None:
             claim.value.type = claim.type
         if claim.value.shape is None:
-            _set_dims(claim.value, _believed(claim.dims, sizes))
+            _set_dims(claim.value, claim.believed)
 
 
-def _believed(dims: _Dims | None, sizes: bool) -> _Dims | None:
-    if dims is None or sizes:
-        return dims
-    return tuple(None if isinstance(dim, int) else dim for dim in dims)
-
-
-def _complete(claim: _Claim, sizes: bool) -> bool:
+def _complete(claim: _Claim) -> bool:
     """Fill dimensions of which nothing is known; return whether the claim does not contradict."""
     known = _dims_of(claim.value)
-    if known is None or claim.dims is None:
+    if known is None or claim.dims is None or claim.believed is None:
         return True
     if len(known) != len(claim.dims) or any(map(_differ, known, claim.dims)):
         return False
-    claimed = _believed(claim.dims, sizes) or ()
-    _set_dims(
-        claim.value, tuple(c if k is None else k for k, c in zip(known, claimed, strict=True))
-    )
+    pairs = zip(known, claim.believed, strict=True)
+    _set_dims(claim.value, tuple(c if k is None else k for k, c in pairs))
     return True
 
 
@@ -173,16 +169,9 @@ def _warn(graph: ir.Graph, claim: _Claim) -> None:
     if said:
         return
     said.append(claim.value.name or "")
-    stated, follows = (_text(dims) for dims in (claim.dims, _dims_of(claim.value)))
+    stated, follows = (text_of_shape(dims or ()) for dims in (claim.dims, _dims_of(claim.value)))
     _log.warning(
         "graph %r: the file states the shape %s for the value %r, but %s follows from its "
         "operators; such statements are ignored",
-        graph.name,
-        stated,
-        claim.value.name,
-        follows,
+        *(graph.name, stated, claim.value.name, follows),
     )
-
-
-def _text(dims: _Dims | None) -> str:
-    return "[" + ",".join("?" if dim is None else str(dim) for dim in dims or ()) + "]"

@@ -26,6 +26,7 @@ from onnx_ir.passes.common import InlinePass
 
 from coinfer.graph.inference import mark
 from coinfer.graph.values import border_specs
+from coinfer.model.canonical import graphs_of
 from coinfer.model.specs import TensorSpec
 
 __all__ = [
@@ -65,7 +66,7 @@ class Operator:
         index: Position among the operators.
         name: The node's name, or `OPTYPE_INDEX` if it has none.
         op_type: Its type, with the domain before it unless that is the standard one.
-        nested: Types of the nodes inside of it, written the same way; empty for most.
+        op_types: Types of all nodes that it consists of, written the same way: those inside too.
         reads: Values that it needs and that are not constant, captured ones included.
         writes: Values that it makes; left-out optional ones are not listed.
         producers: Operators that make what it reads, ascending.
@@ -75,16 +76,11 @@ class Operator:
     index: int
     name: str
     op_type: str
-    nested: frozenset[str]
+    op_types: frozenset[str]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     producers: tuple[int, ...]
     readers: tuple[int, ...]
-
-    @property
-    def op_types(self) -> frozenset[str]:
-        """Types of all nodes that it consists of."""
-        return self.nested | {self.op_type}
 
     @property
     def key(self) -> str:
@@ -128,10 +124,10 @@ class Operators:
         Args:
             model: Any valid model; it is not changed.
         """
-        graph = inlined(model).graph
-        nodes = _needed(graph, _variable_nodes(graph))
-        items = _operators(nodes)
-        specs = border_specs(inlined(model))
+        whole = inlined(model)
+        graph = whole.graph
+        items = _operators(_needed(graph, _variable_nodes(graph)))
+        specs = border_specs(whole)
         return cls(
             items=items,
             inputs=tuple(v.name or "" for v in graph.inputs if v.const_value is None),
@@ -191,11 +187,9 @@ def read_values(node: ir.Node) -> Iterator[ir.Value]:
     """Yield what a node needs of its own graph; what nested graphs capture included."""
     yield from (value for value in node.inputs if value is not None)
     for graph in subgraphs(node):
-        for inner in ir.traversal.RecursiveGraphIterator(graph):
-            captured = (value for value in inner.inputs if value is not None)
-            yield from (value for value in captured if value.graph is node.graph)
+        inner = (value for each in graph.all_nodes() for value in each.inputs if value is not None)
         # A branch may return a value of the outer graph unchanged.
-        yield from (value for value in graph.outputs if value.graph is node.graph)
+        yield from (value for value in (*inner, *graph.outputs) if value.graph is node.graph)
 
 
 def followers(model: ir.Model, names: Iterable[str]) -> frozenset[str]:
@@ -221,10 +215,7 @@ def followers(model: ir.Model, names: Iterable[str]) -> frozenset[str]:
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs inside of a node: the bodies of If, Loop and Scan."""
     for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
+        yield from graphs_of(attribute)
 
 
 def labelled_runs(
@@ -255,6 +246,11 @@ def labelled_runs(
         run.append(heapq.heappop(ready[label]))
         sorter.done(run[-1])
     return runs
+
+
+def _inner_types(node: ir.Node) -> Iterator[str]:
+    for graph in subgraphs(node):
+        yield from (_type_of(each) for each in graph.all_nodes() if each.op_type != "Constant")
 
 
 def _variable_nodes(graph: ir.Graph) -> list[ir.Node]:
@@ -304,12 +300,7 @@ def _operators(nodes: Sequence[ir.Node]) -> tuple[Operator, ...]:
             index=index,
             name=node.name or f"{node.op_type}_{index}",
             op_type=_type_of(node),
-            nested=frozenset(
-                _type_of(inner)
-                for graph in subgraphs(node)
-                for inner in ir.traversal.RecursiveGraphIterator(graph)
-                if inner.op_type != "Constant"
-            ),
+            op_types=frozenset({_type_of(node), *_inner_types(node)}),
             reads=reads[index],
             writes=tuple(value.name for value in node.outputs if value.name),
             producers=producers[index],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from coinfer.core.fork_routes import FORK_S
 from coinfer.errors import ConfigurationError
@@ -128,12 +128,8 @@ class Partition:
 
     def _longest(self, first: int, lasts: Sequence[int]) -> list[int]:
         """Leave out ends of spans that run on the same processors as the next longer one."""
-        able = [self.spans[Span(first, last)] for last in lasts]
-        return [
-            last
-            for at, last in enumerate(lasts)
-            if at + 1 == len(lasts) or able[at + 1] != able[at]
-        ]
+        by_processors = groupby(lasts, lambda last: self.spans[Span(first, last)])
+        return [max(group) for _, group in by_processors]
 
     @property
     def borders(self) -> tuple[Border, ...]:

@@ -32,7 +32,7 @@ import onnx_ir as ir
 from coinfer.errors import ModelError
 from coinfer.model.fingerprint import Fingerprint
 
-__all__ = ["constant_tensor", "fingerprint_of"]
+__all__ = ["constant_tensor", "fingerprint_of", "graphs_of"]
 
 _DIGEST_BYTES = 16
 _DEFAULT_DOMAIN = "ai.onnx"
@@ -162,7 +162,7 @@ class _Walk:
             self._inner[node] = [
                 (attr.name, self._hasher.walk(graph, self._opsets))
                 for attr in sorted(node.attributes.values(), key=lambda attr: attr.name)
-                for graph in _graphs_of(attr)
+                for graph in graphs_of(attr)
             ]
         return self._inner[node]
 
@@ -285,7 +285,8 @@ def _is_weight(dtype: ir.DataType, value: ir.Value) -> bool:
     return not any(op in _SHAPED_BY_FLOATS and index > 0 for op, index in uses)
 
 
-def _graphs_of(attr: ir.Attr) -> Iterable[ir.Graph]:
+def graphs_of(attr: ir.Attr) -> Iterable[ir.Graph]:
+    """Return the graphs that an attribute holds."""
     if attr.is_ref():
         return ()
     if attr.type == ir.AttributeType.GRAPH:

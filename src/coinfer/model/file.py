@@ -56,11 +56,8 @@ def load_model(
     """
     path = Path(path).absolute()
     what = f"model file {str(path)!r}"
-    if data_root is None:
-        data, state = _read(path, what)
-        return _validated(data, name or path.stem, path, what, state)
-    root = _checked_root(Path(data_root), what)
-    data, state = _read(_inside(path, root, what), what)
+    root = None if data_root is None else _checked_root(Path(data_root), what)
+    data, state = _read(path if root is None else _inside(path, root, what), what)
     return _validated(data, name or path.stem, path, what, state, root)
 
 
@@ -199,7 +196,7 @@ def _validated(
             what=what,
             state=state,
         )
-        inputs, outputs = message.asked_for(proto), message.given(proto)
+        inputs, outputs = message.inputs_of(proto), message.outputs_of(proto)
     except ModelError:
         raise
     except Exception as error:
