@@ -24,8 +24,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from coinfer.graph.inference import mark
-from coinfer.graph.values import border_specs
+from coinfer.graph.inference import border_specs, mark
 from coinfer.model.canonical import graphs_of
 from coinfer.model.specs import TensorSpec
 

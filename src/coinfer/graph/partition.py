@@ -25,9 +25,7 @@ from coinfer.model import Model
 
 __all__ = [
     "Border",
-    "Mode",
     "Partition",
-    "PartitionOptions",
     "choose_partition",
     "partition_at",
 ]

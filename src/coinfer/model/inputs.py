@@ -91,22 +91,19 @@ class InputCheck:
     Attributes:
         model: Name of the model, for messages.
         specs: Specs of the inputs.
+        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
         batch: Symbol whose size is the batch size, or None.
         rules: Per input what `__call__` compares.
-        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
-    batch: str | None
-    rules: tuple[_Rule, ...]
     outline: Outline | None = field(default=None, compare=False)
+    batch: str | None = field(init=False)
+    rules: tuple[_Rule, ...] = field(init=False)
 
-    @classmethod
-    def of(
-        cls, model: str, specs: tuple[TensorSpec, ...], outline: Outline | None = None
-    ) -> InputCheck:
-        """Precompute the check for these specs."""
+    def __post_init__(self) -> None:
+        """Work out what depends on the specs alone."""
         rules = tuple(
             (
                 spec,
@@ -116,9 +113,10 @@ class InputCheck:
                 tuple((axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)),
                 _open_axes(spec),
             )
-            for spec in specs
+            for spec in self.specs
         )
-        return cls(model, specs, batch_symbol(specs), rules, outline)
+        object.__setattr__(self, "batch", batch_symbol(self.specs))
+        object.__setattr__(self, "rules", rules)
 
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
         """Check names, dtypes, shapes and that equal symbols have equal sizes.

@@ -55,7 +55,7 @@ class Model:
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_check", InputCheck.of(self.name, self.inputs, self.outline))
+        object.__setattr__(self, "input_check", InputCheck(self.name, self.inputs, self.outline))
 
     @property
     def graph(self) -> ir.Model:
