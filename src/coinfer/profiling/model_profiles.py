@@ -19,6 +19,7 @@ from typing import TypeAlias, TypeVar
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.pools import POOLS
+from coinfer.backends.registry import find_backends
 from coinfer.errors import BackendError
 from coinfer.machine.estimate import by_analogy
 from coinfer.machine.processor import Processor, ordinary
@@ -27,17 +28,15 @@ from coinfer.model import Model
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.candidate import Candidate
-from coinfer.profiling.context import ProfilingContext
+from coinfer.profiling.context import MOST_FEEDS, ProfilingContext
 from coinfer.profiling.declaration import undeclared
+from coinfer.profiling.deployment import Progress
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import Effort, on_cores
 from coinfer.profiling.skip import Skip
 from coinfer.profiling.task import Task, candidates, tasks_of
 
-__all__ = ["Progress", "profile_models"]
-
-Progress = Callable[[int, int, str], None]
-"""Called as `progress(done, total, what)` before each measurement and once at the end."""
+__all__ = ["profile_models"]
 
 R = TypeVar("R")
 
@@ -94,7 +93,13 @@ def profile_models(
             tasks.append(task)
         else:
             _skip(task, BackendError(f"{task}: {reason}"), skipped)
-    context = ProfilingContext.of(models, processors, feeds or {}, backends or {}, effort, cache)
+    context = ProfilingContext(
+        models=models,
+        samples={name: (feeds or {}).get(name) or _random(model) for name, model in models.items()},
+        backends=find_backends(processors, backends or {}),
+        effort=effort,
+        cache=cache,
+    )
     entries: dict[ProfileKey, Measurement] = {}
     for task, found in _results(
         context, tasks, progress, budget or Budget(), expected or {}
@@ -104,6 +109,10 @@ def profile_models(
         else:
             _skip(task, found, skipped)
     return Profile(entries)
+
+
+def _random(model: Model) -> list[Tensors]:
+    return [model.sample_inputs(seed=seed) for seed in range(MOST_FEEDS)]
 
 
 def _skip(task: Task, error: BackendError, skipped: Callable[[Skip], None] | None) -> None:
