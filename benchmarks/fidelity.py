@@ -43,6 +43,7 @@ from coinfer.hardware.cores import available_cores
 from coinfer.machine.machine import Machine
 from coinfer.machine.profile import Profile
 from coinfer.metrics.recorder import Recorder
+from coinfer.plan import PolicyChoice
 from coinfer.planner.prepare import prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import default_cache
@@ -213,7 +214,8 @@ def simulated(wanted: Scenario, ground: Ground, trial: Trial, pace: Pace) -> Ite
     name, options = wanted.policy.name, wanted.policy.options
     executions = trial.run.executions()
     plan = ground.ready.plan
-    hindsight = fitted(plan, wanted, executions, make_policy(name, **options))
+    chosen = replace(plan, policy=PolicyChoice(name=name, options=options))
+    hindsight = fitted(chosen, wanted, executions)
     machines = (at_pace(ground.machine, pace), trial.calibrated.machine, hindsight.machine)
     for machine in machines:
         policy = make_policy(name, **options)
