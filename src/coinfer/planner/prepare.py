@@ -5,13 +5,11 @@ On a described machine nothing is loaded or measured: the plan is to use all of 
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coinfer.backends.base import Backend
-from coinfer.errors import ConfigurationError
-from coinfer.experiments.calibration import calibrate, check_seconds
 from coinfer.experiments.certificate import certify, settled
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
@@ -33,7 +31,7 @@ from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
 from coinfer.workload.scenario import Scenario
 
-__all__ = ["feeds_of", "prepare", "prepare_described"]
+__all__ = ["feeds_of", "prepare"]
 
 
 def prepare(
@@ -45,7 +43,6 @@ def prepare(
     backends: Mapping[str, Backend] | None = None,
     progress: Progress | None = None,
     surroundings: bool = False,
-    calibrate_s: float | None = None,
     budget: Budget | None = None,
 ) -> Prepared:
     """Make a plan for a scenario, on this machine or on one that a file describes.
@@ -58,7 +55,6 @@ def prepare(
         backends: Backends by name, for those that are not to be looked up.
         progress: Called before each measurement.
         surroundings: Measure also what a simulation needs beside the times of the models.
-        calibrate_s: Correct the times of this machine by a real run of so many seconds.
         budget: How long measuring may take; None: as long as it takes.
 
     Raises:
@@ -66,20 +62,12 @@ def prepare(
         ScenarioError: the machine file is wrong.
         UnknownNameError: the scenario names a policy, backend, processor or network that is not.
         BackendError: no processor runs a model.
-        ConfigurationError: no processor runs a model within the tolerance, an option does not fit,
-            or a calibration is asked for of a machine that a file describes.
+        ConfigurationError: no processor runs a model within the tolerance, or an option does not
+            fit.
     """
-    if calibrate_s is not None:
-        check_seconds(calibrate_s)
     path = machine_file or scenario.machine
     if path is not None:
-        described = load_machine(path)
-        if calibrate_s is not None:
-            raise ConfigurationError(
-                f"{described.name} is described by a file: only this machine can be calibrated; "
-                "leave the calibration or the machine file out"
-            )
-        return prepare_described(scenario, described)
+        return _prepare_described(scenario, load_machine(path))
     profiler = Profiler(
         effort=effort,
         cache=cache,
@@ -87,15 +75,10 @@ def prepare(
         progress=progress,
         budget=budget or Budget(),
     )
-    ready = _prepare_here(scenario, profiler, surroundings=surroundings)
-    if calibrate_s is None:
-        return ready
-    if progress is not None:
-        progress(0, 1, f"a run of {calibrate_s:g} s to calibrate")
-    return calibrate(ready, seconds=calibrate_s).prepared(ready)
+    return _prepare_here(scenario, profiler, surroundings=surroundings)
 
 
-def prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
+def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
     """Plan to use all of a machine that a file describes.
 
     Raises:
@@ -113,23 +96,18 @@ def prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
     return Prepared(scenario=scenario, plan=plan)
 
 
-def feeds_of(
-    scenario: Scenario, models: Mapping[str, Model], *, batch: int | None = None
-) -> dict[str, list[Feed]]:
+def feeds_of(scenario: Scenario, models: Mapping[str, Model]) -> dict[str, list[Feed]]:
     """Make the inputs that a scenario's requests have, by model.
 
     Args:
         scenario: Where the inputs come from.
         models: By name.
-        batch: Samples in each, where a model leaves that open; None: as the scenario says.
 
     Raises:
         InputError: inputs cannot be used.
     """
     return {
-        name: prepare_feeds(
-            spec.inputs, models[name], batch=batch or spec.batch, seed=scenario.seed
-        )
+        name: prepare_feeds(spec.inputs, models[name], batch=spec.batch, seed=scenario.seed)
         for name, spec in scenario.models.items()
     }
 
@@ -163,29 +141,28 @@ def _samples(
 ) -> dict[str, Sequence[Feed]]:
     """Return what to measure with: of batch 1 where a model leaves that open."""
     single = {
-        name: model
-        for name, model in models.items()
-        if scenario.models[name].batch > 1 and model.batch_symbol is not None
+        name: spec.model_copy(update={"batch": 1})
+        for name, spec in scenario.models.items()
+        if spec.batch > 1 and models[name].batch_symbol is not None
     }
-    few = scenario.model_copy(update={"models": {n: scenario.models[n] for n in single}})
-    return {**feeds, **feeds_of(few, single, batch=1)}
+    return {**feeds, **feeds_of(scenario.model_copy(update={"models": single}), models)}
 
 
 def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
     cuts = {name: scenario.partition_of(name) for name in scenario.models}
     tolerance = scenario.precision.tolerance
-    wishes = Wishes(
+    return Wishes(
         name=scenario.name,
         policy=_policy_of(scenario),
         batches={name: spec.batch for name, spec in scenario.models.items()},
         cuts={name: _cut_wish(spec) for name, spec in cuts.items() if spec is not None},
         allow=scenario.precision.allow,
+        tolerance=math.inf if tolerance is None else tolerance,
         keep_all=not isinstance(scenario.processors, DefaultProcessors),
         asked=asked,
         surroundings=surroundings,
         sources={name: spec.source for name, spec in scenario.models.items()},
     )
-    return wishes if tolerance is None else dataclasses.replace(wishes, tolerance=tolerance)
 
 
 def _policy_of(scenario: Scenario) -> PolicyChoice:

@@ -14,6 +14,7 @@ from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model, model_from_ir
+from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import key_parts
 from coinfer.profiling.measure import Effort
@@ -35,6 +36,8 @@ class ProfilingContext:
         backends: By name.
         effort: When a measurement is good enough.
         cache: Where measurements are kept; None: nowhere.
+        budget: How long measuring may take.
+        expected: Seconds by model and processor, to take instead once the budget is spent.
         machine: Name of the machine's processor.
     """
 
@@ -43,6 +46,8 @@ class ProfilingContext:
     backends: Mapping[str, Backend]
     effort: Effort
     cache: ProfileCache | None
+    budget: Budget = field(default_factory=Budget)
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     machine: str = field(default_factory=lambda: cpu_name(), init=False)
     _awake: set[tuple[str, str]] = field(default_factory=set, init=False)
 
