@@ -46,7 +46,7 @@ from coinfer.metrics.recorder import Recorder
 from coinfer.plan import PolicyChoice
 from coinfer.planner.prepare import prepare
 from coinfer.policies import make_policy
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim import simulate
@@ -163,7 +163,7 @@ def main() -> int:
     with (
         OtherWork() as others,
         awake(() if arguments.asleep else available_cores()) as refusal,
-        Canary(prepare(base, cache=default_cache())) as canary,
+        Canary(prepare(base, Profiler(cache=default_cache()))) as canary,
     ):
         console.print(
             "cores may go idle" if arguments.asleep else refusal or "cores are kept awake"

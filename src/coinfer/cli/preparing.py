@@ -45,7 +45,7 @@ def prepared(
     from coinfer.experiments.calibration import calibrate, check_seconds
     from coinfer.planner.planned_scenario import planned_scenario
     from coinfer.planner.prepare import prepare
-    from coinfer.profiling import default_cache
+    from coinfer.profiling import Profiler, default_cache
 
     if calibrate_s is not None:
         check_seconds(calibrate_s)
@@ -58,17 +58,12 @@ def prepared(
             policy_options=policy_options(policy_option or []),
             is_simulated=(is_simulated or needs_times) and calibrate_s is None,
         )
-        return (
-            ready if calibrate_s is None else calibrate(ready, seconds=calibrate_s).prepared(ready)
-        )
+        if calibrate_s is None:
+            return ready
+        return calibrate(ready, seconds=calibrate_s).prepared(ready)
     with profiler_bar() as progress:
-        ready = prepare(
-            scenario,
-            machine_file=machine,
-            cache=default_cache(),
-            progress=progress,
-            surroundings=is_simulated,
-        )
+        profiler = Profiler(cache=default_cache(), progress=progress)
+        ready = prepare(scenario, profiler, machine_file=machine, surroundings=is_simulated)
         if calibrate_s is None:
             return ready
         if not ready.models:

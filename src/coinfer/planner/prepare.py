@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coinfer.backends.base import Backend
 from coinfer.experiments.certificate import certify, settled
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
@@ -23,8 +22,7 @@ from coinfer.planner.model_source import resolve_model
 from coinfer.planner.processors import choose_processors
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.policies import make_policy
-from coinfer.profiling import Effort, ProfileCache, Profiler, Progress
-from coinfer.profiling.budget import Budget
+from coinfer.profiling import Profiler
 from coinfer.runtime.prepared import Prepared
 from coinfer.workload.inputs import Feed, prepare_feeds
 from coinfer.workload.partition_spec import PartitionSpec
@@ -36,26 +34,18 @@ __all__ = ["feeds_of", "prepare"]
 
 def prepare(
     scenario: Scenario,
+    profiler: Profiler | None = None,
     *,
     machine_file: Path | None = None,
-    effort: Effort = Effort(),
-    cache: ProfileCache | None = None,
-    backends: Mapping[str, Backend] | None = None,
-    progress: Progress | None = None,
     surroundings: bool = False,
-    budget: Budget | None = None,
 ) -> Prepared:
     """Make a plan for a scenario, on this machine or on one that a file describes.
 
     Args:
         scenario: What is to be run or simulated.
+        profiler: How this machine is measured; None: all of it, whatever was measured before.
         machine_file: A machine file instead of the scenario's; neither: this machine.
-        effort: When a measurement is good enough.
-        cache: Where measurements are kept; None measures everything.
-        backends: Backends by name, for those that are not to be looked up.
-        progress: Called before each measurement.
         surroundings: Measure also what a simulation needs beside the times of the models.
-        budget: How long measuring may take; None: as long as it takes.
 
     Raises:
         ModelError, InputError: a model or its inputs cannot be used.
@@ -68,14 +58,27 @@ def prepare(
     path = machine_file or scenario.machine
     if path is not None:
         return _prepare_described(scenario, load_machine(path))
-    profiler = Profiler(
-        effort=effort,
-        cache=cache,
-        backends=backends or {},
-        progress=progress,
-        budget=budget or Budget(),
+    profiler = profiler or Profiler()
+    policy = make_policy(scenario.policy.name, **scenario.policy.options)
+    processors = choose_processors(scenario)
+    models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
+    asked = asked_for(policy, models, ordinary(processors))
+    feeds = feeds_of(scenario, models)
+    planned = make_plan(
+        models,
+        processors,
+        _wishes(scenario, asked, surroundings=surroundings),
+        profiler,
+        samples=_samples(scenario, models, feeds),
     )
-    return _prepare_here(scenario, profiler, surroundings=surroundings)
+    require_assigned(policy, planned.plan.measured, planned.skips)
+    return Prepared(
+        scenario=scenario,
+        plan=planned.plan,
+        models=planned.models,
+        feeds=feeds,
+        backends=profiler.backends,
+    )
 
 
 def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
@@ -110,30 +113,6 @@ def feeds_of(scenario: Scenario, models: Mapping[str, Model]) -> dict[str, list[
         name: prepare_feeds(spec.inputs, models[name], batch=spec.batch, seed=scenario.seed)
         for name, spec in scenario.models.items()
     }
-
-
-def _prepare_here(scenario: Scenario, profiler: Profiler, *, surroundings: bool) -> Prepared:
-    specs = scenario.models
-    policy = make_policy(scenario.policy.name, **scenario.policy.options)
-    processors = choose_processors(scenario)
-    models = {name: resolve_model(spec.source, name=name) for name, spec in specs.items()}
-    asked = asked_for(policy, models, ordinary(processors))
-    feeds = feeds_of(scenario, models)
-    planned = make_plan(
-        models,
-        processors,
-        _wishes(scenario, asked, surroundings=surroundings),
-        profiler,
-        samples=_samples(scenario, models, feeds),
-    )
-    require_assigned(policy, planned.plan.measured, planned.skips)
-    return Prepared(
-        scenario=scenario,
-        plan=planned.plan,
-        models=planned.models,
-        feeds=feeds,
-        backends=profiler.backends,
-    )
 
 
 def _samples(
