@@ -250,6 +250,11 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
         for field in ("source", "file")
     ),
     (
+        "NUL in graph",
+        lambda t: t.replace("original:", 'original:\n        graph: "a\\0b"\n        sha256: "0"'),
+        "graph: 'a\\x00b' is no name of a file",
+    ),
+    (
         "home",
         lambda t: t.replace("source: m.onnx", "source: ~nobody-here/m.onnx"),
         "'~nobody-here/m.onnx' names no home folder; write the whole path",
@@ -399,16 +404,36 @@ def test_a_plan_of_another_machine_can_be_simulated(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "plan").profile == plan.profile
 
 
-def test_a_plan_of_a_model_in_memory_is_not_saved(tmp_path: Path) -> None:
-    planned = make_plan({"m": tiny_linear().model}, [CPU], Wishes(), Profiler(effort=QUICK))
+def test_a_graph_that_the_plan_holds_is_checked(tmp_path: Path) -> None:
+    model = tiny_linear().model
+    planned = make_plan({"m": model}, [CPU], Wishes(), Profiler(effort=QUICK))
     with pytest.raises(ConfigurationError, match="'m' was made in memory"):
         save_plan(planned.plan, tmp_path / "plan")
+    save_plan(planned.plan, tmp_path / "plan", {"m": model.to_bytes()})
+    with coinfer.Engine(tmp_path / "plan") as engine:
+        engine.infer("m", model.sample_inputs())
+    graph = tmp_path / "plan" / "graphs" / "m.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\x00")
+    with pytest.raises(ConfigurationError, match="is not the graph that the plan was made with"):
+        open_plan(tmp_path / "plan")
+    graph.unlink()
+    with pytest.raises(ConfigurationError, match=r"m\.onnx: No such file.*make the plan anew"):
+        open_plan(tmp_path / "plan")
 
 
-def test_no_file_outside_the_folder_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["profile", "graph"])
+def test_no_file_outside_the_folder_is_read(tmp_path: Path, field: str) -> None:
     saved(tmp_path)
     (tmp_path / "secret.json").write_text("{}")
-    edited(tmp_path, lambda t: t.replace("profiles/m.json", "../secret.json"))
+    if field == "profile":
+        edited(tmp_path, lambda t: t.replace("profiles/m.json", "../secret.json"))
+    else:
+        edited(
+            tmp_path,
+            lambda t: t.replace(
+                "original:", 'original:\n        graph: ../secret.json\n        sha256: "0"'
+            ),
+        )
     with pytest.raises(ConfigurationError, match="outside of the plan's folder"):
         open_plan(tmp_path / "plan")
 
@@ -477,8 +502,10 @@ def test_any_character_of_a_text_is_read_again(tmp_path: Path) -> None:
 
 
 def test_nothing_of_an_older_plan_stays(tmp_path: Path) -> None:
-    save_plan(described("m"), tmp_path / "plan")
-    assert {"profiles/m.json"} < contents(tmp_path / "plan").keys()
+    model = tiny_linear().model
+    planned = make_plan({"m": model}, [CPU], Wishes(), Profiler(effort=QUICK))
+    save_plan(planned.plan, tmp_path / "plan", {"m": model.to_bytes()})
+    assert {"graphs/m.onnx", "profiles/m.json"} < contents(tmp_path / "plan").keys()
     for folder in ("plan", "fresh"):
         save_plan(described("other"), tmp_path / folder)
     assert contents(tmp_path / "plan") == contents(tmp_path / "fresh")
@@ -656,8 +683,6 @@ def test_null_backends_need_no_library(tmp_path: Path) -> None:
     """A plan made with a backend that is handed over opens with it."""
     cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
     profiler = Profiler(effort=QUICK, backends={"null": NullBackend()})
-    onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), tmp_path / "m.onnx")
-    model = load_model(tmp_path / "m.onnx", name="m")
-    planned = make_plan({"m": model}, [cpu], Wishes(), profiler)
-    save_plan(planned.plan, tmp_path / "plan")
+    planned = make_plan({"m": tiny_linear().model}, [cpu], Wishes(), profiler)
+    save_plan(planned.plan, tmp_path / "plan", {"m": tiny_linear().model.to_bytes()})
     assert open_plan(tmp_path / "plan").plan.models.keys() == {"m"}

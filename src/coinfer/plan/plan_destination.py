@@ -16,6 +16,9 @@ __all__ = ["MACHINE", "PLAN", "check_can_save", "check_model_names"]
 
 PLAN, MACHINE = "plan.yaml", "machine.json"
 
+_FOLDERS = {"profiles": ".json", "graphs": ".onnx"}
+"""What the folders in it hold."""
+
 
 def check_can_save(folder: str | Path) -> None:
     """Tell whether a plan can be saved in a folder, before one is made.
@@ -79,12 +82,12 @@ def _foreign(folder: Path) -> str | None:
 
 def _is_ours(path: Path, parts: tuple[str, ...]) -> bool:
     match parts:
-        case ["profiles"]:
+        case [name] if name in _FOLDERS:
             return path.is_dir() and not path.is_symlink()
-        case ["profiles", _]:
-            return path.suffix == ".json" and path.is_file()
         case [name]:
             return name in (PLAN, MACHINE) and path.is_file()
+        case [within, _]:
+            return path.suffix == _FOLDERS.get(within) and path.is_file()
     return False
 
 

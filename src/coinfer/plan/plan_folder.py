@@ -3,12 +3,14 @@
     plan.yaml            what runs where, and why: for people to read, compare and edit
     machine.json         the machine that it was made for
     profiles/MODEL.json  what was measured of each model
+    graphs/MODEL.onnx    graphs that no file of the user's holds
 
 The same plan gives the same bytes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,10 +26,16 @@ from coinfer.machine.profile import Profile
 from coinfer.plan.measured_run import MeasuredRun, decode_runs, encode_runs, profile_of, runs_of
 from coinfer.plan.plan import Plan
 from coinfer.plan.plan_destination import MACHINE, PLAN, check_can_save, check_model_names
-from coinfer.plan.plan_sections import FileSection, PlanSection, read_plan_section
+from coinfer.plan.plan_sections import (
+    MachineSection,
+    PlanSection,
+    ProfileSection,
+    read_plan_section,
+)
 from coinfer.plan.plan_text import plan_text
+from coinfer.plan.variant import GraphFile
 
-__all__ = ["SavedPlan", "load_plan", "save_plan"]
+__all__ = ["SavedPlan", "load_plan", "read_bytes", "save_plan"]
 
 T = TypeVar("T")
 
@@ -52,21 +60,23 @@ class SavedPlan(NamedTuple):
         return f"{self.text.origin}:{self.text.line_of(loc)}"
 
 
-def save_plan(plan: Plan, folder: Path) -> None:
+def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = None) -> None:
     """Write a plan into a folder, all at once; an older plan there is replaced.
 
     Args:
         plan: The plan.
         folder: Where to; made if it is not there.
+        graphs: Serialised graphs of models that have no source, by name.
 
     Raises:
-        ConfigurationError: the folder holds something else or cannot be written, a model has no
-            source, or its name cannot be kept.
+        ConfigurationError: the folder holds something else or cannot be written, a model has
+            neither a source nor a graph, or its name cannot be kept.
     """
     check_can_save(folder)
     check_model_names(plan.models)
+    plan, files = _with_graphs(plan, graphs or {})
     _check_sources(plan)
-    files = {
+    files |= {
         f"profiles/{name}.json": _json_bytes(
             encode_runs(runs_of(plan.measured, name, model.original))
         )
@@ -86,12 +96,24 @@ def save_plan(plan: Plan, folder: Path) -> None:
         raise ConfigurationError(f"cannot write {folder}: {reason}; name another folder") from error
 
 
+def _with_graphs(plan: Plan, graphs: Mapping[str, bytes]) -> tuple[Plan, dict[str, bytes]]:
+    """Let models refer to their graphs; return the files of these as well."""
+    files = {}
+    for name, data in graphs.items():
+        path = f"graphs/{name}.onnx"
+        files[path] = data
+        graph = GraphFile(path, hashlib.sha256(data).hexdigest())
+        original = dataclasses.replace(plan.models[name].original, graph=graph)
+        plan = plan.with_variant(name, original)
+    return plan, files
+
+
 def _check_sources(plan: Plan) -> None:
     for name, model in plan.models.items():
-        if plan.machine.identity and not model.source:
+        if plan.machine.identity and not (model.source or model.original.graph):
             raise ConfigurationError(
                 f"model {name!r} was made in memory, so the plan cannot say where it comes from; "
-                "save it to a file and plan that"
+                "save it to a file and plan that, or give its graph"
             )
 
 
@@ -147,8 +169,8 @@ def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
     return plan.with_profile(profile)
 
 
-def _read(folder: Path, named: FileSection, decode: Callable[[Any], T]) -> T:
-    data = _bytes_of(folder, named.file)
+def _read(folder: Path, named: MachineSection | ProfileSection, decode: Callable[[Any], T]) -> T:
+    data = read_bytes(folder, named.file)
     if _fingerprint(data) != named.fingerprint:
         raise ConfigurationError(
             f"{folder / named.file}: is not the file that the plan was made with; restore it, or "
@@ -175,7 +197,7 @@ def _named(path: str, files: Mapping[str, bytes]) -> dict[str, str]:
     return {"file": path, "fingerprint": _fingerprint(files[path])}
 
 
-def _bytes_of(folder: Path, name: str) -> bytes:
+def read_bytes(folder: Path, name: str) -> bytes:
     """Read a file of the folder, and of no other."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):

@@ -29,9 +29,9 @@ from coinfer.plan.index_ranges import parse_ranges, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.plan_text import FORMAT, WHOLE
-from coinfer.plan.variant import Kind, Unit, Variant
+from coinfer.plan.variant import GraphFile, Kind, Unit, Variant
 
-__all__ = ["FileSection", "PlanSection", "read_plan_section"]
+__all__ = ["MachineSection", "PlanSection", "ProfileSection", "read_plan_section"]
 
 
 def _ranges(value: Any) -> tuple[int, ...]:
@@ -73,21 +73,19 @@ def _source(text: str) -> str:
 
 _MAX_UNITS = 10_000
 
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""A file, relative to the plan's folder."""
+
 UnitIndex = Annotated[int, Strict(), Field(ge=0, le=_MAX_UNITS)]
 """The number of a unit."""
 
 
-class FileSection(Section):
-    """A file beside `plan.yaml`, and how to know that it is the right one."""
-
-    file: Annotated[str, AfterValidator(_file_name)]
-    fingerprint: str
-
-
-class MachineSection(FileSection):
+class MachineSection(Section):
     """Which machine the plan was made for."""
 
     name: str
+    file: FileName
+    fingerprint: str
 
 
 class PolicySection(Section):
@@ -107,6 +105,8 @@ class UnitSection(Section):
 class VariantSection(Section):
     """One graph, how it is cut and where its spans are loaded."""
 
+    graph: FileName | None = None
+    sha256: str = ""
     units: tuple[UnitSection, ...] = ()
     n_units: Annotated[Count, Field(le=_MAX_UNITS)] = 1
     forks: tuple[tuple[UnitIndex, UnitIndex, UnitIndex], ...] = ()
@@ -137,6 +137,7 @@ class VariantSection(Section):
         """Build the variant."""
         return Variant(
             kind=kind,
+            graph=None if self.graph is None else GraphFile(self.graph, self.sha256),
             n_units=self.count,
             units=tuple(Unit(unit.operators, unit.first) for unit in self.units),
             forks=tuple(Fork(*fork) for fork in self.forks),
@@ -159,13 +160,20 @@ class ChoiceSection(Section):
     lost: tuple[LostSection, ...] = ()
 
 
+class ProfileSection(Section):
+    """What was measured of a model."""
+
+    file: FileName
+    fingerprint: str
+
+
 class ModelSection(Section):
     """One model."""
 
     source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count | Literal["fixed"] = 1
-    profile: FileSection
+    profile: ProfileSection
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
 
@@ -263,6 +271,8 @@ def _of_variant(variant: VariantSection, at: Loc, processors: list[str]) -> Iter
                 f"its sides, {span_text(fork.left)} and {span_text(fork.right)}, are not both "
                 "loaded; load them, or take the fork out",
             )
+    if variant.graph is not None and not variant.sha256:
+        yield Problem((*at, "sha256"), "is missing beside `graph`; add it")
 
 
 def _gap(loaded: set[Span], n_units: int) -> str:

@@ -63,6 +63,9 @@ def _variants(plan: Plan, name: str, model: ModelPlan) -> Iterator[str]:
     yield "    variants:"
     for kind, variant in model.variants.items():
         yield f"      {kind}:"
+        if variant.graph is not None:
+            yield f"        graph: {_scalar(variant.graph.path)}"
+            yield f"        sha256: {_scalar(variant.graph.sha256)}"
         if variant.units:
             yield "        units:"
             for unit in variant.units:

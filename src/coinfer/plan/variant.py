@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from coinfer.machine.span import Fork, Span
 
-__all__ = ["Kind", "Unit", "Variant"]
+__all__ = ["GraphFile", "Kind", "Unit", "Variant"]
 
 
 class Kind(StrEnum):
@@ -24,6 +24,18 @@ class Kind(StrEnum):
     """
 
     ORIGINAL = "original"
+
+
+class GraphFile(NamedTuple):
+    """A graph that is kept beside the plan, because it is dear to make again.
+
+    Attributes:
+        path: Its file, relative to the plan's folder.
+        sha256: Checksum of the file.
+    """
+
+    path: str
+    sha256: str
 
 
 class Unit(NamedTuple):
@@ -44,6 +56,7 @@ class Variant:
 
     Attributes:
         kind: How it relates to what the user gave.
+        graph: Its file; None: it is what the model's source says.
         n_units: Number of unit subgraphs; spans count in them.
         units: Their operators; empty if it is not cut, or if nobody knows the graph.
         forks: Pairs of spans that may run at the same time.
@@ -51,6 +64,7 @@ class Variant:
     """
 
     kind: Kind = Kind.ORIGINAL
+    graph: GraphFile | None = None
     n_units: int = 1
     units: tuple[Unit, ...] = ()
     forks: tuple[Fork, ...] = ()

@@ -6,6 +6,7 @@ and never measured is estimated from what was.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ModelError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
-from coinfer.model import Model
+from coinfer.model import Model, load_model
 from coinfer.plan.measured_run import runs_of
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
-from coinfer.plan.plan_folder import SavedPlan, load_plan
+from coinfer.plan.plan_folder import SavedPlan, load_plan, read_bytes
 from coinfer.planner.make_plan import Planned
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.plan_checks import check_cut_of, check_declared, check_here, make_anew
@@ -106,20 +107,34 @@ def _checked(saved: SavedPlan, name: str) -> Model:
 def _opened(saved: SavedPlan, name: str) -> Model:
     """Open a model of a plan and see that it is the one that was planned."""
     planned = saved.plan.models[name]
-    if not planned.source:
-        raise ModelError(
-            f"the plan does not say where model {name!r} comes from, because it was made in "
-            "memory; pass the models in place of the plan, or save them to files"
-        )
-    try:
-        model = resolve_model(planned.source, name=name)
-    except ModelError as error:
-        where = saved.where("models", name, "source")
-        raise ModelError(f"{where}: {error}; restore it, or {make_anew(saved)}") from error
+    model = _loaded(saved, name, planned)
     found = fingerprint_of(model, default_cache())
     if planned.fingerprint and found.full != planned.fingerprint:
+        where = planned.source or name
         raise ConfigurationError(
-            f"model {name!r}: {planned.source} is not the model that the plan was made with; "
+            f"model {name!r}: {where} is not the model that the plan was made with; "
             f"{make_anew(saved)}"
         )
     return model
+
+
+def _loaded(saved: SavedPlan, name: str, planned: ModelPlan) -> Model:
+    graph = planned.original.graph
+    if graph is None:
+        if not planned.source:
+            raise ModelError(
+                f"the plan does not say where model {name!r} comes from, because it was made in "
+                "memory; pass the models in place of the plan, or save them to files"
+            )
+        try:
+            return resolve_model(planned.source, name=name)
+        except ModelError as error:
+            where = saved.where("models", name, "source")
+            raise ModelError(f"{where}: {error}; restore it, or {make_anew(saved)}") from error
+    path = saved.folder / graph.path
+    if hashlib.sha256(read_bytes(saved.folder, graph.path)).hexdigest() != graph.sha256:
+        raise ConfigurationError(
+            f"{path}: is not the graph that the plan was made with; restore it, or "
+            f"{make_anew(saved)}"
+        )
+    return load_model(path, name=name)
