@@ -21,7 +21,7 @@ from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.given_samples import SampleSource, read_samples
-from coinfer.planner.make_plan import Planned, given_plan, make_plan
+from coinfer.planner.make_plan import Planned, given_plan, make_plan, whole_of
 from coinfer.planner.model_source import lasting_source, resolve_model
 from coinfer.planner.opened_plan import open_plan
 from coinfer.planner.wishes import CutWish, Wishes
@@ -196,13 +196,15 @@ class Engine(engine.Engine):
         for name in samples:
             if name not in models:
                 raise UnknownNameError.of("model", name, models)
-        found = {name: _resolved(name, model) for name, model in models.items()}
-        given = {name: read_samples(_whole(found[name]), each) for name, each in samples.items()}
-        sources = {
-            name: lasting_source(model)
-            for name, model in models.items()
-            if isinstance(model, str | Path)
-        }
+        found: dict[str, Model | CutModel] = {}
+        sources: dict[str, str] = {}
+        for name, model in models.items():
+            if isinstance(model, str | Path):
+                found[name] = resolve_model(str(model), name=name)
+                sources[name] = lasting_source(model)
+            else:
+                found[name] = model
+        given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
         if profile is not None:
             return given_plan(
                 found, processors, profile, Wishes(sources=sources), backends=self._given
@@ -236,13 +238,3 @@ def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
 def _unpinned(plan: Plan) -> Plan:
     free = tuple(replace(processor, cores=()) for processor in plan.processors)
     return replace(plan, machine=replace(plan.machine, processors=free))
-
-
-def _whole(model: Model | CutModel) -> Model:
-    return model if isinstance(model, Model) else model.model
-
-
-def _resolved(name: str, model: _Source) -> Model | CutModel:
-    if isinstance(model, Model | CutModel):
-        return model
-    return resolve_model(str(model), name=name)

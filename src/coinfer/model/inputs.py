@@ -56,6 +56,14 @@ def open_axes(spec: TensorSpec) -> tuple[tuple[int, str], ...]:
     )
 
 
+def _sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Shape of an input whose open axes have these sizes, by symbol."""
+    return tuple(
+        dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
+        for axis, dim in enumerate(spec.shape)
+    )
+
+
 def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     """Find the symbol of the batch: the one that leads every input whose first axis is open.
 
@@ -66,9 +74,7 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     >>> batch_symbol((TensorSpec(name="x", dtype=f4, shape=("N", 3)),))
     'N'
     """
-    leading = {
-        _symbol(spec, 0) for spec in specs if spec.shape and not isinstance(spec.shape[0], int)
-    }
+    leading = {symbol for spec in specs for axis, symbol in open_axes(spec) if axis == 0}
     return leading.pop() if len(leading) == 1 else None
 
 
@@ -90,27 +96,20 @@ class InputCheck:
     Attributes:
         model: Name of the model, for messages.
         specs: Specs of the inputs.
+        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
         batch: Symbol whose size is the batch size, or None.
         rules: Per input what `__call__` compares.
-        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
-    batch: str | None
-    rules: tuple[_Rule, ...]
     outline: Outline | None = field(default=None, compare=False)
+    has_batch: bool = True
+    batch: str | None = field(init=False)
+    rules: tuple[_Rule, ...] = field(init=False)
 
-    @classmethod
-    def of(
-        cls,
-        model: str,
-        specs: tuple[TensorSpec, ...],
-        outline: Outline | None = None,
-        *,
-        has_batch: bool = True,
-    ) -> InputCheck:
-        """Precompute the check for these specs, in which a first axis may be the batch."""
+    def __post_init__(self) -> None:
+        """Work out what depends on the specs alone."""
         rules = tuple(
             (
                 spec,
@@ -120,9 +119,11 @@ class InputCheck:
                 tuple((axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)),
                 open_axes(spec),
             )
-            for spec in specs
+            for spec in self.specs
         )
-        return cls(model, specs, batch_symbol(specs) if has_batch else None, rules, outline)
+        batch = batch_symbol(self.specs) if self.has_batch else None
+        object.__setattr__(self, "batch", batch)
+        object.__setattr__(self, "rules", rules)
 
     @property
     def open_dims(self) -> dict[str, tuple[str, int]]:
@@ -191,17 +192,10 @@ class InputCheck:
         outline = self.outline
         if symbol == self.batch or outline is None:
             raise self._disagreement(inputs, symbol)
-        equal = {
-            spec.name: tuple(
-                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
-                for axis, dim in enumerate(spec.shape)
-            )
-            for spec in self.specs
-        }
+        equal = {spec.name: _sized(spec, sizes) for spec in self.specs}
         # If the outline refuses equal sizes too, it cannot tell, and the library that runs it will.
-        if not outline.fits({s.name: inputs[s.name].shape for s in self.specs}) and outline.fits(
-            equal
-        ):
+        given = {spec.name: inputs[spec.name].shape for spec in self.specs}
+        if not outline.fits(given) and outline.fits(equal):
             raise self._disagreement(inputs, symbol)
         if not outline.warned:
             outline.warned = True
@@ -267,10 +261,7 @@ def sample_inputs(
         spec.name: _random(
             check.model,
             spec,
-            tuple(
-                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
-                for axis, dim in enumerate(spec.shape)
-            ),
+            _sized(spec, sizes),
             rng,
             highs.get(spec.name, _SAFE_HIGH),
         )

@@ -29,7 +29,7 @@ from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.fingerprints import fingerprint_of
 
-__all__ = ["HERE", "Planned", "given_plan", "make_plan"]
+__all__ = ["HERE", "Planned", "given_plan", "make_plan", "whole_of"]
 
 HERE = "this machine"
 """What plans call the machine that they were measured on."""
@@ -82,18 +82,11 @@ def make_plan(
     """
     given = samples or {}
     whole = with_batch_found_out(
-        {name: _whole(model) for name, model in models.items()}, processors, wishes, profiler, given
+        {name: whole_of(m) for name, m in models.items()}, processors, wishes, profiler, given
     )
     check_dims(whole.values(), wishes.dims)
     made = {name: samples_of(each, given.get(name), wishes.dims) for name, each in whole.items()}
-    planning = Planning(
-        models=whole,
-        wishes=wishes,
-        profiler=profiler,
-        samples={name: each.feeds for name, each in made.items()},
-        guessed={name: each.guessed for name, each in made.items() if each.guessed},
-        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
-    )
+    planning = _planning(models, whole, wishes, profiler, made)
     plan = _empty(planning, processors)
     plan = plan.warned(*_size_warnings(whole, made))
     for each in PASSES:
@@ -117,13 +110,9 @@ def given_plan(
         wishes: Of these the policy and the sources count.
         backends: Backends by name, for those that are not to be looked up.
     """
-    planning = Planning(
-        models={name: _whole(model) for name, model in models.items()},
-        wishes=wishes or Wishes(),
-        profiler=Profiler(backends=backends or {}),
-        samples=dict.fromkeys(models, ()),
-        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
-    )
+    whole = {name: whole_of(model) for name, model in models.items()}
+    none = {name: Samples((), {}) for name in models}
+    planning = _planning(models, whole, wishes or Wishes(), Profiler(backends=backends or {}), none)
     plan = _empty(planning, processors).with_profile(profile)
     for name, cut in planning.cut_models.items():
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
@@ -131,11 +120,33 @@ def given_plan(
     return Planned(plan.loading(profile), planning.loads)
 
 
+def whole_of(model: Model | CutModel) -> Model:
+    """Return a model uncut."""
+    return model.model if isinstance(model, CutModel) else model
+
+
 def _size_warnings(models: Mapping[str, Model], made: Mapping[str, Samples]) -> Iterator[str]:
     for name, model in models.items():
         for warning in (no_batch_warning(model), made[name].warning(name)):
             if warning is not None:
                 yield warning
+
+
+def _planning(
+    models: Mapping[str, Model | CutModel],
+    whole: Mapping[str, Model],
+    wishes: Wishes,
+    profiler: Profiler,
+    samples: Mapping[str, Samples],
+) -> Planning:
+    return Planning(
+        models=whole,
+        wishes=wishes,
+        profiler=profiler,
+        samples={name: each.feeds for name, each in samples.items()},
+        guessed={name: each.guessed for name, each in samples.items() if each.guessed},
+        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
+    )
 
 
 def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
@@ -164,7 +175,3 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
         },
         policy=wishes.policy,
     )
-
-
-def _whole(model: Model | CutModel) -> Model:
-    return model if isinstance(model, Model) else model.model

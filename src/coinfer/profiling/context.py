@@ -7,23 +7,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Self
 
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
-from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model, model_from_ir
 from coinfer.plan.work import SizeClasses, Work
+from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import key_parts
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.task import Task
 
-__all__ = ["MOST_FEEDS", "ProfilingContext"]
+__all__ = ["MOST_FEEDS", "ProfilingContext", "by_class"]
 
 MOST_CLASSES = 6
 """Classes of sizes that a model is measured at."""
@@ -42,6 +40,8 @@ class ProfilingContext:
         backends: By name.
         effort: When a measurement is good enough.
         cache: Where measurements are kept; None: nowhere.
+        budget: How long measuring may take.
+        expected: Seconds by model and processor, to take instead once the budget is spent.
         machine: Name of the machine's processor.
     """
 
@@ -50,35 +50,10 @@ class ProfilingContext:
     backends: Mapping[str, Backend]
     effort: Effort
     cache: ProfileCache | None
-    machine: str
+    budget: Budget = field(default_factory=Budget)
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    machine: str = field(default_factory=lambda: cpu_name(), init=False)
     _awake: set[tuple[str, str]] = field(default_factory=set, init=False)
-
-    @classmethod
-    def of(
-        cls,
-        models: Mapping[str, Model],
-        processors: Sequence[Processor],
-        samples: Mapping[str, Sequence[Tensors]],
-        backends: Mapping[str, Backend],
-        effort: Effort,
-        cache: ProfileCache | None,
-        works: Mapping[str, Work] = MappingProxyType({}),
-    ) -> Self:
-        """Make a context on this machine; what is missing of samples is random."""
-        return cls(
-            models=models,
-            samples={
-                name: _by_class(
-                    samples.get(name) or [model.sample_inputs(seed=s) for s in range(MOST_FEEDS)],
-                    works.get(name),
-                )
-                for name, model in models.items()
-            },
-            backends=find_backends(processors, backends),
-            effort=effort,
-            cache=cache,
-            machine=cpu_name(),
-        )
 
     def parts(self, task: Task) -> dict[str, object]:
         """Return all that a measurement depends on."""
@@ -130,7 +105,7 @@ class ProfilingContext:
         return self.cache if self.backends[task.processor.backend].versions() else None
 
 
-def _by_class(feeds: Sequence[Tensors], work: Work | None) -> dict[int, list[Tensors]]:
+def by_class(feeds: Sequence[Tensors], work: Work | None) -> dict[int, list[Tensors]]:
     """Sort samples by their class of sizes, the smallest first; of many classes keep a few.
 
     The smallest and the largest stay, and of those between, times can be interpolated.
