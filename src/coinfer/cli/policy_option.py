@@ -10,8 +10,8 @@ from coinfer.errors import ConfigurationError, ScenarioError
 __all__ = ["policy_options"]
 
 
-def policy_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Read options; the value is YAML as in a scenario, so lists and mappings can be given.
+def policy_options(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Read options, if there are any; the value is YAML as in a scenario, also a list or a mapping.
 
     Raises:
         ConfigurationError: not of the form NAME=YAML.
@@ -20,7 +20,7 @@ def policy_options(texts: Iterable[str]) -> dict[str, Any]:
     {'ageing_s': 2, 'assignment': {'a': 'cpu0'}}
     """
     options: dict[str, Any] = {}
-    for text in texts:
+    for text in texts or ():
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise _malformed(text)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
+import typer
+
+from coinfer.cli.options import JsonOption, ReportOption
 from coinfer.cli.output import check_writable, say, write_result, writing
+from coinfer.hardware.environment import describe
+from coinfer.machine.processor import Processor
+from coinfer.metrics.summary import Summary, summarise
+from coinfer.scenarios.library import scenario_path
 
 if TYPE_CHECKING:
     from coinfer.experiments.offered import Optimum
-    from coinfer.machine.processor import Processor
-    from coinfer.metrics.counts import RunCounts
     from coinfer.metrics.recorder import Recorder
-    from coinfer.metrics.summary import Summary
+    from coinfer.runtime.play import Played
     from coinfer.runtime.prepared import Prepared
+    from coinfer.sim import Simulated
 
 __all__ = ["Result", "ResultFiles", "check_report", "report_comparison"]
 
@@ -41,8 +47,7 @@ class Result(NamedTuple):
     def of(
         cls,
         ready: Prepared,
-        run_counts: RunCounts,
-        recorder: Recorder,
+        done: Played | Simulated,
         *,
         mode: str,
         warnings: Iterable[str],
@@ -54,13 +59,11 @@ class Result(NamedTuple):
         The summary states `environment` beside this machine and the versions of its libraries.
         """
         from coinfer.experiments.offered import offered_optimum
-        from coinfer.hardware.environment import describe
-        from coinfer.metrics.summary import summarise
 
         plan, scenario = ready.plan, ready.as_run
-        optimum = offered_optimum(plan.measured, plan.processors, scenario, run_counts)
+        optimum = offered_optimum(plan.measured, plan.processors, scenario, done.run_counts)
         summary = summarise(
-            run_counts,
+            done.run_counts,
             scenario=scenario.name,
             mode=mode,
             policy=plan.policy.name,
@@ -73,17 +76,27 @@ class Result(NamedTuple):
             output_errors=plan.output_errors,
             warnings=warnings,
         )
-        return cls(summary, recorder, plan.processors, optimum, origin_s)
+        return cls(summary, done.recorder, plan.processors, optimum, origin_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFiles:
-    """Where the user wants the results; None: not wanted."""
+    """Where the user wants the results, as a group for `with_groups`; None: not wanted."""
 
-    json: Path | None
-    trace: Path | None
-    record: Path | None
-    report: Path | None
+    json: JsonOption = None
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a trace for ui.perfetto.dev; compressed if it ends in .gz.", metavar="FILE"
+        ),
+    ] = None
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a log for `coinfer replay`; compressed if it ends in .gz.", metavar="FILE"
+        ),
+    ] = None
+    report: ReportOption = None
 
     @property
     def need_records(self) -> bool:
@@ -157,7 +170,6 @@ def _write_trace(path: Path, result: Result) -> None:
 
 def _report_run(path: Path, result: Result, scenario_file: Path) -> None:
     from coinfer.report import write_report
-    from coinfer.scenarios.library import scenario_path
 
     with writing(path):
         write_report(
