@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import typer
 
+from coinfer.cli.console import err
 from coinfer.cli.options import JsonOption, ReportOption
 from coinfer.cli.output import check_writable, say, write_result, writing
 from coinfer.hardware.environment import describe
@@ -19,6 +21,7 @@ from coinfer.scenarios.library import scenario_path
 if TYPE_CHECKING:
     from coinfer.experiments.offered import Optimum
     from coinfer.metrics.recorder import Recorder
+    from coinfer.replay import EventLog
     from coinfer.runtime.play import Played
     from coinfer.runtime.prepared import Prepared
     from coinfer.sim import Simulated
@@ -111,6 +114,30 @@ class ResultFiles:
         """
         check_writable(self.json, self.trace, self.record, self.report)
         check_report(self.report)
+
+    @contextmanager
+    def recorded(self, ready: Prepared) -> Iterator[EventLog | None]:
+        """Open the log of the steps, for `coinfer replay`; None if the user wants none.
+
+        Raises:
+            ConfigurationError: the file cannot be written.
+        """
+        if self.record is None:
+            yield None
+            return
+        from coinfer.replay import LogHeader, recording
+
+        header = LogHeader(
+            policy=ready.plan.policy.name,
+            options=ready.plan.policy.options,
+            processors=ready.plan.processors,
+            limits=ready.scenario.limits,
+            scenario=ready.scenario.name,
+        )
+        with recording(self.record, header) as log:
+            yield log
+        if log.problem:
+            err().print(f"warning: {self.record} ends before the run does: {log.problem}")
 
     def write(self, result: Result, scenario_file: Path) -> None:
         """Write what is wanted and say where it is; the log was written during the run.

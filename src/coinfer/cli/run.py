@@ -11,7 +11,6 @@ from coinfer.cli import options
 from coinfer.cli.console import out
 from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import time_bar
-from coinfer.cli.recording import recorded
 from coinfer.cli.results import Result, ResultFiles
 from coinfer.metrics.table import render
 
@@ -71,7 +70,7 @@ def _played(
 
     cores = sorted({core for processor in ready.plan.processors for core in processor.cores})
     end_s = ready.scenario.end_s
-    with recorded(files.record, ready) as log, time_bar("running", end_s) as on_tick:
+    with files.recorded(ready) as log, time_bar("running", end_s) as on_tick:
         return play(
             ready,
             keep_records=files.need_records,

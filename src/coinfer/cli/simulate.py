@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -10,7 +10,6 @@ from coinfer.cli import options
 from coinfer.cli.console import out
 from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import time_bar
-from coinfer.cli.recording import recorded
 from coinfer.cli.results import Result, ResultFiles
 from coinfer.metrics.table import render
 from coinfer.units import parse_seconds
@@ -20,6 +19,15 @@ if TYPE_CHECKING:
     from coinfer.sim import Simulated
 
 __all__ = ["simulate"]
+
+CalibrateOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="First run the models on this machine for so long, e.g. 20s, and correct what "
+        "was measured by what that shows.",
+        metavar="SECONDS",
+    ),
+]
 
 
 @options.with_groups
@@ -32,14 +40,7 @@ def simulate(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Executions take their mean times.")
     ] = False,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            help="First run the models on this machine for so long, e.g. 20s, and correct what "
-            "was measured by what that shows.",
-            metavar="SECONDS",
-        ),
-    ] = None,
+    calibrate: CalibrateOption = None,
     files: ResultFiles,
 ) -> None:
     """Run a scenario in virtual time and show what would be reached, beside the bound.
@@ -50,9 +51,8 @@ def simulate(
     from coinfer.experiments.certificate import certify
 
     files.check()
-    wanted = changes.applied_to(scenario)
     ready = prepared(
-        wanted,
+        changes.applied_to(scenario),
         plan,
         machine=machine,
         changes=changes,
@@ -76,7 +76,7 @@ def _simulated(ready: Prepared, files: ResultFiles, *, deterministic: bool) -> S
     from coinfer import sim
 
     end_s = ready.scenario.end_s
-    with recorded(files.record, ready) as log, time_bar("simulating", end_s) as on_tick:
+    with files.recorded(ready) as log, time_bar("simulating", end_s) as on_tick:
         return sim.simulate(
             ready.as_run,
             ready.plan,

@@ -6,7 +6,7 @@ the recorder reads no clock and does not know which driver calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
-from coinfer.metrics.latency import ExactLatencies, Latencies, LatencySketch
+from coinfer.metrics.latency import ExactLatencies, LatencySketch
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 
 __all__ = ["Recorder"]
@@ -56,7 +56,7 @@ class Recorder:
         *,
         window: Window | None = None,
         keep_records: bool = True,
-        counts: Callable[[Callable[[], Latencies]], ModelCounts] = ModelCounts,
+        counts: type[ModelCounts] = ModelCounts,
     ) -> None:
         window = window or Window()
         self._start_s = window.start_s
@@ -197,7 +197,7 @@ class Recorder:
             )
 
     def _new_counts(self, name: str) -> ModelCounts:
-        counts = self._models[name] = self._counts_of(self._latencies)
+        counts = self._models[name] = self._counts_of(self._latencies())
         return counts
 
     def _end(

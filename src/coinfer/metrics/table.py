@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
+from coinfer.metrics.summary import ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_digits
 
 __all__ = ["render", "score_lines"]
@@ -126,7 +126,7 @@ def _table(first: str) -> Table:
     return table
 
 
-def _counts(row: ModelSummary | TotalsSummary) -> list[str]:
+def _counts(row: TotalsSummary) -> list[str]:
     outcomes = ("submitted", "completed", "late", "dropped", "failed")
     counts = [_count(getattr(row, outcome)) for outcome in outcomes]
     return [*counts, _digits(row.throughput_per_s)]
