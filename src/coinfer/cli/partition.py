@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from coinfer.backends import Backend, get_backend
+from coinfer.backends.base import Backend
+from coinfer.backends.registry import find_backends
 from coinfer.cli.console import new_table, out, print_lines
 from coinfer.cli.options import AllowDataOption, with_groups
 from coinfer.cli.output import check_writable, say, write_result, write_text
@@ -131,7 +132,9 @@ def _chosen(
     from coinfer.graph.shares import costs_by_operator, operator_shares
     from coinfer.profiling.support import find_support
 
-    backends = _backends(processors)
+    # A processor of a described machine has no backend that can be asked.
+    real = [processor for processor in processors if processor.backend != _IMAGINED]
+    backends = find_backends(real, {})
     operators = Operators.of(model.graph)
     support = find_support(model, processors, backends, operators=operators)
     shares = operator_shares(operators, costs_by_operator(model))
@@ -147,12 +150,6 @@ def _processors(file: Path | None) -> tuple[Processor, ...]:
     from coinfer.planner.processor_file import load_processors
 
     return ordinary(default_processors() if file is None else load_processors(file))
-
-
-def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:
-    """Those that can be asked; a processor of a described machine has none."""
-    names = dict.fromkeys(processor.backend for processor in processors)
-    return {name: get_backend(name) for name in names if name != _IMAGINED}
 
 
 def _seconds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.table import Table
@@ -25,6 +25,13 @@ __all__ = ["profile"]
 
 _LOWER = ("bf16", "fp16", "int8")
 
+PrecisionOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Precision below fp32 to measure as well; repeat it.", metavar="|".join(_LOWER)
+    ),
+]
+
 
 def profile(
     models: Annotated[
@@ -35,13 +42,7 @@ def profile(
     backend: Annotated[
         list[str] | None, typer.Option(help="Only this backend; repeat it.", metavar="NAME")
     ] = None,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Precision below fp32 to measure as well; repeat it.",
-            metavar="|".join(_LOWER),
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write the profile as JSON.", metavar="FILE"),
@@ -61,14 +62,11 @@ def profile(
     processors = _processors(backend or [], precision or [])
     found = _models(models, allow_data_in)
     skips: list[Skip] = []
-    with profiler_bar() as progress:
+    batches = tuple(dict.fromkeys(batch or (1,)))
+    cache = dataclasses.replace(default_cache(), reads=not fresh)
+    with profiler_bar() as bar:
         measured = profile_models(
-            found,
-            processors,
-            batches=tuple(dict.fromkeys(batch or (1,))),
-            cache=dataclasses.replace(default_cache(), reads=not fresh),
-            progress=progress,
-            skipped=skips.append,
+            found, processors, batches=batches, cache=cache, progress=bar, skipped=skips.append
         )
     if measured.entries:
         out().print(_table(measured))

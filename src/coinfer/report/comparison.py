@@ -46,10 +46,10 @@ def write_comparison_report(
     colours = model_colours(models)
     text = page(
         f"{', '.join(scenarios)}: {len(runs)} runs side by side",
-        _sections(runs, colours),
+        list(_sections(runs, colours)),
         facts=runs,
         tiles=_tiles(runs),
-        warnings=_warnings(runs),
+        warnings=list(_warnings(runs)),
         colours=colours,
         library=chart_library(),
     )

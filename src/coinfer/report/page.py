@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -20,6 +20,12 @@ __all__ = ["Section", "Tile", "chart_library", "page"]
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
+_HEAD = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +80,11 @@ def chart_library() -> str:
 
 def page(
     title: str,
-    sections: Iterable[Section],
+    sections: Sequence[Section],
     *,
     facts: Iterable[str],
     tiles: Iterable[Tile],
-    warnings: Iterable[str],
+    warnings: Sequence[str],
     colours: Mapping[str, str],
     library: str,
 ) -> str:
@@ -93,18 +99,15 @@ def page(
         colours: `{model: colour}`, the legend of all charts.
         library: The text of plotly.js.
     """
-    sections = list(sections)
     charts = [section.chart.to_json() for section in sections if section.chart is not None]
     return "\n".join(
         (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            _HEAD,
             f"<title>{escaped(title)}</title>",
             f"<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
             f'<header><h1>{escaped(title)}</h1><ul class="facts">{_items(facts)}</ul></header>',
             f'<div class="tiles">{"".join(map(_tile, tiles))}</div>',
-            *([f'<ul class="warnings">{shown}</ul>'] if (shown := _items(warnings)) else []),
+            *([f'<ul class="warnings">{_items(warnings)}</ul>'] if warnings else []),
             _legend(colours),
             "<main>",
             *map(_section, sections),

@@ -56,25 +56,27 @@ def write_report(
         ConfigurationError: plotly is not installed.
         OSError: the file cannot be written.
     """
-    library = chart_library()
     facts = gather(summary, requests, executions, window, origin_s=origin_s, shares=shares)
-    colours = model_colours(facts.models)
-    verb = "measured" if summary.mode == "run" else "simulated"
-    text = page(
+    replace_file(path, _page(facts, scenario_text))
+
+
+def _page(facts: Facts, scenario_text: str) -> str:
+    summary, colours = facts.summary, model_colours(facts.models)
+    return page(
         summary.scenario,
-        _sections(facts, colours, scenario_text),
-        facts=(
-            summary.mode,
-            f"policy {summary.policy}",
-            f"seed {summary.seed}",
-            f"{seconds(summary.duration_s)} {verb}",
-        ),
+        list(_sections(facts, colours, scenario_text)),
+        facts=_subtitle(summary),
         tiles=_tiles(facts),
         warnings=summary.warnings,
         colours=colours,
-        library=library,
+        library=chart_library(),
     )
-    replace_file(path, text)
+
+
+def _subtitle(summary: Summary) -> tuple[str, ...]:
+    verb = "measured" if summary.mode == "run" else "simulated"
+    length = f"{seconds(summary.duration_s)} {verb}"
+    return summary.mode, f"policy {summary.policy}", f"seed {summary.seed}", length
 
 
 def _tiles(facts: Facts) -> Iterator[Tile]:
