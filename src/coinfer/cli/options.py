@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from coinfer.cli.policy_option import policy_options
+from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "ReportOption",
     "ScenarioArgument",
     "SeedOption",
+    "policy_options",
     "with_groups",
 ]
 
@@ -131,3 +132,37 @@ def with_groups(verb: Callable[..., None]) -> Callable[..., None]:
 
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
+
+
+def policy_options(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Read options, if there are any; the value is YAML as in a scenario, also a list or a mapping.
+
+    Raises:
+        ConfigurationError: not of the form NAME=YAML.
+
+    >>> policy_options(["ageing_s=2", "assignment={a: cpu0}"])
+    {'ageing_s': 2, 'assignment': {'a': 'cpu0'}}
+    """
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise _malformed(text)
+        try:
+            options[name] = _parsed(value)
+        except ScenarioError as error:
+            raise _malformed(text, f": {error}") from error
+    return options
+
+
+def _parsed(value: str) -> Any:
+    from coinfer.documents.yaml_document import YamlDocument
+
+    return YamlDocument.parse(value, origin="value").data if value.strip() else None
+
+
+def _malformed(text: str, why: str = "") -> ConfigurationError:
+    return ConfigurationError(
+        f"--policy-option {text!r} is not NAME=YAML{why}; write for example ageing_s=2 or "
+        "'assignment={detector: cpu0}'"
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinfer.cli.options import Changes
-from coinfer.cli.policy_option import policy_options
+from coinfer.cli.options import Changes, policy_options
 from coinfer.cli.progress_bars import profiler_bar
 
 if TYPE_CHECKING:

@@ -58,37 +58,19 @@ class LatencySummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TotalsSummary:
-    """Requests that were due in the measuring window, of all models together.
+class ModelSummary:
+    """One model's requests that were due in the measuring window.
 
     Attributes:
         submitted: All of them: completed + dropped + rejected + failed + cancelled + unfinished.
         completed: Answered with a result, in the window or later.
-        throughput_per_s: Completions in the window per second of it, whenever they were due.
         late: Those of the completed that were answered after their deadline.
         dropped: The deadline passed, or could not be met, before the start.
-        failed: Answered with an error.
         rejected: The admission limit was reached.
+        failed: Answered with an error.
         cancelled: Cancelled by the caller.
         unfinished: Not answered when the summary was made.
-    """
-
-    submitted: int
-    completed: int
-    throughput_per_s: float
-    late: int = 0
-    dropped: int = 0
-    failed: int = 0
-    rejected: int = 0
-    cancelled: int = 0
-    unfinished: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSummary(TotalsSummary):
-    """One model's requests that were due in the measuring window.
-
-    Attributes:
+        throughput_per_s: Completions in the window per second of it, whenever they were due.
         deadline_hit_rate: Share of *all* requests with a deadline that were completed in time;
             whatever was not completed is a miss. None if no request had a deadline.
         latency_ms: Of the completed.
@@ -96,8 +78,17 @@ class ModelSummary(TotalsSummary):
             completed; not among the submitted ones.
     """
 
+    submitted: int
+    completed: int
+    late: int
+    dropped: int
+    failed: int
+    throughput_per_s: float
     deadline_hit_rate: float | None
     latency_ms: LatencySummary
+    rejected: int = 0
+    cancelled: int = 0
+    unfinished: int = 0
     withheld: int = 0
 
 
@@ -123,6 +114,21 @@ class ProcessorSummary:
     executions: int
     failed: int = 0
     output_errors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TotalsSummary:
+    """All models together; fields as in `ModelSummary`."""
+
+    submitted: int
+    completed: int
+    throughput_per_s: float
+    late: int = 0
+    dropped: int = 0
+    failed: int = 0
+    rejected: int = 0
+    cancelled: int = 0
+    unfinished: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

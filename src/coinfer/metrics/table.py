@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coinfer.metrics.summary import ProcessorSummary, Summary, TotalsSummary
+from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_digits
 
 __all__ = ["render", "score_lines"]
@@ -30,7 +30,7 @@ def render(summary: Summary) -> RenderableType:
         *score_lines(summary),
         _processor_table(summary),
         _bound_line(summary),
-        *_warning_lines(summary),
+        *(Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings),
     )
 
 
@@ -114,11 +114,6 @@ def _bound_line(summary: Summary) -> Text:
     )
 
 
-def _warning_lines(summary: Summary) -> list[Text]:
-    """One line per warning."""
-    return [Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings]
-
-
 def _table(first: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     # In a narrow terminal names are folded. Numbers never are: a cut number would be wrong.
@@ -126,7 +121,7 @@ def _table(first: str) -> Table:
     return table
 
 
-def _counts(row: TotalsSummary) -> list[str]:
+def _counts(row: ModelSummary | TotalsSummary) -> list[str]:
     outcomes = ("submitted", "completed", "late", "dropped", "failed")
     counts = [_count(getattr(row, outcome)) for outcome in outcomes]
     return [*counts, _digits(row.throughput_per_s)]

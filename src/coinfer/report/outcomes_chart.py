@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coinfer.metrics.summary import TotalsSummary
+from coinfer.metrics.summary import ModelSummary, TotalsSummary
 from coinfer.report.chart import Chart, Trace, axis, names_axis, row_height
 from coinfer.report.palette import MISSES, OUTCOME_COLOURS
 from coinfer.report.words import count, label, percent
@@ -21,7 +21,7 @@ _ABOVE = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder":
 """Where the legend goes."""
 
 
-def outcomes(row: TotalsSummary) -> dict[str, int]:
+def outcomes(row: ModelSummary | TotalsSummary) -> dict[str, int]:
     """What became of the requests; without the kinds that did not occur.
 
     >>> outcomes(TotalsSummary(submitted=3, completed=2, throughput_per_s=1.0, late=1, failed=1))
@@ -32,7 +32,7 @@ def outcomes(row: TotalsSummary) -> dict[str, int]:
 
 
 def outcomes_chart(
-    rows: Mapping[str, TotalsSummary], *, title: str = "What became of requests"
+    rows: Mapping[str, ModelSummary | TotalsSummary], *, title: str = "What became of requests"
 ) -> Chart | None:
     """Draw one bar per row; None if nothing was submitted."""
     found = {name: outcomes(row) for name, row in rows.items()}
