@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     BeforeValidator,
     Field,
+    PlainValidator,
     TypeAdapter,
     ValidationInfo,
     field_validator,
@@ -27,12 +28,7 @@ from coinfer.documents.fields import (
 )
 from coinfer.machine.processor import Processor
 
-__all__ = [
-    "DefaultProcessors",
-    "PrecisionSpec",
-    "ProcessorSpec",
-    "Processors",
-]
+__all__ = ["DefaultProcessors", "PrecisionSpec", "ProcessorSpec", "Processors"]
 
 
 class DefaultProcessors(Section):
@@ -132,14 +128,12 @@ class PrecisionSpec(Section):
 
 
 def _named_or_described(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, str | ProcessorSpec):
+    if isinstance(value, str):
         return value
     return ProcessorSpec.model_validate(value, context=info.context)
 
 
-_LIST = TypeAdapter(
-    tuple[Annotated[str | ProcessorSpec, BeforeValidator(_named_or_described)], ...]
-)
+_LIST = TypeAdapter(tuple[Annotated[Any, PlainValidator(_named_or_described)], ...])
 
 
 def _pick(value: Any, info: ValidationInfo) -> Any:
@@ -150,8 +144,6 @@ def _pick(value: Any, info: ValidationInfo) -> Any:
         return DefaultProcessors.model_validate(value, context=info.context)
     if isinstance(value, list) and value:
         return _LIST.validate_python(value, context=info.context)
-    if isinstance(value, DefaultProcessors | tuple):
-        return value
     raise wrong("expected `default`, {backends: [...]} or a list of processors")
 
 
