@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     BeforeValidator,
     Field,
-    PlainValidator,
     TypeAdapter,
     ValidationInfo,
     field_validator,
@@ -133,7 +132,7 @@ def _named_or_described(value: Any, info: ValidationInfo) -> Any:
     return ProcessorSpec.model_validate(value, context=info.context)
 
 
-_LIST = TypeAdapter(tuple[Annotated[Any, PlainValidator(_named_or_described)], ...])
+_LIST = TypeAdapter(tuple[Annotated[Any, BeforeValidator(_named_or_described)], ...])
 
 
 def _pick(value: Any, info: ValidationInfo) -> Any:

@@ -8,20 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
 from coinfer.workload.arrivals import Gamma, Periodic, Poisson
 
-__all__ = ["Times", "gamma_times", "periodic_times", "poisson_times"]
+__all__ = ["Times", "drawn_times"]
 
 Times = npt.NDArray[np.float64]
 
 _BLOCK = 4096
 
 
-def periodic_times(process: Periodic, rng: np.random.Generator) -> Iterator[Times]:
+def drawn_times(process: Periodic | Poisson | Gamma, rng: np.random.Generator) -> Iterator[Times]:
+    """Yield the times of a process.
+
+    Those of random processes are sums of gaps: exponential ones, or Gamma-distributed ones with the
+    given mean and coefficient of variation.
+    """
+    mean_s = 1 / process.rate_per_s
+    match process:
+        case Periodic():
+            return _periodic(process, rng)
+        case Poisson():
+            return _summed(lambda: rng.exponential(mean_s, _BLOCK))
+        case Gamma():
+            shape = process.cv**-2
+            scale_s = 1 / (process.rate_per_s * shape)
+            return _summed(lambda: rng.gamma(shape, scale_s, _BLOCK))
+        case _:
+            assert_never(process)
+
+
+def _periodic(process: Periodic, rng: np.random.Generator) -> Iterator[Times]:
     """Yield `phase + k * period`, each late by up to the jitter.
 
     Counted from `k` and not summed up, so that rounding errors do not pile up.
@@ -32,19 +53,6 @@ def periodic_times(process: Periodic, rng: np.random.Generator) -> Iterator[Time
         if process.jitter_s:
             times += rng.uniform(0.0, process.jitter_s, _BLOCK)
         yield times
-
-
-def poisson_times(process: Poisson, rng: np.random.Generator) -> Iterator[Times]:
-    """Yield sums of exponential gaps."""
-    mean_s = 1 / process.rate_per_s
-    return _summed(lambda: rng.exponential(mean_s, _BLOCK))
-
-
-def gamma_times(process: Gamma, rng: np.random.Generator) -> Iterator[Times]:
-    """Yield sums of Gamma-distributed gaps with the given mean and coefficient of variation."""
-    shape = process.cv**-2
-    scale_s = 1 / (process.rate_per_s * shape)
-    return _summed(lambda: rng.gamma(shape, scale_s, _BLOCK))
 
 
 def _summed(draw_gaps_s: Callable[[], Times]) -> Iterator[Times]:
