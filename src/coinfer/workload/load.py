@@ -10,17 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from itertools import chain, count, islice, repeat
 from pathlib import Path
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import numpy as np
 
 from coinfer.workload.arrivals import After, Closed, Offline, Order, Process, Trace
-from coinfer.workload.due import Due
-from coinfer.workload.merging import merged
 from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.seeds import Purpose, generator
-from coinfer.workload.times import Times, drawn_times
+from coinfer.workload.times import Times, drawn_times, merged
 from coinfer.workload.trace_file import TraceFile, read_trace
 from coinfer.workload.trigger import Trigger
 
@@ -31,6 +29,33 @@ REFUSED_PAUSE_S = 1e-3
 
 Without a pause, a loop whose requests are refused at once would ask for ever at the same instant.
 """
+
+
+class Due(NamedTuple):
+    """One request that a load asks for.
+
+    A named tuple because one is made per request, and because dues then order themselves by time.
+
+    Attributes:
+        time_s: The moment it must be submitted, in seconds from the start of the warm-up.
+        stream: Which arrival process asks for it.
+        index: How many requests of this model that process asked for before; of a request that
+            comes after another one, the index of that one.
+        model: Which model.
+        frame_s: The moment from which latency and deadline count, if that is not `time_s`: when
+            the first request of its cascade was due.
+    """
+
+    time_s: float
+    stream: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a due
+    model: str
+    frame_s: float | None = None
+
+    @property
+    def due_s(self) -> float:
+        """The moment from which latency and deadline count."""
+        return self.time_s if self.frame_s is None else self.frame_s
 
 
 class Load:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from coinfer.zoo.moments import Moments
-from coinfer.zoo.weights import Array, SeededWeights
+from coinfer.zoo.weights import Array, Draw, seeded_tensor
 
 __all__ = ["NetworkBuilder", "Size"]
 
@@ -67,7 +67,7 @@ class NetworkBuilder:
 
     def __init__(self, network: str, seed: int) -> None:
         self.network = network
-        self._weights = SeededWeights(network, seed)
+        self._seed = seed
         self._tape = Tape()
         self._scopes: list[str] = []
         self._moments: dict[ir.Value, Moments] = {}
@@ -81,10 +81,8 @@ class NetworkBuilder:
     def scope(self, name: str) -> Iterator[None]:
         """Put `name.` before the names of the layers added inside the block."""
         self._scopes.append(name)
-        try:
-            yield
-        finally:
-            self._scopes.pop()
+        yield
+        self._scopes.pop()
 
     def input(
         self, name: str, shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
@@ -141,6 +139,11 @@ class NetworkBuilder:
         self._moments[value] = moments or self._moments[inputs[0]]
         return value
 
+    def _drawn(self, name: str, shape: Sequence[int], draw: Draw) -> ir.Value:
+        """Add a tensor with values that are drawn on first use."""
+        tensor = seeded_tensor(self.network, self._seed, self._name(name), shape, draw)
+        return self._tape.initializer(tensor)
+
     def _weight(
         self,
         name: str,
@@ -150,11 +153,27 @@ class NetworkBuilder:
         deviation: float = _JITTER,
         centred: bool = False,
     ) -> ir.Value:
-        """Add Gaussian weights, those of a bias by default."""
-        normal = self._weights.normal
-        return self._tape.initializer(
-            normal(self._name(name), shape, mean=mean, deviation=deviation, centred=centred)
-        )
+        """Add a tensor of independent Gaussian values, those of a bias by default.
+
+        Args:
+            name: Name of the tensor within the scopes.
+            shape: Its shape; of filters `(filters, ...)`.
+            mean: Mean of one value.
+            deviation: Standard deviation of one value.
+            centred: Make each filter sum to zero, so that the mean that all channels of a
+                rectified input share does not pass. Without it the part of the signal that
+                is the same for every input grows with depth until outputs hardly depend on inputs.
+        """
+
+        def draw(generator: np.random.Generator) -> Array:
+            values = generator.standard_normal(shape, dtype=np.float32)
+            if centred:
+                values -= values.mean(axis=tuple(range(1, len(shape))), keepdims=True)
+            values *= np.float32(deviation)
+            values += np.float32(mean)
+            return values
+
+        return self._drawn(name, shape, draw)
 
     def constant(self, array: Array | np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
         """Add a constant that is part of the formula and not a parameter, e.g. a bound."""
@@ -248,7 +267,7 @@ class NetworkBuilder:
                 values += np.float32(mean) * weight.numpy().reshape(channels, -1).sum(axis=1)
             return values
 
-        return self._tape.initializer(self._weights.lazy(self._name(name), (channels,), draw))
+        return self._drawn(name, (channels,), draw)
 
     def _running_variance(self, name: str, x: ir.Value, channels: int) -> ir.Value:
         deviation = math.sqrt(self._moments[x].variance)
@@ -257,7 +276,7 @@ class NetworkBuilder:
             spread = generator.uniform(1 - _JITTER, 1 + _JITTER, channels)
             return np.square(deviation * spread).astype(np.float32)
 
-        return self._tape.initializer(self._weights.lazy(self._name(name), (channels,), draw))
+        return self._drawn(name, (channels,), draw)
 
     def gemm(self, x: ir.Value, features: int, *, name: str) -> ir.Value:
         """Fully connected layer on `(batch, n)`, with bias; unit variance out."""
