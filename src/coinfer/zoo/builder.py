@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -29,6 +30,9 @@ Attribute = int | float | str | Sequence[int]
 Size = int | tuple[int, int]
 """Height and width, or one number for both."""
 
+_Axis = tuple[int, int, int, int]
+"""Along one axis: length of the picture, kernel, stride, padding."""
+
 
 def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
@@ -44,6 +48,17 @@ def _coverage(length: int, kernel: int, stride: int, padding: int) -> float:
     starts = [i * stride - padding for i in range(_window(length, kernel, stride, padding))]
     taps = sum(min(start + kernel, length) - max(start, 0) for start in starts)
     return taps / (kernel * len(starts))
+
+
+def _axes(size: Sequence[int], kernel: Size, stride: Size, padding: Size) -> list[_Axis]:
+    return list(zip(size, _pair(kernel), _pair(stride), _pair(padding), strict=True))
+
+
+def _sliding(channels: int, axes: Sequence[_Axis]) -> dict[str, Any]:
+    """Shape and attributes of a node that slides a window over a picture."""
+    _, kernels, strides, pads = zip(*axes, strict=True)
+    shape = (channels, *(_window(*axis) for axis in axes))
+    return {"shape": shape, "kernel_shape": kernels, "strides": strides, "pads": pads * 2}
 
 
 class NetworkBuilder:
@@ -209,9 +224,9 @@ class NetworkBuilder:
 
         Weights are drawn so that each output element has unit variance.
         """
-        (in_channels, *size), kernels, strides = self.shape(x), _pair(kernel), _pair(stride)
-        pads = (kernels[0] // 2, kernels[1] // 2) if padding is None else _pair(padding)
-        axes = list(zip(size, kernels, strides, pads, strict=True))
+        (in_channels, *size), kernels = self.shape(x), _pair(kernel)
+        same = (kernels[0] // 2, kernels[1] // 2)
+        axes = _axes(size, kernel, stride, same if padding is None else padding)
         width = in_channels // groups
         taps = width * math.prod(kernels) * math.prod(_coverage(*axis) for axis in axes)
         incoming = self._moments[x]
@@ -227,11 +242,8 @@ class NetworkBuilder:
             "Conv",
             [x, weight, *biases],
             Moments(),
-            (channels, *(_window(*axis) for axis in axes)),
             name=name,
-            kernel_shape=kernels,
-            strides=strides,
-            pads=(*pads, *pads),
+            **_sliding(channels, axes),
             group=groups,
             dilations=(1, 1),
         )
@@ -379,43 +391,21 @@ class NetworkBuilder:
         name: str,
     ) -> ir.Value:
         """Largest value of each window; `ceil` keeps a last window that is not full."""
+        channels, *size = self.shape(x)
+        if ceil:
+            size = [length + stride - 1 for length in size]
+        sliding = _sliding(channels, _axes(size, kernel, stride, padding))
         moments = self._moments[x].maximum(kernel**2)
-        window = (kernel, stride, padding)
-        return self._pool("MaxPool", x, window, moments, name=name, ceil_mode=int(ceil))
+        return self._add("MaxPool", [x], moments, name=name, **sliding, ceil_mode=int(ceil))
 
     def average_pool(
         self, x: ir.Value, *, kernel: int, stride: int, padding: int = 0, name: str
     ) -> ir.Value:
         """Mean of each window, padding counted as zeros."""
-        moments = self._moments[x].averaged(kernel**2)
-        window = (kernel, stride, padding)
-        return self._pool("AveragePool", x, window, moments, name=name, count_include_pad=1)
-
-    def _pool(
-        self,
-        op_type: str,
-        x: ir.Value,
-        window: tuple[int, int, int],
-        moments: Moments,
-        *,
-        name: str,
-        **attributes: int,
-    ) -> ir.Value:
-        kernel, stride, padding = window
         channels, *size = self.shape(x)
-        extra = stride - 1 if attributes.get("ceil_mode") else 0
-        shape = [_window(length + extra, kernel, stride, padding) for length in size]
-        return self._add(
-            op_type,
-            [x],
-            moments,
-            (channels, *shape),
-            name=name,
-            kernel_shape=(kernel, kernel),
-            strides=(stride, stride),
-            pads=(padding,) * 4,
-            **attributes,
-        )
+        sliding = _sliding(channels, _axes(size, kernel, stride, padding))
+        moments = self._moments[x].averaged(kernel**2)
+        return self._add("AveragePool", [x], moments, name=name, **sliding, count_include_pad=1)
 
     def global_average_pool(self, x: ir.Value, *, name: str) -> ir.Value:
         """Mean over height and width, which stay as dimensions of one."""
