@@ -19,7 +19,7 @@ from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.seeds import Purpose, generator
 from coinfer.workload.times import Times, drawn_times, merged
-from coinfer.workload.trace_file import TraceFile, read_trace
+from coinfer.workload.trace_file import TraceTimes, read_trace, times_of
 from coinfer.workload.trigger import Trigger
 
 __all__ = ["Due", "Load"]
@@ -297,7 +297,7 @@ def _stream(
     model: str,
     process: Process,
     scenario: Scenario,
-    trace: Callable[[Path], TraceFile],
+    trace: Callable[[Path], TraceTimes],
 ) -> _Stream:
     end_s, factor = scenario.end_s, scenario.rate_factor
     match process:
@@ -306,7 +306,7 @@ def _stream(
         case After():
             return _Cascade(stream, model, process, scenario.seed)
         case Trace():
-            times = trace(process.file).times_of(model)
+            times = times_of(model, trace(process.file), process.file)
             inside = np.searchsorted(times, end_s * factor)
             rate_per_s, blocks = float(inside) / end_s / factor, iter([times])
         case _:
@@ -333,7 +333,7 @@ def _turns(offline: Offline, seed: int) -> Iterator[str]:
 
 def _weights(scenario: Scenario) -> dict[str, float]:
     given = scenario.mix.weights if scenario.mix is not None else {}
-    return dict(given) or dict.fromkeys(scenario.models, 1.0)
+    return given or dict.fromkeys(scenario.models, 1.0)
 
 
 def _dues(

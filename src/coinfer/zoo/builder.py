@@ -259,36 +259,32 @@ class NetworkBuilder:
         parameters = [
             self._weight(f"{name}.weight", shape, mean=gain, deviation=_JITTER * gain),
             self._weight(f"{name}.bias", shape, deviation=_JITTER * gain),
-            self._running_mean(f"{name}.running_mean", x, *shape),
-            self._running_variance(f"{name}.running_var", x, *shape),
+            *self._running_statistics(name, x),
         ]
         # Scale, bias, running mean and running variance each add their spread.
         moments = Moments(variance=gain**2 * (1 + 4 * _JITTER**2))
         inputs = [x, *parameters]
         return self._add("BatchNormalization", inputs, moments, name=name, epsilon=epsilon)
 
-    def _running_mean(self, name: str, x: ir.Value, channels: int) -> ir.Value:
-        incoming, offset = self._moments[x], self._offsets.get(x)
+    def _running_statistics(self, name: str, x: ir.Value) -> list[ir.Value]:
+        channels, incoming, offset = self.shape(x)[0], self._moments[x], self._offsets.get(x)
+        deviation = math.sqrt(incoming.variance)
 
-        def draw(generator: np.random.Generator) -> Array:
-            jitter = _JITTER * math.sqrt(incoming.variance)
-            values = generator.standard_normal(channels, dtype=np.float32) * np.float32(jitter)
+        def mean(generator: np.random.Generator) -> Array:
+            jitter = np.float32(_JITTER * deviation)
+            values = generator.standard_normal(channels, dtype=np.float32) * jitter
             values += np.float32(incoming.mean)
             if offset is not None:
-                weight, mean = offset
-                values += np.float32(mean) * weight.numpy().reshape(channels, -1).sum(axis=1)
+                weight, shared = offset
+                values += np.float32(shared) * weight.numpy().reshape(channels, -1).sum(axis=1)
             return values
 
-        return self._drawn(name, (channels,), draw)
-
-    def _running_variance(self, name: str, x: ir.Value, channels: int) -> ir.Value:
-        deviation = math.sqrt(self._moments[x].variance)
-
-        def draw(generator: np.random.Generator) -> Array:
+        def variance(generator: np.random.Generator) -> Array:
             spread = generator.uniform(1 - _JITTER, 1 + _JITTER, channels)
             return np.square(deviation * spread).astype(np.float32)
 
-        return self._drawn(name, (channels,), draw)
+        draws = {"running_mean": mean, "running_var": variance}
+        return [self._drawn(f"{name}.{kind}", (channels,), draw) for kind, draw in draws.items()]
 
     def gemm(self, x: ir.Value, features: int, *, name: str) -> ir.Value:
         """Fully connected layer on `(batch, n)`, with bias; unit variance out."""
