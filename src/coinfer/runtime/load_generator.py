@@ -14,8 +14,7 @@ from coinfer.backends.base import Tensors
 from coinfer.errors import ClosedError
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
-from coinfer.workload.due import Due
-from coinfer.workload.load import Load
+from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
 __all__ = ["LoadGenerator", "Tick"]

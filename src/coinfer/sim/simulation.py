@@ -24,8 +24,7 @@ from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
-from coinfer.workload.due import Due
-from coinfer.workload.load import Load
+from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
 __all__ = ["Simulation", "Tick"]
