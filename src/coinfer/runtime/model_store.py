@@ -18,12 +18,10 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
-from coinfer.runtime.span_io import SpanIO, batched, span_ios_of
+from coinfer.runtime.span_io import SpanIO, span_ios_of
 from coinfer.threads.priority import call_lowered
 
 __all__ = ["LoadedModel", "ModelStore"]
-
-_NO_BATCH: frozenset[str] = frozenset()
 
 
 class LoadedModel(NamedTuple):
@@ -48,7 +46,7 @@ class ModelStore:
     Attributes:
         models: Those that take requests, each as what checks the inputs of one: the graphs and
             the weights are in the sessions, and need not be held a second time.
-        span_ios: Per model that is cut, its spans as a request goes through them.
+        span_ios: Per model, its spans as a request goes through them.
         store: The sessions.
     """
 
@@ -63,7 +61,6 @@ class ModelStore:
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
-        self._batched: dict[str, frozenset[str]] = {}
         self._leaving: dict[str, threading.Event] = {}
 
     def check_free(self, name: str) -> None:
@@ -101,9 +98,7 @@ class ModelStore:
                 f"{', '.join(self._processors)}; measure it first"
             )
         left_out = self.store.load(name, pieces, wanted)
-        self._batched[name] = batched(cut.model.inputs, cut.model.batch_symbol)
-        if cut.units > 1:
-            self.span_ios[name] = span_ios_of(cut)
+        self.span_ios[name] = span_ios_of(cut)
         loaded = {
             (span, processor.name)
             for span, processors in wanted.items()
@@ -116,10 +111,6 @@ class ModelStore:
     def open(self, name: str, model: Model) -> None:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
-
-    def batched(self, name: str) -> frozenset[str]:
-        """Return the inputs along which requests to an uncut model can be stacked."""
-        return self._batched.get(name, _NO_BATCH)
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""
@@ -149,7 +140,6 @@ class ModelStore:
         """Forget a model that was withdrawn; close its sessions unless something runs on them."""
         self.store.unload(name, close=close)
         self.span_ios.pop(name, None)
-        self._batched.pop(name, None)
         del self._leaving[name]
 
     def _create(self, processor: Processor, load: Callable[[], Session]) -> Session:

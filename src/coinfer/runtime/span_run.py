@@ -30,14 +30,19 @@ def run_span(
 
     Returns:
         What it makes, of each request; what has no batch is the same for all.
+
+    Raises:
+        ValueError: an output's first axis is not the batch, so it cannot be told whose it is.
     """
     stacked = _stacked(span_io, values) if len(values) > 1 and span_io.stacks else None
     if stacked is None:
         return [run_part(session, each) for each in values]
-    cuts = list(accumulate(sizes))[:-1]
+    *cuts, total = accumulate(sizes)
     parts: list[dict[str, Value]] = [{} for _ in sizes]
     for name, value in run_part(session, stacked).items():
         if name in span_io.batched_writes:
+            if isinstance(value, np.ndarray) and value.shape[:1] != (total,):
+                raise ValueError(f"output {name!r} of shape {value.shape} has no batch of {total}")
             each = parted(value, cuts)
         else:  # some of it may be answers, and callers may write into theirs
             each = [value, *(copied(value) for _ in cuts)]
