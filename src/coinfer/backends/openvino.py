@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
-from coinfer.backends.pools import POOLS
+from coinfer.backends.pools import POOLS, reserved
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
 from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError, ExecutionError
@@ -164,12 +164,8 @@ class OpenVinoBackend:
         require_quantised_for_int8(model, processor)
         # A stream of n threads creates n threads beside the caller's (measured).
         pool = processor.threads if device.kind == "cpu" and processor.threads > 1 else 0
-        POOLS.reserve(pool, what=what)
-        try:
+        with reserved(pool, what):
             return self._compile(model, processor, device, what=what, pool=pool)
-        except BaseException:
-            POOLS.release(pool)
-            raise
 
     def _compile(
         self, model: Model, processor: Processor, device: Device, *, what: str, pool: int

@@ -20,7 +20,6 @@ __all__ = [
     "PartSession",
     "Value",
     "Values",
-    "copied",
     "joined",
     "own_runs",
     "part_run",
@@ -32,11 +31,6 @@ __all__ = [
 
 class Owned(Protocol):
     """A tensor that a backend keeps. The first axis is that of requests, as in an array."""
-
-    @property
-    def owner(self) -> str:
-        """Name of the backend that can use it as it is."""
-        ...
 
     def to_host(self) -> Tensor:
         """Return it as an array, C-contiguous."""
@@ -108,11 +102,6 @@ def own_runs(session: Session, feeds: Sequence[Tensors]) -> list[Callable[[], ob
 def to_host(values: Values) -> dict[str, Tensor]:
     """Return values as arrays; what is an array stays the same one."""
     return {n: v if isinstance(v, np.ndarray) else v.to_host() for n, v in values.items()}
-
-
-def copied(value: Value) -> Value:
-    """Return a value that shares no memory with this one."""
-    return value.copy()
 
 
 def joined(values: Sequence[Value]) -> Value:

@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from coinfer.backends.base import Session
-from coinfer.backends.values import Value, Values, copied, joined, parted, run_part, to_host
+from coinfer.backends.values import Value, Values, joined, parted, run_part, to_host
 from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["run_span"]
@@ -45,7 +45,7 @@ def run_span(
                 raise ValueError(f"output {name!r} of shape {value.shape} has no batch of {total}")
             each = parted(value, cuts)
         else:  # some of it may be answers, and callers may write into theirs
-            each = [value, *(copied(value) for _ in cuts)]
+            each = [value, *(value.copy() for _ in cuts)]
         for part, own in zip(parts, each, strict=True):
             part[name] = own
     return parts
