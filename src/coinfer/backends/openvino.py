@@ -246,7 +246,13 @@ class OpenVinoSession:
         Raises:
             ExecutionError: OpenVINO failed, or the session is closed.
         """
-        request = self._take()
+        compiled = self._compiled
+        if compiled is None:
+            raise ExecutionError(f"{self._what}: the session is closed; load the model again")
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
         try:
             feed = {index: inputs[name] for name, index in self._inputs}
             # Inputs are read during the call only; outputs are copied out of the request.
@@ -281,15 +287,6 @@ class OpenVinoSession:
             self._compiled = None
             self._idle.clear()
             POOLS.release(self._pool)
-
-    def _take(self) -> Any:
-        compiled = self._compiled
-        if compiled is None:
-            raise ExecutionError(f"{self._what}: the session is closed; load the model again")
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return compiled.create_infer_request()
 
 
 def _values_that_run(operations: Sequence[Any], supported: set[int]) -> dict[str, bool]:
@@ -370,9 +367,8 @@ def _precision(layers: list[tuple[str, str]], hint: str) -> str:
 
 def _threads(compiled: Any) -> int:
     # Without a stream the run stays in the calling thread, whatever the other property says.
-    if "CPU" not in compiled.get_property("EXECUTION_DEVICES"):
-        return 1
-    if int(compiled.get_property("NUM_STREAMS")) == 0:
+    on_cpu = "CPU" in compiled.get_property("EXECUTION_DEVICES")
+    if not on_cpu or int(compiled.get_property("NUM_STREAMS")) == 0:
         return 1
     return int(compiled.get_property("INFERENCE_NUM_THREADS"))
 

@@ -7,7 +7,7 @@ so one lock serialises creation in the whole process. No request waits for that 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 
 from coinfer.backends import heap
@@ -33,14 +33,10 @@ class SessionStore:
 
     Args:
         backends: By name.
-        create: How a session is created; by default in the thread that loads.
+        create: How a session is created.
     """
 
-    def __init__(
-        self,
-        backends: Mapping[str, Backend],
-        create: Create = lambda _processor, load: load(),
-    ) -> None:
+    def __init__(self, backends: Mapping[str, Backend], create: Create) -> None:
         self._backends = backends
         self._create = create
         self._shared: dict[_Key, Session] = {}
@@ -103,24 +99,21 @@ class SessionStore:
         # A list first, in one step: another thread may be loading.
         return [(i, p, s) for (m, i, p), s in list(self._by_processor.items()) if m == name]
 
-    def unload(self, name: str, *, close: bool = True) -> None:
-        """Forget a model's sessions, and close them unless something may still run on them.
+    def unload(self, *names: str, close: bool = True) -> None:
+        """Forget the sessions of models, and close them unless something may still run on them.
 
         The memory of those that are closed goes back to the system.
         """
-        self._unload([name], close=close)
-
-    def close(self) -> None:
-        """Close all sessions."""
-        self._unload({key[0] for key in self._shared}, close=True)
-
-    def _unload(self, names: Collection[str], *, close: bool) -> None:
         self._by_processor = {k: s for k, s in self._by_processor.items() if k[0] not in names}
         found = [self._shared.pop(key) for key in list(self._shared) if key[0] in names]
         if close and found:
             while found:
                 found.pop().close()
             heap.trim()
+
+    def close(self) -> None:
+        """Close all sessions."""
+        self.unload(*{key[0] for key in self._shared})
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
         backend = self._backends[processor.backend]

@@ -13,12 +13,15 @@ from coinfer.backends import Availability, available
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
+from coinfer.machine.machine_json import encode_processor
 from coinfer.machine.processor import Processor
 from coinfer.threads.pinning import can_pin
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
 
 _EXTRAS = {"PIL": ("images", "read folders of images")}
+_SHOWN = ("backend", "device", "units", "threads", "precision", "cores")
+"""Fields of a processor."""
 
 
 class Severity(enum.StrEnum):
@@ -170,11 +173,5 @@ def _backend_json(each: Availability) -> dict[str, Any]:
 
 
 def _processor_json(processor: Processor) -> dict[str, Any]:
-    return {
-        "backend": processor.backend,
-        "device": processor.device,
-        "units": sorted(processor.units),
-        "threads": processor.threads,
-        "precision": processor.precision,
-        "cores": list(processor.cores),
-    }
+    fields = encode_processor(processor)
+    return {name: fields[name] for name in _SHOWN}
