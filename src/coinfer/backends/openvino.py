@@ -165,24 +165,19 @@ class OpenVinoBackend:
         # A stream of n threads creates n threads beside the caller's (measured).
         pool = processor.threads if device.kind == "cpu" and processor.threads > 1 else 0
         with reserved(pool, what):
-            return self._compile(model, processor, device, what=what, pool=pool)
-
-    def _compile(
-        self, model: Model, processor: Processor, device: Device, *, what: str, pool: int
-    ) -> OpenVinoSession:
-        properties = _properties(processor, device, what)
-        try:
-            compiled = self._core.compile_model(self._read(model), device.name, properties)
-            _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
-            return OpenVinoSession(compiled, model, what=what, pool=pool)
-        except BackendError:
-            raise
-        except Exception as error:
-            # The library raises RuntimeError, ValueError, TypeError and its own kinds.
-            raise BackendError(
-                f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
-                f"`coinfer inspect` or run it on another backend"
-            ) from error
+            properties = _properties(processor, device, what)
+            try:
+                compiled = self._core.compile_model(self._read(model), device.name, properties)
+                _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
+                return OpenVinoSession(compiled, model, what=what, pool=pool)
+            except BackendError:
+                raise
+            except Exception as error:
+                # The library raises RuntimeError, ValueError, TypeError and its own kinds.
+                raise BackendError(
+                    f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
+                    f"`coinfer inspect` or run it on another backend"
+                ) from error
 
     @contextmanager
     def reading_once(self) -> Iterator[None]:

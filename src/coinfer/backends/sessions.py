@@ -7,7 +7,7 @@ so one lock serialises creation in the whole process. No request waits for that 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from functools import partial
 
 from coinfer.backends import heap
@@ -16,14 +16,12 @@ from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
+from coinfer.threads.priority import call_lowered
 
-__all__ = ["CREATION_LOCK", "Create", "SessionStore"]
+__all__ = ["CREATION_LOCK", "SessionStore"]
 
 CREATION_LOCK = threading.Lock()
 """Held while any session of the process is created."""
-
-Create = Callable[[Processor, Callable[[], Session]], Session]
-"""Calls what creates a session for a processor, perhaps in a thread that its pool descends from."""
 
 _Key = tuple[str, Span, str, Hashable]
 
@@ -33,12 +31,12 @@ class SessionStore:
 
     Args:
         backends: By name.
-        create: How a session is created.
+        yielding: Names of the processors that must yield: the thread pools of their sessions do.
     """
 
-    def __init__(self, backends: Mapping[str, Backend], create: Create) -> None:
+    def __init__(self, backends: Mapping[str, Backend], yielding: Container[str]) -> None:
         self._backends = backends
-        self._create = create
+        self._yielding = yielding
         self._shared: dict[_Key, Session] = {}
         self._by_processor: dict[tuple[str, Span, str], Session] = {}
 
@@ -121,7 +119,8 @@ class SessionStore:
         if key not in self._shared:
             with CREATION_LOCK:
                 load = partial(backend.load, piece, processor)
-                self._shared[key] = self._create(processor, load)
+                yields = processor.name in self._yielding
+                self._shared[key] = call_lowered(load) if yields else load()
         self._by_processor[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:

@@ -327,7 +327,6 @@ class Engine:
         """
         with self._loading:
             self._check_open()
-            self._model_store.check_free(name)
             loaded = self._model_store.put(name, model, profile)
             for processor, why in loaded.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")

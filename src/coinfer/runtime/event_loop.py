@@ -156,16 +156,13 @@ class EventLoop:
 
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""
-        self._replace(worker)
+        if self.worker_pool.replace(worker):
+            self.post(ProcessorRestored(worker.processor.name))
 
     def died(self, worker: Worker, reason: str) -> None:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
         self.post(ProcessorLost(worker.processor.name, reason))
-        self._replace(worker)
-
-    def _replace(self, worker: Worker) -> None:
-        if self.worker_pool.replace(worker):
-            self.post(ProcessorRestored(worker.processor.name))
+        self.returned(worker)
 
     # the owner's step
 
@@ -238,7 +235,7 @@ class EventLoop:
             case SetTimer():
                 self.timer.arm(command.at_s)
             case Abandon():
-                self.worker_pool.retire(command.execution.processor)
+                self._workers[command.execution.processor].retire()
             case Evict():
                 self._model_store.note_gone(command.model)
             case Run() | Reply():

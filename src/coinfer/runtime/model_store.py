@@ -6,10 +6,10 @@ One thread at a time may load or unload; any thread may read meanwhile.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from coinfer.backends.base import Backend, Placement, Session
+from coinfer.backends.base import Backend, Placement
 from coinfer.backends.sessions import SessionStore
 from coinfer.errors import ConfigurationError
 from coinfer.graph.cut_model import CutModel
@@ -19,7 +19,6 @@ from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
 from coinfer.runtime.span_io import SpanIO, span_ios_of
-from coinfer.threads.priority import call_lowered
 
 __all__ = ["LoadedModel", "ModelStore"]
 
@@ -28,13 +27,11 @@ class LoadedModel(NamedTuple):
     """What came of loading a model.
 
     Attributes:
-        units: Number of its unit subgraphs.
         profile: The entries for which there are sessions.
         left_out: Why a processor was left out, by its name.
         notes: What its sessions do without, and why.
     """
 
-    units: int
     profile: Profile
     left_out: Mapping[str, str]
     notes: tuple[str, ...]
@@ -55,9 +52,10 @@ class ModelStore:
     ) -> None:
         self.models: dict[str, InputCheck] = {}
         self.span_ios: dict[str, Mapping[Span, SpanIO]] = {}
-        self.store = SessionStore(backends, self._create)
+        overlaid = overlaid_units(processors.values())
+        yielding = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
+        self.store = SessionStore(backends, yielding)
         self._processors = {p.name: p for p in ordinary(processors.values())}
-        self._overlaid = overlaid_units(processors.values())
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
@@ -76,9 +74,11 @@ class ModelStore:
         """Compile a model where its profile has entries; it takes requests after `open`.
 
         Raises:
-            ConfigurationError: the profile has no entry for it, or is of a model in more units.
+            ConfigurationError: a model of that name is loaded, or still leaving; the profile has
+                no entry for it, or is of a model in more units.
             BackendError: it cannot be loaded on a processor of its profile.
         """
+        self.check_free(name)
         cut = model if isinstance(model, CutModel) else CutModel.uncut(model, profile)
         measured = profile.units(name)
         if measured > cut.units:
@@ -106,7 +106,7 @@ class ModelStore:
             if processor.name not in left_out
         }
         usable = profile.restricted([name]).where(lambda key: (key.span, key.processor) in loaded)
-        return LoadedModel(cut.units, usable, left_out, self.store.notes(name))
+        return LoadedModel(usable, left_out, self.store.notes(name))
 
     def open(self, name: str, model: Model) -> None:
         """Let a model that `put` has compiled take requests."""
@@ -141,9 +141,3 @@ class ModelStore:
         self.store.unload(name, close=close)
         self.span_ios.pop(name, None)
         del self._leaving[name]
-
-    def _create(self, processor: Processor, load: Callable[[], Session]) -> Session:
-        """Create a session; where the processor must yield, its thread pool inherits that."""
-        if processor.units.isdisjoint(self._overlaid):
-            return load()
-        return call_lowered(load)
