@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 from coinfer.documents.fields import Loc, dotted
-from coinfer.documents.misread import misread
 from coinfer.errors import ScenarioError
 
 __all__ = ["YamlDocument"]
@@ -15,6 +15,7 @@ __all__ = ["YamlDocument"]
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _MERGE = "tag:yaml.org,2002:merge"
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
 
 class YamlDocument:
@@ -135,7 +136,7 @@ def _check_mapping_keys(node: yaml.MappingNode, origin: str) -> None:
 def _check_numbers(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
     """Refuse what is another number in YAML than to a reader."""
     if isinstance(node, yaml.ScalarNode):
-        problem = misread(node.value) if node.tag in _NUMBERS else None
+        problem = _misread(node.value) if node.tag in _NUMBERS else None
         if problem is not None:
             line = node.start_mark.line + 1
             where = f"{dotted(loc)}: " if loc else ""
@@ -150,6 +151,23 @@ def _check_numbers(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> No
     else:
         for index, value in enumerate(node.value):
             _check_numbers(value, origin, (*loc, index), seen)
+
+
+def _misread(text: str) -> str | None:
+    """Say what is wrong with a number as it is written, if YAML reads it in another base.
+
+    Digits may be grouped by underscores, and `0x` and `0b` say what they are.
+    """
+    if ":" in text:
+        base = 60
+    elif _LEADING_ZERO.fullmatch(text):
+        base = 8
+    else:
+        return None
+    return (
+        f"{text} is a number in base {base} in YAML; write a plain number, or put it in quotes if "
+        "it is text"
+    )
 
 
 def _syntax_message(error: yaml.YAMLError, origin: str) -> str:

@@ -9,9 +9,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from coinfer.backends.base import Backend, Session, Tensors, caller_cores
+from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
-from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement

@@ -250,7 +250,7 @@ class EventLoop:
 
     def _run(self, execution: Execution) -> None:
         _, variant, span, processor, requests, _, _ = execution
-        session = self._model_store.store.get(variant, span, processor)
+        session = self._model_store.get(variant, span, processor)
         if self.is_stopped:
             return  # its futures are answered already
         span_io, unanswered = self._span_ios[variant][span], self.unanswered

@@ -36,7 +36,7 @@ def warm_up(
     span_ios = model_store.span_ios[name]
     values: dict[str, Value] = dict(inputs)
     seen: set[int] = set()
-    for span, _, session in sorted(model_store.store.items(name), key=lambda item: item[0]):
+    for span, _, session in sorted(model_store.items(name), key=lambda item: item[0]):
         if id(session) in seen:
             continue
         check_open()
