@@ -213,10 +213,8 @@ class NullSession:
             ExecutionError: `Faults.fail` says so, or the session is closed.
         """
         if self._closed:
-            raise ExecutionError(
-                f"model {self._model.name!r} on processor {self._processor.name!r}: the session "
-                f"is closed; load the model again"
-            )
+            what = f"model {self._model.name!r} on processor {self._processor.name!r}"
+            raise ExecutionError(f"{what}: the session is closed; load the model again")
         if self._faults.armed:
             self._faults.apply_to_run(self._model.name, self._processor.name)
         if self._service is not None:

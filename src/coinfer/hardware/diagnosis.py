@@ -19,7 +19,6 @@ from coinfer.threads.pinning import can_pin
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
 
-_EXTRAS = {"PIL": ("images", "read folders of images")}
 _SHOWN = ("backend", "device", "units", "threads", "precision", "cores")
 """Fields of a processor."""
 
@@ -148,13 +147,12 @@ def _core_findings(cores: Cores, pinning: bool) -> Iterator[Finding]:
 
 
 def _extra_findings() -> Iterator[Finding]:
-    for module, (extra, purpose) in _EXTRAS.items():
-        if find_spec(module) is None:
-            yield Finding(
-                Severity.NOTE,
-                f"{module} is not installed; it is needed to {purpose}",
-                f"pip install 'coinfer[{extra}]'",
-            )
+    if find_spec("PIL") is None:
+        yield Finding(
+            Severity.NOTE,
+            "PIL is not installed; it is needed to read folders of images",
+            "pip install 'coinfer[images]'",
+        )
 
 
 def _backend_json(each: Availability) -> dict[str, Any]:
