@@ -254,7 +254,10 @@ class EventLoop:
         if self.is_stopped:
             return  # its futures are answered already
         span_io, unanswered = self._span_ios[variant][span], self.unanswered
-        values = tuple([unanswered[request.id].take(span_io) for request in requests])
+        if len(requests) == 1:
+            values: tuple[Values, ...] = (unanswered[requests[0].id].take(span_io),)
+        else:
+            values = tuple([unanswered[request.id].take(span_io) for request in requests])
         self._workers[processor].give(Job(execution, session, span_io, values))
 
     def _settle(self, answer: _Answer) -> None:

@@ -76,11 +76,14 @@ class InferenceFuture(Future[dict[str, Tensor]]):
 
         The values stay: if the span fails, it starts again from them.
         """
+        values = self._inputs
+        if span_io.is_whole:  # most are
+            self._begun = True
+            return values
         self._started = True
         if span_io.is_last:
             self._begun = True
-        values = self._inputs
-        return values if span_io.is_whole else {name: values[name] for name in span_io.reads}
+        return {name: values[name] for name in span_io.reads}
 
     def add(self, values: Values) -> None:
         """Add what one side of a fork computed; what was there stays for the other side."""

@@ -132,7 +132,7 @@ def _perform(job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
     started_s = _now()
     parts: Sequence[Values]
     try:
-        if span_io.is_whole and len(values) == 1:  # most are, and they are arrays as they come
+        if len(values) == 1 and span_io.is_whole:  # most are, and they are arrays as they come
             parts = [session.run(values[0])]  # type: ignore[arg-type]
         else:
             sizes = [request.batch for request in execution.requests]
