@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
@@ -66,16 +67,12 @@ class Measurement:
 
     def quantile_s(self, q: float) -> float:
         """Empirical quantile, linear between order statistics; `q` in 0..1."""
-        ordered = sorted(self.seconds)
-        position = q * (len(ordered) - 1)
-        low = math.floor(position)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+        return float(np.quantile(self.seconds, q))
 
     @property
     def median_s(self) -> float:
         """Median service time in seconds."""
-        return statistics.median(self.seconds)
+        return self.quantile_s(0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +222,11 @@ def _measurement(row: dict[str, Any]) -> Measurement:
 
 
 def _between(known: Mapping[int, float], batch: int) -> float:
-    below = max((b for b in known if b <= batch), default=None)
-    above = min((b for b in known if b >= batch), default=None)
-    if below is None or above is None:
-        nearest = above if below is None else below
-        assert nearest is not None
+    """Seconds at a batch size that is not among the known ones."""
+    nearest = min(max(batch, min(known)), max(known))
+    if nearest != batch:
         return known[nearest] * batch / nearest
-    if below == above:
-        return known[below]
+    below = max(b for b in known if b < batch)
+    above = min(b for b in known if b > batch)
     share = (batch - below) / (above - below)
     return known[below] + (known[above] - known[below]) * share
