@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
@@ -24,19 +26,12 @@ from coinfer.errors import PolicyError
 
 __all__ = ["Decisions"]
 
+_Hook: TypeAlias = Callable[..., Any] | None
 
+
+@dataclass(slots=True, eq=False)
 class Decisions:
     """What the policy decides, one by one: each is carried out before the next is asked for.
-
-    Args:
-        policy: Who decides.
-        state: What the dispatcher knows.
-        view: What the policy sees of it.
-        timers: Where the moment is noted for which the policy wants to wait.
-        answers: Where requests are answered.
-        admission: Whom to tell if the policy fails.
-        starts: How executions are started.
-        forks: How two of one request are.
 
     Attributes:
         place: The policy's hook of this name; None if it has only the default.
@@ -44,47 +39,27 @@ class Decisions:
         arrived: The hook `arrived`, likewise.
     """
 
-    __slots__ = (
-        "_admission",
-        "_allows",
-        "_answers",
-        "_forks",
-        "_pick",
-        "_policy",
-        "_starts",
-        "_state",
-        "_timers",
-        "_view",
-        "arrived",
-        "place",
-        "queue",
-    )
+    _policy: Policy
+    _state: State
+    _view: View
+    _timers: Timers
+    _answers: Answers
+    _admission: Admission
+    _starts: Starts
+    _forks: Forks
+    place: _Hook = field(init=False)
+    queue: _Hook = field(init=False)
+    arrived: _Hook = field(init=False)
+    _pick: _Hook = field(init=False)
+    _allows: _Hook = field(init=False)
 
-    def __init__(
-        self,
-        policy: Policy,
-        state: State,
-        view: View,
-        timers: Timers,
-        answers: Answers,
-        admission: Admission,
-        starts: Starts,
-        forks: Forks,
-    ) -> None:
-        self._policy = policy
-        # Asked for once: it is a question per request otherwise.
-        self.place = overridden(policy, "place")
-        self.queue = overridden(policy, "queue")
-        self.arrived = overridden(policy, "arrived")
-        self._pick = overridden(policy, "pick")
-        self._allows = overridden(policy, "allows")
-        self._state = state
-        self._view = view
-        self._timers = timers
-        self._answers = answers
-        self._admission = admission
-        self._starts = starts
-        self._forks = forks
+    def __post_init__(self) -> None:
+        """Ask for the hooks once: it is a question per request otherwise."""
+        self.place = overridden(self._policy, "place")
+        self.queue = overridden(self._policy, "queue")
+        self.arrived = overridden(self._policy, "arrived")
+        self._pick = overridden(self._policy, "pick")
+        self._allows = overridden(self._policy, "allows")
 
     def queue_of(self, request: Request) -> int:
         """Return the queue in which the policy wants a request to wait."""

@@ -7,6 +7,7 @@ starts something there is `coinfer.core.preemption`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
@@ -16,6 +17,7 @@ from coinfer.machine.profile import Profile
 __all__ = ["ExpressProcessors"]
 
 
+@dataclass(slots=True)
 class _Delay:
     """How long an execution was overlaid.
 
@@ -25,12 +27,9 @@ class _Delay:
         done_s: Seconds before that.
     """
 
-    __slots__ = ("done_s", "over", "since_s")
-
-    def __init__(self) -> None:
-        self.over: set[int] = set()
-        self.since_s = 0.0
-        self.done_s = 0.0
+    over: set[int] = field(default_factory=set)
+    since_s: float = 0.0
+    done_s: float = 0.0
 
     def begin(self, over: int, now: float) -> None:
         if not self.over:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from coinfer.core.lane import Lane
 from coinfer.core.offer import Offer, make_offer, riders_of
@@ -27,6 +28,7 @@ from coinfer.core.swaps import Swaps
 __all__ = ["FinishBounds", "Lookahead"]
 
 
+@dataclass(slots=True, eq=False)
 class FinishBounds:
     """Bounds on when the next request of a lane finishes, and its schedule once that is known.
 
@@ -42,28 +44,15 @@ class FinishBounds:
         ready_s: When each processor can start something for the request; None: to be found out.
     """
 
-    __slots__ = (
-        "earliest_s",
-        "is_best",
-        "is_looked_at",
-        "lane",
-        "latest_s",
-        "own",
-        "ready_s",
-        "schedule",
-        "steps",
-    )
-
-    def __init__(self, lane: Lane, own: Step | None) -> None:
-        self.lane = lane
-        self.own = own
-        self.latest_s = math.inf
-        self.earliest_s = -math.inf
-        self.steps: tuple[Step, ...] = ()
-        self.schedule: RequestSchedule | None = None
-        self.is_looked_at = False
-        self.is_best = False
-        self.ready_s: Mapping[str, float] | None = None
+    lane: Lane
+    own: Step | None
+    latest_s: float = math.inf
+    earliest_s: float = -math.inf
+    steps: tuple[Step, ...] = ()
+    schedule: RequestSchedule | None = None
+    is_looked_at: bool = False
+    is_best: bool = False
+    ready_s: Mapping[str, float] | None = None
 
     def uses(self, processors: Collection[str]) -> bool:
         """Tell whether some step runs on one of these processors."""

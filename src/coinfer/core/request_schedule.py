@@ -69,13 +69,6 @@ class RequestSchedule(NamedTuple):
             return StartFork(request, processor, self.steps[1].processor, self.fork)
         return Start(processor, (request,), None if lane.routes is None else span.last)
 
-    def uses(self, processors: set[str] | frozenset[str]) -> bool:
-        """Tell whether some step runs on one of these processors."""
-        for step in self.steps:  # noqa: SIM110 - twice as fast as `any`
-            if step[1] in processors:
-                return True
-        return False
-
 
 def schedule_alone(
     lane: Lane, seconds: Mapping[str, float], ready_s: Mapping[str, float]
