@@ -11,7 +11,7 @@ from typing import Any
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
-from coinfer.core.offer import Offer, make_offer, riders_of, with_waits
+from coinfer.core.offer import Offer, make_offer, riders_of
 from coinfer.core.request import OnLate, Request
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
@@ -133,6 +133,10 @@ class View:
             and self.span_s(lane.variant, processor, span, lane.key.batch) < math.inf
             and (routes is None or routes.leads_on(span))
         )
+
+    def sharing(self, processor: str) -> Collection[str]:
+        """Names of the processors that share a compute unit with one, itself included."""
+        return self._state.neighbours[processor]
 
     def runs_some_of(self, model: str, processor: str) -> bool:
         """Tell whether a processor, in service or not, can run some span of a model."""
@@ -256,8 +260,18 @@ class View:
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Return seconds by processor, with how long a free one waits for the lane to be ready."""
-        return with_waits(lane, seconds, self._state.processors, free_at, self.now)
+        """Return seconds by processor, with how long a free one waits for the lane to be ready.
+
+        Args:
+            lane: A lane that may not start everywhere (`Lane.ready_s`).
+            seconds: Seconds by processor.
+            free_at: When each busy unit will be free.
+        """
+        now, processors, found = self.now, self._state.processors, {}
+        for name, service_s in seconds.items():
+            free_s = max([free_at.get(unit, now) for unit in processors[name].units])
+            found[name] = service_s + max(0.0, lane.ready_s.get(name, now) - max(now, free_s))
+        return found
 
     def reserve(
         self,
