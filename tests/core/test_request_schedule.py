@@ -86,7 +86,7 @@ def test_routes_are_the_best_without_waits_and_follow_every_change(table, data) 
                 assert rows[span][name] == step_s
                 tail = routes.rest_s(span.last + 1) + (HANDOVER_S if span.last + 1 < units else 0)
                 assert step_s + tail == pytest.approx(seconds)
-        tails = routes.tails(0)
+        tails = routes.tails
         for at in range(units):
             endings = routes.endings(at)
             for name, times_s in routes.times(at).items():

@@ -39,20 +39,14 @@ class Admission:
 
     def refuses(self, request: Request) -> bool:
         """Reject a request if it must not be taken in; tell whether that was so."""
-        refusal = self._refusal(request.model)
+        state, model, refusal = self._state, request.model, self.closed
+        if not refusal and (model not in state.units or model in state.leaving):
+            refusal = f"model {model!r} is not loaded"
+        elif not refusal and len(state.waiting) >= self.most_waiting:
+            refusal = f"{self.most_waiting} requests wait already, the admission limit"
         if refusal:
-            self._state.commands.append(Reply(request, Outcome.REJECTED, refusal))
+            state.commands.append(Reply(request, Outcome.REJECTED, refusal))
         return bool(refusal)
-
-    def _refusal(self, model: str) -> str:
-        if self.closed:
-            return self.closed
-        state, limit = self._state, self.most_waiting
-        if model not in state.units or model in state.leaving:
-            return f"model {model!r} is not loaded"
-        if len(state.waiting) >= limit:
-            return f"{limit} requests wait already, the admission limit"
-        return ""
 
     def close(self, event: Closed) -> None:
         """Take no more requests."""

@@ -159,7 +159,9 @@ class Dispatcher:
     @property
     def outages(self) -> list[Outage]:
         """Which processors were ever taken out of service, for failures or because one died."""
-        return self._faults.outages
+        state = self._state
+        in_service = [*state.in_service, *(state.express.in_service if state.express else ())]
+        return self._health.outages(in_service)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take an event at a moment; return what is to be done, in order.
@@ -214,9 +216,7 @@ class Dispatcher:
             or len(waiting) >= admission.most_waiting
         ) and admission.refuses(request):
             return
-        progress = state.add(request, 0 if decisions.queue is None else decisions.queue_of(request))
-        if decisions.arrived is not None:
-            decisions.tell(request)
+        progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
         if not waiting and decisions.place is not None and decisions.start_at_once(progress):
             return
         self._waits.begin(progress)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from coinfer.core.commands import Abandon, Execution
 from coinfer.core.events import Failed, ProcessorLost, ProcessorRestored
 from coinfer.core.forks import Forks
-from coinfer.core.health import Health, Outage
+from coinfer.core.health import Health
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
 from coinfer.core.waits import Waits
@@ -37,13 +37,6 @@ class Faults:
     _watchdog: Watchdog
     _waits: Waits
     _forks: Forks
-
-    @property
-    def outages(self) -> list[Outage]:
-        """Which processors were ever taken out of service, for failures or because one died."""
-        express = self._state.express
-        in_service = [*self._state.in_service, *(express.in_service if express else ())]
-        return self._health.outages(in_service)
 
     # executions
 

@@ -22,7 +22,7 @@ def check_state(state: State) -> None:
     _check_forks(state)
     _check_offers(state)
     if state.express is not None:
-        state.express.check(state.running, state.unit_user())
+        state.express.check(state.running)
 
 
 def _check_requests(state: State) -> None:

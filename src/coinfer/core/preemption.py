@@ -114,10 +114,7 @@ class Preemption:
         free_at = self._view.units_free_at()
         for unit, at_s in express.free_at(now).items():
             free_at[unit] = max(at_s, free_at.get(unit, now))
-        return {
-            name: max([free_at.get(unit, now) for unit in processor.units])
-            for name, processor in self._state.in_service.items()
-        }
+        return self._view.free_s(free_at)
 
     def _step(self, express: ExpressProcessors, lane: Lane, request: Request) -> Step | None:
         """Return what an express processor should run of a request now, if any should."""

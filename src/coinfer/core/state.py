@@ -12,12 +12,11 @@ from coinfer.core.commands import Command, Execution
 from coinfer.core.estimates import Estimates
 from coinfer.core.events import ModelLoaded
 from coinfer.core.express import ExpressProcessors
-from coinfer.core.fork_routes import ForkRoutes
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
-from coinfer.core.routes import Routes, RouteSeconds, Step
+from coinfer.core.routes import ForkRoutes, Routes, RouteSeconds, Step
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.swaps import Swaps
 from coinfer.errors import ConfigurationError, PolicyError

@@ -371,13 +371,17 @@ class View:
 
     def lookahead(self) -> Lookahead:
         """Return when each processor will be free, to plan and to reserve on."""
-        state, now = self._state, self.now
-        free_at = self.units_free_at()
-        free_s = {
+        state = self._state
+        free_s = self.free_s(self.units_free_at())
+        return Lookahead(self.now, free_s, state.neighbours, self.swaps())
+
+    def free_s(self, free_at: Mapping[str, float]) -> dict[str, float]:
+        """Return when each processor in service is free, given when each busy unit is."""
+        now = self.now
+        return {
             name: max([free_at.get(unit, now) for unit in processor.units])
-            for name, processor in state.in_service.items()
+            for name, processor in self._state.in_service.items()
         }
-        return Lookahead(now, free_s, state.neighbours, self.swaps())
 
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline.
@@ -411,15 +415,13 @@ class PartOfView(View):
         self._queue = queue
         self.held: Collection[str] = ()
         self._idle = self._idle_not_held
-        self._lanes = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Show what waits now. To be called after each decision."""
         self.now = self._whole.now
-        self._lanes.clear()
         everyone = self._whole.lanes()
-        self._lanes.update((lane, None) for lane in everyone if lane.key.queue == self._queue)
+        self._lanes = {lane: None for lane in everyone if lane.key.queue == self._queue}
 
     def _idle_not_held(self) -> Sequence[str]:
         return [name for name in self._state.idle() if name not in self.held]

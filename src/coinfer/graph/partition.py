@@ -12,7 +12,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import assert_never
 
-from coinfer.core.fork_routes import FORK_S
+from coinfer.core.routes import FORK_S
 from coinfer.errors import ConfigurationError
 from coinfer.graph.branches import branch_pieces
 from coinfer.graph.operators import Operators
