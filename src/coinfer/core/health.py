@@ -139,13 +139,7 @@ class Health:
 
     def due(self, now: float) -> list[str]:
         """Return the processors to be tried again now; they are on probation then."""
-        if self.next_s > now or self.next_s == math.inf:
-            return []
-        found = [
-            name
-            for name, record in self.records.items()
-            if record.again_s <= now and record.again_s < math.inf
-        ]
+        found = [name for name in self.aside() if self.records[name].again_s <= now]
         for name in found:
             self.records[name].again_s = math.inf
         self._settle()

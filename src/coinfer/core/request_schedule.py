@@ -80,13 +80,9 @@ def schedule_alone(
         seconds: Expected seconds by processor that may run it; at least one.
         ready_s: By processor, the moment when it can start something.
     """
-    finish_s, chosen = math.inf, ""
-    for name, service_s in seconds.items():
-        end_s = ready_s[name] + service_s
-        if end_s < finish_s:
-            finish_s, chosen = end_s, name
+    chosen = min(seconds, key=lambda name: ready_s[name] + seconds[name])
     step = Step(lane.rest, chosen, seconds[chosen])
-    return RequestSchedule((step,), ready_s[chosen], finish_s)
+    return RequestSchedule((step,), ready_s[chosen], ready_s[chosen] + seconds[chosen])
 
 
 def schedule_request(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import add, itemgetter
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -71,6 +72,7 @@ class Branching(NamedTuple):
     end_s: float
 
 
+@dataclass(slots=True, eq=False)
 class Routes:
     """The best remaining time from each unit boundary to the end, by the processor that goes first.
 
@@ -99,29 +101,24 @@ class Routes:
     Step(span=Span(first=0, last=0), processor='npu', seconds=1.0)
     """
 
-    __slots__ = (
-        "_endings",
-        "_into",
-        "_outdated",
-        "_stale",
-        "_times",
-        "allowed",
-        "first_steps",
-        "forked",
-        "guesses",
-        "ranked",
-        "tails",
-        "units",
-        "ways",
-    )
+    units: int
+    rows: Mapping[Span, Mapping[str, float]]
+    allowed: Sequence[str]
+    forked: ForkRoutes | None = field(default=None, init=False)
+    guesses: dict[int, tuple[Step, ...]] = field(default_factory=dict, init=False)
+    ways: list[dict[str, float]] = field(init=False)
+    ranked: list[list[tuple[float, int, str]]] = field(init=False)
+    first_steps: list[dict[str, Step]] = field(init=False)
+    tails: list[float] = field(init=False)
+    _times: list[dict[str, list[float]]] = field(init=False)
+    _into: list[int] = field(init=False)
+    _endings: list[dict[str, Endings]] = field(init=False)
+    _outdated: int = field(default=0, init=False)
+    _stale: int = field(init=False)
 
-    def __init__(
-        self, units: int, rows: Mapping[Span, Mapping[str, float]], allowed: Sequence[str]
-    ) -> None:
-        self.units = units
-        self.allowed = tuple(allowed)
-        self.forked: ForkRoutes | None = None
-        self.guesses: dict[int, tuple[Step, ...]] = {}
+    def __post_init__(self) -> None:
+        """Note what can be run from where; all else is computed when it is asked for."""
+        units, rows = self.units, self.rows
         longest: list[dict[str, int]] = [{} for _ in range(units)]
         for (first, last), row in rows.items():
             if last < units:
@@ -129,7 +126,7 @@ class Routes:
                     longest[first][name] = max(last, longest[first].get(name, 0))
         # By boundary and processor: the seconds of the spans from there on, the shortest span
         # first, infinite where a span may not run.
-        self._times: list[dict[str, list[float]]] = [
+        self._times = [
             {
                 name: [rows.get(Span(first, last), _NOTHING).get(name, math.inf)
                        for last in range(first, upto[name] + 1)]
@@ -143,13 +140,12 @@ class Routes:
         for first, last in rows:
             if last < units:
                 self._into[last + 1] |= 1 << first
-        self.ways: list[dict[str, float]] = [{} for _ in range(units)]
-        self.ranked: list[list[tuple[float, int, str]]] = [[] for _ in range(units)]
-        self.first_steps: list[dict[str, Step]] = [{} for _ in range(units)]
+        self.ways = [{} for _ in range(units)]
+        self.ranked = [[] for _ in range(units)]
+        self.first_steps = [{} for _ in range(units)]
         # The spans of each, the one that begins the best way first, likewise as far as asked for.
-        self._endings: list[dict[str, Endings]] = [{} for _ in range(units)]
-        # As bits: the boundaries of which these are out of date.
-        self._outdated = 0
+        self._endings = [{} for _ in range(units)]
+        # Of `_outdated`, as bits: the boundaries of which these are out of date.
         self.tails = [math.inf] * units + [0.0]
         # As bits: the boundaries whose best must be computed again.
         self._stale = (1 << units) - 1
@@ -277,6 +273,7 @@ class _Sides(NamedTuple):
     rights: _Times
 
 
+@dataclass(slots=True, eq=False)
 class ForkRoutes(Routes):
     """The best remaining times if forks may be taken; beside the plain routes of the same model.
 
@@ -295,23 +292,19 @@ class ForkRoutes(Routes):
     (5.0, ['p', 'q'])
     """
 
-    __slots__ = ("_least_s", "_neighbours", "_sides")
+    forks: Iterable[Fork]
+    neighbours: Mapping[str, Collection[str]]
+    _sides: list[list[_Sides]] = field(init=False)
+    _least_s: list[list[float]] = field(init=False)
 
-    def __init__(
-        self,
-        units: int,
-        rows: Mapping[Span, Mapping[str, float]],
-        allowed: Sequence[str],
-        forks: Iterable[Fork],
-        neighbours: Mapping[str, Collection[str]],
-    ) -> None:
-        super().__init__(units, rows, allowed)
-        self._neighbours = neighbours
-        self._sides: list[list[_Sides]] = [[] for _ in range(units)]
+    def __post_init__(self) -> None:
+        """Note which forks can be taken."""
+        Routes.__post_init__(self)
+        self._sides = [[] for _ in range(self.units)]
         # By boundary, what each of its forks takes and what follows, nothing waiting.
-        self._least_s: list[list[float]] = [[] for _ in range(units)]
-        for fork in forks:
-            if fork.last >= units:
+        self._least_s = [[] for _ in range(self.units)]
+        for fork in self.forks:
+            if fork.last >= self.units:
                 continue  # a bug elsewhere, or the model was replaced by one of fewer units
             sides = _Sides(fork, self._rows(fork.left), self._rows(fork.right))
             if self._pair(sides, 0.0, None, math.inf) is not None:
@@ -351,7 +344,7 @@ class ForkRoutes(Routes):
 
     def observed(self, span: Span, processor: str, seconds: float) -> None:
         """Note that a span takes another time than before."""
-        super().observed(span, processor, seconds)
+        Routes.observed(self, span, processor, seconds)
         for first in range(span.first):
             if any(sides.fork.right == span for sides in self._sides[first]):
                 self._stale |= 1 << first
@@ -366,7 +359,7 @@ class ForkRoutes(Routes):
 
     def _compute(self, at: int) -> bool:
         before_s = self.tails[at]
-        super()._compute(at)
+        Routes._compute(self, at)
         self._least_s[at] = least_s = []
         for sides in self._sides[at]:
             pair = self._pair(sides, 0.0, None, math.inf)
@@ -393,7 +386,7 @@ class ForkRoutes(Routes):
         for left in lefts:
             if left[0] >= least_s:
                 break
-            near = self._neighbours[left[3]]
+            near = self.neighbours[left[3]]
             for right in rights:
                 if right[0] >= least_s:
                     break

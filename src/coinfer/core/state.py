@@ -154,7 +154,11 @@ class State:
         elif position >= units:  # the model was replaced by one of fewer units
             lane.seconds = {}
         else:
-            lane.routes = self._ways(variant, batch, lane.excluded)
+            allowed = tuple(name for name in self.in_service if name not in lane.excluded)
+            key = (variant, batch, allowed)
+            if key not in self._routes:
+                self._routes[key] = self.new_routes(*key)
+            lane.routes = self._routes[key]
             lane.seconds = RouteSeconds(lane.routes, position)
             lane.is_plain = False
             return  # whether it is open has not changed
@@ -196,14 +200,6 @@ class State:
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {lane.model!r}")
         return _new(Step, (span, processor, seconds))
-
-    def _ways(self, variant: str, batch: int, excluded: frozenset[str]) -> Routes:
-        allowed = tuple(name for name in self.in_service if name not in excluded)
-        key = (variant, batch, allowed)
-        routes = self._routes.get(key)
-        if routes is None:
-            routes = self._routes[key] = self.new_routes(*key)
-        return routes
 
     def new_routes(self, variant: str, batch: int, allowed: tuple[str, ...]) -> Routes:
         """Make the routes of a variant on processors anew, from what is known of its times."""

@@ -69,11 +69,8 @@ class View:
 
     def idle_runners(self, lane: Lane) -> list[str]:
         """Names of the idle processors that can run a lane's requests."""
-        return self._able(lane, self._idle())
-
-    def _able(self, lane: Lane, idle: Iterable[str]) -> list[str]:
         seconds = lane.seconds
-        able = [name for name in idle if name in seconds]
+        able = [name for name in self._idle() if name in seconds]
         if lane.is_open:
             return able
         now = self.now
@@ -95,7 +92,7 @@ class View:
                 seconds = lane.seconds
                 able = [name for name in idle if name in seconds]
             else:
-                able = self._able(lane, idle)
+                able = self.idle_runners(lane)
             if able:
                 found.append((lane, able))
         return found
@@ -110,7 +107,7 @@ class View:
         lane = _first(lanes)
         if len(idle) == 1 and lane.is_open and idle[0] in lane.seconds:
             return lane, idle  # nearly always where work waits
-        able = self._able(lane, idle)
+        able = self.idle_runners(lane)
         if able:
             return lane, able
         return min(self.startable(), key=_head_rank, default=None)

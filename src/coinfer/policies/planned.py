@@ -39,15 +39,13 @@ class _Group:
     """Requests of one lane that share a schedule, in order.
 
     Attributes:
-        lane: The lane.
         bounds: What is known of the schedule.
         request: The next one.
     """
 
-    __slots__ = ("_rest", "bounds", "lane", "request")
+    __slots__ = ("_rest", "bounds", "request")
 
     def __init__(self, bounds: FinishBounds, requests: Iterable[Request]) -> None:
-        self.lane = bounds.lane
         self.bounds = bounds
         self._rest = iter(requests)
         self.request = next(self._rest)
@@ -104,13 +102,13 @@ class PlannedMapping(OneByOne):
             lookahead.take(taken.values())
         groups = _groups(view.first_waiting(self.window), taken, lookahead)
         for group in groups:
-            if self.is_late(group.request, group.lane, lookahead):
+            if self.is_late(group.request, group.bounds.lane, lookahead):
                 return Drop(group.request, "no plan can meet its deadline any more")
         again_s = math.inf
         while groups and unclaimed:
             group, schedule = self._first(groups, lookahead)
             step = schedule.steps[0]
-            lane, name = group.lane, step.processor
+            lane, name = group.bounds.lane, step.processor
             if name in unclaimed and (lane.is_open or lane.may_start(name, view.now)):
                 self.note(group.request, schedule)
                 return schedule.begin(group.request, lane, unclaimed)
