@@ -178,7 +178,8 @@ class Dispatcher:
         if now < state.now:
             now = state.now
         state.now = self._view.now = now
-        state.commands = commands = list[Command]()
+        commands: list[Command] = []
+        state.commands = commands
         self._handlers[type(event)](event)
         if timers.next_s <= now:
             self._look_again(now)

@@ -80,9 +80,13 @@ def schedule_alone(
         seconds: Expected seconds by processor that may run it; at least one.
         ready_s: By processor, the moment when it can start something.
     """
-    chosen = min(seconds, key=lambda name: ready_s[name] + seconds[name])
+    finish_s, chosen = math.inf, ""
+    for name, service_s in seconds.items():
+        end_s = ready_s[name] + service_s
+        if end_s < finish_s:
+            finish_s, chosen = end_s, name
     step = Step(lane.rest, chosen, seconds[chosen])
-    return RequestSchedule((step,), ready_s[chosen], ready_s[chosen] + seconds[chosen])
+    return RequestSchedule((step,), ready_s[chosen], finish_s)
 
 
 def schedule_request(
@@ -123,7 +127,8 @@ def first_schedule(
     """
     units, at, reached_s = routes.units, position, now
     routes.refresh(position)
-    ranked, known, steps = routes.ranked, routes.first_steps, list[Step]()
+    ranked, known = routes.ranked, routes.first_steps
+    steps: list[Step] = []
     first_s = least_s = math.inf
     while at < units:
         best_s, best_rank, chosen, begin_s = math.inf, 0, "", now

@@ -119,7 +119,7 @@ class EarliestFinish(OneByOne):
         processors, held = view.processors, view.swaps()
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         again_s = math.inf
-        riders = set[Request]()
+        riders: set[Request] = set()
         for lane, request in islice(view.in_order(), self.window):
             if riders and request in riders:
                 continue  # it needs no run of its own
