@@ -26,7 +26,7 @@ from rich.table import Table
 from coinfer import Processor, zoo
 from coinfer.backends import get_backend
 from coinfer.backends.base import Tensors
-from coinfer.backends.values import Value, Values, part_run
+from coinfer.backends.values import Value, Values, run_part
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition, choose_partition
@@ -144,7 +144,7 @@ def _steps(model: Model, partition: Partition, *, plain: bool) -> list[Step]:
         nothing_else = keeps == set(partition.writes(Span(at, at)))
         steps.append(
             Step(
-                run=part_run(session),
+                run=partial(run_part, session),
                 reads=None if all_of_it else reads,
                 keeps=None if nothing_else else tuple(keeps),
             )

@@ -36,13 +36,14 @@ from rich.table import Table
 
 from coinfer import Profile, load_model, zoo
 from coinfer.backends.pools import POOLS
-from coinfer.hardware import available_cores, default_processors, pin_current_thread
+from coinfer.hardware import available_cores, default_processors
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import ProfileKey
 from coinfer.metrics.paired import LEAST_ROUNDS, in_turn
 from coinfer.planner.passes.threads import within_pools
 from coinfer.planner.useful import useful
 from coinfer.profiling import profile_models
+from coinfer.threads.pinning import pin_current_thread
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
 from rounds import Ratio, output_of, ratio_of

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from coinfer.hardware import available_cores, pin_current_thread
+from coinfer.hardware import available_cores
+from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["PEERS", "Peer"]
 

@@ -50,8 +50,7 @@ def _spec(policy: str, scenario: Scenario) -> PolicySpec:
 
 def _run(scenario: Scenario) -> Summary:
     ready = prepare(scenario, Profiler(cache=default_cache()))
-    played = play(ready)
-    return Result.of(ready, played.run_counts, played.recorder, mode="run", warnings=()).summary
+    return Result.of(ready, play(ready), mode="run", warnings=()).summary
 
 
 def _add_rows(table: Table, summary: Summary) -> None:

@@ -64,8 +64,6 @@ def parse_rate(text: str | float) -> float:
     >>> parse_rate("30/s"), parse_rate("90/min")
     (30.0, 1.5)
     """
-    if not isinstance(text, str):
-        return _parse(text, {"/s": 1.0}, "/s", "a rate")
     return _parse(text, {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "Hz": 1.0}, "/s", "a rate")
 
 

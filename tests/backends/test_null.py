@@ -65,11 +65,6 @@ def test_a_model_that_the_profile_lacks_is_named() -> None:
         run(NullBackend(Profile()))
 
 
-def test_a_busy_backend_does_not_sleep(slept: list[float]) -> None:
-    run(NullBackend(1e-6, busy=True))
-    assert slept == []
-
-
 def test_outputs_are_zeros_of_the_batchs_shape() -> None:
     example = two_inputs()
     session = NullBackend().load(example.model, CPU0)

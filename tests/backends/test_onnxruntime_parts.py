@@ -24,8 +24,7 @@ from coinfer.backends import get_backend
 from coinfer.backends.base import note_of
 from coinfer.backends.onnxruntime import OnnxRuntimePart, OnnxRuntimeSession, part
 from coinfer.backends.onnxruntime.creation import Style
-from coinfer.backends.onnxruntime.packing import channel_blocks
-from coinfer.backends.packed import Packed
+from coinfer.backends.onnxruntime.packing import Packed, channel_blocks
 from coinfer.backends.values import joined, parted, run_part, to_host
 from coinfer.errors import ExecutionError
 from coinfer.graph.extract import extract

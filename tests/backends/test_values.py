@@ -79,6 +79,7 @@ EACH = SpanIO(
     batched_writes=frozenset({"x"}),
     stacks=True,
     is_last=False,
+    is_whole=False,
 )
 ARRAYS = [np.full((rows, 2), rows, np.float32) for rows in (1, 3, 2)]
 SIZES = [1, 3, 2]

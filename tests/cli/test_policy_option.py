@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coinfer.cli.policy_option import policy_options
+from coinfer.cli.options import policy_options
 from coinfer.errors import ConfigurationError
 from coinfer.workload.scenario_file import parse_scenario
 

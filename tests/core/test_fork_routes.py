@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coinfer.core.fork_routes import FORK_S, ForkRoutes
 from coinfer.core.request_schedule import RequestSchedule, schedule_request
-from coinfer.core.routes import HANDOVER_S, Routes
+from coinfer.core.routes import FORK_S, HANDOVER_S, ForkRoutes, Routes
 from coinfer.machine.span import Fork, Span
 
 NAMES = ("p", "q", "r")

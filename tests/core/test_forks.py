@@ -227,9 +227,9 @@ class TestWhatGoesWrong:
         """The other processor runs the rest from there, but not the right side alone."""
         subject, left, right = at_the_fork()
         state = subject.dispatcher._state
-        for span in state.estimates.spans("m"):
+        for span, row in state.estimates.rows("m", 1).items():
             if span.first == 3:
-                state.estimates.row("m", span, 1).pop("p", None)
+                row.pop("p", None)
         state._routes.clear()
         subject._checked = False  # what was changed behind its back is not up to date
         subject.finish(left.id)

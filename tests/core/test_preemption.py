@@ -55,8 +55,8 @@ def machine(
         seconds,
         service_s=service_s,
         limits=limits,
-        units=units,
-        gaps=gaps,
+        units=units or {},
+        gaps=gaps or {},
     )
 
 

@@ -34,7 +34,7 @@ def scenario(arrivals: str, models: str = "{a: x.onnx, b: x.onnx}") -> Scenario:
 
 
 def served(**counts: int) -> RunCounts:
-    models = {name: ModelCounts(ExactLatencies) for name in counts}
+    models = {name: ModelCounts(ExactLatencies()) for name in counts}
     for name, count in counts.items():
         models[name].served = count
     return RunCounts(duration_s=1.0, models=models)

@@ -122,7 +122,7 @@ def stub(models: dict[str, tuple[int, int]], withheld: dict[str, int]) -> RunCou
     """Submitted and completed in time, by model."""
     run_counts = {}
     for name, (submitted, done) in models.items():
-        counts = run_counts[name] = ModelCounts(LatencySketch)
+        counts = run_counts[name] = ModelCounts(LatencySketch())
         counts.submitted = submitted
         counts.hits = done
         for _ in range(done):
@@ -216,7 +216,7 @@ def test_a_promise_is_broken_once_more_is_lost_than_the_rest_can_make_up(
 ) -> None:
     """Of 100 frames 95 must be kept; of 160, eight may be lost."""
     kept = Kept(quality=Quality(quality), least=0.95)
-    counts = ModelCounts(LatencySketch)
+    counts = ModelCounts(LatencySketch())
     counts.submitted = 80
     counts.others[Outcome.DROPPED] = dropped - 2
     counts.late = late

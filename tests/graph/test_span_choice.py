@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from coinfer.core.fork_routes import FORK_S
+from coinfer.core.routes import FORK_S
 from coinfer.graph.span_choice import forks_on, plan, worthwhile
 from coinfer.graph.span_times import Table
 from coinfer.machine.processor import Processor

@@ -80,3 +80,14 @@ def test_lone_requests_are_placed_directly(policy: str, monkeypatch: pytest.Monk
 
 def test_which_policies_place_directly() -> None:
     assert {"comparative_advantage", "earliest_finish", "fcfs", "min_min"} <= set(DIRECT)
+
+
+@pytest.mark.parametrize("hook", ["arrived", "started", "allows"])
+def test_two_queues_have_the_hooks_that_their_policies_have(hook: str) -> None:
+    assert overridden(make_policy("two_queues", deadline="edf", best_effort="fcfs"), hook) is None
+
+
+def test_two_queues_keep_the_rules_of_their_policies() -> None:
+    fixed = {"best_effort": "fixed", "best_effort_options": {"assignment": {"small": "cpu"}}}
+    assert overridden(make_policy("two_queues", **fixed), "allows") is not None
+    assert overridden(make_policy("two_queues", deadline="earliest_finish"), "arrived") is not None

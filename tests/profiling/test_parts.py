@@ -9,7 +9,7 @@ import pytest
 from backends.blocked_parts import CPU, Network, cut, needs_blocks
 from coinfer.backends import get_backend
 from coinfer.backends.onnxruntime import OnnxRuntimePart
-from coinfer.backends.packed import Packed
+from coinfer.backends.onnxruntime.packing import Packed
 from coinfer.backends.values import Value, Values
 from coinfer.graph.extract import extract
 from coinfer.machine.span import Span

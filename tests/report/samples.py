@@ -152,7 +152,7 @@ def emptied(run: Run) -> Run:
 def many(count: int) -> Run:
     """A run of so many executions, one request each, on two processors; every third is late."""
     requests, executions = [], []
-    counts, length_s = ModelCounts(ExactLatencies), 0.01
+    counts, length_s = ModelCounts(ExactLatencies()), 0.01
     for number in range(count):
         start_s = number // 2 * length_s
         processor = MACHINE.processors[number % 2].name

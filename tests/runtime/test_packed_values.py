@@ -12,7 +12,7 @@ import pytest
 from backends.blocked_parts import Network, needs_blocks, relative_error, whole
 from coinfer.api import Engine
 from coinfer.backends.onnxruntime import OnnxRuntimePart, part
-from coinfer.backends.packed import Packed
+from coinfer.backends.onnxruntime.packing import Packed
 from coinfer.backends.values import Value, Values
 from coinfer.errors import ExecutionError
 from coinfer.graph.partition_options import Mode

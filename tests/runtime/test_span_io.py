@@ -123,6 +123,7 @@ SPAN_IO = SpanIO(
     batched_writes=frozenset({"y"}),
     stacks=True,
     is_last=True,
+    is_whole=False,
 )
 
 

@@ -74,7 +74,7 @@ def test_processors_that_share_a_session_run_it_once(monkeypatch: pytest.MonkeyP
     profile = Profile.from_seconds({"m": {"p0": 0.1, "p1": 0.1}})
     ran: list[Session] = []
     with Engine({"m": model}, processors=processors, profile=profile, pin=False) as engine:
-        session = engine._model_store.store.items("m")[0][2]
+        session = engine._model_store.items("m")[0][2]
         run = session.run
 
         def noted(feed: Any) -> Any:
@@ -115,7 +115,7 @@ def test_spans_read_what_those_before_them_made(
     model = cut(chain.model, (1, 2, 3, 4), ["p0", "p1"], mode=mode)
     with Engine({"m": model}, processors=processors, pin=False) as engine:
         engine.warm_up("m", feed)
-        sessions = {id(session) for _, _, session in engine._model_store.store.items("m")}
+        sessions = {id(session) for _, _, session in engine._model_store.items("m")}
     assert len(ran) == len(sessions)
     assert checked == set(expected)
 
@@ -142,7 +142,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 def test_stop_ends_it_and_closes_no_session_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults()
     engine = null_engine("p0", "p1", faults=faults)
-    store = engine._model_store.store
+    store = engine._model_store
     close, order = store.close, list[str]()
 
     def warm() -> None:

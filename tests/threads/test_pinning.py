@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import pytest
 
-from coinfer.hardware import available_cores, can_pin, pin_current_thread
+from coinfer.hardware import available_cores
 from coinfer.threads import pinning
+from coinfer.threads.pinning import can_pin, pin_current_thread
 
 T = TypeVar("T")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
@@ -24,8 +25,8 @@ def in_thread(function: Callable[[], T]) -> T:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pinning, "_refusals_said", set())
+def fresh() -> None:
+    pinning._refused.cache_clear()
 
 
 @linux

@@ -29,8 +29,8 @@ def niceness() -> int:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(priority, "_refusals_said", set())
+def fresh() -> None:
+    priority._refused.cache_clear()
 
 
 @linux

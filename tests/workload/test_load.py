@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from coinfer.errors import ScenarioError
-from coinfer.workload.due import Due
-from coinfer.workload.load import REFUSED_PAUSE_S, Load
+from coinfer.workload.load import REFUSED_PAUSE_S, Due, Load
 from coinfer.workload.rotation import rotation
 from workload.scenarios import mix, scenario
 

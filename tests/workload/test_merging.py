@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coinfer.workload.load import Load
-from coinfer.workload.merging import merged
 from coinfer.workload.scenario_file import parse_scenario
+from coinfer.workload.times import merged
 
 # Few different moments, so that many fall together, also at the borders of blocks.
 _TIMES = st.lists(st.integers(0, 6), max_size=12).map(sorted)

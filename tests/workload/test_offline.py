@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from coinfer.errors import ConfigurationError, ScenarioError
-from coinfer.workload.due import Due
-from coinfer.workload.load import Load
+from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
 

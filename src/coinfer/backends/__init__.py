@@ -5,17 +5,13 @@ Imports no inference library: `get_backend` does that on first use.
 
 from __future__ import annotations
 
-from coinfer.backends.base import Backend, Device, Placement, Session, Tensor, Tensors
+from coinfer.backends.base import Backend, Device
 from coinfer.backends.registry import Availability, available, backend_names, get_backend
 
 __all__ = [
     "Availability",
     "Backend",
     "Device",
-    "Placement",
-    "Session",
-    "Tensor",
-    "Tensors",
     "available",
     "backend_names",
     "get_backend",

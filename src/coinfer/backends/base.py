@@ -5,6 +5,7 @@ Nothing here imports an inference library; each implementation is a file or fold
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -17,12 +18,10 @@ from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
 __all__ = [
+    "CREATION_LOCK",
     "Backend",
     "Device",
-    "Noted",
-    "PinningBackend",
     "Placement",
-    "ReadingBackend",
     "Session",
     "Tensor",
     "Tensors",
@@ -30,6 +29,10 @@ __all__ = [
     "note_of",
     "reading_once",
 ]
+
+CREATION_LOCK = threading.Lock()
+"""Held while any session of the process is created. Creating sessions concurrently races in the
+inference libraries, and it holds the interpreter's lock. No request waits for this one."""
 
 Tensor = npt.NDArray[Any]
 """One array, C-contiguous where a backend returns it."""
@@ -86,17 +89,11 @@ class Session(Protocol):
         ...
 
 
-class Noted(Session, Protocol):
-    """A session that may not be compiled as well as it could be."""
-
-    @property
-    def note(self) -> str:
-        """What it does without, and why, in half a sentence; empty if nothing."""
-        ...
-
-
 def note_of(session: Session) -> str:
-    """Return the note of a session; empty if it has none, or its kind makes none."""
+    """Return what a session does without, and why, in half a sentence; empty if nothing.
+
+    A session that may not be compiled as well as it could be says it in an attribute `note`.
+    """
     note: str = getattr(session, "note", "")
     return note
 
@@ -143,7 +140,7 @@ class Backend(Protocol):
 
         For a part of a model (`Model.borders`) it may return a `values.PartSession`, which hands
         values on to others of its kind as the library keeps them. What it falls back on where it
-        cannot do its best is a `Noted` session.
+        cannot do its best is in a `note` of the session: see `note_of`.
 
         Callers serialise calls: session creation is not safe to run concurrently.
 
@@ -153,16 +150,11 @@ class Backend(Protocol):
         ...
 
 
-class ReadingBackend(Backend, Protocol):
-    """A backend that reads a model before it compiles it, and can do so once for several loads."""
-
-    def reading_once(self) -> AbstractContextManager[None]:
-        """Keep what is read inside of this, until its end."""
-        ...
-
-
 def reading_once(backends: Iterable[Backend]) -> AbstractContextManager[object]:
-    """Let each backend that can read a model once for all processors that it is loaded for."""
+    """Let each backend that can read a model once for all processors that it is loaded for.
+
+    One that can has a method `reading_once`: inside of what that returns it keeps what it read.
+    """
     stack = ExitStack()
     for backend in backends:
         enter: Callable[[], AbstractContextManager[None]] | None
@@ -172,15 +164,11 @@ def reading_once(backends: Iterable[Backend]) -> AbstractContextManager[object]:
     return stack
 
 
-class PinningBackend(Backend, Protocol):
-    """A backend that can keep the threads of a session's pool on cores of their own."""
-
-    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
-        """Return those of the processor's cores that are for the thread that calls `run`."""
-        ...
-
-
 def caller_cores(backend: Backend, processor: Processor) -> tuple[int, ...]:
-    """Return the cores for the thread that calls `run`; all if the backend keeps none of them."""
+    """Return those of a processor's cores that are for the thread that calls `run`.
+
+    A backend that keeps the threads of a session's pool on cores of their own says it in a method
+    `caller_cores(processor)`; with any other they are all.
+    """
     ask: Callable[[Processor], tuple[int, ...]] | None = getattr(backend, "caller_cores", None)
     return processor.cores if ask is None else ask(processor)

@@ -101,7 +101,12 @@ class Faults:
             raise ExecutionError(
                 f"model {model!r} on processor {processor!r}: fails because Faults.fail says so"
             )
-        self._hang(rule.gate)
+        with self._changed:
+            self._hanging += 1
+            self._changed.notify_all()
+        rule.gate.wait()
+        with self._changed:
+            self._hanging -= 1
 
     def apply_to_load(self, model: str, processor: str) -> None:
         """Do what the rules say for this load.
@@ -129,16 +134,6 @@ class Faults:
                     return rule
         return None
 
-    def _hang(self, gate: threading.Event) -> None:
-        self._count_hanging(+1)
-        gate.wait()
-        self._count_hanging(-1)
-
-    def _count_hanging(self, change: int) -> None:
-        with self._changed:
-            self._hanging += change
-            self._changed.notify_all()
-
 
 class NullBackend:
     """Takes the time it is told and returns zeros of the right shape.
@@ -146,7 +141,6 @@ class NullBackend:
     Args:
         service_s: Seconds of a run: a number, a function of (model, processor, batch), or a
             profile, whose mean is taken. Zero makes no call to sleep at all.
-        busy: Use the processor for that time instead of sleeping.
         faults: What shall go wrong.
 
     >>> NullBackend(service_s=0.01).devices()[0].name
@@ -159,12 +153,10 @@ class NullBackend:
         self,
         service_s: float | ServiceTime | Profile = 0.0,
         *,
-        busy: bool = False,
         faults: Faults | None = None,
     ) -> None:
         self.faults = faults if faults is not None else Faults()
         self.service = _service_time(service_s)
-        self.wait = _spin if busy else time.sleep
 
     def versions(self) -> Mapping[str, str]:
         """Return nothing: no library decides its speed."""
@@ -207,9 +199,10 @@ class NullSession:
         self._model = model
         self._processor = processor
         self._service = backend.service
-        self._wait = backend.wait
         self._faults = backend.faults
-        self._symbols, self._places = _open_axes(model)
+        self._places = _open_axes(model)
+        self._read_sizes = tuple(self._places.values())
+        self._batch_at = self._places.get(model.batch_symbol or "")
         self._zeros: dict[tuple[int, ...], dict[str, Tensor]] = {}
         self._closed = False
 
@@ -220,18 +213,17 @@ class NullSession:
             ExecutionError: `Faults.fail` says so, or the session is closed.
         """
         if self._closed:
-            raise ExecutionError(
-                f"model {self._model.name!r} on processor {self._processor.name!r}: the session "
-                f"is closed; load the model again"
-            )
+            what = f"model {self._model.name!r} on processor {self._processor.name!r}"
+            raise ExecutionError(f"{what}: the session is closed; load the model again")
         if self._faults.armed:
             self._faults.apply_to_run(self._model.name, self._processor.name)
         if self._service is not None:
-            batch = self._batch(inputs)
+            at = self._batch_at
+            batch = 1 if at is None else inputs[at[0]].shape[at[1]]
             seconds = self._service(self._model.name, self._processor.name, batch)
             if seconds > 0:
-                self._wait(seconds)
-        sizes = tuple([inputs[name].shape[axis] for name, axis in self._places])
+                time.sleep(seconds)
+        sizes = tuple([inputs[name].shape[axis] for name, axis in self._read_sizes])
         try:
             return self._zeros[sizes].copy()
         except KeyError:
@@ -250,39 +242,25 @@ class NullSession:
         self._closed = True
         self._zeros.clear()
 
-    def _batch(self, inputs: Tensors) -> int:
-        symbol = self._model.batch_symbol
-        if symbol not in self._symbols:
-            return 1
-        name, axis = self._places[self._symbols.index(symbol)]
-        return int(inputs[name].shape[axis])
-
     def _make_zeros(self, sizes: tuple[int, ...]) -> dict[str, Tensor]:
-        by_symbol = dict(zip(self._symbols, sizes, strict=True))
-        return {
-            spec.name: _read_only_zeros(
-                # An open size that no input determines is 1.
-                tuple(d if isinstance(d, int) else by_symbol.get(d or "", 1) for d in spec.shape),
-                spec.dtype,
-            )
-            for spec in self._model.outputs
-        }
+        by_symbol = dict(zip(self._places, sizes, strict=True))
+        made: dict[str, Tensor] = {}
+        for spec in self._model.outputs:
+            # An open size that no input determines is 1.
+            shape = [d if isinstance(d, int) else by_symbol.get(d or "", 1) for d in spec.shape]
+            made[spec.name] = np.zeros(shape, spec.dtype)
+            made[spec.name].flags.writeable = False
+        return made
 
 
-def _open_axes(model: Model) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-    """The symbols of the inputs, and per symbol one place that tells its size: (input, axis)."""
+def _open_axes(model: Model) -> dict[str, tuple[str, int]]:
+    """Per symbol of the inputs one place that tells its size: (input, axis)."""
     places: dict[str, tuple[str, int]] = {}
     for spec in model.inputs:
         for axis, dim in enumerate(spec.shape):
             if not isinstance(dim, int):
                 places.setdefault(dim or f"{spec.name}:{axis}", (spec.name, axis))
-    return tuple(places), tuple(places.values())
-
-
-def _read_only_zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Tensor:
-    zeros: Tensor = np.zeros(shape, dtype)
-    zeros.flags.writeable = False
-    return zeros
+    return places
 
 
 def _service_time(service_s: float | ServiceTime | Profile) -> ServiceTime | None:
@@ -306,9 +284,3 @@ def _from_profile(profile: Profile) -> ServiceTime:
         return seconds
 
     return service
-
-
-def _spin(seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
-from coinfer.backends.pools import POOLS
+from coinfer.backends.pools import POOLS, reserved
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
 from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError, ExecutionError
@@ -164,29 +164,20 @@ class OpenVinoBackend:
         require_quantised_for_int8(model, processor)
         # A stream of n threads creates n threads beside the caller's (measured).
         pool = processor.threads if device.kind == "cpu" and processor.threads > 1 else 0
-        POOLS.reserve(pool, what=what)
-        try:
-            return self._compile(model, processor, device, what=what, pool=pool)
-        except BaseException:
-            POOLS.release(pool)
-            raise
-
-    def _compile(
-        self, model: Model, processor: Processor, device: Device, *, what: str, pool: int
-    ) -> OpenVinoSession:
-        properties = _properties(processor, device, what)
-        try:
-            compiled = self._core.compile_model(self._read(model), device.name, properties)
-            _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
-            return OpenVinoSession(compiled, model, what=what, pool=pool)
-        except BackendError:
-            raise
-        except Exception as error:
-            # The library raises RuntimeError, ValueError, TypeError and its own kinds.
-            raise BackendError(
-                f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
-                f"`coinfer inspect` or run it on another backend"
-            ) from error
+        with reserved(pool, what):
+            properties = _properties(processor, device, what)
+            try:
+                compiled = self._core.compile_model(self._read(model), device.name, properties)
+                _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
+                return OpenVinoSession(compiled, model, what=what, pool=pool)
+            except BackendError:
+                raise
+            except Exception as error:
+                # The library raises RuntimeError, ValueError, TypeError and its own kinds.
+                raise BackendError(
+                    f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
+                    f"`coinfer inspect` or run it on another backend"
+                ) from error
 
     @contextmanager
     def reading_once(self) -> Iterator[None]:
@@ -250,7 +241,13 @@ class OpenVinoSession:
         Raises:
             ExecutionError: OpenVINO failed, or the session is closed.
         """
-        request = self._take()
+        compiled = self._compiled
+        if compiled is None:
+            raise ExecutionError(f"{self._what}: the session is closed; load the model again")
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
         try:
             feed = {index: inputs[name] for name, index in self._inputs}
             # Inputs are read during the call only; outputs are copied out of the request.
@@ -285,15 +282,6 @@ class OpenVinoSession:
             self._compiled = None
             self._idle.clear()
             POOLS.release(self._pool)
-
-    def _take(self) -> Any:
-        compiled = self._compiled
-        if compiled is None:
-            raise ExecutionError(f"{self._what}: the session is closed; load the model again")
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return compiled.create_infer_request()
 
 
 def _values_that_run(operations: Sequence[Any], supported: set[int]) -> dict[str, bool]:
@@ -374,9 +362,8 @@ def _precision(layers: list[tuple[str, str]], hint: str) -> str:
 
 def _threads(compiled: Any) -> int:
     # Without a stream the run stays in the calling thread, whatever the other property says.
-    if "CPU" not in compiled.get_property("EXECUTION_DEVICES"):
-        return 1
-    if int(compiled.get_property("NUM_STREAMS")) == 0:
+    on_cpu = "CPU" in compiled.get_property("EXECUTION_DEVICES")
+    if not on_cpu or int(compiled.get_property("NUM_STREAMS")) == 0:
         return 1
     return int(compiled.get_property("INFERENCE_NUM_THREADS"))
 

@@ -8,10 +8,12 @@ own. A hundred of them would be hundreds of threads; this refuses them long befo
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from coinfer.errors import BackendError
 
-__all__ = ["POOLS", "PoolBudget"]
+__all__ = ["POOLS", "PoolBudget", "reserved"]
 
 _MIN_THREADS = 16
 _MIN_POOLS = 4
@@ -74,3 +76,18 @@ def _limit(threads: int) -> int:
 
 POOLS = PoolBudget()
 """The budget of this process."""
+
+
+@contextmanager
+def reserved(threads: int, what: str) -> Iterator[None]:
+    """Take threads for a session that is made inside of this; give them back if that fails.
+
+    Raises:
+        BackendError: the budget is used up.
+    """
+    POOLS.reserve(threads, what=what)
+    try:
+        yield
+    except BaseException:
+        POOLS.release(threads)
+        raise

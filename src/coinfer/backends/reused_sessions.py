@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from coinfer.backends.base import (
-    Backend,
-    Device,
-    Placement,
-    Session,
-    Tensor,
-    Tensors,
-    caller_cores,
-)
+from coinfer.backends.base import Backend, Placement, Session, Tensor, Tensors
 from coinfer.backends.registry import find_backends
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
@@ -62,27 +55,11 @@ class _Reusing:
         # The model is kept with its session: its id is not given away meanwhile.
         self._sessions: dict[tuple[int, Hashable], tuple[Model, _Kept]] = {}
 
-    @property
-    def name(self) -> str:
-        return self._backend.name
-
-    def versions(self) -> Mapping[str, str]:
-        return self._backend.versions()
-
-    def devices(self) -> tuple[Device, ...]:
-        return self._backend.devices()
-
-    def sharing_key(self, processor: Processor) -> Hashable:
-        return self._backend.sharing_key(processor)
-
-    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
-        return caller_cores(self._backend, processor)
-
-    def supported(self, model: Model, processor: Processor) -> frozenset[str] | None:
-        return self._backend.supported(model, processor)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
     def load(self, model: Model, processor: Processor) -> Session:
-        key = (id(model), self.sharing_key(processor))
+        key = (id(model), self._backend.sharing_key(processor))
         if key not in self._sessions:
             self._sessions[key] = (model, _Kept(self._backend.load(model, processor)))
         return self._sessions[key][1]

@@ -20,10 +20,8 @@ __all__ = [
     "PartSession",
     "Value",
     "Values",
-    "copied",
     "joined",
     "own_runs",
-    "part_run",
     "parted",
     "run_part",
     "to_host",
@@ -32,11 +30,6 @@ __all__ = [
 
 class Owned(Protocol):
     """A tensor that a backend keeps. The first axis is that of requests, as in an array."""
-
-    @property
-    def owner(self) -> str:
-        """Name of the backend that can use it as it is."""
-        ...
 
     def to_host(self) -> Tensor:
         """Return it as an array, C-contiguous."""
@@ -88,13 +81,8 @@ def run_part(session: Session, inputs: Values) -> dict[str, Value]:
     >>> run_part(session, {"x": np.ones((1, 4), np.float32)})["y"].shape
     (1, 3)
     """
-    return part_run(session)(inputs)
-
-
-def part_run(session: Session) -> Callable[[Values], dict[str, Value]]:
-    """Return what runs a part of a model on a session of any library."""
     part = _as_part(session)
-    return partial(_run_plain, session) if part is None else part.run_part
+    return {**session.run(to_host(inputs))} if part is None else part.run_part(inputs)
 
 
 def own_runs(session: Session, feeds: Sequence[Tensors]) -> list[Callable[[], object]]:
@@ -110,11 +98,6 @@ def to_host(values: Values) -> dict[str, Tensor]:
     return {n: v if isinstance(v, np.ndarray) else v.to_host() for n, v in values.items()}
 
 
-def copied(value: Value) -> Value:
-    """Return a value that shares no memory with this one."""
-    return value.copy()
-
-
 def joined(values: Sequence[Value]) -> Value:
     """Put values one behind the other along the first axis; its owner's if all are of one form."""
     first = values[0]
@@ -128,10 +111,6 @@ def joined(values: Sequence[Value]) -> Value:
 def parted(value: Value, cuts: Sequence[int]) -> list[Value]:
     """Cut a value along the first axis before these positions."""
     return [*(np.split(value, cuts) if isinstance(value, np.ndarray) else value.part(cuts))]
-
-
-def _run_plain(session: Session, inputs: Values) -> dict[str, Value]:
-    return {**session.run(to_host(inputs))}
 
 
 def _as_part(session: Session) -> PartSession | None:

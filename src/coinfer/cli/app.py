@@ -40,17 +40,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(plan)
-app.command()(run)
-app.command()(simulate)
-app.command()(bound)
-app.command()(saturate)
-app.command()(compare)
-app.command()(replay)
-app.command()(profile)
-app.command()(inspect)
-app.command()(partition)
-app.command()(doctor)
+_OF_SCENARIOS = (plan, run, simulate, bound, saturate, compare, replay)
+_OF_MODELS_AND_MACHINES = (profile, inspect, partition, doctor)
+for verb in (*_OF_SCENARIOS, *_OF_MODELS_AND_MACHINES):
+    app.command()(verb)
 app.add_typer(scenarios_app, name="scenarios")
 app.add_typer(zoo_app, name="zoo")
 

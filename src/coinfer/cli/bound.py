@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coinfer.cli.console import out
-from coinfer.cli.options import JsonOption, MachineOption, PlanOption, ScenarioArgument
+from rich.table import Table
+
+from coinfer.cli.console import new_table, out
+from coinfer.cli.options import Changes, JsonOption, MachineOption, PlanOption, ScenarioArgument
+from coinfer.cli.output import check_writable, write_result
+from coinfer.cli.preparing import prepared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.table import Table
 
     from coinfer.experiments.certificate import Certificate
     from coinfer.workload.arrivals import Offline
@@ -29,13 +31,10 @@ def bound(
     The optimum of a linear program over the offered mix: how much of its time each processor
     spends on each model, and what its time is worth.
     """
-    from coinfer.cli.output import check_writable, write_result
-    from coinfer.cli.preparing import prepared
     from coinfer.experiments.certificate import certify
-    from coinfer.workload.scenario_file import load_scenario
 
     check_writable(json)
-    wanted = load_scenario(scenario)
+    wanted = Changes().applied_to(scenario)
     ready = prepared(wanted, plan, machine=machine, needs_times=True)
     found = ready.plan.machine
     certificate = certify(ready.as_run, found)
@@ -53,12 +52,8 @@ def bound(
 
 def _spread(certificate: Certificate) -> Table:
     """How each processor's time is spread over the models."""
-    from rich import box
-    from rich.table import Table
-
     limit = certificate.bound
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("processor", overflow="fold")
+    table = new_table("processor")
     for model in limit.per_model_per_s:
         table.add_column(model, justify="right", overflow="fold")
     table.add_column("busy", justify="right", no_wrap=True)

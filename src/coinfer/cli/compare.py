@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import new_table, out
+from coinfer.cli.options import ReportOption
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.results import check_report, report_comparison
 from coinfer.errors import ConfigurationError
@@ -30,10 +30,7 @@ def compare(
     json: Annotated[
         Path | None, typer.Option(help="Write the comparison as JSON.", metavar="FILE")
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Write a report, one HTML page with charts.", metavar="FILE"),
-    ] = None,
+    report: ReportOption = None,
 ) -> None:
     """Compare runs and simulations of one scenario: measured with predicted, policy with policy.
 
@@ -65,8 +62,7 @@ def _read(path: Path) -> Summary:
 
 def _table(found: Comparison) -> Table:
     """One row per model and figure, two columns per run after the first."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("model", overflow="fold")
+    table = new_table("model")
     table.add_column("figure", no_wrap=True)
     for at, label in enumerate(found.labels):
         table.add_column(label, justify="right", overflow="fold")

@@ -18,6 +18,7 @@ from coinfer.cli.options import AllowDataOption
 from coinfer.cli.output import write_json
 from coinfer.errors import ConfigurationError
 from coinfer.model import Model, TensorSpec
+from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def inspect(
 ) -> None:
     """Show inputs, outputs, fingerprint, parameters, MACs and bytes of a model."""
     from coinfer.graph.cost import operator_costs
-    from coinfer.planner.model_source import resolve_model
 
     loaded = resolve_model(model, data_root=allow_data_in)
     costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
+
+from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.units import parse_seconds
 
 if TYPE_CHECKING:
     from coinfer.workload.scenario import Scenario
 
 __all__ = [
     "AllowDataOption",
+    "Changes",
     "DurationOption",
     "ExplainOption",
     "JsonOption",
@@ -19,13 +27,11 @@ __all__ = [
     "PlanOption",
     "PolicyOption",
     "PolicyOptionsOption",
-    "RateFactorOption",
-    "RecordOption",
     "ReportOption",
     "ScenarioArgument",
     "SeedOption",
-    "TraceOption",
-    "wanted_scenario",
+    "policy_options",
+    "with_groups",
 ]
 
 AllowDataOption: TypeAlias = Annotated[
@@ -66,52 +72,97 @@ ExplainOption: TypeAlias = Annotated[
     ),
 ]
 SeedOption: TypeAlias = Annotated[int | None, typer.Option(help="Seed instead of the scenario's.")]
-RateFactorOption: TypeAlias = Annotated[
-    float | None, typer.Option(help="Multiply all open-loop rates.", metavar="F")
-]
 JsonOption: TypeAlias = Annotated[
     Path | None, typer.Option(help="Write the result as JSON.", metavar="FILE")
-]
-TraceOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        help="Write a trace for ui.perfetto.dev; compressed if it ends in .gz.", metavar="FILE"
-    ),
-]
-RecordOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        help="Write a log for `coinfer replay`; compressed if it ends in .gz.", metavar="FILE"
-    ),
 ]
 ReportOption: TypeAlias = Annotated[
     Path | None, typer.Option(help="Write a report, one HTML page with charts.", metavar="FILE")
 ]
 
 
-def wanted_scenario(
-    file: Path,
-    *,
-    policy: str | None = None,
-    policy_option: list[str] | None = None,
-    duration: str | None = None,
-    seed: int | None = None,
-    rate_factor: float | None = None,
-) -> Scenario:
-    """Load a scenario and apply what the command line overrides.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """The options that change a scenario, as a group for `with_groups`."""
+
+    policy: PolicyOption = None
+    policy_option: PolicyOptionsOption = None
+    duration: DurationOption = None
+    seed: SeedOption = None
+    rate_factor: Annotated[
+        float | None, typer.Option(help="Multiply all open-loop rates.", metavar="F")
+    ] = None
+
+    def applied_to(self, file: Path) -> Scenario:
+        """Load a scenario and apply what the command line overrides.
+
+        Raises:
+            ScenarioError: the file is wrong.
+            ConfigurationError: an option is.
+        """
+        from coinfer.workload.scenario_file import load_scenario
+
+        return load_scenario(file).with_options(
+            policy=self.policy,
+            policy_options=policy_options(self.policy_option),
+            duration_s=None if self.duration is None else parse_seconds(self.duration),
+            seed=self.seed,
+            rate_factor=self.rate_factor,
+        )
+
+
+def with_groups(verb: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb take groups of options: dataclasses whose fields are options on the command line.
+
+    Typer knows no groups. It sees their fields in place of them, as if the verb had them itself.
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for name, parameter in inspect.signature(verb, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            parameters += inspect.signature(groups[name], eval_str=True).parameters.values()
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(verb)
+    def called(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
+        verb(**given)
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return called
+
+
+def policy_options(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Read options, if there are any; the value is YAML as in a scenario, also a list or a mapping.
 
     Raises:
-        ScenarioError: the file is wrong.
-        ConfigurationError: an option is.
-    """
-    from coinfer.cli.policy_option import policy_options
-    from coinfer.units import parse_seconds
-    from coinfer.workload.scenario_file import load_scenario
+        ConfigurationError: not of the form NAME=YAML.
 
-    return load_scenario(file).with_options(
-        policy=policy,
-        policy_options=policy_options(policy_option or []),
-        duration_s=None if duration is None else parse_seconds(duration),
-        seed=seed,
-        rate_factor=rate_factor,
+    >>> policy_options(["ageing_s=2", "assignment={a: cpu0}"])
+    {'ageing_s': 2, 'assignment': {'a': 'cpu0'}}
+    """
+    options: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise _malformed(text)
+        try:
+            options[name] = _parsed(value)
+        except ScenarioError as error:
+            raise _malformed(text, f": {error}") from error
+    return options
+
+
+def _parsed(value: str) -> Any:
+    from coinfer.documents.yaml_document import YamlDocument
+
+    return YamlDocument.parse(value, origin="value").data if value.strip() else None
+
+
+def _malformed(text: str, why: str = "") -> ConfigurationError:
+    return ConfigurationError(
+        f"--policy-option {text!r} is not NAME=YAML{why}; write for example ageing_s=2 or "
+        "'assignment={detector: cpu0}'"
     )

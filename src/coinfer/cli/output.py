@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coinfer.cli.console import out
+from coinfer.cli.console import print_lines
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 
@@ -36,7 +36,7 @@ def check_writable(*paths: Path | None) -> None:
 
 def say(what: str, path: Path, hint: str = "") -> None:
     """Name a file that was written, and what to do with it."""
-    out().print(f"{what}: {path}{f' ({hint})' if hint else ''}", soft_wrap=True)
+    print_lines(f"{what}: {path}{f' ({hint})' if hint else ''}")
 
 
 @contextmanager

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from coinfer.backends import Backend, get_backend
-from coinfer.cli.console import out
-from coinfer.cli.options import AllowDataOption
+from coinfer.backends.base import Backend
+from coinfer.backends.registry import find_backends
+from coinfer.cli.console import new_table, out, print_lines
+from coinfer.cli.options import AllowDataOption, with_groups
 from coinfer.cli.output import check_writable, say, write_result, write_text
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -22,11 +23,13 @@ from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.span import Fork
 from coinfer.model import Model
 from coinfer.plan.index_ranges import span_text
+from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from coinfer.graph.operators import Operators
     from coinfer.graph.partition import Partition
+    from coinfer.graph.partition_options import PartitionOptions
     from coinfer.profiling.support import Support
 
 __all__ = ["partition"]
@@ -34,10 +37,62 @@ __all__ = ["partition"]
 _IMAGINED = "imagined"
 _MOST_TYPES = 4
 _MOST_FORKS = 12
+_PADDING = (0, 1, 0, 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuts:
+    """The options that say where to cut, as a group for `with_groups`."""
+
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="Which spans there are.", metavar="whole|fallback_per_processor|unit|merged"
+        ),
+    ] = "merged"
+    minimum_subgraph_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Leave a processor out for fewer operators in a row.", metavar="N"
+        ),
+    ] = 7
+    pieces: Annotated[
+        int | None, typer.Option(min=1, help="Cut into at least so many units.", metavar="N")
+    ] = None
+    max_span: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut so that no span takes longer, e.g. 5ms; measures.", metavar="SECONDS"
+        ),
+    ] = None
+    branches: Annotated[
+        bool,
+        typer.Option("--branches", help="Cut around branches that can run at the same time."),
+    ] = False
+
+    def options(self) -> PartitionOptions:
+        """Return them as the partitioner takes them.
+
+        Raises:
+            ConfigurationError: there is no such mode, or the longest span is no duration.
+        """
+        from coinfer.graph.partition_options import Mode, PartitionOptions
+
+        if self.mode not in list(Mode):
+            raise UnknownNameError.of("mode", self.mode, [str(each) for each in Mode])
+        return PartitionOptions(
+            mode=Mode(self.mode),
+            minimum_subgraph_size=self.minimum_subgraph_size,
+            pieces=self.pieces,
+            max_span_s=None if self.max_span is None else parse_seconds(self.max_span),
+            branches=self.branches,
+        )
+
+
+@with_groups
 def partition(
     model: Annotated[str, typer.Argument(help="An .onnx file, or zoo:NAME.", metavar="MODEL")],
+    *,
     processors: Annotated[
         Path | None,
         typer.Option(
@@ -45,31 +100,7 @@ def partition(
             metavar="FILE",
         ),
     ] = None,
-    mode: Annotated[
-        str,
-        typer.Option(
-            help="Which spans there are.", metavar="whole|fallback_per_processor|unit|merged"
-        ),
-    ] = "merged",
-    minimum_subgraph_size: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Leave a processor out for fewer operators in a row.", metavar="N"
-        ),
-    ] = 7,
-    pieces: Annotated[
-        int | None, typer.Option(min=1, help="Cut into at least so many units.", metavar="N")
-    ] = None,
-    max_span: Annotated[
-        str | None,
-        typer.Option(
-            help="Cut so that no span takes longer, e.g. 5ms; measures.", metavar="SECONDS"
-        ),
-    ] = None,
-    branches: Annotated[
-        bool,
-        typer.Option("--branches", help="Cut around branches that can run at the same time."),
-    ] = False,
+    cuts: Cuts,
     svg: Annotated[
         Path | None, typer.Option(help="Draw the graph, coloured by processor.", metavar="FILE")
     ] = None,
@@ -80,33 +111,11 @@ def partition(
 ) -> None:
     """Show what each processor supports of a model, its units, and the bytes between them."""
     from coinfer.graph.drawing import draw
-    from coinfer.graph.operators import Operators
-    from coinfer.graph.partition import choose_partition
-    from coinfer.graph.partition_options import PartitionOptions
-    from coinfer.graph.shares import costs_by_operator, operator_shares
-    from coinfer.planner.model_source import resolve_model
-    from coinfer.profiling.support import find_support
 
     check_writable(svg, json_file)
-    options = PartitionOptions(
-        mode=_mode(mode),
-        minimum_subgraph_size=minimum_subgraph_size,
-        pieces=pieces,
-        max_span_s=None if max_span is None else parse_seconds(max_span),
-        branches=branches,
-    )
+    options = cuts.options()
     loaded = resolve_model(model, data_root=allow_data_in)
-    found = _processors(processors)
-    backends = _backends(found)
-    operators = Operators.of(loaded.graph)
-    support = find_support(loaded, found, backends, operators=operators)
-    shares = operator_shares(operators, costs_by_operator(loaded))
-    measured = options.max_span_s is not None
-    seconds = _seconds(loaded, found, backends, support, shares) if measured else None
-    chosen = choose_partition(
-        loaded, support.operators, options, seconds=seconds, operators=operators
-    )
-    report = _report(loaded, found, support, chosen, shares)
+    chosen, report = _chosen(loaded, _processors(processors), options)
     _print(report)
     if svg is not None:
         write_text(svg, draw(chosen, loaded.name))
@@ -114,24 +123,33 @@ def partition(
     write_result(json_file, report, "partition")
 
 
-def _mode(name: str) -> Any:
-    from coinfer.graph.partition_options import Mode
+def _chosen(
+    model: Model, processors: Sequence[Processor], options: PartitionOptions
+) -> tuple[Partition, dict[str, Any]]:
+    """Choose the partition, and gather everything that is shown of it."""
+    from coinfer.graph.operators import Operators
+    from coinfer.graph.partition import choose_partition
+    from coinfer.graph.shares import costs_by_operator, operator_shares
+    from coinfer.profiling.support import find_support
 
-    if name not in list(Mode):
-        raise UnknownNameError.of("mode", name, [str(each) for each in Mode])
-    return Mode(name)
+    # A processor of a described machine has no backend that can be asked.
+    real = [processor for processor in processors if processor.backend != _IMAGINED]
+    backends = find_backends(real, {})
+    operators = Operators.of(model.graph)
+    support = find_support(model, processors, backends, operators=operators)
+    shares = operator_shares(operators, costs_by_operator(model))
+    measured = options.max_span_s is not None
+    seconds = _seconds(model, processors, backends, support, shares) if measured else None
+    partition = choose_partition(
+        model, support.operators, options, seconds=seconds, operators=operators
+    )
+    return partition, _report(model, processors, support, partition, shares)
 
 
 def _processors(file: Path | None) -> tuple[Processor, ...]:
     from coinfer.planner.processor_file import load_processors
 
     return ordinary(default_processors() if file is None else load_processors(file))
-
-
-def _backends(processors: Sequence[Processor]) -> dict[str, Backend]:
-    """Those that can be asked; a processor of a described machine has none."""
-    names = dict.fromkeys(processor.backend for processor in processors)
-    return {name: get_backend(name) for name in names if name != _IMAGINED}
 
 
 def _seconds(
@@ -232,31 +250,29 @@ def _types(operators: Operators, indices: Any) -> dict[str, int]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    console = out()
     units, spans = len(report["units"]), len(report["spans"])
-    console.print(
+    print_lines(
         f"{report['model']}: {report['operators']} operators in {units} unit"
         f"{'' if units == 1 else 's'}, mode {report['mode']}, {spans} span"
-        f"{'' if spans == 1 else 's'} that may run",
-        soft_wrap=True,
+        f"{'' if spans == 1 else 's'} that may run"
     )
-    console.print(_support_table(report))
-    console.print(_unit_table(report))
+    out().print(_support_table(report))
+    out().print(_unit_table(report))
     if report["forks"]:
-        console.print(_fork_line(report["forks"]), soft_wrap=True)
+        print_lines(_fork_line(report["forks"]))
     for each in report["processors"]:
         if each["problem"] is not None:
-            console.print(f"{each['name']}: {each['problem']}", soft_wrap=True)
+            print_lines(f"{each['name']}: {each['problem']}")
 
 
 def _support_table(report: dict[str, Any]) -> Table:
-    table = _table("processor", "backend", "supports", "found out", "does not run")
+    headers = ("processor", "backend", "supports", "found out", "does not run")
+    table = new_table(*headers, padding=_PADDING)
     for each in report["processors"]:
-        supported = f"{each['supported']} of {report['operators']}"
         table.add_row(
             each["name"],
             each["backend"],
-            supported,
+            f"{each['supported']} of {report['operators']}",
             each["found_out"],
             _listed(each["unsupported_types"]) or "-",
         )
@@ -264,11 +280,11 @@ def _support_table(report: dict[str, Any]) -> Table:
 
 
 def _unit_table(report: dict[str, Any]) -> Table:
-    table = _table(
-        "unit", "operators", "types", "processors", "reads from", "values in", "bytes in", "cost"
-    )
-    for name in ("unit", "operators", "values in", "bytes in", "cost"):
-        next(c for c in table.columns if c.header == name).justify = "right"
+    names = ("unit", "operators", "types", "processors", "reads from")
+    table = new_table(*names, "values in", "bytes in", "cost", padding=_PADDING)
+    for column in table.columns:
+        if column.header not in ("types", "processors", "reads from"):
+            column.justify = "right"
     for each in report["units"]:
         size = each["border_bytes"]
         table.add_row(
@@ -291,13 +307,6 @@ def _fork_line(forks: Sequence[Mapping[str, int]]) -> str:
     )
     more = f", {len(forks) - _MOST_FORKS} more" if len(forks) > _MOST_FORKS else ""
     return f"units that may run at the same time: {shown}{more}"
-
-
-def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table
 
 
 def _listed(types: Mapping[str, int]) -> str:

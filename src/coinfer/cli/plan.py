@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import new_table, out, print_lines
+from coinfer.cli.options import PolicyOption
+from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
+from coinfer.hardware.catalogue import default_processors
+from coinfer.plan import PolicyChoice
+from coinfer.plan.index_ranges import span_text
+from coinfer.planner.model_source import lasting_source, resolve_model
+from coinfer.units import parse_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.table import Table
 
     from coinfer.machine.profile import Measurement
     from coinfer.machine.span import Span
     from coinfer.model import Model
     from coinfer.plan import Plan
-    from coinfer.planner.make_plan import Planned
     from coinfer.profiling import Profiler
 
 __all__ = ["plan"]
@@ -48,9 +53,7 @@ def plan(
     diff: Annotated[
         bool, typer.Option("--diff", help="Show what differs between two saved plans.")
     ] = False,
-    policy: Annotated[
-        str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
-    ] = None,
+    policy: PolicyOption = None,
     measure: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +70,6 @@ def plan(
     """
     from coinfer.plan.plan_destination import check_can_save
     from coinfer.plan.plan_folder import save_plan
-    from coinfer.units import parse_seconds
 
     if diff:
         given = {"-o": output, "--why": why, "--policy": policy, "--measure": measure}
@@ -76,21 +78,16 @@ def plan(
     budget_s = math.inf if measure is None else parse_seconds(measure)
     if output is not None:
         check_can_save(output)
-    planned = _planned(sources, policy, budget_s)
-    console = out()
-    console.print(_table(planned.plan))
-    for line in _reasons(planned.plan) if why else ():
-        console.print(line, soft_wrap=True)
-    for warning in planned.plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
+    made = _made(sources, policy, budget_s)
+    out().print(_table(made))
+    print_lines(*(_reasons(made) if why else ()))
+    print_lines(*(f"warning: {warning}" for warning in made.warnings))
     if output is not None:
-        save_plan(planned.plan, Path(output))
-        console.print(f"plan: {output}", soft_wrap=True)
+        save_plan(made, Path(output))
+        print_lines(f"plan: {output}")
 
 
-def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned:
-    from coinfer.cli.progress_bars import profiler_bar
-    from coinfer.planner.make_plan import Planned
+def _made(sources: list[str], policy: str | None, budget_s: float) -> Plan:
     from coinfer.planner.prepare import prepare
     from coinfer.profiling import Profiler, default_cache
     from coinfer.profiling.budget import Budget
@@ -109,14 +106,11 @@ def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned
             return _of_models(sources, policy, profiler)
         scenario = load_scenario(scenarios[0]).with_options(policy=policy)
         ready = prepare(scenario, profiler, surroundings=True)
-    return Planned(ready.plan, ready.models)
+    return ready.plan
 
 
-def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Planned:
-    from coinfer.hardware.catalogue import default_processors
-    from coinfer.plan import PolicyChoice
+def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Plan:
     from coinfer.planner.make_plan import make_plan
-    from coinfer.planner.model_source import lasting_source
     from coinfer.planner.wishes import Wishes
     from coinfer.policies.registry import make_policy
 
@@ -128,13 +122,12 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
         surroundings=True,
         sources={name: lasting_source(place) for name, place in places.items()},
     )
-    return make_plan(models, default_processors(), wishes, profiler)
+    return make_plan(models, default_processors(), wishes, profiler).plan
 
 
 def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
     """Open models; return them and their sources by name."""
     from coinfer.plan.plan_destination import check_model_names
-    from coinfer.planner.model_source import resolve_model
 
     models: dict[str, Model] = {}
     places: dict[str, str] = {}
@@ -152,16 +145,8 @@ def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
 
 def _table(plan: Plan) -> Table:
     """One row per span that is loaded on a processor."""
-    from rich import box
-    from rich.table import Table
-
-    from coinfer.plan.index_ranges import span_text
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for header in ("model", "variant", "cut", "processor", "precision"):
-        table.add_column(header, overflow="fold")
-    for header in ("batch", "ms", "MiB"):
-        table.add_column(header, justify="right", no_wrap=True)
+    names = ("model", "variant", "cut", "processor", "precision")
+    table = new_table(*names, figures=("batch", "ms", "MiB"))
     precisions = {processor.name: processor.precision for processor in plan.processors}
     shown = None
     for name, model in plan.models.items():
@@ -207,8 +192,4 @@ def _show_difference(folders: list[str], options: list[str]) -> None:
     if len(folders) != 2:
         raise ConfigurationError(f"--diff compares two plans, got {len(folders)}; name two folders")
     one, other = (load_plan(folder).plan for folder in folders)
-    found = list(differences(one, other))
-    for line in found:
-        out().print(line, soft_wrap=True)
-    if not found:
-        out().print("the plans are the same")
+    print_lines(*(list(differences(one, other)) or ["the plans are the same"]))

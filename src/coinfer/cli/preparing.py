@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coinfer.cli.options import Changes, policy_options
+from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,8 +21,7 @@ def prepared(
     plan: Path | None,
     *,
     machine: Path | None = None,
-    policy: str | None = None,
-    policy_option: list[str] | None = None,
+    changes: Changes = Changes(),
     is_simulated: bool = False,
     needs_times: bool = False,
     calibrate_s: float | None = None,
@@ -31,8 +32,7 @@ def prepared(
         scenario: What the verb is about.
         plan: Folder of a saved plan, from which nothing is measured; None: make one.
         machine: A machine file instead of the scenario's.
-        policy: The policy on the command line, which goes before that of a saved plan.
-        policy_option: Options on the command line, which go before those of a saved plan.
+        changes: What the command line changed; its policy goes before that of a saved plan.
         is_simulated: Whether it is simulated: then no session is opened.
         needs_times: Whether only the times are looked at.
         calibrate_s: Correct the times by a real run of so many seconds.
@@ -40,8 +40,6 @@ def prepared(
     Raises:
         ConfigurationError: options contradict each other.
     """
-    from coinfer.cli.policy_option import policy_options
-    from coinfer.cli.progress_bars import profiler_bar
     from coinfer.experiments.calibration import calibrate, check_seconds
     from coinfer.planner.planned_scenario import planned_scenario
     from coinfer.planner.prepare import prepare
@@ -54,8 +52,8 @@ def prepared(
             scenario,
             plan,
             machine=machine,
-            policy=policy,
-            policy_options=policy_options(policy_option or []),
+            policy=changes.policy,
+            policy_options=policy_options(changes.policy_option),
             is_simulated=(is_simulated or needs_times) and calibrate_s is None,
         )
         if calibrate_s is None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
-from rich import box
 from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import new_table, out, print_lines
 from coinfer.cli.options import AllowDataOption
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.progress_bars import profiler_bar
@@ -19,11 +18,19 @@ from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
+from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_bytes
 
 __all__ = ["profile"]
 
 _LOWER = ("bf16", "fp16", "int8")
+
+PrecisionOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Precision below fp32 to measure as well; repeat it.", metavar="|".join(_LOWER)
+    ),
+]
 
 
 def profile(
@@ -35,13 +42,7 @@ def profile(
     backend: Annotated[
         list[str] | None, typer.Option(help="Only this backend; repeat it.", metavar="NAME")
     ] = None,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Precision below fp32 to measure as well; repeat it.",
-            metavar="|".join(_LOWER),
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write the profile as JSON.", metavar="FILE"),
@@ -61,20 +62,15 @@ def profile(
     processors = _processors(backend or [], precision or [])
     found = _models(models, allow_data_in)
     skips: list[Skip] = []
-    with profiler_bar() as progress:
+    batches = tuple(dict.fromkeys(batch or (1,)))
+    cache = dataclasses.replace(default_cache(), reads=not fresh)
+    with profiler_bar() as bar:
         measured = profile_models(
-            found,
-            processors,
-            batches=tuple(dict.fromkeys(batch or (1,))),
-            cache=dataclasses.replace(default_cache(), reads=not fresh),
-            progress=progress,
-            skipped=skips.append,
+            found, processors, batches=batches, cache=cache, progress=bar, skipped=skips.append
         )
-    console = out()
     if measured.entries:
-        console.print(_table(measured))
-    for reason in dict.fromkeys(skip.reason for skip in skips):
-        console.print(f"skipped: {reason}", soft_wrap=True)
+        out().print(_table(measured))
+    print_lines(*dict.fromkeys(f"skipped: {skip.reason}" for skip in skips))
     write_result(output, measured.to_json(), "profile")
     require_runnable(found, measured, skips)
 
@@ -93,7 +89,6 @@ def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, 
 
 
 def _models(sources: list[str], data_root: Path | None) -> dict[str, Model]:
-    from coinfer.planner.model_source import resolve_model
     from coinfer.workload.scenario_file import load_scenario
 
     found: dict[str, Model] = {}
@@ -115,12 +110,8 @@ def _models(sources: list[str], data_root: Path | None) -> dict[str, Model]:
 
 
 def _table(measured: Profile) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in ("model", "processor"):
-        table.add_column(header, overflow="fold")
-    headers = ("batch", "mean", "p50", "p99", "runs", "load s", "resident", "running", "error")
-    for header in headers:
-        table.add_column(header, justify="right", no_wrap=True)
+    figures = ("batch", "mean", "p50", "p99", "runs", "load s", "resident", "running", "error")
+    table = new_table("model", "processor", figures=figures, padding=(0, 1, 0, 0))
     for key, entry in measured:
         table.add_row(
             key.model,

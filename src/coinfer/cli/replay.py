@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coinfer.cli.console import out
+from coinfer.cli.console import print_lines
 
 __all__ = ["replay"]
 
@@ -25,12 +25,10 @@ def replay(
 
     done = replay_log(log)
     header = done.header
-    console = out()
     if done.difference is not None:
-        console.print(f"differs: {done.difference}", soft_wrap=True)
+        print_lines(f"differs: {done.difference}")
         raise typer.Exit(1)
-    console.print(
+    print_lines(
         f"identical: {header.scenario or log}, policy {header.policy}, {done.steps:,} steps, "
-        f"{done.commands:,} commands",
-        soft_wrap=True,
+        f"{done.commands:,} commands"
     )

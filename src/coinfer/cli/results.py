@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
+import typer
+
+from coinfer.cli.console import err
+from coinfer.cli.options import JsonOption, ReportOption
 from coinfer.cli.output import check_writable, say, write_result, writing
+from coinfer.hardware.environment import describe
+from coinfer.machine.processor import Processor
+from coinfer.metrics.summary import Summary, summarise
+from coinfer.scenarios.library import scenario_path
 
 if TYPE_CHECKING:
     from coinfer.experiments.offered import Optimum
-    from coinfer.machine.processor import Processor
-    from coinfer.metrics.counts import RunCounts
     from coinfer.metrics.recorder import Recorder
-    from coinfer.metrics.summary import Summary
+    from coinfer.replay import EventLog
+    from coinfer.runtime.play import Played
     from coinfer.runtime.prepared import Prepared
+    from coinfer.sim import Simulated
 
 __all__ = ["Result", "ResultFiles", "check_report", "report_comparison"]
 
@@ -41,8 +50,7 @@ class Result(NamedTuple):
     def of(
         cls,
         ready: Prepared,
-        run_counts: RunCounts,
-        recorder: Recorder,
+        done: Played | Simulated,
         *,
         mode: str,
         warnings: Iterable[str],
@@ -54,13 +62,11 @@ class Result(NamedTuple):
         The summary states `environment` beside this machine and the versions of its libraries.
         """
         from coinfer.experiments.offered import offered_optimum
-        from coinfer.hardware.environment import describe
-        from coinfer.metrics.summary import summarise
 
         plan, scenario = ready.plan, ready.as_run
-        optimum = offered_optimum(plan.measured, plan.processors, scenario, run_counts)
+        optimum = offered_optimum(plan.measured, plan.processors, scenario, done.run_counts)
         summary = summarise(
-            run_counts,
+            done.run_counts,
             scenario=scenario.name,
             mode=mode,
             policy=plan.policy.name,
@@ -73,17 +79,27 @@ class Result(NamedTuple):
             output_errors=plan.output_errors,
             warnings=warnings,
         )
-        return cls(summary, recorder, plan.processors, optimum, origin_s)
+        return cls(summary, done.recorder, plan.processors, optimum, origin_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFiles:
-    """Where the user wants the results; None: not wanted."""
+    """Where the user wants the results, as a group for `with_groups`; None: not wanted."""
 
-    json: Path | None
-    trace: Path | None
-    record: Path | None
-    report: Path | None
+    json: JsonOption = None
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a trace for ui.perfetto.dev; compressed if it ends in .gz.", metavar="FILE"
+        ),
+    ] = None
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a log for `coinfer replay`; compressed if it ends in .gz.", metavar="FILE"
+        ),
+    ] = None
+    report: ReportOption = None
 
     @property
     def need_records(self) -> bool:
@@ -98,6 +114,30 @@ class ResultFiles:
         """
         check_writable(self.json, self.trace, self.record, self.report)
         check_report(self.report)
+
+    @contextmanager
+    def recorded(self, ready: Prepared) -> Iterator[EventLog | None]:
+        """Open the log of the steps, for `coinfer replay`; None if the user wants none.
+
+        Raises:
+            ConfigurationError: the file cannot be written.
+        """
+        if self.record is None:
+            yield None
+            return
+        from coinfer.replay import LogHeader, recording
+
+        header = LogHeader(
+            policy=ready.plan.policy.name,
+            options=ready.plan.policy.options,
+            processors=ready.plan.processors,
+            limits=ready.scenario.limits,
+            scenario=ready.scenario.name,
+        )
+        with recording(self.record, header) as log:
+            yield log
+        if log.problem:
+            err().print(f"warning: {self.record} ends before the run does: {log.problem}")
 
     def write(self, result: Result, scenario_file: Path) -> None:
         """Write what is wanted and say where it is; the log was written during the run.
@@ -157,7 +197,6 @@ def _write_trace(path: Path, result: Result) -> None:
 
 def _report_run(path: Path, result: Result, scenario_file: Path) -> None:
     from coinfer.report import write_report
-    from coinfer.scenarios.library import scenario_path
 
     with writing(path):
         write_report(

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coinfer.cli import options
 from coinfer.cli.console import out
+from coinfer.cli.preparing import prepared
+from coinfer.cli.progress_bars import time_bar
+from coinfer.cli.results import Result, ResultFiles
+from coinfer.metrics.table import render
+
+if TYPE_CHECKING:
+    from coinfer.metrics.explanation import Explainer
+    from coinfer.runtime.play import Played
+    from coinfer.runtime.prepared import Prepared
 
 __all__ = ["run"]
 
 
+@options.with_groups
 def run(
     scenario: options.ScenarioArgument,
+    *,
     plan: options.PlanOption = None,
-    policy: options.PolicyOption = None,
-    policy_option: options.PolicyOptionsOption = None,
-    duration: options.DurationOption = None,
-    seed: options.SeedOption = None,
-    rate_factor: options.RateFactorOption = None,
-    json: options.JsonOption = None,
-    trace: options.TraceOption = None,
-    record: options.RecordOption = None,
-    report: options.ReportOption = None,
+    changes: options.Changes,
+    files: ResultFiles,
     explain: options.ExplainOption = None,
     keep_awake: Annotated[
         bool,
@@ -37,47 +42,17 @@ def run(
     Ctrl-C ends the load early: what runs is finished and what there is is shown.
     """
     from coinfer.cli.explaining import explainer_of, print_explanation
-    from coinfer.cli.preparing import prepared
-    from coinfer.cli.progress_bars import time_bar
-    from coinfer.cli.recording import recorded
-    from coinfer.cli.results import Result, ResultFiles
-    from coinfer.hardware.awake import awake
-    from coinfer.metrics.table import render
-    from coinfer.runtime.play import play
 
-    files = ResultFiles(json=json, trace=trace, record=record, report=report)
     files.check()
-    wanted = options.wanted_scenario(
-        scenario,
-        policy=policy,
-        policy_option=policy_option,
-        duration=duration,
-        seed=seed,
-        rate_factor=rate_factor,
-    )
+    wanted = changes.applied_to(scenario)
     explainer = explainer_of(explain, wanted)
-    ready = prepared(wanted, plan, policy=policy, policy_option=policy_option)
-    cores = sorted({core for processor in ready.plan.processors for core in processor.cores})
-    with recorded(record, ready) as log, time_bar("running", wanted.end_s) as on_tick:
-        played = play(
-            ready,
-            keep_records=files.need_records,
-            observer=log,
-            explainer=explainer,
-            on_tick=on_tick,
-            spinning=awake(cores) if keep_awake else None,
-        )
-    interruption = f"interrupted: these are the first {played.run_counts.duration_s:.3g} s"
+    ready = prepared(wanted, plan, changes=changes)
+    played = _played(ready, files, explainer, keep_awake=keep_awake)
     result = Result.of(
         ready,
-        played.run_counts,
-        played.recorder,
+        played,
         mode="run",
-        warnings=(
-            *([interruption] if played.interrupted else []),
-            *ready.warnings,
-            *played.warnings,
-        ),
+        warnings=_warnings(ready, played),
         origin_s=played.origin_s,
     )
     out().print(render(result.summary))
@@ -85,3 +60,28 @@ def run(
     files.write(result, scenario)
     if played.interrupted:
         raise typer.Exit(130)
+
+
+def _played(
+    ready: Prepared, files: ResultFiles, explainer: Explainer | None, *, keep_awake: bool
+) -> Played:
+    from coinfer.hardware.awake import awake
+    from coinfer.runtime.play import play
+
+    cores = sorted({core for processor in ready.plan.processors for core in processor.cores})
+    end_s = ready.scenario.end_s
+    with files.recorded(ready) as log, time_bar("running", end_s) as on_tick:
+        return play(
+            ready,
+            keep_records=files.need_records,
+            observer=log,
+            explainer=explainer,
+            on_tick=on_tick,
+            spinning=awake(cores) if keep_awake else None,
+        )
+
+
+def _warnings(ready: Prepared, played: Played) -> Iterator[str]:
+    if played.interrupted:
+        yield f"interrupted: these are the first {played.run_counts.duration_s:.3g} s"
+    yield from (*ready.warnings, *played.warnings)

@@ -4,25 +4,61 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coinfer.cli import options
-from coinfer.cli.console import out
+from coinfer.cli.console import print_lines
+from coinfer.cli.output import check_writable, write_result
+from coinfer.cli.preparing import prepared
 from coinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coinfer.experiments.saturation import Kept, Saturation, Trial
+    from coinfer.runtime.prepared import Prepared
     from coinfer.workload.scenario import Scenario
 
 __all__ = ["saturate"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """The options that say what must be kept, as a group for `with_groups`."""
+
+    qoe: Annotated[
+        float | None,
+        typer.Option(help="Share of frames to complete in every model.", metavar="SHARE"),
+    ] = None
+    hit_rate: Annotated[
+        float | None,
+        typer.Option(help="Share of deadlines to meet in every model instead.", metavar="SHARE"),
+    ] = None
+
+    def of(self, scenario: Scenario) -> Kept:
+        """Say what the trials of a scenario must keep.
+
+        Raises:
+            ConfigurationError: both are given, or the scenario has nothing of the kind.
+        """
+        from coinfer.experiments.saturation import Kept, Quality
+
+        if self.qoe is not None and self.hit_rate is not None:
+            raise ConfigurationError("--qoe and --hit-rate are both given; give one")
+        if self.qoe is not None:
+            return Kept.of(scenario, quality=Quality.QOE, least=self.qoe)
+        if self.hit_rate is not None:
+            return Kept.of(scenario, quality=Quality.HIT_RATE, least=self.hit_rate)
+        return Kept.of(scenario)
+
+
+@options.with_groups
 def saturate(
     scenario: options.ScenarioArgument,
+    *,
     simulated: Annotated[
         bool, typer.Option("--simulate", help="Simulate the trials instead of running them.")
     ] = False,
@@ -30,14 +66,7 @@ def saturate(
     plan: options.PlanOption = None,
     policy: options.PolicyOption = None,
     policy_option: options.PolicyOptionsOption = None,
-    qoe: Annotated[
-        float | None,
-        typer.Option(help="Share of frames to complete in every model.", metavar="SHARE"),
-    ] = None,
-    hit_rate: Annotated[
-        float | None,
-        typer.Option(help="Share of deadlines to meet in every model instead.", metavar="SHARE"),
-    ] = None,
+    promise: Promise,
     duration: options.DurationOption = None,
     seed: options.SeedOption = None,
     precision: Annotated[
@@ -50,31 +79,33 @@ def saturate(
     By bisection over trials. Without --qoe or --hit-rate, 95 % of the frames must be completed in
     every model; where nothing is ever dropped, 95 % of the deadlines must be met.
     """
-    from coinfer.cli.output import check_writable, write_result
-    from coinfer.cli.preparing import prepared
-    from coinfer.experiments.certificate import certify
-    from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
-
     check_writable(json)
-    wanted = options.wanted_scenario(
-        scenario, policy=policy, policy_option=policy_option, duration=duration, seed=seed
+    changes = options.Changes(
+        policy=policy, policy_option=policy_option, duration=duration, seed=seed
     )
-    kept = _kept(wanted, qoe, hit_rate)
-    console = out()
+    wanted = changes.applied_to(scenario)
+    kept = promise.of(wanted)
     if machine is not None and not simulated:
         raise ConfigurationError("--machine describes a machine to simulate; add --simulate")
     ready = prepared(
         wanted if simulated else wanted.model_copy(update={"machine": None}),
         plan,
         machine=machine,
-        policy=policy,
-        policy_option=policy_option,
+        changes=changes,
         is_simulated=simulated,
     )
-    name, on = ready.plan.policy.name, ready.plan.machine
-    console.print(f"{wanted.name} on {on.name}, policy {name}")
-    for warning in ready.plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
+    facts = _saturated(ready, kept, simulated=simulated, precision=precision)
+    write_result(json, facts)
+
+
+def _saturated(ready: Prepared, kept: Kept, *, simulated: bool, precision: float) -> dict[str, Any]:
+    """Find the factor, print how it is found, and return everything as plain values."""
+    from coinfer.experiments.certificate import certify
+    from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
+
+    scenario, policy, on = ready.scenario, ready.plan.policy.name, ready.plan.machine
+    print_lines(f"{scenario.name} on {on.name}, policy {policy}")
+    print_lines(*(f"warning: {warning}" for warning in ready.plan.warnings))
     bound = certify(ready.as_run, on).sustainable_factor
     trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
     with trials as measure:
@@ -84,32 +115,19 @@ def saturate(
             measure,
             guess=bound / kept.least if bound else 1.0,
             precision=precision,
-            on_trial=lambda trial: console.print(_trial_line(trial, kept), soft_wrap=True),
+            on_trial=lambda trial: print_lines(_trial_line(trial, kept)),
         )
-    for line in _result_lines(found, kept, bound):
-        console.print(line, soft_wrap=True)
-    facts = {
-        "scenario": wanted.name,
+    print_lines(*_result_lines(found, kept, bound))
+    return {
+        "scenario": scenario.name,
         "machine": on.name,
         "mode": "simulate" if simulated else "run",
-        "policy": name,
-        "seed": wanted.seed,
+        "policy": policy,
+        "seed": scenario.seed,
         "kept": {"quality": kept.quality.value, "least": kept.least},
         "bound_factor": bound,
+        **found.to_json(),
     }
-    write_result(json, {**facts, **found.to_json()})
-
-
-def _kept(scenario: Scenario, qoe: float | None, hit_rate: float | None) -> Kept:
-    from coinfer.experiments.saturation import Kept, Quality
-
-    if qoe is not None and hit_rate is not None:
-        raise ConfigurationError("--qoe and --hit-rate are both given; give one")
-    if qoe is not None:
-        return Kept.of(scenario, quality=Quality.QOE, least=qoe)
-    if hit_rate is not None:
-        return Kept.of(scenario, quality=Quality.HIT_RATE, least=hit_rate)
-    return Kept.of(scenario)
 
 
 def _trial_line(trial: Trial, kept: Kept) -> str:

@@ -2,76 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from coinfer.cli import options
 from coinfer.cli.console import out
+from coinfer.cli.preparing import prepared
+from coinfer.cli.progress_bars import time_bar
+from coinfer.cli.results import Result, ResultFiles
+from coinfer.metrics.table import render
+from coinfer.units import parse_seconds
+
+if TYPE_CHECKING:
+    from coinfer.runtime.prepared import Prepared
+    from coinfer.sim import Simulated
 
 __all__ = ["simulate"]
 
+CalibrateOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="First run the models on this machine for so long, e.g. 20s, and correct what "
+        "was measured by what that shows.",
+        metavar="SECONDS",
+    ),
+]
 
+
+@options.with_groups
 def simulate(
     scenario: options.ScenarioArgument,
+    *,
     machine: options.MachineOption = None,
     plan: options.PlanOption = None,
-    policy: options.PolicyOption = None,
-    policy_option: options.PolicyOptionsOption = None,
-    duration: options.DurationOption = None,
-    seed: options.SeedOption = None,
-    rate_factor: options.RateFactorOption = None,
+    changes: options.Changes,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Executions take their mean times.")
     ] = False,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            help="First run the models on this machine for so long, e.g. 20s, and correct what "
-            "was measured by what that shows.",
-            metavar="SECONDS",
-        ),
-    ] = None,
-    json: options.JsonOption = None,
-    trace: options.TraceOption = None,
-    record: options.RecordOption = None,
-    report: options.ReportOption = None,
+    calibrate: CalibrateOption = None,
+    files: ResultFiles,
 ) -> None:
     """Run a scenario in virtual time and show what would be reached, beside the bound.
 
     On a machine that a file describes, or on this one as it was measured. The scheduling code is
     that of a real run.
     """
-    from coinfer import sim
-    from coinfer.cli.preparing import prepared
-    from coinfer.cli.progress_bars import time_bar
-    from coinfer.cli.recording import recorded
-    from coinfer.cli.results import Result, ResultFiles
     from coinfer.experiments.certificate import certify
-    from coinfer.metrics.table import render
-    from coinfer.units import parse_seconds
 
-    files = ResultFiles(json=json, trace=trace, record=record, report=report)
     files.check()
-    wanted = options.wanted_scenario(
-        scenario,
-        policy=policy,
-        policy_option=policy_option,
-        duration=duration,
-        seed=seed,
-        rate_factor=rate_factor,
-    )
     ready = prepared(
-        wanted,
+        changes.applied_to(scenario),
         plan,
         machine=machine,
-        policy=policy,
-        policy_option=policy_option,
+        changes=changes,
         is_simulated=True,
         calibrate_s=None if calibrate is None else parse_seconds(calibrate),
     )
-    with recorded(record, ready) as log, time_bar("simulating", wanted.end_s) as on_tick:
-        done = sim.simulate(
+    done = _simulated(ready, files, deterministic=deterministic)
+    certificate = certify(ready.as_run, ready.plan.machine)
+    result = Result.of(
+        ready,
+        done,
+        mode="simulate",
+        warnings=(*ready.warnings, *certificate.warnings()),
+        environment={"machine": ready.plan.machine.name},
+    )
+    out().print(render(result.summary))
+    files.write(result, scenario)
+
+
+def _simulated(ready: Prepared, files: ResultFiles, *, deterministic: bool) -> Simulated:
+    from coinfer import sim
+
+    end_s = ready.scenario.end_s
+    with files.recorded(ready) as log, time_bar("simulating", end_s) as on_tick:
+        return sim.simulate(
             ready.as_run,
             ready.plan,
             deterministic=deterministic,
@@ -79,14 +85,3 @@ def simulate(
             observer=log,
             on_tick=on_tick,
         )
-    certificate = certify(ready.as_run, ready.plan.machine)
-    result = Result.of(
-        ready,
-        done.run_counts,
-        done.recorder,
-        mode="simulate",
-        warnings=(*ready.warnings, *certificate.warnings()),
-        environment={"machine": ready.plan.machine.name},
-    )
-    out().print(render(result.summary))
-    files.write(result, scenario)

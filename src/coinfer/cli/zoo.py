@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import out, print_lines
 from coinfer.errors import ConfigurationError
 from coinfer.units import format_bytes
 
@@ -66,4 +66,4 @@ def export_networks(
                 f"cannot write {name} to {output}: {error.strerror or error}; "
                 "choose another directory with -o"
             ) from error
-        out().print(f"{path}  {format_bytes(path.stat().st_size)}", soft_wrap=True)
+        print_lines(f"{path}  {format_bytes(path.stat().st_size)}")

@@ -6,7 +6,7 @@ after the policy failed: it cannot be trusted any longer.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 from coinfer.core.answers import Answers
 from coinfer.core.commands import Reply
@@ -15,67 +15,38 @@ from coinfer.core.policy import Policy
 from coinfer.core.progress import Progress
 from coinfer.core.request import Outcome, Request
 from coinfer.core.state import State
-from coinfer.core.turn import Turn
 from coinfer.errors import PolicyError
 
 __all__ = ["Admission"]
 
 
+@dataclass(slots=True, eq=False)
 class Admission:
     """Refuses requests, and answers those that wait in vain once no more are taken.
 
-    Args:
-        state: What the dispatcher knows.
-        turn: The event that is being handled.
-        answers: Where requests are answered.
-        policy: Who is to blame if it fails.
-        max_waiting: Requests that may wait; one more is rejected. None: no limit.
-
     Attributes:
-        most_waiting: The limit as a number; infinite if there is none.
+        most_waiting: Requests that may wait; one more is rejected. Infinite: no limit.
         closed: Why no more requests are taken; empty as long as they are.
         fault: What the policy did, if that is why.
     """
 
-    __slots__ = (
-        "_answers",
-        "_max_waiting",
-        "_policy",
-        "_state",
-        "_turn",
-        "closed",
-        "fault",
-        "most_waiting",
-    )
-
-    def __init__(
-        self, state: State, turn: Turn, answers: Answers, policy: Policy, max_waiting: int | None
-    ) -> None:
-        self._state = state
-        self._turn = turn
-        self._answers = answers
-        self._policy = policy
-        self._max_waiting = max_waiting
-        self.most_waiting = math.inf if max_waiting is None else max_waiting
-        self.closed = ""
-        self.fault: PolicyError | None = None
+    _state: State
+    _answers: Answers
+    _policy: Policy
+    most_waiting: float
+    closed: str = ""
+    fault: PolicyError | None = None
 
     def refuses(self, request: Request) -> bool:
         """Reject a request if it must not be taken in; tell whether that was so."""
-        refusal = self._refusal(request.model)
+        state, model, refusal = self._state, request.model, self.closed
+        if not refusal and (model not in state.units or model in state.leaving):
+            refusal = f"model {model!r} is not loaded"
+        elif not refusal and len(state.waiting) >= self.most_waiting:
+            refusal = f"{self.most_waiting} requests wait already, the admission limit"
         if refusal:
-            self._turn.commands.append(Reply(request, Outcome.REJECTED, refusal))
+            state.commands.append(Reply(request, Outcome.REJECTED, refusal))
         return bool(refusal)
-
-    def _refusal(self, model: str) -> str:
-        if self.closed:
-            return self.closed
-        state, limit = self._state, self._max_waiting
-        if model not in state.units or model in state.leaving:
-            return f"model {model!r} is not loaded"
-        if limit is not None and len(state.waiting) >= limit:
-            return f"{limit} requests wait already, the admission limit"
-        return ""
 
     def close(self, event: Closed) -> None:
         """Take no more requests."""

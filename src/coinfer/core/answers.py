@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from coinfer.core.commands import Evict, Reply
 from coinfer.core.progress import Progress
 from coinfer.core.request import Outcome
 from coinfer.core.state import State
-from coinfer.core.turn import Turn
 
 __all__ = ["Answers"]
 
@@ -14,20 +15,17 @@ _new = tuple.__new__
 """Makes the command of every request: half the price of calling the class of a named tuple."""
 
 
+@dataclass(slots=True, eq=False)
 class Answers:
     """Answers requests; knows of none that is answered."""
 
-    __slots__ = ("_state", "_turn")
-
-    def __init__(self, state: State, turn: Turn) -> None:
-        self._state = state
-        self._turn = turn
+    _state: State
 
     def reply(self, progress: Progress, outcome: Outcome, reason: str = "") -> None:
         """Answer a request that neither waits nor runs any more."""
         request, state = progress.request, self._state
         del state.requests[request.id]
-        self._turn.commands.append(_new(Reply, (request, outcome, reason)))
+        state.commands.append(_new(Reply, (request, outcome, reason)))
         leaving = state.leaving
         if leaving and request.model in leaving:
             leaving[request.model] -= 1
@@ -42,4 +40,4 @@ class Answers:
     def evict(self, model: str) -> None:
         """Forget a model of which no request is unanswered."""
         self._state.forget_model(model)
-        self._turn.commands.append(Evict(model))
+        self._state.commands.append(Evict(model))

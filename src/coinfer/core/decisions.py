@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
@@ -24,87 +26,53 @@ from coinfer.errors import PolicyError
 
 __all__ = ["Decisions"]
 
+_Hook: TypeAlias = Callable[..., Any] | None
 
+
+@dataclass(slots=True, eq=False)
 class Decisions:
     """What the policy decides, one by one: each is carried out before the next is asked for.
 
-    Args:
-        policy: Who decides.
-        state: What the dispatcher knows.
-        view: What the policy sees of it.
-        timers: Where the moment is noted for which the policy wants to wait.
-        answers: Where requests are answered.
-        admission: Whom to tell if the policy fails.
-        starts: How executions are started.
-        forks: How two of one request are.
-
     Attributes:
         place: The policy's hook of this name; None if it has only the default.
-        queue: The hook `queue`, likewise.
-        arrived: The hook `arrived`, likewise.
+        is_told: Whether the policy wants to know of every request that comes.
     """
 
-    __slots__ = (
-        "_admission",
-        "_allows",
-        "_answers",
-        "_forks",
-        "_pick",
-        "_policy",
-        "_starts",
-        "_state",
-        "_timers",
-        "_view",
-        "arrived",
-        "place",
-        "queue",
-    )
+    _policy: Policy
+    _state: State
+    _view: View
+    _timers: Timers
+    _answers: Answers
+    _admission: Admission
+    _starts: Starts
+    _forks: Forks
+    place: _Hook = field(init=False)
+    is_told: bool = field(init=False)
+    _queue: _Hook = field(init=False)
+    _arrived: _Hook = field(init=False)
+    _pick: _Hook = field(init=False)
+    _allows: _Hook = field(init=False)
 
-    def __init__(
-        self,
-        policy: Policy,
-        state: State,
-        view: View,
-        timers: Timers,
-        answers: Answers,
-        admission: Admission,
-        starts: Starts,
-        forks: Forks,
-    ) -> None:
-        self._policy = policy
-        # Asked for once: it is a question per request otherwise.
-        self.place = overridden(policy, "place")
-        self.queue = overridden(policy, "queue")
-        self.arrived = overridden(policy, "arrived")
-        self._pick = overridden(policy, "pick")
-        self._allows = overridden(policy, "allows")
-        self._state = state
-        self._view = view
-        self._timers = timers
-        self._answers = answers
-        self._admission = admission
-        self._starts = starts
-        self._forks = forks
+    def __post_init__(self) -> None:
+        """Ask for the hooks once: it is a question per request otherwise."""
+        self.place = overridden(self._policy, "place")
+        self._queue = overridden(self._policy, "queue")
+        self._arrived = overridden(self._policy, "arrived")
+        self.is_told = self._queue is not None or self._arrived is not None
+        self._pick = overridden(self._policy, "pick")
+        self._allows = overridden(self._policy, "allows")
 
     def queue_of(self, request: Request) -> int:
-        """Return the queue in which the policy wants a request to wait."""
-        assert self.queue is not None
+        """Tell the policy of a request that comes now; return the queue in which it shall wait."""
         try:
-            queue: int = self.queue(request)
+            queue: int = 0 if self._queue is None else self._queue(request)
+            if self._arrived is not None:
+                self._arrived(request, self._view.now)
             return queue
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self.place = None
             self._admission.blame_policy(error)
             return 0
-
-    def tell(self, request: Request) -> None:
-        """Tell the policy of a request that comes now; it wants to know."""
-        assert self.arrived is not None
-        try:
-            self.arrived(request, self._view.now)
-        except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
-            self.place = None
-            self._admission.blame_policy(error)
 
     def start_at_once(self, progress: Progress) -> bool:
         """Start a lone request without queueing it, if the policy places it directly.
@@ -150,7 +118,7 @@ class Decisions:
             # Of any type: what a policy yields is checked here, and not believed to be a decision.
             decisions: Iterable[object] = self._policy.decide(self._view)
             for decision in decisions:
-                if type(decision) is Start:  # nearly always; a `match` costs more
+                if isinstance(decision, Start):  # nearly always; a `match` costs more
                     if self._allows is not None:
                         self._check_start(decision)
                     self._starts.start(decision)
@@ -197,8 +165,6 @@ class Decisions:
 
     def _apply(self, decision: object) -> None:
         match decision:
-            case Start():
-                self._starts.start(decision)
             case StartFork():
                 if self._allows is not None:
                     lane = self._starts.waiting(decision.request).lane

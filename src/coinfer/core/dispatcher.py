@@ -15,7 +15,7 @@ The rules, in the order in which they apply after every event, and where they ar
  5. what still waits and would be late by waiting preempts, if there are express processors
     (`preemption`)
  6. the earliest moment to look again is armed as the timer (`timers`)
-All parts change one `state`, write to the commands of one `turn`, and answer through `answers`.
+All parts change one `state`, write to its commands, and answer through `answers`.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from coinfer.core.events import (
 from coinfer.core.faults import Faults
 from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
-from coinfer.core.policy import Policy, check_policy
+from coinfer.core.invariants import check_state
+from coinfer.core.policy import Policy, check_policy, overridden
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
-from coinfer.core.turn import Turn
 from coinfer.core.view import View
 from coinfer.core.waits import Waits
 from coinfer.core.watchdog import Watchdog
@@ -112,22 +112,22 @@ class Dispatcher:
         self.limits = limits
         self._state = state = State(processors)
         self._view = view = View(state)
-        self._turn = turn = Turn()
         self._timers = timers = Timers()
         self._preemption = Preemption(state, view) if state.express is not None else None
-        self._answers = answers = Answers(state, turn)
-        self._admission = Admission(state, turn, answers, policy, limits.max_waiting)
-        watchdog = Watchdog(state, turn, timers, limits.hang_factor, limits.hang_min_s)
-        self._starts = starts = Starts(state, turn, timers, self._admission, watchdog, policy)
+        self._answers = answers = Answers(state)
+        most_waiting = math.inf if limits.max_waiting is None else limits.max_waiting
+        self._admission = admission = Admission(state, answers, policy, most_waiting)
+        watchdog = Watchdog(state, timers, limits.hang_factor, limits.hang_min_s)
+        self._starts = starts = Starts(
+            state, timers, admission, watchdog, overridden(policy, "started")
+        )
         self._waits = waits = Waits(
-            state, answers, self._admission, policy, self._preemption, limits.retries
+            state, answers, admission, policy.rank, self._preemption, limits.retries
         )
         self._forks = forks = Forks(state, answers, waits, starts)
-        self._decisions = Decisions(
-            policy, state, view, timers, answers, self._admission, starts, forks
-        )
+        self._decisions = Decisions(policy, state, view, timers, answers, admission, starts, forks)
         self._health = Health(limits.set_aside_after, limits.probe_s)
-        self._faults = Faults(state, turn, timers, self._health, watchdog, waits, forks)
+        self._faults = Faults(state, timers, self._health, watchdog, waits, forks)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Arrived: self._arrived,
             Finished: self._finished,
@@ -159,7 +159,9 @@ class Dispatcher:
     @property
     def outages(self) -> list[Outage]:
         """Which processors were ever taken out of service, for failures or because one died."""
-        return self._faults.outages
+        state = self._state
+        in_service = [*state.in_service, *(state.express.in_service if state.express else ())]
+        return self._health.outages(in_service)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take an event at a moment; return what is to be done, in order.
@@ -172,14 +174,13 @@ class Dispatcher:
         Returns:
             Commands for the driver to perform in the given order.
         """
-        turn = self._turn
-        if now < turn.now:
-            now = turn.now
-        turn.now = self._view.now = now
-        commands: list[Command] = []
-        turn.commands = commands
-        self._handlers[type(event)](event)
         state, timers = self._state, self._timers
+        if now < state.now:
+            now = state.now
+        state.now = self._view.now = now
+        commands: list[Command] = []
+        state.commands = commands
+        self._handlers[type(event)](event)
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
@@ -201,7 +202,7 @@ class Dispatcher:
             InvariantError: the state contradicts itself; the message says where.
         """
         try:
-            self._state.check()
+            check_state(self._state)
         except AssertionError as error:
             raise InvariantError(f"the dispatcher's state is inconsistent: {error}") from error
 
@@ -216,14 +217,12 @@ class Dispatcher:
             or len(waiting) >= admission.most_waiting
         ) and admission.refuses(request):
             return
-        progress = state.add(request, 0 if decisions.queue is None else decisions.queue_of(request))
-        if decisions.arrived is not None:
-            decisions.tell(request)
+        progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
         if not waiting and decisions.place is not None and decisions.start_at_once(progress):
             return
         self._waits.begin(progress)
         if request.on_late is _DROP and request.deadline_s < _INF:
-            if request.deadline_s <= self._turn.now:
+            if request.deadline_s <= self._state.now:
                 self._waits.expire(request.id)
             else:
                 self._timers.add_deadline(request, waiting)
@@ -233,42 +232,35 @@ class Dispatcher:
         execution = state.running.get(event.execution_id)
         if execution is None:
             return  # abandoned before: its requests are answered or run elsewhere
-        variant, span, requests = execution.variant, execution.span, execution.requests
-        batch = requests[0].batch if len(requests) == 1 else execution.batch
-        shape = requests[0].shape
-        processor, service_s = execution.processor, event.service_s
+        span, requests, processor = execution.span, execution.requests, execution.processor
+        service_s = event.service_s
         if state.swaps.costs:
             service_s = state.own_s(execution, service_s)
         row = state.requests[requests[0].id].lane.row if len(requests) == 1 else None
-        if state.express is not None:
-            state.learn(execution, batch, service_s, self._turn.now)
-        elif row is not None:  # nearly always; it is what `observe` would have to look up
-            learn(row, processor, service_s)
+        if row is not None and state.express is None:
+            learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
         else:
-            state.estimates.observe(variant, processor, span, batch, service_s, shape)
-        state.release(execution, self._turn.now)
+            state.learn(execution, service_s)
+        state.release(execution)
         if self._health.records:
             self._health.succeeded(processor)
-        last = state.units[variant] - 1
-        if last:
-            state.observed(execution, batch)
         if state.running_forks and execution.id in state.running_forks:
             self._forks.end_side(execution.id, well=True)
             return
-        done = span.last >= last
+        done = span.last + 1 >= state.units[execution.variant]
         for request in requests:
             progress = state.requests[request.id]
             if done:
                 self._answers.reply(progress, _COMPLETED)
             else:
                 progress.execution = None
-                self._waits.go_on(progress, span.last + 1, variant)
+                self._waits.go_on(progress, span.last + 1, execution.variant)
 
     def _timer_fired(self, _event: TimerFired) -> None:
         self._timers.fired()
 
     def _model_loaded(self, event: ModelLoaded) -> None:
-        self._state.add_model(*event)
+        self._state.add_model(event)
         self._faults.bring_back_needed()
         self._waits.give_up_stranded()
 

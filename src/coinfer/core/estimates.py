@@ -40,9 +40,9 @@ class Estimates:
         self._profiles.pop(variant, None)
         self._rows = {key: row for key, row in self._rows.items() if key[0] != variant}
 
-    def spans(self, variant: str) -> tuple[Span, ...]:
-        """Return the spans of a variant that some processor can run."""
-        return tuple(self._profiles[variant])
+    def rows(self, variant: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
+        """Return the row of every span of a variant that some processor can run."""
+        return {span: self.row(variant, span, batch, shape) for span in self._profiles[variant]}
 
     def runs_some_of(self, variant: str, processor: str) -> bool:
         """Tell whether a processor can run some span of a variant."""

@@ -7,6 +7,7 @@ starts something there is `coinfer.core.preemption`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from coinfer.core.commands import Execution
 from coinfer.core.estimates import Estimates
@@ -16,6 +17,7 @@ from coinfer.machine.profile import Profile
 __all__ = ["ExpressProcessors"]
 
 
+@dataclass(slots=True)
 class _Delay:
     """How long an execution was overlaid.
 
@@ -25,12 +27,9 @@ class _Delay:
         done_s: Seconds before that.
     """
 
-    __slots__ = ("done_s", "over", "since_s")
-
-    def __init__(self) -> None:
-        self.over: set[int] = set()
-        self.since_s = 0.0
-        self.done_s = 0.0
+    over: set[int] = field(default_factory=set)
+    since_s: float = 0.0
+    done_s: float = 0.0
 
     def begin(self, over: int, now: float) -> None:
         if not self.over:
@@ -43,13 +42,12 @@ class _Delay:
             self.done_s += now - self.since_s
 
 
+@dataclass(slots=True, eq=False)
 class ExpressProcessors:
     """The express processors of a machine.
 
-    Args:
-        processors: All of the machine.
-
     Attributes:
+        machine: All processors, ordinary ones included.
         processors: The express ones by name.
         twins: By name, the ordinary processor on which it stands.
         in_service: Those that work.
@@ -61,16 +59,20 @@ class ExpressProcessors:
         ConfigurationError: an express processor stands on no ordinary one.
     """
 
-    __slots__ = ("_delays", "estimates", "in_service", "processors", "running", "twins", "users")
+    machine: Sequence[Processor]
+    twins: Mapping[str, str] = field(init=False)
+    processors: Mapping[str, Processor] = field(init=False)
+    in_service: dict[str, Processor] = field(init=False)
+    estimates: Estimates = field(default_factory=Estimates, init=False)
+    running: dict[int, Execution] = field(default_factory=dict, init=False)
+    users: dict[str, int] = field(default_factory=dict, init=False)
+    _delays: dict[int, _Delay] = field(default_factory=dict, init=False)
 
-    def __init__(self, processors: Sequence[Processor]) -> None:
-        self.twins: Mapping[str, str] = twins(processors)
-        self.processors: Mapping[str, Processor] = {p.name: p for p in processors if p.overlays}
-        self.in_service: dict[str, Processor] = dict(self.processors)
-        self.estimates = Estimates()
-        self.running: dict[int, Execution] = {}
-        self.users: dict[str, int] = {}
-        self._delays: dict[int, _Delay] = {}
+    def __post_init__(self) -> None:
+        """Find the express ones, and where they stand."""
+        self.twins = twins(self.machine)
+        self.processors = {p.name: p for p in self.machine if p.overlays}
+        self.in_service = dict(self.processors)
 
     def add_model(self, model: str, profile: Profile) -> None:
         """Take over a model's times: those of the twins, whatever the profile says of others."""
@@ -101,12 +103,12 @@ class ExpressProcessors:
         now, number = execution.started_s, execution.id
         processor = self.processors.get(execution.processor)
         if processor is None:
-            for over in {self.users[unit] for unit in self._overlaid(number, unit_user)}:
+            for over in self._on_top_of(execution):
                 self._delays.setdefault(number, _Delay()).begin(over, now)
             return
         self.running[number] = execution
         self.users.update(dict.fromkeys(processor.units | processor.overlays, number))
-        for under in _users(unit_user, processor.overlays):
+        for under in {unit_user[unit] for unit in processor.overlays if unit in unit_user}:
             self._delays.setdefault(under, _Delay()).begin(number, now)
 
     def ended(self, execution: Execution, now: float) -> None:
@@ -145,7 +147,7 @@ class ExpressProcessors:
             for unit in self.processors[execution.processor].overlays
         }
 
-    def check(self, running: Mapping[int, Execution], unit_user: Mapping[str, int]) -> None:
+    def check(self, running: Mapping[int, Execution]) -> None:
         """Assert the invariants: one execution each, and who is overlaid is known to be delayed."""
         users: dict[str, int] = {}
         for number, execution in self.running.items():
@@ -158,13 +160,11 @@ class ExpressProcessors:
         ordinary_ones = running.keys() - self.running.keys()
         assert self._delays.keys() <= ordinary_ones, "a delay of what does not run"
         for number in ordinary_ones:
-            over = {users[unit] for unit in self._overlaid(number, unit_user)}
+            over = self._on_top_of(running[number])
             delay = self._delays.get(number)
             assert over == (set() if delay is None else delay.over), f"{number} is overlaid"
 
-    def _overlaid(self, execution_id: int, unit_user: Mapping[str, int]) -> list[str]:
-        return [u for u, user in unit_user.items() if user == execution_id and u in self.users]
-
-
-def _users(unit_user: Mapping[str, int], units: frozenset[str]) -> set[int]:
-    return {unit_user[unit] for unit in units if unit in unit_user}
+    def _on_top_of(self, execution: Execution) -> set[int]:
+        """Return the express executions that hold up an ordinary one now."""
+        (units,) = (p.units for p in self.machine if p.name == execution.processor)
+        return {user for unit, user in self.users.items() if unit in units}

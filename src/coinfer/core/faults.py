@@ -13,59 +13,30 @@ each request goes on alone, and only a run alone is evidence. How often, and for
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from coinfer.core.commands import Abandon, Execution
 from coinfer.core.events import Failed, ProcessorLost, ProcessorRestored
 from coinfer.core.forks import Forks
-from coinfer.core.health import Health, Outage
+from coinfer.core.health import Health
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
-from coinfer.core.turn import Turn
 from coinfer.core.waits import Waits
 from coinfer.core.watchdog import Watchdog
 
 __all__ = ["Faults"]
 
 
+@dataclass(slots=True, eq=False)
 class Faults:
-    """Takes processors out of service and puts them back; what ran there fails.
+    """Takes processors out of service and puts them back; what ran there fails."""
 
-    Args:
-        state: What the dispatcher knows.
-        turn: The event that is being handled.
-        timers: Where the next trial of a processor is noted.
-        health: What is held against processors.
-        watchdog: Who finds executions that overran their limit.
-        waits: How failed requests go on.
-        forks: How they do if they run in two executions.
-    """
-
-    __slots__ = ("_forks", "_health", "_state", "_timers", "_turn", "_waits", "_watchdog")
-
-    def __init__(
-        self,
-        state: State,
-        turn: Turn,
-        timers: Timers,
-        health: Health,
-        watchdog: Watchdog,
-        waits: Waits,
-        forks: Forks,
-    ) -> None:
-        self._state = state
-        self._turn = turn
-        self._timers = timers
-        self._health = health
-        self._watchdog = watchdog
-        self._waits = waits
-        self._forks = forks
-
-    @property
-    def outages(self) -> list[Outage]:
-        """Which processors were ever taken out of service, for failures or because one died."""
-        express = self._state.express
-        in_service = [*self._state.in_service, *(express.in_service if express else ())]
-        return self._health.outages(in_service)
+    _state: State
+    _timers: Timers
+    _health: Health
+    _watchdog: Watchdog
+    _waits: Waits
+    _forks: Forks
 
     # executions
 
@@ -88,7 +59,7 @@ class Faults:
             self._hold_against(execution.processor, event.reason)
 
     def _hold_against(self, processor: str, reason: str) -> None:
-        if self._health.failed(processor, self._turn.now):
+        if self._health.failed(processor, self._state.now):
             self._take_out(processor, "set aside", reason)
             self._timers.probe(self._health.next_s)
 
@@ -100,7 +71,7 @@ class Faults:
 
     def _fail(self, execution: Execution, reason: str) -> None:
         state = self._state
-        state.release(execution, self._turn.now)
+        state.release(execution)
         if len(execution.requests) > 1:
             self._part(execution)
             return
@@ -134,11 +105,11 @@ class Faults:
 
     def give_up_overdue(self) -> None:
         """Abandon the executions that overran their limit; their processors are lost."""
-        now = self._turn.now
+        now = self._state.now
         for execution in self._watchdog.overdue():
             waited_s = now - execution.started_s
             reason = f"no result after {waited_s:.3g} s, expected {execution.expected_s:.3g} s"
-            self._turn.commands.append(Abandon(execution, reason))
+            self._state.commands.append(Abandon(execution, reason))
             self.lose(ProcessorLost(execution.processor, reason))
 
     # processors

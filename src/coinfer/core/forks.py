@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from coinfer.core.answers import Answers
+from coinfer.core.decision import StartFork
 from coinfer.core.lane import Lane
-from coinfer.core.policy import StartFork
 from coinfer.core.request import Outcome
 from coinfer.core.routes import Step
 from coinfer.core.running_fork import RunningFork
@@ -16,16 +18,14 @@ from coinfer.errors import PolicyError
 __all__ = ["Forks"]
 
 
+@dataclass(slots=True, eq=False)
 class Forks:
     """Splits requests and joins them again; the rules are in `coinfer.core.running_fork`."""
 
-    __slots__ = ("_answers", "_starts", "_state", "_waits")
-
-    def __init__(self, state: State, answers: Answers, waits: Waits, starts: Starts) -> None:
-        self._state = state
-        self._answers = answers
-        self._waits = waits
-        self._starts = starts
+    _state: State
+    _answers: Answers
+    _waits: Waits
+    _starts: Starts
 
     def start(self, decision: StartFork) -> None:
         """Start both sides as a policy decided.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
+from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ["LONGEST_PROBE_S", "Health", "Outage"]
@@ -12,6 +13,7 @@ LONGEST_PROBE_S = 600.0
 """A processor that keeps failing is tried at least this often, in seconds."""
 
 
+@dataclass(slots=True)
 class _Record:
     """What is known of one processor.
 
@@ -21,12 +23,9 @@ class _Record:
         again_s: When it is tried again; infinite if it is not set aside.
     """
 
-    __slots__ = ("again_s", "failures", "interval_s")
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.interval_s = 0.0
-        self.again_s = math.inf
+    failures: int = 0
+    interval_s: float = 0.0
+    again_s: float = math.inf
 
 
 class Outage(NamedTuple):
@@ -140,13 +139,7 @@ class Health:
 
     def due(self, now: float) -> list[str]:
         """Return the processors to be tried again now; they are on probation then."""
-        if self.next_s > now or self.next_s == math.inf:
-            return []
-        found = [
-            name
-            for name, record in self.records.items()
-            if record.again_s <= now and record.again_s < math.inf
-        ]
+        found = [name for name in self.aside() if self.records[name].again_s <= now]
         for name in found:
             self.records[name].again_s = math.inf
         self._settle()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from coinfer.core.request import Request
@@ -19,9 +19,7 @@ from coinfer.machine.span import Span
 __all__ = ["Lane", "LaneKey"]
 
 
-_NOTHING: Mapping[str, float] = MappingProxyType({})
-
-_READY: Mapping[str, float] = {}
+_NOTHING: Mapping[str, float] = {}
 """A plain dictionary: whether it is empty is asked for every start."""
 
 
@@ -49,6 +47,7 @@ class LaneKey(NamedTuple):
     alone: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class Lane:
     """A priority queue with removal: O(log n) push, amortised O(log n) removal, O(1) head.
 
@@ -80,42 +79,31 @@ class Lane:
             excluded are among them.
     """
 
-    __slots__ = (
-        "_gone",
-        "excluded",
-        "heap",
-        "is_open",
-        "is_plain",
-        "is_rare",
-        "is_served",
-        "key",
-        "model",
-        "ready_s",
-        "rest",
-        "routes",
-        "row",
-        "seconds",
-        "variant",
-    )
+    key: LaneKey
+    rest: Span = field(default=Span(), init=False)
+    seconds: Mapping[str, float] = field(init=False)
+    model: str = field(init=False)
+    excluded: frozenset[str] = field(init=False)
+    variant: str = field(init=False)
+    is_open: bool = field(init=False)
+    is_rare: bool = field(init=False)
+    ready_s: Mapping[str, float] = field(init=False)
+    is_plain: bool = field(default=False, init=False)
+    is_served: bool = field(default=False, init=False)
+    row: dict[str, float] | None = field(default=None, init=False)
+    routes: Routes | None = field(default=None, init=False)
+    heap: list[tuple[Any, int, Request]] = field(default_factory=list, init=False)
+    _gone: set[int] = field(default_factory=set, init=False)
 
-    def __init__(
-        self, key: LaneKey, rest: Span = Span(), seconds: Mapping[str, float] = _NOTHING
-    ) -> None:
-        self.key = key
+    def __post_init__(self) -> None:
+        """Keep at hand what the key tells: it is asked for every start."""
+        key = self.key
         self.model = key.model
         self.excluded = key.excluded
-        self.is_served = False
         self.variant = key.variant or key.model
-        self.ready_s = _READY
         self.is_open = not key.excluded
-        self.is_plain = False
         self.is_rare = bool(key.excluded or key.position or key.alone)
-        self.rest = rest
-        self.row: dict[str, float] | None = None
-        self.routes: Routes | None = None
-        self.seconds = seconds
-        self.heap: list[tuple[Any, int, Request]] = []
-        self._gone: set[int] = set()
+        self.ready_s = self.seconds = _NOTHING
 
     def __len__(self) -> int:
         """Number of waiting requests."""

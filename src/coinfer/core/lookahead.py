@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from coinfer.core.lane import Lane
 from coinfer.core.offer import Offer, make_offer, riders_of
@@ -27,6 +28,7 @@ from coinfer.core.swaps import Swaps
 __all__ = ["FinishBounds", "Lookahead"]
 
 
+@dataclass(slots=True, eq=False)
 class FinishBounds:
     """Bounds on when the next request of a lane finishes, and its schedule once that is known.
 
@@ -42,28 +44,15 @@ class FinishBounds:
         ready_s: When each processor can start something for the request; None: to be found out.
     """
 
-    __slots__ = (
-        "earliest_s",
-        "is_best",
-        "is_looked_at",
-        "lane",
-        "latest_s",
-        "own",
-        "ready_s",
-        "schedule",
-        "steps",
-    )
-
-    def __init__(self, lane: Lane, own: Step | None) -> None:
-        self.lane = lane
-        self.own = own
-        self.latest_s = math.inf
-        self.earliest_s = -math.inf
-        self.steps: tuple[Step, ...] = ()
-        self.schedule: RequestSchedule | None = None
-        self.is_looked_at = False
-        self.is_best = False
-        self.ready_s: Mapping[str, float] | None = None
+    lane: Lane
+    own: Step | None
+    latest_s: float = math.inf
+    earliest_s: float = -math.inf
+    steps: tuple[Step, ...] = ()
+    schedule: RequestSchedule | None = None
+    is_looked_at: bool = False
+    is_best: bool = False
+    ready_s: Mapping[str, float] | None = None
 
     def uses(self, processors: Collection[str]) -> bool:
         """Tell whether some step runs on one of these processors."""
@@ -73,6 +62,7 @@ class FinishBounds:
         return False
 
 
+@dataclass(slots=True, eq=False)
 class Lookahead:
     """The schedules of waiting requests at a moment; requests of one lane share a schedule.
 
@@ -85,26 +75,16 @@ class Lookahead:
             included.
     """
 
-    __slots__ = ("_bounds", "_free_s", "_held", "_neighbours", "_ready_s", "now")
+    now: float
+    _free_s: Mapping[str, float]
+    _neighbours: Mapping[str, Collection[str]]
+    _held: Swaps | None = None
+    ready_s: dict[str, float] = field(init=False)
+    _bounds: dict[tuple[Lane, Step | None], FinishBounds] = field(default_factory=dict, init=False)
 
-    def __init__(
-        self,
-        now: float,
-        free_s: Mapping[str, float],
-        neighbours: Mapping[str, Collection[str]],
-        held: Swaps | None = None,
-    ) -> None:
-        self.now = now
-        self._free_s = free_s
-        self._ready_s = dict(free_s)
-        self._neighbours = neighbours
-        self._held = held
-        self._bounds: dict[tuple[Lane, Step | None], FinishBounds] = {}
-
-    @property
-    def ready_s(self) -> Mapping[str, float]:
-        """The moment when each processor in service can start something."""
-        return self._ready_s
+    def __post_init__(self) -> None:
+        """Begin with nothing reserved."""
+        self.ready_s = {**self._free_s}
 
     def schedule(self, lane: Lane, own: Step | None = None) -> RequestSchedule:
         """Return how the next request of a lane finishes soonest. Some way must lead to its end."""
@@ -169,7 +149,7 @@ class Lookahead:
 
     def take(self, steps: Collection[Step]) -> None:
         """Count steps of requests that are on their way as taken, for all but those themselves."""
-        ready_s = self._ready_s
+        ready_s = self.ready_s
         for _, processor, seconds in steps:
             if processor in ready_s:
                 for name in self._neighbours[processor]:
@@ -188,7 +168,7 @@ class Lookahead:
         the offer need none of their own.
         """
         _, processor, variant, _, _, load_s, seconds, _, earliest_s = offer
-        ready_s = self._ready_s
+        ready_s = self.ready_s
         until_s = ready_s[processor]
         if earliest_s > until_s:
             until_s = earliest_s
@@ -205,14 +185,14 @@ class Lookahead:
         """
         if self._held is None and lane.is_open:
             _, processor, seconds = step
-            self._take_until(processor, self._ready_s[processor] + seconds)
+            self._take_until(processor, self.ready_s[processor] + seconds)
             return riders_of(lane)
         offer = self.offer(lane, step)
         self.reserve(offer)
         return offer.riders
 
     def _take_until(self, processor: str, until_s: float) -> None:
-        ready_s = self._ready_s
+        ready_s = self.ready_s
         raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
         for name in raised:
             ready_s[name] = until_s
@@ -259,7 +239,7 @@ class Lookahead:
         return schedule_alone(lane, seconds, ready_s), True
 
     def _ready_for(self, bounds: FinishBounds) -> Mapping[str, float]:
-        own, ready_s = bounds.own, self._ready_s
+        own, ready_s = bounds.own, self.ready_s
         if own is not None and own.processor in ready_s:
             ready_s = ready_s.copy()
             for name in self._neighbours[own.processor]:

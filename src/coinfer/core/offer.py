@@ -7,17 +7,15 @@ they compare the columns of `View` (`offered_s`, `resident_s`), and an offer is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
 from coinfer.core.swaps import Swaps
-from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 
-__all__ = ["Offer", "make_offer", "riders_of", "with_waits"]
+__all__ = ["Offer", "make_offer", "riders_of"]
 
 _new = tuple.__new__
 
@@ -82,26 +80,3 @@ def make_offer(
         cost_s /= 1 + len(riders)
     ready_s = 0.0 if lane.is_open else lane.ready_s.get(processor, 0.0)
     return _new(Offer, (lane, processor, variant, span, riders, load_s, seconds, cost_s, ready_s))
-
-
-def with_waits(
-    lane: Lane,
-    seconds: Mapping[str, float],
-    processors: Mapping[str, Processor],
-    free_at: Mapping[str, float],
-    now: float,
-) -> Mapping[str, float]:
-    """Add the time that a free processor would still wait for the lane to become ready.
-
-    Args:
-        lane: A lane that may not start everywhere (`Lane.ready_s`).
-        seconds: Seconds by processor.
-        processors: The processors by name.
-        free_at: When each busy unit will be free.
-        now: The moment.
-    """
-    found = {}
-    for name, service_s in seconds.items():
-        free_s = max([free_at.get(unit, now) for unit in processors[name].units])
-        found[name] = service_s + max(0.0, lane.ready_s.get(name, now) - max(now, free_s))
-    return found

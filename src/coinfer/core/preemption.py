@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.lane import Lane
@@ -36,6 +37,7 @@ _LOOKED_AT = 8
 _FEW = 64
 
 
+@dataclass(slots=True, eq=False)
 class Preemption:
     """Looks after the waiting requests that have a deadline, on a machine with express processors.
 
@@ -43,13 +45,10 @@ class Preemption:
         again_s: When to look again if nothing happens before; infinite: not at all.
     """
 
-    __slots__ = ("_deadlines", "_state", "_view", "again_s")
-
-    def __init__(self, state: State, view: View) -> None:
-        self.again_s = math.inf
-        self._state = state
-        self._view = view
-        self._deadlines: list[tuple[float, int]] = []
+    _state: State
+    _view: View
+    again_s: float = math.inf
+    _deadlines: list[tuple[float, int]] = field(default_factory=list)
 
     def note(self, request: Request) -> None:
         """Look after a request that begins to wait."""
@@ -115,10 +114,7 @@ class Preemption:
         free_at = self._view.units_free_at()
         for unit, at_s in express.free_at(now).items():
             free_at[unit] = max(at_s, free_at.get(unit, now))
-        return {
-            name: max([free_at.get(unit, now) for unit in processor.units])
-            for name, processor in self._state.in_service.items()
-        }
+        return self._view.free_s(free_at)
 
     def _step(self, express: ExpressProcessors, lane: Lane, request: Request) -> Step | None:
         """Return what an express processor should run of a request now, if any should."""

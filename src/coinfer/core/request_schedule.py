@@ -69,13 +69,6 @@ class RequestSchedule(NamedTuple):
             return StartFork(request, processor, self.steps[1].processor, self.fork)
         return Start(processor, (request,), None if lane.routes is None else span.last)
 
-    def uses(self, processors: set[str] | frozenset[str]) -> bool:
-        """Tell whether some step runs on one of these processors."""
-        for step in self.steps:  # noqa: SIM110 - twice as fast as `any`
-            if step[1] in processors:
-                return True
-        return False
-
 
 def schedule_alone(
     lane: Lane, seconds: Mapping[str, float], ready_s: Mapping[str, float]
@@ -133,7 +126,9 @@ def first_schedule(
     best; if not, the best finishes no later. A schedule that finishes after `limit_s` is not made.
     """
     units, at, reached_s = routes.units, position, now
-    ranked, known, steps = routes.ranked(position), routes.first_steps(position), list[Step]()
+    routes.refresh(position)
+    ranked, known = routes.ranked, routes.first_steps
+    steps: list[Step] = []
     first_s = least_s = math.inf
     while at < units:
         best_s, best_rank, chosen, begin_s = math.inf, 0, "", now
@@ -196,7 +191,8 @@ def better_schedule(
     units, in_line = routes.units, routes
     forked = routes.forked if routes.forked is not None and _can_fork(ready_s, now) else None
     routes = routes if forked is None else forked
-    ways, tails = routes.ways(position), routes.tails(position)
+    routes.refresh(position)
+    ways, tails = routes.ways, routes.tails
     if known is not None:
         limit_s = min(limit_s, known.finish_s - EQUAL_S)
     reached_s = [math.inf] * (units + 1)
@@ -261,7 +257,8 @@ def schedule_with_swaps(
         swap_s: By processor, the seconds until the model is there; where it is, nothing.
         now: When the request can start.
     """
-    units, ways, tails = routes.units, routes.ways(position), routes.tails(position)
+    routes.refresh(position)
+    units, ways, tails = routes.units, routes.ways, routes.tails
     reached: list[dict[str, tuple[float, tuple[Step, ...]]]] = [{} for _ in range(units + 1)]
     reached[position][""] = (now, ())
     finish_s = math.inf

@@ -1,5 +1,8 @@
 """Routes: how requests of a model of several units get to its end, and in what time at best.
 
+On some ways two spans run at the same time. A fork is a pair of neighbouring spans of which neither
+needs the other; its two sides start at once on two processors.
+
 Knows no request and nothing that waits or runs: what a processor has to do before is for
 `coinfer.core.request_schedule` to add.
 """
@@ -7,14 +10,15 @@ Knows no request and nothing that waits or runs: what a processor has to do befo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from operator import add
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import add, itemgetter
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
-from coinfer.machine.span import Span
+from coinfer.machine.span import Fork, Span
 
-__all__ = ["HANDOVER_S", "Branching", "RouteSeconds", "Routes", "Step"]
+__all__ = ["FORK_S", "HANDOVER_S", "Branching", "ForkRoutes", "RouteSeconds", "Routes", "Step"]
 
 HANDOVER_S = 30e-6
 """What going on in another execution costs: the end, a decision and a start of the driver's. The
@@ -26,6 +30,18 @@ _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 Endings: TypeAlias = Sequence[tuple[float, float, int]]
 """Spans from a boundary: the seconds to the model's end, those of the span, where it ends."""
+
+
+FORK_S = 0.4e-3
+"""What a fork costs beside its sides, in seconds: a processor at rest is woken for one of them, and
+the one that is done first rests until the other is. Seen on two cores of a virtual machine of 2026:
+0.2 to 0.5 ms."""
+
+_Times: TypeAlias = tuple[tuple[str, list[float], int], ...]
+"""By processor, where the seconds of one span are kept: in which list, at which place."""
+
+_End: TypeAlias = tuple[float, float, float, str]
+"""When a side would end alone, when it could start, its seconds, and its processor."""
 
 
 class Step(NamedTuple):
@@ -56,6 +72,7 @@ class Branching(NamedTuple):
     end_s: float
 
 
+@dataclass(slots=True, eq=False)
 class Routes:
     """The best remaining time from each unit boundary to the end, by the processor that goes first.
 
@@ -69,6 +86,11 @@ class Routes:
 
     Attributes:
         forked: The same with forks, for those who may take them; None if there are none.
+        ways: By boundary, `seconds`; this and what follows is as of the last `refresh`.
+        ranked: The same as (seconds, place in `allowed`, processor), the fastest first.
+        first_steps: By boundary and processor, `step`, as far as somebody asked for it.
+        tails: By boundary, what is added to a span that ends there: the best rest, and the
+            handover to it.
         guesses: By boundary, the steps to the end that were good when somebody last looked.
 
     >>> rows = {Span(0, 1): {"cpu": 9.0}, Span(0, 0): {"npu": 1.0}, Span(1, 1): {"cpu": 4.0}}
@@ -79,29 +101,24 @@ class Routes:
     Step(span=Span(first=0, last=0), processor='npu', seconds=1.0)
     """
 
-    __slots__ = (
-        "_endings",
-        "_into",
-        "_outdated",
-        "_ranked",
-        "_seconds",
-        "_stale",
-        "_steps",
-        "_tails",
-        "_times",
-        "allowed",
-        "forked",
-        "guesses",
-        "units",
-    )
+    units: int
+    rows: Mapping[Span, Mapping[str, float]]
+    allowed: Sequence[str]
+    forked: ForkRoutes | None = field(default=None, init=False)
+    guesses: dict[int, tuple[Step, ...]] = field(default_factory=dict, init=False)
+    ways: list[dict[str, float]] = field(init=False)
+    ranked: list[list[tuple[float, int, str]]] = field(init=False)
+    first_steps: list[dict[str, Step]] = field(init=False)
+    tails: list[float] = field(init=False)
+    _times: list[dict[str, list[float]]] = field(init=False)
+    _into: list[int] = field(init=False)
+    _endings: list[dict[str, Endings]] = field(init=False)
+    _outdated: int = field(default=0, init=False)
+    _stale: int = field(init=False)
 
-    def __init__(
-        self, units: int, rows: Mapping[Span, Mapping[str, float]], allowed: Sequence[str]
-    ) -> None:
-        self.units = units
-        self.allowed = tuple(allowed)
-        self.forked: Routes | None = None
-        self.guesses: dict[int, tuple[Step, ...]] = {}
+    def __post_init__(self) -> None:
+        """Note what can be run from where; all else is computed when it is asked for."""
+        units, rows = self.units, self.rows
         longest: list[dict[str, int]] = [{} for _ in range(units)]
         for (first, last), row in rows.items():
             if last < units:
@@ -109,7 +126,7 @@ class Routes:
                     longest[first][name] = max(last, longest[first].get(name, 0))
         # By boundary and processor: the seconds of the spans from there on, the shortest span
         # first, infinite where a span may not run.
-        self._times: list[dict[str, list[float]]] = [
+        self._times = [
             {
                 name: [rows.get(Span(first, last), _NOTHING).get(name, math.inf)
                        for last in range(first, upto[name] + 1)]
@@ -123,17 +140,13 @@ class Routes:
         for first, last in rows:
             if last < units:
                 self._into[last + 1] |= 1 << first
-        self._seconds: list[dict[str, float]] = [{} for _ in range(units)]
-        # The same in the order of the seconds, with the place in the order of preference.
-        self._ranked: list[list[tuple[float, int, str]]] = [[] for _ in range(units)]
-        # The first steps of the best ways, as far as somebody asked for them.
-        self._steps: list[dict[str, Step]] = [{} for _ in range(units)]
+        self.ways = [{} for _ in range(units)]
+        self.ranked = [[] for _ in range(units)]
+        self.first_steps = [{} for _ in range(units)]
         # The spans of each, the one that begins the best way first, likewise as far as asked for.
-        self._endings: list[dict[str, Endings]] = [{} for _ in range(units)]
-        # As bits: the boundaries of which these are out of date.
-        self._outdated = 0
-        # What is added to a span that ends at a boundary: the best rest, and the handover to it.
-        self._tails = [math.inf] * units + [0.0]
+        self._endings = [{} for _ in range(units)]
+        # Of `_outdated`, as bits: the boundaries of which these are out of date.
+        self.tails = [math.inf] * units + [0.0]
         # As bits: the boundaries whose best must be computed again.
         self._stale = (1 << units) - 1
 
@@ -148,37 +161,26 @@ class Routes:
             if self.forked is not None:
                 self.forked.observed(span, processor, seconds)
 
-    def soonest(
-        self,
-        _position: int,
-        _here_s: float = 0.0,
-        _ready_s: Mapping[str, float] | None = None,
-        _until_s: float = math.inf,
-        _limit_s: float = math.inf,
-    ) -> list[Branching]:
-        """Return the forks that may be taken at a boundary: none, here (see `ForkRoutes`)."""
-        return []
-
     def seconds(self, position: int) -> Mapping[str, float]:
         """Return the seconds to the end by the processor that runs the next span, nothing waiting.
 
         A processor from which no way leads to the end is not among them.
         """
         if self._stale >> position:
-            self._refresh(position)
-        return self._seconds[position]
+            self.refresh(position)
+        return self.ways[position]
 
     def step(self, position: int, processor: str) -> Step:
         """Return what the processor runs next on its best way to the end."""
         if self._stale >> position:
-            self._refresh(position)
-        steps = self._steps[position]
+            self.refresh(position)
+        steps = self.first_steps[position]
         step = steps.get(processor)
         if step is None:
             # The shortest of the best, found again: most are never asked for.
             times = self._times[position][processor]
-            totals = list(map(add, times, self._tails[position + 1 :]))
-            at = totals.index(self._seconds[position][processor])
+            totals = list(map(add, times, self.tails[position + 1 :]))
+            at = totals.index(self.ways[position][processor])
             step = steps[processor] = Step(Span(position, position + at), processor, times[at])
         return step
 
@@ -197,9 +199,7 @@ class Routes:
         return self._times[position]
 
     def endings(self, position: int) -> Mapping[str, Endings]:
-        """Return what is known of `endings_of` by processor."""
-        if self._stale >> position:
-            self._refresh(position)
+        """Return what is known of `endings_of` by processor; to be refreshed before."""
         if self._outdated >> position & 1:
             self._outdated ^= 1 << position
             self._endings[position].clear()
@@ -208,37 +208,13 @@ class Routes:
     def endings_of(self, position: int, processor: str) -> Endings:
         """Return the spans of a processor from a boundary, by the best times to the end."""
         times = self._times[position][processor]
-        totals = map(add, times, self._tails[position + 1 :])
+        totals = map(add, times, self.tails[position + 1 :])
         endings = sorted(zip(totals, times, range(position + 1, self.units + 1), strict=False))
         self._endings[position][processor] = endings
         return endings
 
-    def ways(self, position: int) -> Sequence[Mapping[str, float]]:
-        """Return `seconds` by boundary, right from `position` on."""
-        if self._stale >> position:
-            self._refresh(position)
-        return self._seconds
-
-    def ranked(self, position: int) -> Sequence[Sequence[tuple[float, int, str]]]:
-        """Return `ways` as (seconds, place in `allowed`, processor), the fastest first."""
-        if self._stale >> position:
-            self._refresh(position)
-        return self._ranked
-
-    def first_steps(self, position: int) -> Sequence[Mapping[str, Step]]:
-        """Return what is known of `step` by boundary, right from `position` on."""
-        if self._stale >> position:
-            self._refresh(position)
-        return self._steps
-
-    def tails(self, position: int) -> Sequence[float]:
-        """Return by boundary the seconds after a span that ends there, right after `position`."""
-        if self._stale >> position:
-            self._refresh(position)
-        return self._tails
-
-    def _refresh(self, position: int) -> None:
-        """Compute what changed, from the last boundary back to this one."""
+    def refresh(self, position: int) -> None:
+        """Bring what is known up to date, from the last boundary back to this one."""
         while self._stale >> position:
             at = self._stale.bit_length() - 1
             self._stale &= ~(1 << at)
@@ -248,20 +224,20 @@ class Routes:
 
     def _compute(self, at: int) -> bool:
         """Find the best of one boundary; tell whether its least time changed."""
-        tails = self._tails[at + 1 :]
-        seconds = self._seconds[at]
+        tails = self.tails[at + 1 :]
+        seconds = self.ways[at]
         seconds.clear()
-        self._steps[at].clear()
+        self.first_steps[at].clear()
         for name, times in self._times[at].items():
             best = min(map(add, times, tails))
             if best < math.inf:
                 seconds[name] = best
         ranked = sorted([(s, rank, name) for rank, (name, s) in enumerate(seconds.items())])
-        self._ranked[at] = ranked
+        self.ranked[at] = ranked
         tail = (ranked[0][0] if ranked else math.inf) + HANDOVER_S
-        if tail == self._tails[at]:
+        if tail == self.tails[at]:
             return False
-        self._tails[at] = tail
+        self.tails[at] = tail
         return True
 
 
@@ -289,3 +265,151 @@ class RouteSeconds(Mapping[str, float]):
     def __len__(self) -> int:
         """Count the processors."""
         return len(self._routes.seconds(self._position))
+
+
+class _Sides(NamedTuple):
+    fork: Fork
+    lefts: _Times
+    rights: _Times
+
+
+@dataclass(slots=True, eq=False)
+class ForkRoutes(Routes):
+    """The best remaining times if forks may be taken; beside the plain routes of the same model.
+
+    `seconds` and `step` are of requests that go on in line and may fork later.
+
+    Args:
+        units: Number of unit subgraphs.
+        rows: Seconds by span and processor.
+        allowed: Names of the processors that may be used, in the order of preference.
+        forks: Pairs of spans that may run at the same time.
+        neighbours: By processor, those that share a compute unit with it, itself included.
+
+    >>> rows = {Span(0, 1): {"p": 9.0}, Span(0, 0): {"p": 5.0}, Span(1, 1): {"p": 5.0, "q": 4.0}}
+    >>> routes = ForkRoutes(2, rows, ["p", "q"], [Fork(0, 1, 1)], {"p": ["p"], "q": ["q"]})
+    >>> round(routes.rest_s(0), 2), [step.processor for step in routes.soonest(0)[0][:2]]
+    (5.0, ['p', 'q'])
+    """
+
+    forks: Iterable[Fork]
+    neighbours: Mapping[str, Collection[str]]
+    _sides: list[list[_Sides]] = field(init=False)
+    _least_s: list[list[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note which forks can be taken."""
+        Routes.__post_init__(self)
+        self._sides = [[] for _ in range(self.units)]
+        # By boundary, what each of its forks takes and what follows, nothing waiting.
+        self._least_s = [[] for _ in range(self.units)]
+        for fork in self.forks:
+            if fork.last >= self.units:
+                continue  # a bug elsewhere, or the model was replaced by one of fewer units
+            sides = _Sides(fork, self._rows(fork.left), self._rows(fork.right))
+            if self._pair(sides, 0.0, None, math.inf) is not None:
+                self._sides[fork.first].append(sides)
+                self._into[fork.last + 1] |= 1 << fork.first
+
+    @property
+    def has_forks(self) -> bool:
+        """Whether some fork can be taken at all."""
+        return any(self._sides)
+
+    def soonest(
+        self,
+        position: int,
+        here_s: float = 0.0,
+        ready_s: Mapping[str, float] | None = None,
+        until_s: float = math.inf,
+        limit_s: float = math.inf,
+    ) -> list[Branching]:
+        """Return for each fork at a boundary the pair of processors that is done first.
+
+        Args:
+            position: The boundary.
+            here_s: When a request reaches it.
+            ready_s: By processor, the moment when it can start something; None: at once.
+            until_s: Processors that are ready later than this are left out.
+            limit_s: Forks with which no request can be done before this moment may be left out.
+        """
+        if self._stale >> position:
+            self.refresh(position)
+        return [
+            pair
+            for sides, least_s in zip(self._sides[position], self._least_s[position], strict=True)
+            if here_s + least_s < limit_s
+            and (pair := self._pair(sides, here_s, ready_s, until_s)) is not None
+        ]
+
+    def observed(self, span: Span, processor: str, seconds: float) -> None:
+        """Note that a span takes another time than before."""
+        Routes.observed(self, span, processor, seconds)
+        for first in range(span.first):
+            if any(sides.fork.right == span for sides in self._sides[first]):
+                self._stale |= 1 << first
+
+    def rest_s(self, position: int) -> float:
+        """Return the least seconds from a boundary to the end; infinite if no way leads there."""
+        if position == self.units:
+            return 0.0
+        if self._stale >> position:
+            self.refresh(position)
+        return self.tails[position] - HANDOVER_S
+
+    def _compute(self, at: int) -> bool:
+        before_s = self.tails[at]
+        Routes._compute(self, at)
+        self._least_s[at] = least_s = []
+        for sides in self._sides[at]:
+            pair = self._pair(sides, 0.0, None, math.inf)
+            assert pair is not None, "what cannot fork was left out"
+            least_s.append(pair.end_s + self.tails[sides.fork.last + 1])
+            self.tails[at] = min(self.tails[at], least_s[-1] + HANDOVER_S)
+        return self.tails[at] != before_s
+
+    def _rows(self, span: Span) -> _Times:
+        at = span.last - span.first
+        return tuple(
+            (name, times, at)
+            for name, times in self._times[span.first].items()
+            if at < len(times) and times[at] < math.inf
+        )
+
+    def _pair(
+        self, sides: _Sides, here_s: float, ready_s: Mapping[str, float] | None, until_s: float
+    ) -> Branching | None:
+        """Find the two processors that share no unit and are done first, started together."""
+        lefts = sorted(_ends(sides.lefts, here_s, ready_s, until_s), key=itemgetter(0))
+        rights = sorted(_ends(sides.rights, here_s, ready_s, until_s), key=itemgetter(0))
+        least_s, best = math.inf, None
+        for left in lefts:
+            if left[0] >= least_s:
+                break
+            near = self.neighbours[left[3]]
+            for right in rights:
+                if right[0] >= least_s:
+                    break
+                if right[3] not in near:
+                    end_s = max(left[1], right[1]) + max(left[2], right[2])
+                    if end_s < least_s:
+                        least_s, best = end_s, (left, right)
+        if best is None:
+            return None
+        (_, _, left_s, one), (_, _, right_s, other) = best
+        fork = sides.fork
+        return Branching(
+            Step(fork.left, one, left_s), Step(fork.right, other, right_s), least_s + FORK_S
+        )
+
+
+def _ends(
+    times: _Times, here_s: float, ready_s: Mapping[str, float] | None, until_s: float
+) -> Iterator[_End]:
+    for name, row, at in times:
+        start_s = here_s
+        if ready_s is not None:
+            if ready_s[name] > until_s:
+                continue
+            start_s = max(here_s, ready_s[name])
+        yield start_s + row[at], start_s, row[at], name

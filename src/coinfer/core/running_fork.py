@@ -8,12 +8,15 @@ before both. Whatever ends is one attempt, also if both sides fail.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from coinfer.core.progress import Progress
 from coinfer.machine.span import Fork, Span
 
 __all__ = ["RunningFork"]
 
 
+@dataclass(slots=True, eq=False)
 class RunningFork:
     """The two executions of a request.
 
@@ -26,15 +29,12 @@ class RunningFork:
         failed: Those that failed.
     """
 
-    __slots__ = ("done", "failed", "fork", "left", "progress", "right")
-
-    def __init__(self, progress: Progress, fork: Fork) -> None:
-        self.progress = progress
-        self.fork = fork
-        self.left = -1
-        self.right = -1
-        self.done: set[int] = set()
-        self.failed: set[int] = set()
+    progress: Progress
+    fork: Fork
+    left: int = -1
+    right: int = -1
+    done: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
 
     def begin(self) -> int:
         """Note that a side has just been started, the left one first; return its execution."""

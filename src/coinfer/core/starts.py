@@ -7,20 +7,21 @@ leaves nothing to settle, a request starts without one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from coinfer.core.admission import Admission
 from coinfer.core.commands import Execution, Run
+from coinfer.core.decision import Start
 from coinfer.core.lane import Lane
 from coinfer.core.offer import Offer, make_offer
-from coinfer.core.policy import Policy, Start, overridden
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
 from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
-from coinfer.core.turn import Turn
 from coinfer.core.watchdog import Watchdog
 from coinfer.errors import PolicyError
 from coinfer.machine.span import Span
@@ -31,37 +32,20 @@ _new = tuple.__new__
 """Makes what every request needs: half the price of calling the class of a named tuple."""
 
 
+@dataclass(slots=True, eq=False)
 class Starts:
-    """Turns waiting requests into executions, of which it numbers all."""
+    """Turns waiting requests into executions, of which it numbers all.
 
-    __slots__ = (
-        "_admission",
-        "_execution_ids",
-        "_hang_min_s",
-        "_started",
-        "_state",
-        "_timers",
-        "_turn",
-        "_watchdog",
-    )
+    Attributes:
+        started: The policy's hook of this name; None if it has only the default.
+    """
 
-    def __init__(
-        self,
-        state: State,
-        turn: Turn,
-        timers: Timers,
-        admission: Admission,
-        watchdog: Watchdog,
-        policy: Policy,
-    ) -> None:
-        self._state = state
-        self._turn = turn
-        self._timers = timers
-        self._admission = admission
-        self._watchdog = watchdog
-        self._hang_min_s = watchdog.hang_min_s
-        self._started = overridden(policy, "started")
-        self._execution_ids = count()
+    _state: State
+    _timers: Timers
+    _admission: Admission
+    _watchdog: Watchdog
+    started: Callable[..., Any] | None
+    _execution_ids: Iterator[int] = field(default_factory=count, init=False)
 
     def start(self, decision: Start) -> None:
         """Start what a policy decided.
@@ -111,7 +95,7 @@ class Starts:
         """
         if processor in lane.excluded:
             raise PolicyError(f"request {request.id} failed on {processor!r} before")
-        if not lane.may_start(processor, self._turn.now):
+        if not lane.may_start(processor, self._state.now):
             ready_s = lane.ready_s[processor]
             raise PolicyError(
                 f"request {request.id} is ready for {processor!r} at {ready_s} only; reserve it"
@@ -178,8 +162,8 @@ class Starts:
             seconds: What it should take, the load included.
             offer: What it was started from; None if that left nothing to settle.
         """
-        turn, state = self._turn, self._state
-        number, now = next(self._execution_ids), turn.now
+        state = self._state
+        number, now = next(self._execution_ids), state.now
         execution = _new(Execution, (number, variant, span, processor, requests, now, seconds))
         for progress in everyone:
             progress.execution = number
@@ -188,11 +172,11 @@ class Starts:
             state.offered[number] = offer
         state.occupy(execution)
         # The watchdog looks at the oldest execution first: a new one seldom needs to be compared.
-        if now + self._hang_min_s < self._timers.watchdog_s:
+        if now + self._watchdog.hang_min_s < self._timers.watchdog_s:
             self._watchdog.watch(execution)
-        turn.commands.append(_new(Run, (execution,)))
-        if self._started is not None and processor in state.processors:
+        state.commands.append(_new(Run, (execution,)))
+        if self.started is not None and processor in state.processors:
             try:
-                self._started(execution)
+                self.started(execution)
             except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
                 self._admission.blame_policy(error)

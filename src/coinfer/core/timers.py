@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from coinfer.core.request import Request
 
 __all__ = ["Timers"]
 
 
+@dataclass(slots=True, eq=False)
 class Timers:
     """Deadlines of droppable requests, the policy's wake-up and the watchdog's next look.
 
@@ -26,24 +28,13 @@ class Timers:
         deadlines: (deadline, id) of droppable requests, as a heap; some no longer wait.
     """
 
-    __slots__ = (
-        "armed_s",
-        "deadlines",
-        "next_s",
-        "policy_s",
-        "preempt_s",
-        "probe_s",
-        "watchdog_s",
-    )
-
-    def __init__(self) -> None:
-        self.policy_s = math.inf
-        self.watchdog_s = math.inf
-        self.probe_s = math.inf
-        self.preempt_s = math.inf
-        self.next_s = math.inf
-        self.armed_s = math.inf
-        self.deadlines: list[tuple[float, int]] = []
+    policy_s: float = math.inf
+    watchdog_s: float = math.inf
+    probe_s: float = math.inf
+    preempt_s: float = math.inf
+    next_s: float = math.inf
+    armed_s: float = math.inf
+    deadlines: list[tuple[float, int]] = field(default_factory=list)
 
     def add_deadline(self, request: Request, waiting: Collection[int]) -> None:
         """Remember to look at a request's deadline."""

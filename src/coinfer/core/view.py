@@ -11,7 +11,7 @@ from typing import Any
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
-from coinfer.core.offer import Offer, make_offer, riders_of, with_waits
+from coinfer.core.offer import Offer, make_offer, riders_of
 from coinfer.core.request import OnLate, Request
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
@@ -69,11 +69,8 @@ class View:
 
     def idle_runners(self, lane: Lane) -> list[str]:
         """Names of the idle processors that can run a lane's requests."""
-        return self._able(lane, self._idle())
-
-    def _able(self, lane: Lane, idle: Iterable[str]) -> list[str]:
         seconds = lane.seconds
-        able = [name for name in idle if name in seconds]
+        able = [name for name in self._idle() if name in seconds]
         if lane.is_open:
             return able
         now = self.now
@@ -95,7 +92,7 @@ class View:
                 seconds = lane.seconds
                 able = [name for name in idle if name in seconds]
             else:
-                able = self._able(lane, idle)
+                able = self.idle_runners(lane)
             if able:
                 found.append((lane, able))
         return found
@@ -110,7 +107,7 @@ class View:
         lane = _first(lanes)
         if len(idle) == 1 and lane.is_open and idle[0] in lane.seconds:
             return lane, idle  # nearly always where work waits
-        able = self._able(lane, idle)
+        able = self.idle_runners(lane)
         if able:
             return lane, able
         return min(self.startable(), key=_head_rank, default=None)
@@ -134,6 +131,10 @@ class View:
             < math.inf
             and (routes is None or routes.leads_on(span))
         )
+
+    def sharing(self, processor: str) -> Collection[str]:
+        """Names of the processors that share a compute unit with one, itself included."""
+        return self._state.neighbours[processor]
 
     def runs_some_of(self, model: str, processor: str) -> bool:
         """Tell whether a processor, in service or not, can run some span of a model."""
@@ -257,8 +258,18 @@ class View:
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
     ) -> Mapping[str, float]:
-        """Return seconds by processor, with how long a free one waits for the lane to be ready."""
-        return with_waits(lane, seconds, self._state.processors, free_at, self.now)
+        """Return seconds by processor, with how long a free one waits for the lane to be ready.
+
+        Args:
+            lane: A lane that may not start everywhere (`Lane.ready_s`).
+            seconds: Seconds by processor.
+            free_at: When each busy unit will be free.
+        """
+        now, processors, found = self.now, self._state.processors, {}
+        for name, service_s in seconds.items():
+            free_s = max([free_at.get(unit, now) for unit in processors[name].units])
+            found[name] = service_s + max(0.0, lane.ready_s.get(name, now) - max(now, free_s))
+        return found
 
     def reserve(
         self,
@@ -360,13 +371,17 @@ class View:
 
     def lookahead(self) -> Lookahead:
         """Return when each processor will be free, to plan and to reserve on."""
-        state, now = self._state, self.now
-        free_at = self.units_free_at()
-        free_s = {
+        state = self._state
+        free_s = self.free_s(self.units_free_at())
+        return Lookahead(self.now, free_s, state.neighbours, self.swaps())
+
+    def free_s(self, free_at: Mapping[str, float]) -> dict[str, float]:
+        """Return when each processor in service is free, given when each busy unit is."""
+        now = self.now
+        return {
             name: max([free_at.get(unit, now) for unit in processor.units])
-            for name, processor in state.in_service.items()
+            for name, processor in self._state.in_service.items()
         }
-        return Lookahead(now, free_s, state.neighbours, self.swaps())
 
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline.
@@ -400,15 +415,13 @@ class PartOfView(View):
         self._queue = queue
         self.held: Collection[str] = ()
         self._idle = self._idle_not_held
-        self._lanes = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Show what waits now. To be called after each decision."""
         self.now = self._whole.now
-        self._lanes.clear()
         everyone = self._whole.lanes()
-        self._lanes.update((lane, None) for lane in everyone if lane.key.queue == self._queue)
+        self._lanes = {lane: None for lane in everyone if lane.key.queue == self._queue}
 
     def _idle_not_held(self) -> Sequence[str]:
         return [name for name in self._state.idle() if name not in self.held]

@@ -10,11 +10,14 @@ started.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
 from coinfer.core.events import Cancelled
 from coinfer.core.lane import LaneKey
-from coinfer.core.policy import Policy
 from coinfer.core.preemption import Preemption
 from coinfer.core.progress import Progress
 from coinfer.core.request import Outcome
@@ -28,35 +31,22 @@ _new = tuple.__new__
 _CANCELLED = "cancelled by the caller"
 
 
+@dataclass(slots=True, eq=False)
 class Waits:
     """Lets requests wait, or answers those that would wait in vain.
 
-    Args:
-        state: What the dispatcher knows.
-        answers: Where requests are answered.
-        admission: Whom to tell if the policy fails.
-        policy: What orders the lanes.
+    Attributes:
+        rank: The policy's hook of this name, which orders the lanes.
         preemption: Who looks after urgent ones; None without express processors.
         retries: How often a failed request is tried again.
     """
 
-    __slots__ = ("_admission", "_answers", "_preemption", "_rank", "_retries", "_state")
-
-    def __init__(
-        self,
-        state: State,
-        answers: Answers,
-        admission: Admission,
-        policy: Policy,
-        preemption: Preemption | None,
-        retries: int,
-    ) -> None:
-        self._state = state
-        self._answers = answers
-        self._admission = admission
-        self._rank = policy.rank  # asked for once: it is a question per request otherwise
-        self._preemption = preemption
-        self._retries = retries
+    _state: State
+    _answers: Answers
+    _admission: Admission
+    rank: Callable[..., Any]
+    preemption: Preemption | None
+    retries: int
 
     def begin(self, progress: Progress) -> None:
         """Let a request wait in its lane, unless nobody could ever run it."""
@@ -65,9 +55,9 @@ class Waits:
             self._give_up(progress)
             return
         try:
-            state.enqueue(progress, self._rank(request))
-            if self._preemption is not None:
-                self._preemption.note(request)
+            state.enqueue(progress, self.rank(request))
+            if self.preemption is not None:
+                self.preemption.note(request)
         except Exception as error:  # noqa: BLE001 - third-party code, or its ranks do not compare
             self._admission.blame_policy(error)
             self._answers.reply(progress, Outcome.FAILED, self._admission.closed)
@@ -88,7 +78,7 @@ class Waits:
 
     def try_again(self, progress: Progress, position: int) -> None:
         """Let a request wait for another processor after a failure, unless it failed too often."""
-        if progress.cancelled or len(progress.failures) <= self._retries:
+        if progress.cancelled or len(progress.failures) <= self.retries:
             lane = progress.lane
             further = self._state.lane(_further(lane.key, position, lane.variant))
             if not self._state.has_runner(further):  # what was done may be done again elsewhere

@@ -76,14 +76,10 @@ def _problems(
         if kind == "problems":
             yield from (Problem((*loc, *one.loc), one.message) for one in facts["all"])
         elif kind == "extra_forbidden":
-            yield Problem(loc, _unknown_field(loc, document, context))
+            fields = context.known_fields.get(id(document.value_at(loc[:-1])), ())
+            yield Problem(loc, unknown_name("field", str(loc[-1]), fields))
         else:
             yield Problem(loc, _message(kind, facts, detail["msg"], _seen(loc, document)))
-
-
-def _unknown_field(loc: Loc, document: YamlDocument, context: ParseContext) -> str:
-    parent = document.value_at(loc[:-1])
-    return unknown_name("field", str(loc[-1]), context.known_fields.get(id(parent), ()))
 
 
 def _seen(loc: Loc, document: YamlDocument) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import date
 from difflib import get_close_matches
@@ -16,8 +17,6 @@ from pydantic import (
     Field,
     Strict,
     StringConstraints,
-    TypeAdapter,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -224,10 +223,9 @@ Number = Annotated[float, Strict()]
 PositiveNumber = Annotated[float, Strict(), Field(gt=0)]
 Probability = Annotated[float, Strict(), Field(gt=0, le=1)]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+\-]*$"
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
 """A name that is safe in tables, file names and metric labels."""
-
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def is_name(text: str) -> bool:
@@ -236,11 +234,7 @@ def is_name(text: str) -> bool:
     >>> is_name("resnet50"), is_name("../etc")
     (True, False)
     """
-    try:
-        _NAME.validate_python(text)
-    except ValidationError:
-        return False
-    return True
+    return re.fullmatch(_NAME, text) is not None
 
 
 OperatorTypes = Annotated[tuple[str, ...], AfterValidator(_known_operators)]

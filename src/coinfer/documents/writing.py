@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = _beside(folder)
     try:
-        _write(scratch, files)
+        _write(scratch, files, Path.write_bytes)
         with suppress(FileNotFoundError):
             shutil.copymode(folder, scratch)
         _put(scratch, folder)
@@ -68,54 +68,43 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:50]}.{os.getpid()}-{secrets.token_hex(6)}.part")
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+def _write(
+    folder: Path, files: Mapping[str, bytes], write: Callable[[Path, bytes], object]
+) -> None:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        write(path, data)
 
 
 def _put(new: Path, folder: Path) -> None:
     """Rename a folder to where another one may be, also while others do the same."""
     for _ in range(_TRIES - 1):
-        if _renamed(new, folder, _moved_aside(folder)):
+        if _renamed(new, folder):
             return
     new.rename(folder)
 
 
-def _moved_aside(folder: Path) -> Path | None:
-    try:
-        return folder.rename(_beside(folder))
-    except FileNotFoundError:
-        return None
-
-
-def _renamed(new: Path, folder: Path, aside: Path | None) -> bool:
+def _renamed(new: Path, folder: Path) -> bool:
     """Rename a folder unless its place is taken again; if that fails, put back what was there."""
+    aside = _beside(folder)
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
     try:
         new.rename(folder)
+        is_taken = False
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno in _TAKEN:
-            _remove(aside)
-            return False
-        if aside is not None:
+        is_taken = isinstance(error, OSError) and error.errno in _TAKEN
+        if not is_taken:
             with suppress(OSError):
                 aside.rename(folder)
-        raise
-    _remove(aside)
-    return True
-
-
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
+    return not is_taken
 
 
 def _write_inside(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data)
+    _write(folder, files, replace_file)
     wanted = {folder / name for name in files}
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from coinfer.documents.fields import Loc, dotted
-from coinfer.documents.misread import misread
 from coinfer.errors import ScenarioError
 
 __all__ = ["YamlDocument"]
@@ -15,6 +16,7 @@ __all__ = ["YamlDocument"]
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 _MERGE = "tag:yaml.org,2002:merge"
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
 
 class YamlDocument:
@@ -44,8 +46,7 @@ class YamlDocument:
                 root = loader.get_single_node()
                 if root is None:
                     raise ScenarioError(f"{origin}:1: the file is empty; describe {kind}")
-                _check_keys(root, origin, set())
-                _check_numbers(root, origin, (), set())
+                _check(root, origin, (), set())
                 return cls(loader.construct_document(root), root, origin)
             finally:
                 loader.dispose()
@@ -101,19 +102,22 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node, int] | None:
     return None
 
 
-def _check_keys(node: yaml.Node, origin: str, seen: set[int]) -> None:
+def _check(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
+    """Refuse what PyYAML lets pass and reads otherwise than a person, wherever it stands below."""
+    if isinstance(node, yaml.ScalarNode):
+        _check_number(node, origin, loc)
+    elif id(node) not in seen:
+        seen.add(id(node))
+        children: Iterable[tuple[str | int, yaml.Node]] = enumerate(node.value)
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node, origin)
+            children = ((str(key.value), value) for key, value in node.value)
+        for part, child in children:
+            _check(child, origin, (*loc, part), seen)
+
+
+def _check_keys(node: yaml.MappingNode, origin: str) -> None:
     """Refuse what PyYAML lets pass: of two equal keys it keeps the last; `on` becomes `True`."""
-    if id(node) in seen or isinstance(node, yaml.ScalarNode):
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        _check_mapping_keys(node, origin)
-    for child in node.value:
-        for part in child if isinstance(child, tuple) else (child,):
-            _check_keys(part, origin, seen)
-
-
-def _check_mapping_keys(node: yaml.MappingNode, origin: str) -> None:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
@@ -132,24 +136,20 @@ def _check_mapping_keys(node: yaml.MappingNode, origin: str) -> None:
         lines[key.value] = line
 
 
-def _check_numbers(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
-    """Refuse what is another number in YAML than to a reader."""
-    if isinstance(node, yaml.ScalarNode):
-        problem = misread(node.value) if node.tag in _NUMBERS else None
-        if problem is not None:
-            line = node.start_mark.line + 1
-            where = f"{dotted(loc)}: " if loc else ""
-            raise ScenarioError(f"{origin}:{line}: {where}{problem}")
+def _check_number(node: yaml.ScalarNode, origin: str, loc: Loc) -> None:
+    """Refuse a number that YAML 1.1 reads in another base than a person does.
+
+    Digits may be grouped by underscores, and `0x` and `0b` say what they are.
+    """
+    text = node.value
+    if node.tag not in _NUMBERS or not (":" in text or _LEADING_ZERO.fullmatch(text)):
         return
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            _check_numbers(value, origin, (*loc, str(key.value)), seen)
-    else:
-        for index, value in enumerate(node.value):
-            _check_numbers(value, origin, (*loc, index), seen)
+    where = f"{dotted(loc)}: " if loc else ""
+    raise ScenarioError(
+        f"{origin}:{node.start_mark.line + 1}: {where}{text} is a number in base "
+        f"{60 if ':' in text else 8} in YAML; write a plain number, or put it in quotes if it is "
+        "text"
+    )
 
 
 def _syntax_message(error: yaml.YAMLError, origin: str) -> str:

@@ -99,7 +99,7 @@ class Kept:
         """Return the share of each model that it asks about and that had frames."""
         found = {}
         for name in _scaled_models(scenario):
-            counts = run_counts.models.get(name) or ModelCounts(LatencySketch)
+            counts = run_counts.models.get(name) or ModelCounts(LatencySketch())
             frames = counts.submitted + run_counts.withheld.get(name, 0)
             if frames and self._asks_about(name, scenario):
                 kept = frames - counts.unfinished - self._lost(name, run_counts)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from coinfer.core.fork_routes import FORK_S
+from coinfer.core.routes import FORK_S
 from coinfer.errors import ConfigurationError
 from coinfer.graph.branches import branch_pieces
 from coinfer.graph.cost import known_sum, value_bytes

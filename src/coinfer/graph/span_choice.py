@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from coinfer.core.fork_routes import FORK_S
-from coinfer.core.routes import HANDOVER_S
+from coinfer.core.routes import FORK_S, HANDOVER_S
 from coinfer.graph.span_times import Table
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Fork, Span

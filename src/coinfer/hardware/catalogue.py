@@ -94,31 +94,20 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
         yield _accelerator(backend, device, precision, suffix)
         return
     prefix = _PREFIXES.get(backend, backend)
-    for index, number in enumerate(cores.numbers):
-        name = f"{prefix}{index}{suffix}"
-        yield _on_cores(name, backend, device, precision, (number,), cores.pinnable)
+    groups: dict[str, tuple[int, ...]]
+    groups = {str(index): (number,) for index, number in enumerate(cores.numbers)}
     if len(cores.numbers) > 1:
-        name = f"{prefix}_all{suffix}"
-        yield _on_cores(name, backend, device, precision, cores.numbers, cores.pinnable)
-
-
-def _on_cores(
-    name: str,
-    backend: str,
-    device: Device,
-    precision: str,
-    numbers: tuple[int, ...],
-    pinnable: bool,
-) -> Processor:
-    return Processor(
-        name=name,
-        backend=backend,
-        device=device.name,
-        units=frozenset(f"core{number}" for number in numbers),
-        threads=len(numbers),
-        precision=precision,
-        cores=numbers if pinnable else (),
-    )
+        groups["_all"] = cores.numbers
+    for which, numbers in groups.items():
+        yield Processor(
+            name=f"{prefix}{which}{suffix}",
+            backend=backend,
+            device=device.name,
+            units=frozenset(f"core{number}" for number in numbers),
+            threads=len(numbers),
+            precision=precision,
+            cores=numbers if cores.pinnable else (),
+        )
 
 
 def _accelerator(backend: str, device: Device, precision: str, suffix: str) -> Processor:

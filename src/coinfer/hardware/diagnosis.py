@@ -7,18 +7,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from coinfer.backends import Availability, available
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
+from coinfer.machine.machine_json import encode_processor
 from coinfer.machine.processor import Processor
 from coinfer.threads.pinning import can_pin
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
 
-_EXTRAS = {"PIL": ("images", "read folders of images")}
+_SHOWN = ("backend", "device", "units", "threads", "precision", "cores")
+"""Fields of a processor."""
 
 
 class Severity(enum.StrEnum):
@@ -29,8 +31,7 @@ class Severity(enum.StrEnum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """Something to mend or to know.
 
     Attributes:
@@ -78,7 +79,7 @@ class Diagnosis:
             "pinning": self.pinning,
             "backends": {each.name: _backend_json(each) for each in self.backends},
             "processors": {p.name: _processor_json(p) for p in self.processors},
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding._asdict() for finding in self.findings],
         }
 
 
@@ -106,57 +107,52 @@ def diagnose() -> Diagnosis:
 
 def _backend_findings(backends: tuple[Availability, ...]) -> Iterator[Finding]:
     if not any(each.backend for each in backends if each.name != "null"):
-        yield Finding(
-            severity=Severity.ERROR,
-            text="no backend can run models",
-            remedy="pip install onnxruntime",
-        )
+        yield Finding(Severity.ERROR, "no backend can run models", "pip install onnxruntime")
     for each in backends:
         if each.backend is None:
-            yield Finding(severity=Severity.NOTE, text=each.problem)
+            yield Finding(Severity.NOTE, each.problem)
 
 
 def _wheel_findings(wheels: tuple[str, ...]) -> Iterator[Finding]:
     if len(wheels) > 1:
         yield Finding(
-            severity=Severity.WARNING,
-            text=f"{' and '.join(wheels)} are installed together and overwrite each other's files",
-            remedy=f"pip uninstall {' '.join(wheels)}, then install the one that you need",
+            Severity.WARNING,
+            f"{' and '.join(wheels)} are installed together and overwrite each other's files",
+            f"pip uninstall {' '.join(wheels)}, then install the one that you need",
         )
 
 
 def _variable_findings(variables: dict[str, str]) -> Iterator[Finding]:
     for name, value in variables.items():
         yield Finding(
-            severity=Severity.WARNING,
-            text=f"{name}={value} sizes or pins thread pools that coinfer does not govern",
-            remedy=f"unset {name}",
+            Severity.WARNING,
+            f"{name}={value} sizes or pins thread pools that coinfer does not govern",
+            f"unset {name}",
         )
 
 
 def _core_findings(cores: Cores, pinning: bool) -> Iterator[Finding]:
     if cores.quota is not None and not cores.pinnable:
         yield Finding(
-            severity=Severity.NOTE,
-            text=f"the container's quota of {cores.quota:g} is below its {cores.physical} cores, "
+            Severity.NOTE,
+            f"the container's quota of {cores.quota:g} is below its {cores.physical} cores, "
             f"so {len(cores.numbers)} are used and threads are not pinned",
-            remedy="give the container whole cores (a cpuset) for steadier latencies",
+            "give the container whole cores (a cpuset) for steadier latencies",
         )
     elif not pinning:
         yield Finding(
-            severity=Severity.NOTE,
-            text="threads cannot be pinned to cores here; everything works, latencies vary more",
+            Severity.NOTE,
+            "threads cannot be pinned to cores here; everything works, latencies vary more",
         )
 
 
 def _extra_findings() -> Iterator[Finding]:
-    for module, (extra, purpose) in _EXTRAS.items():
-        if find_spec(module) is None:
-            yield Finding(
-                severity=Severity.NOTE,
-                text=f"{module} is not installed; it is needed to {purpose}",
-                remedy=f"pip install 'coinfer[{extra}]'",
-            )
+    if find_spec("PIL") is None:
+        yield Finding(
+            Severity.NOTE,
+            "PIL is not installed; it is needed to read folders of images",
+            "pip install 'coinfer[images]'",
+        )
 
 
 def _backend_json(each: Availability) -> dict[str, Any]:
@@ -170,11 +166,5 @@ def _backend_json(each: Availability) -> dict[str, Any]:
 
 
 def _processor_json(processor: Processor) -> dict[str, Any]:
-    return {
-        "backend": processor.backend,
-        "device": processor.device,
-        "units": sorted(processor.units),
-        "threads": processor.threads,
-        "precision": processor.precision,
-        "cores": list(processor.cores),
-    }
+    fields = encode_processor(processor)
+    return {name: fields[name] for name in _SHOWN}

@@ -86,12 +86,8 @@ class ImaginedProcessor(Section):
     overlays: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _declares_once(self) -> ImaginedProcessor:
+    def _fits_together(self) -> ImaginedProcessor:
         check_one_declaration(self.supported_ops, self.unsupported_ops)
-        return self
-
-    @model_validator(mode="after")
-    def _holds_one(self) -> ImaginedProcessor:
         problem = ""
         if not self.one_model:
             problem = "needs `one_model: true` beside it"
@@ -131,25 +127,23 @@ class MachineFile(Section):
     def machine(self) -> Machine:
         """Build the machine; of a processor that keeps a stated model, only that one is left."""
         holders = {name: spec for name, spec in self.processors.items() if spec.one_model}
-        times = {(model, n): spec for model, row in self.times.items() for n, spec in row.items()}
+        swaps = frozenset(name for name in holders if self._can_swap(name))
+        entries: dict[ProfileKey, Measurement] = {}
+        spreads: dict[tuple[str, str], float] = {}
+        for model, row in self.times.items():
+            for name, spec in row.items():
+                load_s = self.processors[name].load_s if spec.load_s is None else spec.load_s
+                entry = Measurement(seconds=(spec.mean_s,), load_s=load_s or 0.0)
+                entries[ProfileKey(model, name)] = entry
+                if cv := self.cv if spec.cv is None else spec.cv:
+                    spreads[model, name] = cv
         machine = Machine(
             name=self.name,
             processors=tuple(_processor(n, spec) for n, spec in self.processors.items()),
-            profile=Profile(
-                {
-                    ProfileKey(model, name): Measurement(
-                        seconds=(spec.mean_s,), load_s=_load_s(spec, self.processors[name])
-                    )
-                    for (model, name), spec in times.items()
-                }
-            ),
-            spreads={
-                pair: cv
-                for pair, spec in times.items()
-                if (cv := self.cv if spec.cv is None else spec.cv)
-            },
-            swaps=frozenset(n for n in holders if self._can_swap(n)),
-            keeps=frozenset(n for n in holders if not self._can_swap(n)),
+            profile=Profile(entries),
+            spreads=spreads,
+            swaps=swaps,
+            keeps=frozenset(holders) - swaps,
             contention=Contention(factors=self.slowdown),
             overhead_s=self.overhead_s,
         )
@@ -172,12 +166,6 @@ def _processor(name: str, spec: ImaginedProcessor) -> Processor:
         unsupported_ops=frozenset(spec.unsupported_ops),
         overlays=frozenset(spec.overlays),
     )
-
-
-def _load_s(times: TimesSpec, processor: ImaginedProcessor) -> float:
-    if times.load_s is not None:
-        return times.load_s
-    return processor.load_s or 0.0
 
 
 def _name_problems(file: MachineFile) -> list[Problem]:

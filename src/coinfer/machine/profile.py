@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
@@ -84,16 +85,12 @@ class Measurement:
 
     def quantile_s(self, q: float) -> float:
         """Empirical quantile, linear between order statistics; `q` in 0..1."""
-        ordered = sorted(self.seconds)
-        position = q * (len(ordered) - 1)
-        low = math.floor(position)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+        return float(np.quantile(self.seconds, q))
 
     @property
     def median_s(self) -> float:
         """Median service time in seconds."""
-        return statistics.median(self.seconds)
+        return self.quantile_s(0.5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ Knows neither events nor how the counts are shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coinfer.core.request import Outcome, Request
@@ -26,29 +26,27 @@ _INF = math.inf
 _COMPLETED = Outcome.COMPLETED
 
 
+@dataclass(slots=True)
 class ModelCounts:
     """Counts of one model's requests. `submitted` is the sum of all outcomes and `unfinished`.
 
     Attributes:
+        latencies: From due to completed, of the requests due in the window.
         submitted: Requests due in the window.
         with_deadline: Those of them that have a deadline.
         hits: Those of them completed in time.
         late: Requests due in the window and completed after their deadline.
         served: Requests completed in the window, whenever they were due.
         others: Answers other than completions to requests due in the window, by outcome.
-        latencies: From due to completed, of the requests due in the window.
     """
 
-    __slots__ = ("hits", "late", "latencies", "others", "served", "submitted", "with_deadline")
-
-    def __init__(self, latencies: Callable[[], Latencies]) -> None:
-        self.submitted = 0
-        self.with_deadline = 0
-        self.hits = 0
-        self.late = 0
-        self.served = 0
-        self.others: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
-        self.latencies = latencies()
+    latencies: Latencies
+    submitted: int = 0
+    with_deadline: int = 0
+    hits: int = 0
+    late: int = 0
+    served: int = 0
+    others: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
 
     @property
     def completed(self) -> int:

@@ -43,14 +43,14 @@ def render_explanation(way: Explanation) -> RenderableType:
 def _add(table: Table, choice: Choice, way: Explanation) -> None:
     at = format_seconds(choice.at_s - way.request.arrival_s)
     for each in choice.alternatives:
-        is_chosen = each.processor == choice.processor
+        chosen = choice if each.processor == choice.processor else None
         table.add_row(
             at,
-            _units(choice.span if is_chosen else each.span),
+            _units((chosen or each).span),
             each.processor,
-            *_expectations(each, choice if is_chosen else None),
-            _remark(each, choice if is_chosen else None),
-            style="bold" if is_chosen else "",
+            *_expectations(each, chosen),
+            _remark(each, chosen),
+            style="bold" if chosen else "",
         )
         at = ""
 

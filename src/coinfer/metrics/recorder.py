@@ -6,7 +6,8 @@ the recorder reads no clock and does not know which driver calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
-from coinfer.metrics.latency import ExactLatencies, Latencies, LatencySketch
+from coinfer.metrics.latency import ExactLatencies, LatencySketch
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 
 __all__ = ["Recorder"]
@@ -56,16 +57,15 @@ class Recorder:
         *,
         window: Window | None = None,
         keep_records: bool = True,
-        counts: Callable[[Callable[[], Latencies]], ModelCounts] = ModelCounts,
+        counts: type[ModelCounts] = ModelCounts,
     ) -> None:
         window = window or Window()
         self._start_s = window.start_s
         self._end_s = window.end_s
         self._keep = keep_records
-        self._latencies = ExactLatencies if keep_records else LatencySketch
-        self._counts_of = counts
-        self._models: dict[str, ModelCounts] = {}
-        self._processors: dict[str, ProcessorCounts] = {}
+        latencies = ExactLatencies if keep_records else LatencySketch
+        self._models: dict[str, ModelCounts] = defaultdict(lambda: counts(latencies()))
+        self._processors: dict[str, ProcessorCounts] = defaultdict(ProcessorCounts)
         # When a request arrives it is decided whether it counts, and these two keep the answer: the
         # window may be closed before the request is answered.
         self._counted: dict[int, ModelCounts] = {}
@@ -100,9 +100,7 @@ class Recorder:
             if execution is None:
                 pass  # abandoned before, and what it still returns is ignored
             elif not self._keep and self._start_s <= execution.started_s and now < self._end_s:
-                processor = self._processors.get(execution.processor)
-                if processor is None:
-                    processor = self._processors[execution.processor] = ProcessorCounts()
+                processor = self._processors[execution.processor]
                 processor.busy_s += now - execution.started_s
                 processor.executions += 1
             else:
@@ -110,7 +108,7 @@ class Recorder:
         elif type(event) is Arrived:
             request = event.request
             if self._start_s <= request.arrival_s < self._end_s:
-                counts = self._models.get(request.model) or self._new_counts(request.model)
+                counts = self._models[request.model]
                 counts.submit(request)
                 self._counted[request.id] = counts
             else:
@@ -134,7 +132,7 @@ class Recorder:
                     counted.answer(request, outcome, now)
                 elif request.id in self._uncounted:
                     self._uncounted.remove(request.id)
-                    counted = self._models.get(request.model) or self._new_counts(request.model)
+                    counted = self._models[request.model]
                 else:
                     continue  # it arrived before the first step that was observed
                 if outcome is _COMPLETED and self._start_s <= now < self._end_s:
@@ -196,10 +194,6 @@ class Recorder:
                 reason=reason,
             )
 
-    def _new_counts(self, name: str) -> ModelCounts:
-        counts = self._models[name] = self._counts_of(self._latencies)
-        return counts
-
     def _end(
         self,
         execution: Execution,
@@ -208,10 +202,7 @@ class Recorder:
         service_s: float | None = None,
         reason: str = "",
     ) -> None:
-        processor, started_s = execution.processor, execution.started_s
-        counts = self._processors.get(processor)
-        if counts is None:
-            counts = self._processors[processor] = ProcessorCounts()
+        counts, started_s = self._processors[execution.processor], execution.started_s
         start_s = self._start_s
         if start_s <= now < self._end_s:
             counts.busy_s += now - (started_s if started_s > start_s else start_s)

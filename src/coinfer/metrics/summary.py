@@ -263,7 +263,7 @@ def _per_s(count: float, duration_s: float) -> float:
 
 
 def _model(name: str, run_counts: RunCounts) -> ModelSummary:
-    counts = run_counts.models.get(name) or ModelCounts(ExactLatencies)
+    counts = run_counts.models.get(name) or ModelCounts(ExactLatencies())
     return ModelSummary(
         submitted=counts.submitted,
         completed=counts.completed,

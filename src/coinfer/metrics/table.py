@@ -30,7 +30,7 @@ def render(summary: Summary) -> RenderableType:
         *score_lines(summary),
         _processor_table(summary),
         _bound_line(summary),
-        *_warning_lines(summary),
+        *(Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings),
     )
 
 
@@ -112,11 +112,6 @@ def _bound_line(summary: Summary) -> Text:
         f" of {_digits(bound.throughput_per_s)}/s, the bound for the {bound.mix_of} mix: ",
         (_percent(bound.fraction), "bold"),
     )
-
-
-def _warning_lines(summary: Summary) -> list[Text]:
-    """One line per warning."""
-    return [Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings]
 
 
 def _table(first: str) -> Table:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,17 +188,14 @@ def _request_args(record: RequestRecord) -> _Event:
 
 def _waiting(records: Sequence[RequestRecord], origin_s: float) -> Iterator[_Event]:
     """Count the requests that are due and neither started nor answered."""
-    steps = [(_us(record.due_s, origin_s), 1) for record in records]
+    changes = Counter(_us(record.due_s, origin_s) for record in records)
     for record in records:
         left_s = record.finished_s if record.started_s is None else record.started_s
         if left_s is not None:
-            steps.append((_us(max(left_s, record.due_s), origin_s), -1))
-    steps.sort()
+            changes[_us(max(left_s, record.due_s), origin_s)] -= 1
     waiting = 0
-    for position, (at_us, step) in enumerate(steps):
-        waiting += step
-        if position + 1 < len(steps) and steps[position + 1][0] == at_us:
-            continue
+    for at_us, change in sorted(changes.items()):
+        waiting += change
         yield {
             "ph": "C",
             "pid": _REQUESTS,

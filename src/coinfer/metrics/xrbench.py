@@ -15,12 +15,12 @@ in the cascade was not completed. The score is computed from counts; no scenario
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, RunCounts
-from coinfer.metrics.latency import Latencies, LatencySketch
+from coinfer.metrics.latency import LatencySketch
 
 __all__ = ["ModelScore", "ScoredCounts", "XRBenchScore", "qoe", "realtime_score", "xrbench_score"]
 
@@ -59,14 +59,11 @@ class XRBenchScore:
     models: Mapping[str, ModelScore]
 
 
+@dataclass
 class ScoredCounts(ModelCounts):
     """Counts of one model's requests, and the sum of their realtime scores."""
 
-    __slots__ = ("realtime",)
-
-    def __init__(self, latencies: Callable[[], Latencies]) -> None:
-        super().__init__(latencies)
-        self.realtime = 0.0
+    realtime: float = 0.0
 
     def answer(self, request: Request, outcome: Outcome, now: float) -> None:
         """Count the answer of a request that was counted by `submit`."""
@@ -129,5 +126,5 @@ def _all_counts(run_counts: RunCounts) -> dict[str, ModelCounts]:
     found = dict(run_counts.models)
     kind = ScoredCounts if any(isinstance(t, ScoredCounts) for t in found.values()) else ModelCounts
     for name in run_counts.withheld:
-        found.setdefault(name, kind(LatencySketch))
+        found.setdefault(name, kind(LatencySketch()))
     return found

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from coinfer.backends.base import Backend, Tensor, Tensors
-from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.backends.base import CREATION_LOCK, Backend, Tensor, Tensors
 from coinfer.errors import BackendError
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import Partition

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Start
@@ -25,6 +26,9 @@ __all__ = ["Affinity"]
 _MOST_TRIALS = 5_000
 
 _Situation = tuple[frozenset[str], frozenset[str]]
+
+_Costs: TypeAlias = Sequence[Sequence[float]]
+"""By model, the seconds at each place; infinite where no processor of the place can run it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,30 +66,23 @@ def assign(view: View) -> dict[str, str]:
     """
     places = _places(view)
     entrances = {model: view.entrance(model) for model in view.models}
-    models = [model for model, entrance in entrances.items() if view.runners(entrance)]
-    seconds = {
-        model: [min(view.expected_s(entrances[model], n) for n in place) for place in places]
-        for model in models
-    }
-    chosen = _least_loaded(models, seconds, len(places))
+    lanes = {model: lane for model, lane in entrances.items() if view.runners(lane)}
+    costs = [
+        [min(view.expected_s(lane, name) for name in place) for place in places]
+        for lane in lanes.values()
+    ]
+    chosen = _least_loaded(costs) if costs else ()
     return {
-        model: view.fastest(entrances[model], places[at])
-        for model, at in zip(models, chosen, strict=True)
+        model: view.fastest(lane, places[at])
+        for (model, lane), at in zip(lanes.items(), chosen, strict=True)
     }
 
 
-def _least_loaded(
-    models: Sequence[str], seconds: Mapping[str, Sequence[float]], n_places: int
-) -> tuple[int, ...]:
+def _least_loaded(costs: _Costs) -> tuple[int, ...]:
     """Return the place of each model; a tie in the busiest place is broken by the total work."""
-    if not models:
-        return ()
-    load, chosen = min(
-        (_loads(models, seconds, candidate, n_places), candidate)
-        for candidate in _candidates(models, seconds, n_places)
-    )
+    load, chosen = min((_loads(costs, each), each) for each in _candidates(costs))
     if load[0] == math.inf:  # some models fit on the same place only: they have to share it
-        return _longest_first(models, seconds, n_places)
+        return _longest_first(costs)
     return chosen
 
 
@@ -98,36 +95,28 @@ def _places(view: View) -> list[list[str]]:
     return [groups[units] for units in smallest]
 
 
-def _candidates(
-    models: Sequence[str], seconds: Mapping[str, Sequence[float]], n_places: int
-) -> Iterator[tuple[int, ...]]:
-    if len(models) <= n_places and math.perm(n_places, len(models)) <= _MOST_TRIALS:
-        yield from itertools.permutations(range(n_places), len(models))
-    elif n_places ** len(models) <= _MOST_TRIALS:
-        yield from itertools.product(range(n_places), repeat=len(models))
+def _candidates(costs: _Costs) -> Iterator[tuple[int, ...]]:
+    n_models, n_places = len(costs), len(costs[0])
+    if n_models <= n_places and math.perm(n_places, n_models) <= _MOST_TRIALS:
+        yield from itertools.permutations(range(n_places), n_models)
+    elif n_places**n_models <= _MOST_TRIALS:
+        yield from itertools.product(range(n_places), repeat=n_models)
     else:
-        yield _longest_first(models, seconds, n_places)
+        yield _longest_first(costs)
 
 
-def _longest_first(
-    models: Sequence[str], seconds: Mapping[str, Sequence[float]], n_places: int
-) -> tuple[int, ...]:
-    load = [0.0] * n_places
-    chosen: dict[str, int] = {}
-    for model in sorted(models, key=lambda m: -min(seconds[m])):
-        at = min(range(n_places), key=lambda i: load[i] + seconds[model][i])
-        load[at] += seconds[model][at]
+def _longest_first(costs: _Costs) -> tuple[int, ...]:
+    load = [0.0] * len(costs[0])
+    chosen = [0] * len(costs)
+    for model in sorted(range(len(costs)), key=lambda m: -min(costs[m])):
+        at = min(range(len(load)), key=lambda i: load[i] + costs[model][i])
+        load[at] += costs[model][at]
         chosen[model] = at
-    return tuple(chosen[model] for model in models)
+    return tuple(chosen)
 
 
-def _loads(
-    models: Sequence[str],
-    seconds: Mapping[str, Sequence[float]],
-    chosen: Sequence[int],
-    n_places: int,
-) -> tuple[float, float]:
-    load = [0.0] * n_places
-    for model, at in zip(models, chosen, strict=True):
-        load[at] += seconds[model][at]
+def _loads(costs: _Costs, chosen: Sequence[int]) -> tuple[float, float]:
+    load = [0.0] * len(costs[0])
+    for row, at in zip(costs, chosen, strict=True):
+        load[at] += row[at]
     return max(load), sum(load)

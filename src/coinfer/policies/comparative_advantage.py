@@ -27,9 +27,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
-from coinfer.bound import Bound, throughput_bound
+from coinfer.bound import throughput_bound
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Policy, Start, WaitUntil
@@ -40,8 +40,6 @@ from coinfer.policies.mapping import Wait, others_finish, waits_of
 
 __all__ = ["ComparativeAdvantage"]
 
-_Table: TypeAlias = Mapping[str, Mapping[str, float]]
-_Situation: TypeAlias = tuple[frozenset[str], frozenset[str]]
 
 _LEAST_SHARE = 1e-3
 """No model's part of the mix is less: all need prices, also those that nobody asked for yet."""
@@ -157,12 +155,12 @@ class ComparativeAdvantage(Policy):
     def _plan_for(self, view: View) -> _Plan:
         plan = self._plan
         if plan is None or not plan.is_for(view):
-            plan = self._plan = _Plan.made(view, self._demand)
+            plan = self._plan = _Plan(view, self._demand)
             self._since_look = 0
         elif self._since_look >= _LOOK_AFTER:
             self._since_look = 0
             if plan.drift(view, self._demand) > self.drift:
-                plan = self._plan = _Plan.made(view, self._demand)
+                plan = self._plan = _Plan(view, self._demand)
         return plan
 
 
@@ -217,7 +215,7 @@ class _Demand:
 
 
 class _Plan:
-    """What the optimum says, and how far its shares have been kept.
+    """What the optimum says for the present mix and times, and how far its shares have been kept.
 
     Attributes:
         situation: The models and processors that it was made for.
@@ -225,13 +223,12 @@ class _Plan:
 
     __slots__ = ("_advantage", "_bound", "_clock", "_ends", "_mix", "_seconds", "situation")
 
-    def __init__(
-        self, situation: _Situation, mix: Mapping[str, float], seconds: _Table, bound: Bound
-    ) -> None:
-        self.situation = situation
-        self._mix = mix
-        self._seconds = seconds
-        self._bound = bound
+    def __init__(self, view: View, demand: _Demand) -> None:
+        self.situation = (frozenset(view.models), frozenset(view.processors))
+        self._seconds = seconds = demand.seconds(view)
+        self._mix = demand.mix(view, seconds)
+        processors = tuple(view.processors.values())
+        self._bound = bound = throughput_bound(seconds, processors, self._mix)
         self._advantage = {
             name: {
                 model: _advantage(bound.model_prices[model], row[name] * price)
@@ -243,14 +240,6 @@ class _Plan:
         # Start-time fair queueing by processor: the virtual time, and the last end by model.
         self._clock = dict.fromkeys(bound.prices, 0.0)
         self._ends: dict[str, dict[str, float]] = {name: {} for name in bound.prices}
-
-    @classmethod
-    def made(cls, view: View, demand: _Demand) -> _Plan:
-        """Solve the program for the present mix and times."""
-        seconds = demand.seconds(view)
-        mix = demand.mix(view, seconds)
-        bound = throughput_bound(seconds, tuple(view.processors.values()), mix)
-        return cls(_situation(view), mix, seconds, bound)
 
     def is_for(self, view: View) -> bool:
         """Tell whether the models and processors are still the same."""
@@ -305,10 +294,6 @@ class _Plan:
             _, begin = self.place(processor, model)
             self._clock[processor] = begin
             self._ends[processor][model] = begin + service_s / share
-
-
-def _situation(view: View) -> _Situation:
-    return frozenset(view.models), frozenset(view.processors)
 
 
 def _advantage(worth: float, cost: float) -> float:

@@ -23,24 +23,25 @@ Four things are added:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
 
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Decision, Drop, Policy, PriorityUse, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, PriorityUse, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 from coinfer.policies.foresight import Forecast, Foresight
+from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["EarliestFinish"]
 
 
 @dataclass(slots=True, kw_only=True)
-class EarliestFinish(Policy):
+class EarliestFinish(OneByOne):
     """Serve every request where it finishes first, waiting for a busy processor if that pays.
 
     Attributes:
@@ -96,17 +97,10 @@ class EarliestFinish(Policy):
         name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1, None)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
-    def decide(self, view: View) -> Iterator[Decision]:
-        """Start what a free processor finishes first; drop what cannot be met any more."""
-        while (decision := self._next(view)) is not None:
-            yield decision
-            if isinstance(decision, WaitUntil):
-                return
-
-    def _next(self, view: View) -> Decision | None:
+    def next(self, view: View) -> Decision | None:
         """Return the first decision, or None if everything had better wait."""
         waiting = view.n_waiting
-        unclaimed = view.idle() if waiting else None
+        unclaimed = set(view.idle()) if waiting else None
         if not unclaimed:
             return None
         now, free_at = view.now, view.units_free_at()
@@ -125,7 +119,7 @@ class EarliestFinish(Policy):
         processors, held = view.processors, view.swaps()
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         again_s = math.inf
-        riders = set[Request]()
+        riders: set[Request] = set()
         for lane, request in islice(view.in_order(), self.window):
             if riders and request in riders:
                 continue  # it needs no run of its own
@@ -142,15 +136,14 @@ class EarliestFinish(Policy):
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
             if again_s == math.inf:
-                again_s = now + _patience_s(seconds, name, unclaimed)
+                again_s = look_again_s(now, seconds, name, unclaimed)
                 if foreseen is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
             taken = view.reserve(lane, name, finish_s, free_at, held)
             riders.update(taken)
             if held is not None:
                 seconds_of.clear()
-            units = processors[name].units
-            unclaimed = [other for other in unclaimed if units.isdisjoint(processors[other].units)]
+            unclaimed.difference_update(view.sharing(name))
             if not unclaimed:
                 break
             waiting -= 1 + len(taken)
@@ -190,13 +183,3 @@ def _best(
         if value < best:
             best, chosen = value, name
     return chosen, best[2]
-
-
-def _patience_s(seconds: Mapping[str, float], chosen: str, unclaimed: Sequence[str]) -> float:
-    """Return how long to wait for a busy processor before free ones are considered again.
-
-    They lose to it by the difference of the service times at least. If it is still busy after that
-    long, something took longer than expected, and nothing else may happen that would show it.
-    """
-    others = [seconds[name] for name in unclaimed if name in seconds]
-    return max(min(others, default=math.inf) - seconds[chosen], seconds[chosen])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -27,6 +28,7 @@ _PAUSE = 4.0
 """Mean gaps after which they have stopped; what comes then begins anew."""
 
 
+@dataclass(slots=True)
 class _Stream:
     """How the requests of one model come.
 
@@ -42,27 +44,15 @@ class _Stream:
         shape: The class of its sizes.
     """
 
-    __slots__ = (
-        "batch",
-        "deviation_s",
-        "gap_s",
-        "gaps",
-        "last_s",
-        "next_s",
-        "shape",
-        "slack_s",
-        "until_s",
-    )
-
-    def __init__(self, now: float) -> None:
-        self.last_s = now
-        self.gaps = 0
-        self.gap_s = self.deviation_s = 0.0
-        self.next_s = math.inf
-        self.until_s = -math.inf
-        self.slack_s = 0.0
-        self.batch = 1
-        self.shape = 0
+    last_s: float
+    gaps: int = 0
+    gap_s: float = 0.0
+    deviation_s: float = 0.0
+    next_s: float = math.inf
+    until_s: float = -math.inf
+    slack_s: float = 0.0
+    batch: int = 1
+    shape: int = 0
 
     def note(self, request: Request, now: float) -> None:
         self.slack_s = request.deadline_s - now

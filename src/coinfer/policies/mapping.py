@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
-from coinfer.core.offer import with_waits
-from coinfer.core.policy import Policy, Start, WaitUntil
+from coinfer.core.policy import Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
-from coinfer.machine.processor import Processor
+from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["Completion", "ListMapping", "Wait", "completion", "others_finish", "waits_of"]
 
@@ -70,7 +69,7 @@ class Completion(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class ListMapping(Policy):
+class ListMapping(OneByOne):
     """Base of the rules that differ only in which request is mapped next.
 
     Attributes:
@@ -99,26 +98,20 @@ class ListMapping(Policy):
         seconds, free_at = view.offered_s(lane), view.units_free_at()
         if not seconds:
             return None  # all that could run it are out of service
-        chosen = completion(lane, seconds, view.processors, view.now, free_at, 1).processor
+        chosen = completion(view, lane, seconds, free_at, 1).processor
         return chosen if view.processors[chosen].units.isdisjoint(free_at) else None
 
-    def decide(self, view: View) -> Iterator[Start | WaitUntil]:
+    def next(self, view: View) -> Start | WaitUntil | None:
         """Start what is mapped to a free processor."""
-        while (decision := self._next(view)) is not None:
-            yield decision
-            if isinstance(decision, WaitUntil):
-                return
-
-    def _next(self, view: View) -> Start | WaitUntil | None:
         unclaimed = set(view.idle()) if view.n_waiting else None
         if not unclaimed:
             return None
-        now, waiting, processors = view.now, view.n_waiting, view.processors
+        now, waiting = view.now, view.n_waiting
         free_at, held = view.units_free_at(), view.swaps()
         left = {lane: min(len(lane), self.window) for lane in view.lanes()}
         seconds_of = {lane: view.offered_s(lane) for lane in left}
         completions = {
-            lane: completion(lane, seconds, processors, now, free_at, waiting)
+            lane: completion(view, lane, seconds, free_at, waiting)
             for lane, seconds in seconds_of.items()
         }
         again_s = math.inf
@@ -128,19 +121,19 @@ class ListMapping(Policy):
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (lane.head,))
             if again_s == math.inf:
-                again_s = _again_s(seconds_of[lane], name, unclaimed, now)
+                again_s = look_again_s(now, seconds_of[lane], name, unclaimed)
                 unclaimed = _within_reach(view, unclaimed, left, seconds_of, free_at)
-            reserved = processors[name].units
+            reserved = view.processors[name].units
             left[lane] -= 1 + len(view.reserve(lane, name, finish_s, free_at, held))
             if held is not None:  # what the processor holds then changes its times
                 seconds_of = {each: view.offered_s(each, held) for each in seconds_of}
-            unclaimed -= {n for n in unclaimed if not reserved.isdisjoint(processors[n].units)}
+            unclaimed.difference_update(view.sharing(name))
             if left[lane] <= 0:
                 del completions[lane]
             for other, known in completions.items():
                 if held is not None or not reserved.isdisjoint(known.touches):
                     completions[other] = completion(
-                        other, seconds_of[other], processors, now, free_at, waiting
+                        view, other, seconds_of[other], free_at, waiting
                     )
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
@@ -155,25 +148,20 @@ class ListMapping(Policy):
 
 
 def completion(
-    lane: Lane,
-    seconds: Mapping[str, float],
-    processors: Mapping[str, Processor],
-    now: float,
-    free_at: Mapping[str, float],
-    waiting: int,
+    view: View, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float], waiting: int
 ) -> Completion:
     """Find where a request would finish first.
 
     Args:
+        view: What is known.
         lane: Its lane.
         seconds: Expected seconds by processor in service; at least one.
-        processors: Those in service.
-        now: The moment.
         free_at: When busy units will be free.
         waiting: How many requests wait, this one included.
     """
+    now, processors = view.now, view.processors
     if lane.ready_s:
-        seconds = with_waits(lane, seconds, processors, free_at, now)
+        seconds = view.waited_s(lane, seconds, free_at)
     best = second = (math.inf, math.inf)
     chosen = runner_up = ""
     for name, service_s in seconds.items():
@@ -237,13 +225,3 @@ def _within_reach(
         if wait.processor in unclaimed
         and not others_finish(row, wait.processor, wait.service_s, left[lane])
     }
-
-
-def _again_s(seconds: Mapping[str, float], chosen: str, unclaimed: set[str], now: float) -> float:
-    """Return when to look again if nothing happens.
-
-    A free processor loses to the chosen busy one by the difference of the service times at least.
-    If that is still busy after so long, something took longer than expected.
-    """
-    others = [seconds[name] for name in unclaimed if name in seconds]
-    return now + max(min(others, default=math.inf) - seconds[chosen], seconds[chosen])

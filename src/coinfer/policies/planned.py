@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from itertools import islice
@@ -22,12 +22,13 @@ from types import MappingProxyType
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import FinishBounds, Lookahead
-from coinfer.core.policy import Decision, Drop, Policy, WaitUntil
+from coinfer.core.policy import Decision, Drop, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
+from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["PlannedMapping"]
 
@@ -38,15 +39,13 @@ class _Group:
     """Requests of one lane that share a schedule, in order.
 
     Attributes:
-        lane: The lane.
         bounds: What is known of the schedule.
         request: The next one.
     """
 
-    __slots__ = ("_rest", "bounds", "lane", "request")
+    __slots__ = ("_rest", "bounds", "request")
 
     def __init__(self, bounds: FinishBounds, requests: Iterable[Request]) -> None:
-        self.lane = bounds.lane
         self.bounds = bounds
         self._rest = iter(requests)
         self.request = next(self._rest)
@@ -61,7 +60,7 @@ class _Group:
 
 
 @dataclass(slots=True, kw_only=True)
-class PlannedMapping(Policy):
+class PlannedMapping(OneByOne):
     """Base of the rules that differ only in which scheduled request goes first.
 
     Attributes:
@@ -93,14 +92,8 @@ class PlannedMapping(Policy):
     def note(self, _request: Request, _schedule: RequestSchedule) -> None:
         """Take note of a request whose schedule is begun."""
 
-    def decide(self, view: View) -> Iterator[Decision]:
+    def next(self, view: View) -> Decision | None:
         """Start the first step, or both of a fork, of what finds its processor free."""
-        while (decision := self._next(view)) is not None:
-            yield decision
-            if isinstance(decision, WaitUntil):
-                return
-
-    def _next(self, view: View) -> Decision | None:
         unclaimed = set(view.idle()) if view.n_waiting else None
         if not unclaimed:
             return None
@@ -109,21 +102,20 @@ class PlannedMapping(Policy):
             lookahead.take(taken.values())
         groups = _groups(view.first_waiting(self.window), taken, lookahead)
         for group in groups:
-            if self.is_late(group.request, group.lane, lookahead):
+            if self.is_late(group.request, group.bounds.lane, lookahead):
                 return Drop(group.request, "no plan can meet its deadline any more")
         again_s = math.inf
         while groups and unclaimed:
             group, schedule = self._first(groups, lookahead)
             step = schedule.steps[0]
-            lane, name = group.lane, step.processor
+            lane, name = group.bounds.lane, step.processor
             if name in unclaimed and (lane.is_open or lane.may_start(name, view.now)):
                 self.note(group.request, schedule)
                 return schedule.begin(group.request, lane, unclaimed)
             if again_s == math.inf:
-                again_s = _again_s(view, lane, name, unclaimed)
+                again_s = look_again_s(view.now, view.resident_s(lane), name, unclaimed)
             riders = lookahead.reserve_step(lane, step)
-            units = view.processors[name].units
-            unclaimed = {n for n in unclaimed if units.isdisjoint(view.processors[n].units)}
+            unclaimed.difference_update(view.sharing(name))
             if not group.skip(len(riders)):
                 groups.remove(group)
                 lookahead.forget(group.bounds)
@@ -174,15 +166,3 @@ def _groups(
             by_step.setdefault(taken.get(request.id), []).append(request)
         groups += [_Group(lookahead.bounds(lane, own), some) for own, some in by_step.items()]
     return groups
-
-
-def _again_s(view: View, lane: Lane, chosen: str, unclaimed: Collection[str]) -> float:
-    """Return when to look again if nothing happens.
-
-    A free processor loses to the chosen busy one by the difference of the times to the end at
-    least. If that is still busy after so long, something took longer than expected.
-    """
-    seconds = view.resident_s(lane)
-    others = [seconds[name] for name in unclaimed if name in seconds]
-    best_s = seconds[chosen]
-    return view.now + max(min(others, default=math.inf) - best_s, best_s)

@@ -17,26 +17,26 @@ from coinfer.errors import ConfigurationError, UnknownNameError
 __all__ = ["make_policy", "policy_names"]
 
 _BUILT_IN = {
-    "affinity": "coinfer.policies.affinity:Affinity",
-    "comparative_advantage": "coinfer.policies.comparative_advantage:ComparativeAdvantage",
-    "earliest_finish": "coinfer.policies.earliest_finish:EarliestFinish",
-    "edf": "coinfer.policies.edf:EarliestDeadlineFirst",
-    "fcfs": "coinfer.policies.fcfs:FirstComeFirstServed",
-    "fixed": "coinfer.policies.fixed:Fixed",
-    "heft": "coinfer.policies.heft:Heft",
-    "heft_reserved": "coinfer.policies.heft_reserved:HeftReserved",
-    "least_slack": "coinfer.policies.least_slack:LeastSlack",
-    "max_min": "coinfer.policies.max_min:MaxMin",
-    "min_min": "coinfer.policies.min_min:MinMin",
-    "priority": "coinfer.policies.priority:Priority",
-    "round_robin": "coinfer.policies.round_robin:RoundRobin",
-    "shortest_expected_latency": (
-        "coinfer.policies.shortest_expected_latency:ShortestExpectedLatency"
-    ),
-    "sjf": "coinfer.policies.sjf:ShortestJobFirst",
-    "sufferage": "coinfer.policies.sufferage:Sufferage",
-    "two_queues": "coinfer.policies.two_queues:TwoQueues",
+    "affinity": "Affinity",
+    "comparative_advantage": "ComparativeAdvantage",
+    "earliest_finish": "EarliestFinish",
+    "edf": "EarliestDeadlineFirst",
+    "fcfs": "FirstComeFirstServed",
+    "fixed": "Fixed",
+    "heft": "Heft",
+    "heft_reserved": "HeftReserved",
+    "least_slack": "LeastSlack",
+    "max_min": "MaxMin",
+    "min_min": "MinMin",
+    "priority": "Priority",
+    "round_robin": "RoundRobin",
+    "shortest_expected_latency": "ShortestExpectedLatency",
+    "sjf": "ShortestJobFirst",
+    "sufferage": "Sufferage",
+    "two_queues": "TwoQueues",
 }
+"""The class of each; its module has the name of the policy."""
+
 _GROUP = "coinfer.policies"
 
 
@@ -110,5 +110,5 @@ def _find(name: str) -> Callable[..., Policy]:
             ) from error
     if name not in _BUILT_IN:
         raise UnknownNameError.of("policy", name, policy_names())
-    module, _, attribute = _BUILT_IN[name].partition(":")
-    return cast(Callable[..., Policy], getattr(import_module(module), attribute))
+    module = import_module(f"coinfer.policies.{name}")
+    return cast(Callable[..., Policy], getattr(module, _BUILT_IN[name]))

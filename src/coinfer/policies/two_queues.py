@@ -14,8 +14,9 @@ taken is left to best effort.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 from coinfer.core.commands import Execution
@@ -31,7 +32,7 @@ __all__ = ["TwoQueues"]
 _DEADLINE, _BEST_EFFORT = 0, 1
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class TwoQueues(Policy):
     """Serve what has a deadline by one policy, and what has none by another.
 
@@ -47,9 +48,6 @@ class TwoQueues(Policy):
     deadline_options: Mapping[str, Any] = field(default_factory=dict)
     best_effort_options: Mapping[str, Any] = field(default_factory=dict)
     _policies: tuple[Policy, Policy] = field(init=False, repr=False)
-    _arrived: Sequence[Callable[..., Any]] = field(init=False, repr=False)
-    _started: Mapping[int, Callable[..., Any]] = field(init=False, repr=False)
-    _allows: Mapping[int, Callable[..., bool]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Build both policies; what is wrong with one is wrong with this one."""
@@ -59,29 +57,23 @@ class TwoQueues(Policy):
             make_policy(self.deadline, **self.deadline_options),
             make_policy(self.best_effort, **self.best_effort_options),
         )
-        arrived = [overridden(policy, "arrived") for policy in self._policies]
-        self._arrived = [tell for tell in arrived if tell is not None]
-        started = [overridden(policy, "started") for policy in self._policies]
-        self._started = {queue: tell for queue, tell in enumerate(started) if tell is not None}
-        allows = [overridden(policy, "allows") for policy in self._policies]
-        self._allows = {queue: rule for queue, rule in enumerate(allows) if rule is not None}
+        for hook in ("arrived", "started", "allows"):
+            if not any(overridden(policy, hook) for policy in self._policies):
+                # Neither needs to be asked: nor is this one, as long as it has only the default.
+                setattr(self, hook, MethodType(getattr(Policy, hook), self))
 
     def arrived(self, request: Request, now: float) -> None:
         """Tell both: what comes with a deadline also matters to those that have none."""
-        for tell in self._arrived:
-            tell(request, now)
+        for policy in self._policies:
+            policy.arrived(request, now)
 
     def started(self, execution: Execution) -> None:
         """Tell the policy of the queue from which it was started."""
-        if self._started:
-            tell = self._started.get(self.queue(execution.requests[0]))
-            if tell is not None:
-                tell(execution)
+        self._policies[self.queue(execution.requests[0])].started(execution)
 
     def allows(self, view: View, lane: Lane, processor: str) -> bool:
         """Let the policy of the lane's queue decide."""
-        rule = self._allows.get(lane.key.queue)
-        return rule is None or rule(view, lane, processor)
+        return self._policies[lane.key.queue].allows(view, lane, processor)
 
     def queue(self, request: Request) -> int:
         """Keep requests without a deadline apart."""
@@ -110,9 +102,9 @@ class TwoQueues(Policy):
 
 def _held(urgent: PartOfView) -> list[str]:
     """Return the idle processors that share a unit with a busy one which something may wait for."""
-    lanes, processors, idle = urgent.lanes(), urgent.processors, urgent.idle()
+    lanes, idle = urgent.lanes(), urgent.idle()
     if not lanes or not idle:
         return []
     wanted = {name for lane in lanes for name in urgent.runners(lane)}.difference(idle)
-    units = frozenset[str]().union(*(processors[name].units for name in wanted))
-    return [name for name in idle if not units.isdisjoint(processors[name].units)]
+    kept = {other for name in wanted for other in urgent.sharing(name)}
+    return [name for name in idle if name in kept]

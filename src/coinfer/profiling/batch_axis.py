@@ -12,8 +12,7 @@ from contextlib import closing
 
 import numpy as np
 
-from coinfer.backends.base import Backend, Session, Tensors
-from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors
 from coinfer.errors import CoinferError
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement

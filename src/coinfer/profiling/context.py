@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from coinfer.backends.base import Backend, Session, Tensors, caller_cores
-from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors, caller_cores
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement

@@ -10,8 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from coinfer.backends.base import Backend, Session, Tensors, caller_cores
-from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors, caller_cores
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from coinfer.backends.base import Backend
-from coinfer.backends.sessions import CREATION_LOCK
+from coinfer.backends.base import CREATION_LOCK, Backend
 from coinfer.errors import BackendError
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators, inlined

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never, get_args
 
 from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
@@ -61,8 +61,11 @@ def decode_event(data: Sequence[Any]) -> Event:
         ConfigurationError: its profile is something else.
     """
     name, *fields = data
-    read = _READERS.get(name)
-    event: Event = _EVENTS[name](*(read(fields) if read is not None else fields))
+    if name == "Arrived":
+        fields = [_request(*fields)]
+    elif name == "ModelLoaded":
+        fields = _loaded(*fields)
+    event: Event = _EVENTS[name](*fields)
     return event
 
 
@@ -84,21 +87,12 @@ def encode_command(command: Command) -> list[Any]:
     return [type(command).__name__, *plain(fields)]
 
 
-def _arrived(fields: Sequence[Any]) -> tuple[Request]:
-    ((number, model, arrival_s, deadline_s, priority, on_late, batch, *shape),) = fields
+def _request(fields: Sequence[Any]) -> Request:
+    number, model, arrival_s, deadline_s, priority, on_late, batch, *shape = fields
     times_s = float(arrival_s), float(deadline_s)
-    return (Request(number, model, *times_s, priority, OnLate(on_late), batch, *shape),)
+    return Request(number, model, *times_s, priority, OnLate(on_late), batch, *shape)
 
 
-def _model_loaded(fields: Sequence[Any]) -> tuple[Any, ...]:
-    model, units, profile, *later = fields  # older logs have less
-    known: list[Any] = [Profile.from_json(profile)]
-    if later:
-        known.append(tuple(Fork(*fork) for fork in later[0]))
-    return (model, units, *known, *later[1:])
-
-
-_READERS: Mapping[str, Callable[[Sequence[Any]], tuple[Any, ...]]] = {
-    "Arrived": _arrived,
-    "ModelLoaded": _model_loaded,
-}
+def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:
+    forks = [tuple(Fork(*fork) for fork in each) for each in later[:1]]  # older logs have none
+    return [model, units, Profile.from_json(profile), *forks, *later[1:]]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.summary import Summary
 from coinfer.report.comparison_charts import hits_chart, latencies_chart, throughput_chart
 from coinfer.report.comparison_table import comparison_table, hit_rate
 from coinfer.report.outcomes_chart import outcomes_chart
-from coinfer.report.page import Head, Section, Tile, chart_library, page, save
+from coinfer.report.page import Section, Tile, chart_library, page
 from coinfer.report.palette import model_colours
 from coinfer.report.tables import environment_table, table
 from coinfer.report.words import count, digits, escaped, milliseconds, percent, seconds
@@ -40,7 +41,19 @@ def write_comparison_report(
             f"{len(summaries)} runs need as many different labels, got: {', '.join(names)}"
         )
     runs = dict(zip(names, summaries, strict=True))
-    save(path, comparison_page(runs, library=chart_library()))
+    models = dict.fromkeys(model for run in summaries for model in run.models)
+    scenarios = dict.fromkeys(run.scenario for run in summaries)
+    colours = model_colours(models)
+    text = page(
+        f"{', '.join(scenarios)}: {len(runs)} runs side by side",
+        list(_sections(runs, colours)),
+        facts=runs,
+        tiles=_tiles(runs),
+        warnings=list(_warnings(runs)),
+        colours=colours,
+        library=chart_library(),
+    )
+    replace_file(path, text)
 
 
 def run_labels(summaries: Sequence[Summary]) -> list[str]:
@@ -56,26 +69,6 @@ def run_labels(summaries: Sequence[Summary]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     return [f"{number}: {name}" for number, name in enumerate(names, start=1)]
-
-
-def comparison_page(runs: Mapping[str, Summary], *, library: str) -> str:
-    """Make the page.
-
-    Args:
-        runs: By label.
-        library: The text of plotly.js.
-    """
-    models = dict.fromkeys(model for run in runs.values() for model in run.models)
-    colours = model_colours(models)
-    scenarios = list(dict.fromkeys(run.scenario for run in runs.values()))
-    head = Head(
-        title=f"{', '.join(scenarios)}: {len(runs)} runs side by side",
-        facts=list(runs),
-        tiles=list(_tiles(runs)),
-        warnings=list(_warnings(runs)),
-        colours=colours,
-    )
-    return page(head, list(_sections(runs, colours)), library=library)
 
 
 def _tiles(runs: Mapping[str, Summary]) -> Iterator[Tile]:

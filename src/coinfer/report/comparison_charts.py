@@ -6,15 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from coinfer.metrics.summary import Summary
-from coinfer.report.chart import (
-    Chart,
-    Trace,
-    axis,
-    log_ticks,
-    model_trace,
-    names_axis,
-    row_height,
-)
+from coinfer.report.chart import Chart, Trace, axis, log_ticks, model_trace, names_axis, row_height
 from coinfer.report.palette import INK
 from coinfer.report.words import digits, label, milliseconds, percent
 
@@ -27,11 +19,7 @@ _QUANTILES = (("p50", "circle"), ("p95", "diamond"), ("p99", "triangle-right"))
 
 def throughput_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart:
     """Draw one bar per run, made of its models, with its bound as a line across."""
-    bars = [
-        _throughput(runs, model, colour)
-        for model, colour in colours.items()
-        if any(model in run.models for run in runs.values())
-    ]
+    bars = [_throughput(runs, model, colour) for model, colour in colours.items()]
     bounds = {
         row: run.bound.throughput_per_s
         for row, run in enumerate(runs.values())
@@ -56,11 +44,8 @@ def throughput_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart:
 
 def hits_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
     """Draw one dot per model and run; None if no request had a deadline."""
-    traces = [
-        trace
-        for model, colour in colours.items()
-        if (trace := _hits(runs, model, colour)) is not None
-    ]
+    dots = [_hits(runs, model, colour) for model, colour in colours.items()]
+    traces = [trace for trace in dots if trace["x"]]
     if not traces:
         return None
     return Chart(
@@ -81,13 +66,8 @@ def latencies_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
     rows = list(_rows(runs, colours))
     if not rows:
         return None
-    times = [
-        value
-        for model, name in rows
-        if name
-        for quantile, _ in _QUANTILES
-        if (value := getattr(runs[name].models[model].latency_ms, quantile)) is not None
-    ]
+    traces = [_quantiles(runs, rows, model, colour) for model, colour in colours.items()]
+    times = [value for trace in traces for value in trace["x"] if value is not None]
     low, high = max(min(times), 1e-6) * 0.9, max(times) * 1.1
     return Chart(
         id="latencies",
@@ -96,7 +76,7 @@ def latencies_chart(runs: _Runs, colours: Mapping[str, str]) -> Chart | None:
             "Latency from due to answered, in ms, by model and run. Circle: median; diamond: 95th "
             "percentile; triangle: 99th percentile. To the left is better."
         ),
-        sets=[[_quantiles(runs, rows, model, colour) for model, colour in colours.items()]],
+        sets=[traces],
         height=row_height(len(rows), 26),
         layout={
             "xaxis": axis(
@@ -155,14 +135,12 @@ def _bounds(bounds: Mapping[int, float]) -> Trace:
     }
 
 
-def _hits(runs: _Runs, model: str, colour: str) -> Trace | None:
+def _hits(runs: _Runs, model: str, colour: str) -> Trace:
     found = {
         row: rate
         for row, run in enumerate(runs.values())
         if model in run.models and (rate := run.models[model].deadline_hit_rate) is not None
     }
-    if not found:
-        return None
     return model_trace(
         "scatter",
         model,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from coinfer.metrics.summary import Summary
+from coinfer.report.palette import MISSES
 from coinfer.report.tables import named, table
 from coinfer.report.words import count, digits, percent
 
 __all__ = ["comparison_table", "hit_rate"]
 
-_Values = Sequence[float | None]
+_Text = Callable[[float | None], str]
+_BestOf = Callable[[list[float]], float]
 
-_COUNTS = ("late", "dropped", "rejected", "failed", "cancelled", "unfinished")
+_OF_MODEL: tuple[tuple[str, str, _Text, _BestOf], ...] = (
+    ("per s", "throughput_per_s", digits, max),
+    ("p50 in ms", "latency_ms.p50", digits, min),
+    ("p95 in ms", "latency_ms.p95", digits, min),
+    ("p99 in ms", "latency_ms.p99", digits, min),
+    ("deadlines met", "deadline_hit_rate", percent, max),
+)
+"""What is shown of a model: its name, the field, how it is written, and which is the best."""
 
 
 def hit_rate(run: Summary) -> float | None:
@@ -39,7 +49,7 @@ def _totals(runs: Sequence[Summary]) -> Iterator[list[str]]:
     yield from _row("throughput, per s", [r.totals.throughput_per_s for r in runs], digits, max)
     yield from _row("share of the bound", [r.bound.fraction for r in runs], percent, max)
     yield from _row("deadlines met", [hit_rate(r) for r in runs], percent, max)
-    for kind in _COUNTS:
+    for kind in MISSES:
         numbers = [float(getattr(r.totals, kind)) for r in runs]
         if any(numbers):
             yield from _row(kind, numbers, _whole, min)
@@ -47,15 +57,9 @@ def _totals(runs: Sequence[Summary]) -> Iterator[list[str]]:
 
 def _of_model(runs: Sequence[Summary], model: str, colour: str) -> Iterator[list[str]]:
     rows = [run.models.get(model) for run in runs]
-    latencies = [None if row is None else row.latency_ms for row in rows]
-    name = named(model, colour)
-    rates = [None if row is None else row.throughput_per_s for row in rows]
-    yield from _row(f"{name}, per s", rates, digits, max)
-    for quantile in ("p50", "p95", "p99"):
-        values = [None if each is None else getattr(each, quantile) for each in latencies]
-        yield from _row(f"{name}, {quantile} in ms", values, digits, min)
-    hits = [None if row is None else row.deadline_hit_rate for row in rows]
-    yield from _row(f"{name}, deadlines met", hits, percent, max)
+    for figure, field, text, best_of in _OF_MODEL:
+        values = [None if row is None else attrgetter(field)(row) for row in rows]
+        yield from _row(f"{named(model, colour)}, {figure}", values, text, best_of)
 
 
 def _whole(value: float | None) -> str:
@@ -63,10 +67,7 @@ def _whole(value: float | None) -> str:
 
 
 def _row(
-    label: str,
-    values: _Values,
-    text: Callable[[float | None], str],
-    best_of: Callable[[list[float]], float],
+    label: str, values: Sequence[float | None], text: _Text, best_of: _BestOf
 ) -> Iterator[list[str]]:
     found = [value for value in values if value is not None]
     if not found:

@@ -29,8 +29,6 @@ OUTCOMES = (
 )
 """What can become of a request; a completed one without a deadline is in time."""
 
-_NUMBER_OF = {name: number for number, name in enumerate(OUTCOMES)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -97,7 +95,7 @@ class Facts:
 
     def outcome_is(self, name: str) -> npt.NDArray[np.bool_]:
         """Tell for each request whether this became of it."""
-        chosen: npt.NDArray[np.bool_] = self.outcome == _NUMBER_OF[name]
+        chosen: npt.NDArray[np.bool_] = self.outcome == OUTCOMES.index(name)
         return chosen
 
 
@@ -126,10 +124,9 @@ def gather(
         dict.fromkeys([*summary.models, *(r.model for r in asked), *(r.model for r in runs)])
     )
     processors = tuple(dict.fromkeys([*summary.processors, *(r.processor for r in runs)]))
-    model_of = {name: number for number, name in enumerate(models)}
-    processor_of = {name: number for number, name in enumerate(processors)}
     begin_s = window.start_s - origin_s
     end_s = begin_s + summary.duration_s
+    counted_until_s = end_s if math.isfinite(window.end_s) else math.inf
     run_end_s = _floats(r.finished_s - origin_s for r in runs)
     due_s = _floats(r.due_s - origin_s for r in asked)
     answered_s = _floats(math.nan if r.finished_s is None else r.finished_s for r in asked)
@@ -146,18 +143,16 @@ def gather(
         executions=runs,
         run_start_s=_floats(r.started_s - origin_s for r in runs),
         run_end_s=run_end_s,
-        run_model=_ints(model_of[r.model] for r in runs),
-        run_processor=_ints(processor_of[r.processor] for r in runs),
+        run_model=_positions(models, (r.model for r in runs)),
+        run_processor=_positions(processors, (r.processor for r in runs)),
         requests={r.id: r for r in asked},
         due_s=due_s,
         left_s=_floats(_left_s(r, last_s + origin_s) - origin_s for r in asked),
         answered_s=answered_s,
         patience_s=_floats(r.deadline_s - r.due_s for r in asked),
-        model=_ints(model_of[r.model] for r in asked),
-        outcome=_ints(_NUMBER_OF[_became(r)] for r in asked),
-        counted=(due_s >= begin_s) & (due_s < end_s)
-        if math.isfinite(window.end_s)
-        else due_s >= begin_s,
+        model=_positions(models, (r.model for r in asked)),
+        outcome=_positions(OUTCOMES, map(_became, asked)),
+        counted=(due_s >= begin_s) & (due_s < counted_until_s),
     )
 
 
@@ -165,8 +160,9 @@ def _floats(values: Iterable[float]) -> Floats:
     return np.fromiter(values, np.float64)
 
 
-def _ints(values: Iterable[int]) -> Ints:
-    return np.fromiter(values, np.int64)
+def _positions(names: Sequence[str], found: Iterable[str]) -> Ints:
+    position = {name: at for at, name in enumerate(names)}
+    return np.fromiter((position[name] for name in found), np.int64)
 
 
 def _latest(end_s: float, *columns: Floats) -> float:
@@ -183,5 +179,4 @@ def _became(record: RequestRecord) -> str:
         return "unfinished"
     if record.outcome is Outcome.COMPLETED:
         return "late" if record.late else "in time"
-    name: str = record.outcome.value
-    return name
+    return str(record.outcome.value)

@@ -54,7 +54,10 @@ def gantt(facts: Facts, colours: dict[str, str]) -> Chart | None:
     sets: list[list[Trace]] = []
     views: list[View] = []
     drawn: dict[tuple[int, int], int] = {}
+    places: dict[int, _Place] = {}
     for place in _places(facts):
+        places.setdefault(place.position, place)
+    for place in places.values():
         part = _around(place.position, _DRAWN, total)
         if part not in drawn:
             drawn[part] = len(sets)
@@ -95,15 +98,8 @@ def _around(position: int, most: int, total: int) -> tuple[int, int]:
 
 
 def _places(facts: Facts) -> Iterator[_Place]:
-    """Where to look, the most telling first; each place once."""
-    seen: set[int] = set()
-    for place in _candidates(facts):
-        if place.position not in seen:
-            seen.add(place.position)
-            yield place
+    """Where to look, the most telling first; some may be at the same position."""
 
-
-def _candidates(facts: Facts) -> Iterator[_Place]:
     def place(label: str, why: str, at_s: float) -> _Place:
         """The place of the first execution that starts from a moment on."""
         at = int(np.searchsorted(facts.run_start_s, at_s))

@@ -47,7 +47,7 @@ def latency_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
         for model, values in curves.items()
         if values.size
     ]
-    sides = _sides(list(patience.values()), start, high, wide=wide)
+    sides = _sides(list(patience.values()), start, high)
     traces += [
         # Models with the same deadline share one label.
         _deadline(facts, model, limit, sides.pop(limit, ""), colours[model])
@@ -124,10 +124,10 @@ def _curve(
     )
 
 
-def _sides(limits: list[float], start: float, high: float, *, wide: bool) -> dict[float, str]:
+def _sides(limits: list[float], start: float, high: float) -> dict[float, str]:
     """On which side of each deadline its label goes, so that neighbours' do not overlap."""
-    place = math.log if wide else float
-    near = (place(high) - place(start) if wide else high) * _LABEL
+    place = math.log if start > 0 else float
+    near = (place(high) - place(start)) * _LABEL
     ordered = sorted(set(limits))
     sides = dict.fromkeys(ordered, "center")
     for before, after in pairwise(ordered):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from coinfer.metrics.summary import ModelSummary, TotalsSummary
 from coinfer.report.chart import Chart, Trace, axis, names_axis, row_height
-from coinfer.report.palette import OUTCOME_COLOURS
+from coinfer.report.palette import MISSES, OUTCOME_COLOURS
 from coinfer.report.words import count, label, percent
 
 __all__ = ["outcomes", "outcomes_chart"]
@@ -27,15 +27,7 @@ def outcomes(row: ModelSummary | TotalsSummary) -> dict[str, int]:
     >>> outcomes(TotalsSummary(submitted=3, completed=2, throughput_per_s=1.0, late=1, failed=1))
     {'in time': 1, 'late': 1, 'failed': 1}
     """
-    kinds = {
-        "in time": row.completed - row.late,
-        "late": row.late,
-        "dropped": row.dropped,
-        "rejected": row.rejected,
-        "failed": row.failed,
-        "cancelled": row.cancelled,
-        "unfinished": row.unfinished,
-    }
+    kinds = {"in time": row.completed - row.late, **{kind: getattr(row, kind) for kind in MISSES}}
     return {kind: number for kind, number in kinds.items() if number}
 
 

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 from coinfer.errors import ConfigurationError
 from coinfer.report.chart import Chart
 from coinfer.report.words import escaped
 
-__all__ = ["Head", "Section", "Tile", "chart_library", "page", "save"]
+__all__ = ["Section", "Tile", "chart_library", "page"]
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
+_HEAD = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +62,6 @@ class Section:
     folded: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """The top of a page.
-
-    Attributes:
-        title: In large letters; plain text.
-        facts: Short facts beside it; plain text.
-        tiles: Figures in large digits.
-        warnings: What a reader must know before believing the figures; plain text.
-        colours: `{model: colour}`, the legend of all charts.
-    """
-
-    title: str
-    facts: Sequence[str] = ()
-    tiles: Sequence[Tile] = ()
-    warnings: Sequence[str] = ()
-    colours: Mapping[str, str] = field(default_factory=dict)
-
-
 def chart_library() -> str:
     """Return the text of plotly.js.
 
@@ -92,23 +78,37 @@ def chart_library() -> str:
     return library
 
 
-def page(head: Head, sections: Sequence[Section], *, library: str) -> str:
+def page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    facts: Iterable[str],
+    tiles: Iterable[Tile],
+    warnings: Sequence[str],
+    colours: Mapping[str, str],
+    library: str,
+) -> str:
     """Make the whole page.
 
     Args:
-        head: Its top.
+        title: In large letters; plain text.
         sections: In this order.
+        facts: Short facts beside the title; plain text.
+        tiles: Figures in large digits.
+        warnings: What a reader must know before believing the figures; plain text.
+        colours: `{model: colour}`, the legend of all charts.
         library: The text of plotly.js.
     """
     charts = [section.chart.to_json() for section in sections if section.chart is not None]
     return "\n".join(
         (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escaped(head.title)}</title>",
+            _HEAD,
+            f"<title>{escaped(title)}</title>",
             f"<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
-            _header(head),
+            f'<header><h1>{escaped(title)}</h1><ul class="facts">{_items(facts)}</ul></header>',
+            f'<div class="tiles">{"".join(map(_tile, tiles))}</div>',
+            *([f'<ul class="warnings">{_items(warnings)}</ul>'] if warnings else []),
+            _legend(colours),
             "<main>",
             *map(_section, sections),
             "</main>",
@@ -118,17 +118,6 @@ def page(head: Head, sections: Sequence[Section], *, library: str) -> str:
             f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n",
         )
     )
-
-
-def save(path: Path, text: str) -> None:
-    """Write a page; the file is replaced in one step.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
 
 
 def _asset(name: str) -> str:
@@ -141,16 +130,8 @@ def _embedded(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _header(head: Head) -> str:
-    facts = "".join(f"<li>{escaped(fact)}</li>" for fact in head.facts)
-    tiles = "".join(map(_tile, head.tiles))
-    warnings = "".join(f"<li>{escaped(text)}</li>" for text in head.warnings)
-    return (
-        f'<header><h1>{escaped(head.title)}</h1><ul class="facts">{facts}</ul></header>\n'
-        f'<div class="tiles">{tiles}</div>\n'
-        + (f'<ul class="warnings">{warnings}</ul>\n' if warnings else "")
-        + _legend(head.colours)
-    )
+def _items(texts: Iterable[str]) -> str:
+    return "".join(f"<li>{escaped(text)}</li>" for text in texts)
 
 
 def _legend(colours: Mapping[str, str]) -> str:

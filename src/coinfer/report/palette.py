@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import cycle
 
-__all__ = ["GRID", "INK", "MUTED", "OUTCOME_COLOURS", "SHARE_SCALE", "model_colours"]
+__all__ = ["GRID", "INK", "MISSES", "MUTED", "OUTCOME_COLOURS", "SHARE_SCALE", "model_colours"]
 
 INK = "#1f2933"
 MUTED = "#5f6b7a"
@@ -45,6 +45,9 @@ OUTCOME_COLOURS: Mapping[str, str] = {
     "unfinished": "#6b7480",
 }
 """By kind of answer; good is pale, so that what went wrong stands out. None is a model's colour."""
+
+MISSES = tuple(OUTCOME_COLOURS)[1:]
+"""Kinds of answers that are not in time; a summary has a figure of the same name for each."""
 
 SHARE_SCALE = (
     (0.0, "#f7fbff"),

@@ -34,11 +34,10 @@ def processors_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
         return None
     kinds = [(_MEASURED, spent), *([(_BOUND, wanted)] if wanted else [])]
     rows = [(name, kind) for name in shown for kind, _ in kinds]
-    traces = [
-        trace
+    bars = [
+        _bars(rows, kind, shares, model, colours[model])
         for kind, shares in kinds
         for model in facts.models
-        if (trace := _bars(rows, kind, shares, model, colours[model])) is not None
     ]
     labels = [label(name) if kind == _MEASURED else f"<i>{kind}</i>" for name, kind in rows]
     idle = [escaped(name) for name in facts.processors if name not in shown]
@@ -46,7 +45,7 @@ def processors_chart(facts: Facts, colours: dict[str, str]) -> Chart | None:
         id="processors",
         title="What processors did with their time",
         caption=_caption(bool(wanted), idle),
-        sets=[traces],
+        sets=[[trace for trace in bars if trace["x"]]],
         height=row_height(len(rows), 34 if wanted else 44),
         layout={
             "barmode": "stack",
@@ -88,14 +87,12 @@ def _spent(facts: Facts) -> dict[str, dict[str, float]]:
 
 def _bars(
     rows: list[tuple[str, str]], kind: str, shares: _Shares, model: str, colour: str
-) -> Trace | None:
+) -> Trace:
     places = [
         (row, share)
         for row, (name, what) in enumerate(rows)
         if what == kind and (share := shares.get(name, {}).get(model, 0.0)) > 0
     ]
-    if not places:
-        return None
     striped = {"pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#ffffff", "size": 7}}
     return model_trace(
         "bar",

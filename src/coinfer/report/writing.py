@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from coinfer.documents.writing import replace_file
 from coinfer.metrics.records import ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.summary import Summary
 from coinfer.report.facts import Facts, gather
 from coinfer.report.gantt import gantt
 from coinfer.report.latency_chart import latency_chart
 from coinfer.report.outcomes_chart import outcomes_chart
-from coinfer.report.page import Head, Section, Tile, chart_library, page, save
-from coinfer.report.palette import model_colours
+from coinfer.report.page import Section, Tile, chart_library, page
+from coinfer.report.palette import MISSES, model_colours
 from coinfer.report.processors_chart import processors_chart
 from coinfer.report.tables import environment_table, model_table, processor_table, score_table
 from coinfer.report.timeline import timeline
@@ -55,40 +56,27 @@ def write_report(
         ConfigurationError: plotly is not installed.
         OSError: the file cannot be written.
     """
-    library = chart_library()
     facts = gather(summary, requests, executions, window, origin_s=origin_s, shares=shares)
-    save(path, report_page(facts, scenario_text, library=library))
+    replace_file(path, _page(facts, scenario_text))
 
 
-def report_page(facts: Facts, scenario_text: str = "", *, library: str) -> str:
-    """Make the page of one run.
-
-    Args:
-        facts: What happened.
-        scenario_text: The scenario as it was given; empty: not shown.
-        library: The text of plotly.js.
-    """
-    colours = model_colours(facts.models)
+def _page(facts: Facts, scenario_text: str) -> str:
+    summary, colours = facts.summary, model_colours(facts.models)
     return page(
-        _head(facts, colours), list(_sections(facts, colours, scenario_text)), library=library
-    )
-
-
-def _head(facts: Facts, colours: dict[str, str]) -> Head:
-    summary = facts.summary
-    verb = "measured" if summary.mode == "run" else "simulated"
-    return Head(
-        title=summary.scenario,
-        facts=(
-            summary.mode,
-            f"policy {summary.policy}",
-            f"seed {summary.seed}",
-            f"{seconds(summary.duration_s)} {verb}",
-        ),
-        tiles=list(_tiles(facts)),
+        summary.scenario,
+        list(_sections(facts, colours, scenario_text)),
+        facts=_subtitle(summary),
+        tiles=_tiles(facts),
         warnings=summary.warnings,
         colours=colours,
+        library=chart_library(),
     )
+
+
+def _subtitle(summary: Summary) -> tuple[str, ...]:
+    verb = "measured" if summary.mode == "run" else "simulated"
+    length = f"{seconds(summary.duration_s)} {verb}"
+    return summary.mode, f"policy {summary.policy}", f"seed {summary.seed}", length
 
 
 def _tiles(facts: Facts) -> Iterator[Tile]:
@@ -136,8 +124,7 @@ def _in_time(facts: Facts) -> Tile:
 
 def _completed(summary: Summary) -> Tile:
     totals = summary.totals
-    kinds = ("late", "dropped", "rejected", "failed", "cancelled", "unfinished")
-    found = [f"{count(n)} {kind}" for kind in kinds if (n := getattr(totals, kind))]
+    found = [f"{count(n)} {kind}" for kind in MISSES if (n := getattr(totals, kind))]
     return Tile(
         label="Requests completed",
         value=count(totals.completed),

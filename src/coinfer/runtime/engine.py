@@ -106,7 +106,7 @@ class Engine:
                 self.warnings.append(refusal)
         except BaseException:
             self._spinning.close()
-            self._model_store.store.close()
+            self._model_store.close()
             self._event_loop.worker_pool.end(1.0)
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
@@ -295,7 +295,7 @@ class Engine:
         ended = event_loop.worker_pool.end(None if in_time else 1.0)
         if ended and self._loading.acquire(timeout=_RELEASE_PATIENCE_S):
             try:
-                self._model_store.store.close()
+                self._model_store.close()
             finally:
                 self._loading.release()
 
@@ -333,7 +333,6 @@ class Engine:
         """
         with self._loading:
             self._check_open()
-            self._model_store.check_free(name)
             loaded = self._model_store.put(name, model, profile)
             for processor, why in loaded.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import assert_never
 
-from coinfer.backends.base import Session, Tensors
 from coinfer.backends.values import Values
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher
@@ -146,7 +145,7 @@ class EventLoop:
 
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take a worker's result and post how the execution ended."""
-        if job.span_io is None:
+        if job.span_io.is_whole:
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
                 future = self.unanswered.get(request.id)
                 if future is not None:
@@ -157,16 +156,13 @@ class EventLoop:
 
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""
-        self._replace(worker)
+        if self.worker_pool.replace(worker):
+            self.post(ProcessorRestored(worker.processor.name))
 
     def died(self, worker: Worker, reason: str) -> None:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
         self.post(ProcessorLost(worker.processor.name, reason))
-        self._replace(worker)
-
-    def _replace(self, worker: Worker) -> None:
-        if self.worker_pool.replace(worker):
-            self.post(ProcessorRestored(worker.processor.name))
+        self.returned(worker)
 
     # the owner's step
 
@@ -207,9 +203,10 @@ class EventLoop:
         if type(event) is not Finished or event.execution_id not in self._values:
             return
         job, parts = self._values.pop(event.execution_id)
-        number, span_io, view = event.execution_id, job.span_io, self._core.view
-        if span_io is None or not view.is_running(number):
+        number, view = event.execution_id, self._core.view
+        if not view.is_running(number):
             return
+        span_io: SpanIO | None = job.span_io
         split = view.running_fork_of(number)
         if split is not None:
             behind = split.left_behind_by(number)
@@ -221,7 +218,7 @@ class EventLoop:
             if span_io is None:
                 future.add(values)
             else:
-                future.advance(values, span_io.keeps, is_last=span_io.is_last)
+                future.advance(values, span_io)
 
     def _observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
         observer = self.observer
@@ -238,7 +235,7 @@ class EventLoop:
             case SetTimer():
                 self.timer.arm(command.at_s)
             case Abandon():
-                self.worker_pool.retire(command.execution.processor)
+                self._workers[command.execution.processor].retire()
             case Evict():
                 self._model_store.note_gone(command.model)
             case Run() | Reply():
@@ -253,26 +250,15 @@ class EventLoop:
 
     def _run(self, execution: Execution) -> None:
         _, variant, span, processor, requests, _, _ = execution
-        session = self._model_store.store.get(variant, span, processor)
+        session = self._model_store.get(variant, span, processor)
         if self.is_stopped:
             return  # its futures are answered already
-        span_ios = self._span_ios.get(variant)
-        if span_ios is not None:
-            self._workers[processor].give(self._span_job(execution, session, span_ios[span]))
-            return
-        unanswered = self.unanswered
-        batched: frozenset[str] = frozenset()
+        span_io, unanswered = self._span_ios[variant][span], self.unanswered
         if len(requests) == 1:
-            feeds: tuple[Tensors, ...] = (unanswered[requests[0].id].begin(),)
+            values: tuple[Values, ...] = (unanswered[requests[0].id].take(span_io),)
         else:
-            feeds = tuple([unanswered[request.id].begin() for request in requests])
-            batched = self._model_store.batched(variant)
-        self._workers[processor].give(Job(execution, session, feeds, batched))
-
-    def _span_job(self, execution: Execution, session: Session, span_io: SpanIO) -> Job:
-        futures = [self.unanswered[request.id] for request in execution.requests]
-        values = tuple([future.take(span_io.reads, is_last=span_io.is_last) for future in futures])
-        return Job(execution, session, (), span_io.batched, span_io, values)
+            values = tuple([unanswered[request.id].take(span_io) for request in requests])
+        self._workers[processor].give(Job(execution, session, span_io, values))
 
     def _settle(self, answer: _Answer) -> None:
         """Resolve a future; its callbacks run here, so the core must not be owned."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.values import Values, to_host
 from coinfer.core.request import Request
 from coinfer.errors import CoinferError
+from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["InferenceFuture"]
 
@@ -70,31 +71,29 @@ class InferenceFuture(Future[dict[str, Tensor]]):
 
     # for the engine
 
-    def begin(self) -> Tensors:
-        """Note that it starts; from now on it cannot be cancelled."""
-        self._begun = True
-        return self._inputs  # type: ignore[return-value]  # what came from the caller
-
-    def take(self, names: Iterable[str], *, is_last: bool) -> Values:
+    def take(self, span_io: SpanIO) -> Values:
         """Note that a span of it starts and return what that reads; the last cannot be cancelled.
 
         The values stay: if the span fails, it starts again from them.
         """
-        self._started = True
-        if is_last:
-            self._begun = True
         values = self._inputs
-        return {name: values[name] for name in names}
+        if span_io.is_whole:  # most are
+            self._begun = True
+            return values
+        self._started = True
+        if span_io.is_last:
+            self._begun = True
+        return {name: values[name] for name in span_io.reads}
 
     def add(self, values: Values) -> None:
         """Add what one side of a fork computed; what was there stays for the other side."""
         self._inputs = {**self._inputs, **values}
 
-    def advance(self, values: Values, keep: Iterable[str], *, is_last: bool) -> None:
+    def advance(self, values: Values, span_io: SpanIO) -> None:
         """Add what a span computed, and forget what nobody reads after it."""
         known = {**self._inputs, **values}
-        kept = {name: known[name] for name in keep}
-        if is_last:
+        kept = {name: known[name] for name in span_io.keeps}
+        if span_io.is_last:
             self._outputs = to_host(kept)
         else:
             self._inputs = kept

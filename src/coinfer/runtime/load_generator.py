@@ -14,8 +14,7 @@ from coinfer.backends.base import Tensors
 from coinfer.errors import ClosedError
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
-from coinfer.workload.due import Due
-from coinfer.workload.load import Load
+from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
 __all__ = ["LoadGenerator", "Tick"]
@@ -24,6 +23,7 @@ Tick = Callable[[float], bool]
 """Called a few times per second with the seconds since the start; False stops the load."""
 
 _TICK_S = 0.2
+_LEAD_S = 0.01
 
 
 class LoadGenerator:
@@ -31,14 +31,13 @@ class LoadGenerator:
 
     The next request of a closed loop is submitted by the thread that answered the last one, so no
     processor waits for a third thread to wake up. Times are counted from `start_s`, the moment of
-    construction plus `lead_s`.
+    construction plus a little.
 
     Args:
         engine: Where the requests go.
         load: What is due when.
         feeds: Prepared inputs by model, used in rotation.
         specs: Deadline, priority and what to do when late, by model.
-        lead_s: Seconds from now to the load's time zero.
     """
 
     def __init__(
@@ -47,14 +46,12 @@ class LoadGenerator:
         load: Load,
         feeds: Mapping[str, Sequence[Tensors]],
         specs: Mapping[str, ModelSpec],
-        *,
-        lead_s: float = 0.01,
     ) -> None:
         self._engine = engine
         self._load = load
         self._feeds = feeds
         self._specs = specs
-        self.start_s = clock.now() + lead_s
+        self.start_s = clock.now() + _LEAD_S
         self._agenda: list[Due] = []
         self._changed = threading.Condition()
         self._stopped = False

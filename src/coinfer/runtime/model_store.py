@@ -6,50 +6,53 @@ One thread at a time may load or unload; any thread may read meanwhile.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from coinfer.backends.base import Backend, Placement, Session
-from coinfer.backends.sessions import SessionStore
-from coinfer.errors import ConfigurationError
+from coinfer.backends import heap
+from coinfer.backends.base import (
+    CREATION_LOCK,
+    Backend,
+    Placement,
+    Session,
+    note_of,
+    reading_once,
+)
+from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
-from coinfer.machine.span import Span
+from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
-from coinfer.runtime.span_io import SpanIO, batched, span_ios_of
+from coinfer.runtime.span_io import SpanIO, span_ios_of
 from coinfer.threads.priority import call_lowered
 
 __all__ = ["LoadedModel", "ModelStore"]
-
-_NO_BATCH: frozenset[str] = frozenset()
 
 
 class LoadedModel(NamedTuple):
     """What came of loading a model.
 
     Attributes:
-        units: Number of its unit subgraphs.
         profile: The entries for which there are sessions.
         left_out: Why a processor was left out, by its name.
         notes: What its sessions do without, and why.
     """
 
-    units: int
     profile: Profile
     left_out: Mapping[str, str]
     notes: tuple[str, ...]
 
 
 class ModelStore:
-    """Loaded models by name.
+    """Loaded models by name, with a session per span and processor; what can share one does.
 
     Attributes:
         models: Those that take requests, each as what checks the inputs of one: the graphs and
             the weights are in the sessions, and need not be held a second time.
-        span_ios: Per model that is cut, its spans as a request goes through them.
-        store: The sessions.
+        span_ios: Per model, its spans as a request goes through them.
     """
 
     def __init__(
@@ -57,13 +60,15 @@ class ModelStore:
     ) -> None:
         self.models: dict[str, InputCheck] = {}
         self.span_ios: dict[str, Mapping[Span, SpanIO]] = {}
-        self.store = SessionStore(backends, self._create)
+        overlaid = overlaid_units(processors.values())
+        self._yielding = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
+        self._backends = backends
+        self._shared: dict[tuple[str, Span, str, Hashable], Session] = {}
+        self._sessions: dict[tuple[str, Span, str], Session] = {}
         self._processors = {p.name: p for p in ordinary(processors.values())}
-        self._overlaid = overlaid_units(processors.values())
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
-        self._batched: dict[str, frozenset[str]] = {}
         self._leaving: dict[str, threading.Event] = {}
 
     def check_free(self, name: str) -> None:
@@ -79,9 +84,11 @@ class ModelStore:
         """Compile a model where its profile has entries; it takes requests after `open`.
 
         Raises:
-            ConfigurationError: the profile has no entry for it, or is of a model in more units.
+            ConfigurationError: a model of that name is loaded, or still leaving; the profile has
+                no entry for it, or is of a model in more units.
             BackendError: it cannot be loaded on a processor of its profile.
         """
+        self.check_free(name)
         cut = model if isinstance(model, CutModel) else CutModel.uncut(model, profile)
         measured = profile.units(name)
         if measured > cut.units:
@@ -90,45 +97,44 @@ class ModelStore:
                 f"{cut.units}; load the model as it was cut, or measure it whole"
             )
         pieces = {span: piece.model for span, piece in cut.pieces.items()}
-        wanted: dict[Span, list[Processor]] = {}
+        pairs: list[tuple[Span, Processor]] = []
         for key in dict.fromkeys(key._replace(batch=1) for key, _ in profile.restricted([name])):
             if key.processor in self._processors and key.span in pieces:
                 express = self._express.get(key.processor, ())
-                wanted.setdefault(key.span, []).extend([self._processors[key.processor], *express])
-        if not wanted:
+                pairs += [(key.span, p) for p in (self._processors[key.processor], *express)]
+        if not pairs:
             raise ConfigurationError(
                 f"the profile has no entry for model {name!r} on any of the processors "
                 f"{', '.join(self._processors)}; measure it first"
             )
-        left_out = self.store.load(name, pieces, wanted)
-        self._batched[name] = batched(cut.model.inputs, cut.model.batch_symbol)
-        if cut.units > 1:
-            self.span_ios[name] = span_ios_of(cut)
-        loaded = {
-            (span, processor.name)
-            for span, processors in wanted.items()
-            for processor in processors
-            if processor.name not in left_out
-        }
-        usable = profile.restricted([name]).where(lambda key: (key.span, key.processor) in loaded)
-        return LoadedModel(cut.units, usable, left_out, self.store.notes(name))
+        left_out = self._load(name, pieces, pairs)
+        self.span_ios[name] = span_ios_of(cut)
+        loaded = self.items(name)
+        at = {(span, processor) for span, processor, _ in loaded}
+        usable = profile.restricted([name]).where(lambda key: (key.span, key.processor) in at)
+        notes = dict.fromkeys(note for *_, session in loaded if (note := note_of(session)))
+        return LoadedModel(usable, left_out, tuple(notes))
 
     def open(self, name: str, model: Model) -> None:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
 
-    def batched(self, name: str) -> frozenset[str]:
-        """Return the inputs along which requests to an uncut model can be stacked."""
-        return self._batched.get(name, _NO_BATCH)
+    def get(self, name: str, span: Span, processor: str) -> Session:
+        """Return the session of a span of a model on a processor."""
+        return self._sessions[name, span, processor]
+
+    def items(self, name: str) -> list[tuple[Span, str, Session]]:
+        """Return (span, processor, session) of a model."""
+        # A list first, in one step: another thread may be loading.
+        return [(i, p, s) for (m, i, p), s in list(self._sessions.items()) if m == name]
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""
-        longest: dict[str, tuple[int, Placement]] = {}
-        for span, processor, session in self.store.items(name):
-            length = span.last - span.first
-            if processor not in longest or length > longest[processor][0]:
-                longest[processor] = (length, session.placement())
-        return {processor: placement for processor, (_, placement) in longest.items()}
+        longest: dict[str, Session] = {}
+        by_length = sorted(self.items(name), key=lambda item: item[0].first - item[0].last)
+        for _, processor, session in by_length:
+            longest.setdefault(processor, session)
+        return {processor: session.placement() for processor, session in longest.items()}
 
     def withdraw(self, name: str) -> threading.Event:
         """Let a model take no more requests; return what is set once none of it is left."""
@@ -147,13 +153,80 @@ class ModelStore:
 
     def remove(self, name: str, *, close: bool) -> None:
         """Forget a model that was withdrawn; close its sessions unless something runs on them."""
-        self.store.unload(name, close=close)
+        self._unload(name, close=close)
         self.span_ios.pop(name, None)
-        self._batched.pop(name, None)
         del self._leaving[name]
 
-    def _create(self, processor: Processor, load: Callable[[], Session]) -> Session:
-        """Create a session; where the processor must yield, its thread pool inherits that."""
-        if processor.units.isdisjoint(self._overlaid):
-            return load()
-        return call_lowered(load)
+    def close(self) -> None:
+        """Close all sessions."""
+        self._unload(*{key[0] for key in self._shared})
+
+    def _load(
+        self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]
+    ) -> dict[str, str]:
+        """Create what is missing of a model's sessions; on failure nothing of it is left.
+
+        A processor with several threads is only an alternative to those with one, and the pool
+        threads of a process are limited. So if it cannot take a span, it is left out, and the
+        others must be able to run the whole model.
+
+        Args:
+            name: What the model is called.
+            pieces: The model of each span; a model that is not cut is its one span.
+            pairs: Which processors shall run which span.
+
+        Returns:
+            Why a processor was left out, by its name; usually empty.
+
+        Raises:
+            BackendError: a backend cannot compile a span for a processor.
+        """
+        left_out: dict[str, str] = {}
+        units = 1 + max(span.last for span, _ in pairs)
+        try:
+            with reading_once(self._backends.values()):
+                for span, processor in sorted(pairs, key=lambda pair: (pair[1].threads, pair[0])):
+                    if processor.name in left_out:
+                        continue
+                    try:
+                        self._load_one(name, span, pieces[span], processor)
+                    except BackendError as error:
+                        others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
+                        if processor.threads == 1 or not completes(others, units):
+                            raise
+                        left_out[processor.name] = str(error)
+                        self._forget(name, processor.name)
+        except BaseException:
+            self._unload(name)
+            raise
+        return left_out
+
+    def _unload(self, *names: str, close: bool = True) -> None:
+        """Forget the sessions of models, and close them unless something may still run on them.
+
+        The memory of those that are closed goes back to the system.
+        """
+        self._sessions = {k: s for k, s in self._sessions.items() if k[0] not in names}
+        found = [self._shared.pop(key) for key in list(self._shared) if key[0] in names]
+        if close and found:
+            while found:
+                found.pop().close()
+            heap.trim()
+
+    def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
+        backend = self._backends[processor.backend]
+        key = (name, span, processor.backend, backend.sharing_key(processor))
+        if key not in self._shared:
+            with CREATION_LOCK:
+                load = partial(backend.load, piece, processor)
+                yields = processor.name in self._yielding
+                self._shared[key] = call_lowered(load) if yields else load()
+        self._sessions[name, span, processor.name] = self._shared[key]
+
+    def _forget(self, name: str, processor: str) -> None:
+        """Close a processor's sessions of a model, but for those that others share."""
+        kept = {k: s for k, s in self._sessions.items() if (k[0], k[2]) != (name, processor)}
+        self._sessions = kept
+        used = {id(session) for session in kept.values()}
+        for key in [k for k, s in self._shared.items() if k[0] == name and id(s) not in used]:
+            self._shared.pop(key).close()

@@ -1,4 +1,4 @@
-"""Span inputs and outputs: what a span of a cut model reads, makes and keeps. Names, no arrays."""
+"""Span inputs and outputs: what a span of a model reads, makes and keeps. Names, no arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.machine.span import Span
 from coinfer.model import TensorSpec
 
-__all__ = ["SpanIO", "batched", "span_ios_of"]
+__all__ = ["SpanIO", "span_ios_of"]
 
 
 class SpanIO(NamedTuple):
@@ -23,6 +23,7 @@ class SpanIO(NamedTuple):
         stacks: Whether one run can serve several requests: all other values that it reads or makes
             are the same whatever is in the batch.
         is_last: Whether the request is done after it.
+        is_whole: Whether it is the whole model: then it reads what the request brings.
     """
 
     reads: tuple[str, ...]
@@ -31,6 +32,7 @@ class SpanIO(NamedTuple):
     batched_writes: frozenset[str]
     stacks: bool
     is_last: bool
+    is_whole: bool
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
@@ -43,19 +45,20 @@ def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
     span_ios = {}
     for span, piece in cut.pieces.items():
         reads, writes = piece.model.inputs, piece.model.outputs
-        stacked = batched([*reads, *writes], symbol)
+        stacked = _batched([*reads, *writes], symbol)
         span_ios[span] = SpanIO(
             reads=tuple(spec.name for spec in reads),
             keeps=piece.keeps,
-            batched=batched(reads, symbol),
-            batched_writes=batched(writes, symbol),
+            batched=_batched(reads, symbol),
+            batched_writes=_batched(writes, symbol),
             stacks=all(s.name in stacked or s.name not in varying for s in (*reads, *writes)),
             is_last=span.last == cut.units - 1,
+            is_whole=cut.units == 1,
         )
     return span_ios
 
 
-def batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:
+def _batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:
     """Names of the values whose first axis is the batch."""
     if symbol is None:
         return frozenset()

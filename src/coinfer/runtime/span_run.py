@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from coinfer.backends.base import Session
-from coinfer.backends.values import Value, Values, copied, joined, parted, run_part, to_host
+from coinfer.backends.values import Value, Values, joined, parted, run_part, to_host
 from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["run_span"]
@@ -30,17 +30,22 @@ def run_span(
 
     Returns:
         What it makes, of each request; what has no batch is the same for all.
+
+    Raises:
+        ValueError: an output's first axis is not the batch, so it cannot be told whose it is.
     """
     stacked = _stacked(span_io, values) if len(values) > 1 and span_io.stacks else None
     if stacked is None:
         return [run_part(session, each) for each in values]
-    cuts = list(accumulate(sizes))[:-1]
+    *cuts, total = accumulate(sizes)
     parts: list[dict[str, Value]] = [{} for _ in sizes]
     for name, value in run_part(session, stacked).items():
         if name in span_io.batched_writes:
+            if isinstance(value, np.ndarray) and value.shape[:1] != (total,):
+                raise ValueError(f"output {name!r} of shape {value.shape} has no batch of {total}")
             each = parted(value, cuts)
         else:  # some of it may be answers, and callers may write into theirs
-            each = [value, *(copied(value) for _ in cuts)]
+            each = [value, *(value.copy() for _ in cuts)]
         for part, own in zip(parts, each, strict=True):
             part[name] = own
     return parts

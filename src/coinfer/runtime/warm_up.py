@@ -33,17 +33,15 @@ def warm_up(
     Raises:
         ExecutionError: a library failed.
     """
-    span_ios = model_store.span_ios.get(name)
+    span_ios = model_store.span_ios[name]
     values: dict[str, Value] = dict(inputs)
     seen: set[int] = set()
-    for span, _, session in sorted(model_store.store.items(name), key=lambda item: item[0]):
+    for span, _, session in sorted(model_store.items(name), key=lambda item: item[0]):
         if id(session) in seen:
             continue
         check_open()
         seen.add(id(session))
-        if span_ios is None:
-            session.run(inputs)
-        elif values.keys() >= set(span_ios[span].reads):
+        if values.keys() >= set(span_ios[span].reads):
             read = {value: values[value] for value in span_ios[span].reads}
             [made] = run_span(session, span_ios[span], [read], [batch])
             values.update(made)

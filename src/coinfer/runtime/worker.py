@@ -7,12 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
-from coinfer.backends.base import Session, Tensors
+from coinfer.backends.base import Session
 from coinfer.backends.values import Values
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.machine.processor import Processor
-from coinfer.runtime.batch import split, stack
 from coinfer.runtime.clock import now as _now
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_run import run_span
@@ -28,18 +27,14 @@ class Job(NamedTuple):
     Attributes:
         execution: What is run, for which requests.
         session: What runs it.
-        feeds: The inputs of each request, if the model is not cut.
-        batched: Inputs along which several requests are stacked.
-        span_io: What is run of a model that is cut, and what becomes of its outputs.
-        values: What that reads, of each request.
+        span_io: What that takes, and what becomes of its outputs.
+        values: What it reads, of each request.
     """
 
     execution: Execution
     session: Session
-    feeds: tuple[Tensors, ...]
-    batched: frozenset[str] = frozenset()
-    span_io: SpanIO | None = None
-    values: tuple[Values, ...] = ()
+    span_io: SpanIO
+    values: tuple[Values, ...]
 
 
 class Owner(Protocol):
@@ -133,21 +128,16 @@ class Worker:
 
 
 def _perform(job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
-    execution, session, feeds, batched, span_io, values = job
+    execution, session, span_io, values = job
     started_s = _now()
     parts: Sequence[Values]
     try:
-        if len(feeds) == 1:
-            parts = [session.run(feeds[0])]
-            service_s = _now() - started_s
-        elif span_io is not None:
+        if len(values) == 1 and span_io.is_whole:  # most are, and they are arrays as they come
+            parts = [session.run(values[0])]  # type: ignore[arg-type]
+        else:
             sizes = [request.batch for request in execution.requests]
             parts = run_span(session, span_io, values, sizes)
-            service_s = _now() - started_s
-        else:
-            outputs = session.run(stack(feeds, batched))
-            service_s = _now() - started_s
-            parts = split(outputs, [request.batch for request in execution.requests])
+        service_s = _now() - started_s
     except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Failed(execution.id, reason), []

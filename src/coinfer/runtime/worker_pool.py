@@ -46,10 +46,6 @@ class WorkerPool:
             if twin == processor:
                 self.workers[express].start()
 
-    def retire(self, processor: str) -> None:
-        """Give up what a processor's worker runs; the worker ends when it comes back from it."""
-        self.workers[processor].retire()
-
     def replace(self, worker: Worker) -> bool:
         """Put a fresh worker in the place of one that ended; False if the pool has ended."""
         if self._ended:

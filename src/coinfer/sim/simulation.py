@@ -25,8 +25,7 @@ from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
-from coinfer.workload.due import Due
-from coinfer.workload.load import Load
+from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
 __all__ = ["Simulation", "Tick"]
@@ -101,9 +100,8 @@ class Simulation:
         self._last: dict[str, str] = {}
         self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()
-        known = plan.profile
         for model in specs:
-            event = model_loaded(plan, model, known)
+            event = model_loaded(plan, model, plan.profile)
             observer.observe(event, self.core.handle(event, 0.0), 0.0)
 
     @property
@@ -218,11 +216,8 @@ class Simulation:
 
     def _coldness(self, execution: Execution) -> float:
         """How many times longer it takes for what its units did before."""
-        model, name, units = (
-            execution.variant,
-            execution.processor,
-            self._units[execution.processor],
-        )
+        model, name = execution.variant, execution.processor
+        units = self._units[name]
         last = self._last
         is_switch = any(last.get(unit) != model for unit in units)
         last.update(dict.fromkeys(units, model))

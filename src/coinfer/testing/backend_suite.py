@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -60,14 +60,9 @@ class BackendSuite:
         """Return a 1-thread processor of it in fp32."""
         raise NotImplementedError
 
-    @contextmanager
-    def loaded(self, model: Model) -> Iterator[Session]:
-        """Load a model on the processor and close it at the end."""
-        session = self.backend().load(model, self.processor())
-        try:
-            yield session
-        finally:
-            session.close()
+    def loaded(self, model: Model) -> closing[Session]:
+        """Load a model on the processor; as a context manager, close it at the end."""
+        return closing(self.backend().load(model, self.processor()))
 
     def check(self, example: Example, inputs: _Arrays, outputs: _Arrays) -> None:
         """Compare names, shapes, dtypes and, if the backend computes, values."""

@@ -35,8 +35,7 @@ from coinfer.machine.span import Fork, Span, all_spans
 __all__ = ["VirtualMachine", "processors", "profile", "request"]
 
 
-_NO_FORKS: Mapping[str, tuple[Fork, ...]] = MappingProxyType({})
-_NO_GAPS: Mapping[str, Collection[int]] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def processors(*names: str, **wide: Iterable[str]) -> list[Processor]:
@@ -66,7 +65,7 @@ def profile(
     seconds: Mapping[str, float],
     *,
     units: int = 1,
-    gaps: Mapping[str, Collection[int]] = _NO_GAPS,
+    gaps: Mapping[str, Collection[int]] = _NOTHING,
 ) -> Profile:
     """Build the profile of a model of `units` equal unit subgraphs, with every span of them.
 
@@ -123,9 +122,9 @@ class VirtualMachine:
         seconds: Mapping[str, Mapping[str, float]],
         *,
         limits: Limits = Limits(),
-        units: Mapping[str, int] | None = None,
-        gaps: Mapping[str, Mapping[str, Collection[int]]] | None = None,
-        forks: Mapping[str, tuple[Fork, ...]] = _NO_FORKS,
+        units: Mapping[str, int] = _NOTHING,
+        gaps: Mapping[str, Mapping[str, Collection[int]]] = _NOTHING,
+        forks: Mapping[str, tuple[Fork, ...]] = _NOTHING,
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -159,12 +158,11 @@ class VirtualMachine:
         self._scheduled: list[tuple[float, int, Event]] = []
         self._order = count()
         self._request_ids = count()
-        self._submitted: set[int] = set()
         self._service_s = service_s
         self._checked = checked
         for model, row in seconds.items():
-            n_units = (units or {}).get(model, 1)
-            known = profile(model, row, units=n_units, gaps=(gaps or {}).get(model, _NO_GAPS))
+            n_units = units.get(model, 1)
+            known = profile(model, row, units=n_units, gaps=gaps.get(model, _NOTHING))
             self.post(ModelLoaded(model, n_units, known, forks.get(model, ())))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
@@ -184,9 +182,10 @@ class VirtualMachine:
     def post(self, event: Event) -> list[Command]:
         """Hand an event to the dispatcher now and perform what it returns."""
         if isinstance(event, Arrived):
-            assert event.request.id not in self._submitted, f"{event.request.id} arrives twice"
-            self._submitted.add(event.request.id)
-            self.unanswered.add(event.request.id)
+            number = event.request.id
+            known = number in self.unanswered or number in self.replies
+            assert not known, f"{number} arrives twice"
+            self.unanswered.add(number)
         if isinstance(event, ProcessorLost):
             for execution in [e for e in self.running.values() if e.processor == event.processor]:
                 self._end(execution.id)
@@ -266,10 +265,6 @@ class VirtualMachine:
         """Return the outcome by request id."""
         return {number: reply.outcome for number, reply in self.replies.items()}
 
-    def users(self) -> dict[str, Execution]:
-        """Return which execution uses a compute unit."""
-        return {u: e for e in self.running.values() for u in self._units[e.processor]}
-
     def _ran(self, number: int, span: Span) -> None:
         """Note that a span of a request is done: of a fork, perhaps the one that comes second."""
         if span.first > self.reached.get(number, 0):
@@ -281,7 +276,7 @@ class VirtualMachine:
     def _check_place(self, execution: Execution, number: int) -> None:
         """Verify that an execution goes on where the request stands, or beside it as a fork."""
         first, reached = execution.span.first, self.reached.get(number, 0)
-        running = self._runs(number)
+        running = [e for e in self.running.values() if number in (each.id for each in e.requests)]
         if running:
             (left,) = running
             assert left.started_s == self.now, f"{execution} comes late beside {left}"
@@ -295,9 +290,6 @@ class VirtualMachine:
         if first < reached:
             self.reached[number] = first
 
-    def _runs(self, number: int) -> list[Execution]:
-        return [e for e in self.running.values() if any(each.id == number for each in e.requests)]
-
     def _end(self, execution_id: int) -> Execution:
         self._ends.pop(execution_id, None)
         return self.running.pop(execution_id)
@@ -307,8 +299,8 @@ class VirtualMachine:
             case Run(execution):
                 self._start(execution)
             case Reply(answered):
-                assert answered.id in self._submitted, f"{answered.id} never arrived"
                 assert answered.id not in self.replies, f"{answered.id} is answered twice"
+                assert answered.id in self.unanswered, f"{answered.id} never arrived"
                 self.replies[answered.id] = command
                 self.unanswered.remove(answered.id)
                 self.finished_s[answered.id] = self.now
@@ -322,7 +314,8 @@ class VirtualMachine:
                 assert_never(command)
 
     def _start(self, execution: Execution) -> None:
-        clash = self.users().keys() & self._units[execution.processor]
+        busy = {unit for e in self.running.values() for unit in self._units[e.processor]}
+        clash = busy & self._units[execution.processor]
         assert not clash, f"{execution} uses {sorted(clash)}, which are busy"
         for each in execution.requests:
             self._check_place(execution, each.id)

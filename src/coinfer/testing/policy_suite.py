@@ -76,9 +76,7 @@ class PolicySuite:
         """Every request completes; no decision is refused."""
         machine = self.machine()
         _submit_all(machine, 25)
-        machine.run()
-        _assert_no_fault(machine)
-        assert set(machine.outcomes().values()) == {Outcome.COMPLETED}
+        _assert_all_complete(machine)
         assert machine.dispatcher.n_unanswered == 0
 
     def test_models_of_several_units_run_where_their_units_can(self) -> None:
@@ -87,9 +85,8 @@ class PolicySuite:
             _MACHINE, self.make(_CUT_SECONDS), _CUT_SECONDS, units=_CUT_UNITS, gaps=_CUT_GAPS
         )
         numbers = {machine.submit(model): model for _ in range(12) for model in _CUT_SECONDS}
-        machine.run()
-        _assert_no_fault(machine)
-        assert machine.outcomes() == dict.fromkeys(numbers, Outcome.COMPLETED)
+        _assert_all_complete(machine)
+        assert machine.replies.keys() == numbers.keys()
         for number, model in numbers.items():
             assert machine.reached[number] == _CUT_UNITS[model]
 
@@ -119,8 +116,7 @@ class PolicySuite:
         machine = self.machine()
         for model in _SECONDS:
             machine.submit(model, deadline_s=1e-4, on_late=OnLate.RUN)
-        machine.run()
-        assert set(machine.outcomes().values()) == {Outcome.COMPLETED}
+        _assert_all_complete(machine)
 
     def test_what_may_be_dropped_is_answered_by_its_deadline(self) -> None:
         """A droppable request has started, or is answered, when its deadline is over."""
@@ -193,9 +189,7 @@ class PolicySuite:
             machine.run(until_s=0.05 * (at + 1))
             machine.lose(name)
             machine.at(machine.now + 0.04, ProcessorRestored(name))
-        machine.run()
-        _assert_no_fault(machine)
-        assert set(machine.outcomes().values()) == {Outcome.COMPLETED}
+        _assert_all_complete(machine)
 
     def test_a_request_that_failed_runs_elsewhere(self) -> None:
         """The request is not left to wait for the processor that failed it."""
@@ -212,9 +206,7 @@ class PolicySuite:
         machine = self.machine()
         machine.hold_back("large", dict.fromkeys(_SECONDS["large"], 0.5))
         _submit_all(machine, 5)
-        machine.run()
-        _assert_no_fault(machine)
-        assert set(machine.outcomes().values()) == {Outcome.COMPLETED}
+        _assert_all_complete(machine)
         assert min(e.started_s for e in machine.executions if e.model == "large") >= 0.5
 
     def test_the_same_events_give_the_same_commands(self) -> None:
@@ -252,3 +244,9 @@ def _units(name: str) -> frozenset[str]:
 
 def _assert_no_fault(machine: VirtualMachine) -> None:
     assert machine.dispatcher.fault is None, machine.dispatcher.fault
+
+
+def _assert_all_complete(machine: VirtualMachine) -> None:
+    machine.run()
+    _assert_no_fault(machine)
+    assert set(machine.outcomes().values()) == {Outcome.COMPLETED}

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 __all__ = ["can_pin", "pin_current_thread"]
 
 _log = logging.getLogger("coinfer")
-_refusals_said: set[str] = set()
 
 
 def pin_current_thread(cores: Collection[int]) -> bool:
@@ -61,8 +61,7 @@ def _pins_to(core: int) -> bool:
     )
 
 
+@cache  # so each reason is said once
 def _refused(reason: str) -> bool:
-    if reason not in _refusals_said:
-        _refusals_said.add(reason)
-        _log.warning("threads are not pinned to cores: %s; everything else works", reason)
+    _log.warning("threads are not pinned to cores: %s; everything else works", reason)
     return False

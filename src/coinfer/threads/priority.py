@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 __all__ = ["LOWEST", "call_lowered", "lower_current_thread"]
@@ -18,7 +19,6 @@ LOWEST = 19
 R = TypeVar("R")
 
 _log = logging.getLogger("coinfer")
-_refusals_said: set[str] = set()
 
 
 def lower_current_thread() -> bool:
@@ -49,12 +49,11 @@ def call_lowered(call: Callable[[], R]) -> R:
         return thread.submit(call).result()
 
 
+@cache  # so each reason is said once
 def _refused(reason: str) -> bool:
-    if reason not in _refusals_said:
-        _refusals_said.add(reason)
-        _log.warning(
-            "threads keep their priority: %s; urgent requests share cores with what they should "
-            "preempt, everything else works",
-            reason,
-        )
+    _log.warning(
+        "threads keep their priority: %s; urgent requests share cores with what they should "
+        "preempt, everything else works",
+        reason,
+    )
     return False

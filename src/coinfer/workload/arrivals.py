@@ -150,9 +150,9 @@ _KINDS: dict[str, type[Periodic | Poisson | Gamma | Closed | Trace | After]] = {
 
 def _pick(value: Any, info: ValidationInfo) -> Any:
     """Choose the one class that is meant, so that errors speak of that one only."""
+    if isinstance(value, Section):
+        return value
     if not isinstance(value, dict):
-        if isinstance(value, Section):
-            return value
         raise wrong("expected an arrival process, e.g. {periodic: 30/s}")
     kinds = [key for key in value if key in _KINDS]
     if len(kinds) != 1:

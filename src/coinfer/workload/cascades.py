@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from coinfer.documents.fields import Problem, unknown_name
 from coinfer.workload.arrivals import After, Process
@@ -22,34 +22,29 @@ def root_of(model: str, processes: Mapping[str, Process]) -> str:
     return model
 
 
-def cascade_problems(processes: Mapping[str, Process], models: Iterable[str]) -> list[Problem]:
+def cascade_problems(
+    processes: Mapping[str, Process], models: Collection[str]
+) -> Iterator[Problem]:
     """Name the models that come after an unknown one, and one model of each cycle."""
     after = {name: p.model for name, p in processes.items() if isinstance(p, After)}
-    known = list(models)
-    problems = [
-        Problem(("arrivals", name, "after"), unknown_name("model", parent, known))
-        for name, parent in after.items()
-        if parent not in known
-    ]
-    return problems + [
-        Problem(
+    for name, parent in after.items():
+        if parent not in models:
+            yield Problem(("arrivals", name, "after"), unknown_name("model", parent, models))
+    for cycle in _cycles(after):
+        yield Problem(
             ("arrivals", cycle[0], "after"),
             f"{' after '.join([*cycle, cycle[0]])} is a cycle, which nothing would start; give one "
             "of them arrivals of its own, e.g. {periodic: 30/s}",
         )
-        for cycle in _cycles(after)
-    ]
 
 
-def _cycles(after: Mapping[str, str]) -> list[list[str]]:
-    """Return each cycle once, from the model that stands first in the scenario."""
+def _cycles(after: Mapping[str, str]) -> Iterator[list[str]]:
+    """Yield each cycle once, from the model that stands first in the scenario."""
     done: set[str] = set()
-    cycles = []
     for name in after:
         path = [name]
         while (parent := after.get(path[-1])) is not None and parent not in {*path, *done}:
             path.append(parent)
         if parent == name and name not in done:
-            cycles.append(path)
+            yield path
             done.update(path)
-    return cycles

@@ -64,8 +64,6 @@ _KINDS: dict[str, type[RandomInputs | ImageInputs | ArrayInputs]] = {
 
 def _pick(value: Any, info: ValidationInfo) -> Any:
     """Choose the one class that is meant, so that errors speak of that one only."""
-    if isinstance(value, Section):
-        return value
     if value == "random":
         return RandomInputs()
     if isinstance(value, str) and value.endswith(".npz"):

@@ -6,31 +6,20 @@ what is due next. Open-loop processes look one request ahead, so memory does not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from itertools import chain, count, islice, repeat
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import NamedTuple, assert_never
 
 import numpy as np
 
-from coinfer.workload.arrivals import (
-    After,
-    Closed,
-    Gamma,
-    Offline,
-    Order,
-    Periodic,
-    Poisson,
-    Trace,
-)
-from coinfer.workload.due import Due
-from coinfer.workload.merging import merged
+from coinfer.workload.arrivals import After, Closed, Offline, Order, Process, Trace
 from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.seeds import Purpose, generator
-from coinfer.workload.times import Times, gamma_times, periodic_times, poisson_times
-from coinfer.workload.trace_file import TraceFile, read_trace
+from coinfer.workload.times import Times, drawn_times, merged
+from coinfer.workload.trace_file import TraceTimes, read_trace, times_of
 from coinfer.workload.trigger import Trigger
 
 __all__ = ["Due", "Load"]
@@ -41,7 +30,32 @@ REFUSED_PAUSE_S = 1e-3
 Without a pause, a loop whose requests are refused at once would ask for ever at the same instant.
 """
 
-OpenProcess: TypeAlias = Periodic | Poisson | Gamma | Trace
+
+class Due(NamedTuple):
+    """One request that a load asks for.
+
+    A named tuple because one is made per request, and because dues then order themselves by time.
+
+    Attributes:
+        time_s: The moment it must be submitted, in seconds from the start of the warm-up.
+        stream: Which arrival process asks for it.
+        index: How many requests of this model that process asked for before; of a request that
+            comes after another one, the index of that one.
+        model: Which model.
+        frame_s: The moment from which latency and deadline count, if that is not `time_s`: when
+            the first request of its cascade was due.
+    """
+
+    time_s: float
+    stream: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a due
+    model: str
+    frame_s: float | None = None
+
+    @property
+    def due_s(self) -> float:
+        """The moment from which latency and deadline count."""
+        return self.time_s if self.frame_s is None else self.frame_s
 
 
 class Load:
@@ -271,17 +285,35 @@ def _streams(scenario: Scenario) -> list[_Stream]:
     if scenario.mix is not None:
         turns = rotation(_weights(scenario))
         return [_ClosedStream(0, turns, scenario.mix.in_flight, scenario.end_s)]
-    traces: dict[Path, TraceFile] = {}
-    streams: list[_Stream] = []
-    for stream, (model, process) in enumerate(scenario.processes.items()):
-        if isinstance(process, Closed):
-            turns = repeat(model)
-            streams.append(_ClosedStream(stream, turns, process.in_flight, scenario.end_s))
-        elif isinstance(process, After):
-            streams.append(_Cascade(stream, model, process, scenario.seed))
-        else:
-            streams.append(_open_stream(stream, model, process, scenario, traces))
-    return streams
+    trace = cache(read_trace)
+    return [
+        _stream(stream, model, process, scenario, trace)
+        for stream, (model, process) in enumerate(scenario.processes.items())
+    ]
+
+
+def _stream(
+    stream: int,
+    model: str,
+    process: Process,
+    scenario: Scenario,
+    trace: Callable[[Path], TraceTimes],
+) -> _Stream:
+    end_s, factor = scenario.end_s, scenario.rate_factor
+    match process:
+        case Closed():
+            return _ClosedStream(stream, repeat(model), process.in_flight, end_s)
+        case After():
+            return _Cascade(stream, model, process, scenario.seed)
+        case Trace():
+            times = times_of(model, trace(process.file), process.file)
+            inside = np.searchsorted(times, end_s * factor)
+            rate_per_s, blocks = float(inside) / end_s / factor, iter([times])
+        case _:
+            rng = generator(scenario.seed, Purpose.ARRIVALS, model)
+            rate_per_s, blocks = process.rate_per_s, drawn_times(process, rng)
+    scaled = (block / factor for block in blocks)
+    return _OpenStream(stream, model, rate_per_s * factor, scaled, end_s)
 
 
 def _turns(offline: Offline, seed: int) -> Iterator[str]:
@@ -301,36 +333,7 @@ def _turns(offline: Offline, seed: int) -> Iterator[str]:
 
 def _weights(scenario: Scenario) -> dict[str, float]:
     given = scenario.mix.weights if scenario.mix is not None else {}
-    return dict(given) or dict.fromkeys(scenario.models, 1.0)
-
-
-def _open_stream(
-    stream: int,
-    model: str,
-    process: OpenProcess,
-    scenario: Scenario,
-    traces: dict[Path, TraceFile],
-) -> _OpenStream:
-    rng = generator(scenario.seed, Purpose.ARRIVALS, model)
-    factor = scenario.rate_factor
-    blocks: Iterator[Times]
-    match process:
-        case Periodic():
-            rate_per_s, blocks = process.rate_per_s, periodic_times(process, rng)
-        case Poisson():
-            rate_per_s, blocks = process.rate_per_s, poisson_times(process, rng)
-        case Gamma():
-            rate_per_s, blocks = process.rate_per_s, gamma_times(process, rng)
-        case Trace():
-            if process.file not in traces:
-                traces[process.file] = read_trace(process.file)
-            times = traces[process.file].times_of(model)
-            inside = np.searchsorted(times, scenario.end_s * factor)
-            rate_per_s, blocks = float(inside) / scenario.end_s / factor, iter([times])
-        case _:
-            assert_never(process)
-    scaled = (block / factor for block in blocks)
-    return _OpenStream(stream, model, rate_per_s * factor, scaled, scenario.end_s)
+    return given or dict.fromkeys(scenario.models, 1.0)
 
 
 def _dues(

@@ -27,12 +27,7 @@ from coinfer.documents.fields import (
 )
 from coinfer.machine.processor import Processor
 
-__all__ = [
-    "DefaultProcessors",
-    "PrecisionSpec",
-    "ProcessorSpec",
-    "Processors",
-]
+__all__ = ["DefaultProcessors", "PrecisionSpec", "ProcessorSpec", "Processors"]
 
 
 class DefaultProcessors(Section):
@@ -132,14 +127,12 @@ class PrecisionSpec(Section):
 
 
 def _named_or_described(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, str | ProcessorSpec):
+    if isinstance(value, str):
         return value
     return ProcessorSpec.model_validate(value, context=info.context)
 
 
-_LIST = TypeAdapter(
-    tuple[Annotated[str | ProcessorSpec, BeforeValidator(_named_or_described)], ...]
-)
+_LIST = TypeAdapter(tuple[Annotated[Any, BeforeValidator(_named_or_described)], ...])
 
 
 def _pick(value: Any, info: ValidationInfo) -> Any:
@@ -150,8 +143,6 @@ def _pick(value: Any, info: ValidationInfo) -> Any:
         return DefaultProcessors.model_validate(value, context=info.context)
     if isinstance(value, list) and value:
         return _LIST.validate_python(value, context=info.context)
-    if isinstance(value, DefaultProcessors | tuple):
-        return value
     raise wrong("expected `default`, {backends: [...]} or a list of processors")
 
 

@@ -151,8 +151,6 @@ _PROCESSES: TypeAdapter[dict[str, Process]] = TypeAdapter(dict[str, Process])
 
 def _arrivals(value: Any, info: ValidationInfo) -> Any:
     """Choose the one form that is meant, so that errors speak of that one only."""
-    if isinstance(value, MixArrivals | OfflineArrivals):
-        return value
     if not isinstance(value, dict) or not value:
         raise wrong("expected {mix: ...} or {offline: ...} or an arrival process per model")
     if "mix" in value:
@@ -214,7 +212,6 @@ class Scenario(Section):
                 *_score_problems(self),
             ]
         )
-        raise_all(_period_problems(self))
         self.models.update(_with_periods(self))
         return self
 
@@ -304,30 +301,22 @@ class Scenario(Section):
         return PolicySpec(name=name, options={**own, **options})
 
 
-def _source_problems(scenario: Scenario) -> list[Problem]:
+def _source_problems(scenario: Scenario) -> Iterator[Problem]:
     """Only on a described machine nothing is loaded."""
-    if scenario.machine is not None:
-        return []
-    return [
-        Problem(("models", name, "source"), "is missing; add it")
-        for name, spec in scenario.models.items()
-        if not spec.source
-    ]
+    for name, spec in scenario.models.items():
+        if scenario.machine is None and not spec.source:
+            yield Problem(("models", name, "source"), "is missing; add it")
 
 
-def _offline_problems(scenario: Scenario) -> list[Problem]:
+def _offline_problems(scenario: Scenario) -> Iterator[Problem]:
     """What is measured from the start to the last answer has no other times."""
-    if scenario.offline is None:
-        return []
     remedy = "has no meaning for an offline load, which is measured whole; remove it"
-    return [
-        Problem((field.removesuffix("_s"),), remedy)
-        for field in ("duration_s", "warmup_s")
-        if field in scenario.model_fields_set
-    ]
+    for field in ("duration", "warmup"):
+        if scenario.offline is not None and f"{field}_s" in scenario.model_fields_set:
+            yield Problem((field,), remedy)
 
 
-def _arrival_problems(scenario: Scenario) -> list[Problem]:
+def _arrival_problems(scenario: Scenario) -> Iterator[Problem]:
     """Every model must get requests, and only models may."""
     loc: Loc = ("arrivals",)
     named: Iterable[str] = scenario.processes
@@ -335,19 +324,15 @@ def _arrival_problems(scenario: Scenario) -> list[Problem]:
         loc, named = ("arrivals", "mix", "weights"), scenario.mix.weights or scenario.models
     if scenario.offline is not None:
         loc, named = ("arrivals", "offline", "counts"), scenario.offline.counts
-    problems = [
-        Problem((*loc, name), unknown_name("model", name, scenario.models))
-        for name in named
-        if name not in scenario.models
-    ]
-    idle = [name for name in scenario.models if name not in named]
-    return problems + [
-        Problem(loc, f"model {name!r} gets no requests; give it arrivals or remove it")
-        for name in idle
-    ]
+    for name in named:
+        if name not in scenario.models:
+            yield Problem((*loc, name), unknown_name("model", name, scenario.models))
+    for name in scenario.models:
+        if name not in named:
+            yield Problem(loc, f"model {name!r} gets no requests; give it arrivals or remove it")
 
 
-def _crowd_problems(scenario: Scenario) -> list[Problem]:
+def _crowd_problems(scenario: Scenario) -> Iterator[Problem]:
     """More requests at once than the admission limit would only collect rejections."""
     loops: dict[Loc, int] = {
         ("arrivals", name, "closed"): process.in_flight
@@ -359,68 +344,53 @@ def _crowd_problems(scenario: Scenario) -> list[Problem]:
     if scenario.offline is not None:
         loops["arrivals", "offline", "counts"] = sum(scenario.offline.counts.values())
     total, limit = sum(loops.values()), scenario.admission_limit
-    if total <= limit:
-        return []
-    widest = max(loops, key=loops.__getitem__)
-    return [
-        Problem(
-            widest,
+    if total > limit:
+        yield Problem(
+            max(loops, key=loops.__getitem__),
             f"{total} requests in flight exceed the admission limit of {limit}; "
             f"lower it or raise `admission_limit`",
         )
-    ]
 
 
-def _score_problems(scenario: Scenario) -> list[Problem]:
+def _score_problems(scenario: Scenario) -> Iterator[Problem]:
     """A score that asks how close an answer is to its deadline needs one."""
-    if scenario.score is None:
-        return []
-    return [
-        Problem(("models", name, "deadline"), f"is missing; the score {scenario.score} needs it")
-        for name, spec in scenario.models.items()
-        if spec.deadline is None
-    ]
-
-
-def _periodic(scenario: Scenario) -> Iterator[tuple[str, Periodic | None]]:
-    """Models with a deadline of one period, and the periodic process that it is the period of."""
+    remedy = f"is missing; the score {scenario.score} needs it"
     for name, spec in scenario.models.items():
-        if spec.deadline == _PERIOD:
-            process = scenario.processes.get(root_of(name, scenario.processes))
-            yield name, process if isinstance(process, Periodic) else None
+        if scenario.score is not None and spec.deadline is None:
+            yield Problem(("models", name, "deadline"), remedy)
 
 
-def _period_problems(scenario: Scenario) -> list[Problem]:
-    return [
-        Problem(
-            ("models", name, "deadline"),
-            "its requests have no period; state a time like 33ms, or make the arrivals periodic",
-        )
-        for name, process in _periodic(scenario)
-        if process is None
-    ]
+def _precision_problems(scenario: Scenario) -> Iterator[Problem]:
+    """A described processor may not go below fp32 behind the user's back."""
+    if isinstance(scenario.processors, DefaultProcessors):
+        return
+    allowed = ("fp32", *scenario.precision.allow)
+    for index, spec in enumerate(scenario.processors):
+        if isinstance(spec, ProcessorSpec) and spec.precision not in allowed:
+            yield Problem(
+                ("processors", index, "precision"),
+                f"{spec.precision} is not allowed; add `precision: {{allow: [{spec.precision}], "
+                "tolerance: 0.02}`",
+            )
 
 
 def _with_periods(scenario: Scenario) -> dict[str, ModelSpec]:
-    return {
-        name: scenario.models[name].with_period(1 / (process.rate_per_s * scenario.rate_factor))
-        for name, process in _periodic(scenario)
-        if process is not None
-    }
+    """Return the models with a deadline of one period, which they know then.
 
-
-def _precision_problems(scenario: Scenario) -> list[Problem]:
-    """A described processor may not go below fp32 behind the user's back."""
-    if isinstance(scenario.processors, DefaultProcessors):
-        return []
-    return [
-        Problem(
-            ("processors", index, "precision"),
-            f"{spec.precision} is not allowed; add `precision: {{allow: [{spec.precision}], "
-            "tolerance: 0.02}`",
-        )
-        for index, spec in enumerate(scenario.processors)
-        if isinstance(spec, ProcessorSpec)
-        and spec.precision != "fp32"
-        and spec.precision not in scenario.precision.allow
-    ]
+    Raises:
+        PydanticCustomError: the requests of one of them have no period.
+    """
+    found: dict[str, ModelSpec] = {}
+    problems = []
+    for name, spec in scenario.models.items():
+        if spec.deadline != _PERIOD:
+            continue
+        process = scenario.processes.get(root_of(name, scenario.processes))
+        if isinstance(process, Periodic):
+            found[name] = spec.with_period(1 / (process.rate_per_s * scenario.rate_factor))
+        else:
+            remedy = "state a time like 33ms, or make the arrivals periodic"
+            problem = f"its requests have no period; {remedy}"
+            problems.append(Problem(("models", name, "deadline"), problem))
+    raise_all(problems)
+    return found

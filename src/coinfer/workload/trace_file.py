@@ -14,33 +14,30 @@ import numpy as np
 from coinfer.errors import ScenarioError
 from coinfer.workload.times import Times
 
-__all__ = ["TraceFile", "read_trace"]
+__all__ = ["TraceTimes", "read_trace", "times_of"]
 
 _Row: TypeAlias = tuple[int, object, str | None]
 """Line number, time as written, model if the file names it."""
 
 
-class TraceFile:
-    """Times by model. A file without a model column has them for any model."""
-
-    def __init__(self, path: Path, times: Mapping[str | None, Times]) -> None:
-        self._path = path
-        self._times = times
-
-    def times_of(self, model: str) -> Times:
-        """Times in seconds, in order.
-
-        Raises:
-            ScenarioError: the file names models, and this one is not among them.
-        """
-        found = self._times.get(None, self._times.get(model))
-        if found is None:
-            known = ", ".join(sorted(filter(None, self._times)))
-            raise ScenarioError(f"{self._path}: has no rows for model {model!r}; it has {known}")
-        return found
+TraceTimes: TypeAlias = Mapping[str | None, Times]
+"""Times by model, in seconds and in order; of None if the file does not name models."""
 
 
-def read_trace(path: Path) -> TraceFile:
+def times_of(model: str, trace: TraceTimes, path: Path) -> Times:
+    """Return a model's times. A file without a model column has them for any model.
+
+    Raises:
+        ScenarioError: the file names models, and this one is not among them.
+    """
+    found = trace.get(None, trace.get(model))
+    if found is None:
+        known = ", ".join(sorted(filter(None, trace)))
+        raise ScenarioError(f"{path}: has no rows for model {model!r}; it has {known}")
+    return found
+
+
+def read_trace(path: Path) -> TraceTimes:
     """Read a trace file.
 
     CSV with the columns `time_s,model`, or one column of times; a header is optional. With the
@@ -62,7 +59,7 @@ def read_trace(path: Path) -> TraceFile:
         raise ScenarioError(f"{path}: has no arrival times; give one row per request")
     if None in times and len(times) > 1:
         raise ScenarioError(f"{path}: some rows name a model and some do not; name all or none")
-    return TraceFile(path, {model: np.sort(np.array(all_)) for model, all_ in times.items()})
+    return {model: np.sort(np.array(all_)) for model, all_ in times.items()}
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:

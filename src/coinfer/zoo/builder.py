@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from coinfer.zoo.moments import Moments
-from coinfer.zoo.weights import Array, SeededWeights
+from coinfer.zoo.weights import Array, Draw, seeded_tensor
 
 __all__ = ["NetworkBuilder", "Size"]
 
@@ -28,6 +29,9 @@ Attribute = int | float | str | Sequence[int]
 
 Size = int | tuple[int, int]
 """Height and width, or one number for both."""
+
+_Axis = tuple[int, int, int, int]
+"""Along one axis: length of the picture, kernel, stride, padding."""
 
 
 def _pair(size: Size) -> tuple[int, int]:
@@ -44,6 +48,17 @@ def _coverage(length: int, kernel: int, stride: int, padding: int) -> float:
     starts = [i * stride - padding for i in range(_window(length, kernel, stride, padding))]
     taps = sum(min(start + kernel, length) - max(start, 0) for start in starts)
     return taps / (kernel * len(starts))
+
+
+def _axes(size: Sequence[int], kernel: Size, stride: Size, padding: Size) -> list[_Axis]:
+    return list(zip(size, _pair(kernel), _pair(stride), _pair(padding), strict=True))
+
+
+def _sliding(channels: int, axes: Sequence[_Axis]) -> dict[str, Any]:
+    """Shape and attributes of a node that slides a window over a picture."""
+    _, kernels, strides, pads = zip(*axes, strict=True)
+    shape = (channels, *(_window(*axis) for axis in axes))
+    return {"shape": shape, "kernel_shape": kernels, "strides": strides, "pads": pads * 2}
 
 
 class NetworkBuilder:
@@ -67,8 +82,7 @@ class NetworkBuilder:
 
     def __init__(self, network: str, seed: int) -> None:
         self.network = network
-        self.seed = seed
-        self._weights = SeededWeights(network, seed)
+        self._seed = seed
         self._tape = Tape()
         self._scopes: list[str] = []
         self._moments: dict[ir.Value, Moments] = {}
@@ -82,10 +96,8 @@ class NetworkBuilder:
     def scope(self, name: str) -> Iterator[None]:
         """Put `name.` before the names of the layers added inside the block."""
         self._scopes.append(name)
-        try:
-            yield
-        finally:
-            self._scopes.pop()
+        yield
+        self._scopes.pop()
 
     def input(
         self, name: str, shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
@@ -126,23 +138,57 @@ class NetworkBuilder:
     def _add(
         self,
         op_type: str,
-        inputs: Sequence[ir.Value | None],
-        shape: Sequence[int],
-        moments: Moments,
+        inputs: Sequence[ir.Value],
+        moments: Moments | None = None,
+        shape: Sequence[int] | None = None,
         *,
         name: str,
         **attributes: Attribute,
     ) -> ir.Value:
+        """Append a node; its value has the moments and the shape of its first input by default."""
         full = self._name(name)
         value = self._tape.op(op_type, inputs, attributes, name=full)
         value.name = f"{full}.out"
         value.type = ir.TensorType(ir.DataType.FLOAT)
-        value.shape = ir.Shape(["batch", *shape])
-        self._moments[value] = moments
+        value.shape = ir.Shape(["batch", *(self.shape(inputs[0]) if shape is None else shape)])
+        self._moments[value] = moments or self._moments[inputs[0]]
         return value
 
-    def _parameter(self, tensor: ir.TensorProtocol) -> ir.Value:
+    def _drawn(self, name: str, shape: Sequence[int], draw: Draw) -> ir.Value:
+        """Add a tensor with values that are drawn on first use."""
+        tensor = seeded_tensor(self.network, self._seed, self._name(name), shape, draw)
         return self._tape.initializer(tensor)
+
+    def _weight(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        mean: float = 0.0,
+        deviation: float = _JITTER,
+        centred: bool = False,
+    ) -> ir.Value:
+        """Add a tensor of independent Gaussian values, those of a bias by default.
+
+        Args:
+            name: Name of the tensor within the scopes.
+            shape: Its shape; of filters `(filters, ...)`.
+            mean: Mean of one value.
+            deviation: Standard deviation of one value.
+            centred: Make each filter sum to zero, so that the mean that all channels of a
+                rectified input share does not pass. Without it the part of the signal that
+                is the same for every input grows with depth until outputs hardly depend on inputs.
+        """
+
+        def draw(generator: np.random.Generator) -> Array:
+            values = generator.standard_normal(shape, dtype=np.float32)
+            if centred:
+                values -= values.mean(axis=tuple(range(1, len(shape))), keepdims=True)
+            values *= np.float32(deviation)
+            values += np.float32(mean)
+            return values
+
+        return self._drawn(name, shape, draw)
 
     def constant(self, array: Array | np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
         """Add a constant that is part of the formula and not a parameter, e.g. a bound."""
@@ -178,96 +224,76 @@ class NetworkBuilder:
 
         Weights are drawn so that each output element has unit variance.
         """
-        (in_channels, *size), kernels, strides = self.shape(x), _pair(kernel), _pair(stride)
-        pads = (kernels[0] // 2, kernels[1] // 2) if padding is None else _pair(padding)
-        axes = list(zip(size, kernels, strides, pads, strict=True))
+        (in_channels, *size), kernels = self.shape(x), _pair(kernel)
+        same = (kernels[0] // 2, kernels[1] // 2)
+        axes = _axes(size, kernel, stride, same if padding is None else padding)
         width = in_channels // groups
         taps = width * math.prod(kernels) * math.prod(_coverage(*axis) for axis in axes)
-        incoming, layer = self._moments[x], self._name(name)
-        weight = self._weights.normal(
-            f"{layer}.weight",
+        incoming = self._moments[x]
+        weight = self._weight(
+            f"{name}.weight",
             (channels, width, *kernels),
             deviation=1 / math.sqrt(taps * incoming.variance),
             # The nine taps of a depthwise filter must keep their sum, or it would see only edges.
             centred=incoming.mean != 0 and width > 1,
         )
-        inputs = [x, self._parameter(weight)]
-        if bias:
-            inputs.append(self._bias(layer, channels))
+        biases = [self._weight(f"{name}.bias", (channels,))] if bias else []
         value = self._add(
             "Conv",
-            inputs,
-            (channels, *(_window(*axis) for axis in axes)),
+            [x, weight, *biases],
             Moments(),
             name=name,
-            kernel_shape=kernels,
-            strides=strides,
-            pads=(*pads, *pads),
+            **_sliding(channels, axes),
             group=groups,
             dilations=(1, 1),
         )
-        if width == 1 and incoming.mean != 0:
-            self._offsets[value] = (weight, incoming.mean)
+        if width == 1 and incoming.mean != 0 and weight.const_value is not None:
+            self._offsets[value] = (weight.const_value, incoming.mean)
         return value
 
     def batch_norm(
         self, x: ir.Value, *, gain: float = 1.0, epsilon: float = 1e-5, name: str
     ) -> ir.Value:
         """Normalise each channel with running statistics, to a standard deviation of `gain`."""
-        channels = self.shape(x)[0]
-        layer, incoming = self._name(name), self._moments[x]
-        normal, deviation = self._weights.normal, math.sqrt(incoming.variance)
+        shape = self.shape(x)[:1]
         parameters = [
-            normal(f"{layer}.weight", (channels,), mean=gain, deviation=_JITTER * gain),
-            normal(f"{layer}.bias", (channels,), deviation=_JITTER * gain),
-            self._running_mean(f"{layer}.running_mean", x, channels),
-            self._running_variance(f"{layer}.running_var", deviation, channels),
+            self._weight(f"{name}.weight", shape, mean=gain, deviation=_JITTER * gain),
+            self._weight(f"{name}.bias", shape, deviation=_JITTER * gain),
+            *self._running_statistics(name, x),
         ]
-        return self._add(
-            "BatchNormalization",
-            [x, *map(self._parameter, parameters)],
-            self.shape(x),
-            # Scale, bias, running mean and running variance each add their spread.
-            Moments(variance=gain**2 * (1 + 4 * _JITTER**2)),
-            name=name,
-            epsilon=epsilon,
-        )
+        # Scale, bias, running mean and running variance each add their spread.
+        moments = Moments(variance=gain**2 * (1 + 4 * _JITTER**2))
+        inputs = [x, *parameters]
+        return self._add("BatchNormalization", inputs, moments, name=name, epsilon=epsilon)
 
-    def _running_mean(self, name: str, x: ir.Value, channels: int) -> ir.LazyTensor:
-        incoming, offset = self._moments[x], self._offsets.get(x)
+    def _running_statistics(self, name: str, x: ir.Value) -> list[ir.Value]:
+        channels, incoming, offset = self.shape(x)[0], self._moments[x], self._offsets.get(x)
+        deviation = math.sqrt(incoming.variance)
 
-        def draw(generator: np.random.Generator) -> Array:
-            jitter = _JITTER * math.sqrt(incoming.variance)
-            values = generator.standard_normal(channels, dtype=np.float32) * np.float32(jitter)
+        def mean(generator: np.random.Generator) -> Array:
+            jitter = np.float32(_JITTER * deviation)
+            values = generator.standard_normal(channels, dtype=np.float32) * jitter
             values += np.float32(incoming.mean)
             if offset is not None:
-                weight, mean = offset
-                values += np.float32(mean) * weight.numpy().reshape(channels, -1).sum(axis=1)
+                weight, shared = offset
+                values += np.float32(shared) * weight.numpy().reshape(channels, -1).sum(axis=1)
             return values
 
-        return self._weights.lazy(name, (channels,), draw)
-
-    def _running_variance(self, name: str, deviation: float, channels: int) -> ir.LazyTensor:
-        def draw(generator: np.random.Generator) -> Array:
+        def variance(generator: np.random.Generator) -> Array:
             spread = generator.uniform(1 - _JITTER, 1 + _JITTER, channels)
             return np.square(deviation * spread).astype(np.float32)
 
-        return self._weights.lazy(name, (channels,), draw)
-
-    def _bias(self, layer: str, size: int) -> ir.Value:
-        return self._parameter(self._weights.normal(f"{layer}.bias", (size,), deviation=_JITTER))
+        draws = {"running_mean": mean, "running_var": variance}
+        return [self._drawn(f"{name}.{kind}", (channels,), draw) for kind, draw in draws.items()]
 
     def gemm(self, x: ir.Value, features: int, *, name: str) -> ir.Value:
         """Fully connected layer on `(batch, n)`, with bias; unit variance out."""
-        (width,), layer, incoming = self.shape(x), self._name(name), self._moments[x]
-        weight = self._weights.normal(
-            f"{layer}.weight",
-            (features, width),
-            deviation=1 / math.sqrt(width * incoming.variance),
-            centred=incoming.mean != 0,
-        )
-        inputs = [x, self._parameter(weight), self._bias(layer, features)]
-        return self._add("Gemm", inputs, (features,), Moments(), name=name, transB=1)
+        (width,), incoming = self.shape(x), self._moments[x]
+        deviation, centred = 1 / math.sqrt(width * incoming.variance), incoming.mean != 0
+        shape = (features, width)
+        weight = self._weight(f"{name}.weight", shape, deviation=deviation, centred=centred)
+        inputs = [x, weight, self._weight(f"{name}.bias", (features,))]
+        return self._add("Gemm", inputs, Moments(), (features,), name=name, transB=1)
 
     def dense(self, x: ir.Value, features: int, *, gain: float = 1.0, name: str) -> ir.Value:
         """Fully connected layer on the last axis of `(batch, tokens, n)`, with bias.
@@ -275,91 +301,71 @@ class NetworkBuilder:
         Weights are stored as `(n, features)`; outputs have a standard deviation of `gain`.
         """
         *front, width = self.shape(x)
-        layer, incoming = self._name(name), self._moments[x]
-        weight = self._weights.normal(
-            f"{layer}.weight",
-            (width, features),
-            deviation=gain / math.sqrt(width * incoming.power),
-        )
-        moments = Moments(variance=gain**2)
-        product = self._add(
-            "MatMul",
-            [x, self._parameter(weight)],
-            (*front, features),
-            moments,
-            name=f"{name}.matmul",
-        )
-        inputs = [product, self._bias(layer, features)]
-        return self._add("Add", inputs, (*front, features), moments, name=name)
+        deviation = gain / math.sqrt(width * self._moments[x].power)
+        weight = self._weight(f"{name}.weight", (width, features), deviation=deviation)
+        moments, shape = Moments(variance=gain**2), (*front, features)
+        product = self._add("MatMul", [x, weight], moments, shape, name=f"{name}.matmul")
+        return self._add("Add", [product, self._weight(f"{name}.bias", (features,))], name=name)
 
     def embedding(self, size: int, width: int, *, name: str) -> ir.Value:
         """Add a table of `(size, width)` and return it; read it with `gather`."""
-        tensor = self._weights.normal(f"{self._name(name)}.weight", (size, width), deviation=1.0)
-        return self._parameter(tensor)
+        return self._weight(f"{name}.weight", (size, width), deviation=1.0)
 
     def layer_norm(self, x: ir.Value, *, epsilon: float = 1e-12, name: str) -> ir.Value:
         """Normalise over the last axis, with scale and bias."""
-        layer, width = self._name(name), self.shape(x)[-1]
-        normal = self._weights.normal
-        scale = normal(f"{layer}.weight", (width,), mean=1.0, deviation=_JITTER)
-        bias = normal(f"{layer}.bias", (width,), deviation=_JITTER)
+        shape = self.shape(x)[-1:]
+        scale = self._weight(f"{name}.weight", shape, mean=1.0)
+        inputs = [x, scale, self._weight(f"{name}.bias", shape)]
         return self._add(
-            "LayerNormalization",
-            [x, self._parameter(scale), self._parameter(bias)],
-            self.shape(x),
-            Moments(),
-            name=name,
-            axis=-1,
-            epsilon=epsilon,
+            "LayerNormalization", inputs, Moments(), name=name, axis=-1, epsilon=epsilon
         )
 
     # Layers without weights
 
     def relu(self, x: ir.Value, *, name: str) -> ir.Value:
         """Rectify."""
-        return self._add("Relu", [x], self.shape(x), self._moments[x].rectified(), name=name)
+        return self._add("Relu", [x], self._moments[x].rectified(), name=name)
 
     def relu6(self, x: ir.Value, *, name: str) -> ir.Value:
         """Clip to 0..6."""
         bounds = [self.constant(np.array(bound, np.float32)) for bound in (0.0, 6.0)]
-        moments = self._moments[x].rectified()
-        return self._add("Clip", [x, *bounds], self.shape(x), moments, name=name)
+        return self._add("Clip", [x, *bounds], self._moments[x].rectified(), name=name)
 
     def gelu(self, x: ir.Value, *, name: str) -> ir.Value:
         """Gaussian error linear unit, exact form."""
-        return self._add("Gelu", [x], self.shape(x), self._moments[x].rectified(), name=name)
+        return self._add("Gelu", [x], self._moments[x].rectified(), name=name)
 
     def tanh(self, x: ir.Value, *, name: str) -> ir.Value:
         """Hyperbolic tangent."""
         moments = Moments(variance=0.4)  # of tanh of a unit Gaussian
-        return self._add("Tanh", [x], self.shape(x), moments, name=name)
+        return self._add("Tanh", [x], moments, name=name)
 
     def sigmoid(self, x: ir.Value, *, name: str) -> ir.Value:
         """Logistic function."""
         moments = Moments(mean=0.5, variance=0.04)  # of the logistic of a unit Gaussian
-        return self._add("Sigmoid", [x], self.shape(x), moments, name=name)
+        return self._add("Sigmoid", [x], moments, name=name)
 
     def softmax(self, x: ir.Value, *, name: str) -> ir.Value:
         """Softmax over the last axis."""
         count = self.shape(x)[-1]
         moments = Moments(mean=1 / count, variance=1 / count**2)
-        return self._add("Softmax", [x], self.shape(x), moments, name=name, axis=-1)
+        return self._add("Softmax", [x], moments, name=name, axis=-1)
 
     def add(self, a: ir.Value, b: ir.Value, *, name: str) -> ir.Value:
         """Add; `b` may broadcast to the shape of `a`."""
         moments = self._moments[a].plus(self._moments[b])
-        return self._add("Add", [a, b], self.shape(a), moments, name=name)
+        return self._add("Add", [a, b], moments, name=name)
 
     def scale(self, x: ir.Value, factor: float, *, name: str) -> ir.Value:
         """Multiply by a constant."""
         moments = self._moments[x].times(Moments(mean=factor, variance=0.0))
         constant = self.constant(np.array(factor, np.float32))
-        return self._add("Mul", [x, constant], self.shape(x), moments, name=name)
+        return self._add("Mul", [x, constant], moments, name=name)
 
     def multiply(self, x: ir.Value, gate: ir.Value, *, name: str) -> ir.Value:
         """Multiply elementwise; `gate` may broadcast over height and width."""
         moments = self._moments[x].times(self._moments[gate])
-        return self._add("Mul", [x, gate], self.shape(x), moments, name=name)
+        return self._add("Mul", [x, gate], moments, name=name)
 
     def concat(self, values: Sequence[ir.Value], *, name: str) -> ir.Value:
         """Join along the channels."""
@@ -368,7 +374,7 @@ class NetworkBuilder:
             [(self._moments[v], shape[0]) for v, shape in zip(values, shapes, strict=True)]
         )
         joined = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        return self._add("Concat", values, joined, moments, name=name, axis=1)
+        return self._add("Concat", values, moments, joined, name=name, axis=1)
 
     def max_pool(
         self,
@@ -381,106 +387,72 @@ class NetworkBuilder:
         name: str,
     ) -> ir.Value:
         """Largest value of each window; `ceil` keeps a last window that is not full."""
+        channels, *size = self.shape(x)
+        if ceil:
+            size = [length + stride - 1 for length in size]
+        sliding = _sliding(channels, _axes(size, kernel, stride, padding))
         moments = self._moments[x].maximum(kernel**2)
-        window = (kernel, stride, padding)
-        return self._pool("MaxPool", x, window, moments, name=name, ceil_mode=int(ceil))
+        return self._add("MaxPool", [x], moments, name=name, **sliding, ceil_mode=int(ceil))
 
     def average_pool(
         self, x: ir.Value, *, kernel: int, stride: int, padding: int = 0, name: str
     ) -> ir.Value:
         """Mean of each window, padding counted as zeros."""
-        moments = self._moments[x].averaged(kernel**2)
-        window = (kernel, stride, padding)
-        return self._pool("AveragePool", x, window, moments, name=name, count_include_pad=1)
-
-    def _pool(
-        self,
-        op_type: str,
-        x: ir.Value,
-        window: tuple[int, int, int],
-        moments: Moments,
-        *,
-        name: str,
-        **attributes: int,
-    ) -> ir.Value:
-        kernel, stride, padding = window
         channels, *size = self.shape(x)
-        extra = stride - 1 if attributes.get("ceil_mode") else 0
-        shape = [_window(length + extra, kernel, stride, padding) for length in size]
-        return self._add(
-            op_type,
-            [x],
-            (channels, *shape),
-            moments,
-            name=name,
-            kernel_shape=(kernel, kernel),
-            strides=(stride, stride),
-            pads=(padding,) * 4,
-            **attributes,
-        )
+        sliding = _sliding(channels, _axes(size, kernel, stride, padding))
+        moments = self._moments[x].averaged(kernel**2)
+        return self._add("AveragePool", [x], moments, name=name, **sliding, count_include_pad=1)
 
     def global_average_pool(self, x: ir.Value, *, name: str) -> ir.Value:
         """Mean over height and width, which stay as dimensions of one."""
         channels, *size = self.shape(x)
         moments = self._moments[x].averaged(math.prod(size))
-        return self._add("GlobalAveragePool", [x], (channels, 1, 1), moments, name=name)
+        return self._add("GlobalAveragePool", [x], moments, (channels, 1, 1), name=name)
 
     def flatten(self, x: ir.Value, *, name: str) -> ir.Value:
         """Make `(batch, n)`."""
-        shape = (math.prod(self.shape(x)),)
-        return self._add("Flatten", [x], shape, self._moments[x], name=name, axis=1)
+        return self._add("Flatten", [x], shape=(math.prod(self.shape(x)),), name=name, axis=1)
 
     def reshape(self, x: ir.Value, shape: Sequence[int], *, name: str) -> ir.Value:
         """Give the same elements the shape `(batch, *shape)`."""
         # 0 copies the dimension, so the batch stays whatever it is.
         target = self.constant(np.array([0, *shape], np.int64))
-        return self._add("Reshape", [x, target], shape, self._moments[x], name=name)
+        return self._add("Reshape", [x, target], shape=shape, name=name)
 
     def transpose(self, x: ir.Value, order: Sequence[int], *, name: str) -> ir.Value:
         """Permute the axes after the batch; `order` counts from 1."""
-        shape = self.shape(x)
-        return self._add(
-            "Transpose",
-            [x],
-            [shape[axis - 1] for axis in order],
-            self._moments[x],
-            name=name,
-            perm=(0, *order),
-        )
+        shape = [self.shape(x)[axis - 1] for axis in order]
+        return self._add("Transpose", [x], shape=shape, name=name, perm=(0, *order))
 
     def matmul(
         self, a: ir.Value, b: ir.Value, *, moments: Moments | None = None, name: str
     ) -> ir.Value:
         """Multiply two batches of matrices, `(batch, ..., m, k)` by `(batch, ..., k, n)`."""
-        *front, _ = self.shape(a)
+        *front, inner = self.shape(a)
         if moments is None:
-            inner = self.shape(a)[-1]
             product = self._moments[a].times(self._moments[b])
             moments = Moments(mean=product.mean * inner, variance=product.variance * inner)
-        return self._add("MatMul", [a, b], (*front, self.shape(b)[-1]), moments, name=name)
+        return self._add("MatMul", [a, b], moments, (*front, self.shape(b)[-1]), name=name)
 
     def gather(self, table: ir.Value, ids: ir.Value, *, name: str) -> ir.Value:
         """Read the table's rows that `ids` of `(batch, tokens)` names."""
-        assert table.shape is not None
-        shape = (*self.shape(ids), int(table.shape.numpy()[-1]))
-        return self._add("Gather", [table, ids], shape, Moments(), name=name)
+        shape = (*self.shape(ids), *self.shape(table))
+        return self._add("Gather", [table, ids], Moments(), shape, name=name)
 
     def rows(self, table: ir.Value, indices: Sequence[int], *, name: str) -> ir.Value:
         """Read fixed rows of a table: a tensor `(rows, n)` without a batch dimension."""
-        assert table.shape is not None
-        ids = self.constant(np.array(indices, np.int64))
-        value = self._add("Gather", [table, ids], (), Moments(), name=name)
-        value.shape = ir.Shape([len(indices), int(table.shape.numpy()[-1])])
+        value = self.gather(table, self.constant(np.array(indices, np.int64)), name=name)
+        value.shape = ir.Shape([len(indices), *self.shape(value)])
         return value
 
     def first_token(self, x: ir.Value, *, name: str) -> ir.Value:
         """Take the first token of `(batch, tokens, n)`, giving `(batch, n)`."""
         index = self.constant(np.array(0, np.int64))
-        return self._add(
-            "Gather",
-            [x, index],
-            self.shape(x)[1:],
-            self._moments[x],
-            name=name,
-            axis=1,
-        )
+        return self._add("Gather", [x, index], shape=self.shape(x)[1:], name=name, axis=1)
+
+    # Ends of networks
+
+    def classifier(self, x: ir.Value, classes: int, *, name: str) -> None:
+        """Average over height and width, and make the scores of the classes an output."""
+        y = self.flatten(self.global_average_pool(x, name="avgpool"), name="flatten")
+        self.output(self.gemm(y, classes, name=name), "logits")

@@ -45,5 +45,4 @@ def densenet201(net: NetworkBuilder, x: ir.Value) -> None:
                 with net.scope(f"transition{block}"):
                     y = _transition(net, y)
         y = net.relu(net.batch_norm(y, name="norm5"), name="relu5")
-    y = net.flatten(net.global_average_pool(y, name="avgpool"), name="flatten")
-    net.output(net.gemm(y, 1000, name="classifier"), "logits")
+    net.classifier(y, 1000, name="classifier")

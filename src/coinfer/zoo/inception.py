@@ -28,6 +28,13 @@ def _conv(
         return net.relu(net.batch_norm(y, epsilon=1e-3, name="bn"), name="relu")
 
 
+def _branch(net: NetworkBuilder, x: ir.Value, name: str, *convs: tuple[int, Size]) -> ir.Value:
+    """Convolutions in a row, each of so many channels and with its kernel."""
+    for index, (channels, kernel) in enumerate(convs, start=1):
+        x = _conv(net, x, channels, kernel=kernel, name=f"{name}_{index}")
+    return x
+
+
 def _pooled(net: NetworkBuilder, x: ir.Value, channels: int) -> ir.Value:
     y = net.average_pool(x, kernel=3, stride=1, padding=1, name="avg_pool")
     return _conv(net, y, channels, name="branch_pool")
@@ -35,42 +42,31 @@ def _pooled(net: NetworkBuilder, x: ir.Value, channels: int) -> ir.Value:
 
 def _module_a(net: NetworkBuilder, x: ir.Value, pool_channels: int) -> ir.Value:
     one = _conv(net, x, 64, name="branch1x1")
-    five = _conv(net, x, 48, name="branch5x5_1")
-    five = _conv(net, five, 64, kernel=5, name="branch5x5_2")
-    double = _conv(net, x, 64, name="branch3x3dbl_1")
-    double = _conv(net, double, 96, kernel=3, name="branch3x3dbl_2")
-    double = _conv(net, double, 96, kernel=3, name="branch3x3dbl_3")
+    five = _branch(net, x, "branch5x5", (48, 1), (64, 5))
+    double = _branch(net, x, "branch3x3dbl", (64, 1), (96, 3), (96, 3))
     return net.concat([one, five, double, _pooled(net, x, pool_channels)], name="concat")
 
 
 def _module_b(net: NetworkBuilder, x: ir.Value) -> ir.Value:
     three = _conv(net, x, 384, kernel=3, stride=2, padding=0, name="branch3x3")
-    double = _conv(net, x, 64, name="branch3x3dbl_1")
-    double = _conv(net, double, 96, kernel=3, name="branch3x3dbl_2")
+    double = _branch(net, x, "branch3x3dbl", (64, 1), (96, 3))
     double = _conv(net, double, 96, kernel=3, stride=2, padding=0, name="branch3x3dbl_3")
     pool = net.max_pool(x, kernel=3, stride=2, name="max_pool")
     return net.concat([three, double, pool], name="concat")
 
 
 def _module_c(net: NetworkBuilder, x: ir.Value, channels: int) -> ir.Value:
+    row, column = (channels, (1, 7)), (channels, (7, 1))
     one = _conv(net, x, 192, name="branch1x1")
-    seven = _conv(net, x, channels, name="branch7x7_1")
-    seven = _conv(net, seven, channels, kernel=(1, 7), name="branch7x7_2")
-    seven = _conv(net, seven, 192, kernel=(7, 1), name="branch7x7_3")
-    double = _conv(net, x, channels, name="branch7x7dbl_1")
-    double = _conv(net, double, channels, kernel=(7, 1), name="branch7x7dbl_2")
-    double = _conv(net, double, channels, kernel=(1, 7), name="branch7x7dbl_3")
-    double = _conv(net, double, channels, kernel=(7, 1), name="branch7x7dbl_4")
-    double = _conv(net, double, 192, kernel=(1, 7), name="branch7x7dbl_5")
+    seven = _branch(net, x, "branch7x7", (channels, 1), row, (192, (7, 1)))
+    double = _branch(net, x, "branch7x7dbl", (channels, 1), column, row, column, (192, (1, 7)))
     return net.concat([one, seven, double, _pooled(net, x, 192)], name="concat")
 
 
 def _module_d(net: NetworkBuilder, x: ir.Value) -> ir.Value:
     three = _conv(net, x, 192, name="branch3x3_1")
     three = _conv(net, three, 320, kernel=3, stride=2, padding=0, name="branch3x3_2")
-    seven = _conv(net, x, 192, name="branch7x7x3_1")
-    seven = _conv(net, seven, 192, kernel=(1, 7), name="branch7x7x3_2")
-    seven = _conv(net, seven, 192, kernel=(7, 1), name="branch7x7x3_3")
+    seven = _branch(net, x, "branch7x7x3", (192, 1), (192, (1, 7)), (192, (7, 1)))
     seven = _conv(net, seven, 192, kernel=3, stride=2, padding=0, name="branch7x7x3_4")
     pool = net.max_pool(x, kernel=3, stride=2, name="max_pool")
     return net.concat([three, seven, pool], name="concat")
@@ -87,8 +83,7 @@ def _module_e(net: NetworkBuilder, x: ir.Value) -> ir.Value:
     one = _conv(net, x, 320, name="branch1x1")
     three = _conv(net, x, 384, name="branch3x3_1")
     three = _split(net, three, "branch3x3_2")
-    double = _conv(net, x, 448, name="branch3x3dbl_1")
-    double = _conv(net, double, 384, kernel=3, name="branch3x3dbl_2")
+    double = _branch(net, x, "branch3x3dbl", (448, 1), (384, 3))
     double = _split(net, double, "branch3x3dbl_3")
     return net.concat([one, three, double, _pooled(net, x, 192)], name="concat")
 
@@ -119,5 +114,4 @@ def inception_v3(net: NetworkBuilder, x: ir.Value) -> None:
     for letter in ("b", "c"):
         with net.scope(f"Mixed_7{letter}"):
             y = _module_e(net, y)
-    y = net.flatten(net.global_average_pool(y, name="avgpool"), name="flatten")
-    net.output(net.gemm(y, 1000, name="fc"), "logits")
+    net.classifier(y, 1000, name="fc")

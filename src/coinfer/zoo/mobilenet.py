@@ -68,5 +68,4 @@ def mobilenet_v2(net: NetworkBuilder, x: ir.Value) -> None:
                 y = _inverted_residual(net, y, expansion, channels, stride)
             index += 1
     y = _conv_bn_relu6(net, y, 1280, name=f"features.{index}")
-    y = net.flatten(net.global_average_pool(y, name="avgpool"), name="flatten")
-    net.output(net.gemm(y, 1000, name="classifier.1"), "logits")
+    net.classifier(y, 1000, name="classifier.1")

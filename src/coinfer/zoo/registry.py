@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+import onnx_ir as ir
 
 from coinfer.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from coinfer.zoo.builder import NetworkBuilder
+from coinfer.zoo.builder import NetworkBuilder
 
 __all__ = ["ZooEntry", "build", "names", "sample_inputs", "spec"]
 
@@ -141,10 +138,6 @@ def build(name: str, *, seed: int = 0) -> ir.Model:
     >>> build("tiny_mlp").graph.outputs[0].name
     'logits'
     """
-    import onnx_ir as ir
-
-    from coinfer.zoo.builder import NetworkBuilder
-
     entry = spec(name)
     layers: Callable[[NetworkBuilder, ir.Value], None] = getattr(
         import_module(f"coinfer.zoo.{entry.family}"), name

@@ -49,5 +49,4 @@ def regnet_y_32gf(net: NetworkBuilder, x: ir.Value) -> None:
         for block in range(depth):
             with net.scope(f"trunk_output.block{stage}.block{stage}-{block}"):
                 y = _block(net, y, channels, 2 if block == 0 else 1, group_width=232)
-    y = net.flatten(net.global_average_pool(y, name="avgpool"), name="flatten")
-    net.output(net.gemm(y, 1000, name="fc"), "logits")
+    net.classifier(y, 1000, name="fc")

@@ -51,11 +51,6 @@ def _basic_block(net: NetworkBuilder, x: ir.Value, planes: int, stride: int) -> 
     return net.relu(net.add(y, _shortcut(net, x, planes, stride), name="add"), name="relu2")
 
 
-def _classifier(net: NetworkBuilder, x: ir.Value, classes: int) -> None:
-    y = net.flatten(net.global_average_pool(x, name="avgpool"), name="flatten")
-    net.output(net.gemm(y, classes, name="fc"), "logits")
-
-
 def _imagenet_resnet(
     net: NetworkBuilder, x: ir.Value, depths: Sequence[int], groups: int = 1, base_width: int = 64
 ) -> None:
@@ -67,7 +62,7 @@ def _imagenet_resnet(
             stride = 2 if stage > 0 and block == 0 else 1
             with net.scope(f"layer{stage + 1}.{block}"):
                 y = _bottleneck(net, y, 64 * 2**stage, stride, groups, base_width)
-    _classifier(net, y, 1000)
+    net.classifier(y, 1000, name="fc")
 
 
 def resnet50(net: NetworkBuilder, x: ir.Value) -> None:
@@ -99,4 +94,4 @@ def small_resnet(net: NetworkBuilder, x: ir.Value) -> None:
             with net.scope(f"layer{stage + 1}.{block}"):
                 stride = 2 if stage > 0 and block == 0 else 1
                 y = _basic_block(net, y, 16 * 2**stage, stride)
-    _classifier(net, y, 10)
+    net.classifier(y, 10, name="fc")

@@ -25,8 +25,7 @@ def tiny_cnn(net: NetworkBuilder, x: ir.Value) -> None:
     """Two convolutions with batch norm and a classifier on `(batch, 3, 32, 32)`."""
     y = _stem(net, x, 8, 1, "stem1")
     y = _stem(net, y, 16, 2, "stem2")
-    y = net.flatten(net.global_average_pool(y, name="avgpool"), name="flatten")
-    net.output(net.gemm(y, 10, name="fc"), "logits")
+    net.classifier(y, 10, name="fc")
 
 
 def tiny_branchy(net: NetworkBuilder, x: ir.Value) -> None:

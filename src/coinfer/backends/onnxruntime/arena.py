@@ -6,10 +6,9 @@ regions back if the run asks for that. So a run of a tiny model is used to shrin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -30,19 +29,11 @@ _OPSET = 17
 _IR_VERSION = 8
 
 
-class _Broom(NamedTuple):
-    """A run that shrinks the arena."""
-
-    session: Any
-    options: Any
-
-    def sweep(self) -> None:
-        self.session.run(["y"], {"x": np.zeros(1, np.float32)}, self.options)
-
-
 @cache
-def share() -> _Broom:
-    """Make the process's arena; sessions use it only if their options say so.
+def share() -> Callable[[], object]:
+    """Make the process's arena and return what shrinks it.
+
+    Sessions use it only if their options say so.
 
     Whoever calls it first holds the lock under which sessions are created.
     """
@@ -58,14 +49,15 @@ def share() -> _Broom:
     shrinking = ort.RunOptions()
     shrinking.add_run_config_entry(*_SHRINK)
     model = one_operator("Neg", [1])
-    return _Broom(ort.InferenceSession(model, options, ["CPUExecutionProvider"]), shrinking)
+    session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+    return partial(session.run, ["y"], {"x": np.zeros(1, np.float32)}, shrinking)
 
 
 def give_back() -> None:
     """Give the system what nothing lives in; parts that run afterwards take memory anew."""
     if share.cache_info().currsize:
         with suppress(*LIBRARY_ERRORS):  # what the host program has made may be no arena
-            share().sweep()
+            share()()
 
 
 def one_operator(

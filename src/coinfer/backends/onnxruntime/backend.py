@@ -11,10 +11,9 @@ from coinfer.backends.onnxruntime import providers
 from coinfer.backends.onnxruntime.assignment import numbered, require_assigned, taken
 from coinfer.backends.onnxruntime.creation import Style, create, pool_cores
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
-from coinfer.backends.onnxruntime.part import OnnxRuntimePart, Plain, compiled_in_blocks
-from coinfer.backends.onnxruntime.providers import Provider
+from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
-from coinfer.backends.pools import POOLS
+from coinfer.backends.pools import reserved
 from coinfer.backends.precision import native_precision
 from coinfer.backends.source import bytes_or_path
 from coinfer.errors import BackendError
@@ -91,48 +90,38 @@ class OnnxRuntimeBackend:
                 f"{what}: onnxruntime computes in the precision of the model, which is "
                 f"{precision}, not {processor.precision}; convert the model or use precision fp32"
             )
-        pool = processor.threads - 1
-        POOLS.reserve(pool, what=what)
-        try:
-            return self._compiled(model, processor, provider, what=what, precision=precision)
-        except BaseException:
-            POOLS.release(pool)
-            raise
-
-    def _compiled(
-        self, model: Model, processor: Processor, provider: Provider, *, what: str, precision: str
-    ) -> OnnxRuntimeSession:
         common: dict[str, Any] = {
             "outputs": tuple(spec.name for spec in model.outputs),
             "what": what,
             "precision": precision,
             "pool": processor.threads - 1,
         }
-        is_part = bool(model.borders) and provider[0] == providers.CPU_PROVIDER
-        found = compiled_in_blocks(model, processor) if is_part else Plain()
-        if not isinstance(found, Plain):
-            return OnnxRuntimePart(
-                session=found.session,
-                takes=found.takes,
-                gives=found.gives,
-                operators=found.operators,
-                shares=True,
-                **common,
-            )
-        try:
-            source = bytes_or_path(model)
-            session = create(source, processor, provider, Style(shared=is_part))
-        except Exception as error:
-            # The library's exceptions have no other common base.
-            raise BackendError(
-                f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
-                f"with `coinfer inspect` or run it on another backend"
-            ) from error
-        operators = require_assigned(session, provider[0], what)
-        return OnnxRuntimeSession(
-            session=session,
-            operators=operators,
-            shares=is_part,
-            note=found.why and f"its parts convert the values that they hand on: {found.why}",
-            **common,
-        )
+        with reserved(processor.threads - 1, what):
+            return _compiled(model, processor, provider, common)
+
+
+def _compiled(
+    model: Model, processor: Processor, provider: providers.Provider, common: Mapping[str, Any]
+) -> OnnxRuntimeSession:
+    what = common["what"]
+    is_part = bool(model.borders) and provider[0] == providers.CPU_PROVIDER
+    found = compiled_in_blocks(model, processor, common) if is_part else ""
+    if not isinstance(found, str):
+        return found
+    try:
+        source = bytes_or_path(model)
+        session = create(source, processor, provider, Style(shared=is_part))
+    except Exception as error:
+        # The library's exceptions have no other common base.
+        raise BackendError(
+            f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
+            f"with `coinfer inspect` or run it on another backend"
+        ) from error
+    operators = require_assigned(session, provider[0], what)
+    return OnnxRuntimeSession(
+        session=session,
+        operators=operators,
+        shares=is_part,
+        note=found and f"its parts convert the values that they hand on: {found}",
+        **common,
+    )

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,16 +23,15 @@ from coinfer.backends.onnxruntime.assignment import assigned
 from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
 from coinfer.backends.onnxruntime.creation import Style, create
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
-from coinfer.backends.onnxruntime.packing import ChannelBlocks, block_size, channel_blocks
+from coinfer.backends.onnxruntime.packing import ChannelBlocks, Packed, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
-from coinfer.backends.packed import Packed
 from coinfer.backends.values import Value, Values, to_host
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.units import format_bytes
 
-__all__ = ["Compiled", "OnnxRuntimePart", "Plain", "compiled_in_blocks"]
+__all__ = ["OnnxRuntimePart", "compiled_in_blocks"]
 
 _MOST_WEIGHT_BYTES = 2**29
 """Larger parts are compiled like any model: for a moment, their weights are there some five times.
@@ -45,32 +44,6 @@ _packed = tuple.__new__
 """Makes a `Packed` without a call into Python."""
 
 _PROVIDER = (CPU_PROVIDER, dict[str, str]())
-
-
-class Compiled(NamedTuple):
-    """A part that was compiled so that blocks may cross its borders.
-
-    Attributes:
-        session: The library's session.
-        takes: Form of each input; None: an array.
-        gives: Form of each output that is in blocks.
-        operators: Number of its operators per provider, before fusion.
-    """
-
-    session: Any
-    takes: Mapping[str, ChannelBlocks | None]
-    gives: Mapping[str, ChannelBlocks]
-    operators: Mapping[str, int]
-
-
-class Plain(NamedTuple):
-    """A part that is compiled like any model.
-
-    Attributes:
-        why: Why blocks cannot cross its borders; empty if nothing is lost by that.
-    """
-
-    why: str = ""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -142,37 +115,51 @@ def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
     return value if form is None else form.pack(value).array
 
 
-def compiled_in_blocks(model: Model, processor: Processor) -> Compiled | Plain:
-    """Compile a part of a model so that its values cross borders in blocks, where they can."""
+def compiled_in_blocks(
+    model: Model, processor: Processor, common: Mapping[str, Any]
+) -> OnnxRuntimePart | str:
+    """Compile a part of a model so that its values cross borders in blocks, where they can.
+
+    Args:
+        model: The part.
+        processor: Where it is to run.
+        common: What any session of it is told.
+
+    Returns:
+        Why blocks cannot cross its borders, if it is to be compiled like any model; an empty text
+        if nothing is lost by that.
+    """
     inputs, outputs = blockable(model)
     if not (inputs or outputs) or not block_size():
-        return Plain()  # then nothing inside is in blocks either
+        return ""  # then nothing inside is in blocks either
     if model.weight_bytes > _MOST_WEIGHT_BYTES:
-        return Plain(f"one has more than {format_bytes(_MOST_WEIGHT_BYTES)} of weights")
+        return f"one has more than {format_bytes(_MOST_WEIGHT_BYTES)} of weights"
     source = model.with_graph(probed(model.graph, inputs)).to_bytes()
     try:
         rewritten, operators = _rewritten(source, processor)
     except _NOT_WRITTEN as error:
-        return Plain(f"onnxruntime cannot write one down as it runs it: {first_line(error)}")
+        return f"onnxruntime cannot write one down as it runs it: {first_line(error)}"
     edited = without_probes(rewritten, inputs, outputs, block=block_size())
     if edited is None:
-        return Plain(f"onnxruntime {ort.__version__} rewrites one otherwise than is known of it")
+        return f"onnxruntime {ort.__version__} rewrites one otherwise than is known of it"
     if not (edited.takes or edited.gives):
-        return Plain()
+        return ""
     data = ir.to_proto(edited.model).SerializeToString()
     del rewritten, source
     try:
         session = create(data, processor, _PROVIDER, Style(optimised=False, shared=True))
     except LIBRARY_ERRORS as error:
-        return Plain(f"onnxruntime refuses one with borders in blocks: {first_line(error)}")
+        return f"onnxruntime refuses one with borders in blocks: {first_line(error)}"
     takes = {name: channel_blocks(channels) for name, channels in edited.takes.items()}
     gives = {name: channel_blocks(channels) for name, channels in edited.gives.items()}
     operators.subtract({CPU_PROVIDER: len(inputs)})
-    return Compiled(
+    return OnnxRuntimePart(
         session=session,
         takes={spec.name: takes.get(spec.name) for spec in model.inputs},
         gives=gives,
         operators=dict(operators),
+        shares=True,
+        **common,
     )
 
 

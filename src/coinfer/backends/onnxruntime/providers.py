@@ -20,20 +20,8 @@ CPU_PROVIDER = _CPU + _SUFFIX
 _REMOTE = "Azure"
 """Not a device: it forwards requests to a service."""
 
-_KINDS: Mapping[str, str] = {
-    "CUDA": "gpu",
-    "Tensorrt": "gpu",
-    "NvTensorRTRTX": "gpu",
-    "MIGraphX": "gpu",
-    "Dml": "gpu",
-    "WebGpu": "gpu",
-    "CoreML": "npu",
-    "QNN": "npu",
-    "VitisAI": "npu",
-    "CANN": "npu",
-    "Rknpu": "npu",
-    "Nnapi": "npu",
-}
+_GPUS = ("CUDA", "Tensorrt", "NvTensorRTRTX", "MIGraphX", "Dml", "WebGpu")
+_NPUS = ("CoreML", "QNN", "VitisAI", "CANN", "Rknpu", "Nnapi")
 """Anything else computes on the CPU."""
 
 _FP32_OPTIONS: Mapping[str, Mapping[str, str]] = {"CUDA": {"use_tf32": "0"}}
@@ -84,7 +72,7 @@ def _options(processor: Processor, provider: str, what: str) -> dict[str, str]:
 
 
 def _device(base: str) -> Device:
-    kind = _KINDS.get(base, "cpu")
+    kind = "gpu" if base in _GPUS else "npu" if base in _NPUS else "cpu"
     name = base if kind == "cpu" else f"{base}:0"
     description = f"{base} execution provider of onnxruntime"
     return Device(name=name, kind=kind, precisions=("fp32", "int8"), description=description)

@@ -1,0 +1,108 @@
+"""Invariants: what is true of the state between two events. Changes nothing; for tests."""
+
+from __future__ import annotations
+
+from coinfer.core.state import State
+
+__all__ = ["check_state"]
+
+
+def check_state(state: State) -> None:
+    """Assert the invariants: every request is in one place, every unit has one user."""
+    for lane in state.lanes:
+        lane.check()
+        assert len(lane), f"empty lane {lane.key} is listed"
+    in_lanes = sum(len(lane) for lane in state.lanes)
+    assert in_lanes == len(state.waiting), "lanes and waiting list disagree"
+    assert state.waiting.keys() <= state.requests.keys(), "an answered request still waits"
+    _check_requests(state)
+    _check_units(state)
+    _check_lanes(state)
+    _check_routes(state)
+    _check_forks(state)
+    _check_offers(state)
+    if state.express is not None:
+        state.express.check(state.running)
+
+
+def _check_requests(state: State) -> None:
+    for number, progress in state.requests.items():
+        waits = number in state.waiting
+        runs = progress.execution is not None
+        assert waits != runs, f"request {number}: waiting {waits}, running {runs}"
+        assert waits == progress.waits, f"request {number}: waits"
+        assert not waits or progress.lane in state.lanes, f"request {number}: lane"
+        if progress.execution is not None:
+            executed = state.running[progress.execution].requests
+            assert progress.request in executed, f"request {number} not in its execution"
+    for number, execution in state.running.items():
+        for request in execution.requests:
+            runs_in = state.requests[request.id].execution
+            is_known = runs_in == number or number in state.running_forks
+            assert is_known, f"{number}: {request.id} is not"
+
+
+def _check_units(state: State) -> None:
+    used: dict[str, int] = {}
+    for execution in state.running.values():
+        for unit in state.units_of[execution.processor]:
+            assert unit not in used, f"unit {unit} is used twice"
+            used[unit] = execution.id
+    assert used == state.unit_user(), f"units: {used} != {state.unit_user()}"
+    bits = sum(state.bits_of[execution.processor] for execution in state.running.values())
+    assert bits == state.used, f"units in use: {bits:b} != {state.used:b}"
+    alone = [n for n, p in state.in_service.items() if p.units.isdisjoint(used)]
+    assert alone == list(state.idle()), f"idle: {alone} != {state.idle()}"
+
+
+def _check_lanes(state: State) -> None:
+    for lane in state._all_lanes.values():
+        marks = lane.is_open, lane.is_plain
+        state._mark(lane)
+        assert (lane.is_open, lane.is_plain) == marks, f"lane {lane.key}: marks"
+        able = any(state.can_run(lane, name) for name in state.in_service)
+        assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"
+        units = state.units[lane.model]
+        is_whole = units == 1 or lane.key.position >= units
+        assert (lane.routes is None) == is_whole, f"lane {lane.key}: routes"
+
+
+def _check_routes(state: State) -> None:
+    for (model, batch, shape, allowed), routes in state._routes.items():
+        assert set(allowed) <= state.in_service.keys(), f"{model}: a lost processor has routes"
+        anew = state.new_routes(model, batch, shape, allowed)
+        assert (routes.forked is None) == (anew.forked is None), f"{model}: forks"
+        for position in range(routes.units):
+            assert routes.seconds(position) == anew.seconds(position), f"{model}: {position}"
+            if routes.forked is not None and anew.forked is not None:
+                known_s, right_s = routes.forked.rest_s(position), anew.forked.rest_s(position)
+                assert known_s == right_s, f"{model}: {position}, with forks"
+
+
+def _check_forks(state: State) -> None:
+    for number, split in state.running_forks.items():
+        assert number in split.running, f"execution {number} of a split has ended"
+        assert split.progress.execution in split.running, "a split request runs elsewhere"
+        execution = state.running[number]
+        side = split.fork.left if number == split.left else split.fork.right
+        assert execution.requests == (split.progress.request,), "others are split along"
+        assert execution.span == side, "its span"
+
+
+def _check_offers(state: State) -> None:
+    """Assert that what runs is what was offered."""
+    assert state.offered.keys() <= state.running.keys(), "an offer of what has ended"
+    for number, execution in state.running.items():
+        offer = state.offered.get(number)
+        if offer is None:
+            if state.express is None or number not in state.express.running:
+                assert len(execution.requests) == 1, f"execution {number}: riders, not offered"
+                assert not execution.span.first, f"execution {number}: a part, not offered"
+            continue
+        head, *riders = execution.requests
+        assert head.model == offer.lane.model, f"execution {number}: another model"
+        assert tuple(riders) == offer.riders, f"execution {number}: other riders"
+        runs = execution.variant, execution.span, execution.processor, execution.expected_s
+        offered = offer.variant, offer.span, offer.processor, offer.expected_s
+        assert runs == offered, f"execution {number}: {runs} runs, {offered} was offered"
+        assert offer.ready_s <= execution.started_s, f"execution {number}: too early"
