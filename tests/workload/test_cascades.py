@@ -218,7 +218,7 @@ def test_the_rate_factor_of_a_file_scales_deadlines_too() -> None:
         ),
         (
             "{a: {closed: 1}, b: {after: a, propability: 0.1}, c: {after: b}}",
-            "unknown field 'propability'; did you mean 'probability'? Known: after, probability",
+            "unknown field 'propability'; did you mean 'probability'? Known: after, count, probability",
         ),
     ],
 )

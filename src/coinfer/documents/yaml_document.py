@@ -13,7 +13,8 @@ from coinfer.errors import ScenarioError
 __all__ = ["YamlDocument"]
 
 _TEXT = "tag:yaml.org,2002:str"
-_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_WHOLE = "tag:yaml.org,2002:int"
+_NUMBERS = frozenset({_WHOLE, "tag:yaml.org,2002:float"})
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -36,7 +37,8 @@ class YamlDocument:
 
         Raises:
             ScenarioError: not YAML, empty, several documents, a field that is given twice or
-                whose name is not text, or a number that YAML reads as another one.
+                whose name is neither text nor a whole number, or a number that YAML reads as
+                another one.
         """
         try:
             loader = yaml.SafeLoader(text)
@@ -119,6 +121,8 @@ def _check_mapping_keys(node: yaml.MappingNode, origin: str) -> None:
         line = key.start_mark.line + 1
         if key.tag == _MERGE:
             continue
+        if key.tag == _WHOLE and misread(key.value) is None:
+            key.tag = _TEXT  # {48: 3} is a name as it is written; what it means, its reader knows
         if key.tag != _TEXT:
             written = key.value if isinstance(key, yaml.ScalarNode) else "a collection"
             raise ScenarioError(

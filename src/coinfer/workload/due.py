@@ -15,8 +15,9 @@ class Due(NamedTuple):
     Attributes:
         time_s: The moment it must be submitted, in seconds from the start of the warm-up.
         stream: Which arrival process asks for it.
-        index: How many requests of this model that process asked for before; of a request that
-            comes after another one, the index of that one.
+        index: How many requests of this model that process asked for before. Of a request that
+            comes after another one it follows from the index of that one, and is that one if only
+            one comes after it. Unique among the requests of a model.
         model: Which model.
         frame_s: The moment from which latency and deadline count, if that is not `time_s`: when
             the first request of its cascade was due.
