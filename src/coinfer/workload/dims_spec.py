@@ -160,7 +160,7 @@ def _summed(weights: Iterable[tuple[_K, Fraction]]) -> dict[_K, Fraction]:
     return found
 
 
-def _written(dims: tuple[SizeChoice, ...]) -> dict[str, int] | list[dict[str, float]]:
+def _written(dims: tuple[SizeChoice, ...]) -> Any:
     """Return what is read as the same again."""
     if len(dims) < 2:
         return dict(dims[0].sizes) if dims else {}
