@@ -24,7 +24,7 @@ from coinfer.hardware.awake import awake
 from coinfer.metrics.latency import Latencies
 from coinfer.metrics.paired import in_turn
 from coinfer.planner.prepare import prepare
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.units import parse_seconds
@@ -57,7 +57,7 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     base = load_scenario(arguments.scenario)
-    ready = prepare(base, cache=default_cache())
+    ready = prepare(base, Profiler(cache=default_cache()))
     bound = certify(base, ready.plan.machine).bound
     table = new_table(
         ("load", "network"), ("p50 idle", "awake", "ratio", "p99 idle", "awake", "ratio")

@@ -43,9 +43,10 @@ from coinfer.hardware.cores import available_cores
 from coinfer.machine.machine import Machine
 from coinfer.machine.profile import Profile
 from coinfer.metrics.recorder import Recorder
+from coinfer.plan import PolicyChoice
 from coinfer.planner.prepare import prepare
 from coinfer.policies import make_policy
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim import simulate
@@ -162,7 +163,7 @@ def main() -> int:
     with (
         OtherWork() as others,
         awake(() if arguments.asleep else available_cores()) as refusal,
-        Canary(prepare(base, cache=default_cache())) as canary,
+        Canary(prepare(base, Profiler(cache=default_cache()))) as canary,
     ):
         console.print(
             "cores may go idle" if arguments.asleep else refusal or "cores are kept awake"
@@ -213,7 +214,8 @@ def simulated(wanted: Scenario, ground: Ground, trial: Trial, pace: Pace) -> Ite
     name, options = wanted.policy.name, wanted.policy.options
     executions = trial.run.executions()
     plan = ground.ready.plan
-    hindsight = fitted(plan, wanted, executions, make_policy(name, **options))
+    chosen = replace(plan, policy=PolicyChoice(name=name, options=options))
+    hindsight = fitted(chosen, wanted, executions)
     machines = (at_pace(ground.machine, pace), trial.calibrated.machine, hindsight.machine)
     for machine in machines:
         policy = make_policy(name, **options)

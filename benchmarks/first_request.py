@@ -21,7 +21,7 @@ from coinfer.machine.profile import Profile
 from coinfer.metrics.paired import in_turn
 from coinfer.model import Model
 from coinfer.planner.prepare import prepare
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.clock import now
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
@@ -38,7 +38,7 @@ def main() -> int:
     arguments = _arguments()
     console = new_console()
     print_environment(console)
-    ready = prepare(load_scenario(arguments.scenario), cache=default_cache())
+    ready = prepare(load_scenario(arguments.scenario), Profiler(cache=default_cache()))
     kinds = {(p.backend, p.device, p.threads): p for p in reversed(ready.plan.processors)}
     table = new_table(
         ("network", "processor"), ("first", "warmed up", "ratio", "later ones", "first / later")

@@ -29,7 +29,7 @@ from coinfer.machine.processor import Processor
 from coinfer.metrics.paired import in_turn
 from coinfer.model import Model
 from coinfer.planner.prepare import prepare
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.measure import on_cores
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
@@ -52,7 +52,7 @@ def main() -> int:
     if wide is None:
         console.print("not measured: a pool needs two cores to which threads can be pinned")
         return 0
-    ready = prepare(load_scenario(arguments.scenario), cache=default_cache())
+    ready = prepare(load_scenario(arguments.scenario), Profiler(cache=default_cache()))
     table = new_table(
         ("network", ""),
         ("mean left", "pinned", "ratio", "p50 left", "pinned", "p99 left", "pinned"),

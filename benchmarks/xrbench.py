@@ -48,7 +48,7 @@ from coinfer.metrics.counts import RunCounts
 from coinfer.plan import Plan
 from coinfer.planner.prepare import prepare
 from coinfer.policies import policy_names
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.prepared import Prepared
 from coinfer.scenarios import library
 from coinfer.units import parse_seconds
@@ -181,7 +181,7 @@ def _here(
     """Return the factor by way, simulated on this machine and measured on it."""
     scenario = _scenario(name, arguments.trial).model_copy(update={"machine": None})
     kept = Kept.of(scenario, quality=arguments.quality)
-    with Canary(prepare(scenario, cache=default_cache())) as canary:
+    with Canary(prepare(scenario, Profiler(cache=default_cache()))) as canary:
         watch = Watch(canary, tell, tolerance=_STEADY)
         tries = count()
         ready = watch.first("profile", lambda: _measured(scenario, next(tries)))
@@ -204,7 +204,7 @@ def _here(
 def _measured(scenario: Scenario, tries: int) -> Prepared:
     """Measure what the cache does not know; all of it if that was tried before."""
     cache = dataclasses.replace(default_cache(), reads=not tries)
-    return prepare(scenario, cache=cache, surroundings=True)
+    return prepare(scenario, Profiler(cache=cache), surroundings=True)
 
 
 def _simulated(

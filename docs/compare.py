@@ -19,7 +19,7 @@ from coinfer.hardware import default_processors
 from coinfer.metrics.summary import Summary
 from coinfer.planner.prepare import prepare
 from coinfer.policies import policy_names
-from coinfer.profiling import default_cache
+from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.play import play
 from coinfer.units import parse_seconds
 from coinfer.workload.scenario import PolicySpec, Scenario
@@ -49,7 +49,7 @@ def _spec(policy: str, scenario: Scenario) -> PolicySpec:
 
 
 def _run(scenario: Scenario) -> Summary:
-    ready = prepare(scenario, cache=default_cache())
+    ready = prepare(scenario, Profiler(cache=default_cache()))
     played = play(ready)
     return Result.of(ready, played.run_counts, played.recorder, mode="run", warnings=()).summary
 

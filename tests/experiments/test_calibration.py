@@ -70,9 +70,7 @@ def test_the_load_is_below_the_bound(load: Scenario) -> None:
 
 
 def test_times_of_a_run_are_found_again(load: Scenario, run: Simulated) -> None:
-    found = fitted(
-        Plan.of(MEASURED), load, run.recorder.executions(), make_policy("earliest_finish")
-    )
+    found = fitted(Plan.of(MEASURED), load, run.recorder.executions())
     machine, factors, warnings = found
     assert factors.keys() == FACTORS.keys()
     assert not warnings
@@ -95,7 +93,7 @@ def test_what_ran_too_seldom_takes_the_factor_of_its_processor(
         for each in run.recorder.executions()
         if (each.model, each.processor) != ("small", "one") or (few.append(each) or len(few) < 4)
     ]
-    factors = fitted(Plan.of(MEASURED), load, kept, make_policy("earliest_finish")).factors
+    factors = fitted(Plan.of(MEASURED), load, kept).factors
     assert factors["small", "one"] != pytest.approx(1.5, rel=0.05)
     assert 1.0 < factors["small", "one"] < 1.5
 
@@ -126,7 +124,7 @@ def test_who_interrupts_the_run_gets_no_simulation(
 
 
 def test_a_run_without_executions_corrects_nothing(load: Scenario) -> None:
-    found = fitted(Plan.of(MEASURED), load, [], make_policy("earliest_finish"))
+    found = fitted(Plan.of(MEASURED), load, [])
     assert found.machine is MEASURED
     assert "saw too few executions" in str(found)
 
@@ -141,6 +139,5 @@ def test_the_first_execution_of_each_pair_does_not_count(load: Scenario, run: Si
         for record in records
     ]
     assert len(first) == len(FACTORS)
-    policy = make_policy("earliest_finish")
-    usual, found = (fitted(Plan.of(MEASURED), load, each, policy) for each in (records, slow))
+    usual, found = (fitted(Plan.of(MEASURED), load, each) for each in (records, slow))
     assert found.factors == usual.factors

@@ -23,7 +23,7 @@ from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import LatencySketch
 from coinfer.plan import Plan, PolicyChoice
 from coinfer.planner.prepare import prepare
-from coinfer.profiling import Effort
+from coinfer.profiling import Effort, Profiler
 from coinfer.workload.arrivals import After
 from coinfer.workload.scenario import Scenario
 from sim.machines import machine
@@ -284,7 +284,7 @@ def test_frames_are_counted_as_they_will_be(process: dict[str, Any]) -> None:
 def test_trials_run_on_this_machine() -> None:
     wanted = scenario({"periodic": 20.0}, deadline=5.0).with_options(duration_s=0.2)
     effort = Effort(min_runs=2, max_runs=3, max_s=0.05)
-    ready = prepare(wanted, effort=effort)
+    ready = prepare(wanted, Profiler(effort=effort))
     with on_this_machine(ready, Kept.of(wanted)) as measure:
         for _ in range(2):
             run_counts = measure(wanted.scaled(2.0))
@@ -294,7 +294,7 @@ def test_trials_run_on_this_machine() -> None:
 @pytest.mark.alone
 def test_a_trial_on_this_machine_ends_once_the_promise_is_broken() -> None:
     wanted = scenario({"periodic": 100.0}, deadline=1e-9).with_options(duration_s=60.0)
-    ready = prepare(wanted, effort=Effort(min_runs=2, max_runs=3, max_s=0.05))
+    ready = prepare(wanted, Profiler(effort=Effort(min_runs=2, max_runs=3, max_s=0.05)))
     with on_this_machine(ready, Kept.of(wanted, least=0.999)) as measure:
         run_counts = measure(wanted)
     assert run_counts.models["m"].hits == 0

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from coinfer.errors import ModelError
 from coinfer.graph.cost import operator_costs
+from coinfer.graph.inference import border_specs
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition, partition_at
-from coinfer.graph.values import border_specs
 from coinfer.model import Model, load_model, model_from_ir
 from coinfer.testing.models import model_from_text
 from graph.chains import assert_chain_equals_whole, everything

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -339,3 +339,16 @@ def test_full_and_short_name_both_digests() -> None:
     found = fingerprint(dense())
     assert found.full == f"{found.structure}-{found.weights}"
     assert found.short == f"{found.structure[:8]}-{found.weights[:8]}"
+
+
+def test_each_constant_counts_by_its_own_value() -> None:
+    """A digest that is kept must not be found again by the address of a tensor that is gone."""
+    found = set()
+    for values in product(range(3), repeat=3):
+        reads = " ".join(
+            f"c{i} = Constant<value_ints = [{value}]>() s{i} = Gather(x, c{i})"
+            for i, value in enumerate(values)
+        )
+        text = f"g (float[9] x) => (float[1] y) {{ {reads} y = Sum(s0, s1, s2) }}"
+        found.add(fingerprint(parsed(text)).structure)
+    assert len(found) == 27

@@ -168,7 +168,7 @@ def test_the_fast_check_agrees_with_the_spec(
     except InputError:
         fits = False
     try:
-        InputCheck.of("net", (one,))({"x": array})
+        InputCheck("net", (one,))({"x": array})
         accepted = True
     except InputError:
         accepted = False

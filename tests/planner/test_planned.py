@@ -11,7 +11,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.plan.plan_folder import save_plan
 from coinfer.planner.planned_scenario import planned_scenario
 from coinfer.planner.prepare import prepare
-from coinfer.profiling import Effort
+from coinfer.profiling import Effort, Profiler
 from coinfer.testing.models import fixed_batch, tiny_linear
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
@@ -30,7 +30,7 @@ def scenario(folder: Path, source: str) -> Scenario:
 def folder(tmp_path: Path) -> Path:
     for name in ("m.onnx", "n.onnx"):
         onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), tmp_path / name)
-    ready = prepare(scenario(tmp_path, "m.onnx"), effort=Effort(max_runs=2))
+    ready = prepare(scenario(tmp_path, "m.onnx"), Profiler(effort=Effort(max_runs=2)))
     save_plan(ready.plan, tmp_path / "plans" / "plan")
     return tmp_path
 
@@ -60,7 +60,7 @@ def test_a_plan_is_simulated_where_its_files_are_not(folder: Path, tmp_path: Pat
 def test_a_request_to_a_model_of_fixed_batch_is_one_run_also_with_a_plan(tmp_path: Path) -> None:
     onnx.save(onnx.load_from_string(fixed_batch().model.to_bytes()), tmp_path / "m.onnx")
     wanted = scenario(tmp_path, "{source: m.onnx, batch: 2}")
-    ready = prepare(wanted, effort=Effort(max_runs=2))
+    ready = prepare(wanted, Profiler(effort=Effort(max_runs=2)))
     save_plan(ready.plan, tmp_path / "plan")
     planned = planned_scenario(wanted, tmp_path / "plan", is_simulated=True)
     assert ready.as_run.models["m"].batch == planned.as_run.models["m"].batch == 1

@@ -13,7 +13,7 @@ from coinfer.experiments.certificate import certify
 from coinfer.hardware.cores import find_cores
 from coinfer.planner.prepare import prepare
 from coinfer.planner.processors import choose_processors
-from coinfer.profiling import Effort
+from coinfer.profiling import Effort, Profiler
 from coinfer.runtime.prepared import Prepared
 from coinfer.testing.models import fixed_batch
 from coinfer.workload.scenario import Scenario
@@ -54,7 +54,7 @@ def scenario(
 
 def prepared(wanted: Scenario, backend: FakeBackend | None = None) -> Prepared:
     fake = FakeBackend() if backend is None else backend
-    return prepare(wanted, effort=QUICK, backends={"fake": fake})
+    return prepare(wanted, Profiler(effort=QUICK, backends={"fake": fake}))
 
 
 def test_described_processors_are_all_measured_and_loaded() -> None:

@@ -12,7 +12,7 @@ from coinfer.machine.span import Fork, Span, completes
 from coinfer.model import Model
 from coinfer.planner.passes.surroundings import whole_profile
 from coinfer.planner.prepare import prepare
-from coinfer.profiling import Effort
+from coinfer.profiling import Effort, Profiler
 from coinfer.profiling import profiler as profiler_module
 from coinfer.profiling.budget import Budget
 from coinfer.runtime.prepared import Prepared
@@ -41,7 +41,7 @@ def one_cut(policy: str = "fcfs", section: str = "{minimum_subgraph_size: 1}") -
         "  whole: 'zoo:tiny_cnn'\n"
         f"arrivals: {{mix: {{in_flight: 1}}}}\nprocessors: {PROCESSORS}\npolicy: {policy}\n"
     )
-    return prepare(wanted, effort=QUICK, backends={"null": NullBackend()})
+    return prepare(wanted, Profiler(effort=QUICK, backends={"null": NullBackend()}))
 
 
 def cut_of(ready: Prepared, name: str = "cut") -> CutModel:
@@ -119,7 +119,8 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
             "  - {name: cpu0, backend: 'null', units: [a]}\n"
             "  - {name: cpu1, backend: 'null', units: [b]}\n"
         )
-        ready = prepare(wanted, effort=QUICK, backends={"null": NullBackend()}, surroundings=True)
+        profiler = Profiler(effort=QUICK, backends={"null": NullBackend()})
+        ready = prepare(wanted, profiler, surroundings=True)
         planned = ready.plan.models["net"].original.forks
         assert planned == cut_of(ready, "net").forks
         forks[branches] = planned
@@ -141,11 +142,6 @@ def test_what_a_simulation_needs_is_not_measured_once_the_time_for_measuring_is_
         "models:\n  net: {source: 'zoo:tiny_cnn'}\narrivals: {net: {closed: 1}}\npolicy: fcfs\n"
         "processors:\n  - {name: cpu0, backend: 'null', units: [a]}\n"
     )
-    ready = prepare(
-        wanted,
-        effort=QUICK,
-        backends={"null": NullBackend()},
-        surroundings=True,
-        budget=Budget(0.0),
-    )
+    profiler = Profiler(effort=QUICK, backends={"null": NullBackend()}, budget=Budget(0.0))
+    ready = prepare(wanted, profiler, surroundings=True)
     assert any("cold starts are not measured" in warning for warning in ready.plan.warnings)

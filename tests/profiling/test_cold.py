@@ -13,7 +13,7 @@ from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.profile import Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.cold import in_turn, measure_cold
-from coinfer.profiling.deployment import Rounds
+from coinfer.profiling.deployment import Deployment, Rounds
 from coinfer.testing.models import tiny_linear
 from profiling.counting import Counting, processor
 
@@ -79,15 +79,16 @@ def measured(
     names = [f"m{number}" for number in range(models)]
     table = {name: {"a": 1e-3, "b": 1e-3} for name in names}
     table["m0"]["ab"] = 1e-3
-    return measure_cold(
-        dict.fromkeys(names, model),
-        trio,
-        Profile.from_seconds(table),
-        {name: [model.sample_inputs()] for name in names},
+    deployment = Deployment(
+        models=dict.fromkeys(names, model),
+        processors=trio,
+        profile=Profile.from_seconds(table),
+        feeds={name: [model.sample_inputs()] for name in names},
         effort=BRIEF,
         cache=cache,
         backends={"null": backend},
     )
+    return measure_cold(deployment)
 
 
 def test_every_model_gets_factors_of_at_least_one_wherever_it_runs() -> None:

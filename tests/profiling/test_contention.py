@@ -15,7 +15,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.contention import compare, measure_contention
-from coinfer.profiling.deployment import Rounds
+from coinfer.profiling.deployment import Deployment, Rounds
 from coinfer.testing.models import tiny_linear
 from profiling.counting import Counting, processor
 
@@ -67,15 +67,16 @@ def measured(
     model = tiny_linear().model
     trio = [processor("a", "0"), processor("b", "1"), processor("ab", "0", "1", threads=2)]
     table = Profile.from_seconds({"m": {p.name: 1e-3 for p in trio}})
-    return measure_contention(
-        {"m": model},
-        trio,
-        table,
-        {"m": [model.sample_inputs()]},
+    deployment = Deployment(
+        models={"m": model},
+        processors=trio,
+        profile=table,
+        feeds={"m": [model.sample_inputs()]},
         effort=effort,
         cache=cache,
         backends={"null": backend},
     )
+    return measure_contention(deployment)
 
 
 def test_pairs_that_can_run_together_get_factors_of_at_least_one() -> None:

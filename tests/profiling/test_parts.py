@@ -51,7 +51,14 @@ def test_a_part_is_timed_on_values_in_its_own_form(monkeypatch: pytest.MonkeyPat
 def test_a_part_is_not_taken_for_a_model_of_the_same_structure() -> None:
     part = second_part()
     alone = dataclasses.replace(part, borders=frozenset())
-    context = ProfilingContext.of({"part": part, "alone": alone}, [CPU], {}, {}, Effort(), None)
+    models = {"part": part, "alone": alone}
+    context = ProfilingContext(
+        models=models,
+        samples={name: [model.sample_inputs()] for name, model in models.items()},
+        backends={CPU.backend: get_backend(CPU.backend)},
+        effort=Effort(),
+        cache=None,
+    )
     as_part, as_model = (context.parts(Task(name, CPU, 1)) for name in ("part", "alone"))
     assert as_part.pop("borders") == [0]
     assert as_part == as_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,18 @@ from sim.machines import Log, play, scenario
 
 PLANNING = ("heft", "heft_reserved", "least_slack", "shortest_expected_latency", "two_queues")
 FORK = Fork(1, 3, 4)
+
+
+def forking(plan: Plan) -> Plan:
+    variant = dataclasses.replace(plan.models["towers"].original, forks=(FORK,))
+    return plan.with_variant("towers", variant)
+
+
 NAMES = tuple(processors("p", "q"))
 TIMES = profile("towers", {"p": 0.06, "q": 0.06}, units=6)
 MACHINE = Machine(processors=NAMES, profile=TIMES)
-FORKING = Plan.of(MACHINE, forks={"towers": (FORK,)})
 IN_LINE = Plan.of(MACHINE)
+FORKING = forking(IN_LINE)
 ALONE = scenario({"offline": {"counts": {"towers": 1}}})
 
 
@@ -45,7 +53,7 @@ def test_a_lone_request_is_answered_sooner_with_a_fork_than_without(policy: str)
 @pytest.mark.parametrize("policy", PLANNING)
 def test_where_the_second_processor_is_too_slow_nothing_changes(policy: str) -> None:
     slow = profile("towers", {"p": 0.06, "q": 0.6}, units=6)
-    machine = Plan.of(Machine(processors=NAMES, profile=slow), forks={"towers": (FORK,)})
+    machine = forking(Plan.of(Machine(processors=NAMES, profile=slow)))
     log = play(machine, ALONE, policy)
     assert log.latencies() == [pytest.approx(0.06)]
     assert sum(isinstance(c, Run) for _, _, commands in log.steps for c in commands) == 1

@@ -167,12 +167,14 @@ class Engine(engine.Engine):
         processors: Sequence[Processor],
         profile: Profile | None,
     ) -> Planned:
-        found = {name: _resolved(name, model) for name, model in models.items()}
-        sources = {
-            name: lasting_source(model)
-            for name, model in models.items()
-            if isinstance(model, str | Path)
-        }
+        found: dict[str, Model | CutModel] = {}
+        sources: dict[str, str] = {}
+        for name, model in models.items():
+            if isinstance(model, str | Path):
+                found[name] = resolve_model(str(model), name=name)
+                sources[name] = lasting_source(model)
+            else:
+                found[name] = model
         if profile is not None:
             return given_plan(
                 found, processors, profile, Wishes(sources=sources), backends=self._given
@@ -205,9 +207,3 @@ def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
 def _unpinned(plan: Plan) -> Plan:
     free = tuple(replace(processor, cores=()) for processor in plan.processors)
     return replace(plan, machine=replace(plan.machine, processors=free))
-
-
-def _resolved(name: str, model: _Source) -> Model | CutModel:
-    if isinstance(model, Model | CutModel):
-        return model
-    return resolve_model(str(model), name=name)

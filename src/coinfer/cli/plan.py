@@ -102,13 +102,13 @@ def _planned(sources: list[str], policy: str | None, budget_s: float) -> Planned
             f"{scenarios[0]} is a scenario, and a plan is for one scenario or for models; name it "
             "alone"
         )
-    cache, budget = default_cache(), Budget(budget_s)
+    budget = Budget(budget_s)
     with profiler_bar() as progress:
+        profiler = Profiler(cache=default_cache(), progress=progress, budget=budget)
         if not scenarios:
-            profiler = Profiler(cache=cache, progress=progress, budget=budget)
             return _of_models(sources, policy, profiler)
         scenario = load_scenario(scenarios[0]).with_options(policy=policy)
-        ready = prepare(scenario, cache=cache, progress=progress, surroundings=True, budget=budget)
+        ready = prepare(scenario, profiler, surroundings=True)
     return Planned(ready.plan, ready.models)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coinfer.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from coinfer.runtime.prepared import Prepared
     from coinfer.workload.scenario import Scenario
@@ -40,26 +42,34 @@ def prepared(
     """
     from coinfer.cli.policy_option import policy_options
     from coinfer.cli.progress_bars import profiler_bar
+    from coinfer.experiments.calibration import calibrate, check_seconds
     from coinfer.planner.planned_scenario import planned_scenario
     from coinfer.planner.prepare import prepare
-    from coinfer.profiling import default_cache
+    from coinfer.profiling import Profiler, default_cache
 
+    if calibrate_s is not None:
+        check_seconds(calibrate_s)
     if plan is not None:
-        return planned_scenario(
+        ready = planned_scenario(
             scenario,
             plan,
             machine=machine,
             policy=policy,
             policy_options=policy_options(policy_option or []),
-            is_simulated=is_simulated or needs_times,
-            calibrate_s=calibrate_s,
+            is_simulated=(is_simulated or needs_times) and calibrate_s is None,
         )
+        if calibrate_s is None:
+            return ready
+        return calibrate(ready, seconds=calibrate_s).prepared(ready)
     with profiler_bar() as progress:
-        return prepare(
-            scenario,
-            machine_file=machine,
-            cache=default_cache(),
-            progress=progress,
-            surroundings=is_simulated,
-            calibrate_s=calibrate_s,
-        )
+        profiler = Profiler(cache=default_cache(), progress=progress)
+        ready = prepare(scenario, profiler, machine_file=machine, surroundings=is_simulated)
+        if calibrate_s is None:
+            return ready
+        if not ready.models:
+            raise ConfigurationError(
+                f"{ready.plan.machine.name} is described by a file: only this machine can be "
+                "calibrated; leave the calibration or the machine file out"
+            )
+        progress(0, 1, f"a run of {calibrate_s:g} s to calibrate")
+        return calibrate(ready, seconds=calibrate_s).prepared(ready)

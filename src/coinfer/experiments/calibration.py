@@ -9,14 +9,12 @@ decide who runs where, this is repeated until it no longer changes much.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError
 from coinfer.experiments.certificate import certify
 from coinfer.machine.cold import IDLE_S, Cold
@@ -121,20 +119,17 @@ def calibrate(ready: Prepared, *, seconds: float) -> Calibrated:
     played = play(ready, scenario=load, keep_records=True)
     if played.interrupted:
         raise KeyboardInterrupt
-    found = fitted(ready.plan, load, played.recorder.executions(), ready.policy())
+    found = fitted(ready.plan, load, played.recorder.executions())
     return found._replace(warnings=played.warnings)
 
 
-def fitted(
-    plan: Plan, load: Scenario, measured: Iterable[ExecutionRecord], policy: Policy
-) -> Calibrated:
+def fitted(plan: Plan, load: Scenario, measured: Iterable[ExecutionRecord]) -> Calibrated:
     """Correct a machine so that a simulation of a load takes the times that were measured.
 
     Args:
-        plan: On whose machine the load ran.
+        plan: On whose machine and under whose policy the load ran.
         load: What was run.
         measured: The executions of that run.
-        policy: What decided, fresh: copies of it decide in the simulations.
     """
     machine = plan.machine
     names = {p.name for p in ordinary(machine.processors)}
@@ -148,7 +143,6 @@ def fitted(
         done = simulate(
             load,
             dataclasses.replace(plan, machine=corrected),
-            copy.deepcopy(policy),
             deterministic=True,
             keep_records=True,
         )

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
-from coinfer.experiments.offered import offered_mix
 from coinfer.machine.machine import Machine
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
@@ -87,10 +86,11 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
     machine.check_runs(tuple(scenario.models))
     profile = machine.profile
     batches = {model: spec.batch for model, spec in scenario.models.items()}
-    known = offered_mix(scenario)
+    load = Load(scenario)
+    known = load.offered_mix()
     mix = known or dict.fromkeys(scenario.models, 1 / len(scenario.models))
     one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
-    rates = Load(scenario).offered_rates_per_s()
+    rates = load.offered_rates_per_s()
     processors, keeps = machine.processors, machine.keeps
     limit = partial(throughput_bound, profile, processors, mix, batches=batches)
     return Certificate(

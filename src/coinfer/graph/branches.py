@@ -9,6 +9,7 @@ smaller side is worth an execution of its own. Parts that are not cut are search
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from coinfer.graph.operators import Operators
@@ -68,22 +69,13 @@ class _Finder:
 
     def cut(self, unit: UnitSubgraph) -> Iterator[UnitSubgraph]:
         runs = self._runs(sorted({self._group_of[index] for index in unit.operators}))
-        in_line: list[int] = []
-        for run in runs:
-            if len(run.sides) == 1:
-                in_line += run.sides[0]
-                continue
-            for side in (tuple(in_line), *run.sides):
-                if side:
-                    yield self._unit(side, unit)
-            in_line = []
-        if in_line:
-            yield self._unit(in_line, unit)
-        elif not runs:
+        if not runs:
             yield unit  # of a graph without operators
-
-    def _unit(self, groups: Sequence[int], of: UnitSubgraph) -> UnitSubgraph:
-        return UnitSubgraph(operators=self._operators.members(groups), processors=of.processors)
+        for is_parted, found in groupby(runs, lambda run: len(run.sides) > 1):
+            sides = [side for run in found for side in run.sides]
+            for groups in sides if is_parted else [tuple(chain.from_iterable(sides))]:
+                members = self._operators.members(groups)
+                yield UnitSubgraph(operators=members, processors=unit.processors)
 
     def _runs(self, groups: Sequence[int]) -> list[_Run]:
         """Take groups, in topological order, apart into runs."""

@@ -12,11 +12,11 @@ from math import prod
 import onnx_ir as ir
 
 from coinfer.graph.count_range import CountRange
-from coinfer.graph.inner_shapes import infer_inside
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
-from coinfer.graph.shapes import NO_DIMS, bind_shapes, static_shape
+from coinfer.graph.shapes import bind_shapes, static_shape
 from coinfer.graph.weights import WeightSize, is_trainable, stored_tensors
+from coinfer.model.model import NO_DIMS
 
 __all__ = [
     "ModelCost",
@@ -25,6 +25,7 @@ __all__ = [
     "known_sum",
     "operator_costs",
     "total",
+    "value_bytes",
 ]
 
 
@@ -136,7 +137,6 @@ def operator_costs(
     30
     """
     bound = bind_shapes(model, batch=batch, dims=dims)
-    infer_inside(bound, model)
     stored = stored_tensors(bound.graph)
     return tuple(
         _operator_cost(node, index, stored)
@@ -174,6 +174,16 @@ def known_sum(numbers: Iterable[int | None]) -> int | None:
     """Add numbers up; None if one of them is not known."""
     found = list(numbers)
     return None if None in found else sum(number or 0 for number in found)
+
+
+def value_bytes(costs: Iterable[OperatorCost]) -> dict[str, int]:
+    """Gather the sizes of all values that operators read or write, where known."""
+    return {
+        tensor.name: tensor.bytes
+        for cost in costs
+        for tensor in (*cost.reads, *cost.writes)
+        if tensor.bytes is not None
+    }
 
 
 def _operator_cost(
@@ -221,22 +231,16 @@ def _activation(value: ir.Value) -> TensorSize:
 
 
 def _peak(costs: Sequence[OperatorCost]) -> int | None:
+    sizes = value_bytes(costs)
     last_use = {tensor.name: i for i, cost in enumerate(costs) for tensor in cost.reads}
     produced = {tensor.name for cost in costs for tensor in cost.writes}
-    alive: dict[str, int] = {}
-    for cost in costs:
-        for tensor in cost.reads:
-            # A value that no operator writes is an input of the model: it is there from the start.
-            if tensor.name not in produced:
-                if tensor.bytes is None:
-                    return None
-                alive[tensor.name] = tensor.bytes
+    if sizes.keys() != last_use.keys() | produced:
+        return None
+    # A value that no operator writes is an input of the model: it is there from the start.
+    alive = {name: size for name, size in sizes.items() if name not in produced}
     peak = sum(alive.values())
     for index, cost in enumerate(costs):
-        for tensor in cost.writes:
-            if tensor.bytes is None:
-                return None
-            alive[tensor.name] = tensor.bytes
+        alive.update((tensor.name, sizes[tensor.name]) for tensor in cost.writes)
         peak = max(peak, sum(alive.values()))
         for tensor in cost.reads:
             if last_use[tensor.name] == index:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import add, mul
 from typing import Final, Self
-
-from coinfer.errors import ConfigurationError
 
 __all__ = ["UNKNOWN", "CountRange"]
 
@@ -21,11 +20,6 @@ class CountRange:
 
     least: int
     most: int | None
-
-    def __post_init__(self) -> None:
-        """Refuse a range that no number is in."""
-        if self.least < 0 or (self.most is not None and self.most < self.least):
-            raise ConfigurationError(f"no count is between {self.least} and {self.most}")
 
     @classmethod
     def exactly(cls, number: int) -> Self:
@@ -47,17 +41,13 @@ class CountRange:
         return self.most if self.least == self.most else None
 
     def __add__(self, other: CountRange) -> CountRange:
-        limited = self.most is not None and other.most is not None
-        most = (self.most or 0) + (other.most or 0) if limited else None
-        return CountRange(self.least + other.least, most)
+        return CountRange(self.least + other.least, _if_known(add, self.most, other.most))
 
     def __mul__(self, other: CountRange) -> CountRange:
         """Multiply; nothing, however often, is nothing."""
         if self.most == 0 or other.most == 0:
             return CountRange.exactly(0)
-        limited = self.most is not None and other.most is not None
-        most = (self.most or 0) * (other.most or 0) if limited else None
-        return CountRange(self.least * other.least, most)
+        return CountRange(self.least * other.least, _if_known(mul, self.most, other.most))
 
     def __or__(self, other: CountRange) -> CountRange:
         """Return the range of what is in either one.
@@ -65,9 +55,11 @@ class CountRange:
         >>> CountRange.exactly(3) | CountRange.exactly(8)
         CountRange(least=3, most=8)
         """
-        limited = self.most is not None and other.most is not None
-        most = max(self.most or 0, other.most or 0) if limited else None
-        return CountRange(min(self.least, other.least), most)
+        return CountRange(min(self.least, other.least), _if_known(max, self.most, other.most))
+
+
+def _if_known(combine: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else combine(one, other)
 
 
 UNKNOWN: Final = CountRange(0, None)

@@ -53,7 +53,11 @@ def limiting_cuts(
             cost = best[start] + (crossing[start] + _BYTES_OF_A_CUT if start else 0.0)
             if cost < best[end]:
                 best[end], previous[end] = cost, start
-    return _walk_back(previous, count)
+    cuts = []
+    while count > 0:
+        count = previous[count]
+        cuts.append(count)
+    return tuple(reversed(cuts[:-1]))
 
 
 def balanced_cuts(
@@ -101,9 +105,9 @@ def _cheapest(
         reached, chosen = [math.inf] * (count + 1), [0] * (count + 1)
         for end in range(1, count + 1):
             for start in range(end - 1, -1, -1):
-                if sums[end] - sums[start] > most:
-                    break
                 part = sums[end] - sums[start]
+                if part > most:
+                    break
                 cost = best[start] + (crossing[start] if start else 0.0)
                 cost += typical * (part / mean - 1) ** 2 if mean else 0.0
                 if cost < reached[end] and part >= least:
@@ -116,14 +120,6 @@ def _cheapest(
     end = count
     for chosen in reversed(choices):
         end = chosen[end]
-        cuts.append(end)
-    return tuple(reversed(cuts[:-1]))
-
-
-def _walk_back(previous: Sequence[int], end: int) -> tuple[int, ...]:
-    cuts = []
-    while end > 0:
-        end = previous[end]
         cuts.append(end)
     return tuple(reversed(cuts[:-1]))
 

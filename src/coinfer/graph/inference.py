@@ -13,24 +13,34 @@ from typing import Final, NamedTuple
 import onnx
 import onnx_ir as ir
 
-from coinfer.model.validation import dimension, is_skeleton, skeleton
+from coinfer.model.specs import TensorSpec, text_of_shape
+from coinfer.model.validation import dimension, skeleton, spec_of
 
-__all__ = ["infer_shapes", "made_values", "mark"]
+__all__ = ["border_specs", "infer_shapes", "made_values", "mark"]
 
 _log = logging.getLogger("coinfer")
 
 _SAID: Final = "coinfer.claims_contradict"
 """Where a graph and its clones keep whether somebody was told."""
 
+_HANDED_OVER: Final = frozenset(
+    {
+        *("BOOL", "STRING", "FLOAT16", "FLOAT", "DOUBLE"),
+        *("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
+    }
+)
+"""What arrays can hold and every library takes and gives. bfloat16 and narrower types cannot."""
+
 _Dims = tuple[int | str | None, ...]
 
 
 class _Claim(NamedTuple):
-    """What a file states of a value that an operator makes."""
+    """What a file states of a value that an operator makes, and what of its shape is believed."""
 
     value: ir.Value
     type: ir.TypeProtocol | None
     dims: _Dims | None
+    believed: _Dims | None
 
 
 def mark(model: ir.Model) -> None:
@@ -52,17 +62,47 @@ def infer_shapes(model: ir.Model, *, believe_sizes: bool) -> None:
     """
     for value in model.graph.inputs:
         _set_dims(value, _dims_of(value))
-    claims = list(_taken_claims(model.graph))
+    claims = list(_taken_claims(model.graph, believe_sizes))
     _infer(model, nested_claims=False)
     for frontier in (True, False):
         missing = [claim for claim in claims if _is_missing(claim)]
         if not missing:
             break
-        _believe(_first_unknown(missing) if frontier else missing, believe_sizes)
+        _believe(_first_unknown(missing) if frontier else missing)
         _infer(model, nested_claims=True)
-    wrong = [claim for claim in claims if not _complete(claim, believe_sizes)]
+    wrong = [claim for claim in claims if not _complete(claim)]
     if wrong:
         _warn(model.graph, wrong[0])
+
+
+def border_specs(model: ir.Model) -> dict[str, TensorSpec]:
+    """Infer which values are tensors of known rank and of a dtype that numpy has, and their specs.
+
+    Args:
+        model: A valid model without functions of its own; it is not changed, and its weights are
+            not read.
+
+    Returns:
+        Specs by name. Sequences, optionals and what has no known rank are left out. A size that
+        does not follow from the inputs is unknown, whatever the file claims.
+
+    >>> model = ir.from_onnx_text('''<ir_version: 10, opset_import: ["": 20]>
+    ... g (float[n, 3] x) => (float[n, 3] y) { a = Relu(x)  y = Exp(a) }''')
+    >>> str(border_specs(model)["a"])
+    'a: float32[n,3]'
+    """
+    mark(model)
+    copy = model.clone()
+    infer_shapes(copy, believe_sizes=False)
+    graph = copy.graph
+    specs = [
+        spec_of(value, graph.name or "", "value")
+        for value in (*graph.inputs, *made_values(graph), *graph.outputs)
+        if isinstance(value.type, ir.TensorType)
+        and value.type.dtype.name in _HANDED_OVER
+        and value.shape is not None
+    ]
+    return {spec.name: spec for spec in specs}
 
 
 def made_values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -71,12 +111,15 @@ def made_values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from (value for value in node.outputs if value.name)
 
 
-def _taken_claims(graph: ir.Graph) -> Iterator[_Claim]:
+def _taken_claims(graph: ir.Graph, believe_sizes: bool) -> Iterator[_Claim]:
     """Take away what is claimed of the values that operators make."""
     for value in made_values(graph):
         dims = _dims_of(value)
         if value.type is not None or dims is not None:
-            yield _Claim(value, value.type, dims)
+            believed = dims
+            if dims is not None and not believe_sizes:
+                believed = tuple(None if isinstance(dim, int) else dim for dim in dims)
+            yield _Claim(value, value.type, dims, believed)
         value.shape = None
         if not value.is_graph_output():  # an output needs a type
             value.type = None
@@ -84,7 +127,7 @@ def _taken_claims(graph: ir.Graph) -> Iterator[_Claim]:
 
 def _infer(model: ir.Model, *, nested_claims: bool) -> None:
     """Infer what follows from what is there, and keep what is there where nothing follows."""
-    proto = ir.to_proto(model if is_skeleton(model) else skeleton(model))
+    proto = ir.to_proto(skeleton(model))
     if not nested_claims:
         for node in proto.graph.node:
             _drop_nested_claims(node)
@@ -113,8 +156,7 @@ def _drop_nested_claims(node: onnx.NodeProto) -> None:
 
 
 def _is_missing(claim: _Claim) -> bool:
-    unknown = claim.value.type is None or claim.value.shape is None
-    return unknown and not (claim.dims is None and claim.value.type is not None)
+    return claim.value.type is None or (claim.value.shape is None and claim.dims is not None)
 
 
 def _first_unknown(missing: Sequence[_Claim]) -> list[_Claim]:
@@ -127,31 +169,23 @@ def _first_unknown(missing: Sequence[_Claim]) -> list[_Claim]:
     ]
 
 
-def _believe(claims: Iterable[_Claim], sizes: bool) -> None:
+def _believe(claims: Iterable[_Claim]) -> None:
     for claim in claims:
         if claim.value.type is None:
             claim.value.type = claim.type
         if claim.value.shape is None:
-            _set_dims(claim.value, _believed(claim.dims, sizes))
+            _set_dims(claim.value, claim.believed)
 
 
-def _believed(dims: _Dims | None, sizes: bool) -> _Dims | None:
-    if dims is None or sizes:
-        return dims
-    return tuple(None if isinstance(dim, int) else dim for dim in dims)
-
-
-def _complete(claim: _Claim, sizes: bool) -> bool:
+def _complete(claim: _Claim) -> bool:
     """Fill dimensions of which nothing is known; return whether the claim does not contradict."""
     known = _dims_of(claim.value)
-    if known is None or claim.dims is None:
+    if known is None or claim.dims is None or claim.believed is None:
         return True
     if len(known) != len(claim.dims) or any(map(_differ, known, claim.dims)):
         return False
-    claimed = _believed(claim.dims, sizes) or ()
-    _set_dims(
-        claim.value, tuple(c if k is None else k for k, c in zip(known, claimed, strict=True))
-    )
+    pairs = zip(known, claim.believed, strict=True)
+    _set_dims(claim.value, tuple(c if k is None else k for k, c in pairs))
     return True
 
 
@@ -173,16 +207,9 @@ def _warn(graph: ir.Graph, claim: _Claim) -> None:
     if said:
         return
     said.append(claim.value.name or "")
-    stated, follows = (_text(dims) for dims in (claim.dims, _dims_of(claim.value)))
+    stated, follows = (text_of_shape(dims or ()) for dims in (claim.dims, _dims_of(claim.value)))
     _log.warning(
         "graph %r: the file states the shape %s for the value %r, but %s follows from its "
         "operators; such statements are ignored",
-        graph.name,
-        stated,
-        claim.value.name,
-        follows,
+        *(graph.name, stated, claim.value.name, follows),
     )
-
-
-def _text(dims: _Dims | None) -> str:
-    return "[" + ",".join("?" if dim is None else str(dim) for dim in dims or ()) + "]"

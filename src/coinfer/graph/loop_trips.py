@@ -7,7 +7,7 @@ from typing import Final
 import onnx_ir as ir
 
 from coinfer.graph.count_range import CountRange
-from coinfer.graph.weights import constant_tensor
+from coinfer.model.canonical import constant_tensor
 
 __all__ = ["constant_flag", "loop_trips"]
 
@@ -32,10 +32,10 @@ def loop_trips(loop: ir.Node) -> CountRange:
     starts = True if condition is None else constant_flag(condition)
     if starts is False:
         return CountRange.exactly(0)
-    written = None if count is None else _number(count)
+    written = _fixed_number(count)
     # A trip count that a caller gives, or that is computed, may be 0.
     least = 0 if count is not None and written is None else 1
-    most = None if written is None or written >= _NO_LIMIT else written
+    most = None if written is None or written >= _NO_LIMIT else max(0, written)
     if most is not None:
         least = most if _stays_true(loop) else min(1, most)
     return CountRange(least if starts else 0, most)
@@ -43,26 +43,25 @@ def loop_trips(loop: ir.Node) -> CountRange:
 
 def constant_flag(value: ir.Value | None) -> bool | None:
     """Return the truth value that the file has for a condition; None if it is computed or given."""
-    tensor = _fixed_tensor(value)
-    return None if tensor is None or tensor.size != 1 else bool(tensor.numpy().item())
+    number = _fixed_number(value)
+    return None if number is None else bool(number)
 
 
-def _number(value: ir.Value) -> int | None:
-    tensor = _fixed_tensor(value)
-    return None if tensor is None or tensor.size != 1 else max(0, int(tensor.numpy().item()))
-
-
-def _fixed_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """A value's tensor, unless a caller may give another in its place; behind Identity too."""
-    while value is not None and (node := value.producer()) and node.op_type == "Identity":
-        value = node.inputs[0]
-    return None if value is None or value.is_graph_input() else constant_tensor(value)
+def _fixed_number(value: ir.Value | None) -> int | None:
+    """A value's one number, unless a caller may give another in its place; behind Identity too."""
+    value = _origin(value)
+    tensor = None if value is None or value.is_graph_input() else constant_tensor(value)
+    return None if tensor is None or tensor.size != 1 else int(tensor.numpy().item())
 
 
 def _stays_true(loop: ir.Node) -> bool:
     """Whether the body hands on its condition as it was, or a constant true one."""
     body = loop.attributes["body"].as_graph()
-    value: ir.Value | None = body.outputs[0]
+    value = _origin(body.outputs[0])
+    return value is body.inputs[1] or constant_flag(value) is True
+
+
+def _origin(value: ir.Value | None) -> ir.Value | None:
     while value is not None and (node := value.producer()) and node.op_type == "Identity":
         value = node.inputs[0]
-    return value is body.inputs[1] or constant_flag(value) is True
+    return value

@@ -28,14 +28,15 @@ class _UnknownError(Exception):
 
 
 def _shape(node: ir.Node, index: int) -> tuple[int, ...]:
-    return _known(static_shape(node.inputs[index]) if index < len(node.inputs) else None)
+    return _known(node.inputs[index])
 
 
 def _output(node: ir.Node) -> tuple[int, ...]:
-    return _known(static_shape(node.outputs[0]))
+    return _known(node.outputs[0])
 
 
-def _known(shape: tuple[int, ...] | None) -> tuple[int, ...]:
+def _known(value: ir.Value | None) -> tuple[int, ...]:
+    shape = static_shape(value)
     if shape is None:
         raise _UnknownError
     return shape
@@ -102,14 +103,12 @@ def _labels(term: str, rank: int) -> list[str]:
 
 def _if(node: ir.Node) -> CountRange:
     """One of the branches runs: the one that a constant condition names, or either."""
-    branches = {
-        wanted: node.attributes[name].as_graph()
-        for wanted, name in ((True, "then_branch"), (False, "else_branch"))
-    }
+    names = ("then_branch", "else_branch")
+    then, otherwise = (_body(node.attributes[name].as_graph()) for name in names)
     flag = constant_flag(node.inputs[0])
-    if flag is not None:
-        return _body(branches[flag])
-    return _body(branches[True]) | _body(branches[False])
+    if flag is None:
+        return then | otherwise
+    return then if flag else otherwise
 
 
 def _loop(node: ir.Node) -> CountRange:

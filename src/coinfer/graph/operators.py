@@ -6,16 +6,26 @@ Knows ONNX graphs and the types of their values; knows nothing of processors.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Final
+from graphlib import TopologicalSorter
+from typing import Final, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from coinfer.graph.inference import mark
-from coinfer.graph.values import border_specs
+from coinfer.graph.inference import border_specs, mark
+from coinfer.model.canonical import graphs_of
 from coinfer.model.specs import TensorSpec
 
 __all__ = [
@@ -23,6 +33,7 @@ __all__ = [
     "Operators",
     "followers",
     "inlined",
+    "labelled_runs",
     "nodes_by_key",
     "read_values",
     "subgraphs",
@@ -43,6 +54,8 @@ _DRAWS_RANDOM: Final = frozenset(
 
 _STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
 
+_Label = TypeVar("_Label", bound=Hashable)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
@@ -52,7 +65,7 @@ class Operator:
         index: Position among the operators.
         name: The node's name, or `OPTYPE_INDEX` if it has none.
         op_type: Its type, with the domain before it unless that is the standard one.
-        nested: Types of the nodes inside of it, written the same way; empty for most.
+        op_types: Types of all nodes that it consists of, written the same way: those inside too.
         reads: Values that it needs and that are not constant, captured ones included.
         writes: Values that it makes; left-out optional ones are not listed.
         producers: Operators that make what it reads, ascending.
@@ -62,16 +75,11 @@ class Operator:
     index: int
     name: str
     op_type: str
-    nested: frozenset[str]
+    op_types: frozenset[str]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     producers: tuple[int, ...]
     readers: tuple[int, ...]
-
-    @property
-    def op_types(self) -> frozenset[str]:
-        """Types of all nodes that it consists of."""
-        return self.nested | {self.op_type}
 
     @property
     def key(self) -> str:
@@ -115,10 +123,10 @@ class Operators:
         Args:
             model: Any valid model; it is not changed.
         """
-        graph = inlined(model).graph
-        nodes = _needed(graph, _variable_nodes(graph))
-        items = _operators(nodes)
-        specs = border_specs(inlined(model))
+        whole = inlined(model)
+        graph = whole.graph
+        items = _operators(_needed(graph, _variable_nodes(graph)))
+        specs = border_specs(whole)
         return cls(
             items=items,
             inputs=tuple(v.name or "" for v in graph.inputs if v.const_value is None),
@@ -178,11 +186,9 @@ def read_values(node: ir.Node) -> Iterator[ir.Value]:
     """Yield what a node needs of its own graph; what nested graphs capture included."""
     yield from (value for value in node.inputs if value is not None)
     for graph in subgraphs(node):
-        for inner in ir.traversal.RecursiveGraphIterator(graph):
-            captured = (value for value in inner.inputs if value is not None)
-            yield from (value for value in captured if value.graph is node.graph)
+        inner = (value for each in graph.all_nodes() for value in each.inputs if value is not None)
         # A branch may return a value of the outer graph unchanged.
-        yield from (value for value in graph.outputs if value.graph is node.graph)
+        yield from (value for value in (*inner, *graph.outputs) if value.graph is node.graph)
 
 
 def followers(model: ir.Model, names: Iterable[str]) -> frozenset[str]:
@@ -208,10 +214,42 @@ def followers(model: ir.Model, names: Iterable[str]) -> frozenset[str]:
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs inside of a node: the bodies of If, Loop and Scan."""
     for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
+        yield from graphs_of(attribute)
+
+
+def labelled_runs(
+    producers: Mapping[int, Collection[int]], label_of: Callable[[int], _Label]
+) -> list[tuple[_Label, list[int]]]:
+    """Sort the items of a graph topologically, in runs of equal labels that are as long as can be.
+
+    A run begins with the smallest item that is ready and goes on with the smallest ready ones of
+    its label.
+
+    Args:
+        producers: For each item, those that come before it.
+        label_of: Gives an item's label.
+
+    >>> labelled_runs({0: [], 1: [0], 2: [0], 3: [1, 2]}, lambda item: item == 1)
+    [(False, [0, 2]), (True, [1]), (False, [3])]
+    """
+    sorter = TopologicalSorter(producers)
+    sorter.prepare()
+    ready: defaultdict[_Label, list[int]] = defaultdict(list)
+    runs: list[tuple[_Label, list[int]]] = []
+    while sorter.is_active():
+        for item in sorter.get_ready():
+            heapq.heappush(ready[label_of(item)], item)
+        if not runs or not ready[runs[-1][0]]:
+            runs.append((label_of(min(heap[0] for heap in ready.values() if heap)), []))
+        label, run = runs[-1]
+        run.append(heapq.heappop(ready[label]))
+        sorter.done(run[-1])
+    return runs
+
+
+def _inner_types(node: ir.Node) -> Iterator[str]:
+    for graph in subgraphs(node):
+        yield from (_type_of(each) for each in graph.all_nodes() if each.op_type != "Constant")
 
 
 def _variable_nodes(graph: ir.Graph) -> list[ir.Node]:
@@ -261,12 +299,7 @@ def _operators(nodes: Sequence[ir.Node]) -> tuple[Operator, ...]:
             index=index,
             name=node.name or f"{node.op_type}_{index}",
             op_type=_type_of(node),
-            nested=frozenset(
-                _type_of(inner)
-                for graph in subgraphs(node)
-                for inner in ir.traversal.RecursiveGraphIterator(graph)
-                if inner.op_type != "Constant"
-            ),
+            op_types=frozenset({_type_of(node), *_inner_types(node)}),
             reads=reads[index],
             writes=tuple(value.name for value in node.outputs if value.name),
             producers=producers[index],
@@ -308,29 +341,15 @@ def _groups(
     forward = [(operator.index, reader) for operator in items for reader in operator.readers]
     edges = np.array(forward + back)
     matrix = coo_array((np.ones(len(edges)), edges.T), shape=(len(items), len(items)))
-    component = connected_components(matrix, connection="strong")[1].tolist()
-    members: dict[int, list[int]] = {}
-    for index, label in enumerate(component):
-        members.setdefault(label, []).append(index)
-    return _in_order(items, members, component)
-
-
-def _in_order(
-    items: Sequence[Operator], members: Mapping[int, list[int]], component: Sequence[int]
-) -> tuple[tuple[int, ...], ...]:
-    """Sort components topologically; of those that are ready, the one that starts first."""
-    awaited = {
-        label: {component[p] for i in group for p in items[i].producers} - {label}
-        for label, group in members.items()
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(connected_components(matrix, connection="strong")[1].tolist()):
+        members[label].append(index)
+    # A component goes by its first operator: of those that are ready, the one that starts first.
+    components = {group[0]: group for group in members.values()}
+    first_of = {index: first for first, group in components.items() for index in group}
+    producers = {
+        first: {first_of[p] for index in group for p in items[index].producers} - {first}
+        for first, group in components.items()
     }
-    ready = [(group[0], label) for label, group in members.items() if not awaited[label]]
-    heapq.heapify(ready)
-    ordered = []
-    while ready:
-        _, done = heapq.heappop(ready)
-        ordered.append(tuple(members[done]))
-        for label in {component[r] for i in members[done] for r in items[i].readers} - {done}:
-            awaited[label].discard(done)
-            if not awaited[label]:
-                heapq.heappush(ready, (members[label][0], label))
-    return tuple(ordered)
+    ordered = labelled_runs(producers, lambda _: None)
+    return tuple(tuple(components[first]) for _, firsts in ordered for first in firsts)

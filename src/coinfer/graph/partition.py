@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from types import MappingProxyType
-from typing import assert_never
+from itertools import groupby, pairwise
 
 from coinfer.core.fork_routes import FORK_S
 from coinfer.errors import ConfigurationError
 from coinfer.graph.branches import branch_pieces
+from coinfer.graph.cost import known_sum, value_bytes
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.graph.pieces import balanced_pieces, limited_pieces
-from coinfer.graph.shares import costs_by_operator, operator_shares, value_bytes
+from coinfer.graph.shares import costs_by_operator, operator_shares
 from coinfer.graph.spans import SpanLimit, fallback_spans, merged_spans, unit_spans
 from coinfer.graph.units import Support, UnitSubgraph, able_to_run, fallback_units, find_units
 from coinfer.machine.span import Fork, Span
@@ -26,9 +25,7 @@ from coinfer.model import Model
 
 __all__ = [
     "Border",
-    "Mode",
     "Partition",
-    "PartitionOptions",
     "choose_partition",
     "partition_at",
 ]
@@ -81,8 +78,8 @@ class Partition:
             for index in unit.operators:
                 written.update(dict.fromkeys(self.operators[index].writes, at))
                 last_read.update(dict.fromkeys(self.operators[index].reads, at))
-        object.__setattr__(self, "_written", MappingProxyType(written))
-        object.__setattr__(self, "_last_read", MappingProxyType(last_read))
+        object.__setattr__(self, "_written", written)
+        object.__setattr__(self, "_last_read", last_read)
 
     @property
     def whole(self) -> Span:
@@ -129,12 +126,8 @@ class Partition:
 
     def _longest(self, first: int, lasts: Sequence[int]) -> list[int]:
         """Leave out ends of spans that run on the same processors as the next longer one."""
-        able = [self.spans[Span(first, last)] for last in lasts]
-        return [
-            last
-            for at, last in enumerate(lasts)
-            if at + 1 == len(lasts) or able[at + 1] != able[at]
-        ]
+        by_processors = groupby(lasts, lambda last: self.spans[Span(first, last)])
+        return [max(group) for _, group in by_processors]
 
     @property
     def borders(self) -> tuple[Border, ...]:
@@ -185,11 +178,7 @@ class Partition:
         outputs = frozenset(self.operators.outputs)
         if position == len(self.units):
             return outputs
-        return frozenset(
-            name
-            for name in self._existing(position)
-            if name in outputs or self._last_read.get(name, -1) >= position
-        )
+        return outputs.intersection(self._existing(position)).union(self.border(position).values)
 
     def members(self, span: Span) -> tuple[int, ...]:
         """Indices of a span's operators, ascending.
@@ -207,9 +196,7 @@ class Partition:
 
     def bytes_of(self, names: Iterable[str]) -> int | None:
         """Bytes of values at batch 1, or None if one is unknown."""
-        sizes = [self.value_bytes.get(name) for name in names]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        return known_sum(self.value_bytes.get(name) for name in names)
 
     def _existing(self, position: int) -> list[str]:
         made = [name for name, at in self._written.items() if at < position]
@@ -248,14 +235,22 @@ def choose_partition(
     """
     options = options or PartitionOptions()
     operators = operators or Operators.of(model.graph)
-    cutter = _Cutter(model, operators, support, options, seconds)
-    units, spans = cutter.cut()
+    limit = _span_limit(operators, options.max_span_s, seconds)
+    costs = costs_by_operator(model)
+    sizes, shares = value_bytes(costs.values()), operator_shares(operators, costs)
+    units = _units(model.name, operators, support, options)
+    if options.branches:
+        units = _around_branches(units, operators, seconds, shares)
+    if options.pieces is not None and options.mode is not Mode.WHOLE:
+        units = balanced_pieces(units, operators, sizes, shares, options.pieces)
+    if limit.seconds and options.mode is not Mode.WHOLE:
+        units = limited_pieces(units, operators, sizes, limit.seconds, limit.longest_s)
     return Partition(
         mode=options.mode,
         operators=operators,
-        units=tuple(units),
-        spans=spans,
-        value_bytes=cutter.value_bytes,
+        units=units,
+        spans=_spans(options.mode, units, support, limit),
+        value_bytes=sizes,
     )
 
 
@@ -310,90 +305,71 @@ def partition_at(
         mode=mode,
         operators=operators,
         units=tuple(units),
-        spans=unit_spans(units) if mode is Mode.UNIT else merged_spans(units, None),
+        spans=_spans(mode, units, support, SpanLimit()),
         value_bytes=value_bytes(costs_by_operator(model).values()),
     )
 
 
-class _Cutter:
-    """Cuts one model as the options say."""
-
-    def __init__(
-        self,
-        model: Model,
-        operators: Operators,
-        support: Support,
-        options: PartitionOptions,
-        seconds: Mapping[str, Sequence[float]] | None,
-    ) -> None:
-        self._name = model.name
-        self._operators = operators
-        self._support = support
-        self._options = options
-        self._seconds = seconds
-        self._limit = self._span_limit()
-        costs = costs_by_operator(model)
-        self._shares = operator_shares(operators, costs)
-        self.value_bytes = value_bytes(costs.values())
-
-    def cut(self) -> tuple[Sequence[UnitSubgraph], Mapping[Span, frozenset[str]]]:
-        """Return the units, and who may run which span of them."""
-        least = self._options.minimum_subgraph_size
-        match self._options.mode:
-            case Mode.WHOLE:
-                unit = self._whole()
-                return [unit], {Span(): unit.processors}
-            case Mode.FALLBACK_PER_PROCESSOR:
-                units = self._further(fallback_units(self._operators, self._support, least))
-                return units, fallback_spans(units, self._support, self._limit)
-            case Mode.UNIT | Mode.MERGED as mode:
-                units = find_units(self._operators, self._support, least)
-                units = self._further(self._around_branches(units))
-                is_unit = mode is Mode.UNIT
-                return units, unit_spans(units) if is_unit else merged_spans(units, self._limit)
-            case _:
-                assert_never(self._options.mode)
-
-    def _span_limit(self) -> SpanLimit | None:
-        if self._options.max_span_s is None:
-            return None
-        if self._seconds is None:
+def _span_limit(
+    operators: Operators,
+    max_span_s: float | None,
+    seconds: Mapping[str, Sequence[float]] | None,
+) -> SpanLimit:
+    if max_span_s is None:
+        return SpanLimit()
+    if seconds is None:
+        raise ConfigurationError(
+            "max_span needs the expected seconds of each operator; give `seconds`"
+        )
+    for name, row in seconds.items():
+        if len(row) != len(operators):
             raise ConfigurationError(
-                "max_span needs the expected seconds of each operator; give `seconds`"
+                f"`seconds` of processor {name!r} has {len(row)} entries for {len(operators)} "
+                f"operators; give one for each of `Operators.of(model.graph)`"
             )
-        count = len(self._operators)
-        for name, row in self._seconds.items():
-            if len(row) != count:
+    return SpanLimit(seconds=seconds, longest_s=max_span_s)
+
+
+def _units(
+    name: str, operators: Operators, support: Support, options: PartitionOptions
+) -> tuple[UnitSubgraph, ...]:
+    """Cut only where support changes, and not where the whole is wanted."""
+    match options.mode:
+        case Mode.UNIT | Mode.MERGED:
+            return find_units(operators, support, options.minimum_subgraph_size)
+        case Mode.FALLBACK_PER_PROCESSOR:
+            return fallback_units(operators, support, options.minimum_subgraph_size)
+        case Mode.WHOLE:
+            everything = tuple(range(len(operators)))
+            able = able_to_run(everything, support)
+            if not able:
                 raise ConfigurationError(
-                    f"`seconds` of processor {name!r} has {len(row)} entries for {count} "
-                    f"operators; give one for each of `Operators.of(model.graph)`"
+                    f"no processor runs all of model {name!r}: "
+                    f"{', '.join(support) or 'none given'}; use mode merged to cut it"
                 )
-        return SpanLimit(seconds=self._seconds, longest_s=self._options.max_span_s)
+            return (UnitSubgraph(operators=everything, processors=able),)
 
-    def _whole(self) -> UnitSubgraph:
-        everything = tuple(range(len(self._operators)))
-        able = able_to_run(everything, self._support)
-        if not able:
-            raise ConfigurationError(
-                f"no processor runs all of model {self._name!r}: "
-                f"{', '.join(self._support) or 'none given'}; use mode merged to cut it"
-            )
-        return UnitSubgraph(operators=everything, processors=able)
 
-    def _around_branches(self, units: tuple[UnitSubgraph, ...]) -> tuple[UnitSubgraph, ...]:
-        """Cut out branches that the fastest processor would still be busy with for long enough."""
-        if not self._options.branches:
-            return units
-        if not self._seconds:
-            return branch_pieces(units, self._operators, self._shares, _LEAST_BRANCH_SHARE)
-        fastest = [min(row) for row in zip(*self._seconds.values(), strict=True)]
-        return branch_pieces(units, self._operators, fastest, _LEAST_BRANCH_S)
+def _spans(
+    mode: Mode, units: Sequence[UnitSubgraph], names: Iterable[str], limit: SpanLimit
+) -> Mapping[Span, frozenset[str]]:
+    match mode:
+        case Mode.UNIT | Mode.WHOLE:
+            return unit_spans(units)
+        case Mode.MERGED:
+            return merged_spans(units, limit)
+        case Mode.FALLBACK_PER_PROCESSOR:
+            return fallback_spans(units, names, limit)
 
-    def _further(self, units: tuple[UnitSubgraph, ...]) -> tuple[UnitSubgraph, ...]:
-        """Apply `pieces`, then `max_span_s`, to units that support alone leaves larger."""
-        sizes, pieces, limit = self.value_bytes, self._options.pieces, self._limit
-        if pieces is not None:
-            units = balanced_pieces(units, self._operators, sizes, self._shares, pieces)
-        if limit is not None:
-            units = limited_pieces(units, self._operators, sizes, limit.seconds, limit.longest_s)
-        return units
+
+def _around_branches(
+    units: Sequence[UnitSubgraph],
+    operators: Operators,
+    seconds: Mapping[str, Sequence[float]] | None,
+    shares: Sequence[float],
+) -> tuple[UnitSubgraph, ...]:
+    """Cut out branches that the fastest processor would still be busy with for long enough."""
+    if not seconds:
+        return branch_pieces(units, operators, shares, _LEAST_BRANCH_SHARE)
+    fastest = [min(row) for row in zip(*seconds.values(), strict=True)]
+    return branch_pieces(units, operators, fastest, _LEAST_BRANCH_S)

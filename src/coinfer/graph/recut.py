@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from coinfer.errors import ConfigurationError
+from coinfer.graph.cost import value_bytes
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.extract import pieces_of
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition
 from coinfer.graph.partition_options import Mode
-from coinfer.graph.shares import costs_by_operator, value_bytes
+from coinfer.graph.shares import costs_by_operator
 from coinfer.graph.units import UnitSubgraph
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span

@@ -6,19 +6,20 @@ Knows what callers call dimensions; knows nothing of cost or of processors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    ShapeInferencePass,
+)
 
 from coinfer.errors import UnknownNameError
 from coinfer.graph.inference import infer_shapes, made_values, mark
+from coinfer.model.model import NO_DIMS
 from coinfer.model.validation import dimension
 
-__all__ = ["NO_DIMS", "bind_shapes", "static_shape"]
-
-NO_DIMS: Mapping[str, int] = MappingProxyType({})
-"""No dimension bound besides the batch."""
+__all__ = ["bind_shapes", "static_shape"]
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -41,6 +42,8 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 
 def bind_shapes(model: ir.Model, *, batch: int = 1, dims: Mapping[str, int] = NO_DIMS) -> ir.Model:
     """Copy a model with its symbolic dimensions bound to numbers, and infer all shapes.
+
+    Those inside of If, Loop and Scan too, where the model allows it.
 
     Shapes that the file states for values inside count only where none follows from its inputs.
     Weights are shared with the original, model-local functions are inlined, and tensors of 16
@@ -75,6 +78,7 @@ def bind_shapes(model: ir.Model, *, batch: int = 1, dims: Mapping[str, int] = NO
     for value in made_values(copy.graph):
         _bind(value, numbers)
     infer_shapes(copy, believe_sizes=True)
+    _infer_inside(copy, numbers)
     return copy
 
 
@@ -99,8 +103,59 @@ def _numbers(graph: ir.Graph, batch: int, dims: Mapping[str, int]) -> dict[str, 
 
 
 def _bind(value: ir.Value, numbers: Mapping[str, int]) -> None:
-    """Replace known names in a shape that the file claims; forget it if others remain."""
+    """Replace known names in a shape that the file claims.
+
+    If others remain, forget it of a computed value: half of it gets in the way of inference.
+    """
     if value.shape is not None:
         dims = [dimension(dim) for dim in value.shape]
-        sizes = [numbers.get(dim) if isinstance(dim, str) else dim for dim in dims]
-        value.shape = None if None in sizes else ir.Shape(sizes)
+        sizes = [numbers.get(dim, dim) if isinstance(dim, str) else dim for dim in dims]
+        settled = all(isinstance(size, int) for size in sizes)
+        value.shape = ir.Shape(sizes) if settled or value.producer() is None else None
+
+
+def _infer_inside(model: ir.Model, numbers: Mapping[str, int]) -> None:
+    """Infer the shapes inside of the nodes of a model whose own are bound, in place."""
+    is_open = False
+    for graph in model.graph.subgraphs():
+        for value in graph.inputs:
+            _bind(value, numbers)
+        for value in made_values(graph):
+            _bind(value, numbers)
+            is_open = is_open or static_shape(value) is None
+    if not is_open:
+        return
+    # Not strict: if one operator cannot be inferred, only its own outputs stay unknown.
+    infer = ShapeInferencePass(check_type=False, strict_mode=False)
+    infer(model)
+    loops = [node for node in model.graph.all_nodes() if node.op_type == "Loop"]
+    if assumed := [loop for loop in loops if _assume(loop)]:
+        infer(model)
+        for loop in assumed:
+            _check(loop)
+
+
+def _assume(loop: ir.Node) -> bool:
+    """Give the values that a Loop carries on the shapes that they begin with, if it states none.
+
+    ONNX does not: they may change from one run of the body to the next. `_check` sees if they do.
+    """
+    is_assumed = False
+    carried = zip(loop.attributes["body"].as_graph().inputs[2:], loop.inputs[2:], strict=False)
+    for inside, first in carried:
+        shape = static_shape(first)
+        if inside.shape is None and shape is not None:
+            inside.shape = ir.Shape(shape)
+            is_assumed = True
+    return is_assumed
+
+
+def _check(loop: ir.Node) -> None:
+    """Forget all shapes inside of a Loop that does not hand on the shapes that it was given."""
+    body = loop.attributes["body"].as_graph()
+    carried = zip(body.inputs[2:], body.outputs[1:], strict=False)
+    if all(static_shape(before) == static_shape(after) for before, after in carried):
+        return
+    for graph in (body, *body.subgraphs()):
+        for value in (*graph.inputs, *made_values(graph)):
+            value.shape = None

@@ -5,14 +5,14 @@ Knows no processor. Multiplied by the measured time of the whole model, the shar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from coinfer.graph.cost import OperatorCost, operator_costs
 from coinfer.graph.operators import Operators, inlined
 from coinfer.model import Model
 
-__all__ = ["costs_by_operator", "operator_shares", "value_bytes"]
+__all__ = ["costs_by_operator", "operator_shares"]
 
 _MACS_PER_BYTE: Final = 10.0
 """Arithmetic that a core does while it moves a byte: about 100 GMAC/s and 10 GB/s."""
@@ -43,16 +43,6 @@ def costs_by_operator(model: Model) -> dict[str, OperatorCost]:
     """Count what each operator costs for one sample, by its `Operator.key`."""
     costs = operator_costs(inlined(model.graph))
     return {cost.writes[0].name: cost for cost in costs if cost.writes}
-
-
-def value_bytes(costs: Iterable[OperatorCost]) -> dict[str, int]:
-    """Gather the sizes of all values that operators read or write, where known."""
-    return {
-        tensor.name: tensor.bytes
-        for cost in costs
-        for tensor in (*cost.reads, *cost.writes)
-        if tensor.bytes is not None
-    }
 
 
 def _roofline(cost: OperatorCost) -> float:

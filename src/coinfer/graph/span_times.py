@@ -7,7 +7,7 @@ and bytes. Pure; measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from coinfer.graph.partition import Partition
@@ -57,14 +57,6 @@ class SpanTimes:
         """Note that a processor does not run these operators after all."""
         self._refused.add((processor, members))
 
-    def knows(self, processor: str, members: _Members) -> bool:
-        """Tell whether a run was measured."""
-        return members in self._measured.get(processor, {})
-
-    def is_refused(self, processor: str, members: _Members) -> bool:
-        """Tell whether a run is known not to work."""
-        return (processor, members) in self._refused
-
     def operator_seconds(self, processor: str) -> tuple[float, ...] | None:
         """Return each operator's expected seconds; None if nothing was measured there."""
         runs = self._measured.get(processor)
@@ -84,9 +76,9 @@ class SpanTimes:
     def row(self, partition: Partition, span: Span) -> dict[str, float]:
         """Return the seconds of one span by processor, measured or expected."""
         members = partition.members(span)
-        crossing = {at: _crossing_s(partition, at) for at in (span.first, span.last + 1)}
+        borders_s = sum(_crossing_s(partition, at) for at in (span.first, span.last + 1)) / 2
         return {
-            name: self._seconds(name, members, row) + self._borders_s(name, members, span, crossing)
+            name: self._expected_s(name, members, row, borders_s)
             for name in sorted(partition.spans[span])
             if (row := self.operator_seconds(name)) is not None
         }
@@ -101,30 +93,25 @@ class SpanTimes:
         if self._spans[0] is not partition:
             known = {span: partition.members(span) for span in sorted(partition.spans)}
             self._spans = (partition, known)
-        crossing = {at: _crossing_s(partition, at) for at in range(len(partition.units) + 1)}
+        crossing = [_crossing_s(partition, at) for at in range(len(partition.units) + 1)]
         table: Table = {}
         for span, members in self._spans[1].items():
+            borders_s = (crossing[span.first] + crossing[span.last + 1]) / 2
             found = {
-                name: self._seconds(name, members, rows[name])
-                + self._borders_s(name, members, span, crossing)
+                name: self._expected_s(name, members, rows[name], borders_s)
                 for name in sorted(partition.spans[span])
-                if name in rows and not self.is_refused(name, members)
+                if name in rows and (name, members) not in self._refused
             }
             if found:
                 table[span] = found
         return table
 
-    def _seconds(self, processor: str, members: _Members, row: Sequence[float]) -> float:
-        known = self._measured[processor].get(members)
-        return sum(row[index] for index in members) if known is None else known
-
-    def _borders_s(
-        self, processor: str, members: _Members, span: Span, crossing: Mapping[int, float]
+    def _expected_s(
+        self, processor: str, members: _Members, row: Sequence[float], borders_s: float
     ) -> float:
-        """Half of what each border costs; a measured run has paid for its borders."""
-        if self.knows(processor, members):
-            return 0.0
-        return (crossing[span.first] + crossing[span.last + 1]) / 2
+        """Add half of what each border costs; a measured run has paid for its borders."""
+        known = self._measured[processor].get(members)
+        return sum(row[index] for index in members) + borders_s if known is None else known
 
     def _share(self, members: Iterable[int]) -> float:
         return max(sum(self.shares[index] for index in members), 1e-12)

@@ -5,8 +5,9 @@ Knows units and how long they take; knows no graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from coinfer.graph.units import UnitSubgraph
@@ -21,36 +22,36 @@ _ROUNDING = 1 + 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanLimit:
-    """How long a span of several units may take.
+    """How long a span of several units may take; by default, as long as it likes.
 
     Attributes:
         seconds: Expected seconds of each operator, by processor; others are not limited.
         longest_s: What a span may take at most, in seconds.
     """
 
-    seconds: Mapping[str, Sequence[float]]
-    longest_s: float
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    longest_s: float = math.inf
 
 
 class _Clock:
-    """Tells on which processors a run of units is short enough. Without a limit, on all."""
+    """Tells on which processors a run of units is short enough."""
 
-    def __init__(self, units: Sequence[UnitSubgraph], limit: SpanLimit | None) -> None:
-        rows = {} if limit is None else limit.seconds
-        self._longest_s = 0.0 if limit is None else limit.longest_s * _ROUNDING
+    def __init__(self, units: Sequence[UnitSubgraph], limit: SpanLimit) -> None:
+        self._longest_s = limit.longest_s * _ROUNDING
         self._ends = {
             name: [0.0, *accumulate(sum(row[i] for i in unit.operators) for unit in units)]
-            for name, row in rows.items()
+            for name, row in limit.seconds.items()
         }
 
     def within(self, processors: frozenset[str], span: Span) -> frozenset[str]:
-        if not self._ends or span.first == span.last:
+        if span.first == span.last:
             return processors
-        return frozenset(name for name in processors if self._allows(name, span))
-
-    def _allows(self, name: str, span: Span) -> bool:
-        ends = self._ends.get(name)
-        return ends is None or ends[span.last + 1] - ends[span.first] <= self._longest_s
+        too_long = {
+            name
+            for name, ends in self._ends.items()
+            if ends[span.last + 1] - ends[span.first] > self._longest_s
+        }
+        return processors - too_long
 
 
 def unit_spans(units: Sequence[UnitSubgraph]) -> _Spans:
@@ -62,7 +63,7 @@ def unit_spans(units: Sequence[UnitSubgraph]) -> _Spans:
     return {Span(at, at): unit.processors for at, unit in enumerate(units)}
 
 
-def merged_spans(units: Sequence[UnitSubgraph], limit: SpanLimit | None) -> _Spans:
+def merged_spans(units: Sequence[UnitSubgraph], limit: SpanLimit) -> _Spans:
     """Give every run of units with the processors that may run all of it."""
     clock = _Clock(units, limit)
     spans: _Spans = {}
@@ -77,9 +78,7 @@ def merged_spans(units: Sequence[UnitSubgraph], limit: SpanLimit | None) -> _Spa
     return spans
 
 
-def fallback_spans(
-    units: Sequence[UnitSubgraph], names: Iterable[str], limit: SpanLimit | None
-) -> _Spans:
+def fallback_spans(units: Sequence[UnitSubgraph], names: Iterable[str], limit: SpanLimit) -> _Spans:
     """Give the runs that each processor supports, and between them what others must run.
 
     Others are those that support everything; where none does, those that support the run.

@@ -5,12 +5,11 @@ Knows operators and sets of processors; knows nothing of time, spans or librarie
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph.operators import Operators
+from coinfer.graph.operators import Operators, labelled_runs
 
 __all__ = [
     "Support",
@@ -61,9 +60,10 @@ def find_units(
         ConfigurationError: no processor runs an operator, or operators that cannot be parted.
     """
     settled = _settle_support(operators, support, minimum_size)
-    units = _grow(operators, [frozenset(each) for each in settled])
+    producers = dict(enumerate(operators.group_producers))
     return tuple(
-        UnitSubgraph(operators=members, processors=processors) for processors, members in units
+        UnitSubgraph(operators=operators.members(groups), processors=processors)
+        for processors, groups in labelled_runs(producers, settled.__getitem__)
     ) or (UnitSubgraph(operators=(), processors=frozenset(support)),)
 
 
@@ -80,8 +80,8 @@ def fallback_units(
         ConfigurationError: no processor runs an operator, or operators that cannot be parted.
     """
     settled = _settle_support(operators, support, minimum_size)
-    graph = _Condensed(operators)
-    rows = [graph.levels([name in each for each in settled]) for name in support]
+    producers = operators.group_producers
+    rows = [_levels(producers, [name in each for each in settled]) for name in support]
     units: dict[tuple[int, ...], list[int]] = {}
     for group, levels in enumerate(zip(*rows, strict=True)):
         units.setdefault(levels, []).append(group)
@@ -97,9 +97,9 @@ def island_sizes(operators: Operators, supported: frozenset[int]) -> tuple[int, 
     A minimum size between two of them changes nothing, so a search needs to try only these.
     Empty if the processor supports everything or nothing.
     """
-    graph = _Condensed(operators)
     able = [supported.issuperset(members) for members in operators.groups]
-    return tuple(sorted({graph.size(island) for island in graph.islands(able)}))
+    islands = _islands(operators, able)
+    return tuple(sorted({len(operators.members(island)) for island in islands}))
 
 
 def able_to_run(operators: Iterable[int], support: Support) -> frozenset[str]:
@@ -116,16 +116,15 @@ def _settle_support(
     Raises:
         ConfigurationError: a group has none.
     """
-    graph = _Condensed(operators)
     names = [set(able_to_run(members, support)) for members in operators.groups]
     for members, processors in zip(operators.groups, names, strict=True):
         if not processors:
             raise _unsupported(operators, members, support)
     for name in support:
         least = minimum_size if isinstance(minimum_size, int) else minimum_size.get(name, 1)
-        for island in graph.islands([name in each for each in names]):
+        for island in _islands(operators, [name in each for each in names]):
             alone = any(names[group] == {name} for group in island)
-            if graph.size(island) < least and not alone:
+            if len(operators.members(island)) < least and not alone:
                 for group in island:
                     names[group].discard(name)
     return tuple(frozenset(each) for each in names)
@@ -150,58 +149,20 @@ def _unsupported(
     )
 
 
-class _Condensed:
-    """The graph of `Operators.groups`."""
-
-    def __init__(self, operators: Operators) -> None:
-        self._operators = operators
-        self.producers = operators.group_producers
-
-    def size(self, groups: Sequence[int]) -> int:
-        return sum(len(self._operators.groups[group]) for group in groups)
-
-    def levels(self, able: Sequence[bool]) -> list[int]:
-        levels: list[int] = []
-        for group, producers in enumerate(self.producers):
-            before = max((levels[producer] for producer in producers), default=0)
-            levels.append(before + (before % 2 == (1 if able[group] else 0)))
-        return levels
-
-    def islands(self, able: Sequence[bool]) -> list[list[int]]:
-        """Maximal supported groups, alternating with unsupported ones; none if never a switch."""
-        if all(able):
-            return []
-        found: dict[int, list[int]] = {}
-        for group, level in enumerate(self.levels(able)):
-            if level % 2 == 0:
-                found.setdefault(level, []).append(group)
-        return list(found.values())
+def _levels(producers: Sequence[Iterable[int]], able: Sequence[bool]) -> list[int]:
+    levels: list[int] = []
+    for group, before in enumerate(producers):
+        level = max((levels[producer] for producer in before), default=0)
+        levels.append(level + (level % 2 == (1 if able[group] else 0)))
+    return levels
 
 
-def _grow(
-    operators: Operators, labels: Sequence[frozenset[str]]
-) -> list[tuple[frozenset[str], tuple[int, ...]]]:
-    graph = _Condensed(operators)
-    readers: list[list[int]] = [[] for _ in labels]
-    awaited = [len(producers) for producers in graph.producers]
-    for group, producers in enumerate(graph.producers):
-        for producer in producers:
-            readers[producer].append(group)
-    ready: dict[Hashable, list[int]] = {}
-    for group, count in enumerate(awaited):
-        if count == 0:
-            ready.setdefault(labels[group], []).append(group)
-    units = []
-    while ready:
-        label = labels[min(heap[0] for heap in ready.values())]
-        members: list[int] = []
-        while ready.get(label):
-            done = heapq.heappop(ready[label])
-            members.extend(operators.groups[done])
-            for reader in readers[done]:
-                awaited[reader] -= 1
-                if awaited[reader] == 0:
-                    heapq.heappush(ready.setdefault(labels[reader], []), reader)
-        del ready[label]
-        units.append((label, tuple(sorted(members))))
-    return units
+def _islands(operators: Operators, able: Sequence[bool]) -> list[list[int]]:
+    """Maximal supported groups, alternating with unsupported ones; none if never a switch."""
+    if all(able):
+        return []
+    found: dict[int, list[int]] = {}
+    for group, level in enumerate(_levels(operators.group_producers, able)):
+        if level % 2 == 0:
+            found.setdefault(level, []).append(group)
+    return list(found.values())

@@ -13,8 +13,9 @@ from typing import Final
 import onnx_ir as ir
 
 from coinfer.graph.operators import inlined, subgraphs
+from coinfer.model.canonical import constant_tensor
 
-__all__ = ["WeightSize", "constant_tensor", "is_trainable", "stored_tensors", "stored_weights"]
+__all__ = ["WeightSize", "is_trainable", "stored_tensors", "stored_weights"]
 
 _QUANTISED: Final = frozenset({1, 2, 4, 5, 6, 7})
 """Scales and zero points of `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`."""
@@ -94,21 +95,6 @@ def stored_weights(model: ir.Model) -> tuple[WeightSize, ...]:
 def stored_tensors(graph: ir.Graph) -> dict[ir.Value, WeightSize]:
     """Find all tensors that a graph and the graphs inside of its nodes store."""
     return dict(_stored(graph, ""))
-
-
-def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the tensor that the file has for a value; None if it has none.
-
-    It has one for an input with a default too, in whose place a caller may give another.
-    """
-    if value is None:
-        return None
-    if value.const_value is not None:
-        return value.const_value if value.is_initializer() else None
-    node = value.producer()
-    if node is None or node.op_type != "Constant" or "sparse_value" in node.attributes:
-        return None
-    return ir.convenience.get_const_tensor(value)
 
 
 def is_trainable(weight: ir.Value, user: ir.Node, position: int | None) -> bool:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +32,7 @@ import onnx_ir as ir
 from coinfer.errors import ModelError
 from coinfer.model.fingerprint import Fingerprint
 
-__all__ = ["fingerprint_of"]
+__all__ = ["constant_tensor", "fingerprint_of", "graphs_of"]
 
 _DIGEST_BYTES = 16
 _DEFAULT_DOMAIN = "ai.onnx"
@@ -74,12 +74,10 @@ class _Hasher:
         self.name = name
         self.functions = ir_model.functions
         self._walks: dict[ir.OperatorIdentifier, _Walk | None] = {}
-        self._tensors: dict[int, bytes] = {}
+        self._tensors: dict[ir.TensorProtocol, bytes] = {}
 
     def walk(self, graph: ir.Graph, opsets: dict[str, int]) -> _Walk:
-        walk = _Walk(self, graph, opsets)
-        walk.run()
-        return walk
+        return _Walk(self, graph, opsets).run()
 
     def function_walk(self, key: ir.OperatorIdentifier) -> _Walk:
         if key not in self._walks:
@@ -92,10 +90,9 @@ class _Hasher:
         return walk
 
     def tensor_digest(self, tensor: ir.TensorProtocol) -> bytes:
-        digest = self._tensors.get(id(tensor))
-        if digest is None:
-            digest = self._tensors[id(tensor)] = _tensor_digest(tensor)
-        return digest
+        if tensor not in self._tensors:
+            self._tensors[tensor] = _tensor_digest(tensor)
+        return self._tensors[tensor]
 
 
 class _Walk:
@@ -117,13 +114,14 @@ class _Walk:
         self.captured: list[ir.Value] = []
         self.record: _Record = ()
 
-    def run(self) -> None:
+    def run(self) -> Self:
         for index, value in enumerate(_given(self._graph)):
             self._refs[value] = ("input", index)
         for value in self._graph.outputs:
             self._visit(value)
         outputs = tuple(self._refs[value] for value in self._graph.outputs)
         self.record = (len(_given(self._graph)), outputs, self._state.digest())
+        return self
 
     def _visit(self, root: ir.Value) -> None:
         """Number the value and all it depends on, depth first; a stack, as graphs are deep."""
@@ -144,7 +142,7 @@ class _Walk:
                 self._emit(node)
 
     def _leaf(self, value: ir.Value) -> _Record:
-        tensor = _constant_of(value) if value.graph is self._graph else None
+        tensor = constant_tensor(value) if value.graph is self._graph else None
         if tensor is None:
             self.captured.append(value)
             return ("captured", len(self.captured) - 1)
@@ -164,7 +162,7 @@ class _Walk:
             self._inner[node] = [
                 (attr.name, self._hasher.walk(graph, self._opsets))
                 for attr in sorted(node.attributes.values(), key=lambda attr: attr.name)
-                for graph in _graphs_of(attr)
+                for graph in graphs_of(attr)
             ]
         return self._inner[node]
 
@@ -256,7 +254,7 @@ def _is_constant(node: ir.Node) -> bool:
     )
 
 
-def _constant_of(value: ir.Value) -> ir.TensorProtocol | None:
+def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
     """Return the tensor of an initializer or of a `Constant` node, None for other values."""
     node = value.producer()
     if node is None:
@@ -287,7 +285,8 @@ def _is_weight(dtype: ir.DataType, value: ir.Value) -> bool:
     return not any(op in _SHAPED_BY_FLOATS and index > 0 for op, index in uses)
 
 
-def _graphs_of(attr: ir.Attr) -> Iterable[ir.Graph]:
+def graphs_of(attr: ir.Attr) -> Iterable[ir.Graph]:
+    """Return the graphs that an attribute holds."""
     if attr.is_ref():
         return ()
     if attr.type == ir.AttributeType.GRAPH:

@@ -173,6 +173,8 @@ class Content:
         import onnx_ir as ir
         from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
+        from coinfer.model.validation import embed, tensors_of
+
         size = self.summary.weight_bytes
         if size > PROTOBUF_LIMIT_BYTES:
             raise self._too_large(size)
@@ -180,7 +182,11 @@ class Content:
         if encoded is not None and encoded.folder is None:
             return encoded.data
         try:
-            data: bytes = ir.to_proto(_embedded(self.graph)).SerializeToString()
+            graph = self.graph
+            if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(graph)):
+                graph = graph.clone()
+                embed(graph)
+            data: bytes = ir.to_proto(graph).SerializeToString()
         except (EncodeError, ValueError):
             if size < PROTOBUF_LIMIT_BYTES // 2:
                 raise
@@ -228,16 +234,3 @@ def _summary_of(ir_model: ir.Model) -> Summary:
         weight_elements=elements,
         weight_bytes=sum(tensor.nbytes for tensor in tensors_of(ir_model)),
     )
-
-
-def _embedded(ir_model: ir.Model) -> ir.Model:
-    """Return the model itself, or a clone with its external weights read into memory."""
-    import onnx_ir as ir
-
-    from coinfer.model.validation import embed, tensors_of
-
-    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(ir_model)):
-        return ir_model
-    clone = ir_model.clone()
-    embed(clone)
-    return clone

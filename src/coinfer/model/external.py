@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from coinfer.errors import ModelError
 
-__all__ = ["check_embedded", "check_external_data", "follow_links"]
+__all__ = ["check_external_data", "external_of", "follow_links"]
 
 
 _REMEDY = (
@@ -25,30 +25,34 @@ _REMEDY = (
 )
 
 
+def external_of(tensors: Iterable[onnx.TensorProto]) -> list[onnx.TensorProto]:
+    """Return the tensors that keep their data in another file."""
+    return [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
 def check_external_data(
-    tensors: Iterable[onnx.TensorProto], folder: Path, name: str, root: Path | None = None
-) -> bool:
+    tensors: Iterable[onnx.TensorProto], folder: Path | None, name: str, root: Path | None = None
+) -> None:
     """Check every tensor that keeps its data in another file.
 
     Args:
-        tensors: All tensors of the parsed model file.
+        tensors: From `external_of`, of all tensors of the parsed model file.
         folder: The folder of the model file, which locations start from; the data must lie inside.
+            None for a model in memory, which can have no such tensors.
         name: What messages call the model.
         root: A folder without links in its path; links are followed then, and what they lead to
             must lie inside of it.
 
-    Returns:
-        Whether there is any external data.
-
     Raises:
         ModelError: names the tensor, its location, what is wrong, and the remedy.
     """
-    found = False
     for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            found = True
-            _check(tensor, folder, root, f"{name}: external data of tensor {tensor.name!r}")
-    return found
+        if folder is None:
+            raise ModelError(
+                f"{name}: tensor {tensor.name!r} keeps its data in another file, which a model in "
+                f"memory has no folder for; load the model from its file"
+            )
+        _check(tensor, folder, root, f"{name}: external data of tensor {tensor.name!r}")
 
 
 def follow_links(tensors: Iterable[onnx.TensorProto], folder: Path, root: Path) -> None:
@@ -63,25 +67,10 @@ def follow_links(tensors: Iterable[onnx.TensorProto], folder: Path, root: Path) 
         ValueError: a location leads out of it by now.
     """
     for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    real = (folder / entry.value).resolve()
-                    entry.value = real.relative_to(root).as_posix()
-
-
-def check_embedded(tensors: Iterable[onnx.TensorProto], name: str) -> None:
-    """Refuse tensors that keep their data in a file, for a model that has none.
-
-    Raises:
-        ModelError: names the first such tensor, and the remedy.
-    """
-    for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ModelError(
-                f"{name}: tensor {tensor.name!r} keeps its data in another file, which a model in "
-                f"memory has no folder for; load the model from its file"
-            )
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                real = (folder / entry.value).resolve()
+                entry.value = real.relative_to(root).as_posix()
 
 
 def _check(tensor: onnx.TensorProto, folder: Path, root: Path | None, what: str) -> None:

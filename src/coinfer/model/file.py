@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
-from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded, FileState
-from coinfer.model.inputs import shares_symbols
-from coinfer.model.model import Model
-from coinfer.model.outline import outline_of
+from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Encoded, FileState
+from coinfer.model.model import Model, made_of
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
@@ -58,11 +56,8 @@ def load_model(
     """
     path = Path(path).absolute()
     what = f"model file {str(path)!r}"
-    if data_root is None:
-        data, state = _read(path, what)
-        return _validated(data, name or path.stem, path, what, state)
-    root = _checked_root(Path(data_root), what)
-    data, state = _read(_inside(path, root, what), what)
+    root = None if data_root is None else _checked_root(Path(data_root), what)
+    data, state = _read(path if root is None else _inside(path, root, what), what)
     return _validated(data, name or path.stem, path, what, state, root)
 
 
@@ -177,22 +172,20 @@ def _validated(
     root: Path | None = None,
 ) -> Model:
     from coinfer.model import message, validation
-    from coinfer.model.external import check_embedded, check_external_data, follow_links
+    from coinfer.model.external import check_external_data, external_of, follow_links
 
     proto = _parse(data, what)
     _check_versions(proto, what)
     _check_representable(proto, what)
     parts = message.parts_of(proto)
-    if path is None:
-        check_embedded(parts.tensors, what)
-    folder = None
-    if path is not None and check_external_data(parts.tensors, path.parent, what, root):
-        folder = path.parent
-    linked = folder is not None and root is not None
+    external = external_of(parts.tensors)
+    check_external_data(external, path and path.parent, what, root)
+    folder = path.parent if path is not None and external else None
     try:
-        _check_rules(proto, data if folder is None or path is None else path, linked=linked)
+        source = path if path is not None and external else data
+        _check_rules(proto, source, linked=bool(external) and root is not None)
         if folder is not None and root is not None:
-            follow_links(parts.tensors, folder, root)
+            follow_links(external, folder, root)
             folder, data = root, proto.SerializeToString()
         weight_bytes = message.check_tensor_sizes(parts, what)
         encoded = Encoded(
@@ -203,21 +196,13 @@ def _validated(
             what=what,
             state=state,
         )
-        inputs, outputs = message.asked_for(proto), message.given(proto)
+        inputs, outputs = message.inputs_of(proto), message.outputs_of(proto)
     except ModelError:
         raise
     except Exception as error:
         # The file is untrusted, and a damaged one raises almost anything in these libraries.
         raise validation.not_valid(what, error) from error
-    specs = tuple(validation.spec_of(value, name, "input") for value in inputs)
-    return Model(
-        name=name,
-        content=Content(name, encoded),
-        inputs=specs,
-        outputs=tuple(validation.spec_of(value, name, "output") for value in outputs),
-        source=path,
-        outline=outline_of(proto) if shares_symbols(specs) else None,
-    )
+    return made_of(encoded, proto, inputs, outputs, name, path)
 
 
 def _check_versions(proto: onnx.ModelProto, what: str) -> None:
@@ -240,6 +225,7 @@ def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, linked: bool) 
     import onnx
 
     from coinfer.model import message
+    from coinfer.model.external import external_of
 
     if not linked and all(message.has_shape(info) for info in proto.graph.output):
         onnx.checker.check_model(source)
@@ -249,11 +235,10 @@ def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, linked: bool) 
     for info in copy.graph.output:
         if not message.has_shape(info):
             info.type.tensor_type.shape.SetInParent()
-    for tensor in message.parts_of(copy).tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-            tensor.dims[:] = [0]
+    for tensor in external_of(message.parts_of(copy).tensors):
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+        tensor.dims[:] = [0]
     onnx.checker.check_model(copy.SerializeToString())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["ALGORITHM", "Fingerprint"]
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Version of how `canonical` computes them; raised when equal models would get other digests."""
 
 _SHORT_DIGITS = 8

@@ -50,6 +50,14 @@ def _open_axes(spec: TensorSpec) -> tuple[tuple[int, str], ...]:
     )
 
 
+def _sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Shape of an input whose open axes have these sizes, by symbol."""
+    return tuple(
+        dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
+        for axis, dim in enumerate(spec.shape)
+    )
+
+
 def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     """Find the symbol of the batch: the one that leads every input whose first axis is open.
 
@@ -60,9 +68,7 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     >>> batch_symbol((TensorSpec(name="x", dtype=f4, shape=("N", 3)),))
     'N'
     """
-    leading = {
-        _symbol(spec, 0) for spec in specs if spec.shape and not isinstance(spec.shape[0], int)
-    }
+    leading = {symbol for spec in specs for axis, symbol in _open_axes(spec) if axis == 0}
     return leading.pop() if len(leading) == 1 else None
 
 
@@ -85,22 +91,19 @@ class InputCheck:
     Attributes:
         model: Name of the model, for messages.
         specs: Specs of the inputs.
+        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
         batch: Symbol whose size is the batch size, or None.
         rules: Per input what `__call__` compares.
-        outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
-    batch: str | None
-    rules: tuple[_Rule, ...]
     outline: Outline | None = field(default=None, compare=False)
+    batch: str | None = field(init=False)
+    rules: tuple[_Rule, ...] = field(init=False)
 
-    @classmethod
-    def of(
-        cls, model: str, specs: tuple[TensorSpec, ...], outline: Outline | None = None
-    ) -> InputCheck:
-        """Precompute the check for these specs."""
+    def __post_init__(self) -> None:
+        """Work out what depends on the specs alone."""
         rules = tuple(
             (
                 spec,
@@ -110,9 +113,10 @@ class InputCheck:
                 tuple((axis, dim) for axis, dim in enumerate(spec.shape) if isinstance(dim, int)),
                 _open_axes(spec),
             )
-            for spec in specs
+            for spec in self.specs
         )
-        return cls(model, specs, batch_symbol(specs), rules, outline)
+        object.__setattr__(self, "batch", batch_symbol(self.specs))
+        object.__setattr__(self, "rules", rules)
 
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
         """Check names, dtypes, shapes and that equal symbols have equal sizes.
@@ -164,17 +168,10 @@ class InputCheck:
         outline = self.outline
         if symbol == self.batch or outline is None:
             raise self._disagreement(inputs, symbol)
-        equal = {
-            spec.name: tuple(
-                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
-                for axis, dim in enumerate(spec.shape)
-            )
-            for spec in self.specs
-        }
+        equal = {spec.name: _sized(spec, sizes) for spec in self.specs}
         # If the outline refuses equal sizes too, it cannot tell, and the library that runs it will.
-        if not outline.fits({s.name: inputs[s.name].shape for s in self.specs}) and outline.fits(
-            equal
-        ):
+        given = {spec.name: inputs[spec.name].shape for spec in self.specs}
+        if not outline.fits(given) and outline.fits(equal):
             raise self._disagreement(inputs, symbol)
         if not outline.warned:
             outline.warned = True
@@ -240,10 +237,7 @@ def sample_inputs(
         spec.name: _random(
             check.model,
             spec,
-            tuple(
-                dim if isinstance(dim, int) else sizes[_symbol(spec, axis)]
-                for axis, dim in enumerate(spec.shape)
-            ),
+            _sized(spec, sizes),
             rng,
             highs.get(spec.name, _SAFE_HIGH),
         )

@@ -20,10 +20,10 @@ from coinfer.model.content import Summary
 
 __all__ = [
     "Parts",
-    "asked_for",
     "check_tensor_sizes",
-    "given",
     "has_shape",
+    "inputs_of",
+    "outputs_of",
     "parts_of",
     "summary_of",
 ]
@@ -78,13 +78,13 @@ def check_tensor_sizes(parts: Parts, what: str) -> int:
     return total
 
 
-def asked_for(proto: onnx.ModelProto) -> list[ir.Value]:
+def inputs_of(proto: onnx.ModelProto) -> list[ir.Value]:
     """Return the inputs that a caller gives: those without an initializer."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     return [_value(info) for info in proto.graph.input if info.name not in stored]
 
 
-def given(proto: onnx.ModelProto) -> list[ir.Value]:
+def outputs_of(proto: onnx.ModelProto) -> list[ir.Value]:
     """Return the outputs."""
     return [_value(info) for info in proto.graph.output]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coinfer.model import inputs as _inputs
-from coinfer.model.content import Content, Summary
+from coinfer.model.content import Content, Encoded, Summary
 from coinfer.model.fingerprint import Fingerprint
 from coinfer.model.inputs import InputCheck
 from coinfer.model.outline import Outline, outline_of
 from coinfer.model.specs import TensorSpec
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
-__all__ = ["Model", "model_from_ir"]
+__all__ = ["NO_DIMS", "Model", "made_of", "model_from_ir"]
 
-_NO_DIMS: Mapping[str, int] = MappingProxyType({})
+NO_DIMS: Mapping[str, int] = MappingProxyType({})
+"""No dimension bound besides the batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,7 +55,7 @@ class Model:
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_check", InputCheck.of(self.name, self.inputs, self.outline))
+        object.__setattr__(self, "input_check", InputCheck(self.name, self.inputs, self.outline))
 
     @property
     def graph(self) -> ir.Model:
@@ -105,7 +107,7 @@ class Model:
         return self.input_check(inputs)
 
     def sample_inputs(
-        self, *, batch: int = 1, seed: int = 0, dims: Mapping[str, int] = _NO_DIMS
+        self, *, batch: int = 1, seed: int = 0, dims: Mapping[str, int] = NO_DIMS
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Make random inputs that fit: standard normal floats, integers and booleans 0 or 1.
 
@@ -165,17 +167,39 @@ def model_from_ir(ir_model: ir.Model, *, name: str) -> Model:
 
     proto = validation.check_graph(ir_model, name)
     # An input with an initializer has a default and is left out.
-    inputs = tuple(
-        validation.spec_of(value, name, "input")
-        for value in ir_model.graph.inputs
-        if value.const_value is None
-    )
+    inputs = [value for value in ir_model.graph.inputs if value.const_value is None]
+    return made_of(ir_model, proto, inputs, ir_model.graph.outputs, name)
+
+
+def made_of(
+    held: ir.Model | Encoded,
+    proto: onnx.ModelProto,
+    inputs: Iterable[ir.Value],
+    outputs: Iterable[ir.Value],
+    name: str,
+    source: Path | None = None,
+) -> Model:
+    """Make a model of what was checked.
+
+    Args:
+        held: The graph, or the file that it is read from.
+        proto: The same as a message; large weights may be missing.
+        inputs: What a caller gives.
+        outputs: What a caller gets.
+        name: What requests and messages call it.
+        source: The file.
+
+    Raises:
+        ModelError: an input or output is not a tensor.
+    """
+    from coinfer.model.validation import spec_of
+
+    specs = tuple(spec_of(value, name, "input") for value in inputs)
     return Model(
         name=name,
-        content=Content(name, ir_model),
-        inputs=inputs,
-        outputs=tuple(
-            validation.spec_of(value, name, "output") for value in ir_model.graph.outputs
-        ),
-        outline=outline_of(proto) if _inputs.shares_symbols(inputs) else None,
+        content=Content(name, held),
+        inputs=specs,
+        outputs=tuple(spec_of(value, name, "output") for value in outputs),
+        source=source,
+        outline=outline_of(proto) if _inputs.shares_symbols(specs) else None,
     )

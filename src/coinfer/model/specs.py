@@ -9,7 +9,12 @@ import numpy as np
 
 from coinfer.errors import InputError
 
-__all__ = ["TensorSpec"]
+__all__ = ["TensorSpec", "text_of_shape"]
+
+
+def text_of_shape(shape: tuple[int | str | None, ...]) -> str:
+    """Write a shape as people do: `?` for an unknown size."""
+    return "[" + ",".join("?" if dim is None else str(dim) for dim in shape) + "]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +68,7 @@ class TensorSpec:
         """The shape as people write it: `?` for an unknown size, `[...]` for an unknown rank."""
         if not self.rank_known:
             return "[...]"
-        return "[" + ",".join("?" if dim is None else str(dim) for dim in self.shape) + "]"
+        return text_of_shape(self.shape)
 
     @property
     def layout(self) -> str:

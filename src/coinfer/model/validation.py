@@ -22,7 +22,6 @@ __all__ = [
     "dimension",
     "embed",
     "first_line",
-    "is_skeleton",
     "not_valid",
     "skeleton",
     "spec_of",
@@ -125,23 +124,13 @@ def skeleton(ir_model: ir.Model) -> ir.Model:
     return clone
 
 
-def is_skeleton(ir_model: ir.Model) -> bool:
-    """Return whether `skeleton` would change nothing."""
-    weights = (value.const_value for value in ir_model.graph.initializers.values())
-    return all(w is None or w.nbytes <= _SMALL_BYTES for w in weights) and not any(
-        isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(ir_model)
-    )
-
-
 def embed(ir_model: ir.Model) -> None:
     """Read the tensors of a model that are in other files into memory; changes the model."""
-    functions = [function.graph for function in ir_model.functions.values()]
-    for graph in (*ir_model.graphs(), *functions):
+    for graph in _graphs(ir_model):
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _in_memory(value.const_value)
-    for graph in (ir_model.graph, *functions):
-        for node in graph.all_nodes():
+        for node in graph:
             for attr in tuple(node.attributes.values()):
                 if isinstance(attr.value, ir.ExternalTensor):
                     node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
@@ -154,24 +143,23 @@ def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
 
 def tensors_of(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yield initializers and tensor attributes, those of subgraphs and functions too."""
-    functions = (function.graph for function in ir_model.functions.values())
-    for root in (ir_model.graph, *functions):
-        for graph in (root, *root.subgraphs()):
-            for value in graph.initializers.values():
-                if value.const_value is not None:
-                    yield value.const_value
-            for node in graph:
-                yield from _attribute_tensors(node)
+    for graph in _graphs(ir_model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+        for node in graph:
+            for attr in node.attributes.values():
+                if attr.type == ir.AttributeType.TENSOR and not attr.is_ref():
+                    yield attr.as_tensor()
+                elif attr.type == ir.AttributeType.TENSORS and not attr.is_ref():
+                    yield from attr.as_tensors()
 
 
-def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
-    for attr in node.attributes.values():
-        if attr.is_ref():
-            continue
-        if attr.type == ir.AttributeType.TENSOR:
-            yield attr.as_tensor()
-        elif attr.type == ir.AttributeType.TENSORS:
-            yield from attr.as_tensors()
+def _graphs(ir_model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield all graphs, those of functions and inside of nodes too."""
+    for root in (ir_model.graph, *(function.graph for function in ir_model.functions.values())):
+        yield root
+        yield from root.subgraphs()
 
 
 def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:

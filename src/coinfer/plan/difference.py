@@ -29,9 +29,8 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
     if one.policy != other.policy:
         yield f"policy: {one.policy.text} -> {other.policy.text}"
     for what in sorted({*one.machine.identity, *other.machine.identity}):
-        before, after = one.machine.identity.get(what), other.machine.identity.get(what)
-        if before != after:
-            yield f"machine: {what}: {before or 'none'} -> {after or 'none'}"
+        texts = (plan.machine.identity.get(what) or "none" for plan in (one, other))
+        yield from _changed(f"machine: {what}", *texts)
     for name in [*one.models, *(n for n in other.models if n not in one.models)]:
         if name not in other.models:
             yield f"{name}: only in the first"
@@ -46,34 +45,34 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
 def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
     before, after = one.models[name], other.models[name]
     for what in ("source", "fingerprint", "batch", "fixed_batch"):
-        if getattr(before, what) != getattr(after, what):
-            yield f"{name}: {what}: {getattr(before, what)} -> {getattr(after, what)}"
-    if before.original.units != after.original.units:
-        yield f"{name}: cut: {before.original.n_units} -> {after.original.n_units} units"
-    forks = _forks(before.original.forks), _forks(after.original.forks)
-    if forks[0] != forks[1]:
-        yield f"{name}: forks: {forks[0]} -> {forks[1]}"
-    spans = _spans(before.original.spans), _spans(after.original.spans)
+        yield from _changed(f"{name}: {what}", getattr(before, what), getattr(after, what))
+    cuts = before.original, after.original
+    if cuts[0].units != cuts[1].units:
+        yield f"{name}: cut: {cuts[0].n_units} -> {cuts[1].n_units} units"
+    yield from _changed(f"{name}: forks", *(_forks(cut.forks) for cut in cuts))
+    spans = [_spans(cut.spans) for cut in cuts]
     for processor in sorted({*spans[0], *spans[1]}):
-        texts = [row.get(processor, "not loaded") for row in spans]
-        if texts[0] != texts[1]:
-            yield f"{name} on {processor}: {texts[0]} -> {texts[1]}"
+        texts = (row.get(processor, "not loaded") for row in spans)
+        yield from _changed(f"{name} on {processor}", *texts)
     times = one.profile.restricted([name]), other.profile.restricted([name])
     for key, entry in times[0]:
         found = times[1].entries.get(key)
         if found is not None and abs(found.mean_s - entry.mean_s) > _NOISE * entry.mean_s:
-            where = f"{name} on {key.processor}" + _span(key.span, before.original.n_units)
+            where = f"{name} on {key.processor}" + _span(key.span, cuts[0].n_units)
             yield f"{where}: {format_seconds(entry.mean_s)} -> {format_seconds(found.mean_s)}"
-    yield from _of_errors(one, other, name)
+    errors = one.output_errors, other.output_errors
+    for processor in sorted({*errors[0], *errors[1]}):
+        texts = (_error(plan.get(processor, {}).get(name)) for plan in errors)
+        yield from _changed(f"{name} on {processor}: output error", *texts)
 
 
-def _of_errors(one: Plan, other: Plan, name: str) -> Iterator[str]:
-    before, after = one.output_errors, other.output_errors
-    for processor in sorted({*before, *after}):
-        errors = [plan.get(processor, {}).get(name) for plan in (before, after)]
-        texts = ["none" if error is None else f"{error:.3g}" for error in errors]
-        if texts[0] != texts[1]:
-            yield f"{name} on {processor}: output error: {texts[0]} -> {texts[1]}"
+def _changed(what: str, before: object, after: object) -> Iterator[str]:
+    if before != after:
+        yield f"{what}: {before} -> {after}"
+
+
+def _error(error: float | None) -> str:
+    return "none" if error is None else f"{error:.3g}"
 
 
 def _forks(forks: Iterable[Fork]) -> str:

@@ -7,6 +7,7 @@ moved by hand.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from coinfer.errors import ConfigurationError
@@ -83,9 +84,8 @@ def encode_runs(runs: Iterable[MeasuredRun]) -> dict[str, Any]:
     """Return a value that `json.dumps` writes and `decode_runs` reads."""
     rows = []
     for run in runs:
-        key = ProfileKey("", run.processor, run.batch, run.span)
-        [row] = Profile({key: run.measurement}).to_json()["entries"]
-        del row["model"]
+        row = {"processor": run.processor, "batch": run.batch, "span": run.span}
+        row |= asdict(run.measurement)
         if run.operators:
             row["operators"] = ranges_text(run.operators)
         rows.append(row)

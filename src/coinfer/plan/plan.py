@@ -13,7 +13,6 @@ from typing import Any, Self
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
-from coinfer.machine.span import Fork
 from coinfer.plan.choice import Choice
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.variant import Kind, Variant
@@ -66,7 +65,6 @@ class Plan:
         machine: Machine,
         *,
         models: Iterable[str] | None = None,
-        forks: Mapping[str, tuple[Fork, ...]] | None = None,
         policy: PolicyChoice = PolicyChoice(),
         warnings: tuple[str, ...] = (),
     ) -> Self:
@@ -75,7 +73,6 @@ class Plan:
         Args:
             machine: What it is for.
             models: Names of the models; None: all that the machine runs.
-            forks: By model, the pairs of its spans that may run at the same time.
             policy: Which policy decides.
             warnings: What a reader of results must know.
 
@@ -84,12 +81,9 @@ class Plan:
         """
         names = machine.models if models is None else tuple(models)
         machine.check_runs(names)
-        forks = forks or {}
-        planned = {}
+        profile, planned = machine.profile, {}
         for name in names:
-            spans = machine.profile.spans_by_processor(name)
-            units, own = machine.profile.units(name), tuple(forks.get(name, ()))
-            variant = Variant(n_units=units, forks=own, spans=spans)
+            variant = Variant(n_units=profile.units(name), spans=profile.spans_by_processor(name))
             planned[name] = ModelPlan(variants={Kind.ORIGINAL: variant})
         return cls(
             name=machine.name, machine=machine, models=planned, policy=policy, warnings=warnings

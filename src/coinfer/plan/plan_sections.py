@@ -209,9 +209,7 @@ class PlanSection(Section):
         Raises:
             ScenarioError: it names a processor or a span that there is not.
         """
-        problems = _problems(self, [p.name for p in ordinary(machine.processors)])
-        if problems:
-            loc, message = problems[0]
+        for loc, message in _problems(self, [p.name for p in ordinary(machine.processors)]):
             field = ".".join(map(str, loc))
             raise ScenarioError(f"{document.origin}:{document.line_of(loc)}: {field}: {message}")
         return Plan(
@@ -240,13 +238,10 @@ def read_plan_section(document: YamlDocument) -> PlanSection:
     return validated(PlanSection, document)
 
 
-def _problems(plan: PlanSection, processors: list[str]) -> list[Problem]:
-    return [
-        problem
-        for name, model in plan.models.items()
-        for kind, variant in model.variants.items()
-        for problem in _of_variant(variant, ("models", name, "variants", kind.value), processors)
-    ]
+def _problems(plan: PlanSection, processors: list[str]) -> Iterator[Problem]:
+    for name, model in plan.models.items():
+        for kind, variant in model.variants.items():
+            yield from _of_variant(variant, ("models", name, "variants", kind.value), processors)
 
 
 def _of_variant(variant: VariantSection, at: Loc, processors: list[str]) -> Iterator[Problem]:

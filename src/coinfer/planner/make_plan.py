@@ -71,13 +71,7 @@ def make_plan(
     >>> plan.models["m"].original.spans
     {'cpu': (Span(first=0, last=0),)}
     """
-    planning = Planning(
-        models={name: _whole(model) for name, model in models.items()},
-        wishes=wishes,
-        profiler=profiler,
-        samples=samples or {},
-        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
-    )
+    planning = _planning(models, wishes, profiler, samples or {})
     plan = _empty(planning, processors)
     for each in PASSES:
         plan = each(plan, planning)
@@ -100,17 +94,27 @@ def given_plan(
         wishes: Of these the policy and the sources count.
         backends: Backends by name, for those that are not to be looked up.
     """
-    planning = Planning(
-        models={name: _whole(model) for name, model in models.items()},
-        wishes=wishes or Wishes(),
-        profiler=Profiler(backends=backends or {}),
-        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
-    )
+    planning = _planning(models, wishes or Wishes(), Profiler(backends=backends or {}), {})
     plan = _empty(planning, processors).with_profile(profile)
     for name, cut in planning.cut_models.items():
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
         plan = plan.with_variant(name, variant)
     return Planned(plan.loading(profile), planning.loads)
+
+
+def _planning(
+    models: Mapping[str, Model | CutModel],
+    wishes: Wishes,
+    profiler: Profiler,
+    samples: Mapping[str, Sequence[Tensors]],
+) -> Planning:
+    return Planning(
+        models={n: m.model if isinstance(m, CutModel) else m for n, m in models.items()},
+        wishes=wishes,
+        profiler=profiler,
+        samples=samples,
+        cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
+    )
 
 
 def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
@@ -135,7 +139,3 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
         },
         policy=wishes.policy,
     )
-
-
-def _whole(model: Model | CutModel) -> Model:
-    return model if isinstance(model, Model) else model.model

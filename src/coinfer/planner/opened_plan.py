@@ -40,12 +40,10 @@ def read_plan(folder: str | Path) -> Plan:
     """
     saved = load_plan(folder)
     opened = {
-        name: _opened(saved, name)
+        name: _checked(saved, name)
         for name in saved.plan.models
         if unknown(saved.plan, name) and saved.plan.models[name].is_cut
     }
-    for name, model in opened.items():
-        check_cut_of(saved, name, model)
     return _with_forks_checked(estimated(saved, opened), saved, opened)
 
 
@@ -63,9 +61,7 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
     """
     saved = _in_memory(plan) if isinstance(plan, Plan) else load_plan(plan)
     check_here(saved, backends or {})
-    models = {name: _opened(saved, name) for name in saved.plan.models}
-    for name, model in models.items():
-        check_cut_of(saved, name, model)
+    models = {name: _checked(saved, name) for name in saved.plan.models}
     done = estimated(saved, models)
     loads = {name: _load_of(model, done.models[name]) for name, model in models.items()}
     for name, load in loads.items():
@@ -99,6 +95,13 @@ def _with_forks_checked(plan: Plan, saved: SavedPlan, opened: Mapping[str, Model
 def _in_memory(plan: Plan) -> SavedPlan:
     runs = {name: runs_of(plan.measured, name, m.original) for name, m in plan.models.items()}
     return SavedPlan(plan, Path(), runs, YamlDocument.parse("{}", origin="the plan"))
+
+
+def _checked(saved: SavedPlan, name: str) -> Model:
+    """Open a model of a plan and see that it can be cut where the plan says."""
+    model = _opened(saved, name)
+    check_cut_of(saved, name, model)
+    return model
 
 
 def _opened(saved: SavedPlan, name: str) -> Model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -96,9 +95,6 @@ def _has_precision(plan: Plan, scenario: Scenario) -> bool:
 
 
 def _has_partition(plan: Plan, scenario: Scenario) -> bool:
-    return all(name in _cut(plan) for name in scenario.models if scenario.partition_of(name))
-
-
-def _cut(plan: Plan) -> Iterator[str]:
-    """Name the models that the partition pass had a look at."""
-    return (n for n, m in plan.models.items() if any(c.by == "partition" for c in m.choices))
+    """Tell whether the partition pass had a look at all models that are to be cut."""
+    seen = {n for n, m in plan.models.items() if any(c.by == "partition" for c in m.choices)}
+    return all(name in seen for name in scenario.models if scenario.partition_of(name))

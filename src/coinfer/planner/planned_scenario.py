@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from coinfer.errors import ConfigurationError
-from coinfer.experiments.calibration import calibrate, check_seconds
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import ordinary
@@ -32,7 +31,6 @@ def planned_scenario(
     policy: str | None = None,
     policy_options: Mapping[str, Any] | None = None,
     is_simulated: bool = False,
-    calibrate_s: float | None = None,
 ) -> Prepared:
     """Put a scenario and a saved plan together.
 
@@ -43,7 +41,6 @@ def planned_scenario(
         policy: Asked for beside the scenario, which has it already; goes before the plan's.
         policy_options: Asked for too; without a policy they are options of the plan's.
         is_simulated: Only read the plan: no model is opened, and any machine will do.
-        calibrate_s: Correct the times by a real run of so many seconds.
 
     Raises:
         ConfigurationError: the plan was made for another machine or of other files, or a model of
@@ -53,10 +50,8 @@ def planned_scenario(
         raise ConfigurationError(
             "--plan and --machine are both given, and a plan says what machine it is for; give one"
         )
-    if calibrate_s is not None:
-        check_seconds(calibrate_s)
     asked = PolicyChoice(name=policy or "", options=policy_options or {})
-    if is_simulated and calibrate_s is None:
+    if is_simulated:
         plan = _fitted(read_plan(folder), scenario, folder, asked)
         return Prepared(scenario=scenario, plan=_noted(plan))
     opened = open_plan(folder)
@@ -64,8 +59,7 @@ def planned_scenario(
     models = {name: opened.models[name] for name in plan.models}
     whole = {n: m.model if isinstance(m, CutModel) else m for n, m in models.items()}
     feeds = feeds_of(scenario, whole)
-    ready = Prepared(scenario=scenario, plan=plan, models=models, feeds=feeds)
-    return ready if calibrate_s is None else calibrate(ready, seconds=calibrate_s).prepared(ready)
+    return Prepared(scenario=scenario, plan=plan, models=models, feeds=feeds)
 
 
 def _fitted(plan: Plan, scenario: Scenario, folder: Path, asked: PolicyChoice) -> Plan:

@@ -5,7 +5,6 @@ It remembers what came of a span whatever the cuts. Where to cut is for `prepare
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +23,7 @@ from coinfer.machine.span import Fork, Span, all_spans
 from coinfer.model import Model
 from coinfer.plan.variant import Unit
 from coinfer.planner.border_values import Samples
-from coinfer.planner.useful import useful
+from coinfer.planner.useful import wanted
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.error import too_imprecise
 from coinfer.units import format_seconds
@@ -46,7 +45,7 @@ class SpanProfiler:
     backends: Mapping[str, Backend]
     profiler: Profiler
     batch: int
-    tolerance: float | None
+    tolerance: float
     feeds: Sequence[Tensors]
     operators: Operators
     times: SpanTimes = field(init=False)
@@ -92,7 +91,12 @@ class SpanProfiler:
     def table(self, partition: Partition, *, spare: bool) -> Table:
         """Return the seconds of all spans, perhaps without processors that are superfluous."""
         table = self.times.table(partition)
-        return table if spare else _useful(table, self.processors)
+        if spare:
+            return table
+        return {
+            span: {name: row[name] for name in wanted(row, self.processors)}
+            for span, row in table.items()
+        }
 
     def longest_s(self, partition: Partition, chosen: Iterable[tuple[Span, str]]) -> float:
         """Return what the longest span of several operators takes, in seconds; 0: none has."""
@@ -110,13 +114,13 @@ class SpanProfiler:
                 f"than the {format_seconds(max_span_s)} that were asked for"
             ] = None
 
-    def measure(self, partition: Partition, wanted: Iterable[tuple[Span, str]]) -> None:
+    def measure(self, partition: Partition, runs: Iterable[tuple[Span, str]]) -> None:
         """Compile and measure spans; those that do not run are noted as such.
 
         Once the budget is spent, what is known of a processor tells what its spans take there.
         """
         by_span: dict[Span, list[Processor]] = {}
-        for span, name in wanted:
+        for span, name in runs:
             kind = next(_kind(p) for p in self.processors if p.name == name)
             able = partition.spans[span]
             # Equal processors share one measurement: note it for all of them.
@@ -128,12 +132,12 @@ class SpanProfiler:
             skips: list[Skip] = []
             piece = self.piece(partition, span)
             expected = self.times.row(partition, span) if self.profiler.budget.is_spent else {}
-            runs = any(processor.name not in expected for processor in processors)
+            is_run = any(processor.name not in expected for processor in processors)
             profile = self.profiler.profile(
                 {piece.name: piece},
                 processors,
                 batch=self.batch,
-                feeds={piece.name: self._feeds_of(partition, span, runs=runs)},
+                feeds={piece.name: self._feeds_of(partition, span, is_run=is_run)},
                 skipped=skips.append,
                 expected={piece.name: expected},
             )
@@ -214,8 +218,7 @@ class SpanProfiler:
         self, name: str, members: tuple[int, ...], piece: str, measurement: Measurement
     ) -> None:
         processor = next(p for p in self.processors if p.name == name)
-        tolerance = math.inf if self.tolerance is None else self.tolerance
-        reason = too_imprecise(piece, processor, measurement.error, tolerance)
+        reason = too_imprecise(piece, processor, measurement.error, self.tolerance)
         if reason is not None:
             self._refuse(name, members, reason)
             return
@@ -240,9 +243,9 @@ class SpanProfiler:
             "measuring was over; `coinfer plan` measures them"
         ]
 
-    def _feeds_of(self, partition: Partition, span: Span, *, runs: bool) -> list[Tensors]:
+    def _feeds_of(self, partition: Partition, span: Span, *, is_run: bool) -> list[Tensors]:
         """Return inputs of a span; of their shapes only where the cache alone is asked."""
-        if runs:
+        if is_run:
             return self._samples_of(partition).of(span)
         piece = self.piece(partition, span)
         return [piece.sample_inputs(seed=seed) for seed in range(len(self.feeds))]
@@ -280,13 +283,3 @@ def _kind(processor: Processor) -> object:
 
 def _as_one_unit(entries: _Entries) -> _Entries:
     return {(Span(), name): entry for (_, name), entry in entries.items()}
-
-
-def _useful(table: Table, processors: Sequence[Processor]) -> Table:
-    """Leave processors out that others with the same compute units make superfluous for a span."""
-    named = {f"{span.first}-{span.last}": span for span in table}
-    profile = Profile.from_seconds({text: table[span] for text, span in named.items()})
-    kept: Table = {}
-    for key, entry in useful(profile, processors):
-        kept.setdefault(named[key.model], {})[key.processor] = entry.mean_s
-    return kept

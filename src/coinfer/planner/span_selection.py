@@ -50,7 +50,7 @@ def prepare(
     *,
     search: bool = False,
     batch: int = 1,
-    tolerance: float | None = None,
+    tolerance: float = math.inf,
     spare: bool = True,
     feeds: Sequence[Tensors] | None = None,
 ) -> CutModel:
@@ -63,7 +63,7 @@ def prepare(
         profiler: How spans are measured.
         search: Find the minimum subgraph size per processor instead of taking that of the options.
         batch: Batch size to measure at, where the model leaves it open.
-        tolerance: Largest output error of a span in a lower precision; None: any.
+        tolerance: Largest output error of a span in a lower precision.
         spare: Keep processors that another one with the same compute units makes superfluous.
         feeds: Sample inputs of the model, of batch 1 where that is open; None: random ones.
 

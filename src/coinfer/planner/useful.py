@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 
-__all__ = ["WIDE_GAIN", "useful"]
+__all__ = ["WIDE_GAIN", "useful", "wanted"]
 
 WIDE_GAIN = 0.9
 """A processor that contains a smaller one must take at most this share of its time."""
@@ -20,42 +20,50 @@ def useful(
 ) -> Profile:
     """Leave out entries that a scheduler would never want, so that they are not loaded.
 
-    An entry is superfluous if a processor that stays and occupies the same units takes no longer,
-    or if one that stays and occupies some of them takes hardly longer. So, with two backends on
-    the same cores, each model is left with the faster one, and whatever goes, one of at most
-    1 / `WIDE_GAIN` of its time stays.
+    So, with two backends on the same cores, each model is left with the faster one, and whatever
+    goes, one of at most 1 / `WIDE_GAIN` of its time stays.
 
     Args:
         profile: What was measured.
         processors: Those in use.
         keep: (model, processor) pairs that stay in any case.
     """
-    return profile.of_pairs(
-        {
-            (model, name)
-            for model in profile.models()
-            for name in _wanted(model, profile, processors, keep)
-        },
-    )
+    stay: set[tuple[str, str]] = set()
+    for model in profile.models():
+        times = {p.name: profile.expected_s(model, p.name) for p in processors}
+        row = {name: seconds for name, seconds in times.items() if seconds is not None}
+        kept = [name for name in row if (model, name) in keep]
+        stay.update((model, name) for name in wanted(row, processors, kept))
+    return profile.of_pairs(stay)
 
 
-def _wanted(
-    model: str, profile: Profile, processors: Sequence[Processor], keep: _Pairs
+def wanted(
+    seconds: Mapping[str, float], processors: Sequence[Processor], keep: Container[str] = ()
 ) -> list[str]:
+    """Return the processors that are worth it for one model or span.
+
+    One is superfluous if a processor that stays and occupies the same units takes no longer, or if
+    one that stays and occupies some of them takes hardly longer.
+
+    Args:
+        seconds: How long each takes that can run it.
+        processors: Those in use, in the order of preference.
+        keep: Names of those that stay in any case.
+    """
     timed = [
-        (processor, seconds)
+        (processor, seconds[processor.name])
         for processor in processors
-        if (seconds := profile.expected_s(model, processor.name)) is not None
+        if processor.name in seconds
     ]
     # Smallest first, and of those that occupy the same units the fastest: whoever makes an entry
     # superfluous is decided before it. Of two that take equally long, the first listed stays.
     timed.sort(key=lambda pair: (len(pair[0].units), pair[1]))
     stay: list[tuple[Processor, float]] = []
-    for processor, seconds in timed:
-        if (model, processor.name) in keep or not any(
-            _replaces(other, others, processor, seconds) for other, others in stay
+    for processor, own_s in timed:
+        if processor.name in keep or not any(
+            _replaces(other, others_s, processor, own_s) for other, others_s in stay
         ):
-            stay.append((processor, seconds))
+            stay.append((processor, own_s))
     return [processor.name for processor, _ in stay]
 
 

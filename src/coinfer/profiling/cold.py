@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.base import Session, Tensors
 from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Measurement, Profile
-from coinfer.model import Model
-from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.deployment import Deployment, Rounds, announced
+from coinfer.machine.profile import Measurement
+from coinfer.profiling.deployment import Deployment, Progress, Rounds, announced
 from coinfer.profiling.measure import on_cores
 
 __all__ = ["in_turn", "measure_cold"]
@@ -30,39 +28,23 @@ _KINDS = ("other", "same", "idle")
 
 
 def measure_cold(
-    models: Mapping[str, Model],
-    processors: Sequence[Processor],
-    profile: Profile,
-    feeds: Mapping[str, Sequence[Tensors]],
-    *,
-    effort: Rounds = Rounds(),
-    cache: ProfileCache | None = None,
-    backends: Mapping[str, Backend] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    deployment: Deployment, progress: Progress | None = None
 ) -> dict[tuple[str, str], Cold]:
     """Measure what a change of model and a rest cost.
 
     Processors that differ only in which of the machine's equal cores they use are measured once.
 
     Args:
-        models: By name.
-        processors: Those in use.
-        profile: Which model runs where; its times are not used.
-        feeds: Prepared inputs by model.
-        effort: How long to measure a processor.
-        cache: Where to look first and to keep results.
-        backends: Backends by name, for those that are not to be looked up.
-        progress: Called as `progress(done, total, what)` before each processor and at the end.
+        deployment: What runs where.
+        progress: Called before each processor and at the end.
 
     Returns:
         By (model, processor). Where no other model runs on the processor's units, what another
         one would cost is left at 1.
     """
-    deployment = Deployment.of(models, processors, profile, feeds, backends, cache, effort)
-    used = [p for p in processors if deployment.runs(p)]
     factors: dict[tuple[str, str], Cold] = {}
-    for processor in announced(used, lambda p: f"cold starts on {p.name}", progress):
-        neighbours = _neighbours(deployment, processor, processors)
+    for processor in announced(deployment.used, lambda p: f"cold starts on {p.name}", progress):
+        neighbours = _neighbours(deployment, processor)
         runs, parts = deployment.runs(processor), deployment.parts(processor)
         before = [deployment.parts(p) for p in neighbours[:1]] if len(runs) == 1 else []
         measure = partial(_measured, deployment, processor, neighbours[:1])
@@ -84,14 +66,12 @@ def _keys(parts: Sequence[object], before: Sequence[object]) -> dict[str, dict[s
     }
 
 
-def _neighbours(
-    deployment: Deployment, processor: Processor, processors: Sequence[Processor]
-) -> list[Processor]:
+def _neighbours(deployment: Deployment, processor: Processor) -> list[Processor]:
     """Return the processors on its units, itself first if it can, that run another model."""
     mine = deployment.runs(processor)
     return [
         other
-        for other in sorted(processors, key=lambda p: p.name != processor.name)
+        for other in sorted(deployment.processors, key=lambda p: p.name != processor.name)
         if processor.excludes(other) and set(deployment.runs(other)) - set(mine[:1])
     ]
 

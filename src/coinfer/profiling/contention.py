@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import cycle, permutations
-from typing import Protocol, Self
+from typing import Self
 
-from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.base import Session, Tensors
 from coinfer.errors import BackendError
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Measurement, Profile
-from coinfer.model import Model
-from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.deployment import Deployment, Rounds, announced
+from coinfer.machine.profile import Measurement
+from coinfer.profiling.deployment import Deployment, Progress, Rounds, announced
 from coinfer.profiling.measure import on_cores
 from coinfer.threads.pinning import pin_current_thread
 
@@ -32,34 +30,16 @@ __all__ = ["compare", "measure_contention"]
 _LOOK_S = 0.2
 
 
-def measure_contention(
-    models: Mapping[str, Model],
-    processors: Sequence[Processor],
-    profile: Profile,
-    feeds: Mapping[str, Sequence[Tensors]],
-    *,
-    effort: Rounds = Rounds(),
-    cache: ProfileCache | None = None,
-    backends: Mapping[str, Backend] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Contention:
+def measure_contention(deployment: Deployment, progress: Progress | None = None) -> Contention:
     """Measure how processors slow each other down.
 
     Pairs that differ only in which of the machine's equal cores they use are measured once.
 
     Args:
-        models: By name.
-        processors: Those in use.
-        profile: Which model runs where; its times are not used.
-        feeds: Prepared inputs by model.
-        effort: How long to measure a pair.
-        cache: Where to look first and to keep results.
-        backends: Backends by name, for those that are not to be looked up.
-        progress: Called as `progress(done, total, what)` before each pair and once at the end.
+        deployment: What runs where.
+        progress: Called before each pair and once at the end.
     """
-    deployment = Deployment.of(models, processors, profile, feeds, backends, cache, effort)
-    used = [p for p in processors if deployment.runs(p)]
-    pairs = [(a, b) for a, b in permutations(used, 2) if not a.excludes(b)]
+    pairs = [(a, b) for a, b in permutations(deployment.used, 2) if not a.excludes(b)]
     factors: dict[str, dict[str, float]] = {}
     for one, other in announced(pairs, lambda p: f"{p[0].name} beside {p[1].name}", progress):
         parts = {"on": deployment.parts(one), "beside": deployment.parts(other)}
@@ -68,15 +48,15 @@ def measure_contention(
         # Company does not make anything faster: less than 1 is noise.
         factor = max(1.0, found["beside"].mean_s / found["alone"].mean_s)
         factors.setdefault(one.name, {})[other.name] = factor
-    rounds = sum(len(found["beside"].seconds) for found in deployment.known.values())
-    return Contention(factors=factors, samples=rounds)
+    known = [found["beside"] for found in deployment.known.values() if "beside" in found]
+    return Contention(factors=factors, samples=sum(len(each.seconds) for each in known))
 
 
 def _measured(deployment: Deployment, one: Processor, other: Processor) -> dict[str, Measurement]:
     with ExitStack() as stack:
         mine, theirs = deployment.loaded(one, stack), deployment.loaded(other, stack)
         neighbour = stack.enter_context(
-            _Neighbour(deployment.caller_cores(other), list(theirs.values()))
+            Neighbour(deployment.caller_cores(other), list(theirs.values()))
         )
         alone, beside = on_cores(
             deployment.caller_cores(one),
@@ -86,16 +66,6 @@ def _measured(deployment: Deployment, one: Processor, other: Processor) -> dict[
         "alone": Measurement(seconds=tuple(alone)),
         "beside": Measurement(seconds=tuple(beside)),
     }
-
-
-class Neighbour(Protocol):
-    """What works beside, or rests."""
-
-    def rest(self) -> None:
-        """Stop; returns when what runs is over."""
-
-    def go(self) -> None:
-        """Start to run."""
 
 
 def compare(
@@ -140,7 +110,7 @@ def _round_s(
     return clock() - began
 
 
-class _Neighbour:
+class Neighbour:
     """A thread that runs sessions in turn, or rests."""
 
     def __init__(

@@ -7,15 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Self
 
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
-from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model, model_from_ir
+from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import key_parts
 from coinfer.profiling.measure import Effort
@@ -37,6 +36,8 @@ class ProfilingContext:
         backends: By name.
         effort: When a measurement is good enough.
         cache: Where measurements are kept; None: nowhere.
+        budget: How long measuring may take.
+        expected: Seconds by model and processor, to take instead once the budget is spent.
         machine: Name of the machine's processor.
     """
 
@@ -45,31 +46,10 @@ class ProfilingContext:
     backends: Mapping[str, Backend]
     effort: Effort
     cache: ProfileCache | None
-    machine: str
+    budget: Budget = field(default_factory=Budget)
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    machine: str = field(default_factory=lambda: cpu_name(), init=False)
     _awake: set[tuple[str, str]] = field(default_factory=set, init=False)
-
-    @classmethod
-    def of(
-        cls,
-        models: Mapping[str, Model],
-        processors: Sequence[Processor],
-        samples: Mapping[str, Sequence[Tensors]],
-        backends: Mapping[str, Backend],
-        effort: Effort,
-        cache: ProfileCache | None,
-    ) -> Self:
-        """Make a context on this machine; what is missing of samples is random."""
-        return cls(
-            models=models,
-            samples={
-                name: samples.get(name) or [model.sample_inputs(seed=s) for s in range(MOST_FEEDS)]
-                for name, model in models.items()
-            },
-            backends=find_backends(processors, backends),
-            effort=effort,
-            cache=cache,
-            machine=cpu_name(),
-        )
 
     def parts(self, task: Task) -> dict[str, object]:
         """Return all that a measurement depends on."""

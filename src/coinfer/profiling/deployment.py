@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
-from coinfer.backends.registry import find_backends
 from coinfer.backends.sessions import CREATION_LOCK
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
@@ -20,9 +19,12 @@ from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity, key_parts
 
-__all__ = ["Deployment", "Rounds", "announced"]
+__all__ = ["Deployment", "Progress", "Rounds", "announced"]
 
 T = TypeVar("T")
+
+Progress = Callable[[int, int, str], None]
+"""Called as `progress(done, total, what)` before each measurement and once at the end."""
 
 _MOST_MODELS = 6
 """More models than this would only cost memory and time."""
@@ -52,42 +54,28 @@ class Deployment:
 
     Attributes:
         models: By name.
+        processors: Those in use.
+        profile: Which model runs where; its times are not used.
         feeds: Prepared inputs by model.
         backends: By name.
-        profile: Which model runs where; its times are not used.
         cache: Where measurements are kept; None: nowhere.
         effort: How long to measure.
         known: What was measured or found in the cache, by the identity of its keys.
     """
 
     models: Mapping[str, Model]
+    processors: Sequence[Processor]
+    profile: Profile
     feeds: Mapping[str, Sequence[Tensors]]
     backends: Mapping[str, Backend]
-    profile: Profile
-    cache: ProfileCache | None
-    effort: Rounds
+    cache: ProfileCache | None = None
+    effort: Rounds = Rounds()
     known: dict[str, Mapping[str, Measurement]] = field(default_factory=dict, init=False)
 
-    @classmethod
-    def of(
-        cls,
-        models: Mapping[str, Model],
-        processors: Sequence[Processor],
-        profile: Profile,
-        feeds: Mapping[str, Sequence[Tensors]],
-        backends: Mapping[str, Backend] | None,
-        cache: ProfileCache | None,
-        effort: Rounds,
-    ) -> Self:
-        """Make a deployment; backends that are not given are looked up."""
-        return cls(
-            models=models,
-            feeds=feeds,
-            backends=find_backends(processors, backends or {}),
-            profile=profile,
-            cache=cache,
-            effort=effort,
-        )
+    @property
+    def used(self) -> list[Processor]:
+        """The processors that run a model."""
+        return [processor for processor in self.processors if self.runs(processor)]
 
     def runs(self, processor: Processor) -> list[str]:
         """Return the models that a processor runs, the first few."""
@@ -97,10 +85,9 @@ class Deployment:
     def parts(self, processor: Processor) -> list[dict[str, object]]:
         """Return the identity of what is run on a processor."""
         backend, machine = self.backends[processor.backend], cpu_name()
-        runs = {name: self.models[name] for name in self.runs(processor)}
         return [
-            key_parts(name, model, processor, 1, self.feeds[name][:1], backend, machine)
-            for name, model in runs.items()
+            key_parts(name, self.models[name], processor, 1, self.feeds[name][:1], backend, machine)
+            for name in self.runs(processor)
         ]
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
@@ -151,7 +138,7 @@ class Deployment:
 
 
 def announced(
-    items: Sequence[T], name: Callable[[T], str], progress: Callable[[int, int, str], None] | None
+    items: Sequence[T], name: Callable[[T], str], progress: Progress | None
 ) -> Iterator[T]:
     """Yield items; tell before each one, and at the end, how many are done."""
     tell = progress or (lambda _done, _total, _what: None)

@@ -9,9 +9,10 @@ computed each time.
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 
+from coinfer.documents.writing import replace_file
 from coinfer.model import Model
 from coinfer.model.fingerprint import ALGORITHM, Fingerprint
 from coinfer.profiling.cache import ProfileCache
@@ -37,7 +38,9 @@ def fingerprint_of(model: Model, cache: ProfileCache | None) -> Fingerprint:
         model.content.know(Fingerprint(str(structure), str(weights)))
     except (OSError, ValueError, TypeError):
         found = model.fingerprint
-        _keep(path, found)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, json.dumps([found.structure, found.weights]))
     return model.fingerprint
 
 
@@ -50,13 +53,3 @@ def _kept_at(model: Model, cache: ProfileCache | None) -> Path | None:
     same = {"algorithm": ALGORITHM, **state._asdict()}
     del same["read_ns"]
     return cache.folder.parent / "fingerprints" / f"{identity(same)}.json"
-
-
-def _keep(path: Path, found: Fingerprint) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps([found.structure, found.weights]))
-        scratch.replace(path)
-    except OSError:
-        return

@@ -13,12 +13,13 @@ import math
 import statistics
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import TypeAlias, TypeVar
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.pools import POOLS
+from coinfer.backends.registry import find_backends
 from coinfer.errors import BackendError
 from coinfer.machine.estimate import by_analogy
 from coinfer.machine.processor import Processor, ordinary
@@ -27,17 +28,15 @@ from coinfer.model import Model
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.candidate import Candidate
-from coinfer.profiling.context import ProfilingContext
+from coinfer.profiling.context import MOST_FEEDS, ProfilingContext
 from coinfer.profiling.declaration import undeclared
+from coinfer.profiling.deployment import Progress
 from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import Effort, on_cores
 from coinfer.profiling.skip import Skip
 from coinfer.profiling.task import Task, candidates, tasks_of
 
-__all__ = ["Progress", "profile_models"]
-
-Progress = Callable[[int, int, str], None]
-"""Called as `progress(done, total, what)` before each measurement and once at the end."""
+__all__ = ["profile_models"]
 
 R = TypeVar("R")
 
@@ -94,16 +93,26 @@ def profile_models(
             tasks.append(task)
         else:
             _skip(task, BackendError(f"{task}: {reason}"), skipped)
-    context = ProfilingContext.of(models, processors, feeds or {}, backends or {}, effort, cache)
+    context = ProfilingContext(
+        models=models,
+        samples={name: (feeds or {}).get(name) or _random(model) for name, model in models.items()},
+        backends=find_backends(processors, backends or {}),
+        effort=effort,
+        cache=cache,
+        budget=budget or Budget(),
+        expected=expected or {},
+    )
     entries: dict[ProfileKey, Measurement] = {}
-    for task, found in _results(
-        context, tasks, progress, budget or Budget(), expected or {}
-    ).items():
+    for task, found in _results(context, tasks, progress).items():
         if isinstance(found, Measurement):
             entries[task.key] = found
         else:
             _skip(task, found, skipped)
     return Profile(entries)
+
+
+def _random(model: Model) -> list[Tensors]:
+    return [model.sample_inputs(seed=seed) for seed in range(MOST_FEEDS)]
 
 
 def _skip(task: Task, error: BackendError, skipped: Callable[[Skip], None] | None) -> None:
@@ -113,11 +122,7 @@ def _skip(task: Task, error: BackendError, skipped: Callable[[Skip], None] | Non
 
 
 def _results(
-    context: ProfilingContext,
-    tasks: Sequence[Task],
-    progress: Progress | None,
-    budget: Budget,
-    expected: _Seconds,
+    context: ProfilingContext, tasks: Sequence[Task], progress: Progress | None
 ) -> dict[Task, _Result]:
     """Measure what must come out equal once, candidates together."""
     twins = {task: identity(context.parts(task)) for task in tasks}
@@ -128,7 +133,7 @@ def _results(
             named = dict.fromkeys(task.processor.name for task in group)
             progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
         fresh = {twins[t]: t for t in reversed(group) if twins[t] not in known}
-        known |= _measured(context, fresh, seconds, budget, expected)
+        known |= _measured(context, fresh, seconds)
         seconds.setdefault(group[0].model, {}).update(_means({t: known[twins[t]] for t in group}))
     if progress is not None:
         progress(len(tasks), len(tasks), "profiled")
@@ -136,28 +141,23 @@ def _results(
 
 
 def _measured(
-    context: ProfilingContext,
-    tasks: Mapping[str, Task],
-    seconds: _Seconds,
-    budget: Budget,
-    expected: _Seconds,
+    context: ProfilingContext, tasks: Mapping[str, Task], seconds: _Seconds
 ) -> dict[str, _Result]:
     """Look into the cache, measure the rest side by side, and remember; by identity."""
-    found: dict[str, _Result] = {}
-    for twin, task in tasks.items():
-        kept = context.recall(task)
-        if kept is not None:
-            found[twin] = kept
+    kept = {twin: context.recall(task) for twin, task in tasks.items()}
+    found: dict[str, _Result] = {twin: each for twin, each in kept.items() if each is not None}
     fresh = {twin: task for twin, task in tasks.items() if twin not in found}
-    if fresh and budget.is_spent:
-        return found | _hurried(context, fresh, seconds, expected)
-    with budget.spending() if fresh else nullcontext():
-        return found | _together(_within(context, budget, len(fresh)), fresh)
+    if not fresh:
+        return found
+    if context.budget.is_spent:
+        return found | _hurried(context, fresh, seconds)
+    with context.budget.spending():
+        return found | _together(_within(context, len(fresh)), fresh)
 
 
-def _within(context: ProfilingContext, budget: Budget, count: int) -> ProfilingContext:
+def _within(context: ProfilingContext, count: int) -> ProfilingContext:
     """Take no longer than the budget, shared equally, but for what little is always done."""
-    share_s = budget.left_s / max(count, 1)
+    share_s = context.budget.left_s / count
     if share_s >= context.effort.max_s:
         return context
     effort = dataclasses.replace(context.effort, max_s=share_s)
@@ -176,10 +176,7 @@ def _together(context: ProfilingContext, fresh: Mapping[str, Task]) -> dict[str,
 
 
 def _hurried(
-    context: ProfilingContext,
-    fresh: Mapping[str, Task],
-    seconds: _Seconds,
-    expected: _Seconds,
+    context: ProfilingContext, fresh: Mapping[str, Task], seconds: _Seconds
 ) -> dict[str, _Result]:
     """Measure as little as possible of one model; estimate the rest by what is known."""
     brief = dataclasses.replace(context, effort=_BRIEF)
@@ -194,7 +191,7 @@ def _hurried(
     for twin in sorted(fresh, key=typical_s):
         task = fresh[twin]
         own = _means({fresh[t]: result for t, result in found.items()})
-        expected_s = expected.get(task.model, {}).get(task.processor.name)
+        expected_s = context.expected.get(task.model, {}).get(task.processor.name)
         if expected_s is None:
             expected_s = by_analogy({**seconds, task.model: own}, task.model, task.processor.name)
         if expected_s is None:

@@ -11,8 +11,9 @@ from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
+from coinfer.profiling.deployment import Progress
 from coinfer.profiling.measure import Effort
-from coinfer.profiling.model_profiles import Progress, profile_models
+from coinfer.profiling.model_profiles import profile_models
 from coinfer.profiling.skip import Skip
 
 __all__ = ["Profiler"]

@@ -17,7 +17,7 @@ from coinfer.planner.planning import Planning
 from coinfer.profiling import Skip
 from coinfer.profiling.error import too_imprecise
 
-__all__ = ["precise_enough", "precision"]
+__all__ = ["precision"]
 
 
 def precision(plan: Plan, planning: Planning) -> Plan:
@@ -27,7 +27,13 @@ def precision(plan: Plan, planning: Planning) -> Plan:
         ConfigurationError: a model runs nowhere precisely enough.
     """
     wishes = planning.wishes
-    allowed, refusals = precise_enough(plan.measured, plan.processors, wishes.tolerance)
+    named = {processor.name: processor for processor in plan.processors}
+    reasons = {
+        key: too_imprecise(key.model, named[key.processor], entry.error, wishes.tolerance)
+        for key, entry in plan.measured
+    }
+    allowed = plan.measured.where(lambda key: reasons[key] is None)
+    refusals = [Skip(k.model, k.processor, why) for k, why in reasons.items() if why is not None]
     _require_precise(planning.whole, allowed, refusals)
     planning.skips += refusals
     for name in {skip.model: None for skip in refusals}:
@@ -37,26 +43,6 @@ def precision(plan: Plan, planning: Planning) -> Plan:
     notes = [skip.reason for skip in refusals]
     notes += _unavailable(wishes.allow, plan.processors)
     return plan.with_profile(allowed).loading(allowed).warned(*notes)
-
-
-def precise_enough(
-    measured: Profile, processors: Iterable[Processor], tolerance: float
-) -> tuple[Profile, list[Skip]]:
-    """Split what was measured into what may run and why the rest may not.
-
-    Args:
-        measured: With output errors of what runs below fp32; without one, it may not run.
-        processors: All that the profile names.
-        tolerance: Largest output error.
-    """
-    named = {processor.name: processor for processor in processors}
-    refusals = {}
-    for key, entry in measured:
-        reason = too_imprecise(key.model, named[key.processor], entry.error, tolerance)
-        if reason is not None:
-            refusals[key] = Skip(key.model, key.processor, reason)
-    kept = {key: entry for key, entry in measured if key not in refusals}
-    return Profile(kept), list(refusals.values())
 
 
 def _require_precise(models: Iterable[str], allowed: Profile, refusals: Sequence[Skip]) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from coinfer.backends.registry import find_backends
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
 from coinfer.profiling.cold import measure_cold
 from coinfer.profiling.contention import measure_contention
+from coinfer.profiling.deployment import Deployment
 
 __all__ = ["surroundings", "whole_profile"]
 
@@ -35,14 +37,20 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
         name: planning.samples.get(name) or [model.sample_inputs()]
         for name, model in planning.models.items()
     }
-    what = (planning.models, plan.processors, whole_profile(plan), samples)
-    cache, backends, progress = profiler.cache, profiler.backends, profiler.progress
+    deployment = Deployment(
+        models=planning.models,
+        processors=plan.processors,
+        profile=whole_profile(plan),
+        feeds=samples,
+        backends=find_backends(plan.processors, profiler.backends),
+        cache=profiler.cache,
+    )
     with profiler.budget.spending():
         machine = dataclasses.replace(
             plan.machine,
-            contention=measure_contention(*what, cache=cache, backends=backends, progress=progress),
-            cold=measure_cold(*what, cache=cache, backends=backends, progress=progress),
-            overhead_s=handover_s(cache),
+            contention=measure_contention(deployment, profiler.progress),
+            cold=measure_cold(deployment, profiler.progress),
+            overhead_s=handover_s(profiler.cache),
         )
     return dataclasses.replace(plan, machine=machine)
 

@@ -39,17 +39,8 @@ def _choice(plan: Plan, model: str, kept: Profile) -> Choice:
             mine = processors[key.processor].units
             others = [name for name in stays if processors[name].units <= mine]
             best = min(others, key=stays.__getitem__)
-            lost.append(
-                Alternative(
-                    key.processor,
-                    _lost_by(
-                        entry.mean_s / stays[best], best, len(mine), len(processors[best].units)
-                    ),
-                )
-            )
+            why = f"{entry.mean_s / stays[best]:.2f}x as long as {best}"
+            if len(mine) != (fewer := len(processors[best].units)):
+                why += f", on {len(mine)} units instead of {fewer}"
+            lost.append(Alternative(key.processor, why))
     return Choice("worth_loading", ", ".join(stays), tuple(lost))
-
-
-def _lost_by(ratio: float, best: str, units: int, fewer: int) -> str:
-    text = f"{ratio:.2f}x as long as {best}"
-    return text if units == fewer else f"{text}, on {units} units instead of {fewer}"
