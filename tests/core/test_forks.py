@@ -227,7 +227,7 @@ class TestWhatGoesWrong:
         """The other processor runs the rest from there, but not the right side alone."""
         subject, left, right = at_the_fork()
         state = subject.dispatcher._state
-        for span, row in state.estimates.rows("m", 1).items():
+        for span, row in state.estimates.rows("m", 1, 0).items():
             if span.first == 3:
                 row.pop("p", None)
         state._routes.clear()

@@ -24,6 +24,7 @@ from coinfer.metrics.latency import LatencySketch
 from coinfer.plan import Plan, PolicyChoice
 from coinfer.planner.prepare import prepare
 from coinfer.profiling import Effort, Profiler
+from coinfer.workload.arrivals import After
 from coinfer.workload.scenario import Scenario
 from sim.machines import machine
 
@@ -237,6 +238,18 @@ def test_a_trial_is_not_ended_for_a_model_that_is_not_asked_about() -> None:
     assert Kept.of(wanted, quality=Quality.QOE).is_broken(seen, wanted, frames)
 
 
+def test_a_frame_at_the_edge_of_a_trial_may_have_several_followers() -> None:
+    """Of 20 crops one is lost, and up to 4 more may be due: 19 of 20 or 23 of 24."""
+    wanted = scenario({"periodic": 1.0}, deadline=0.1)
+    for count, broken in ((1, True), (4, False)):
+        crops = {"m": wanted.processes["m"], "crop": After(after="m", count=count)}
+        models = {**wanted.models, "crop": wanted.models["m"]}
+        several = wanted.model_copy(update={"models": models, "arrivals": crops})
+        seen = stub({"m": (5, 5), "crop": (19, 19)}, {"crop": 1})
+        kept = Kept(quality=Quality.QOE, least=0.955)
+        assert kept.is_broken(seen, several, {"m": 5, "crop": 20}) is broken
+
+
 @pytest.mark.parametrize("process", [{"periodic": 40.0}, {"gamma": 50.0, "cv": 5.0}])
 def test_frames_are_counted_as_they_will_be(process: dict[str, Any]) -> None:
     """The counts of bursts are far from what their rate says."""
@@ -245,12 +258,14 @@ def test_frames_are_counted_as_they_will_be(process: dict[str, Any]) -> None:
             "models": {
                 "m": {"source": "x"},
                 "next": {"source": "x"},
+                "crops": {"source": "x"},
                 "loop": {"source": "x"},
                 "tail": {"source": "x"},
             },
             "arrivals": {
                 "m": process,
                 "next": {"after": "m", "probability": 0.5},
+                "crops": {"after": "next", "count": {"poisson": 3}},
                 "loop": {"closed": 1},
                 "tail": {"after": "loop"},
             },
@@ -261,7 +276,8 @@ def test_frames_are_counted_as_they_will_be(process: dict[str, Any]) -> None:
     )
     times = {name: {"p": 1e-5} for name in wanted.models}
     done = on_machine(Plan.of(machine(times), policy=FCFS))(wanted)
-    assert frames_of(wanted) == {name: done.models[name].submitted for name in ("m", "next")}
+    followed = ("m", "next", "crops")
+    assert frames_of(wanted) == {name: done.models[name].submitted for name in followed}
 
 
 @pytest.mark.alone

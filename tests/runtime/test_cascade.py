@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from coinfer.backends.null import Faults, NullBackend
@@ -63,6 +64,15 @@ def test_each_follower_comes_once_and_after_what_it_follows() -> None:
             assert outcome is Outcome.COMPLETED
             assert now >= before
     assert load.withheld == {}
+
+
+def test_every_follower_of_a_frame_is_submitted_once() -> None:
+    steps, load = run("{a: {periodic: 100/s}, b: {after: a, count: {poisson: 3}}}")
+    trigger = load._cascades["a"][0].trigger
+    counts = Counter((model, due_s) for model, due_s, _ in steps.arrived)
+    followed = sorted(count for (model, _), count in counts.items() if model == "b")
+    assert followed == sorted(filter(None, map(trigger, range(20))))
+    assert max(followed) > 1
 
 
 def test_what_comes_after_a_failed_request_is_withheld() -> None:

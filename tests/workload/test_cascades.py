@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from itertools import pairwise
 
 import pytest
 
 from coinfer.errors import ScenarioError
-from coinfer.workload.cascades import root_of
+from coinfer.workload.arrivals import After, PoissonCount
+from coinfer.workload.cascades import most_per_frame, root_of
 from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
@@ -79,6 +82,42 @@ def test_the_generator_is_splitmix64() -> None:
         assert trigger(index)
 
 
+# --- counts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mean", [0.01, 0.5, 4, 300])
+@pytest.mark.parametrize("probability", [1.0, 0.3])
+def test_poisson_counts_have_the_distribution_of_poisson(mean: float, probability: float) -> None:
+    n = 20_000
+    trigger = Trigger(0, "b", probability, PoissonCount(poisson=mean))
+    counts = [trigger(index) for index in range(n)]
+    # Of a count that is 0 with the probability that nothing follows at all.
+    variance = probability * (mean + mean**2) - (probability * mean) ** 2
+    assert abs(sum(counts) - n * probability * mean) < SIGMAS * (n * variance) ** 0.5
+    for few in range(3):
+        pmf = math.exp(few * math.log(mean) - mean - math.lgamma(few + 1))
+        share = probability * pmf + (1 - probability if few == 0 else 0)
+        assert abs(counts.count(few) - n * share) <= SIGMAS * (n * share * (1 - share)) ** 0.5
+
+
+def test_poisson_counts_are_what_the_inverted_distribution_says_and_end_at_the_largest() -> None:
+    process = After(after="a", count={"poisson": 4})
+    trigger = Trigger(0, "b", 1.0, process.count)
+    trigger._key = 0
+    # The first outputs of SplitMix64 for the state 0 are 0.883, 0.432, 0.027 and 0.974 of 2**64.
+    assert [trigger(index) for index in range(4)] == [6, 3, 1, 8]
+    assert process.largest_count == 34
+    assert len(trigger._more) == 34
+    assert sorted(trigger._more) == trigger._more
+
+
+def test_the_same_frames_are_followed_with_and_without_a_count() -> None:
+    coin = Trigger(5, "b", 0.25)
+    one, three = Trigger(5, "b", 0.25, 1), Trigger(5, "b", 0.25, 3)
+    assert [one(index) for index in range(500)] == [coin(index) for index in range(500)]
+    assert [three(index) for index in range(500)] == [3 * coin(index) for index in range(500)]
+
+
 # --- loads ------------------------------------------------------------------------------------
 
 
@@ -143,6 +182,85 @@ def test_rates_and_mix_account_for_probabilities_in_any_order() -> None:
     assert load.offered_rates_per_s() == {"c": 2.0, "b": 2.0, "a": 8.0}
     assert load.offered_mix() == {"c": 1 / 6, "b": 1 / 6, "a": 4 / 6}
     assert Load(wanted.scaled(0.5)).offered_rates_per_s() == {"c": 1.0, "b": 1.0, "a": 4.0}
+
+
+def test_all_followers_of_a_frame_are_submitted_at_once_and_count_from_the_frame() -> None:
+    load = Load(scenario("{a: {periodic: 10/s}, b: {after: a, count: 3}, c: {after: b, count: 2}}"))
+    second = frames(load, "a")[1]
+    crops = load.after_answer(second, 0.25, True)
+    assert [(due.model, due.time_s, due.due_s) for due in crops] == [("b", 0.25, 0.1)] * 3
+    words = [due for crop in crops for due in load.after_answer(crop, 0.5, True)]
+    assert [(due.model, due.time_s, due.due_s) for due in words] == [("c", 0.5, 0.1)] * 6
+
+
+def test_followers_have_numbers_of_their_own_that_no_order_of_answers_changes() -> None:
+    arrivals = "{a: {periodic: 100/s}, b: {after: a, count: {poisson: 4}}, c: {after: b, count: 2}}"
+
+    def followers(order: list[Due]) -> dict[int, list[tuple[int, list[int]]]]:
+        load = Load(scenario(arrivals, "seed: 7\n"))
+        return {
+            due.index: [
+                (b.index, [c.index for c in load.after_answer(b, 99.0, True)])
+                for b in load.after_answer(due, 98.0, True)
+            ]
+            for due in order
+        }
+
+    dues = frames(Load(scenario(arrivals, "seed: 7\n")), "a")
+    found = followers(dues)
+    assert found == followers(random.Random(0).sample(dues, len(dues)))
+    second = [index for of in found.values() for index, _ in of]
+    third = [index for of in found.values() for _, indices in of for index in indices]
+    assert len(set(second)) == len(second)
+    assert len(set(third)) == len(third) == 2 * len(second)
+    assert len({len(of) for of in found.values()}) > 5
+
+
+@pytest.mark.parametrize("n_feeds", [1024, 8, 7, 35, 1000])
+@pytest.mark.parametrize("count", ["1", "3", "{poisson: 4}"])
+def test_followers_run_through_all_sizes_and_all_feeds_equally_often(
+    n_feeds: int, count: str
+) -> None:
+    arrivals = f"{{a: {{periodic: 1000/s}}, b: {{after: a, count: {count}}}}}"
+    load = Load(scenario(arrivals, models="{a: zoo:lenet, b: zoo:lenet}"))
+    dues = [b for due in frames(load, "a") for b in load.after_answer(due, 0.0, True)]
+    used = Counter(due.index % n_feeds for due in dues)
+    fair = len(dues) / n_feeds
+    assert len(used) == n_feeds
+    assert max(used.values()) - min(used.values()) <= max(2.0, SIGMAS * 2 * fair**0.5)
+
+
+def test_all_followers_of_a_frame_that_fails_are_withheld() -> None:
+    arrivals = (
+        "{a: {periodic: 100/s}, b: {after: a, probability: 0.5, count: {poisson: 4}}, "
+        "c: {after: b, count: 3}}"
+    )
+    good, bad = Load(scenario(arrivals)), Load(scenario(arrivals))
+    dues = frames(good, "a")
+    crops = [b for due in dues for b in good.after_answer(due, due.time_s, True)]
+    for due in dues:
+        bad.after_answer(due, due.time_s, False)
+    assert bad.withheld == {"b": len(crops), "c": 3 * len(crops)}
+    assert good.withheld == {}
+    good.after_answer(crops[0], 1.0, False)
+    assert good.withheld == {"c": 3}
+
+
+def test_rates_and_mix_account_for_counts() -> None:
+    wanted = scenario(
+        "{c: {after: b, count: 2}, b: {after: a, probability: 0.5, count: {poisson: 3}}, "
+        "a: {periodic: 8/s}}"
+    )
+    load = Load(wanted)
+    assert load.offered_rates_per_s() == {"c": 24.0, "b": 12.0, "a": 8.0}
+    assert load.offered_mix() == {"c": 24 / 44, "b": 12 / 44, "a": 8 / 44}
+
+
+def test_the_most_requests_of_a_frame_are_the_product_of_the_largest_counts() -> None:
+    processes = scenario(
+        "{a: {periodic: 1}, b: {after: a, count: {poisson: 4}}, c: {after: b, count: 3}}"
+    ).processes
+    assert [most_per_frame(name, processes) for name in "abc"] == [1, 34, 102]
 
 
 def test_a_cascade_makes_a_load_react() -> None:
@@ -217,8 +335,45 @@ def test_the_rate_factor_of_a_file_scales_deadlines_too() -> None:
             "s.yaml:2: arrivals.b: both after and periodic are given; give exactly one of",
         ),
         (
+            "{a: {closed: 1}, b: {after: a, count: 0}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count: must be at least 1, is 0",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: 1.5}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count: expected a whole number, got 1.5",
+        ),
+        (
+            "\n  a: {closed: 1}\n  b:\n    after: a\n    count: many\n  c: {after: b}",
+            "s.yaml:6: arrivals.b.count: expected a whole number or {poisson: MEAN}, got 'many'",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: [1, 2]}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count: expected a whole number or {poisson: MEAN}, got a list",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: 200000}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count: must be at most 100000, is 200000",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: {poisson: 0}}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count.poisson: must be greater than 0, is 0",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: {poisson: 4, cv: 2}}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count.cv: unknown field 'cv'; known: poisson",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: {}}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count.poisson: is missing; add it",
+        ),
+        (
+            "{a: {closed: 1}, b: {after: a, count: {poisson: 1000.5}}, c: {after: b}}",
+            "s.yaml:2: arrivals.b.count: 1000.5 requests at once exceed the admission limit of "
+            "1000; lower it or raise `admission_limit`",
+        ),
+        (
             "{a: {closed: 1}, b: {after: a, propability: 0.1}, c: {after: b}}",
-            "unknown field 'propability'; did you mean 'probability'? Known: after, probability",
+            "field 'propability'; did you mean 'probability'? Known: after, count, probability",
         ),
     ],
 )

@@ -14,7 +14,8 @@ from coinfer.errors import ScenarioError
 __all__ = ["YamlDocument"]
 
 _TEXT = "tag:yaml.org,2002:str"
-_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_WHOLE = "tag:yaml.org,2002:int"
+_NUMBERS = frozenset({_WHOLE, "tag:yaml.org,2002:float"})
 _MERGE = "tag:yaml.org,2002:merge"
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
@@ -38,7 +39,8 @@ class YamlDocument:
 
         Raises:
             ScenarioError: not YAML, empty, several documents, a field that is given twice or
-                whose name is not text, or a number that YAML reads as another one.
+                whose name is neither text nor a whole number, or a number that YAML reads as
+                another one.
         """
         try:
             loader = yaml.SafeLoader(text)
@@ -123,6 +125,8 @@ def _check_keys(node: yaml.MappingNode, origin: str) -> None:
         line = key.start_mark.line + 1
         if key.tag == _MERGE:
             continue
+        if key.tag == _WHOLE and not _is_misread(key.value):
+            key.tag = _TEXT  # {48: 3} is a name as it is written; what it means, its reader knows
         if key.tag != _TEXT:
             written = key.value if isinstance(key, yaml.ScalarNode) else "a collection"
             raise ScenarioError(
@@ -136,13 +140,17 @@ def _check_keys(node: yaml.MappingNode, origin: str) -> None:
         lines[key.value] = line
 
 
+def _is_misread(text: str) -> bool:
+    return ":" in text or _LEADING_ZERO.fullmatch(text) is not None
+
+
 def _check_number(node: yaml.ScalarNode, origin: str, loc: Loc) -> None:
     """Refuse a number that YAML 1.1 reads in another base than a person does.
 
     Digits may be grouped by underscores, and `0x` and `0b` say what they are.
     """
     text = node.value
-    if node.tag not in _NUMBERS or not (":" in text or _LEADING_ZERO.fullmatch(text)):
+    if node.tag not in _NUMBERS or not _is_misread(text):
         return
     where = f"{dotted(loc)}: " if loc else ""
     raise ScenarioError(

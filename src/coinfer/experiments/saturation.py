@@ -25,7 +25,7 @@ from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim.simulate import simulate
 from coinfer.workload.arrivals import Closed
-from coinfer.workload.cascades import root_of
+from coinfer.workload.cascades import most_per_frame, root_of
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 
@@ -116,10 +116,11 @@ class Kept:
             scenario: What is played.
             frames: Of the whole trial, as of `frames_of`.
         """
+        # Rounding decides whether a frame at the edge of the window counts.
+        most = {n: k + most_per_frame(n, scenario.processes) for n, k in frames.items()}
         return any(
-            # One more: rounding decides whether a frame at the edge of the window counts.
-            (count + 1 - self._lost(name, run_counts)) / (count + 1) < self.least
-            for name, count in frames.items()
+            (count - self._lost(name, run_counts)) / count < self.least
+            for name, count in most.items()
             if self._asks_about(name, scenario)
         )
 
@@ -304,7 +305,8 @@ def on_this_machine(ready: Prepared, kept: Kept) -> Iterator[Measure]:
 def frames_of(scenario: Scenario) -> dict[str, int]:
     """Count the frames that a scenario will have, of each model whose rate a factor scales.
 
-    Whether requests are completed does not matter: those withheld are frames, too.
+    Every request is one, also where several come after the same one. Whether requests are completed
+    does not matter: those withheld are frames, too.
     """
     load, scaled = Load(scenario), _scaled_models(scenario)
     frames = dict.fromkeys(scaled, 0)

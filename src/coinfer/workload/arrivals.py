@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+    model_validator,
+)
 
 from coinfer.documents.fields import (
     Count,
@@ -15,10 +23,12 @@ from coinfer.documents.fields import (
     PositiveRate,
     Probability,
     Section,
+    shown,
     wrong,
 )
 
 __all__ = [
+    "MOST_FOLLOWERS",
     "After",
     "Closed",
     "Gamma",
@@ -27,9 +37,16 @@ __all__ = [
     "Order",
     "Periodic",
     "Poisson",
+    "PoissonCount",
     "Process",
     "Trace",
 ]
+
+
+MOST_FOLLOWERS = 100_000
+"""How many requests may follow one, on average."""
+
+_FIXED: TypeAdapter[int] = TypeAdapter(Annotated[Count, Field(le=MOST_FOLLOWERS)])
 
 
 class Periodic(Section):
@@ -85,6 +102,32 @@ class Trace(Section):
     file: FilePath = Field(alias="trace")
 
 
+class PoissonCount(Section):
+    """A number that differs from one request to the next, as of objects in a picture.
+
+    Attributes:
+        mean: How many on average.
+    """
+
+    mean: Annotated[PositiveNumber, Field(alias="poisson", le=MOST_FOLLOWERS)]
+
+    @property
+    def largest(self) -> int:
+        """Where the distribution is cut off: ten standard deviations above the mean, and ten."""
+        return math.floor(self.mean + 10 * math.sqrt(self.mean) + 10)
+
+
+def _count(value: Any, info: ValidationInfo) -> Any:
+    """Choose the one form that is meant, so that errors speak of that one only."""
+    if isinstance(value, PoissonCount):
+        return value
+    if isinstance(value, dict):
+        return PoissonCount.model_validate(value, context=info.context)
+    if isinstance(value, list | str | None):
+        raise wrong(f"expected a whole number or {{poisson: MEAN}}, got {shown(value)}")
+    return _FIXED.validate_python(value)
+
+
 class After(Section):
     """A cascade: a request follows each completed request of another model, or some of them.
 
@@ -95,10 +138,28 @@ class After(Section):
         model: The other model.
         probability: That a completed request is followed. It is drawn for each frame by its number
             and the scenario's seed, whatever happens in the run.
+        count: How many requests follow then, as a detector's crops: always so many, or a number
+            that is drawn in the same way and may be 0.
     """
 
     model: str = Field(alias="after")
     probability: Probability = 1.0
+    count: Annotated[int | PoissonCount, PlainValidator(_count)] = 1
+
+    @property
+    def mean_if_any(self) -> float:
+        """How many requests follow on average, if the probability lets any follow."""
+        return self.count if isinstance(self.count, int) else self.count.mean
+
+    @property
+    def mean_count(self) -> float:
+        """How many requests follow a completed one on average."""
+        return self.probability * self.mean_if_any
+
+    @property
+    def largest_count(self) -> int:
+        """How many requests follow a completed one at most."""
+        return self.count if isinstance(self.count, int) else self.count.largest
 
 
 class Mix(Section):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from coinfer.documents.fields import Problem, unknown_name
 from coinfer.workload.arrivals import After, Process
 
-__all__ = ["cascade_problems", "root_of"]
+__all__ = ["cascade_problems", "most_per_frame", "root_of"]
 
 
 def root_of(model: str, processes: Mapping[str, Process]) -> str:
@@ -20,6 +20,16 @@ def root_of(model: str, processes: Mapping[str, Process]) -> str:
         model = process.model
         process = processes.get(model)
     return model
+
+
+def most_per_frame(model: str, processes: Mapping[str, Process]) -> int:
+    """Return how many requests of a model may belong to one frame; the cascades have no cycle."""
+    most = 1
+    process = processes.get(model)
+    while isinstance(process, After):
+        most *= process.largest_count
+        process = processes.get(process.model)
+    return most
 
 
 def cascade_problems(

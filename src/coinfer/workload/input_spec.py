@@ -7,20 +7,21 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 from coinfer.documents.fields import Count, FilePath, Number, PositiveNumber, Section, wrong
+from coinfer.workload.dims_spec import Dims
 
-__all__ = ["ArrayInputs", "ImageInputs", "InputSpec", "RandomInputs"]
+__all__ = ["ArrayInputs", "ImageInputs", "InputSpec", "RandomInputs", "with_dims"]
 
 
 class RandomInputs(Section):
     """Seeded noise; whole numbers stay in the range that the model states.
 
     Attributes:
-        samples: How many different feeds are prepared. `random` alone means 8.
-        dims: Sizes of the model's open dimensions by name; the batch is not one of them.
+        samples: How many different feeds are prepared of each size. `random` alone means 8.
+        dims: Sizes of the model's open dimensions; the batch is not one of them.
     """
 
     samples: Count = Field(alias="random", default=8)
-    dims: dict[str, Count] = Field(default_factory=dict)
+    dims: Dims = ()
 
 
 class ImageInputs(Section):
@@ -64,6 +65,8 @@ _KINDS: dict[str, type[RandomInputs | ImageInputs | ArrayInputs]] = {
 
 def _pick(value: Any, info: ValidationInfo) -> Any:
     """Choose the one class that is meant, so that errors speak of that one only."""
+    if isinstance(value, Section):
+        return value
     if value == "random":
         return RandomInputs()
     if isinstance(value, str) and value.endswith(".npz"):
@@ -78,3 +81,14 @@ def _pick(value: Any, info: ValidationInfo) -> Any:
 
 InputSpec: TypeAlias = Annotated[RandomInputs | ImageInputs | ArrayInputs, BeforeValidator(_pick)]
 """Where a model's inputs come from."""
+
+
+def with_dims(inputs: InputSpec, dims: Dims) -> InputSpec:
+    """Fold sizes that stand beside the inputs into them, so that there is one place for them."""
+    if not dims:
+        return inputs
+    if not isinstance(inputs, RandomInputs):
+        raise wrong("have sizes of their own; remove `dims`, or make the inputs `random`")
+    if inputs.dims:
+        raise wrong("state `dims`, and the model does too; keep one of them")
+    return inputs.model_copy(update={"dims": dims})

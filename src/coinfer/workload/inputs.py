@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from math import gcd
 from typing import Any, TypeAlias, assert_never
@@ -15,6 +16,7 @@ from coinfer.model import Model
 from coinfer.workload.images import read_images
 from coinfer.workload.input_spec import ArrayInputs, ImageInputs, InputSpec, RandomInputs
 from coinfer.workload.seeds import Purpose, generator
+from coinfer.workload.size_rotation import rotation_of
 
 __all__ = ["Feed", "prepare_feeds"]
 
@@ -26,7 +28,7 @@ def prepare_feeds(source: InputSpec, model: Model, *, batch: int, seed: int) -> 
     """Prepare a small pool of feeds; the k-th request of a model takes `feeds[k % len(feeds)]`.
 
     Feeds run through the samples in order, `batch` at a time, until every sample was used equally
-    often.
+    often. Random ones have the sizes of `size_rotation`.
 
     Args:
         source: Where inputs come from.
@@ -53,10 +55,7 @@ def prepare_feeds(source: InputSpec, model: Model, *, batch: int, seed: int) -> 
 def _feeds(source: InputSpec, model: Model, batch: int, seed: int) -> list[Feed]:
     match source:
         case RandomInputs():
-            seeds = generator(seed, Purpose.INPUTS, model.name).integers(2**63, size=source.samples)
-            return [
-                model.sample_inputs(batch=batch, seed=int(one), dims=source.dims) for one in seeds
-            ]
+            return _noise(source, model, batch, seed)
         case ImageInputs():
             if len(model.inputs) != 1:
                 raise InputError(
@@ -69,6 +68,27 @@ def _feeds(source: InputSpec, model: Model, batch: int, seed: int) -> list[Feed]
             return _batches(_read_arrays(source), model, batch)
         case _:
             assert_never(source)
+
+
+def _noise(source: RandomInputs, model: Model, batch: int, seed: int) -> list[Feed]:
+    """Make feeds in the sizes of the rotation; equal ones are the same dictionary."""
+    rng = generator(seed, Purpose.INPUTS, model.name)
+    seeds = [int(one) for one in rng.integers(2**63, size=source.samples)]
+    rotation = rotation_of(source.dims, model.name, seed) or ({},)
+    if len(rotation) == 1:
+        rotation *= len(seeds)
+    feeds: list[Feed] = []
+    n_before: Counter[tuple[int, ...]] = Counter()
+    made: dict[tuple[int, ...], Feed] = {}
+    for dims in rotation:
+        sizes = tuple(dims.values())
+        sample = n_before[sizes] % len(seeds)
+        n_before[sizes] += 1
+        if (*sizes, sample) not in made:
+            feed = model.sample_inputs(batch=batch, seed=seeds[sample], dims=dims)
+            made[*sizes, sample] = feed
+        feeds.append(made[*sizes, sample])
+    return feeds
 
 
 def _check_fixed_batch(model: Model, batch: int) -> None:

@@ -39,8 +39,9 @@ class Due(NamedTuple):
     Attributes:
         time_s: The moment it must be submitted, in seconds from the start of the warm-up.
         stream: Which arrival process asks for it.
-        index: How many requests of this model that process asked for before; of a request that
-            comes after another one, the index of that one.
+        index: How many requests of this model that process asked for before. Of a request that
+            comes after another one it follows from the index of that one, and is that one if only
+            one comes after it. Unique among the requests of a model.
         model: Which model.
         frame_s: The moment from which latency and deadline count, if that is not `time_s`: when
             the first request of its cascade was due.
@@ -142,19 +143,19 @@ class Load:
 
     def _followers(self, due: Due, now: float) -> Iterable[Due]:
         return (
-            Due(now, cascade.stream, due.index, cascade.model, due.due_s)
+            Due(now, cascade.stream, index, cascade.model, due.due_s)
             for cascade in self._cascades[due.model]
-            if cascade.trigger(due.index)
+            for index in cascade.trigger.followers(due.index)
         )
 
     def _withhold(self, model: str, index: int, frame_s: float) -> None:
         """Count what would have come after this request, and after that."""
         scenario = self._scenario
         for cascade in self._cascades.get(model, ()):
-            if cascade.trigger(index):
+            for follower in cascade.trigger.followers(index):
                 if scenario.begin_s <= frame_s < scenario.end_s:
                     self.withheld[cascade.model] = self.withheld.get(cascade.model, 0) + 1
-                self._withhold(cascade.model, index, frame_s)
+                self._withhold(cascade.model, follower, frame_s)
 
     def offered_rates_per_s(self) -> dict[str, float] | None:
         """Requests per second of each model; None if a closed loop decides some of them.
@@ -169,7 +170,7 @@ class Load:
         rates = {s.model: s.rate_per_s for s in self._streams if isinstance(s, _OpenStream)}
         waiting = [s for s in self._streams if isinstance(s, _Cascade)]
         while known := [s for s in waiting if s.after in rates]:
-            rates.update((s.model, s.trigger.probability * rates[s.after]) for s in known)
+            rates.update((s.model, s.mean_count * rates[s.after]) for s in known)
             waiting = [s for s in waiting if s.model not in rates]
         return {name: rates[name] for name in self._scenario.processes if name in rates}
 
@@ -232,7 +233,8 @@ class _Cascade(_Stream):
         self.stream = stream
         self.model = model
         self.after = process.model
-        self.trigger = Trigger(seed, model, process.probability)
+        self.mean_count = process.mean_count
+        self.trigger = Trigger(seed, model, process.probability, process.count)
 
 
 class _TurnStream(_Stream):

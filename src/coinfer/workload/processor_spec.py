@@ -127,7 +127,7 @@ class PrecisionSpec(Section):
 
 
 def _named_or_described(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str | ProcessorSpec):
         return value
     return ProcessorSpec.model_validate(value, context=info.context)
 
@@ -143,6 +143,8 @@ def _pick(value: Any, info: ValidationInfo) -> Any:
         return DefaultProcessors.model_validate(value, context=info.context)
     if isinstance(value, list) and value:
         return _LIST.validate_python(value, context=info.context)
+    if isinstance(value, DefaultProcessors | tuple):
+        return value
     raise wrong("expected `default`, {backends: [...]} or a list of processors")
 
 

@@ -41,9 +41,10 @@ from coinfer.documents.fields import (
     wrong,
 )
 from coinfer.errors import ConfigurationError
-from coinfer.workload.arrivals import Closed, Mix, Offline, Periodic, Process
+from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
 from coinfer.workload.cascades import cascade_problems, root_of
-from coinfer.workload.input_spec import InputSpec, RandomInputs
+from coinfer.workload.dims_spec import Dims
+from coinfer.workload.input_spec import InputSpec, RandomInputs, with_dims
 from coinfer.workload.partition_spec import Partitioning, PartitionSpec
 from coinfer.workload.processor_spec import (
     DefaultProcessors,
@@ -68,12 +69,18 @@ def _deadline(value: Any) -> Any:
     return value if value is None or value == _PERIOD else positive_seconds(value)
 
 
+def _sized(inputs: InputSpec, info: ValidationInfo) -> InputSpec:
+    return with_dims(inputs, info.data.get("stated_dims", ()))
+
+
 class ModelSpec(Section):
     """A model, what it is fed with, and what its requests are promised.
 
     Attributes:
         source: `zoo:NAME`, or the path of an ONNX file with the scenario's folder before it. Empty
             if there is none, as is enough to simulate on a described machine.
+        stated_dims: Sizes of its open dimensions, as far as they are written beside the inputs.
+            `inputs` has them too.
         inputs: Where its inputs come from.
         deadline: Seconds from the moment a request is due until it must be answered; `period`:
             until the next request of the same periodic process is due.
@@ -84,7 +91,10 @@ class ModelSpec(Section):
     """
 
     source: Annotated[str, Field(min_length=1), AfterValidator(_source)] = ""
-    inputs: InputSpec = RandomInputs()
+    stated_dims: Dims = Field(alias="dims", default=(), repr=False, exclude=True)
+    inputs: Annotated[InputSpec, AfterValidator(_sized), Field(validate_default=True)] = (
+        RandomInputs()
+    )
     deadline: Annotated[float | Literal["period"] | None, PlainValidator(_deadline)] = None
     priority: WholeNumber = 0
     on_late: OnLate = OnLate.RUN
@@ -151,6 +161,8 @@ _PROCESSES: TypeAdapter[dict[str, Process]] = TypeAdapter(dict[str, Process])
 
 def _arrivals(value: Any, info: ValidationInfo) -> Any:
     """Choose the one form that is meant, so that errors speak of that one only."""
+    if isinstance(value, MixArrivals | OfflineArrivals):
+        return value
     if not isinstance(value, dict) or not value:
         raise wrong("expected {mix: ...} or {offline: ...} or an arrival process per model")
     if "mix" in value:
@@ -207,6 +219,7 @@ class Scenario(Section):
                 *_arrival_problems(self),
                 *_offline_problems(self),
                 *_crowd_problems(self),
+                *_fan_out_problems(self),
                 *_precision_problems(self),
                 *cascade_problems(self.processes, self.models),
                 *_score_problems(self),
@@ -350,6 +363,18 @@ def _crowd_problems(scenario: Scenario) -> Iterator[Problem]:
             f"{total} requests in flight exceed the admission limit of {limit}; "
             f"lower it or raise `admission_limit`",
         )
+
+
+def _fan_out_problems(scenario: Scenario) -> Iterator[Problem]:
+    """More requests at once than the admission limit: here after a single one."""
+    limit = scenario.admission_limit
+    for name, process in scenario.processes.items():
+        if isinstance(process, After) and process.mean_if_any > limit:
+            yield Problem(
+                ("arrivals", name, "count"),
+                f"{process.mean_if_any:g} requests at once exceed the admission limit of {limit}; "
+                f"lower it or raise `admission_limit`",
+            )
 
 
 def _score_problems(scenario: Scenario) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ class Purpose(enum.IntEnum):
     SERVICE = 3
     ORDER = 4
     TRIGGER = 5
+    SIZES = 6
 
 
 def generator(seed: int, purpose: Purpose, name: str) -> np.random.Generator:
