@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from coinfer.cli.console import new_table, out
-from coinfer.cli.options import Changes, JsonOption, MachineOption, PlanOption, ScenarioArgument
+from coinfer.cli.options import (
+    Changes,
+    DimOption,
+    JsonOption,
+    MachineOption,
+    PlanOption,
+    ScenarioArgument,
+)
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.preparing import prepared
 
@@ -24,6 +31,7 @@ def bound(
     scenario: ScenarioArgument,
     machine: MachineOption = None,
     plan: PlanOption = None,
+    dim: DimOption = None,
     json: JsonOption = None,
 ) -> None:
     """Show the best throughput that any scheduler could reach, and how.
@@ -34,10 +42,11 @@ def bound(
     from coinfer.experiments.certificate import certify
 
     check_writable(json)
-    wanted = Changes().applied_to(scenario)
-    ready = prepared(wanted, plan, machine=machine, needs_times=True)
+    changes = Changes(dim=dim)
+    wanted = changes.applied_to(scenario)
+    ready = prepared(wanted, plan, machine=machine, changes=changes, needs_times=True)
     found = ready.plan.machine
-    certificate = certify(ready.as_run, found)
+    certificate = certify(ready.as_run, found, ready.plan.works)
     warnings = [*ready.plan.warnings, *certificate.warnings()]
     console = out()
     console.print(f"{wanted.name} on {found.name}")

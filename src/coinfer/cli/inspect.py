@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from coinfer.cli.console import out
-from coinfer.cli.options import AllowDataOption
+from coinfer.cli.options import AllowDataOption, DimOption, sizes
 from coinfer.cli.output import write_json
-from coinfer.errors import ConfigurationError
 from coinfer.model import Model, TensorSpec
 from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_bytes, format_count
@@ -37,10 +36,7 @@ def inspect(
         bool, typer.Option("--operators", help="List every operator, not only the types.")
     ] = False,
     batch: Annotated[int, typer.Option(help="Batch size that the costs are for.", min=1)] = 1,
-    dim: Annotated[
-        list[str] | None,
-        typer.Option(help="Size of another open dimension; repeat it.", metavar="NAME=SIZE"),
-    ] = None,
+    dim: DimOption = None,
     json_file: Annotated[
         str | None,
         typer.Option("--json", help="Write the figures as JSON; - prints them.", metavar="FILE|-"),
@@ -51,7 +47,7 @@ def inspect(
     from coinfer.graph.cost import operator_costs
 
     loaded = resolve_model(model, data_root=allow_data_in)
-    costs = operator_costs(loaded.graph, batch=batch, dims=_sizes(dim or []))
+    costs = operator_costs(loaded.graph, batch=batch, dims=sizes(dim))
     report = _report(loaded, costs, batch)
     if json_file == _STDOUT:
         typer.echo(json.dumps(report, indent=2))
@@ -59,19 +55,6 @@ def inspect(
     _print(out(), report, operators=operators)
     if json_file is not None:
         write_json(Path(json_file), report)
-
-
-def _sizes(dims: Iterable[str]) -> dict[str, int]:
-    sizes = {}
-    for text in dims:
-        name, _, size = text.rpartition("=")
-        if not name or not size.isdecimal() or int(size) < 1:
-            raise ConfigurationError(
-                f"--dim {text!r} is not a dimension; write NAME=SIZE with a size from 1, "
-                f"e.g. sequence=128"
-            )
-        sizes[name] = int(size)
-    return sizes
 
 
 def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str, Any]:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AllowDataOption",
     "Changes",
+    "DimOption",
     "DurationOption",
     "ExplainOption",
+    "InputsOption",
     "JsonOption",
     "MachineOption",
     "PlanOption",
@@ -31,6 +33,7 @@ __all__ = [
     "ScenarioArgument",
     "SeedOption",
     "policy_options",
+    "sizes",
     "with_groups",
 ]
 
@@ -40,6 +43,22 @@ AllowDataOption: TypeAlias = Annotated[
         "--allow-data-in",
         help="Follow links from a model and to its weights that end in this folder.",
         metavar="FOLDER",
+    ),
+]
+DimOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dim",
+        help="Size of an open dimension, e.g. width=320 or x:3=320; repeat it.",
+        metavar="NAME=SIZE",
+    ),
+]
+InputsOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--inputs",
+        help="What to measure with: an .npz file or a folder of pictures.",
+        metavar="FILE",
     ),
 ]
 ScenarioArgument: TypeAlias = Annotated[
@@ -91,6 +110,7 @@ class Changes:
     rate_factor: Annotated[
         float | None, typer.Option(help="Multiply all open-loop rates.", metavar="F")
     ] = None
+    dim: DimOption = None
 
     def applied_to(self, file: Path) -> Scenario:
         """Load a scenario and apply what the command line overrides.
@@ -132,6 +152,27 @@ def with_groups(verb: Callable[..., None]) -> Callable[..., None]:
 
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
+
+
+def sizes(dims: Iterable[str] | None) -> dict[str, int]:
+    """Read sizes of open dimensions, if there are any.
+
+    Raises:
+        ConfigurationError: not of the form NAME=SIZE.
+
+    >>> sizes(["width=320", "x:2=64"])
+    {'width': 320, 'x:2': 64}
+    """
+    found = {}
+    for text in dims or ():
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise ConfigurationError(
+                f"--dim {text!r} is not a dimension; write NAME=SIZE with a size from 1, "
+                f"e.g. sequence=128"
+            )
+        found[name] = int(size)
+    return found
 
 
 def policy_options(texts: Iterable[str] | None) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from coinfer.backends.base import Backend
+from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.registry import find_backends
 from coinfer.cli.console import new_table, out, print_lines
-from coinfer.cli.options import AllowDataOption, with_groups
+from coinfer.cli.options import AllowDataOption, DimOption, InputsOption, sizes, with_groups
 from coinfer.cli.output import check_writable, say, write_result, write_text
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
@@ -107,6 +107,8 @@ def partition(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the partition as JSON.", metavar="FILE")
     ] = None,
+    dim: DimOption = None,
+    inputs: InputsOption = None,
     allow_data_in: AllowDataOption = None,
 ) -> None:
     """Show what each processor supports of a model, its units, and the bytes between them."""
@@ -115,7 +117,7 @@ def partition(
     check_writable(svg, json_file)
     options = cuts.options()
     loaded = resolve_model(model, data_root=allow_data_in)
-    chosen, report = _chosen(loaded, _processors(processors), options)
+    chosen, report = _chosen(loaded, _processors(processors), options, sizes(dim), inputs)
     _print(report)
     if svg is not None:
         write_text(svg, draw(chosen, loaded.name))
@@ -124,12 +126,18 @@ def partition(
 
 
 def _chosen(
-    model: Model, processors: Sequence[Processor], options: PartitionOptions
+    model: Model,
+    processors: Sequence[Processor],
+    options: PartitionOptions,
+    dims: Mapping[str, int],
+    inputs: Path | None,
 ) -> tuple[Partition, dict[str, Any]]:
     """Choose the partition, and gather everything that is shown of it."""
     from coinfer.graph.operators import Operators
     from coinfer.graph.partition import choose_partition
     from coinfer.graph.shares import costs_by_operator, operator_shares
+    from coinfer.planner.given_samples import read_samples
+    from coinfer.planner.samples import samples_of
     from coinfer.profiling.support import find_support
 
     # A processor of a described machine has no backend that can be asked.
@@ -137,9 +145,14 @@ def _chosen(
     backends = find_backends(real, {})
     operators = Operators.of(model.graph)
     support = find_support(model, processors, backends, operators=operators)
-    shares = operator_shares(operators, costs_by_operator(model))
-    measured = options.max_span_s is not None
-    seconds = _seconds(model, processors, backends, support, shares) if measured else None
+    samples = samples_of(model, None if inputs is None else read_samples(model, inputs), dims)
+    print_lines(*([f"warning: {warning}"] if (warning := samples.warning(model.name)) else []))
+    shares = operator_shares(
+        operators, costs_by_operator(model, model.input_check.sizes_of(samples.feeds[0]))
+    )
+    seconds = None
+    if options.max_span_s is not None:
+        seconds = _seconds(model, samples.feeds, processors, backends, support, shares)
     partition = choose_partition(
         model, support.operators, options, seconds=seconds, operators=operators
     )
@@ -154,6 +167,7 @@ def _processors(file: Path | None) -> tuple[Processor, ...]:
 
 def _seconds(
     model: Model,
+    feeds: Sequence[Tensors],
     processors: Sequence[Processor],
     backends: Mapping[str, Backend],
     support: Support,
@@ -176,6 +190,7 @@ def _seconds(
             able,
             cache=default_cache(),
             backends=backends,
+            feeds={model.name: feeds[:1]},
             progress=progress,
             skipped=lambda _: None,
         )

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from coinfer.cli.console import new_table, out, print_lines
-from coinfer.cli.options import PolicyOption
+from coinfer.cli.options import DimOption, PolicyOption, sizes
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
@@ -20,7 +20,7 @@ from coinfer.planner.model_source import lasting_source, resolve_model
 from coinfer.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from coinfer.machine.profile import Measurement
     from coinfer.machine.span import Span
@@ -54,6 +54,7 @@ def plan(
         bool, typer.Option("--diff", help="Show what differs between two saved plans.")
     ] = False,
     policy: PolicyOption = None,
+    dim: DimOption = None,
     measure: Annotated[
         str | None,
         typer.Option(
@@ -72,13 +73,14 @@ def plan(
     from coinfer.plan.plan_folder import save_plan
 
     if diff:
-        given = {"-o": output, "--why": why, "--policy": policy, "--measure": measure}
+        given = {"-o": output, "--why": why, "--policy": policy, "--dim": dim}
+        given["--measure"] = measure
         _show_difference(sources, [option for option, value in given.items() if value])
         return
     budget_s = math.inf if measure is None else parse_seconds(measure)
     if output is not None:
         check_can_save(output)
-    made = _made(sources, policy, budget_s)
+    made = _made(sources, policy, budget_s, sizes(dim))
     out().print(_table(made))
     print_lines(*(_reasons(made) if why else ()))
     print_lines(*(f"warning: {warning}" for warning in made.warnings))
@@ -87,7 +89,7 @@ def plan(
         print_lines(f"plan: {output}")
 
 
-def _made(sources: list[str], policy: str | None, budget_s: float) -> Plan:
+def _made(sources: list[str], policy: str | None, budget_s: float, dims: Mapping[str, int]) -> Plan:
     from coinfer.planner.prepare import prepare
     from coinfer.profiling import Profiler, default_cache
     from coinfer.profiling.budget import Budget
@@ -103,13 +105,15 @@ def _made(sources: list[str], policy: str | None, budget_s: float) -> Plan:
     with profiler_bar() as progress:
         profiler = Profiler(cache=default_cache(), progress=progress, budget=budget)
         if not scenarios:
-            return _of_models(sources, policy, profiler)
+            return _of_models(sources, policy, profiler, dims)
         scenario = load_scenario(scenarios[0]).with_options(policy=policy)
-        ready = prepare(scenario, profiler, surroundings=True)
+        ready = prepare(scenario, profiler, surroundings=True, dims=dims)
     return ready.plan
 
 
-def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Plan:
+def _of_models(
+    sources: list[str], policy: str | None, profiler: Profiler, dims: Mapping[str, int]
+) -> Plan:
     from coinfer.planner.make_plan import make_plan
     from coinfer.planner.wishes import Wishes
     from coinfer.policies.registry import make_policy
@@ -120,6 +124,7 @@ def _of_models(sources: list[str], policy: str | None, profiler: Profiler) -> Pl
     wishes = Wishes(
         policy=PolicyChoice() if policy is None else PolicyChoice(name=policy),
         surroundings=True,
+        dims=dims,
         sources={name: lasting_source(place) for name, place in places.items()},
     )
     return make_plan(models, default_processors(), wishes, profiler).plan

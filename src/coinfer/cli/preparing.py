@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinfer.cli.options import Changes, policy_options
+from coinfer.cli.options import Changes, policy_options, sizes
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
 
@@ -55,13 +55,20 @@ def prepared(
             policy=changes.policy,
             policy_options=policy_options(changes.policy_option),
             is_simulated=(is_simulated or needs_times) and calibrate_s is None,
+            dims=sizes(changes.dim),
         )
         if calibrate_s is None:
             return ready
         return calibrate(ready, seconds=calibrate_s).prepared(ready)
     with profiler_bar() as progress:
         profiler = Profiler(cache=default_cache(), progress=progress)
-        ready = prepare(scenario, profiler, machine_file=machine, surroundings=is_simulated)
+        ready = prepare(
+            scenario,
+            profiler,
+            machine_file=machine,
+            surroundings=is_simulated,
+            dims=sizes(changes.dim),
+        )
         if calibrate_s is None:
             return ready
         if not ready.models:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import typer
 from rich.table import Table
 
+from coinfer.backends.base import Tensors
 from coinfer.cli.console import new_table, out, print_lines
-from coinfer.cli.options import AllowDataOption
+from coinfer.cli.options import AllowDataOption, DimOption, InputsOption, sizes
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Profile, ProfileKey
 from coinfer.model import Model
+from coinfer.plan.work import Work
 from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_bytes
 
@@ -50,6 +53,8 @@ def profile(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what is in the cache.")
     ] = False,
+    dim: DimOption = None,
+    inputs: InputsOption = None,
     allow_data_in: AllowDataOption = None,
 ) -> None:
     """Measure service times and memory of models on every processor of this machine.
@@ -60,19 +65,76 @@ def profile(
 
     check_writable(output)
     processors = _processors(backend or [], precision or [])
-    found = _models(models, allow_data_in)
+    measured_at = _measured_at(_models(models, allow_data_in), processors, sizes(dim), inputs)
     skips: list[Skip] = []
     batches = tuple(dict.fromkeys(batch or (1,)))
     cache = dataclasses.replace(default_cache(), reads=not fresh)
     with profiler_bar() as bar:
         measured = profile_models(
-            found, processors, batches=batches, cache=cache, progress=bar, skipped=skips.append
+            measured_at.models,
+            processors,
+            batches=batches,
+            cache=cache,
+            feeds=measured_at.feeds,
+            works=measured_at.works,
+            progress=bar,
+            skipped=skips.append,
         )
     if measured.entries:
-        out().print(_table(measured))
+        out().print(_table(measured, measured_at))
+    print_lines(*(f"warning: {warning}" for warning in measured_at.warnings))
     print_lines(*dict.fromkeys(f"skipped: {skip.reason}" for skip in skips))
     write_result(output, measured.to_json(), "profile")
-    require_runnable(found, measured, skips)
+    require_runnable(measured_at.models, measured, skips)
+
+
+class _MeasuredAt(NamedTuple):
+    """Models with what they are measured with."""
+
+    models: Mapping[str, Model]
+    feeds: Mapping[str, Sequence[Tensors]]
+    works: Mapping[str, Work]
+    warnings: Sequence[str]
+
+
+def _measured_at(
+    models: dict[str, Model],
+    processors: Sequence[Processor],
+    dims: Mapping[str, int],
+    inputs: Path | None,
+) -> _MeasuredAt:
+    """Settle what the first axes are and which samples are measured."""
+    from coinfer.planner.given_samples import read_samples
+    from coinfer.planner.samples import (
+        check_dims,
+        no_batch_warning,
+        samples_of,
+        with_batch_found_out,
+        work_at,
+    )
+    from coinfer.planner.wishes import Wishes
+    from coinfer.profiling import Profiler, default_cache
+
+    if inputs is not None and len(models) > 1:
+        raise ConfigurationError("--inputs are those of one model; measure it alone")
+    given = {} if inputs is None else {n: read_samples(m, inputs) for n, m in models.items()}
+    profiler = Profiler(cache=default_cache())
+    settled = with_batch_found_out(models, processors, Wishes(dims=dims), profiler, given)
+    check_dims(settled.values(), dims)
+    samples = {n: samples_of(m, given.get(n), dims) for n, m in settled.items()}
+    warnings = [
+        warning
+        for name, model in settled.items()
+        for warning in (no_batch_warning(model), samples[name].warning(name))
+        if warning is not None
+    ]
+    works = {n: work_at(m, samples[n].feeds) for n, m in settled.items()}
+    return _MeasuredAt(
+        models=settled,
+        feeds={name: each.feeds for name, each in samples.items()},
+        works={name: work for name, work in works.items() if work is not None},
+        warnings=warnings,
+    )
 
 
 def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, ...]:
@@ -109,13 +171,15 @@ def _models(sources: list[str], data_root: Path | None) -> dict[str, Model]:
     return found
 
 
-def _table(measured: Profile) -> Table:
+def _table(measured: Profile, measured_at: _MeasuredAt) -> Table:
     figures = ("batch", "mean", "p50", "p99", "runs", "load s", "resident", "running", "error")
-    table = new_table("model", "processor", figures=figures, padding=(0, 1, 0, 0))
+    names = ("model", "processor", "sizes") if measured_at.works else ("model", "processor")
+    table = new_table(*names, figures=figures, padding=(0, 1, 0, 0))
     for key, entry in measured:
         table.add_row(
             key.model,
             key.processor,
+            *([_sizes_text(measured_at, key)] if measured_at.works else []),
             str(key.batch),
             *(f"{s * 1e3:.3g}" for s in (entry.mean_s, entry.median_s, entry.quantile_s(0.99))),
             str(len(entry.seconds)),
@@ -125,3 +189,17 @@ def _table(measured: Profile) -> Table:
             "-" if entry.error is None else f"{entry.error:.2g}",
         )
     return table
+
+
+def _sizes_text(measured_at: _MeasuredAt, key: ProfileKey) -> str:
+    """Say which sizes an entry was measured at; of several of one class all of them."""
+    work = measured_at.works.get(key.model)
+    if work is None:
+        return ""
+    sizes = [work.sizes_of(feed) for feed in measured_at.feeds[key.model]]
+    texts = [
+        " ".join(f"{name}={size}" for name, size in each.items())
+        for each in sizes
+        if work.size_class(each) == key.shape
+    ]
+    return ", ".join(dict.fromkeys(texts))

@@ -64,7 +64,9 @@ class Result(NamedTuple):
         from coinfer.experiments.offered import offered_optimum
 
         plan, scenario = ready.plan, ready.as_run
-        optimum = offered_optimum(plan.measured, plan.processors, scenario, done.run_counts)
+        optimum = offered_optimum(
+            plan.measured, plan.processors, scenario, done.run_counts, plan.works
+        )
         summary = summarise(
             done.run_counts,
             scenario=scenario.name,

@@ -69,6 +69,7 @@ def saturate(
     promise: Promise,
     duration: options.DurationOption = None,
     seed: options.SeedOption = None,
+    dim: options.DimOption = None,
     precision: Annotated[
         float, typer.Option(help="When to stop: width of the answer, relative.")
     ] = 0.01,
@@ -81,7 +82,7 @@ def saturate(
     """
     check_writable(json)
     changes = options.Changes(
-        policy=policy, policy_option=policy_option, duration=duration, seed=seed
+        policy=policy, policy_option=policy_option, duration=duration, seed=seed, dim=dim
     )
     wanted = changes.applied_to(scenario)
     kept = promise.of(wanted)
@@ -106,7 +107,7 @@ def _saturated(ready: Prepared, kept: Kept, *, simulated: bool, precision: float
     scenario, policy, on = ready.scenario, ready.plan.policy.name, ready.plan.machine
     print_lines(f"{scenario.name} on {on.name}, policy {policy}")
     print_lines(*(f"warning: {warning}" for warning in ready.plan.warnings))
-    bound = certify(ready.as_run, on).sustainable_factor
+    bound = certify(ready.as_run, on, ready.plan.works).sustainable_factor
     trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
     with trials as measure:
         found = find_saturation(

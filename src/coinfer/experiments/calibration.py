@@ -24,10 +24,12 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.metrics.records import ExecutionRecord
 from coinfer.plan.plan import Plan
+from coinfer.plan.work import Work
 from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim import simulate
 from coinfer.workload.arrivals import Poisson
+from coinfer.workload.request_shapes import NO_WORKS
 from coinfer.workload.scenario import Scenario
 
 __all__ = ["Calibrated", "calibrate", "calibration_load", "check_seconds", "fitted"]
@@ -74,9 +76,11 @@ class Calibrated(NamedTuple):
         return f"calibrated: executions take {least:.2f} to {most:.2f} of their measured times"
 
 
-def calibration_load(scenario: Scenario, machine: Machine, seconds: float) -> Scenario:
+def calibration_load(
+    scenario: Scenario, machine: Machine, seconds: float, works: Mapping[str, Work] = NO_WORKS
+) -> Scenario:
     """Return the load of a calibration: the scenario's mix, Poisson arrivals below the bound."""
-    bound = certify(scenario, machine).bound
+    bound = certify(scenario, machine, works).bound
     share = min(LOAD, _MOST_PER_S / bound.throughput_per_s)
     rates = bound.per_model_per_s
     arrivals = {model: Poisson(poisson=share * rate) for model, rate in rates.items() if rate > 0}
@@ -115,7 +119,7 @@ def calibrate(ready: Prepared, *, seconds: float) -> Calibrated:
         KeyboardInterrupt: from the run, if the user interrupts it.
     """
     check_seconds(seconds)
-    load = calibration_load(ready.as_run, ready.plan.machine, seconds)
+    load = calibration_load(ready.as_run, ready.plan.machine, seconds, ready.plan.works)
     played = play(ready, scenario=load, keep_records=True)
     if played.interrupted:
         raise KeyboardInterrupt

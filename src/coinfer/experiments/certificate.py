@@ -12,7 +12,9 @@ from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
 from coinfer.machine.machine import Machine
+from coinfer.plan.work import Work
 from coinfer.workload.load import Load
+from coinfer.workload.request_shapes import NO_WORKS, shape_counts
 from coinfer.workload.scenario import Scenario
 
 __all__ = ["Certificate", "certify", "settled"]
@@ -36,7 +38,7 @@ class Certificate:
         kept: The bound if those never change their model; None if there are none of them.
         sustainable_factor: The largest factor by which all rates may be multiplied; None unless
             all arrivals are open-loop.
-        makespan: The least time for all counts; None unless they are finite and few.
+        makespan: The least time for all counts; None unless they are finite, few and of one size.
     """
 
     mix: Mapping[str, float]
@@ -76,8 +78,15 @@ class Certificate:
         }
 
 
-def certify(scenario: Scenario, machine: Machine) -> Certificate:
+def certify(
+    scenario: Scenario, machine: Machine, works: Mapping[str, Work] = NO_WORKS
+) -> Certificate:
     """Compute the limits of a scenario on a machine.
+
+    Args:
+        scenario: What is asked for.
+        machine: Where.
+        works: How work grows with open dimensions, by model that has some.
 
     Raises:
         UnknownNameError: a model that no processor of the machine runs.
@@ -92,7 +101,8 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
     one_model = tuple(p.name for p in machine.processors if p.name in machine.swaps | machine.keeps)
     rates = load.offered_rates_per_s()
     processors, keeps = machine.processors, machine.keeps
-    limit = partial(throughput_bound, profile, processors, mix, batches=batches)
+    shapes = shape_counts(scenario, works)
+    limit = partial(throughput_bound, profile, processors, mix, batches=batches, shapes=shapes)
     return Certificate(
         mix=mix,
         mix_is_known=known is not None,
@@ -100,11 +110,11 @@ def certify(scenario: Scenario, machine: Machine) -> Certificate:
         one_model=one_model,
         kept=limit(one_model=set(one_model)) if one_model else None,
         sustainable_factor=sustainable_factor(
-            profile, processors, rates, batches=batches, one_model=keeps
+            profile, processors, rates, batches=batches, shapes=shapes, one_model=keeps
         )
         if rates
         else None,
-        makespan=_makespan(scenario, machine, batches),
+        makespan=None if shapes else _makespan(scenario, machine, batches),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.bound import Bound, throughput_bound
@@ -11,7 +11,9 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
 from coinfer.metrics.summary import MixOf
+from coinfer.plan.work import Work
 from coinfer.workload.load import Load
+from coinfer.workload.request_shapes import NO_WORKS, shape_counts
 from coinfer.workload.scenario import Scenario
 
 __all__ = ["Optimum", "offered_optimum"]
@@ -34,6 +36,7 @@ def offered_optimum(
     processors: Sequence[Processor],
     scenario: Scenario,
     run_counts: RunCounts | None = None,
+    works: Mapping[str, Work] = NO_WORKS,
 ) -> Optimum | None:
     """Return the best throughput of any schedule for the offered mix, and how to reach it.
 
@@ -47,6 +50,7 @@ def offered_optimum(
         scenario: What is offered.
         run_counts: What was served. It is the mix where a model has a closed loop of its own, since
             the policy then decides the shares; before a run they are unknown.
+        works: How work grows with open dimensions, by model that has some.
 
     Returns:
         The optimum, or None if the mix is not known.
@@ -55,15 +59,18 @@ def offered_optimum(
         ConfigurationError: a model that no processor runs.
     """
     batches = {name: spec.batch for name, spec in scenario.models.items()}
+    shapes = shape_counts(scenario, works)
     offered = Load(scenario).offered_mix()
     if offered is not None:
-        bound = throughput_bound(profile, processors, offered, batches=batches)
+        bound = throughput_bound(profile, processors, offered, batches=batches, shapes=shapes)
         if _throughput_per_s(run_counts) <= bound.throughput_per_s:
             return Optimum(bound, "offered")
     served = {} if run_counts is None else _served(run_counts)
     if not served:
         return None
-    return Optimum(throughput_bound(profile, processors, served, batches=batches), "served")
+    return Optimum(
+        throughput_bound(profile, processors, served, batches=batches, shapes=shapes), "served"
+    )
 
 
 def _served(run_counts: RunCounts) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Final
 from coinfer.graph.cost import OperatorCost, operator_costs
 from coinfer.graph.operators import Operators, inlined
 from coinfer.model import Model
+from coinfer.model.model import NO_DIMS
 
 __all__ = ["costs_by_operator", "operator_shares", "work_of"]
 
@@ -44,9 +45,9 @@ def work_of(costs: Iterable[OperatorCost]) -> float:
     return sum(_OVERHEAD_MACS + _roofline(cost) for cost in costs)
 
 
-def costs_by_operator(model: Model) -> dict[str, OperatorCost]:
-    """Count what each operator costs for one sample, by its `Operator.key`."""
-    costs = operator_costs(inlined(model.graph))
+def costs_by_operator(model: Model, dims: Mapping[str, int] = NO_DIMS) -> dict[str, OperatorCost]:
+    """Count what each operator costs for one sample of these sizes, by its `Operator.key`."""
+    costs = operator_costs(inlined(model.graph), dims=dims)
     return {cost.writes[0].name: cost for cost in costs if cost.writes}
 
 

@@ -135,6 +135,10 @@ class InputCheck:
         found.pop(self.batch or "", None)
         return found
 
+    def sizes_of(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, int]:
+        """Read the sizes of the open dimensions of inputs that fit."""
+        return {name: inputs[of].shape[axis] for name, (of, axis) in self.open_dims.items()}
+
     @property
     def batched(self) -> frozenset[str]:
         """Names of the inputs whose first axis is the batch."""

@@ -16,6 +16,7 @@ from coinfer.machine.profile import Profile
 from coinfer.plan.choice import Choice
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.variant import Kind, Variant
+from coinfer.plan.work import Work
 
 __all__ = ["Plan", "PolicyChoice"]
 
@@ -109,6 +110,11 @@ class Plan:
             for span in spans
         }
         return self.measured.where(lambda key: (key.model, key.processor, key.span) in loaded)
+
+    @property
+    def works(self) -> dict[str, Work]:
+        """How work grows with open dimensions, by model that has some."""
+        return {n: model.work for n, model in self.models.items() if model.work is not None}
 
     @property
     def output_errors(self) -> dict[str, dict[str, float]]:

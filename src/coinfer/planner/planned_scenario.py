@@ -15,7 +15,8 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.assignment import asked_for, require_assigned
 from coinfer.planner.opened_plan import open_plan, read_plan
 from coinfer.planner.plan_fit import require_same_models, unlike_sections
-from coinfer.planner.prepare import feeds_of
+from coinfer.planner.prepare import NO_DIMS, feeds_of
+from coinfer.planner.scenario_sizes import with_sizes
 from coinfer.policies import make_policy
 from coinfer.runtime.prepared import Prepared
 from coinfer.workload.scenario import Scenario
@@ -31,6 +32,7 @@ def planned_scenario(
     policy: str | None = None,
     policy_options: Mapping[str, Any] | None = None,
     is_simulated: bool = False,
+    dims: Mapping[str, int] = NO_DIMS,
 ) -> Prepared:
     """Put a scenario and a saved plan together.
 
@@ -41,6 +43,7 @@ def planned_scenario(
         policy: Asked for beside the scenario, which has it already; goes before the plan's.
         policy_options: Asked for too; without a policy they are options of the plan's.
         is_simulated: Only read the plan: no model is opened, and any machine will do.
+        dims: Sizes of open dimensions by name, in place of those that the scenario states.
 
     Raises:
         ConfigurationError: the plan was made for another machine or of other files, or a model of
@@ -53,13 +56,20 @@ def planned_scenario(
     asked = PolicyChoice(name=policy or "", options=policy_options or {})
     if is_simulated:
         plan = _fitted(read_plan(folder), scenario, folder, asked)
-        return Prepared(scenario=scenario, plan=_noted(plan))
+        return Prepared(scenario=_sized(scenario, plan, dims), plan=_noted(plan))
     opened = open_plan(folder)
     plan = _fitted(opened.plan, scenario, folder, asked)
     models = {name: opened.models[name] for name in plan.models}
     whole = {n: m.model if isinstance(m, CutModel) else m for n, m in models.items()}
+    scenario = _sized(scenario, plan, dims)
     feeds = feeds_of(scenario, whole)
     return Prepared(scenario=scenario, plan=plan, models=models, feeds=feeds)
+
+
+def _sized(scenario: Scenario, plan: Plan, dims: Mapping[str, int]) -> Scenario:
+    """Settle the sizes that the scenario does not state: those that the plan was measured at."""
+    sizes = {name: model.sizes[0] for name, model in plan.models.items() if model.sizes}
+    return with_sizes(scenario, dims, {n: work.axes for n, work in plan.works.items()}, sizes)
 
 
 def _fitted(plan: Plan, scenario: Scenario, folder: Path, asked: PolicyChoice) -> Plan:

@@ -5,6 +5,7 @@ On a described machine nothing is loaded or measured: the plan is to use all of 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,19 @@ from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.make_plan import make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.processors import choose_processors
+from coinfer.planner.samples import Samples, settled_sizes, with_batch_found_out
+from coinfer.planner.scenario_sizes import with_sizes
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.policies import make_policy
 from coinfer.profiling import Profiler
 from coinfer.runtime.prepared import Prepared
+from coinfer.workload.input_spec import RandomInputs
 from coinfer.workload.inputs import Feed, prepare_feeds
 from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
-from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario import ModelSpec, Scenario
+
+NO_DIMS: Mapping[str, int] = {}
 
 __all__ = ["feeds_of", "prepare"]
 
@@ -38,6 +44,7 @@ def prepare(
     *,
     machine_file: Path | None = None,
     surroundings: bool = False,
+    dims: Mapping[str, int] = NO_DIMS,
 ) -> Prepared:
     """Make a plan for a scenario, on this machine or on one that a file describes.
 
@@ -46,6 +53,7 @@ def prepare(
         profiler: How this machine is measured; None: all of it, whatever was measured before.
         machine_file: A machine file instead of the scenario's; neither: this machine.
         surroundings: Measure also what a simulation needs beside the times of the models.
+        dims: Sizes of open dimensions by name, in place of those that the scenario states.
 
     Raises:
         ModelError, InputError: a model or its inputs cannot be used.
@@ -57,28 +65,58 @@ def prepare(
     """
     path = machine_file or scenario.machine
     if path is not None:
-        return _prepare_described(scenario, load_machine(path))
+        stated = {name: _stated_dims(spec) for name, spec in scenario.models.items()}
+        return _prepare_described(with_sizes(scenario, dims, stated, {}), load_machine(path))
     profiler = profiler or Profiler()
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
     processors = choose_processors(scenario)
     models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
     asked = asked_for(policy, models, ordinary(processors))
+    wishes = _wishes(scenario, asked, surroundings=surroundings)
+    models = with_batch_found_out(models, processors, _with_dims(wishes, scenario), profiler, {})
+    scenario, guesses = _sized(scenario, models, dims)
     feeds = feeds_of(scenario, models)
-    planned = make_plan(
-        models,
-        processors,
-        _wishes(scenario, asked, surroundings=surroundings),
-        profiler,
-        samples=_samples(scenario, models, feeds),
-    )
+    samples = _samples(scenario, models, feeds)
+    planned = make_plan(models, processors, wishes, profiler, samples=samples)
     require_assigned(policy, planned.plan.measured, planned.skips)
     return Prepared(
         scenario=scenario,
-        plan=planned.plan,
+        plan=planned.plan.warned(*guesses),
         models=planned.models,
         feeds=feeds,
         backends=profiler.backends,
     )
+
+
+def _sized(
+    scenario: Scenario, models: Mapping[str, Model], dims: Mapping[str, int]
+) -> tuple[Scenario, list[str]]:
+    """Settle the sizes of random inputs; return also what to say of those that are guessed."""
+    sizes: dict[str, Mapping[str, int]] = {}
+    warnings = []
+    for name, model in models.items():
+        spec = scenario.models[name]
+        if isinstance(spec.inputs, RandomInputs):
+            stated = spec.inputs.dims[0].sizes if spec.inputs.dims else {}
+            sizes[name], guessed = settled_sizes(model, {**stated, **dims})
+            warning = Samples((), guessed).warning(name)
+            warnings += [] if warning is None else [warning]
+    open_dims = {name: model.open_dims for name, model in models.items()}
+    return with_sizes(scenario, dims, open_dims, sizes), warnings
+
+
+def _stated_dims(spec: ModelSpec) -> set[str]:
+    choices = spec.inputs.dims if isinstance(spec.inputs, RandomInputs) else ()
+    return {name for choice in choices for name in choice.sizes}
+
+
+def _with_dims(wishes: Wishes, scenario: Scenario) -> Wishes:
+    """Name the sizes that the scenario states, to find out with which axis is the batch."""
+    stated: dict[str, int] = {}
+    for spec in scenario.models.values():
+        if isinstance(spec.inputs, RandomInputs) and spec.inputs.dims:
+            stated |= spec.inputs.dims[0].sizes
+    return dataclasses.replace(wishes, dims=stated)
 
 
 def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
@@ -124,7 +162,12 @@ def _samples(
         for name, spec in scenario.models.items()
         if spec.batch > 1 and models[name].batch_symbol is not None
     }
-    return {**feeds, **feeds_of(scenario.model_copy(update={"models": single}), models)}
+    ones = feeds_of(scenario.model_copy(update={"models": single}), models)
+    # The feeds of a rotation are the same objects again and again.
+    return {
+        name: list({id(feed): feed for feed in each}.values())
+        for name, each in {**feeds, **ones}.items()
+    }
 
 
 def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:

@@ -19,6 +19,7 @@ from coinfer.model import Model
 from coinfer.model.inputs import batch_symbol
 from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.model_plan import ModelPlan
+from coinfer.plan.work import Work
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler
 from coinfer.profiling.batch_axis import counts_samples
@@ -31,6 +32,7 @@ __all__ = [
     "settled_sizes",
     "with_batch_found_out",
     "with_work",
+    "work_at",
 ]
 
 _SEEDS = 4
@@ -172,11 +174,21 @@ def _two_samples(
 
 def with_work(planned: ModelPlan, model: Model, feeds: Sequence[Tensors]) -> ModelPlan:
     """Add the sizes of the samples to a model's plan, and how its work grows with them."""
-    places = model.open_dims
-    if not places or not feeds:
+    work = work_at(model, feeds)
+    if work is None:
         return planned
-    sizes = [{name: feed[of].shape[axis] for name, (of, axis) in places.items()} for feed in feeds]
-    distinct = [dict(each) for each in dict.fromkeys(tuple(each.items()) for each in sizes)]
-    work = fit_work(model, distinct)
+    distinct = _distinct_sizes(model, feeds)
     distinct.sort(key=work.at)
     return dataclasses.replace(planned, sizes=tuple(distinct), work=work)
+
+
+def work_at(model: Model, feeds: Sequence[Tensors]) -> Work | None:
+    """Return how the work grows from that of the smallest sample on; None if nothing is open."""
+    if not model.open_dims or not feeds:
+        return None
+    return fit_work(model, _distinct_sizes(model, feeds))
+
+
+def _distinct_sizes(model: Model, feeds: Sequence[Tensors]) -> list[dict[str, int]]:
+    sizes = [model.input_check.sizes_of(feed) for feed in feeds]
+    return [dict(each) for each in dict.fromkeys(tuple(each.items()) for each in sizes)]

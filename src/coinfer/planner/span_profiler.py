@@ -56,7 +56,10 @@ class SpanProfiler:
 
     def __post_init__(self) -> None:
         """Guess each operator's share of the time."""
-        shares = operator_shares(self.operators, costs_by_operator(self.model))
+        shares = operator_shares(
+            self.operators,
+            costs_by_operator(self.model, self.model.input_check.sizes_of(self.feeds[0])),
+        )
         self.times = SpanTimes(shares)
 
     def settle(self, partition: Partition, *, spare: bool) -> set[tuple[Span, str]]:
