@@ -78,7 +78,7 @@ def profile(
     >>> profile("m", {"cpu0": 0.03}, units=3).expected_s("m", "cpu0", span=Span(1, 2))
     0.02
     >>> half = profile("m", {"npu": 0.04}, units=2, gaps={"npu": {1}})
-    >>> [span for (_, _, _, span), _ in half]
+    >>> [key.span for key, _ in half]
     [Span(first=0, last=0)]
     """
     return Profile(
