@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from coinfer.backends.base import Backend
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy, check_policy
-from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.errors import CoinferError, ConfigurationError, UnknownNameError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
@@ -140,6 +141,7 @@ class Engine(engine.Engine):
             spinning=awake(sorted(cores)) if keep_awake else None,
         )
         self.warnings[:0] = planned.plan.warnings
+        self._warm_up_sizes(planned)
 
     def load(
         self,
@@ -174,6 +176,17 @@ class Engine(engine.Engine):
                 name, planned.models[name], planned.plan, planned.plan.profile
             )
             self.plan = self.plan.joined(loaded)
+        self._warm_up_sizes(planned)
+
+    def _warm_up_sizes(self, planned: Planned) -> None:
+        """Run each session once at each class of sizes: libraries prepare for each."""
+        for name, each in planned.plan.models.items():
+            classes = {} if each.work is None else {each.work.size_class(s): s for s in each.sizes}
+            if len(classes) > 1:
+                model = whole_of(planned.models[name])
+                for sizes in classes.values():
+                    with suppress(CoinferError):  # e.g. strings; the samples are not kept
+                        self.warm_up(name, model.sample_inputs(dims=sizes))
 
     def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
         if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):

@@ -155,23 +155,28 @@ def _table(plan: Plan) -> Table:
     precisions = {processor.name: processor.precision for processor in plan.processors}
     shown = None
     for name, model in plan.models.items():
-        for processor, span, entry in _loaded(plan, name):
+        for processor, span, entries in _loaded(plan, name):
+            seconds = [entry.mean_s * 1e3 for entry in entries]
+            times = dict.fromkeys(f"{each:.3g}" for each in (min(seconds), max(seconds)))
+            note = " estimated" if any(entry.estimated for entry in entries) else ""
             table.add_row(
                 *((name, model.original.kind.value) if name != shown else ("", "")),
                 "whole" if model.original.n_units == 1 else span_text(span),
                 processor,
                 precisions[processor],
                 "fixed" if model.fixed_batch else str(model.batch),
-                f"{entry.mean_s * 1e3:.3g}{' estimated' if entry.estimated else ''}",
-                f"{entry.resident_bytes / 2**20:.1f}",
+                f"{' to '.join(times)}{note}",
+                f"{entries[0].resident_bytes / 2**20:.1f}",
             )
             shown = name
     return table
 
 
-def _loaded(plan: Plan, name: str) -> Iterator[tuple[str, Span, Measurement]]:
-    """Iterate over what is loaded of a model, by processor and span."""
-    entries = {(k.processor, k.span): entry for k, entry in plan.profile.restricted([name])}
+def _loaded(plan: Plan, name: str) -> Iterator[tuple[str, Span, list[Measurement]]]:
+    """Iterate over what is loaded of a model, by processor and span, with its times by size."""
+    entries: dict[tuple[str, Span], list[Measurement]] = {}
+    for key, entry in plan.profile.restricted([name]):
+        entries.setdefault((key.processor, key.span), []).append(entry)
     for processor, spans in plan.models[name].original.spans.items():
         for span in spans:
             if (processor, span) in entries:

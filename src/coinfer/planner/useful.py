@@ -21,7 +21,8 @@ def useful(
     """Leave out entries that a scheduler would never want, so that they are not loaded.
 
     So, with two backends on the same cores, each model is left with the faster one, and whatever
-    goes, one of at most 1 / `WIDE_GAIN` of its time stays.
+    goes, one of at most 1 / `WIDE_GAIN` of its time stays. Where requests of one class of sizes
+    want another processor than those of another class, both stay.
 
     Args:
         profile: What was measured.
@@ -29,8 +30,8 @@ def useful(
         keep: (model, processor) pairs that stay in any case.
     """
     stay: set[tuple[str, str]] = set()
-    for model in profile.models():
-        times = {p.name: profile.expected_s(model, p.name) for p in processors}
+    for model, shape in dict.fromkeys((key.model, key.shape) for key, _ in profile):
+        times = {p.name: profile.expected_s(model, p.name, shape=shape) for p in processors}
         row = {name: seconds for name, seconds in times.items() if seconds is not None}
         kept = [name for name in row if (model, name) in keep]
         stay.update((model, name) for name in wanted(row, processors, kept))

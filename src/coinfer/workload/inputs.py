@@ -115,8 +115,10 @@ def _read_arrays(source: ArrayInputs) -> Feed:
 
 def _batches(samples: Feed, model: Model, batch: int) -> list[Feed]:
     """Cut samples into feeds; names that the model does not have are left for the check."""
-    count = _sample_count(samples)
     ranks = {spec.name: len(spec.shape) for spec in model.inputs}
+    if model.has_batch is False and all(ranks.get(n) == a.ndim for n, a in samples.items()):
+        return [samples]  # the first axis is one of the model's own: this is one sample
+    count = _sample_count(samples)
     feeds = count // gcd(count, batch)
     starts = [number * batch % count for number in range(feeds)]
     return [
