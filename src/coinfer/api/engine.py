@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from coinfer.backends.base import Backend
 from coinfer.backends.registry import find_backends
@@ -28,6 +29,7 @@ from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.engine import Observer
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -57,12 +59,16 @@ class Engine(engine.Engine):
             from the cache; None: run them whole.
         keep_awake: Let the processors' cores spin at the lowest scheduling class instead of going
             idle: see `coinfer.hardware.awake`.
+        agreement: How near the outputs of a processor must be to those of onnxruntime in fp32 for
+            a model to run there, e.g. `{"tolerance": 1e-4, "nonfinite": "strict"}`. A given profile
+            or plan is taken as it is.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
     Raises:
-        ConfigurationError: no processors, a model without an entry in the profile, a plan that was
-            made for another machine or of other files, or `measure_s` is no number of seconds.
+        ConfigurationError: no processors, a model without an entry in the profile or one that
+            agrees with the reference nowhere, a plan that was made for another machine or of other
+            files, or `measure_s` is no number of seconds.
         BackendError: a model cannot be loaded on a processor of its profile.
         ModelError: a model's file cannot be used.
 
@@ -91,6 +97,7 @@ class Engine(engine.Engine):
         observer: Observer | None = None,
         partition: PartitionOptions | None = None,
         keep_awake: bool = False,
+        agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         measure_s: float = MEASURE_S,
     ) -> None:
         choice = None if policy is None else _choice(policy)
@@ -98,6 +105,7 @@ class Engine(engine.Engine):
             policy = make_policy(policy)
         self._given = dict(backends or {})
         self._partition = partition
+        self._agreement = AgreementSpec.of(agreement)
         self._measure_s = measure_s
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
@@ -184,7 +192,8 @@ class Engine(engine.Engine):
         profiler = Profiler(
             cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
         )
-        return make_plan(found, processors, Wishes(cuts=cuts, sources=sources), profiler)
+        wishes = Wishes(cuts=cuts, sources=sources, agreement=self._agreement)
+        return make_plan(found, processors, wishes, profiler)
 
 
 def _choice(policy: str | Policy) -> PolicyChoice:

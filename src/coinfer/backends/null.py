@@ -154,6 +154,7 @@ class NullBackend:
     """
 
     name = "null"
+    computes = False
 
     def __init__(
         self,

@@ -160,7 +160,7 @@ def _table(plan: Plan) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for header in ("model", "variant", "cut", "processor", "precision"):
         table.add_column(header, overflow="fold")
-    for header in ("batch", "ms", "MiB"):
+    for header in ("batch", "ms", "MiB", "error"):
         table.add_column(header, justify="right", no_wrap=True)
     precisions = {processor.name: processor.precision for processor in plan.processors}
     shown = None
@@ -174,6 +174,7 @@ def _table(plan: Plan) -> Table:
                 "fixed" if model.fixed_batch else str(model.batch),
                 f"{entry.mean_s * 1e3:.3g}{' estimated' if entry.estimated else ''}",
                 f"{entry.resident_bytes / 2**20:.1f}",
+                "-" if entry.error is None else f"{entry.error:.2g}",
             )
             shown = name
     return table

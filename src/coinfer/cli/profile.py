@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -53,30 +54,46 @@ def profile(
 ) -> None:
     """Measure service times and memory of models on every processor of this machine.
 
-    Times are in ms per run of a whole batch; `error` is ||out - ref|| / ||ref|| against fp32.
+    Times are in ms per run of a whole batch; `error` is ||out - ref|| / ||ref||, below fp32 against
+    fp32, and in fp32 against onnxruntime on one thread.
     """
     from coinfer.profiling import Skip, default_cache, profile_models, require_runnable
+    from coinfer.profiling.agreement import refusals, with_errors
+    from coinfer.profiling.agreements import agreements
+    from coinfer.workload.agreement_spec import AgreementSpec
 
     check_writable(output)
     processors = _processors(backend or [], precision or [])
     found = _models(models, allow_data_in)
     skips: list[Skip] = []
+    cache = dataclasses.replace(default_cache(), reads=not fresh)
+    refused: dict[tuple[str, str], str] = {}
     with profiler_bar() as progress:
         measured = profile_models(
             found,
             processors,
             batches=tuple(dict.fromkeys(batch or (1,))),
-            cache=dataclasses.replace(default_cache(), reads=not fresh),
+            cache=cache,
             progress=progress,
             skipped=skips.append,
         )
+        for name, model in found.items():
+            able = [p for p in processors if p.name in measured.spans_by_processor(name)]
+            compared = agreements(model, able, AgreementSpec().tolerance, cache=cache)
+            measured = with_errors(measured, name, compared, able)
+            for each, why in refusals(compared, able, AgreementSpec(), math.inf).items():
+                refused[name, each] = f"{name} must not run on {each}: {why}"
     console = out()
     if measured.entries:
         console.print(_table(measured))
     for reason in dict.fromkeys(skip.reason for skip in skips):
         console.print(f"skipped: {reason}", soft_wrap=True)
-    write_result(output, measured.to_json(), "profile")
-    require_runnable(found, measured, skips)
+    for warning in refused.values():
+        console.print(f"warning: {warning}", soft_wrap=True)
+    allowed = measured.where(lambda key: (key.model, key.processor) not in refused)
+    write_result(output, allowed.to_json(), "profile")
+    skips += [Skip(*pair, why) for pair, why in refused.items()]
+    require_runnable(found, allowed, skips)
 
 
 def _processors(backends: list[str], precisions: list[str]) -> tuple[Processor, ...]:

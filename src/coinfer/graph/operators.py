@@ -19,6 +19,7 @@ from coinfer.graph.values import border_specs
 from coinfer.model.specs import TensorSpec
 
 __all__ = [
+    "DRAWS_RANDOM",
     "Operator",
     "Operators",
     "followers",
@@ -28,7 +29,7 @@ __all__ = [
     "subgraphs",
 ]
 
-_DRAWS_RANDOM: Final = frozenset(
+DRAWS_RANDOM: Final = frozenset(
     {
         "Bernoulli",
         "Dropout",
@@ -230,7 +231,7 @@ def _is_pure(node: ir.Node) -> bool:
     """Whether it computes the same from the same. Loops and foreign operators may not."""
     return (
         node.domain in _STANDARD_DOMAINS
-        and node.op_type not in _DRAWS_RANDOM
+        and node.op_type not in DRAWS_RANDOM
         and next(subgraphs(node), None) is None
     )
 

@@ -180,6 +180,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         batches={name: spec.batch for name, spec in scenario.models.items()},
         cuts={name: _cut_wish(spec) for name, spec in cuts.items() if spec is not None},
         allow=scenario.precision.allow,
+        agreement=scenario.agreement,
         keep_all=not isinstance(scenario.processors, DefaultProcessors),
         asked=asked,
         surroundings=surroundings,
