@@ -24,11 +24,13 @@ from coinfer.backends.registry import get_backend
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.span_selection import prepare
 from coinfer.policies import policy_names
 from coinfer.profiling import Effort, Profiler
+from coinfer.testing.models import int_gather, model_from_text
 
 WAIT_S = 60.0
 QUICK = Effort(warmup_runs=1, min_runs=2, max_runs=2)
@@ -166,3 +168,53 @@ def test_an_engine_partitions_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
         assert_same(engine.infer("net", feed), uncut(model, [feed])[0])
         engine.load("another", model)
         assert_same(engine.infer("another", feed), uncut(model, [feed])[0])
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["cut", "whole"])
+@pytest.mark.parametrize(
+    "choose", ["i = ArgMax<axis = 1>(x)", "v, i = TopK(x, k)"], ids=["ArgMax", "TopK"]
+)
+def test_integers_of_one_library_go_into_the_other(choose: str, whole: bool) -> None:
+    # onnxruntime gives int64 by another character of numpy than openvino takes.
+    model = model_from_text(
+        f"""g (float[n, 5] x) => (int64[n, 1] y) <int64[1] k = {{1}}, int64 two = {{2}}>
+        {{ {choose} y = Add(i, two) }}""",
+        name="m",
+    )
+    feed = model.sample_inputs(batch=3)
+    expected = feed["x"].argmax(axis=1, keepdims=True) + 2
+    chooser, adder = PROCESSORS[1], PROCESSORS[0]
+    chooser = dataclasses.replace(chooser, unsupported_ops=frozenset({"Add"}))
+    adder = dataclasses.replace(adder, unsupported_ops=frozenset({"ArgMax", "TopK"}))
+    if whole:
+        first, second = (
+            model_from_text(text, name="m")
+            for text in (
+                f"g (float[n, 5] x) => (int64[n, 1] i) <int64[1] k = {{1}}> {{ {choose} }}",
+                "g (int64[n, 1] i) => (int64[n, 1] y) <int64 two = {2}> { y = Add(i, two) }",
+            )
+        )
+        with Engine({"m": first}, processors=[chooser], profile=times("rest")) as engine:
+            chosen = engine.infer("m", feed)
+        with Engine({"m": second}, processors=[adder], profile=times("convolver")) as engine:
+            outputs = engine.infer("m", {"i": chosen["i"]})
+    else:
+        cut = cut_in_two(model, [adder, chooser])
+        assert set(cut.profile.processors()) == {"convolver", "rest"}
+        with Engine({"m": cut}, processors=[adder, chooser], backends=backends()) as engine:
+            outputs = engine.infer("m", feed)
+    assert outputs["y"].tolist() == expected.tolist()
+
+
+def times(processor: str) -> Profile:
+    return Profile.from_seconds({"m": {processor: 0.001}})
+
+
+def test_a_caller_may_give_integers_of_either_character() -> None:
+    example = int_gather()
+    alone = dataclasses.replace(PROCESSORS[0], unsupported_ops=frozenset())
+    ids = np.array([[1, 2, 3]], np.longlong)
+    with Engine({"m": example.model}, processors=[alone], profile=times("convolver")) as engine:
+        assert np.array_equal(
+            engine.infer("m", {"ids": ids})["rows"], example.reference({"ids": ids})["rows"]
+        )

@@ -27,7 +27,8 @@ class FakeSession:
         self._backend.batches.append(len(next(iter(inputs.values()))))
         if self._backend.raises is not None:
             raise self._backend.raises
-        return {"y": LINEAR.reference(inputs)["y"] * np.float32(self._factor)}
+        with np.errstate(all="ignore"):  # NaN is no reason to complain
+            return {"y": LINEAR.reference(inputs)["y"] * np.float32(self._factor)}
 
     def placement(self) -> Placement:
         return Placement(operators={"FAKE": 2}, precision="fp32", threads=1)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from coinfer.backends.base import Backend
 from coinfer.backends.registry import find_backends
@@ -31,6 +32,7 @@ from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.engine import Observer
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -63,12 +65,16 @@ class Engine(engine.Engine):
         samples: Inputs by model to measure with, of the sizes that will come: arrays by input name,
             several of these, an .npz file or a folder of pictures. Without, they are random, and
             what the model leaves open is guessed, which is said among the warnings.
+        agreement: How near the outputs of a processor must be to those of onnxruntime in fp32 for
+            a model to run there, e.g. `{"tolerance": 1e-4, "nonfinite": "strict"}`. A given profile
+            or plan is taken as it is.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
     Raises:
-        ConfigurationError: no processors, a model without an entry in the profile, a plan that was
-            made for another machine or of other files, or `measure_s` is no number of seconds.
+        ConfigurationError: no processors, a model without an entry in the profile or one that
+            agrees with the reference nowhere, a plan that was made for another machine or of other
+            files, or `measure_s` is no number of seconds.
         BackendError: a model cannot be loaded on a processor of its profile.
         ModelError: a model's file cannot be used.
 
@@ -98,6 +104,7 @@ class Engine(engine.Engine):
         partition: PartitionOptions | None = None,
         keep_awake: bool = False,
         samples: Mapping[str, SampleSource] = MappingProxyType({}),
+        agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         measure_s: float = MEASURE_S,
     ) -> None:
         choice = None if policy is None else _choice(policy)
@@ -105,6 +112,7 @@ class Engine(engine.Engine):
             policy = make_policy(policy)
         self._given = dict(backends or {})
         self._partition = partition
+        self._agreement = AgreementSpec.of(agreement)
         self._measure_s = measure_s
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
@@ -229,7 +237,7 @@ class Engine(engine.Engine):
         profiler = Profiler(
             cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
         )
-        wishes = Wishes(cuts=cuts, sources=sources)
+        wishes = Wishes(cuts=cuts, sources=sources, agreement=self._agreement)
         return make_plan(found, processors, wishes, profiler, samples=given)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Tensor",
     "Tensors",
     "caller_cores",
+    "computes",
     "note_of",
     "reading_once",
 ]
@@ -148,6 +149,12 @@ class Backend(Protocol):
             BackendError: the backend cannot compile this model on this processor.
         """
         ...
+
+
+def computes(backend: Backend) -> bool:
+    """Tell whether a backend computes what models say; `NullBackend` gives zeros and says so."""
+    answer: bool = getattr(backend, "computes", True)
+    return answer
 
 
 def reading_once(backends: Iterable[Backend]) -> AbstractContextManager[object]:

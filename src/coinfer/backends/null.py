@@ -148,6 +148,7 @@ class NullBackend:
     """
 
     name = "null"
+    computes = False
 
     def __init__(
         self,

@@ -230,6 +230,8 @@ class OpenVinoSession:
         self._compiled = compiled
         self._inputs = _in_order(compiled.inputs, model.inputs, what)
         self._outputs = _in_order(compiled.outputs, model.outputs, what)
+        dtypes = {spec.name: spec.dtype for spec in model.inputs if spec.dtype.kind in "iu"}
+        self._integers = [(at, dtypes[name]) for name, at in self._inputs if name in dtypes]
         self._what = what
         self._pool = pool
         # A request holds the buffers of one run. `deque` is safe to use from several threads.
@@ -250,6 +252,9 @@ class OpenVinoSession:
             request = compiled.create_infer_request()
         try:
             feed = {index: inputs[name] for name, index in self._inputs}
+            for index, dtype in self._integers:
+                if feed[index].dtype.char != dtype.char:  # equal for numpy, unknown to OpenVINO
+                    feed[index] = feed[index].view(dtype)
             # Inputs are read during the call only; outputs are copied out of the request.
             results = request.infer(feed, share_inputs=True).to_tuple()
         except Exception as error:

@@ -151,13 +151,14 @@ def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
 def _table(plan: Plan) -> Table:
     """One row per span that is loaded on a processor."""
     names = ("model", "variant", "cut", "processor", "precision")
-    table = new_table(*names, figures=("batch", "ms", "MiB"))
+    table = new_table(*names, figures=("batch", "ms", "MiB", "error"))
     precisions = {processor.name: processor.precision for processor in plan.processors}
     shown = None
     for name, model in plan.models.items():
         for processor, span, entries in _loaded(plan, name):
             seconds = [entry.mean_s * 1e3 for entry in entries]
             times = dict.fromkeys(f"{each:.3g}" for each in (min(seconds), max(seconds)))
+            errors = [entry.error for entry in entries if entry.error is not None]
             note = " estimated" if any(entry.estimated for entry in entries) else ""
             table.add_row(
                 *((name, model.original.kind.value) if name != shown else ("", "")),
@@ -167,6 +168,7 @@ def _table(plan: Plan) -> Table:
                 "fixed" if model.fixed_batch else str(model.batch),
                 f"{' to '.join(times)}{note}",
                 f"{entries[0].resident_bytes / 2**20:.1f}",
+                "-" if not errors else f"{max(errors):.2g}",
             )
             shown = name
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias
@@ -59,9 +60,13 @@ def profile(
 ) -> None:
     """Measure service times and memory of models on every processor of this machine.
 
-    Times are in ms per run of a whole batch; `error` is ||out - ref|| / ||ref|| against fp32.
+    Times are in ms per run of a whole batch; `error` is ||out - ref|| / ||ref||, below fp32 against
+    fp32, and in fp32 against onnxruntime on one thread.
     """
     from coinfer.profiling import Skip, default_cache, profile_models, require_runnable
+    from coinfer.profiling.agreement import refusals, with_errors
+    from coinfer.profiling.agreements import agreements
+    from coinfer.workload.agreement_spec import AgreementSpec
 
     check_writable(output)
     processors = _processors(backend or [], precision or [])
@@ -69,6 +74,7 @@ def profile(
     skips: list[Skip] = []
     batches = tuple(dict.fromkeys(batch or (1,)))
     cache = dataclasses.replace(default_cache(), reads=not fresh)
+    refused: dict[tuple[str, str], str] = {}
     with profiler_bar() as bar:
         measured = profile_models(
             measured_at.models,
@@ -80,12 +86,22 @@ def profile(
             progress=bar,
             skipped=skips.append,
         )
+        for name, model in measured_at.models.items():
+            able = [p for p in processors if p.name in measured.spans_by_processor(name)]
+            feeds = measured_at.feeds[name]
+            compared = agreements(model, able, AgreementSpec().tolerance, feeds=feeds, cache=cache)
+            measured = with_errors(measured, name, compared, able)
+            for each, why in refusals(compared, able, AgreementSpec(), math.inf).items():
+                refused[name, each] = f"{name} must not run on {each}: {why}"
     if measured.entries:
         out().print(_table(measured, measured_at))
     print_lines(*(f"warning: {warning}" for warning in measured_at.warnings))
     print_lines(*dict.fromkeys(f"skipped: {skip.reason}" for skip in skips))
-    write_result(output, measured.to_json(), "profile")
-    require_runnable(measured_at.models, measured, skips)
+    print_lines(*(f"warning: {warning}" for warning in refused.values()))
+    allowed = measured.where(lambda key: (key.model, key.processor) not in refused)
+    write_result(output, allowed.to_json(), "profile")
+    skips += [Skip(*pair, why) for pair, why in refused.items()]
+    require_runnable(measured_at.models, allowed, skips)
 
 
 class _MeasuredAt(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Self
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
 from coinfer.model import Model
+from coinfer.plan.choice import Alternative
 from coinfer.plan.variant import Unit
 
 __all__ = ["CutModel", "SpanModel"]
@@ -45,6 +46,8 @@ class CutModel:
         whole_bytes: Memory that the model would hold uncut on the processors able to run it.
         warnings: What was not possible as asked.
         operators: The operators of each unit; empty for a model that is one unit.
+        refused: Spans that must not run where they could, and why.
+        spoiling: Processors on which NaN or infinity come out otherwise in a span.
     """
 
     model: Model
@@ -57,6 +60,8 @@ class CutModel:
     warnings: tuple[str, ...] = ()
     forks: tuple[Fork, ...] = ()
     operators: tuple[Unit, ...] = ()
+    refused: tuple[Alternative, ...] = ()
+    spoiling: frozenset[str] = frozenset()
 
     @classmethod
     def uncut(cls, model: Model, profile: Profile) -> Self:

@@ -29,6 +29,7 @@ from coinfer.model.canonical import graphs_of
 from coinfer.model.specs import TensorSpec
 
 __all__ = [
+    "DRAWS_RANDOM",
     "Operator",
     "Operators",
     "followers",
@@ -39,7 +40,7 @@ __all__ = [
     "subgraphs",
 ]
 
-_DRAWS_RANDOM: Final = frozenset(
+DRAWS_RANDOM: Final = frozenset(
     {
         "Bernoulli",
         "Dropout",
@@ -268,7 +269,7 @@ def _is_pure(node: ir.Node) -> bool:
     """Whether it computes the same from the same. Loops and foreign operators may not."""
     return (
         node.domain in _STANDARD_DOMAINS
-        and node.op_type not in _DRAWS_RANDOM
+        and node.op_type not in DRAWS_RANDOM
         and next(subgraphs(node), None) is None
     )
 

@@ -60,7 +60,8 @@ class Measurement:
         load_s: Seconds to load and compile.
         resident_bytes: Memory that stays taken while the model is loaded.
         run_bytes: Memory taken on top of that while it runs.
-        error: Relative output error ||out - ref|| / ||ref|| against fp32; None if not measured.
+        error: Relative output error ||out - ref|| / ||ref||: in fp32 against the reference, below
+            it against fp32; None if not measured.
         estimated: Whether the seconds were not measured but expected from what was.
     """
 

@@ -141,7 +141,7 @@ class Model:
             ModelError: an input takes strings.
         """
         return _inputs.sample_inputs(
-            self.input_check, batch=batch, seed=seed, dims=dims, highs=self._integer_bounds()
+            self.input_check, batch=batch, seed=seed, dims=dims, highs=self.integer_bounds()
         )
 
     def to_bytes(self) -> bytes:
@@ -167,7 +167,8 @@ class Model:
         """
         return dataclasses.replace(self, content=Content(self.name, graph), source=None)
 
-    def _integer_bounds(self) -> dict[str, int]:
+    def integer_bounds(self) -> dict[str, int]:
+        """Return what integer inputs stay below, of those whose metadata says it."""
         texts = {
             spec.name: self.content.metadata.get(f"coinfer.input.{spec.name}.high", "")
             for spec in self.inputs

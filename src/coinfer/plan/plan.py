@@ -120,8 +120,9 @@ class Plan:
     def output_errors(self) -> dict[str, dict[str, float]]:
         """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
         errors: dict[str, dict[str, float]] = {}
+        low = {processor.name for processor in self.processors if processor.precision != "fp32"}
         for key, entry in self.profile:
-            if entry.error is not None:
+            if entry.error is not None and key.processor in low:
                 row = errors.setdefault(key.processor, {})
                 row[key.model] = max(entry.error, row.get(key.model, 0.0))  # the worst span
         return errors

@@ -16,6 +16,7 @@ from coinfer.graph.partition import Partition
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model
+from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["Samples"]
 
@@ -26,7 +27,8 @@ class Samples:
     Args:
         model: The whole model.
         partition: How it is cut.
-        processors: What may run it; those in fp32 go first.
+        processors: What may run it; those in fp32 go first, of the
+            reference's library first of all.
         backends: Backends by name.
         feeds: Inputs of the whole model.
     """
@@ -41,7 +43,11 @@ class Samples:
     ) -> None:
         self._model = model
         self._partition = partition
-        self._processors = sorted(processors, key=lambda p: (p.precision != "fp32", p.threads))
+        # First where outputs count as right.
+        self._processors = sorted(
+            processors,
+            key=lambda p: (p.precision != "fp32", p.backend != REFERENCE.backend, p.threads),
+        )
         self._backends = backends
         self._before: dict[int, list[dict[str, Tensor]]] = {0: [dict(feed) for feed in feeds]}
 

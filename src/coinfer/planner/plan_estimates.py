@@ -51,6 +51,7 @@ def estimated(saved: SavedPlan, models: Mapping[str, Model]) -> Plan:
             continue
         planned = plan.models[name]
         _check_estimable(saved, name, missing)
+        _check_agreement(saved, name, missing)
         if planned.is_cut:
             seconds = _of_spans(planned, models[name], saved.runs[name])
         else:
@@ -69,7 +70,10 @@ def estimated(saved: SavedPlan, models: Mapping[str, Model]) -> Plan:
         plan = plan.with_profile(plan.measured.merged(Profile(entries)))
         pairs = ", ".join(f"{span.first}-{span.last} on {p}" for p, span in missing)
         what = f"units {pairs}" if planned.is_cut else ", ".join(p for p, _ in missing)
-        plan = plan.warned(f"{name}: the times of {what} are estimated, not measured")
+        plan = plan.warned(
+            f"{name}: the times of {what} are estimated, not measured, and its outputs there were "
+            "never compared with the reference"
+        )
     return plan
 
 
@@ -90,6 +94,22 @@ def _check_estimable(saved: SavedPlan, name: str, missing: Iterable[tuple[str, S
                 f"{place_of(saved, name, 'processors', processor)}: {name!r} was not measured on "
                 f"{processor!r} or is not precise enough in {precisions[processor]}; take it out, "
                 f"or {make_anew(saved)}"
+            )
+
+
+def _check_agreement(saved: SavedPlan, name: str, missing: Iterable[tuple[str, Span]]) -> None:
+    """Refuse to run a model again where its outputs were wrong."""
+    refused = {
+        each.name: each.why
+        for choice in saved.plan.models[name].choices
+        if choice.by == "agreement"
+        for each in choice.alternatives
+    }
+    for processor, _ in missing:
+        if processor in refused:
+            raise ConfigurationError(
+                f"{place_of(saved, name, 'processors', processor)}: {name!r} must not run on "
+                f"{processor!r}: {refused[processor]}; take it out, or {make_anew(saved)}"
             )
 
 

@@ -47,6 +47,7 @@ def unlike_sections(plan: Plan, scenario: Scenario) -> list[str]:
         "machine": scenario.machine is not None and bool(plan.machine.identity),
         "processors": not _has_processors(plan, scenario),
         "precision": not _has_precision(plan, scenario),
+        "agreement": not _has_agreement(plan, scenario),
         "partition": not _has_partition(plan, scenario),
     }
     return [section for section, is_unlike in found.items() if is_unlike]
@@ -92,6 +93,14 @@ def _has_precision(plan: Plan, scenario: Scenario) -> bool:
     worst = max((e for row in plan.output_errors.values() for e in row.values()), default=0.0)
     known = {processor.precision for processor in plan.processors}
     return worst <= asked.tolerance and set(asked.allow) <= known <= {"fp32", *asked.allow}
+
+
+def _has_agreement(plan: Plan, scenario: Scenario) -> bool:
+    """Tell it by what the pass says it chose."""
+    asked = scenario.agreement
+    said = [c.what for m in plan.models.values() for c in m.choices if c.by == "agreement"]
+    within = all(what.startswith(f"within {asked.tolerance:g} of ") for what in said)
+    return within and not (asked.nonfinite == "strict" and any("NaN" in what for what in said))
 
 
 def _has_partition(plan: Plan, scenario: Scenario) -> bool:

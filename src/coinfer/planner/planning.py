@@ -27,6 +27,7 @@ class Planning:
         cut_models: The models that are cut, with their spans: those that were given so, and those
             that the partition pass has cut.
         skips: Why a processor does not run a model, as far as was found out.
+        spoiling: By model, the processors where NaN or infinity come out otherwise.
     """
 
     models: Mapping[str, Model]
@@ -36,6 +37,7 @@ class Planning:
     guessed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cut_models: dict[str, CutModel] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
+    spoiling: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def whole(self) -> list[str]:

@@ -180,6 +180,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         cuts={name: _cut_wish(spec) for name, spec in cuts.items() if spec is not None},
         allow=scenario.precision.allow,
         tolerance=math.inf if tolerance is None else tolerance,
+        agreement=scenario.agreement,
         keep_all=not isinstance(scenario.processors, DefaultProcessors),
         asked=asked,
         surroundings=surroundings,

@@ -21,12 +21,15 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span, all_spans
 from coinfer.model import Model
+from coinfer.plan.choice import Alternative
 from coinfer.plan.variant import Unit
 from coinfer.planner.border_values import Samples
 from coinfer.planner.useful import wanted
 from coinfer.profiling import Profiler, Skip
+from coinfer.profiling.agreement import refusals, with_errors
 from coinfer.profiling.error import too_imprecise
 from coinfer.units import format_seconds
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["A_LITTLE_LONGER", "SpanProfiler"]
 
@@ -46,13 +49,17 @@ class SpanProfiler:
     profiler: Profiler
     batch: int
     tolerance: float
+    agreement: AgreementSpec
     feeds: Sequence[Tensors]
     operators: Operators
     times: SpanTimes = field(init=False)
     found: dict[tuple[str, tuple[int, ...]], Measurement] = field(default_factory=dict)
     problems: dict[str, None] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    spoiling: set[str] = field(default_factory=set)
     _pieces: dict[tuple[int, ...], Model] = field(default_factory=dict)
     _samples: tuple[Partition, Samples] | None = None
+    _wide: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         """Guess each operator's share of the time."""
@@ -146,6 +153,7 @@ class SpanProfiler:
             )
             for skip in skips:
                 self._refuse(skip.processor, members, skip.reason)
+            profile = self._agreeing(partition, span, profile)
             for key, measurement in profile:
                 self._note(key.processor, members, piece.name, measurement)
 
@@ -178,6 +186,8 @@ class SpanProfiler:
             whole_bytes=self._resident_bytes({k: e for k, e in wholes.items() if k[1] in used}),
             warnings=(*self.problems, *self._haste(measured)),
             operators=_named_units(partition) if units > 1 else (),
+            refused=tuple(Alternative(*each) for each in self.refused.items()),
+            spoiling=frozenset(self.spoiling & used),
         )
 
     def nothing_runs(self) -> str:
@@ -228,6 +238,31 @@ class SpanProfiler:
         self.found[name, members] = measurement
         if not measurement.estimated:
             self.times.note(name, members, measurement.mean_s)
+
+    def _agreeing(self, partition: Partition, span: Span, profile: Profile) -> Profile:
+        """Leave out where a span does not agree with the reference; note the errors of the rest."""
+        piece, members = self.piece(partition, span), partition.members(span)
+        able = [p for p in self.processors if p.name in profile.processors()]
+        found = self.profiler.agreements(
+            piece,
+            able,
+            self.agreement.tolerance,
+            feeds=self._samples_of(partition).of(span) if able else (),
+            wide=None if span == partition.whole else self._wide_values(),
+        )
+        refused = refusals(found, able, self.agreement, self.tolerance)
+        for name, why in refused.items():
+            self._refuse(name, members, f"{piece.name} does not run on {name}: {why}")
+            self.refused[f"{piece.name} on {name}"] = why
+        self.spoiling |= {n for n, each in found.items() if each.nonfinite and n not in refused}
+        kept = with_errors(profile, piece.name, found, able)
+        return kept.where(lambda key: key.processor not in refused)
+
+    def _wide_values(self) -> frozenset[str]:
+        """Return the integers of the whole model that pass 32 bits."""
+        if self._wide is None:
+            self._wide = self.profiler.wide_values(self.model, self.feeds[0])
+        return self._wide
 
     def _refuse(self, processor: str, members: tuple[int, ...], reason: str) -> None:
         self.times.refuse(processor, members)

@@ -26,6 +26,7 @@ from coinfer.model import Model
 from coinfer.planner.span_profiler import A_LITTLE_LONGER, SpanProfiler
 from coinfer.profiling import Profiler
 from coinfer.profiling.support import find_support
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["prepare"]
 
@@ -51,6 +52,7 @@ def prepare(
     search: bool = False,
     batch: int = 1,
     tolerance: float = math.inf,
+    agreement: AgreementSpec = AgreementSpec(),
     spare: bool = True,
     feeds: Sequence[Tensors] | None = None,
 ) -> CutModel:
@@ -64,6 +66,7 @@ def prepare(
         search: Find the minimum subgraph size per processor instead of taking that of the options.
         batch: Batch size to measure at, where the model leaves it open.
         tolerance: Largest output error of a span in a lower precision.
+        agreement: How near the outputs of spans must be to those of the reference.
         spare: Keep processors that another one with the same compute units makes superfluous.
         feeds: Sample inputs of the model, of batch 1 where that is open; None: random ones.
 
@@ -83,6 +86,7 @@ def prepare(
         profiler=profiler,
         batch=batch,
         tolerance=tolerance,
+        agreement=agreement,
         feeds=(feeds or [model.sample_inputs(seed=seed) for seed in range(_SAMPLES)])[:_SAMPLES],
         operators=Operators.of(model.graph),
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.plan.plan import PolicyChoice
 from coinfer.planner.assignment import Pairs
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["CutWish", "Wishes"]
 
@@ -38,6 +39,7 @@ class Wishes:
         cuts: How models are cut; those not named run whole.
         allow: Precisions below fp32 that are allowed.
         tolerance: Largest output error below fp32.
+        agreement: How near outputs in fp32 must be to those of the reference.
         keep_all: Load models on every processor that runs them: none is superfluous.
         asked: (model, processor) pairs that are loaded in any case.
         surroundings: Measure also what a simulation needs: contention, cold starts, hand-over.
@@ -51,6 +53,7 @@ class Wishes:
     cuts: Mapping[str, CutWish] = field(default_factory=dict)
     allow: tuple[str, ...] = ()
     tolerance: float = math.inf
+    agreement: AgreementSpec = AgreementSpec()
     keep_all: bool = False
     asked: Pairs = frozenset()
     surroundings: bool = False

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from coinfer.backends.base import Tensors
+from coinfer.backends.base import Tensor, Tensors
 from coinfer.machine.processor import Processor
 
-__all__ = ["relative_error", "too_imprecise"]
+__all__ = ["gap", "gaps", "relative_error", "too_imprecise"]
 
 
 def relative_error(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> float:
@@ -32,6 +32,33 @@ def relative_error(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> 
         ),
         default=0.0,
     )
+
+
+def gaps(outputs: Sequence[Tensors], reference: Sequence[Tensors]) -> dict[str, float]:
+    """Return by output the largest gap over samples.
+
+    >>> import numpy as np
+    >>> out, ref = ({"y": np.array([1.0]), "i": np.array([i])} for i in (3, 2))
+    >>> gaps([out], [ref])
+    {'y': 0.0, 'i': inf}
+    """
+    found: dict[str, float] = {}
+    for out, ref in zip(outputs, reference, strict=True):
+        for name, expected in ref.items():
+            found[name] = max(found.get(name, 0.0), gap(out[name], expected))
+    return found
+
+
+def gap(out: Tensor, ref: Tensor) -> float:
+    """Return how far an output is from a reference: for floats ||out - ref|| / ||ref||.
+
+    Infinite if integers, booleans or texts are not equal, or shape or type are not.
+    """
+    if out.shape != ref.shape or out.dtype != ref.dtype:
+        return math.inf
+    if ref.dtype.kind in "fV":  # bfloat16 is of kind V
+        return _gap(out.astype(np.float64), ref.astype(np.float64))
+    return 0.0 if np.array_equal(out, ref) else math.inf
 
 
 def too_imprecise(

@@ -18,7 +18,7 @@ from coinfer.backends.base import Backend, Tensors, caller_cores
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
-__all__ = ["identity", "key_parts"]
+__all__ = ["identity", "key_parts", "output_parts"]
 
 
 def identity(parts: Mapping[str, object]) -> str:
@@ -59,7 +59,7 @@ def key_parts(
     if processor.device == "CPU" and not processor.cores:
         parts["worker"] = "not pinned"
     if processor.precision != "fp32":
-        parts |= {"weights": model.fingerprint.weights, "samples": _digest(samples)}
+        parts |= output_parts(model, samples)
     if model.borders:  # there a library need not convert, so it takes another time
         specs = (*model.inputs, *model.outputs)
         parts["borders"] = [at for at, s in enumerate(specs) if s.name in model.borders]
@@ -68,10 +68,17 @@ def key_parts(
     return parts
 
 
+def output_parts(model: Model, samples: Sequence[Tensors]) -> dict[str, object]:
+    """Return what outputs depend on and times do not."""
+    return {"weights": model.fingerprint.weights, "samples": _digest(samples)}
+
+
 def _digest(samples: Sequence[Tensors]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for sample in samples:
         for name in sorted(sample):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(sample[name]).tobytes())
+            array = np.ascontiguousarray(sample[name])
+            strings = array.dtype == object  # of which the bytes are addresses
+            digest.update(repr(array.tolist()).encode() if strings else array.tobytes())
     return digest.hexdigest()

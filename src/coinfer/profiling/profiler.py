@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -11,12 +11,15 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.plan.work import Work
+from coinfer.profiling.agreement import Agreement
+from coinfer.profiling.agreements import agreements
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.deployment import Progress
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.model_profiles import profile_models
 from coinfer.profiling.skip import Skip
+from coinfer.profiling.wide_values import reference_wide_values
 
 __all__ = ["Profiler"]
 
@@ -38,6 +41,38 @@ class Profiler:
     backends: Mapping[str, Backend] = field(default_factory=dict)
     progress: Progress | None = None
     budget: Budget = field(default_factory=Budget)
+
+    def agreements(
+        self,
+        model: Model,
+        processors: Iterable[Processor],
+        tolerance: float,
+        *,
+        feeds: Sequence[Tensors],
+        wide: frozenset[str] | None = None,
+    ) -> dict[str, Agreement]:
+        """Compare a model with the reference; arguments and result as of `agreements`.
+
+        That takes time of the budget, and is done when it is spent too.
+        """
+        with self.budget.spending():
+            return agreements(
+                model,
+                processors,
+                tolerance,
+                feeds=feeds,
+                cache=self.cache,
+                backends=self.backends,
+                wide=wide,
+            )
+
+    def wide_values(self, model: Model, sample: Tensors) -> frozenset[str]:
+        """Return the integers of a model that pass 32 bits, as found on the reference.
+
+        All that might where the reference is not there or cannot run the model.
+        """
+        with self.budget.spending():
+            return reference_wide_values(model, sample, self.backends)
 
     def profile(
         self,

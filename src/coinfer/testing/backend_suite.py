@@ -27,6 +27,7 @@ from coinfer.testing.models import (
     Example,
     examples,
     fixed_batch,
+    int_gather,
     tiny_linear,
     two_convs,
     unsupported,
@@ -110,6 +111,16 @@ class BackendSuite:
         array.flags.writeable = False
         with self.loaded(example.model) as session:
             self.check(example, {"x": array}, session.run({"x": array}))
+
+    @pytest.mark.parametrize("character", ["l", "q"])
+    def test_integers_of_either_character_of_their_type_are_taken(self, character: str) -> None:
+        # numpy has two types of 64 bits and calls them equal; libraries give one or the other.
+        example = int_gather()
+        ids = np.array([[1, 2, 3]], character)
+        if ids.dtype != np.int64:
+            pytest.skip("it has 32 bits on this system")
+        with self.loaded(example.model) as session:
+            self.check(example, {"ids": ids}, session.run({"ids": ids}))
 
     def test_concurrent_runs_do_not_mix_their_data(self) -> None:
         example = tiny_linear()

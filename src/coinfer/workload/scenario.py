@@ -41,6 +41,7 @@ from coinfer.documents.fields import (
     wrong,
 )
 from coinfer.errors import ConfigurationError
+from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
 from coinfer.workload.cascades import cascade_problems, root_of
 from coinfer.workload.dims_spec import Dims
@@ -186,6 +187,7 @@ class Scenario(Section):
         policy: Which policy decides.
         processors: What to run on: found ones, found ones by name, or described ones.
         precision: What may run below fp32.
+        agreement: How near outputs must be to those of the reference.
         partition: How models are cut into spans; None: they run whole.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
         rate_factor: All open-loop rates are multiplied by it; deadlines of one period follow.
@@ -204,6 +206,7 @@ class Scenario(Section):
     policy: Annotated[PolicySpec, BeforeValidator(_policy)] = PolicySpec(name="earliest_finish")
     processors: Processors = DefaultProcessors()
     precision: PrecisionSpec = PrecisionSpec()
+    agreement: AgreementSpec = AgreementSpec()
     partition: Partitioning = None
     admission_limit: Count = 1000
     machine: FilePath | None = None

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from coinfer.plan.plan import Plan
 from coinfer.planner.passes import (
+    agreement,
     measure,
+    nonfinite,
     partition,
     precision,
     surroundings,
@@ -26,8 +28,10 @@ Pass = Callable[[Plan, Planning], Plan]
 PASSES: tuple[Pass, ...] = (
     measure.measure,
     precision.precision,
+    agreement.agreement,
     partition.partition,
     worth_loading.worth_loading,
     threads.threads,
+    nonfinite.nonfinite,
     surroundings.surroundings,
 )

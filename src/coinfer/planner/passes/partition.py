@@ -13,6 +13,7 @@ from coinfer.plan.plan import Plan
 from coinfer.plan.variant import Variant
 from coinfer.planner.planning import Planning
 from coinfer.units import format_bytes, format_seconds
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["partition"]
 
@@ -38,6 +39,7 @@ def partition(plan: Plan, planning: Planning) -> Plan:
             search=wish.search,
             batch=wishes.batches.get(name, 1),
             tolerance=wishes.tolerance,
+            agreement=wishes.agreement,
             spare=wishes.keep_all or name in asked,
             feeds=planning.samples[name],
         )
@@ -48,9 +50,20 @@ def partition(plan: Plan, planning: Planning) -> Plan:
         loaded = own.profile.spans_by_processor(name)
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks, spans=loaded)
         plan = plan.with_profile(plan.measured.merged(own.measured.merged(own.profile)))
-        plan = plan.with_variant(name, variant, _choice(own))
+        plan = plan.with_variant(name, variant, *_agreement(own, wishes.agreement), _choice(own))
+        planning.spoiling[name] = sorted(cut.spoiling)
         notes += _memory_notes(name, cut)
     return plan.warned(*notes)
+
+
+def _agreement(cut: CutModel, spec: AgreementSpec) -> list[Choice]:
+    """Say which spans must not run where, and where NaN or infinity come out otherwise."""
+    if not cut.refused and not cut.spoiling:
+        return []
+    what = f"within {spec.tolerance:g} of the reference, span by span"
+    if cut.spoiling:
+        what += f"; NaN or infinity come out otherwise on {', '.join(sorted(cut.spoiling))}"
+    return [Choice("agreement", what, cut.refused)]
 
 
 def _choice(cut: CutModel) -> Choice:

@@ -1,0 +1,106 @@
+"""Agreement: what may run where, by how near its outputs are to those of the reference.
+
+Rule: a model runs on a processor only if its outputs on the samples agree with those of onnxruntime
+in fp32 on one thread: floats within the tolerance, integers and booleans equal unless a near tie of
+floats decided them, numbers of 64 bits computed as such. Below fp32 the processor must agree as it
+would compute in fp32, within the larger of the two tolerances. NaN and infinity are noted, and
+decide only if that is asked for. Models that are cut are compared span by span: `partition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from coinfer.errors import ConfigurationError
+from coinfer.machine.profile import Profile
+from coinfer.plan.choice import Alternative, Choice
+from coinfer.plan.plan import Plan
+from coinfer.planner.planning import Planning
+from coinfer.profiling import Skip
+from coinfer.profiling.agreement import Agreement, refusals, with_errors
+from coinfer.profiling.reference import REFERENCE
+
+__all__ = ["agreement"]
+
+
+def agreement(plan: Plan, planning: Planning) -> Plan:
+    """Take out what does not agree with the reference.
+
+    Raises:
+        ConfigurationError: a model agrees nowhere.
+    """
+    judged = {name: _judged(plan, planning, name) for name in planning.whole}
+    kept = plan.measured
+    for name, verdict in judged.items():
+        _require_some(name, kept, verdict)
+        planning.skips += [
+            Skip(name, each, f"{name} on {each}: {why}") for each, why in verdict.refused.items()
+        ]
+        kept = with_errors(kept, name, verdict.found, plan.processors)
+        if verdict.found:
+            choice = _choice(verdict, planning.wishes.agreement.tolerance)
+            plan = plan.with_variant(name, plan.models[name].original, choice)
+    refused = {(name, each) for name, verdict in judged.items() for each in verdict.refused}
+    kept = kept.where(lambda key: (key.model, key.processor) not in refused)
+    notes = [note for name, verdict in judged.items() for note in _notes(name, verdict)]
+    planning.spoiling |= {name: verdict.spoiling for name, verdict in judged.items()}
+    return plan.with_profile(kept).loading(kept, judged).warned(*notes)
+
+
+class _Judged(NamedTuple):
+    """What came of comparing one model: by processor what was found, and why it is refused."""
+
+    found: Mapping[str, Agreement]
+    refused: Mapping[str, str]
+
+    @property
+    def spoiling(self) -> list[str]:
+        """Processors that it runs on, where NaN or infinity come out otherwise."""
+        return [n for n, each in self.found.items() if each.nonfinite and n not in self.refused]
+
+    @property
+    def reference(self) -> str:
+        """What it was compared with."""
+        return next(iter(self.found.values())).reference
+
+
+def _judged(plan: Plan, planning: Planning, name: str) -> _Judged:
+    named = {processor.name: processor for processor in plan.processors}
+    able = [named[each] for each in plan.measured.spans_by_processor(name)]
+    wishes = planning.wishes
+    found = planning.profiler.agreements(
+        planning.models[name],
+        able,
+        wishes.agreement.tolerance,
+        feeds=planning.samples.get(name, ()),
+    )
+    return _Judged(found, refusals(found, able, wishes.agreement, wishes.tolerance))
+
+
+def _require_some(name: str, profile: Profile, verdict: _Judged) -> None:
+    runs = profile.spans_by_processor(name)
+    if runs and not runs.keys() - verdict.refused.keys():
+        reasons = "; ".join(f"{each}: {why}" for each, why in verdict.refused.items())
+        raise ConfigurationError(
+            f"model {name!r} agrees with the reference on no processor: {reasons}; add a processor "
+            f"of {REFERENCE.backend}, or raise the tolerance of `agreement`"
+        )
+
+
+def _choice(verdict: _Judged, tolerance: float) -> Choice:
+    what = f"within {tolerance:g} of {verdict.reference}"
+    if verdict.spoiling:
+        what += f"; NaN or infinity come out otherwise on {', '.join(verdict.spoiling)}"
+    return Choice("agreement", what, tuple(Alternative(*each) for each in verdict.refused.items()))
+
+
+def _notes(name: str, verdict: _Judged) -> Iterator[str]:
+    """Say what does not agree, processors with the same reason together; and an odd reference."""
+    by_reason: dict[str, list[str]] = {}
+    for each, why in verdict.refused.items():
+        by_reason.setdefault(why, []).append(each)
+    for why, names in by_reason.items():
+        yield f"{name} does not run on {', '.join(names)}: {why}"
+    if verdict.found and verdict.reference != REFERENCE.backend:
+        yield f"the outputs of {name} are compared with those on {verdict.reference}"
