@@ -69,9 +69,10 @@ def agreements(
     if not wanted:
         return {}
     given = {model.name: feeds} if feeds else {}
-    with_reference = reference_backends(found_backends)
+    found_backends = reference_backends(found_backends)
+    everyone = [*wanted.values(), *([REFERENCE] if REFERENCE.backend in found_backends else [])]
     context = ProfilingContext.of(
-        {model.name: model}, list(wanted.values()), given, with_reference, Effort(), cache
+        {model.name: model}, everyone, given, found_backends, Effort(), cache
     )
     most = _MOST_SAMPLES if feeds else _RANDOM_SAMPLES
     samples = sorted(context.samples[model.name], key=_is_finite)[:most]
