@@ -128,7 +128,7 @@ class Engine(engine.Engine):
             observer=observer,
             spinning=awake(sorted(cores)) if keep_awake else None,
         )
-        self.warnings[:0] = planned.plan.warnings
+        self.warnings.begin_with(planned.plan.warnings)
 
     def load(self, name: str, model: _Source, profile: Profile | None = None) -> None:
         """Add a model while others run; returns when it can be asked.

@@ -164,6 +164,18 @@ class Dispatcher:
         in_service = [*state.in_service, *(state.express.in_service if state.express else ())]
         return self._health.outages(in_service)
 
+    def unanswered(self) -> dict[str, tuple[int, int]]:
+        """Count the requests without an answer by model: how many wait, how many run.
+
+        Another thread may ask while an event is handled.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for progress in list(self._state.requests.values()):
+            waiting, running = found.get(progress.request.model, (0, 0))
+            runs = progress.execution is not None
+            found[progress.request.model] = (waiting + (not runs), running + runs)
+        return found
+
     @property
     def failures(self) -> Failures:
         """How many runs failed, and how many of these were tried again."""

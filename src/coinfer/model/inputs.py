@@ -20,7 +20,7 @@ from coinfer.model.specs import TensorSpec
 
 __all__ = ["InputCheck", "batch_symbol", "sample_inputs", "shares_symbols"]
 
-_log = logging.getLogger("coinfer")
+_log = logging.getLogger(__name__)
 
 _SAFE_HIGH = 2
 """0 and 1 are valid as ids of any vocabulary, as segment ids and as masks."""

@@ -108,6 +108,7 @@ def _planning(
     profiler: Profiler,
     samples: Mapping[str, Sequence[Tensors]],
 ) -> Planning:
+    models = {name: model.renamed(name) for name, model in models.items()}
     return Planning(
         models={n: m.model if isinstance(m, CutModel) else m for n, m in models.items()},
         wishes=wishes,
