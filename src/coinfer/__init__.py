@@ -9,6 +9,7 @@ The public names are imported on first use, so that `import coinfer` stays fast.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
     "Engine": "coinfer.api.engine",

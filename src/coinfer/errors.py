@@ -100,7 +100,29 @@ class SystemFaultError(CoinferError):
 
 
 class ExecutionError(SystemFaultError):
-    """A run of a model on a processor failed and could not be retried elsewhere."""
+    """A run of a model on a processor failed and could not be retried elsewhere.
+
+    Attributes:
+        reason: Why, without saying what ran where; empty if that is not known apart.
+
+    >>> error = ExecutionError.of("model 'a' on processor 'npu'", "out of memory")
+    >>> str(error), error.reason
+    ("model 'a' on processor 'npu': out of memory", 'out of memory')
+    """
+
+    reason = ""
+
+    @classmethod
+    def of(cls, what: str, reason: str) -> Self:
+        """Make the error of a run.
+
+        Args:
+            what: What ran where.
+            reason: Why it failed.
+        """
+        error = cls(f"{what}: {reason}")
+        error.reason = reason
+        return error
 
 
 class BackendError(SystemFaultError):

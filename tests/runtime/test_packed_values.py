@@ -142,7 +142,7 @@ def test_requests_are_stacked_and_parted_in_blocks(monkeypatch: pytest.MonkeyPat
     assert watch.packed == {"r", "b", "c"}
 
 
-@pytest.mark.parametrize("failing", ["network[1-1]", "network[2-2]", "network[3-3]"])
+@pytest.mark.parametrize("failing", ["m[1-1]", "m[2-2]", "m[3-3]"])
 def test_a_part_that_fails_starts_again_elsewhere_from_blocks(
     monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:

@@ -184,7 +184,7 @@ class AroundBackend:
         return None
 
     def load(self, model: Model, processor: Processor) -> Around:
-        span = model.name.removeprefix("chain")
+        span = model.name.removeprefix("m")
         around = partial(self._around, span, processor.name)
         return Around(self._real.load(model, processor), around)
 
@@ -351,11 +351,11 @@ def test_unloading_leaves_no_session_of_any_span_open(monkeypatch: pytest.Monkey
 
 def test_a_span_that_cannot_be_compiled_leaves_nothing_behind() -> None:
     faults = Faults()
-    faults.fail_load(model="chain[2-2]")
+    faults.fail_load(model="m[2-2]")
     model = cut(CHAIN.model, CUTS, ["p0"], mode=Mode.UNIT)
     backend = NullBackend(faults=faults)
     with Engine({}, processors=cpus("p0"), backends={"null": backend}, pin=False) as engine:
-        with pytest.raises(BackendError, match=r"chain\[2-2\]"):
+        with pytest.raises(BackendError, match=r"m\[2-2\]"):
             engine.load("m", model)
         assert engine.models == ()
         engine.load("m", model)
@@ -366,7 +366,7 @@ def test_a_wide_processor_without_threads_left_is_left_out_with_all_its_spans() 
     narrow = Processor(name="p0", backend="null", units=frozenset({"a"}))
     wide = Processor(name="w", backend="null", units=frozenset({"a", "b"}), threads=2)
     faults = Faults()
-    faults.fail_load(processor="w", model="chain[1-1]")
+    faults.fail_load(processor="w", model="m[1-1]")
     backends = {"null": NullBackend(faults=faults)}
     model = cut(CHAIN.model, CUTS, ["p0", "w"], mode=Mode.UNIT)
     spans = Spans()

@@ -61,7 +61,7 @@ def test_each_processor_runs_it_once_and_the_core_does_not_know() -> None:
         observer=runs,
     ) as engine:
         engine.warm_up("m", FEED)
-        assert sorted(runs.ran) == [(MODEL.name, "p0", 1), (MODEL.name, "p2", 1)]
+        assert sorted(runs.ran) == [("m", "p0", 1), ("m", "p2", 1)]
         assert not [event for event in runs.events if isinstance(event, Arrived | Finished)]
         assert engine.n_unanswered == 0
 

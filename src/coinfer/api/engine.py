@@ -148,7 +148,7 @@ class Engine(engine.Engine):
             observer=observer,
             spinning=awake(sorted(cores)) if keep_awake else None,
         )
-        self.warnings[:0] = planned.plan.warnings
+        self.warnings.begin_with(planned.plan.warnings)
         self._warm_up_sizes(planned)
 
     def load(

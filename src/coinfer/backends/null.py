@@ -98,9 +98,8 @@ class Faults:
         if rule is None:
             return
         if rule.gate is None:
-            raise ExecutionError(
-                f"model {model!r} on processor {processor!r}: fails because Faults.fail says so"
-            )
+            what = f"model {model!r} on processor {processor!r}"
+            raise ExecutionError.of(what, "fails because Faults.fail says so")
         with self._changed:
             self._hanging += 1
             self._changed.notify_all()
@@ -215,7 +214,7 @@ class NullSession:
         """
         if self._closed:
             what = f"model {self._model.name!r} on processor {self._processor.name!r}"
-            raise ExecutionError(f"{what}: the session is closed; load the model again")
+            raise ExecutionError.of(what, "the session is closed; load the model again")
         if self._faults.armed:
             self._faults.apply_to_run(self._model.name, self._processor.name)
         if self._service is not None:

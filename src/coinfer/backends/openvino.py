@@ -245,7 +245,7 @@ class OpenVinoSession:
         """
         compiled = self._compiled
         if compiled is None:
-            raise ExecutionError(f"{self._what}: the session is closed; load the model again")
+            raise ExecutionError.of(self._what, "the session is closed; load the model again")
         try:
             request = self._idle.pop()
         except IndexError:
@@ -259,7 +259,7 @@ class OpenVinoSession:
             results = request.infer(feed, share_inputs=True).to_tuple()
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
-            raise ExecutionError(f"{self._what}: {_reason(error)}") from error
+            raise ExecutionError.of(self._what, _reason(error)) from error
         if self._compiled is not None:
             self._idle.append(request)
         return {name: results[index] for name, index in self._outputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from coinfer.cli.compare import compare
 from coinfer.cli.console import err
 from coinfer.cli.doctor import doctor
 from coinfer.cli.inspect import inspect
+from coinfer.cli.log_handler import LogHandler
 from coinfer.cli.partition import partition
 from coinfer.cli.plan import plan
 from coinfer.cli.profile import profile
@@ -28,6 +30,7 @@ __all__ = ["app", "main"]
 
 _CALLERS_FAULT = 2
 _INTERRUPTED = 130
+_LOG_HANDLER = LogHandler()
 
 # Click's base of all usage errors. Typer brings click along or depends on it, as its version goes,
 # so it cannot be imported by name.
@@ -69,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
 
     Exit status: 0 done, 1 the system's fault, 2 the caller's fault, 130 interrupted.
     """
+    logging.getLogger("coinfer").addHandler(_LOG_HANDLER)
     try:
         status = app(args=argv, prog_name="coinfer", standalone_mode=False)
     except CoinferError as error:

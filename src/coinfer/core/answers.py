@@ -11,6 +11,8 @@ from coinfer.core.state import State
 
 __all__ = ["Answers"]
 
+_COMPLETED = Outcome.COMPLETED
+
 _new = tuple.__new__
 """Makes the command of every request: half the price of calling the class of a named tuple."""
 
@@ -25,6 +27,8 @@ class Answers:
         """Answer a request that neither waits nor runs any more."""
         request, state = progress.request, self._state
         del state.requests[request.id]
+        if state.failed and (runs := state.failed.pop(request.id, None)) and outcome is _COMPLETED:
+            state.blame(runs)
         state.commands.append(_new(Reply, (request, outcome, reason)))
         leaving = state.leaving
         if leaving and request.model in leaving:

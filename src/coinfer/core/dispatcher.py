@@ -43,6 +43,7 @@ from coinfer.core.events import (
     ProcessorRestored,
     TimerFired,
 )
+from coinfer.core.failures import Failures
 from coinfer.core.faults import Faults
 from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
@@ -162,6 +163,23 @@ class Dispatcher:
         state = self._state
         in_service = [*state.in_service, *(state.express.in_service if state.express else ())]
         return self._health.outages(in_service)
+
+    def unanswered(self) -> dict[str, tuple[int, int]]:
+        """Count the requests without an answer by model: how many wait, how many run.
+
+        Another thread may ask while an event is handled.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for progress in list(self._state.requests.values()):
+            waiting, running = found.get(progress.request.model, (0, 0))
+            runs = progress.execution is not None
+            found[progress.request.model] = (waiting + (not runs), running + runs)
+        return found
+
+    @property
+    def failures(self) -> Failures:
+        """How many runs failed, and how many of these were tried again."""
+        return self._state.failures
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take an event at a moment; return what is to be done, in order.

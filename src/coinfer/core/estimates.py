@@ -5,13 +5,22 @@ from __future__ import annotations
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 
-__all__ = ["OUTLIER", "SMOOTHING", "Estimates", "learn"]
+__all__ = ["FAILURE", "MOST_BLAMED", "OUTLIER", "SMOOTHING", "Estimates", "learn"]
 
 SMOOTHING = 0.1
 """Weight of a new observation (Band, MobiSys 2022, section 4.2)."""
 
 OUTLIER = 2.0
 """An observation counts as at most this many times what was expected."""
+
+FAILURE = 1 + SMOOTHING * (2.0 - 1)
+"""A failure elsewhere repaired multiplies the estimate by this, 1.1: it is learnt as a run of twice
+the expected time, the attempt and the retry. So a failure rate p below 1/2 lets the estimate settle
+at (1 - p) / (1 - 2 p) times the service time, and runs that end well take it back by 10 % each."""
+
+MOST_BLAMED = 10.0
+"""Failures raise an estimate to at most this many times what was measured: a processor on which all
+fails is not to look so slow that no run on it ever seems to hang."""
 
 _NOTHING = Profile()
 
@@ -85,6 +94,17 @@ class Estimates:
         row = self._rows.get((variant, span, batch, shape))
         if row is not None:
             learn(row, processor, service_s)
+
+    def blame(self, variant: str, processor: str, span: Span, batch: int, shape: int = 0) -> None:
+        """Expect more of an execution that failed while its request ended well elsewhere."""
+        row = self._rows.get((variant, span, batch, shape))
+        old = None if row is None else row.get(processor)
+        if row is None or old is None:
+            return
+        profile = self._profiles[variant].get(span, _NOTHING)
+        known_s = profile.expected_s(variant, processor, batch=batch, span=span, shape=shape)
+        measured = known_s or old
+        row[processor] = max(old, min(FAILURE * old, MOST_BLAMED * measured))
 
 
 def learn(row: dict[str, float], processor: str, service_s: float) -> None:

@@ -4,7 +4,8 @@ The rules. A processor on which run after run fails is set aside, unless it is t
 model would have no way to its end without it: no other could then take its place. If a model needs
 one that is set aside, because another was lost or the model is new, all that are set aside are
 tried again at once. Failures of requests that fail elsewhere too are not held against a processor:
-one that was set aside for them comes back. A processor whose execution overran its limit is lost.
+one that was set aside for them comes back. If the request ends well elsewhere, the processor's
+estimate rises (`coinfer.core.estimates`). A processor whose execution overran its limit is lost.
 An execution of several requests that fails says nothing of its processor and is nobody's attempt:
 each request goes on alone, and only a run alone is evidence. How often, and for how long, is
 `coinfer.core.health`; how a failed request goes on is `coinfer.core.waits`.
@@ -72,6 +73,7 @@ class Faults:
     def _fail(self, execution: Execution, reason: str) -> None:
         state = self._state
         state.release(execution)
+        state.failures.note(execution, reason)
         if len(execution.requests) > 1:
             self._part(execution)
             return
@@ -79,7 +81,9 @@ class Faults:
         place = {execution.processor}
         if state.express is not None and execution.processor in state.express.twins:
             place.add(state.express.twins[execution.processor])  # the same session
-        progress = state.requests[execution.requests[0].id]
+        number = execution.requests[0].id
+        progress = state.requests[number]
+        state.failed.setdefault(number, []).append(execution)
         progress.execution = None
         key = progress.lane.key
         progress.lane = state.lane(key._replace(excluded=key.excluded | place))
@@ -92,10 +96,12 @@ class Faults:
             self._forks.end_side(execution.id, well=False)
         else:
             self._waits.try_again(progress, key.position)
+            state.count_retry(number, (execution.id,))
 
     def _part(self, execution: Execution) -> None:
         """Let the requests of a failed execution go on, each alone."""
         state = self._state
+        state.failures.note_retry(execution)
         for request in execution.requests:
             progress = state.requests[request.id]
             progress.execution = None

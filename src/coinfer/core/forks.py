@@ -51,6 +51,7 @@ class Forks:
             return
         if split.failed:
             self._waits.try_again(progress, split.reached)
+            self._state.count_retry(progress.request.id, split.failed)
         elif split.reached >= self._state.units[progress.lane.variant]:
             self._answers.reply(progress, Outcome.COMPLETED)
         else:

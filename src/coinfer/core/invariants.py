@@ -26,6 +26,7 @@ def check_state(state: State) -> None:
 
 
 def _check_requests(state: State) -> None:
+    assert state.failed.keys() <= state.requests.keys(), "an answered request's failures are kept"
     for number, progress in state.requests.items():
         waits = number in state.waiting
         runs = progress.execution is not None

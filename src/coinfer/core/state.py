@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush
 
@@ -12,6 +12,7 @@ from coinfer.core.commands import Command, Execution
 from coinfer.core.estimates import Estimates
 from coinfer.core.events import ModelLoaded
 from coinfer.core.express import ExpressProcessors
+from coinfer.core.failures import Failures
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
@@ -58,6 +59,8 @@ class State:
             None are used where there are express processors: they would preempt one half.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
+        failed: Of those, what was run of them alone and failed.
+        failures: Counts of the runs that failed.
         waiting: The waiting requests in the order in which they began to wait.
         lanes: The lanes that are not empty, in the order in which they filled.
         running: Executions by id.
@@ -84,6 +87,8 @@ class State:
     forks: dict[str, tuple[Fork, ...]] = field(default_factory=dict, init=False)
     leaving: dict[str, int] = field(default_factory=dict, init=False)
     requests: dict[int, Progress] = field(default_factory=dict, init=False)
+    failed: dict[int, list[Execution]] = field(default_factory=dict, init=False)
+    failures: Failures = field(default_factory=Failures, init=False)
     waiting: OrderedDict[int, Request] = field(default_factory=OrderedDict, init=False)
     lanes: dict[Lane, None] = field(default_factory=dict, init=False)
     running: dict[int, Execution] = field(default_factory=dict, init=False)
@@ -310,11 +315,41 @@ class State:
             if processor in self.express.processors:
                 estimates = self.express.estimates
         estimates.observe(variant, processor, span, batch, service_s, shape)
+        self._tell_routes(execution)
+
+    def blame(self, runs: Sequence[Execution]) -> None:
+        """Let a request's failed runs make their processors look slower: it ended well after all.
+
+        So it was not the request's fault.
+        """
+        for run in runs:
+            express, estimates = self.express, self.estimates
+            if express is not None and run.processor in express.processors:
+                estimates = express.estimates
+            shape = run.requests[0].shape
+            estimates.blame(run.variant, run.processor, run.span, run.batch, shape)
+            self._tell_routes(run)
+
+    def _tell_routes(self, execution: Execution) -> None:
+        """Let the routes of a variant follow its estimate of an execution."""
+        variant, span, processor = execution.variant, execution.span, execution.processor
+        batch, shape = execution.batch, execution.requests[0].shape
         seconds = self.estimates.expected_s(variant, processor, span, batch, shape)
         if seconds is not None:
             for (*of, _), routes in self._routes.items():
                 if of == [variant, batch, shape]:
                     routes.observed(span, processor, seconds)
+
+    def count_retry(self, request_id: int, numbers: Container[int]) -> None:
+        """Count those failed executions after which a request goes on.
+
+        Args:
+            request_id: The request; nothing is counted if it was answered.
+            numbers: The executions of its last attempt.
+        """
+        for run in self.failed.get(request_id, ()):
+            if run.id in numbers:
+                self.failures.note_retry(run)
 
     def clear_waiting(self) -> list[Progress]:
         """Take all waiting requests out of their lanes without comparing any ranks."""

@@ -76,9 +76,21 @@ class CutModel:
         return cls(model=model, units=1, pieces=pieces, profile=profile)
 
     def renamed(self, name: str) -> Self:
-        """Copy it with the profiles under another name of the model."""
-        profile, measured = _renamed(self.profile, name), _renamed(self.measured, name)
-        return dataclasses.replace(self, profile=profile, measured=measured)
+        """Copy it, its spans and its profiles under another name of the model."""
+        old = self.model.name
+        pieces = {
+            span: dataclasses.replace(
+                piece, model=piece.model.renamed(name + piece.model.name.removeprefix(old))
+            )
+            for span, piece in self.pieces.items()
+        }
+        return dataclasses.replace(
+            self,
+            model=self.model.renamed(name),
+            pieces=pieces,
+            profile=_renamed(self.profile, name),
+            measured=_renamed(self.measured, name),
+        )
 
 
 def _renamed(profile: Profile, name: str) -> Profile:

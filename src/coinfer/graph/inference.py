@@ -18,7 +18,7 @@ from coinfer.model.validation import dimension, skeleton, spec_of
 
 __all__ = ["border_specs", "infer_shapes", "made_values", "mark"]
 
-_log = logging.getLogger("coinfer")
+_log = logging.getLogger(__name__)
 
 _SAID: Final = "coinfer.claims_contradict"
 """Where a graph and its clones keep whether somebody was told."""

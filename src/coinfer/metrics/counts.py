@@ -38,6 +38,7 @@ class ModelCounts:
         late: Requests due in the window and completed after their deadline.
         served: Requests completed in the window, whenever they were due.
         others: Answers other than completions to requests due in the window, by outcome.
+        retried: How often a request due in the window ran again because a run of it had failed.
     """
 
     latencies: Latencies
@@ -47,6 +48,7 @@ class ModelCounts:
     late: int = 0
     served: int = 0
     others: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    retried: int = 0
 
     @property
     def completed(self) -> int:

@@ -1,7 +1,8 @@
 """Explanation: why each execution of one request went to its processor.
 
 An explainer watches the core's decisions and makes none. For every execution of the request it
-keeps what each processor could have done at that moment. The estimates are the core's own.
+keeps what each processor could have done at that moment. The estimates are the core's own. It also
+keeps where the time of the request went.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from coinfer.core.commands import Command, Execution, Reply, Run
-from coinfer.core.events import Event, Failed, Finished, ProcessorLost
+from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.lane import Lane
 from coinfer.core.request import Outcome, Request
 from coinfer.core.routes import Step
 from coinfer.core.view import View
 from coinfer.machine.span import Span
 
-__all__ = ["SLOWEST", "Alternative", "Choice", "Explainer", "Explanation"]
+__all__ = ["SLOWEST", "Alternative", "Choice", "Explainer", "Explanation", "Moment"]
 
 SLOWEST = "slowest"
 
@@ -59,6 +61,10 @@ class Choice:
         took_s: Seconds that it took on the processor; None if it did not end well.
         failure: Why it did not end well.
         beside: The units that started at the same moment on another processor, if it forked.
+        handed_over_s: When its processor's worker was given it, in the driver's seconds; None if
+            that is not known, as the next two.
+        started_s: When the worker began to run it.
+        ended_s: When that was over.
     """
 
     at_s: float
@@ -70,6 +76,34 @@ class Choice:
     took_s: float | None = None
     failure: str = ""
     beside: Span | None = None
+    handed_over_s: float | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
+
+    def moments(self) -> list[Moment]:
+        """Return what is known of when what happened."""
+        known = (
+            (self.at_s, "decided"),
+            (self.handed_over_s, "handed over"),
+            (self.started_s, "started"),
+            (self.ended_s, "failed" if self.failure else "ended"),
+        )
+        return [Moment(at_s, what, self.span) for at_s, what in known if at_s is not None]
+
+
+class Moment(NamedTuple):
+    """Something that happened to a request.
+
+    Attributes:
+        at_s: When, in the driver's seconds.
+        what: `due`, `seen by the core`, `decided`, `handed over`, `started`, `ended`, `failed` or
+            `answered`.
+        span: Which units it was about; None: the request.
+    """
+
+    at_s: float
+    what: str
+    span: Span | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,22 +114,35 @@ class Explanation:
         request: The request.
         choices: Its executions, in order.
         outcome: How it was answered; None: not yet.
-        answered_s: When, in the driver's seconds.
+        answered_s: When, in the driver's seconds: the caller's moment, or that of the core's
+            decision where only this is known.
+        seen_s: When the core learnt of it; None if it was not watched then.
     """
 
     request: Request
     choices: list[Choice] = field(default_factory=list)
     outcome: Outcome | None = None
     answered_s: float = math.inf
+    seen_s: float | None = None
 
     @property
     def latency_s(self) -> float:
         """Seconds from the moment it was due to the answer."""
         return self.answered_s - self.request.arrival_s
 
+    def moments(self) -> list[Moment]:
+        """Return what happened when, in that order: what lies between two is all of its time."""
+        found = [Moment(self.request.arrival_s, "due")]
+        if self.seen_s is not None:
+            found.append(Moment(self.seen_s, "seen by the core"))
+        for choice in self.choices:
+            found += choice.moments()
+        found.append(Moment(self.answered_s, "answered"))
+        return sorted(found, key=lambda moment: moment.at_s)
+
 
 class Explainer:
-    """Keeps the way of one request of a run.
+    """Keeps the way of one request of a run: an observer, and a timekeeper.
 
     Args:
         wanted: The number of a request; the name of a model, for its slowest request; or
@@ -110,6 +157,7 @@ class Explainer:
         self._wanted = wanted
         self._view: View | None = None
         self._since_s = -math.inf
+        self._slowest_s = -math.inf
         self._open: dict[int, Explanation] = {}
         self._running: dict[int, tuple[Execution, list[Choice]]] = {}
         self._failed: dict[int, set[str]] = {}
@@ -121,6 +169,9 @@ class Explainer:
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
         """Note a step of the core."""
         match event:
+            case Arrived(request):
+                if self._is_candidate(request):
+                    self._open[request.id] = Explanation(request=request, seen_s=now)
             case Finished(number, service_s):
                 for choice in self._running.pop(number, (None, []))[1]:
                     choice.took_s = service_s
@@ -140,6 +191,23 @@ class Explainer:
         for command in commands:
             if type(command) is Reply:
                 self._answer(command, now)
+
+    def handed_over(self, execution_id: int, at_s: float) -> None:
+        """Note that an execution is given to its processor's worker."""
+        for choice in self._running.get(execution_id, (None, []))[1]:
+            choice.handed_over_s = at_s
+
+    def ended(self, execution_id: int, at_s: float, service_s: float | None) -> None:
+        """Note that an execution ended, and how long it ran; None if it failed."""
+        for choice in self._running.get(execution_id, (None, []))[1]:
+            choice.ended_s = at_s
+            choice.started_s = None if service_s is None else at_s - service_s
+
+    def answered(self, request_id: int, at_s: float) -> None:
+        """Note that the caller gets the answer."""
+        way = self.found
+        if way is not None and way.request.id == request_id:
+            way.answered_s = at_s
 
     def _start(self, execution: Execution, later: Sequence[Execution], now: float) -> None:
         choices = []
@@ -211,11 +279,11 @@ class Explainer:
     def _answer(self, reply: Reply, now: float) -> None:
         self._failed.pop(reply.request.id, None)
         way = self._open.pop(reply.request.id, None)
-        if way is None:
+        if way is None or not way.choices:
             return
         way.outcome, way.answered_s = reply.outcome, now
-        if self.found is None or way.latency_s > self.found.latency_s:
-            self.found = way
+        if way.latency_s > self._slowest_s:
+            self.found, self._slowest_s = way, way.latency_s
 
 
 def _expected(lane: Lane, position: int, name: str, wait_s: float) -> Alternative:

@@ -37,7 +37,23 @@ def render_explanation(way: Explanation) -> RenderableType:
         "done in: wait, span and the best rest without waits",
         style="dim",
     )
-    return Group(title, table, note)
+    return Group(title, table, note, _times(way))
+
+
+def _times(way: Explanation) -> Table:
+    """Show where the time went: each moment with the seconds since the one before."""
+    table = Table(box=box.SIMPLE_HEAD, highlight=False)
+    for header in ("after due", "took"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("until it was")
+    before_s = due_s = way.request.arrival_s
+    spans = {choice.span for choice in way.choices}
+    for at_s, what, span in way.moments():
+        units = f", units {_units(span)}" if span is not None and len(spans) > 1 else ""
+        took = format_seconds(at_s - before_s) if at_s > before_s else ""
+        table.add_row(format_seconds(at_s - due_s), took, what + units)
+        before_s = at_s
+    return table
 
 
 def _add(table: Table, choice: Choice, way: Explanation) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from coinfer.core.commands import Command
 from coinfer.core.events import Event
 
-__all__ = ["Observer", "Observers"]
+__all__ = ["Observer", "Observers", "Timekeeper"]
 
 
 class Observer(Protocol):
@@ -16,6 +16,22 @@ class Observer(Protocol):
 
     def observe(self, event: Event, commands: Sequence[Command], now: float, /) -> None:
         """Note an event, the commands it led to and the moment."""
+        ...
+
+
+class Timekeeper(Protocol):
+    """Is told the moments that lie between the steps of the core. Any thread calls it, quickly."""
+
+    def handed_over(self, execution_id: int, at_s: float, /) -> None:
+        """Note that an execution is given to its processor's worker."""
+        ...
+
+    def ended(self, execution_id: int, at_s: float, service_s: float | None, /) -> None:
+        """Note that an execution ended, and how long it ran; None if it failed."""
+        ...
+
+    def answered(self, request_id: int, at_s: float, /) -> None:
+        """Note that the caller gets the answer."""
         ...
 
 

@@ -72,6 +72,8 @@ class Recorder:
         self._uncounted: set[int] = set()
         self._unanswered: dict[int, Request] = {}
         self._running: dict[int, Execution] = {}
+        self._failed: set[int] = set()
+        """Unanswered requests of which a run failed and nothing has started since."""
         self._started: list[Execution] = []
         self._replied: list[tuple[Reply, float]] = []
         self._ended: list[_End] = []
@@ -123,6 +125,8 @@ class Recorder:
             if type(command) is Run:
                 execution = command.execution
                 self._running[execution.id] = execution
+                if self._failed:
+                    self._count_retries(execution)
                 if self._keep:
                     self._started.append(execution)
             elif type(command) is Reply:
@@ -135,6 +139,8 @@ class Recorder:
                     counted = self._models[request.model]
                 else:
                     continue  # it arrived before the first step that was observed
+                if self._failed:
+                    self._failed.discard(request.id)
                 if outcome is _COMPLETED and self._start_s <= now < self._end_s:
                     counted.served += 1
                 if self._keep:
@@ -221,7 +227,16 @@ class Recorder:
     ) -> None:
         execution = self._running.pop(execution_id, None)
         if execution is not None:
+            self._failed.update([request.id for request in execution.requests])
             self._end(execution, now, outcome, None, reason)
+
+    def _count_retries(self, execution: Execution) -> None:
+        for request in execution.requests:
+            if request.id in self._failed:
+                self._failed.remove(request.id)
+                counted = self._counted.get(request.id)
+                if counted is not None:
+                    counted.retried += 1
 
     def _lose(self, lost: ProcessorLost, now: float) -> None:
         for execution in [e for e in self._running.values() if e.processor == lost.processor]:

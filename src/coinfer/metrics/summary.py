@@ -28,6 +28,7 @@ __all__ = [
     "ProcessorSummary",
     "Summary",
     "TotalsSummary",
+    "latency_summary",
     "plain",
     "summarise",
 ]
@@ -76,6 +77,7 @@ class ModelSummary:
         latency_ms: Of the completed.
         withheld: Requests that were never made, because the one that they come after was not
             completed; not among the submitted ones.
+        retried: How often one of them ran again because a run of it had failed.
     """
 
     submitted: int
@@ -90,6 +92,7 @@ class ModelSummary:
     cancelled: int = 0
     unfinished: int = 0
     withheld: int = 0
+    retried: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,12 +278,14 @@ def _model(name: str, run_counts: RunCounts) -> ModelSummary:
         unfinished=counts.unfinished,
         throughput_per_s=_per_s(counts.served, run_counts.duration_s),
         deadline_hit_rate=counts.hits / counts.with_deadline if counts.with_deadline else None,
-        latency_ms=_latency_ms(counts.latencies),
+        latency_ms=latency_summary(counts.latencies),
         withheld=run_counts.withheld.get(name, 0),
+        retried=counts.retried,
     )
 
 
-def _latency_ms(latencies: Latencies) -> LatencySummary:
+def latency_summary(latencies: Latencies) -> LatencySummary:
+    """Return the figures of latencies in seconds."""
     if not latencies.count:
         return LatencySummary()
     return LatencySummary(

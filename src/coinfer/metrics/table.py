@@ -13,7 +13,7 @@ from coinfer.units import format_digits
 __all__ = ["render", "score_lines"]
 
 _NONE = "-"
-_RARE = ("rejected", "cancelled", "unfinished", "withheld")
+_RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
 
 
 def render(summary: Summary) -> RenderableType:

@@ -25,7 +25,7 @@ __all__ = [
     "sample_inputs",
 ]
 
-_log = logging.getLogger("coinfer")
+_log = logging.getLogger(__name__)
 
 _SAFE_HIGH = 2
 """0 and 1 are valid as ids of any vocabulary, as segment ids and as masks."""

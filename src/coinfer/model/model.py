@@ -159,6 +159,10 @@ class Model:
         """
         return dataclasses.replace(self, has_batch=has_batch)
 
+    def renamed(self, name: str) -> Model:
+        """Return the same model, with the same content, under another name."""
+        return self if name == self.name else dataclasses.replace(self, name=name)
+
     def with_graph(self, graph: ir.Model) -> Model:
         """Return a model of the same name, inputs and outputs with this graph; nothing is checked.
 

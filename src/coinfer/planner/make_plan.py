@@ -139,6 +139,7 @@ def _planning(
     profiler: Profiler,
     samples: Mapping[str, Samples],
 ) -> Planning:
+    models = {name: model.renamed(name) for name, model in models.items()}
     return Planning(
         models=whole,
         wishes=wishes,

@@ -12,7 +12,7 @@ from coinfer.report.words import count, digits, escaped, percent
 __all__ = ["environment_table", "model_table", "named", "processor_table", "score_table", "table"]
 
 _COUNTS = ("submitted", "completed", "late", "dropped", "failed")
-_RARE = ("rejected", "cancelled", "unfinished", "withheld")
+_RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
 _QUANTILES = ("p50", "p90", "p95", "p99", "max")
 
 

@@ -7,6 +7,7 @@ is unknown here: `coinfer.api` adds that for users.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -21,17 +22,19 @@ from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Arrived, Closed, ModelUnloaded
 from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
-from coinfer.core.request import OnLate, Request
+from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
 from coinfer.errors import ClosedError, CoinferError, ConfigurationError, UnknownNameError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
+from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.plan.work import SizeClasses
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
+from coinfer.runtime.engine_stats import EngineStats, model_stats, processor_stats
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
@@ -39,6 +42,8 @@ from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.warm_up import warm_up
 
 __all__ = ["Engine", "Observer"]
+
+_log = logging.getLogger(__name__)
 
 _INF = float("inf")
 _POLL_S = 0.2
@@ -65,7 +70,8 @@ class Engine:
 
     Attributes:
         plan: What it performs: what is loaded now.
-        warnings: What was not done as asked, e.g. a processor that could not take a model.
+        warnings: What was not done as asked, e.g. a processor that could not take a model, and what
+            failed and was tried again, with its count. Each is logged once.
     """
 
     def __init__(
@@ -111,6 +117,8 @@ class Engine:
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
         self._event_loop.timer.start()
+        self._started_s, self._ended_s = clock.now(), _INF
+        _log.info("engine started: %s on %s", ", ".join(plan.models), ", ".join(cores))
 
     # for callers
 
@@ -133,6 +141,28 @@ class Engine:
     def outages(self) -> list[Outage]:
         """Which processors were ever set aside, because they failed, hung or died."""
         return self._core.outages
+
+    def stats(self) -> EngineStats:
+        """Return what it has done so far, per model and per processor; also after `stop`."""
+        event_loop = self._event_loop
+        up_s = min(clock.now(), self._ended_s) - self._started_s
+        failures = list(self._core.failures.counts.values())
+        unanswered = self._core.unanswered()
+        models = {}
+        for name in self.models:
+            counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
+            if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
+                outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
+                counts, left = counts.with_others(outcome, sum(left)), (0, 0)
+            models[name] = model_stats(name, counts, left, failures)
+        items = self._model_store.items
+        loaded = [(model, span, at) for model in models for span, at, _ in items(model)]
+        profile = self.plan.profile
+        processors = {
+            name: processor_stats(name, worker.use, up_s, failures, loaded, profile)
+            for name, worker in event_loop.worker_pool.workers.items()
+        }
+        return EngineStats(up_s=up_s, models=models, processors=processors)
 
     @property
     def n_unanswered(self) -> int:
@@ -250,6 +280,8 @@ class Engine:
             self._classes.pop(name, None)
             self._model_store.remove(name, close=not self._event_loop.worker_pool.has_retired)
             self.plan = self.plan.without(name)
+            event_loop.counts.pop(name, None)
+            _log.info("model %r unloaded", name)
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell where a model really runs, by processor, as its backend reports it.
@@ -260,9 +292,13 @@ class Engine:
             raise UnknownNameError.of("model", name, self._models)
         return self._model_store.placement(name)
 
-    def attach(self, observer: Observer | None) -> None:
-        """Let an observer see every step of the core from now on; None: nobody."""
+    def attach(self, observer: Observer | None, timekeeper: Timekeeper | None = None) -> None:
+        """Let an observer see every step of the core from now on; None: nobody.
+
+        A timekeeper is told the moments between the steps, too.
+        """
         self._event_loop.observer = observer
+        self._event_loop.timekeeper = timekeeper
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
@@ -290,6 +326,8 @@ class Engine:
             self._post(Closed(drop_waiting=True))
         self._stopped = True
         event_loop.stop()
+        self._ended_s = clock.now()
+        _log.info("engine stopped")
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
         ended = event_loop.worker_pool.end(None if in_time else 1.0)
@@ -331,6 +369,7 @@ class Engine:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
+        model = model.renamed(name)
         with self._loading:
             self._check_open()
             loaded = self._model_store.put(name, model, profile)
@@ -344,6 +383,7 @@ class Engine:
                 self._classes[name] = SizeClasses(work)
             self._post(model_loaded(plan, name, loaded.profile))
             self._model_store.open(name, model if isinstance(model, Model) else model.model)
+            _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
             return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
 
 

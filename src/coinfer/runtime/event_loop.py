@@ -6,8 +6,9 @@ file and no profile.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import assert_never
 
@@ -36,8 +37,10 @@ from coinfer.errors import (
     RejectedError,
 )
 from coinfer.machine.processor import Processor
-from coinfer.metrics.observers import Observer
+from coinfer.metrics.observers import Observer, Timekeeper
 from coinfer.runtime import clock
+from coinfer.runtime.answer_counts import AnswerCounts
+from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.model_store import ModelStore
@@ -47,6 +50,8 @@ from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.worker_pool import WorkerPool
 
 __all__ = ["EventLoop", "Observer"]
+
+_log = logging.getLogger(__name__)
 
 _COMPLETED = Outcome.COMPLETED
 
@@ -64,6 +69,8 @@ class EventLoop:
         is_stopped: Whether `stop` was called: nothing is started or evicted any more.
         crashed: The bug that ended the engine; None: none did.
         observer: Sees every step of the core.
+        timekeeper: Is told the moments between the steps.
+        counts: What became of each model's requests.
         worker_pool: The workers.
         timer: Calls back at the moment that the core asked for.
         warnings: What went wrong beside the requests.
@@ -80,9 +87,14 @@ class EventLoop:
         self.closing = ""
         self.crashed: InvariantError | None = None
         self.observer: Observer | None = None
-        self.warnings: list[str] = []
+        self.timekeeper: Timekeeper | None = None
+        self.counts: dict[str, AnswerCounts] = defaultdict(AnswerCounts)
+        self.warnings = EngineWarnings()
         self.worker_pool = WorkerPool(processors, self, cores)
         self._core = core
+        self._failures = core.failures
+        self._fresh_failures = core.failures.fresh
+        self._told_outages: dict[str, int] = {}
         self._model_store = model_store
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
@@ -145,6 +157,9 @@ class EventLoop:
 
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take a worker's result and post how the execution ended."""
+        if self.timekeeper is not None:
+            service_s = event.service_s if type(event) is Finished else None
+            self.timekeeper.ended(event.execution_id, clock.now(), service_s)
         if job.span_io.is_whole:
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
                 future = self.unanswered.get(request.id)
@@ -157,10 +172,12 @@ class EventLoop:
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""
         if self.worker_pool.replace(worker):
+            _log.info("processor %r is used again", worker.processor.name)
             self.post(ProcessorRestored(worker.processor.name))
 
     def died(self, worker: Worker, reason: str) -> None:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
+        _log.warning("processor %r: %s", worker.processor.name, reason)
         self.post(ProcessorLost(worker.processor.name, reason))
         self.returned(worker)
 
@@ -184,9 +201,11 @@ class EventLoop:
                 if type(command) is Run:
                     self._run(command.execution)
                 elif type(command) is Reply:
-                    answers.append(self._answer(command))
+                    answers.append(self._answer(command, now))
                 else:
                     self._perform(command)
+            if self._fresh_failures:
+                self._tell_failures()
         except BaseException as error:  # a bug of ours, or Ctrl-C: still everybody gets an answer
             if self.is_stopped and isinstance(error, KeyError):
                 return  # `stop` answered a request, and forgot it, while this was under way
@@ -230,6 +249,19 @@ class EventLoop:
             name = type(observer).__name__
             self.warnings.append(f"observer {name} failed and was detached: {error!r}")
 
+    def _tell_failures(self) -> None:
+        """Warn of what failed and is tried again, and of processors that are set aside for it."""
+        for key in self._fresh_failures:
+            count = self._failures.counts[key]
+            _log.debug("%s: failed on processor %r: %s", *key, count.reason)
+            if count.retried:
+                self.warnings.put(key, str(count))
+        self._fresh_failures.clear()
+        for outage in self._core.outages:
+            if outage.times > self._told_outages.get(outage.processor, 0):
+                self._told_outages[outage.processor] = outage.times
+                _log.warning("processor %r is set aside: %s", outage.processor, outage.reason)
+
     def _perform(self, command: Command) -> None:
         match command:
             case SetTimer():
@@ -243,10 +275,17 @@ class EventLoop:
             case _:
                 assert_never(command)
 
-    def _answer(self, reply: Reply) -> _Answer:
+    def _answer(self, reply: Reply, now: float) -> _Answer:
         request, outcome, reason = reply
-        error = None if outcome is _COMPLETED else self._error(request, outcome, reason)
-        return (request.id, error)
+        counts = self.counts[request.model]
+        if outcome is _COMPLETED:
+            counts.completed += 1
+            counts.add_latency(now - request.arrival_s)
+            if now > request.deadline_s:
+                counts.late += 1
+            return (request.id, None)
+        counts.others[outcome] += 1
+        return (request.id, self._error(request, outcome, reason))
 
     def _run(self, execution: Execution) -> None:
         _, variant, span, processor, requests, _, _ = execution
@@ -258,6 +297,8 @@ class EventLoop:
             values: tuple[Values, ...] = (unanswered[requests[0].id].take(span_io),)
         else:
             values = tuple([unanswered[request.id].take(span_io) for request in requests])
+        if self.timekeeper is not None:
+            self.timekeeper.handed_over(execution.id, clock.now())
         self._workers[processor].give(Job(execution, session, span_io, values))
 
     def _settle(self, answer: _Answer) -> None:
@@ -266,6 +307,8 @@ class EventLoop:
         future = self.unanswered.get(request_id)
         if future is None:
             return
+        if self.timekeeper is not None:
+            self.timekeeper.answered(request_id, clock.now())
         try:
             future.answer(error)
         finally:  # a callback may raise what no future catches, e.g. SystemExit

@@ -137,7 +137,7 @@ def _watch(
     if explainer is not None:
         explainer.watch(engine.view, recorder.window.start_s)
     others = [each for each in (observer, explainer) if each is not None]
-    engine.attach(Observers(recorder, *others) if others else recorder)
+    engine.attach(Observers(recorder, *others) if others else recorder, explainer)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.values import Value
+from coinfer.errors import ExecutionError
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_run import run_span
 
@@ -36,12 +37,16 @@ def warm_up(
     span_ios = model_store.span_ios[name]
     values: dict[str, Value] = dict(inputs)
     seen: set[int] = set()
-    for span, _, session in sorted(model_store.items(name), key=lambda item: item[0]):
+    for span, processor, session in sorted(model_store.items(name), key=lambda item: item[0]):
         if id(session) in seen:
             continue
         check_open()
         seen.add(id(session))
         if values.keys() >= set(span_ios[span].reads):
             read = {value: values[value] for value in span_ios[span].reads}
-            [made] = run_span(session, span_ios[span], [read], [batch])
+            try:
+                [made] = run_span(session, span_ios[span], [read], [batch])
+            except ExecutionError as error:
+                what = f"model {name!r} on processor {processor!r}"
+                raise ExecutionError.of(what, error.reason or str(error)) from error
             values.update(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ from coinfer.backends.base import Session
 from coinfer.backends.values import Values
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
+from coinfer.errors import ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.runtime.clock import now as _now
 from coinfer.runtime.span_io import SpanIO
@@ -18,7 +20,20 @@ from coinfer.runtime.span_run import run_span
 from coinfer.threads.pinning import pin_current_thread
 from coinfer.threads.priority import lower_current_thread
 
-__all__ = ["Job", "Owner", "Worker"]
+__all__ = ["Job", "Owner", "Use", "Worker"]
+
+
+@dataclass(slots=True)
+class Use:
+    """What a processor's workers did so far.
+
+    Attributes:
+        busy_s: Seconds in which sessions ran.
+        executions: Runs that ended.
+    """
+
+    busy_s: float = 0.0
+    executions: int = 0
 
 
 class Job(NamedTuple):
@@ -58,6 +73,7 @@ class Worker:
         cores: The cores to which it is pinned; none: it is not.
         give: Hands over an execution; returns at once.
         yields: Whether its thread has the lowest priority: express processors overlay its cores.
+        use: What it, and those before it, did.
         retired: True once its processor was set aside; it ends after its present job.
     """
 
@@ -68,10 +84,12 @@ class Worker:
         *,
         cores: Collection[int],
         yields: bool = False,
+        use: Use | None = None,
     ) -> None:
         self.processor = processor
         self.cores = cores
         self.yields = yields
+        self.use = use or Use()
         self.retired = False
         self._owner = owner
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -115,8 +133,9 @@ class Worker:
         get: Callable[[], Job | None],
         done: Callable[[Job, Finished | Failed, Sequence[Values]], None],
     ) -> None:
+        use = self.use
         while (job := get()) is not None:
-            event, parts = _perform(job)
+            event, parts = _perform(job, use)
             done(job, event, parts)
             if self.retired:
                 break
@@ -127,7 +146,7 @@ class Worker:
             self._owner.returned(self)
 
 
-def _perform(job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
+def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
     execution, session, span_io, values = job
     started_s = _now()
     parts: Sequence[Values]
@@ -139,6 +158,18 @@ def _perform(job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
             parts = run_span(session, span_io, values, sizes)
         service_s = _now() - started_s
     except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Failed(execution.id, reason), []
+        use.busy_s += _now() - started_s
+        use.executions += 1
+        return Failed(execution.id, _reason(error)), []
+    use.busy_s += service_s
+    use.executions += 1
     return Finished(execution.id, service_s), parts
+
+
+def _reason(error: Exception) -> str:
+    """Say in a line why a run failed. Which model and processor it was, the core says.
+
+    A session may be shared: it cannot know for whom it runs.
+    """
+    text = error.reason if isinstance(error, ExecutionError) else ""
+    return " ".join((text or f"{type(error).__name__}: {error}").split())

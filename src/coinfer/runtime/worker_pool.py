@@ -50,7 +50,9 @@ class WorkerPool:
         """Put a fresh worker in the place of one that ended; False if the pool has ended."""
         if self._ended:
             return False
-        fresh = Worker(worker.processor, self._owner, cores=worker.cores, yields=worker.yields)
+        fresh = Worker(
+            worker.processor, self._owner, cores=worker.cores, yields=worker.yields, use=worker.use
+        )
         self.workers[worker.processor.name] = fresh
         fresh.start()
         return True

@@ -11,7 +11,7 @@ from functools import cache
 
 __all__ = ["can_pin", "pin_current_thread"]
 
-_log = logging.getLogger("coinfer")
+_log = logging.getLogger(__name__)
 
 
 def pin_current_thread(cores: Collection[int]) -> bool:

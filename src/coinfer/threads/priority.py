@@ -18,7 +18,7 @@ LOWEST = 19
 
 R = TypeVar("R")
 
-_log = logging.getLogger("coinfer")
+_log = logging.getLogger(__name__)
 
 
 def lower_current_thread() -> bool:

@@ -83,4 +83,4 @@ class OnnxRuntimeSession:
                 arena.give_back()
 
     def _failed(self, why: str) -> ExecutionError:
-        return ExecutionError(f"{self.what}: {why}")
+        return ExecutionError.of(self.what, why)

@@ -1,0 +1,172 @@
+"""Engine stats: what an engine has done so far. Plain values; nothing here counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coinfer.core.failures import FailureCount
+from coinfer.core.request import Outcome
+from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
+from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.summary import LatencySummary, latency_summary, plain
+from coinfer.runtime.answer_counts import AnswerCounts
+from coinfer.runtime.worker import Use
+
+__all__ = ["EngineStats", "ModelStats", "ProcessorStats", "model_stats", "processor_stats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStats:
+    """One model's requests since it was loaded.
+
+    Counted while the engine works: a request that is being answered at this very moment may not be
+    among the submitted.
+
+    Attributes:
+        submitted: All of them: completed + dropped + failed + rejected + cancelled + queue +
+            running.
+        completed: Answered with a result.
+        late: Those of the completed that were answered after their deadline.
+        dropped: The deadline passed, or could not be met, before the start.
+        failed: Answered with an error of a run.
+        rejected: Not taken: the admission limit was reached, or the engine closed.
+        cancelled: Cancelled by the caller.
+        retried: How often a run failed and what it served was tried again. Callers see only those
+            whose last try failed, too.
+        queue: Requests that wait: to start, for their next span, or to be tried again.
+        running: Requests that run.
+        latency_ms: From due to answered, in milliseconds, of the last 1,024 completed.
+    """
+
+    submitted: int
+    completed: int
+    late: int
+    dropped: int
+    failed: int
+    rejected: int
+    cancelled: int
+    retried: int
+    queue: int
+    running: int
+    latency_ms: LatencySummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorStats:
+    """One processor since the engine's start.
+
+    Attributes:
+        busy_fraction: Share of the time that sessions ran on it, 0 to 1. A run counts when it ends.
+        executions: Runs that ended on it, however they ended.
+        failed: Those of them that failed, and those that were given up.
+        loaded: By model, the spans of it that are loaded.
+        resident_bytes: Memory that these hold, by the profile. Processors may share sessions: what
+            they share counts for each.
+    """
+
+    busy_fraction: float
+    executions: int
+    failed: int
+    loaded: Mapping[str, tuple[Span, ...]]
+    resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What an engine has done so far.
+
+    Attributes:
+        up_s: Seconds since its start, until it was stopped.
+        models: By name, those that are loaded.
+        processors: By name, in the order of preference.
+
+    >>> from coinfer import Engine
+    >>> from coinfer.testing.models import tiny_linear
+    >>> model = tiny_linear().model
+    >>> with Engine({"front": model}) as engine:
+    ...     outputs = engine.infer("front", model.sample_inputs())
+    ...     stats = engine.stats()
+    >>> stats.models["front"].completed, stats.models["front"].queue
+    (1, 0)
+    """
+
+    up_s: float
+    models: Mapping[str, ModelStats]
+    processors: Mapping[str, ProcessorStats]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json.dumps` writes, e.g. for a page of metrics."""
+        return plain(self)
+
+
+def model_stats(
+    name: str,
+    counts: AnswerCounts,
+    unanswered: tuple[int, int],
+    failures: Iterable[FailureCount],
+) -> ModelStats:
+    """Put together what is known of one model.
+
+    Args:
+        name: Its name.
+        counts: Its answers.
+        unanswered: How many of its requests wait, and how many run.
+        failures: Failed runs, also those of other models.
+    """
+    others = counts.others
+    latencies = ExactLatencies()
+    for seconds in list(counts.latencies_s):
+        latencies.add(seconds)
+    queue, running = unanswered
+    return ModelStats(
+        submitted=counts.completed + sum(others.values()) + queue + running,
+        completed=counts.completed,
+        late=counts.late,
+        dropped=others[Outcome.DROPPED],
+        failed=others[Outcome.FAILED],
+        rejected=others[Outcome.REJECTED],
+        cancelled=others[Outcome.CANCELLED],
+        retried=sum(each.retried for each in failures if each.model == name),
+        queue=queue,
+        running=running,
+        latency_ms=latency_summary(latencies),
+    )
+
+
+def processor_stats(
+    name: str,
+    use: Use,
+    up_s: float,
+    failures: Iterable[FailureCount],
+    loaded: Sequence[tuple[str, Span, str]],
+    profile: Profile,
+) -> ProcessorStats:
+    """Put together what is known of one processor.
+
+    Args:
+        name: Its name.
+        use: What its workers did.
+        up_s: Seconds since the engine's start.
+        failures: Failed runs, also those on other processors.
+        loaded: (model, span, processor) of all that is loaded.
+        profile: Tells the bytes of that.
+    """
+    here = sorted((model, span) for model, span, processor in loaded if processor == name)
+    spans: dict[str, tuple[Span, ...]] = {}
+    for model, span in here:
+        spans[model] = (*spans.get(model, ()), span)
+    held = dict.fromkeys(here, 0)
+    for key, entry in profile:
+        place = (key.model, key.span)
+        if key.processor == name and place in held:  # at several batch sizes, it may be
+            held[place] = max(held[place], entry.resident_bytes)
+    return ProcessorStats(
+        busy_fraction=use.busy_s / up_s if up_s > 0 else 0.0,
+        executions=use.executions,
+        failed=sum(each.runs for each in failures if each.processor == name),
+        loaded=spans,
+        resident_bytes=sum(held.values()),
+    )
