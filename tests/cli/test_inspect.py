@@ -54,6 +54,17 @@ def test_json_goes_alone_to_standard_output() -> None:
     assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 16]}]
 
 
+def test_an_input_with_a_default_is_optional(tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "m.onnx"
+    text = "g (float[N,3] x, float[3] s = {1, 2, 3}) => (float[N,3] y) { y = Add(x, s) }"
+    onnx.save(onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>' + text), path)
+    assert "s: float32[3] (optional)" in run(str(path)).stdout
+    assert [each.get("optional") for each in report(str(path))["inputs"]] == [None, True]
+    assert report(str(path))["parameters"] == 0
+
+
 def test_json_goes_to_a_file_beside_the_table(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     output = run("zoo:tiny_mlp", "--json", str(path)).stdout

@@ -12,6 +12,7 @@ from PIL import Image
 
 from coinfer.errors import ConfigurationError, InputError
 from coinfer.model import Model, model_from_ir
+from coinfer.testing.models import model_from_text
 from coinfer.workload.input_spec import ArrayInputs, ImageInputs, RandomInputs
 from coinfer.workload.inputs import prepare_feeds
 
@@ -207,6 +208,25 @@ def test_a_model_without_a_batch_axis_gets_single_samples(tmp_path: Path) -> Non
     np.testing.assert_array_equal([feed["x"] for feed in feeds], x)
 
 
+def test_numbers_stay_numbers_and_are_the_same_in_all_samples(tmp_path: Path) -> None:
+    net = model(x="float[N,3]", k="int64", t="float")
+    source = saved(tmp_path, x=np.ones((2, 3), np.float32), k=np.int64(7), t=np.float32([1, 2]))
+    feeds = prepare_feeds(source, net, batch=1, seed=0)
+    assert [(feed["k"].shape, feed["k"]) for feed in feeds] == [((), 7), ((), 7)]
+    assert [(feed["t"].shape, feed["t"]) for feed in feeds] == [((), 1), ((), 2)]
+    alone = saved(tmp_path, k=np.int64(7))
+    assert prepare_feeds(alone, model(k="int64"), batch=1, seed=0) == [{"k": 7}]
+
+
+def test_feeds_have_the_defaults_of_what_an_archive_leaves_out(tmp_path: Path) -> None:
+    net = model_from_text(
+        "g (float[N,3] x, float[3] shift = {1, 2, 3}) => (float[N,3] y) { y = Add(x, shift) }",
+        name="net",
+    )
+    [feed] = prepare_feeds(saved(tmp_path, x=np.ones((1, 3), np.float32)), net, batch=1, seed=0)
+    assert feed["shift"].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("arrays", "batch", "message"),
     [
@@ -218,7 +238,7 @@ def test_a_model_without_a_batch_axis_gets_single_samples(tmp_path: Path) -> Non
             1,
             "must be equal for all arrays and not 0; it is x: 0",
         ),
-        ({"x": np.float32(1)}, 1, "it is x: 0"),
+        ({"x": np.float32(1)}, 1, "takes shape [N,3] but got []"),
         ({"x": np.zeros((2, 3), np.float32), "y": np.zeros(3)}, 1, "it is x: 2, y: 3"),
         ({}, 1, "it is none"),
         ({"x": np.array([{}])}, 1, "data.npz cannot be read as an .npz file: Object arrays"),

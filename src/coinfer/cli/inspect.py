@@ -67,7 +67,10 @@ def _report(model: Model, costs: Sequence[OperatorCost], batch: int) -> dict[str
     return {
         "name": model.name,
         "source": None if model.source is None else str(model.source),
-        "inputs": [_spec(spec) for spec in model.inputs],
+        "inputs": [
+            _spec(spec) | ({"optional": True} if spec.name in model.defaults else {})
+            for spec in model.inputs
+        ],
         "outputs": [_spec(spec) for spec in model.outputs],
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opset_imports.items()},
         "ir_version": graph.ir_version,
@@ -140,7 +143,8 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for role in ("inputs", "outputs"):
         for index, spec in enumerate(report[role]):
             shape = _shape_text(spec["shape"])
-            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}{shape}"
+            note = " (optional)" if spec.get("optional") else ""
+            yield role if index == 0 else "", f"{spec['name']}: {spec['dtype']}{shape}{note}"
     opsets = ", ".join(f"{domain} {version}" for domain, version in report["opsets"].items())
     yield "opset", f"{opsets}  (ONNX IR version {report['ir_version']})"
     yield "producer", report["producer"] or "not named"

@@ -69,7 +69,8 @@ class Estimates:
         if row is None:
             profile = self._profiles[variant].get(span, _NOTHING)
             found = {
-                name: profile.expected_s(variant, name, batch=batch, span=span, shape=shape)
+                # An empty batch is taken for one sample, until it is observed.
+                name: profile.expected_s(variant, name, batch=batch or 1, span=span, shape=shape)
                 for name in profile.processors()
             }
             row = self._rows[key] = {n: s for n, s in found.items() if s is not None}

@@ -81,7 +81,9 @@ def extract(model: Model, partition: Partition, span: Span) -> Model:
     _forget_claims(graph)
     part = model_from_ir(_like(whole, graph), name=f"{model.name}[{span.first}-{span.last}]")
     given = {*partition.operators.inputs, *partition.operators.outputs}
-    return dataclasses.replace(part, borders=frozenset({*reads, *writes} - given))
+    defaults = {name: value for name, value in model.defaults.items() if name in reads}
+    borders = frozenset({*reads, *writes} - given)
+    return dataclasses.replace(part, borders=borders, defaults=defaults)
 
 
 def _forget_claims(graph: ir.Graph) -> None:

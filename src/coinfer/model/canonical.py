@@ -25,6 +25,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -39,6 +40,9 @@ _DEFAULT_DOMAIN = "ai.onnx"
 _SHAPED_BY_FLOATS = frozenset({"Resize", "Upsample"})
 _QUANTISED_BIAS = frozenset({"DequantizeLinear", "QLinearConv"})
 _NARROW_BITS = 8
+
+_DIGESTS: WeakKeyDictionary[ir.TensorProtocol, bytes] = WeakKeyDictionary()
+"""What was computed of tensors that still are there: the parts of a model share them."""
 
 _Record = tuple[Any, ...]
 """Nested tuples of str, int, float, bytes and None only: `ascii` of it is the same everywhere."""
@@ -68,13 +72,12 @@ def fingerprint_of(ir_model: ir.Model, name: str) -> Fingerprint:
 
 
 class _Hasher:
-    """What the walks of one model share: its functions, and digests that are computed once."""
+    """What the walks of one model share: its functions."""
 
     def __init__(self, ir_model: ir.Model, name: str) -> None:
         self.name = name
         self.functions = ir_model.functions
         self._walks: dict[ir.OperatorIdentifier, _Walk | None] = {}
-        self._tensors: dict[ir.TensorProtocol, bytes] = {}
 
     def walk(self, graph: ir.Graph, opsets: dict[str, int]) -> _Walk:
         return _Walk(self, graph, opsets).run()
@@ -90,9 +93,10 @@ class _Hasher:
         return walk
 
     def tensor_digest(self, tensor: ir.TensorProtocol) -> bytes:
-        if tensor not in self._tensors:
-            self._tensors[tensor] = _tensor_digest(tensor)
-        return self._tensors[tensor]
+        digest = _DIGESTS.get(tensor)
+        if digest is None:
+            digest = _DIGESTS[tensor] = _tensor_digest(tensor)
+        return digest
 
 
 class _Walk:

@@ -172,6 +172,7 @@ def _validated(
     root: Path | None = None,
 ) -> Model:
     from coinfer.model import message, validation
+    from coinfer.model.defaults import take_from_message
     from coinfer.model.external import check_external_data, external_of, follow_links
 
     proto = _parse(data, what)
@@ -188,6 +189,10 @@ def _validated(
             follow_links(external, folder, root)
             folder, data = root, proto.SerializeToString()
         weight_bytes = message.check_tensor_sizes(parts, what)
+        defaults = take_from_message(proto, folder)
+        if defaults.values:
+            data, state, parts = proto.SerializeToString(), None, message.parts_of(proto)
+            weight_bytes = message.check_tensor_sizes(parts, what)
         encoded = Encoded(
             data=data,
             folder=folder,
@@ -202,7 +207,7 @@ def _validated(
     except Exception as error:
         # The file is untrusted, and a damaged one raises almost anything in these libraries.
         raise validation.not_valid(what, error) from error
-    return made_of(encoded, proto, inputs, outputs, name, path)
+    return made_of(encoded, proto, inputs, outputs, name, path, defaults)
 
 
 def _check_versions(proto: onnx.ModelProto, what: str) -> None:

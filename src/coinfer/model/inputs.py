@@ -7,7 +7,7 @@ when it is built.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +64,12 @@ def _sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     )
 
 
-def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
+def batch_symbol(specs: tuple[TensorSpec, ...], optional: Collection[str] = ()) -> str | None:
     """Find the symbol of the batch: the one that leads every input whose first axis is open.
+
+    Args:
+        specs: Specs of the inputs.
+        optional: Names of those that may be left out; they do not count.
 
     Returns:
         The symbol, or None if no first axis is open or if they have different symbols.
@@ -74,7 +78,8 @@ def batch_symbol(specs: tuple[TensorSpec, ...]) -> str | None:
     >>> batch_symbol((TensorSpec(name="x", dtype=f4, shape=("N", 3)),))
     'N'
     """
-    leading = {symbol for spec in specs for axis, symbol in open_axes(spec) if axis == 0}
+    required = [spec for spec in specs if spec.name not in optional]
+    leading = {symbol for spec in required for axis, symbol in open_axes(spec) if axis == 0}
     return leading.pop() if len(leading) == 1 else None
 
 
@@ -97,6 +102,8 @@ class InputCheck:
         model: Name of the model, for messages.
         specs: Specs of the inputs.
         outline: Says whether inputs fit in which a symbol has several sizes; None: they never do.
+        defaults: Values of inputs that may be left out, by name.
+        fixed: Names of weights that the file lists among its inputs.
         batch: Symbol whose size is the batch size, or None.
         rules: Per input what `__call__` compares.
     """
@@ -105,6 +112,8 @@ class InputCheck:
     specs: tuple[TensorSpec, ...]
     outline: Outline | None = field(default=None, compare=False)
     has_batch: bool = True
+    defaults: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict, compare=False)
+    fixed: frozenset[str] = frozenset()
     batch: str | None = field(init=False)
     rules: tuple[_Rule, ...] = field(init=False)
 
@@ -121,7 +130,7 @@ class InputCheck:
             )
             for spec in self.specs
         )
-        batch = batch_symbol(self.specs) if self.has_batch else None
+        batch = batch_symbol(self.specs, self.defaults) if self.has_batch else None
         object.__setattr__(self, "batch", batch)
         object.__setattr__(self, "rules", rules)
 
@@ -130,7 +139,7 @@ class InputCheck:
         """The open dimensions but for the batch, each with the first input and axis it names."""
         found: dict[str, tuple[str, int]] = {}
         for spec in self.specs:
-            for axis, name in open_axes(spec):
+            for axis, name in () if spec.name in self.defaults else open_axes(spec):
                 found.setdefault(name, (spec.name, axis))
         found.pop(self.batch or "", None)
         return found
@@ -151,7 +160,7 @@ class InputCheck:
 
         Exporters use one symbol for sizes that need not be equal. So where no operator of the
         model contradicts unequal ones, they are taken, and logged once; but for those of the batch.
-        Open axes may be empty, as a cache of what came before is at first, but not the batch.
+        Open axes may be empty, as a cache of what came before is at first, the batch too.
 
         Returns:
             The batch size; 1 for a model without a batch axis.
@@ -159,11 +168,12 @@ class InputCheck:
         Raises:
             InputError: the first thing that does not fit, and the remedy.
         """
-        if len(inputs) != len(self.rules):
-            raise self._wrong_names(inputs)
+        rules = self.rules
+        if len(inputs) != len(rules):
+            rules = self._rules_of(inputs)
         sizes: dict[str, int] = {}
         unequal: str | None = None
-        for spec, name, dtype, rank, fixed, symbolic in self.rules:
+        for spec, name, dtype, rank, fixed, symbolic in rules:
             array = inputs.get(name)
             if array is None:
                 raise self._wrong_names(inputs)
@@ -183,12 +193,20 @@ class InputCheck:
                     unequal = symbol if unequal is None or symbol == self.batch else unequal
         if unequal is not None:
             self._check_unequal(inputs, unequal, sizes)
-        if self.batch is None:
-            return 1
-        batch = sizes[self.batch]
-        if batch < 1:
-            raise self._empty_batch()
-        return batch
+        return 1 if self.batch is None else sizes[self.batch]
+
+    def filled(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+        """Return inputs with the defaults of those that are left out."""
+        return {**self.defaults, **inputs}
+
+    def _rules_of(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[_Rule, ...]:
+        """Return the rules of the inputs that are given, if the others have defaults."""
+        rules = tuple(
+            rule for rule in self.rules if rule[1] in inputs or rule[1] not in self.defaults
+        )
+        if len(inputs) != len(rules):
+            raise self._wrong_names(inputs)
+        return rules
 
     def _check_unequal(
         self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str, sizes: Mapping[str, int]
@@ -196,9 +214,9 @@ class InputCheck:
         outline = self.outline
         if symbol == self.batch or outline is None:
             raise self._disagreement(inputs, symbol)
-        equal = {spec.name: _sized(spec, sizes) for spec in self.specs}
+        given = {spec.name: self.filled(inputs)[spec.name].shape for spec in self.specs}
+        equal = given | {s.name: _sized(s, sizes) for s in self.specs if s.name in inputs}
         # If the outline refuses equal sizes too, it cannot tell, and the library that runs it will.
-        given = {spec.name: inputs[spec.name].shape for spec in self.specs}
         if not outline.fits(given) and outline.fits(equal):
             raise self._disagreement(inputs, symbol)
         if not outline.warned:
@@ -216,23 +234,24 @@ class InputCheck:
 
     def _wrong_names(self, inputs: Mapping[str, Any]) -> InputError:
         wanted = [spec.name for spec in self.specs]
-        missing = [name for name in wanted if name not in inputs]
+        missing = [name for name in wanted if name not in inputs and name not in self.defaults]
         extra = [str(name) for name in inputs if name not in wanted]
+        if weights := sorted(self.fixed.intersection(extra)):
+            return InputError(
+                f"model {self.model!r}: input {weights[0]!r} cannot be given: its file lists "
+                "weights as inputs, so all inputs with an initializer are constants; take those "
+                "that are never given out of graph.input and save it with IR version 4 or later"
+            )
         parts = [
             f"{word} {', '.join(map(repr, names))}"
             for word, names in (("missing", missing), ("unknown", extra))
             if names
         ]
         if not parts:  # a name is there and its value is None
-            parts = [f"no value for {name!r}" for name in wanted if inputs[name] is None][:1]
-        listed = ", ".join(map(str, self.specs)) or "nothing"
+            parts = [f"no value for {name!r}" for name in inputs if inputs[name] is None][:1]
+        optional = dict.fromkeys(self.defaults, " (optional)")
+        listed = ", ".join(f"{s}{optional.get(s.name, '')}" for s in self.specs) or "nothing"
         return InputError(f"model {self.model!r}: inputs: {'; '.join(parts)}; it takes {listed}")
-
-    def _empty_batch(self) -> InputError:
-        name = next(s.name for s in self.specs if s.shape and _symbol(s, 0) == self.batch)
-        return InputError(
-            f"model {self.model!r}: input {name!r} is an empty batch; axis 0 must be at least 1"
-        )
 
     def _disagreement(self, inputs: Mapping[str, np.ndarray[Any, Any]], symbol: str) -> InputError:
         return InputError(
@@ -261,20 +280,24 @@ def sample_inputs(
     """Make seeded random inputs that fit; see `Model.sample_inputs`."""
     sizes = _sizes(check, batch, dims)
     rng = np.random.default_rng(seed)
-    return {
-        spec.name: _random(
-            check.model,
-            spec,
-            _sized(spec, sizes),
-            rng,
-            highs.get(spec.name, _SAFE_HIGH),
-        )
-        for spec in check.specs
-    }
+    return check.filled(
+        {
+            spec.name: _random(
+                check.model,
+                spec,
+                _sized(spec, sizes),
+                rng,
+                highs.get(spec.name, _SAFE_HIGH),
+            )
+            for spec in check.specs
+            if spec.name not in check.defaults
+        }
+    )
 
 
 def _sizes(check: InputCheck, batch: int, dims: Mapping[str, int]) -> dict[str, int]:
-    symbols = {symbol for spec in check.specs for _, symbol in open_axes(spec)}
+    required = [spec for spec in check.specs if spec.name not in check.defaults]
+    symbols = {symbol for spec in required for _, symbol in open_axes(spec)}
     sizes = {check.batch: batch} if check.batch is not None else {}
     sizes.update(dims)
     if unknown := sorted(sizes.keys() - symbols):

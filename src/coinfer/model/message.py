@@ -79,7 +79,7 @@ def check_tensor_sizes(parts: Parts, what: str) -> int:
 
 
 def inputs_of(proto: onnx.ModelProto) -> list[ir.Value]:
-    """Return the inputs that a caller gives: those without an initializer."""
+    """Return the inputs that a caller gives, or may give: those without an initializer."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     return [_value(info) for info in proto.graph.input if info.name not in stored]
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from coinfer.model.defaults import Defaults
+
 __all__ = ["NO_DIMS", "Model", "made_of", "model_from_ir"]
 
 NO_DIMS: Mapping[str, int] = MappingProxyType({})
@@ -35,9 +37,11 @@ class Model:
     Attributes:
         name: What requests and messages call it.
         content: The graph and its weights, in memory or as the bytes of a file.
-        inputs: Specs of the inputs that a caller gives; initializers are left out.
+        inputs: Specs of the inputs that a caller gives, or may give; constants are left out.
         outputs: Specs of the outputs.
         source: File that it was loaded from, or None if it was made in memory.
+        defaults: Values of inputs that may be left out, by name; the arrays are read-only.
+        fixed: Names that the file lists among its inputs, but which are weights: none can be given.
         borders: Of a part of a model, the inputs and outputs that only other parts of it give and
             read; nobody else looks at them.
         outline: What the shapes follow from; None where no dimension but the batch is open.
@@ -52,13 +56,18 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     source: Path | None = None
+    defaults: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False)
+    fixed: frozenset[str] = field(default=frozenset(), repr=False)
     borders: frozenset[str] = frozenset()
     outline: Outline | None = field(default=None, repr=False)
     has_batch: bool | None = None
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check = InputCheck(self.name, self.inputs, self.outline, self.has_batch is not False)
+        has_batch = self.has_batch is not False
+        check = InputCheck(
+            self.name, self.inputs, self.outline, has_batch, self.defaults, self.fixed
+        )
         object.__setattr__(self, "input_check", check)
 
     @property
@@ -116,7 +125,7 @@ class Model:
         """Check the inputs of one request: names, dtypes, shapes, equal sizes of equal symbols.
 
         Returns:
-            The batch size: the size of `batch_symbol`, or 1 if there is none.
+            The batch size: the size of `batch_symbol`, which may be 0, or 1 if there is none.
 
         Raises:
             InputError: names the model, the input, what it takes, what it got, and the remedy.
@@ -127,6 +136,8 @@ class Model:
         self, *, batch: int = 1, seed: int = 0, dims: Mapping[str, int] = NO_DIMS
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Make random inputs that fit: standard normal floats, integers and booleans 0 or 1.
+
+        An input with a default gets that.
 
         The model's metadata may say how large integers get: the property
         `coinfer.input.NAME.high` is the bound that they stay below.
@@ -193,11 +204,16 @@ def model_from_ir(ir_model: ir.Model, *, name: str) -> Model:
         ModelError: the graph breaks the rules of ONNX or has inputs that are not tensors.
     """
     from coinfer.model import validation
+    from coinfer.model.defaults import take_from_graph
 
     proto = validation.check_graph(ir_model, name)
-    # An input with an initializer has a default and is left out.
-    inputs = [value for value in ir_model.graph.inputs if value.const_value is None]
-    return made_of(ir_model, proto, inputs, ir_model.graph.outputs, name)
+    defaults = take_from_graph(ir_model)
+    if defaults.values:
+        kept = [tensor for tensor in proto.graph.initializer if tensor.name not in defaults.values]
+        del proto.graph.initializer[:]
+        proto.graph.initializer.extend(kept)
+    inputs = [value for value in ir_model.graph.inputs if value.name not in defaults.fixed]
+    return made_of(ir_model, proto, inputs, ir_model.graph.outputs, name, None, defaults)
 
 
 def made_of(
@@ -206,7 +222,8 @@ def made_of(
     inputs: Iterable[ir.Value],
     outputs: Iterable[ir.Value],
     name: str,
-    source: Path | None = None,
+    source: Path | None,
+    defaults: Defaults,
 ) -> Model:
     """Make a model of what was checked.
 
@@ -217,18 +234,23 @@ def made_of(
         outputs: What a caller gets.
         name: What requests and messages call it.
         source: The file.
+        defaults: What became of inputs that have an initializer.
 
     Raises:
-        ModelError: an input or output is not a tensor.
+        ModelError: an input or output is not a tensor, or a default does not fit its input.
     """
+    from coinfer.model.defaults import check_defaults
     from coinfer.model.validation import spec_of
 
     specs = tuple(spec_of(value, name, "input") for value in inputs)
+    check_defaults(defaults.values, specs, f"model {name!r}")
     return Model(
         name=name,
         content=Content(name, held),
         inputs=specs,
         outputs=tuple(spec_of(value, name, "output") for value in outputs),
         source=source,
+        defaults=defaults.values,
+        fixed=defaults.fixed,
         outline=outline_of(proto) if _inputs.has_open_dims(specs) else None,
     )

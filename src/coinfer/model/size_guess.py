@@ -80,6 +80,9 @@ def _fits(model: Model, sizes: Mapping[str, int]) -> bool:
     named = {**sizes, **({} if model.batch_symbol is None else {model.batch_symbol: 1})}
     shapes = {}
     for spec in model.inputs:
+        if spec.name in model.defaults:
+            shapes[spec.name] = model.defaults[spec.name].shape
+            continue
         names = dict(open_axes(spec))
         shapes[spec.name] = tuple(
             dim if isinstance(dim, int) else named[names[axis]]

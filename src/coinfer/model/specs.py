@@ -52,7 +52,7 @@ class TensorSpec:
                 f"input {self.name!r} takes {self.dtype_name} but got {array.dtype}; convert it "
                 f"with .astype({self.dtype_name!r})"
             )
-        if not self._takes_shape(array.shape):
+        if not self.takes_shape(array.shape):
             raise InputError(
                 f"input {self.name!r} takes shape {self.shape_text} but got "
                 f"{list(array.shape)}; {self._shape_remedy(array.shape)}"
@@ -81,14 +81,15 @@ class TensorSpec:
     def _takes_dtype(self, dtype: np.dtype[Any]) -> bool:
         return dtype == self.dtype or (self.dtype == object and dtype.kind in "US")
 
-    def _takes_shape(self, shape: tuple[int, ...]) -> bool:
+    def takes_shape(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether an array may have this shape."""
         return len(shape) == len(self.shape) and all(
             size == dim or not isinstance(dim, int)
             for size, dim in zip(shape, self.shape, strict=True)
         )
 
     def _shape_remedy(self, shape: tuple[int, ...]) -> str:
-        if len(shape) + 1 == len(self.shape) and self._takes_shape((1, *shape)):
+        if len(shape) + 1 == len(self.shape) and self.takes_shape((1, *shape)):
             return "add the batch axis with array[numpy.newaxis]"
         if len(shape) != len(self.shape):
             return f"it needs {len(self.shape)} axes and has {len(shape)}"

@@ -52,7 +52,8 @@ class PreparedModel(BackendRep):  # type: ignore[misc]  # onnx has no types
         """Compute the outputs.
 
         Args:
-            inputs: Arrays in the order of the model's inputs, or by name; or the only array.
+            inputs: Arrays in the order of the model's inputs, or by name; or the only array. Inputs
+                with a default may be left out: all of them, if arrays come in order.
             kwargs: No option is known.
 
         Returns:
@@ -90,6 +91,8 @@ class PreparedModel(BackendRep):  # type: ignore[misc]  # onnx has no types
             return dict(inputs)
         specs = self.model.inputs
         given = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+        if len(given) < len(specs):  # then the others are those that must be given
+            specs = tuple(spec for spec in specs if spec.name not in self.model.defaults)
         if len(given) != len(specs):
             raise InputError(
                 f"model {self.model.name!r} takes {len(specs)} inputs but got {len(given)}: "

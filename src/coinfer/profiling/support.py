@@ -18,7 +18,7 @@ from coinfer.graph.partition import Partition, partition_at
 from coinfer.graph.partition_options import Mode
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span, runs
-from coinfer.model import Model, model_from_ir
+from coinfer.model import Model
 
 __all__ = ["Support", "SupportSource", "find_support"]
 
@@ -174,8 +174,7 @@ class _Survey:
     def _flat_model(self) -> Model:
         """The model with its own functions put in place, as `operators` sees it."""
         flat = inlined(self.model.graph)
-        same = flat is self.model.graph
-        return self.model if same else model_from_ir(flat, name=self.model.name)
+        return self.model if flat is self.model.graph else self.model.with_graph(flat)
 
     @cached_property
     def _finest_partition(self) -> Partition:

@@ -183,8 +183,8 @@ class Engine:
 
         Args:
             name: Name of a loaded model.
-            inputs: Arrays by input name; a symbolic first dimension is the batch. They must not be
-                changed until the answer is there.
+            inputs: Arrays by input name; a symbolic first dimension is the batch. Those with a
+                default may be left out. They must not be changed until the answer is there.
             deadline_s: Seconds from `due_s` by which the answer is wanted; None: no deadline.
             priority: Larger is more urgent, for the policies that look at it.
             on_late: `run`, or `drop` to answer with `DroppedError` if the deadline passes, or
@@ -208,6 +208,8 @@ class Engine:
         if self._event_loop.closing:
             raise ClosedError(self._event_loop.closing)
         batch = check(inputs)
+        if check.defaults:
+            inputs = check.filled(inputs)
         classes = self._classes
         shape = classes[name](inputs) if classes and name in classes else 0
         arrival_s = clock.now() if due_s is None else due_s
@@ -226,10 +228,47 @@ class Engine:
         self._post(Arrived(request))
         return future
 
-    def infer(self, name: str, inputs: Tensors) -> dict[str, Tensor]:
-        """Submit and wait."""
+    def infer(
+        self,
+        name: str,
+        inputs: Tensors,
+        *,
+        deadline_s: float | None = None,
+        priority: int = 0,
+        on_late: OnLate | str = OnLate.RUN,
+        due_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Tensor]:
+        """Submit and wait.
+
+        Args:
+            name: As in `submit`, and so are all but the last.
+            inputs: See there.
+            deadline_s: See there.
+            priority: See there.
+            on_late: See there.
+            due_s: See there.
+            timeout_s: Seconds to wait for the answer; None: as long as it takes.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            CoinferError: what `submit` and its future raise.
+            TimeoutError: there is no answer yet. The request is cancelled if it has not started;
+                else its answer is thrown away.
+        """
         self._event_loop.check_may_wait("infer")
-        return self.submit(name, inputs).result()
+        future = self.submit(
+            name, inputs, deadline_s=deadline_s, priority=priority, on_late=on_late, due_s=due_s
+        )
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            if future.done():  # the error is the answer's, or the answer came meanwhile
+                return future.result()
+            future.cancel()
+            raise TimeoutError(f"model {name!r} gave no answer within {timeout_s:g} s") from None
 
     def warm_up(self, name: str, inputs: Tensors) -> None:
         """Run each compiled session of a model once, in the calling thread.
@@ -257,7 +296,8 @@ class Engine:
             check = self._models.get(name)
             if check is None:
                 raise UnknownNameError.of("model", name, self._models)
-            warm_up(self._model_store, name, inputs, check(inputs), self._check_open)
+            batch = check(inputs)
+            warm_up(self._model_store, name, check.filled(inputs), batch, self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.

@@ -49,6 +49,8 @@ class LoadedModel(NamedTuple):
 class ModelStore:
     """Loaded models by name, with a session per span and processor; what can share one does.
 
+    So do models of the same content under several names; their sessions are closed with the last.
+
     Attributes:
         models: Those that take requests, each as what checks the inputs of one: the graphs and
             the weights are in the sessions, and need not be held a second time.
@@ -63,7 +65,7 @@ class ModelStore:
         overlaid = overlaid_units(processors.values())
         self._yielding = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
         self._backends = backends
-        self._shared: dict[tuple[str, Span, str, Hashable], Session] = {}
+        self._shared: dict[Hashable, Session] = {}
         self._sessions: dict[tuple[str, Span, str], Session] = {}
         self._processors = {p.name: p for p in ordinary(processors.values())}
         self._express: dict[str, list[Processor]] = {}
@@ -159,7 +161,7 @@ class ModelStore:
 
     def close(self) -> None:
         """Close all sessions."""
-        self._unload(*{key[0] for key in self._shared})
+        self._unload(*{name for name, _, _ in self._sessions})
 
     def _load(
         self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]
@@ -207,7 +209,7 @@ class ModelStore:
         The memory of those that are closed goes back to the system.
         """
         self._sessions = {k: s for k, s in self._sessions.items() if k[0] not in names}
-        found = [self._shared.pop(key) for key in list(self._shared) if key[0] in names]
+        found = self._unused()
         if close and found:
             while found:
                 found.pop().close()
@@ -215,7 +217,7 @@ class ModelStore:
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
         backend = self._backends[processor.backend]
-        key = (name, span, processor.backend, backend.sharing_key(processor))
+        key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
             with CREATION_LOCK:
                 load = partial(backend.load, piece, processor)
@@ -227,6 +229,20 @@ class ModelStore:
         """Close a processor's sessions of a model, but for those that others share."""
         kept = {k: s for k, s in self._sessions.items() if (k[0], k[2]) != (name, processor)}
         self._sessions = kept
-        used = {id(session) for session in kept.values()}
-        for key in [k for k, s in self._shared.items() if k[0] == name and id(s) not in used]:
-            self._shared.pop(key).close()
+        for session in self._unused():
+            session.close()
+
+    def _unused(self) -> list[Session]:
+        """Forget and return the sessions that no model has any more."""
+        used = {id(session) for session in self._sessions.values()}
+        unused = [key for key, session in self._shared.items() if id(session) not in used]
+        return [self._shared.pop(key) for key in unused]
+
+
+def _identity(piece: Model, backend: Backend) -> Hashable:
+    """Equal for models that one session can serve, whatever they are called.
+
+    A backend without versions may be anything, as in tests: there a name counts.
+    """
+    name = "" if backend.versions() else piece.name
+    return (piece.fingerprint, piece.borders, name)

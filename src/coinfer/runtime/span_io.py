@@ -24,6 +24,7 @@ class SpanIO(NamedTuple):
             are the same whatever is in the batch.
         is_last: Whether the request is done after it.
         is_whole: Whether it is the whole model: then it reads what the request brings.
+        may_differ: Whether what it reads may have another batch than its request: a default has.
     """
 
     reads: tuple[str, ...]
@@ -33,6 +34,7 @@ class SpanIO(NamedTuple):
     stacks: bool
     is_last: bool
     is_whole: bool
+    may_differ: bool = False
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
@@ -54,6 +56,7 @@ def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
             stacks=all(s.name in stacked or s.name not in varying for s in (*reads, *writes)),
             is_last=span.last == cut.units - 1,
             is_whole=cut.units == 1,
+            may_differ=bool(cut.model.defaults),
         )
     return span_ios
 

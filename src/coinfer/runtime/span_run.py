@@ -20,7 +20,8 @@ def run_span(
     """Run a span for several requests: in one run if they can be stacked, else one by one.
 
     They can if every value that the span reads or makes either has the batch in front or cannot
-    depend on it, and those that it reads without one are the same in all requests.
+    depend on it, and those that it reads without one are the same in all requests. A request with
+    an empty batch runs alone: what has no batch may depend on there being none.
 
     Args:
         session: What runs the span.
@@ -34,7 +35,8 @@ def run_span(
     Raises:
         ValueError: an output's first axis is not the batch, so it cannot be told whose it is.
     """
-    stacked = _stacked(span_io, values) if len(values) > 1 and span_io.stacks else None
+    stacks = len(values) > 1 and span_io.stacks and all(sizes)
+    stacked = _stacked(span_io, values, sizes) if stacks else None
     if stacked is None:
         return [run_part(session, each) for each in values]
     *cuts, total = accumulate(sizes)
@@ -51,17 +53,27 @@ def run_span(
     return parts
 
 
-def _stacked(span_io: SpanIO, values: Sequence[Values]) -> Values | None:
+def _stacked(span_io: SpanIO, values: Sequence[Values], sizes: Sequence[int]) -> Values | None:
     stacked: dict[str, Value] = {}
     for name in span_io.reads:
         each = [known[name] for known in values]
         if name in span_io.batched:
+            if span_io.may_differ and not _have(each, sizes):
+                return None
             stacked[name] = joined(each)
         elif _all_equal(each):
             stacked[name] = each[0]
         else:
             return None
     return stacked
+
+
+def _have(values: Sequence[Value], sizes: Sequence[int]) -> bool:
+    """Whether each array has the batch of its request."""
+    return all(
+        not isinstance(value, np.ndarray) or len(value) == size
+        for value, size in zip(values, sizes, strict=True)
+    )
 
 
 def _all_equal(values: Sequence[Value]) -> bool:

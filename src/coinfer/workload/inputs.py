@@ -47,6 +47,7 @@ def prepare_feeds(source: InputSpec, model: Model, *, batch: int, seed: int) -> 
         raise InputError(prefix + str(error).removeprefix(prefix)) from error
     for feed in feeds:
         model.check_inputs(feed)
+    feeds = [model.input_check.filled(feed) for feed in feeds]
     if batch > 1 and model.batch_symbol is None:
         _check_fixed_batch(model, batch)
     return feeds
@@ -57,12 +58,13 @@ def _feeds(source: InputSpec, model: Model, batch: int, seed: int) -> list[Feed]
         case RandomInputs():
             return _noise(source, model, batch, seed)
         case ImageInputs():
-            if len(model.inputs) != 1:
+            required = [spec for spec in model.inputs if spec.name not in model.defaults]
+            if len(required) != 1:
                 raise InputError(
-                    f"pictures feed models with one input, this one has {len(model.inputs)}; "
+                    f"pictures feed models with one input, this one has {len(required)}; "
                     "use an .npz file"
                 )
-            [tensor] = model.inputs
+            [tensor] = required
             return _batches({tensor.name: read_images(source, tensor)}, model, batch)
         case ArrayInputs():
             return _batches(_read_arrays(source), model, batch)
@@ -131,7 +133,9 @@ def _batches(samples: Feed, model: Model, batch: int) -> list[Feed]:
 
 
 def _sample_count(samples: Mapping[str, npt.NDArray[Any]]) -> int:
-    counts = {name: len(array) if array.ndim else 0 for name, array in samples.items()}
+    counts = {name: len(array) for name, array in samples.items() if array.ndim}
+    if samples and not counts:
+        return 1  # a number is the same in all samples
     if len(set(counts.values())) != 1 or 0 in counts.values():
         listed = ", ".join(f"{name}: {number}" for name, number in counts.items()) or "none"
         raise InputError(
@@ -143,9 +147,11 @@ def _sample_count(samples: Mapping[str, npt.NDArray[Any]]) -> int:
 
 def _cut(array: npt.NDArray[Any], start: int, batch: int, *, own_axis: bool) -> npt.NDArray[Any]:
     """Take `batch` samples from `start` on, round and round; a view where that is possible."""
+    if array.ndim == 0:
+        return array
     if own_axis and batch == 1:
         # The array has an axis for samples that the model's input does not have.
-        return np.ascontiguousarray(array[start])
+        return np.asarray(array[start], order="C")  # `ascontiguousarray` gives a number an axis
     if start + batch <= len(array):
         return np.ascontiguousarray(array[start : start + batch])
     return np.take(array, range(start, start + batch), axis=0, mode="wrap")
