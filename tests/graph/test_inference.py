@@ -151,7 +151,7 @@ def test_contradictions_are_told_once_per_model(
         Operators.of(model.graph)
         operator_costs(model.graph, batch=batch)
     [record] = caplog.records
-    assert record.name == "coinfer"
+    assert record.name == "coinfer.graph.inference"
     assert "states the shape [1,4,5,5] for the value 'h', but [n,4,6,6]" in record.getMessage()
 
 

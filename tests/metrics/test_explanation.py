@@ -161,6 +161,60 @@ def test_another_model_s_requests_are_not_looked_at() -> None:
     assert story.explainer.found is None
 
 
+def test_the_moments_of_a_request_follow_one_another_from_due_to_answered() -> None:
+    explainer = Explainer("0")
+    story = Story(explainer)
+    (first,) = started(story.tell(Arrived(Request(0, "m", 0.5)), 1.0))
+    explainer.handed_over(first, 1.125)
+    explainer.ended(first, 2.5, 1.0)
+    (second,) = story.finish(first, 3.0)
+    explainer.handed_over(second, 3.125)
+    explainer.ended(second, 6.5, 3.0)
+    story.finish(second, 7.0, service_s=3.0)
+    explainer.answered(0, 7.25)
+    explainer.answered(1, 100.0)  # another one
+    way = found(explainer)
+    assert way.latency_s == 6.75
+    assert [(each.at_s, each.what) for each in way.moments()] == [
+        (0.5, "due"),
+        (1.0, "seen by the core"),
+        (1.0, "decided"),
+        (1.125, "handed over"),
+        (1.5, "started"),
+        (2.5, "ended"),
+        (3.0, "decided"),
+        (3.125, "handed over"),
+        (3.5, "started"),
+        (6.5, "ended"),
+        (7.25, "answered"),
+    ]
+    assert [tuple(each.span) for each in way.moments() if each.span] == [(0, 0)] * 4 + [(1, 1)] * 4
+    console = Console(width=100, file=StringIO())
+    console.print(render_explanation(way))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert "2.62 s 125 ms handed over, units 1" in lines
+    assert "6.75 s 750 ms answered" in lines
+
+
+def test_a_run_that_failed_has_its_moment_too() -> None:
+    explainer = Explainer("0")
+    story = Story(explainer)
+    (first,) = story.ask(0, 0.0)
+    explainer.ended(first, 0.25, None)
+    (again,) = started(story.tell(Failed(first, "oops"), 0.5))
+    story.finish(again, 10.5, service_s=10.0)
+    whats = [each.what for each in found(explainer).moments()]
+    assert whats == ["due", "seen by the core", "decided", "failed", "decided", "answered"]
+
+
+def test_a_request_that_never_ran_is_not_explained() -> None:
+    story = Story(Explainer(SLOWEST))
+    for name in ("cpu", "npu", "gpu"):
+        story.tell(ProcessorLost(name, "gone"), 0.0)
+    story.ask(0, 0.0)
+    assert story.explainer.found is None
+
+
 def test_the_table_shows_every_processor_of_every_choice() -> None:
     story = Story(Explainer("0"))
     (first,) = story.ask(0, 0.0)

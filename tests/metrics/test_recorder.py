@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinfer.core.commands import Execution, Reply, Run
-from coinfer.core.events import Arrived, Finished
+from coinfer.core.events import Arrived, Failed, Finished, TimerFired
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.span import Span
 from coinfer.metrics.recorder import Recorder
@@ -212,3 +212,21 @@ def test_counts_can_be_asked_for_while_the_engine_goes_on() -> None:
     recorder.observe(Arrived(request), [Run(execution)], 0.0)
     assert recorder.run_counts(0.2).processors.keys() == {"p"}
     assert recorder.run_counts(0.2).processors.keys() == {"p", "q"}
+
+
+def test_a_retry_counts_when_what_failed_runs_again() -> None:
+    recorder = Recorder(window=Window(start_s=1.0, end_s=9.0))
+    early, counted, lost = (Request(n, "a", at) for n, at in ((0, 0.5), (1, 1.5), (2, 1.5)))
+
+    def run(number: int, processor: str, *requests: Request) -> Run:
+        return Run(Execution(number, "a", Span(), processor, requests, 2.0, 1.0))
+
+    for request in (early, counted, lost):
+        recorder.observe(Arrived(request), (), request.arrival_s)
+    recorder.observe(TimerFired(), (run(0, "p", early, counted), run(1, "q", lost)), 2.0)
+    recorder.observe(Failed(0, "oops"), (run(2, "p", early), run(3, "r", counted)), 3.0)
+    recorder.observe(Failed(1, "oops"), (Reply(lost, Outcome.FAILED, "oops"),), 3.0)
+    recorder.observe(Finished(3, 1.0), (Reply(counted, Outcome.COMPLETED),), 4.0)
+    recorder.observe(TimerFired(), (run(4, "q", counted),), 5.0)
+    row = summary_of(recorder, 9.0).models["a"]
+    assert (row.retried, row.failed, row.completed) == (1, 1, 1)

@@ -44,7 +44,7 @@ def test_sizes_that_operators_can_join_are_taken_and_told_of_once(
         assert model.check_inputs(given) == 2
         assert run(model, given)["z"].shape == (2, size)
     [record] = caplog.records
-    assert record.name == "coinfer"
+    assert record.name == "coinfer.model.inputs"
     assert record.getMessage().startswith("model 'net': 'S' is 1 in axis 1 of 'x', 3 in axis 1 of ")
 
 
