@@ -16,7 +16,6 @@ from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.model_profiles import Progress, profile_models
 from coinfer.profiling.skip import Skip
-from coinfer.profiling.wide_values import reference_wide_values
 
 __all__ = ["Profiler"]
 
@@ -62,14 +61,6 @@ class Profiler:
                 backends=self.backends,
                 wide=wide,
             )
-
-    def wide_values(self, model: Model, sample: Tensors) -> frozenset[str]:
-        """Return the integers of a model that pass 32 bits, as found on the reference.
-
-        All that might where the reference is not there or cannot run the model.
-        """
-        with self.budget.spending():
-            return reference_wide_values(model, sample, self.backends)
 
     def profile(
         self,
