@@ -10,7 +10,7 @@ import pytest
 from cli.program import Program
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.profile import Profile
-from coinfer.testing.models import unsupported
+from coinfer.testing.models import model_from_text, unsupported
 
 
 def unsupported_file(folder: Path) -> Path:
@@ -78,3 +78,21 @@ def test_a_model_that_runs_is_shown_beside_one_that_does_not(program: Program) -
     assert outcome.status == 1
     assert "tiny_mlp" in outcome.out
     assert "skipped: model 'unsupported' on processor 'cpu0'" in outcome.out
+
+
+def test_a_processor_whose_answers_are_wrong_is_named_and_left_out(program: Program) -> None:
+    pytest.importorskip("openvino")
+    path, target = program.folder / "hash.onnx", program.folder / "profile.json"
+    text = """g (int64[n] ids) => (int64[n] h) <int64 k = {2654435761}, int64 size = {1000}>
+        { p = Mul(ids, k)  h = Mod(p, size) }"""
+    ir.save(model_from_text(text, name="hash").graph, path)
+    outcome = program("profile", path, "-o", target)
+    assert outcome.status == 0
+    assert "warning: hash must not run on ov0: int64 is computed in 32 bits there" in outcome.out
+    written = Profile.load(target)
+    assert "cpu0" in written.processors()
+    assert "ov0" not in written.processors()
+    shown = program("plan", path, "--why").out
+    assert "hash, agreement: within 0.001 of onnxruntime" in shown
+    assert "  not ov0: int64 is computed in 32 bits there" in shown
+    assert "warning: hash does not run on ov0" in shown

@@ -201,3 +201,22 @@ def test_times_of_a_processor_that_there_is_not_are_refused(tmp_path: Path) -> N
     edited(tmp_path, lambda text: text.replace(old, new))
     with pytest.raises(ConfigurationError, match="has times of processor 'gpu', which the machine"):
         read_plan(tmp_path / "plan")
+
+
+def test_a_processor_where_the_answers_were_wrong_cannot_be_added(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    ov = Processor(name="ov", backend="openvino", units=frozenset({"core0"}))
+    onnx.save(
+        onnx.parser.parse_model(
+            """<ir_version: 10, opset_import: ["": 20]>
+            g (double[n] x) => (double[n] y) { y = Exp(x) }"""
+        ),
+        tmp_path / "m.onnx",
+    )
+    model = load_model(tmp_path / "m.onnx", name="m")
+    wishes = Wishes(sources={"m": str(tmp_path / "m.onnx")}, keep_all=True)
+    save_plan(make_plan({"m": model}, [CPU, ov], wishes, QUICK).plan, tmp_path / "plan")
+    line = "          cpu: whole"
+    edited(tmp_path, lambda text: text.replace(line, f"          ov: whole\n{line}"))
+    with pytest.raises(ConfigurationError, match="must not run on 'ov': float64 is computed in 32"):
+        open_plan(tmp_path / "plan")

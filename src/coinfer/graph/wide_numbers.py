@@ -62,20 +62,20 @@ class WideNumbers:
 
     Attributes:
         inputs: Integer inputs that enter arithmetic and say no size.
-        results: The 64-bit integers that such arithmetic makes.
+        results: The 64-bit integers that such arithmetic makes, and those that follow from them.
         constants: Of `results`, those made with a constant that does not fit 32 bits.
-        doubles: Whether operators compute with float64. One that only converts it does not.
+        doubles: The operators that compute with float64. One that only converts it does not.
 
     >>> model = ir.from_onnx_text('''<ir_version: 10, opset_import: ["": 20]>
     ... g (int64[n] ids) => (int64[n] h) <int64 k = {2654435761}> { h = Mul(ids, k) }''')
     >>> WideNumbers.of(model)
-    WideNumbers(inputs=('ids',), results=('h',), constants=('h',), doubles=False)
+    WideNumbers(inputs=('ids',), results=('h',), constants=('h',), doubles=())
     """
 
     inputs: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
-    doubles: bool = False
+    doubles: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, model: ir.Model) -> WideNumbers:
@@ -86,20 +86,20 @@ class WideNumbers:
         found: dict[str, frozenset[str]] = {}
         constants = []
         for operator in operators:
-            if operator.op_type not in _ARITHMETIC:
+            if operator.op_type not in _ARITHMETIC and found.keys().isdisjoint(operator.reads):
                 continue
             for name in operator.writes:
                 from_data = integers.get(name, frozenset()) - sizes
                 if from_data and operators.specs[name].dtype.itemsize == 8:
                     found[name] = from_data
-                    if _has_wide_constant(nodes[operator.key]):
+                    if operator.op_type in _ARITHMETIC and _has_wide_constant(nodes[operator.key]):
                         constants.append(name)
         entering = frozenset[str]().union(*found.values())
         return cls(
             inputs=tuple(name for name in operators.inputs if name in entering),
             results=tuple(found),
             constants=tuple(constants),
-            doubles=any(_computes_doubles(operator, operators) for operator in operators),
+            doubles=tuple(o.index for o in operators if _computes_doubles(o, operators)),
         )
 
 

@@ -28,6 +28,7 @@ from coinfer.planner.useful import wanted
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.agreement import refusals, with_errors
 from coinfer.profiling.error import too_imprecise
+from coinfer.profiling.narrow_operators import NarrowOperators
 from coinfer.units import format_seconds
 from coinfer.workload.agreement_spec import AgreementSpec
 
@@ -52,6 +53,7 @@ class SpanProfiler:
     agreement: AgreementSpec
     feeds: Sequence[Tensors]
     operators: Operators
+    narrow: NarrowOperators = field(default_factory=NarrowOperators)
     times: SpanTimes = field(init=False)
     found: dict[tuple[str, tuple[int, ...]], Measurement] = field(default_factory=dict)
     problems: dict[str, None] = field(default_factory=dict)
@@ -59,7 +61,6 @@ class SpanProfiler:
     spoiling: set[str] = field(default_factory=set)
     _pieces: dict[tuple[int, ...], Model] = field(default_factory=dict)
     _samples: tuple[Partition, Samples] | None = None
-    _wide: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         """Guess each operator's share of the time."""
@@ -68,6 +69,19 @@ class SpanProfiler:
             costs_by_operator(self.model, self.model.input_check.sizes_of(self.feeds[0])),
         )
         self.times = SpanTimes(shares)
+        self._note_narrow()
+
+    def _note_narrow(self) -> None:
+        """Note which operators must not run where, processors with the same ones together."""
+        places: dict[tuple[str, str], list[str]] = {}
+        for name, reasons in self.narrow.by_processor.items():
+            for why in dict.fromkeys(reasons.values()):
+                types = {self.operators[i].op_type for i in reasons if reasons[i] == why}
+                places.setdefault((", ".join(sorted(types)), why), []).append(name)
+        for (kinds, why), names in places.items():
+            where = ", ".join(names)
+            self.problems[f"{kinds} of {self.model.name} does not run on {where}: {why}"] = None
+            self.refused[f"{kinds} on {where}"] = why
 
     def settle(self, partition: Partition, *, spare: bool) -> set[tuple[Span, str]]:
         """Choose spans and measure them, until nothing that is chosen is unknown.
@@ -248,7 +262,7 @@ class SpanProfiler:
             able,
             self.agreement.tolerance,
             feeds=self._samples_of(partition).of(span) if able else (),
-            wide=None if span == partition.whole else self._wide_values(),
+            wide=None if span == partition.whole else self.narrow.wide,
         )
         refused = refusals(found, able, self.agreement, self.tolerance)
         for name, why in refused.items():
@@ -257,12 +271,6 @@ class SpanProfiler:
         self.spoiling |= {n for n, each in found.items() if each.nonfinite and n not in refused}
         kept = with_errors(profile, piece.name, found, able)
         return kept.where(lambda key: key.processor not in refused)
-
-    def _wide_values(self) -> frozenset[str]:
-        """Return the integers of the whole model that pass 32 bits."""
-        if self._wide is None:
-            self._wide = self.profiler.wide_values(self.model, self.feeds[0])
-        return self._wide
 
     def _refuse(self, processor: str, members: tuple[int, ...], reason: str) -> None:
         self.times.refuse(processor, members)

@@ -25,6 +25,7 @@ from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.planner.span_profiler import A_LITTLE_LONGER, SpanProfiler
 from coinfer.profiling import Profiler
+from coinfer.profiling.narrow_operators import NarrowOperators
 from coinfer.profiling.support import find_support
 from coinfer.workload.agreement_spec import AgreementSpec
 
@@ -79,6 +80,9 @@ def prepare(
     """
     processors = ordinary(processors)
     backends = find_backends(processors, profiler.backends)
+    feeds = (feeds or [model.sample_inputs(seed=seed) for seed in range(_SAMPLES)])[:_SAMPLES]
+    operators = Operators.of(model.graph)
+    narrow = NarrowOperators.of(model, operators, processors, feeds[0], backends)
     span_profiler = SpanProfiler(
         model=model,
         processors=processors,
@@ -87,12 +91,14 @@ def prepare(
         batch=batch,
         tolerance=tolerance,
         agreement=agreement,
-        feeds=(feeds or [model.sample_inputs(seed=seed) for seed in range(_SAMPLES)])[:_SAMPLES],
-        operators=Operators.of(model.graph),
+        feeds=feeds,
+        operators=operators,
+        narrow=narrow,
     )
-    found = find_support(model, processors, backends, operators=span_profiler.operators)
+    found = find_support(model, processors, backends, operators=operators)
     span_profiler.problems.update(dict.fromkeys(found.problems.values()))
-    support = {name: able for name, able in found.operators.items() if able}
+    right = {name: able - narrow.of_processor(name) for name, able in found.operators.items()}
+    support = {name: able for name, able in right.items() if able}
     if search:
         options = dataclasses.replace(options, minimum_subgraph_size=1)
     longest = dataclasses.replace(options, max_span_s=None, pieces=None, branches=False)

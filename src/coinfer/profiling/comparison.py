@@ -18,6 +18,8 @@ import numpy as np
 from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.graph.decisions import Decisions
 from coinfer.graph.exposed import exposed
+from coinfer.graph.inference import border_specs
+from coinfer.graph.operators import inlined
 from coinfer.graph.wide_numbers import WideNumbers
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
@@ -25,7 +27,7 @@ from coinfer.profiling.agreement import Agreement
 from coinfer.profiling.context import ProfilingContext
 from coinfer.profiling.error import gap, gaps
 from coinfer.profiling.near_ties import NearTies, near_ties
-from coinfer.profiling.number_width import narrows
+from coinfer.profiling.number_width import NARROW_FLOATS, NARROW_INTEGERS, narrows
 from coinfer.profiling.probe_inputs import nonfinite
 from coinfer.profiling.reference import Reference, computes_alike
 from coinfer.profiling.wide_values import wide_values
@@ -79,11 +81,11 @@ class Comparison:
         if self.wide is None:
             where = self.reference.processor
             return wide_values(self.context, self.model, where, self.samples[0])
-        return self.wide.intersection(WideNumbers.of(self.model.graph).results)
+        return self.wide.intersection(border_specs(inlined(self.model.graph)))
 
     @cached_property
     def _doubles(self) -> bool:
-        return WideNumbers.of(self.model.graph).doubles
+        return bool(WideNumbers.of(self.model.graph).doubles)
 
     @cached_property
     def _nonfinite(self) -> list[tuple[Tensors, Mapping[str, Tensor]]]:
@@ -95,12 +97,9 @@ class Comparison:
     def _narrowed(self, processor: Processor) -> str:
         """Say what the processor would compute in too few bits; nothing: nothing."""
         if self._doubles and narrows(self.context, processor, "float64"):
-            return f"{processor.backend} computes its float64 in 32 bits there"
+            return NARROW_FLOATS
         if self._wide and narrows(self.context, processor, "int64"):
-            return (
-                f"{processor.backend} computes int64 in 32 bits there, and {min(self._wide)!r} "
-                "can pass them"
-            )
+            return f"{NARROW_INTEGERS}{min(self._wide)!r}"
         return ""
 
     def _compared(

@@ -12,7 +12,10 @@ from coinfer.machine.processor import Processor
 from coinfer.model import model_from_ir
 from coinfer.profiling.context import ProfilingContext
 
-__all__ = ["narrows"]
+__all__ = ["NARROW_FLOATS", "NARROW_INTEGERS", "narrows"]
+
+NARROW_FLOATS: Final = "float64 is computed in 32 bits there"
+NARROW_INTEGERS: Final = "int64 is computed in 32 bits there, which are too few for "
 
 _SUMMANDS: Final[dict[str, tuple[float, float]]] = {
     "float64": (1.0, 2.0**-40),

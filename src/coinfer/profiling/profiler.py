@@ -19,7 +19,6 @@ from coinfer.profiling.deployment import Progress
 from coinfer.profiling.measure import Effort
 from coinfer.profiling.model_profiles import profile_models
 from coinfer.profiling.skip import Skip
-from coinfer.profiling.wide_values import reference_wide_values
 
 __all__ = ["Profiler"]
 
@@ -65,14 +64,6 @@ class Profiler:
                 backends=self.backends,
                 wide=wide,
             )
-
-    def wide_values(self, model: Model, sample: Tensors) -> frozenset[str]:
-        """Return the integers of a model that pass 32 bits, as found on the reference.
-
-        All that might where the reference is not there or cannot run the model.
-        """
-        with self.budget.spending():
-            return reference_wide_values(model, sample, self.backends)
 
     def profile(
         self,

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 
-from coinfer.backends.base import Backend, Tensor, Tensors
+from coinfer.backends.base import Tensor, Tensors
 from coinfer.errors import BackendError
 from coinfer.graph.exposed import exposed
 from coinfer.graph.wide_numbers import MOST_32_BITS, WideNumbers
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.profiling.context import ProfilingContext
-from coinfer.profiling.measure import Effort
 from coinfer.profiling.probe_inputs import large
-from coinfer.profiling.reference import REFERENCE, reference_backends
 
-__all__ = ["reference_wide_values", "wide_values"]
+__all__ = ["wide_values"]
 
 
 def wide_values(
     context: ProfilingContext, model: Model, processor: Processor, sample: Tensors
 ) -> frozenset[str]:
-    """Return the 64-bit integers that pass 32 bits with inputs as large as the model takes.
+    """Return the integers that pass 32 bits where inputs are as large as the model takes.
+
+    Inputs are among them, if they enter arithmetic.
 
     A model takes what it runs with: a position in a table is no larger than the table.
 
@@ -34,11 +33,10 @@ def wide_values(
     """
     numbers = WideNumbers.of(model.graph)
     found = frozenset(numbers.constants)
-    others = [name for name in numbers.results if name not in found]
-    if not others:
+    if not numbers.results:
         return found
     try:
-        session, _ = context.load(exposed(model, others), processor)
+        session, _ = context.load(exposed(model, numbers.results), processor)
     except BackendError:
         return frozenset(numbers.results)  # nobody can tell
     with closing(session):
@@ -47,34 +45,10 @@ def wide_values(
                 outputs = session.run(feed)
             except Exception:  # noqa: BLE001 - a session is foreign code; too large for it
                 continue
-            return found | {name for name in others if _passes(outputs[name])}
+            values = {**feed, **outputs}
+            names = (*numbers.inputs, *numbers.results)
+            return found | {name for name in names if _passes(values[name])}
     return found
-
-
-def reference_wide_values(
-    model: Model, sample: Tensors, backends: Mapping[str, Backend]
-) -> frozenset[str]:
-    """Return the wide values as the reference computes them; without it, all that may be wide.
-
-    Args:
-        model: The whole model.
-        sample: Inputs of it.
-        backends: Backends by name, for those that are not to be looked up.
-    """
-    results = frozenset(WideNumbers.of(model.graph).results)
-    if not results:
-        return results
-    found = reference_backends(backends)
-    if REFERENCE.backend not in found:
-        return results
-    context = ProfilingContext(
-        models={model.name: model},
-        samples={model.name: {0: [sample]}},
-        backends=found,
-        effort=Effort(),
-        cache=None,
-    )
-    return wide_values(context, model, REFERENCE, sample)
 
 
 def _passes(array: Tensor) -> bool:
