@@ -59,7 +59,8 @@ class _Reusing:
         return getattr(self._backend, name)
 
     def load(self, model: Model, processor: Processor) -> Session:
-        key = (id(model), self._backend.sharing_key(processor))
+        # By content: under another name it is the same model.
+        key = (id(model.content), self._backend.sharing_key(processor))
         if key not in self._sessions:
             self._sessions[key] = (model, _Kept(self._backend.load(model, processor)))
         return self._sessions[key][1]
