@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from coinfer.backends.base import Backend, Tensors, computes
+from coinfer.backends.base import Backend, Tensors, computes, reading_once
 from coinfer.backends.registry import find_backends
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
@@ -132,7 +132,7 @@ class _Asked(NamedTuple):
         if all(computes_alike(each, REFERENCE) for each in processors):
             return [Agreement(error=0.0)] * len(processors)
         opened = Reference.opened(self.context, self.model, self.processors, self.samples)
-        with opened as reference:
+        with reading_once(self.context.backends.values()), opened as reference:
             comparison = Comparison(
                 context=self.context,
                 model=self.model,
