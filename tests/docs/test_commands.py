@@ -70,8 +70,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("root")
     examples = folder / "examples"
     examples.mkdir()
-    for folder_as_it_is in ("photos", "machines", "processors"):
-        (examples / folder_as_it_is).symlink_to(ROOT / "examples" / folder_as_it_is)
+    for as_it_is in ("photos", "machines", "processors", "open_sizes.py"):
+        (examples / as_it_is).symlink_to(ROOT / "examples" / as_it_is)
     for file in (ROOT / "examples").glob("*.yaml"):
         (examples / file.name).write_text(_light(file.read_text()))
     environment = {
