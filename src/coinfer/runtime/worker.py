@@ -94,6 +94,8 @@ class Worker:
         self._owner = owner
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self.give: Callable[[Job], None] = self._jobs.put
+        self._ended = threading.Event()
+        self._joining = threading.Lock()
         self._thread = threading.Thread(
             target=self._run, name=f"coinfer-{processor.name}", daemon=True
         )
@@ -114,9 +116,13 @@ class Worker:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the thread's end; False if it still runs. Its own thread does not wait."""
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if self._thread.ident is None:
+            return True
+        if self._thread is threading.current_thread() or not self._ended.wait(timeout_s):
+            return False
+        with self._joining:  # several at once can make `Thread.join` of CPython 3.11 fail
+            self._thread.join()
+        return True
 
     def _run(self) -> None:
         try:
@@ -127,6 +133,8 @@ class Worker:
         except BaseException as error:  # whatever it is, somebody waits for answers
             self._owner.died(self, f"its worker died: {type(error).__name__}: {error}")
             raise
+        finally:
+            self._ended.set()
 
     def _serve(
         self,
