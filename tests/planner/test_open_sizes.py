@@ -165,3 +165,15 @@ def test_a_model_that_runs_at_no_guess_is_still_loaded(
         assert any("give samples" in warning for warning in engine.warnings)
         x = np.arange(720, dtype="float32").reshape(1, 3, 12, 20)
         assert engine.infer("m", {"x": x})["y"].shape == (9, 80)
+
+
+def test_a_model_whose_operators_contradict_every_guess_is_still_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path))
+    text = """m (float[1,w] x) => (float[1,2] y) <float[37,2] v = {""" + ", ".join(["1.0"] * 74)
+    model = model_from_text(text + "}> { y = MatMul(x, v) }", name="m")
+    with coinfer.Engine({"m": model}, processors=[CPU]) as engine:
+        assert any("give samples" in warning for warning in engine.warnings)
+        y = engine.infer("m", {"x": np.ones((1, 37), "float32")})["y"]
+    np.testing.assert_array_equal(y, [[37, 37]])

@@ -137,7 +137,7 @@ def _chosen(
     from coinfer.graph.partition import choose_partition
     from coinfer.graph.shares import costs_by_operator, operator_shares
     from coinfer.planner.given_samples import read_samples
-    from coinfer.planner.samples import samples_of
+    from coinfer.planner.samples import guess_warning, samples_of
     from coinfer.profiling.support import find_support
 
     # A processor of a described machine has no backend that can be asked.
@@ -146,7 +146,8 @@ def _chosen(
     operators = Operators.of(model.graph)
     support = find_support(model, processors, backends, operators=operators)
     samples = samples_of(model, None if inputs is None else read_samples(model, inputs), dims)
-    print_lines(*([f"warning: {warning}"] if (warning := samples.warning(model.name)) else []))
+    warning = guess_warning(model.name, samples.guessed)
+    print_lines(*([] if warning is None else [f"warning: {warning}"]))
     shares = operator_shares(
         operators, costs_by_operator(model, model.input_check.sizes_of(samples.feeds[0]))
     )

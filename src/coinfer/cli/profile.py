@@ -121,35 +121,20 @@ def _measured_at(
 ) -> _MeasuredAt:
     """Settle what the first axes are and which samples are measured."""
     from coinfer.planner.given_samples import read_samples
-    from coinfer.planner.samples import (
-        check_dims,
-        no_batch_warning,
-        samples_of,
-        with_batch_found_out,
-        work_at,
-    )
-    from coinfer.planner.wishes import Wishes
+    from coinfer.planner.samples import measurable, work_at
     from coinfer.profiling import Profiler, default_cache
 
     if inputs is not None and len(models) > 1:
         raise ConfigurationError("--inputs are those of one model; measure it alone")
     given = {} if inputs is None else {n: read_samples(m, inputs) for n, m in models.items()}
-    profiler = Profiler(cache=default_cache())
-    settled = with_batch_found_out(models, processors, Wishes(dims=dims), profiler, given)
-    check_dims(settled.values(), dims)
-    samples = {n: samples_of(m, given.get(n), dims) for n, m in settled.items()}
-    warnings = [
-        warning
-        for name, model in settled.items()
-        for warning in (no_batch_warning(model), samples[name].warning(name))
-        if warning is not None
-    ]
-    works = {n: work_at(m, samples[n].feeds) for n, m in settled.items()}
+    found = measurable(models, processors, dims, Profiler(cache=default_cache()), given)
+    feeds = {name: each.feeds for name, each in found.samples.items()}
+    works = {name: work_at(model, feeds[name]) for name, model in found.models.items()}
     return _MeasuredAt(
-        models=settled,
-        feeds={name: each.feeds for name, each in samples.items()},
+        models=found.models,
+        feeds=feeds,
         works={name: work for name, work in works.items() if work is not None},
-        warnings=warnings,
+        warnings=found.warnings,
     )
 
 

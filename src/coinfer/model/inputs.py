@@ -302,13 +302,13 @@ def _sizes(check: InputCheck, batch: int, dims: Mapping[str, int]) -> dict[str, 
     sizes.update(dims)
     if unknown := sorted(sizes.keys() - symbols):
         raise InputError(
-            f"model {check.model!r} has no open dimension {unknown[0]!r}; it has "
+            f"model {check.model!r}: there is no open dimension {unknown[0]!r}; it has "
             f"{', '.join(sorted(symbols)) or 'none'}"
         )
     if unset := sorted(symbols - sizes.keys()):
         raise InputError(
-            f"model {check.model!r} leaves the dimension {unset[0]!r} open; say how large it is, "
-            f"e.g. dims={{{unset[0]!r}: 64}}"
+            f"model {check.model!r}: it leaves the dimension {unset[0]!r} open; say how large it "
+            f"is, e.g. dims={{{unset[0]!r}: 64}}"
         )
     for symbol, size in sizes.items():
         least = 1 if symbol == check.batch else 0

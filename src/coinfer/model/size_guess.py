@@ -4,7 +4,7 @@ Rule: height and width of what looks like a picture (rank 4, one axis of 1, 3 or
 open axes at its end) are those that trained networks mostly have, and its first axis is 1. All
 others are taken for the length of a sequence. A dimension that exporters named as the sum of
 others, like `past + 1`, is that sum. Of the candidates the first counts that no operator
-contradicts.
+contradicts, or the very first where all are contradicted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _CHANNELS = (1, 3, 4)
 def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Yield sizes for the open dimensions that are not known, the likeliest first.
 
-    Those that the model's operators contradict are left out, as far as can be told.
+    Those that the model's operators contradict are left out, as far as can be told, but for one
+    that stands for itself: something must be tried.
 
     Args:
         model: A model.
@@ -38,6 +39,12 @@ def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, 
     >>> next(guessed_sizes(model_from_text(relu, name="m"), {"h": 48}))
     {'w': 224}
     """
+    candidates = list(_candidates(model, known))
+    fitting = [sizes for sizes in candidates if _fits(model, {**known, **sizes})]
+    yield from fitting or candidates[:1]
+
+
+def _candidates(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
     pictures, firsts = _of_pictures(model)
     unknown = [name for name in model.open_dims if name not in known]
     for picture, length in zip(_PICTURES, _SEQUENCES, strict=True):
@@ -45,8 +52,7 @@ def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, 
         sizes |= {name: 1 for name in unknown if name in firsts}
         for name in unknown:
             sizes[name] = _sum_of(name, {**known, **sizes}) or sizes[name]
-        if _fits(model, {**known, **sizes}):
-            yield sizes
+        yield sizes
 
 
 def _of_pictures(model: Model) -> tuple[set[str], set[str]]:

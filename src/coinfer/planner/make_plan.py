@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends.base import Backend, Tensors
@@ -17,14 +17,7 @@ from coinfer.plan.variant import Kind, Variant
 from coinfer.planner.identity import identity_of
 from coinfer.planner.passes import PASSES
 from coinfer.planner.planning import Planning
-from coinfer.planner.samples import (
-    Samples,
-    check_dims,
-    no_batch_warning,
-    samples_of,
-    with_batch_found_out,
-    with_work,
-)
+from coinfer.planner.samples import Measurable, Samples, measurable, with_work
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.fingerprints import fingerprint_of
@@ -80,15 +73,10 @@ def make_plan(
     >>> plan.models["m"].original.spans
     {'cpu': (Span(first=0, last=0),)}
     """
-    given = samples or {}
-    whole = with_batch_found_out(
-        {name: whole_of(m) for name, m in models.items()}, processors, wishes, profiler, given
-    )
-    check_dims(whole.values(), wishes.dims)
-    made = {name: samples_of(each, given.get(name), wishes.dims) for name, each in whole.items()}
-    planning = _planning(models, whole, wishes, profiler, made)
-    plan = _empty(planning, processors)
-    plan = plan.warned(*_size_warnings(whole, made))
+    whole = {name: whole_of(model) for name, model in models.items()}
+    found = measurable(whole, processors, wishes.dims, profiler, samples or {})
+    planning = _planning(models, found, wishes, profiler)
+    plan = _empty(planning, processors).warned(*found.warnings)
     for each in PASSES:
         plan = each(plan, planning)
     return Planned(plan, planning.loads, planning.skips)
@@ -111,8 +99,8 @@ def given_plan(
         backends: Backends by name, for those that are not to be looked up.
     """
     whole = {name: whole_of(model) for name, model in models.items()}
-    none = {name: Samples((), {}) for name in models}
-    planning = _planning(models, whole, wishes or Wishes(), Profiler(backends=backends or {}), none)
+    unmeasured = Measurable(whole, dict.fromkeys(models, Samples((), {})), ())
+    planning = _planning(models, unmeasured, wishes or Wishes(), Profiler(backends=backends or {}))
     plan = _empty(planning, processors).with_profile(profile)
     for name, cut in planning.cut_models.items():
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
@@ -125,27 +113,19 @@ def whole_of(model: Model | CutModel) -> Model:
     return model.model if isinstance(model, CutModel) else model
 
 
-def _size_warnings(models: Mapping[str, Model], made: Mapping[str, Samples]) -> Iterator[str]:
-    for name, model in models.items():
-        for warning in (no_batch_warning(model), made[name].warning(name)):
-            if warning is not None:
-                yield warning
-
-
 def _planning(
     models: Mapping[str, Model | CutModel],
-    whole: Mapping[str, Model],
+    found: Measurable,
     wishes: Wishes,
     profiler: Profiler,
-    samples: Mapping[str, Samples],
 ) -> Planning:
     models = {name: model.renamed(name) for name, model in models.items()}
     return Planning(
-        models=whole,
+        models=found.models,
         wishes=wishes,
         profiler=profiler,
-        samples={name: each.feeds for name, each in samples.items()},
-        guessed={name: each.guessed for name, each in samples.items() if each.guessed},
+        samples={name: each.feeds for name, each in found.samples.items()},
+        guessed={name: each.guessed for name, each in found.samples.items() if each.guessed},
         cut_models={n: model for n, model in models.items() if isinstance(model, CutModel)},
     )
 

@@ -5,7 +5,6 @@ On a described machine nothing is loaded or measured: the plan is to use all of 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.make_plan import make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.processors import choose_processors
-from coinfer.planner.samples import Samples, settled_sizes, with_batch_found_out
+from coinfer.planner.samples import guess_warning, settled_sizes, with_batch_found_out
 from coinfer.planner.scenario_sizes import with_sizes
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.policies import make_policy
@@ -65,7 +64,7 @@ def prepare(
     """
     path = machine_file or scenario.machine
     if path is not None:
-        stated = {name: _stated_dims(spec) for name, spec in scenario.models.items()}
+        stated = {name: _stated_sizes(spec) for name, spec in scenario.models.items()}
         return _prepare_described(with_sizes(scenario, dims, stated, {}), load_machine(path))
     profiler = profiler or Profiler()
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
@@ -73,7 +72,8 @@ def prepare(
     models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
     asked = asked_for(policy, models, ordinary(processors))
     wishes = _wishes(scenario, asked, surroundings=surroundings)
-    models = with_batch_found_out(models, processors, _with_dims(wishes, scenario), profiler, {})
+    named = {name: {**_stated_sizes(spec), **dims} for name, spec in scenario.models.items()}
+    models = with_batch_found_out(models, processors, named, profiler, {})
     scenario, guesses = _sized(scenario, models, dims)
     feeds = feeds_of(scenario, models)
     samples = _samples(scenario, models, feeds)
@@ -97,26 +97,17 @@ def _sized(
     for name, model in models.items():
         spec = scenario.models[name]
         if isinstance(spec.inputs, RandomInputs):
-            stated = spec.inputs.dims[0].sizes if spec.inputs.dims else {}
-            sizes[name], guessed = settled_sizes(model, {**stated, **dims})
-            warning = Samples((), guessed).warning(name)
+            sizes[name], guessed = settled_sizes(model, {**_stated_sizes(spec), **dims})
+            warning = guess_warning(name, guessed)
             warnings += [] if warning is None else [warning]
     open_dims = {name: model.open_dims for name, model in models.items()}
     return with_sizes(scenario, dims, open_dims, sizes), warnings
 
 
-def _stated_dims(spec: ModelSpec) -> set[str]:
-    choices = spec.inputs.dims if isinstance(spec.inputs, RandomInputs) else ()
-    return {name for choice in choices for name in choice.sizes}
-
-
-def _with_dims(wishes: Wishes, scenario: Scenario) -> Wishes:
-    """Name the sizes that the scenario states, to find out with which axis is the batch."""
-    stated: dict[str, int] = {}
-    for spec in scenario.models.values():
-        if isinstance(spec.inputs, RandomInputs) and spec.inputs.dims:
-            stated |= spec.inputs.dims[0].sizes
-    return dataclasses.replace(wishes, dims=stated)
+def _stated_sizes(spec: ModelSpec) -> Mapping[str, int]:
+    """Return the first of the sizes that the scenario states; none if it states none."""
+    dims = spec.inputs.dims if isinstance(spec.inputs, RandomInputs) else ()
+    return dims[0].sizes if dims else {}
 
 
 def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:

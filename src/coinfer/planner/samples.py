@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.registry import find_backends
-from coinfer.errors import CoinferError, InputError, UnknownNameError
+from coinfer.errors import CoinferError, UnknownNameError
 from coinfer.graph.work_fit import fit_work
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
@@ -20,14 +20,14 @@ from coinfer.model.inputs import batch_symbol
 from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.work import Work
-from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler
 from coinfer.profiling.batch_axis import counts_samples
 
 __all__ = [
+    "Measurable",
     "Samples",
-    "check_dims",
-    "no_batch_warning",
+    "guess_warning",
+    "measurable",
     "samples_of",
     "settled_sizes",
     "with_batch_found_out",
@@ -50,19 +50,68 @@ class Samples(NamedTuple):
     feeds: Sequence[Tensors]
     guessed: Mapping[str, int]
 
-    def warning(self, name: str) -> str | None:
-        """Say that sizes were guessed; None if none were."""
-        if not self.guessed:
-            return None
-        sizes = ", ".join(f"{dim}={size}" for dim, size in self.guessed.items())
-        one = next(iter(self.guessed))
-        return (
-            f"{name}: nobody said how large its open dimensions are, so they are measured at a "
-            f"guess: {sizes}; give samples, or sizes like --dim {one}={self.guessed[one]}"
-        )
+
+class Measurable(NamedTuple):
+    """Models of which it is settled what they are measured with.
+
+    Attributes:
+        models: By name, with what is known of their first axes.
+        samples: By model.
+        warnings: What was found out or guessed.
+    """
+
+    models: Mapping[str, Model]
+    samples: Mapping[str, Samples]
+    warnings: Sequence[str]
 
 
-def check_dims(models: Iterable[Model], dims: Mapping[str, int]) -> None:
+def measurable(
+    models: Mapping[str, Model],
+    processors: Sequence[Processor],
+    dims: Mapping[str, int],
+    profiler: Profiler,
+    given: Mapping[str, Sequence[Tensors]],
+) -> Measurable:
+    """Settle what models are measured with.
+
+    Args:
+        models: By name.
+        processors: Where they may be run to find out what their first axes are.
+        dims: Sizes of open dimensions by name, for models without samples.
+        profiler: Has the cache and the backends.
+        given: Samples of the user by model, of batch 1 where that is open.
+
+    Raises:
+        UnknownNameError: no model has a dimension that is named.
+        InputError: a sample does not fit its model.
+        ModelError: a model takes strings, and no samples were given.
+    """
+    named = dict.fromkeys(models, dims)
+    settled = with_batch_found_out(models, processors, named, profiler, given)
+    _check_dims(settled.values(), dims)
+    samples = {name: samples_of(each, given.get(name), dims) for name, each in settled.items()}
+    warnings = [
+        warning
+        for name, model in settled.items()
+        for warning in (_no_batch_warning(model), guess_warning(name, samples[name].guessed))
+        if warning is not None
+    ]
+    return Measurable(settled, samples, warnings)
+
+
+def guess_warning(name: str, guessed: Mapping[str, int]) -> str | None:
+    """Say that sizes of a model were guessed; None if none were."""
+    if not guessed:
+        return None
+    sizes = ", ".join(f"{dim}={size}" for dim, size in guessed.items())
+    one = next(iter(guessed))
+    return (
+        f"{name}: nobody said how large its open dimensions are, so they are measured at a "
+        f"guess: {sizes}; give samples, or sizes like --dim {one}={guessed[one]}"
+    )
+
+
+def _check_dims(models: Iterable[Model], dims: Mapping[str, int]) -> None:
     """Refuse a size of a dimension that no model leaves open.
 
     Raises:
@@ -80,20 +129,11 @@ def settled_sizes(model: Model, named: Mapping[str, int]) -> tuple[dict[str, int
     Args:
         model: A model.
         named: Sizes by name, perhaps also of dimensions of other models.
-
-    Raises:
-        InputError: no guess fits the model.
     """
     own = {name: size for name, size in named.items() if name in model.open_dims}
     if len(own) == len(model.open_dims):
         return own, {}
-    guessed = next(guessed_sizes(model, own), None)
-    if guessed is None:
-        missing = ", ".join(name for name in model.open_dims if name not in own)
-        raise InputError(
-            f"model {model.name!r}: no guess of the sizes of its open dimensions {missing} fits "
-            "its operators; give samples, or name the sizes"
-        )
+    guessed = next(guessed_sizes(model, own))
     return {**own, **guessed}, guessed
 
 
@@ -106,7 +146,7 @@ def samples_of(model: Model, given: Sequence[Tensors] | None, named: Mapping[str
         named: Sizes of open dimensions by name.
 
     Raises:
-        InputError: a sample does not fit the model, or no guess of its sizes does.
+        InputError: a sample does not fit the model.
         ModelError: it takes strings, and no samples were given.
     """
     if given:
@@ -121,7 +161,7 @@ def samples_of(model: Model, given: Sequence[Tensors] | None, named: Mapping[str
 def with_batch_found_out(
     models: Mapping[str, Model],
     processors: Sequence[Processor],
-    wishes: Wishes,
+    named: Mapping[str, Mapping[str, int]],
     profiler: Profiler,
     given: Mapping[str, Sequence[Tensors]],
 ) -> dict[str, Model]:
@@ -130,7 +170,7 @@ def with_batch_found_out(
     Args:
         models: By name.
         processors: Where they may be run to find out.
-        wishes: With the sizes that were named.
+        named: Sizes of open dimensions that were named, by model.
         profiler: Has the cache and the backends.
         given: Samples of the user, by model.
     """
@@ -140,14 +180,14 @@ def with_batch_found_out(
     for name, model in models.items():
         if model.batch_symbol is None or model.has_batch is not None:
             continue
-        two = _two_samples(model, given.get(name, ()), wishes.dims)
+        two = _two_samples(model, given.get(name, ()), named.get(name, {}))
         if two:
             is_batch = counts_samples(model, processors, backends, two, profiler.cache)
             found[name] = model.with_batch(is_batch)
     return found
 
 
-def no_batch_warning(model: Model) -> str | None:
+def _no_batch_warning(model: Model) -> str | None:
     """Say that the open first axis of a model is not the batch; None if it is, or is not open."""
     symbol = batch_symbol(model.inputs)
     if model.has_batch is not False or symbol is None:

@@ -78,27 +78,11 @@ def prepare(
         ConfigurationError: the options do not fit the model and the processors.
         BackendError: no chain of spans that run reaches the model's end.
     """
-    processors = ordinary(processors)
-    backends = find_backends(processors, profiler.backends)
-    feeds = (feeds or [model.sample_inputs(seed=seed) for seed in range(_SAMPLES)])[:_SAMPLES]
-    operators = Operators.of(model.graph)
-    narrow = NarrowOperators.of(model, operators, processors, feeds[0], backends)
-    span_profiler = SpanProfiler(
-        model=model,
-        processors=processors,
-        backends=backends,
-        profiler=profiler,
-        batch=batch,
-        tolerance=tolerance,
-        agreement=agreement,
-        feeds=feeds,
-        operators=operators,
-        narrow=narrow,
+    samples = (feeds or [model.sample_inputs(seed=seed) for seed in range(_SAMPLES)])[:_SAMPLES]
+    span_profiler = _span_profiler(
+        model, ordinary(processors), profiler, batch, tolerance, agreement, samples
     )
-    found = find_support(model, processors, backends, operators=operators)
-    span_profiler.problems.update(dict.fromkeys(found.problems.values()))
-    right = {name: able - narrow.of_processor(name) for name, able in found.operators.items()}
-    support = {name: able for name, able in right.items() if able}
+    support = _support(span_profiler)
     if search:
         options = dataclasses.replace(options, minimum_subgraph_size=1)
     longest = dataclasses.replace(options, max_span_s=None, pieces=None, branches=False)
@@ -115,6 +99,44 @@ def prepare(
         options = dataclasses.replace(options, minimum_subgraph_size=sizes)
     partition, chosen = _settled(span_profiler, able, options, spare=spare)
     return span_profiler.finished(partition, chosen)
+
+
+def _span_profiler(
+    model: Model,
+    processors: Sequence[Processor],
+    profiler: Profiler,
+    batch: int,
+    tolerance: float,
+    agreement: AgreementSpec,
+    feeds: Sequence[Tensors],
+) -> SpanProfiler:
+    backends = find_backends(processors, profiler.backends)
+    operators = Operators.of(model.graph)
+    return SpanProfiler(
+        model=model,
+        processors=processors,
+        backends=backends,
+        profiler=profiler,
+        batch=batch,
+        tolerance=tolerance,
+        agreement=agreement,
+        feeds=feeds,
+        operators=operators,
+        narrow=NarrowOperators.of(model, operators, processors, feeds[0], backends),
+    )
+
+
+def _support(span_profiler: SpanProfiler) -> dict[str, frozenset[int]]:
+    """Return by processor the operators that it runs and computes in enough bits."""
+    found = find_support(
+        span_profiler.model,
+        span_profiler.processors,
+        span_profiler.backends,
+        operators=span_profiler.operators,
+    )
+    span_profiler.problems.update(dict.fromkeys(found.problems.values()))
+    right = {n: able - span_profiler.narrow.of_processor(n) for n, able in found.operators.items()}
+    return {name: able for name, able in right.items() if able}
 
 
 def _settled(

@@ -106,10 +106,10 @@ def _read_arrays(source: ArrayInputs) -> Feed:
     try:
         # Opened here because numpy does not close a broken file.
         with source.file.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{source.file} is not an .npz file; write it with numpy.savez")
-            with archive:
+            if not zipfile.is_zipfile(file):  # of such a file numpy would say to unpickle it
+                raise zipfile.BadZipFile("it is not an .npz file; write it with numpy.savez")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
                 return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{source.file} cannot be read as an .npz file: {error}") from error
