@@ -22,6 +22,9 @@ from coinfer.threads.priority import lower_current_thread
 
 __all__ = ["Job", "Owner", "Use", "Worker"]
 
+_new = tuple.__new__
+"""Makes what every request needs: half the price of calling the class of a named tuple."""
+
 
 @dataclass(slots=True)
 class Use:
@@ -171,7 +174,7 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
         return Failed(execution.id, _reason(error)), []
     use.busy_s += service_s
     use.executions += 1
-    return Finished(execution.id, service_s), parts
+    return _new(Finished, (execution.id, service_s)), parts
 
 
 def _reason(error: Exception) -> str:
