@@ -271,11 +271,11 @@ class AnythingHappens(RuleBasedStateMachine):
         for execution in self.machine.executions[self.n_checked :]:
             if execution.processor in TWINS and execution.processor != TWINS[execution.processor]:
                 (request,) = execution.requests
-                assert request.deadline_s < math.inf
+                mine = (-request.priority, request.deadline_s)
                 for other in self.machine.running.values():
                     overlaid = TWINS[execution.processor] in self.units_of(other.processor)
                     if overlaid and other.id < execution.id:
-                        assert all(request.deadline_s < each.deadline_s for each in other.requests)
+                        assert all(mine < (-e.priority, e.deadline_s) for e in other.requests)
         self.n_checked = len(self.machine.executions)
 
     @invariant()

@@ -109,7 +109,7 @@ class OpenVinoBackend:
         return (
             self.name,
             processor.device,
-            processor.units,
+            processor.overlays or processor.units,
             processor.threads,
             processor.precision,
             frozenset(processor.options.items()),

@@ -39,7 +39,7 @@ def default_processors(
         backends: Names of backends; every installed one except `null` if None.
         cores: The cores to use; found if None.
         precisions: Precisions that the user allows; a device gets those of them that it reports.
-        preempt: Add an express processor per core, on top of the first listed with one thread.
+        preempt: Add an express processor on top of each processor of one core.
 
     Raises:
         UnknownNameError: a backend of `backends` does not exist.
@@ -59,18 +59,12 @@ def default_processors(
 
 
 def _express(processors: Iterable[Processor], cores: Cores) -> Iterator[Processor]:
-    """One on top of the first processor of each core."""
-    firsts: dict[frozenset[str], Processor] = {}
-    for processor in processors:
-        firsts.setdefault(processor.units, processor)
-    for number in cores.numbers:
-        twin = firsts.get(frozenset({f"core{number}"}))
-        if twin is not None:
+    """One on top of each processor of one core; those of one core exclude each other."""
+    own = {frozenset({f"core{n}"}): frozenset({f"core{n}+"}) for n in cores.numbers}
+    for twin in processors:
+        if twin.units in own:
             yield dataclasses.replace(
-                twin,
-                name=f"{twin.name}+",
-                units=frozenset({f"core{number}+"}),
-                overlays=twin.units,
+                twin, name=f"{twin.name}+", units=own[twin.units], overlays=twin.units
             )
 
 

@@ -92,7 +92,7 @@ class EventLoop:
         self.timekeeper: Timekeeper | None = None
         self.counts: dict[str, AnswerCounts] = defaultdict(AnswerCounts)
         self.warnings = EngineWarnings()
-        self.worker_pool = WorkerPool(processors, self, cores)
+        self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
         self._failures = core.failures
         self._fresh_failures = core.failures.fresh

@@ -27,7 +27,7 @@ from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
 from coinfer.runtime.span_io import SpanIO, span_ios_of
-from coinfer.threads.priority import call_lowered
+from coinfer.runtime.yielding import Yielding
 
 __all__ = ["LoadedModel", "ModelStore"]
 
@@ -55,6 +55,7 @@ class ModelStore:
         models: Those that take requests, each as what checks the inputs of one: the graphs and
             the weights are in the sessions, and need not be held a second time.
         span_ios: Per model, its spans as a request goes through them.
+        yielding: The threads that give way once an express processor is used.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class ModelStore:
         self.models: dict[str, InputCheck] = {}
         self.span_ios: dict[str, Mapping[Span, SpanIO]] = {}
         overlaid = overlaid_units(processors.values())
-        self._yielding = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
+        self._overlaid = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
+        self.yielding = Yielding()
         self._backends = backends
         self._shared: dict[Hashable, Session] = {}
         self._sessions: dict[tuple[str, Span, str], Session] = {}
@@ -221,8 +223,8 @@ class ModelStore:
         if key not in self._shared:
             with CREATION_LOCK:
                 load = partial(backend.load, piece, processor)
-                yields = processor.name in self._yielding
-                self._shared[key] = call_lowered(load) if yields else load()
+                yields = processor.name in self._overlaid
+                self._shared[key] = self.yielding.call(load) if yields else load()
         self._sessions[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:

@@ -17,8 +17,8 @@ from coinfer.machine.processor import Processor
 from coinfer.runtime.clock import now as _now
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_run import run_span
+from coinfer.runtime.yielding import Yielding
 from coinfer.threads.pinning import pin_current_thread
-from coinfer.threads.priority import lower_current_thread
 
 __all__ = ["Job", "Owner", "Use", "Worker"]
 
@@ -75,7 +75,8 @@ class Worker:
         processor: The processor served.
         cores: The cores to which it is pinned; none: it is not.
         give: Hands over an execution; returns at once.
-        yields: Whether its thread has the lowest priority: express processors overlay its cores.
+        yielding: Those among which its thread is, if express processors overlay its cores; None:
+            it gives way to none.
         use: What it, and those before it, did.
         retired: True once its processor was set aside; it ends after its present job.
     """
@@ -86,12 +87,12 @@ class Worker:
         owner: Owner,
         *,
         cores: Collection[int],
-        yields: bool = False,
+        yielding: Yielding | None = None,
         use: Use | None = None,
     ) -> None:
         self.processor = processor
         self.cores = cores
-        self.yields = yields
+        self.yielding = yielding
         self.use = use or Use()
         self.retired = False
         self._owner = owner
@@ -130,8 +131,8 @@ class Worker:
     def _run(self) -> None:
         try:
             pin_current_thread(self.cores)
-            if self.yields:
-                lower_current_thread()
+            if self.yielding is not None:
+                self.yielding.join()
             self._serve(self._jobs.get, self._owner.done)
         except BaseException as error:  # whatever it is, somebody waits for answers
             self._owner.died(self, f"its worker died: {type(error).__name__}: {error}")
