@@ -57,7 +57,6 @@ class State:
         units: Number of unit subgraphs per loaded variant. As all that is known of a variant, it is
             kept by the variant's name; the original has the name of its model.
         forks: The pairs of spans that may run at the same time, by loaded variant that has some.
-            None are used where there are express processors: they would preempt one half.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         failed: Of those, what was run of them alone and failed.
@@ -376,7 +375,7 @@ class State:
         self.units[model] = units
         self.swaps.add(model, swap_s)
         self.forks.pop(model, None)
-        if forks and self.express is None:
+        if forks:
             self.forks[model] = forks
         self.leaving.pop(model, None)
         if self.express is not None:
