@@ -34,6 +34,9 @@ __all__ = [
 _OLDEST_IR_VERSION = 3
 """The first version with operator sets."""
 
+_MOST_AXES = 64
+"""Of numpy from version 2 on."""
+
 _SMALL_BYTES = 1024
 
 _NAMELESS = re.compile(r"\s*|\?+|none|-\d+|unk__\d+", re.IGNORECASE)
@@ -189,7 +192,8 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
     """Read the spec of one input or output.
 
     Raises:
-        ModelError: it is not a tensor or has no type, or it is an input without a shape.
+        ModelError: it is not a tensor or has no type, it has more axes than an array may have, or
+            it is an input without a shape.
     """
     if not isinstance(value.type, ir.TensorType):
         found = "no type" if value.type is None else str(value.type)
@@ -201,6 +205,11 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
         raise ModelError(
             f"model {model!r}: {role} {value.name!r} has no shape; run onnx.shape_inference on it "
             f"or declare the shape, with symbols for open sizes"
+        )
+    if value.shape is not None and len(value.shape) > _MOST_AXES:
+        raise ModelError(
+            f"model {model!r}: {role} {value.name!r} has {len(value.shape)} axes; no array has "
+            f"more than {_MOST_AXES}, export the model with fewer"
         )
     try:
         dtype = np.dtype(value.type.dtype.numpy())
