@@ -164,6 +164,7 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
             f"{what} has no graph with outputs; it is truncated or was exported wrongly, export it "
             f"again"
         )
+    _check_versions(proto, what)
     return proto
 
 
@@ -177,22 +178,19 @@ def _validated(
 ) -> Model:
     from coinfer.model import message, validation
     from coinfer.model.defaults import take_from_message
-    from coinfer.model.external import check_external_data, external_of, refuse_external
+    from coinfer.model.external import check_external_data, external_of
     from coinfer.model.tensor_walk import find_tensors
 
     proto = _parse(data, what)
-    _check_versions(proto, what)
     found = find_tensors(proto)
     _check_representable(proto, found, what)
-    refuse_external(found.elsewhere, what)
     files = check_external_data(external_of(found.tensors), path and path.parent, what, root)
     try:
         _check_rules(proto, data, has_external=bool(files))
         weight_bytes = message.check_tensor_sizes(found, what)
-        origin = Origin(tuple(files.values()), state)
         defaults = take_from_message(proto, files)
         if defaults.values:
-            data, state, found = proto.SerializeToString(), None, find_tensors(proto)
+            data, found = proto.SerializeToString(), find_tensors(proto)
             weight_bytes = message.check_tensor_sizes(found, what)
         encoded = Encoded(
             data=data,
@@ -200,8 +198,8 @@ def _validated(
             summary=message.summary_of(proto, found, weight_bytes),
             metadata={entry.key: entry.value for entry in proto.metadata_props},
             what=what,
-            state=state,
-            origin=origin,
+            state=None if defaults.values else state,
+            origin=Origin(tuple(files.values()), state),
         )
         inputs, outputs = message.inputs_of(proto), message.outputs_of(proto)
     except ModelError:
@@ -251,7 +249,10 @@ def _check_rules(proto: onnx.ModelProto, data: bytes, *, has_external: bool) -> 
 
 
 def _check_representable(proto: onnx.ModelProto, found: Found, what: str) -> None:
-    """Refuse what the in-memory form would drop without a word."""
+    """Refuse what the in-memory form would drop without a word, or leave in another file."""
+    from coinfer.model.external import refuse_external
+
+    refuse_external(found.elsewhere, what)
     if found.has_sparse_initializers:
         raise ModelError(
             f"{what} has sparse initializers, which are not supported; export dense weights"
