@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
@@ -97,7 +98,7 @@ def kept(cache: ProfileCache | None, parts: Mapping[str, object]) -> Agreement |
     if cache is None or not cache.reads:
         return None
     try:
-        data = json.loads(cache.path(parts).read_text())
+        data = parse_json(read_bytes(cache.path(parts)))
         return Agreement(
             error=math.inf if data["error"] is None else float(data["error"]),
             why=str(data["why"]),

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -56,7 +57,7 @@ class ProfileCache:
         if not self.reads:
             return None
         try:
-            data = json.loads(self.path(parts).read_text())
+            data = parse_json(read_bytes(self.path(parts)))
             measurement = Profile.from_json(data).entries.get(_SAME)
             made_with = tuple(float(amount) for amount in data["effort"])
         except (OSError, ValueError, TypeError, KeyError, ConfigurationError):

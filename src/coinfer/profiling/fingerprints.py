@@ -12,6 +12,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.model import Model
 from coinfer.model.fingerprint import ALGORITHM, Fingerprint
@@ -34,7 +35,7 @@ def fingerprint_of(model: Model, cache: ProfileCache | None) -> Fingerprint:
     if path is None:
         return model.fingerprint
     try:
-        structure, weights = json.loads(path.read_text())
+        structure, weights = parse_json(read_bytes(path))
         model.content.know(Fingerprint(str(structure), str(weights)))
     except (OSError, ValueError, TypeError):
         found = model.fingerprint

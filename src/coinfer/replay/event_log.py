@@ -12,12 +12,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO, cast
 
 from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Event
+from coinfer.documents.reading import parse_json
 from coinfer.errors import ConfigurationError
 from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
@@ -26,6 +28,9 @@ from coinfer.replay.codec import decode_event, encode_command, encode_event, pla
 __all__ = ["EventLog", "LogHeader", "Step", "read_log", "recording"]
 
 _FORMAT = "coinfer-log/1"
+
+_MOST_LINE = 2**26
+"""Characters; what is packed into a file may be without an end."""
 
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, ConfigurationError)
 """What reading a value of another shape raises."""
@@ -161,11 +166,13 @@ def read_log(path: Path) -> Iterator[LogHeader | Step]:
     number = 0
     try:
         with _open(path, "rt") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(partial(stream.readline, _MOST_LINE), ""), 1):
+                if len(line) == _MOST_LINE:
+                    raise ValueError(f"a line has more than {_MOST_LINE} characters")
                 if number == 1:
-                    yield LogHeader.from_json(json.loads(line))
+                    yield LogHeader.from_json(parse_json(line))
                 else:
-                    at_s, event, commands = json.loads(line)
+                    at_s, event, commands = parse_json(line)
                     yield Step(float(at_s), decode_event(event), commands)
     except (OSError, EOFError) as error:
         raise ConfigurationError(f"cannot read {path}: {_reason(error)}") from error
