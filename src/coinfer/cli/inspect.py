@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import out, print_lines
 from coinfer.cli.options import AllowDataOption, DimOption, sizes
 from coinfer.cli.output import write_json
 from coinfer.model import Model, TensorSpec
@@ -50,7 +50,7 @@ def inspect(
     costs = operator_costs(loaded.graph, batch=batch, dims=sizes(dim))
     report = _report(loaded, costs, batch)
     if json_file == _STDOUT:
-        typer.echo(json.dumps(report, indent=2))
+        print_lines(json.dumps(report, indent=2))
         return
     _print(out(), report, operators=operators)
     if json_file is not None:
