@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from coinfer.threads import priority
-from coinfer.threads.priority import LOWEST, call_lowered, lower_current_thread
+from coinfer.threads.priority import LOWEST, lower_current_thread
 
 T = TypeVar("T")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
@@ -40,17 +40,6 @@ def test_a_lowered_thread_yields_and_no_other_does() -> None:
     assert niceness() == before
 
 
-@linux
-def test_what_is_called_lowered_starts_threads_that_yield() -> None:
-    assert call_lowered(lambda: in_thread(niceness)) == LOWEST
-    assert niceness() < LOWEST
-
-
-def test_what_a_lowered_call_raises_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        call_lowered(lambda: 1 // 0)
-
-
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_a_refusal_is_said_once_and_nothing_is_raised(
     platform: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -63,6 +52,5 @@ def test_a_refusal_is_said_once_and_nothing_is_raised(
     with caplog.at_level(logging.WARNING, logger="coinfer"):
         assert not in_thread(lower_current_thread)
         assert not in_thread(lower_current_thread)
-        assert call_lowered(lambda: 7) == 7
     assert len(caplog.records) == 1
     assert "threads keep their priority" in caplog.text

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors, caller_cores
+from coinfer.backends.base import Backend, Session, Tensors, caller_cores
+from coinfer.backends.loading import load
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
@@ -73,10 +74,9 @@ class ProfilingContext:
 
     def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
         """Load a model and return the session with the seconds that it took."""
-        with CREATION_LOCK:
-            started = time.perf_counter()
-            session = self.backends[processor.backend].load(model, processor)
-            return session, time.perf_counter() - started
+        started = time.perf_counter()
+        session = load(self.backends[processor.backend], model, processor)
+        return session, time.perf_counter() - started
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
         """Return the cores to which the engine's worker is pinned."""

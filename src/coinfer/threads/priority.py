@@ -6,17 +6,12 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
 
-__all__ = ["LOWEST", "call_lowered", "lower_current_thread"]
+__all__ = ["LOWEST", "lower_current_thread"]
 
 LOWEST = 19
 """The niceness of threads that yield to all others: what is left over is theirs."""
-
-R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -37,16 +32,6 @@ def lower_current_thread() -> bool:
     except OSError as error:
         return _refused(str(error))
     return True
-
-
-def call_lowered(call: Callable[[], R]) -> R:
-    """Call in a short-lived thread of the lowest priority: a pool that it makes inherits that.
-
-    Raises:
-        Exception: what the call raised.
-    """
-    with ThreadPoolExecutor(1, "coinfer-lowered", lower_current_thread) as thread:
-        return thread.submit(call).result()
 
 
 @cache  # so each reason is said once

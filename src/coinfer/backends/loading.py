@@ -1,0 +1,61 @@
+"""Loading: compile models one at a time, and no longer than patience lasts."""
+
+from __future__ import annotations
+
+import threading
+
+from coinfer.backends.base import Backend, Session
+from coinfer.backends.patience import patiently
+from coinfer.machine.processor import Processor
+from coinfer.model import Model
+from coinfer.threads.priority import lower_current_thread
+
+__all__ = ["ask_support", "load"]
+
+_CREATION_LOCK = threading.Lock()
+"""Held while any session of the process is created. Creating sessions concurrently races in the
+inference libraries, and it holds the interpreter's lock. No request waits for this one. A library
+that hangs gives it back: others go on, at the risk of that race."""
+
+
+def load(backend: Backend, model: Model, processor: Processor, *, lowered: bool = False) -> Session:
+    """Compile a model for a processor.
+
+    Args:
+        backend: The processor's.
+        model: The model.
+        processor: Where it shall run.
+        lowered: Let a pool of threads that is made have the lowest priority.
+
+    Raises:
+        BackendError: it cannot be compiled.
+        HangError: the library hangs. A session that it makes later is closed.
+    """
+
+    def create() -> Session:
+        if lowered:
+            lower_current_thread()
+        return backend.load(model, processor)
+
+    with _CREATION_LOCK:
+        return patiently(create, f"loading {_named(model, processor)}", late=_close)
+
+
+def ask_support(backend: Backend, model: Model, processor: Processor) -> frozenset[str] | None:
+    """Return what `Backend.supported` says.
+
+    Raises:
+        BackendError: the backend has no such device.
+        HangError: the library hangs.
+    """
+    what = f"asking what runs of {_named(model, processor)}"
+    with _CREATION_LOCK:
+        return patiently(lambda: backend.supported(model, processor), what)
+
+
+def _close(session: Session) -> None:
+    session.close()
+
+
+def _named(model: Model, processor: Processor) -> str:
+    return f"model {model.name!r} on processor {processor.name!r}"
