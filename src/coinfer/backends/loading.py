@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from coinfer.backends.base import Backend, Session
 from coinfer.backends.patience import patiently
@@ -10,7 +11,7 @@ from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.threads.priority import lower_current_thread
 
-__all__ = ["ask_support", "load"]
+__all__ = ["ask_support", "load", "timed_load"]
 
 _CREATION_LOCK = threading.Lock()
 """Held while any session of the process is created. Creating sessions concurrently races in the
@@ -19,7 +20,14 @@ that hangs gives it back: others go on, at the risk of that race."""
 
 
 def load(backend: Backend, model: Model, processor: Processor, *, lowered: bool = False) -> Session:
-    """Compile a model for a processor.
+    """Compile a model for a processor; arguments and errors as of `timed_load`."""
+    return timed_load(backend, model, processor, lowered=lowered)[0]
+
+
+def timed_load(
+    backend: Backend, model: Model, processor: Processor, *, lowered: bool = False
+) -> tuple[Session, float]:
+    """Compile a model for a processor; return the session with the seconds that it took.
 
     Args:
         backend: The processor's.
@@ -38,7 +46,9 @@ def load(backend: Backend, model: Model, processor: Processor, *, lowered: bool 
         return backend.load(model, processor)
 
     with _CREATION_LOCK:
-        return patiently(create, f"loading {_named(model, processor)}", late=_close)
+        started = time.perf_counter()
+        session = patiently(create, f"loading {_named(model, processor)}", late=_close)
+        return session, time.perf_counter() - started
 
 
 def ask_support(backend: Backend, model: Model, processor: Processor) -> frozenset[str] | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Protocol, Self, TypeVar
 
 from coinfer.errors import BackendError, ConfigurationError
 
-__all__ = ["PATIENCE_S", "VARIABLE", "HangError", "patience_s", "patiently"]
+__all__ = ["PATIENCE_S", "VARIABLE", "HangError", "closing_unless_hung", "patience_s", "patiently"]
 
 R = TypeVar("R")
 
@@ -35,6 +36,31 @@ class HangError(BackendError):
 
     A backend error, since whoever can do without that backend can do without it then, too.
     """
+
+    @classmethod
+    def of(cls, what: str, limit_s: float) -> Self:
+        """Make the error: what was done, and how long was waited."""
+        return cls(
+            f"{what} has not returned for {limit_s:g} s: the library hangs, and is left behind; "
+            f"{VARIABLE} sets how long is waited"
+        )
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+@contextmanager
+def closing_unless_hung(session: _Closable) -> Iterator[None]:
+    """Close something at the end, but not if a call in it hangs."""
+    try:
+        yield
+    except HangError:
+        raise
+    except BaseException:
+        session.close()
+        raise
+    session.close()
 
 
 def patience_s() -> float:
@@ -101,10 +127,7 @@ def patiently(
         _wait(result, until_s)
         raise
     if result.cancel():
-        raise HangError(
-            f"{what} has not returned for {limit_s:g} s: the library hangs, and is left behind; "
-            f"{VARIABLE} sets how long is waited"
-        )
+        raise HangError.of(what, limit_s)
     return result.result()
 
 

@@ -52,7 +52,8 @@ def _machine(diagnosis: Diagnosis) -> Table:
     table.add_row("processor", environment["cpu"])
     table.add_row("cores used", f"{len(cores.numbers)} (number {numbers}): {cores.reason}")
     table.add_row("pinning", "works" if diagnosis.pinning else "does not work here")
-    table.add_row("memory", format_bytes(environment["memory_bytes"]))
+    memory = environment["memory_bytes"]
+    table.add_row("memory", "not known" if memory is None else format_bytes(memory))
     return table
 
 
