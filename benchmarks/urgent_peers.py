@@ -51,11 +51,11 @@ class Way:
 
 
 WAYS: Mapping[str, Way] = {
-    "alone": Way(title="onnxruntime: the heavy ones alone, 1 thread each", is_urgent_asked=False),
+    "alone": Way(title="onnxruntime: heavy ones alone, 1 thread each", is_urgent_asked=False),
     "defaults": Way(title="onnxruntime: its defaults", threads=0),
-    "one-thread": Way(title="onnxruntime: 1 thread each"),
-    "nice": Way(title=f"onnxruntime: 1 thread each, heavy ones at niceness {_NICEST}", nice=_NICEST),
-    "idle": Way(title="onnxruntime: 1 thread each, heavy ones SCHED_IDLE", is_idle=True),
+    "one-thread": Way(title="onnxruntime: 1 thread"),
+    "nice": Way(title=f"onnxruntime: 1 thread, heavy at niceness {_NICEST}", nice=_NICEST),
+    "idle": Way(title="onnxruntime: 1 thread, heavy SCHED_IDLE", is_idle=True),
     "ov-priorities": Way(
         title="OpenVINO: its defaults, priorities of models",
         library="openvino",
@@ -63,13 +63,11 @@ WAYS: Mapping[str, Way] = {
         has_priorities=True,
     ),
     "ov-nice": Way(
-        title=f"OpenVINO: 1 thread each, heavy ones at niceness {_NICEST}",
+        title=f"OpenVINO: 1 thread, heavy at niceness {_NICEST}",
         library="openvino",
         nice=_NICEST,
     ),
-    "ov-idle": Way(
-        title="OpenVINO: 1 thread each, heavy ones SCHED_IDLE", library="openvino", is_idle=True
-    ),
+    "ov-idle": Way(title="OpenVINO: 1 thread, heavy SCHED_IDLE", library="openvino", is_idle=True),
 }
 
 
@@ -159,9 +157,7 @@ def main() -> None:
         heavy.start()
     begin_s = time.perf_counter() + WARMUP_S
     end_s = begin_s + arguments.seconds
-    streams = [
-        Stream(run, period_s=1 / rate, begin_s=begin_s, end_s=end_s) for run, rate in urgent
-    ]
+    streams = [Stream(run, period_s=1 / rate, begin_s=begin_s, end_s=end_s) for run, rate in urgent]
     for stream in streams:
         stream.start()
     time.sleep(max(0.0, end_s - time.perf_counter()))

@@ -16,7 +16,6 @@ from coinfer.hardware import available_cores
 from coinfer.threads import priority
 from coinfer.threads.priority import (
     LOWEST,
-    call_marked,
     lower_current_thread,
     lower_marked,
     mark_current_thread,
@@ -77,17 +76,6 @@ def test_marked_threads_and_what_they_start_are_lowered_together_and_no_others()
 
 
 @linux
-def test_what_is_called_lowered_starts_threads_that_yield() -> None:
-    assert call_marked("coinfer~test", lambda: in_thread(niceness), lowered=True) == LOWEST
-    assert call_marked("coinfer~test", lambda: in_thread(niceness)) == niceness() < LOWEST
-
-
-def test_what_a_marked_call_raises_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        call_marked("coinfer~test", lambda: 1 // 0)
-
-
-@linux
 def test_it_is_tried_whether_lowered_threads_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     core = available_cores()[-1]
     priority._tried.cache_clear()
@@ -112,6 +100,5 @@ def test_a_refusal_is_said_once_and_nothing_is_raised(
     with caplog.at_level(logging.WARNING, logger="coinfer"):
         assert not in_thread(lower_current_thread)
         assert not in_thread(lower_current_thread)
-        assert call_marked("coinfer~test", lambda: 7, lowered=True) == 7
     assert len(caplog.records) == 1
     assert "threads keep their priority" in caplog.text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from coinfer.backends.base import Backend
+from coinfer.backends.patience import HangError
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy, check_policy
@@ -203,8 +203,13 @@ class Engine(engine.Engine):
             if len(classes) > 1:
                 model = whole_of(planned.models[name])
                 for sizes in classes.values():
-                    with suppress(CoinferError):  # e.g. strings; the samples are not kept
+                    try:
                         self.warm_up(name, model.sample_inputs(dims=sizes))
+                    except HangError as error:
+                        self.warnings.append(str(error))
+                        break
+                    except CoinferError:  # e.g. strings; the samples are not kept
+                        continue
 
     def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
         if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from coinfer.backends import Backend, Device, available, get_backend
+from coinfer.backends.registry import check_devices
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.machine.processor import Processor
 
@@ -70,7 +71,10 @@ def _express(processors: Iterable[Processor], cores: Cores) -> Iterator[Processo
 
 def _installed(names: Iterable[str] | None) -> list[Backend]:
     if names is not None:
-        return [get_backend(name) for name in dict.fromkeys(names)]
+        backends = [get_backend(name) for name in dict.fromkeys(names)]
+        for backend in backends:
+            check_devices(backend)
+        return backends
     found = (each.backend for each in available() if each.name != "null")
     return [backend for backend in found if backend is not None]
 

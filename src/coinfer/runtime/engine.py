@@ -278,7 +278,7 @@ class Engine:
             raise TimeoutError(f"model {name!r} gave no answer within {timeout_s:g} s") from None
 
     def warm_up(self, name: str, inputs: Tensors) -> None:
-        """Run each compiled session of a model once, in the calling thread.
+        """Run each compiled session of a model once; returns when all have run.
 
         With some libraries the first run takes several times as long as later ones, because they
         allocate memory and prepare weights only then. Do this after loading, before the requests
@@ -295,6 +295,7 @@ class Engine:
             UnknownNameError: no such model.
             InputError: an input's name, dtype or shape is wrong.
             ExecutionError: a processor cannot run it on these inputs.
+            BackendError: a library hangs in it: see `coinfer.backends.patience`.
             ClosedError: the engine is stopping.
         """
         self._event_loop.check_may_wait("warm_up")

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from coinfer.backends import heap
 from coinfer.backends.base import (
-    CREATION_LOCK,
     Backend,
     Placement,
     Session,
     note_of,
     reading_once,
 )
+from coinfer.backends.loading import load
+from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
@@ -74,6 +74,7 @@ class ModelStore:
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
         self._leaving: dict[str, threading.Event] = {}
+        self._hanging: list[Session] = []
 
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken.
@@ -140,6 +141,10 @@ class ModelStore:
             longest.setdefault(processor, session)
         return {processor: session.placement() for processor, session in longest.items()}
 
+    def give_up(self, session: Session) -> None:
+        """Never close a session: something hangs in it. It stays as long as the store."""
+        self._hanging.append(session)
+
     def withdraw(self, name: str) -> threading.Event:
         """Let a model take no more requests; return what is set once none of it is left."""
         gone = self._leaving[name] = threading.Event()
@@ -172,7 +177,7 @@ class ModelStore:
 
         A processor with several threads is only an alternative to those with one, and the pool
         threads of a process are limited. So if it cannot take a span, it is left out, and the
-        others must be able to run the whole model.
+        others must be able to run the whole model. So is one whose library hangs.
 
         Args:
             name: What the model is called.
@@ -196,7 +201,8 @@ class ModelStore:
                         self._load_one(name, span, pieces[span], processor)
                     except BackendError as error:
                         others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
-                        if processor.threads == 1 or not completes(others, units):
+                        is_spare = processor.threads > 1 or isinstance(error, HangError)
+                        if not (is_spare and completes(others, units)):
                             raise
                         left_out[processor.name] = str(error)
                         self._forget(name, processor.name)
@@ -221,10 +227,8 @@ class ModelStore:
         backend = self._backends[processor.backend]
         key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
-            with CREATION_LOCK:
-                load = partial(backend.load, piece, processor)
-                yields = processor.name in self._overlaid
-                self._shared[key] = self.yielding.call(load) if yields else load()
+            join = self.yielding.join if processor.name in self._overlaid else None
+            self._shared[key] = load(backend, piece, processor, begin=join)
         self._sessions[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:
@@ -238,7 +242,9 @@ class ModelStore:
         """Forget and return the sessions that no model has any more."""
         used = {id(session) for session in self._sessions.values()}
         unused = [key for key, session in self._shared.items() if id(session) not in used]
-        return [self._shared.pop(key) for key in unused]
+        hanging = {id(session) for session in self._hanging}
+        sessions = [self._shared.pop(key) for key in unused]
+        return [session for session in sessions if id(session) not in hanging]
 
 
 def _identity(piece: Model, backend: Backend) -> Hashable:

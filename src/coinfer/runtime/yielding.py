@@ -6,20 +6,11 @@ programs as usual.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
-from typing import TypeVar
 
-from coinfer.threads.priority import (
-    call_marked,
-    lower_current_thread,
-    lower_marked,
-    mark_current_thread,
-)
+from coinfer.threads.priority import lower_current_thread, lower_marked, mark_current_thread
 
 __all__ = ["Yielding"]
-
-R = TypeVar("R")
 
 _numbers = count()
 
@@ -41,14 +32,6 @@ class Yielding:
         mark_current_thread(self._mark)
         if self.has_begun:
             lower_current_thread()
-
-    def call(self, call: Callable[[], R]) -> R:
-        """Call so that the threads that it starts are among them.
-
-        Raises:
-            Exception: what the call raised.
-        """
-        return call_marked(self._mark, call, lowered=self.has_begun)
 
     def begin(self) -> None:
         """Give way from now on."""

@@ -11,19 +11,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
 
 from coinfer.threads.pinning import pin_current_thread
 
 __all__ = [
     "LOWEST",
-    "call_marked",
     "lower_current_thread",
     "lower_marked",
     "mark_current_thread",
@@ -38,8 +35,6 @@ _MOST_SHARE = 0.25
 """What a lowered thread may get beside one of normal priority; the weights say 0.014."""
 
 _TRIED_S = 0.04
-
-R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -60,22 +55,6 @@ def mark_current_thread(mark: str) -> None:
     """Mark the calling thread, and what it starts afterwards; at most 15 characters."""
     with suppress(OSError):  # nothing can be lowered there
         (_TASKS / str(threading.get_native_id()) / "comm").write_text(mark)
-
-
-def call_marked(mark: str, call: Callable[[], R], *, lowered: bool = False) -> R:
-    """Call in a short-lived thread with a mark: a pool that it makes inherits that.
-
-    Raises:
-        Exception: what the call raised.
-    """
-
-    def begin() -> None:
-        mark_current_thread(mark)
-        if lowered:
-            lower_current_thread()
-
-    with ThreadPoolExecutor(1, "coinfer-loading", begin) as thread:
-        return thread.submit(call).result()
 
 
 def lower_marked(mark: str) -> bool:
