@@ -1,11 +1,11 @@
 """Urgent networks beside heavy ones with plain threads; one way in one process.
 
-    python benchmarks/urgent_peers.py WAY --streams FILE:RATE [...] --heavy FILE [...] --seconds 20
+    python benchmarks/urgent_peers.py WAY --streams FILE:RATE [...] --heavy FILE [...]
 
-Each urgent stream is asked periodically by a thread of its own; each heavy network is asked again as
-soon as it has answered, by a thread of its own. Prints JSON: per stream the seconds from due to
+Each urgent stream is asked periodically by a thread of its own; each heavy network is asked again
+as soon as it has answered, by a thread of its own. Prints JSON: per stream the seconds from due to
 answered, and completions of each heavy one inside the window. Knows nothing of coinfer's engine;
-`urgent` explains the rules.
+`urgent` explains the rules. OpenVINO's CPU plugin has no priorities of models (`MODEL_PRIORITY`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Way:
         threads: Threads of each session; 0 is the library's default, one per core.
         nice: Niceness of the heavy threads.
         is_idle: Whether the heavy threads are of the class `SCHED_IDLE`.
-        has_priorities: Whether models get priorities by the library's own hint.
         is_urgent_asked: Whether the urgent networks are asked at all.
     """
 
@@ -46,7 +45,6 @@ class Way:
     threads: int = 1
     nice: int = 0
     is_idle: bool = False
-    has_priorities: bool = False
     is_urgent_asked: bool = True
 
 
@@ -56,12 +54,7 @@ WAYS: Mapping[str, Way] = {
     "one-thread": Way(title="onnxruntime: 1 thread"),
     "nice": Way(title=f"onnxruntime: 1 thread, heavy at niceness {_NICEST}", nice=_NICEST),
     "idle": Way(title="onnxruntime: 1 thread, heavy SCHED_IDLE", is_idle=True),
-    "ov-priorities": Way(
-        title="OpenVINO: its defaults, priorities of models",
-        library="openvino",
-        threads=0,
-        has_priorities=True,
-    ),
+    "ov-defaults": Way(title="OpenVINO: its defaults", library="openvino", threads=0),
     "ov-nice": Way(
         title=f"OpenVINO: 1 thread, heavy at niceness {_NICEST}",
         library="openvino",
@@ -71,13 +64,13 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-def load(file: Path, way: Way, *, is_urgent: bool) -> Callable[[], object]:
+def load(file: Path, way: Way) -> Callable[[], object]:
     """Load a network as a way says; return what runs it once."""
     from coinfer.model import load_model
 
     feed = load_model(file).sample_inputs()
     if way.library == "openvino":
-        return _openvino(file, way, feed, is_urgent=is_urgent)
+        return _openvino(file, way, feed)
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -88,16 +81,12 @@ def load(file: Path, way: Way, *, is_urgent: bool) -> Callable[[], object]:
     return lambda: session.run(None, feed)
 
 
-def _openvino(
-    file: Path, way: Way, feed: Mapping[str, Any], *, is_urgent: bool
-) -> Callable[[], object]:
+def _openvino(file: Path, way: Way, feed: Mapping[str, Any]) -> Callable[[], object]:
     import openvino as ov
 
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if way.threads:  # no stream: what asks computes, so its priority counts
         settings = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": way.threads}
-    if way.has_priorities:
-        settings["MODEL_PRIORITY"] = "HIGH" if is_urgent else "LOW"
     request = ov.Core().compile_model(str(file), "CPU", settings).create_infer_request()
     return lambda: request.infer(feed, share_inputs=True)
 
@@ -149,8 +138,8 @@ def main() -> None:
     arguments = _arguments()
     way = WAYS[arguments.way]
     named = [text.rpartition(":") for text in arguments.streams if way.is_urgent_asked]
-    urgent = [(load(Path(file), way, is_urgent=True), float(rate)) for file, _, rate in named]
-    heavies = [Heavy(load(file, way, is_urgent=False), way) for file in arguments.heavy]
+    urgent = [(load(Path(file), way), float(rate)) for file, _, rate in named]
+    heavies = [Heavy(load(file, way), way) for file in arguments.heavy]
     for run, _ in urgent:
         run()
     for heavy in heavies:

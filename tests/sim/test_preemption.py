@@ -12,6 +12,7 @@ from coinfer.machine.cold import Cold
 from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.plan import Plan
 from coinfer.policies import make_policy, policy_names
 from coinfer.sim import simulate
@@ -82,3 +83,35 @@ def test_every_request_is_answered_under_every_policy(policy: str) -> None:
     spreads = {(model, "cpu0"): 0.5 for model in TABLE}
     log = play(with_express(spreads=spreads), mixed, make_policy(policy, **options))
     assert len(log.finished) == len(log.arrived) > 100
+
+
+def test_at_a_low_load_the_default_policy_loses_no_request_of_a_high_priority() -> None:
+    """A wide run takes both cores; what comes at random meanwhile is not foreseen."""
+    cores = [Processor(name=n, backend="null", units=frozenset({n})) for n in ("cpu0", "cpu1")]
+    wide = Processor(name="all", backend="null", units=frozenset({"cpu0", "cpu1"}), threads=2)
+    express = [
+        replace(core, name=f"{core.name}+", units=frozenset({f"{core.name}+"}), overlays=core.units)
+        for core in cores
+    ]
+    times = {
+        "urgent": dict.fromkeys(("cpu0", "cpu1"), 0.010),
+        "heavy": {"cpu0": 0.100, "cpu1": 0.100, "all": 0.055},
+    }
+    models = {
+        "urgent": {"source": "zoo:lenet", "deadline": "32ms", "priority": 5, "on_late": "drop"},
+        "heavy": {"source": "zoo:lenet"},
+    }
+    arrivals = {"urgent": {"poisson": 4.0}, "heavy": {"poisson": 0.4}}
+    fields = {"models": models, "arrivals": arrivals, "duration": 300.0}
+    low = Scenario.model_validate(fields)
+
+    def hits(*processors: Processor) -> tuple[int, int]:
+        subject = Machine(processors=processors, profile=Profile.from_seconds(times))
+        counts = simulate(low, Plan.of(subject), make_policy("earliest_finish")).run_counts
+        assert counts.models["heavy"].completed > 100
+        return counts.models["urgent"].hits, counts.models["urgent"].submitted
+
+    in_time, asked = hits(*cores, wide)
+    assert in_time < 0.995 * asked
+    in_time, asked = hits(*cores, wide, *express)
+    assert in_time == asked > 1000
