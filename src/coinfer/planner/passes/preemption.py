@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from coinfer.hardware.cores import available_cores
 from coinfer.machine.processor import ordinary, twins
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
@@ -41,10 +42,7 @@ def _why_not(plan: Plan, planning: Planning) -> str:
     loaded = {name for each in plan.models.values() for name in each.original.spans}
     if plan.models and loaded.isdisjoint(twins(plan.processors).values()):
         return "nothing runs on a single core"
-    cores = [
-        core for processor in plan.processors if processor.overlays for core in processor.cores
-    ]
-    return why_not_lowered(cores[0]) if cores else "threads are not pinned to cores"
+    return why_not_lowered(available_cores()[0])
 
 
 def _with_choice(plan: Plan, choice: Choice) -> Plan:
