@@ -14,7 +14,8 @@ __all__ = ["API_CALLS"]
 _ANSWER_S = 15.0
 _ODD: tuple[Any, ...] = (
     None, {}, [], 0, "x", {"x": None}, {"x": "text"}, {"x": []}, {"nope": np.zeros(3)},
-    {1: np.zeros(3)},     {"x": np.zeros((0,))}, {"x": np.array(["a"])}, {"x": np.array([object()], dtype=object)},
+    {1: np.zeros(3)}, {"x": np.zeros((0,))}, {"x": np.array(["a"])},
+    {"x": np.array([object()], dtype=object)},
     {"x": np.full((1, 4), np.nan, np.float32)}, {"x": np.zeros((2, 4), np.float32, order="F")},
 )  # fmt: skip
 _DEADLINES = (None, 0.0, -1.0, 1e-9, 1.0, float("nan"), float("inf"), "soon", 10**400)

@@ -32,7 +32,8 @@ _NOT_FILES = ("/dev/null", "/dev/shm/", "/proc/")
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the variables that keep a case inside of its folder."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
+    kept = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": paths}
     inside = {name: str(folder) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
     return kept | inside | {"COINFER_CACHE": str(folder / "cache"), "LANG": "C.UTF-8"}
 

@@ -13,6 +13,7 @@ MEMORY_BYTES = 2 * 2**30
 
 _LONGEST_LINE = 3000
 _STATUSES = {0, 1, 2, 130}
+_TRACEBACK = "Traceback (most recent call last)"
 _REPLAY_DIFFERS = "differs: "
 _ERROR = re.compile(r"^coinfer: (error: |interrupted)", re.M)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
@@ -28,6 +29,7 @@ class Outcome:
         status: Exit status; minus the signal that ended it.
         out: Standard output.
         err: Standard error.
+        details: What the product wrote into files about bugs of its own.
         peak_bytes: Most memory that was resident.
         outside: Files that it changed outside of its folder.
         interrupted: It was told to stop because it took long.
@@ -37,6 +39,7 @@ class Outcome:
     status: int
     out: str = ""
     err: str = ""
+    details: str = ""
     peak_bytes: int = 0
     outside: tuple[str, ...] = ()
     interrupted: bool = False
@@ -49,9 +52,9 @@ class Outcome:
             return "hang"
         if self.status < 0:
             return f"crash {signal.Signals(-self.status).name}"
-        if "Traceback (most recent call last)" in self.err or "Exception ignored" in self.err:
-            return f"traceback {self._raised()}"
-        if self.peak_bytes > MEMORY_BYTES:
+        if self.details or _TRACEBACK in self.err or "Exception ignored" in self.err:
+            return self._raised()
+        if self.peak_bytes > MEMORY_BYTES or "out of memory" in self.err:
             return "memory"
         if self.outside:
             return f"wrote {self.outside[0]}"
@@ -81,7 +84,8 @@ class Outcome:
         return "bug in coinfer" if "bug in coinfer" in self.err else None
 
     def _raised(self) -> str:
-        last = self.err[self.err.rfind("Traceback (most recent call last)") :]
+        said = self.details or self.err
+        last = said[said.rfind(_TRACEBACK) :]
         raised, frames = _RAISED.findall(last), _FRAME.findall(last)
         where = ":".join(frames[-1]) if frames else "?"
         return f"{raised[0] if raised else '?'} at {where}"

@@ -103,7 +103,7 @@ _TEXTS = {
     "shapes": """agraph (float[N,3,H,W] x) => (float[A,B] y) <int64[2] s = {0, -1}> {
         t = Transpose<perm = [0, 2, 3, 1]>(x)  r = Relu(t)  y = Reshape(r, s) }""",
     "integers": """agraph (int64[N,3] i) => (int64[N,3] y, float[M] z) <int64[3] k = {1, 2, 3}> {
-        y = Add(i, k)  f = Cast<to = 1>(y)  m = Constant<value_ints = [-1]>()  
+        y = Add(i, k)  f = Cast<to = 1>(y)  m = Constant<value_ints = [-1]>()
         z = Reshape(f, m) }""",
 }
 

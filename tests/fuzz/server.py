@@ -27,8 +27,8 @@ _HEAVY = (
     "coinfer.planner.make_plan", "coinfer.planner.prepare", "coinfer.planner.opened_plan",
     "coinfer.profiling", "coinfer.runtime.play", "coinfer.sim", "coinfer.report.writing",
     "coinfer.replay", "coinfer.bound", "coinfer.experiments.saturation",
-    "coinfer.report.comparison", "coinfer.graph.partition", "coinfer.testing.models", "coinfer.zoo", "scipy.optimize",
-    "onnx.shape_inference", "fuzz.api_calls",
+    "coinfer.report.comparison", "coinfer.graph.partition", "coinfer.testing.models", "coinfer.zoo",
+    "scipy.optimize", "onnx.shape_inference", "fuzz.api_calls",
 )  # fmt: skip
 _POLL_S = 0.002
 _MOST_KEPT = 1_000_000
@@ -117,6 +117,7 @@ class Server:
             status=os.waitstatus_to_exitcode(status),
             out=self._read("out"),
             err=self._read("err"),
+            details="".join(p.read_text() for p in case.folder.glob("cache/failures/*.txt")),
             peak_bytes=usage.ru_maxrss * 1024,
             outside=tuple(dict.fromkeys(outside)),
             interrupted=interrupted,
