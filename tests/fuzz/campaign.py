@@ -18,12 +18,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fuzz.case import Case
+from fuzz.corpus import CORPUS, corpus_case
 from fuzz.kinds import KINDS, make_case
+from fuzz.known import KNOWN
 from fuzz.outcome import Outcome
 from fuzz.seeds import make_seeds
 from fuzz.server import Server
@@ -52,18 +55,27 @@ class Tally:
             self.first.setdefault(fault, name)
 
     @property
+    def new(self) -> list[str]:
+        """The faults that are not known."""
+        return [fault for fault in self.faults if fault not in KNOWN]
+
+    @property
     def cases(self) -> int:
         """How many cases there were."""
         return self.verdicts.total()
 
     def table(self) -> str:
         """Write a row for each kind, and a line for each fault."""
-        kinds = [kind for kind in KINDS if any(self.verdicts[kind, v] for v in _VERDICTS)]
+        kinds = [
+            kind for kind in ("corpus", *KINDS) if any(self.verdicts[kind, v] for v in _VERDICTS)
+        ]
         rows = [[kind, *(self.verdicts[kind, each] for each in _VERDICTS)] for kind in kinds]
         rows.append(["all", *(sum(row[at] for row in rows) for at in range(1, 5))])
         lines = [f"{'kind':12}{'cases':>9}" + "".join(f"{each:>9}" for each in _VERDICTS)]
         lines += [f"{r[0]:12}{sum(r[1:]):9,}" + "".join(f"{n:9,}" for n in r[1:]) for r in rows]
-        lines += [f"{n:5}x {fault} ({self.first[fault]})" for fault, n in self.faults.most_common()]
+        for fault, n in self.faults.most_common():
+            known = "known: " if fault in KNOWN else ""
+            lines.append(f"{n:5}x {known}{fault} ({self.first[fault]})")
         return "\n".join(lines)
 
 
@@ -93,7 +105,7 @@ class Campaign:
         seed: Of all cases. Case number n is the same whatever else is chosen.
         work: A folder for the cases; emptied.
         kept: A folder for what falls.
-        cases: At most so many.
+        cases: At most so many, beside the corpus.
         until_s: No case starts after this moment of `time.monotonic`.
         kinds: Only these.
         workers: Processes.
@@ -143,11 +155,10 @@ class Campaign:
             server = Server(self.work / f"report-{worker}", limit_s=self.limit_s)
             server.prepare()
             kept: Counter[str] = Counter()
-            for number in range(worker, self.cases, self.workers):
+            for number, case in enumerate(self._share(worker, seeds), 1):
                 if time.monotonic() > self.until_s or os.getppid() != parent:
                     break
-                case = self._case(number, seeds, self.work / f"case-{worker}")
-                outcome = server.run(case, forked=number % _REAL_EVERY != _REAL_EVERY - 1)
+                outcome = server.run(case, forked=number % _REAL_EVERY != 0)
                 fault = outcome.fault
                 if fault is not None:
                     kept[fault] += 1
@@ -158,6 +169,14 @@ class Campaign:
             pass  # the one who started this says what was found so far
         finally:
             answers.put(None)
+
+    def _share(self, worker: int, seeds: Path) -> Iterator[Case]:
+        """What one of the workers runs: of the corpus, and then of what is drawn."""
+        folder = self.work / f"case-{worker}"
+        for name in list(CORPUS)[worker :: self.workers]:
+            yield corpus_case(name, seeds, folder)
+        for number in range(worker, self.cases, self.workers):
+            yield self._case(number, seeds, folder)
 
     def _case(self, number: int, seeds: Path, folder: Path) -> Case:
         weights = [KINDS[kind].weight for kind in self.kinds]
@@ -183,15 +202,18 @@ def _say(text: str) -> None:
 
 def _again(name: str, work: Path) -> int:
     kind, _, seed = name.partition(":")
-    server = Server(work / "report")
-    case = make_case(kind, seed, seeded(work / "seeds"), work / "case")
+    server, seeds = Server(work / "report"), seeded(work / "seeds")
+    if kind == "corpus":
+        case = corpus_case(seed, seeds, work / "case")
+    else:
+        case = make_case(kind, seed, seeds, work / "case")
     outcome = server.run(case, forked=False)
     _say(f"{case.command}\n{outcome.out}{outcome.err}\n{outcome.verdict}: {outcome.fault}")
     return int(outcome.fault is not None)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program; the exit status is 1 if anything fell."""
+    """Run the program; the exit status is 1 if anything fell that is not known."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -219,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     _say(tally.table())
     if tally.faults:
         _say(f"what fell is in {options.out}, a folder each with the command that runs it again")
-    return int(bool(tally.faults))
+    return int(bool(tally.new))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from fuzz.tree_mutation import Tree, keys_of, mutate_tree
 __all__ = ["KINDS", "make_case"]
 
 _OWN_RUN = ("--duration", "0.1s")
-_LONG = {"run", "simulate", "saturate", "profile", "plan", "bound", "partition", "api"}
+_LONG = {"run", "simulate", "saturate", "profile", "plan", "bound", "partition"}
 """Commands that may rightly run for as long as files ask for."""
 
 
@@ -207,7 +207,6 @@ def _machine(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
 
 
 def _plan(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
-    shutil.copytree(folder / "plan", folder / "other")
     path = (
         folder
         / "plan"
@@ -219,10 +218,6 @@ def _plan(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
         _mutated_json(path, rng)
         if rng.random() < 0.8:
             _sign_again(folder / "plan", path)
-    (folder / "planned.yaml").write_text(
-        "models: {mlp: mlp.onnx, open: {source: open.onnx, dims: {width: 4}}}\n"
-        "arrivals: {mlp: {poisson: 100/s}, open: {closed: 1}}\nduration: 0.1s\n"
-    )
     return rng.choice(
         (
             ("plan", "--diff", "plan", "other"),

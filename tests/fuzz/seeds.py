@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,11 @@ times:
 processors:
 - {name: cpu0, backend: onnxruntime, cores: [0]}
 - {name: npu, backend: imagined, units: [npu], unsupported_ops: [Add, Gemm]}
+""",
+    "planned.yaml": """\
+models: {mlp: mlp.onnx, open: {source: open.onnx, dims: {width: 4}}}
+arrivals: {mlp: {poisson: 100/s}, open: {closed: 1}}
+duration: 0.1s
 """,
     "times.csv": "time_s,model\n0.1,B\n0.25,B\n0.5,B\n0.5,A\n",
 }
@@ -181,6 +187,7 @@ def _write_plan(folder: Path, base: Path) -> None:
     )
     wishes = Wishes(name="planned", sources={n: str(base / f"{n}.onnx") for n in models})
     save_plan(given_plan(models, processors, profile, wishes).plan, base / "plan")
+    shutil.copytree(base / "plan", base / "other")
 
 
 def _write_results(folder: Path, base: Path) -> None:
