@@ -1,4 +1,4 @@
-"""Corpus: cases that once fell, kept as files. `corpus/README.md` lists them with their commands."""
+"""Corpus: cases that once fell, kept as files. `corpus/README.md` has their commands."""
 
 from __future__ import annotations
 
