@@ -1,11 +1,11 @@
-"""An urgent network beside heavy ones with plain onnxruntime threads; one way in one process.
+"""Urgent networks beside heavy ones with plain threads; one way in one process.
 
-    python benchmarks/urgent_peers.py WAY --urgent FILE --heavy FILE [FILE...] --seconds 20
+    python benchmarks/urgent_peers.py WAY --streams FILE:RATE [...] --heavy FILE [...] --seconds 20
 
-The urgent network is asked periodically and must answer within one deadline of the due moment; each
-heavy one is asked again as soon as it has answered, by a thread of its own. Prints JSON: latencies
-of the urgent one in seconds, and completions of each heavy one inside the window. Knows nothing of
-coinfer's engine; `urgent` explains the rules.
+Each urgent stream is asked periodically by a thread of its own; each heavy network is asked again as
+soon as it has answered, by a thread of its own. Prints JSON: per stream the seconds from due to
+answered, and completions of each heavy one inside the window. Knows nothing of coinfer's engine;
+`urgent` explains the rules.
 """
 
 from __future__ import annotations
@@ -33,101 +33,138 @@ class Way:
 
     Attributes:
         title: For the table.
+        library: Which one runs the networks.
         threads: Threads of each session; 0 is the library's default, one per core.
         nice: Niceness of the heavy threads.
-        is_urgent_asked: Whether the urgent network is asked at all.
+        is_idle: Whether the heavy threads are of the class `SCHED_IDLE`.
+        has_priorities: Whether models get priorities by the library's own hint.
+        is_urgent_asked: Whether the urgent networks are asked at all.
     """
 
     title: str
+    library: str = "onnxruntime"
     threads: int = 1
     nice: int = 0
+    is_idle: bool = False
+    has_priorities: bool = False
     is_urgent_asked: bool = True
 
 
 WAYS: Mapping[str, Way] = {
-    "alone": Way(title="the heavy ones alone, 1-thread sessions", is_urgent_asked=False),
-    "defaults": Way(title="onnxruntime defaults, a thread per network", threads=0),
-    "one-thread": Way(title="1-thread sessions, a thread per network"),
-    "nice": Way(title=f"1-thread sessions, heavy threads at niceness {_NICEST}", nice=_NICEST),
+    "alone": Way(title="onnxruntime: heavy ones alone, 1 thread each", is_urgent_asked=False),
+    "defaults": Way(title="onnxruntime: its defaults", threads=0),
+    "one-thread": Way(title="onnxruntime: 1 thread"),
+    "nice": Way(title=f"onnxruntime: 1 thread, heavy at niceness {_NICEST}", nice=_NICEST),
+    "idle": Way(title="onnxruntime: 1 thread, heavy SCHED_IDLE", is_idle=True),
+    "ov-priorities": Way(
+        title="OpenVINO: its defaults, priorities of models",
+        library="openvino",
+        threads=0,
+        has_priorities=True,
+    ),
+    "ov-nice": Way(
+        title=f"OpenVINO: 1 thread, heavy at niceness {_NICEST}",
+        library="openvino",
+        nice=_NICEST,
+    ),
+    "ov-idle": Way(title="OpenVINO: 1 thread, heavy SCHED_IDLE", library="openvino", is_idle=True),
 }
 
 
-class Run:
-    """A session with its inputs."""
-
-    def __init__(self, file: Path, threads: int) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        if threads:
-            options.intra_op_num_threads = options.inter_op_num_threads = threads
-        self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self._feed = _feed(file)
-
-    def __call__(self) -> None:
-        """Run once."""
-        self._session.run(None, self._feed)
-
-
-def _feed(file: Path) -> dict[str, Any]:
+def load(file: Path, way: Way, *, is_urgent: bool) -> Callable[[], object]:
+    """Load a network as a way says; return what runs it once."""
     from coinfer.model import load_model
 
-    return load_model(file).sample_inputs()
+    feed = load_model(file).sample_inputs()
+    if way.library == "openvino":
+        return _openvino(file, way, feed, is_urgent=is_urgent)
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if way.threads:
+        options.intra_op_num_threads = options.inter_op_num_threads = way.threads
+    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, feed)
+
+
+def _openvino(
+    file: Path, way: Way, feed: Mapping[str, Any], *, is_urgent: bool
+) -> Callable[[], object]:
+    import openvino as ov
+
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if way.threads:  # no stream: what asks computes, so its priority counts
+        settings = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": way.threads}
+    if way.has_priorities:
+        settings["MODEL_PRIORITY"] = "HIGH" if is_urgent else "LOW"
+    request = ov.Core().compile_model(str(file), "CPU", settings).create_infer_request()
+    return lambda: request.infer(feed, share_inputs=True)
 
 
 class Heavy(threading.Thread):
     """Asks one network again and again."""
 
-    def __init__(self, run: Run, nice: int) -> None:
+    def __init__(self, run: Callable[[], object], way: Way) -> None:
         super().__init__(daemon=True)
-        self._run, self._nice = run, nice
+        self._run, self._way = run, way
         self.ended_s: list[float] = []
-        self.stopped = threading.Event()
 
     def run(self) -> None:
-        """Go on until stopped."""
-        if self._nice and sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
-        while not self.stopped.is_set():
+        """Go on until the process ends."""
+        if sys.platform == "linux":
+            if self._way.nice:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._way.nice)
+            if self._way.is_idle:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        while True:
             self._run()
             self.ended_s.append(time.perf_counter())
 
 
-def ask(run: Callable[[], None], *, period_s: float, begin_s: float, end_s: float) -> list[float]:
-    """Ask at every multiple of the period; return the seconds from due to answered."""
-    latencies = []
-    number = 0
-    while (due_s := begin_s + number * period_s) < end_s:
-        number += 1
-        if (wait_s := due_s - time.perf_counter()) > 0:
-            time.sleep(wait_s)
-        run()
-        latencies.append(time.perf_counter() - due_s)
-    return latencies
+class Stream(threading.Thread):
+    """Asks at every multiple of a period."""
+
+    def __init__(
+        self, run: Callable[[], object], *, period_s: float, begin_s: float, end_s: float
+    ) -> None:
+        super().__init__(daemon=True)
+        self._run, self._period_s = run, period_s
+        self._begin_s, self._end_s = begin_s, end_s
+        self.latencies_s: list[float] = []
+
+    def run(self) -> None:
+        """Go on until the window ends."""
+        number = 0
+        while (due_s := self._begin_s + number * self._period_s) < self._end_s:
+            number += 1
+            if (wait_s := due_s - time.perf_counter()) > 0:
+                time.sleep(wait_s)
+            self._run()
+            self.latencies_s.append(time.perf_counter() - due_s)
 
 
 def main() -> None:
     """Run one way and print its figures."""
     arguments = _arguments()
     way = WAYS[arguments.way]
-    urgent = Run(arguments.urgent, way.threads)
-    heavies = [Heavy(Run(file, way.threads), way.nice) for file in arguments.heavy]
-    urgent()
+    named = [text.rpartition(":") for text in arguments.streams if way.is_urgent_asked]
+    urgent = [(load(Path(file), way, is_urgent=True), float(rate)) for file, _, rate in named]
+    heavies = [Heavy(load(file, way, is_urgent=False), way) for file in arguments.heavy]
+    for run, _ in urgent:
+        run()
     for heavy in heavies:
         heavy.start()
     begin_s = time.perf_counter() + WARMUP_S
     end_s = begin_s + arguments.seconds
-    latencies: list[float] = []
-    if way.is_urgent_asked:
-        time.sleep(WARMUP_S)
-        period_s = 1 / arguments.rate
-        latencies = ask(urgent, period_s=period_s, begin_s=begin_s, end_s=end_s)
+    streams = [Stream(run, period_s=1 / rate, begin_s=begin_s, end_s=end_s) for run, rate in urgent]
+    for stream in streams:
+        stream.start()
     time.sleep(max(0.0, end_s - time.perf_counter()))
+    for stream in streams:
+        stream.join(5.0)
     counts = [sum(begin_s <= at < end_s for at in heavy.ended_s) for heavy in heavies]
-    for heavy in heavies:
-        heavy.stopped.set()
-    print(json.dumps({"latencies_s": latencies, "heavy": counts}))
+    print(json.dumps({"latencies_s": [s.latencies_s for s in streams], "heavy": counts}))
     sys.stdout.flush()
     os._exit(0)  # what still runs is of no interest
 
@@ -135,10 +172,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("way", choices=WAYS)
-    parser.add_argument("--urgent", type=Path, required=True)
+    parser.add_argument("--streams", nargs="+", required=True, metavar="FILE:RATE")
     parser.add_argument("--heavy", type=Path, nargs="+", required=True)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rate", type=float, default=30.0, help="urgent requests per second")
     return parser.parse_args()
 
 

@@ -57,3 +57,11 @@ def test_a_compiled_build_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = replace(plain, environment={**plain.environment, "compiled": True})
     monkeypatch.setattr(verb, "diagnose", lambda: compiled)
     assert ", compiled, on Python" in invoke().stdout
+
+
+def test_memory_that_is_not_known_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = diagnose()
+    unknown = replace(plain, environment={**plain.environment, "memory_bytes": None})
+    monkeypatch.setattr(verb, "diagnose", lambda: unknown)
+    assert "not known" in invoke().stdout
+    assert json.loads(invoke("--json").stdout)["environment"]["memory_bytes"] is None

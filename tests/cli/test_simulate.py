@@ -112,7 +112,7 @@ def test_priorities_that_the_policy_does_not_look_at_are_told_once(
     warned = [text for text in report(tmp_path, two)["warnings"] if "priority" in text]
     assert warned == [
         "models differ in priority, which policy fcfs does not look at; "
-        "--policy priority goes by it"
+        "--policy earliest_finish or priority goes by it"
     ]
     assert " ".join(run(two).stdout.split()).count(warned[0]) == 1
     followed = report(tmp_path, two, "--policy", "priority")["warnings"]

@@ -89,12 +89,49 @@ class TestTheRule:
         vm.run()
         assert vm.finished_s[number] == pytest.approx(0.01)
 
-    def test_what_can_wait_waits(self) -> None:
+    def test_what_only_gets_on_later_does_not_keep_it_waiting(self) -> None:
         vm = machine()
         vm.submit("heavy")
         urgent(vm, 1.0)
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
+
+    def test_what_has_a_deadline_goes_on_while_there_is_time_to_wait(self) -> None:
+        vm = machine()
+        vm.submit("heavy", deadline_s=2.0)
+        urgent(vm, 1.0)
         vm.run()
         assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0")]
+
+    def test_a_long_one_waits_where_another_urgent_model_could_be_late_by_it(self) -> None:
+        seconds = {**SECONDS, "long": {"cpu0": 0.05}}
+        vm = machine(seconds=seconds)
+        vm.submit("heavy")
+        urgent(vm)  # has 23 ms to spare
+        vm.step()
+        vm.submit("long", deadline_s=vm.now + 1.0)
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
+        vm.run()
+        assert ("long", "cpu0") in started(vm)
+
+    def test_a_higher_priority_needs_no_deadline(self) -> None:
+        vm = machine()
+        vm.submit("heavy")
+        number = vm.submit("urgent", priority=1)
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
+        vm.run()
+        assert vm.finished_s[number] == pytest.approx(0.01)
+
+    def test_a_lower_priority_makes_others_urgent(self) -> None:
+        vm = machine()
+        vm.submit("heavy", priority=-1)
+        vm.submit("urgent")
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
+
+    def test_a_deadline_does_not_preempt_a_higher_priority(self) -> None:
+        vm = machine()
+        vm.submit("heavy", priority=1)
+        urgent(vm)
+        assert started(vm) == [("heavy", "cpu0")]
 
     def test_a_free_processor_is_the_policys(self) -> None:
         vm = machine("cpu0", "cpu1")
@@ -121,7 +158,7 @@ class TestTheRule:
     def test_what_waits_for_an_execution_that_overruns_preempts_in_time(self) -> None:
         seconds = {**SECONDS, "heavy": {"cpu0": 0.005}}
         vm = machine(seconds=seconds, service_s=lambda e: 5.0 if e.model == "heavy" else 0.01)
-        vm.submit("heavy")
+        vm.submit("heavy", deadline_s=1.0)
         number = urgent(vm)
         assert started(vm) == [("heavy", "cpu0")]
         vm.run()
@@ -140,7 +177,7 @@ class TestTheRule:
     def test_those_that_go_before_count_as_waiting(self) -> None:
         seconds = {**SECONDS, "heavy": {"cpu0": 0.005}}
         vm = machine(seconds=seconds)
-        vm.submit("heavy")
+        vm.submit("heavy", deadline_s=1.0)
         first, second = urgent(vm), urgent(vm)
         assert [e.requests[0].id for e in vm.executions[1:]] == [second]
         vm.run()

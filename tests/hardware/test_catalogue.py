@@ -52,17 +52,19 @@ def test_one_processor_per_core_and_one_over_all() -> None:
     ]
 
 
-def test_preemption_adds_an_express_processor_on_top_of_the_first_of_each_core(
+def test_preemption_adds_an_express_processor_on_top_of_each_of_one_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     backends = Fake("onnxruntime", device("CPU", "cpu", "bf16")), Fake("b", device("CPU", "cpu"))
     plain = processors_of(monkeypatch, *backends, precisions=("fp32", "bf16"))
     found = processors_of(monkeypatch, *backends, precisions=("fp32", "bf16"), preempt=True)
-    assert list(found) == [*plain, "cpu0+", "cpu1+"]
-    express = found["cpu1+"]
-    assert (express.backend, express.precision, express.cores) == ("onnxruntime", "fp32", (6,))
+    below = [name for name, processor in plain.items() if processor.threads == 1]
+    assert list(found) == [*plain, *(f"{name}+" for name in below)]
+    express = found["cpu1_bf16+"]
+    assert (express.backend, express.precision, express.cores) == ("onnxruntime", "bf16", (6,))
     assert (express.units, express.overlays) == ({"core6+"}, {"core6"})
-    assert twins(found.values()) == {"cpu0+": "cpu0", "cpu1+": "cpu1"}
+    assert twins(found.values()) == {f"{name}+": name for name in below}
+    assert found["cpu1_bf16+"].excludes(found["b1+"])
 
 
 def test_a_single_core_has_no_second_processor_over_all() -> None:

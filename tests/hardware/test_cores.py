@@ -75,3 +75,22 @@ def test_a_pinned_thread_still_sees_all_cores_of_the_process() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(pinned_view).result() == cores
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\x00\xff", "no such thing", "0::/\n0\n:::", "22 1"])
+def test_files_of_the_system_that_say_nothing_useful_limit_nothing(
+    tmp_path: Path, text: str
+) -> None:
+    for name in (
+        "proc/self/cgroup",
+        "proc/self/mountinfo",
+        "proc/cpuinfo",
+        "sys/devices/system/cpu/cpu0/topology/thread_siblings_list",
+        "sys/devices/system/cpu/cpu1/topology/thread_siblings_list",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("latin-1"))
+    found = find_cores(root=tmp_path, affinity=[0, 1])
+    assert found.quota is None
+    assert found.numbers

@@ -64,3 +64,16 @@ def test_every_wheel_that_holds_onnxruntime_is_found(monkeypatch: pytest.MonkeyP
     both = {"onnxruntime": ["onnxruntime-gpu", "onnxruntime", "onnxruntime"]}
     monkeypatch.setattr(environment.metadata, "packages_distributions", lambda: both)
     assert environment.onnxruntime_wheels() == ("onnxruntime", "onnxruntime-gpu")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("/proc/meminfo"), RuntimeError("odd")])
+def test_memory_that_the_system_does_not_tell_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def unknown() -> None:
+        raise error
+
+    monkeypatch.setattr(environment.psutil, "virtual_memory", unknown)
+    assert environment.memory_bytes(root=tmp_path) is None
+    assert environment.memory_bytes(root=v2(tmp_path, {"memory.max": "1048576"})) == 2**20
+    assert json.dumps(describe())

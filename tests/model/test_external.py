@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
+from coinfer.backends.source import bytes_or_path, check_unchanged
 from coinfer.errors import ModelError
-from coinfer.model import load_model
+from coinfer.model import load_model, model_from_bytes
+from coinfer.model.tensor_walk import find_tensors
 from model.onnx_files import dense, external, model, saved, set_entry, weight
 
 
@@ -229,7 +232,7 @@ def test_data_that_is_led_elsewhere_after_the_check_is_not_read(hub: Path, folde
     content = hub / "blobs" / "content-of-weights"
     content.unlink()
     content.symlink_to(outside)
-    with pytest.raises(ValueError, match="outside"):
+    with pytest.raises(ModelError, match="cannot be read any more"):
         loaded.to_bytes()
 
 
@@ -250,3 +253,221 @@ def test_hard_links_are_refused_in_an_allowed_folder_too(hub: Path) -> None:
 def test_what_is_allowed_must_be_a_folder(hub: Path) -> None:
     with pytest.raises(ModelError, match="is no folder"):
         load_model(hub / "snapshots" / "x" / "m.onnx", data_root=hub / "nowhere")
+
+
+def as_external(name: str, location: str = "weights.bin") -> onnx.TensorProto:
+    tensor = weight(name)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    set_entry(tensor, "location", location)
+    return tensor
+
+
+def messages_of(root: onnx.ModelProto) -> dict[str, object]:
+    """Descriptors of all messages that a model can hold, by name."""
+    found: dict[str, object] = {}
+    left = [root.DESCRIPTOR]
+    while left:
+        one = left.pop()
+        if one.full_name not in found:
+            found[one.full_name] = one
+            left += [field.message_type for field in one.fields if field.message_type]
+    return found
+
+
+def ways_to_a_tensor() -> list[tuple[str, ...]]:
+    """By the schema alone: every way of fields to a tensor that meets no field twice."""
+    ways: list[tuple[str, ...]] = []
+
+    def follow(descriptor: object, way: tuple[str, ...], fields: frozenset[str]) -> None:
+        for field in descriptor.fields:  # type: ignore[attr-defined]
+            if field.message_type is None or field.full_name in fields:
+                continue
+            if field.message_type.full_name == "onnx.TensorProto":
+                ways.append((*way, field.name))
+            else:
+                follow(field.message_type, (*way, field.name), fields | {field.full_name})
+
+    follow(onnx.ModelProto.DESCRIPTOR, (), frozenset())
+    return ways
+
+
+def planted(way: tuple[str, ...], tensor: onnx.TensorProto) -> onnx.ModelProto:
+    proto = dense()
+    message: object = proto
+    for name in way:
+        value = getattr(message, name)
+        if hasattr(value, "add"):
+            value.add()
+            value = value[-1]
+        message = value
+    message.CopyFrom(tensor)  # type: ignore[attr-defined]
+    return proto
+
+
+@pytest.mark.parametrize("way", ways_to_a_tensor(), ids=".".join)
+def test_a_reference_out_is_refused_wherever_the_format_can_hold_one(
+    way: tuple[str, ...], folder: Path
+) -> None:
+    """Not by way of the current folder either, and before any library sees it."""
+    proto = planted(way, as_external("hidden", "../secret.bin"))
+    folder.mkdir()
+    (folder.parent / "secret.bin").write_bytes(b"\0" * 48)
+    for load in (
+        lambda: load_model(saved(proto, folder / "m.onnx")),
+        lambda: model_from_bytes(proto.SerializeToString(), name="m"),
+    ):
+        with pytest.raises(ModelError, match=r"external data of|in another file|sparse init"):
+            load()
+
+
+def test_the_walk_knows_every_place_of_the_schema() -> None:
+    ways = ways_to_a_tensor()
+    assert ("functions", "attribute_proto", "t") in ways
+    assert ("graph", "sparse_initializer", "values") in ways
+    for way in ways:
+        tensors = find_tensors(planted(way, weight("hidden"))).tensors
+        assert "hidden" in {tensor.name for tensor in tensors}, way
+
+
+def default_of_a_function(location: str) -> onnx.ModelProto:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+        g (float[N] x) => (float[N] y) { y = own.scale(x) }
+        <domain: "own", opset_import: ["" : 17]>
+        scale (a) => (b) { b = Relu(a) }
+    """)
+    attribute = proto.functions[0].attribute_proto.add(
+        name="k", type=onnx.AttributeProto.TENSOR, t=as_external("k", location)
+    )
+    assert attribute.t.external_data
+    return proto
+
+
+def test_a_default_of_a_function_is_not_read_from_the_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(b"\0" * 48)
+    monkeypatch.chdir(folder)
+    path = saved(default_of_a_function("weights.bin"), folder / "m.onnx")
+    with pytest.raises(ModelError, match="only initializers and constants"):
+        load_model(path)
+
+
+def test_a_link_put_in_between_the_check_and_the_reading_does_not_win(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = external(dense(), folder)
+    outside = folder.parent / "secret.bin"
+    outside.write_bytes(b"1" * 48)
+
+    def swap(*_: object) -> None:
+        (folder / "weights.bin").unlink()
+        (folder / "weights.bin").symlink_to(outside)
+
+    monkeypatch.setattr("coinfer.model.external._check_links", swap)
+    assert "a link is on the way" in refusal(path)
+
+
+def test_a_folder_swapped_for_a_link_does_not_win(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_entry(folder, "location", "data/weights.bin")
+    (folder / "data").mkdir()
+    (folder / "weights.bin").rename(folder / "data" / "weights.bin")
+    secrets = folder.parent / "secrets"
+    secrets.mkdir()
+    (secrets / "weights.bin").write_bytes(b"1" * 48)
+
+    def swap(*_: object) -> None:
+        (folder / "data").rename(folder / "aside")
+        (folder / "data").symlink_to(secrets, target_is_directory=True)
+
+    monkeypatch.setattr("coinfer.model.external._check_links", swap)
+    assert "a link is on the way" in refusal(path)
+
+
+USES = {
+    "to_bytes": lambda loaded: loaded.to_bytes(),
+    "fingerprint": lambda loaded: loaded.fingerprint,
+    "graph": lambda loaded: loaded.graph.graph.initializers["w"].const_value.numpy(),
+    "check": lambda loaded: loaded.content.check_files(),
+}
+
+
+@pytest.mark.parametrize("as_link", [True, False])
+@pytest.mark.parametrize("use", USES)
+def test_data_swapped_after_the_model_was_loaded_is_not_read(
+    folder: Path, use: str, as_link: bool
+) -> None:
+    _, path = external(dense(), folder)
+    loaded = load_model(path)
+    other = folder / "other.bin"
+    other.write_bytes(b"1" * 48)
+    if as_link:
+        (folder / "weights.bin").unlink()
+        (folder / "weights.bin").symlink_to(other)
+    else:
+        other.replace(folder / "weights.bin")
+    with pytest.raises(ModelError, match="load the model again"):
+        USES[use](loaded)
+
+
+@pytest.mark.parametrize("swapped", ["weights.bin", "m.onnx"])
+def test_a_path_is_given_to_a_library_only_if_its_files_are_those_that_were_checked(
+    folder: Path, swapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coinfer.model.content.PROTOBUF_LIMIT_BYTES", 40)
+    _, path = external(dense(), folder)
+    loaded = load_model(path)
+    source = bytes_or_path(loaded)
+    assert source == str(path)
+    (folder / "other.bin").write_bytes((folder / swapped).read_bytes())
+    (folder / "other.bin").replace(folder / swapped)
+    with pytest.raises(ModelError, match="load the model again"):
+        check_unchanged(loaded, source)
+    with pytest.raises(ModelError, match="load the model again"):
+        bytes_or_path(loaded)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_a_model_file_swapped_for_a_fifo_is_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    os.mkfifo(folder / "m.onnx")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    with pytest.raises(ModelError, match="no regular file"):
+        load_model(folder / "m.onnx")
+
+
+@pytest.mark.parametrize("dtype", ["int4", "uint8", "float16", "bfloat16", "float", "int64"])
+def test_every_kind_of_external_number_is_read_as_it_is_stored(folder: Path, dtype: str) -> None:
+    kind = onnx.TensorProto.DataType.Value(dtype.upper())
+    values = helper.make_tensor("k", kind, [3, 2], [1, 2, 3, 4, 5, 6])
+    stored = numpy_helper.to_array(values)
+    node = helper.make_node("Identity", ["k"], ["y"])
+    proto = model(
+        [node],
+        inputs=[helper.make_tensor_value_info("x", kind, [1])],
+        outputs=[helper.make_tensor_value_info("y", kind, [3, 2])],
+        initializers=[values],
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    raw = ir.serde.deserialize_tensor(values).tobytes()
+    tensor = proto.graph.initializer[0]
+    for field in ("raw_data", "float_data", "int32_data", "int64_data"):
+        tensor.ClearField(field)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    set_entry(tensor, "location", "k.bin")
+    set_entry(tensor, "offset", "3")
+    folder.mkdir()
+    (folder / "k.bin").write_bytes(b"abc" + raw)
+    loaded = load_model(saved(proto, folder / "m.onnx"))
+    read = loaded.graph.graph.initializers["k"].const_value
+    assert read.tobytes() == raw
+    assert (read.numpy() == stored).all()
+    alone = onnx.load_from_string(loaded.to_bytes()).graph.initializer[0]
+    assert ir.serde.deserialize_tensor(alone).tobytes() == raw

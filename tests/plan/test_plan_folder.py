@@ -271,7 +271,7 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
         for name, value in [
             ("range", '"8-9999999999"'),
             ("digits", f'"{"9" * 5000}"'),
-            ("hex", "0x" + "f" * 9000),
+            ("hex", "0x" + "f" * 90),
         ]
     ),
     *(
@@ -285,11 +285,11 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
     (
         "digits",
         lambda t: t.replace("original:", f"original:\n        n_units: {'9' * 5000}"),
-        "not valid YAML: a number has too many digits",
+        "plan.yaml:14: models.m.variants.original.n_units: a number has 5000 digits; at most 100",
     ),
     (
         "fork",
-        lambda t: t.replace("original:", f"original:\n        forks: [[0, 1, 0x{'f' * 9000}]]"),
+        lambda t: t.replace("original:", f"original:\n        forks: [[0, 1, 0x{'f' * 90}]]"),
         "plan.yaml:14: models.m.variants.original.forks[0][2]: must be at most 10000",
     ),
 ]

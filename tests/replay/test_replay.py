@@ -6,6 +6,8 @@ import errno
 import gzip
 import io
 import json
+import random
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 import pytest
 
 from coinfer.backends.null import Faults
-from coinfer.core.dispatcher import Limits
-from coinfer.core.events import TimerFired
+from coinfer.core.commands import Command
+from coinfer.core.dispatcher import Dispatcher, Limits
+from coinfer.core.events import Event, Finished, TimerFired
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.profile import Profile
 from coinfer.plan import Plan
@@ -251,3 +254,76 @@ def test_header_options_survive(tmp_path: Path) -> None:
     assert found.steps == 0
     assert found.header.limits == made.limits
     assert (found.header.scenario, found.header.processors) == ("one", made.processors)
+
+
+WRONG_VALUES = (None, True, -1, 2**70, 0.5, float("nan"), float("inf"), "text", "", [], {}, [[]])
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """List all containers in a JSON value with each of their keys."""
+    found: list[tuple[Any, Any]] = []
+    keys = value.keys() if isinstance(value, dict) else range(len(value))
+    for key in keys:
+        found.append((value, key))
+        if isinstance(value[key], dict | list):
+            found += places(value[key])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_log_with_anything_in_it_is_replayed_or_refused_with_its_line(
+    log: Path, seed: int
+) -> None:
+    chance, lines = random.Random(seed), log.read_text().splitlines()
+    path = log.with_name("damaged.jsonl")
+    said = []
+    for _ in range(60):
+        at = chance.choice((0, 1, 2, chance.randrange(len(lines))))
+        value = json.loads(lines[at])
+        container, key = chance.choice(places(value))
+        if chance.random() < 0.3:
+            del container[key]
+        else:
+            container[key] = chance.choice(WRONG_VALUES)
+        path.write_text("\n".join([*lines[:at], json.dumps(value), *lines[at + 1 :]]))
+        try:
+            replay(path)
+        except UnknownNameError:
+            continue
+        except ConfigurationError as error:
+            said.append(str(error))
+    assert len(said) > 10
+    assert all("damaged.jsonl:" in text and "\n" not in text for text in said), said
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 99, b"[" * 99_999, b"\xff\xfe", b"1" * 9999])
+def test_a_line_that_is_no_step_is_named(log: Path, damage: bytes) -> None:
+    lines = log.read_bytes().splitlines()
+    log.write_bytes(b"\n".join([*lines[:3], damage or b"[]", *lines[3:]]))
+    with pytest.raises(ConfigurationError, match=r"log\.jsonl"):
+        replay(log)
+
+
+@pytest.mark.parametrize("at", [0, 20, 60, -30])
+def test_a_compressed_log_with_a_wrong_byte_is_named(log: Path, tmp_path: Path, at: int) -> None:
+    data = bytearray(gzip.compress(log.read_bytes(), mtime=0))
+    for index in range(at, at + 4):
+        data[index] ^= 0xFF
+    (tmp_path / "wrong.jsonl.gz").write_bytes(data)
+    with pytest.raises(ConfigurationError, match=r"wrong\.jsonl\.gz"):
+        replay(tmp_path / "wrong.jsonl.gz")
+
+
+def test_what_the_core_cannot_take_is_refused_with_its_line(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Choosy(Dispatcher):
+        def handle(self, event: Event, now: float) -> list[Command]:
+            if isinstance(event, Finished):
+                raise KeyError(event.execution_id)
+            return super().handle(event, now)
+
+    monkeypatch.setattr(sys.modules["coinfer.replay.replay"], "Dispatcher", Choosy)
+    at = next(i for i, step in enumerate(steps(log), 2) if step[1][0] == "Finished")
+    with pytest.raises(ConfigurationError, match=rf"log\.jsonl:{at}: Finished cannot be replayed"):
+        replay(log)

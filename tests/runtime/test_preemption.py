@@ -1,4 +1,4 @@
-"""Express processors in an engine: their workers keep their priority, the others lose it."""
+"""Express processors in an engine: once one is used, all others lose their priority."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Noting(NullBackend):
     def __init__(self) -> None:
         super().__init__()
         self.creates: dict[str, int] = {}
-        self.runs: dict[str, int] = {}
+        self.runs: dict[str, list[int]] = {}
         self.began = threading.Event()
         self.go_on = threading.Event()
 
@@ -67,10 +67,11 @@ class _Session:
 
     def run(self, feeds: Tensors) -> Mapping[str, Tensor]:
         noting = self._noting
-        noting.runs[self._name] = niceness()
+        noting.runs[self._name] = [niceness()]
         if self._name == "cpu0":
             noting.began.set()
             assert noting.go_on.wait(PATIENCE_S)
+            noting.runs[self._name].append(niceness())
         return self._session.run(feeds)
 
 
@@ -91,9 +92,54 @@ def test_an_urgent_request_overtakes_what_runs_on_its_core() -> None:
         assert not slow.done()
         backend.go_on.set()
         slow.result(PATIENCE_S)
-    before = niceness()
-    assert backend.runs == {"cpu0": LOWEST, "cpu0+": before}
-    assert backend.creates == {"cpu0": LOWEST, "cpu0+": before}
+        before = niceness()
+        assert backend.runs == {"cpu0": [before, LOWEST], "cpu0+": [before]}
+        assert backend.creates == {"cpu0": before, "cpu0+": before}
+        engine.load("late", MODEL, Profile.from_seconds({"late": {"cpu0": 1e-3}}))
+        assert backend.creates == {"cpu0": LOWEST, "cpu0+": before}
+        engine.infer("late", FEED)
+        assert backend.runs["cpu0"] == [LOWEST, LOWEST]
+
+
+@linux
+def test_a_pool_that_a_session_made_before_gives_way_too() -> None:
+    class Pooling(Noting):
+        """Has a thread of its own, as libraries have, made where the session is created."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pools: dict[str, threading.Thread] = {}
+            self.ended = threading.Event()
+
+        def load(self, model: Model, processor: Processor) -> Session:
+            thread = threading.Thread(target=self.ended.wait, args=(PATIENCE_S,), daemon=True)
+            thread.start()
+            self.pools[processor.name] = thread
+            return super().load(model, processor)
+
+    backend = Pooling()
+    backend.go_on.set()
+    with Engine(
+        {"m": MODEL},
+        processors=cpus(),
+        profile=Profile.from_seconds({"m": {"cpu0": 1e-3}}),
+        backends={"null": backend},
+        pin=False,
+    ) as engine:
+
+        def pool_niceness() -> dict[str, int]:
+            ids = {name: thread.native_id for name, thread in backend.pools.items()}
+            return {n: os.getpriority(os.PRIO_PROCESS, number) for n, number in ids.items()}
+
+        before = niceness()
+        assert pool_niceness() == {"cpu0": before, "cpu0+": before}
+        backend.go_on.clear()
+        engine.submit("m", FEED)
+        assert backend.began.wait(PATIENCE_S)
+        engine.submit("m", FEED, priority=1).result(PATIENCE_S)
+        assert pool_niceness() == {"cpu0": LOWEST, "cpu0+": before}
+        backend.go_on.set()
+    backend.ended.set()
 
 
 @linux
@@ -108,7 +154,8 @@ def test_without_express_processors_nobody_yields() -> None:
         pin=False,
     ) as engine:
         engine.infer("m", FEED)
-    assert backend.runs == backend.creates == {"cpu0": niceness()}
+    assert backend.creates == {"cpu0": niceness()}
+    assert backend.runs == {"cpu0": [niceness(), niceness()]}
 
 
 def test_onnxruntime_shares_one_session_with_the_processor_below() -> None:

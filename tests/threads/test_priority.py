@@ -12,8 +12,15 @@ from typing import TypeVar
 
 import pytest
 
+from coinfer.hardware import available_cores
 from coinfer.threads import priority
-from coinfer.threads.priority import LOWEST, call_lowered, lower_current_thread
+from coinfer.threads.priority import (
+    LOWEST,
+    lower_current_thread,
+    lower_marked,
+    mark_current_thread,
+    why_not_lowered,
+)
 
 T = TypeVar("T")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
@@ -41,14 +48,44 @@ def test_a_lowered_thread_yields_and_no_other_does() -> None:
 
 
 @linux
-def test_what_is_called_lowered_starts_threads_that_yield() -> None:
-    assert call_lowered(lambda: in_thread(niceness)) == LOWEST
-    assert niceness() < LOWEST
+def test_marked_threads_and_what_they_start_are_lowered_together_and_no_others() -> None:
+    done, ready = threading.Event(), threading.Barrier(4)
+    found: dict[str, int] = {}
+
+    def wait(name: str) -> None:
+        ready.wait(5)
+        done.wait(5)
+        found[name] = niceness()
+
+    def begin() -> None:
+        mark_current_thread("coinfer~test")
+        child = threading.Thread(target=wait, args=("child",))
+        child.start()
+        wait("marked")
+        child.join()
+
+    threads = [threading.Thread(target=begin), threading.Thread(target=wait, args=("other",))]
+    for thread in threads:
+        thread.start()
+    ready.wait(5)
+    assert lower_marked("coinfer~test")
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert found == {"marked": LOWEST, "child": LOWEST, "other": niceness()}
 
 
-def test_what_a_lowered_call_raises_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        call_lowered(lambda: 1 // 0)
+@linux
+def test_it_is_tried_whether_lowered_threads_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = available_cores()[-1]
+    priority._tried.cache_clear()
+    assert why_not_lowered(core) == ""
+    priority._tried.cache_clear()
+    monkeypatch.setattr(priority.os, "setpriority", lambda *_: None)  # as if it were ignored
+    assert "still gets" in why_not_lowered(core)
+    priority._tried.cache_clear()
+    monkeypatch.setattr(priority.sys, "platform", "darwin")
+    assert why_not_lowered(core) == "darwin has no priorities of single threads"
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
@@ -63,6 +100,5 @@ def test_a_refusal_is_said_once_and_nothing_is_raised(
     with caplog.at_level(logging.WARNING, logger="coinfer"):
         assert not in_thread(lower_current_thread)
         assert not in_thread(lower_current_thread)
-        assert call_lowered(lambda: 7) == 7
     assert len(caplog.records) == 1
     assert "threads keep their priority" in caplog.text

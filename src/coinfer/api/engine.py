@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from coinfer.backends.base import Backend
+from coinfer.backends.patience import HangError
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Limits
 from coinfer.core.policy import Policy, check_policy
@@ -33,6 +33,7 @@ from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
+from coinfer.workload.processor_spec import Preempt
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -68,6 +69,8 @@ class Engine(engine.Engine):
         agreement: How near the outputs of a processor must be to those of onnxruntime in fp32 for
             a model to run there, e.g. `{"tolerance": 1e-4, "nonfinite": "strict"}`. A given profile
             or plan is taken as it is.
+        preempt: Whether urgent requests preempt others on CPU cores, if `processors` are left open;
+            `auto`: where that pays (see the page on processors).
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -105,8 +108,11 @@ class Engine(engine.Engine):
         keep_awake: bool = False,
         samples: Mapping[str, SampleSource] = MappingProxyType({}),
         agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
+        preempt: Preempt = "auto",
         measure_s: float = MEASURE_S,
     ) -> None:
+        if preempt not in (True, False, "auto"):
+            raise ConfigurationError(f"preempt is {preempt!r}; give True, False or 'auto'")
         choice = None if policy is None else _choice(policy)
         if isinstance(policy, str):
             policy = make_policy(policy)
@@ -114,6 +120,7 @@ class Engine(engine.Engine):
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
         self._measure_s = measure_s
+        self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
             planned = self._opened(
@@ -126,7 +133,10 @@ class Engine(engine.Engine):
             )
             cores = {core for processor in planned.plan.processors for core in processor.cores}
         else:
-            used = _checked(default_processors() if processors is None else processors)
+            if processors is None:
+                processors = default_processors(preempt=bool(preempt))
+                self._preempt = preempt
+            used = _checked(processors)
             if partition is not None and profile is not None:
                 raise ConfigurationError(
                     "partitioning measures for itself; leave the profile out, or pass models that "
@@ -193,8 +203,13 @@ class Engine(engine.Engine):
             if len(classes) > 1:
                 model = whole_of(planned.models[name])
                 for sizes in classes.values():
-                    with suppress(CoinferError):  # e.g. strings; the samples are not kept
+                    try:
                         self.warm_up(name, model.sample_inputs(dims=sizes))
+                    except HangError as error:
+                        self.warnings.append(str(error))
+                        break
+                    except CoinferError:  # e.g. strings; the samples are not kept
+                        continue
 
     def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
         if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):
@@ -237,7 +252,9 @@ class Engine(engine.Engine):
         profiler = Profiler(
             cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
         )
-        wishes = Wishes(cuts=cuts, sources=sources, agreement=self._agreement)
+        wishes = Wishes(
+            cuts=cuts, sources=sources, agreement=self._agreement, preempt=self._preempt
+        )
         return make_plan(found, processors, wishes, profiler, samples=given)
 
 

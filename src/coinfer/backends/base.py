@@ -5,7 +5,6 @@ Nothing here imports an inference library; each implementation is a file or fold
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
 __all__ = [
-    "CREATION_LOCK",
     "Backend",
     "Device",
     "Placement",
@@ -30,10 +28,6 @@ __all__ = [
     "note_of",
     "reading_once",
 ]
-
-CREATION_LOCK = threading.Lock()
-"""Held while any session of the process is created. Creating sessions concurrently races in the
-inference libraries, and it holds the interpreter's lock. No request waits for this one."""
 
 Tensor = npt.NDArray[Any]
 """One array, C-contiguous where a backend returns it."""

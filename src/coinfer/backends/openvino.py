@@ -18,7 +18,7 @@ from typing import Any
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
 from coinfer.backends.pools import POOLS, reserved
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
-from coinfer.backends.source import bytes_or_path
+from coinfer.backends.source import bytes_or_path, check_unchanged
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model, TensorSpec
@@ -109,7 +109,7 @@ class OpenVinoBackend:
         return (
             self.name,
             processor.device,
-            processor.units,
+            processor.overlays or processor.units,
             processor.threads,
             processor.precision,
             frozenset(processor.options.items()),
@@ -130,7 +130,9 @@ class OpenVinoBackend:
         device = self._find(processor, what)
         properties = _properties(processor, device, what)
         try:
-            graph = self._core.read_model(bytes_or_path(model))
+            source = bytes_or_path(model)
+            graph = self._core.read_model(source)
+            check_unchanged(model, source)
         except Exception:  # noqa: BLE001  # RuntimeError and the library's own kinds
             return frozenset()
         operations = graph.get_ordered_ops()
@@ -199,7 +201,9 @@ class OpenVinoBackend:
         # With the model, because the number of one that is gone may be given to another.
         found = self._read_graphs.get(id(model))
         if found is None:
-            found = (model, self._core.read_model(bytes_or_path(model)))
+            source = bytes_or_path(model)
+            found = (model, self._core.read_model(source))
+            check_unchanged(model, source)
             if self._readers:
                 self._read_graphs[id(model)] = found
         return found[1]

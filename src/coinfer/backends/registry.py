@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from coinfer.backends.base import Backend
+from coinfer.backends.patience import HangError, patiently
 from coinfer.errors import BackendError, UnknownNameError
 from coinfer.machine.processor import Processor
 
@@ -20,6 +21,7 @@ __all__ = [
     "Availability",
     "available",
     "backend_names",
+    "check_devices",
     "find_backends",
     "get_backend",
 ]
@@ -36,6 +38,8 @@ _INSTALL: Mapping[str, str] = {
     "openvino": "pip install 'coinfer[openvino]'",
 }
 _instances: dict[str, Backend] = {}
+_hanging: dict[str, HangError] = {}
+_found_devices: list[Backend] = []
 _lock = threading.Lock()
 
 
@@ -69,14 +73,39 @@ def get_backend(name: str) -> Backend:
     Raises:
         UnknownNameError: no backend of that name.
         BackendError: its library is missing or broken; the message says what to install.
+        HangError: its library hangs.
 
     >>> get_backend("null") is get_backend("null")
     True
     """
     with _lock:
+        if name in _hanging:
+            raise _hanging[name]
         if name not in _instances:
-            _instances[name] = _create(name)
+            try:
+                _instances[name] = patiently(lambda: _create(name), f"starting backend {name!r}")
+            except HangError as error:
+                _hanging[name] = error  # the next one would wait for the same import
+                raise
         return _instances[name]
+
+
+def check_devices(backend: Backend) -> None:
+    """See that a backend finds its devices; once, for it is asked again and again.
+
+    Raises:
+        HangError: its library hangs.
+    """
+    with _lock:
+        if backend.name in _hanging:
+            raise _hanging[backend.name]
+        if backend not in _found_devices:
+            try:
+                patiently(backend.devices, f"looking for devices of backend {backend.name!r}")
+            except HangError as error:
+                _hanging[backend.name] = error
+                raise
+            _found_devices.append(backend)
 
 
 def find_backends(
@@ -94,7 +123,9 @@ def available() -> tuple[Availability, ...]:
 
 def _availability(name: str) -> Availability:
     try:
-        return Availability(name=name, backend=get_backend(name))
+        backend = get_backend(name)
+        check_devices(backend)
+        return Availability(name=name, backend=backend)
     except BackendError as error:
         return Availability(name=name, backend=None, problem=str(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,8 +12,9 @@ import typer
 from coinfer import __version__
 from coinfer.cli.bound import bound
 from coinfer.cli.compare import compare
-from coinfer.cli.console import err
+from coinfer.cli.console import UNREAD, err, finish, prepare, print_lines
 from coinfer.cli.doctor import doctor
+from coinfer.cli.failure import CALLERS_FAULT, SYSTEMS_FAULT, Failure
 from coinfer.cli.inspect import inspect
 from coinfer.cli.log_handler import LogHandler
 from coinfer.cli.partition import partition
@@ -24,11 +26,9 @@ from coinfer.cli.saturate import saturate
 from coinfer.cli.scenarios import scenarios_app
 from coinfer.cli.simulate import simulate
 from coinfer.cli.zoo import zoo_app
-from coinfer.errors import CallerError, CoinferError
 
 __all__ = ["app", "main"]
 
-_CALLERS_FAULT = 2
 _INTERRUPTED = 130
 _LOG_HANDLER = LogHandler()
 
@@ -53,7 +53,7 @@ app.add_typer(zoo_app, name="zoo")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"coinfer {__version__}")
+        print_lines(f"coinfer {__version__}")
         raise typer.Exit
 
 
@@ -67,25 +67,53 @@ def _program(
     """Run many neural networks at once on the processors of one machine."""
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the program and exit; an expected error prints one line on stderr.
+def main(
+    argv: list[str] | None = None, *, was_interrupted: Callable[[], bool] = lambda: False
+) -> None:
+    """Run the program and exit; an error prints one line on stderr, a bug two.
 
-    Exit status: 0 done, 1 the system's fault, 2 the caller's fault, 130 interrupted.
+    Exit status: 0 done, 1 the system's fault, 2 the caller's fault, 70 a bug in coinfer, 130
+    interrupted, 141 nobody read the output to its end.
+
+    Args:
+        argv: The arguments; None: those of the process.
+        was_interrupted: Whether Ctrl-C came: a library may have made another error of it.
     """
     logging.getLogger("coinfer").addHandler(_LOG_HANDLER)
+    prepare()
+    status = _performed(argv, was_interrupted)
     try:
-        status = app(args=argv, prog_name="coinfer", standalone_mode=False)
-    except CoinferError as error:
-        _complain(f"error: {error}")
-        sys.exit(_CALLERS_FAULT if isinstance(error, CallerError) else 1)
-    except _UsageProblem as error:
-        _explain_usage(error)
-        sys.exit(_CALLERS_FAULT)
-    except KeyboardInterrupt:
-        status = _INTERRUPTED
+        if not finish():
+            status = status or UNREAD
+    except OSError as error:
+        status = status or _fail(error)
     if status == _INTERRUPTED:
         _complain("interrupted")
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
+
+
+def _performed(argv: list[str] | None, was_interrupted: Callable[[], bool]) -> int:
+    """Run a verb; return the exit status."""
+    try:
+        status = app(args=argv, prog_name="coinfer", standalone_mode=False)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except _UsageProblem as error:
+        _explain_usage(error)
+        return CALLERS_FAULT
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else SYSTEMS_FAULT
+    # Not only Exception: a panic in a library written in Rust is none.
+    except BaseException as error:  # noqa: BLE001 - whatever it is, a user must not see a traceback
+        return _INTERRUPTED if was_interrupted() else _fail(error)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(error: BaseException) -> int:
+    failure = Failure.of(error)
+    for line in failure.lines:
+        _complain(line)
+    return failure.status
 
 
 def _complain(text: str) -> None:

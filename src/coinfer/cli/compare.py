@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from coinfer.cli.console import new_table, out
 from coinfer.cli.options import ReportOption
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.results import check_report, report_comparison
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.comparison import MISS_RATE, Comparison, Row
 from coinfer.metrics.comparison import compare as compare_runs
@@ -52,8 +52,8 @@ def compare(
 
 def _read(path: Path) -> Summary:
     try:
-        return Summary.from_json(loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, JSONDecodeError) as error:
+        return Summary.from_json(parse_json(read_bytes(path)))
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"cannot read {path}: {reason}") from error
     except ConfigurationError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Iterable
 
 from rich import box
@@ -10,23 +12,59 @@ from rich.console import Console
 from rich.padding import PaddingDimensions
 from rich.table import Table
 
-__all__ = ["PIPE_COLUMNS", "err", "new_table", "out", "print_lines"]
+__all__ = ["PIPE_COLUMNS", "UNREAD", "err", "finish", "new_table", "out", "prepare", "print_lines"]
+
+UNREAD = 141
+"""Exit status if nobody read the output to its end: as if SIGPIPE (13) had ended the process."""
 
 PIPE_COLUMNS = 120
 """A pipe or a file has no width; tables must not be squeezed for it."""
 
 
+class _Console(Console):
+    """Goes on without output when nobody reads it any more: files are still to be written."""
+
+    def on_broken_pipe(self) -> None:
+        _discard(self.stderr)
+
+
+def prepare() -> None:
+    """Let what a stream's encoding lacks be written as an escape: in ASCII an accent, say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finish() -> bool:
+    """Write out what is still in the buffers; return whether all of the output could be read.
+
+    Raises:
+        OSError: it could not be written, e.g. because the disk is full.
+    """
+    global _unread
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(stderr=False)
+    except OSError:
+        _discard(stderr=False)  # or the interpreter tries again when it ends, and says so
+        raise
+    unread, _unread = _unread, False
+    return not unread
+
+
 def out() -> Console:
     """Return the console for results. Names come from files: they are text, not markup."""
-    console = Console(highlight=False, markup=False, soft_wrap=False)
+    console = _Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
-    return Console(highlight=False, markup=False, width=PIPE_COLUMNS)
+    return _Console(highlight=False, markup=False, emoji=False, width=PIPE_COLUMNS)
 
 
 def err() -> Console:
     """Return the console for progress and messages; lines are not broken."""
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return _Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_lines(*lines: str) -> None:
@@ -45,3 +83,16 @@ def new_table(
     for header in figures:
         table.add_column(header, justify="right", no_wrap=True)
     return table
+
+
+_unread = False
+"""Whether nobody reads standard output any more."""
+
+
+def _discard(stderr: bool) -> None:
+    """Let a stream lead nowhere from now on."""
+    global _unread
+    _unread = _unread or not stderr
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, (sys.stderr if stderr else sys.stdout).fileno())
+    os.close(nowhere)

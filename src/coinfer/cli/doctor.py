@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import out, print_lines
 from coinfer.hardware.diagnosis import Diagnosis, Severity, diagnose
 from coinfer.units import format_bytes
 
@@ -27,7 +27,7 @@ def doctor(
     """
     diagnosis = diagnose()
     if json:
-        typer.echo(json_format.dumps(diagnosis.to_json(), indent=2))
+        print_lines(json_format.dumps(diagnosis.to_json(), indent=2))
     else:
         _show(diagnosis, out())
     if not diagnosis.usable:
@@ -52,7 +52,8 @@ def _machine(diagnosis: Diagnosis) -> Table:
     table.add_row("processor", environment["cpu"])
     table.add_row("cores used", f"{len(cores.numbers)} (number {numbers}): {cores.reason}")
     table.add_row("pinning", "works" if diagnosis.pinning else "does not work here")
-    table.add_row("memory", format_bytes(environment["memory_bytes"]))
+    memory = environment["memory_bytes"]
+    table.add_row("memory", "not known" if memory is None else format_bytes(memory))
     return table
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coinfer.cli.console import out
+from coinfer.cli.console import out, print_lines
 from coinfer.cli.options import AllowDataOption, DimOption, sizes
 from coinfer.cli.output import write_json
 from coinfer.model import Model, TensorSpec
@@ -50,7 +50,7 @@ def inspect(
     costs = operator_costs(loaded.graph, batch=batch, dims=sizes(dim))
     report = _report(loaded, costs, batch)
     if json_file == _STDOUT:
-        typer.echo(json.dumps(report, indent=2))
+        print_lines(json.dumps(report, indent=2))
         return
     _print(out(), report, operators=operators)
     if json_file is not None:
@@ -118,7 +118,7 @@ def _row(
         **_macs(count),
         "macs_share": count.least / macs if macs else 0.0,
         "parameters": sum(cost.parameters for cost in costs),
-        "weight_bytes": sum(cost.weight_bytes for cost in costs),
+        "weight_bytes": known_sum(cost.weight_bytes for cost in costs),
         "input_bytes": known_sum(cost.input_bytes for cost in costs),
         "output_bytes": known_sum(cost.output_bytes for cost in costs),
     }
@@ -156,10 +156,10 @@ def _facts(report: dict[str, Any]) -> Iterable[tuple[str, str]]:
         f"{report['trainable_parameters']:,} trainable, {report['parameters']:,} stored",
     )
     yield f"MACs (batch {report['batch']})", _macs_text(report)
-    peak = report["peak_activation_bytes_estimate"]
+    weights, peak = report["weight_bytes"], report["peak_activation_bytes_estimate"]
     yield (
         "memory",
-        f"{format_bytes(report['weight_bytes'])} weights, "
+        f"{_UNKNOWN if weights is None else format_bytes(weights)} weights, "
         f"{_UNKNOWN if peak is None else format_bytes(peak)} activations at the peak (estimate)",
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coinfer.cli.console import print_lines
-from coinfer.documents.writing import replace_file
+from coinfer.documents.writing import check_can_write, is_special, replace_file
 from coinfer.errors import ConfigurationError
 
 __all__ = ["check_writable", "say", "write_json", "write_result", "write_text", "writing"]
@@ -27,11 +27,10 @@ def check_writable(*paths: Path | None) -> None:
             raise ConfigurationError(f"{path} is a folder; name a file in it")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_name(path.name + ".part")
-            scratch.touch()
-            scratch.unlink()
-    if len({path.resolve() for path in given}) < len(given):
-        raise ConfigurationError(f"{given[-1]} is named for two results; name two files")
+            check_can_write(path)
+    plain = [path for path in given if not is_special(path)]
+    if len({path.resolve() for path in plain}) < len(plain):
+        raise ConfigurationError(f"{plain[-1]} is named for two results; name two files")
 
 
 def say(what: str, path: Path, hint: str = "") -> None:

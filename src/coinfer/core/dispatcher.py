@@ -12,7 +12,7 @@ The rules, in the order in which they apply after every event, and where they ar
     one that was set aside for its failures is tried again when it is time (`faults`)
  4. if something waits and some processor is idle, the policy decides (`decisions`); each decision
     is checked (`starts`, `forks`)
- 5. what still waits and would be late by waiting preempts, if there are express processors
+ 5. what still waits and is more urgent than what runs preempts, if there are express processors
     (`preemption`)
  6. the earliest moment to look again is armed as the timer (`timers`)
 All parts change one `state`, write to its commands, and answer through `answers`.
@@ -235,6 +235,8 @@ class Dispatcher:
             or len(waiting) >= admission.most_waiting
         ) and admission.refuses(request):
             return
+        if self._preemption is not None and request.priority < 0:
+            self._preemption.arrived(request)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
         if not waiting and decisions.place is not None and decisions.start_at_once(progress):
             return
@@ -255,7 +257,7 @@ class Dispatcher:
         if state.swaps.costs:
             service_s = state.own_s(execution, service_s)
         row = state.requests[requests[0].id].lane.row if len(requests) == 1 else None
-        if row is not None and state.express is None:
+        if row is not None and state.preempting is None:
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
         else:
             state.learn(execution, service_s)

@@ -84,6 +84,11 @@ class ExpressProcessors:
         }
         self.estimates.add(model, Profile(entries))
 
+    @property
+    def is_active(self) -> bool:
+        """Whether something runs on an express processor, or was held up and still runs."""
+        return bool(self.running or self._delays)
+
     def idle(self) -> list[str]:
         """Names of those that could start something now."""
         users = self.users

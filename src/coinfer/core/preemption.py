@@ -1,10 +1,16 @@
-"""Preemption: which urgent requests start on an express processor because waiting makes them late.
+"""Preemption: which urgent requests start on an express processor, on top of what is less urgent.
 
 A rule of the dispatcher that no policy repeats; it applies to what still waits after the policy's
-decisions. A request whose deadline is finite starts on an idle express processor if, by the
-estimates, it would finish too late on every ordinary one. Too late is less than `MARGIN` of its
-relative deadline before the deadline. The earliest deadline goes first. Nothing is started in vain:
-either it finishes in time there, or it may run late anyway; and nothing more urgent is held up.
+decisions. Urgent is what has a deadline or a higher priority than others. A request is more urgent
+than another if its priority is higher, or equal and its deadline earlier. The most urgent request
+goes first, on top of what is least urgent:
+ - at once, where what runs there has no deadline or a lower priority, and where no other urgent
+   model could be late by it: what runs on an express processor cannot be preempted itself, so it
+   must be done within the time that each of the others has to spare;
+ - else only if, by the estimates, it would finish too late on every ordinary processor. Too late is
+   less than `MARGIN` of its relative deadline before the deadline.
+Nothing is started in vain: either it finishes in time there, or it may run late anyway; and nothing
+more urgent is held up.
 
 The estimates of waiting know what runs and what of the requests looked at goes before, not what the
 policy has in mind. So each request is looked at again at the last moment at which an idle processor
@@ -17,6 +23,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.lane import Lane
@@ -28,18 +35,28 @@ from coinfer.core.view import View
 
 __all__ = ["MARGIN", "Preemption"]
 
-MARGIN = 0.5
+MARGIN = 0.25
 """Share of its relative deadline by which a request that waits is to finish before the deadline."""
 
 _LOOKED_AT = 8
-"""Requests looked at after one event: those with the earliest deadlines."""
+"""Requests looked at after one event: the most urgent ones."""
 
 _FEW = 64
+
+_Urgency: TypeAlias = tuple[float, float]
+"""How urgent something is: less its priority, then its deadline; the smallest is most urgent."""
+
+_NOTHING: _Urgency = (math.inf, math.inf)
+"""What runs where nothing does."""
+
+
+def _urgency(request: Request) -> _Urgency:
+    return -float(request.priority), request.deadline_s
 
 
 @dataclass(slots=True, eq=False)
 class Preemption:
-    """Looks after the waiting requests that have a deadline, on a machine with express processors.
+    """Looks after the urgent requests that wait, on a machine with express processors.
 
     Attributes:
         again_s: When to look again if nothing happens before; infinite: not at all.
@@ -48,19 +65,29 @@ class Preemption:
     _state: State
     _view: View
     again_s: float = math.inf
-    _deadlines: list[tuple[float, int]] = field(default_factory=list)
+    _lowest: int = 0
+    _spare_s: dict[str, float] = field(default_factory=dict)
+    _known: list[tuple[_Urgency, int]] = field(default_factory=list)
+
+    def arrived(self, request: Request) -> None:
+        """Take note that requests of a lower priority come, so that others are above them."""
+        if request.priority < self._lowest:
+            self._lowest = request.priority
 
     def note(self, request: Request) -> None:
-        """Look after a request that begins to wait."""
-        if request.deadline_s == math.inf:
+        """Look after a request that begins to wait, if it is more urgent than others may be."""
+        if request.deadline_s == math.inf and request.priority <= self._lowest:
             return
-        known, waiting = self._deadlines, self._state.waiting
-        entry = (request.deadline_s, request.id)
+        seconds = self._view.resident_s(self._state.requests[request.id].lane)
+        least_s = min(seconds.values(), default=0.0)
+        self._spare_s[request.model] = request.deadline_s - request.arrival_s - least_s
+        known, waiting = self._known, self._state.waiting
+        entry = (_urgency(request), request.id)
         at = bisect_left(known, entry)
         if at == len(known) or known[at] != entry:
             known.insert(at, entry)
         if len(known) > _FEW and len(known) > 2 * len(waiting):
-            self._deadlines = [entry for entry in known if entry[1] in waiting]
+            self._known = [entry for entry in known if entry[1] in waiting]
 
     def starts(self) -> Iterator[tuple[Progress, Step]]:
         """Yield what must start on an express processor now; each is to be started at once."""
@@ -68,7 +95,7 @@ class Preemption:
         state, view = self._state, self._view
         express, now = state.express, view.now
         assert express is not None
-        if not express.idle():
+        if not self._known or not express.idle():
             return  # the end of what runs there is looked at anyway
         urgent = self._urgent()
         ready_s = self._ready_s(express, now) if urgent else {}
@@ -78,9 +105,9 @@ class Preemption:
             finish_s, name = min((ready_s[n] + s, n) for n, s in seconds.items())
             limit_s = request.deadline_s - MARGIN * (request.deadline_s - request.arrival_s)
             last_s = limit_s - min(seconds.values())
-            if finish_s <= limit_s and now < last_s:
-                self.again_s = min(self.again_s, last_s)
-            elif (step := self._step(express, progress.lane, request)) is not None:
+            is_late = request.deadline_s < math.inf and (finish_s > limit_s or now >= last_s)
+            step = self._step(express, progress.lane, request, is_late=is_late)
+            if step is not None:
                 yield progress, step
                 if not express.idle():
                     return
@@ -89,13 +116,15 @@ class Preemption:
                     if not overlaid.isdisjoint(processor.units):
                         ready_s[other] += step.seconds
                 continue
+            if not is_late and last_s < self.again_s:
+                self.again_s = last_s
             for other in state.neighbours[name]:
                 if other in ready_s:
                     ready_s[other] = max(ready_s[other], finish_s)
 
     def _urgent(self) -> list[Request]:
-        """Return the waiting requests with the earliest deadlines; forget those before them."""
-        waiting, known = self._state.waiting, self._deadlines
+        """Return the most urgent of the waiting requests; forget those before them."""
+        waiting, known = self._state.waiting, self._known
         alive: list[Request] = []
         seen = 0
         for _, number in known:
@@ -106,7 +135,7 @@ class Preemption:
                 if len(alive) == _LOOKED_AT:
                     break
         if seen > len(alive):
-            known[:seen] = [(request.deadline_s, request.id) for request in alive]
+            known[:seen] = [(_urgency(request), request.id) for request in alive]
         return alive
 
     def _ready_s(self, express: ExpressProcessors, now: float) -> dict[str, float]:
@@ -116,34 +145,60 @@ class Preemption:
             free_at[unit] = max(at_s, free_at.get(unit, now))
         return self._view.free_s(free_at)
 
-    def _step(self, express: ExpressProcessors, lane: Lane, request: Request) -> Step | None:
-        """Return what an express processor should run of a request now, if any should."""
-        best: tuple[tuple[float, float], Step] | None = None
+    def _step(
+        self, express: ExpressProcessors, lane: Lane, request: Request, *, is_late: bool
+    ) -> Step | None:
+        """Return what an express processor should run of a request now, if any should.
+
+        Args:
+            express: The express processors.
+            lane: Where the request waits.
+            request: The request.
+            is_late: Whether it would be late by waiting.
+        """
+        best: tuple[tuple[_Urgency, float], Step] | None = None
+        mine = _urgency(request)
         for name in express.idle():
             if name in lane.excluded or not lane.may_start(express.twins[name], self._view.now):
                 continue
             worth = self._worth(express, name)
+            below = worth[0]
+            if below <= mine or (best and worth <= best[0]):
+                continue
             found = self._way(express, name, lane)
-            if found is None or worth[0] <= request.deadline_s or (best and worth <= best[0]):
+            if found is None:
                 continue
             step, seconds = found
+            if not is_late and not (
+                _only_waits(below, mine) and seconds <= self._others_spare_s(lane)
+            ):
+                continue
             in_time = self._view.now + seconds <= request.deadline_s
             if in_time or request.on_late is OnLate.RUN:
                 best = (worth, step)
         return best[1] if best else None
 
-    def _worth(self, express: ExpressProcessors, name: str) -> tuple[float, float]:
-        """Return the earliest deadline of what it would hold up, and how little that was before.
+    def _others_spare_s(self, lane: Lane) -> float:
+        """Return how long no other urgent model is late by, whenever its requests come."""
+        units = self._state.units
+        return min(
+            (s for model, s in self._spare_s.items() if model != lane.model and model in units),
+            default=math.inf,
+        )
 
-        On a tie of the deadlines what was held up before is spared, and more so what is idle.
+    def _worth(self, express: ExpressProcessors, name: str) -> tuple[_Urgency, float]:
+        """Return how urgent what it would hold up is, and how little that was held up before.
+
+        Of what is equally urgent the one that was held up before is spared, and more so what is
+        idle.
         """
         state, now = self._state, self._view.now
         unit_user = state.unit_user()
         under = {unit_user.get(unit) for unit in express.processors[name].overlays}
         numbers = [number for number in under if number is not None]
-        due_s = [r.deadline_s for number in numbers for r in state.running[number].requests]
+        urgencies = [_urgency(r) for number in numbers for r in state.running[number].requests]
         held_up_s = [express.held_up_s(number, now) for number in numbers]
-        return min(due_s, default=math.inf), -max(held_up_s, default=-1.0)
+        return min(urgencies, default=_NOTHING), -max(held_up_s, default=-1.0)
 
     def _way(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
@@ -157,3 +212,11 @@ class Preemption:
         span = routes.step(lane.key.position, twin).span
         seconds = express.estimates.row(lane.variant, span, batch, shape)[name]
         return Step(span, name, seconds), seconds + routes.rest_s(span.last + 1)
+
+
+def _only_waits(below: _Urgency, mine: _Urgency) -> bool:
+    """Tell whether what runs only gets on later if something goes first: it misses no deadline.
+
+    An idle core is the policy's: it has a reason to leave it idle.
+    """
+    return below != _NOTHING and (below[0] > mine[0] or below[1] == math.inf)

@@ -51,12 +51,12 @@ class State:
         processors: All ordinary ones, by name, in the order of preference.
         in_service: Those of them that work.
         express: The express processors and what they hold up; None if there are none.
+        preempting: The same while something runs there or was held up and still runs; None else.
         units_of: Compute units by processor; none for an express one.
         widths: Number of compute units by processor.
         units: Number of unit subgraphs per loaded variant. As all that is known of a variant, it is
             kept by the variant's name; the original has the name of its model.
         forks: The pairs of spans that may run at the same time, by loaded variant that has some.
-            None are used where there are express processors: they would preempt one half.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         failed: Of those, what was run of them alone and failed.
@@ -81,6 +81,7 @@ class State:
     processors: Mapping[str, Processor] = field(init=False)
     in_service: dict[str, Processor] = field(init=False)
     express: ExpressProcessors | None = field(default=None, init=False)
+    preempting: ExpressProcessors | None = field(default=None, init=False)
     units_of: Mapping[str, frozenset[str]] = field(init=False)
     widths: Mapping[str, int] = field(init=False)
     units: dict[str, int] = field(default_factory=dict, init=False)
@@ -271,9 +272,12 @@ class State:
         self.running[execution.id] = execution
         if self.swaps.costs:
             self.swaps.hold(execution.processor, execution.variant)
-        self.used |= self.bits_of[execution.processor]
-        if self.express is not None:
-            self.express.began(execution, self.unit_user())
+        bits = self.bits_of[execution.processor]
+        self.used |= bits
+        if not bits:  # only those of express processors are none
+            self.preempting = self.express
+        if self.preempting is not None:
+            self.preempting.began(execution, self.unit_user())
 
     def release(self, execution: Execution) -> None:
         """Note that an execution no longer runs."""
@@ -281,8 +285,10 @@ class State:
         if self.offered:
             self.offered.pop(execution.id, None)
         self.used ^= self.bits_of[execution.processor]
-        if self.express is not None:
-            self.express.ended(execution, self.now)
+        if self.preempting is not None:
+            self.preempting.ended(execution, self.now)
+            if not self.preempting.is_active:
+                self.preempting = None
 
     def unit_user(self) -> dict[str, int]:
         """Return which execution occupies a compute unit of an ordinary processor."""
@@ -300,7 +306,7 @@ class State:
 
     def delay_s(self, execution: Execution) -> float:
         """Seconds by which an execution will end later than its estimate for what overlays it."""
-        return 0.0 if self.express is None else self.express.delay_s(execution.id, self.now)
+        return 0.0 if self.preempting is None else self.preempting.delay_s(execution.id, self.now)
 
     def learn(self, execution: Execution, service_s: float) -> None:
         """Correct the estimate of an execution that ends now, but not for what held it up."""
@@ -369,7 +375,7 @@ class State:
         self.units[model] = units
         self.swaps.add(model, swap_s)
         self.forks.pop(model, None)
-        if forks and self.express is None:
+        if forks:
             self.forks[model] = forks
         self.leaving.pop(model, None)
         if self.express is not None:

@@ -44,6 +44,12 @@ class View:
         self.now = -math.inf
 
     @property
+    def preempts(self) -> bool:
+        """Whether urgent requests preempt others: then nothing need be kept free for them."""
+        express = self._state.express
+        return express is not None and bool(express.in_service)
+
+    @property
     def processors(self) -> Mapping[str, Processor]:
         """The ordinary processors in service, by name, in the order of preference."""
         return self._state.in_service
@@ -338,9 +344,9 @@ class View:
     def running(self) -> Collection[Execution]:
         """The executions that run now, but for those on express processors."""
         state = self._state
-        if state.express is None or not state.express.running:
+        if state.preempting is None or not state.preempting.running:
             return state.running.values()
-        return [e for number, e in state.running.items() if number not in state.express.running]
+        return [e for n, e in state.running.items() if n not in state.preempting.running]
 
     def is_running(self, execution_id: int) -> bool:
         """Tell whether an execution runs, on whatever processor."""
@@ -357,7 +363,7 @@ class View:
         never looks finished while it runs. What overlays it delays it.
         """
         state, now = self._state, self.now
-        express, units_of = state.express, state.units_of
+        express, units_of = state.preempting, state.units_of
         free: dict[str, float] = {}
         for execution in state.running.values():
             end = execution.started_s + execution.expected_s

@@ -53,6 +53,9 @@ __all__ = [
     "wrong",
 ]
 
+_MOST_SHOWN = 100
+"""Characters of a text."""
+
 Loc: TypeAlias = tuple[str | int, ...]
 """The way to a field: names of fields and positions in lists."""
 
@@ -159,6 +162,8 @@ def shown(value: Any) -> str:
             return str(value)
         case int() if abs(value) >= 10**100:
             return "a number of more than 100 digits"
+        case str() if len(value) > _MOST_SHOWN:
+            return f"{value[:_MOST_SHOWN]!r}... ({len(value)} characters)"
         case _:
             return repr(value)
 

@@ -1,4 +1,9 @@
-"""Write files in one step: readers see the old ones or the new ones, never a part of them."""
+"""Write files in one step: readers see the old ones or the new ones, never a part of them.
+
+Every file that coinfer writes goes through here, but for the log of a run, which must be there when
+the run crashes. A link is followed, as `open` does. What is no regular file, such as `/dev/stdout`,
+a FIFO or a device, is written to and never replaced.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,23 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["replace_file", "replace_folder"]
+__all__ = ["check_can_write", "is_special", "replace_file", "replace_folder", "replacing"]
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 _TRIES = 100
 """Several writers of one folder take turns; each needs few."""
+
+_DESCRIPTORS = ("/proc/", "/dev/fd/")
+"""Where names are those of open files: `/dev/stdout` leads there."""
+
+_MOST_LINKS = 40
 
 
 def replace_file(path: Path, data: str | bytes) -> None:
@@ -24,12 +36,97 @@ def replace_file(path: Path, data: str | bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    scratch = _beside(path)
+    with replacing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of the one at a path once all is written.
+
+    If writing ends with an error or an interrupt, what was there stays. The permissions of what was
+    there are kept.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    status = _status(path)
+    if is_special(path):
+        # Appended, as the shell may have sent `/dev/stdout` to a file that others write to as well.
+        number = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOCTTY", 0))
+        with os.fdopen(number, "wb") as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
+    if status is not None and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    scratch = _beside(target)
     try:
-        scratch.write_bytes(data.encode() if isinstance(data, str) else data)
-        scratch.replace(path)
+        with scratch.open("xb") as file:
+            if status is not None:
+                _keep_permissions(scratch, status)
+            yield file
+        scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def check_can_write(path: Path) -> None:
+    """Find out whether `replacing` could write a file, and leave all as it is.
+
+    Raises:
+        OSError: it could not.
+    """
+    if is_special(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return
+    target = Path(os.path.realpath(path))
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    scratch = _beside(target)
+    try:
+        scratch.open("xb").close()
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a path leads to what can be written to, but not replaced.
+
+    Raises:
+        OSError: the system cannot say what it leads to.
+    """
+    status = _status(path)
+    if status is None:
+        return False
+    return not stat.S_ISREG(status.st_mode) or _is_descriptor(path)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_descriptor(path: Path) -> bool:
+    here = path.absolute()
+    for _ in range(_MOST_LINKS):
+        folder = here.parent.resolve()
+        if f"{folder}/".startswith(_DESCRIPTORS):
+            return True
+        if not here.is_symlink():
+            return False
+        here = folder / here.readlink()
+    return False
+
+
+def _keep_permissions(new: Path, old: os.stat_result) -> None:
+    if hasattr(os, "chown"):
+        with suppress(OSError):  # the file of another user: nobody but root may give files away
+            os.chown(new, old.st_uid, old.st_gid)
+    new.chmod(stat.S_IMODE(old.st_mode))
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -49,6 +146,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = _beside(folder)
     try:
+        scratch.mkdir()
         _write(scratch, files, Path.write_bytes)
         with suppress(FileNotFoundError):
             shutil.copymode(folder, scratch)

@@ -10,8 +10,18 @@ import yaml
 
 from coinfer.documents.fields import Loc, dotted
 from coinfer.errors import ScenarioError
+from coinfer.units import format_bytes
 
-__all__ = ["YamlDocument"]
+__all__ = ["MOST_DIGITS", "MOST_TEXT_BYTES", "YamlDocument"]
+
+MOST_TEXT_BYTES = 2**23
+"""Of a document: far more than people write, and what is parsed in minutes."""
+
+MOST_DIGITS = 100
+"""Of a whole number: more than any quantity has, and few enough for a float to hold it."""
+
+_MOST_VALUES = 1_000_000
+"""In a document, those that aliases stand for included."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _WHOLE = "tag:yaml.org,2002:int"
@@ -42,22 +52,27 @@ class YamlDocument:
                 whose name is neither text nor a whole number, or a number that YAML reads as
                 another one.
         """
+        if len(text) > MOST_TEXT_BYTES:
+            raise ScenarioError(
+                f"{origin}: it has more than {format_bytes(MOST_TEXT_BYTES)}, the most that is read"
+            )
         try:
             loader = yaml.SafeLoader(text)
             try:
                 root = loader.get_single_node()
                 if root is None:
                     raise ScenarioError(f"{origin}:1: the file is empty; describe {kind}")
+                _check_aliases(root, origin)
                 _check(root, origin, (), set())
                 return cls(loader.construct_document(root), root, origin)
             finally:
                 loader.dispose()
         except yaml.YAMLError as error:
             raise ScenarioError(_syntax_message(error, origin)) from error
-        except (ValueError, RecursionError) as error:
-            # Raised by scalars like the date 2026-13-45, and by absurdly deep nesting.
-            what = "a number has too many digits" if "int_max_str_digits" in str(error) else error
-            raise ScenarioError(f"{origin}: not valid YAML: {what}") from error
+        except RecursionError as error:
+            raise ScenarioError(f"{origin}: not valid YAML: it nests too deeply") from error
+        except ValueError as error:  # raised by scalars like the date 2026-13-45
+            raise ScenarioError(f"{origin}: not valid YAML: {error}") from error
 
     def line_of(self, loc: Loc) -> int:
         """Find the line, from 1, of a field; of its nearest parent if it is not there."""
@@ -102,6 +117,32 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node, int] | None:
             if key.value == str(part):
                 return value, key.start_mark.line
     return None
+
+
+def _check_aliases(root: yaml.Node, origin: str) -> None:
+    """Refuse a few lines whose aliases stand for more than any memory holds, or for themselves."""
+    counts: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        known = counts.get(id(node))
+        if known is None:
+            counts[id(node)] = 0  # met again before it is counted, it holds itself
+            inner = node.value
+            if isinstance(node, yaml.MappingNode):
+                inner = (each for pair in node.value for each in pair)
+            known = counts[id(node)] = 1 + sum(map(count, inner))
+        elif not known:
+            line = node.start_mark.line + 1
+            raise ScenarioError(f"{origin}:{line}: what the alias stands for holds the alias")
+        return known
+
+    if count(root) > _MOST_VALUES:
+        raise ScenarioError(
+            f"{origin}: it has more than {_MOST_VALUES:,} values, with those that its aliases "
+            f"stand for; that is the most that is read"
+        )
 
 
 def _check(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
@@ -150,9 +191,16 @@ def _check_number(node: yaml.ScalarNode, origin: str, loc: Loc) -> None:
     Digits may be grouped by underscores, and `0x` and `0b` say what they are.
     """
     text = node.value
-    if node.tag not in _NUMBERS or not _is_misread(text):
+    if node.tag not in _NUMBERS:
         return
     where = f"{dotted(loc)}: " if loc else ""
+    if node.tag == _WHOLE and len(text) > MOST_DIGITS:
+        raise ScenarioError(
+            f"{origin}:{node.start_mark.line + 1}: {where}a number has {len(text)} digits; at most "
+            f"{MOST_DIGITS} are read"
+        )
+    if not _is_misread(text):
+        return
     raise ScenarioError(
         f"{origin}:{node.start_mark.line + 1}: {where}{text} is a number in base "
         f"{60 if ':' in text else 8} in YAML; write a plain number, or put it in quotes if it is "

@@ -5,18 +5,21 @@ Knows shapes and weights; knows nothing of time, processors or libraries that ru
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 import onnx_ir as ir
 
+from coinfer.errors import CoinferError
 from coinfer.graph.count_range import CountRange
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import bind_shapes, static_shape
 from coinfer.graph.weights import WeightSize, is_trainable, stored_tensors
 from coinfer.model.model import NO_DIMS
+from coinfer.model.validation import first_line
 
 __all__ = [
     "ModelCost",
@@ -27,6 +30,11 @@ __all__ = [
     "total",
     "value_bytes",
 ]
+
+_log = logging.getLogger(__name__)
+
+_NO_BYTES = (ir.DataType.UNDEFINED, ir.DataType.STRING)
+"""Types whose elements have no size of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +76,9 @@ class OperatorCost:
         return sum(weight.elements for weight in self.weights if weight.trainable)
 
     @property
-    def weight_bytes(self) -> int:
-        """Bytes of stored tensors, shared ones included."""
-        return sum(weight.bytes for weight in self.weights)
+    def weight_bytes(self) -> int | None:
+        """Bytes of stored tensors, shared ones included; None if one is unknown."""
+        return known_sum(weight.bytes for weight in self.weights)
 
     @property
     def input_bytes(self) -> int | None:
@@ -93,7 +101,7 @@ class ModelCost:
             not scalars, not settings such as the bounds of a clip.
         mac_range: Multiply-accumulate operations, as far as they are known.
         unknown_operators: Names of the operators for whose MACs no limit is known.
-        weight_bytes: Bytes of all stored tensors, shared ones once.
+        weight_bytes: Bytes of all stored tensors, shared ones once; None if one is unknown.
         peak_activation_bytes_estimate: Most bytes alive at once if operators run in the order
             given and each tensor is freed after its last reader; None if a shape is unknown.
     """
@@ -102,7 +110,7 @@ class ModelCost:
     trainable_parameters: int
     mac_range: CountRange
     unknown_operators: tuple[str, ...]
-    weight_bytes: int
+    weight_bytes: int | None
     peak_activation_bytes_estimate: int | None
 
     @property
@@ -121,7 +129,8 @@ def operator_costs(
 ) -> tuple[OperatorCost, ...]:
     """Count each operator's cost, in the order of the graph.
 
-    `Constant` nodes are not operators here; a node with subgraphs carries their weights.
+    `Constant` nodes are not operators here; a node with subgraphs carries their weights. Of a graph
+    that breaks the rules of ONNX what cannot be counted is unknown, and the log says why.
 
     Args:
         model: Any model; it is not changed and its weights are not read.
@@ -136,13 +145,27 @@ def operator_costs(
     >>> operator_costs(model, batch=2)[0].macs
     30
     """
-    bound = bind_shapes(model, batch=batch, dims=dims)
+    bound = _bound(model, batch, dims)
     stored = stored_tensors(bound.graph)
     return tuple(
         _operator_cost(node, index, stored)
         for index, node in enumerate(bound.graph)
         if node.op_type != "Constant"
     )
+
+
+def _bound(model: ir.Model, batch: int, dims: Mapping[str, int]) -> ir.Model:
+    """Bind and infer shapes where the graph allows it; otherwise take those that are stated."""
+    try:
+        return bind_shapes(model, batch=batch, dims=dims)
+    except CoinferError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a graph that breaks rules raises almost anything
+        _log.warning(
+            "graph %r: its shapes cannot be inferred, so less is known of what it costs: %s",
+            *(model.graph.name, first_line(error)),
+        )
+        return model
 
 
 def total(costs: Sequence[OperatorCost], stored: Iterable[WeightSize] = ()) -> ModelCost:
@@ -165,7 +188,7 @@ def total(costs: Sequence[OperatorCost], stored: Iterable[WeightSize] = ()) -> M
         trainable_parameters=sum(w.elements for w in weights.values() if w.trainable),
         mac_range=CountRange.total(cost.mac_range for cost in costs),
         unknown_operators=tuple(cost.name for cost in costs if cost.mac_range.most is None),
-        weight_bytes=sum(weight.bytes for weight in weights.values()),
+        weight_bytes=known_sum(weight.bytes for weight in weights.values()),
         peak_activation_bytes_estimate=_peak(costs),
     )
 
@@ -224,7 +247,7 @@ def _uses(node: ir.Node) -> Iterator[tuple[ir.Node, int | None, ir.Value]]:
 
 def _activation(value: ir.Value) -> TensorSize:
     shape = static_shape(value)
-    if shape is None or value.dtype is None or value.dtype is ir.DataType.STRING:
+    if shape is None or value.dtype is None or value.dtype in _NO_BYTES:
         return TensorSize(name=value.name or "", bytes=None)
     bits = prod(shape) * value.dtype.bitwidth
     return TensorSize(name=value.name or "", bytes=-(-bits // 8))

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from coinfer.model.specs import TensorSpec, text_of_shape
-from coinfer.model.validation import dimension, skeleton, spec_of
+from coinfer.model.validation import dimension, not_valid, skeleton, spec_of
 
 __all__ = ["border_specs", "infer_shapes", "made_values", "mark"]
 
@@ -82,6 +82,9 @@ def border_specs(model: ir.Model) -> dict[str, TensorSpec]:
         model: A valid model without functions of its own; it is not changed, and its weights are
             not read.
 
+    Raises:
+        ModelError: it is not valid.
+
     Returns:
         Specs by name. Sequences, optionals and what has no known rank are left out. A size that
         does not follow from the inputs is unknown, whatever the file claims.
@@ -92,8 +95,12 @@ def border_specs(model: ir.Model) -> dict[str, TensorSpec]:
     'a: float32[n,3]'
     """
     mark(model)
-    copy = model.clone()
-    infer_shapes(copy, believe_sizes=False)
+    try:
+        copy = model.clone()
+        infer_shapes(copy, believe_sizes=False)
+    except Exception as error:
+        # Cloning, serializing and inferring raise errors of many types.
+        raise not_valid(f"graph {model.graph.name!r}", error) from error
     graph = copy.graph
     specs = [
         spec_of(value, graph.name or "", "value")

@@ -20,7 +20,7 @@ from coinfer.graph.shapes import static_shape
 __all__ = ["count_macs"]
 
 Rule = Callable[[ir.Node], int]
-"""Counts the operations of one kind of operator; raises `_UnknownError` if it cannot."""
+"""Counts the operations of one kind of operator; raises if it cannot, of whatever class."""
 
 
 class _UnknownError(Exception):
@@ -169,15 +169,16 @@ def count_macs(node: ir.Node) -> CountRange:
 
     Returns:
         The count; zero for operators without matrix products (elementwise, pooling, moving data);
-        unknown where a shape is, and for operators outside the standard set. For If, Loop and Scan
+        unknown where a shape is, for operators outside the standard set, and for those whose inputs
+        or attributes are not what their rules say. For If, Loop and Scan
         as much as the graphs inside of them and constant conditions and trip counts tell.
     """
     if node.domain not in ("", "ai.onnx"):
         return UNKNOWN
-    if next(subgraphs(node), None) is not None:
-        return _CONTROL_FLOW.get(node.op_type, _any_number)(node)
-    rule = _RULES.get(node.op_type)
     try:
+        if next(subgraphs(node), None) is not None:
+            return _CONTROL_FLOW.get(node.op_type, _any_number)(node)
+        rule = _RULES.get(node.op_type)
         return CountRange.exactly(0 if rule is None else rule(node))
-    except _UnknownError:
+    except Exception:  # noqa: BLE001 - files are untrusted: inputs are missing, attributes are others
         return UNKNOWN

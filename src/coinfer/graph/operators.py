@@ -24,9 +24,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from coinfer.errors import ModelError
 from coinfer.graph.inference import border_specs, mark
 from coinfer.model.canonical import graphs_of
 from coinfer.model.specs import TensorSpec
+from coinfer.model.validation import first_line
 
 __all__ = [
     "DRAWS_RANDOM",
@@ -168,12 +170,22 @@ def inlined(model: ir.Model) -> ir.Model:
     """Return the model, or if it has functions of its own, a clone with these put in place.
 
     Names of values outside of functions stay, and weights are shared.
+
+    Raises:
+        ModelError: they cannot be put in place, e.g. because they are of another opset.
     """
     if not model.functions:
         return model
     mark(model)
-    clone = model.clone()
-    InlinePass()(clone)
+    try:
+        clone = model.clone()
+        InlinePass()(clone)
+    except Exception as error:
+        # Cloning and inlining raise errors of many types.
+        raise ModelError(
+            f"graph {model.graph.name!r}: its functions cannot be put in place: "
+            f"{first_line(error)}; export it with its functions inlined"
+        ) from error
     return clone
 
 

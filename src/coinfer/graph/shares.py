@@ -52,6 +52,8 @@ def costs_by_operator(model: Model, dims: Mapping[str, int] = NO_DIMS) -> dict[s
 
 
 def _roofline(cost: OperatorCost) -> float:
-    moved = sum(tensor.bytes or 0 for tensor in (*cost.reads, *cost.writes)) + cost.weight_bytes
+    moved = sum(tensor.bytes or 0 for tensor in (*cost.reads, *cost.writes)) + (
+        cost.weight_bytes or 0
+    )
     macs = cost.mac_range.least if cost.mac_range.most is None else cost.mac_range.most
     return max(float(macs), _MACS_PER_BYTE * moved)

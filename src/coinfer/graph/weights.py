@@ -12,6 +12,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from coinfer.errors import ModelError
 from coinfer.graph.operators import inlined, subgraphs
 from coinfer.model.canonical import constant_tensor
 
@@ -70,13 +71,13 @@ class WeightSize:
         name: Its own among all tensors of the model: one in a graph inside of a node has the way
             to it in front, `OUTPUT/0/NAME`, since the same name may be elsewhere too.
         elements: How many numbers it has.
-        bytes: What these take.
+        bytes: What these take; None if that is unknown, as of numbers of no type.
         trainable: Whether training moves it.
     """
 
     name: str
     elements: int
-    bytes: int
+    bytes: int | None
     trainable: bool
 
 
@@ -89,7 +90,11 @@ def stored_weights(model: ir.Model) -> tuple[WeightSize, ...]:
     >>> [(weight.name, weight.elements) for weight in stored_weights(model)]
     [('w', 2), ('k', 1)]
     """
-    return tuple(stored_tensors(inlined(model).graph).values())
+    try:
+        whole = inlined(model)
+    except ModelError:  # what its functions store is not known then
+        whole = model
+    return tuple(stored_tensors(whole.graph).values())
 
 
 def stored_tensors(graph: ir.Graph) -> dict[ir.Value, WeightSize]:
@@ -105,7 +110,7 @@ def is_trainable(weight: ir.Value, user: ir.Node, position: int | None) -> bool:
         user: The node.
         position: Which of its inputs the tensor is; None if a graph inside of it returns it.
     """
-    tensor = constant_tensor(weight)
+    tensor = _tensor_of(weight)
     # A scalar is a constant of the formula, such as 1/sqrt(d) in attention, and not trained.
     if tensor is None or not tensor.dtype.is_floating_point() or not tensor.shape.numpy():
         return False
@@ -117,14 +122,29 @@ def is_trainable(weight: ir.Value, user: ir.Node, position: int | None) -> bool:
 def _stored(graph: ir.Graph, way: str) -> Iterator[tuple[ir.Value, WeightSize]]:
     constants = (value for node in graph if node.op_type == "Constant" for value in node.outputs)
     for value in (*graph.initializers.values(), *constants):
-        tensor = constant_tensor(value)
+        tensor = _tensor_of(value)
         if tensor is not None:
             yield value, _size(f"{way}{value.name}", tensor)
     for node in graph:
         for index, inner in enumerate(subgraphs(node)):
-            yield from _stored(inner, f"{way}{node.outputs[0].name}/{index}/")
+            first = node.outputs[0].name if node.outputs else node.name
+            yield from _stored(inner, f"{way}{first}/{index}/")
+
+
+def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
+    try:
+        return constant_tensor(value)
+    except (TypeError, ValueError):  # a Constant whose attribute is not what its name says
+        return None
 
 
 def _size(name: str, tensor: ir.TensorProtocol) -> WeightSize:
     elements = prod(int(dim) for dim in tensor.shape.numpy())
-    return WeightSize(name=name, elements=elements, bytes=tensor.nbytes, trainable=False)
+    return WeightSize(name=name, elements=elements, bytes=_bytes_of(tensor), trainable=False)
+
+
+def _bytes_of(tensor: ir.TensorProtocol) -> int | None:
+    try:
+        return tensor.nbytes
+    except (TypeError, ValueError):  # `onnx_ir` knows no size of this type
+        return None

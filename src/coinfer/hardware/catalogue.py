@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from coinfer.backends import Backend, Device, available, get_backend
+from coinfer.backends.registry import check_devices
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.machine.processor import Processor
 
@@ -39,7 +40,7 @@ def default_processors(
         backends: Names of backends; every installed one except `null` if None.
         cores: The cores to use; found if None.
         precisions: Precisions that the user allows; a device gets those of them that it reports.
-        preempt: Add an express processor per core, on top of the first listed with one thread.
+        preempt: Add an express processor on top of each processor of one core.
 
     Raises:
         UnknownNameError: a backend of `backends` does not exist.
@@ -59,24 +60,21 @@ def default_processors(
 
 
 def _express(processors: Iterable[Processor], cores: Cores) -> Iterator[Processor]:
-    """One on top of the first processor of each core."""
-    firsts: dict[frozenset[str], Processor] = {}
-    for processor in processors:
-        firsts.setdefault(processor.units, processor)
-    for number in cores.numbers:
-        twin = firsts.get(frozenset({f"core{number}"}))
-        if twin is not None:
+    """One on top of each processor of one core; those of one core exclude each other."""
+    own = {frozenset({f"core{n}"}): frozenset({f"core{n}+"}) for n in cores.numbers}
+    for twin in processors:
+        if twin.units in own:
             yield dataclasses.replace(
-                twin,
-                name=f"{twin.name}+",
-                units=frozenset({f"core{number}+"}),
-                overlays=twin.units,
+                twin, name=f"{twin.name}+", units=own[twin.units], overlays=twin.units
             )
 
 
 def _installed(names: Iterable[str] | None) -> list[Backend]:
     if names is not None:
-        return [get_backend(name) for name in dict.fromkeys(names)]
+        backends = [get_backend(name) for name in dict.fromkeys(names)]
+        for backend in backends:
+            check_devices(backend)
+        return backends
     found = (each.backend for each in available() if each.name != "null")
     return [backend for backend in found if backend is not None]
 

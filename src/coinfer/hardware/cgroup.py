@@ -71,7 +71,7 @@ def _groups(root: Path) -> dict[str, str]:
     """Find the group per controller; version 2 has the empty controller."""
     found: dict[str, str] = {}
     for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
         found |= dict.fromkeys(controllers.split(","), path)
     return found
 

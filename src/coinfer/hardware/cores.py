@@ -104,6 +104,6 @@ def _one_per_physical_core(numbers: list[int], root: Path) -> list[int]:
 def _siblings(number: int, root: Path) -> str:
     path = root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"
     try:
-        return path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii", errors="replace").strip() or str(number)
     except OSError:
         return str(number)

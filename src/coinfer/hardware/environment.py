@@ -81,11 +81,18 @@ def cpu_name(*, root: Path = Path("/")) -> str:
     return platform.processor() or platform.machine()
 
 
-def memory_bytes(*, root: Path = Path("/")) -> int:
-    """Return the bytes of memory that this process can use: the machine's or the group's."""
-    total = int(psutil.virtual_memory().total)
+def memory_bytes(*, root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process can use: the machine's or the group's.
+
+    None if the system does not say.
+    """
     limit = cgroup.memory_limit_bytes(root)
-    return total if limit is None else min(total, limit)
+    total: int | None
+    try:
+        total = int(psutil.virtual_memory().total)
+    except Exception:  # noqa: BLE001 - without /proc/meminfo it raises one error or another
+        total = None
+    return min((n for n in (total, limit) if n is not None), default=None)
 
 
 def thread_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.span import Span
@@ -230,8 +231,8 @@ class Profile:
             ConfigurationError: the file is missing, not JSON or not a profile.
         """
         try:
-            return cls.from_json(json.loads(path.read_text()))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return cls.from_json(parse_json(read_bytes(path)))
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"cannot read profile {path}: {error}") from error
 
 

@@ -13,10 +13,11 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
+from coinfer.documents.writing import replacing
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.metrics.records import ExecutionRecord, RequestRecord
@@ -51,8 +52,7 @@ def write_trace(
     Raises:
         OSError: the file cannot be written.
     """
-    scratch = path.with_name(path.name + ".part")
-    with _opened(scratch, compressed=path.suffix == ".gz") as file:
+    with _opened(path, compressed=path.suffix == ".gz") as file:
         other = json.dumps(dict(metadata or {}), default=str)
         file.write(f'{{"displayTimeUnit":"ms","otherData":{other},"traceEvents":[')
         # One encoder serves all events: `json.dumps` with options makes a new one per call.
@@ -63,7 +63,6 @@ def write_trace(
             file.write(encode(event))
             separator = ",\n"
         file.write("\n]}\n")
-    scratch.replace(path)
 
 
 def trace_events(
@@ -88,17 +87,13 @@ def trace_events(
 
 @contextmanager
 def _opened(path: Path, *, compressed: bool) -> Iterator[TextIO]:
-    if not compressed:
-        with path.open("w", encoding="utf-8") as file:
-            yield file
-        return
-    # The header gets no name and no time, so that equal runs give equal files.
-    with (
-        path.open("wb") as raw,
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=5, mtime=0) as packed,
-        io.TextIOWrapper(packed, encoding="utf-8") as file,
-    ):
-        yield file
+    with replacing(path) as raw, ExitStack() as layers:
+        stream = raw
+        if compressed:
+            # The header gets no name and no time, so that equal runs give equal files.
+            packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=5, mtime=0)
+            stream = cast(BinaryIO, layers.enter_context(packed))
+        yield layers.enter_context(io.TextIOWrapper(stream, encoding="utf-8"))
 
 
 def _names(processors: Sequence[Processor]) -> Iterator[_Event]:

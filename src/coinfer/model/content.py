@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from coinfer.errors import ModelError
+from coinfer.model.data_file import DataFile
 from coinfer.model.fingerprint import Fingerprint
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded", "FileState", "Summary"]
+__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded", "FileState", "Origin", "Summary"]
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 """No protobuf message can be larger, so no ONNX file without external data can."""
@@ -63,26 +64,50 @@ class FileState(NamedTuple):
     changed_ns: int
     read_ns: int
 
+    def is_of(self, path: Path) -> bool:
+        """Return whether the system says the same of a file now, but for who may read it."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return now == self[:4]
+
+
+class Origin(NamedTuple):
+    """The files that a model comes from.
+
+    Attributes:
+        files: Those with external data.
+        state: That of the model file when it was read; None: there is none, or it changed
+            meanwhile.
+    """
+
+    files: tuple[DataFile, ...]
+    state: FileState | None
+
 
 class Encoded(NamedTuple):
     """A file that was checked.
 
     Attributes:
         data: What it holds.
-        folder: Where external data lies; None if there is none.
+        files: The files with external data, by the locations that name them.
         summary: What the graph is made of.
         metadata: The model's properties.
         what: What messages call the file.
-        state: That of the file that the data was read from; None: there is none, or it changed
-            while it was read.
+        state: That of the file that holds just this; None: there is none, or it changed while it
+            was read.
+        origin: The files that it was made from.
     """
 
     data: bytes
-    folder: Path | None
+    files: Mapping[str, DataFile]
     summary: Summary
     metadata: Mapping[str, str]
     what: str
     state: FileState | None = None
+    origin: Origin | None = None
 
 
 class Content:
@@ -91,23 +116,27 @@ class Content:
     Args:
         name: Name of the model, for messages.
         held: The graph, which must not change any more, or the file that it is read from.
+        origin: The files that it comes from; those of an `Encoded` are known.
     """
 
-    __slots__ = ("_encoded", "_fingerprint", "_graph", "_lock", "_name")
+    __slots__ = ("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin")
 
-    def __init__(self, name: str, held: ir.Model | Encoded) -> None:
+    def __init__(self, name: str, held: ir.Model | Encoded, origin: Origin | None = None) -> None:
         self._name = name
+        self._origin = held.origin if isinstance(held, Encoded) else origin
         self._lock = threading.Lock()
         self._encoded = held if isinstance(held, Encoded) else None
         self._graph = None if isinstance(held, Encoded) else held
         self._fingerprint: Fingerprint | None = None
 
-    def __reduce__(self) -> tuple[type[Content], tuple[str, ir.Model | Encoded]]:
+    def __reduce__(
+        self,
+    ) -> tuple[type[Content], tuple[str, ir.Model | Encoded, Origin | None]]:
         """Be copied and pickled as it is held; a lock cannot be."""
         with self._lock:
             held = self._graph or self._encoded
         assert held is not None  # one of them always is there
-        return Content, (self._name, held)
+        return Content, (self._name, held, self._origin)
 
     @property
     def graph(self) -> ir.Model:
@@ -150,7 +179,25 @@ class Content:
     def file_state(self) -> FileState | None:
         """State of the one file that held everything when it was read; None: there is none."""
         encoded = self._encoded
-        return None if encoded is None or encoded.folder is not None else encoded.state
+        return None if encoded is None or encoded.files else encoded.state
+
+    def check_files(self, source: Path | None = None) -> None:
+        """Find out whether the files that the weights are read from are those that were checked.
+
+        Args:
+            source: The model file, if it is to be read once more.
+
+        Raises:
+            ModelError: names the one that is not.
+        """
+        files, state = self._origin or Origin((), None)
+        for file in files:
+            file.check()
+        if source is not None and not (state and state.is_of(source)):
+            raise ModelError(
+                f"{source} is not the file that it was when the model was loaded; load the model "
+                f"again"
+            )
 
     @property
     def summary(self) -> Summary:
@@ -179,7 +226,7 @@ class Content:
         if size > PROTOBUF_LIMIT_BYTES:
             raise self._too_large(size)
         encoded = self._encoded
-        if encoded is not None and encoded.folder is None:
+        if encoded is not None and not encoded.files:
             return encoded.data
         try:
             graph = self.graph
@@ -187,6 +234,11 @@ class Content:
                 graph = graph.clone()
                 embed(graph)
             data: bytes = ir.to_proto(graph).SerializeToString()
+        except ir.serde.SerdeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ModelError):
+                cause = cause.__cause__
+            raise cause or error from error  # a file with weights may be another one by now
         except (EncodeError, ValueError):
             if size < PROTOBUF_LIMIT_BYTES // 2:
                 raise
@@ -198,7 +250,7 @@ class Content:
         import onnx
         import onnx_ir as ir
 
-        from coinfer.model.validation import not_valid
+        from coinfer.model.validation import not_valid, read_from
 
         encoded = self._encoded
         assert encoded is not None
@@ -210,9 +262,8 @@ class Content:
         except Exception as error:
             # The file is untrusted, and a damaged one raises almost anything in this library.
             raise not_valid(encoded.what, error) from error
-        if encoded.folder is not None:
-            for graph in (built.graph, *(item.graph for item in built.functions.values())):
-                ir.external_data.set_base_dir(graph, encoded.folder)
+        if encoded.files:
+            read_from(built, encoded.files)
         return built
 
     def _too_large(self, size: int) -> ModelError:

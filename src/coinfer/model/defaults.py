@@ -6,7 +6,6 @@ Imported on first use: it needs `onnx_ir`, which is slow to import.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,8 @@ import onnx
 import onnx_ir as ir
 
 from coinfer.errors import ModelError
+from coinfer.model.data_file import DataFile
+from coinfer.model.external import from_file
 from coinfer.model.specs import TensorSpec
 
 __all__ = ["Defaults", "check_defaults", "take_from_graph", "take_from_message"]
@@ -60,14 +61,14 @@ class Defaults(NamedTuple):
     fixed: frozenset[str]
 
 
-def take_from_message(proto: onnx.ModelProto, folder: Path | None) -> Defaults:
+def take_from_message(proto: onnx.ModelProto, files: Mapping[str, DataFile]) -> Defaults:
     """Take the defaults out of a valid file's initializers.
 
     So every library sees an input like any other, and the caller's value reaches it.
 
     Args:
         proto: It is changed: an input whose default is taken has a shape then, and no initializer.
-        folder: Where external data lies, which was checked.
+        files: The files with external data, which were checked, by location.
     """
     graph = proto.graph
     given = {info.name: info for info in graph.input}
@@ -79,7 +80,7 @@ def take_from_message(proto: onnx.ModelProto, folder: Path | None) -> Defaults:
     for index in reversed(range(len(stored))):
         if stored[index] not in settable:
             continue
-        tensor = ir.serde.deserialize_tensor(graph.initializer[index], folder or "")
+        tensor = from_file(ir.serde.deserialize_tensor(graph.initializer[index]), files)
         shape = given[stored[index]].type.tensor_type.shape
         if not given[stored[index]].type.tensor_type.HasField("shape"):
             shape.SetInParent()

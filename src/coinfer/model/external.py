@@ -1,23 +1,30 @@
 """Check the external data of an ONNX file: inside the folder that it may be in, and complete.
 
-A model file is untrusted: it must not make us read `/etc/passwd` as a weight. Nothing here reads
-the data itself.
+A model file is untrusted: it must not make us read `/etc/passwd` as a weight. The check reads none
+of the data; what reads it later opens the very file that was checked.
 """
 
 from __future__ import annotations
 
+import errno
 import math
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from coinfer.errors import ModelError
+from coinfer.model.data_file import DataFile
 
-__all__ = ["check_external_data", "external_of", "follow_links"]
+__all__ = ["check_external_data", "external_of", "from_file", "refuse_external"]
 
+
+_LINKS = (errno.ELOOP, errno.ENOTDIR)
 
 _REMEDY = (
     "replace the link by a copy of the file, or allow a folder that holds all of the model: "
@@ -30,9 +37,22 @@ def external_of(tensors: Iterable[onnx.TensorProto]) -> list[onnx.TensorProto]:
     return [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
 
 
+def refuse_external(tensors: Iterable[onnx.TensorProto], what: str) -> None:
+    """Refuse external data where only data in the file itself is supported.
+
+    Raises:
+        ModelError: one of the tensors keeps its data in another file.
+    """
+    for tensor in external_of(tensors):
+        raise ModelError(
+            f"{what}: external data of tensor {tensor.name!r} is not supported: only initializers "
+            f"and constants may keep their data in another file; embed it"
+        )
+
+
 def check_external_data(
     tensors: Iterable[onnx.TensorProto], folder: Path | None, name: str, root: Path | None = None
-) -> None:
+) -> dict[str, DataFile]:
     """Check every tensor that keeps its data in another file.
 
     Args:
@@ -43,46 +63,76 @@ def check_external_data(
         root: A folder without links in its path; links are followed then, and what they lead to
             must lie inside of it.
 
+    Returns:
+        The files, by the locations that name them.
+
     Raises:
         ModelError: names the tensor, its location, what is wrong, and the remedy.
     """
+    files: dict[str, DataFile] = {}
     for tensor in tensors:
         if folder is None:
             raise ModelError(
                 f"{name}: tensor {tensor.name!r} keeps its data in another file, which a model in "
                 f"memory has no folder for; load the model from its file"
             )
-        _check(tensor, folder, root, f"{name}: external data of tensor {tensor.name!r}")
+        what = f"{name}: external data of tensor {tensor.name!r}"
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if location not in files:
+            files[location] = _checked_file(location, folder, root, what)
+        _check_extent(tensor, entries, files[location].size, f"{what} in {location!r}")
+    return files
 
 
-def follow_links(tensors: Iterable[onnx.TensorProto], folder: Path, root: Path) -> None:
-    """Let each tensor name the file that its location leads to, as seen from a folder.
+def from_file(tensor: ir.TensorProtocol, files: Mapping[str, DataFile]) -> ir.TensorProtocol:
+    """Return a tensor that is read from the file that was checked, each time that it is needed.
 
     Args:
-        tensors: What `check_external_data` found in order; they are changed.
-        folder: The folder that their locations start from.
-        root: The folder that they start from afterwards, which has no links in its path.
-
-    Raises:
-        ValueError: a location leads out of it by now.
+        tensor: As `onnx_ir` reads it; one whose data is in memory is returned as it is.
+        files: From `check_external_data`.
     """
-    for tensor in tensors:
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                real = (folder / entry.value).resolve()
-                entry.value = real.relative_to(root).as_posix()
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.LazyTensor(
+        partial(
+            _read,
+            files[str(tensor.location)],
+            tensor.offset or 0,
+            int(tensor.dtype),
+            tuple(int(size) for size in tensor.shape.numpy()),
+        ),
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+    )
 
 
-def _check(tensor: onnx.TensorProto, folder: Path, root: Path | None, what: str) -> None:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not location or "\0" in location:
+def _read(file: DataFile, offset: int, kind: int, shape: tuple[int, ...]) -> ir.TensorProtocol:
+    """Map a tensor into memory. What it holds is let go of with the array."""
+    dtype = ir.DataType(kind)
+    length = -(-math.prod(shape) * dtype.bitwidth // 8)
+    stored: bytes | mmap.mmap = file.mapped() if length else b""
+    if dtype.bitwidth < 8:  # numpy has no such numbers; `onnx_ir` unpacks them
+        data = bytes(stored[offset : offset + length])
+        proto = onnx.TensorProto(data_type=kind, dims=shape, raw_data=data)
+        return ir.serde.deserialize_tensor(proto)
+    numbers = np.dtype(dtype.numpy()).newbyteorder("<")
+    if not length:
+        return ir.Tensor(np.empty(shape, numbers), dtype=dtype)
+    array = np.frombuffer(stored, numbers, math.prod(shape), offset)
+    return ir.Tensor(array.reshape(shape), dtype=dtype)
+
+
+def _checked_file(location: str, folder: Path, root: Path | None, what: str) -> DataFile:
+    way = PurePosixPath(location).parts if os.sep == "/" else PureWindowsPath(location).parts
+    if not way or "\0" in location:
         raise ModelError(f"{what} has no usable location; export the model again")
     _check_location(location, what)
     path = folder / location
     try:
-        status = path.stat()
-        inside = path.resolve().is_relative_to(root or folder.resolve())
+        path.stat()
+        real = path.resolve()
     except FileNotFoundError:
         raise ModelError(
             f"{what} is missing: there is no file {location!r} in {str(folder)!r}; copy it there, "
@@ -90,15 +140,25 @@ def _check(tensor: onnx.TensorProto, folder: Path, root: Path | None, what: str)
         ) from None
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{what} in {location!r} cannot be read: {error}") from error
+    inside = real.is_relative_to(root or folder.resolve())
     _check_links(path, folder, inside, root, f"{what} in {location!r}")
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ModelError(f"{what} in {location!r} is not a readable file; check what lies there")
-    if status.st_nlink > 1:
+    try:
+        if root is not None:
+            folder, way = root, real.relative_to(root).parts
+        file = DataFile.at(folder, way)
+    except OSError as error:
+        reason = "a link is on the way to it" if error.errno in _LINKS else error.strerror or error
+        raise ModelError(
+            f"{what} in {location!r} cannot be read: {reason}; put a plain file there"
+        ) from error
+    if file.links > 1:
         raise ModelError(
             f"{what} in {location!r} is a hard link, which may lead out of the model's folder; "
             f"replace it by a copy of the file"
         )
-    _check_extent(tensor, entries, status.st_size, f"{what} in {location!r}")
+    return file
 
 
 def _check_links(path: Path, folder: Path, inside: bool, root: Path | None, what: str) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
-from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Encoded, FileState
+from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Encoded, FileState, Origin
+from coinfer.model.data_file import opened
 from coinfer.model.model import Model, made_of
 from coinfer.units import format_bytes
 
 if TYPE_CHECKING:
     import onnx
+
+    from coinfer.model.tensor_walk import Found
 
 __all__ = ["load_model", "model_from_bytes"]
 
@@ -57,7 +60,7 @@ def load_model(
     path = Path(path).absolute()
     what = f"model file {str(path)!r}"
     root = None if data_root is None else _checked_root(Path(data_root), what)
-    data, state = _read(path if root is None else _inside(path, root, what), what)
+    data, state = _read(path, root, what)
     return _validated(data, name or path.stem, path, what, state, root)
 
 
@@ -88,39 +91,40 @@ def _checked_root(root: Path, what: str) -> Path:
     raise ModelError(f"{what}: {str(root)!r}, where data is allowed, is no folder; check the path")
 
 
-def _inside(path: Path, root: Path, what: str) -> Path:
-    """Return the file that a path leads to."""
-    try:
-        real = path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{what} cannot be read: {error}") from error
+def _inside(path: Path, root: Path, what: str) -> tuple[str, ...]:
+    """Return the way from the root to the file that a path leads to."""
+    real = path.resolve()
     if not real.is_relative_to(root):
         raise ModelError(
             f"{what} leads out of {str(root)!r}, the folder that data is allowed in; allow a "
             f"folder that holds all of the model"
         )
-    return real
+    return real.relative_to(root).parts
 
 
-def _read(path: Path, what: str) -> tuple[bytes, FileState | None]:
+def _read(path: Path, root: Path | None, what: str) -> tuple[bytes, FileState | None]:
     try:
+        folder, way = (
+            (path.parent, (path.name,)) if root is None else (root, _inside(path, root, what))
+        )
         if path.is_dir():
             raise ModelError(f"{what} is a directory; name the .onnx file in it")
         if not path.exists():
             raise ModelError(f"{what} does not exist; check the path")
         if not path.is_file():
             raise ModelError(f"{what} is not a regular file; name an .onnx file")
-        with path.open("rb") as file:
+        with opened(folder, way, follow=root is None) as (number, status):
             read_ns = time.time_ns()
-            before = _state(os.fstat(file.fileno()), read_ns)
+            before = _state(status, read_ns)
             if before.size > PROTOBUF_LIMIT_BYTES:
                 raise ModelError(
                     f"{what} has {format_bytes(before.size)} but protobuf holds at most 2 GiB; "
                     f"save it with external data"
                 )
-            data = file.read()
-            after = _state(os.fstat(file.fileno()), read_ns)
-    except (OSError, ValueError) as error:
+            with os.fdopen(number, "rb", closefd=False) as file:
+                data = file.read()
+            after = _state(os.fstat(number), read_ns)
+    except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{what} cannot be read: {error}") from error
     if not data:
         raise ModelError(f"{what} is empty; copy or export it again")
@@ -160,6 +164,7 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
             f"{what} has no graph with outputs; it is truncated or was exported wrongly, export it "
             f"again"
         )
+    _check_versions(proto, what)
     return proto
 
 
@@ -173,33 +178,28 @@ def _validated(
 ) -> Model:
     from coinfer.model import message, validation
     from coinfer.model.defaults import take_from_message
-    from coinfer.model.external import check_external_data, external_of, follow_links
+    from coinfer.model.external import check_external_data, external_of
+    from coinfer.model.tensor_walk import find_tensors
 
     proto = _parse(data, what)
-    _check_versions(proto, what)
-    _check_representable(proto, what)
-    parts = message.parts_of(proto)
-    external = external_of(parts.tensors)
-    check_external_data(external, path and path.parent, what, root)
-    folder = path.parent if path is not None and external else None
+    found = find_tensors(proto)
+    _check_representable(proto, found, what)
+    files = check_external_data(external_of(found.tensors), path and path.parent, what, root)
     try:
-        source = path if path is not None and external else data
-        _check_rules(proto, source, linked=bool(external) and root is not None)
-        if folder is not None and root is not None:
-            follow_links(external, folder, root)
-            folder, data = root, proto.SerializeToString()
-        weight_bytes = message.check_tensor_sizes(parts, what)
-        defaults = take_from_message(proto, folder)
+        _check_rules(proto, data, has_external=bool(files))
+        weight_bytes = message.check_tensor_sizes(found, what)
+        defaults = take_from_message(proto, files)
         if defaults.values:
-            data, state, parts = proto.SerializeToString(), None, message.parts_of(proto)
-            weight_bytes = message.check_tensor_sizes(parts, what)
+            data, found = proto.SerializeToString(), find_tensors(proto)
+            weight_bytes = message.check_tensor_sizes(found, what)
         encoded = Encoded(
             data=data,
-            folder=folder,
-            summary=message.summary_of(proto, parts, weight_bytes),
+            files=files,
+            summary=message.summary_of(proto, found, weight_bytes),
             metadata={entry.key: entry.value for entry in proto.metadata_props},
             what=what,
-            state=state,
+            state=None if defaults.values else state,
+            origin=Origin(tuple(files.values()), state),
         )
         inputs, outputs = message.inputs_of(proto), message.outputs_of(proto)
     except ModelError:
@@ -220,36 +220,40 @@ def _check_versions(proto: onnx.ModelProto, what: str) -> None:
         validation.check_versions(proto.ir_version, own, f"{what}: function {function.name!r}")
 
 
-def _check_rules(proto: onnx.ModelProto, source: bytes | Path, *, linked: bool) -> None:
-    """Let onnx check a file; it finds external data only if it is given the path.
+def _check_rules(proto: onnx.ModelProto, data: bytes, *, has_external: bool) -> None:
+    """Let onnx check what was read; it never opens a file.
 
-    It follows no links, and it wants every output to have a shape, which no library that runs
-    models needs: there it gets a copy whose outputs have one, without external data, which is
-    checked already.
+    It would look for external data itself, and it wants every output to have a shape, which no
+    library that runs models needs. There it gets a copy: the outputs have a shape, and the external
+    data, which is checked already, is left out.
     """
     import onnx
 
     from coinfer.model import message
     from coinfer.model.external import external_of
+    from coinfer.model.tensor_walk import find_tensors
 
-    if not linked and all(message.has_shape(info) for info in proto.graph.output):
-        onnx.checker.check_model(source)
+    if not has_external and all(message.has_shape(info) for info in proto.graph.output):
+        onnx.checker.check_model(data)
         return
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for info in copy.graph.output:
         if not message.has_shape(info):
             info.type.tensor_type.shape.SetInParent()
-    for tensor in external_of(message.parts_of(copy).tensors):
+    for tensor in external_of(find_tensors(copy).tensors):
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
         tensor.dims[:] = [0]
     onnx.checker.check_model(copy.SerializeToString())
 
 
-def _check_representable(proto: onnx.ModelProto, what: str) -> None:
-    """Refuse what the in-memory form would drop without a word."""
-    if proto.graph.sparse_initializer:
+def _check_representable(proto: onnx.ModelProto, found: Found, what: str) -> None:
+    """Refuse what the in-memory form would drop without a word, or leave in another file."""
+    from coinfer.model.external import refuse_external
+
+    refuse_external(found.elsewhere, what)
+    if found.has_sparse_initializers:
         raise ModelError(
             f"{what} has sparse initializers, which are not supported; export dense weights"
         )

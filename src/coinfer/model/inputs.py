@@ -7,6 +7,7 @@ when it is built.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,16 +17,25 @@ import numpy as np
 from coinfer.errors import InputError, ModelError
 from coinfer.model.outline import Outline
 from coinfer.model.specs import TensorSpec
+from coinfer.units import format_bytes
 
 __all__ = [
+    "MOST_BYTES",
     "InputCheck",
     "batch_symbol",
     "has_open_dims",
     "open_axes",
+    "sample_bytes",
     "sample_inputs",
 ]
 
 _log = logging.getLogger(__name__)
+
+MOST_BYTES = 2**31
+"""Of the inputs that are made or read for one model, all together."""
+
+_DRAWN_BYTES = 8
+"""Whole numbers are drawn in 64 bits, whatever they become."""
 
 _SAFE_HIGH = 2
 """0 and 1 are valid as ids of any vocabulary, as segment ids and as masks."""
@@ -278,6 +288,16 @@ def sample_inputs(
     highs: Mapping[str, int],
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Make seeded random inputs that fit; see `Model.sample_inputs`."""
+    if sample_bytes(check, batch=batch, dims=dims) > MOST_BYTES:
+        sizes = _sizes(check, batch, dims)
+        shapes = ", ".join(
+            f"{spec.name!r}: {list(_sized(spec, sizes))}" for spec in _required(check)
+        )
+        raise InputError(
+            f"model {check.model!r}: inputs of the shapes {shapes} take more than "
+            f"{format_bytes(MOST_BYTES)}, the most that is made; name smaller sizes, or give "
+            f"the inputs yourself"
+        )
     sizes = _sizes(check, batch, dims)
     rng = np.random.default_rng(seed)
     return check.filled(
@@ -295,8 +315,26 @@ def sample_inputs(
     )
 
 
+def sample_bytes(check: InputCheck, *, batch: int, dims: Mapping[str, int]) -> int:
+    """Return what making random inputs takes, without those that have a default.
+
+    Raises:
+        InputError: as for `Model.sample_inputs`.
+    """
+    sizes = _sizes(check, batch, dims)
+    return sum(
+        math.prod(_sized(spec, sizes))
+        * (spec.dtype.itemsize if spec.dtype.kind == "f" else _DRAWN_BYTES)
+        for spec in _required(check)
+    )
+
+
+def _required(check: InputCheck) -> list[TensorSpec]:
+    return [spec for spec in check.specs if spec.name not in check.defaults]
+
+
 def _sizes(check: InputCheck, batch: int, dims: Mapping[str, int]) -> dict[str, int]:
-    required = [spec for spec in check.specs if spec.name not in check.defaults]
+    required = _required(check)
     symbols = {symbol for spec in required for _, symbol in open_axes(spec)}
     sizes = {check.batch: batch} if check.batch is not None else {}
     sizes.update(dims)

@@ -8,50 +8,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import NamedTuple
 
 import onnx
 import onnx_ir as ir
 
 from coinfer.errors import ModelError
 from coinfer.model.content import Summary
+from coinfer.model.tensor_walk import Found
 
 __all__ = [
-    "Parts",
     "check_tensor_sizes",
     "has_shape",
     "inputs_of",
     "outputs_of",
-    "parts_of",
     "summary_of",
 ]
 
 
-class Parts(NamedTuple):
-    """What a file is made of.
-
-    Attributes:
-        tensors: Initializers and tensor attributes, those of branches and functions too.
-        op_types: Types of its operators, without those of functions.
-    """
-
-    tensors: Sequence[onnx.TensorProto]
-    op_types: frozenset[str]
-
-
-def parts_of(proto: onnx.ModelProto) -> Parts:
-    """Walk through a file once."""
-    tensors: list[onnx.TensorProto] = []
-    op_types: set[str] = set()
-    _walk_graph(proto.graph, tensors, op_types)
-    for function in proto.functions:
-        _walk(function.node, tensors, set())
-    return Parts(tensors, frozenset(op_types))
-
-
-def check_tensor_sizes(parts: Parts, what: str) -> int:
+def check_tensor_sizes(parts: Found, what: str) -> int:
     """Check that each tensor that is not in another file has the bytes that its shape asks for.
 
     Returns:
@@ -94,7 +69,7 @@ def has_shape(info: onnx.ValueInfoProto) -> bool:
     return not info.type.HasField("tensor_type") or bool(info.type.tensor_type.HasField("shape"))
 
 
-def summary_of(proto: onnx.ModelProto, parts: Parts, weight_bytes: int) -> Summary:
+def summary_of(proto: onnx.ModelProto, parts: Found, weight_bytes: int) -> Summary:
     """Add up what a file holds, whose tensors take so many bytes together."""
     elements: Counter[int] = Counter()
     for tensor in proto.graph.initializer:
@@ -104,29 +79,6 @@ def summary_of(proto: onnx.ModelProto, parts: Parts, weight_bytes: int) -> Summa
         weight_elements={ir.DataType(kind).name: count for kind, count in elements.items()},
         weight_bytes=weight_bytes,
     )
-
-
-def _walk_graph(
-    graph: onnx.GraphProto, tensors: list[onnx.TensorProto], op_types: set[str]
-) -> None:
-    tensors.extend(graph.initializer)
-    _walk(graph.node, tensors, op_types)
-
-
-def _walk(
-    nodes: Iterable[onnx.NodeProto], tensors: list[onnx.TensorProto], op_types: set[str]
-) -> None:
-    for node in nodes:
-        op_types.add(node.op_type)
-        for attr in node.attribute:
-            # The file is untrusted: its `type` may not say what is there.
-            if attr.HasField("t"):
-                tensors.append(attr.t)
-            tensors.extend(attr.tensors)
-            if attr.HasField("g"):
-                _walk_graph(attr.g, tensors, op_types)
-            for graph in attr.graphs:
-                _walk_graph(graph, tensors, op_types)
 
 
 def _value(info: onnx.ValueInfoProto) -> ir.Value:

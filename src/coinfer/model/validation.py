@@ -6,14 +6,16 @@ Imported on first use: it needs `onnx` and `onnx_ir`, which are slow to import.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from coinfer.errors import ModelError
+from coinfer.model.data_file import DataFile
+from coinfer.model.external import from_file
 from coinfer.model.specs import TensorSpec
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "embed",
     "first_line",
     "not_valid",
+    "read_from",
     "skeleton",
     "spec_of",
     "tensors_of",
@@ -30,6 +33,9 @@ __all__ = [
 
 _OLDEST_IR_VERSION = 3
 """The first version with operator sets."""
+
+_MOST_AXES = 64
+"""Of numpy from version 2 on."""
 
 _SMALL_BYTES = 1024
 
@@ -126,19 +132,39 @@ def skeleton(ir_model: ir.Model) -> ir.Model:
 
 def embed(ir_model: ir.Model) -> None:
     """Read the tensors of a model that are in other files into memory; changes the model."""
+    _exchange(ir_model, _in_memory)
+
+
+def read_from(ir_model: ir.Model, files: Mapping[str, DataFile]) -> None:
+    """Let the tensors that are in other files be read from those that were checked."""
+    _exchange(ir_model, partial(from_file, files=files))
+
+
+def _exchange(
+    ir_model: ir.Model, replaced: Callable[[ir.TensorProtocol], ir.TensorProtocol]
+) -> None:
+    """Put other tensors in the place of a model's; changes the model."""
     for graph in _graphs(ir_model):
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _in_memory(value.const_value)
+            if value.const_value is not None:
+                value.const_value = replaced(value.const_value)
         for node in graph:
             for attr in tuple(node.attributes.values()):
-                if isinstance(attr.value, ir.ExternalTensor):
-                    node.attributes[attr.name] = ir.AttrTensor(attr.name, _in_memory(attr.value))
+                if attr.is_ref():
+                    continue
+                if attr.type == ir.AttributeType.TENSOR:
+                    tensor = replaced(attr.as_tensor())
+                    if tensor is not attr.value:
+                        node.attributes[attr.name] = ir.AttrTensor(attr.name, tensor)
+                elif attr.type == ir.AttributeType.TENSORS:
+                    all_ = [replaced(tensor) for tensor in attr.as_tensors()]
+                    node.attributes[attr.name] = ir.AttrTensors(attr.name, all_)
 
 
-def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
-    array = tensor.numpy()
-    return ir.Tensor(array, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
 
 
 def tensors_of(ir_model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -166,7 +192,8 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
     """Read the spec of one input or output.
 
     Raises:
-        ModelError: it is not a tensor or has no type, or it is an input without a shape.
+        ModelError: it is not a tensor or has no type, it has more axes than an array may have, or
+            it is an input without a shape.
     """
     if not isinstance(value.type, ir.TensorType):
         found = "no type" if value.type is None else str(value.type)
@@ -178,6 +205,11 @@ def spec_of(value: ir.Value, model: str, role: str) -> TensorSpec:
         raise ModelError(
             f"model {model!r}: {role} {value.name!r} has no shape; run onnx.shape_inference on it "
             f"or declare the shape, with symbols for open sizes"
+        )
+    if value.shape is not None and len(value.shape) > _MOST_AXES:
+        raise ModelError(
+            f"model {model!r}: {role} {value.name!r} has {len(value.shape)} axes; no array has "
+            f"more than {_MOST_AXES}, export the model with fewer"
         )
     try:
         dtype = np.dtype(value.type.dtype.numpy())

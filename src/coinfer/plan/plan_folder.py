@@ -18,8 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from coinfer.documents import reading
+from coinfer.documents.reading import parse_json
 from coinfer.documents.writing import replace_folder
-from coinfer.documents.yaml_document import YamlDocument
+from coinfer.documents.yaml_document import MOST_TEXT_BYTES, YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine_json import decode_machine, encode_machine
 from coinfer.machine.profile import Profile
@@ -38,6 +40,9 @@ from coinfer.plan.variant import GraphFile
 __all__ = ["SavedPlan", "load_plan", "read_bytes", "save_plan"]
 
 T = TypeVar("T")
+
+_MOST_BYTES = 2**31
+"""Of a file in the folder: graphs are as large as a message of protobuf may be."""
 
 
 class SavedPlan(NamedTuple):
@@ -138,7 +143,7 @@ def load_plan(folder: str | Path) -> SavedPlan:
     folder = Path(folder)
     path = folder / PLAN
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.read_bytes(path, MOST_TEXT_BYTES).decode()
     except (FileNotFoundError, NotADirectoryError) as error:
         if folder.is_file():
             raise ScenarioError(f"{folder}: is a file; a plan is a folder with {PLAN}") from error
@@ -177,8 +182,8 @@ def _read(folder: Path, named: MachineSection | ProfileSection, decode: Callable
             "make the plan anew"
         )
     try:
-        return decode(json.loads(data))
-    except (UnicodeDecodeError, RecursionError, ConfigurationError, ValueError) as error:
+        return decode(parse_json(data))
+    except (ConfigurationError, ValueError) as error:
         raise ConfigurationError(f"{folder / named.file}: {error}") from error
 
 
@@ -203,7 +208,7 @@ def read_bytes(folder: Path, name: str) -> bytes:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ConfigurationError(f"{path}: is outside of the plan's folder; copy it into that")
     try:
-        return path.read_bytes()
+        return reading.read_bytes(path, _MOST_BYTES)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(

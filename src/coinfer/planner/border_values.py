@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from coinfer.backends.base import CREATION_LOCK, Backend, Tensor, Tensors
+from coinfer.backends.base import Backend, Tensor, Tensors
+from coinfer.backends.loading import load
 from coinfer.errors import BackendError
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import Partition
@@ -102,7 +103,6 @@ class Samples:
         backend = self._backends[processor.backend]
         # Python reads these values, so the library must not keep them in a form of its own.
         alone = dataclasses.replace(piece, borders=frozenset())
-        with CREATION_LOCK:
-            session = backend.load(alone, processor)
+        session = load(backend, alone, processor)
         with closing(session):
             return [session.run(feed) for feed in feeds]

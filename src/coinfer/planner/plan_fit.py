@@ -67,7 +67,8 @@ def _has_processors(plan: Plan, scenario: Scenario) -> bool:
     asked, used = scenario.processors, plan.processors
     if isinstance(asked, DefaultProcessors):
         return all(_is_asked_for(processor, asked) for processor in used) and (
-            not asked.preempt or any(processor.overlays for processor in used)
+            asked.preempt == "auto"
+            or asked.preempt == any(processor.overlays for processor in used)
         )
     described = {p.name: _anywhere(p.processor()) for p in asked if isinstance(p, ProcessorSpec)}
     names = {p if isinstance(p, str) else p.name for p in asked}

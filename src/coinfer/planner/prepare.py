@@ -164,6 +164,7 @@ def _samples(
 def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
     cuts = {name: scenario.partition_of(name) for name in scenario.models}
     tolerance = scenario.precision.tolerance
+    processors, specs = scenario.processors, scenario.models.values()
     return Wishes(
         name=scenario.name,
         policy=_policy_of(scenario),
@@ -172,7 +173,9 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         allow=scenario.precision.allow,
         tolerance=math.inf if tolerance is None else tolerance,
         agreement=scenario.agreement,
-        keep_all=not isinstance(scenario.processors, DefaultProcessors),
+        keep_all=not isinstance(processors, DefaultProcessors),
+        preempt=processors.preempt if isinstance(processors, DefaultProcessors) else True,
+        is_urgent=len({spec.priority for spec in specs}) > 1 or any(s.deadline_s for s in specs),
         asked=asked,
         surroundings=surroundings,
         sources={name: spec.source for name, spec in scenario.models.items()},

@@ -33,7 +33,7 @@ def find_processors(
     if isinstance(asked, DefaultProcessors):
         cores = _restricted(find_cores(), asked.cores)
         return default_processors(
-            asked.backends or None, cores=cores, precisions=precisions, preempt=asked.preempt
+            asked.backends or None, cores=cores, precisions=precisions, preempt=bool(asked.preempt)
         )
     found: dict[str, Processor] = {}
     if any(isinstance(each, str) for each in asked):

@@ -11,6 +11,7 @@ from coinfer.graph.partition_options import PartitionOptions
 from coinfer.plan.plan import PolicyChoice
 from coinfer.planner.assignment import Pairs
 from coinfer.workload.agreement_spec import AgreementSpec
+from coinfer.workload.processor_spec import Preempt
 
 __all__ = ["CutWish", "Wishes"]
 
@@ -43,6 +44,9 @@ class Wishes:
         keep_all: Load models on every processor that runs them: none is superfluous.
         asked: (model, processor) pairs that are loaded in any case.
         surroundings: Measure also what a simulation needs: contention, cold starts, hand-over.
+        preempt: Whether express processors are kept; `auto`: where they pay.
+        is_urgent: Whether requests differ in urgency, by deadlines or priorities; None: nobody
+            knows.
         sources: Where models come from, by name: a path or `zoo:NAME`.
     """
 
@@ -57,4 +61,6 @@ class Wishes:
     keep_all: bool = False
     asked: Pairs = frozenset()
     surroundings: bool = False
+    preempt: Preempt = "auto"
+    is_urgent: bool | None = None
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -55,7 +55,7 @@ class EarliestFinish(OneByOne):
     __pydantic_config__: ClassVar[Mapping[str, bool]] = {"arbitrary_types_allowed": True}
 
     patience_s: float = 1.0
-    boost_s: float = 0.1
+    boost_s: float = 1.0
     window: int = 32
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
@@ -88,7 +88,9 @@ class EarliestFinish(OneByOne):
 
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
-        if request.deadline_s < math.inf or view.now <= self._foresight.until_s:
+        if request.deadline_s < math.inf or (
+            view.now <= self._foresight.until_s and not view.preempts
+        ):
             return None  # it may be hopeless, or make others late
         seconds = view.offered_s(lane)
         if not view.running():
@@ -105,7 +107,8 @@ class EarliestFinish(OneByOne):
             return None
         now, free_at = view.now, view.units_free_at()
         foresight = self._foresight
-        forecast = foresight.forecast(view) if now <= foresight.until_s else None
+        is_foreseen = now <= foresight.until_s and not view.preempts
+        forecast = foresight.forecast(view) if is_foreseen else None
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.

@@ -6,13 +6,11 @@ A value, and how it is kept beside the profiles. Knows not how it is found out.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from coinfer.documents.writing import replace_file
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.profiling.cache import ProfileCache
@@ -96,16 +94,17 @@ def kept(cache: ProfileCache | None, parts: Mapping[str, object]) -> Agreement |
     """Return what was found out before; what is damaged counts as nothing."""
     if cache is None or not cache.reads:
         return None
-    try:
-        data = json.loads(cache.path(parts).read_text())
-        return Agreement(
-            error=math.inf if data["error"] is None else float(data["error"]),
-            why=str(data["why"]),
-            nonfinite=bool(data["nonfinite"]),
-            reference=str(data["reference"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    return cache.read(cache.path(parts), _agreement)
+
+
+def _agreement(data: Any) -> Agreement:
+    error = data["error"]
+    return Agreement(
+        error=math.inf if error is None else float(error),
+        why=str(data["why"]),
+        nonfinite=bool(data["nonfinite"]),
+        reference=str(data["reference"]),
+    )
 
 
 def keep(cache: ProfileCache | None, parts: Mapping[str, object], found: Agreement) -> None:
@@ -113,7 +112,4 @@ def keep(cache: ProfileCache | None, parts: Mapping[str, object], found: Agreeme
     if cache is None:
         return
     error = found.error if math.isfinite(found.error) else None  # JSON has no infinity
-    path = cache.path(parts)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps({**asdict(found), "error": error}))
+    cache.write(cache.path(parts), {**asdict(found), "error": error})

@@ -12,7 +12,8 @@ from contextlib import closing
 
 import numpy as np
 
-from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors
+from coinfer.backends.base import Backend, Session, Tensors
+from coinfer.backends.loading import load
 from coinfer.errors import CoinferError
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
@@ -73,8 +74,7 @@ def _found_out(
 ) -> bool | None:
     """Run two samples apart and together; None if not even one of them runs."""
     try:
-        with CREATION_LOCK:
-            session = backend.load(model, processor)
+        session = load(backend, model, processor)
     except CoinferError:
         return None
     with closing(session):

@@ -8,21 +8,28 @@ whoever asks for as much or less.
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from coinfer.cache_folder import VARIABLE, cache_folder
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
-from coinfer.errors import ConfigurationError
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.profiling.identity import identity
 
 __all__ = ["ProfileCache", "default_cache"]
 
+T = TypeVar("T")
+
 _SAME = ProfileKey("model", "processor")
+
+_log = logging.getLogger(__name__)
+
+_warned: set[Path] = set()
+"""What was warned of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class ProfileCache:
     ) -> Measurement | None:
         """Return what was measured with at least this effort, or None.
 
-        A damaged file counts as not measured.
+        A damaged file counts as not measured; see `read`.
 
         Args:
             parts: The key.
@@ -55,13 +62,8 @@ class ProfileCache:
         """
         if not self.reads:
             return None
-        try:
-            data = json.loads(self.path(parts).read_text())
-            measurement = Profile.from_json(data).entries.get(_SAME)
-            made_with = tuple(float(amount) for amount in data["effort"])
-        except (OSError, ValueError, TypeError, KeyError, ConfigurationError):
-            return None
-        return measurement if _reaches(made_with, effort) else None
+        found = self.read(self.path(parts), _measurement)
+        return found[0] if found is not None and _reaches(found[1], effort) else None
 
     def put(
         self,
@@ -71,13 +73,43 @@ class ProfileCache:
     ) -> None:
         """Keep a measurement and its effort, in the place of what was there.
 
-        A folder that cannot be written is no error: there is no cache.
+        A folder that cannot be written is no error: there is no cache, and one warning says so.
         """
         data = {**Profile({_SAME: measurement}).to_json(), "effort": effort}
-        path = self.path(parts)
-        with suppress(OSError):
+        self.write(self.path(parts), data)
+
+    def read(self, path: Path, decode: Callable[[Any], T]) -> T | None:
+        """Return what a file of the cache holds, or None if it is not there or is damaged.
+
+        Of a folder's damaged files the first is warned of.
+
+        Args:
+            path: The file.
+            decode: Makes the value of what the file's JSON is; raises what it likes.
+        """
+        try:
+            return decode(parse_json(read_bytes(path)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # noqa: BLE001 - anything may stand in a damaged file
+            _warn_once(
+                self.folder,
+                f"{path} of the cache is damaged ({_reason(error)}): what it held, and what other "
+                "damaged files there held, is measured again",
+            )
+            return None
+
+    def write(self, path: Path, data: object) -> None:
+        """Write a file of the cache as JSON; where that fails, warn once and go on."""
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, json.dumps(data))
+        except OSError as error:
+            _warn_once(
+                self.folder / "(unwritable)",
+                f"the cache {self.folder} cannot be written ({_reason(error)}): what is measured "
+                f"now will be measured again next time; {VARIABLE} names another folder",
+            )
 
 
 def _reaches(made_with: tuple[float, ...], asked: tuple[float, ...]) -> bool:
@@ -86,15 +118,21 @@ def _reaches(made_with: tuple[float, ...], asked: tuple[float, ...]) -> bool:
     )
 
 
+def _measurement(data: Any) -> tuple[Measurement, tuple[float, ...]]:
+    return Profile.from_json(data).entries[_SAME], tuple(float(each) for each in data["effort"])
+
+
+def _reason(error: Exception) -> str:
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _warn_once(about: Path, text: str) -> None:
+    if about not in _warned:
+        _warned.add(about)
+        _log.warning("%s", text)
+
+
 def default_cache() -> ProfileCache:
-    """Return the user's cache: `$COINFER_CACHE`, or the system's place for caches."""
-    given = os.environ.get("COINFER_CACHE")
-    if given:
-        return ProfileCache(Path(given) / "profiles")
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return ProfileCache(base / "coinfer" / "profiles")
+    """Return the cache of measurements in the user's cache folder."""
+    return ProfileCache(cache_folder() / "profiles")

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from coinfer.backends.base import Session, Tensors
+from coinfer.backends.patience import HangError, patiently
 from coinfer.errors import BackendError
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model
@@ -61,8 +62,10 @@ class Candidate:
             loaded = memory.resident_bytes()
             samples = context.samples[task.model][task.shape][:MOST_FEEDS]
             feeds = [_repeated(model, sample, task.batch) for sample in samples]
-            session.run(feeds[0])
+            patiently(lambda: session.run(feeds[0]), f"the first run of {task}")
             running = memory.resident_bytes()
+        except HangError:
+            raise
         except BaseException:
             session.close()
             raise

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors, caller_cores
+from coinfer.backends.base import Backend, Session, Tensors, caller_cores
+from coinfer.backends.loading import timed_load
+from coinfer.backends.patience import closing_unless_hung, patiently
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
@@ -73,10 +74,7 @@ class ProfilingContext:
 
     def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
         """Load a model and return the session with the seconds that it took."""
-        with CREATION_LOCK:
-            started = time.perf_counter()
-            session = self.backends[processor.backend].load(model, processor)
-            return session, time.perf_counter() - started
+        return timed_load(self.backends[processor.backend], model, processor)
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
         """Return the cores to which the engine's worker is pinned."""
@@ -96,8 +94,9 @@ class ProfilingContext:
         tiny = model_from_ir(zoo.build("tiny_mlp"), name="tiny_mlp")
         with suppress(Exception):  # then the model to be measured will tell what is wrong
             session, _ = self.load(tiny, dataclasses.replace(processor, precision="fp32"))
-            with closing(session):
-                session.run(tiny.sample_inputs())
+            feed = tiny.sample_inputs()
+            with closing_unless_hung(session):
+                patiently(lambda: session.run(feed), f"a first run on {processor.name!r}")
 
     def _cache(self, task: Task) -> ProfileCache | None:
         # A backend that states no versions cannot be told from another one of the same name.

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from coinfer.backends.base import CREATION_LOCK, Backend, Session, Tensors, caller_cores
+from coinfer.backends.base import Backend, Session, Tensors, caller_cores
+from coinfer.backends.loading import load
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
@@ -99,8 +100,7 @@ class Deployment:
         """Load a processor's models; return sessions and inputs, closed by the stack."""
         found = {}
         for name in self.runs(processor):
-            with CREATION_LOCK:
-                session = self.backends[processor.backend].load(self.models[name], processor)
+            session = load(self.backends[processor.backend], self.models[name], processor)
             stack.callback(session.close)
             found[name] = (session, self.feeds[name])
         return found

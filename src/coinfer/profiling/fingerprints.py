@@ -8,17 +8,18 @@ computed each time.
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
+import re
 from pathlib import Path
+from typing import Any
 
-from coinfer.documents.writing import replace_file
 from coinfer.model import Model
 from coinfer.model.fingerprint import ALGORITHM, Fingerprint
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity
 
 __all__ = ["fingerprint_of"]
+
+_DIGEST = re.compile(r"[0-9a-f]{16,128}")
 
 _SETTLED_NS = 2 * 10**9
 """A file that changed less long ago may change again unnoticed."""
@@ -31,17 +32,22 @@ def fingerprint_of(model: Model, cache: ProfileCache | None) -> Fingerprint:
         ModelError: as of `Model.fingerprint`.
     """
     path = _kept_at(model, cache)
-    if path is None:
+    if cache is None or path is None:
         return model.fingerprint
-    try:
-        structure, weights = json.loads(path.read_text())
-        model.content.know(Fingerprint(str(structure), str(weights)))
-    except (OSError, ValueError, TypeError):
+    kept = cache.read(path, _fingerprint)
+    if kept is not None:
+        model.content.know(kept)
+    else:
         found = model.fingerprint
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, json.dumps([found.structure, found.weights]))
+        cache.write(path, [found.structure, found.weights])
     return model.fingerprint
+
+
+def _fingerprint(data: Any) -> Fingerprint:
+    structure, weights = data
+    if not all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in data):
+        raise ValueError("it holds no fingerprint")
+    return Fingerprint(structure, weights)
 
 
 def _kept_at(model: Model, cache: ProfileCache | None) -> Path | None:

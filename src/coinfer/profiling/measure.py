@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coinfer.backends.base import Session, Tensors
+from coinfer.backends.patience import HangError, patience_s
 from coinfer.backends.values import own_runs
 from coinfer.threads.pinning import pin_current_thread
 
@@ -125,11 +126,26 @@ class Sampler:
                 return
 
 
-def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:
+def on_cores(
+    cores: Sequence[int],
+    call: Callable[[threading.Event], R],
+    what: str = "",
+    *,
+    n_calls: int = 0,
+) -> R:
     """Call in a fresh thread pinned as the engine's worker will be; errors come through.
 
-    The call gets an event that is set when the user interrupts the waiting thread.
+    Args:
+        cores: To these the thread is pinned.
+        call: Gets an event that is set when the user interrupts the waiting thread.
+        what: What is done, for the message of a library that hangs.
+        n_calls: How often it calls a library at most, each of which may take as long as patience
+            lasts; 0: it looks after itself.
+
+    Raises:
+        HangError: it has not returned by then. The thread is left behind.
     """
+    until_s = time.monotonic() + patience_s() * n_calls if n_calls else math.inf
     result: Future[R] = Future()
     stop = threading.Event()
 
@@ -140,17 +156,18 @@ def on_cores(cores: Sequence[int], call: Callable[[threading.Event], R]) -> R:
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             result.set_exception(error)
 
-    thread = threading.Thread(target=run, name="coinfer-profiler")
+    # A daemon, because one that hangs must not keep the process.
+    thread = threading.Thread(target=run, name="coinfer-profiler", daemon=True)
     thread.start()
     try:
         # Not a join: interrupted in one, Python 3.11 takes a running thread for ended. And not
         # without end, because on some systems that cannot be interrupted.
         while not wait([result], _LOOK_S).done:
-            pass
+            if time.monotonic() > until_s:
+                raise HangError.of(what, patience_s() * n_calls)
     except KeyboardInterrupt:
         stop.set()
         wait([result])
         raise
-    finally:
-        thread.join()
+    thread.join()
     return result.result()

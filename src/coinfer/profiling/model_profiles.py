@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.patience import HangError
 from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
 from coinfer.errors import BackendError
@@ -37,6 +38,7 @@ from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import Effort, on_cores
 from coinfer.profiling.skip import Skip
 from coinfer.profiling.task import Task, candidates, tasks_of
+from coinfer.units import format_bytes
 
 __all__ = ["profile_models"]
 
@@ -247,41 +249,69 @@ def _side_by_side(context: ProfilingContext, tasks: Mapping[str, Task]) -> dict[
         for twin, task in tasks.items():
             candidate = _attempt(context, task, partial(Candidate.loaded, context, task))
             if isinstance(candidate, Candidate):
-                opened.callback(candidate.session.close)
+                opened.callback(_close, candidate, twin, results)
                 loaded[twin] = candidate
             else:
                 results[twin] = candidate
-        results |= _take_turns(loaded)
+        _take_turns(loaded, results)
         for twin, candidate in loaded.items():
             if twin not in results:
                 results[twin] = _attempt(context, candidate.task, candidate.measurement)
     return results
 
 
-def _take_turns(loaded: Mapping[str, Candidate]) -> dict[str, BackendError]:
-    """Run until every candidate is known well enough or has failed; return those that failed."""
-    failures: dict[str, BackendError] = {}
+def _take_turns(loaded: Mapping[str, Candidate], failures: dict[str, _Result]) -> None:
+    """Run until every candidate is known well enough or has failed; note those that failed."""
     running = dict(loaded)
     while running:
         for twin, candidate in list(running.items()):
-            failed = _attempt(candidate.context, candidate.task, candidate.sampler.turn)
+            n_calls = 1 + candidate.context.effort.warmup_runs
+            failed = _attempt(
+                candidate.context, candidate.task, candidate.sampler.turn, n_calls=n_calls
+            )
             if failed is not None:
                 failures[twin] = failed
             if failed is not None or candidate.sampler.is_done:
                 del running[twin]
-    return failures
+
+
+def _close(candidate: Candidate, twin: str, results: Mapping[str, _Result]) -> None:
+    """Close a session unless something hangs in it."""
+    if not isinstance(results.get(twin), HangError):
+        candidate.session.close()
 
 
 def _attempt(
-    context: ProfilingContext, task: Task, call: Callable[[threading.Event], R]
+    context: ProfilingContext,
+    task: Task,
+    call: Callable[[threading.Event], R],
+    *,
+    n_calls: int = 0,
 ) -> R | BackendError:
     """Call where the engine's worker will run, and turn what a session raises into a reason."""
+    cores = context.caller_cores(task.processor)
     try:
-        return on_cores(context.caller_cores(task.processor), call)
-    except BackendError as error:
-        return error
+        return on_cores(cores, call, f"measuring {task}", n_calls=n_calls)
     except Exception as error:  # noqa: BLE001 - a session is foreign code
+        if isinstance(error, BackendError) and not _is_out_of_memory(error):
+            return error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if _is_out_of_memory(error):
+            weights = format_bytes(context.models[task.model].weight_bytes)
+            reason = (
+                f"out of memory: its weights alone take {weights}, and libraries may hold them "
+                "twice while they load; free memory, or leave that processor out"
+            )
         failed = BackendError(f"{task} failed while it was measured: {reason}")
         failed.__cause__ = error
         return failed
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory was missing, in Python or in a library written in C++."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or "bad_alloc" in str(cause):
+            return True
+        cause = cause.__cause__
+    return False

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from coinfer.backends.base import CREATION_LOCK, Backend
+from coinfer.backends.base import Backend
+from coinfer.backends.loading import ask_support, load
+from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError
 from coinfer.graph.extract import extract
 from coinfer.graph.operators import Operators, inlined
@@ -130,8 +132,7 @@ class _Survey:
         self, processor: Processor, wanted: frozenset[int]
     ) -> tuple[frozenset[int], SupportSource]:
         backend = self.backends[processor.backend]
-        with CREATION_LOCK:
-            names = backend.supported(self._flat_model, processor)
+        names = ask_support(backend, self._flat_model, processor)
         if names is None:
             return self._try(processor, wanted), SupportSource.TRIED
         able = {operator.index for operator in self.operators if operator.key in names}
@@ -140,8 +141,7 @@ class _Survey:
             # alone.
             if wanted.issuperset(members) and not able.issuperset(members):
                 part = self._part(Span(at, at))
-                with CREATION_LOCK:
-                    alone = backend.supported(part, processor) or frozenset()
+                alone = ask_support(backend, part, processor) or frozenset()
                 able.update(i for i in members if self.operators[i].key in alone)
         return frozenset(able), SupportSource.ASKED
 
@@ -161,8 +161,9 @@ class _Survey:
     def _compiles(self, processor: Processor, span: Span) -> bool:
         part = self._part(span)
         try:
-            with CREATION_LOCK:
-                self.backends[processor.backend].load(part, processor).close()
+            load(self.backends[processor.backend], part, processor).close()
+        except HangError:  # it would hang in each part that is tried, too
+            raise
         except BackendError:
             return False
         return True

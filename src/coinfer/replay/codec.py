@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, assert_never, get_args
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar, assert_never, cast, get_args, get_type_hints
 
 from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
 from coinfer.core.events import Event
@@ -18,6 +19,10 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
 
 __all__ = ["decode_event", "encode_command", "encode_event", "plain"]
+
+T = TypeVar("T")
+
+_PLAIN = (bool, int, float, str)
 
 _EVENTS: Mapping[str, type[Any]] = {cls.__name__: cls for cls in get_args(Event)}
 
@@ -65,7 +70,7 @@ def decode_event(data: Sequence[Any]) -> Event:
         fields = [_request(*fields)]
     elif name == "ModelLoaded":
         fields = _loaded(*fields)
-    event: Event = _EVENTS[name](*fields)
+    event: Event = _checked(_EVENTS[name](*fields))
     return event
 
 
@@ -90,7 +95,31 @@ def encode_command(command: Command) -> list[Any]:
 def _request(fields: Sequence[Any]) -> Request:
     number, model, arrival_s, deadline_s, priority, on_late, batch, *shape = fields
     times_s = float(arrival_s), float(deadline_s)
-    return Request(number, model, *times_s, priority, OnLate(on_late), batch, *shape)
+    return _checked(Request(number, model, *times_s, priority, OnLate(on_late), batch, *shape))
+
+
+def _checked(record: T) -> T:
+    """Refuse numbers and texts that are none: the core takes what it is given at its word.
+
+    Raises:
+        TypeError: names the field.
+        ValueError: a number is not one that can be compared.
+    """
+    for name, kind in _plain_fields(cast(Hashable, type(record))):
+        value = getattr(record, name)
+        if not isinstance(value, (int, float) if kind is float else kind) or (
+            isinstance(value, bool) and kind is not bool
+        ):
+            raise TypeError(f"{name} of {type(record).__name__} is {value!r}, not {kind.__name__}")
+        if value != value:
+            raise ValueError(f"{name} of {type(record).__name__} is not a number")
+    return record
+
+
+@cache
+def _plain_fields(record: Any) -> tuple[tuple[str, type[Any]], ...]:
+    hints = get_type_hints(record)
+    return tuple((name, hints[name]) for name in record._fields if hints[name] in _PLAIN)
 
 
 def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:

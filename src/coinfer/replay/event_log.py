@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TextIO, cast
+from typing import Any, NamedTuple, Self, TextIO, TypeVar, cast
 
 from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Event
+from coinfer.documents.reading import parse_json
 from coinfer.errors import ConfigurationError
 from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
@@ -25,9 +29,17 @@ from coinfer.replay.codec import decode_event, encode_command, encode_event, pla
 
 __all__ = ["EventLog", "LogHeader", "Step", "read_log", "recording"]
 
+T = TypeVar("T")
+
 _FORMAT = "coinfer-log/1"
 
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, ConfigurationError)
+_MOST_LINE = 2**26
+"""Characters; what is packed into a file may be without an end."""
+
+_WRONG = (
+    *(AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError),
+    *(ConfigurationError, AssertionError),
+)
 """What reading a value of another shape raises."""
 
 
@@ -71,11 +83,11 @@ class LogHeader:
         try:
             limits = {name: _number(value) for name, value in data["limits"].items()}
             return cls(
-                policy=data["policy"]["name"],
-                options=data["policy"]["options"],
+                policy=_of_type(str, data["policy"]["name"]),
+                options=_of_type(dict, data["policy"]["options"]),
                 processors=tuple(decode_processor(each) for each in data["processors"]),
                 limits=Limits(**limits),
-                scenario=data["scenario"],
+                scenario=_of_type(str, data["scenario"]),
             )
         except _WRONG as error:
             raise ConfigurationError(f"damaged header ({error!r}); record the run again") from error
@@ -161,23 +173,45 @@ def read_log(path: Path) -> Iterator[LogHeader | Step]:
     number = 0
     try:
         with _open(path, "rt") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(partial(stream.readline, _MOST_LINE), ""), 1):
+                if len(line) == _MOST_LINE:
+                    raise ValueError(f"a line has more than {_MOST_LINE} characters")
                 if number == 1:
-                    yield LogHeader.from_json(json.loads(line))
+                    yield LogHeader.from_json(parse_json(line))
                 else:
-                    at_s, event, commands = json.loads(line)
-                    yield Step(float(at_s), decode_event(event), commands)
-    except (OSError, EOFError) as error:
+                    at_s, event, commands = parse_json(line)
+                    yield Step(_moment(at_s), decode_event(event), _of_type(list, commands))
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigurationError(f"cannot read {path}: {_reason(error)}") from error
-    except _WRONG as error:
+    except ConfigurationError as error:
         raise ConfigurationError(f"{path}:{number}: {error}") from error
+    except _WRONG as error:
+        raise ConfigurationError(
+            f"{path}:{number}: {error}; the line is damaged, or the end of the log is missing: "
+            "record the run again, or cut the log before that line"
+        ) from error
     if not number:
         raise ConfigurationError(f"{path} is empty; record the run again")
 
 
 def _number(value: Any) -> Any:
     """Read a number as `plain` writes it: a text if it is not finite."""
-    return float(value) if isinstance(value, str) else value
+    number = float(value) if isinstance(value, str) else value
+    if not (number is None or isinstance(number, int | float)) or number != number:
+        raise TypeError(f"{value!r} is no number")
+    return number
+
+
+def _moment(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no moment in seconds")
+    return float(value)
+
+
+def _of_type(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
 
 
 def _open(path: Path, mode: str) -> TextIO:

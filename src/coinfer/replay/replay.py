@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from coinfer.core.dispatcher import Dispatcher
+from coinfer.errors import CoinferError, ConfigurationError, UnknownNameError
 from coinfer.policies import make_policy
 from coinfer.replay.codec import encode_command
 from coinfer.replay.event_log import LogHeader, Step, read_log
@@ -64,18 +65,18 @@ def replay(path: Path) -> Replayed:
     """Feed a log's events to a fresh dispatcher with a fresh policy, and compare the commands.
 
     Raises:
-        ConfigurationError: the log cannot be read, or the policy's options do not fit any more.
+        ConfigurationError: the log cannot be read, the policy's options do not fit any more, or
+            what the log tells cannot have happened.
         UnknownNameError: the policy is not installed.
     """
     lines = read_log(path)
     header = cast(LogHeader, next(lines))
-    policy = make_policy(header.policy, **header.options)
-    core = Dispatcher(header.processors, policy, limits=header.limits)
+    core = _dispatcher(path, header)
     steps = commands = 0
     for step in cast(Iterator[Step], lines):
         steps += 1
         commands += len(step.commands)
-        done = [encode_command(each) for each in core.handle(step.event, step.at_s)]
+        done = _handled(core, step, f"{path}:{steps + 1}")
         if done != step.commands:
             found = Difference(
                 step=steps,
@@ -86,3 +87,30 @@ def replay(path: Path) -> Replayed:
             )
             return Replayed(header=header, steps=steps, commands=commands, difference=found)
     return Replayed(header=header, steps=steps, commands=commands)
+
+
+def _dispatcher(path: Path, header: LogHeader) -> Dispatcher:
+    try:
+        policy = make_policy(header.policy, **header.options)
+        return Dispatcher(header.processors, policy, limits=header.limits)
+    except UnknownNameError:
+        raise
+    except CoinferError as error:
+        raise ConfigurationError(f"{path}:1: {error}") from error
+    except Exception as error:
+        # The log is only data: any of its numbers may be another one.
+        raise ConfigurationError(
+            f"{path}:1: no dispatcher can be made of this header ({error!r}); record the run again"
+        ) from error
+
+
+def _handled(core: Dispatcher, step: Step, where: str) -> list[list[Any]]:
+    """Let the dispatcher take a step; return its commands as the log has them."""
+    try:
+        return [encode_command(each) for each in core.handle(step.event, step.at_s)]
+    except Exception as error:
+        # The core trusts its driver, and here that is a file: it may tell what cannot happen.
+        raise ConfigurationError(
+            f"{where}: {type(step.event).__name__} cannot be replayed ({error!r}): the log is "
+            "damaged, or was recorded by another version; record the run again"
+        ) from error

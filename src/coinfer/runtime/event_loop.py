@@ -54,6 +54,8 @@ __all__ = ["EventLoop", "Observer"]
 _log = logging.getLogger(__name__)
 
 _COMPLETED = Outcome.COMPLETED
+_new = tuple.__new__
+"""Makes what every request needs: half the price of calling the class of a named tuple."""
 
 _Answer = tuple[int, CoinferError | None]
 """A request's number and how it ends: well, or with an error."""
@@ -90,7 +92,7 @@ class EventLoop:
         self.timekeeper: Timekeeper | None = None
         self.counts: dict[str, AnswerCounts] = defaultdict(AnswerCounts)
         self.warnings = EngineWarnings()
-        self.worker_pool = WorkerPool(processors, self, cores)
+        self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
         self._failures = core.failures
         self._fresh_failures = core.failures.fresh
@@ -299,7 +301,7 @@ class EventLoop:
             values = tuple([unanswered[request.id].take(span_io) for request in requests])
         if self.timekeeper is not None:
             self.timekeeper.handed_over(execution.id, clock.now())
-        self._workers[processor].give(Job(execution, session, span_io, values))
+        self._workers[processor].give(_new(Job, (execution, session, span_io, values)))
 
     def _settle(self, answer: _Answer) -> None:
         """Resolve a future; its callbacks run here, so the core must not be owned."""

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from coinfer.backends import heap
 from coinfer.backends.base import (
-    CREATION_LOCK,
     Backend,
     Placement,
     Session,
     note_of,
     reading_once,
 )
+from coinfer.backends.loading import load
+from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
@@ -27,7 +27,7 @@ from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
 from coinfer.runtime.span_io import SpanIO, span_ios_of
-from coinfer.threads.priority import call_lowered
+from coinfer.runtime.yielding import Yielding
 
 __all__ = ["LoadedModel", "ModelStore"]
 
@@ -55,6 +55,7 @@ class ModelStore:
         models: Those that take requests, each as what checks the inputs of one: the graphs and
             the weights are in the sessions, and need not be held a second time.
         span_ios: Per model, its spans as a request goes through them.
+        yielding: The threads that give way once an express processor is used.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class ModelStore:
         self.models: dict[str, InputCheck] = {}
         self.span_ios: dict[str, Mapping[Span, SpanIO]] = {}
         overlaid = overlaid_units(processors.values())
-        self._yielding = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
+        self._overlaid = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
+        self.yielding = Yielding()
         self._backends = backends
         self._shared: dict[Hashable, Session] = {}
         self._sessions: dict[tuple[str, Span, str], Session] = {}
@@ -72,6 +74,7 @@ class ModelStore:
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
         self._leaving: dict[str, threading.Event] = {}
+        self._hanging: list[Session] = []
 
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken.
@@ -138,6 +141,10 @@ class ModelStore:
             longest.setdefault(processor, session)
         return {processor: session.placement() for processor, session in longest.items()}
 
+    def give_up(self, session: Session) -> None:
+        """Never close a session: something hangs in it. It stays as long as the store."""
+        self._hanging.append(session)
+
     def withdraw(self, name: str) -> threading.Event:
         """Let a model take no more requests; return what is set once none of it is left."""
         gone = self._leaving[name] = threading.Event()
@@ -170,7 +177,7 @@ class ModelStore:
 
         A processor with several threads is only an alternative to those with one, and the pool
         threads of a process are limited. So if it cannot take a span, it is left out, and the
-        others must be able to run the whole model.
+        others must be able to run the whole model. So is one whose library hangs.
 
         Args:
             name: What the model is called.
@@ -194,7 +201,8 @@ class ModelStore:
                         self._load_one(name, span, pieces[span], processor)
                     except BackendError as error:
                         others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
-                        if processor.threads == 1 or not completes(others, units):
+                        is_spare = processor.threads > 1 or isinstance(error, HangError)
+                        if not (is_spare and completes(others, units)):
                             raise
                         left_out[processor.name] = str(error)
                         self._forget(name, processor.name)
@@ -219,10 +227,8 @@ class ModelStore:
         backend = self._backends[processor.backend]
         key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
-            with CREATION_LOCK:
-                load = partial(backend.load, piece, processor)
-                yields = processor.name in self._yielding
-                self._shared[key] = call_lowered(load) if yields else load()
+            join = self.yielding.join if processor.name in self._overlaid else None
+            self._shared[key] = load(backend, piece, processor, begin=join)
         self._sessions[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:
@@ -236,7 +242,9 @@ class ModelStore:
         """Forget and return the sessions that no model has any more."""
         used = {id(session) for session in self._sessions.values()}
         unused = [key for key, session in self._shared.items() if id(session) not in used]
-        return [self._shared.pop(key) for key in unused]
+        hanging = {id(session) for session in self._hanging}
+        sessions = [self._shared.pop(key) for key in unused]
+        return [session for session in sessions if id(session) not in hanging]
 
 
 def _identity(piece: Model, backend: Backend) -> Hashable:

@@ -7,8 +7,10 @@ scheduler is not told: it would believe that the model is that slow.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from coinfer.backends.base import Tensors
+from coinfer.backends.patience import HangError, patiently
 from coinfer.backends.values import Value
 from coinfer.errors import ExecutionError
 from coinfer.runtime.model_store import ModelStore
@@ -20,7 +22,7 @@ __all__ = ["warm_up"]
 def warm_up(
     model_store: ModelStore, name: str, inputs: Tensors, batch: int, check_open: Callable[[], None]
 ) -> None:
-    """Run each session of a model once, in the calling thread.
+    """Run each session of a model once; returns when all have run.
 
     Of a model that is cut each span reads what spans before it made.
 
@@ -33,6 +35,7 @@ def warm_up(
 
     Raises:
         ExecutionError: a library failed.
+        HangError: a library hangs; that session is never closed.
     """
     span_ios = model_store.span_ios[name]
     values: dict[str, Value] = dict(inputs)
@@ -44,9 +47,13 @@ def warm_up(
         seen.add(id(session))
         if values.keys() >= set(span_ios[span].reads):
             read = {value: values[value] for value in span_ios[span].reads}
+            what = f"model {name!r} on processor {processor!r}"
+            run = partial(run_span, session, span_ios[span], [read], [batch])
             try:
-                [made] = run_span(session, span_ios[span], [read], [batch])
+                [made] = patiently(run, f"the first run of {what}")
+            except HangError:
+                model_store.give_up(session)
+                raise
             except ExecutionError as error:
-                what = f"model {name!r} on processor {processor!r}"
                 raise ExecutionError.of(what, error.reason or str(error)) from error
             values.update(made)

@@ -5,20 +5,29 @@ It needs the spec of one input, not the model. Pillow is optional and imported o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from coinfer.errors import ConfigurationError, InputError
+from coinfer.model.inputs import MOST_BYTES
 from coinfer.model.specs import TensorSpec
+from coinfer.units import format_bytes
 from coinfer.workload.input_spec import ImageInputs
 
 __all__ = ["Frame", "read_images"]
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 # Statistics of ImageNet; grey pictures use those of its luminance.
@@ -83,7 +92,9 @@ def read_images(inputs: ImageInputs, tensor: TensorSpec) -> npt.NDArray[Any]:
         ConfigurationError: Pillow is not installed.
     """
     frame = Frame.of(inputs, tensor)
-    pixels = np.stack([_read(path, inputs, frame) for path in _paths(inputs)])
+    paths = _paths(inputs)
+    _check_memory(frame, len(paths), tensor)
+    pixels = np.stack([_read(path, inputs, frame) for path in paths])
     values = pixels if tensor.dtype == np.uint8 else _normalised(pixels, inputs, tensor)
     if not frame.channels_last:
         values = values.transpose(0, 3, 1, 2)
@@ -93,12 +104,29 @@ def read_images(inputs: ImageInputs, tensor: TensorSpec) -> npt.NDArray[Any]:
 def _paths(inputs: ImageInputs) -> list[Path]:
     if not inputs.folder.is_dir():
         raise InputError(f"there is no folder {inputs.folder}; give one with pictures")
-    paths = sorted(path for path in inputs.folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    paths: list[Path] = []
+    for path in sorted(inputs.folder.iterdir()):
+        if len(paths) < inputs.samples and path.suffix.lower() in _SUFFIXES:
+            if path.exists() and not path.is_file():
+                _log.warning("%s is no regular file; it is skipped", path)
+            else:
+                paths.append(path)
     if not paths:
         raise InputError(
             f"folder {inputs.folder} has no pictures; it needs {', '.join(sorted(_SUFFIXES))} files"
         )
-    return paths[: inputs.samples]
+    return paths
+
+
+def _check_memory(frame: Frame, count: int, tensor: TensorSpec) -> None:
+    # While they are prepared, there are the pixels and numbers of 32 bits.
+    values = count * frame.height * frame.width * frame.channels
+    if values * max(tensor.dtype.itemsize, 4) > MOST_BYTES:
+        raise InputError(
+            f"{count} pictures of {frame.height} x {frame.width} pixels take more than "
+            f"{format_bytes(MOST_BYTES)}, the most that is prepared for a model; use fewer "
+            f"`samples` or a smaller `size`"
+        )
 
 
 def _pillow() -> tuple[ModuleType, ModuleType]:
@@ -114,16 +142,37 @@ def _pillow() -> tuple[ModuleType, ModuleType]:
 def _read(path: Path, inputs: ImageInputs, frame: Frame) -> _Pixels:
     """Decode one picture into shape (height, width, channels)."""
     image_module, ops = _pillow()
+    too_large = image_module.DecompressionBombWarning
     try:
-        with image_module.open(path) as file:
-            picture = ops.exif_transpose(file).convert("L" if frame.channels == 1 else "RGB")
-    except (OSError, SyntaxError, image_module.DecompressionBombError) as error:
+        with warnings.catch_warnings(), _opened(path) as stream:
+            # Pillow only warns of pictures of up to twice its limit.
+            warnings.simplefilter("error", too_large)
+            with image_module.open(stream) as file:
+                picture = ops.exif_transpose(file).convert("L" if frame.channels == 1 else "RGB")
+    except (too_large, image_module.DecompressionBombError) as error:
+        raise InputError(
+            f"picture {path} has more than {image_module.MAX_IMAGE_PIXELS} pixels, the limit of "
+            f"Pillow; make it smaller"
+        ) from error
+    except Exception as error:
+        # The file is untrusted, and a damaged one raises almost anything in this library.
         raise InputError(f"picture {path} cannot be decoded: {error}") from error
     filter_ = image_module.Resampling[inputs.resize.upper()]
     size = (frame.width, frame.height)
     fits = inputs.crop == "center"
     sized = ops.fit(picture, size, filter_) if fits else picture.resize(size, filter_)
     return np.asarray(sized, dtype=np.uint8).reshape(frame.height, frame.width, frame.channels)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file, also if something else takes its place just now."""
+    # Opening a FIFO must not wait for a writer.
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError("it is no regular file")
+        yield file
 
 
 def _normalised(pixels: _Pixels, inputs: ImageInputs, tensor: TensorSpec) -> npt.NDArray[Any]:

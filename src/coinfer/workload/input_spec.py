@@ -9,7 +9,19 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 from coinfer.documents.fields import Count, FilePath, Number, PositiveNumber, Section, wrong
 from coinfer.workload.dims_spec import Dims
 
-__all__ = ["ArrayInputs", "ImageInputs", "InputSpec", "RandomInputs", "with_dims"]
+__all__ = [
+    "MOST_SAMPLES",
+    "ArrayInputs",
+    "ImageInputs",
+    "InputSpec",
+    "RandomInputs",
+    "with_dims",
+]
+
+MOST_SAMPLES = 100_000
+"""Of one model: they are all prepared before the run."""
+
+_Samples = Annotated[Count, Field(le=MOST_SAMPLES)]
 
 
 class RandomInputs(Section):
@@ -20,7 +32,7 @@ class RandomInputs(Section):
         dims: Sizes of the model's open dimensions; the batch is not one of them.
     """
 
-    samples: Count = Field(alias="random", default=8)
+    samples: _Samples = Field(alias="random", default=8)
     dims: Dims = ()
 
 
@@ -41,7 +53,7 @@ class ImageInputs(Section):
     """
 
     folder: FilePath = Field(alias="images")
-    samples: Count = 32
+    samples: _Samples = 32
     size: tuple[Count, Count] | None = None
     crop: Literal["center", "none"] = "center"
     resize: Literal["bilinear", "bicubic", "nearest"] = "bilinear"

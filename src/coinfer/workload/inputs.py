@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import gcd
 from typing import Any, TypeAlias, assert_never
 
@@ -13,8 +12,17 @@ import numpy.typing as npt
 
 from coinfer.errors import InputError
 from coinfer.model import Model
+from coinfer.model.inputs import MOST_BYTES, sample_bytes
+from coinfer.units import format_bytes
 from coinfer.workload.images import read_images
-from coinfer.workload.input_spec import ArrayInputs, ImageInputs, InputSpec, RandomInputs
+from coinfer.workload.input_spec import (
+    MOST_SAMPLES,
+    ArrayInputs,
+    ImageInputs,
+    InputSpec,
+    RandomInputs,
+)
+from coinfer.workload.npz_file import read_npz
 from coinfer.workload.seeds import Purpose, generator
 from coinfer.workload.size_rotation import rotation_of
 
@@ -67,7 +75,7 @@ def _feeds(source: InputSpec, model: Model, batch: int, seed: int) -> list[Feed]
             [tensor] = required
             return _batches({tensor.name: read_images(source, tensor)}, model, batch)
         case ArrayInputs():
-            return _batches(_read_arrays(source), model, batch)
+            return _batches(read_npz(source.file), model, batch)
         case _:
             assert_never(source)
 
@@ -79,6 +87,7 @@ def _noise(source: RandomInputs, model: Model, batch: int, seed: int) -> list[Fe
     rotation = rotation_of(source.dims, model.name, seed) or ({},)
     if len(rotation) == 1:
         rotation *= len(seeds)
+    _check_noise(rotation, model, batch, source.samples)
     feeds: list[Feed] = []
     n_before: Counter[tuple[int, ...]] = Counter()
     made: dict[tuple[int, ...], Feed] = {}
@@ -93,6 +102,22 @@ def _noise(source: RandomInputs, model: Model, batch: int, seed: int) -> list[Fe
     return feeds
 
 
+def _check_noise(
+    rotation: Sequence[Mapping[str, int]], model: Model, batch: int, samples: int
+) -> None:
+    """Refuse more noise than there may be, before any is made."""
+    counts = Counter(tuple(dims.items()) for dims in rotation)
+    needed = sum(
+        min(count, samples) * sample_bytes(model.input_check, batch=batch, dims=dict(dims))
+        for dims, count in counts.items()
+    )
+    if needed > MOST_BYTES:
+        raise InputError(
+            f"all random inputs together take more than {format_bytes(MOST_BYTES)}, the most that "
+            f"is made for a model; ask for fewer samples, as in `random: 1`, or for smaller sizes"
+        )
+
+
 def _check_fixed_batch(model: Model, batch: int) -> None:
     for spec in model.inputs:
         if not spec.shape or spec.shape[0] != batch:
@@ -102,19 +127,6 @@ def _check_fixed_batch(model: Model, batch: int) -> None:
             )
 
 
-def _read_arrays(source: ArrayInputs) -> Feed:
-    try:
-        # Opened here because numpy does not close a broken file.
-        with source.file.open("rb") as file:
-            if not zipfile.is_zipfile(file):  # of such a file numpy would say to unpickle it
-                raise zipfile.BadZipFile("it is not an .npz file; write it with numpy.savez")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source.file} cannot be read as an .npz file: {error}") from error
-
-
 def _batches(samples: Feed, model: Model, batch: int) -> list[Feed]:
     """Cut samples into feeds; names that the model does not have are left for the check."""
     ranks = {spec.name: len(spec.shape) for spec in model.inputs}
@@ -122,6 +134,7 @@ def _batches(samples: Feed, model: Model, batch: int) -> list[Feed]:
         return [samples]  # the first axis is one of the model's own: this is one sample
     count = _sample_count(samples)
     feeds = count // gcd(count, batch)
+    _check_copies(samples, count, batch)
     starts = [number * batch % count for number in range(feeds)]
     return [
         {
@@ -130,6 +143,20 @@ def _batches(samples: Feed, model: Model, batch: int) -> list[Feed]:
         }
         for start in starts
     ]
+
+
+def _check_copies(samples: Feed, count: int, batch: int) -> None:
+    """Refuse more samples, or more copies of them in batches that go round, than there may be."""
+    if count > MOST_SAMPLES:
+        raise InputError(f"there are {count} samples; at most {MOST_SAMPLES} are used, give fewer")
+    feeds = count // gcd(count, batch)
+    n_around = sum(number * batch % count + batch > count for number in range(feeds))
+    each = sum(array.nbytes for array in samples.values() if array.ndim) / count
+    if n_around * batch * each > MOST_BYTES:
+        raise InputError(
+            f"batches of {batch} from {count} samples, which go round, take more than "
+            f"{format_bytes(MOST_BYTES)}; let the number of samples be a multiple of the batch"
+        )
 
 
 def _sample_count(samples: Mapping[str, npt.NDArray[Any]]) -> int:

@@ -27,7 +27,11 @@ from coinfer.documents.fields import (
 )
 from coinfer.machine.processor import Processor
 
-__all__ = ["DefaultProcessors", "PrecisionSpec", "ProcessorSpec", "Processors"]
+__all__ = ["DefaultProcessors", "PrecisionSpec", "Preempt", "ProcessorSpec", "Processors"]
+
+
+Preempt: TypeAlias = bool | Literal["auto"]
+"""Whether urgent requests preempt others; `auto`: where that pays."""
 
 
 class DefaultProcessors(Section):
@@ -36,12 +40,13 @@ class DefaultProcessors(Section):
     Attributes:
         backends: Only these backends; empty means all that are installed.
         cores: Only these cores, by the operating system's numbers; empty means all allowed ones.
-        preempt: Add an express processor per core, so that urgent requests preempt by priority.
+        preempt: Add express processors, so that urgent requests preempt by priority; `auto` where
+            that pays.
     """
 
     backends: tuple[str, ...] = ()
     cores: tuple[WholeNumber, ...] = ()
-    preempt: bool = False
+    preempt: Preempt = "auto"
 
 
 class ProcessorSpec(Section):

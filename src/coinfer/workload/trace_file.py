@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from coinfer.documents.fields import shown
+from coinfer.documents.reading import parse_json, read_bytes
 from coinfer.errors import ScenarioError
 from coinfer.workload.times import Times
 
@@ -48,10 +49,10 @@ def read_trace(path: Path) -> TraceTimes:
         ScenarioError: no such file, no rows, or a row that is not understood, with its line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: cannot read this trace file: {error}") from error
-    rows = _json_rows(text, path) if path.suffix in {".jsonl", ".ndjson"} else _csv_rows(text)
+    rows = _json_rows(text, path) if path.suffix in {".jsonl", ".ndjson"} else _csv_rows(text, path)
     times: dict[str | None, list[float]] = {}
     for line, time, model in rows:
         times.setdefault(model, []).append(_seconds(time, path, line))
@@ -62,12 +63,16 @@ def read_trace(path: Path) -> TraceTimes:
     return {model: np.sort(np.array(all_)) for model, all_ in times.items()}
 
 
-def _csv_rows(text: str) -> Iterator[_Row]:
-    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
-        cells = [cell.strip() for cell in row]
-        if not any(cells) or (number == 1 and cells[0] == "time_s"):
-            continue
-        yield number, cells[0], cells[1] if len(cells) > 1 else None
+def _csv_rows(text: str, path: Path) -> Iterator[_Row]:
+    rows = csv.reader(text.splitlines())
+    try:
+        for number, row in enumerate(rows, start=1):
+            cells = [cell.strip() for cell in row]
+            if not any(cells) or (number == 1 and cells[0] == "time_s"):
+                continue
+            yield number, cells[0], cells[1] if len(cells) > 1 else None
+    except csv.Error as error:
+        raise ScenarioError(f"{path}:{rows.line_num}: no row of a CSV file: {error}") from error
 
 
 def _json_rows(text: str, path: Path) -> Iterator[_Row]:
@@ -75,7 +80,7 @@ def _json_rows(text: str, path: Path) -> Iterator[_Row]:
         if not line.strip():
             continue
         try:
-            match json.loads(line):
+            match parse_json(line):
                 case {"time_s": time, "model": str(model)}:
                     yield number, time, model
                 case {"time_s": time, **others} if "model" not in others:
@@ -94,5 +99,7 @@ def _seconds(value: object, path: Path, line: int) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ScenarioError(f"{path}:{line}: {value!r} is not a time in seconds from the start")
+        raise ScenarioError(
+            f"{path}:{line}: {shown(value)} is not a time in seconds from the start"
+        )
     return seconds

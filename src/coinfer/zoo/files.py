@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
+from coinfer.documents.writing import replace_file, replacing
 from coinfer.model.validation import tensors_of
 from coinfer.zoo.registry import build, spec
 
@@ -41,12 +43,17 @@ def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> lis
 
 
 def _write(model: ir.Model, name: str, directory: Path) -> Path:
-    size = sum(tensor.nbytes for tensor in tensors_of(model))
-    external = f"{name}.onnx.data" if size > _EXTERNAL_DATA_BYTES else None
-    # On the same file system as the target, so that moving is one atomic rename.
+    path = directory / f"{name}.onnx"
+    if sum(tensor.nbytes for tensor in tensors_of(model)) <= _EXTERNAL_DATA_BYTES:
+        replace_file(path, ir.to_proto(model).SerializeToString())
+        return path
+    external = f"{path.name}.data"
     with TemporaryDirectory(prefix=f".{name}-", dir=directory) as temporary:
-        written = Path(temporary) / f"{name}.onnx"
-        ir.save(model, written, external_data=external)
-        if external is not None:
-            (Path(temporary) / external).replace(directory / external)
-        return written.replace(directory / written.name)
+        ir.save(model, Path(temporary) / path.name, external_data=external)
+        for written in (external, path.name):
+            with (
+                (Path(temporary) / written).open("rb") as old,
+                replacing(directory / written) as new,
+            ):
+                shutil.copyfileobj(old, new)
+    return path

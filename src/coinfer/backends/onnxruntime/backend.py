@@ -15,7 +15,7 @@ from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import reserved
 from coinfer.backends.precision import native_precision
-from coinfer.backends.source import bytes_or_path
+from coinfer.backends.source import bytes_or_path, check_unchanged
 from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
@@ -71,6 +71,7 @@ class OnnxRuntimeBackend:
         try:
             source = bytes_or_path(named)
             session = create(source, alone, provider, Style(optimised=False))
+            check_unchanged(named, source)
         except LIBRARY_ERRORS:
             return None
         return taken(session, provider[0], nodes)
@@ -111,6 +112,7 @@ def _compiled(
     try:
         source = bytes_or_path(model)
         session = create(source, processor, provider, Style(shared=is_part))
+        check_unchanged(model, source)
     except Exception as error:
         # The library's exceptions have no other common base.
         raise BackendError(

@@ -15,6 +15,7 @@ from coinfer.planner.passes import (
     nonfinite,
     partition,
     precision,
+    preemption,
     surroundings,
     threads,
     worth_loading,
@@ -33,5 +34,6 @@ PASSES: tuple[Pass, ...] = (
     worth_loading.worth_loading,
     threads.threads,
     nonfinite.nonfinite,
+    preemption.preemption,
     surroundings.surroundings,
 )

@@ -1,0 +1,40 @@
+"""Yielding: the threads that give way to express processors, from the first time one is used.
+
+Until then they have normal priority: whoever asks for nothing urgent shares the machine with other
+programs as usual.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from coinfer.threads.priority import lower_current_thread, lower_marked, mark_current_thread
+
+__all__ = ["Yielding"]
+
+_numbers = count()
+
+
+class Yielding:
+    """The threads of one engine that work on what express processors overlay.
+
+    Attributes:
+        has_begun: Whether they give way.
+    """
+
+    def __init__(self) -> None:
+        self._mark = f"coinfer~{next(_numbers) % 10**7}"
+        self.has_begun = False
+
+    def join(self) -> None:
+        """Let the calling thread, and what it starts, be among them."""
+        # In this order: a thread that `begin` does not see sees that it has begun.
+        mark_current_thread(self._mark)
+        if self.has_begun:
+            lower_current_thread()
+
+    def begin(self) -> None:
+        """Give way from now on."""
+        if not self.has_begun:
+            self.has_begun = True
+            lower_marked(self._mark)
