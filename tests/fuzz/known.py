@@ -10,16 +10,14 @@ __all__ = ["KNOWN"]
 KNOWN: frozenset[str] = frozenset(
     {
         "AttributeError at coinfer/backends/onnxruntime/backend.py:sharing_key",
+        "AttributeError at coinfer/machine/contention.py:__post_init__",
         "AttributeError at coinfer/model/inputs.py:__call__",
         "OverflowError at coinfer/runtime/engine.py:_absolute",
-        "RecursionError at coinfer/cli/compare.py:_read",
-        "TypeError at coinfer/graph/cost.py:_activation",
-        "TypeError at coinfer/machine/profile.py:<genexpr>",
         "TypeError at coinfer/plan/difference.py:differences",
-        "ValueError at coinfer/model/inputs.py:_random",
+        "TypeError at coinfer/runtime/model_store.py:_load_one",
+        "UnicodeEncodeError at coinfer/plan/plan_folder.py:read_bytes",
         "an error line without end",
         "control characters in what is printed",
-        "numpy._core._exceptions._ArrayMemoryError at coinfer/workload/inputs.py:_read_arrays",
-        "zlib.error at coinfer/replay/event_log.py:read_log",
+        "rich.errors.NotRenderableError at coinfer/metrics/table.py:_processor_table",
     }
 )

@@ -50,6 +50,8 @@ class Outcome:
         """Say what is wrong, the same for the same cause; None: a success or a clean error."""
         if self.hung:
             return "hang"
+        if self.interrupted and self.status == -signal.SIGINT and not self.err:
+            return None  # the interpreter was on its way out, where nothing handles signals
         if self.status < 0:
             return f"crash {signal.Signals(-self.status).name}"
         if self.details or _TRACEBACK in self.err or "Exception ignored" in self.err:

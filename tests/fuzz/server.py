@@ -31,6 +31,8 @@ _HEAVY = (
     "scipy.optimize", "onnx.shape_inference", "fuzz.api_calls",
 )  # fmt: skip
 _POLL_S = 0.002
+_START_S = 6.0
+"""What a program of its own may take to import everything, on a busy machine."""
 _MOST_KEPT = 1_000_000
 
 
@@ -64,8 +66,9 @@ class Server:
         shutil.rmtree(self._report, ignore_errors=True)
         self._report.mkdir(parents=True)
         process = self._fork(case) if forked else self._start(case)
+        start_s = 0.0 if forked else _START_S
         try:
-            return self._follow(process, case)
+            return self._follow(process, case, start_s)
         finally:
             # Whatever the case left running.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -94,9 +97,9 @@ class Server:
         started.returncode = 0  # waited for here, not by subprocess
         return started.pid
 
-    def _follow(self, process: int, case: Case) -> Outcome:
+    def _follow(self, process: int, case: Case, start_s: float) -> Outcome:
         interrupted = hung = False
-        limit_s = self._long_s if case.may_take_long else self._limit_s
+        limit_s = start_s + (self._long_s if case.may_take_long else self._limit_s)
         started_s = time.monotonic()
         while True:
             done, status, usage = os.wait4(process, os.WNOHANG)
