@@ -4,15 +4,20 @@
 # bench  set up and print the benchmark tables (about 25 minutes; leave the machine alone)
 # wheel     build a wheel for this system and Python into dist, its core compiled (needs a C compiler)
 # compiled  install that wheel into out/compiled and run the tests of the core against it
+# fuzz   set up and feed the program damaged files, e.g. `make fuzz MINUTES=30 SEED=1`
+# soak   set up and overload engines for ten minutes, e.g. `make soak MINUTES=10`
 # conformance  set up and run the official ONNX suite whole and cut, beside plain onnxruntime (minutes)
 PYTHON ?= python3
 VENV   ?= .venv
 # As many processes for the tests as there are cores; a number sets it, 0 means one by one.
 WORKERS ?= logical
+# For how long `fuzz` and `soak` run, and what `fuzz` draws its cases from.
+MINUTES ?= 10
+SEED    ?= 1
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench wheel compiled conformance clean
+.PHONY: demo test check bench wheel compiled fuzz soak conformance clean
 .DELETE_ON_ERROR:
 
 # pip 25.1 is the first that reads dependency groups.
@@ -51,6 +56,12 @@ wheel: $(READY)
 compiled: wheel
 	$(BIN)/python -m pip install --quiet --no-deps --target out/compiled out/wheel/coinfer-*.whl
 	PYTHONPATH=out/compiled $(BIN)/python -m pytest -q tests/core tests/sim tests/policies tests/replay tests/metrics
+
+fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --minutes $(MINUTES) --seed $(SEED)
+
+soak: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.soak --minutes $(MINUTES)
 
 conformance: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m conformance.table
