@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coinfer.documents.reading import parse_json, read_bytes, read_text
+from coinfer.documents.raw import parse_json, read_bytes
+from coinfer.documents.reading import read_text
 from coinfer.documents.yaml_document import MOST_TEXT_BYTES, YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine_file import load_machine

@@ -12,7 +12,7 @@ from coinfer.cli.console import new_table, out
 from coinfer.cli.options import ReportOption
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.results import check_report, report_comparison
-from coinfer.documents.reading import parse_json, read_bytes
+from coinfer.documents.raw import parse_json, read_bytes
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.comparison import MISS_RATE, Comparison, Row
 from coinfer.metrics.comparison import compare as compare_runs

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from coinfer import __version__
 from coinfer.cache_folder import cache_folder
+from coinfer.documents.writing import replace_file
 from coinfer.errors import CallerError, CoinferError, InvariantError
 
 __all__ = ["BUG", "CALLERS_FAULT", "SYSTEMS_FAULT", "Failure"]
@@ -72,7 +73,7 @@ def _bug(error: BaseException) -> Failure:
     path = _kept(_details(error))
     remedy = "this is a bug in coinfer; please report it to its authors"
     with_what = f"with {path}, which has the details" if path else "with the command"
-    return Failure((_short(what), f"{remedy} {with_what}"), BUG)
+    return Failure((_line(what, 500), f"{remedy} {with_what}"), BUG)
 
 
 def _details(error: BaseException) -> str:
@@ -97,25 +98,29 @@ def _kept(details: str) -> Path | None:
     """Write details into the cache, or else among the temporary files; return where."""
     data = details.encode(errors="backslashreplace")
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    try:
-        path = cache_folder() / "failures" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except (OSError, CoinferError):
+    for folder_of in (_cached, tempfile.gettempdir):
         try:
-            with tempfile.NamedTemporaryFile(
-                prefix="coinfer-", suffix=".txt", delete=False
-            ) as file:
-                file.write(data)
-        except OSError:
-            return None
-        return Path(file.name)
-    return path
+            path = Path(folder_of()) / f"coinfer-{name}"
+            replace_file(path, data)
+        except (OSError, CoinferError):
+            continue
+        return path
+    return None
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _cached() -> Path:
+    folder = cache_folder() / "failures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 500 else f"{text[:500]} ..."
+def _line(text: str, most: int = 2000) -> str:
+    r"""Return a text in one line, as a terminal shows it and a person reads it.
+
+    >>> _line("a\n b\x1b[31m")
+    'a b\\x1b[31m'
+    """
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= most else f"{line[:most]} ..."  # names may be of any length

@@ -9,16 +9,15 @@ from typing import Any
 import yaml
 
 from coinfer.documents.fields import Loc, dotted
+from coinfer.documents.raw import MOST_DIGITS
 from coinfer.errors import ScenarioError
 from coinfer.units import format_bytes
 
-__all__ = ["MOST_DIGITS", "MOST_TEXT_BYTES", "YamlDocument"]
+__all__ = ["MOST_TEXT_BYTES", "YamlDocument"]
 
 MOST_TEXT_BYTES = 2**23
 """Of a document: far more than people write, and what is parsed in minutes."""
 
-MOST_DIGITS = 100
-"""Of a whole number: more than any quantity has, and few enough for a float to hold it."""
 
 _MOST_VALUES = 1_000_000
 """In a document, those that aliases stand for included."""

@@ -37,10 +37,11 @@ def decode_processor(data: Mapping[str, Any]) -> Processor:
     """Read what `encode_processor` made.
 
     Raises:
-        KeyError, TypeError: it is something else.
+        ValueError: it is something else.
     """
-    sets = {name: frozenset(data[name]) for name in _SETS if name in data}
-    return Processor(**{**data, **sets, "cores": tuple(data["cores"])})
+    from coinfer.machine.machine_data import ProcessorData, read
+
+    return Processor(**read(ProcessorData, data).model_dump(exclude_unset=True))
 
 
 def encode_machine(machine: Machine) -> dict[str, Any]:
@@ -67,18 +68,21 @@ def decode_machine(data: Any) -> Machine:
     """
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise ConfigurationError(f"not a machine of format {_FORMAT}; make it anew")
+    from coinfer.machine.machine_data import MachineData, read
+
     try:
+        found = read(MachineData, data)
         return Machine(
-            name=data["name"],
-            identity=data["identity"],
+            name=found.name,
+            identity=found.identity,
             processors=tuple(decode_processor(each) for each in data["processors"]),
             profile=Profile(),
-            spreads={(model, name): cv for model, name, cv in data["spreads"]},
-            swaps=frozenset(data["swaps"]),
-            keeps=frozenset(data["keeps"]),
-            contention=Contention(**data["contention"]),
-            cold={(m, p): Cold(other, idle) for m, p, other, idle in data["cold"]},
-            overhead_s=float(data["overhead_s"]),
+            spreads={(model, name): cv for model, name, cv in found.spreads},
+            swaps=found.swaps,
+            keeps=found.keeps,
+            contention=Contention(**found.contention.model_dump()),
+            cold={(m, p): Cold(other, idle) for m, p, other, idle in found.cold},
+            overhead_s=found.overhead_s,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"damaged machine ({error!r}); make it anew") from error
+    except ValueError as error:
+        raise ConfigurationError(f"damaged machine ({error}); make it anew") from error

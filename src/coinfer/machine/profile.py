@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from coinfer.documents.reading import parse_json, read_bytes
+from coinfer.documents.raw import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.span import Span

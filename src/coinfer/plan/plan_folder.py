@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from coinfer.documents import reading
-from coinfer.documents.reading import parse_json
+from coinfer.documents import raw
+from coinfer.documents.raw import parse_json
 from coinfer.documents.writing import replace_folder
 from coinfer.documents.yaml_document import MOST_TEXT_BYTES, YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
@@ -143,7 +143,7 @@ def load_plan(folder: str | Path) -> SavedPlan:
     folder = Path(folder)
     path = folder / PLAN
     try:
-        text = reading.read_bytes(path, MOST_TEXT_BYTES).decode()
+        text = raw.read_bytes(path, MOST_TEXT_BYTES).decode()
     except (FileNotFoundError, NotADirectoryError) as error:
         if folder.is_file():
             raise ScenarioError(f"{folder}: is a file; a plan is a folder with {PLAN}") from error
@@ -205,12 +205,12 @@ def _named(path: str, files: Mapping[str, bytes]) -> dict[str, str]:
 def read_bytes(folder: Path, name: str) -> bytes:
     """Read a file of the folder, and of no other."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ConfigurationError(f"{path}: is outside of the plan's folder; copy it into that")
     try:
-        return reading.read_bytes(path, _MOST_BYTES)
-    except OSError as error:
-        reason = error.strerror or error
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ConfigurationError(f"{path}: is outside of the plan's folder; copy it into that")
+        return raw.read_bytes(path, _MOST_BYTES)
+    except (OSError, UnicodeError) as error:  # also where no file can have such a name
+        reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
             f"{path}: {reason}; restore the file, or make the plan anew"
         ) from error

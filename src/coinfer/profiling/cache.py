@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coinfer.cache_folder import VARIABLE, cache_folder
-from coinfer.documents.reading import parse_json, read_bytes
+from coinfer.documents.raw import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.profiling.identity import identity

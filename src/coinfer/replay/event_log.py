@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self, TextIO, TypeVar, cast
 from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Event
-from coinfer.documents.reading import parse_json
+from coinfer.documents.raw import parse_json
 from coinfer.errors import ConfigurationError
 from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor

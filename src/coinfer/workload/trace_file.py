@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from coinfer.documents.fields import shown
-from coinfer.documents.reading import parse_json, read_bytes
+from coinfer.documents.raw import parse_json, read_bytes
 from coinfer.errors import ScenarioError
 from coinfer.workload.times import Times
 

@@ -1,0 +1,49 @@
+"""Raw: bytes of a file and values of JSON, within limits, before anybody knows what they mean."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+from coinfer.units import format_bytes
+
+__all__ = ["MOST_DIGITS", "parse_json", "read_bytes"]
+
+MOST_BYTES = 2**28
+"""Of a file that is read as a whole and is no model."""
+
+MOST_DIGITS = 100
+"""Of a number: no quantity needs more."""
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a file of at most so many bytes; one without an end, such as a device, is refused too.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {format_bytes(most)}, the most that is read")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that somebody else may have written.
+
+    Raises:
+        ValueError: it is no JSON, nests too deeply, or has a number that no quantity needs.
+    """
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits; at most {MOST_DIGITS} are read")
+    return int(text)

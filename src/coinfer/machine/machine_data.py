@@ -1,0 +1,70 @@
+"""Machine data: what JSON of machines and processors must look like."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+
+__all__ = ["ContentionData", "MachineData", "ProcessorData", "read"]
+
+
+class _Data(BaseModel):
+    """Values of JSON: nothing is made of a text that is none."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ProcessorData(_Data):
+    """A processor; see there."""
+
+    name: str
+    backend: str
+    device: str = "CPU"
+    units: frozenset[str]
+    threads: StrictInt = 1
+    precision: str = "fp32"
+    cores: tuple[StrictInt, ...] = ()
+    options: dict[str, str] = {}
+    supported_ops: frozenset[str] = frozenset()
+    unsupported_ops: frozenset[str] = frozenset()
+    overlays: frozenset[str] = frozenset()
+
+
+class ContentionData(_Data):
+    """Contention; see there."""
+
+    factors: dict[str, dict[str, float]] = {}
+    samples: int = 0
+
+
+class MachineData(_Data):
+    """A machine without its profile; see there."""
+
+    format: str
+    name: str
+    identity: dict[str, str]
+    processors: list[ProcessorData]
+    spreads: list[tuple[str, str, float]]
+    swaps: frozenset[str]
+    keeps: frozenset[str]
+    contention: ContentionData
+    cold: list[tuple[str, str, float, float]]
+    overhead_s: float
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def read(kind: type[T], data: Any) -> T:
+    """Check what was read.
+
+    Raises:
+        ValueError: it is something else; says in one line which field.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise ValueError(f"{where}: {first['msg']}") from error
