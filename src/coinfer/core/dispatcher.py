@@ -157,6 +157,11 @@ class Dispatcher:
         """Requests that have not been answered yet, waiting or running."""
         return len(self._state.requests)
 
+    def runs_on(self, processor: str) -> bool:
+        """Tell whether an execution runs on a processor. Any thread may ask at any time."""
+        running = self._state.running
+        return bool(running) and any(e.processor == processor for e in list(running.values()))
+
     @property
     def outages(self) -> list[Outage]:
         """Which processors were ever taken out of service, for failures or because one died."""

@@ -5,7 +5,7 @@ One thread at a time may load or unload; any thread may read meanwhile.
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -26,10 +26,13 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
+from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO, span_ios_of
 from coinfer.threads.priority import call_lowered
 
 __all__ = ["LoadedModel", "ModelStore"]
+
+_log = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
@@ -71,7 +74,7 @@ class ModelStore:
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
-        self._leaving: dict[str, threading.Event] = {}
+        self._leaving: dict[str, Latch] = {}
 
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken.
@@ -138,15 +141,26 @@ class ModelStore:
             longest.setdefault(processor, session)
         return {processor: session.placement() for processor, session in longest.items()}
 
-    def withdraw(self, name: str) -> threading.Event:
+    @property
+    def leaving(self) -> list[str]:
+        """Models that were withdrawn and not yet removed."""
+        return list(self._leaving)
+
+    def is_leaving(self, name: object) -> bool:
+        """Tell whether a model was withdrawn and not yet removed."""
+        return isinstance(name, str) and name in self._leaving
+
+    def withdraw(self, name: str) -> Latch:
         """Let a model take no more requests; return what is set once none of it is left."""
-        gone = self._leaving[name] = threading.Event()
-        del self.models[name]
+        gone = self._leaving.setdefault(name, Latch())
+        self.models.pop(name, None)
         return gone
 
     def note_gone(self, name: str) -> None:
         """Note that no request of a model that was withdrawn is left."""
-        self._leaving[name].set()
+        gone = self._leaving.get(name)
+        if gone is not None:
+            gone.set()
 
     def release_all(self) -> None:
         """Let nobody wait any longer for a model's last request."""
@@ -157,7 +171,7 @@ class ModelStore:
         """Forget a model that was withdrawn; close its sessions unless something runs on them."""
         self._unload(name, close=close)
         self.span_ios.pop(name, None)
-        del self._leaving[name]
+        self._leaving.pop(name, None)
 
     def close(self) -> None:
         """Close all sessions."""
@@ -212,7 +226,7 @@ class ModelStore:
         found = self._unused()
         if close and found:
             while found:
-                found.pop().close()
+                _close(found.pop())
             heap.trim()
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
@@ -230,7 +244,7 @@ class ModelStore:
         kept = {k: s for k, s in self._sessions.items() if (k[0], k[2]) != (name, processor)}
         self._sessions = kept
         for session in self._unused():
-            session.close()
+            _close(session)
 
     def _unused(self) -> list[Session]:
         """Forget and return the sessions that no model has any more."""
@@ -246,3 +260,11 @@ def _identity(piece: Model, backend: Backend) -> Hashable:
     """
     name = "" if backend.versions() else piece.name
     return (piece.fingerprint, piece.borders, name)
+
+
+def _close(session: Session) -> None:
+    """Close a session; one that cannot be closed must not keep others from it."""
+    try:
+        session.close()
+    except Exception:  # noqa: BLE001 - foreign code
+        _log.exception("a session of type %s could not be closed", type(session).__name__)

@@ -14,13 +14,19 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.errors import ExecutionError
 from coinfer.machine.processor import Processor
+from coinfer.runtime.arguments import said
 from coinfer.runtime.clock import now as _now
+from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_run import run_span
 from coinfer.threads.pinning import pin_current_thread
 from coinfer.threads.priority import lower_current_thread
 
 __all__ = ["Job", "Owner", "Use", "Worker"]
+
+
+_LOOK = "look"
+"""In place of a job: somebody posted something and may not handle it itself."""
 
 
 @dataclass(slots=True)
@@ -55,6 +61,12 @@ class Job(NamedTuple):
 class Owner(Protocol):
     """Whoever gave the work."""
 
+    idle: Worker | None
+    """The worker that was the last to wait for a job."""
+
+    def look(self) -> None:
+        """Handle what was posted by a thread that rang the worker."""
+
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take the result; `parts` holds the outputs per request, empty if it failed."""
 
@@ -74,7 +86,8 @@ class Worker:
         give: Hands over an execution; returns at once.
         yields: Whether its thread has the lowest priority: express processors overlay its cores.
         use: What it, and those before it, did.
-        retired: True once its processor was set aside; it ends after its present job.
+        retired: True once its processor was set aside or its thread died; it ends after its present
+            job.
     """
 
     def __init__(
@@ -92,10 +105,10 @@ class Worker:
         self.use = use or Use()
         self.retired = False
         self._owner = owner
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._waits = False
+        self._jobs: SimpleQueue[Job | str | None] = SimpleQueue()
         self.give: Callable[[Job], None] = self._jobs.put
-        self._ended = threading.Event()
-        self._joining = threading.Lock()
+        self._ended = Latch()
         self._thread = threading.Thread(
             target=self._run, name=f"coinfer-{processor.name}", daemon=True
         )
@@ -104,6 +117,13 @@ class Worker:
         """Start the thread; again is fine."""
         if self._thread.ident is None:
             self._thread.start()
+
+    def ring(self) -> bool:
+        """Have the owner's `look` called by its thread if that waits for a job; tell whether so."""
+        if self._waits and not self.retired and self._jobs.empty():
+            self._jobs.put(_LOOK)
+            return True
+        return False
 
     def retire(self) -> None:
         """Give up the present execution; once its session returns, the thread ends."""
@@ -118,31 +138,34 @@ class Worker:
         """Wait for the thread's end; False if it still runs. Its own thread does not wait."""
         if self._thread.ident is None:
             return True
-        if self._thread is threading.current_thread() or not self._ended.wait(timeout_s):
-            return False
-        with self._joining:  # several at once can make `Thread.join` of CPython 3.11 fail
-            self._thread.join()
-        return True
+        # `Thread.join` is not made for several at once, nor for signal handlers that raise.
+        return self._thread is not threading.current_thread() and self._ended.wait(timeout_s)
 
     def _run(self) -> None:
         try:
             pin_current_thread(self.cores)
             if self.yields:
                 lower_current_thread()
-            self._serve(self._jobs.get, self._owner.done)
-        except BaseException as error:  # whatever it is, somebody waits for answers
-            self._owner.died(self, f"its worker died: {type(error).__name__}: {error}")
-            raise
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
+            self.retired = True
+            self._owner.died(self, f"its worker died: {said(error)}")
         finally:
             self._ended.set()
 
-    def _serve(
-        self,
-        get: Callable[[], Job | None],
-        done: Callable[[Job, Finished | Failed, Sequence[Values]], None],
-    ) -> None:
-        use = self.use
-        while (job := get()) is not None:
+    def _serve(self) -> None:
+        get, owner, use = self._jobs.get, self._owner, self.use
+        done = owner.done
+        while True:
+            owner.idle = self
+            self._waits = True
+            job = get()
+            self._waits = False
+            if type(job) is not Job:
+                if job is None:
+                    break
+                owner.look()
+                continue
             event, parts = _perform(job, use)
             done(job, event, parts)
             if self.retired:
@@ -180,4 +203,4 @@ def _reason(error: Exception) -> str:
     A session may be shared: it cannot know for whom it runs.
     """
     text = error.reason if isinstance(error, ExecutionError) else ""
-    return " ".join((text or f"{type(error).__name__}: {error}").split())
+    return " ".join((text or said(error)).split())
