@@ -57,7 +57,7 @@ from coinfer.core.timers import Timers
 from coinfer.core.view import View
 from coinfer.core.waits import Waits
 from coinfer.core.watchdog import Watchdog
-from coinfer.errors import InvariantError, PolicyError
+from coinfer.errors import ConfigurationError, InvariantError, PolicyError
 from coinfer.machine.processor import Processor
 
 __all__ = ["Dispatcher", "Limits"]
@@ -87,6 +87,23 @@ class Limits:
     hang_min_s: float = 10.0
     set_aside_after: float = 3
     probe_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigurationError: one is none, or makes no sense.
+        """
+        whole = {"max_waiting": self.max_waiting, "retries": self.retries}
+        for name, value in whole.items():
+            if value is None and name == "max_waiting":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ConfigurationError(f"{name} must be a whole number, 0 or more")
+        for name in ("hang_factor", "hang_min_s", "set_aside_after", "probe_s"):
+            number: object = getattr(self, name)
+            if not isinstance(number, int | float) or isinstance(number, bool) or not number >= 0:
+                raise ConfigurationError(f"{name} must be a number, 0 or more")
 
 
 class Dispatcher:

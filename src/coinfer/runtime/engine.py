@@ -352,9 +352,9 @@ class Engine:
         self._event_loop.check_may_wait("unload")
         with self._loading:
             self._check_process()
-            self._finish_unloads(but=name)
-            if not self._model_store.is_leaving(name):
+            if name not in self._model_store.leaving:
                 name = self._loaded(name).model
+            self._finish_unloads(but=name)
             self._unload(name)
 
     def placement(self, name: str) -> dict[str, Placement]:
@@ -462,10 +462,14 @@ class Engine:
         Raises:
             UnknownNameError: no such model.
         """
-        check = self._models.get(name) if isinstance(name, str) else None
+        try:
+            check = self._models.get(name)  # type: ignore[call-overload]
+        except Exception:  # noqa: BLE001 - foreign code: it cannot be hashed or compared
+            check = None
         if check is None:
             raise unknown_name(name, self._models)
-        return check
+        found: InputCheck = check
+        return found
 
     def _unload(self, name: str) -> None:
         """Unload a model, or go on where an exception ended that."""

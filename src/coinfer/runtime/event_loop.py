@@ -400,7 +400,7 @@ class EventLoop:
         assert observer is not None
         try:
             observer.observe(event, commands, now)
-        except Exception as error:  # noqa: BLE001 - foreign code that only looks on
+        except BaseException as error:  # noqa: BLE001 - foreign code that only looks on
             self.observer = None
             name = type(observer).__name__
             self.warnings.append(f"observer {name} failed and was detached: {error!r}")

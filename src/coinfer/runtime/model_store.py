@@ -19,13 +19,14 @@ from coinfer.backends.base import (
     note_of,
     reading_once,
 )
-from coinfer.errors import BackendError, ConfigurationError
+from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
+from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO, span_ios_of
 from coinfer.threads.priority import call_lowered
@@ -146,10 +147,6 @@ class ModelStore:
         """Models that were withdrawn and not yet removed."""
         return list(self._leaving)
 
-    def is_leaving(self, name: object) -> bool:
-        """Tell whether a model was withdrawn and not yet removed."""
-        return isinstance(name, str) and name in self._leaving
-
     def withdraw(self, name: str) -> Latch:
         """Let a model take no more requests; return what is set once none of it is left."""
         gone = self._leaving.setdefault(name, Latch())
@@ -236,7 +233,13 @@ class ModelStore:
             with CREATION_LOCK:
                 load = partial(backend.load, piece, processor)
                 yields = processor.name in self._yielding
-                self._shared[key] = call_lowered(load) if yields else load()
+                try:
+                    self._shared[key] = call_lowered(load) if yields else load()
+                except CoinferError:
+                    raise
+                except Exception as error:  # a backend is foreign code
+                    what = f"model {name!r} on processor {processor.name!r}"
+                    raise BackendError(f"{what}: it cannot be loaded: {said(error)}") from error
         self._sessions[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:

@@ -12,7 +12,9 @@ from coinfer.backends.base import Tensors
 from coinfer.backends.values import Value
 from coinfer.errors import ExecutionError
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.span_outputs import checked_part
 from coinfer.runtime.span_run import run_span
+from coinfer.runtime.worker import reason_of
 
 __all__ = ["warm_up"]
 
@@ -46,7 +48,8 @@ def warm_up(
             read = {value: values[value] for value in span_ios[span].reads}
             try:
                 [made] = run_span(session, span_ios[span], [read], [batch])
-            except ExecutionError as error:
+                made = checked_part(made, span_ios[span])
+            except Exception as error:  # a session is foreign code
                 what = f"model {name!r} on processor {processor!r}"
-                raise ExecutionError.of(what, error.reason or str(error)) from error
+                raise ExecutionError.of(what, reason_of(error)) from error
             values.update(made)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from coinfer.backends.base import Session
 from coinfer.backends.values import Values
 from coinfer.core.commands import Execution
@@ -18,11 +20,14 @@ from coinfer.runtime.arguments import said
 from coinfer.runtime.clock import now as _now
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO
+from coinfer.runtime.span_outputs import checked_arrays, checked_part
 from coinfer.runtime.span_run import run_span
 from coinfer.threads.pinning import pin_current_thread
 from coinfer.threads.priority import lower_current_thread
 
-__all__ = ["Job", "Owner", "Use", "Worker"]
+__all__ = ["Job", "Owner", "Use", "Worker", "reason_of"]
+
+_Array = np.ndarray
 
 
 _LOOK = "look"
@@ -183,21 +188,30 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
     parts: Sequence[Values]
     try:
         if len(values) == 1 and span_io.is_whole:  # most are, and they are arrays as they come
-            parts = [session.run(values[0])]  # type: ignore[arg-type]
+            made: object = session.run(values[0])  # type: ignore[arg-type]
+            if type(made) is dict:
+                for name in span_io.writes:
+                    if type(made.get(name)) is not _Array:
+                        made = checked_arrays(made, span_io)
+                        break
+                parts = [made]
+            else:
+                parts = [checked_arrays(made, span_io)]
         else:
             sizes = [request.batch for request in execution.requests]
-            parts = run_span(session, span_io, values, sizes)
+            made_by_each = run_span(session, span_io, values, sizes)
+            parts = [checked_part(made, span_io) for made in made_by_each]
         service_s = _now() - started_s
     except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
         use.busy_s += _now() - started_s
         use.executions += 1
-        return Failed(execution.id, _reason(error)), []
+        return Failed(execution.id, reason_of(error)), []
     use.busy_s += service_s
     use.executions += 1
     return Finished(execution.id, service_s), parts
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Say in a line why a run failed. Which model and processor it was, the core says.
 
     A session may be shared: it cannot know for whom it runs.
