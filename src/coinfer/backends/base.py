@@ -5,6 +5,7 @@ Nothing here imports an inference library; each implementation is a file or fold
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -34,6 +35,9 @@ __all__ = [
 CREATION_LOCK = threading.Lock()
 """Held while any session of the process is created. Creating sessions concurrently races in the
 inference libraries, and it holds the interpreter's lock. No request waits for this one."""
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it at a fork
+    os.register_at_fork(after_in_child=CREATION_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 Tensor = npt.NDArray[Any]
 """One array, C-contiguous where a backend returns it."""

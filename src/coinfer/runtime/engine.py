@@ -400,7 +400,7 @@ class Engine:
             timeout_s: What is not answered by then gets `ClosedError` too.
         """
         timeout_s = patience("timeout_s", timeout_s)
-        if self._stopped:
+        if self._stopped or self._event_loop.is_forsaken:
             return
         event_loop = self._event_loop
         event_loop.check_may_wait("stop")
@@ -420,7 +420,7 @@ class Engine:
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
         ended = event_loop.worker_pool.join(None if in_time else 1.0)
-        if ended and not event_loop.is_forsaken:
+        if ended:
             self._close_sessions()
         self._stopped = True
 

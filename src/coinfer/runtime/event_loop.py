@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -74,8 +75,8 @@ _Item = Event | InferenceFuture | Callable[[deque[_Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
 _MOMENT_S = 0.2
-_GIVE_UP_S = 5.0
-"""A policy that never returns must not keep `stop` for longer."""
+_GIVE_UP_S = 1.0
+"""A policy or a callback that never returns must not keep `stop` for longer."""
 
 
 class EventLoop:
@@ -245,10 +246,8 @@ class EventLoop:
             self.post(self._stop)
         if not (self._stopped.wait(timeout_s) and self.drain(timeout_s)):
             # The owner is in a policy, or an answer in a callback, that does not return.
-            left: deque[_Answer] = deque()
-            self._stop(left)
-            for answer in left:
-                self._settle(answer)
+            self._stop(deque())
+            self._answer_silently()
         self._model_store.release_all()
         self.timer.stop(timeout_s)
 
@@ -264,6 +263,21 @@ class EventLoop:
         for future in self.unanswered.values():
             future.forsake(FORKED)
         self.unanswered.clear()
+
+    def _answer_silently(self) -> None:
+        """Answer what is left, whatever its callbacks do: these have a thread of their own."""
+        left = list(self.unanswered.values())
+        for future in left:
+            future.answer_silently(ClosedError(self.closing))
+            self.unanswered.pop(future.request.id, None)
+
+        def call_back() -> None:
+            for future in left:
+                with suppress(BaseException):  # as of `_settle`; errors are logged
+                    future.call_back()
+
+        with suppress(RuntimeError):  # the interpreter ends, and takes no new thread
+            threading.Thread(target=call_back, name="coinfer-answers", daemon=True).start()
 
     def _stop(self, answers: deque[_Answer]) -> None:
         self.is_stopped = True

@@ -75,6 +75,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     _begun = False
     _started = False
     _is_noted = False
+    _is_muted = False
     _outputs: Values = _NOTHING
 
     def __init__(self) -> None:
@@ -129,7 +130,7 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         Raises:
             BaseException: what the last that raised anything but an `Exception` raised.
         """
-        if not self._done_callbacks:
+        if self._is_muted or not self._done_callbacks:
             return
         left = self.__dict__.setdefault("_left", iter(self._done_callbacks))
         # To take one and to call it is one step of the interpreter: none is lost in between.
@@ -218,6 +219,16 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         if not self.done():
             self._done_callbacks.clear()
             self.answer(ClosedError(reason))
+
+    def answer_silently(self, error: CoinferError) -> None:
+        """Resolve, and leave the callbacks to `call_back`: one of them might never return."""
+        self._is_muted = True
+        self.answer(error)
+        self._is_muted = False
+
+    def call_back(self) -> None:
+        """Call the callbacks that are not called yet."""
+        self._invoke_callbacks()
 
     def answer(self, error: CoinferError | None) -> None:
         """Resolve with the kept outputs or an error, unless it was cancelled or resolved before."""
