@@ -27,7 +27,7 @@ from typing import Any
 
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
-from coinfer.core.commands import Command, SetTimer
+from coinfer.core.commands import Command, Execution, SetTimer
 from coinfer.core.decisions import Decisions
 from coinfer.core.estimates import learn
 from coinfer.core.events import (
@@ -174,10 +174,10 @@ class Dispatcher:
         """Requests that have not been answered yet, waiting or running."""
         return len(self._state.requests)
 
-    def runs_on(self, processor: str) -> bool:
-        """Tell whether an execution runs on a processor. Any thread may ask at any time."""
-        running = self._state.running
-        return bool(running) and any(e.processor == processor for e in list(running.values()))
+    @property
+    def running(self) -> dict[int, Execution]:
+        """The executions that run, by id: always the same dictionary, and only to be read."""
+        return self._state.running
 
     @property
     def outages(self) -> list[Outage]:

@@ -115,6 +115,7 @@ class EventLoop:
         self.warnings = EngineWarnings()
         self.worker_pool = WorkerPool(processors, self, cores)
         self._core = core
+        self._running = core.running
         self._failures = core.failures
         self._fresh_failures = core.failures.fresh
         self._told_outages: dict[str, int] = {}
@@ -151,8 +152,9 @@ class EventLoop:
     @property
     def pending(self) -> set[int]:
         """The ids of the requests that are posted and not yet answered."""
-        posted = {item.request.id for item in self._mailbox.items if type(item) is InferenceFuture}
-        return posted.union(list(self.unanswered))
+        posted = [item for item in self._mailbox.items if type(item) is InferenceFuture]
+        known = (*posted, *list(self.unanswered.values()))
+        return {future.request.id for future in known if not future.done()}
 
     def call(self, act: Callable[[], None], timeout_s: float | None = None) -> bool:
         """Let the owner do something, and wait for it; False if it was not done in time.
@@ -298,8 +300,13 @@ class EventLoop:
         at only after that.
         """
         worker = self.idle
-        if worker is not None and not self._core.runs_on(worker.processor.name) and worker.ring():
-            return
+        if worker is not None and worker.waits and worker.has_no_job() and not worker.retired:
+            # It may have taken a job at this moment: then the core knows.
+            running = self._running
+            name = worker.processor.name
+            if not running or all(run.processor != name for run in list(running.values())):
+                worker.ring()
+                return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()

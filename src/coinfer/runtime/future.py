@@ -152,6 +152,8 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     def result(self, timeout: float | None = None) -> dict[str, Tensor]:
         """Return the outputs by name, or raise the error; see `Engine.submit`."""
         self._wait(timeout)
+        if self._state == "FINISHED" and self._exception is None:  # nearly always
+            return self._result  # type: ignore[return-value]  # there is one
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -89,6 +90,9 @@ class Worker:
         processor: The processor served.
         cores: The cores to which it is pinned; none: it is not.
         give: Hands over an execution; returns at once.
+        has_no_job: Tells whether nothing was given that its thread has not taken.
+        ring: Has the owner's `look` called by its thread; returns at once.
+        waits: Whether its thread waits for a job, or has taken one at this moment.
         yields: Whether its thread has the lowest priority: express processors overlay its cores.
         use: What it, and those before it, did.
         retired: True once its processor was set aside or its thread died; it ends after its present
@@ -110,9 +114,11 @@ class Worker:
         self.use = use or Use()
         self.retired = False
         self._owner = owner
-        self._waits = False
+        self.waits = False
         self._jobs: SimpleQueue[Job | str | None] = SimpleQueue()
         self.give: Callable[[Job], None] = self._jobs.put
+        self.has_no_job: Callable[[], bool] = self._jobs.empty
+        self.ring: Callable[[], None] = partial(self._jobs.put, _LOOK)
         self._ended = Latch()
         self._thread = threading.Thread(
             target=self._run, name=f"coinfer-{processor.name}", daemon=True
@@ -122,13 +128,6 @@ class Worker:
         """Start the thread; again is fine."""
         if self._thread.ident is None:
             self._thread.start()
-
-    def ring(self) -> bool:
-        """Have the owner's `look` called by its thread if that waits for a job; tell whether so."""
-        if self._waits and not self.retired and self._jobs.empty():
-            self._jobs.put(_LOOK)
-            return True
-        return False
 
     def retire(self) -> None:
         """Give up the present execution; once its session returns, the thread ends."""
@@ -163,9 +162,9 @@ class Worker:
         done = owner.done
         while True:
             owner.idle = self
-            self._waits = True
+            self.waits = True
             job = get()
-            self._waits = False
+            self.waits = False
             if type(job) is not Job:
                 if job is None:
                     break
