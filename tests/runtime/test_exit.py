@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -177,3 +178,39 @@ def test_the_child_of_a_fork_does_not_wait_for_the_threads_of_its_parent() -> No
         """,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 True\n", "")
+
+
+def test_a_callback_that_never_returns_does_not_keep_the_process() -> None:
+    began_s = time.monotonic()
+    ended = ending_of(
+        """
+        import threading
+        from coinfer import Engine, Processor, Profile
+        from coinfer.backends.null import NullBackend
+        from coinfer.testing.models import tiny_linear
+        from coinfer.runtime import exit
+
+        exit._PATIENCE_S = 1.0
+        model = tiny_linear().model
+        units = [frozenset({name}) for name in ("p0", "p1")]
+        engine = Engine(
+            {"m": model},
+            processors=[Processor(name=min(u), backend="null", units=u) for u in units],
+            profile=Profile.from_seconds({"m": {"p0": 0.001, "p1": 0.001}}),
+            backends={"null": NullBackend()},
+            pin=False,
+        )
+        stuck = threading.Event()
+
+        def callback(_future):
+            stuck.set()
+            threading.Event().wait()
+
+        for _ in range(4):
+            engine.submit("m", model.sample_inputs()).add_done_callback(callback)
+        assert stuck.wait(20)
+        print("done")
+        """
+    )
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
+    assert time.monotonic() - began_s < 15

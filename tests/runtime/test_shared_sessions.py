@@ -12,6 +12,7 @@ import pytest
 from coinfer.api import Engine
 from coinfer.backends.base import Session, Tensors
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend
+from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model, load_model
@@ -144,7 +145,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_sessions_of_its_twin(file: Pat
     feed = {"x": np.ones((1, 4), np.float32)}
     on_one = Profile.from_seconds({"one": {"p0": 1e-3}})
     with engine({"one": file}, backend, profile=on_one) as running:
-        with pytest.raises(RuntimeError, match="no room"):
+        with pytest.raises(BackendError, match="no room"):
             running.load("two", file, profile("two"))
         assert backend.closed == []
         assert running.infer("one", feed)["y"].shape == (1, 3)

@@ -31,6 +31,7 @@ from coinfer.policies import make_policy
 from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
+from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.processor_spec import Preempt
@@ -186,14 +187,20 @@ class Engine(engine.Engine):
         """
         with self._loading:
             self._check_open()
+            name = new_name(name)
+            self._finish_unloads()
             self._model_store.check_free(name)
             given = {} if samples is None else {name: samples}
             planned = self._planned({name: model}, self.plan.processors, profile, given)
             self.warnings += planned.plan.warnings
-            loaded = self._load_planned(
-                name, planned.models[name], planned.plan, planned.plan.profile
-            )
-            self.plan = self.plan.joined(loaded)
+            try:
+                loaded = self._load_planned(
+                    name, planned.models[name], planned.plan, planned.plan.profile
+                )
+                self.plan = self.plan.joined(loaded)
+            except BaseException:  # e.g. Ctrl-C: all of it or nothing
+                self._unload(name)
+                raise
         self._warm_up_sizes(planned)
 
     def _warm_up_sizes(self, planned: Planned) -> None:
@@ -238,8 +245,13 @@ class Engine(engine.Engine):
             if isinstance(model, str | Path):
                 found[name] = resolve_model(str(model), name=name)
                 sources[name] = lasting_source(model)
-            else:
+            elif isinstance(model, Model | CutModel):
                 found[name] = model
+            else:
+                raise ConfigurationError(
+                    f"model {name!r} is {shown(model)}; give a path, `zoo:NAME`, or what "
+                    "`load_model` returns"
+                )
         given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
         if profile is not None:
             return given_plan(

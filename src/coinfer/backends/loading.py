@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ _CREATION_LOCK = threading.Lock()
 """Held while any session of the process is created. Creating sessions concurrently races in the
 inference libraries, and it holds the interpreter's lock. No request waits for this one. A library
 that hangs gives it back: others go on, at the risk of that race."""
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it at a fork
+    os.register_at_fork(after_in_child=_CREATION_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def load(

@@ -82,6 +82,13 @@ class Admission:
         self.closed = str(self.fault)
         self.fail_waiting()
 
+    def fail_lost(self) -> None:
+        """Answer what neither waits nor runs, because a decision was nonsense half-way through."""
+        running = {r.id for each in self._state.running.values() for r in each.requests}
+        for progress in list(self._state.requests.values()):
+            if not progress.waits and progress.request.id not in running:
+                self._answers.reply(progress, Outcome.FAILED, self.closed)
+
     def fail_waiting(self) -> None:
         """Answer all that waits: nobody decides any more."""
         for progress in self._state.clear_waiting():

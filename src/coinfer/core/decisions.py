@@ -65,7 +65,7 @@ class Decisions:
     def queue_of(self, request: Request) -> int:
         """Tell the policy of a request that comes now; return the queue in which it shall wait."""
         try:
-            queue: int = 0 if self._queue is None else self._queue(request)
+            queue: int = 0 if self._queue is None else _number_of(self._queue(request))
             if self._arrived is not None:
                 self._arrived(request, self._view.now)
             return queue
@@ -88,10 +88,10 @@ class Decisions:
             processor: str | None = self.place(self._view, lane, request)
             if self._allows is not None and processor is not None:
                 self._check_allowed(lane, processor)
+            seconds = lane.seconds.get(processor) if processor is not None else None
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self._admission.blame_policy(error)
             return False
-        seconds = lane.seconds.get(processor) if processor is not None else None
         if processor is None or seconds is None or processor not in state.idle():
             return False
         if lane.is_plain:
@@ -128,6 +128,7 @@ class Decisions:
                     return  # nothing is left to decide: do not make the policy find that out
         except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered
             self._admission.blame_policy(error)
+            self._admission.fail_lost()
 
     def _start_heads(self, pick: Callable[[View], tuple[Lane, str] | None]) -> None:
         """Start what the policy picks, one by one; checked as any other decision."""
@@ -185,3 +186,9 @@ class Decisions:
                 raise PolicyError(
                     f"{decision!r} is no decision; yield Start, StartFork, Drop or WaitUntil"
                 )
+
+
+def _number_of(queue: object) -> int:
+    if not isinstance(queue, int):
+        raise PolicyError(f"`queue` returned {queue!r}, which is no number of a queue")
+    return queue

@@ -27,7 +27,7 @@ from typing import Any
 
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
-from coinfer.core.commands import Command, SetTimer
+from coinfer.core.commands import Command, Execution, SetTimer
 from coinfer.core.decisions import Decisions
 from coinfer.core.estimates import learn
 from coinfer.core.events import (
@@ -57,7 +57,7 @@ from coinfer.core.timers import Timers
 from coinfer.core.view import View
 from coinfer.core.waits import Waits
 from coinfer.core.watchdog import Watchdog
-from coinfer.errors import InvariantError, PolicyError
+from coinfer.errors import ConfigurationError, InvariantError, PolicyError
 from coinfer.machine.processor import Processor
 
 __all__ = ["Dispatcher", "Limits"]
@@ -87,6 +87,23 @@ class Limits:
     hang_min_s: float = 10.0
     set_aside_after: float = 3
     probe_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigurationError: one is none, or makes no sense.
+        """
+        whole = {"max_waiting": self.max_waiting, "retries": self.retries}
+        for name, value in whole.items():
+            if value is None and name == "max_waiting":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ConfigurationError(f"{name} must be a whole number, 0 or more")
+        for name in ("hang_factor", "hang_min_s", "set_aside_after", "probe_s"):
+            number: object = getattr(self, name)
+            if not isinstance(number, int | float) or isinstance(number, bool) or not number >= 0:
+                raise ConfigurationError(f"{name} must be a number, 0 or more")
 
 
 class Dispatcher:
@@ -156,6 +173,11 @@ class Dispatcher:
     def n_unanswered(self) -> int:
         """Requests that have not been answered yet, waiting or running."""
         return len(self._state.requests)
+
+    @property
+    def running(self) -> dict[int, Execution]:
+        """The executions that run, by id: always the same dictionary, and only to be read."""
+        return self._state.running
 
     @property
     def outages(self) -> list[Outage]:

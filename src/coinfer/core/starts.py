@@ -57,7 +57,12 @@ class Starts:
         state = self._state
         if len(requests) == 1 and last is None:
             progress = state.requests.get(requests[0].id)
-            if progress is not None and progress.waits and progress.lane.is_plain:
+            if (
+                progress is not None
+                and progress.waits
+                and progress.lane.is_plain
+                and progress.request is requests[0]
+            ):
                 lane = progress.lane
                 seconds = lane.seconds.get(processor)
                 if seconds is not None and processor in state.idle():
@@ -74,6 +79,8 @@ class Starts:
         """
         processor, requests, last = decision
         state = self._state
+        if type(requests) is not tuple:
+            raise PolicyError(f"an execution takes a tuple of requests, not {requests!r}")
         if processor not in state.idle():
             raise PolicyError(f"processor {processor!r} is not idle")
         everyone = self._together(requests)
@@ -123,7 +130,7 @@ class Starts:
             PolicyError: it does not wait.
         """
         progress = self._state.requests.get(request.id)
-        if progress is None or not progress.waits:
+        if progress is None or not progress.waits or progress.request != request:
             raise PolicyError(f"request {request.id} does not wait")
         return progress
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
+import weakref
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from itertools import count
+from math import isfinite
 from types import TracebackType
 from typing import Self
 
@@ -19,26 +23,37 @@ from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Arrived, Closed, ModelUnloaded
+from coinfer.core.events import Closed, ModelUnloaded
 from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
-from coinfer.errors import ClosedError, CoinferError, ConfigurationError, UnknownNameError
+from coinfer.errors import BackendError, ClosedError, CoinferError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
+from coinfer.model.inputs import InputCheck
 from coinfer.opening import model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.plan.work import SizeClasses
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
+from coinfer.runtime.arguments import (
+    moment,
+    patience,
+    positive_seconds,
+    said,
+    to_on_late,
+    unknown_name,
+    whole,
+    wrong_inputs,
+)
 from coinfer.runtime.engine_stats import EngineStats, model_stats, processor_stats
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.model_store import LoadedModel, ModelStore
 from coinfer.runtime.warm_up import warm_up
 
 __all__ = ["Engine", "Observer"]
@@ -48,6 +63,8 @@ _log = logging.getLogger(__name__)
 _INF = float("inf")
 _new = tuple.__new__
 """Makes what every request needs: half the price of calling the class of a named tuple."""
+_NORMAL = 0
+"""The default priority; small integers are the same object everywhere."""
 
 _POLL_S = 0.2
 _STOP_AFTER_ERROR_S = 5.0
@@ -103,10 +120,12 @@ class Engine:
         self._classes: dict[str, SizeClasses] = {}
         # The same objects as the event loop's and the store's: one look-up less per request.
         self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
-        self._unanswered, self._models = self._event_loop.unanswered, self._model_store.models
+        self._models = self._model_store.models
         self._loading = threading.RLock()
         self._stopped = False
         self._spinning = ExitStack()
+        self._started_s, self._ended_s = clock.now(), _INF
+        self._event_loop.timer.start()
         try:
             profile = plan.profile
             for name in plan.models:
@@ -114,13 +133,12 @@ class Engine:
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
-            self._spinning.close()
-            self._model_store.close()
-            self._event_loop.worker_pool.end(1.0)
+            self.stop(drain=False, timeout_s=1.0)
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
-        self._event_loop.timer.start()
-        self._started_s, self._ended_s = clock.now(), _INF
+        self._started_s = clock.now()
+        self._finalizer = weakref.finalize(self, _forsaken, self._event_loop, self._model_store)
+        self._finalizer.atexit = False  # see `leave_at_exit`
         _log.info("engine started: %s on %s", ", ".join(plan.models), ", ".join(cores))
 
     # for callers
@@ -148,6 +166,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Return what it has done so far, per model and per processor; also after `stop`."""
         event_loop = self._event_loop
+        event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
         failures = list(self._core.failures.counts.values())
         unanswered = self._core.unanswered()
@@ -170,7 +189,7 @@ class Engine:
     @property
     def n_unanswered(self) -> int:
         """Requests submitted and not yet answered."""
-        return len(self._unanswered)
+        return len(self._event_loop.pending)
 
     def submit(
         self,
@@ -202,37 +221,51 @@ class Engine:
         Raises:
             UnknownNameError: no such model.
             InputError: an input's name, dtype or shape is wrong.
-            ConfigurationError: the deadline or `on_late` makes no sense.
+            ConfigurationError: another argument makes no sense.
             ClosedError: the engine is stopping.
         """
-        check = self._models.get(name)
+        try:
+            check = self._models.get(name)
+        except Exception:  # noqa: BLE001 - foreign code: it cannot be hashed or compared
+            check = None
         if check is None:
-            raise UnknownNameError.of("model", name, self._models)
+            raise unknown_name(name, self._models)
         if self._event_loop.closing:
             raise ClosedError(self._event_loop.closing)
-        batch = check(inputs)
+        try:
+            if type(inputs) is not dict:
+                inputs = dict(inputs)
+            batch = check(inputs)
+        except CoinferError:
+            raise
+        except Exception as error:
+            raise wrong_inputs(check.model, inputs, error) from error
+        name = check.model  # equal, and surely a text
         if check.defaults:
             inputs = check.filled(inputs)
         classes = self._classes
         shape = classes[name](inputs) if classes and name in classes else 0
-        arrival_s = clock.now() if due_s is None else due_s
-        number = next(self._ids)
+        if due_s is None:
+            arrival_s = clock.now()
+        else:
+            arrival_s = due_s if type(due_s) is float and isfinite(due_s) else moment(due_s)
         request = _new(
             Request,
             (
-                number,
+                next(self._ids),
                 name,
                 arrival_s,
-                _INF if deadline_s is None else _absolute(arrival_s, deadline_s),
-                priority,
-                on_late if type(on_late) is OnLate else _on_late(on_late),
+                _INF
+                if deadline_s is None
+                else arrival_s + positive_seconds("deadline_s", deadline_s),
+                priority if priority is _NORMAL else whole("priority", priority),
+                on_late if type(on_late) is OnLate else to_on_late(on_late),
                 batch,
                 shape,
             ),
         )
         future = InferenceFuture.of(request, inputs, self._cancel)
-        self._unanswered[number] = future
-        self._post(_new(Arrived, (request,)))
+        self._post(future)
         return future
 
     def infer(
@@ -266,6 +299,7 @@ class Engine:
                 else its answer is thrown away.
         """
         self._event_loop.check_may_wait("infer")
+        timeout_s = patience("timeout_s", timeout_s)
         future = self.submit(
             name, inputs, deadline_s=deadline_s, priority=priority, on_late=on_late, due_s=due_s
         )
@@ -276,6 +310,9 @@ class Engine:
                 return future.result()
             future.cancel()
             raise TimeoutError(f"model {name!r} gave no answer within {timeout_s:g} s") from None
+        except BaseException:  # e.g. Ctrl-C, or the request's own error: then this does nothing
+            future.cancel()
+            raise
 
     def warm_up(self, name: str, inputs: Tensors) -> None:
         """Run each compiled session of a model once; returns when all have run.
@@ -301,44 +338,51 @@ class Engine:
         self._event_loop.check_may_wait("warm_up")
         with self._loading:
             self._check_open()
-            check = self._models.get(name)
-            if check is None:
-                raise UnknownNameError.of("model", name, self._models)
-            batch = check(inputs)
-            warm_up(self._model_store, name, check.filled(inputs), batch, self._check_open)
+            check = self._loaded(name)
+            try:
+                batch = check(inputs)
+                filled = check.filled(inputs)
+            except CoinferError:
+                raise
+            except Exception as error:
+                raise wrong_inputs(check.model, inputs, error) from error
+            warm_up(self._model_store, check.model, filled, batch, self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
 
+        If an exception ends it early, e.g. Ctrl-C, call it again, or load another model.
+
         Raises:
             UnknownNameError: no such model.
+            ClosedError: this process is a fork of that of the engine.
         """
         self._event_loop.check_may_wait("unload")
         with self._loading:
-            if name not in self._models:
-                raise UnknownNameError.of("model", name, self._models)
-            gone = self._model_store.withdraw(name)
-            self._post(ModelUnloaded(name))
-            event_loop = self._event_loop
-            while not gone.wait(_POLL_S) and event_loop.crashed is None:
-                if event_loop.is_stopped:
-                    break
-            # An abandoned execution may still use the sessions. They are not closed then; they are
-            # freed when its worker returns.
-            self._classes.pop(name, None)
-            self._model_store.remove(name, close=not self._event_loop.worker_pool.has_retired)
-            self.plan = self.plan.without(name)
-            event_loop.counts.pop(name, None)
-            _log.info("model %r unloaded", name)
+            self._check_process()
+            if name not in self._model_store.leaving:
+                name = self._loaded(name).model
+            self._finish_unloads(but=name)
+            self._unload(name)
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell where a model really runs, by processor, as its backend reports it.
 
         Of a model that is cut, the longest span that each processor runs.
+
+        Raises:
+            UnknownNameError: no such model.
+            BackendError: its backend cannot tell.
         """
-        if name not in self._models:
-            raise UnknownNameError.of("model", name, self._models)
-        return self._model_store.placement(name)
+        name = self._loaded(name).model
+        try:
+            return self._model_store.placement(name)
+        except CoinferError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"model {name!r}: its placement is unknown: {said(error)}"
+            ) from error
 
     def attach(self, observer: Observer | None, timekeeper: Timekeeper | None = None) -> None:
         """Let an observer see every step of the core from now on; None: nobody.
@@ -351,38 +395,49 @@ class Engine:
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
         self._event_loop.check_may_wait("drain")
-        return self._event_loop.drain(timeout_s)
+        self._check_process()
+        return self._event_loop.drain(patience("timeout_s", timeout_s))
 
     def stop(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
         """Take no more requests, answer those there are, end the threads. Again is fine.
+
+        If an exception ends it early, e.g. Ctrl-C, call it again.
 
         Args:
             drain: Run what waits; otherwise it is answered with `ClosedError`.
             timeout_s: What is not answered by then gets `ClosedError` too.
         """
-        if self._stopped:
+        timeout_s = patience("timeout_s", timeout_s)
+        if self._stopped or self._event_loop.is_forsaken:
             return
         event_loop = self._event_loop
         event_loop.check_may_wait("stop")
         event_loop.closing = event_loop.closing or "the engine is stopping"
-        self._post(Closed(drop_waiting=not drain))
-        try:
-            in_time = self.drain(timeout_s)
-        finally:  # also if the user does not wait any longer
-            self._spinning.close()
-        if not in_time:  # nothing that waits may start any more
-            self._post(Closed(drop_waiting=True))
-        self._stopped = True
+        in_time = True
+        if not event_loop.is_stopped:
+            self._post(Closed(drop_waiting=not drain))
+            try:
+                in_time = self.drain(timeout_s)
+            finally:  # also if the user does not wait any longer
+                self._spinning.close()
+            if not in_time:  # nothing that waits may start any more
+                self._post(Closed(drop_waiting=True))
         event_loop.stop()
-        self._ended_s = clock.now()
+        self._ended_s = min(self._ended_s, clock.now())
         _log.info("engine stopped")
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
-        ended = event_loop.worker_pool.end(None if in_time else 1.0)
-        if ended and self._loading.acquire(timeout=_RELEASE_PATIENCE_S):
-            try:
+        ended = event_loop.worker_pool.join(None if in_time else 1.0)
+        if ended:
+            self._close_sessions()
+        self._stopped = True
+
+    def _close_sessions(self) -> None:
+        try:
+            if self._loading.acquire(timeout=_RELEASE_PATIENCE_S):
                 self._model_store.close()
-            finally:
+        finally:  # also if a signal handler raised as soon as the lock was taken
+            with suppress(RuntimeError):  # it was not
                 self._loading.release()
 
     def __enter__(self) -> Self:
@@ -405,6 +460,49 @@ class Engine:
         if self._event_loop.closing:
             raise ClosedError(self._event_loop.closing)
 
+    def _check_process(self) -> None:
+        if self._event_loop.is_forsaken:
+            raise ClosedError(self._event_loop.closing)
+
+    def _loaded(self, name: object) -> InputCheck:
+        """Return what checks the inputs of a loaded model.
+
+        Raises:
+            UnknownNameError: no such model.
+        """
+        try:
+            check = self._models.get(name)  # type: ignore[call-overload]
+        except Exception:  # noqa: BLE001 - foreign code: it cannot be hashed or compared
+            check = None
+        if check is None:
+            raise unknown_name(name, self._models)
+        found: InputCheck = check
+        return found
+
+    def _unload(self, name: str) -> None:
+        """Unload a model, or go on where an exception ended that."""
+        event_loop = self._event_loop
+        gone = self._model_store.withdraw(name)
+        self._post(ModelUnloaded(name))
+        self._post(partial(event_loop.note_if_gone, name))
+        while not gone.wait(_POLL_S) and event_loop.crashed is None:
+            if event_loop.is_stopped:
+                break
+        # An abandoned execution may still use the sessions. They are not closed then; they are
+        # freed when its worker returns.
+        self._classes.pop(name, None)
+        if name in self.plan.models:
+            self.plan = self.plan.without(name)
+        event_loop.counts.pop(name, None)
+        self._model_store.remove(name, close=not event_loop.worker_pool.has_retired)
+        _log.info("model %r unloaded", name)
+
+    def _finish_unloads(self, but: object = None) -> None:
+        """Go on with unloading what an exception ended early."""
+        for name in self._model_store.leaving:
+            if name != but:
+                self._unload(name)
+
     def _load_planned(
         self, name: str, model: Model | CutModel, plan: Plan, profile: Profile
     ) -> Plan:
@@ -421,28 +519,31 @@ class Engine:
         with self._loading:
             self._check_open()
             loaded = self._model_store.put(name, model, profile)
+            self._add(name, model, plan, loaded)
             for processor, why in loaded.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")
             self.warnings += [f"{name}: {note}" for note in loaded.notes]
-            for processor in loaded.profile.processors():
-                self._event_loop.worker_pool.start(processor)
-            work = plan.models[name].work
-            if work is not None:
-                self._classes[name] = SizeClasses(work)
-            self._post(model_loaded(plan, name, loaded.profile))
-            self._model_store.open(name, model if isinstance(model, Model) else model.model)
             _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
             return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
 
+    def _add(self, name: str, model: Model | CutModel, plan: Plan, loaded: LoadedModel) -> None:
+        """Let a model take requests that was put into the store."""
+        event_loop = self._event_loop
+        work = plan.models[name].work
+        if work is not None:
+            self._classes[name] = SizeClasses(work)
+        for processor in loaded.profile.processors():
+            event_loop.start(processor)
+        event_loop.tell(model_loaded(plan, name, loaded.profile))
+        self._model_store.open(name, model if isinstance(model, Model) else model.model)
 
-def _absolute(arrival_s: float, deadline_s: float) -> float:
-    if not 0 < deadline_s < _INF:
-        raise ConfigurationError(f"deadline_s must be positive seconds, got {deadline_s!r}")
-    return arrival_s + deadline_s
 
-
-def _on_late(text: OnLate | str) -> OnLate:
-    try:
-        return OnLate(text)
-    except ValueError:
-        raise ConfigurationError(f"on_late must be 'run' or 'drop', got {text!r}") from None
+def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:
+    """End the threads of an engine that is collected; whoever collects it does not wait."""
+    if not event_loop.is_stopped:
+        event_loop.end_later(model_store.close)
+        warnings.warn(
+            "an engine was dropped without stop(); use it in a `with` block, or call stop()",
+            ResourceWarning,
+            stacklevel=2,
+        )

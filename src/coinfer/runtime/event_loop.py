@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import assert_never
 
 from coinfer.backends.values import Values
@@ -28,6 +30,7 @@ from coinfer.core.events import (
 )
 from coinfer.core.request import Outcome, Request
 from coinfer.errors import (
+    BackendError,
     ClosedError,
     CoinferError,
     ConfigurationError,
@@ -42,6 +45,7 @@ from coinfer.runtime import clock
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.future import InferenceFuture
+from coinfer.runtime.latch import Latch
 from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_io import SpanIO
@@ -57,18 +61,37 @@ _COMPLETED = Outcome.COMPLETED
 _new = tuple.__new__
 """Makes what every request needs: half the price of calling the class of a named tuple."""
 
+_new = tuple.__new__
+"""Makes the event of every request: half the price of calling the class of a named tuple."""
+
+FORKED = (
+    "this process is a fork of the one in which the engine was made, and has none of its threads; "
+    "make an engine in each process, after the fork"
+)
+"""Why an engine takes no requests in the child of a fork."""
+
 _Answer = tuple[int, CoinferError | None]
 """A request's number and how it ends: well, or with an error."""
+
+_Item = Event | InferenceFuture | Callable[[deque[_Answer]], None]
+"""What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
+
+_MOMENT_S = 0.2
+_GIVE_UP_S = 1.0
+"""A policy or a callback that never returns must not keep `stop` for longer."""
 
 
 class EventLoop:
     """Performs what the core commands, and answers requests.
 
     Attributes:
-        post: Gives the core an event, from any thread.
+        post: Gives the owner an event, a new request or something to do, from any thread. It is in
+            or it is not, also if a signal handler raises meanwhile.
         unanswered: Futures of the requests that are submitted and not yet answered, by id.
         closing: Why no more requests are taken; empty while they are.
-        is_stopped: Whether `stop` was called: nothing is started or evicted any more.
+        is_stopped: Whether nothing is started or evicted any more: all is answered.
+        idle: The worker that was the last to wait for a job; None: none did yet.
+        is_forsaken: Whether this is the child of a fork: no thread is left.
         crashed: The bug that ended the engine; None: none did.
         observer: Sees every step of the core.
         timekeeper: Is told the moments between the steps.
@@ -94,19 +117,21 @@ class EventLoop:
         self.warnings = EngineWarnings()
         self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
+        self._running = core.running
         self._failures = core.failures
         self._fresh_failures = core.failures.fresh
         self._told_outages: dict[str, int] = {}
         self._model_store = model_store
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
-        self.is_stopped = False
-        self._idle = threading.Condition()
-        self._drainers = 0
+        self.is_stopped = self.is_forsaken = False
+        self.idle: Worker | None = None
+        self._drains: list[Latch] = []
+        self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
-        self._mailbox: Mailbox[Event, _Answer] = Mailbox(self._step, self._settle)
-        self.post = self._mailbox.post
-        self.timer = Timer(lambda: self.post(TimerFired()))
+        self._mailbox: Mailbox[_Item, _Answer] = Mailbox(self._step, self._settle, self._ring)
+        self.post, self.look = self._mailbox.post, self._mailbox.look
+        self.timer = Timer(lambda: self.post(TimerFired()), self.look)
 
     # for the engine
 
@@ -126,14 +151,83 @@ class EventLoop:
                 "of your own, or use submit()"
             )
 
+    @property
+    def pending(self) -> set[int]:
+        """The ids of the requests that are posted and not yet answered."""
+        posted = [item for item in self._mailbox.items if type(item) is InferenceFuture]
+        known = (*posted, *list(self.unanswered.values()))
+        return {future.request.id for future in known if not future.done()}
+
+    def call(self, act: Callable[[], None], timeout_s: float | None = None) -> bool:
+        """Let the owner do something, and wait for it; False if it was not done in time.
+
+        Raises:
+            Exception: what it raises.
+        """
+        done, errors = Latch(), list[Exception]()
+
+        def perform(_answers: deque[_Answer]) -> None:
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001 - raised again in the calling thread
+                errors.append(error)
+            finally:
+                done.set()
+
+        self.post(perform)
+        if not done.wait(timeout_s):
+            return False
+        if errors:
+            raise errors[0]
+        return True
+
+    def catch_up(self) -> None:
+        """Wait a moment for what was posted before to be handled."""
+        if self._mailbox.items and not self.is_stopped:
+            self.call(lambda: None, _MOMENT_S)
+
+    def start(self, processor: str) -> None:
+        """Have a processor's worker started, if it is not.
+
+        Raises:
+            BackendError: the system has no thread left.
+        """
+        try:
+            self.call(partial(self.worker_pool.start, processor))
+        except RuntimeError as error:
+            raise BackendError(f"processor {processor!r} has no thread: {error}") from error
+
+    def tell(self, event: Event) -> None:
+        """Give the core an event and wait until it is handled."""
+        self.post(event)
+        self.call(lambda: None)
+
+    def note_if_gone(self, model: str, _answers: deque[_Answer]) -> None:
+        """Let nobody wait for the last request of a model that the core does not know."""
+        if model not in self._core.view.models:
+            self._model_store.note_gone(model)
+
+    def end_later(self, close: Callable[[], None]) -> None:
+        """End the threads once all is answered; returns at once. May be called by the collector."""
+        self.closing = self.closing or "the engine was dropped"
+        thread = threading.Thread(target=self._end, args=(close,), name="coinfer-end", daemon=True)
+        self._mailbox.post_later(lambda _answers: thread.start())
+
+    def _end(self, close: Callable[[], None]) -> None:
+        self.post(Closed(drop_waiting=False))
+        self.drain(None)
+        self.stop()
+        if self.worker_pool.join(_GIVE_UP_S):
+            close()
+
     def drain(self, timeout_s: float | None) -> bool:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
-        with self._idle:
-            self._drainers += 1
-            try:
-                return self._idle.wait_for(lambda: not self.unanswered, timeout_s)
-            finally:
-                self._drainers -= 1
+        drained = Latch()
+        try:
+            self.post(partial(self._note_drain, drained))
+            return drained.wait(timeout_s)
+        finally:
+            drained.set()  # it is forgotten with the next that is drained
 
     def leave(self) -> None:
         """Take no more requests and answer what waits: the interpreter ends."""
@@ -144,16 +238,80 @@ class EventLoop:
         """Wait for what runs, answer what is left then, and end the threads."""
         until_s = clock.now() + timeout_s
         self.drain(timeout_s)
-        self.stop()
-        self.worker_pool.end(max(until_s - clock.now(), 0.0))
+        self.stop(max(until_s - clock.now(), 0.1))
+        self.worker_pool.join(max(until_s - clock.now(), 0.0))
 
-    def stop(self) -> None:
-        """Start nothing more, and answer what is left with `ClosedError`."""
-        self.is_stopped = True
-        self.timer.stop()
-        for future in list(self.unanswered.values()):
-            self._settle((future.request.id, ClosedError(self.closing)))
+    def stop(self, timeout_s: float = _GIVE_UP_S) -> None:
+        """Start nothing more, answer what is left with `ClosedError`, and end the timer.
+
+        The workers end after the jobs that they have.
+        """
+        if not self._stopped.is_set:
+            self.post(self._stop)
+        if not (self._stopped.wait(timeout_s) and self.drain(timeout_s)):
+            # The owner is in a policy, or an answer in a callback, that does not return.
+            self._stop(deque())
+            self._answer_silently()
         self._model_store.release_all()
+        self.timer.stop(timeout_s)
+
+    def forsake(self) -> None:
+        """In the child of a fork: there are no threads, so nothing is ever answered."""
+        self.closing = FORKED
+        self.is_forsaken = True
+        self.is_stopped = self.timer.is_stopped = True
+        self._stopped.is_set = True
+        for item in self._mailbox.items:
+            if type(item) is InferenceFuture:
+                item.forsake(FORKED)
+        for future in self.unanswered.values():
+            future.forsake(FORKED)
+        self.unanswered.clear()
+
+    def _answer_silently(self) -> None:
+        """Answer what is left, whatever its callbacks do: these have a thread of their own."""
+        left = list(self.unanswered.values())
+        for future in left:
+            future.answer_silently(ClosedError(self.closing))
+            self.unanswered.pop(future.request.id, None)
+
+        def call_back() -> None:
+            for future in left:
+                with suppress(BaseException):  # as of `_settle`; errors are logged
+                    future.call_back()
+
+        with suppress(RuntimeError):  # the interpreter ends, and takes no new thread
+            threading.Thread(target=call_back, name="coinfer-answers", daemon=True).start()
+
+    def _stop(self, answers: deque[_Answer]) -> None:
+        self.is_stopped = True
+        answers.extend((number, ClosedError(self.closing)) for number in list(self.unanswered))
+        self.worker_pool.stop()
+        self._stopped.set()
+
+    def _note_drain(self, drained: Latch, _answers: deque[_Answer]) -> None:
+        self._drains = [drain for drain in self._drains if not drain.is_set]
+        self._drains.append(drained)
+        if not self.unanswered:  # whoever answers the last looks at the drains after that
+            drained.set()
+
+    def _ring(self) -> None:
+        """Have what the main thread posted handled: by a worker that waits, if it may soon run it.
+
+        Otherwise by the timer. Where a worker runs something, also what was posted before is looked
+        at only after that.
+        """
+        worker = self.idle
+        if worker is not None and worker.waits and worker.has_no_job() and not worker.retired:
+            # It may have taken a job at this moment: then the core knows.
+            running = self._running
+            name = worker.processor.name
+            if not running or all(run.processor != name for run in list(running.values())):
+                worker.ring()
+                return
+        self.timer.ring()
+        if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
+            self.look()
 
     # for workers
 
@@ -173,23 +331,43 @@ class EventLoop:
 
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""
-        if self.worker_pool.replace(worker):
-            _log.info("processor %r is used again", worker.processor.name)
-            self.post(ProcessorRestored(worker.processor.name))
+        self.post(partial(self._replace, worker))
 
     def died(self, worker: Worker, reason: str) -> None:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
         _log.warning("processor %r: %s", worker.processor.name, reason)
         self.post(ProcessorLost(worker.processor.name, reason))
-        self.returned(worker)
+        self.post(partial(self._replace, worker))
+
+    def _replace(self, worker: Worker, _answers: deque[_Answer]) -> None:
+        """Put a fresh worker in the place of one that ended. The owner does it."""
+        name = worker.processor.name
+        try:
+            replaced = self.worker_pool.replace(worker)
+        except RuntimeError as error:
+            self.warnings.append(f"processor {name!r} stays out of service: {error}")
+            return
+        if replaced:
+            _log.info("processor %r is used again", name)
+            self.post(ProcessorRestored(name))
 
     # the owner's step
 
-    def _step(self, event: Event, answers: deque[_Answer]) -> None:
+    def _step(self, item: _Item, answers: deque[_Answer]) -> None:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
+        if type(item) is InferenceFuture:
+            request = item.request
+            self.unanswered[request.id] = item
+            if self.is_stopped or self.crashed is not None:
+                answers.append((request.id, self._refusal()))
+                return
+            event: Event = _new(Arrived, (request,))
+        elif isinstance(item, tuple):
+            event = item
+        else:
+            item(answers)  # type: ignore[operator]  # no other type is left
+            return
         if self.crashed is not None:
-            if type(event) is Arrived:
-                answers.append((event.request.id, _another(self.crashed)))
             return
         now = clock.now()
         try:
@@ -208,12 +386,11 @@ class EventLoop:
                     self._perform(command)
             if self._fresh_failures:
                 self._tell_failures()
-        except BaseException as error:  # a bug of ours, or Ctrl-C: still everybody gets an answer
+        except BaseException as error:  # noqa: BLE001 - a bug of ours, or a policy that wants to
+            # end the thread; no signal comes here: still everybody gets an answer
             if self.is_stopped and isinstance(error, KeyError):
                 return  # `stop` answered a request, and forgot it, while this was under way
             self._crash(error, answers)
-            if not isinstance(error, Exception):
-                raise
 
     def _advance(self, event: Event) -> None:
         """Give a span's values to its requests, unless the core has given the execution up.
@@ -246,7 +423,7 @@ class EventLoop:
         assert observer is not None
         try:
             observer.observe(event, commands, now)
-        except Exception as error:  # noqa: BLE001 - foreign code that only looks on
+        except BaseException as error:  # noqa: BLE001 - foreign code that only looks on
             self.observer = None
             name = type(observer).__name__
             self.warnings.append(f"observer {name} failed and was detached: {error!r}")
@@ -309,15 +486,18 @@ class EventLoop:
         future = self.unanswered.get(request_id)
         if future is None:
             return
+        name = future.request.model
         if self.timekeeper is not None:
             self.timekeeper.answered(request_id, clock.now())
         try:
             future.answer(error)
-        finally:  # a callback may raise what no future catches, e.g. SystemExit
+        except BaseException:  # noqa: BLE001 - e.g. SystemExit: the thread is not the callback's
+            _log.exception("a callback of request %d of model %r raised", request_id, name)
+        finally:
             self.unanswered.pop(request_id, None)
-            if self._drainers and not self.unanswered:
-                with self._idle:
-                    self._idle.notify_all()
+            if self._drains and not self.unanswered:
+                for drain in self._drains:
+                    drain.set()
 
     def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
         if self._core.fault is not None and outcome is not Outcome.DROPPED:
@@ -333,6 +513,10 @@ class EventLoop:
                 return ExecutionError(text)
             case _:
                 return ClosedError(text)  # cancelled: its future takes no error any more
+
+    def _refusal(self) -> CoinferError:
+        """Return the answer to a request that comes too late."""
+        return ClosedError(self.closing) if self.crashed is None else _another(self.crashed)
 
     def _crash(self, error: BaseException, answers: deque[_Answer]) -> None:
         """Answer everything and close: the core's state cannot be trusted any more."""

@@ -28,6 +28,9 @@ class Leaver(Protocol):
     def wait_until_left(self, timeout_s: float) -> None:
         """Wait for what runs, and for the threads."""
 
+    def forsake(self) -> None:
+        """Note that this is the child of a fork, where there are no threads."""
+
 
 class _Crowd:
     """All that must leave."""
@@ -54,9 +57,11 @@ class _Crowd:
         for member in members:
             member.wait_until_left(max(until_s - time.monotonic(), 0.0))
 
-    def forget_all(self) -> None:
+    def forsake(self) -> None:
         """There are no threads in the child of a fork."""
         self._lock = threading.Lock()
+        for member in list(self._members):
+            member.forsake()
         self._members.clear()
 
 
@@ -67,4 +72,4 @@ leave_at_exit = _crowd.add
 # On import, so that it comes after all that a program registers afterwards.
 atexit.register(_crowd.leave)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_crowd.forget_all)
+    os.register_at_fork(after_in_child=_crowd.forsake)

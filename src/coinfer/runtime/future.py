@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from itertools import repeat
+from operator import call, length_hint
+from typing import Any
 
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.values import Values, to_host
 from coinfer.core.request import Request
-from coinfer.errors import CoinferError
+from coinfer.errors import ClosedError, CoinferError
 from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["InferenceFuture"]
 
+_log = logging.getLogger(__name__)
 
 _NOTING = threading.Lock()
-"""Held for an assignment only."""
+"""Held while those are told who wait for a future that was cancelled."""
 
 _NOTHING: Values = {}
+
+_allocate_lock = threading.Lock
+
+_OPEN = ("PENDING", "RUNNING")
+"""The states of a future, as its base class calls them, before its answer."""
+
+
+class _Condition(type(threading.RLock())):  # type: ignore[misc]  # the class has no public name
+    """The condition of a future, whose lock is entered and left in one step of the interpreter.
+
+    `threading.Condition` takes its lock in a method: a signal handler that raises there, in the
+    main thread, leaves the lock taken, and the thread that answers would hang. Making one costs a
+    quarter, too.
+    """
+
+    def __init__(self) -> None:
+        self.waiters: list[threading.Lock] = []
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as of the base class
+        """Do not wait: the future did, without the lock."""
+        return False
+
+    def notify_all(self) -> None:
+        """Wake all that wait."""
+        waiters = self.waiters
+        while waiters:
+            try:
+                waiter = waiters.pop()
+            except IndexError:
+                return  # it went away itself
+            waiter.release()
 
 
 class InferenceFuture(Future[dict[str, Tensor]]):
@@ -31,14 +68,24 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         request: The request as the policy sees it.
     """
 
-    # Set by `of` and not by a constructor: one is made per request.
+    # Set by `of` and not by the constructor: one is made per request.
     request: Request
     _inputs: Values
     _on_cancel: Callable[[InferenceFuture], None]
     _begun = False
     _started = False
     _is_noted = False
+    _is_muted = False
     _outputs: Values = _NOTHING
+
+    def __init__(self) -> None:
+        # All that the base class sets, but for the condition.
+        self._condition = _Condition()
+        self._state = _OPEN[0]
+        self._result = None
+        self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[InferenceFuture], object]] = []
 
     @classmethod
     def of(
@@ -55,15 +102,81 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         """Cancel a request that has not begun its last span; True if it is cancelled."""
         if self._begun and not self.cancelled():
             return False
-        # Callbacks run in here, and may cancel other futures: no lock must be held.
-        if not super().cancel():
-            return False
-        with _NOTING:
-            is_first, self._is_noted = not self._is_noted, True
-        if is_first:
-            self.set_running_or_notify_cancel()  # tells those who wait for it; only once
+        try:
+            try:
+                # Callbacks run in here, and may cancel other futures: no lock must be held.
+                return super().cancel()
+            finally:
+                self._tell_of_cancel()
+        except BaseException:  # a callback or a signal handler raised, perhaps while it was told
+            self._tell_of_cancel()
+            raise
+
+    def _tell_of_cancel(self) -> None:
+        """If it is cancelled, tell the engine and those who wait for it; again is fine."""
+        if not self.cancelled():
+            return
+        if not self._is_noted:
             self._on_cancel(self)
-        return True
+            self._is_noted = True
+        with _NOTING:
+            if self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        """Call each callback once, whatever those before it raise.
+
+        Raises:
+            BaseException: what the last that raised anything but an `Exception` raised.
+        """
+        if self._is_muted or not self._done_callbacks:
+            return
+        left = self.__dict__.setdefault("_left", iter(self._done_callbacks))
+        # To take one and to call it is one step of the interpreter: none is lost in between.
+        calls = map(call, left, repeat(self))
+        while length_hint(left):
+            try:
+                for _ in calls:
+                    pass
+            except Exception:  # noqa: BLE001 - foreign code
+                _log.exception("a callback of %s raised", self._what)
+            except BaseException:
+                self._invoke_callbacks()
+                raise
+
+    @property
+    def _what(self) -> str:
+        return f"request {self.request.id} of model {self.request.model!r}"
+
+    def result(self, timeout: float | None = None) -> dict[str, Tensor]:
+        """Return the outputs by name, or raise the error; see `Engine.submit`."""
+        self._wait(timeout)
+        if self._state == "FINISHED" and self._exception is None:  # nearly always
+            return self._result  # type: ignore[return-value]  # there is one
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error; None if there are outputs."""
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until it is answered or cancelled. No lock that others need is held meanwhile."""
+        if self._state not in _OPEN:
+            return
+        most_s = -1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
+        waiters = self._condition.waiters  # type: ignore[attr-defined]  # see `__init__`
+        waiter = _allocate_lock()
+        waiter.acquire()
+        try:
+            waiters.append(waiter)
+            if self._state in _OPEN:  # else it may have been answered without seeing the waiter
+                waiter.acquire(timeout=most_s)
+        finally:
+            if waiter in waiters:
+                with suppress(ValueError):  # it was woken at this moment
+                    waiters.remove(waiter)
 
     def running(self) -> bool:
         """Tell whether it started and has no answer yet."""
@@ -101,6 +214,23 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     def keep(self, outputs: Values) -> None:
         """Keep the outputs until the core says that this was the last execution."""
         self._outputs = outputs
+
+    def forsake(self, reason: str) -> None:
+        """In the child of a fork: raise ClosedError there. Callbacks are the parent's affair."""
+        self._condition = _Condition()  # a thread of the parent may have held the old one
+        if not self.done():
+            self._done_callbacks.clear()
+            self.answer(ClosedError(reason))
+
+    def answer_silently(self, error: CoinferError) -> None:
+        """Resolve, and leave the callbacks to `call_back`: one of them might never return."""
+        self._is_muted = True
+        self.answer(error)
+        self._is_muted = False
+
+    def call_back(self) -> None:
+        """Call the callbacks that are not called yet."""
+        self._invoke_callbacks()
 
     def answer(self, error: CoinferError | None) -> None:
         """Resolve with the kept outputs or an error, unless it was cancelled or resolved before."""

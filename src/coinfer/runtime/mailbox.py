@@ -3,10 +3,15 @@
 A thread that posts drains the box itself unless another thread is at it, which then takes the event
 along. Handing every event to an owner thread instead would cost two thread switches more per
 request, about 20 microseconds each.
+
+The main thread is the exception. A signal handler may raise there after every call, and half an
+event would be handled: so it adds its item and rings for another thread. To add it is one step of
+the interpreter.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +21,19 @@ __all__ = ["Mailbox"]
 
 ItemT = TypeVar("ItemT")
 AnswerT = TypeVar("AnswerT")
+
+_present = threading.get_ident
+_main = threading.main_thread().ident
+
+
+def _find_main() -> None:
+    """After a fork the thread that forked is the main one."""
+    global _main
+    _main = threading.get_ident()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_find_main)
 
 
 class _Here(threading.local):
@@ -29,17 +47,25 @@ class Mailbox(Generic[ItemT, AnswerT]):
 
     `handle` may post, and appends to `answers` what is to be given to `answer` once ownership was
     given up: the owner itself never runs foreign code. `answer` may post, too.
+
+    Args:
+        handle: Handles an item while no other thread does.
+        answer: Takes an answer.
+        ring: Makes some thread but the main one call `look`, soon; without, the main thread is as
+            any other.
     """
 
-    __slots__ = ("_answer", "_answers", "_handle", "_here", "_items", "_owned")
+    __slots__ = ("_answer", "_answers", "_handle", "_here", "_items", "_owned", "_ring")
 
     def __init__(
         self,
         handle: Callable[[ItemT, deque[AnswerT]], None],
         answer: Callable[[AnswerT], None],
+        ring: Callable[[], None] | None = None,
     ) -> None:
         self._handle = handle
         self._answer = answer
+        self._ring = ring
         self._items: deque[ItemT] = deque()
         self._answers: deque[AnswerT] = deque()
         self._owned = threading.Lock()
@@ -50,16 +76,45 @@ class Mailbox(Generic[ItemT, AnswerT]):
         """Whether the calling thread is inside `answer`."""
         return self._here.answering
 
+    @property
+    def items(self) -> list[ItemT]:
+        """What is not handled yet, or being handled."""
+        return list(self._items)
+
     def post(self, item: ItemT) -> None:
-        """Add an item; on return it has been handled, or the present owner will handle it."""
+        """Add an item; on return it has been handled, or the present owner will handle it.
+
+        From the main thread, a thread that was rung for may handle it instead.
+        """
+        if self._ring is not None and _present() == _main:
+            try:
+                self._items.append(item)
+                self._ring()
+            except BaseException:  # a signal handler raised: perhaps before anybody was told
+                self._ring()
+                raise
+            return
+        self._items.append(item)
+        self.look()
+
+    def post_later(self, item: ItemT) -> None:
+        """Add an item for another thread to handle; takes no lock, so the collector may do it."""
+        self._items.append(item)
+        if self._ring is not None:
+            self._ring()
+
+    def look(self) -> None:
+        """Handle what is there, unless another thread is at it."""
         items, owned = self._items, self._owned
-        items.append(item)
         # The outer loop looks again after giving up ownership: an item posted by a thread that
         # found the box owned, just before it was released, must not be left behind.
         while items and owned.acquire(False):
             try:
                 while items:
-                    self._handle(items.popleft(), self._answers)
+                    try:
+                        self._handle(items[0], self._answers)
+                    finally:  # whoever counts what is there misses none meanwhile
+                        items.popleft()
             finally:
                 owned.release()
         if self._answers:

@@ -5,7 +5,7 @@ One thread at a time may load or unload; any thread may read meanwhile.
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,17 +19,21 @@ from coinfer.backends.base import (
 )
 from coinfer.backends.loading import load
 from coinfer.backends.patience import HangError
-from coinfer.errors import BackendError, ConfigurationError
+from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
+from coinfer.runtime.arguments import said
+from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO, span_ios_of
 from coinfer.runtime.yielding import Yielding
 
 __all__ = ["LoadedModel", "ModelStore"]
+
+_log = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
@@ -73,7 +77,7 @@ class ModelStore:
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
-        self._leaving: dict[str, threading.Event] = {}
+        self._leaving: dict[str, Latch] = {}
         self._hanging: list[Session] = []
 
     def check_free(self, name: str) -> None:
@@ -145,15 +149,22 @@ class ModelStore:
         """Never close a session: something hangs in it. It stays as long as the store."""
         self._hanging.append(session)
 
-    def withdraw(self, name: str) -> threading.Event:
+    @property
+    def leaving(self) -> list[str]:
+        """Models that were withdrawn and not yet removed."""
+        return list(self._leaving)
+
+    def withdraw(self, name: str) -> Latch:
         """Let a model take no more requests; return what is set once none of it is left."""
-        gone = self._leaving[name] = threading.Event()
-        del self.models[name]
+        gone = self._leaving.setdefault(name, Latch())
+        self.models.pop(name, None)
         return gone
 
     def note_gone(self, name: str) -> None:
         """Note that no request of a model that was withdrawn is left."""
-        self._leaving[name].set()
+        gone = self._leaving.get(name)
+        if gone is not None:
+            gone.set()
 
     def release_all(self) -> None:
         """Let nobody wait any longer for a model's last request."""
@@ -164,7 +175,7 @@ class ModelStore:
         """Forget a model that was withdrawn; close its sessions unless something runs on them."""
         self._unload(name, close=close)
         self.span_ios.pop(name, None)
-        del self._leaving[name]
+        self._leaving.pop(name, None)
 
     def close(self) -> None:
         """Close all sessions."""
@@ -220,7 +231,7 @@ class ModelStore:
         found = self._unused()
         if close and found:
             while found:
-                found.pop().close()
+                _close(found.pop())
             heap.trim()
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
@@ -228,7 +239,13 @@ class ModelStore:
         key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
             join = self.yielding.join if processor.name in self._overlaid else None
-            self._shared[key] = load(backend, piece, processor, begin=join)
+            try:
+                self._shared[key] = load(backend, piece, processor, begin=join)
+            except CoinferError:
+                raise
+            except Exception as error:  # a backend is foreign code
+                what = f"model {name!r} on processor {processor.name!r}"
+                raise BackendError(f"{what}: it cannot be loaded: {said(error)}") from error
         self._sessions[name, span, processor.name] = self._shared[key]
 
     def _forget(self, name: str, processor: str) -> None:
@@ -236,7 +253,7 @@ class ModelStore:
         kept = {k: s for k, s in self._sessions.items() if (k[0], k[2]) != (name, processor)}
         self._sessions = kept
         for session in self._unused():
-            session.close()
+            _close(session)
 
     def _unused(self) -> list[Session]:
         """Forget and return the sessions that no model has any more."""
@@ -254,3 +271,11 @@ def _identity(piece: Model, backend: Backend) -> Hashable:
     """
     name = "" if backend.versions() else piece.name
     return (piece.fingerprint, piece.borders, name)
+
+
+def _close(session: Session) -> None:
+    """Close a session; one that cannot be closed must not keep others from it."""
+    try:
+        session.close()
+    except Exception:  # noqa: BLE001 - foreign code
+        _log.exception("a session of type %s could not be closed", type(session).__name__)

@@ -24,6 +24,7 @@ class SpanIO(NamedTuple):
             are the same whatever is in the batch.
         is_last: Whether the request is done after it.
         is_whole: Whether it is the whole model: then it reads what the request brings.
+        writes: Names of what it makes.
         may_differ: Whether what it reads may have another batch than its request: a default has.
     """
 
@@ -35,6 +36,7 @@ class SpanIO(NamedTuple):
     is_last: bool
     is_whole: bool
     may_differ: bool = False
+    writes: tuple[str, ...] = ()
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
@@ -57,6 +59,7 @@ def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
             is_last=span.last == cut.units - 1,
             is_whole=cut.units == 1,
             may_differ=bool(cut.model.defaults),
+            writes=tuple(spec.name for spec in writes),
         )
     return span_ios
 

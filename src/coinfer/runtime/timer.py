@@ -1,24 +1,39 @@
-"""Timer: calls back at one moment that may be moved. Knows nothing of events."""
+"""Timer: calls back at one moment that may be moved, and when it is rung. Knows no event."""
 
 from __future__ import annotations
 
 import math
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 from coinfer.runtime import clock
+from coinfer.runtime.latch import Latch
 
 __all__ = ["Timer"]
 
 
 class Timer:
-    """One thread that sleeps until the armed moment; arming again replaces the moment."""
+    """One thread that sleeps until the armed moment; arming again replaces the moment.
 
-    def __init__(self, fire: Callable[[], None]) -> None:
+    It holds no lock, so an exception in a thread that arms, rings or stops it leaves it whole.
+
+    Args:
+        fire: Called when the moment has come.
+        look: Called after each ring, and once more before the thread ends.
+
+    Attributes:
+        is_stopped: Whether it does nothing any more.
+    """
+
+    def __init__(self, fire: Callable[[], None], look: Callable[[], None] = lambda: None) -> None:
         self._fire = fire
-        self._at_s = math.inf
-        self._stopped = False
-        self._changed = threading.Condition()
+        self._look = look
+        # A moment is a list of its own each time: the one that was fired is told by its identity.
+        self._armed = self._fired = [math.inf]
+        self.is_stopped = False
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._ended = Latch()
         self._thread = threading.Thread(target=self._run, name="coinfer-timer", daemon=True)
 
     def start(self) -> None:
@@ -27,31 +42,43 @@ class Timer:
 
     def arm(self, at_s: float) -> None:
         """Fire at `at_s`, in the engine's time, instead of at the moment armed before."""
-        with self._changed:
-            sooner = at_s < self._at_s
-            self._at_s = at_s
-            if sooner:
-                self._changed.notify()
+        before, self._armed = self._armed, [at_s]
+        if at_s < before[0] or before is self._fired:
+            self._bell.put(None)
 
-    def stop(self) -> None:
-        """End the thread and wait for it, unless called from it."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+    def ring(self) -> None:
+        """Have `look` called soon, from the timer's thread."""
+        if self._bell.empty():  # else it is called after this moment anyway
+            self._bell.put(None)
+
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """End the thread and wait for it, unless called from it; False if it still runs."""
+        self.is_stopped = True
+        self._bell.put(None)
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            return True
+        return self._ended.wait(timeout_s)
 
     def _run(self) -> None:
-        while self._sleep():
-            self._fire()
-
-    def _sleep(self) -> bool:
-        """Wait for the moment; False means stopped."""
-        with self._changed:
-            while not self._stopped:
-                left_s = self._at_s - clock.now()
+        try:
+            while not self.is_stopped:
+                armed = self._armed
+                left_s = math.inf if armed is self._fired else armed[0] - clock.now()
                 if left_s <= 0:
-                    self._at_s = math.inf
-                    return True
-                self._changed.wait(min(left_s, threading.TIMEOUT_MAX))
+                    self._fired = armed
+                    self._fire()
+                elif self._is_rung(left_s):
+                    self._look()
+        finally:
+            self._ended.set()
+            self._look()
+
+    def _is_rung(self, most_s: float) -> bool:
+        """Wait for the bell; False if it was not rung in time."""
+        try:
+            self._bell.get(
+                timeout=None if most_s == math.inf else min(most_s, threading.TIMEOUT_MAX)
+            )
+        except Empty:
             return False
+        return True

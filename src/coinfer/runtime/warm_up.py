@@ -14,7 +14,9 @@ from coinfer.backends.patience import HangError, patiently
 from coinfer.backends.values import Value
 from coinfer.errors import ExecutionError
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.span_outputs import checked_part
 from coinfer.runtime.span_run import run_span
+from coinfer.runtime.worker import reason_of
 
 __all__ = ["warm_up"]
 
@@ -51,9 +53,10 @@ def warm_up(
             run = partial(run_span, session, span_ios[span], [read], [batch])
             try:
                 [made] = patiently(run, f"the first run of {what}")
+                made = checked_part(made, span_ios[span])
             except HangError:
                 model_store.give_up(session)
                 raise
-            except ExecutionError as error:
-                raise ExecutionError.of(what, error.reason or str(error)) from error
+            except Exception as error:  # a session is foreign code
+                raise ExecutionError.of(what, reason_of(error)) from error
             values.update(made)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from coinfer.backends.base import Session
 from coinfer.backends.values import Values
@@ -14,13 +17,22 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.errors import ExecutionError
 from coinfer.machine.processor import Processor
+from coinfer.runtime.arguments import said
 from coinfer.runtime.clock import now as _now
+from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO
+from coinfer.runtime.span_outputs import checked_arrays, checked_part
 from coinfer.runtime.span_run import run_span
 from coinfer.runtime.yielding import Yielding
 from coinfer.threads.pinning import pin_current_thread
 
-__all__ = ["Job", "Owner", "Use", "Worker"]
+__all__ = ["Job", "Owner", "Use", "Worker", "reason_of"]
+
+_Array = np.ndarray
+
+
+_LOOK = "look"
+"""In place of a job: somebody posted something and may not handle it itself."""
 
 _new = tuple.__new__
 """Makes what every request needs: half the price of calling the class of a named tuple."""
@@ -58,6 +70,12 @@ class Job(NamedTuple):
 class Owner(Protocol):
     """Whoever gave the work."""
 
+    idle: Worker | None
+    """The worker that was the last to wait for a job."""
+
+    def look(self) -> None:
+        """Handle what was posted by a thread that rang the worker."""
+
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take the result; `parts` holds the outputs per request, empty if it failed."""
 
@@ -77,8 +95,12 @@ class Worker:
         give: Hands over an execution; returns at once.
         yielding: Those among which its thread is, if express processors overlay its cores; None:
             it gives way to none.
+        has_no_job: Tells whether nothing was given that its thread has not taken.
+        ring: Has the owner's `look` called by its thread; returns at once.
+        waits: Whether its thread waits for a job, or has taken one at this moment.
         use: What it, and those before it, did.
-        retired: True once its processor was set aside; it ends after its present job.
+        retired: True once its processor was set aside or its thread died; it ends after its present
+            job.
     """
 
     def __init__(
@@ -96,10 +118,12 @@ class Worker:
         self.use = use or Use()
         self.retired = False
         self._owner = owner
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.waits = False
+        self._jobs: SimpleQueue[Job | str | None] = SimpleQueue()
         self.give: Callable[[Job], None] = self._jobs.put
-        self._ended = threading.Event()
-        self._joining = threading.Lock()
+        self.has_no_job: Callable[[], bool] = self._jobs.empty
+        self.ring: Callable[[], None] = partial(self._jobs.put, _LOOK)
+        self._ended = Latch()
         self._thread = threading.Thread(
             target=self._run, name=f"coinfer-{processor.name}", daemon=True
         )
@@ -122,31 +146,34 @@ class Worker:
         """Wait for the thread's end; False if it still runs. Its own thread does not wait."""
         if self._thread.ident is None:
             return True
-        if self._thread is threading.current_thread() or not self._ended.wait(timeout_s):
-            return False
-        with self._joining:  # several at once can make `Thread.join` of CPython 3.11 fail
-            self._thread.join()
-        return True
+        # `Thread.join` is not made for several at once, nor for signal handlers that raise.
+        return self._thread is not threading.current_thread() and self._ended.wait(timeout_s)
 
     def _run(self) -> None:
         try:
             pin_current_thread(self.cores)
             if self.yielding is not None:
                 self.yielding.join()
-            self._serve(self._jobs.get, self._owner.done)
-        except BaseException as error:  # whatever it is, somebody waits for answers
-            self._owner.died(self, f"its worker died: {type(error).__name__}: {error}")
-            raise
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
+            self.retired = True
+            self._owner.died(self, f"its worker died: {said(error)}")
         finally:
             self._ended.set()
 
-    def _serve(
-        self,
-        get: Callable[[], Job | None],
-        done: Callable[[Job, Finished | Failed, Sequence[Values]], None],
-    ) -> None:
-        use = self.use
-        while (job := get()) is not None:
+    def _serve(self) -> None:
+        get, owner, use = self._jobs.get, self._owner, self.use
+        done = owner.done
+        while True:
+            owner.idle = self
+            self.waits = True
+            job = get()
+            self.waits = False
+            if type(job) is not Job:
+                if job is None:
+                    break
+                owner.look()
+                continue
             event, parts = _perform(job, use)
             done(job, event, parts)
             if self.retired:
@@ -164,24 +191,33 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
     parts: Sequence[Values]
     try:
         if len(values) == 1 and span_io.is_whole:  # most are, and they are arrays as they come
-            parts = [session.run(values[0])]  # type: ignore[arg-type]
+            made: object = session.run(values[0])  # type: ignore[arg-type]
+            if type(made) is dict:
+                for name in span_io.writes:
+                    if type(made.get(name)) is not _Array:
+                        made = checked_arrays(made, span_io)
+                        break
+                parts = [made]
+            else:
+                parts = [checked_arrays(made, span_io)]
         else:
             sizes = [request.batch for request in execution.requests]
-            parts = run_span(session, span_io, values, sizes)
+            made_by_each = run_span(session, span_io, values, sizes)
+            parts = [checked_part(made, span_io) for made in made_by_each]
         service_s = _now() - started_s
     except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
         use.busy_s += _now() - started_s
         use.executions += 1
-        return Failed(execution.id, _reason(error)), []
+        return Failed(execution.id, reason_of(error)), []
     use.busy_s += service_s
     use.executions += 1
     return _new(Finished, (execution.id, service_s)), parts
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Say in a line why a run failed. Which model and processor it was, the core says.
 
     A session may be shared: it cannot know for whom it runs.
     """
     text = error.reason if isinstance(error, ExecutionError) else ""
-    return " ".join((text or f"{type(error).__name__}: {error}").split())
+    return " ".join((text or said(error)).split())

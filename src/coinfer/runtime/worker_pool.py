@@ -1,10 +1,14 @@
-"""Worker pool: one worker thread per processor; replaces workers that hang or die."""
+"""Worker pool: one worker thread per processor; replaces workers that hang or die.
+
+Only the owner of the core changes it: workers are started and replaced one at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
 from coinfer.machine.processor import Processor, overlaid_units, twins
+from coinfer.runtime import clock
 from coinfer.runtime.worker import Job, Owner, Worker
 from coinfer.runtime.yielding import Yielding
 
@@ -22,6 +26,7 @@ class WorkerPool:
 
     Attributes:
         workers: By the processor's name. Whoever reads it sees replacements.
+        has_ended: Whether `stop` was called: no worker is started any more.
     """
 
     def __init__(
@@ -33,7 +38,7 @@ class WorkerPool:
     ) -> None:
         self._owner = owner
         self._yielding = yielding
-        self._ended = False
+        self.has_ended = False
         self._twins = twins(processors)
         overlaid = overlaid_units(processors)
         self.workers = {
@@ -51,18 +56,27 @@ class WorkerPool:
     @property
     def has_retired(self) -> bool:
         """Whether a worker that was given up may still run something."""
-        return any(worker.retired for worker in self.workers.values())
+        return any(worker.retired for worker in list(self.workers.values()))
 
     def start(self, processor: str) -> None:
         """Start a processor's worker, and those of express ones on it; again is fine."""
+        if self.has_ended:
+            return
         self.workers[processor].start()
         for express, twin in self._twins.items():
             if twin == processor:
                 self.workers[express].start()
 
     def replace(self, worker: Worker) -> bool:
-        """Put a fresh worker in the place of one that ended; False if the pool has ended."""
-        if self._ended:
+        """Put a fresh worker in the place of one that ended; False if nobody replaced it.
+
+        That is so if the pool has ended or it was replaced before.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
+        name = worker.processor.name
+        if self.has_ended or self.workers[name] is not worker:
             return False
         fresh = Worker(
             worker.processor,
@@ -71,19 +85,25 @@ class WorkerPool:
             yielding=worker.yielding,
             use=worker.use,
         )
-        self.workers[worker.processor.name] = fresh
         fresh.start()
+        self.workers[name] = fresh
         return True
 
-    def end(self, timeout_s: float | None) -> bool:
-        """End all threads after the jobs given so far; False if one still runs after that."""
-        self._ended = True
-        workers = self.workers.values()
-        for worker in workers:
+    def stop(self) -> None:
+        """Let all threads end after the jobs given so far; start and replace none any more."""
+        self.has_ended = True
+        for worker in self.workers.values():
             worker.stop()
-        # One that was given up may hang for ever; it is a daemon and does not keep the process.
-        ended = [worker.join(0.0 if worker.retired else timeout_s) for worker in workers]
-        return all(ended)
+
+    def join(self, timeout_s: float | None) -> bool:
+        """Wait for the threads; False if one still runs after so many seconds."""
+        until_s = None if timeout_s is None else clock.now() + timeout_s
+        ended = True
+        for worker in list(self.workers.values()):
+            # One that was given up may hang for ever; it is a daemon and does not keep the process.
+            left_s = None if until_s is None else max(0.0, until_s - clock.now())
+            ended = worker.join(0.0 if worker.retired else left_s) and ended
+        return ended
 
     def _preempt_with(self, worker: Worker) -> None:
         """Let the first job of an express worker make all others give way."""
