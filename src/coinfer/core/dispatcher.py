@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from coinfer.core.admission import Admission
@@ -48,6 +47,7 @@ from coinfer.core.faults import Faults
 from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
 from coinfer.core.invariants import check_state
+from coinfer.core.limits import Limits
 from coinfer.core.policy import Policy, check_policy, overridden
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
@@ -57,7 +57,7 @@ from coinfer.core.timers import Timers
 from coinfer.core.view import View
 from coinfer.core.waits import Waits
 from coinfer.core.watchdog import Watchdog
-from coinfer.errors import ConfigurationError, InvariantError, PolicyError
+from coinfer.errors import InvariantError, PolicyError
 from coinfer.machine.processor import Processor
 
 __all__ = ["Dispatcher", "Limits"]
@@ -65,45 +65,6 @@ __all__ = ["Dispatcher", "Limits"]
 _INF = math.inf
 _DROP = OnLate.DROP
 _COMPLETED = Outcome.COMPLETED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the dispatcher enforces whatever the policy wants.
-
-    Attributes:
-        max_waiting: Requests that may wait; one more is rejected. None: no limit.
-        retries: How often a failed request is tried again on another processor.
-        hang_factor: An execution that takes this many times its estimate is given up ...
-        hang_min_s: ... but not before this many seconds. Infinite: never.
-        set_aside_after: Failures in a row that set a processor aside. Infinite: none do.
-        probe_s: Seconds after which such a processor is tried again; if its next run fails too, it
-            is set aside for twice as long, up to ten minutes.
-    """
-
-    max_waiting: int | None = None
-    retries: int = 1
-    hang_factor: float = 20.0
-    hang_min_s: float = 10.0
-    set_aside_after: float = 3
-    probe_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ConfigurationError: one is none, or makes no sense.
-        """
-        whole = {"max_waiting": self.max_waiting, "retries": self.retries}
-        for name, value in whole.items():
-            if value is None and name == "max_waiting":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ConfigurationError(f"{name} must be a whole number, 0 or more")
-        for name in ("hang_factor", "hang_min_s", "set_aside_after", "probe_s"):
-            number: object = getattr(self, name)
-            if not isinstance(number, int | float) or isinstance(number, bool) or not number >= 0:
-                raise ConfigurationError(f"{name} must be a number, 0 or more")
 
 
 class Dispatcher:
