@@ -10,8 +10,10 @@ pull policies in the ETRI study). It is looked at again in case the busy one ove
 Four things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, so nothing starves.
-- A processor made of several units keeps others waiting. Its time counts once for every waiting
-  request that could have had one of its units.
+- A processor made of several units keeps others waiting. Its time counts once for every request that
+  could have had one of its units: those that wait, or as many as are in the system as a rule. Two
+  callers who ask again as soon as they have an answer never wait at the same moment, and yet each
+  would have a unit for itself.
 - Processors that meet the deadline go before those that do not; a droppable request that no
   processor can finish in time any more is dropped at once.
 - A processor that makes no request late which is about to come (`foresight`) goes before one that
@@ -39,6 +41,9 @@ from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["EarliestFinish"]
 
+_WEIGHT = 1 / 8
+"""Of the last arrival in the mean of what arrivals find."""
+
 
 @dataclass(slots=True, kw_only=True)
 class EarliestFinish(OneByOne):
@@ -59,6 +64,8 @@ class EarliestFinish(OneByOne):
     window: int = 32
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
+    _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
+    _has_come: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
@@ -83,6 +90,7 @@ class EarliestFinish(OneByOne):
 
     def arrived(self, request: Request, now: float) -> None:
         """Take note of when requests come."""
+        self._has_come = True
         if self.foresee:
             self._foresight.note(request, now)
 
@@ -92,11 +100,12 @@ class EarliestFinish(OneByOne):
             view.now <= self._foresight.until_s and not view.preempts
         ):
             return None  # it may be hopeless, or make others late
-        seconds = view.offered_s(lane)
-        if not view.running():
+        seconds, running = view.offered_s(lane), view.running()
+        rivals = self._rivals(len(running) + 1)
+        if not running and rivals < 2:
             return min(seconds, key=seconds.__getitem__, default=None)
         processors, free_at = view.processors, view.units_free_at()
-        name, _ = _best(processors, seconds, math.inf, view.now, free_at, 1, None)
+        name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def next(self, view: View) -> Decision | None:
@@ -106,6 +115,7 @@ class EarliestFinish(OneByOne):
         if not unclaimed:
             return None
         now, free_at = view.now, view.units_free_at()
+        rivals = self._rivals(waiting + len(view.running()))
         foresight = self._foresight
         is_foreseen = now <= foresight.until_s and not view.preempts
         forecast = foresight.forecast(view) if is_foreseen else None
@@ -116,7 +126,9 @@ class EarliestFinish(OneByOne):
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
             foreseen = forecast if self.rank(request) > now else None
-            name, _ = _best(view.processors, first_s, due_s, now, free_at, waiting, foreseen)
+            name, _ = _best(
+                view.processors, first_s, due_s, now, free_at, max(waiting, rivals), foreseen
+            )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
         processors, held = view.processors, view.swaps()
@@ -135,7 +147,9 @@ class EarliestFinish(OneByOne):
                 seconds = view.waited_s(lane, seconds, free_at)
             due_s, urgency_s = request.deadline_s, self.rank(request)
             foreseen = forecast if urgency_s > now else None
-            name, finish_s = _best(processors, seconds, due_s, now, free_at, waiting, foreseen)
+            name, finish_s = _best(
+                processors, seconds, due_s, now, free_at, max(waiting, rivals), foreseen
+            )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
             if again_s == math.inf:
@@ -151,6 +165,13 @@ class EarliestFinish(OneByOne):
                 break
             waiting -= 1 + len(taken)
         return WaitUntil(again_s) if now < again_s < math.inf else None
+
+    def _rivals(self, in_system: int) -> int:
+        """Return how many requests are in the system as a rule, each arrival counted once."""
+        if self._has_come:
+            self._has_come = False
+            self._in_system += _WEIGHT * (in_system - self._in_system)
+        return round(self._in_system)
 
 
 def _best(

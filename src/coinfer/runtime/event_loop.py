@@ -299,10 +299,12 @@ class EventLoop:
         """Have what the main thread posted handled: by a worker that waits, if it may soon run it.
 
         Otherwise by the timer. Where a worker runs something, also what was posted before is looked
-        at only after that.
+        at only after that. One that gives way to others would decide only when they let it.
         """
         worker = self.idle
-        if worker is not None and worker.waits and worker.has_no_job() and not worker.retired:
+        if worker is None or (worker.yielding is not None and worker.yielding.has_begun):
+            pass
+        elif worker.waits and worker.has_no_job() and not worker.retired:
             # It may have taken a job at this moment: then the core knows.
             running = self._running
             name = worker.processor.name
