@@ -10,10 +10,10 @@ pull policies in the ETRI study). It is looked at again in case the busy one ove
 Four things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, so nothing starves.
-- A processor made of several units keeps others waiting. Its time counts once for every request that
-  could have had one of its units: those that wait, or as many as are in the system as a rule. Two
-  callers who ask again as soon as they have an answer never wait at the same moment, and yet each
-  would have a unit for itself.
+- A processor made of several units keeps others waiting. Its time counts once for every request
+  that could have had one of its units: those that wait, or as many as are in the system as a rule.
+  Two callers who ask again as soon as they are answered never wait at the same moment, and yet
+  each would have a unit for itself.
 - Processors that meet the deadline go before those that do not; a droppable request that no
   processor can finish in time any more is dropped at once.
 - A processor that makes no request late which is about to come (`foresight`) goes before one that

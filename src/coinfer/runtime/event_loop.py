@@ -124,6 +124,7 @@ class EventLoop:
         self._model_store = model_store
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
+        self._yielding = model_store.yielding
         self.is_stopped = self.is_forsaken = False
         self.idle: Worker | None = None
         self._drains: list[Latch] = []
@@ -296,21 +297,20 @@ class EventLoop:
             drained.set()
 
     def _ring(self) -> None:
-        """Have what the main thread posted handled: by a worker that waits, if it may soon run it.
+        """Have what is posted handled: by a worker that waits, if it may soon run it.
 
         Otherwise by the timer. Where a worker runs something, also what was posted before is looked
-        at only after that. One that gives way to others would decide only when they let it.
+        at only after that. Those that give way to others would decide only when these let them.
         """
-        worker = self.idle
-        if worker is None or (worker.yielding is not None and worker.yielding.has_begun):
-            pass
-        elif worker.waits and worker.has_no_job() and not worker.retired:
-            # It may have taken a job at this moment: then the core knows.
-            running = self._running
-            name = worker.processor.name
-            if not running or all(run.processor != name for run in list(running.values())):
-                worker.ring()
-                return
+        pool = self.worker_pool
+        for worker in pool.express if self._yielding.has_begun else (self.idle,):
+            if worker is not None and worker.waits and worker.has_no_job() and not worker.retired:
+                # It may have taken a job at this moment: then the core knows.
+                running = self._running
+                name = worker.processor.name
+                if not running or all(run.processor != name for run in list(running.values())):
+                    worker.ring()
+                    return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
@@ -329,7 +329,11 @@ class EventLoop:
                     future.keep(outputs)
         elif parts:
             self._values[event.execution_id] = (job, parts)
-        self.post(event)
+        if self._yielding.has_begun and job.execution.processor not in self.worker_pool.twins:
+            # Whoever gives way must not decide for others, nor answer: it might be kept from it.
+            self._mailbox.post_later(event)
+        else:
+            self.post(event)
 
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""

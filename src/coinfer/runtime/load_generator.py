@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from coinfer.backends.base import Tensors
@@ -53,7 +54,10 @@ class LoadGenerator:
         self._specs = specs
         self.start_s = clock.now() + _LEAD_S
         self._agenda: list[Due] = []
-        self._changed = threading.Condition()
+        # What answers bring comes through a queue that holds no lock of Python: they come from
+        # threads that may have to give way, and whoever submits in time must not wait for these.
+        self._news: SimpleQueue[Due] = SimpleQueue()
+        self._planning = threading.Lock()
         self._stopped = False
 
     def play(self, on_tick: Tick) -> None:
@@ -74,28 +78,28 @@ class LoadGenerator:
         self._stopped = True
 
     def _is_exhausted(self) -> bool:
-        return self._load.end_s == math.inf and not self._agenda
+        return self._load.end_s == math.inf and not self._agenda and self._news.empty()
 
     def _plan(self, dues: Iterable[Due]) -> None:
-        with self._changed:
-            for due in dues:
-                heapq.heappush(self._agenda, due)
-            self._changed.notify()
+        for due in dues:
+            self._news.put(due)
 
     def _submit_what_is_due(self, until_s: float) -> None:
         """Submit in time until the moment `until_s`, counted from the start."""
+        agenda = self._agenda
         while not (self._stopped or self._is_exhausted()):
-            with self._changed:
-                due_s = self._agenda[0].time_s if self._agenda else math.inf
-                wait_s = min(due_s, until_s) + self.start_s - clock.now()
+            due_s = agenda[0].time_s if agenda else math.inf
+            wait_s = min(due_s, until_s) + self.start_s - clock.now()
+            try:
+                # What is new may be due sooner.
+                heapq.heappush(agenda, self._news.get(timeout=max(wait_s, 0.0)))
+                continue
+            except Empty:
                 if wait_s > 0:
-                    # Something else may be due sooner by then: look again.
-                    self._changed.wait(wait_s)
                     continue
-                if due_s >= until_s:
-                    return
-                due = heapq.heappop(self._agenda)
-            self._submit(due)
+            if due_s >= until_s:
+                return
+            self._submit(heapq.heappop(agenda))
 
     def _submit(self, due: Due) -> None:
         spec = self._specs[due.model]
@@ -112,7 +116,7 @@ class LoadGenerator:
         except ClosedError:
             self._stopped = True
             return
-        with self._changed:
+        with self._planning:
             following = self._load.after_due(due)
         if following:
             self._plan(following)
@@ -123,7 +127,7 @@ class LoadGenerator:
             return
         completed = not future.cancelled() and future.exception() is None
         now_s = clock.now() - self.start_s
-        with self._changed:
+        with self._planning:
             following = self._load.after_answer(due, now_s, completed)
         for next_due in following:
             if next_due.time_s <= now_s:

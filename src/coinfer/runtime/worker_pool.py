@@ -25,6 +25,7 @@ class WorkerPool:
         yielding: The threads that give way once an express processor is used.
 
     Attributes:
+        twins: By express processor, the one on which it stands.
         workers: By the processor's name. Whoever reads it sees replacements.
         has_ended: Whether `stop` was called: no worker is started any more.
     """
@@ -39,7 +40,7 @@ class WorkerPool:
         self._owner = owner
         self._yielding = yielding
         self.has_ended = False
-        self._twins = twins(processors)
+        self.twins = twins(processors)
         overlaid = overlaid_units(processors)
         self.workers = {
             p.name: Worker(
@@ -50,7 +51,7 @@ class WorkerPool:
             )
             for p in processors
         }
-        for express in self._twins:
+        for express in self.twins:
             self._preempt_with(self.workers[express])
 
     @property
@@ -58,12 +59,17 @@ class WorkerPool:
         """Whether a worker that was given up may still run something."""
         return any(worker.retired for worker in list(self.workers.values()))
 
+    @property
+    def express(self) -> list[Worker]:
+        """The workers of express processors."""
+        return [self.workers[name] for name in self.twins]
+
     def start(self, processor: str) -> None:
         """Start a processor's worker, and those of express ones on it; again is fine."""
         if self.has_ended:
             return
         self.workers[processor].start()
-        for express, twin in self._twins.items():
+        for express, twin in self.twins.items():
             if twin == processor:
                 self.workers[express].start()
 
