@@ -137,11 +137,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1 round of 3 s: shows that it works")
     parser.add_argument("--case", choices=CASES, nargs="+")
+    parser.add_argument("--ways", choices=[*WAYS, *OURS], nargs="+", help="only these")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 3.0
+    arguments.ways = dict.fromkeys(["alone", *(arguments.ways or [*WAYS, *OURS]), "default"])
     return arguments
 
 
@@ -151,10 +153,10 @@ def _case(
     case = CASES[name]
     networks = [stream.network for stream in case.streams]
     zoo.export(dict.fromkeys((*networks, *case.heavy)), folder, seed=0)
-    for way in OURS:
+    for way in (each for each in OURS if each in arguments.ways):
         log.print(f"({name}) coinfer {way} measures")
         _run_coinfer(way, case, folder, 1.0)
-    results: dict[str, list[Result]] = {way: [] for way in (*WAYS, *OURS)}
+    results: dict[str, list[Result]] = {way: [] for way in arguments.ways}
     with OtherWork() as other:
         for number, way in in_turn(results, arguments.rounds):
             measure = _run_coinfer if way in OURS else _run_peer
@@ -254,7 +256,7 @@ def _table(results: Mapping[str, Sequence[Result]], heavy: Sequence[str]) -> Tab
 
 def _requirements(case: str, results: Mapping[str, Sequence[Result]]) -> list[Requirement]:
     """Compare coinfer's defaults with the best peer of each column."""
-    ours, peers = results["default"], [name for name in WAYS if name != "alone"]
+    ours, peers = results["default"], [name for name in results if name in WAYS and name != "alone"]
     late = {name: [each.p99 or 0.0 for each in results[name]] for name in (*peers, "default")}
     heavy = {name: _shares(results, name) for name in (*peers, "default")}
     soonest = min(peers, key=lambda name: statistics.median(late[name]))

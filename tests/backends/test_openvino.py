@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -211,3 +213,28 @@ def test_a_model_is_read_once_for_all_processors_that_it_is_loaded_for_together(
         np.testing.assert_allclose(session.run(x)["y"], tiny_linear().reference(x)["y"], rtol=1e-5)
         session.close()
     sessions[1].close()
+
+
+_FIRST_USES = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+import coinfer.backends.openvino
+import openvino as ov
+together = threading.Barrier(2)
+def use():
+    together.wait()
+    ov.Type.f32.to_dtype()
+threads = [threading.Thread(target=use, daemon=True) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(10)
+sys.exit(any(thread.is_alive() for thread in threads))
+"""
+
+
+def test_two_threads_that_use_the_library_first_do_not_wait_for_each_other() -> None:
+    """Without the import of the backend, four of five such processes hang."""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", _FIRST_USES], timeout=60, check=False)
+        assert done.returncode == 0

@@ -35,6 +35,11 @@ if "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules:
 else:
     import openvino as ov
 
+# Its table of types is made at the first use. Two threads that use it first at the same moment wait
+# for each other for ever: one has the interpreter's lock and waits for the table, the other makes
+# the table and waits for the lock. So it is made here.
+ov.Type.f32.to_dtype()
+
 __all__ = ["OpenVinoBackend", "OpenVinoSession"]
 
 _CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
