@@ -80,6 +80,10 @@ CASES = {
 }
 OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "default": ("coinfer: its defaults", {}),
+    "onnxruntime": (
+        "coinfer: onnxruntime only",
+        {"processors": {"backends": ["onnxruntime"]}},
+    ),
     "off": ("coinfer: preempt: false", {"processors": {"preempt": False}}),
 }
 """Title, and what the scenario says beyond what is asked."""
