@@ -42,7 +42,7 @@ from coinfer.policies.one_by_one import OneByOne, look_again_s
 __all__ = ["EarliestFinish"]
 
 _WEIGHT = 1 / 8
-"""Of the last arrival in the mean of what arrivals find."""
+"""Of the last arrival in the mean of how many are in the system then."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class EarliestFinish(OneByOne):
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
-    _has_come: bool = field(default=False, init=False, repr=False, compare=False)
+    _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""
@@ -90,7 +90,10 @@ class EarliestFinish(OneByOne):
 
     def arrived(self, request: Request, now: float) -> None:
         """Take note of when requests come."""
-        self._has_come = True
+        view = self._view
+        if view is not None and request.deadline_s == math.inf:  # others say how long they may wait
+            found = view.n_waiting + len(view.running()) + 1
+            self._in_system += _WEIGHT * (found - self._in_system)
         if self.foresee:
             self._foresight.note(request, now)
 
@@ -100,12 +103,13 @@ class EarliestFinish(OneByOne):
             view.now <= self._foresight.until_s and not view.preempts
         ):
             return None  # it may be hopeless, or make others late
-        seconds, running = view.offered_s(lane), view.running()
-        rivals = self._rivals(len(running) + 1)
-        if not running and rivals < 2:
+        self._view = view
+        seconds, rivals = view.offered_s(lane), round(self._in_system)
+        if rivals < 2 and not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         processors, free_at = view.processors, view.units_free_at()
-        name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None)
+        stall = self._stall(view)
+        name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, stall)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def next(self, view: View) -> Decision | None:
@@ -115,7 +119,8 @@ class EarliestFinish(OneByOne):
         if not unclaimed:
             return None
         now, free_at = view.now, view.units_free_at()
-        rivals = self._rivals(waiting + len(view.running()))
+        self._view = view
+        rivals, stall = round(self._in_system), self._stall(view)
         foresight = self._foresight
         is_foreseen = now <= foresight.until_s and not view.preempts
         forecast = foresight.forecast(view) if is_foreseen else None
@@ -127,7 +132,7 @@ class EarliestFinish(OneByOne):
                 first_s = view.waited_s(lane, first_s, free_at)
             foreseen = forecast if self.rank(request) > now else None
             name, _ = _best(
-                view.processors, first_s, due_s, now, free_at, max(waiting, rivals), foreseen
+                view.processors, first_s, due_s, now, free_at, max(waiting, rivals), foreseen, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
@@ -148,7 +153,7 @@ class EarliestFinish(OneByOne):
             due_s, urgency_s = request.deadline_s, self.rank(request)
             foreseen = forecast if urgency_s > now else None
             name, finish_s = _best(
-                processors, seconds, due_s, now, free_at, max(waiting, rivals), foreseen
+                processors, seconds, due_s, now, free_at, max(waiting, rivals), foreseen, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
@@ -166,12 +171,14 @@ class EarliestFinish(OneByOne):
             waiting -= 1 + len(taken)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
-    def _rivals(self, in_system: int) -> int:
-        """Return how many requests are in the system as a rule, each arrival counted once."""
-        if self._has_come:
-            self._has_come = False
-            self._in_system += _WEIGHT * (in_system - self._in_system)
-        return round(self._in_system)
+    def _stall(self, view: View) -> float:
+        """Return how many times longer a run on several units takes for what preempts it.
+
+        It stands still as a whole while something urgent runs on one of them.
+        """
+        if not view.preempts or view.now > self._foresight.until_s:
+            return 1.0
+        return 1.0 + self._foresight.load(view)
 
 
 def _best(
@@ -182,6 +189,7 @@ def _best(
     free_at: Mapping[str, float],
     waiting: int,
     forecast: Forecast | None,
+    stall: float,
 ) -> tuple[str, float]:
     """Return the processor where a request finishes first, others considered, and when that is.
 
@@ -199,7 +207,8 @@ def _best(
             if free > start:
                 start = free
         finish = start + service_s
-        score = finish if len(units) == 1 else start + service_s * min(len(units), waiting)
+        wide_s = service_s * stall * min(len(units), waiting)
+        score = finish if len(units) == 1 else start + wide_s
         late = int(finish > deadline_s)
         if forecast is not None:
             late += forecast.n_late(free_at, units, finish)

@@ -96,6 +96,15 @@ class Foresight:
             if stream.until_s > self.until_s:
                 self.until_s = stream.until_s
 
+    def load(self, view: View) -> float:
+        """Return how many units the requests to come keep busy, on average."""
+        busy = 0.0
+        for model, stream in self._streams.items():
+            if stream.until_s >= view.now and model in view.models:
+                seconds = view.resident_s(view.entrance(model, stream.batch, stream.shape))
+                busy += min(seconds.values(), default=0.0) / stream.gap_s
+        return busy
+
     def forecast(self, view: View) -> Forecast:
         """Return what is foreseen at this moment."""
         models, now = view.models, view.now
