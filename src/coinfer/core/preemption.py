@@ -54,6 +54,12 @@ def _urgency(request: Request) -> _Urgency:
     return -float(request.priority), request.deadline_s
 
 
+def _limit_s(request: Request) -> float:
+    """Return the moment after which a request that waits counts as late; infinite: never."""
+    due_s = request.deadline_s
+    return due_s if due_s == math.inf else due_s - MARGIN * (due_s - request.arrival_s)
+
+
 @dataclass(slots=True, eq=False)
 class Preemption:
     """Looks after the urgent requests that wait, on a machine with express processors.
@@ -103,9 +109,9 @@ class Preemption:
             progress = state.requests[request.id]
             seconds = view.resident_s(progress.lane)
             finish_s, name = min((ready_s[n] + s, n) for n, s in seconds.items())
-            limit_s = request.deadline_s - MARGIN * (request.deadline_s - request.arrival_s)
+            limit_s = _limit_s(request)
             last_s = limit_s - min(seconds.values())
-            is_late = request.deadline_s < math.inf and (finish_s > limit_s or now >= last_s)
+            is_late = finish_s > limit_s or now >= last_s
             step = self._step(express, progress.lane, request, is_late=is_late)
             if step is not None:
                 yield progress, step

@@ -208,7 +208,7 @@ class Engine:
             inputs: Arrays by input name; a symbolic first dimension is the batch. Those with a
                 default may be left out. They must not be changed until the answer is there.
             deadline_s: Seconds from `due_s` by which the answer is wanted; None: no deadline.
-            priority: Larger is more urgent, for the policies that look at it.
+            priority: Larger is more urgent: by the policy, and by preemption on CPU cores.
             on_late: `run`, or `drop` to answer with `DroppedError` if the deadline passes, or
                 cannot be met any more, before the start.
             due_s: Moment from which latency and deadline count, in `clock.now()` time; None: now.
