@@ -30,7 +30,13 @@ from coinfer.machine.processor import Processor
 __all__ = ["DefaultProcessors", "PrecisionSpec", "Preempt", "ProcessorSpec", "Processors"]
 
 
-Preempt: TypeAlias = bool | Literal["auto"]
+def _preempt(value: Any) -> Any:
+    if value is True or value is False or value == "auto":
+        return value
+    raise wrong(f"expected true, false or auto, got {value!r}")
+
+
+Preempt: TypeAlias = Annotated[bool | Literal["auto"], BeforeValidator(_preempt)]
 """Whether urgent requests preempt others; `auto`: where that pays."""
 
 
