@@ -17,6 +17,7 @@ from coinfer.graph.partition import Partition
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
 from coinfer.model import Model
+from coinfer.profiling.patient_sessions import PatientSession, running
 from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["Samples"]
@@ -103,6 +104,6 @@ class Samples:
         backend = self._backends[processor.backend]
         # Python reads these values, so the library must not keep them in a form of its own.
         alone = dataclasses.replace(piece, borders=frozenset())
-        session = load(backend, alone, processor)
+        session = PatientSession(load(backend, alone, processor), running(piece, processor))
         with closing(session):
             return [session.run(feed) for feed in feeds]

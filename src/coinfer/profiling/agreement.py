@@ -29,13 +29,14 @@ class Agreement:
         why: What is wrong, without the names of model and processor; empty if nothing is.
         nonfinite: Whether outputs differ where inputs hold NaN or infinity.
         reference: What it was compared with.
-
+        hangs: Whether the library hangs there, which it may not do next time: that is not kept.
     """
 
     error: float
     why: str = ""
     nonfinite: bool = False
     reference: str = "onnxruntime"
+    hangs: bool = False
 
 
 def refusals(
@@ -108,8 +109,10 @@ def _agreement(data: Any) -> Agreement:
 
 
 def keep(cache: ProfileCache | None, parts: Mapping[str, object], found: Agreement) -> None:
-    """Keep what was found out, if there is a cache that can be written."""
-    if cache is None:
+    """Keep what was found out for good, if there is a cache that can be written."""
+    if cache is None or found.hangs:
         return
-    error = found.error if math.isfinite(found.error) else None  # JSON has no infinity
-    cache.write(cache.path(parts), {**asdict(found), "error": error})
+    data = asdict(found)
+    del data["hangs"]
+    data["error"] = found.error if math.isfinite(found.error) else None  # JSON has no infinity
+    cache.write(cache.path(parts), data)

@@ -14,12 +14,14 @@ import numpy as np
 
 from coinfer.backends.base import Backend, Session, Tensors
 from coinfer.backends.loading import load
+from coinfer.backends.patience import HangError
 from coinfer.errors import CoinferError
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.error import relative_error
+from coinfer.profiling.patient_sessions import PatientSession, running
 
 __all__ = ["counts_samples"]
 
@@ -74,7 +76,7 @@ def _found_out(
 ) -> bool | None:
     """Run two samples apart and together; None if not even one of them runs."""
     try:
-        session = load(backend, model, processor)
+        session = PatientSession(load(backend, model, processor), running(model, processor))
     except CoinferError:
         return None
     with closing(session):
@@ -82,7 +84,10 @@ def _found_out(
             apart = [session.run(sample) for sample in samples]
         except Exception:  # noqa: BLE001 - a session is foreign code
             return None
-        return _agree(session, model, samples, apart)
+        try:
+            return _agree(session, model, samples, apart)
+        except HangError:
+            return None
 
 
 def _agree(
@@ -98,6 +103,8 @@ def _agree(
         return True  # zeros tell nothing
     try:
         together = session.run(stacked)
+    except HangError:
+        raise
     except Exception:  # noqa: BLE001 - it takes one at a time only
         return False
     expected = {}

@@ -20,6 +20,7 @@ from coinfer.profiling import memory
 from coinfer.profiling.context import MOST_FEEDS, ProfilingContext
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.measure import Sampler
+from coinfer.profiling.patient_sessions import PatientSession
 from coinfer.profiling.task import Task
 
 __all__ = ["Candidate"]
@@ -96,11 +97,12 @@ class Candidate:
     def _error(self) -> float:
         processor = self.task.processor
         in_fp32 = dataclasses.replace(processor, precision="fp32")
-        reference, _ = self.context.load(self.context.models[self.task.model], in_fp32)
+        reference = self.context.patient(self.context.models[self.task.model], in_fp32)
+        session = PatientSession(self.session, f"running {self.task}")
         samples = self.context.samples[self.task.model][self.task.shape]
         with closing(reference):
             error = relative_error(
-                [self.session.run(sample) for sample in samples],
+                [session.run(sample) for sample in samples],
                 [reference.run(sample) for sample in samples],
             )
         if math.isfinite(error):

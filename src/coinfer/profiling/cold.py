@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from coinfer.backends.base import Session, Tensors
+from coinfer.backends.base import Tensors
 from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.profiling.deployment import Deployment, Progress, Rounds, announced
 from coinfer.profiling.measure import on_cores
+from coinfer.profiling.patient_sessions import Runner
 
 __all__ = ["in_turn", "measure_cold"]
 
@@ -88,6 +89,7 @@ def _measured(
         seconds = on_cores(
             deployment.caller_cores(processor),
             lambda stop: in_turn(work, deployment.effort, stop=stop),
+            watched=[session for session, _ in work],
         )
     return {
         f"{number} {kind}": Measurement(seconds=tuple(seconds[kind][number]))
@@ -97,7 +99,7 @@ def _measured(
 
 
 def in_turn(
-    work: Sequence[tuple[Session, Sequence[Tensors]]],
+    work: Sequence[tuple[Runner, Sequence[Tensors]]],
     effort: Rounds,
     *,
     stop: threading.Event | None = None,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from coinfer.backends.base import Session, Tensor, Tensors
+from coinfer.backends.patience import HangError
 from coinfer.graph.decisions import Decisions
 from coinfer.graph.exposed import exposed
 from coinfer.graph.inference import border_specs
@@ -63,13 +64,15 @@ class Comparison:
             error = math.inf if why else 0.0
             return Agreement(error=error, why=why, reference=self.reference.name)
         try:
-            session, _ = self.context.load(self.model, processor)
+            session = self.context.patient(self.model, processor)
             with closing(session):
                 outputs = [session.run(sample) for sample in self.samples]
                 error, why = self._compared(processor, outputs)
                 spoils = not why and self._spoils(processor, session)
         except Exception as failure:  # noqa: BLE001 - a session is foreign code
-            error, why, spoils = math.inf, f"it fails on the samples: {failure}", False
+            why = f"it fails on the samples: {failure}"
+            hangs = isinstance(failure, HangError)
+            return Agreement(error=math.inf, why=why, hangs=hangs, reference=self.reference.name)
         return Agreement(error=error, why=why, nonfinite=spoils, reference=self.reference.name)
 
     @cached_property
@@ -90,8 +93,10 @@ class Comparison:
     @cached_property
     def _nonfinite(self) -> list[tuple[Tensors, Mapping[str, Tensor]]]:
         """Inputs with NaN or infinity, with the outputs of the reference."""
-        session = self.reference.session
-        runs = [(feed, _run_or_none(session, feed)) for feed in nonfinite(self.samples[0])]
+        session, runs = self.reference.session, []
+        for feed in nonfinite(self.samples[0]):
+            with suppress(HangError):  # as if it could not run on them
+                runs.append((feed, _run_or_none(session, feed)))
         return [(feed, outputs) for feed, outputs in runs if outputs is not None]
 
     def _narrowed(self, processor: Processor) -> str:
@@ -135,7 +140,7 @@ class Comparison:
         looked_into = exposed(self.model, names)
         values = []
         for where in (processor, self.reference.processor):
-            session, _ = self.context.load(looked_into, where)
+            session = self.context.patient(looked_into, where)
             with closing(session):
                 values.append([{**sample, **session.run(sample)} for sample in self.samples])
         return [
@@ -181,5 +186,7 @@ def _run_or_none(session: Session, feed: Tensors) -> Mapping[str, Tensor] | None
     with np.errstate(all="ignore"):
         try:
             return session.run(feed)
+        except HangError:
+            raise
         except Exception:  # noqa: BLE001 - a session is foreign code
             return None

@@ -16,13 +16,15 @@ from functools import partial
 from itertools import cycle, permutations
 from typing import Self
 
-from coinfer.backends.base import Session, Tensors
+from coinfer.backends.base import Tensors
+from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.profiling.deployment import Deployment, Progress, Rounds, announced
 from coinfer.profiling.measure import on_cores
+from coinfer.profiling.patient_sessions import Runner, WatchedSession
 from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["compare", "measure_contention"]
@@ -61,6 +63,7 @@ def _measured(deployment: Deployment, one: Processor, other: Processor) -> dict[
         alone, beside = on_cores(
             deployment.caller_cores(one),
             lambda stop: compare(list(mine.values()), neighbour, deployment.effort, stop=stop),
+            watched=[session for session, _ in (*mine.values(), *theirs.values())],
         )
     return {
         "alone": Measurement(seconds=tuple(alone)),
@@ -69,7 +72,7 @@ def _measured(deployment: Deployment, one: Processor, other: Processor) -> dict[
 
 
 def compare(
-    work: Sequence[tuple[Session, Sequence[Tensors]]],
+    work: Sequence[tuple[Runner, Sequence[Tensors]]],
     neighbour: Neighbour,
     effort: Rounds,
     *,
@@ -102,7 +105,7 @@ def compare(
 
 
 def _round_s(
-    work: Sequence[tuple[Session, Sequence[Tensors]]], number: int, clock: Callable[[], float]
+    work: Sequence[tuple[Runner, Sequence[Tensors]]], number: int, clock: Callable[[], float]
 ) -> float:
     began = clock()
     for session, feeds in work:
@@ -111,10 +114,14 @@ def _round_s(
 
 
 class Neighbour:
-    """A thread that runs sessions in turn, or rests."""
+    """A thread that runs sessions in turn, or rests.
+
+    Raises:
+        HangError: at the end of the block: a session hangs.
+    """
 
     def __init__(
-        self, cores: Sequence[int], work: Sequence[tuple[Session, Sequence[Tensors]]]
+        self, cores: Sequence[int], work: Sequence[tuple[WatchedSession, Sequence[Tensors]]]
     ) -> None:
         self._cores = cores
         self._work = work
@@ -122,16 +129,22 @@ class Neighbour:
         self._resting = threading.Event()
         self._ended = False
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="coinfer-neighbour")
+        # A daemon, because one that hangs must not keep the process.
+        self._thread = threading.Thread(target=self._run, name="coinfer-neighbour", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._ended = True
         self._wanted.set()
-        self._thread.join()
+        if isinstance(error, HangError):
+            return  # it may be the one that hangs
+        while self._thread.is_alive():
+            for session, _ in self._work:
+                session.check()
+            self._thread.join(_LOOK_S)
 
     def rest(self) -> None:
         """Stop; returns when what runs is over.
@@ -140,7 +153,7 @@ class Neighbour:
             BackendError: a session has failed.
         """
         self._wanted.clear()
-        while not self._resting.wait(_LOOK_S) and self._thread.is_alive():
+        while not self._resting.wait(_LOOK_S) and self._thread.is_alive() and not self._ended:
             pass
         self._check()
 
@@ -167,7 +180,8 @@ class Neighbour:
             for session, feed in self._turns():
                 if not self._wanted.is_set():
                     self._resting.set()
-                    self._wanted.wait()
+                    while not self._wanted.wait(_LOOK_S) and not self._ended:
+                        pass
                 if self._ended:
                     return
                 session.run(feed)
@@ -176,6 +190,6 @@ class Neighbour:
         finally:
             self._resting.set()
 
-    def _turns(self) -> Iterator[tuple[Session, Tensors]]:
+    def _turns(self) -> Iterator[tuple[Runner, Tensors]]:
         for number, (session, feeds) in enumerate(cycle(self._work)):
             yield session, feeds[number // len(self._work) % len(feeds)]

@@ -19,6 +19,7 @@ from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import key_parts
 from coinfer.profiling.measure import Effort
+from coinfer.profiling.patient_sessions import PatientSession, running
 from coinfer.profiling.task import Task
 
 __all__ = ["MOST_FEEDS", "ProfilingContext", "by_class"]
@@ -75,6 +76,10 @@ class ProfilingContext:
     def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
         """Load a model and return the session with the seconds that it took."""
         return timed_load(self.backends[processor.backend], model, processor)
+
+    def patient(self, model: Model, processor: Processor) -> PatientSession:
+        """Load a model to see what it computes; no run of it can hang for ever."""
+        return PatientSession(self.load(model, processor)[0], running(model, processor))
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
         """Return the cores to which the engine's worker is pinned."""

@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from coinfer.backends.base import Backend, Session, Tensors, caller_cores
+from coinfer.backends.base import Backend, Tensors, caller_cores
 from coinfer.backends.loading import load
+from coinfer.backends.patience import closing_unless_hung
 from coinfer.hardware.environment import cpu_name
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.identity import identity, key_parts
+from coinfer.profiling.patient_sessions import WatchedSession, running
 
 __all__ = ["Deployment", "Progress", "Rounds", "announced"]
 
@@ -96,13 +98,15 @@ class Deployment:
 
     def loaded(
         self, processor: Processor, stack: ExitStack
-    ) -> dict[str, tuple[Session, Sequence[Tensors]]]:
+    ) -> dict[str, tuple[WatchedSession, Sequence[Tensors]]]:
         """Load a processor's models; return sessions and inputs, closed by the stack."""
         found = {}
         for name in self.runs(processor):
-            session = load(self.backends[processor.backend], self.models[name], processor)
-            stack.callback(session.close)
-            found[name] = (session, self.feeds[name])
+            model = self.models[name].renamed(name)
+            session = load(self.backends[processor.backend], model, processor)
+            stack.enter_context(closing_unless_hung(session))
+            watched = WatchedSession(session, running(model, processor))
+            found[name] = (watched, self.feeds[name])
         return found
 
     def measured(

@@ -6,7 +6,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +14,7 @@ from typing import TypeVar
 from coinfer.backends.base import Session, Tensors
 from coinfer.backends.patience import HangError, patience_s
 from coinfer.backends.values import own_runs
+from coinfer.profiling.patient_sessions import WatchedSession
 from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["TURN_S", "Effort", "Sampler", "on_cores"]
@@ -132,6 +133,7 @@ def on_cores(
     what: str = "",
     *,
     n_calls: int = 0,
+    watched: Collection[WatchedSession] = (),
 ) -> R:
     """Call in a fresh thread pinned as the engine's worker will be; errors come through.
 
@@ -140,12 +142,14 @@ def on_cores(
         call: Gets an event that is set when the user interrupts the waiting thread.
         what: What is done, for the message of a library that hangs.
         n_calls: How often it calls a library at most, each of which may take as long as patience
-            lasts; 0: it looks after itself.
+            lasts; 0: it looks after itself, or they are watched.
+        watched: Sessions that it runs, or that it waits for.
 
     Raises:
-        HangError: it has not returned by then. The thread is left behind.
+        HangError: it has not returned by then, or a session hangs. The thread is left behind.
     """
-    until_s = time.monotonic() + patience_s() * n_calls if n_calls else math.inf
+    limit_s = patience_s() * n_calls if n_calls else math.inf
+    until_s = time.monotonic() + limit_s
     result: Future[R] = Future()
     stop = threading.Event()
 
@@ -156,18 +160,26 @@ def on_cores(
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             result.set_exception(error)
 
+    def wait_for_it() -> None:
+        # Not a join: interrupted in one, Python 3.11 takes a running thread for ended. And not
+        # without end, because on some systems that cannot be interrupted.
+        while not wait([result], _LOOK_S).done:
+            for session in watched:
+                session.check()
+            if time.monotonic() > until_s:
+                raise HangError.of(what, limit_s)
+
     # A daemon, because one that hangs must not keep the process.
     thread = threading.Thread(target=run, name="coinfer-profiler", daemon=True)
     thread.start()
     try:
-        # Not a join: interrupted in one, Python 3.11 takes a running thread for ended. And not
-        # without end, because on some systems that cannot be interrupted.
-        while not wait([result], _LOOK_S).done:
-            if time.monotonic() > until_s:
-                raise HangError.of(what, patience_s() * n_calls)
+        wait_for_it()
     except KeyboardInterrupt:
         stop.set()
-        wait([result])
+        wait_for_it()
+        raise
+    except HangError:
+        stop.set()  # another session may be what hangs
         raise
     thread.join()
     return result.result()

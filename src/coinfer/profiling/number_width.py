@@ -38,8 +38,7 @@ def narrows(context: ProfilingContext, processor: Processor, dtype: str) -> bool
     model = model_from_ir(ir.from_onnx_text(text), name=f"sum of {dtype}")
     one, other = (np.array([each], dtype) for each in _SUMMANDS[dtype])
     try:
-        session, _ = context.load(model, processor)
-        with closing(session):
+        with closing(context.patient(model, processor)) as session:
             found = session.run({"a": one, "b": other})["c"]
     except (BackendError, ExecutionError):
         return True

@@ -57,7 +57,7 @@ class Reference:
         why = "is not installed" if REFERENCE.backend not in context.backends else ""
         for processor in (*(() if why else (REFERENCE,)), *processors):
             try:
-                session, _ = context.load(model, processor)
+                session = context.patient(model, processor)
             except BackendError as error:
                 why = why or f"cannot load it: {error}"
                 continue

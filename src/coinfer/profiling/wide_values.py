@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from coinfer.backends.base import Tensor, Tensors
+from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError
 from coinfer.graph.exposed import exposed
 from coinfer.graph.wide_numbers import MOST_32_BITS, WideNumbers
@@ -36,13 +37,15 @@ def wide_values(
     if not numbers.results:
         return found
     try:
-        session, _ = context.load(exposed(model, numbers.results), processor)
+        session = context.patient(exposed(model, numbers.results), processor)
     except BackendError:
         return frozenset(numbers.results)  # nobody can tell
     with closing(session):
         for feed in large(sample, numbers.inputs, model.integer_bounds()):
             try:
                 outputs = session.run(feed)
+            except HangError:
+                return frozenset(numbers.results)
             except Exception:  # noqa: BLE001 - a session is foreign code; too large for it
                 continue
             values = {**feed, **outputs}
