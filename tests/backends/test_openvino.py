@@ -16,6 +16,7 @@ import pytest
 from coinfer.backends import get_backend
 from coinfer.backends import openvino as openvino_backend
 from coinfer.backends.pools import POOLS
+from coinfer.backends.source import source_of
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.model import load_model
@@ -199,7 +200,7 @@ def test_a_model_is_read_once_for_all_processors_that_it_is_loaded_for_together(
     backend = openvino_backend.OpenVinoBackend()
     reads: list[object] = []
     monkeypatch.setattr(
-        openvino_backend, "bytes_or_path", lambda model: reads.append(model) or model.to_bytes()
+        openvino_backend, "source_of", lambda model: reads.append(model) or source_of(model)
     )
     model, other = tiny_linear().model, tiny_conv().model
     cpu = Processor(name="p", backend="openvino", units=frozenset({"p"}))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import onnx
@@ -8,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from coinfer.backends.source import bytes_or_path, check_unchanged
+from coinfer.backends.source import source_of
 from coinfer.errors import ModelError
 from coinfer.model import load_model, model_from_bytes
 from coinfer.model.tensor_walk import find_tensors
@@ -421,14 +422,40 @@ def test_a_path_is_given_to_a_library_only_if_its_files_are_those_that_were_chec
     monkeypatch.setattr("coinfer.model.content.PROTOBUF_LIMIT_BYTES", 40)
     _, path = external(dense(), folder)
     loaded = load_model(path)
-    source = bytes_or_path(loaded)
+    source, check = source_of(loaded)
     assert source == str(path)
+    check()
     (folder / "other.bin").write_bytes((folder / swapped).read_bytes())
     (folder / "other.bin").replace(folder / swapped)
     with pytest.raises(ModelError, match="load the model again"):
-        check_unchanged(loaded, source)
+        check()
     with pytest.raises(ModelError, match="load the model again"):
-        bytes_or_path(loaded)
+        source_of(loaded)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_data_written_again_in_place_is_not_read(folder: Path, use: str) -> None:
+    _, path = external(dense(), folder)
+    loaded = load_model(path)
+    (folder / "weights.bin").write_bytes(b"1" * 48)
+    os.utime(folder / "weights.bin", ns=(0, 0))  # however coarse the clock of the disk is
+    with pytest.raises(ModelError, match="load the model again"):
+        USES[use](loaded)
+
+
+@pytest.mark.parametrize("swapped", ["weights.bin", "m.onnx"])
+def test_files_that_were_swapped_only_while_a_library_read_them_are_noticed(
+    folder: Path, swapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coinfer.model.content.PROTOBUF_LIMIT_BYTES", 40)
+    _, path = external(dense(), folder)
+    _, check = source_of(load_model(path))
+    time.sleep(0.02)  # more than a tick of the clock of the disk
+    (folder / swapped).rename(folder / "aside")
+    (folder / swapped).write_bytes((folder / "aside").read_bytes())
+    (folder / "aside").replace(folder / swapped)
+    with pytest.raises(ModelError, match="changed while a library read them; load the model"):
+        check()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")

@@ -11,14 +11,14 @@ import re
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
 from coinfer.backends.pools import POOLS, reserved
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
-from coinfer.backends.source import bytes_or_path, check_unchanged
+from coinfer.backends.source import source_of
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model, TensorSpec
@@ -98,7 +98,7 @@ class OpenVinoBackend:
         self._core = ov.Core()
         self._lock = threading.Lock()
         self._readers = 0
-        self._read_graphs: dict[int, tuple[Model, Any]] = {}
+        self._read_graphs: dict[int, tuple[Model, Any, Callable[[], None]]] = {}
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of openvino."""
@@ -135,9 +135,9 @@ class OpenVinoBackend:
         device = self._find(processor, what)
         properties = _properties(processor, device, what)
         try:
-            source = bytes_or_path(model)
+            source, check = source_of(model)
             graph = self._core.read_model(source)
-            check_unchanged(model, source)
+            check()
         except Exception:  # noqa: BLE001  # RuntimeError and the library's own kinds
             return frozenset()
         operations = graph.get_ordered_ops()
@@ -174,7 +174,9 @@ class OpenVinoBackend:
         with reserved(pool, what):
             properties = _properties(processor, device, what)
             try:
-                compiled = self._core.compile_model(self._read(model), device.name, properties)
+                graph, check = self._read(model)
+                compiled = self._core.compile_model(graph, device.name, properties)
+                check()  # weights in files are read now
                 _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
                 return OpenVinoSession(compiled, model, what=what, pool=pool)
             except BackendError:
@@ -202,16 +204,15 @@ class OpenVinoBackend:
                 if not self._readers:
                     self._read_graphs.clear()
 
-    def _read(self, model: Model) -> Any:
+    def _read(self, model: Model) -> tuple[Any, Callable[[], None]]:
         # With the model, because the number of one that is gone may be given to another.
         found = self._read_graphs.get(id(model))
         if found is None:
-            source = bytes_or_path(model)
-            found = (model, self._core.read_model(source))
-            check_unchanged(model, source)
+            source, check = source_of(model)
+            found = (model, self._core.read_model(source), check)
             if self._readers:
                 self._read_graphs[id(model)] = found
-        return found[1]
+        return found[1:]
 
     def _device(self, name: str) -> Device:
         reported = self._core.get_property(name, "OPTIMIZATION_CAPABILITIES")

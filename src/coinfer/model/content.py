@@ -181,23 +181,29 @@ class Content:
         encoded = self._encoded
         return None if encoded is None or encoded.files else encoded.state
 
-    def check_files(self, source: Path | None = None) -> None:
+    def check_files(self, source: Path | None = None) -> tuple[int, ...]:
         """Find out whether the files that the weights are read from are those that were checked.
 
         Args:
             source: The model file, if it is to be read once more.
 
+        Returns:
+            When anything of each last changed, in nanoseconds: equal numbers before and after
+            somebody else read them tell that no other file took its place meanwhile, however short.
+
         Raises:
             ModelError: names the one that is not.
         """
         files, state = self._origin or Origin((), None)
-        for file in files:
-            file.check()
-        if source is not None and not (state and state.is_of(source)):
+        changed = [file.check() for file in files]
+        if source is None:
+            return tuple(changed)
+        if not (state and state.is_of(source)):
             raise ModelError(
                 f"{source} is not the file that it was when the model was loaded; load the model "
                 f"again"
             )
+        return (*changed, source.stat().st_ctime_ns)
 
     @property
     def summary(self) -> Summary:

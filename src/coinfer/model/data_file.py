@@ -1,7 +1,8 @@
 """DataFile: a file with a model's weights, opened only as the one that was checked.
 
-A name may lead elsewhere a moment after it was checked. So every opening compares device and inode
-with those that the check saw, and follows no link on the way.
+A name may lead elsewhere a moment after it was checked, and a file may be written again. So every
+opening compares device, inode, size and time of writing with those that the check saw, and follows
+no link on the way.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class DataFile(NamedTuple):
         device: The disk.
         inode: The file's number there.
         size: Bytes.
+        written_ns: When it was last written, or what a program set that to.
         links: How many names it has.
     """
 
@@ -46,6 +48,7 @@ class DataFile(NamedTuple):
     device: int
     inode: int
     size: int
+    written_ns: int
     links: int
 
     @classmethod
@@ -56,18 +59,19 @@ class DataFile(NamedTuple):
             OSError: it cannot be opened, is no regular file, or a link is on the way.
         """
         with opened(folder, way) as (_, status):
-            return cls(
-                folder, tuple(way), status.st_dev, status.st_ino, status.st_size, status.st_nlink
-            )
+            return cls(folder, tuple(way), *_identity(status), links=status.st_nlink)
 
-    def check(self) -> None:
-        """Find out whether the name still leads to this file.
+    def check(self) -> int:
+        """Find out whether the name still leads to this file, as it was.
+
+        Returns:
+            When anything of it last changed, in nanoseconds; no program can set that.
 
         Raises:
             ModelError: it does not.
         """
-        with self._open():
-            pass
+        with self._open() as number:
+            return os.fstat(number).st_ctime_ns
 
     def mapped(self) -> mmap.mmap:
         """Map the file into memory, to be read.
@@ -83,7 +87,7 @@ class DataFile(NamedTuple):
         path = self.folder.joinpath(*self.way)
         try:
             with opened(self.folder, self.way) as (number, status):
-                if (status.st_dev, status.st_ino, status.st_size) != self[2:5]:
+                if _identity(status) != self[2:6]:
                     raise ModelError(
                         f"{path} is not the file that it was when the model was loaded; load the "
                         f"model again"
@@ -94,6 +98,10 @@ class DataFile(NamedTuple):
                 f"{path} cannot be read any more: {error.strerror or error}; put the file back, or "
                 f"load the model again"
             ) from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Engine:
         self._stopped = False
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
-        self._event_loop.timer.start()
+        self._event_loop.begin()
         try:
             profile = plan.profile
             for name in plan.models:

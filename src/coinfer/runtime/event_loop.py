@@ -132,9 +132,20 @@ class EventLoop:
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
         self._mailbox: Mailbox[_Item, _Answer] = Mailbox(self._step, self._settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
-        self.timer = Timer(lambda: self.post(TimerFired()), self.look)
+        self.timer = Timer(lambda: self.post(TimerFired()), self.look, self._fail)
 
     # for the engine
+
+    def begin(self) -> None:
+        """Keep time from now on.
+
+        Raises:
+            BackendError: the system has no thread left.
+        """
+        try:
+            self.timer.start()
+        except RuntimeError as error:
+            raise BackendError(f"the engine has no thread to keep time: {error}") from error
 
     def cancel(self, future: InferenceFuture) -> None:
         """Tell the core that nobody wants an answer any more."""
@@ -321,7 +332,7 @@ class EventLoop:
         """Take a worker's result and post how the execution ended."""
         if self.timekeeper is not None:
             service_s = event.service_s if type(event) is Finished else None
-            self.timekeeper.ended(event.execution_id, clock.now(), service_s)
+            self._tell("ended", event.execution_id, clock.now(), service_s)
         if job.span_io.is_whole:
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
                 future = self.unanswered.get(request.id)
@@ -361,22 +372,22 @@ class EventLoop:
 
     def _step(self, item: _Item, answers: deque[_Answer]) -> None:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
-        if type(item) is InferenceFuture:
-            request = item.request
-            self.unanswered[request.id] = item
-            if self.is_stopped or self.crashed is not None:
-                answers.append((request.id, self._refusal()))
-                return
-            event: Event = _new(Arrived, (request,))
-        elif isinstance(item, tuple):
-            event = item
-        else:
-            item(answers)  # type: ignore[operator]  # no other type is left
-            return
-        if self.crashed is not None:
-            return
-        now = clock.now()
         try:
+            if type(item) is InferenceFuture:
+                request = item.request
+                self.unanswered[request.id] = item
+                if self.is_stopped or self.crashed is not None:
+                    answers.append((request.id, self._refusal()))
+                    return
+                event: Event = _new(Arrived, (request,))
+            elif isinstance(item, tuple):
+                event = item
+            else:
+                item(answers)  # type: ignore[operator]  # no other type is left
+                return
+            if self.crashed is not None:
+                return
+            now = clock.now()
             if self._values:
                 self._advance(event)
             commands = self._core.handle(event, now)
@@ -434,6 +445,18 @@ class EventLoop:
             name = type(observer).__name__
             self.warnings.append(f"observer {name} failed and was detached: {error!r}")
 
+    def _tell(self, what: str, *moment: object) -> None:
+        """Tell the timekeeper a moment; any thread does."""
+        timekeeper = self.timekeeper
+        if timekeeper is None:
+            return
+        try:
+            getattr(timekeeper, what)(*moment)
+        except BaseException as error:  # noqa: BLE001 - foreign code that only looks on
+            self.timekeeper = None
+            name = type(timekeeper).__name__
+            self.warnings.append(f"timekeeper {name} failed and was detached: {error!r}")
+
     def _tell_failures(self) -> None:
         """Warn of what failed and is tried again, and of processors that are set aside for it."""
         for key in self._fresh_failures:
@@ -483,7 +506,7 @@ class EventLoop:
         else:
             values = tuple([unanswered[request.id].take(span_io) for request in requests])
         if self.timekeeper is not None:
-            self.timekeeper.handed_over(execution.id, clock.now())
+            self._tell("handed_over", execution.id, clock.now())
         self._workers[processor].give(_new(Job, (execution, session, span_io, values)))
 
     def _settle(self, answer: _Answer) -> None:
@@ -494,7 +517,7 @@ class EventLoop:
             return
         name = future.request.model
         if self.timekeeper is not None:
-            self.timekeeper.answered(request_id, clock.now())
+            self._tell("answered", request_id, clock.now())
         try:
             future.answer(error)
         except BaseException:  # noqa: BLE001 - e.g. SystemExit: the thread is not the callback's
@@ -524,8 +547,19 @@ class EventLoop:
         """Return the answer to a request that comes too late."""
         return ClosedError(self.closing) if self.crashed is None else _another(self.crashed)
 
+    def _fail(self, error: BaseException) -> None:
+        """Close: the thread that keeps time has failed."""
+        _log.error("the thread that keeps time failed", exc_info=error)
+        try:
+            self.post(partial(self._crash, error))
+        except BaseException:  # noqa: BLE001 - nor can the owner
+            self._crash(error, deque())
+            self._answer_silently()
+
     def _crash(self, error: BaseException, answers: deque[_Answer]) -> None:
         """Answer everything and close: the core's state cannot be trusted any more."""
+        if self.crashed is not None:
+            return
         self.closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = self.crashed = InvariantError(self.closing)
         fault.__cause__ = error

@@ -21,14 +21,21 @@ class Timer:
     Args:
         fire: Called when the moment has come.
         look: Called after each ring, and once more before the thread ends.
+        failed: Gets what these raise: the thread then ends, since nobody knows what was done.
 
     Attributes:
         is_stopped: Whether it does nothing any more.
     """
 
-    def __init__(self, fire: Callable[[], None], look: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        fire: Callable[[], None],
+        look: Callable[[], None] = lambda: None,
+        failed: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._fire = fire
         self._look = look
+        self._failed = failed
         # A moment is a list of its own each time: the one that was fired is told by its identity.
         self._armed = self._fired = [math.inf]
         self.is_stopped = False
@@ -37,7 +44,11 @@ class Timer:
         self._thread = threading.Thread(target=self._run, name="coinfer-timer", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
         self._thread.start()
 
     def arm(self, at_s: float) -> None:
@@ -69,9 +80,18 @@ class Timer:
                     self._fire()
                 elif self._is_rung(left_s):
                     self._look()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
+            self.is_stopped = True  # first: whoever posts from now on looks himself
+            self._failed(error)
         finally:
             self._ended.set()
+            self._look_at_last()
+
+    def _look_at_last(self) -> None:
+        try:
             self._look()
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._failed(error)
 
     def _is_rung(self, most_s: float) -> bool:
         """Wait for the bell; False if it was not rung in time."""

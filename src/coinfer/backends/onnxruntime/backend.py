@@ -15,7 +15,7 @@ from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import reserved
 from coinfer.backends.precision import native_precision
-from coinfer.backends.source import bytes_or_path, check_unchanged
+from coinfer.backends.source import source_of
 from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
@@ -69,9 +69,9 @@ class OnnxRuntimeBackend:
         named, nodes = numbered(model)
         alone = dataclasses.replace(processor, threads=1)
         try:
-            source = bytes_or_path(named)
+            source, check = source_of(named)
             session = create(source, alone, provider, Style(optimised=False))
-            check_unchanged(named, source)
+            check()
         except LIBRARY_ERRORS:
             return None
         return taken(session, provider[0], nodes)
@@ -110,9 +110,9 @@ def _compiled(
     if not isinstance(found, str):
         return found
     try:
-        source = bytes_or_path(model)
+        source, check = source_of(model)
         session = create(source, processor, provider, Style(shared=is_part))
-        check_unchanged(model, source)
+        check()
     except Exception as error:
         # The library's exceptions have no other common base.
         raise BackendError(
