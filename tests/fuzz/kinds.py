@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import random
 import shutil
 import zipfile
@@ -385,6 +386,41 @@ def _trace(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     return ("simulate", "simulated.yaml")
 
 
+def _cache(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    """Damage what was measured before; commands that measure look there first."""
+    shutil.copytree(seeds / "measured", folder / "cache")
+    paths = sorted(path for path in (folder / "cache").rglob("*") if path.is_file())
+    for path in paths:
+        if rng.random() < 0.6:
+            _damage(path, rng)
+    return rng.choice(
+        (
+            ("profile", "mlp.onnx", "open.onnx", "--backend", "onnxruntime", "--output", "out.json"),
+            ("plan", "mlp.onnx", "open.onnx", "--measure", "0.2s", "-o", "planned"),
+        )
+    )
+
+
+def _damage(path: Path, rng: random.Random) -> None:
+    """Change a file of the cache, or put something else in its place."""
+    match rng.randrange(12):
+        case 0:
+            path.unlink()
+            path.mkdir()
+        case 1:
+            path.unlink()
+            path.symlink_to(rng.choice((path.name, "/dev/zero", "/dev/null", "gone")))
+        case 2:
+            path.unlink()
+            os.mkfifo(path)
+        case 3:
+            path.write_bytes(b"[" * 100_000)
+        case 4:
+            path.write_bytes(mutate_bytes(path.read_bytes(), rng))
+        case _:
+            _mutated_json(path, rng)
+
+
 KINDS: Mapping[str, _Kind] = {
     "inspect": _Kind(24, _inspected),
     "partition": _Kind(16, _partitioned),
@@ -400,5 +436,6 @@ KINDS: Mapping[str, _Kind] = {
     "arrays": _Kind(4, _arrays),
     "photos": _Kind(3, _photos),
     "trace": _Kind(4, _trace),
+    "cache": _Kind(2, _cache),
 }
 """By name; weights are chosen so that a mean case takes a third of a second."""

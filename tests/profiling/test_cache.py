@@ -38,6 +38,20 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def a_fifo(path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no FIFOs")
+    path.unlink()
+    os.mkfifo(path)  # whoever opens it waits for ever
+
+
+def without_end(path: Path) -> None:
+    if not Path("/dev/zero").exists():
+        pytest.skip("there is no such device")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 def holding(data: bytes) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         path.write_bytes(data)
@@ -49,6 +63,8 @@ DAMAGES = {
     "truncated": truncated,
     "unreadable": unreadable,
     "folder": a_folder,
+    "FIFO": a_fifo,
+    "without end": without_end,
     "empty": holding(b""),
     "binary": holding(bytes(range(256))),
     "number": holding(b"7"),

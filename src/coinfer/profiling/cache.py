@@ -7,8 +7,10 @@ whoever asks for as much or less.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +90,7 @@ class ProfileCache:
             decode: Makes the value of what the file's JSON is; raises what it likes.
         """
         try:
+            _check_regular(path)
             return decode(parse_json(read_bytes(path)))
         except FileNotFoundError:
             return None
@@ -103,6 +106,7 @@ class ProfileCache:
         """Write a file of the cache as JSON; where that fails, warn once and go on."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _check_regular(path)
             replace_file(path, json.dumps(data))
         except OSError as error:
             _warn_once(
@@ -110,6 +114,16 @@ class ProfileCache:
                 f"the cache {self.folder} cannot be written ({_reason(error)}): what is measured "
                 f"now will be measured again next time; {VARIABLE} names another folder",
             )
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what may have no end, or wait for somebody, such as a FIFO.
+
+    Raises:
+        OSError: there is something, and it is no regular file.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError(errno.EINVAL, f"{path.name} is no regular file")
 
 
 def _reaches(made_with: tuple[float, ...], asked: tuple[float, ...]) -> bool:
