@@ -1,4 +1,4 @@
-"""Models too large for a message are opened by the libraries: only as the files that were checked."""
+"""Models too large for a message: libraries open only the files that were checked."""
 
 from __future__ import annotations
 

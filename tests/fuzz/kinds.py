@@ -395,7 +395,15 @@ def _cache(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
             _damage(path, rng)
     return rng.choice(
         (
-            ("profile", "mlp.onnx", "open.onnx", "--backend", "onnxruntime", "--output", "out.json"),
+            (
+                "profile",
+                "mlp.onnx",
+                "open.onnx",
+                "--backend",
+                "onnxruntime",
+                "--output",
+                "out.json",
+            ),
             ("plan", "mlp.onnx", "open.onnx", "--measure", "0.2s", "-o", "planned"),
         )
     )

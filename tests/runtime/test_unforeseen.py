@@ -1,4 +1,4 @@
-"""What nobody foresaw, in any thread of the engine: nothing is lost, and there is one clear error."""
+"""What nobody foresaw, in any thread of the engine: nothing is lost, one clear error."""
 
 from __future__ import annotations
 

@@ -6,11 +6,13 @@ import io
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.padding import PaddingDimensions
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["PIPE_COLUMNS", "UNREAD", "err", "finish", "new_table", "out", "prepare", "print_lines"]
 
@@ -26,6 +28,12 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         _discard(self.stderr)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Show control characters as escapes: names come from files, and terminals obey them."""
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+        return super().render_str(text, **options)
 
 
 def prepare() -> None:

@@ -123,8 +123,10 @@ def decode_runs(data: Any) -> list[MeasuredRun]:
     return runs
 
 
-def _check_row(row: Mapping[str, Any]) -> None:
+def _check_row(row: object) -> None:
     """Refuse fields that are unknown or of another type; true is no number."""
+    if not isinstance(row, dict):
+        raise TypeError(f"a run is {type(row).__name__}")
     for name, value in row.items():
         if name not in _TYPES:
             raise ValueError(f"unknown field {name!r}")
