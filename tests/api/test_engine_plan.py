@@ -88,3 +88,28 @@ def test_a_plan_opens_with_the_backend_that_is_handed_over(tmp_path: Path) -> No
         assert engine.infer("m", FEED)
     with pytest.raises(UnknownNameError, match="own"):
         coinfer.Engine(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("is_urgent", [True, False])
+def test_where_urgent_requests_may_come_first_a_plan_opens_warm(
+    tmp_path: Path, is_urgent: bool
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(MODEL.to_bytes())
+    express = Processor(
+        name="a+", backend="own", units=frozenset({"a+"}), overlays=frozenset({"a"})
+    )
+    ran: list[str] = []
+
+    def service_s(_model: str, processor: str, _batch: int) -> float:
+        ran.append(processor)
+        return 0.0
+
+    used = [OWN, express] if is_urgent else [OWN]
+    with coinfer.Engine(
+        {"m": path}, processors=used, profile=TIMES, backends={"own": NullBackend(service_s)}
+    ) as engine:
+        assert ran == []  # who gives the times is left alone
+        save_plan(engine.plan, tmp_path / "plan")
+    with coinfer.Engine(tmp_path / "plan", backends={"own": NullBackend(service_s)}):
+        assert ran == (["a", "a+"] if is_urgent else [])

@@ -71,7 +71,8 @@ class Engine(engine.Engine):
             a model to run there, e.g. `{"tolerance": 1e-4, "nonfinite": "strict"}`. A given profile
             or plan is taken as it is.
         preempt: Whether urgent requests preempt others on CPU cores, if `processors` are left open;
-            `auto`: where that pays (see the page on processors).
+            `auto`: where that pays (see the page on processors). Where they may, and without a
+            given profile, each model runs once on each of its processors before they can come.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -160,7 +161,7 @@ class Engine(engine.Engine):
             spinning=awake(sorted(cores)) if keep_awake else None,
         )
         self.warnings.begin_with(planned.plan.warnings)
-        self._warm_up_sizes(planned)
+        self._warm_up(planned, profile)
 
     def load(
         self,
@@ -201,22 +202,29 @@ class Engine(engine.Engine):
             except BaseException:  # e.g. Ctrl-C: all of it or nothing
                 self._unload(name)
                 raise
-        self._warm_up_sizes(planned)
+        self._warm_up(planned, profile)
 
-    def _warm_up_sizes(self, planned: Planned) -> None:
-        """Run each session once at each class of sizes: libraries prepare for each."""
+    def _warm_up(self, planned: Planned, profile: Profile | None) -> None:
+        """Run each session once at each class of sizes: libraries prepare for each.
+
+        Of one size only where urgent requests may be the first: the first run takes several times
+        as long as others. Who gives times and such processors also says when to warm up.
+        """
+        is_urgent = profile is None and any(p.overlays for p in self.plan.processors)
         for name, each in planned.plan.models.items():
+            model = whole_of(planned.models[name])
             classes = {} if each.work is None else {each.work.size_class(s): s for s in each.sizes}
-            if len(classes) > 1:
-                model = whole_of(planned.models[name])
-                for sizes in classes.values():
-                    try:
-                        self.warm_up(name, model.sample_inputs(dims=sizes))
-                    except HangError as error:
-                        self.warnings.append(str(error))
-                        break
-                    except CoinferError:  # e.g. strings; the samples are not kept
-                        continue
+            sizes = list(classes.values()) or list(each.sizes[:1])
+            if len(sizes) <= 1 and not is_urgent:
+                continue
+            for dims in sizes or [{}]:
+                try:
+                    self.warm_up(name, model.sample_inputs(dims=dims))
+                except HangError as error:
+                    self.warnings.append(str(error))
+                    break
+                except CoinferError:  # e.g. strings; the samples are not kept
+                    continue
 
     def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
         if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):

@@ -223,7 +223,12 @@ class EventLoop:
         """End the threads once all is answered; returns at once. May be called by the collector."""
         self.closing = self.closing or "the engine was dropped"
         thread = threading.Thread(target=self._end, args=(close,), name="coinfer-end", daemon=True)
-        self._mailbox.post_later(lambda _answers: thread.start())
+
+        def start(_answers: deque[_Answer]) -> None:
+            with self._yielding.apart():
+                thread.start()
+
+        self._mailbox.post_later(start)
 
     def _end(self, close: Callable[[], None]) -> None:
         self.post(Closed(drop_waiting=False))

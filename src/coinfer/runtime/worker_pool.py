@@ -68,10 +68,11 @@ class WorkerPool:
         """Start a processor's worker, and those of express ones on it; again is fine."""
         if self.has_ended:
             return
-        self.workers[processor].start()
-        for express, twin in self.twins.items():
-            if twin == processor:
-                self.workers[express].start()
+        with self._yielding.apart():
+            self.workers[processor].start()
+            for express, twin in self.twins.items():
+                if twin == processor:
+                    self.workers[express].start()
 
     def replace(self, worker: Worker) -> bool:
         """Put a fresh worker in the place of one that ended; False if nobody replaced it.
@@ -91,7 +92,8 @@ class WorkerPool:
             yielding=worker.yielding,
             use=worker.use,
         )
-        fresh.start()
+        with self._yielding.apart():
+            fresh.start()
         self.workers[name] = fresh
         return True
 

@@ -6,13 +6,21 @@ programs as usual.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
-from coinfer.threads.priority import lower_current_thread, lower_marked, mark_current_thread
+from coinfer.threads.priority import (
+    lower_current_thread,
+    lower_marked,
+    mark_current_thread,
+    mark_of_current_thread,
+)
 
 __all__ = ["Yielding"]
 
 _numbers = count()
+_APART = "coinfer"
 
 
 class Yielding:
@@ -32,6 +40,21 @@ class Yielding:
         mark_current_thread(self._mark)
         if self.has_begun:
             lower_current_thread()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Let what the calling thread starts meanwhile not be among them, whoever calls.
+
+        A worker owns the core now and then. What it starts has its mark, and would give way too.
+        """
+        is_among = mark_of_current_thread() == self._mark
+        if is_among:
+            mark_current_thread(_APART)
+        try:
+            yield
+        finally:
+            if is_among:
+                self.join()
 
     def begin(self) -> None:
         """Give way from now on."""

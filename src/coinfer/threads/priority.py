@@ -24,6 +24,7 @@ __all__ = [
     "lower_current_thread",
     "lower_marked",
     "mark_current_thread",
+    "mark_of_current_thread",
     "why_not_lowered",
 ]
 
@@ -61,6 +62,14 @@ def mark_current_thread(mark: str) -> None:
             os.write(file, mark.encode())
         finally:
             os.close(file)
+
+
+def mark_of_current_thread() -> str:
+    """Return the calling thread's mark; empty where threads have none."""
+    try:
+        return (_TASKS / str(threading.get_native_id()) / "comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
 
 
 def lower_marked(mark: str) -> bool:
