@@ -130,7 +130,9 @@ class Engine(engine.Engine):
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
         self._batch = batch
-        _riders(batch, ())  # raises at once if it makes no sense
+        for name in _riders(batch, ()):  # raises at once if it makes no sense
+            if isinstance(models, Mapping) and name not in models:
+                raise UnknownNameError.of("model", name, models)
         self._measure_s = measure_s
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
@@ -286,10 +288,34 @@ class Engine(engine.Engine):
 
 
 def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:
-    """Return how requests may share executions, by model."""
-    if isinstance(batch, BatchSpec | str) or batch.keys() & BatchSpec.model_fields.keys():
+    """Return how requests may share executions, by model.
+
+    Raises:
+        ConfigurationError: it is no such wish.
+    """
+    if isinstance(batch, BatchSpec | str):
         return dict.fromkeys(models, BatchSpec.of(batch))
-    return {name: BatchSpec.of(each) for name, each in batch.items()}
+    if not isinstance(batch, Mapping):
+        raise _no_batch(batch)
+    if "max" in batch or "max_delay" in batch:
+        return dict.fromkeys(models, _one(batch))
+    return {name: _one(each) for name, each in batch.items()}
+
+
+def _one(batch: object) -> BatchSpec:
+    """Return how requests of a model may share executions; they bring their own samples."""
+    if isinstance(batch, BatchSpec | str) or (
+        isinstance(batch, Mapping) and "samples" not in batch
+    ):
+        return BatchSpec.of(batch)
+    raise _no_batch(batch)
+
+
+def _no_batch(batch: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"batch is {shown(batch)}; requests bring their own samples: write 'auto', 'off', or e.g. "
+        "{'max': 16, 'max_delay': '2ms'}"
+    )
 
 
 def _choice(policy: str | Policy) -> PolicyChoice:

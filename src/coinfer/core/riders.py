@@ -61,7 +61,8 @@ class Riders:
         batching = lane.batching
         if batching is None or len(lane.heap) < 2 or lane.excluded or lane.key.alone:
             return step, ()
-        most = min(batching.most // max(lane.key.batch, 1), len(lane))
+        samples = lane.key.batch
+        most = min(batching.most // samples, len(lane)) if samples else 1
         if most < 2:
             return step, ()
         riders = self._chosen(lane, step, first or lane.head, most)

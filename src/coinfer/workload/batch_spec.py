@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import PlainValidator, ValidationError, model_validator
 
-from coinfer.documents.fields import Count, NonNegativeSeconds, Section
+from coinfer.documents.fields import Count, NonNegativeSeconds, Section, shown, wrong
 from coinfer.errors import ConfigurationError
 
 __all__ = ["AUTO_MOST", "BatchSpec"]
 
 AUTO_MOST = 16
 """Samples that one execution serves at most where nobody says how many."""
+
+
+Most = Literal["auto", "off"] | int
+"""`auto`, `off`, or samples."""
+
+
+def _most(value: Any) -> Any:
+    """Read `auto`, `off` (which is false in YAML) or a number of samples."""
+    if value is False:
+        return "off"
+    if value in ("auto", "off") or (type(value) is int and value >= 1):
+        return value
+    raise wrong(f"expected `auto`, `off` or a number of samples from 1, got {shown(value)}")
 
 
 class BatchSpec(Section):
@@ -32,13 +45,13 @@ class BatchSpec(Section):
     """
 
     samples: Count = 1
-    max: Count | Literal["auto", "off"] = "auto"
+    max: Annotated[Most, PlainValidator(_most)] = "auto"
     max_delay: NonNegativeSeconds = 0.0
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, data: Any) -> Any:
-        if isinstance(data, str):
+        if isinstance(data, str) or data is False:
             return {"max": data}
         if isinstance(data, int) and not isinstance(data, bool):
             return {"samples": data}
@@ -49,7 +62,7 @@ class BatchSpec(Section):
         """Samples that one execution serves at most; 0 if it serves one request."""
         if self.max == "off":
             return 0
-        return AUTO_MOST if self.max == "auto" else self.max
+        return AUTO_MOST if self.max == "auto" else int(self.max)
 
     @classmethod
     def of(cls, value: BatchSpec | Mapping[str, Any] | str) -> BatchSpec:

@@ -20,13 +20,13 @@ from coinfer.backends.registry import find_backends
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
 from coinfer.planner.samples import two_samples
 from coinfer.profiling.batch_axis import company_error
+from coinfer.runtime.span_io import span_ios_of
 from coinfer.workload.batch_spec import BatchSpec
 
 __all__ = ["batching", "chosen_batching"]
@@ -105,9 +105,13 @@ def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
         return "the model leaves no batch size open"
     if spec.most < 2 * planned.batch:
         return "as asked"
-    for output in model.outputs:
-        if output.shape[:1] != (symbol,):
-            return f"the first axis of output {output.name!r} is not the batch"
+    for kind, values in (("input", model.inputs), ("output", model.outputs)):
+        for value in values:
+            if value.shape[:1] != (symbol,):
+                return f"the first axis of {kind} {value.name!r} is not the batch"
+    cut = planning.cut_models.get(name)
+    if cut is not None and not all(io.stacks for io in span_ios_of(cut).values()):
+        return "of some value between its spans the first axis is not the batch"
     return _company_obstacle(plan, planning, name, model)
 
 
@@ -200,10 +204,12 @@ def _of_spans(loaded: Profile, alone: Profile, times: Profile, units: int) -> Pr
         for of, each in loaded.at_smallest:
             if of.processor != key.processor or of.batch != _batch_of(alone):
                 continue
-            scaled = tuple(factor * seconds for seconds in each.seconds)
-            estimated = dataclasses.replace(each, seconds=scaled, estimated=True)
-            whole = of.span == Span(0, units - 1) and units == 1
-            entries[of._replace(batch=key.batch)] = entry if whole else estimated
+            if units == 1:
+                found = dataclasses.replace(entry, error=each.error)
+            else:
+                scaled = tuple(factor * seconds for seconds in each.seconds)
+                found = dataclasses.replace(each, seconds=scaled, estimated=True)
+            entries[of._replace(batch=key.batch)] = found
     return Profile(entries)
 
 
