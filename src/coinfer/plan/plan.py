@@ -118,6 +118,11 @@ class Plan:
         return {n: model.work for n, model in self.models.items() if model.work is not None}
 
     @property
+    def together(self) -> dict[str, int]:
+        """Samples that one execution may serve for several requests, by model that batches."""
+        return {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+
+    @property
     def output_errors(self) -> dict[str, dict[str, float]]:
         """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
         errors: dict[str, dict[str, float]] = {}
