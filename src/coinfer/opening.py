@@ -24,6 +24,6 @@ def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
     >>> model_loaded(Plan.of(Machine(processors=(cpu,), profile=profile)), "m", profile).units
     1
     """
-    variant = plan.models[model].original
-    known = profile.restricted([model])
-    return ModelLoaded(model, variant.n_units, known, variant.forks, plan.machine.swap_s(model))
+    planned, known = plan.models[model], profile.restricted([model])
+    variant, swap_s = planned.original, plan.machine.swap_s(model)
+    return ModelLoaded(model, variant.n_units, known, variant.forks, swap_s, planned.batching)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import pytest
@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from coinfer.core.commands import Execution
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import (
     Cancelled,
@@ -30,7 +31,10 @@ from coinfer.core.events import (
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.core.request_schedule import EQUAL_S
+from coinfer.core.state import State
 from coinfer.core.view import View
+from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Fork
 from coinfer.policies import make_policy, policy_names
@@ -76,6 +80,16 @@ ASSIGNMENT = {
     "twin": "cpu0",
     "wide": "cpu1",
 }
+BATCHINGS = {
+    "small": Batching(8),
+    "large": Batching(4, 0.05),
+    "deep": Batching(8),
+    "patchy": Batching(6),
+    "twin": Batching(4),
+}
+FIXED_SHARE = 0.6
+"""Of the time of one sample, what more samples in one run do not add."""
+
 OPTIONS = {"fixed": {"assignment": ASSIGNMENT}}
 WORK_CONSERVING = {
     "edf",
@@ -101,7 +115,7 @@ class UnitByUnit(Policy):
             yield Start(able[0], (lane.head,), lane.key.position)
 
 
-class Batching(Policy):
+class ThreeAtOnce(Policy):
     """First come first served, up to three requests of a lane in one execution."""
 
     def rank(self, request: Request) -> float:
@@ -115,7 +129,46 @@ class Batching(Policy):
             yield Start(able[-1], together)
 
 
-TEST_POLICIES = {"unit by unit": UnitByUnit, "batching": Batching, "forking": Forking}
+class Watched(VirtualMachine):
+    """Sees that nobody is late by riders, whenever an execution starts."""
+
+    def _start(self, execution: Execution) -> None:
+        if len(execution.requests) > 1 and not isinstance(self.dispatcher.policy, ThreeAtOnce):
+            check_riders(self.dispatcher._state, execution)
+        super()._start(execution)
+
+
+def check_riders(state: State, execution: Execution) -> None:
+    """Assert what is true of every execution with riders."""
+    first, *riders = (state.requests[request.id] for request in execution.requests)
+    lane, now = first.lane, execution.started_s
+    assert lane.batching is not None
+    assert execution.batch <= lane.batching.most
+    assert not lane.excluded
+    assert not lane.key.alone
+    assert all(rider.lane is lane for rider in riders)
+    own_s = state.step(lane, execution.processor, execution.span.last).seconds
+    rest_s = 0.0 if lane.routes is None else lane.routes.rest_s(execution.span.last + 1)
+    done_s = now + execution.expected_s + rest_s
+    assert execution.expected_s < own_s * len(execution.requests), "it costs more than runs apart"
+    least_s = min(s for name, s in lane.seconds.items() if name in state.in_service)
+    for progress in (first, *riders):
+        due_s = progress.request.deadline_s
+        alone_s = own_s + rest_s if progress is first else least_s
+        is_late_anyway = now + alone_s > due_s - EQUAL_S
+        assert done_s <= due_s + EQUAL_S or is_late_anyway, f"{progress.request} is late by riders"
+    for number, request in state.waiting.items():
+        other = state.requests[number].lane
+        seconds = {n: s for n, s in other.seconds.items() if state.can_run(other, n)}
+        if other is lane or seconds.keys().isdisjoint(state.neighbours[execution.processor]):
+            continue
+        in_time_s = request.deadline_s - min(seconds.values())
+        is_late_anyway = now + own_s > in_time_s - EQUAL_S
+        ends_s = now + execution.expected_s
+        assert ends_s <= in_time_s + EQUAL_S or is_late_anyway, f"{request} is late by riders"
+
+
+TEST_POLICIES = {"unit by unit": UnitByUnit, "batching": ThreeAtOnce, "forking": Forking}
 
 
 def build(policy: str) -> Policy:
@@ -127,16 +180,19 @@ def build(policy: str) -> Policy:
 class AnythingHappens(RuleBasedStateMachine):
     policy = ""
     processors: Sequence[Processor] = PROCESSORS
+    batchings: Mapping[str, Batching] = {}
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = VirtualMachine(
+        self.machine = Watched(
             self.processors,
             build(self.policy),
             SECONDS,
             units=UNITS,
             gaps=GAPS,
             forks=FORKS,
+            batchings=self.batchings,
+            fixed_share=FIXED_SHARE,
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
         self.lost: set[str] = set()
@@ -230,8 +286,16 @@ class AnythingHappens(RuleBasedStateMachine):
     def load(self, model: str) -> None:
         self.loaded.add(model)
         units = UNITS.get(model, 1)
-        known = profile(model, SECONDS[model], units=units, gaps=GAPS.get(model, {}))
-        self.machine.post(ModelLoaded(model, units, known, FORKS.get(model, ())))
+        batching = self.batchings.get(model)
+        known = profile(
+            model,
+            SECONDS[model],
+            units=units,
+            gaps=GAPS.get(model, {}),
+            most=1 if batching is None else batching.most,
+            fixed_share=FIXED_SHARE,
+        )
+        self.machine.post(ModelLoaded(model, units, known, FORKS.get(model, ()), {}, batching))
 
     @invariant()
     def no_unit_is_used_twice(self) -> None:
@@ -329,12 +393,17 @@ class AnythingHappens(RuleBasedStateMachine):
         assert self.machine.replies[answered].outcome is Outcome.REJECTED
 
 
+@pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("express", [[], EXPRESS], ids=["ordinary", "with express processors"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
 def test_every_request_is_answered_once_whatever_happens(
-    policy: str, express: list[Processor]
+    policy: str, express: list[Processor], batchings: Mapping[str, Batching]
 ) -> None:
-    fields = {"policy": policy, "processors": [*PROCESSORS, *express]}
+    fields = {
+        "policy": policy,
+        "processors": [*PROCESSORS, *express],
+        "batchings": batchings,
+    }
     case = type("Case", (AnythingHappens,), fields)
     run_state_machine_as_test(
         case,

@@ -38,6 +38,7 @@ from coinfer.planner.opened_plan import open_plan, read_plan
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.profiling import Effort, Profiler
 from coinfer.testing.models import tiny_linear, two_convs
+from coinfer.workload.batch_spec import BatchSpec
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
 CNN = resolve_model("zoo:tiny_cnn")
@@ -49,7 +50,8 @@ def saved(folder: Path) -> Planned:
     """Plan a small file on onnxruntime and save the plan beside it."""
     onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), folder / "m.onnx")
     model = load_model(folder / "m.onnx", name="m")
-    wishes = Wishes(sources={"m": str(folder / "m.onnx")}, keep_all=True)
+    source = str(folder / "m.onnx")
+    wishes = Wishes(sources={"m": source}, keep_all=True, riders={"m": BatchSpec.of("off")})
     planned = make_plan({"m": model}, [CPU, PAIR], wishes, Profiler(effort=QUICK))
     save_plan(planned.plan, folder / "plan")
     return planned

@@ -126,7 +126,7 @@ def test_a_model_that_nothing_loads_is_one_error_with_the_reason() -> None:
 
 def test_requests_of_several_samples_use_the_entry_of_that_batch() -> None:
     backend = FakeBackend()
-    models = "{m: {source: a.onnx, batch: 4}, n: a.onnx}"
+    models = "{m: {source: a.onnx, batch: {samples: 4, max: off}}, n: {source: a.onnx, batch: off}}"
     ready = prepared(scenario(models=models), backend)
     assert {(key.model, key.batch) for key in ready.plan.profile.entries} == {("m", 4), ("n", 1)}
     assert {len(feed["x"]) for feed in ready.feeds["m"]} == {4}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +34,7 @@ from coinfer.runtime import engine
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
+from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.processor_spec import Preempt
 
 __all__ = ["MEASURE_S", "Engine"]
@@ -42,6 +43,9 @@ MEASURE_S = 20.0
 """Seconds that an engine measures for at most, unless it is told otherwise."""
 
 _Source = Model | CutModel | str | Path
+
+Batch = BatchSpec | Mapping[str, Any] | str
+"""How requests may share executions, see `BatchSpec`."""
 
 
 class Engine(engine.Engine):
@@ -73,6 +77,10 @@ class Engine(engine.Engine):
         preempt: Whether urgent requests preempt others on CPU cores, if `processors` are left open;
             `auto`: where that pays (see the page on processors). Where they may, and without a
             given profile, each model runs once on each of its processors before they can come.
+        batch: How requests of a model may share executions: `auto`, where the measured times say
+            that it pays; `off`; or e.g. `{"max": 16, "max_delay": "2ms"}`. One of these for all
+            models, or by model. A given plan is taken as it is; with a given profile, `auto` is
+            `off`: nobody has seen whether answers change with the company.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -111,6 +119,7 @@ class Engine(engine.Engine):
         samples: Mapping[str, SampleSource] = MappingProxyType({}),
         agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         preempt: Preempt = "auto",
+        batch: Batch | Mapping[str, Batch] = "auto",
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -121,6 +130,10 @@ class Engine(engine.Engine):
         self._given = dict(backends or {})
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
+        self._batch = batch
+        for name in _riders(batch, ()):  # raises at once if it makes no sense
+            if isinstance(models, Mapping) and name not in models:
+                raise UnknownNameError.of("model", name, models)
         self._measure_s = measure_s
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
@@ -261,10 +274,10 @@ class Engine(engine.Engine):
                     "`load_model` returns"
                 )
         given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
+        riders = _riders(self._batch, found)
         if profile is not None:
-            return given_plan(
-                found, processors, profile, Wishes(sources=sources), backends=self._given
-            )
+            given_wishes = Wishes(sources=sources, riders=riders)
+            return given_plan(found, processors, profile, given_wishes, backends=self._given)
         cuts = {}
         if self._partition is not None:
             whole = [name for name, model in found.items() if isinstance(model, Model)]
@@ -273,9 +286,44 @@ class Engine(engine.Engine):
             cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
         )
         wishes = Wishes(
-            cuts=cuts, sources=sources, agreement=self._agreement, preempt=self._preempt
+            cuts=cuts,
+            sources=sources,
+            agreement=self._agreement,
+            preempt=self._preempt,
+            riders=riders,
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
+
+
+def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:
+    """Return how requests may share executions, by model.
+
+    Raises:
+        ConfigurationError: it is no such wish.
+    """
+    if isinstance(batch, BatchSpec | str):
+        return dict.fromkeys(models, BatchSpec.of(batch))
+    if not isinstance(batch, Mapping):
+        raise _no_batch(batch)
+    if "max" in batch or "max_delay" in batch:
+        return dict.fromkeys(models, _one(batch))
+    return {name: _one(each) for name, each in batch.items()}
+
+
+def _one(batch: object) -> BatchSpec:
+    """Return how requests of a model may share executions; they bring their own samples."""
+    if isinstance(batch, BatchSpec | str) or (
+        isinstance(batch, Mapping) and "samples" not in batch
+    ):
+        return BatchSpec.of(batch)
+    raise _no_batch(batch)
+
+
+def _no_batch(batch: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"batch is {shown(batch)}; requests bring their own samples: write 'auto', 'off', or e.g. "
+        "{'max': 16, 'max_delay': '2ms'}"
+    )
 
 
 def _choice(policy: str | Policy) -> PolicyChoice:

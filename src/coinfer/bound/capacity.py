@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Profile, ProfileKey
 from coinfer.machine.span import Span
 
 __all__ = ["NO_BATCHES", "NO_SHAPES", "Capacity", "Edge", "Matrix", "Seconds", "Shapes"]
@@ -79,6 +79,7 @@ class Capacity:
         amounts: Mapping[str, float],
         batches: Mapping[str, int] = NO_BATCHES,
         shapes: Shapes = NO_SHAPES,
+        together: Mapping[str, int] = NO_BATCHES,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
 
@@ -89,6 +90,9 @@ class Capacity:
             batches: Samples per request by model where it is not 1; for profiles only.
             shapes: By model, how often requests are of which class of sizes, where they are not all
                 of class 0; for profiles only.
+            together: By model, how many samples one execution may serve at most for several
+                requests; the share of a request in the cheapest such run is what it costs. For
+                profiles only.
 
         Raises:
             ConfigurationError: amounts or times that make no sense, or a model that no processor
@@ -99,7 +103,10 @@ class Capacity:
             for model, amount in _asked(amounts).items()
             for shape, share in _shares(shapes.get(model)).items()
         ]
-        tables = [_spans(seconds, model, batches.get(model, 1), s) for model, s, _ in asked]
+        tables = [
+            _spans(seconds, model, batches.get(model, 1), shape, together.get(model, 0))
+            for model, shape, _ in asked
+        ]
         steps = tuple(max((span.last + 1 for span in table), default=1) for table in tables)
         names = tuple(p.name for p in processors)
         runnable = [
@@ -210,18 +217,34 @@ def _shares(shape_counts: Mapping[int, float] | None) -> dict[int, float]:
     return {shape: count / total for shape, count in shape_counts.items() if count > 0}
 
 
-def _spans(seconds: Seconds, model: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
+def _spans(
+    seconds: Seconds, model: str, batch: int, shape: int, together: int
+) -> dict[Span, dict[str, float]]:
     """Return the seconds of one request by span and processor."""
     if not isinstance(seconds, Profile):
         return {Span(): dict(seconds.get(model, {}))}
     found: dict[Span, dict[str, float]] = {}
     for key, _ in seconds:
         if key.model == model and key.processor not in found.setdefault(key.span, {}):
-            value = seconds.expected_s(
-                model, key.processor, batch=batch, span=key.span, shape=shape
+            found[key.span][key.processor] = _request_s(
+                seconds, key._replace(batch=batch, shape=shape), together
             )
-            assert value is not None  # it has an entry
-            found[key.span][key.processor] = value
+    return found
+
+
+def _request_s(profile: Profile, key: ProfileKey, together: int) -> float:
+    """Return the share of one request in the cheapest execution that may serve it.
+
+    Between two measured batches the seconds are linear, so their share is least at one of them.
+    """
+    model, processor, samples, span, shape = key
+    batches = {samples, max(samples, together)}
+    batches |= {k.batch for k, _ in profile if k.model == model and samples <= k.batch <= together}
+    found = math.inf
+    for batch in batches:
+        value = profile.expected_s(model, processor, batch=batch, span=span, shape=shape)
+        assert value is not None  # it has an entry
+        found = min(found, value * samples / batch)
     return found
 
 

@@ -101,6 +101,7 @@ def throughput_bound(
     *,
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
+    together: Mapping[str, int] = NO_BATCHES,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
     """Find the largest throughput of a mix; the module's docstring states the program.
@@ -112,6 +113,8 @@ def throughput_bound(
         mix: By model, its weight; only the proportions count.
         batches: By model, the samples of a request where they are not one; for profiles only.
         shapes: By model, how often requests are of which class of sizes; for profiles only.
+        together: By model, the samples that one execution may serve for several requests; for
+            profiles only.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
             integer program; the prices are those once it is chosen.
 
@@ -125,7 +128,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix, batches, shapes)
+    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -139,6 +142,7 @@ def sustainable_factor(
     *,
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
+    together: Mapping[str, int] = NO_BATCHES,
     one_model: Set[str] = frozenset(),
 ) -> float:
     """Find the largest `f` such that `f` times these rates (requests/s by model) can be served.
@@ -147,7 +151,13 @@ def sustainable_factor(
     `throughput_bound`.
     """
     bound = throughput_bound(
-        seconds, processors, rates, batches=batches, shapes=shapes, one_model=one_model
+        seconds,
+        processors,
+        rates,
+        batches=batches,
+        shapes=shapes,
+        together=together,
+        one_model=one_model,
     )
     return bound.throughput_per_s / sum(rates.values())
 

@@ -178,6 +178,8 @@ def _loaded(plan: Plan, name: str) -> Iterator[tuple[str, Span, list[Measurement
     """Iterate over what is loaded of a model, by processor and span, with its times by size."""
     entries: dict[tuple[str, Span], list[Measurement]] = {}
     for key, entry in plan.profile.restricted([name]):
+        if key.batch != plan.models[name].batch:
+            continue  # what is measured for riders is among the reasons
         entries.setdefault((key.processor, key.span), []).append(entry)
     for processor, spans in plan.models[name].original.spans.items():
         for span in spans:

@@ -65,7 +65,12 @@ class Result(NamedTuple):
 
         plan, scenario = ready.plan, ready.as_run
         optimum = offered_optimum(
-            plan.measured, plan.processors, scenario, done.run_counts, plan.works
+            plan.measured,
+            plan.processors,
+            scenario,
+            done.run_counts,
+            plan.works,
+            plan.together,
         )
         summary = summarise(
             done.run_counts,

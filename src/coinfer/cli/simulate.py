@@ -60,7 +60,7 @@ def simulate(
         calibrate_s=None if calibrate is None else parse_seconds(calibrate),
     )
     done = _simulated(ready, files, deterministic=deterministic)
-    certificate = certify(ready.as_run, ready.plan.machine, ready.plan.works)
+    certificate = certify(ready.as_run, ready.plan.machine, ready.plan.works, ready.plan.together)
     result = Result.of(
         ready,
         done,

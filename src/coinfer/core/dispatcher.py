@@ -22,12 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
+from coinfer.core.blocking import Blocking
 from coinfer.core.commands import Command, Execution, SetTimer
 from coinfer.core.decisions import Decisions
+from coinfer.core.deferral import Deferral
 from coinfer.core.estimates import learn
 from coinfer.core.events import (
     Arrived,
@@ -51,6 +54,7 @@ from coinfer.core.limits import Limits
 from coinfer.core.policy import Policy, check_policy, overridden
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
+from coinfer.core.riders import Riders
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
@@ -90,7 +94,8 @@ class Dispatcher:
         self.policy = check_policy(policy)
         self.limits = limits
         self._state = state = State(processors)
-        self._view = view = View(state)
+        self._riders = riders = Riders(state)
+        self._view = view = View(state, riders)
         self._timers = timers = Timers()
         self._preemption = Preemption(state, view) if state.express is not None else None
         self._answers = answers = Answers(state)
@@ -98,13 +103,15 @@ class Dispatcher:
         self._admission = admission = Admission(state, answers, policy, most_waiting)
         watchdog = Watchdog(state, timers, limits.hang_factor, limits.hang_min_s)
         self._starts = starts = Starts(
-            state, timers, admission, watchdog, overridden(policy, "started")
+            state, timers, admission, watchdog, riders, overridden(policy, "started")
         )
         self._waits = waits = Waits(
             state, answers, admission, policy.rank, self._preemption, limits.retries
         )
         self._forks = forks = Forks(state, answers, waits, starts)
         self._decisions = Decisions(policy, state, view, timers, answers, admission, starts, forks)
+        self._blocking = Blocking(state, view, limits.max_blocking_s)
+        self._deferral: Deferral | None = None  # while no model batches
         self._health = Health(limits.set_aside_after, limits.probe_s)
         self._faults = Faults(state, timers, self._health, watchdog, waits, forks)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -186,7 +193,10 @@ class Dispatcher:
             self._look_again(now)
         waiting = state.waiting
         if waiting and state.used != state.all_units:
-            self._decisions.take()
+            if self._deferral is None:
+                self._decisions.take()
+            else:
+                self._decide_with_riders(self._deferral)
         if waiting:
             if self._preemption is not None:
                 self._preempt(self._preemption)
@@ -220,8 +230,16 @@ class Dispatcher:
             return
         if self._preemption is not None and request.priority < 0:
             self._preemption.arrived(request)
+        deferral = self._deferral
+        if deferral is not None:
+            self._blocking.arrived(request)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
-        if not waiting and decisions.place is not None and decisions.start_at_once(progress):
+        if (
+            not waiting
+            and decisions.place is not None
+            and (deferral is None or not deferral.may_hold(progress.lane, request))
+            and decisions.start_at_once(progress)
+        ):
             return
         self._waits.begin(progress)
         if request.on_late is _DROP and request.deadline_s < _INF:
@@ -239,7 +257,8 @@ class Dispatcher:
         service_s = event.service_s
         if state.swaps.costs:
             service_s = state.own_s(execution, service_s)
-        row = state.requests[requests[0].id].lane.row if len(requests) == 1 else None
+        lane = state.requests[requests[0].id].lane
+        row = lane.row if len(requests) == 1 and lane.batching is None else None
         if row is not None and state.preempting is None:
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
         else:
@@ -263,9 +282,29 @@ class Dispatcher:
         self._timers.fired()
 
     def _model_loaded(self, event: ModelLoaded) -> None:
-        self._state.add_model(event)
+        state = self._state
+        state.add_model(event)
+        if state.batchings and self._deferral is None:
+            self._begin_to_batch()
         self._faults.bring_back_needed()
         self._waits.give_up_stranded()
+
+    def _begin_to_batch(self) -> None:
+        """Look after what riders must not make late, from the first model on that batches."""
+        blocking, state = self._blocking, self._state
+        self._deferral = Deferral(state, self._view, blocking)
+        self._waits.blocking = blocking
+        blocking.note_all(state.requests.values())
+        self._riders.longest_s = blocking.longest_s
+        allows = overridden(self.policy, "allows")
+        if allows is not None:
+            self._riders.allows = partial(allows, self._view)
+
+    def _decide_with_riders(self, deferral: Deferral) -> None:
+        again_s = deferral.settle()
+        self._decisions.take()
+        if again_s < _INF:
+            self._timers.wake(again_s)
 
     def _look_again(self, now: float) -> None:
         """Do what is due at this moment."""

@@ -26,18 +26,28 @@ _NOTHING = Profile()
 
 
 class Estimates:
-    """Expected service times by variant: the measured mean first, then exponentially smoothed."""
+    """Expected service times by variant: the measured mean first, then exponentially smoothed.
 
-    __slots__ = ("_profiles", "_rows")
+    Of a variant that batches, they are the measured curve over the batch times one learnt factor
+    per span, processor and class of sizes: else what runs often would be compared as it is with
+    what never runs as it was measured. Each batch of other variants is learnt by itself.
+    """
+
+    __slots__ = ("_curves", "_factors", "_profiles", "_rows")
 
     def __init__(self) -> None:
         # By span: a lookup in a profile walks all of it, and there may be hundreds of spans.
         self._profiles: dict[str, dict[Span, Profile]] = {}
         self._rows: dict[tuple[str, Span, int, int], dict[str, float]] = {}
+        # Of variants that batch, by span and class of sizes: the rows of all batches; the factors.
+        self._curves: dict[str, dict[tuple[Span, int], list[dict[str, float]]]] = {}
+        self._factors: dict[tuple[str, Span, int], dict[str, float]] = {}
 
-    def add(self, variant: str, profile: Profile) -> None:
+    def add(self, variant: str, profile: Profile, *, as_curve: bool = False) -> None:
         """Take over a variant's profile."""
         self.remove(variant)
+        if as_curve:
+            self._curves[variant] = {}
         entries: dict[Span, dict[ProfileKey, Measurement]] = {}
         for key, entry in profile:
             if key.model == variant:
@@ -47,6 +57,8 @@ class Estimates:
     def remove(self, variant: str) -> None:
         """Forget a variant."""
         self._profiles.pop(variant, None)
+        if self._curves.pop(variant, None) is not None:
+            self._factors = {key: each for key, each in self._factors.items() if key[0] != variant}
         self._rows = {key: row for key, row in self._rows.items() if key[0] != variant}
 
     def rows(self, variant: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
@@ -74,6 +86,11 @@ class Estimates:
                 for name in profile.processors()
             }
             row = self._rows[key] = {n: s for n, s in found.items() if s is not None}
+            if variant in self._curves:
+                factors = self._factors.get((variant, span, shape), {})
+                for name, factor in factors.items():
+                    row[name] *= factor
+                self._curves[variant].setdefault((span, shape), []).append(row)
         return row
 
     def expected_s(
@@ -93,8 +110,28 @@ class Estimates:
     ) -> None:
         """Learn from an execution that ended well, unless the variant was replaced meanwhile."""
         row = self._rows.get((variant, span, batch, shape))
-        if row is not None:
-            learn(row, processor, service_s)
+        if row is None:
+            return
+        before_s = row.get(processor, 0.0)
+        learn(row, processor, service_s)
+        if variant in self._curves and before_s > 0:
+            self._follow(variant, span, shape, row, processor, row[processor] / before_s)
+
+    def _follow(
+        self,
+        variant: str,
+        span: Span,
+        shape: int,
+        row: dict[str, float],
+        processor: str,
+        factor: float,
+    ) -> None:
+        """Let all other batches of a variant follow what was observed of one."""
+        for other in self._curves[variant][span, shape]:
+            if other is not row:
+                other[processor] *= factor
+        factors = self._factors.setdefault((variant, span, shape), {})
+        factors[processor] = factors.get(processor, 1.0) * factor
 
     def blame(self, variant: str, processor: str, span: Span, batch: int, shape: int = 0) -> None:
         """Expect more of an execution that failed while its request ended well elsewhere."""

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from coinfer.core.request import Request
+from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
 
@@ -80,6 +81,7 @@ class ModelLoaded(NamedTuple):
 
     `forks` are those of its spans of which two may run at the same time. `swap_s` has, by
     processor that holds one model at a time, the seconds until this one is there after another.
+    `batching` is None if each of its requests is a run of its own.
     """
 
     model: str
@@ -87,6 +89,7 @@ class ModelLoaded(NamedTuple):
     profile: Profile
     forks: tuple[Fork, ...] = ()
     swap_s: Mapping[str, float] = MappingProxyType({})
+    batching: Batching | None = None
 
 
 class ModelUnloaded(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes
+from coinfer.machine.batching import Batching
 from coinfer.machine.span import Span
 
 __all__ = ["Lane", "LaneKey"]
@@ -64,11 +65,12 @@ class Lane:
         is_open: Whether it may start on every processor that can run it. The state keeps it, and
             `is_plain` too.
         is_plain: Whether it is open and an offer to it leaves nothing to settle: the whole model,
-            one request, no load.
+            one request, no riders, no load.
         is_served: Whether a processor in service is known to be able to bring its requests to their
             end. The state keeps it.
         is_rare: Whether its requests are under way, or failed: such lanes are many and seldom used.
         heap: (rank, id, request) of what waits, and of some that no longer do; not of the first.
+        batching: How far its requests may share executions; None: each is a run of its own.
         model: Name of their model.
         row: Of a model of one unit, `seconds` to be corrected by what is observed; None of others.
         rest: The span from their position to the model's end.
@@ -92,6 +94,7 @@ class Lane:
     is_served: bool = field(default=False, init=False)
     row: dict[str, float] | None = field(default=None, init=False)
     routes: Routes | None = field(default=None, init=False)
+    batching: Batching | None = field(default=None, init=False)
     heap: list[tuple[Any, int, Request]] = field(default_factory=list, init=False)
     _gone: set[int] = field(default_factory=set, init=False)
 

@@ -25,6 +25,8 @@ class Limits:
         set_aside_after: Failures in a row that set a processor aside. Infinite: none do.
         probe_s: Seconds after which such a processor is tried again; if its next run fails too, it
             is set aside for twice as long, up to ten minutes.
+        max_blocking_s: Seconds that requests which share an execution may keep a processor from
+            others, where some model has deadlines. None: twice the longest run of one request.
     """
 
     max_waiting: int | None = None
@@ -33,6 +35,7 @@ class Limits:
     hang_min_s: float = 10.0
     set_aside_after: float = 3
     probe_s: float = 30.0
+    max_blocking_s: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -46,7 +49,9 @@ class Limits:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ConfigurationError(f"{name} must be a whole number, 0 or more")
-        for name in ("hang_factor", "hang_min_s", "set_aside_after", "probe_s"):
+        for name in ("hang_factor", "hang_min_s", "set_aside_after", "probe_s", "max_blocking_s"):
             number: object = getattr(self, name)
+            if number is None and name == "max_blocking_s":
+                continue
             if not isinstance(number, int | float) or isinstance(number, bool) or not number >= 0:
                 raise ConfigurationError(f"{name} must be a number, 0 or more")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from coinfer.core.lane import Lane
-from coinfer.core.offer import Offer, make_offer, riders_of
+from coinfer.core.offer import Offer, make_offer
 from coinfer.core.request import Request
 from coinfer.core.request_schedule import (
     EQUAL_S,
@@ -22,6 +22,7 @@ from coinfer.core.request_schedule import (
     schedule_alone,
     schedule_with_swaps,
 )
+from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
 from coinfer.core.swaps import Swaps
 
@@ -79,6 +80,7 @@ class Lookahead:
     _free_s: Mapping[str, float]
     _neighbours: Mapping[str, Collection[str]]
     _held: Swaps | None = None
+    _riders: Riders | None = None
     ready_s: dict[str, float] = field(init=False)
     _bounds: dict[tuple[Lane, Step | None], FinishBounds] = field(default_factory=dict, init=False)
 
@@ -157,9 +159,18 @@ class Lookahead:
                         ready_s[name] += seconds
         self._bounds.clear()
 
-    def offer(self, lane: Lane, step: Step) -> Offer:
-        """Return what would be offered for a step of a lane, given what is reserved."""
-        return make_offer(lane, step, self._held)
+    def offer(self, lane: Lane, step: Step, request: Request | None = None) -> Offer:
+        """Return what would be offered for a step of a lane, given what is reserved.
+
+        Args:
+            lane: The lane.
+            step: The step, of one request.
+            request: Whose; by default the lane's first.
+        """
+        riders: tuple[Request, ...] = ()
+        if lane.batching is not None and self._riders is not None:
+            step, riders = self._riders.join(lane, step, request)
+        return make_offer(lane, step, self._held, riders)
 
     def reserve(self, offer: Offer) -> None:
         """Count an offer as taken, after all that was counted on its processor before.
@@ -178,16 +189,18 @@ class Lookahead:
             self._held.hold(processor, variant)
         self._take_until(processor, until_s)
 
-    def reserve_step(self, lane: Lane, step: Step) -> tuple[Request, ...]:
-        """Reserve what is offered for a step of a lane; return its riders.
+    def reserve_step(
+        self, lane: Lane, step: Step, request: Request | None = None
+    ) -> tuple[Request, ...]:
+        """Reserve what is offered for a step of a lane's request; return its riders.
 
         It is `reserve(offer(lane, step))`, but makes no offer where that leaves nothing to settle.
         """
-        if self._held is None and lane.is_open:
+        if self._held is None and lane.is_open and lane.batching is None:
             _, processor, seconds = step
             self._take_until(processor, self.ready_s[processor] + seconds)
-            return riders_of(lane)
-        offer = self.offer(lane, step)
+            return ()
+        offer = self.offer(lane, step, request)
         self.reserve(offer)
         return offer.riders
 

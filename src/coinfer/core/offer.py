@@ -15,7 +15,7 @@ from coinfer.core.routes import Step
 from coinfer.core.swaps import Swaps
 from coinfer.machine.span import Span
 
-__all__ = ["Offer", "make_offer", "riders_of"]
+__all__ = ["Offer", "make_offer"]
 
 _new = tuple.__new__
 
@@ -53,25 +53,20 @@ class Offer(NamedTuple):
         return self.seconds + self.load_s
 
 
-def riders_of(_lane: Lane) -> tuple[Request, ...]:
-    """Return which waiting requests would ride along with the first of a lane: none yet."""
-    return ()
-
-
 def make_offer(
     lane: Lane, step: Step, swaps: Swaps | None, riders: tuple[Request, ...] = ()
 ) -> Offer:
-    """Complete a step of a lane's first request: what rides along, and what is loaded before.
+    """Complete a step of a lane's first request and its riders: what is loaded before, the cost.
 
     Args:
         lane: The lane.
-        step: The span, the processor and the seconds.
+        step: The span, the processor and the seconds, for all that the execution serves.
         swaps: Which models the processors hold, now or as somebody foresees it; None if loads cost
             nothing.
-        riders: The requests that a policy put beside the first one itself, if it did.
+        riders: Those beside the first (`coinfer.core.riders`, or a policy of its own).
     """
     span, processor, seconds = step
-    variant, riders, load_s = lane.variant, riders or riders_of(lane), 0.0
+    variant, load_s = lane.variant, 0.0
     cost_s = seconds
     if swaps is not None:
         load_s = swaps.cost_s(processor, variant)

@@ -43,6 +43,7 @@ class Request(NamedTuple):
         batch: Samples in the request, as the caller stacked them.
         shape: The class of its sizes; 0 is that of the model's smallest sample, and of all requests
             to a model without other open dimensions than the batch.
+        sizes: The number of its exact sizes: only requests of equal sizes can be stacked.
     """
 
     id: int
@@ -53,3 +54,4 @@ class Request(NamedTuple):
     on_late: OnLate = OnLate.RUN
     batch: int = 1
     shape: int = 0
+    sizes: int = 0

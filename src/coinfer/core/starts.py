@@ -19,6 +19,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.offer import Offer, make_offer
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
+from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
@@ -44,6 +45,7 @@ class Starts:
     _timers: Timers
     _admission: Admission
     _watchdog: Watchdog
+    _riders: Riders
     started: Callable[..., Any] | None
     _execution_ids: Iterator[int] = field(default_factory=count, init=False)
 
@@ -87,9 +89,16 @@ class Starts:
         for progress in everyone:
             if not progress.lane.is_open:
                 self.check_open(progress.lane, progress.request, processor)
-        lane, riders = everyone[0].lane, requests[1:]
-        batch = sum(request.batch for request in requests) if riders else 0
-        step = state.step(lane, processor, last, batch)
+        lane = everyone[0].lane
+        if len(requests) == 1:
+            step, riders = self._riders.join(
+                lane, state.step(lane, processor, last), everyone[0].request
+            )
+            requests = (*requests, *riders)
+            everyone += [state.requests[rider.id] for rider in riders]
+        else:  # a batch of the policy's own
+            batch = sum(request.batch for request in requests)
+            step = state.step(lane, processor, last, batch)
         for progress in everyone:
             state.dequeue(progress)
         self.launch_step(lane, step, requests, everyone)

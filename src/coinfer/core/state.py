@@ -21,6 +21,7 @@ from coinfer.core.routes import ForkRoutes, Routes, RouteSeconds, Step
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.swaps import Swaps
 from coinfer.errors import ConfigurationError, PolicyError
+from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary, overlaid_units
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
@@ -57,6 +58,7 @@ class State:
         units: Number of unit subgraphs per loaded variant. As all that is known of a variant, it is
             kept by the variant's name; the original has the name of its model.
         forks: The pairs of spans that may run at the same time, by loaded variant that has some.
+        batchings: How far requests may share executions, by loaded variant where they may.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         failed: Of those, what was run of them alone and failed.
@@ -86,6 +88,7 @@ class State:
     widths: Mapping[str, int] = field(init=False)
     units: dict[str, int] = field(default_factory=dict, init=False)
     forks: dict[str, tuple[Fork, ...]] = field(default_factory=dict, init=False)
+    batchings: dict[str, Batching] = field(default_factory=dict, init=False)
     leaving: dict[str, int] = field(default_factory=dict, init=False)
     requests: dict[int, Progress] = field(default_factory=dict, init=False)
     failed: dict[int, list[Execution]] = field(default_factory=dict, init=False)
@@ -155,6 +158,7 @@ class State:
         batch, shape = lane.key.batch, lane.key.shape
         units = self.units[variant]
         lane.rest = Span(position, units - 1)
+        lane.batching = self.batchings.get(variant)
         lane.routes = lane.row = None
         lane.is_served = False
         if units == 1:
@@ -175,7 +179,9 @@ class State:
     def _mark(self, lane: Lane) -> None:
         """Update `is_open` and `is_plain`, which select the fast ways to start."""
         lane.is_open = not lane.excluded and not lane.ready_s
-        lane.is_plain = lane.is_open and lane.row is not None and not self.swaps.costs
+        lane.is_plain = (
+            lane.is_open and lane.row is not None and lane.batching is None and not self.swaps.costs
+        )
 
     def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
         """Let a lane start on processors from these moments on only; it stays visible."""
@@ -340,10 +346,11 @@ class State:
         """Let the routes of a variant follow its estimate of an execution."""
         variant, span, processor = execution.variant, execution.span, execution.processor
         batch, shape = execution.batch, execution.requests[0].shape
-        seconds = self.estimates.expected_s(variant, processor, span, batch, shape)
-        if seconds is not None:
-            for (*of, _), routes in self._routes.items():
-                if of == [variant, batch, shape]:
+        is_curve = variant in self.batchings
+        for (model, samples, of_shape, _), routes in self._routes.items():
+            if model == variant and of_shape == shape and (is_curve or samples == batch):
+                seconds = self.estimates.expected_s(variant, processor, span, samples, shape)
+                if seconds is not None:
                     routes.observed(span, processor, seconds)
 
     def count_retry(self, request_id: int, numbers: Container[int]) -> None:
@@ -371,18 +378,21 @@ class State:
 
     def add_model(self, event: ModelLoaded) -> None:
         """Take in a model, or replace its profile."""
-        model, units, profile, forks, swap_s = event
+        model, units, profile, forks, swap_s, batching = event
         self.units[model] = units
         self.swaps.add(model, swap_s)
         self.forks.pop(model, None)
         if forks:
             self.forks[model] = forks
+        self.batchings.pop(model, None)
+        if batching is not None:
+            self.batchings[model] = batching
         self.leaving.pop(model, None)
         if self.express is not None:
             self.express.add_model(model, profile)
             theirs = self.express.processors
             profile = Profile({k: entry for k, entry in profile if k.processor not in theirs})
-        self.estimates.add(model, profile)
+        self.estimates.add(model, profile, as_curve=batching is not None)
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
         for lane in self._all_lanes.values():
             if lane.model == model:
@@ -394,6 +404,7 @@ class State:
         """Remove every trace of a model that has no request left."""
         self.units.pop(model, None)
         self.forks.pop(model, None)
+        self.batchings.pop(model, None)
         self.swaps.forget(model)
         self.leaving.pop(model, None)
         self.estimates.remove(model)

@@ -11,8 +11,9 @@ from typing import Any
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
-from coinfer.core.offer import Offer, make_offer, riders_of
+from coinfer.core.offer import Offer, make_offer
 from coinfer.core.request import OnLate, Request
+from coinfer.core.riders import Riders
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
 from coinfer.core.swaps import Swaps
@@ -35,10 +36,11 @@ class View:
         now: The moment, in the engine's seconds.
     """
 
-    __slots__ = ("_idle", "_lanes", "_state", "now")
+    __slots__ = ("_idle", "_lanes", "_riders", "_state", "now")
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, riders: Riders) -> None:
         self._state = state
+        self._riders = riders
         self._lanes = state.lanes
         self._idle: Callable[[], Sequence[str]] = state.idle
         self.now = -math.inf
@@ -244,7 +246,8 @@ class View:
     ) -> Offer:
         """Return how the head of a lane would be served on a processor, busy or idle.
 
-        What starts is the same: a policy names the request and the processor only.
+        What starts is the same: a policy names the request and the processor only, and never lists
+        riders.
 
         Args:
             lane: The lane.
@@ -259,7 +262,8 @@ class View:
         if processor in lane.excluded:
             raise PolicyError(f"what waits in {lane.key} failed on {processor!r} before")
         swaps = held or state.swaps
-        return make_offer(lane, state.step(lane, processor, last), swaps if swaps.costs else None)
+        step, riders = self._riders.join(lane, state.step(lane, processor, last))
+        return make_offer(lane, step, swaps if swaps.costs else None, riders)
 
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
@@ -284,24 +288,31 @@ class View:
         until_s: float,
         free_at: dict[str, float],
         held: Swaps | None = None,
+        request: Request | None = None,
     ) -> tuple[Request, ...]:
         """Count what is offered to a request of a lane as reserved.
 
         Args:
             lane: Its lane.
             processor: Where.
-            until_s: When the execution would end.
+            until_s: When the execution would end if it served this request alone.
             free_at: When each busy unit will be free, as the caller foresees it; changed.
             held: Which models the processors will hold then; changed.
+            request: The request; by default the first of the lane.
 
         Returns:
             The riders of the offer: they need none of their own.
         """
+        riders: tuple[Request, ...] = ()
+        if lane.batching is not None:
+            alone = self._state.step(lane, processor)
+            step, riders = self._riders.join(lane, alone, request)
+            until_s += step.seconds - alone.seconds
         for unit in self._state.units_of[processor]:
             free_at[unit] = until_s
         if held is not None:
             held.hold(processor, lane.variant)
-        return riders_of(lane)
+        return riders
 
     def swaps(self) -> Swaps | None:
         """Return which models the processors hold, to foresee on; None if changes cost nothing."""
@@ -379,7 +390,7 @@ class View:
         """Return when each processor will be free, to plan and to reserve on."""
         state = self._state
         free_s = self.free_s(self.units_free_at())
-        return Lookahead(self.now, free_s, state.neighbours, self.swaps())
+        return Lookahead(self.now, free_s, state.neighbours, self.swaps(), self._riders)
 
     def free_s(self, free_at: Mapping[str, float]) -> dict[str, float]:
         """Return when each processor in service is free, given when each busy unit is."""
@@ -416,7 +427,7 @@ class PartOfView(View):
     __slots__ = ("_queue", "_whole", "held")
 
     def __init__(self, whole: View, queue: int) -> None:
-        super().__init__(whole._state)
+        super().__init__(whole._state, whole._riders)
         self._whole = whole
         self._queue = queue
         self.held: Collection[str] = ()

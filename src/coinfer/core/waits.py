@@ -16,6 +16,7 @@ from typing import Any
 
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
+from coinfer.core.blocking import Blocking
 from coinfer.core.events import Cancelled
 from coinfer.core.lane import LaneKey
 from coinfer.core.preemption import Preemption
@@ -39,6 +40,7 @@ class Waits:
         rank: The policy's hook of this name, which orders the lanes.
         preemption: Who looks after urgent ones; None without express processors.
         retries: How often a failed request is tried again.
+        blocking: Who looks after deadlines for riders; None while no model batches.
     """
 
     _state: State
@@ -47,6 +49,7 @@ class Waits:
     rank: Callable[..., Any]
     preemption: Preemption | None
     retries: int
+    blocking: Blocking | None = None
 
     def begin(self, progress: Progress) -> None:
         """Let a request wait in its lane, unless nobody could ever run it."""
@@ -58,6 +61,8 @@ class Waits:
             state.enqueue(progress, self.rank(request))
             if self.preemption is not None:
                 self.preemption.note(request)
+            if self.blocking is not None:
+                self.blocking.note(progress)
         except Exception as error:  # noqa: BLE001 - third-party code, or its ranks do not compare
             self._admission.blame_policy(error)
             self._answers.reply(progress, Outcome.FAILED, self._admission.closed)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
+from coinfer.bound.capacity import NO_BATCHES
 from coinfer.machine.machine import Machine
 from coinfer.plan.work import Work
 from coinfer.workload.load import Load
@@ -79,7 +80,10 @@ class Certificate:
 
 
 def certify(
-    scenario: Scenario, machine: Machine, works: Mapping[str, Work] = NO_WORKS
+    scenario: Scenario,
+    machine: Machine,
+    works: Mapping[str, Work] = NO_WORKS,
+    together: Mapping[str, int] = NO_BATCHES,
 ) -> Certificate:
     """Compute the limits of a scenario on a machine.
 
@@ -87,6 +91,7 @@ def certify(
         scenario: What is asked for.
         machine: Where.
         works: How work grows with open dimensions, by model that has some.
+        together: By model, the samples that one execution may serve for several requests.
 
     Raises:
         UnknownNameError: a model that no processor of the machine runs.
@@ -102,7 +107,15 @@ def certify(
     rates = load.offered_rates_per_s()
     processors, keeps = machine.processors, machine.keeps
     shapes = shape_counts(scenario, works)
-    limit = partial(throughput_bound, profile, processors, mix, batches=batches, shapes=shapes)
+    limit = partial(
+        throughput_bound,
+        profile,
+        processors,
+        mix,
+        batches=batches,
+        shapes=shapes,
+        together=together,
+    )
     return Certificate(
         mix=mix,
         mix_is_known=known is not None,
@@ -110,11 +123,17 @@ def certify(
         one_model=one_model,
         kept=limit(one_model=set(one_model)) if one_model else None,
         sustainable_factor=sustainable_factor(
-            profile, processors, rates, batches=batches, shapes=shapes, one_model=keeps
+            profile,
+            processors,
+            rates,
+            batches=batches,
+            shapes=shapes,
+            together=together,
+            one_model=keeps,
         )
         if rates
         else None,
-        makespan=None if shapes else _makespan(scenario, machine, batches),
+        makespan=None if shapes or together else _makespan(scenario, machine, batches),
     )
 
 

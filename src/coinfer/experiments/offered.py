@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from coinfer.bound import Bound, throughput_bound
+from coinfer.bound.capacity import NO_BATCHES
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
@@ -37,6 +39,7 @@ def offered_optimum(
     scenario: Scenario,
     run_counts: RunCounts | None = None,
     works: Mapping[str, Work] = NO_WORKS,
+    together: Mapping[str, int] = NO_BATCHES,
 ) -> Optimum | None:
     """Return the best throughput of any schedule for the offered mix, and how to reach it.
 
@@ -51,6 +54,7 @@ def offered_optimum(
         run_counts: What was served. It is the mix where a model has a closed loop of its own, since
             the policy then decides the shares; before a run they are unknown.
         works: How work grows with open dimensions, by model that has some.
+        together: By model, the samples that one execution may serve for several requests.
 
     Returns:
         The optimum, or None if the mix is not known.
@@ -59,18 +63,23 @@ def offered_optimum(
         ConfigurationError: a model that no processor runs.
     """
     batches = {name: spec.batch for name, spec in scenario.models.items()}
-    shapes = shape_counts(scenario, works)
+    limit = partial(
+        throughput_bound,
+        profile,
+        processors,
+        batches=batches,
+        shapes=shape_counts(scenario, works),
+        together=together,
+    )
     offered = Load(scenario).offered_mix()
     if offered is not None:
-        bound = throughput_bound(profile, processors, offered, batches=batches, shapes=shapes)
+        bound = limit(offered)
         if _throughput_per_s(run_counts) <= bound.throughput_per_s:
             return Optimum(bound, "offered")
     served = {} if run_counts is None else _served(run_counts)
     if not served:
         return None
-    return Optimum(
-        throughput_bound(profile, processors, served, batches=batches, shapes=shapes), "served"
-    )
+    return Optimum(limit(served), "served")
 
 
 def _served(run_counts: RunCounts) -> dict[str, float]:

@@ -215,12 +215,20 @@ class Recorder:
             counts.executions += 1
             if outcome is not _OK:
                 counts.failed += 1
+            elif len(execution.requests) > 1:
+                self._count_shared(execution)
             if started_s < start_s:
                 counts.begun_s += start_s - started_s
         else:
             counts.busy_s += self._clipped_s(started_s, now)
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
+
+    def _count_shared(self, execution: Execution) -> None:
+        model = self._models.get(execution.model)
+        if model is not None:
+            served = len(execution.requests)
+            model.shared[served] = model.shared.get(served, 0) + 1
 
     def _give_up(
         self, execution_id: int, now: float, outcome: ExecutionOutcome, reason: str

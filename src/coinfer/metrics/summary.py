@@ -78,6 +78,8 @@ class ModelSummary:
         withheld: Requests that were never made, because the one that they come after was not
             completed; not among the submitted ones.
         retried: How often one of them ran again because a run of it had failed.
+        shared: Executions in the window that served several requests, by how many; of a model that
+            is cut, those of its spans.
     """
 
     submitted: int
@@ -93,6 +95,7 @@ class ModelSummary:
     unfinished: int = 0
     withheld: int = 0
     retried: int = 0
+    shared: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +284,7 @@ def _model(name: str, run_counts: RunCounts) -> ModelSummary:
         latency_ms=latency_summary(counts.latencies),
         withheld=run_counts.withheld.get(name, 0),
         retried=counts.retried,
+        shared=dict(sorted(counts.shared.items())),
     )
 
 

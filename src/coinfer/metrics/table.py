@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -10,7 +12,7 @@ from rich.text import Text
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_digits
 
-__all__ = ["render", "score_lines"]
+__all__ = ["render", "score_lines", "shared_text"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
@@ -27,6 +29,7 @@ def render(summary: Summary) -> RenderableType:
         title,
         _model_table(summary),
         *_rare_lines(summary),
+        *_shared_lines(summary),
         *score_lines(summary),
         _processor_table(summary),
         _bound_line(summary),
@@ -82,6 +85,26 @@ def _rare_lines(summary: Summary) -> list[Text]:
         if counts:
             lines.append(Text(f" {name}: {', '.join(counts)}"))
     return lines
+
+
+def _shared_lines(summary: Summary) -> list[Text]:
+    """One line per model of which executions served several requests: how many of how many."""
+    return [
+        Text(f" {name}: requests that shared a run: {shared_text(row.shared)}")
+        for name, row in summary.models.items()
+        if row.shared
+    ]
+
+
+def shared_text(shared: Mapping[int, int]) -> str:
+    """Write how many executions served how many requests.
+
+    >>> shared_text({2: 40, 5: 3})
+    '95 in 43 runs (2 in 40, 5 in 3)'
+    """
+    served = sum(size * runs for size, runs in shared.items())
+    each = ", ".join(f"{size} in {runs:,}" for size, runs in shared.items())
+    return f"{served:,} in {sum(shared.values()):,} runs ({each})"
 
 
 def score_lines(summary: Summary) -> list[Text]:

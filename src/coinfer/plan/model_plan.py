@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coinfer.machine.batching import Batching
 from coinfer.plan.choice import Choice
 from coinfer.plan.variant import Kind, Variant
 from coinfer.plan.work import Work
@@ -23,6 +24,7 @@ class ModelPlan:
         batch: Samples per request that the times were measured at; 1 if the batch is fixed.
         fixed_batch: Whether the model leaves no batch size open. A request to it is one run,
             however many samples that has.
+        batching: How far its requests may share executions; None: each is a run of its own.
         sizes: Sizes of its other open dimensions, by name, that it was measured at: the smallest
             sample first.
         work: How the work grows with these; None: the model has no other open dimensions.
@@ -34,6 +36,7 @@ class ModelPlan:
     fingerprint: str = ""
     batch: int = 1
     fixed_batch: bool = False
+    batching: Batching | None = None
     sizes: tuple[Mapping[str, int], ...] = ()
     work: Work | None = None
     variants: Mapping[Kind, Variant] = field(default_factory=dict)

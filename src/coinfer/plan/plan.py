@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
@@ -117,6 +118,11 @@ class Plan:
         return {n: model.work for n, model in self.models.items() if model.work is not None}
 
     @property
+    def together(self) -> dict[str, int]:
+        """Samples that one execution may serve for several requests, by model that batches."""
+        return {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+
+    @property
     def output_errors(self) -> dict[str, dict[str, float]]:
         """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
         errors: dict[str, dict[str, float]] = {}
@@ -140,6 +146,12 @@ class Plan:
             variants={**known.variants, variant.kind: variant},
             choices=(*known.choices, *choices),
         )
+        return dataclasses.replace(self, models={**self.models, model: changed})
+
+    def with_batching(self, model: str, batching: Batching | None, *choices: Choice) -> Self:
+        """Copy it with another batching of a model, and why that was chosen."""
+        known = self.models[model]
+        changed = dataclasses.replace(known, batching=batching, choices=(*known.choices, *choices))
         return dataclasses.replace(self, models={**self.models, model: changed})
 
     def loading(self, profile: Profile, models: Iterable[str] | None = None) -> Self:

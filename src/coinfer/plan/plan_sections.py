@@ -13,6 +13,7 @@ from coinfer.documents.fields import (
     Count,
     Loc,
     Name,
+    NonNegativeSeconds,
     Number,
     PositiveNumber,
     Problem,
@@ -24,6 +25,7 @@ from coinfer.documents.fields import (
 from coinfer.documents.reading import validated
 from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ScenarioError
+from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import ordinary
 from coinfer.machine.span import Fork, Span, boundaries, completes
@@ -197,12 +199,20 @@ class WorkSection(Section):
         return Work(axes, terms, self.base)
 
 
+class BatchingSection(Section):
+    """How far requests may share executions."""
+
+    max: Count
+    max_delay: NonNegativeSeconds = 0.0
+
+
 class ModelSection(Section):
     """One model."""
 
     source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count | Literal["fixed"] = 1
+    batching: BatchingSection | None = None
     sizes: tuple[dict[str, WholeNumber], ...] = ()
     work: WorkSection | None = None
     profile: ProfileSection
@@ -217,6 +227,9 @@ class ModelSection(Section):
             fingerprint=self.fingerprint,
             batch=1 if self.batch == "fixed" else self.batch,
             fixed_batch=self.batch == "fixed",
+            batching=None
+            if self.batching is None
+            else Batching(self.batching.max, self.batching.max_delay),
             sizes=self.sizes,
             work=None if self.work is None else self.work.work(),
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from coinfer.machine.batching import Batching
 from coinfer.machine.span import Span
 from coinfer.plan.index_ranges import ranges_text, span_text
 from coinfer.plan.model_plan import ModelPlan
@@ -52,6 +53,8 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
         yield "    batch: fixed" if model.fixed_batch else f"    batch: {model.batch}"
+        if model.batching is not None:
+            yield f"    batching: {_flow(_batching(model.batching))}"
         if model.work is not None:
             yield f"    sizes: {_value(model.sizes)}"
             yield f"    work: {_flow(_work(model.work))}"
@@ -61,6 +64,10 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
     if plan.warnings:
         yield "warnings:"
         yield from (f"  - {_scalar(warning)}" for warning in plan.warnings)
+
+
+def _batching(batching: Batching) -> dict[str, Any]:
+    return {"max": batching.most, "max_delay": batching.max_delay_s}
 
 
 def _work(work: Work) -> dict[str, Any]:
@@ -101,10 +108,11 @@ def _spans(variant: Variant, spans: tuple[Span, ...]) -> str:
 
 def _note(plan: Plan, name: str, processor: str, spans: tuple[Span, ...]) -> str:
     """Say what runs take there, for readers."""
+    batch = plan.models[name].batch
     entries = [
         entry
         for key, entry in plan.measured.restricted([name]).at_smallest
-        if key.processor == processor and key.span in spans
+        if key.processor == processor and key.span in spans and key.batch == batch
     ]
     if not entries:
         return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,28 +84,31 @@ class Work:
 
 
 class SizeClasses:
-    """The classes of sizes of the requests of one model, remembered by their sizes.
+    """The classes of sizes of the requests of one model, and numbers of the exact sizes.
 
     >>> classes = SizeClasses(Work({"w": Axis("x", 0)}, {("w",): 1.0}, base=4.0))
-    >>> classes({"x": np.zeros(4)}), classes({"x": np.zeros(5)}), classes({"x": np.zeros(6)})
-    (0, 1, 2)
+    >>> [classes({"x": np.zeros(size)}) for size in (4, 5, 6, 5)]
+    [(0, 0), (1, 1), (2, 2), (1, 1)]
     """
 
-    __slots__ = ("_axes", "_known", "_work")
+    __slots__ = ("_axes", "_known", "_numbers", "_work")
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._axes = tuple(work.axes.values())
-        self._known: dict[tuple[int, ...], int] = {}
+        self._known: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._numbers = count()
 
-    def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> int:
-        """Return the class of a request. Any thread may ask; the inputs fit the model."""
+    def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[int, int]:
+        """Return the class of a request and the number of its sizes; equal numbers, equal sizes.
+
+        Any thread may ask; the inputs fit the model.
+        """
         sizes = tuple([inputs[of].shape[axis] for of, axis in self._axes])
         found = self._known.get(sizes)
         if found is None:
             if len(self._known) >= _MOST_REMEMBERED:
                 self._known.clear()
-            found = self._known[sizes] = self._work.size_class(
-                dict(zip(self._work.axes, sizes, strict=True))
-            )
+            named = dict(zip(self._work.axes, sizes, strict=True))
+            found = self._known[sizes] = self._work.size_class(named), next(self._numbers)
         return found

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.graph.cut_model import CutModel
+from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
@@ -95,7 +96,7 @@ def given_plan(
         models: By name.
         processors: What may be used.
         profile: Expected times; of a model that is cut, of its spans.
-        wishes: Of these the policy and the sources count.
+        wishes: Of these the policy, the sources and explicit wishes to batch count.
         backends: Backends by name, for those that are not to be looked up.
     """
     whole = {name: whole_of(model) for name, model in models.items()}
@@ -105,7 +106,11 @@ def given_plan(
     for name, cut in planning.cut_models.items():
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
         plan = plan.with_variant(name, variant)
-    return Planned(plan.loading(profile), planning.loads)
+    plan = plan.loading(profile)
+    for name, spec in planning.wishes.riders.items():
+        if spec.max not in ("auto", "off") and not plan.models[name].fixed_batch:
+            plan = plan.with_batching(name, Batching(spec.most, spec.max_delay))
+    return Planned(plan, planning.loads)
 
 
 def whole_of(model: Model | CutModel) -> Model:

@@ -116,7 +116,7 @@ def _check_agreement(saved: SavedPlan, name: str, missing: Iterable[tuple[str, S
 def _of_whole(plan: Plan, name: str) -> dict[tuple[str, Span], float]:
     table: dict[str, dict[str, float]] = {}
     for key, entry in plan.measured.at_smallest:
-        if key.span == Span():
+        if key.span == Span() and key.batch == plan.models[key.model].batch:
             table.setdefault(key.model, {})[key.processor] = entry.mean_s
     expected = {p.name: by_analogy(table, name, p.name) for p in plan.processors}
     return {(p, Span()): seconds for p, seconds in expected.items() if seconds is not None}

@@ -19,6 +19,7 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.make_plan import make_plan
 from coinfer.planner.model_source import resolve_model
+from coinfer.planner.passes.batching import chosen_batching
 from coinfer.planner.processors import choose_processors
 from coinfer.planner.samples import guess_warning, settled_sizes, with_batch_found_out
 from coinfer.planner.scenario_sizes import with_sizes
@@ -125,6 +126,8 @@ def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
         policy=_policy_of(scenario),
         warnings=tuple(_choices(machine, kept)),
     )
+    for name, spec in scenario.models.items():
+        plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
     return Prepared(scenario=scenario, plan=plan)
 
 
@@ -149,7 +152,7 @@ def _samples(
 ) -> dict[str, Sequence[Feed]]:
     """Return what to measure with: of batch 1 where a model leaves that open."""
     single = {
-        name: spec.model_copy(update={"batch": 1})
+        name: spec.with_single_samples()
         for name, spec in scenario.models.items()
         if spec.batch > 1 and models[name].batch_symbol is not None
     }
@@ -169,6 +172,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         name=scenario.name,
         policy=_policy_of(scenario),
         batches={name: spec.batch for name, spec in scenario.models.items()},
+        riders={name: spec.batching for name, spec in scenario.models.items()},
         cuts={name: _cut_wish(spec) for name, spec in cuts.items() if spec is not None},
         allow=scenario.precision.allow,
         tolerance=math.inf if tolerance is None else tolerance,

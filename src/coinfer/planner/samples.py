@@ -30,6 +30,7 @@ __all__ = [
     "measurable",
     "samples_of",
     "settled_sizes",
+    "two_samples",
     "with_batch_found_out",
     "with_work",
     "work_at",
@@ -180,7 +181,7 @@ def with_batch_found_out(
     for name, model in models.items():
         if model.batch_symbol is None or model.has_batch is not None:
             continue
-        two = _two_samples(model, given.get(name, ()), named.get(name, {}))
+        two = two_samples(model, given.get(name, ()), named.get(name, {}))
         if two:
             is_batch = counts_samples(model, processors, backends, two, profiler.cache)
             found[name] = model.with_batch(is_batch)
@@ -198,7 +199,7 @@ def _no_batch_warning(model: Model) -> str | None:
     )
 
 
-def _two_samples(
+def two_samples(
     model: Model, given: Sequence[Tensors], named: Mapping[str, int]
 ) -> Sequence[Tensors]:
     """Return two different samples of equal sizes; none if there are none."""

@@ -11,6 +11,7 @@ from coinfer.graph.partition_options import PartitionOptions
 from coinfer.plan.plan import PolicyChoice
 from coinfer.planner.assignment import Pairs
 from coinfer.workload.agreement_spec import AgreementSpec
+from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.processor_spec import Preempt
 
 __all__ = ["CutWish", "Wishes"]
@@ -36,6 +37,7 @@ class Wishes:
         name: What the plan is called.
         policy: Which policy decides.
         batches: Samples per request, by model; 1 for those not named.
+        riders: How requests may share executions, by model; those not named as `BatchSpec` says.
         dims: Sizes of open dimensions by name, for models without samples.
         cuts: How models are cut; those not named run whole.
         allow: Precisions below fp32 that are allowed.
@@ -53,6 +55,7 @@ class Wishes:
     name: str = "plan"
     policy: PolicyChoice = field(default_factory=PolicyChoice)
     batches: Mapping[str, int] = field(default_factory=dict)
+    riders: Mapping[str, BatchSpec] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     cuts: Mapping[str, CutWish] = field(default_factory=dict)
     allow: tuple[str, ...] = ()

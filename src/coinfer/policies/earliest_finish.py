@@ -30,13 +30,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
 
+from coinfer.core.foresight import Forecast, Foresight
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, PriorityUse, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
-from coinfer.policies.foresight import Forecast, Foresight
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["EarliestFinish"]
@@ -161,7 +161,7 @@ class EarliestFinish(OneByOne):
                 again_s = look_again_s(now, seconds, name, unclaimed)
                 if foreseen is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
-            taken = view.reserve(lane, name, finish_s, free_at, held)
+            taken = view.reserve(lane, name, finish_s, free_at, held, request)
             riders.update(taken)
             if held is not None:
                 seconds_of.clear()

@@ -114,7 +114,7 @@ class PlannedMapping(OneByOne):
                 return schedule.begin(group.request, lane, unclaimed)
             if again_s == math.inf:
                 again_s = look_again_s(view.now, view.resident_s(lane), name, unclaimed)
-            riders = lookahead.reserve_step(lane, step)
+            riders = lookahead.reserve_step(lane, step, group.request)
             unclaimed.difference_update(view.sharing(name))
             if not group.skip(len(riders)):
                 groups.remove(group)

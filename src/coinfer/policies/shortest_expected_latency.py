@@ -67,7 +67,7 @@ class ShortestExpectedLatency(OneByOne):
             if name in free and lane.may_start(name, view.now):
                 del self._given[at]
                 return Start(name, (request,), None if lane.routes is None else step.span.last)
-            lookahead.reserve_step(lane, step)
+            lookahead.reserve_step(lane, step, request)
             free.difference_update(view.sharing(name))
         return self._give(view, lookahead, free) if free else None
 
@@ -84,7 +84,7 @@ class ShortestExpectedLatency(OneByOne):
             if name in free and lane.may_start(name, view.now):
                 return schedule.begin(request, lane, free)
             self._given.append(_Given(request, step))
-            riders = lookahead.reserve_step(lane, step)  # they need no run of their own
+            riders = lookahead.reserve_step(lane, step, request)  # they need no run of their own
             free.difference_update(view.sharing(name))
             waiting = _without(waiting, (request, *riders))
         return None

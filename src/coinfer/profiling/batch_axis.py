@@ -2,11 +2,12 @@
 
 Rule: it does if two samples together give what they give apart. Sequences, lists of boxes or
 points have an open first axis, too, and what is computed of one entry depends on the others. It is
-found out once per model and library, and kept.
+found out once per model and library, and kept: by how much the answers differ.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
@@ -23,7 +24,10 @@ from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.patient_sessions import PatientSession, running
 
-__all__ = ["counts_samples"]
+__all__ = ["company_error", "counts_samples"]
+
+_LARGEST = 1e9
+"""A larger difference is kept as infinite: JSON has no number for that."""
 
 _TOLERANCE = 0.05
 """Together may be computed in another order; what is no batch differs by far more."""
@@ -48,6 +52,26 @@ def counts_samples(
     Returns:
         True also if no processor can run one of the samples alone: then nothing is known.
     """
+    error = company_error(model, processors, backends, samples, cache)
+    return error is None or error <= _TOLERANCE
+
+
+def company_error(
+    model: Model,
+    processors: Sequence[Processor],
+    backends: Mapping[str, Backend],
+    samples: Sequence[Tensors],
+    cache: ProfileCache | None = None,
+) -> float | None:
+    """Return by how much two samples together differ from what they give apart.
+
+    Arguments are those of `counts_samples`.
+
+    Returns:
+        The largest ||together - apart|| / ||apart|| over outputs and samples; of other types than
+        floats the share of values that differ. Infinite where that cannot even be compared. None
+        if no processor can run one of the samples alone.
+    """
     for processor in processors:
         backend = backends[processor.backend]
         versions = dict(backend.versions())
@@ -55,25 +79,25 @@ def counts_samples(
         if processor.precision != "fp32" or not versions:
             continue
         parts = {
-            "batch_axis": model.fingerprint.full,
+            "company": model.fingerprint.full,
             "shapes": [list(sample[n].shape) for sample in samples for n in sorted(sample)],
             "versions": {processor.backend: versions},
         }
         known = None if cache is None else cache.get(parts)
         if known is not None:
-            return known.seconds[0] > 0
+            return math.inf if known.seconds[0] > _LARGEST else known.seconds[0]
         found = _found_out(model, backend, processor, samples)
         if found is None:
             continue
         if cache is not None:
-            cache.put(parts, Measurement(seconds=(float(found),)))
+            cache.put(parts, Measurement(seconds=(min(found, 2 * _LARGEST),)))
         return found
-    return True
+    return None
 
 
 def _found_out(
     model: Model, backend: Backend, processor: Processor, samples: Sequence[Tensors]
-) -> bool | None:
+) -> float | None:
     """Run two samples apart and together; None if not even one of them runs."""
     try:
         session = PatientSession(load(backend, model, processor), running(model, processor))
@@ -85,14 +109,14 @@ def _found_out(
         except Exception:  # noqa: BLE001 - a session is foreign code
             return None
         try:
-            return _agree(session, model, samples, apart)
+            return _difference(session, model, samples, apart)
         except HangError:
             return None
 
 
-def _agree(
+def _difference(
     session: Session, model: Model, samples: Sequence[Tensors], apart: Sequence[Tensors]
-) -> bool:
+) -> float:
     batched = model.input_check.batched
     stacked = {
         name: np.concatenate([sample[name] for sample in samples]) if name in batched else value
@@ -100,28 +124,33 @@ def _agree(
     }
     outputs = [{name: np.asarray(value) for name, value in one.items()} for one in apart]
     if not any(np.any(value) for one in outputs for value in one.values()):
-        return True  # zeros tell nothing
+        return 0.0  # zeros tell nothing
     try:
         together = session.run(stacked)
     except HangError:
         raise
     except Exception:  # noqa: BLE001 - it takes one at a time only
-        return False
-    expected = {}
+        return math.inf
+    worst = 0.0
     for name, value in outputs[0].items():
         if value.ndim == 0 or any(one[name].shape[1:] != value.shape[1:] for one in outputs):
-            return False
-        expected[name] = np.concatenate([one[name] for one in outputs])
-    found = {name: np.asarray(value) for name, value in together.items()}
-    return all(_is_near(found[name], value) for name, value in expected.items())
+            return math.inf
+        found, first = np.asarray(together[name]), 0
+        if found.shape[:1] != (sum(len(one[name]) for one in outputs),):
+            return math.inf
+        for one in outputs:
+            own = found[first : first + len(one[name])]
+            worst = max(worst, _error(own, one[name]))
+            first += len(one[name])
+    return worst
 
 
-def _is_near(
+def _error(
     found: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
     expected: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
-) -> bool:
+) -> float:
     if found.shape != expected.shape:
-        return False
+        return math.inf
     if expected.dtype.kind not in "fV":
-        return bool(np.mean(found == expected) > 1 - _TOLERANCE) if expected.size else True
-    return relative_error([{"": found}], [{"": expected}]) <= _TOLERANCE
+        return float(np.mean(found != expected)) if expected.size else 0.0
+    return relative_error([{"": found}], [{"": expected}])

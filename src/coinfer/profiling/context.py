@@ -117,7 +117,7 @@ def by_class(feeds: Sequence[Tensors], work: Work | None) -> dict[int, list[Tens
         return {0: list(feeds)}
     classes, found = SizeClasses(work), dict[int, list[Tensors]]()
     for feed in feeds:
-        found.setdefault(classes(feed), []).append(feed)
+        found.setdefault(classes(feed)[0], []).append(feed)
     ordered = sorted(found)
     last = len(ordered) - 1
     kept = {ordered[round(at * last / (MOST_CLASSES - 1))] for at in range(MOST_CLASSES)}

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, assert_never, cast, get_args, get_type_hints
 from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
 from coinfer.core.events import Event
 from coinfer.core.request import OnLate, Request
+from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
 
@@ -124,4 +125,6 @@ def _plain_fields(record: Any) -> tuple[tuple[str, type[Any]], ...]:
 
 def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:
     forks = [tuple(Fork(*fork) for fork in each) for each in later[:1]]  # older logs have none
-    return [model, units, Profile.from_json(profile), *forks, *later[1:]]
+    swap_s = later[1:2]
+    batching = [None if each is None else Batching(*each) for each in later[2:]]
+    return [model, units, Profile.from_json(profile), *forks, *swap_s, *batching]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary
+from coinfer.metrics.table import shared_text
 from coinfer.metrics.xrbench import XRBenchScore
 from coinfer.report.words import count, digits, escaped, percent
 
@@ -47,7 +48,13 @@ def model_table(summary: Summary, colours: Mapping[str, str]) -> str:
     whole = ["all", *map(count, totals), rate, *[""] * (len(_QUANTILES) + 1)]
     headers = ("model", *kinds, "per s", *(f"{name} ms" for name in _QUANTILES), "in time")
     rows = [_model_cells(name, row, kinds, colours[name]) for name, row in models.items()]
-    return table(headers, [*rows, [f"<b>{cell}</b>" for cell in whole]])
+    shared = [
+        f"<p>{named(name, colours[name])}: requests that shared a run: "
+        f"{escaped(shared_text(row.shared))}</p>"
+        for name, row in models.items()
+        if row.shared
+    ]
+    return table(headers, [*rows, [f"<b>{cell}</b>" for cell in whole]]) + "".join(shared)
 
 
 def processor_table(summary: Summary) -> str:

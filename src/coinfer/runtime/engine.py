@@ -244,7 +244,7 @@ class Engine:
         if check.defaults:
             inputs = check.filled(inputs)
         classes = self._classes
-        shape = classes[name](inputs) if classes and name in classes else 0
+        shape, sizes = classes[name](inputs) if classes and name in classes else (0, 0)
         if due_s is None:
             arrival_s = clock.now()
         else:
@@ -262,6 +262,7 @@ class Engine:
                 on_late if type(on_late) is OnLate else to_on_late(on_late),
                 batch,
                 shape,
+                sizes,
             ),
         )
         future = InferenceFuture.of(request, inputs, self._cancel)

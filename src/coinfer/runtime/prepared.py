@@ -46,7 +46,7 @@ class Prepared:
         specs = {}
         for name, spec in self.scenario.models.items():
             fixed = self.plan.models[name].fixed_batch
-            specs[name] = spec.model_copy(update={"batch": 1}) if fixed else spec
+            specs[name] = spec.with_single_samples() if fixed else spec
         policy = PolicySpec(name=self.plan.policy.name, options=self.plan.policy.options)
         return self.scenario.model_copy(update={"models": specs, "policy": policy})
 

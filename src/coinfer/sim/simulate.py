@@ -16,7 +16,7 @@ from coinfer.policies import make_policy
 from coinfer.sim.services import Services
 from coinfer.sim.simulation import Simulation, Tick
 from coinfer.workload.load import Load
-from coinfer.workload.request_shapes import request_shapes
+from coinfer.workload.request_shapes import request_shapes, request_sizes
 from coinfer.workload.scenario import Scenario
 
 __all__ = ["DRAIN_S", "Simulated", "simulate"]
@@ -79,6 +79,7 @@ def simulate(
         limits=scenario.limits,
         services=Services(plan.machine, seed=scenario.seed, deterministic=deterministic),
         shapes=request_shapes(scenario, plan.works),
+        sizes=request_sizes(scenario),
     )
     simulation.run(scenario.end_s + DRAIN_S, on_tick)
     if simulation.core.fault is not None:

@@ -52,6 +52,7 @@ class Simulation:
         limits: What the core enforces whatever the policy wants.
         services: Draws service times; by default the machine's, with seed 0.
         shapes: Classes of sizes of each model's requests, in rotation; 0 of those not named.
+        sizes: Numbers of their exact sizes, likewise.
 
     Attributes:
         now: Virtual seconds since the start.
@@ -69,6 +70,7 @@ class Simulation:
         limits: Limits = Limits(),
         services: Services | None = None,
         shapes: Mapping[str, Sequence[int]] = MappingProxyType({}),
+        sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         plan.machine.check_runs(tuple(specs))
         machine = plan.machine.equipped()
@@ -83,6 +85,7 @@ class Simulation:
                 spec.on_late,
                 spec.batch,
                 tuple(shapes.get(model, (0,))),
+                tuple(sizes.get(model, (0,))),
             )
             for model, spec in specs.items()
         }
@@ -199,13 +202,14 @@ class Simulation:
         model, frame_s = due.model, due.frame_s
         if frame_s is None:
             frame_s = due.time_s
-        patience_s, priority, on_late, batch, shapes = self._promises[model]
+        patience_s, priority, on_late, batch, shapes, sizes = self._promises[model]
         number = self._n_asked
         self._n_asked = number + 1
         if self._reacts:
             self._asked[number] = due
-        shape = shapes[due.index % len(shapes)]
-        fields = (number, model, frame_s, frame_s + patience_s, priority, on_late, batch, shape)
+        shape, size = shapes[due.index % len(shapes)], sizes[due.index % len(sizes)]
+        until_s = frame_s + patience_s
+        fields = (number, model, frame_s, until_s, priority, on_late, batch, shape, size)
         return _new(Arrived, (_new(Request, fields),))
 
     def _answer(self, reply: Reply) -> None:

@@ -28,6 +28,7 @@ from coinfer.core.events import (
 from coinfer.core.lane import LaneKey
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span, all_spans
@@ -66,6 +67,8 @@ def profile(
     *,
     units: int = 1,
     gaps: Mapping[str, Collection[int]] = _NOTHING,
+    most: int = 1,
+    fixed_share: float = 0.0,
 ) -> Profile:
     """Build the profile of a model of `units` equal unit subgraphs, with every span of them.
 
@@ -74,7 +77,12 @@ def profile(
         seconds: Of the whole model by processor, also where the whole cannot run.
         units: How many.
         gaps: By processor, the units that it cannot run.
+        most: Its largest batch; 1: only one sample was measured.
+        fixed_share: Share of the time of one sample that further ones do not add.
 
+    >>> batched = profile("m", {"cpu0": 0.03}, most=4, fixed_share=0.5)
+    >>> round(batched.expected_s("m", "cpu0", batch=4), 3)
+    0.075
     >>> profile("m", {"cpu0": 0.03}, units=3).expected_s("m", "cpu0", span=Span(1, 2))
     0.02
     >>> half = profile("m", {"npu": 0.04}, units=2, gaps={"npu": {1}})
@@ -83,9 +91,15 @@ def profile(
     """
     return Profile(
         {
-            ProfileKey(model, name, 1, span): Measurement(
-                seconds=(whole_s * (span.last - span.first + 1) / units,)
+            ProfileKey(model, name, batch, span): Measurement(
+                seconds=(
+                    whole_s
+                    * (span.last - span.first + 1)
+                    / units
+                    * (fixed_share + (1 - fixed_share) * batch),
+                )
             )
+            for batch in sorted({1, most})
             for name, whole_s in seconds.items()
             for span in all_spans(units)
             if not any(span.first <= gap <= span.last for gap in gaps.get(name, ()))
@@ -125,6 +139,8 @@ class VirtualMachine:
         units: Mapping[str, int] = _NOTHING,
         gaps: Mapping[str, Mapping[str, Collection[int]]] = _NOTHING,
         forks: Mapping[str, tuple[Fork, ...]] = _NOTHING,
+        batchings: Mapping[str, Batching] = _NOTHING,
+        fixed_share: float = 0.0,
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -138,6 +154,8 @@ class VirtualMachine:
             units: Number of unit subgraphs by model, where it is not 1.
             gaps: By model and processor, the units that it cannot run.
             forks: By model, the pairs of spans that may run at the same time.
+            batchings: By model, how far its requests may share executions.
+            fixed_share: Of those models, the share of the time of one sample that more do not add.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
         """
@@ -162,8 +180,17 @@ class VirtualMachine:
         self._checked = checked
         for model, row in seconds.items():
             n_units = units.get(model, 1)
-            known = profile(model, row, units=n_units, gaps=gaps.get(model, _NOTHING))
-            self.post(ModelLoaded(model, n_units, known, forks.get(model, ())))
+            batching = batchings.get(model)
+            known = profile(
+                model,
+                row,
+                units=n_units,
+                gaps=gaps.get(model, _NOTHING),
+                most=1 if batching is None else batching.most,
+                fixed_share=fixed_share,
+            )
+            forked = forks.get(model, ())
+            self.post(ModelLoaded(model, n_units, known, forked, batching=batching))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""

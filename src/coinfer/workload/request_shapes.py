@@ -9,7 +9,7 @@ from coinfer.plan.work import Work
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.size_rotation import size_rotation
 
-__all__ = ["NO_WORKS", "request_shapes", "shape_counts"]
+__all__ = ["NO_WORKS", "request_shapes", "request_sizes", "shape_counts"]
 
 NO_WORKS: Mapping[str, Work] = {}
 
@@ -45,6 +45,21 @@ def request_shapes(
             shapes = tuple(map(work.size_class, rotation))
             if any(shapes):
                 found[name] = shapes
+    return found
+
+
+def request_sizes(scenario: Scenario) -> dict[str, tuple[int, ...]]:
+    """Return numbers of the exact sizes of each model's requests: the k-th has `[k % len]`.
+
+    Those whose requests are all of the same sizes are left out.
+    """
+    found = {}
+    for name, spec in scenario.models.items():
+        numbers: dict[tuple[tuple[str, int], ...], int] = {}
+        rotation = size_rotation(spec, name, scenario.seed)
+        sizes = [numbers.setdefault(tuple(each.items()), len(numbers)) for each in rotation]
+        if len(numbers) > 1:
+            found[name] = tuple(sizes)
     return found
 
 

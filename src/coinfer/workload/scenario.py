@@ -43,6 +43,7 @@ from coinfer.documents.fields import (
 from coinfer.errors import ConfigurationError
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
+from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.cascades import cascade_problems, root_of
 from coinfer.workload.dims_spec import Dims
 from coinfer.workload.input_spec import InputSpec, RandomInputs, with_dims
@@ -87,7 +88,7 @@ class ModelSpec(Section):
             until the next request of the same periodic process is due.
         priority: Larger is more urgent.
         on_late: What to do with a request whose deadline passes before it has started.
-        batch: Samples in each request.
+        batching: Samples in each request, and how requests share executions; written as `batch`.
         partition: How it is cut; without, as the scenario says for all.
     """
 
@@ -99,9 +100,19 @@ class ModelSpec(Section):
     deadline: Annotated[float | Literal["period"] | None, PlainValidator(_deadline)] = None
     priority: WholeNumber = 0
     on_late: OnLate = OnLate.RUN
-    batch: Count = 1
+    batching: BatchSpec = Field(alias="batch", default=BatchSpec())
     partition: Partitioning = None
     _period_s: float | None = PrivateAttr(default=None)
+
+    @property
+    def batch(self) -> int:
+        """Samples in each request."""
+        return self.batching.samples
+
+    def with_single_samples(self) -> Self:
+        """Copy it with one sample in each request."""
+        batching = self.batching.model_copy(update={"samples": 1})
+        return self.model_copy(update={"batching": batching})
 
     @property
     def deadline_s(self) -> float | None:
@@ -189,6 +200,8 @@ class Scenario(Section):
         precision: What may run below fp32.
         agreement: How near outputs must be to those of the reference.
         partition: How models are cut into spans; None: they run whole.
+        max_blocking: Seconds for which requests that share an execution may keep a processor from
+            others, where some model has a deadline; None: twice the longest run of one request.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
         rate_factor: All open-loop rates are multiplied by it; deadlines of one period follow.
         score: A published score to compute beside the figures.
@@ -209,6 +222,7 @@ class Scenario(Section):
     agreement: AgreementSpec = AgreementSpec()
     partition: Partitioning = None
     admission_limit: Count = 1000
+    max_blocking: PositiveSeconds | None = None
     machine: FilePath | None = None
     rate_factor: PositiveNumber = 1.0
     score: Literal["xrbench"] | None = None
@@ -249,7 +263,7 @@ class Scenario(Section):
     @property
     def limits(self) -> Limits:
         """What the core is to enforce, in a real run, a simulation and a replay alike."""
-        return Limits(max_waiting=self.admission_limit)
+        return Limits(max_waiting=self.admission_limit, max_blocking_s=self.max_blocking)
 
     def partition_of(self, model: str) -> PartitionSpec | None:
         """How a model is cut; None: it runs whole."""

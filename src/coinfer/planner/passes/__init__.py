@@ -11,6 +11,7 @@ from collections.abc import Callable
 from coinfer.plan.plan import Plan
 from coinfer.planner.passes import (
     agreement,
+    batching,
     measure,
     nonfinite,
     partition,
@@ -36,4 +37,5 @@ PASSES: tuple[Pass, ...] = (
     nonfinite.nonfinite,
     preemption.preemption,
     surroundings.surroundings,
+    batching.batching,
 )

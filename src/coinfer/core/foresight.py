@@ -96,6 +96,11 @@ class Foresight:
             if stream.until_s > self.until_s:
                 self.until_s = stream.until_s
 
+    def gap_s(self, model: str) -> float:
+        """Return the mean gap between requests of a model, however regular; infinite if unknown."""
+        stream = self._streams.get(model)
+        return math.inf if stream is None or stream.gaps < _FEWEST else stream.gap_s
+
     def load(self, view: View) -> float:
         """Return how many units the requests to come keep busy, on average."""
         busy = 0.0
@@ -153,6 +158,33 @@ class Forecast:
             if next_s < safe_s < math.inf:
                 late += math.ceil((safe_s - next_s) / stream.gap_s)
         return late
+
+    def latest_end_s(
+        self, free_at: Mapping[str, float], taken: Collection[str], from_s: float
+    ) -> float:
+        """Return until when these units may be taken so that no next request is late by it.
+
+        Args:
+            free_at: When each busy unit will be free; others are free.
+            taken: The units that would be taken.
+            from_s: They are until then in any case: what is late by that does not count.
+        """
+        latest_s = math.inf
+        for model, stream in self._streams:
+            due_s = max(stream.next_s, self._view.now) + stream.slack_s
+            best_s = -math.inf
+            for name, service_s in self._fast_enough(model, stream).items():
+                units = self._view.processors[name].units
+                start_s = due_s - service_s
+                if any(free_at.get(unit, -math.inf) > start_s for unit in units):
+                    continue
+                if units.isdisjoint(taken):
+                    best_s = math.inf
+                    break
+                best_s = max(best_s, start_s)
+            if from_s <= best_s < latest_s:
+                latest_s = best_s
+        return latest_s
 
     def _fast_enough(self, model: str, stream: _Stream) -> Mapping[str, float]:
         """Return how long a request runs, by processor in service that is fast enough for it."""

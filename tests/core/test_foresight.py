@@ -7,8 +7,8 @@ import random
 import pytest
 
 from coinfer.core.events import ProcessorLost
+from coinfer.core.foresight import Foresight
 from coinfer.policies import make_policy
-from coinfer.policies.foresight import Foresight
 from coinfer.testing.machine import VirtualMachine, processors, request
 
 CORES = {p.name: p for p in processors("cpu0", "cpu1", all=("cpu0", "cpu1"))}

@@ -1,0 +1,134 @@
+"""Blocking: how long requests that share an execution may keep a processor from all others.
+
+The longer an execution, the longer what needs its units must wait. So one with riders must be over
+in time for every waiting request with a deadline, and for those that are about to come
+(`foresight`), unless they would be late for the first request alone already. Where any model has
+deadlines it never lasts longer than `Limits.max_blocking_s`: what comes next may be foreseen by
+nobody. Deadlines are looked after only while some model batches.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from coinfer.core.foresight import Foresight
+from coinfer.core.lane import Lane
+from coinfer.core.progress import Progress
+from coinfer.core.request import Request
+from coinfer.core.state import State
+from coinfer.core.view import View
+
+__all__ = ["Blocking"]
+
+_FEW = 64
+
+_Due: TypeAlias = list[tuple[float, int]]
+"""(deadline, id) as a heap; some no longer wait."""
+
+
+@dataclass(slots=True, eq=False)
+class Blocking:
+    """Knows the deadlines of what waits and of what is about to come.
+
+    Attributes:
+        most_s: `Limits.max_blocking_s`.
+        foresight: What is about to come.
+    """
+
+    _state: State
+    _view: View
+    most_s: float | None
+    foresight: Foresight = field(default_factory=Foresight)
+    _due: dict[Lane, _Due] = field(default_factory=dict)
+    _with_deadlines: set[str] = field(default_factory=set)
+
+    def arrived(self, request: Request) -> None:
+        """Take note of a request that comes."""
+        if request.deadline_s < math.inf:
+            self._with_deadlines.add(request.model)
+            self.foresight.note(request, self._state.now)
+
+    def note(self, progress: Progress) -> None:
+        """Take note of a request that begins to wait."""
+        request, lane = progress.request, progress.lane
+        if request.deadline_s == math.inf:
+            return
+        due = self._due.get(lane)
+        if due is None:
+            self._due = {
+                each: heap for each, heap in self._due.items() if each in self._state.lanes
+            }
+            due = self._due[lane] = []
+        heapq.heappush(due, (request.deadline_s, request.id))
+        if len(due) > _FEW and len(due) > 2 * len(lane):
+            due[:] = [entry for entry in due if self._waits(lane, entry[1])]
+            heapq.heapify(due)
+
+    def note_all(self, everyone: Iterable[Progress]) -> None:
+        """Take note of what waits already."""
+        for progress in everyone:
+            if progress.waits:
+                self.arrived(progress.request)
+                self.note(progress)
+
+    def longest_s(self, lane: Lane, processor: str, alone_s: float) -> float:
+        """Return for how long requests of a lane may keep a processor from now on.
+
+        Args:
+            lane: Their lane: what waits behind them there is served no later than without riders.
+            processor: The processor.
+            alone_s: The seconds of one of them. What is late by these does not count.
+        """
+        view, now = self._view, self._state.now
+        limit_s = self._most_s(processor, alone_s)
+        near = self._state.neighbours[processor]
+        for other, due in self._due.items():
+            if other is lane or not due:
+                continue
+            seconds = view.resident_s(other)
+            if any(name in seconds for name in near):
+                least_s = min(seconds.values())
+                due_s = self._first_due(other, due, now + least_s, now + least_s + alone_s)
+                limit_s = min(limit_s, due_s - now - least_s)
+        if now <= self.foresight.until_s and not view.preempts:
+            forecast, units = self.foresight.forecast(view), self._state.units_of[processor]
+            end_s = forecast.latest_end_s(view.units_free_at(), units, now + alone_s)
+            limit_s = min(limit_s, end_s - now)
+        return limit_s
+
+    def earliest_due_s(self, lane: Lane) -> float:
+        """Return the earliest deadline of what waits in a lane and is not past."""
+        due = self._due.get(lane)
+        now = self._state.now
+        return math.inf if due is None else self._first_due(lane, due, now, now)
+
+    def _most_s(self, processor: str, alone_s: float) -> float:
+        """Return the limit if nothing waits and nothing is foreseen."""
+        units = self._state.units
+        if not any(model in units for model in self._with_deadlines):
+            return math.inf
+        if self.most_s is not None:
+            return self.most_s
+        view = self._view
+        lanes = [view.entrance(model) for model in units]
+        steps = [
+            self._state.step(x, processor).seconds for x in lanes if view.can_run(x, processor)
+        ]
+        return 2 * max([alone_s, *steps])
+
+    def _first_due(self, lane: Lane, due: _Due, lost_s: float, from_s: float) -> float:
+        """Return the first deadline from a moment on; forget those that are lost for certain."""
+        while due and (due[0][0] < lost_s or not self._waits(lane, due[0][1])):
+            heapq.heappop(due)
+        if not due or due[0][0] >= from_s:
+            return due[0][0] if due else math.inf
+        found = [at_s for at_s, number in due if at_s >= from_s and self._waits(lane, number)]
+        return min(found, default=math.inf)
+
+    def _waits(self, lane: Lane, number: int) -> bool:
+        progress = self._state.requests.get(number)
+        return progress is not None and progress.waits and progress.lane is lane

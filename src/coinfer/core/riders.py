@@ -1,0 +1,178 @@
+"""Riders: which waiting requests share the execution of another one. The rule of batching.
+
+A request rides along with the first of its lane where all of this holds:
+- The profile says that it is cheaper: the run gets longer by less than a run of its own would take.
+  Of the numbers of riders that are allowed, the one is taken that saves most.
+- Nobody in the execution becomes late by it. Who would be late alone as well does not count.
+- It keeps the processor no longer from others than `Blocking` allows.
+- It would not be served sooner, as far as the profile tells, by a processor that is idle: what
+  waits is dealt out among the idle processors that no other waiting request needs.
+
+Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
+equal sizes. A lane that does not batch is not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coinfer.core.lane import Lane
+from coinfer.core.request import OnLate, Request
+from coinfer.core.routes import Step
+from coinfer.core.state import State
+
+__all__ = ["Riders"]
+
+_LEAST_GAIN = 0.05
+"""Share of a run of its own by which riding must be cheaper: less is noise of the measurement."""
+
+_LOOKS = 4
+"""Requests looked at for each that may ride along: some are of other sizes, or would be late."""
+
+_new = tuple.__new__
+
+
+@dataclass(slots=True, eq=False)
+class Riders:
+    """Finds who shares an execution.
+
+    Attributes:
+        longest_s: Returns how long an execution of a lane may keep a processor, at least the
+            seconds of one request; None: as long as it takes.
+        allows: Tells whether a lane's requests may be served on a processor; None: on all.
+    """
+
+    _state: State
+    longest_s: Callable[[Lane, str, float], float] | None = None
+    allows: Callable[[Lane, str], bool] | None = None
+
+    def join(
+        self, lane: Lane, step: Step, first: Request | None = None
+    ) -> tuple[Step, tuple[Request, ...]]:
+        """Return a step of a waiting request as it runs with its riders, and these.
+
+        Args:
+            lane: Where it waits.
+            step: The step, of this request alone.
+            first: The request; by default the first of the lane. Those before it do not ride.
+        """
+        batching = lane.batching
+        if batching is None or len(lane.heap) < 2 or lane.excluded or lane.key.alone:
+            return step, ()
+        samples = lane.key.batch
+        most = min(batching.most // samples, len(lane)) if samples else 1
+        if most < 2:
+            return step, ()
+        riders = self._chosen(lane, step, first or lane.head, most)
+        if riders:
+            span, processor, _ = step
+            step = _new(Step, (span, processor, self._seconds(lane, step, 1 + len(riders))))
+        return step, riders
+
+    def _chosen(self, lane: Lane, step: Step, first: Request, most: int) -> tuple[Request, ...]:
+        own_s, processor = step.seconds, step.processor
+        most = self._share(lane, step, most)
+        if most < 2:
+            return ()
+        limit_s = math.inf if self.longest_s is None else self.longest_s(lane, processor, own_s)
+        after_s, least_s = self._after_s(lane, step), self._least_s(lane)
+        if own_s + after_s <= first.deadline_s - self._state.now:
+            limit_s = min(limit_s, first.deadline_s - self._state.now - after_s)
+        chosen: list[Request] = []
+        most_saved_s, best, looks, is_before = 0.0, 0, _LOOKS * most, first is not lane.head
+        for request in lane.in_order():
+            if is_before or request.id == first.id:
+                is_before = is_before and request.id != first.id
+                continue
+            looks -= 1
+            if len(chosen) + 1 == most or not looks:
+                break
+            seconds = self._seconds(lane, step, len(chosen) + 2)
+            if seconds > limit_s:
+                break
+            if request.sizes != first.sizes:
+                continue
+            spare_s = self._spare_s(request, least_s, after_s)
+            if seconds > spare_s:
+                continue
+            chosen.append(request)
+            limit_s = min(limit_s, spare_s)
+            saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(chosen)) - seconds
+            if saved_s > most_saved_s:
+                most_saved_s, best = saved_s, len(chosen)
+        return tuple(chosen[:best])
+
+    def _seconds(self, lane: Lane, step: Step, count: int) -> float:
+        """Return what a step takes for so many requests."""
+        key = lane.key
+        row = self._state.estimates.row(lane.variant, step.span, count * key.batch, key.shape)
+        return row.get(step.processor, math.inf)
+
+    def _after_s(self, lane: Lane, step: Step) -> float:
+        """Return what is added to the seconds of a step until the answer: the load, and the rest.
+
+        The rest is that of a request alone: at the next boundary all this is decided again.
+        """
+        swaps, routes = self._state.swaps, lane.routes
+        load_s = swaps.cost_s(step.processor, lane.variant) if swaps.costs else 0.0
+        last = step.span.last + 1
+        return load_s if routes is None else load_s + routes.rest_s(last)
+
+    def _least_s(self, lane: Lane) -> float:
+        in_service = self._state.in_service
+        return min([s for name, s in lane.seconds.items() if name in in_service], default=math.inf)
+
+    def _spare_s(self, request: Request, least_s: float, after_s: float) -> float:
+        """Return how long the step may take that a request rides along with.
+
+        What is late in any case may ride, unless it is to be dropped.
+        """
+        left_s = request.deadline_s - self._state.now
+        if left_s >= least_s:
+            return left_s - after_s
+        return math.inf if request.on_late is OnLate.RUN else -math.inf
+
+    def _share(self, lane: Lane, step: Step, most: int) -> int:
+        """Return how many requests a processor gets, if what waits is dealt out among the idle."""
+        others = self._others(lane, step.processor)
+        if not others:
+            return most
+        mine, counts = 1, [0] * len(others)
+        waiting = len(lane)
+        for _ in range(waiting - 1):
+            if mine == most:
+                break
+            ends = [
+                (self._seconds(lane, _new(Step, (step.span, name, 0.0)), counts[at] + 1), at)
+                for at, name in enumerate(others)
+            ]
+            least_s, at = min(ends)
+            if least_s < self._seconds(lane, step, mine + 1):
+                counts[at] += 1
+                if counts[at] > most:
+                    break
+            else:
+                mine += 1
+        return mine
+
+    def _others(self, lane: Lane, processor: str) -> list[str]:
+        """Return idle processors that could serve the lane beside this one and beside each other.
+
+        As many are left out as requests wait in other lanes.
+        """
+        state = self._state
+        idle = state.idle()
+        if len(idle) < 2:
+            return []
+        taken: set[str] = set(state.neighbours.get(processor, ()))
+        found: list[str] = []
+        for name in sorted(idle, key=lambda each: state.widths[each]):
+            if name in taken or name not in lane.seconds or name in lane.excluded:
+                continue
+            if self.allows is not None and not self.allows(lane, name):
+                continue
+            found.append(name)
+            taken.update(state.neighbours[name])
+        return found[: max(0, len(found) - (len(state.waiting) - len(lane)))]

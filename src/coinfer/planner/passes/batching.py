@@ -1,0 +1,217 @@
+"""Batching: which models may be run for several requests at once, and for how many samples.
+
+Rule: requests may share an execution only where their answers do not change with the company that
+they are computed in, by more than the tolerance of the agreement: two different samples are run
+alone and together. How long a run takes is measured at 2, 4, 8 and 16 samples, until more no longer
+pay. Without a wish, the largest batch is the smallest one at which a sample takes hardly more than
+at the best, and there is none if a sample takes hardly less than alone. Who shares an execution is
+decided while running (`coinfer.core.riders`).
+
+A model that is cut is measured whole; its spans are taken to speed up as it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from coinfer.backends.base import Tensors
+from coinfer.backends.registry import find_backends
+from coinfer.machine.batching import Batching
+from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.model import Model
+from coinfer.plan.choice import Alternative, Choice
+from coinfer.plan.plan import Plan
+from coinfer.planner.planning import Planning
+from coinfer.planner.samples import two_samples
+from coinfer.profiling.batch_axis import company_error
+from coinfer.runtime.span_io import span_ios_of
+from coinfer.workload.batch_spec import BatchSpec
+
+__all__ = ["batching", "chosen_batching"]
+
+_LEAST_GAIN = 0.05
+"""Share of its time alone that a sample must save in the best batch."""
+
+_HARDLY = 0.03
+"""A sample may take so much more than in the best batch, if that keeps the batch smaller."""
+
+
+def batching(plan: Plan, planning: Planning) -> Plan:
+    """Let requests of those models share executions for which that pays."""
+    for name, model in planning.models.items():
+        spec = planning.wishes.riders.get(name, BatchSpec())
+        reason = _obstacle(plan, planning, name, model, spec)
+        if reason:
+            plan = plan.with_batching(name, None, Choice("batching", f"none: {reason}"))
+            continue
+        measured = _measured(plan, planning, name, model, spec)
+        plan = plan.with_profile(plan.measured.merged(measured))
+        chosen, choice = chosen_batching(plan, name, spec)
+        plan = plan.with_batching(name, chosen, choice)
+    return plan
+
+
+def chosen_batching(plan: Plan, name: str, spec: BatchSpec) -> tuple[Batching | None, Choice]:
+    """Choose the batching of a model by the times that a plan has for it.
+
+    Args:
+        plan: The plan.
+        name: The model.
+        spec: What is wished.
+    """
+    samples = plan.models[name].batch
+    if spec.most < 2 * samples:
+        return None, Choice("batching", "none: as asked")
+    gains = _gains(plan, name)
+    best = min(gains.values(), default=1.0)
+    seen = tuple(
+        Alternative(f"batch {batch}", f"{gain:.2f}x of one run each")
+        for batch, gain in gains.items()
+        if batch > samples
+    )
+    if not seen:
+        return None, Choice("batching", "none: no time is known of more samples than a request has")
+    if spec.max != "auto":
+        return Batching(spec.most, spec.max_delay), Choice("batching", f"up to {spec.max}", seen)
+    if best > 1 - _LEAST_GAIN:
+        what = f"none: a sample takes {best:.2f}x as long at best as in a run of its own"
+        return None, Choice("batching", what, seen)
+    most = min(batch for batch, gain in gains.items() if gain <= best * (1 + _HARDLY))
+    if spec.max_delay:
+        most = max(most, 2 * samples)
+    others = tuple(each for each in seen if each.name != f"batch {most}")
+    what = f"up to {most}: a sample takes {gains[most]:.2f}x as long as in a run of its own"
+    return Batching(most, spec.max_delay), Choice("batching", what, others)
+
+
+def _gains(plan: Plan, name: str) -> dict[int, float]:
+    """Return by batch what a sample takes of a run of its own, where that is least."""
+    samples, gains = plan.models[name].batch, dict[int, float]()
+    profile = plan.profile.restricted([name]).at_smallest
+    for key, entry in profile:
+        alone = profile.entries.get(key._replace(batch=samples))
+        if alone is not None and alone.mean_s > 0:
+            gain = entry.mean_s / alone.mean_s * samples / key.batch
+            gains[key.batch] = min(gain, gains.get(key.batch, gain))
+    return dict(sorted(gains.items()))
+
+
+def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> str:
+    """Say why requests of a model cannot share executions; nothing if they can."""
+    planned, symbol = plan.models[name], model.batch_symbol
+    if planned.fixed_batch or symbol is None:
+        return "the model leaves no batch size open"
+    if spec.most < 2 * planned.batch:
+        return "as asked"
+    for kind, values in (("input", model.inputs), ("output", model.outputs)):
+        for value in values:
+            if value.shape[:1] != (symbol,):
+                return f"the first axis of {kind} {value.name!r} is not the batch"
+    cut = planning.cut_models.get(name)
+    if cut is not None and not all(io.stacks for io in span_ios_of(cut).values()):
+        return "of some value between its spans the first axis is not the batch"
+    return _company_obstacle(plan, planning, name, model)
+
+
+def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -> str:
+    """Run two samples alone and together where the model is loaded, once per library."""
+    tolerance = planning.wishes.agreement.tolerance
+    two = two_samples(model, planning.samples[name], _sizes(plan, name))
+    if not two:
+        return "there are no two samples to compare"
+    loaded = plan.models[name].original.spans
+    libraries = {p.backend for p in plan.processors if p.name in loaded}
+    used: dict[str, Processor] = {}
+    for processor in ordinary(plan.processors):
+        if processor.backend in libraries and processor.precision == "fp32":
+            used.setdefault(processor.backend, processor)
+    backends = find_backends(plan.processors, planning.profiler.backends)
+    errors: dict[str, float] = {}
+    with planning.profiler.budget.spending():
+        for processor in used.values():
+            error = company_error(model, [processor], backends, two, planning.profiler.cache)
+            if error is not None:
+                errors[processor.name] = error
+    for at, error in errors.items():
+        if error > tolerance:
+            return (
+                f"on {at} its answers change with the company that they are computed in, by "
+                f"{error:.2g}; {tolerance:g} is allowed"
+            )
+    return "" if errors else "no processor could tell whether answers depend on the company"
+
+
+def _sizes(plan: Plan, name: str) -> Mapping[str, int]:
+    sizes = plan.models[name].sizes
+    return sizes[0] if sizes else {}
+
+
+def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> Profile:
+    """Measure a model at more and more samples, until more no longer pay."""
+    planned = plan.models[name]
+    samples, units = planned.batch, planned.original.n_units
+    loaded = plan.profile.restricted([name])
+    processors = [p for p in plan.processors if p.name in planned.original.spans]
+    feeds = planning.samples[name]
+    alone = _at(planning, name, model, processors, samples, feeds)
+    found, before, batch = Profile(), 1.0, samples
+    while (batch := 2 * batch) <= spec.most:
+        times = _at(planning, name, model, processors, batch, feeds)
+        found = found.merged(_of_spans(loaded, alone, times, units))
+        gain = _least_share(alone, times)
+        if gain > before * (1 - _HARDLY) or any(entry.estimated for _, entry in times):
+            break
+        before = gain
+    return found
+
+
+def _at(
+    planning: Planning,
+    name: str,
+    model: Model,
+    processors: Sequence[Processor],
+    batch: int,
+    feeds: Sequence[Tensors],
+) -> Profile:
+    """Measure the whole model at a batch size; what cannot run it is left out."""
+    profiler = planning.profiler
+    return profiler.profile(
+        {name: model}, processors, batch=batch, feeds={name: feeds}, skipped=lambda _skip: None
+    )
+
+
+def _least_share(alone: Profile, times: Profile) -> float:
+    """Return the least share of its time alone that a sample takes, over processors."""
+    shares = [
+        entry.mean_s / one.mean_s * of.batch / key.batch
+        for key, entry in times
+        for of, one in alone
+        if of.processor == key.processor and one.mean_s > 0
+    ]
+    return min(shares, default=1.0)
+
+
+def _of_spans(loaded: Profile, alone: Profile, times: Profile, units: int) -> Profile:
+    """Return the times of what is loaded: as measured, or of spans in proportion to the whole."""
+    entries: dict[ProfileKey, Measurement] = {}
+    for key, entry in times:
+        one = {of.processor: each for of, each in alone}.get(key.processor)
+        if one is None or entry.estimated or not one.mean_s:
+            continue
+        factor = entry.mean_s / one.mean_s
+        for of, each in loaded.at_smallest:
+            if of.processor != key.processor or of.batch != _batch_of(alone):
+                continue
+            if units == 1:
+                found = dataclasses.replace(entry, error=each.error)
+            else:
+                scaled = tuple(factor * seconds for seconds in each.seconds)
+                found = dataclasses.replace(each, seconds=scaled, estimated=True)
+            entries[of._replace(batch=key.batch)] = found
+    return Profile(entries)
+
+
+def _batch_of(alone: Profile) -> int:
+    return next((key.batch for key, _ in alone), 1)
