@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends import heap
+from coinfer.backends.artefact_making import prepare
 from coinfer.backends.base import (
     Backend,
     Placement,
@@ -240,6 +241,7 @@ class ModelStore:
         if key not in self._shared:
             join = self.yielding.join if processor.name in self._overlaid else None
             try:
+                prepare(backend, piece, processor)
                 self._shared[key] = load(backend, piece, processor, begin=join)
             except CoinferError:
                 raise

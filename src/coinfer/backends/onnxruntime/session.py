@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.artefacts import Lease
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.onnxruntime import arena
 from coinfer.backends.onnxruntime.creation import Call, call_of
@@ -29,6 +30,7 @@ class OnnxRuntimeSession:
         operators: How many operators each provider got, before fusion.
         shares: Whether its activations are in the shared arena.
         note: What it does without, and why, in half a sentence; empty if nothing.
+        lease: The artefact that its weights are mapped from; None: it holds them itself.
     """
 
     session: Any
@@ -39,6 +41,7 @@ class OnnxRuntimeSession:
     operators: Mapping[str, int]
     shares: bool = False
     note: str = ""
+    lease: Lease | None = None
 
     def __post_init__(self) -> None:
         self._call: Call | None = call_of(self.session)
@@ -79,6 +82,8 @@ class OnnxRuntimeSession:
         if self.session is not None:
             self.session = self._call = None
             POOLS.release(self.pool)
+            if self.lease is not None:
+                self.lease.close()
             if self.shares:
                 arena.give_back()
 
