@@ -167,6 +167,11 @@ class ArtefactStore:
         """
         return _removed(self.folder / digest)
 
+    def remove_damaged(self, digest: str) -> None:
+        """Remove an artefact that nobody should open, used or not; what cannot be removed stays."""
+        with suppress(OSError):
+            _removed(self.folder / digest, also_used=True)
+
     def verify(self, digest: str) -> str:
         """Read an artefact; return what is wrong with it, or an empty text."""
         folder = self.folder / digest
@@ -279,8 +284,7 @@ class ArtefactStore:
             f"artefact {folder} is damaged ({' '.join(why.split())}): it, and others there that "
             "are, is made again",
         )
-        with suppress(OSError):
-            _removed(folder, also_used=True)
+        self.remove_damaged(folder.name)
 
     def _warn(self, about: str, text: str) -> None:
         if (self.folder, about) not in _warned:

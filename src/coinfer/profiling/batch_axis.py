@@ -20,6 +20,7 @@ from coinfer.machine.profile import Measurement
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.error import relative_error
+from coinfer.profiling.fingerprints import fingerprint_of
 
 __all__ = ["counts_samples"]
 
@@ -53,7 +54,7 @@ def counts_samples(
         if processor.precision != "fp32" or not versions:
             continue
         parts = {
-            "batch_axis": model.fingerprint.full,
+            "batch_axis": fingerprint_of(model, cache).full,
             "shapes": [list(sample[n].shape) for sample in samples for n in sorted(sample)],
             "versions": {processor.backend: versions},
         }

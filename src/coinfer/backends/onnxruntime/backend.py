@@ -133,4 +133,5 @@ class OnnxRuntimeBackend:
             "outputs": tuple(spec.name for spec in model.outputs),
             "precision": native_precision(model),
             "pool": processor.threads - 1,
+            "varies": any(not isinstance(dim, int) for s in model.inputs for dim in s.shape),
         }

@@ -35,8 +35,8 @@ _KEPT = {
 }
 """Configuration of a session that writes itself down; ONNX Runtime maps such a file."""
 
-Call = Callable[[Sequence[str], Mapping[str, Tensor], None], list[Tensor]]
-"""Runs a session: names of outputs, inputs by name, no options of this run."""
+Call = Callable[[Sequence[str], Mapping[str, Tensor], Any], list[Tensor]]
+"""Runs a session: names of outputs, inputs by name, options of this run or None."""
 
 
 class Style(NamedTuple):
