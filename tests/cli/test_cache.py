@@ -70,7 +70,7 @@ def test_those_in_use_stay(program: Program, store: ArtefactStore) -> None:
     [
         ([], "error: name artefacts, as `coinfer cache ls` lists them, or give --all"),
         (["--all", "a"], "error: name artefacts"),
-        (["zzz"], "no artefact 'zzz'"),
+        (["zzz"], "unknown artefact 'zzz'"),
     ],
 )
 def test_what_is_to_be_removed_must_be_said(

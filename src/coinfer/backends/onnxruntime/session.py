@@ -54,6 +54,7 @@ class OnnxRuntimeSession:
     def __post_init__(self) -> None:
         self._call: Call | None = call_of(self.session)
         self._usual_bytes = 0.0
+        self._was_large = False
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; the arrays belong to the caller.
@@ -98,11 +99,15 @@ class OnnxRuntimeSession:
                 arena.give_back()
 
     def _options_for(self, inputs: Tensors) -> Any:
-        """Let the memory of an unusually large request go back after it, not stay for the next."""
+        """Let the memory of an unusually large request go back after it, not stay for the next.
+
+        Its outputs keep theirs until they are read; the run that comes next gives that back.
+        """
         size = sum(value.nbytes for value in inputs.values())
         usual = self._usual_bytes or size
         self._usual_bytes = usual + (size - usual) / _REMEMBERED
-        return arena.shrinking() if size > _UNUSUAL * usual else None
+        was_large, self._was_large = self._was_large, size > _UNUSUAL * usual
+        return arena.shrinking() if was_large or self._was_large else None
 
     def _failed(self, why: str) -> ExecutionError:
         return ExecutionError.of(self.what, why)
