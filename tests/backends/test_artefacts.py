@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import coinfer.artefacts.store
+from coinfer import zoo
 from coinfer.artefacts import default_store
 from coinfer.backends import artefact_making, get_backend
 from coinfer.backends.artefact_making import prepare
@@ -26,7 +27,7 @@ from coinfer.graph.extract import extract
 from coinfer.graph.partition import partition_at
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
-from coinfer.model import Model
+from coinfer.model import Model, model_from_ir
 from coinfer.testing.models import Example, examples, model_from_text, tiny_conv, two_convs
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -311,10 +312,14 @@ def test_no_artefacts_where_the_environment_says_so(
     assert not (tmp_path / "cache/artefacts").exists()
 
 
-def test_a_model_and_its_processor_can_be_sent_to_a_child() -> None:
-    for model in (tiny_conv().model, *halves()):
-        again = pickle.loads(pickle.dumps(model))
-        assert again.fingerprint == model.fingerprint
+def test_models_of_the_zoo_whose_weights_are_computed_when_they_are_read_can_be_sent() -> None:
+    for model in (tiny_conv().model, *halves(), model_from_ir(zoo.build("lenet"), name="lenet")):
+        sent = dataclasses.replace(model, content=model.content.detached())
+        assert pickle.loads(pickle.dumps(sent)).fingerprint == model.fingerprint
+    made(model, processor())
+    session = load(model, processor())
+    assert lease_of(session) is not None
+    session.close()
 
 
 def test_cores_share_the_compiled_model_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:

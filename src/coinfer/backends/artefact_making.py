@@ -7,6 +7,7 @@ opened in milliseconds.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ from typing import IO
 from coinfer.artefacts import Made, MakeError, default_store
 from coinfer.backends.base import Backend
 from coinfer.backends.patience import patience_s
+from coinfer.errors import ModelError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
@@ -57,6 +59,10 @@ def prepare(backend: Backend, model: Model, processor: Processor) -> None:
 
 def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) -> Made:
     limit_s = patience_s()
+    try:
+        model = dataclasses.replace(model, content=model.content.detached())
+    except ModelError as error:
+        raise MakeError(str(error)) from error
     with subprocess.Popen(
         [sys.executable, "-c", _START, json.dumps(sys.path)],
         stdin=subprocess.PIPE,
