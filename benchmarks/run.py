@@ -31,6 +31,7 @@ LONG = {
     "pinning": ("Pools with a core for each thread", [], ["--quick"]),
     "first_request": ("First requests, warmed up and not", [], ["--quick"]),
     "awake": ("Cores kept awake", [], ["--quick"]),
+    "memory": ("Weights held, loading and loading again", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",

@@ -18,9 +18,9 @@ MARK = "## Modules\n"
 # From the bottom of the import order to the top.
 ORDER = (
     "__init__.py", "errors.py", "scenarios", "units.py", "cache_folder.py", "documents", "model",
-    "threads", "machine", "plan", "bound", "core", "policies", "graph", "workload", "metrics",
-    "opening.py", "backends", "hardware", "zoo", "profiling", "report", "runtime", "sim", "replay",
-    "experiments", "planner", "api", "onnx_backend", "cli", "testing",
+    "threads", "artefacts", "machine", "plan", "bound", "core", "policies", "graph", "workload",
+    "metrics", "opening.py", "backends", "hardware", "zoo", "profiling", "report", "runtime", "sim",
+    "replay", "experiments", "planner", "api", "onnx_backend", "cli", "testing",
 )  # fmt: skip
 
 

@@ -12,12 +12,18 @@ __all__ = [
     "format_count",
     "format_digits",
     "format_seconds",
+    "parse_bytes",
     "parse_rate",
     "parse_seconds",
 ]
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "B": 1.0,
+    **{f"{unit}iB": 1024.0**power for power, unit in enumerate("KMGT", 1)},
+    **{f"{unit}B": 1000.0**power for power, unit in enumerate("kMGT", 1)},
+}
 
 
 def _parse(text: str | float, table: dict[str, float], default: str, kind: str) -> float:
@@ -56,6 +62,24 @@ def parse_seconds(text: str | float) -> float:
     0.033
     """
     return _parse(text, _SECONDS, "s", "a duration")
+
+
+def parse_bytes(text: str | float) -> int:
+    """Read a size; a bare number is in bytes.
+
+    Args:
+        text: e.g. `"2GiB"`, `"500 MB"` or `4096`.
+
+    Returns:
+        Bytes, not negative.
+
+    Raises:
+        ConfigurationError: not a size.
+
+    >>> parse_bytes("2GiB")
+    2147483648
+    """
+    return int(_parse(text, _BYTES, "B", "a size"))
 
 
 def parse_rate(text: str | float) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from coinfer.backends import heap
 from coinfer.backends.base import Backend
 from coinfer.backends.patience import HangError
 from coinfer.backends.registry import find_backends
@@ -175,6 +177,10 @@ class Engine(engine.Engine):
         )
         self.warnings.begin_with(planned.plan.warnings)
         self._warm_up(planned, profile)
+        # What was read and built of the models' files is not needed any more: sessions have theirs.
+        del planned
+        gc.collect()
+        heap.trim()
 
     def load(
         self,
@@ -264,8 +270,12 @@ class Engine(engine.Engine):
         sources: dict[str, str] = {}
         for name, model in models.items():
             if isinstance(model, str | Path):
-                found[name] = resolve_model(str(model), name=name)
                 sources[name] = lasting_source(model)
+                twin = next((n for n, source in sources.items() if source == sources[name]), name)
+                if twin in found:  # one file under several names is read once
+                    found[name] = whole_of(found[twin]).renamed(name)
+                else:
+                    found[name] = resolve_model(str(model), name=name)
             elif isinstance(model, Model | CutModel):
                 found[name] = model
             else:

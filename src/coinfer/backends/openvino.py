@@ -1,21 +1,30 @@
 """The backend that runs models with OpenVINO. The only file that imports openvino.
 
-On the CPU, a compiled model of one thread has no stream (`NUM_STREAMS=0`): it runs in the calling
-thread and creates no thread, but serves one run at a time, so every core gets its own. A compiled
-model with more threads has one stream of that many. One `Core` serves the process.
+On the CPU, a compiled model with more than one thread has one stream of that many. Of a small model
+of one thread every core has its own, without a stream (`NUM_STREAMS=0`): it runs in the calling
+thread and creates no thread, but serves one run at a time. Of a larger one up to eight cores share
+one with a stream per core, since streams share weights: a run is in the calling thread, too, and as
+fast (`benchmarks/memory.py`); the threads of the streams sleep. One `Core` serves the process.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from coinfer.artefacts import Lease, Made, default_store
+from coinfer.backends.artefact_check import differs
+from coinfer.backends.artefact_parts import common_parts
 from coinfer.backends.base import Device, Placement, Tensor, Tensors
+from coinfer.backends.mapped_file import MappedFile
 from coinfer.backends.pools import POOLS, reserved
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
 from coinfer.backends.source import source_of
@@ -84,6 +93,16 @@ _NOT_TELLING = (
 
 _HEADING = " with a message:"
 
+_BLOB = "model.blob"
+_LEAST_WEIGHT_BYTES = 2**22
+"""Smaller models are not shared, and not kept as artefacts: that would cost more than they hold."""
+
+_MOST_STREAMS = 8
+"""Cores that share a compiled model; each has a copy of its graph, whether or not it is used."""
+
+_FIRST_RUNS = 4
+"""Runs during which weights are packed, in whichever thread they are."""
+
 
 class OpenVinoBackend:
     """OpenVINO on the devices that its plugins find.
@@ -99,6 +118,7 @@ class OpenVinoBackend:
         self._lock = threading.Lock()
         self._readers = 0
         self._read_graphs: dict[int, tuple[Model, Any, Callable[[], None]]] = {}
+        self._cores = _usable_cores()
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of openvino."""
@@ -119,6 +139,14 @@ class OpenVinoBackend:
             processor.precision,
             frozenset(processor.options.items()),
         )
+
+    def session_key(self, model: Model, processor: Processor) -> Hashable:
+        """Cores share the compiled model of a large model, as its streams share the weights."""
+        streams = self._streams(model, processor)
+        if not streams:
+            return self.sharing_key(processor)
+        options = frozenset(processor.options.items())
+        return (self.name, processor.device, streams, processor.precision, options)
 
     def supported(self, model: Model, processor: Processor) -> frozenset[str]:
         """Ask the plugin by `query_model`, of what OpenVINO can convert from ONNX.
@@ -173,6 +201,13 @@ class OpenVinoBackend:
         pool = processor.threads if device.kind == "cpu" and processor.threads > 1 else 0
         with reserved(pool, what):
             properties = _properties(processor, device, what)
+            if streams := self._streams(model, processor):
+                properties |= {"NUM_STREAMS": len(streams), "INFERENCE_NUM_THREADS": len(streams)}
+            parts = self.artefact_parts(model, processor)
+            lease = None if parts is None else default_store().open(parts)
+            found = None if lease is None else self._opened(lease, model, properties, what, pool)
+            if found is not None:
+                return found
             try:
                 graph, check = self._read(model)
                 compiled = self._core.compile_model(graph, device.name, properties)
@@ -187,6 +222,35 @@ class OpenVinoBackend:
                     f"{what}: openvino cannot compile it: {_reason(error)}; check the model with "
                     f"`coinfer inspect` or run it on another backend"
                 ) from error
+
+    def artefact_parts(self, model: Model, processor: Processor) -> Mapping[str, object] | None:
+        """Return all that an artefact of a model depends on; None if none is worth it.
+
+        Threads and cores are no part of it: it is the graph before it is distributed to these.
+        """
+        if processor.device != "CPU" or model.weight_bytes < _LEAST_WEIGHT_BYTES:
+            return None
+        parts = common_parts(self, model, processor)
+        return None if parts is None else {**parts, "options": dict(processor.options)}
+
+    def make_artefact(self, model: Model, processor: Processor, folder: Path) -> Made:
+        """Let OpenVINO export what it compiled, and see that it computes the same once imported.
+
+        Raises:
+            BackendError: as `load`.
+        """
+        what = f"model {model.name!r}"
+        alone = dataclasses.replace(processor, threads=1, cores=(), units=frozenset({"any core"}))
+        direct = self.load(model, alone)
+        blob = folder / _BLOB
+        with blob.open("wb") as file:
+            file.write(direct.exported().getbuffer())
+        properties = _properties(alone, self._find(alone, what), what)
+        try:
+            written = self._imported(blob, model, properties, what=what)
+        except Exception as error:  # noqa: BLE001  # RuntimeError and the library's own kinds
+            return Made(refused=f"openvino cannot read what it wrote: {_reason(error)}")
+        return Made(refused=differs(model, direct, written))
 
     @contextmanager
     def reading_once(self) -> Iterator[None]:
@@ -214,6 +278,46 @@ class OpenVinoBackend:
                 self._read_graphs[id(model)] = found
         return found[1:]
 
+    def _streams(self, model: Model, processor: Processor) -> tuple[int, ...]:
+        """Return the cores that share a compiled model; none if each has its own.
+
+        A processor that names no core may run on any.
+        """
+        is_large = model.weight_bytes >= _LEAST_WEIGHT_BYTES
+        if processor.device != "CPU" or processor.threads > 1 or not is_large:
+            return ()
+        known = [at for at, core in enumerate(self._cores) if core in processor.cores]
+        first = (known[0] if known else 0) // _MOST_STREAMS * _MOST_STREAMS
+        return self._cores[first : first + _MOST_STREAMS]
+
+    def _opened(
+        self, lease: Lease, model: Model, properties: Mapping[str, Any], what: str, pool: int
+    ) -> OpenVinoSession | None:
+        """Import an artefact; None, and it is removed, if that cannot be done."""
+        try:
+            return self._imported(
+                lease.path(_BLOB), model, properties, what=what, pool=pool, lease=lease
+            )
+        except Exception as error:  # noqa: BLE001  # RuntimeError and the library's own kinds
+            default_store().discard(lease, _reason(error))
+            return None
+
+    def _imported(
+        self,
+        blob: Path,
+        model: Model,
+        properties: Mapping[str, Any],
+        *,
+        what: str,
+        pool: int = 0,
+        lease: Lease | None = None,
+    ) -> OpenVinoSession:
+        mapped = MappedFile(blob)
+        tensor = ov.Tensor(mapped.array, shared_memory=True)
+        compiled = self._core.import_model(tensor, "CPU", dict(properties))
+        _require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
+        return OpenVinoSession(compiled, model, what=what, pool=pool, mapped=mapped, lease=lease)
+
     def _device(self, name: str) -> Device:
         reported = self._core.get_property(name, "OPTIMIZATION_CAPABILITIES")
         return Device(
@@ -236,8 +340,20 @@ class OpenVinoBackend:
 class OpenVinoSession:
     """A compiled model; made by `OpenVinoBackend.load`."""
 
-    def __init__(self, compiled: Any, model: Model, *, what: str, pool: int) -> None:
+    def __init__(
+        self,
+        compiled: Any,
+        model: Model,
+        *,
+        what: str,
+        pool: int,
+        mapped: MappedFile | None = None,
+        lease: Lease | None = None,
+    ) -> None:
         self._compiled = compiled
+        self._mapped = mapped
+        self._lease = lease
+        self._first_runs = 0 if mapped is None else _FIRST_RUNS
         self._inputs = _in_order(compiled.inputs, model.inputs, what)
         self._outputs = _in_order(compiled.outputs, model.outputs, what)
         dtypes = {spec.name: spec.dtype for spec in model.inputs if spec.dtype.kind in "iu"}
@@ -272,6 +388,8 @@ class OpenVinoSession:
             raise ExecutionError.of(self._what, _reason(error)) from error
         if self._compiled is not None:
             self._idle.append(request)
+        if self._first_runs:
+            self._forget_mapped()
         return {name: results[index] for name, index in self._outputs}
 
     def placement(self) -> Placement:
@@ -291,12 +409,24 @@ class OpenVinoSession:
             threads=_threads(compiled),
         )
 
+    def exported(self) -> Any:
+        """Return what was compiled as a stream that can be imported."""
+        return self._compiled.export_model()
+
     def close(self) -> None:
         """Give memory back and free the pool for another session; a run in progress ends first."""
         if self._compiled is not None:
             self._compiled = None
             self._idle.clear()
             POOLS.release(self._pool)
+            if self._lease is not None:
+                self._lease.close()
+
+    def _forget_mapped(self) -> None:
+        """Let go of the file's pages after the first runs: what these packed is what is used."""
+        self._first_runs -= 1
+        if self._mapped is not None:
+            self._mapped.forget()
 
 
 def _values_that_run(operations: Sequence[Any], supported: set[int]) -> dict[str, bool]:
@@ -380,7 +510,16 @@ def _threads(compiled: Any) -> int:
     on_cpu = "CPU" in compiled.get_property("EXECUTION_DEVICES")
     if not on_cpu or int(compiled.get_property("NUM_STREAMS")) == 0:
         return 1
-    return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+    streams = int(compiled.get_property("NUM_STREAMS"))
+    return int(compiled.get_property("INFERENCE_NUM_THREADS")) // streams
+
+
+def _usable_cores() -> tuple[int, ...]:
+    """Return the numbers of the cores that the process may use; not those of this thread alone."""
+    try:
+        return tuple(sorted(os.sched_getaffinity(os.getpid())))
+    except (AttributeError, OSError):  # not on this system
+        return tuple(range(os.cpu_count() or 1))
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from coinfer import __version__
 from coinfer.cli.bound import bound
+from coinfer.cli.cache import cache_app
 from coinfer.cli.compare import compare
 from coinfer.cli.console import UNREAD, err, finish, prepare, print_lines
 from coinfer.cli.doctor import doctor
@@ -47,6 +48,7 @@ _OF_SCENARIOS = (plan, run, simulate, bound, saturate, compare, replay)
 _OF_MODELS_AND_MACHINES = (profile, inspect, partition, doctor)
 for verb in (*_OF_SCENARIOS, *_OF_MODELS_AND_MACHINES):
     app.command()(verb)
+app.add_typer(cache_app, name="cache")
 app.add_typer(scenarios_app, name="scenarios")
 app.add_typer(zoo_app, name="zoo")
 

@@ -251,6 +251,17 @@ class Content:
             raise self._too_large(size) from None
         return data
 
+    def detached(self) -> Content:
+        """Return it as bytes, which can be sent to another process; a graph may not be.
+
+        Raises:
+            ModelError: it would exceed the 2 GiB that a protobuf message can hold.
+        """
+        if self._encoded is not None:
+            return self
+        data, what = self.to_bytes(), f"model {self._name!r}"
+        return Content(self._name, Encoded(data, {}, self.summary, dict(self.metadata), what))
+
     def _built(self, *, shapes: bool = True) -> ir.Model:
         """Build the graph, with what the file says of the shapes inside of it if that counts."""
         import onnx

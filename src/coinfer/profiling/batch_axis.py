@@ -22,6 +22,7 @@ from coinfer.machine.profile import Measurement
 from coinfer.model import Model
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.error import relative_error
+from coinfer.profiling.fingerprints import fingerprint_of
 from coinfer.profiling.patient_sessions import PatientSession, running
 
 __all__ = ["company_error", "counts_samples"]
@@ -79,7 +80,7 @@ def company_error(
         if processor.precision != "fp32" or not versions:
             continue
         parts = {
-            "company": model.fingerprint.full,
+            "company": fingerprint_of(model, cache).full,
             "shapes": [list(sample[n].shape) for sample in samples for n in sorted(sample)],
             "versions": {processor.backend: versions},
         }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from coinfer.backends.artefact_making import prepare
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
 from coinfer.backends.loading import timed_load
 from coinfer.backends.patience import closing_unless_hung, patiently
@@ -74,8 +75,16 @@ class ProfilingContext:
             cache.put(self.parts(task), measurement, self.effort.amounts)
 
     def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
-        """Load a model and return the session with the seconds that it took."""
-        return timed_load(self.backends[processor.backend], model, processor)
+        """Load a model and return the session with the seconds that it took.
+
+        A model that is profiled whole is prepared first, since it will be loaded again and again.
+        Of parts that are tried few stay, and other variants are loaded once.
+        """
+        backend = self.backends[processor.backend]
+        is_profiled = any(model.content is each.content for each in self.models.values())
+        if is_profiled and not model.borders:
+            prepare(backend, model, processor)
+        return timed_load(backend, model, processor)
 
     def patient(self, model: Model, processor: Processor) -> PatientSession:
         """Load a model to see what it computes; no run of it can hang for ever."""

@@ -9,12 +9,12 @@ decide nothing, unless the backend states no versions: it may then be anything, 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from coinfer.backends.base import Backend, Tensors, caller_cores
+from coinfer.documents.digest import digest_of
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
@@ -27,8 +27,7 @@ def identity(parts: Mapping[str, object]) -> str:
     >>> identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1})
     True
     """
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return digest_of(parts)
 
 
 def key_parts(

@@ -10,12 +10,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends import heap
+from coinfer.backends.artefact_making import prepare
 from coinfer.backends.base import (
     Backend,
     Placement,
     Session,
     note_of,
     reading_once,
+    session_key,
 )
 from coinfer.backends.loading import load
 from coinfer.backends.patience import HangError
@@ -236,10 +238,11 @@ class ModelStore:
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
         backend = self._backends[processor.backend]
-        key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
+        key = (_identity(piece, backend), processor.backend, session_key(backend, piece, processor))
         if key not in self._shared:
             join = self.yielding.join if processor.name in self._overlaid else None
             try:
+                prepare(backend, piece, processor)
                 self._shared[key] = load(backend, piece, processor, begin=join)
             except CoinferError:
                 raise

@@ -41,11 +41,8 @@ class SpanIO(NamedTuple):
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
     """Return what each span that is used takes and leaves."""
-    from coinfer.graph.operators import followers  # needs the heavy libraries
-
     symbol = cut.model.batch_symbol
-    open_inputs = [spec.name for spec in cut.model.inputs if symbol in spec.shape]
-    varying = frozenset[str]() if symbol is None else followers(cut.model.graph, open_inputs)
+    varying = _varying(cut, symbol)
     span_ios = {}
     for span, piece in cut.pieces.items():
         reads, writes = piece.model.inputs, piece.model.outputs
@@ -62,6 +59,21 @@ def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
             writes=tuple(spec.name for spec in writes),
         )
     return span_ios
+
+
+def _varying(cut: CutModel, symbol: str | None) -> frozenset[str]:
+    """Names of values that follow from what is in the batch, if a span hands on one without it.
+
+    To tell, the graph must be built, which takes a while and the memory of its weights.
+    """
+    pieces = [piece.model for piece in cut.pieces.values()]
+    specs = [spec for model in pieces for spec in (*model.inputs, *model.outputs)]
+    if symbol is None or len(_batched(specs, symbol)) == len({spec.name for spec in specs}):
+        return frozenset()
+    from coinfer.graph.operators import followers  # needs the heavy libraries
+
+    open_inputs = [spec.name for spec in cut.model.inputs if symbol in spec.shape]
+    return followers(cut.model.graph, open_inputs)
 
 
 def _batched(specs: Iterable[TensorSpec], symbol: str | None) -> frozenset[str]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 
-__all__ = ["SHARED_ENTRIES", "give_back", "one_operator", "share"]
+__all__ = ["SHARED_ENTRIES", "give_back", "one_operator", "share", "shrinking"]
 
 SHARED_ENTRIES = {
     "session.use_env_allocators": "1",
@@ -46,11 +47,17 @@ def share() -> Callable[[], object]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     for entry in SHARED_ENTRIES.items():
         options.add_session_config_entry(*entry)
-    shrinking = ort.RunOptions()
-    shrinking.add_run_config_entry(*_SHRINK)
     model = one_operator("Neg", [1])
     session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
-    return partial(session.run, ["y"], {"x": np.zeros(1, np.float32)}, shrinking)
+    return partial(session.run, ["y"], {"x": np.zeros(1, np.float32)}, shrinking())
+
+
+@cache
+def shrinking() -> Any:
+    """Return the options of a run after which the arena gives back what nothing lives in."""
+    options = ort.RunOptions()
+    options.add_run_config_entry(*_SHRINK)
+    return options
 
 
 def give_back() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
+from coinfer.artefacts import Made
+from coinfer.backends.artefact_parts import common_parts
 from coinfer.backends.base import Device
-from coinfer.backends.onnxruntime import providers
-from coinfer.backends.onnxruntime.assignment import numbered, require_assigned, taken
-from coinfer.backends.onnxruntime.creation import Style, create, pool_cores
-from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
-from coinfer.backends.onnxruntime.part import compiled_in_blocks
+from coinfer.backends.onnxruntime import artefact, providers
+from coinfer.backends.onnxruntime.assignment import numbered, taken
+from coinfer.backends.onnxruntime.compiling import compiled
+from coinfer.backends.onnxruntime.creation import AFFINITIES, Style, create, pool_cores
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import reserved
 from coinfer.backends.precision import native_precision
@@ -21,6 +24,8 @@ from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
 __all__ = ["OnnxRuntimeBackend"]
+
+_CPU = "CPU"
 
 
 class OnnxRuntimeBackend:
@@ -91,39 +96,42 @@ class OnnxRuntimeBackend:
                 f"{what}: onnxruntime computes in the precision of the model, which is "
                 f"{precision}, not {processor.precision}; convert the model or use precision fp32"
             )
-        common: dict[str, Any] = {
-            "outputs": tuple(spec.name for spec in model.outputs),
-            "what": what,
-            "precision": precision,
-            "pool": processor.threads - 1,
-        }
+        common = {"what": what, **self._common(model, processor)}
         with reserved(processor.threads - 1, what):
-            return _compiled(model, processor, provider, common)
+            lease = artefact.lease_of(self, model, processor)
+            found = None if lease is None else artefact.opened(lease, model, processor, common)
+            return found or compiled(model, processor, provider, common)
 
+    def artefact_parts(self, model: Model, processor: Processor) -> Mapping[str, object] | None:
+        """Return all that an artefact of a model depends on; None if none is worth it.
 
-def _compiled(
-    model: Model, processor: Processor, provider: providers.Provider, common: Mapping[str, Any]
-) -> OnnxRuntimeSession:
-    what = common["what"]
-    is_part = bool(model.borders) and provider[0] == providers.CPU_PROVIDER
-    found = compiled_in_blocks(model, processor, common) if is_part else ""
-    if not isinstance(found, str):
-        return found
-    try:
-        source, check = source_of(model)
-        session = create(source, processor, provider, Style(shared=is_part))
-        check()
-    except Exception as error:
-        # The library's exceptions have no other common base.
-        raise BackendError(
-            f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
-            f"with `coinfer inspect` or run it on another backend"
-        ) from error
-    operators = require_assigned(session, provider[0], what)
-    return OnnxRuntimeSession(
-        session=session,
-        operators=operators,
-        shares=is_part,
-        note=found and f"its parts convert the values that they hand on: {found}",
-        **common,
-    )
+        Threads and cores are no part of it: they decide nothing of how weights are prepared.
+        """
+        if processor.device != _CPU or model.weight_bytes < artefact.LEAST_WEIGHT_BYTES:
+            return None
+        parts = common_parts(self, model, processor)
+        options = {k: v for k, v in processor.options.items() if k != AFFINITIES}
+        return None if parts is None else {**parts, "options": options}
+
+    def make_artefact(self, model: Model, processor: Processor, folder: Path) -> Made:
+        """Let ONNX Runtime write down what it runs, and see that it computes the same.
+
+        Called in a process of its own, because it holds the interpreter's lock.
+
+        Raises:
+            BackendError: as `load`.
+        """
+        alone = dataclasses.replace(processor, threads=1, cores=())
+        what = f"model {model.name!r}"
+        provider = providers.provider_of(alone, what)
+        common = {"what": what, **self._common(model, alone)}
+        session = compiled(model, alone, provider, common, folder / artefact.GRAPH)
+        return artefact.checked(session, model, alone, folder, common)
+
+    def _common(self, model: Model, processor: Processor) -> dict[str, Any]:
+        return {
+            "outputs": tuple(spec.name for spec in model.outputs),
+            "precision": native_precision(model),
+            "pool": processor.threads - 1,
+            "varies": any(not isinstance(dim, int) for s in model.inputs for dim in s.shape),
+        }

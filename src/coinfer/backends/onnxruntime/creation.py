@@ -21,16 +21,22 @@ from coinfer.backends.onnxruntime.library import ort
 from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.machine.processor import Processor
 
-__all__ = ["Call", "Style", "call_of", "create", "pool_cores", "session_options"]
+__all__ = ["AFFINITIES", "Call", "Style", "call_of", "create", "pool_cores", "session_options"]
 
-_AFFINITIES = "session.intra_op_thread_affinities"
+AFFINITIES = "session.intra_op_thread_affinities"
 
 _FATAL_ONLY = 4
 """Log level: errors come as exceptions; a second copy on stderr helps nobody."""
 
+_KEPT = {
+    "session.optimized_model_external_initializers_file_name": "weights.bin",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+    "session.save_external_prepacked_constant_initializers": "1",
+}
+"""Configuration of a session that writes itself down; ONNX Runtime maps such a file."""
 
-Call = Callable[[Sequence[str], Mapping[str, Tensor], None], list[Tensor]]
-"""Runs a session: names of outputs, inputs by name, no options of this run."""
+Call = Callable[[Sequence[str], Mapping[str, Tensor], Any], list[Tensor]]
+"""Runs a session: names of outputs, inputs by name, options of this run or None."""
 
 
 class Style(NamedTuple):
@@ -41,11 +47,14 @@ class Style(NamedTuple):
         shared: Take memory for activations from where all sessions of this style take it. What one
             part of a model wrote last is then still in the caches when the next one takes memory.
         saved: Write the rewritten graph to this file.
+        kept: Write it to this file, too, with weights in the form in which they are used in a file
+            beside it: so the library can map them and need not hold them.
     """
 
     optimised: bool = True
     shared: bool = False
     saved: Path | None = None
+    kept: Path | None = None
 
 
 def create(source: bytes | str, processor: Processor, provider: Provider, style: Style) -> Any:
@@ -75,7 +84,7 @@ def pool_cores(processor: Processor) -> tuple[int, ...]:
     They are, on Linux, where the processor names a core for each of its threads. The first is the
     caller's.
     """
-    if sys.platform != "linux" or processor.device != "CPU" or _AFFINITIES in processor.options:
+    if sys.platform != "linux" or processor.device != "CPU" or AFFINITIES in processor.options:
         return ()
     cores = processor.cores
     return cores[1:] if len(set(cores)) == len(cores) == processor.threads else ()
@@ -100,10 +109,13 @@ def session_options(processor: Processor, style: Style) -> Any:
     }
     if pinned := pool_cores(processor):
         # ONNX Runtime counts them from one.
-        entries[_AFFINITIES] = ";".join(str(core + 1) for core in pinned)
+        entries[AFFINITIES] = ";".join(str(core + 1) for core in pinned)
     if style.saved is not None:
         options.optimized_model_filepath = str(style.saved)
         entries["session.disable_prepacking"] = "1"  # it never runs
+    if style.kept is not None:
+        options.optimized_model_filepath = str(style.kept)
+        entries |= _KEPT
     if style.shared:
         share()
         # With a memory pattern all activations of a run are one piece, in a new place each time.

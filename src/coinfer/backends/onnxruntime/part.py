@@ -31,7 +31,7 @@ from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.units import format_bytes
 
-__all__ = ["OnnxRuntimePart", "compiled_in_blocks"]
+__all__ = ["OnnxRuntimePart", "compiled_in_blocks", "opened_in_blocks"]
 
 _MOST_WEIGHT_BYTES = 2**29
 """Larger parts are compiled like any model: for a moment, their weights are there some five times.
@@ -116,7 +116,7 @@ def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
 
 
 def compiled_in_blocks(
-    model: Model, processor: Processor, common: Mapping[str, Any]
+    model: Model, processor: Processor, common: Mapping[str, Any], kept: Path | None = None
 ) -> OnnxRuntimePart | str:
     """Compile a part of a model so that its values cross borders in blocks, where they can.
 
@@ -124,6 +124,7 @@ def compiled_in_blocks(
         model: The part.
         processor: Where it is to run.
         common: What any session of it is told.
+        kept: Write it down there, to be opened by `opened_in_blocks`.
 
     Returns:
         Why blocks cannot cross its borders, if it is to be compiled like any model; an empty text
@@ -147,17 +148,36 @@ def compiled_in_blocks(
     data = ir.to_proto(edited.model).SerializeToString()
     del rewritten, source
     try:
-        session = create(data, processor, _PROVIDER, Style(optimised=False, shared=True))
+        style = Style(optimised=False, shared=True, kept=kept)
+        session = create(data, processor, _PROVIDER, style)
     except LIBRARY_ERRORS as error:
         return f"onnxruntime refuses one with borders in blocks: {first_line(error)}"
-    takes = {name: channel_blocks(channels) for name, channels in edited.takes.items()}
-    gives = {name: channel_blocks(channels) for name, channels in edited.gives.items()}
     operators.subtract({CPU_PROVIDER: len(inputs)})
+    common = {**common, "operators": dict(operators)}
+    return opened_in_blocks(session, model, edited.takes, edited.gives, common)
+
+
+def opened_in_blocks(
+    session: Any,
+    model: Model,
+    takes: Mapping[str, int],
+    gives: Mapping[str, int],
+    common: Mapping[str, Any],
+) -> OnnxRuntimePart:
+    """Wrap the library's session of a part.
+
+    Args:
+        session: Its graph has the blocks at its borders.
+        model: The part.
+        takes: Channels of those inputs that come in blocks.
+        gives: Channels of those outputs that do.
+        common: What any session of it is told, with its operators.
+    """
+    forms = {name: channel_blocks(channels) for name, channels in takes.items()}
     return OnnxRuntimePart(
         session=session,
-        takes={spec.name: takes.get(spec.name) for spec in model.inputs},
-        gives=gives,
-        operators=dict(operators),
+        takes={spec.name: forms.get(spec.name) for spec in model.inputs},
+        gives={name: channel_blocks(channels) for name, channels in gives.items()},
         shares=True,
         **common,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.artefacts import Lease
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.onnxruntime import arena
 from coinfer.backends.onnxruntime.creation import Call, call_of
@@ -14,6 +15,12 @@ from coinfer.backends.pools import POOLS
 from coinfer.errors import BackendError, ExecutionError
 
 __all__ = ["OnnxRuntimeSession"]
+
+_UNUSUAL = 4
+"""Times the mean of the last requests, by bytes of inputs."""
+
+_REMEMBERED = 16
+"""Requests that the mean is over, about. A new usual size is one soon."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -29,6 +36,8 @@ class OnnxRuntimeSession:
         operators: How many operators each provider got, before fusion.
         shares: Whether its activations are in the shared arena.
         note: What it does without, and why, in half a sentence; empty if nothing.
+        varies: Whether its inputs have several sizes.
+        lease: The artefact that its weights are mapped from; None: it holds them itself.
     """
 
     session: Any
@@ -39,9 +48,13 @@ class OnnxRuntimeSession:
     operators: Mapping[str, int]
     shares: bool = False
     note: str = ""
+    varies: bool = False
+    lease: Lease | None = None
 
     def __post_init__(self) -> None:
         self._call: Call | None = call_of(self.session)
+        self._usual_bytes = 0.0
+        self._was_large = False
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; the arrays belong to the caller.
@@ -54,7 +67,8 @@ class OnnxRuntimeSession:
             raise self._failed("the session is closed; load the model again")
         feed = inputs if type(inputs) is dict else dict(inputs)
         try:
-            values = call(self.outputs, feed, None)
+            options = self._options_for(feed) if self.varies else None
+            values = call(self.outputs, feed, options)
         except Exception as error:
             # The library's exceptions have no other common base.
             raise self._failed(first_line(error)) from error
@@ -79,8 +93,21 @@ class OnnxRuntimeSession:
         if self.session is not None:
             self.session = self._call = None
             POOLS.release(self.pool)
+            if self.lease is not None:
+                self.lease.close()
             if self.shares:
                 arena.give_back()
+
+    def _options_for(self, inputs: Tensors) -> Any:
+        """Let the memory of an unusually large request go back after it, not stay for the next.
+
+        Its outputs keep theirs until they are read; the run that comes next gives that back.
+        """
+        size = sum(value.nbytes for value in inputs.values())
+        usual = self._usual_bytes or size
+        self._usual_bytes = usual + (size - usual) / _REMEMBERED
+        was_large, self._was_large = self._was_large, size > _UNUSUAL * usual
+        return arena.shrinking() if was_large or self._was_large else None
 
     def _failed(self, why: str) -> ExecutionError:
         return ExecutionError.of(self.what, why)

@@ -1,0 +1,205 @@
+"""Memory: what an engine holds of its models' weights, and what loading costs once it is prepared.
+
+    python benchmarks/memory.py [--part held|copies|reload|speed|streams|cycles] [--quick]
+
+Each measurement is a process of its own; contestants alternate. The start is `start.py`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import memory_ways as ways
+from coinfer.metrics.paired import in_turn
+from coinfer.zoo.files import export
+from environment import OtherWork, print_environment
+from requirement import Requirement, print_requirements
+from rounds import output_of, ratio_of
+from tables import new_console, new_table
+
+NETWORKS = ("mobilenet_v2", "resnet50", "resnet101")
+BACKENDS = ("onnxruntime", "openvino")
+COPIED, COPIES = "resnet50", 100
+MIB = 2**20
+
+HELD_RATIO, RELOAD_S, COLD_RATIO, NOT_WORSE = 1.1, 0.010, 1.5, 0.95
+"""What must be reached."""
+
+
+class Bench:
+    """The files of the networks, a cache, and how a script is run with them."""
+
+    def __init__(self, folder: Path, console: Console, *, quick: bool) -> None:
+        self.folder, self.console, self.quick = folder, console, quick
+        self.requirements: list[Requirement] = []
+        export(NETWORKS, folder)
+
+    def run(self, script: str, *arguments: object, names: tuple[str, ...] = NETWORKS) -> Any:
+        command = [sys.executable, "-c", script, self.folder, ",".join(names), *arguments]
+        cache = {"COINFER_CACHE": os.environ.get("COINFER_CACHE", str(self.folder / "cache"))}
+        return json.loads(output_of(command, cache).splitlines()[-1])
+
+    def rounds(self, full: int) -> int:
+        return 1 if self.quick else full
+
+    def require(self, what: str, value: float, limit: float, unit: str, *, most: bool) -> None:
+        self.requirements.append(
+            Requirement(what=what, value=value, required=limit, at_most=most, unit=unit)
+        )
+
+
+def held(bench: Bench) -> None:
+    """Unique set size of three networks in one process, after some requests."""
+    found: dict[str, list[dict[str, int]]] = defaultdict(list)
+    bench.run(ways.HOLDERS["coinfer"])  # measures and prepares
+    for _, way in in_turn(ways.HOLDERS, bench.rounds(3)):
+        found[way].append(bench.run(ways.HOLDERS[way]))
+    table = new_table(("holder",), ("unique MiB", "trimmed", "of that anonymous", "mapped"))
+    middle = {
+        way: {key: statistics.median(r[key] for r in rows) for key in rows[0]}
+        for way, rows in found.items()
+    }
+    for way, sizes in middle.items():
+        cells = (f"{sizes[key] / MIB:.0f}" for key in ("uss", "trimmed", "anonymous", "mapped"))
+        table.add_row(way, *cells)
+    bench.console.print(f"{', '.join(NETWORKS)}, after 24 requests")
+    bench.console.print(table)
+    least = min(sizes["uss"] for way, sizes in middle.items() if not way.startswith("coinfer"))
+    ratio = middle["coinfer"]["uss"] / least
+    bench.require("unique set size, of the smaller peer's", ratio, HELD_RATIO, "x", most=True)
+
+
+def copies(bench: Bench) -> None:
+    """One file under many names."""
+    count = 5 if bench.quick else COPIES
+    names = tuple(f"{COPIED}@{number}" for number in range(count))
+    one = bench.run(ways.HOLDERS["coinfer"], names=names[:1])["uss"]
+    many = bench.run(ways.HOLDERS["coinfer"], names=names)["uss"]
+    bench.console.print(
+        f"{COPIED}: unique set size {one / MIB:.0f} MiB under one name, {many / MIB:.0f} MiB "
+        f"under {count}"
+    )
+    bench.require(f"{count} names of one model, of one", many / one, 1.5, "x", most=True)
+
+
+def reload(bench: Bench) -> None:
+    """Load a model that was loaded before: prepared, from the page cache and from the disk."""
+    columns = ("MiB", "direct ms", "warm ms", "warm + run ms", "cold + run ms", "disk ms")
+    table = new_table(("network", "backend"), columns)
+    keys = ("direct", "warm", "warm and run", "cold and run", "disk")
+    for backend in BACKENDS:
+        for name, rows in bench.run(ways.reload, backend, bench.rounds(9)).items():
+            middle = {key: statistics.median(rows[key]) for key in keys}
+            size = rows["bytes"] / MIB
+            table.add_row(name, backend, f"{size:.0f}", *(f"{1e3 * middle[k]:.1f}" for k in keys))
+            if name == "resnet50" and backend == "onnxruntime":
+                cold = middle["cold and run"] - middle["warm and run"] + middle["warm"]
+                bench.require(
+                    "reload of 100 MiB, warm",
+                    1e3 * middle["warm"],
+                    1e3 * RELOAD_S,
+                    " ms",
+                    most=True,
+                )
+                bench.require(
+                    "reload of 100 MiB, cold, of the disk's time",
+                    cold / middle["disk"],
+                    COLD_RATIO,
+                    "x",
+                    most=True,
+                )
+    bench.console.print(table)
+
+
+def speed(bench: Bench) -> None:
+    """Runs of a session of an artefact against one that was compiled."""
+    table = new_table(("network", "backend"), ("direct ms", "artefact ms", "artefact is"))
+    for backend in BACKENDS:
+        for name, rows in bench.run(ways.speed, backend, bench.rounds(15)).items():
+            ratio = ratio_of(rows["artefact"], rows["direct"], larger_is_better=False)
+            cells = (f"{1e3 * statistics.median(rows[w]):.2f}" for w in ("direct", "artefact"))
+            table.add_row(name, backend, *cells, str(ratio))
+            least = ratio.median if ratio.paired is None else ratio.paired.lower
+            bench.require(
+                f"{name} on {backend}: speed, lower bound", least, NOT_WORSE, "x", most=False
+            )
+    bench.console.print(table)
+
+
+def streams(bench: Bench) -> None:
+    """OpenVINO: two cores that share a compiled model against one for each."""
+    table = new_table(
+        ("network",), ("MiB apart", "MiB shared", "apart runs/s", "shared runs/s", "shared is")
+    )
+    for name, rows in bench.run(ways.streams, "openvino", bench.rounds(9)).items():
+        ratio = ratio_of(rows["shared"], rows["apart"], larger_is_better=True)
+        shared, apart = (size / MIB for size in rows["bytes"])
+        rates = (f"{statistics.median(rows[way]):.0f}" for way in ("apart", "shared"))
+        table.add_row(name, f"{apart:.0f}", f"{shared:.0f}", *rates, str(ratio))
+        least = ratio.median if ratio.paired is None else ratio.paired.lower
+        bench.require(f"{name}: shared, lower bound", least, NOT_WORSE, "x", most=False)
+    bench.console.print(table)
+
+
+def cycles(bench: Bench) -> None:
+    """Load, use and close again and again: the slope of memory with its standard error."""
+    table = new_table(("backend",), ("cycles", "KiB a cycle", "standard error"))
+    for backend in BACKENDS:
+        count = 100 if bench.quick else 1000
+        found = np.array(bench.run(ways.cycles, backend, count, names=("mobilenet_v2",))) / 1024
+        slope, error = _slope(found)
+        table.add_row(backend, str(count), f"{slope:.2f}", f"{error:.2f}")
+        bench.require(
+            f"{backend}: slope beyond two standard errors",
+            abs(slope) - 2 * error,
+            0.0,
+            " KiB",
+            most=True,
+        )
+    bench.console.print(table)
+
+
+def _slope(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Slope and its standard error, of the means of ten groups: neighbours are not independent."""
+    means = np.array([group.mean() for group in np.array_split(values, 10)])
+    steps = np.arange(10) * len(values) / 10
+    (slope, _), covariance = np.polyfit(steps, means, 1, cov=True)
+    return float(slope), float(np.sqrt(covariance[0, 0]))
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    each.__name__: each for each in (held, copies, reload, speed, streams, cycles)
+}
+
+
+def main() -> int:
+    """Measure and print; the exit status is 1 if a requirement is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, action="append", help="all of them by default")
+    parser.add_argument("--quick", action="store_true", help="one round")
+    arguments = parser.parse_args()
+    console = new_console()
+    print_environment(console)
+    with tempfile.TemporaryDirectory() as place, OtherWork() as other:
+        bench = Bench(Path(place), console, quick=arguments.quick)
+        for part in arguments.part or PARTS:
+            console.rule(f"{part}: {PARTS[part].__doc__}", align="left")
+            PARTS[part](bench)
+    console.print(other.note)
+    return print_requirements(console, bench.requirements)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,222 @@
+"""What `memory.py` runs in processes of their own: scripts that print one line of JSON."""
+
+from __future__ import annotations
+
+__all__ = ["HOLDERS", "cycles", "reload", "speed", "streams"]
+
+_BEGIN = """
+import gc, json, os, sys, threading, time
+import numpy as np, psutil
+from coinfer.backends import heap
+folder, names = sys.argv[1], sys.argv[2].split(",")
+x = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
+def held():
+    found = psutil.Process().memory_full_info()
+    gc.collect()
+    heap.trim()
+    after = psutil.Process().memory_full_info()
+    kinds = {"anonymous": after.rss - after.shared, "mapped": after.shared}
+    return {"uss": found.uss, "trimmed": after.uss, **kinds}
+def say(value):
+    print(json.dumps(value))
+"""
+
+_ENGINE = """
+import coinfer
+models = {name: f"{folder}/{name.partition('@')[0]}.onnx" for name in names}
+with coinfer.Engine(models) as engine:
+    for future in [engine.submit(name, {"image": x}) for _ in range(8) for name in names]:
+        future.result()
+    del future
+    say(held())
+"""
+
+_SESSIONS = """
+import onnxruntime as ort
+sessions = [ort.InferenceSession(f"{folder}/{name}.onnx") for name in names]
+for _ in range(8):
+    for session in sessions:
+        session.run(None, {"image": x})
+say(held())
+"""
+
+_THROUGHPUT = """
+import openvino as ov
+core = ov.Core()
+hint = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+queues = []
+for name in names:
+    graph = core.read_model(f"{folder}/{name}.onnx")
+    graph.reshape([1, 3, 224, 224])
+    queues.append(ov.AsyncInferQueue(core.compile_model(graph, "CPU", hint)))
+for _ in range(8):
+    for queue in queues:
+        queue.start_async({0: x})
+for queue in queues:
+    queue.wait_all()
+say(held())
+"""
+
+_WITHOUT = """
+import os
+os.environ["COINFER_ARTEFACTS"] = "0"
+"""
+
+HOLDERS = {
+    "coinfer": _BEGIN + _ENGINE,
+    "coinfer, no artefacts": _WITHOUT + _BEGIN + _ENGINE,
+    "onnxruntime sessions": _BEGIN + _SESSIONS,
+    "OpenVINO, throughput": _BEGIN + _THROUGHPUT,
+}
+"""Who holds the weights of the networks."""
+
+_BACKEND = (
+    _BEGIN
+    + """
+from coinfer.backends import get_backend
+from coinfer.backends.artefact_making import prepare
+from coinfer.artefacts import default_store
+from coinfer.machine.processor import Processor
+from coinfer.model import load_model
+which = sys.argv[3]
+cpu = Processor(name="cpu", backend=which, units=frozenset({"core0"}))
+backend = get_backend(which)
+def loaded(name):
+    model = load_model(f"{folder}/{name}.onnx")
+    model.fingerprint  # an engine knows it, and the benchmark is not about it
+    return model
+def without(model, processor=cpu):
+    os.environ["COINFER_ARTEFACTS"] = "0"
+    try:
+        return backend.load(model, processor)
+    finally:
+        os.environ["COINFER_ARTEFACTS"] = ""
+"""
+)
+
+reload = (
+    _BACKEND
+    + """
+def forget(files):  # what nobody maps, the system takes out of its page cache
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def seconds(call):
+    began = time.perf_counter()
+    result = call()
+    return time.perf_counter() - began, result
+def read(files):
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(2**20):
+                pass
+found = {}
+for name in names:
+    model = loaded(name)
+    prepare(backend, model, cpu)
+    digest = default_store().path(backend.artefact_parts(model, cpu))
+    files = [path for path in digest.iterdir() if path.suffix != ".json"]
+    rows = {"direct": [], "warm": [], "warm and run": [], "cold and run": [], "disk": []}
+    for _ in range(int(sys.argv[4])):
+        took, session = seconds(lambda: without(model))
+        rows["direct"].append(took)
+        session.close()
+        took, session = seconds(lambda: backend.load(model, cpu))
+        rows["warm"].append(took)
+        rows["warm and run"].append(took + seconds(lambda: session.run({"image": x}))[0])
+        session.close()
+        del session
+        gc.collect()
+        forget(files)
+        rows["disk"].append(seconds(lambda: read(files))[0])
+        forget(files)
+        took, session = seconds(lambda: backend.load(model, cpu))
+        rows["cold and run"].append(took + seconds(lambda: session.run({"image": x}))[0])
+        session.close()
+        del session
+    found[name] = {**rows, "bytes": sum(path.stat().st_size for path in files)}
+say(found)
+"""
+)
+
+speed = (
+    _BACKEND
+    + """
+os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+found = {}
+for name in names:
+    model = loaded(name)
+    prepare(backend, model, cpu)
+    ways = {"artefact": backend.load(model, cpu), "direct": without(model)}
+    for session in ways.values():
+        for _ in range(3):
+            session.run({"image": x})
+    found[name] = {way: [] for way in ways}
+    for number in range(int(sys.argv[4])):
+        for way in sorted(ways, reverse=bool(number % 2)):
+            began = time.perf_counter()
+            for _ in range(5):
+                ways[way].run({"image": x})
+            found[name][way].append((time.perf_counter() - began) / 5)
+say(found)
+"""
+)
+
+streams = (
+    _BACKEND
+    + """
+import dataclasses
+cores = sorted(os.sched_getaffinity(0))[:2]
+each = [dataclasses.replace(cpu, cores=(core,), units=frozenset({f"core{core}"})) for core in cores]
+def rate(sessions):
+    counts, until = [0] * len(sessions), time.perf_counter() + 1.0
+    def work(at):
+        os.sched_setaffinity(0, {cores[at]})
+        while time.perf_counter() < until:
+            sessions[at].run({"image": x})
+            counts[at] += 1
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts)
+found = {}
+for name in names:
+    model = loaded(name)
+    before = held()["anonymous"]
+    one = without(model)
+    rate([one, one])
+    shared = held()["anonymous"] - before
+    limit, type(backend)._streams = type(backend)._streams, lambda *_: ()
+    before = held()["anonymous"]
+    own = [without(model, processor) for processor in each]
+    rate(own)
+    apart = held()["anonymous"] - before
+    type(backend)._streams = limit
+    found[name] = {"shared": [], "apart": [], "bytes": [shared, apart]}
+    for number in range(int(sys.argv[4])):
+        for way in sorted(("shared", "apart"), reverse=bool(number % 2)):
+            found[name][way].append(rate([one, one] if way == "shared" else own))
+say(found)
+"""
+)
+"""Two cores that share a compiled model, against one for each."""
+
+cycles = (
+    _BACKEND
+    + """
+model = loaded(names[0])
+prepare(backend, model, cpu)
+count, found = int(sys.argv[4]), []
+for number in range(count):
+    session = backend.load(model, cpu)
+    session.run({"image": x})
+    session.close()
+    del session
+    if number >= count // 10:  # what a library sets up once is there by then
+        found.append(psutil.Process().memory_info().rss)
+say(found)
+"""
+)

@@ -1,0 +1,51 @@
+"""Artefact child: the process in which a library prepares a model, and writes down what it made.
+
+It reads what to make from its standard input and writes one line of JSON to its standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from contextlib import suppress
+from typing import Any
+
+from coinfer.artefacts import Made
+from coinfer.backends.registry import get_backend
+from coinfer.errors import CoinferError
+
+__all__ = ["main"]
+
+_NICENESS = 10
+"""What runs already comes first."""
+
+_FULL_BYTES = 2**26
+"""With less room than this, what went wrong may be that the disk is full."""
+
+
+def main() -> None:
+    """Do what the standard input says."""
+    # What libraries print must not get into the answer.
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with suppress(OSError, AttributeError):  # not on Windows
+        os.nice(_NICENESS)
+    name, model, processor, folder = pickle.load(sys.stdin.buffer)
+    backend: Any = get_backend(name)
+    problem = ""
+    try:
+        made = backend.make_artefact(model, processor, folder)
+    except OSError as error:
+        made, problem = Made(), str(error.strerror or error)
+    except CoinferError as error:
+        made = Made(refused=str(error))
+    if (made.refused or problem) and shutil.disk_usage(folder).free < _FULL_BYTES:
+        made, problem = Made(), problem or "the disk is full"
+    try:
+        json.dump({"facts": made.facts, "refused": made.refused, "problem": problem}, answer)
+        answer.close()
+    except BrokenPipeError:  # nobody waits for it any more
+        shutil.rmtree(folder, ignore_errors=True)

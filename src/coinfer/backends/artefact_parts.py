@@ -1,0 +1,37 @@
+"""Artefact parts: what all artefacts depend on, whichever library made them."""
+
+from __future__ import annotations
+
+from coinfer.artefacts.cpu import cpu_type
+from coinfer.backends.base import Backend
+from coinfer.errors import ModelError
+from coinfer.machine.processor import Processor
+from coinfer.model import Model
+from coinfer.model.fingerprint import ALGORITHM
+
+__all__ = ["common_parts"]
+
+_FORMAT = 1
+"""Raised when an artefact of the same key would be another one."""
+
+
+def common_parts(backend: Backend, model: Model, processor: Processor) -> dict[str, object] | None:
+    """Return the parts of a key; None if there is none, since nobody can tell what the model is.
+
+    The fingerprint stands for graph, weights, and names and shapes of inputs and outputs.
+    """
+    try:
+        fingerprint = model.fingerprint.full
+    except ModelError:  # a library may read what `onnx_ir` cannot
+        return None
+    specs = (*model.inputs, *model.outputs)
+    return {
+        "format": _FORMAT,
+        "backend": backend.name,
+        "versions": dict(backend.versions()),
+        "fingerprint": [ALGORITHM, fingerprint],
+        "borders": [at for at, spec in enumerate(specs) if spec.name in model.borders],
+        "device": processor.device,
+        "precision": processor.precision,
+        "cpu": cpu_type(),
+    }
