@@ -191,6 +191,7 @@ def _processor(name: str, spec: ImaginedProcessor) -> Processor:
         supported_ops=frozenset(spec.supported_ops),
         unsupported_ops=frozenset(spec.unsupported_ops),
         overlays=frozenset(spec.overlays),
+        spread=name,  # no two described ones are taken for alike
     )
 
 

@@ -36,6 +36,7 @@ from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
+from coinfer.policies.among_alike import best_among_alike
 from coinfer.policies.foresight import Forecast, Foresight
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 
@@ -107,13 +108,20 @@ class EarliestFinish(OneByOne):
         seconds, rivals = view.offered_s(lane), round(self._in_system)
         if rivals < 2 and not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
-        processors, free_at = view.processors, view.units_free_at()
         stall = self._stall(view)
+        if view.alike:
+            name, _ = best_among_alike(
+                view, seconds, math.inf, rivals, None, stall, None, view.used
+            )
+            return name if name and view.is_idle(name) else None
+        processors, free_at = view.processors, view.units_free_at()
         name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, stall)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def next(self, view: View) -> Decision | None:
         """Return the first decision, or None if everything had better wait."""
+        if view.alike:
+            return self._next_among_alike(view)
         waiting = view.n_waiting
         unclaimed = set(view.idle()) if waiting else None
         if not unclaimed:
@@ -169,6 +177,57 @@ class EarliestFinish(OneByOne):
             if not unclaimed:
                 break
             waiting -= 1 + len(taken)
+        return WaitUntil(again_s) if now < again_s < math.inf else None
+
+    def _next_among_alike(self, view: View) -> Decision | None:
+        """Return the first decision where there are many processors; the rule is that of `next`.
+
+        Nearly always the first request is started, and then little is looked at.
+        """
+        if not view.n_waiting:
+            return None
+        self._view = view
+        now, used = view.now, view.used
+        rivals, stall = max(view.n_waiting, round(self._in_system)), self._stall(view)
+        is_foreseen = now <= self._foresight.until_s and not view.preempts
+        forecast = self._foresight.forecast(view) if is_foreseen else None
+        held, free_at = view.swaps(), None
+        seconds_of: dict[Lane, Mapping[str, float]] = {}
+        riders: set[Request] = set()
+        again_s = math.inf
+        for lane, request in islice(view.in_order(), self.window):
+            if request in riders:
+                continue  # it needs no run of its own
+            if view.is_hopeless(lane, request):
+                return Drop(request, "no processor can meet its deadline any more")
+            seconds = seconds_of.get(lane)
+            if seconds is None:
+                seconds = seconds_of[lane] = view.offered_s(lane, held)
+            if lane.ready_s:
+                free_at = view.units_free_at() if free_at is None else free_at
+                seconds = view.waited_s(lane, seconds, free_at)
+            urgency_s = self.rank(request)
+            foreseen = forecast if urgency_s > now else None
+            due_s = request.deadline_s
+            name, finish_s = best_among_alike(
+                view, seconds, due_s, rivals, foreseen, stall, free_at, used
+            )
+            if not name:
+                continue
+            is_free = not view.bits_of(name) & used
+            if is_free and (lane.is_open or lane.may_start(name, now)):
+                return Start(name, (request,))
+            if again_s == math.inf:
+                again_s = look_again_s(now, seconds, name, view.idle())
+                if foreseen is not None:  # it may be what speaks against the free ones
+                    again_s = min(max(again_s, self._foresight.until_s), urgency_s)
+            free_at = view.units_free_at() if free_at is None else free_at
+            taken = view.reserve(lane, name, finish_s, free_at, held)
+            riders.update(taken)
+            if held is not None:
+                seconds_of.clear()
+            used |= view.bits_of(name)
+            rivals = max(rivals - 1 - len(taken), 1)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
     def _stall(self, view: View) -> float:
