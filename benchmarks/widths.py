@@ -5,10 +5,11 @@
 Two loads at 50, 80 and 95 % of the bound: three networks in equal mix with Poisson arrivals, and
 eight networks at frame rates. The default policy on processors of every useful width against the
 same policy where only one width is there, and there again with one thread or all cores only. The
-machines are `lib:cores-8`, `lib:cores-16` and `lib:cores-64`, which say what they assume. Response is
-the geometric mean over the networks of their mean response times; all contestants have the same
+machines are `lib:cores-8`, `lib:cores-16` and `lib:cores-64`, which say what they assume. Response
+is the geometric mean over the networks of their mean response times; all contestants have the same
 requests. The best fixed width of each column is the best of all of them there, so no single
-contestant is meant. At 95 % what is completed counts, of the bound.
+contestant is meant. At 95 % what is completed counts, of the bound. `coinfer` has only what a plan
+would load.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from coinfer.bound import throughput_bound
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.plan import Plan
-from coinfer.planner.columns import Demand, few
+from coinfer.planner.columns import Demand, Room, few
 from coinfer.planner.useful import useful
 from coinfer.policies import make_policy
 from coinfer.sim import simulate
@@ -103,7 +104,7 @@ def planned(machine: Machine, asked: Scenario) -> Machine:
         profile,
         machine.processors,
         demand,
-        room=max(16, 4 * len(machine.processors[-1].units)),
+        room=Room(threads=8 * len(machine.processors[-1].units)),
         session_of=lambda p: p.threads == 1 or p.name,  # as onnxruntime's are
     )
     pairs = {(model, name) for model, each in columns.items() for name in each.processors}

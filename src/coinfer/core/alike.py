@@ -14,7 +14,8 @@ from coinfer.machine.processor import Processor
 __all__ = ["MANY", "Alike", "alike_among"]
 
 MANY = 16
-"""Of more processors than this those that are alike are looked at together."""
+"""Of more processors than this those that are alike are looked at together, and of those of more
+than two widths."""
 
 _NEARLY = 1.1
 """Of alike ones that are free, the first is taken whose learnt time is at most this many times the
@@ -68,7 +69,7 @@ class Alike:
 def alike_among(
     processors: Mapping[str, Processor], bits_of: Mapping[str, int]
 ) -> tuple[Alike, ...]:
-    """Group processors, the narrowest first; nothing if there are few of them.
+    """Group processors, the narrowest first; nothing if there are few of them, of one core or all.
 
     Args:
         processors: Those in service, in the order of preference.
@@ -78,7 +79,7 @@ def alike_among(
     >>> alike_among(few, {"a": 1, "b": 2})
     ()
     """
-    if len(processors) <= MANY:
+    if len(processors) <= MANY and len({len(p.units) for p in processors.values()}) <= 2:
         return ()
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, processor in processors.items():

@@ -91,6 +91,19 @@ class View:
         """The compute units that executions occupy, a bit each."""
         return self._state.used
 
+    @property
+    def n_units(self) -> int:
+        """Number of compute units of all ordinary processors."""
+        return self._state.all_units.bit_count()
+
+    def least_unit_seconds(self, lane: Lane) -> float:
+        """Return the fewest unit-seconds that the head of a lane takes anywhere; infinite if none.
+
+        Where there are many processors.
+        """
+        seconds = self.resident_s(lane)
+        return min([alike.least_s(seconds) * alike.width for alike in self.alike], default=math.inf)
+
     def bits_of(self, processor: str) -> int:
         """Return the compute units of a processor, a bit each as in `used`."""
         return self._state.bits_of[processor]

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from coinfer.hardware.topology import allowed_threads, find_topology
+from coinfer.hardware.topology import find_topology
 from coinfer.machine.topology import Topology
+from coinfer.threads.affinity import allowed_threads
 
 __all__ = ["Cores", "available_cores", "find_cores"]
 

@@ -6,7 +6,6 @@ number of cores. What cannot be read counts as shared by all.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,8 +16,9 @@ from typing import TypeVar
 from coinfer.hardware import cgroup
 from coinfer.machine.topology import Core, Topology
 from coinfer.machine.topology_data import parse_numbers
+from coinfer.threads.affinity import allowed_threads
 
-__all__ = ["allowed_threads", "find_topology", "mac_topology"]
+__all__ = ["find_topology", "mac_topology"]
 
 T = TypeVar("T")
 
@@ -30,14 +30,6 @@ _CPUS = "sys/devices/system/cpu"
 _NODES = "sys/devices/system/node"
 _HYBRID = {"performance": "sys/devices/cpu_core/cpus", "efficiency": "sys/devices/cpu_atom/cpus"}
 """Where Linux names the two kinds of cores of Intel's hybrid processors."""
-
-
-def allowed_threads() -> set[int]:
-    """Return the hardware threads that the affinity mask of this process allows."""
-    if sys.platform != "linux":
-        return set(range(os.cpu_count() or 1))
-    # The mask of the process's first thread: coinfer may have pinned the calling thread already.
-    return os.sched_getaffinity(os.getpid())
 
 
 def find_topology(*, root: Path = Path("/"), affinity: Iterable[int] | None = None) -> Topology:

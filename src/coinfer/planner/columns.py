@@ -3,9 +3,10 @@
 On a machine of many cores each model could be loaded on hundreds of processors, and every session
 takes memory, threads and time to load. What is kept of those that are worth it (`useful`): the
 columns that the bound uses at the models' rates, of those that meet their deadlines; where a lone
-request is answered fastest; a width between the two; and one more of each in case one fails or is
-busy. Processors that are alike differ in nothing but their cores, so it is decided how many of them
-there are to be; which ones, spreads the models over the machine.
+request is answered fastest; the widths that serve best at loads between (`policies.crowding`); and
+one more of each in case one fails or is busy. Processors that are alike differ in nothing but their
+cores, so it is decided how many of them there are to be; which ones, spreads the models over the
+machine.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 from coinfer.bound import throughput_bound
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Measurement, Profile
+from coinfer.policies.crowding import crowded
 
-__all__ = ["Columns", "Demand", "few", "has_widths"]
+__all__ = ["Columns", "Demand", "Room", "few", "has_widths"]
 
 _SPARE = 1.5
 """So many times the processors that the bound uses: requests do not come evenly."""
 
-_FAR = 4
-"""Widths that differ by more than this get one between them: for loads between."""
+_LOADS = (0.8, 0.5)
+"""Shares of the bound at which requests may come, beside the bound itself and a lone one."""
+
+_MOST_LOAD_S = 15.0
+"""Seconds that loading all sessions may take; beyond it fewer of them have to do."""
 
 _Pairs: TypeAlias = Container[tuple[str, str]]
 _Kind: TypeAlias = tuple[object, ...]
@@ -60,20 +64,63 @@ class Columns(NamedTuple):
     left: tuple[tuple[str, str], ...]
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """Of one kind, how many are wanted for one model, and why."""
+class Room(NamedTuple):
+    """What all sessions together may take.
 
-    kind: _Kind
+    Attributes:
+        threads: Of their pools.
+        memory: Bytes.
+        load_s: Seconds to load them.
+    """
+
+    threads: float = math.inf
+    memory: float = math.inf
+    load_s: float = _MOST_LOAD_S
+
+    def exceeded(self, taken: Sequence[float]) -> bool:
+        """Tell whether some of it is too little."""
+        return any(need > room for need, room in zip(taken, self, strict=True))
+
+
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """Of one kind, how many are wanted for one model, and why.
+
+    Attributes:
+        members: All of the kind.
+        busy: How many of them the model keeps busy, on average.
+        why: In words.
+        must: Whether it stays whatever it takes.
+        memory: Bytes of a session.
+        load_s: Seconds to load one.
+        sessions: By number of members, how many sessions that makes.
+        count: How many are wanted.
+    """
+
     members: list[Processor]
-    count: int
+    busy: float
     why: str
+    must: bool
+    memory: float
+    load_s: float
+    sessions: Sequence[int]
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        """Want some more than are busy, and one more in case of a failure."""
+        self.count = min(len(self.members), math.ceil(_SPARE * self.busy) + 1)
 
     @property
     def threads(self) -> int:
-        """Pool threads of all of them."""
-        threads = self.members[0].threads
-        return threads * self.count if threads > 1 else 0
+        """Threads of each."""
+        return self.members[0].threads
+
+    @property
+    def takes(self) -> tuple[float, float, float]:
+        """What they take of `Room`."""
+        sessions = self.sessions[self.count]
+        pools = self.threads * sessions if self.threads > 1 else 0
+        return pools, self.memory * sessions, self.load_s * sessions
 
 
 def has_widths(processors: Sequence[Processor]) -> bool:
@@ -86,7 +133,7 @@ def few(
     processors: Sequence[Processor],
     demand: Demand,
     *,
-    room: int,
+    room: Room,
     keep: _Pairs = frozenset(),
     session_of: Callable[[Processor], Hashable] = lambda processor: processor.name,
 ) -> dict[str, Columns]:
@@ -96,25 +143,22 @@ def few(
         profile: The times that are worth it.
         processors: Those in use, in the order of preference.
         demand: What will be asked for.
-        room: Threads that the pools of all sessions together may hold.
+        room: What all sessions together may take.
         keep: (model, processor) pairs that stay in any case.
         session_of: Processors with equal values share a session: a further one costs nothing.
     """
-    rows = {
-        model: {
-            key.processor: entry.mean_s for key, entry in profile.at_smallest.restricted([model])
-        }
+    tables = {
+        model: {k.processor: entry for k, entry in profile.at_smallest.restricted([model])}
         for model in profile.models()
     }
+    rows = {m: {n: entry.mean_s for n, entry in table.items()} for m, table in tables.items()}
     used = _used_by_bound(rows, processors, demand)
-    wanted = {model: _wanted(row, processors, used[model]) for model, row in rows.items()}
+    wanted = {m: _wanted(table, processors, used[m], session_of) for m, table in tables.items()}
     _fit(wanted, room)
     load: dict[tuple[int, str], int] = {}  # by width, 0 for all of them, and unit
     found = {}
     for model, row in rows.items():
-        chosen: set[str] = set()
-        for each in wanted[model]:
-            chosen.update(_spread(each, load))
+        chosen = {name for each in wanted[model] for name in _spread(each, load)}
         able = [p for p in processors if p.name in row]
         sessions = {(p.backend, session_of(p)) for p in able if p.name in chosen}
         stays = [
@@ -130,7 +174,7 @@ def few(
     return found
 
 
-def _kinds(row: _Row, processors: Sequence[Processor]) -> dict[_Kind, list[Processor]]:
+def _kinds(row: Container[str], processors: Sequence[Processor]) -> dict[_Kind, list[Processor]]:
     """Group the CPU processors that run a model by what they are, the narrowest first."""
     found: dict[_Kind, list[Processor]] = {}
     for p in processors:
@@ -159,79 +203,82 @@ def _used_by_bound(
     }
 
 
-def _wanted(row: _Row, processors: Sequence[Processor], used: _Row) -> list[_Wanted]:
+def _wanted(
+    table: Mapping[str, Measurement],
+    processors: Sequence[Processor],
+    used: _Row,
+    session_of: Callable[[Processor], Hashable],
+) -> list[_Wanted]:
     """Say which kinds a model wants, and how many of each."""
-    kinds = _kinds(row, processors)
+    kinds = _kinds(table, processors)
+    if not kinds:
+        return []
+    least_s = {k: min(table[p.name].mean_s for p in of) for k, of in kinds.items()}
     found: dict[_Kind, _Wanted] = {}
+
+    def want(kind: _Kind, busy: float, why: str, *, must: bool = False) -> None:
+        members = kinds[kind]
+        entry = table[members[0].name]
+        sessions = [len({session_of(p) for p in members[:n]}) for n in range(len(members) + 1)]
+        each = _Wanted(members, busy, why, must, entry.resident_bytes, entry.load_s, sessions)
+        if kind not in found or found[kind].count < each.count:
+            found[kind] = each
+
     for kind, members in kinds.items():
         share = sum(used.get(p.name, 0.0) for p in members)
         if share > 0:
-            count = min(len(members), math.ceil(_SPARE * share) + 1)
             why = f"the bound keeps {share:.1f} of {len(members)} busy with it"
-            found[kind] = _Wanted(kind, members, count, why)
-    if not kinds:
-        return []
-    least_s = {kind: min(row[p.name] for p in members) for kind, members in kinds.items()}
+            want(kind, share, why, must=True)
+    cores = sum(used.get(p.name, 0.0) * p.threads for of in kinds.values() for p in of)
+    for load in _LOADS:
+        best, growth = _fastest_at(load, kinds, least_s)
+        if best not in found:
+            busy = load * cores * growth / kinds[best][0].threads
+            want(best, busy, f"the fastest at {load:.0%} of the bound, {busy:.1f} of them busy")
     fastest = min(least_s, key=least_s.__getitem__)
     if fastest not in found:
-        members = kinds[fastest]
-        why = f"a lone request takes {least_s[fastest] * 1e3:.3g} ms there, the least"
-        found[fastest] = _Wanted(fastest, members, min(2, len(members)), why)
-    for kind in _between(found, kinds, least_s):
-        members = kinds[kind]
-        found[kind] = _Wanted(kind, members, min(2, len(members)), "for loads between")
+        want(fastest, 0.0, f"a lone request takes {least_s[fastest] * 1e3:.3g} ms, the least")
     if len({p.units for each in found.values() for p in each.members[: each.count]}) < 2:
-        _add_spare(found, kinds)
-    return sorted(found.values(), key=lambda each: each.members[0].threads)
+        other = next((k for k in kinds if k not in found), None)
+        if other is not None:
+            want(other, 0.0, "if another one fails")
+    return sorted(found.values(), key=lambda each: each.threads)
 
 
-def _between(
-    found: Mapping[_Kind, _Wanted],
-    kinds: Mapping[_Kind, list[Processor]],
-    least_s: Mapping[_Kind, float],
-) -> list[_Kind]:
-    """Return a kind halfway between each two kept widths that are far apart."""
-    widths = sorted({each.members[0].threads for each in found.values()})
-    chosen = []
-    for narrow, wide in pairwise(widths):
-        inside = [k for k, members in kinds.items() if narrow < members[0].threads < wide]
-        if wide > _FAR * narrow and inside:
-            middle = math.sqrt(narrow * wide)
-            chosen.append(
-                min(
-                    inside,
-                    key=lambda k: (abs(math.log(kinds[k][0].threads / middle)), least_s[k]),
-                )
-            )
-    return chosen
+def _fastest_at(
+    load: float, kinds: Mapping[_Kind, list[Processor]], least_s: Mapping[_Kind, float]
+) -> tuple[_Kind, float]:
+    """Return the kind that serves best at a share of the bound, and what it adds to the work."""
+    threads = {kind: members[0].threads for kind, members in kinds.items()}
+    cheapest_s = min(least_s[kind] * threads[kind] for kind in kinds)
+    growth = {kind: least_s[kind] * threads[kind] / cheapest_s for kind in kinds}
+    units = len({unit for members in kinds.values() for p in members for unit in p.units})
+    response_s = {
+        kind: least_s[kind] * crowded(load * growth[kind], units / threads[kind]) for kind in kinds
+    }
+    best = min(response_s, key=response_s.__getitem__)
+    return best, growth[best]
 
 
-def _add_spare(found: dict[_Kind, _Wanted], kinds: Mapping[_Kind, list[Processor]]) -> None:
-    """Where all is on the same units, add what is on others, or on fewer of them."""
-    taken = {p.units for each in found.values() for p in each.members[: each.count]}
-    for kind, members in kinds.items():
-        if any(p.units not in taken for p in members) and kind not in found:
-            found[kind] = _Wanted(kind, members, min(2, len(members)), "if another one fails")
+def _fit(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
+    """Take away what is spared most, then kinds that are least busy, until all fits."""
+    while True:
+        everyone = [each for row in wanted.values() for each in row]
+        taken = [sum(each) for each in zip(*(each.takes for each in everyone), strict=True)]
+        if not everyone or not room.exceeded(taken):
             return
-
-
-def _fit(wanted: Mapping[str, list[_Wanted]], room: int) -> None:
-    """Take second ones away, then kinds, the widest first, until the pools fit."""
-
-    def total() -> int:
-        return sum(each.threads for row in wanted.values() for each in row)
-
-    while total() > room:
-        wide = [each for row in wanted.values() for each in row if each.threads]
-        spare = [each for each in wide if each.count > 1]
+        spare = [e for e in everyone if e.count > 1 and e.sessions[e.count] > 1]
         if spare:
-            max(spare, key=lambda each: each.members[0].threads).count -= 1
+            most = max(spare, key=lambda e: (e.count / (e.busy + 0.5), e.threads))
+            most.count -= 1
             continue
-        # One session each is left: the model with the most threads gives up its widest kind.
-        model = max(wanted, key=lambda name: sum(each.threads for each in wanted[name]))
-        if len(wanted[model]) < 2:
-            return  # nothing narrower is kept: the pass on threads says what that means
-        wanted[model].pop()
+        options = [e for e in everyone if not e.must and e.sessions[e.count] > 0]
+        if not options:
+            return  # nothing more can go: the pass on threads says what that means
+        least = max(options, key=lambda e: e.threads)
+        for row in wanted.values():
+            if least in row:
+                row.remove(least)
 
 
 def _spread(wanted: _Wanted, load: dict[tuple[int, str], int]) -> list[str]:

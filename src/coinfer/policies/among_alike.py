@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from coinfer.core.alike import Alike
 from coinfer.core.view import View
+from coinfer.policies.crowding import Crowding
 from coinfer.policies.foresight import Forecast
 
 __all__ = ["best_among_alike"]
@@ -27,6 +28,7 @@ def best_among_alike(
     waiting: int,
     forecast: Forecast | None,
     stall: float,
+    crowding: Crowding,
     free_at: Mapping[str, float] | None,
     used: int,
 ) -> tuple[str, float]:
@@ -36,18 +38,33 @@ def best_among_alike(
         view: The state.
         seconds: Of the request by processor.
         deadline_s: Its deadline.
-        waiting: How many requests could have one of the units, this one included.
+        waiting: How many requests wait, this one included.
         forecast: What is about to come.
         stall: How many times longer a run on several units takes for what preempts it.
+        crowding: What widths cost at the present load.
         free_at: When each unit in use will be free; None: asked from the view if it is needed.
         used: The units that run something or are reserved, a bit each.
     """
     now, processors = view.now, view.processors
     best = (_INF, _INF, _INF)
     chosen = ""
+    least_work_s = _INF
+    n_free = max(1, view.n_units - used.bit_count())
     for alike in view.alike:
-        weight = 1.0 if alike.width == 1 else stall * min(alike.width, waiting)
+        width = alike.width
         least_s = alike.least_s(seconds)
+        if least_s == _INF:
+            continue
+        work_s = least_s * width
+        if work_s < least_work_s:
+            least_work_s = work_s
+        weight = crowding.factor(width, work_s / least_work_s)
+        if width > 1:
+            weight *= stall
+        # All that wait, at that width, take turns on what is free.
+        turns = waiting * width / n_free
+        if turns > 1.0:
+            weight *= 0.5 + 0.5 * turns
         if (int(now + least_s > deadline_s), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)

@@ -37,6 +37,7 @@ from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 from coinfer.policies.among_alike import best_among_alike
+from coinfer.policies.crowding import Crowding
 from coinfer.policies.foresight import Forecast, Foresight
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 
@@ -65,6 +66,7 @@ class EarliestFinish(OneByOne):
     window: int = 32
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
+    _crowding: Crowding = field(default_factory=Crowding, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -92,6 +94,8 @@ class EarliestFinish(OneByOne):
     def arrived(self, request: Request, now: float) -> None:
         """Take note of when requests come."""
         view = self._view
+        if view is not None and view.alike:
+            self._crowding.note(request, now, view)
         if view is not None and request.deadline_s == math.inf:  # others say how long they may wait
             found = view.n_waiting + len(view.running()) + 1
             self._in_system += _WEIGHT * (found - self._in_system)
@@ -110,8 +114,9 @@ class EarliestFinish(OneByOne):
             return min(seconds, key=seconds.__getitem__, default=None)
         stall = self._stall(view)
         if view.alike:
+            crowding, used = self._crowding, view.used
             name, _ = best_among_alike(
-                view, seconds, math.inf, rivals, None, stall, None, view.used
+                view, seconds, math.inf, 1, None, stall, crowding, None, used
             )
             return name if name and view.is_idle(name) else None
         processors, free_at = view.processors, view.units_free_at()
@@ -188,7 +193,7 @@ class EarliestFinish(OneByOne):
             return None
         self._view = view
         now, used = view.now, view.used
-        rivals, stall = max(view.n_waiting, round(self._in_system)), self._stall(view)
+        waiting, stall = view.n_waiting, self._stall(view)
         is_foreseen = now <= self._foresight.until_s and not view.preempts
         forecast = self._foresight.forecast(view) if is_foreseen else None
         held, free_at = view.swaps(), None
@@ -210,7 +215,7 @@ class EarliestFinish(OneByOne):
             foreseen = forecast if urgency_s > now else None
             due_s = request.deadline_s
             name, finish_s = best_among_alike(
-                view, seconds, due_s, rivals, foreseen, stall, free_at, used
+                view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
             )
             if not name:
                 continue
@@ -227,7 +232,7 @@ class EarliestFinish(OneByOne):
             if held is not None:
                 seconds_of.clear()
             used |= view.bits_of(name)
-            rivals = max(rivals - 1 - len(taken), 1)
+            waiting = max(waiting - 1 - len(taken), 1)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
     def _stall(self, view: View) -> float:

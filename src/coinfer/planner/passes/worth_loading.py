@@ -9,16 +9,22 @@ looked at: their spans were chosen one by one.
 
 from __future__ import annotations
 
+import math
+
 from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
+from coinfer.hardware.environment import memory_bytes
 from coinfer.machine.profile import Profile
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
-from coinfer.planner.columns import Columns, few, has_widths
+from coinfer.planner.columns import Columns, Room, few, has_widths
 from coinfer.planner.planning import Planning
 from coinfer.planner.useful import useful
 
 __all__ = ["worth_loading"]
+
+_MEMORY_SHARE = 0.25
+"""Of the memory, what sessions on many processors may take."""
 
 
 def worth_loading(plan: Plan, planning: Planning) -> Plan:
@@ -45,7 +51,10 @@ def _few(plan: Plan, planning: Planning, kept: Profile) -> dict[str, Columns]:
         kept,
         plan.processors,
         planning.wishes.demand,
-        room=POOLS.room(max(processor.threads for processor in plan.processors)),
+        room=Room(
+            threads=POOLS.room(max(processor.threads for processor in plan.processors)),
+            memory=_MEMORY_SHARE * (memory_bytes() or math.inf),
+        ),
         keep=planning.wishes.asked,
         session_of=lambda processor: backends[processor.backend].sharing_key(processor),
     )
