@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from widths import MIX, Result, contestants, run, scenario
-
 from coinfer.machine.machine_file import load_machine
+from widths import MIX, Result, contestants, run, scenario
 
 HERE = Path(__file__).resolve().parent
 LOADS = tuple(at / 20 for at in range(2, 21))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from coinfer.backends.onnxruntime.creation import pool_cores
 from coinfer.errors import ConfigurationError
 from coinfer.hardware import Cores, default_processors, find_cores
 from coinfer.hardware.topology import find_topology, mac_topology
@@ -104,6 +106,13 @@ def test_widths_of_a_server_lie_inside_of_its_nodes(tmp_path: Path) -> None:
     assert found["cpu32-63"].cores == tuple(range(1, 64, 2))
     assert found["cpu_all"].spread == "2 nodes"
     assert len({p.likeness for p in found.values()}) == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
+def test_the_pool_of_a_wide_session_stays_inside_of_its_cache(tmp_path: Path) -> None:
+    found = processors_of(fakes.desktop, tmp_path)
+    assert pool_cores(found["cpu8-11"]) == (9, 10, 11)
+    assert pool_cores(found["cpu8-15"]) == tuple(range(9, 16))
 
 
 def test_widths_of_a_container_are_not_pinned(tmp_path: Path) -> None:

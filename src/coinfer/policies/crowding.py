@@ -93,5 +93,5 @@ def crowded(busy: float, servers: float) -> float:
         return 1.0
     excess = max(1.0, busy / _MOST)
     busy = min(busy, _MOST)
-    wait = busy ** (math.sqrt(2.0 * (servers + 1.0)) - 1.0) / (servers * (1.0 - busy))
+    wait = math.pow(busy, math.sqrt(2.0 * (servers + 1.0)) - 1.0) / (servers * (1.0 - busy))
     return (1.0 + wait) * excess * excess
