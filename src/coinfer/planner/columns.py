@@ -26,7 +26,7 @@ __all__ = ["Columns", "Demand", "Room", "few", "has_widths"]
 _SPARE = 1.5
 """So many times the processors that the bound uses: requests do not come evenly."""
 
-_LOADS = (0.8, 0.5)
+_LOADS = (0.8, 0.5, 0.25)
 """Shares of the bound at which requests may come, beside the bound itself and a lone one."""
 
 _MOST_LOAD_S = 15.0

@@ -7,6 +7,10 @@ request waits for it, its time there is counted as reserved, and the next reques
 slow free processor never takes the last job that a fast busy one would finish sooner (the trap of
 pull policies in the ETRI study). It is looked at again in case the busy one overruns.
 
+On a machine of several widths between one core and all, what a width costs is told by how busy the
+machine is (`crowding`) and not by who could have had a unit; and processors that are alike are
+looked at together (`among_alike`).
+
 Four things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, so nothing starves.
@@ -110,15 +114,15 @@ class EarliestFinish(OneByOne):
             return None  # it may be hopeless, or make others late
         self._view = view
         seconds, rivals = view.offered_s(lane), round(self._in_system)
+        if view.alike:
+            stall, crowding = self._stall(view), self._crowding
+            name, _ = best_among_alike(
+                view, seconds, math.inf, 1, None, stall, crowding, None, view.used
+            )
+            return name if name and view.is_idle(name) else None
         if rivals < 2 and not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         stall = self._stall(view)
-        if view.alike:
-            crowding, used = self._crowding, view.used
-            name, _ = best_among_alike(
-                view, seconds, math.inf, 1, None, stall, crowding, None, used
-            )
-            return name if name and view.is_idle(name) else None
         processors, free_at = view.processors, view.units_free_at()
         name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, stall)
         return name if name and processors[name].units.isdisjoint(free_at) else None
