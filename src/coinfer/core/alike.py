@@ -30,13 +30,16 @@ class Alike:
     Attributes:
         names: Their names.
         width: How many compute units each occupies.
+        place: Device and kind of the cores: those of equal ones differ in width or backend only.
     """
 
-    __slots__ = ("_bits", "names", "width")
+    __slots__ = ("_bits", "names", "place", "width")
 
-    def __init__(self, names: Sequence[str], bits: Iterable[int], width: int) -> None:
-        self.names = list(names)
-        self.width = width
+    def __init__(self, processors: Sequence[Processor], bits: Iterable[int]) -> None:
+        first = processors[0]
+        self.names = [processor.name for processor in processors]
+        self.width = len(first.units)
+        self.place = (first.device, first.spread)
         self._bits = list(bits)
 
     def least_s(self, seconds: Mapping[str, float]) -> float:
@@ -81,13 +84,10 @@ def alike_among(
     """
     if len(processors) <= MANY and len({len(p.units) for p in processors.values()}) <= 2:
         return ()
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for name, processor in processors.items():
-        groups.setdefault(processor.likeness, []).append(name)
-    found = [
-        Alike(names, [bits_of[name] for name in names], len(processors[names[0]].units))
-        for names in groups.values()
-    ]
+    groups: dict[tuple[object, ...], list[Processor]] = {}
+    for processor in processors.values():
+        groups.setdefault(processor.likeness, []).append(processor)
+    found = [Alike(group, [bits_of[p.name] for p in group]) for group in groups.values()]
     return tuple(sorted(found, key=_width))
 
 

@@ -2,7 +2,8 @@
 
 The rule is that of `earliest_finish`, asked of a few kinds of processors instead of each: of those
 that are alike the first free one stands for all, and one that is busy only counts if none is free.
-Kinds are looked at from narrow to wide; one that could not win if it were free is skipped. So a
+A busy kind does not count either where another width of the same cores is free and in time. Kinds
+are looked at from narrow to wide; one that could not win if it were free is skipped. So a
 decision costs as much on 64 cores as on four.
 """
 
@@ -48,6 +49,7 @@ def best_among_alike(
     now, processors = view.now, view.processors
     best = (_INF, _INF, _INF)
     chosen = ""
+    place = ("", "")
     least_work_s = _INF
     n_free = max(1, view.n_units - used.bit_count())
     for alike in view.alike:
@@ -64,10 +66,12 @@ def best_among_alike(
         # All that wait, at that width, take turns on what is free.
         turns = waiting * width / n_free
         if turns > 1.0:
-            weight *= 0.5 + 0.5 * turns
+            weight *= turns
         if (int(now + least_s > deadline_s), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)
+        if not name and place == alike.place and not best[0]:
+            continue  # others of the same cores are free and in time
         if not name or forecast is not None:
             free_at = view.units_free_at() if free_at is None else free_at
         if not name:
@@ -83,6 +87,7 @@ def best_among_alike(
         value = (late, start + seconds[name] * weight, finish)
         if value < best:
             best, chosen = value, name
+            place = alike.place
     return chosen, best[2]
 
 
