@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from coinfer.cli import doctor as verb
+from coinfer.hardware import default_processors, find_cores
 from coinfer.hardware.diagnosis import Finding, Severity, diagnose
+from coinfer.machine.machine_json import decode_machine
+from hardware import fake_machines
 
 
 def invoke(*arguments: str) -> Result:
@@ -65,3 +70,46 @@ def test_memory_that_is_not_known_is_called_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(verb, "diagnose", lambda: unknown)
     assert "not known" in invoke().stdout
     assert json.loads(invoke("--json").stdout)["environment"]["memory_bytes"] is None
+
+
+def test_the_machine_is_handed_on_as_json() -> None:
+    machine = decode_machine(json.loads(invoke("--machine-json").stdout))
+    assert machine.topology == find_cores().topology
+    assert "cpu0" in [processor.name for processor in machine.processors]
+
+
+@pytest.mark.parametrize(
+    ("fake", "threads", "lines"),
+    [
+        (
+            fake_machines.desktop,
+            32,
+            [
+                "last-level cache: 8 cores of 2 hardware threads, 0-7; used: 0-7",
+                "last-level cache: 8 cores of 2 hardware threads, 8-15; used: 8-15",
+                "cpu0 ... cpu15 (16)",
+            ],
+        ),
+        (
+            fake_machines.laptop,
+            20,
+            ["6 performance cores of 2", "8 efficiency cores, 12-19; used: 12-19"],
+        ),
+        (fake_machines.server, 64, ["NUMA node 0", "NUMA node 1", "cpu0-31 ... cpu32-63 (2)"]),
+        (fake_machines.container, 8, ["8 cores, 0-7; used: 0-2", "quota 3.5"]),
+    ],
+)
+def test_it_draws_the_cores_of_any_machine(
+    fake: Callable[[Path], Path],
+    threads: int,
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores = find_cores(root=fake(tmp_path), affinity=range(threads))
+    found = replace(
+        diagnose(), cores=cores, processors=default_processors(["onnxruntime"], cores=cores)
+    )
+    monkeypatch.setattr(verb, "diagnose", lambda: found)
+    shown = invoke().stdout
+    assert [line for line in lines if line not in shown] == []

@@ -81,6 +81,8 @@ times:
   A: {cpu: 5ms, wide: 3ms, npu: 1ms}
   B: {cpu: {mean: 8ms, cv: 0.3, load: 1ms}, npu: 2ms}
   C: {cpu: 2ms, wide: 1500us}
+topology: {cores: [{threads: ["0-1", "4-5"]}, {threads: ["2-3"], cache: 2, kind: efficiency}]}
+widths: {many: {times: {A: {mean: 6ms, serial: 0.1, least: 1ms}}, factors: {2 caches: 1.1}}}
 """,
     "processors.yaml": """\
 processors:

@@ -8,6 +8,7 @@ import pytest
 
 from coinfer.errors import ScenarioError
 from coinfer.machine.machine_file import load_machine, parse_machine
+from coinfer.machine.machine_json import decode_machine, encode_machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "machines"
 
@@ -181,3 +182,53 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
         load_machine(tmp_path / "none.yaml")
     with pytest.raises(ScenarioError, match="cannot be read as text"):
         load_machine(tmp_path)
+
+
+WIDE = """\
+topology:
+  cores:
+    - {threads: ["0-3"], cache: 0}
+    - {threads: ["4-7"], cache: 4}
+widths:
+  cpu:
+    times: {net: {mean: 100ms, serial: 0.1, least: 21ms}}
+    factors: {2 caches: 1.5}
+cv: 0.1
+slowdown: {cpu0: {cpu1: 1.2}}
+"""
+
+
+def test_widths_make_processors_over_the_cores_of_the_topology() -> None:
+    machine = parse_machine(WIDE)
+    assert [p.name for p in machine.processors[8:]] == [
+        *("cpu0-1", "cpu2-3", "cpu4-5", "cpu6-7", "cpu0-3", "cpu4-7", "cpu_all"),
+    ]
+    row = {key.processor: entry.mean_s for key, entry in machine.profile}
+    assert row["cpu0"] == pytest.approx(0.1)
+    assert row["cpu4-5"] == pytest.approx(0.055)
+    assert row["cpu0-3"] == pytest.approx(0.0325)
+    assert row["cpu_all"] == pytest.approx(1.5 * 0.02125)
+    assert machine.spreads["net", "cpu0-3"] == 0.1
+    assert machine.topology is not None
+    assert machine.topology.caches == (0, 4)
+    assert decode_machine(encode_machine(machine)).topology == machine.topology
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("2 caches", "3 caches", "unknown difference '3 caches'; did you mean '2 caches'?"),
+        ('["4-7"]', '["3-7"]', "topology.cores: is no topology"),
+        ('["4-7"]', '["4-7", "8-9"]', "not equally many"),
+        ('["4-7"]', '["4-x"]', "topology.cores: is no topology"),
+        ("slowdown: {cpu0", "processors: {cpu1: {}}\nslowdown: {cpu0", "two processors 'cpu1'"),
+        ("{cpu1: 1.2}", "{cpu9: 1.2}", "unknown processor 'cpu9'"),
+        ("serial: 0.1", "serial: 1.1", "widths.cpu.times.net.serial"),
+    ],
+)
+def test_what_is_wrong_with_widths_is_named(old: str, new: str, said: str) -> None:
+    assert said in error_of(WIDE.replace(old, new))
+
+
+def test_widths_need_a_topology() -> None:
+    assert "needs a `topology`" in error_of("widths: {cpu: {times: {net: {mean: 1ms}}}}\n")

@@ -13,6 +13,7 @@ from coinfer.errors import BackendError, ConfigurationError
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.machine.topology import Core, Topology
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.contention import compare, measure_contention
 from coinfer.profiling.deployment import Deployment, Rounds
@@ -92,6 +93,34 @@ def test_equal_pairs_are_measured_once_and_remembered(tmp_path: Path) -> None:
     assert found.factors["a"]["b"] == found.factors["b"]["a"]
     assert measured(backend, cache) == found
     assert backend.loads == 2
+
+
+def test_of_alike_pairs_as_near_to_each_other_one_is_measured() -> None:
+    topology = Topology(
+        cores=tuple(Core(threads=(n,), cache=n // 4) for n in range(8)), used=tuple(range(8))
+    )
+    model = tiny_linear().model
+    everyone = [
+        Processor(
+            name=f"p{n}", backend="null", device="NULL", units=frozenset({f"core{n}"}), cores=(n,)
+        )
+        for n in range(8)
+    ]
+    backend = Counting()
+    deployment = Deployment(
+        models={"m": model},
+        processors=everyone,
+        profile=Profile.from_seconds({"m": {p.name: 1e-3 for p in everyone}}),
+        feeds={"m": [model.sample_inputs()]},
+        effort=BRIEF,
+        backends={"null": backend},
+    )
+    told: list[str] = []
+    found = measure_contention(deployment, lambda _, __, what: told.append(what), topology)
+    assert told == ["p0 beside p1", "p0 beside p4", "measured"]
+    assert {name: len(row) for name, row in found.factors.items()} == {p.name: 7 for p in everyone}
+    assert found.factors["p5"]["p6"] == found.factors["p0"]["p1"]
+    assert found.factors["p3"]["p4"] == found.factors["p0"]["p4"]
 
 
 def test_what_was_measured_in_more_rounds_does_for_fewer(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from coinfer.hardware import available_cores
 from coinfer.threads import pinning
-from coinfer.threads.pinning import can_pin, pin_current_thread
+from coinfer.threads.pinning import can_pin, pin_current_thread, placed_on
 
 T = TypeVar("T")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
@@ -88,3 +88,26 @@ def test_the_self_test_leaves_the_calling_thread_alone() -> None:
     before = os.sched_getaffinity(0)
     can_pin(available_cores())
     assert os.sched_getaffinity(0) == before
+
+
+@linux
+def test_a_thread_is_placed_for_a_while_and_then_runs_where_it_ran_before() -> None:
+    core = available_cores()[-1]
+
+    def placed() -> tuple[set[int], set[int], set[int]]:
+        before = set(os.sched_getaffinity(0))
+        with placed_on((core,)):
+            inside = set(os.sched_getaffinity(0))
+        return before, inside, set(os.sched_getaffinity(0))
+
+    before, inside, after = in_thread(placed)
+    assert inside == {core}
+    assert after == before
+
+
+@linux
+def test_a_thread_is_back_where_it_was_if_what_it_does_fails() -> None:
+    before = set(os.sched_getaffinity(0))
+    with pytest.raises(RuntimeError, match="told"), placed_on(available_cores()[:1]):
+        raise RuntimeError("told")
+    assert set(os.sched_getaffinity(0)) == before

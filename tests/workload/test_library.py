@@ -106,7 +106,10 @@ def test_disb_d_and_e_offer_twenty_of_each_beside_closed_loops(letter: str) -> N
 def test_the_machine_is_that_of_the_examples() -> None:
     shipped = library.machine_path("lib:tinker-edge-r")
     assert shipped.read_bytes() == (EXAMPLES / "machines" / "tinker-edge-r.yaml").read_bytes()
-    assert library.machine_names() == ("synthetic-edge", "tinker-edge-r")
+    assert library.machine_names() == (
+        *("cores-16", "cores-64", "cores-8"),
+        *("synthetic-edge", "tinker-edge-r"),
+    )
     assert all(load_machine(f"lib:{name}").name == name for name in library.machine_names())
 
 

@@ -12,18 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coinfer.errors import BackendError
+from coinfer.threads.affinity import allowed_threads
 
 __all__ = ["POOLS", "PoolBudget", "reserved"]
 
 _MIN_THREADS = 16
 _MIN_POOLS = 4
+_PER_CORE = 8
+"""Threads of a pool spin only while it runs something; a waiting one takes a stack and no time."""
 
 
 class PoolBudget:
     """Counts pool threads of a process. Thread-safe.
 
-    Any process may hold `_MIN_THREADS` pool threads or `_MIN_POOLS` pools of the size asked for,
-    whichever is more.
+    Any process may hold `_MIN_THREADS` pool threads, `_MIN_POOLS` pools of the size asked for, or
+    `_PER_CORE` threads for each hardware thread that it may use, whichever is most.
 
     >>> budget = PoolBudget()
     >>> budget.reserve(2, what="model 'a' on processor 'cpu_all'")
@@ -71,7 +74,7 @@ class PoolBudget:
 
 
 def _limit(threads: int) -> int:
-    return max(_MIN_THREADS, _MIN_POOLS * threads)
+    return max(_MIN_THREADS, _MIN_POOLS * threads, _PER_CORE * len(allowed_threads()))
 
 
 POOLS = PoolBudget()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.tree import Tree
 
 from coinfer.cli.console import out, print_lines
 from coinfer.hardware.diagnosis import Diagnosis, Severity, diagnose
+from coinfer.machine.machine_json import encode_machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.topology import Core, Topology
+from coinfer.machine.topology_data import format_numbers
 from coinfer.units import format_bytes
 
 __all__ = ["doctor"]
@@ -18,15 +24,28 @@ __all__ = ["doctor"]
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
+_MOST_ROWS = 24
+"""More processors than this are shown by what they have in common."""
+
+
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    machine_json: Annotated[
+        bool,
+        typer.Option(
+            "--machine-json",
+            help="Print only the machine as JSON, topology and processors, for other programs.",
+        ),
+    ] = False,
 ) -> None:
     """Show what was found on this machine, what is missing, and how to mend it.
 
     Exit status 1 if no model can run here.
     """
     diagnosis = diagnose()
-    if json:
+    if machine_json:
+        print_lines(json_format.dumps(encode_machine(diagnosis.machine), indent=2))
+    elif json:
         print_lines(json_format.dumps(diagnosis.to_json(), indent=2))
     else:
         _show(diagnosis, out())
@@ -36,6 +55,8 @@ def doctor(
 
 def _show(diagnosis: Diagnosis, console: Console) -> None:
     console.print(_machine(diagnosis))
+    if diagnosis.cores.topology is not None:
+        console.print(_cores(diagnosis.cores.topology))
     console.print(_backends(diagnosis))
     console.print(_processors(diagnosis))
     _show_findings(diagnosis, console)
@@ -57,6 +78,23 @@ def _machine(diagnosis: Diagnosis) -> Table:
     return table
 
 
+def _cores(topology: Topology) -> Tree:
+    """Draw NUMA nodes, last-level caches and the cores in them."""
+    tree = Tree("Cores")
+    nodes = {node: tree.add(f"NUMA node {node}") for node in topology.nodes}
+    shared: dict[tuple[int, int, str], list[Core]] = {}
+    for core in topology.cores:
+        shared.setdefault((core.node, core.cache, core.kind), []).append(core)
+    for (node, _, kind), cores in shared.items():
+        smt = max(len(core.threads) for core in cores)
+        used = [n for core in cores for n in core.threads if n in topology.used]
+        text = f"last-level cache: {len(cores)} {kind} cores".replace("  ", " ")
+        text += f" of {smt} hardware threads" if smt > 1 else ""
+        firsts = format_numbers(core.threads[0] for core in cores)
+        nodes[node].add(f"{text}, {firsts}; used: {format_numbers(used) or 'none'}")
+    return tree
+
+
 def _backends(diagnosis: Diagnosis) -> Table:
     table = Table("backend", "version", "device", "precisions", "description")
     table.title, table.title_justify = "Backends", "left"
@@ -74,17 +112,29 @@ def _backends(diagnosis: Diagnosis) -> Table:
 def _processors(diagnosis: Diagnosis) -> Table:
     table = Table("processor", "backend", "device", "units", "threads", "precision", "pinned to")
     table.title, table.title_justify = "Default processors", "left"
-    for each in diagnosis.processors:
+    for group in _alike(diagnosis.processors):
+        each = group[0]
+        many = len(group) > 1
         table.add_row(
-            each.name,
+            f"{each.name} ... {group[-1].name} ({len(group)})" if many else each.name,
             each.backend,
             each.device,
-            ", ".join(sorted(each.units)),
+            f"{len(each.units)} each" if many else ", ".join(sorted(each.units)),
             str(each.threads),
             each.precision,
-            ", ".join(map(str, each.cores)) or "not pinned",
+            "its cores" if many and each.cores else format_numbers(each.cores) or "not pinned",
         )
     return table
+
+
+def _alike(processors: Sequence[Processor]) -> list[list[Processor]]:
+    """Put processors that are alike into one row, where a row for each would be too many."""
+    if len(processors) <= _MOST_ROWS:
+        return [[processor] for processor in processors]
+    found: dict[tuple[object, ...], list[Processor]] = {}
+    for processor in processors:
+        found.setdefault(processor.likeness, []).append(processor)
+    return list(found.values())
 
 
 def _show_findings(diagnosis: Diagnosis, console: Console) -> None:

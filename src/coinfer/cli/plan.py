@@ -159,14 +159,14 @@ def _table(plan: Plan) -> Table:
             seconds = [entry.mean_s * 1e3 for entry in entries]
             times = dict.fromkeys(f"{each:.3g}" for each in (min(seconds), max(seconds)))
             errors = [entry.error for entry in entries if entry.error is not None]
-            note = " estimated" if any(entry.estimated for entry in entries) else ""
+            note = " ".join(dict.fromkeys(each.origin for each in entries)).rstrip()
             table.add_row(
                 *((name, model.original.kind.value) if name != shown else ("", "")),
                 "whole" if model.original.n_units == 1 else span_text(span),
                 processor,
                 precisions[processor],
                 "fixed" if model.fixed_batch else str(model.batch),
-                f"{' to '.join(times)}{note}",
+                f"{' to '.join(times)} {note}".rstrip(),
                 f"{entries[0].resident_bytes / 2**20:.1f}",
                 "-" if not errors else f"{max(errors):.2g}",
             )

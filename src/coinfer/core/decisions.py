@@ -92,7 +92,7 @@ class Decisions:
         except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
             self._admission.blame_policy(error)
             return False
-        if processor is None or seconds is None or processor not in state.idle():
+        if processor is None or seconds is None or not state.is_idle(processor):
             return False
         if lane.is_plain:
             self._starts.launch(
@@ -142,7 +142,7 @@ class Decisions:
             seconds = lane.seconds.get(processor)
             if self._allows is not None:
                 self._check_allowed(lane, processor)
-            if seconds is not None and lane.is_plain and processor in state.idle():
+            if seconds is not None and lane.is_plain and state.is_idle(processor):
                 progress = state.requests[request.id]
                 state.dequeue(progress)
                 self._starts.launch(

@@ -154,6 +154,8 @@ class Forecast:
                     if unit_s > ready_s:
                         ready_s = unit_s
                 safe_s = min(safe_s, ready_s + service_s - stream.slack_s)
+                if safe_s == -math.inf:
+                    break  # one is free all the time
             next_s = max(stream.next_s, now)
             if next_s < safe_s < math.inf:
                 late += math.ceil((safe_s - next_s) / stream.gap_s)

@@ -67,7 +67,7 @@ class Starts:
             ):
                 lane = progress.lane
                 seconds = lane.seconds.get(processor)
-                if seconds is not None and processor in state.idle():
+                if seconds is not None and state.is_idle(processor):
                     state.dequeue(progress)
                     self.launch(lane.variant, processor, requests, (progress,), lane.rest, seconds)
                     return
@@ -83,7 +83,7 @@ class Starts:
         state = self._state
         if type(requests) is not tuple:
             raise PolicyError(f"an execution takes a tuple of requests, not {requests!r}")
-        if processor not in state.idle():
+        if not state.is_idle(processor):
             raise PolicyError(f"processor {processor!r} is not idle")
         everyone = self._together(requests)
         for progress in everyone:

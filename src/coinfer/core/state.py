@@ -8,6 +8,7 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappush
 
+from coinfer.core.alike import Alike, alike_among
 from coinfer.core.commands import Command, Execution
 from coinfer.core.estimates import Estimates
 from coinfer.core.events import ModelLoaded
@@ -75,6 +76,8 @@ class State:
         bits_of: By processor, those of `units_of`, a bit each.
         neighbours: By processor, those that share a unit with it, itself included.
         estimates: Expected service times.
+        alike: Of many processors in service, those that are alike together; empty if there are few.
+        is_complete: Whether all processors are in service, and no model was measured on others.
     """
 
     machine: Sequence[Processor]
@@ -104,6 +107,9 @@ class State:
     neighbours: Mapping[str, tuple[str, ...]] = field(init=False)
     estimates: Estimates = field(default_factory=Estimates, init=False)
     bits_of: Mapping[str, int] = field(init=False)
+    alike: tuple[Alike, ...] = field(init=False)
+    is_complete: bool = field(default=True, init=False)
+    _strange: bool = field(default=False, init=False)
     _idle: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)
     _all_lanes: dict[LaneKey, Lane] = field(default_factory=dict, init=False)
     _entrances: dict[tuple[str, int, int, int], Lane] = field(default_factory=dict, init=False)
@@ -126,11 +132,12 @@ class State:
         self.processors = {p.name: p for p in plain}
         self.in_service = dict(self.processors)
         units = sorted(_NO_UNITS.union(*self.units_of.values()))
+        places = {unit: at for at, unit in enumerate(units)}
         self.bits_of = {
-            name: sum(1 << units.index(unit) for unit in mine)
-            for name, mine in self.units_of.items()
+            name: sum(1 << places[unit] for unit in mine) for name, mine in self.units_of.items()
         }
         self.all_units = (1 << len(units)) - 1
+        self.alike = alike_among(self.in_service, self.bits_of)
         self.neighbours = {p.name: tuple(q.name for q in plain if p.excludes(q)) for p in plain}
 
     def add(self, request: Request, queue: int = 0) -> Progress:
@@ -248,6 +255,8 @@ class State:
         """Let the lanes of models of several units use the processors that are in service now."""
         self._idle.clear()
         self._routes.clear()
+        self.alike = alike_among(self.in_service, self.bits_of)
+        self.is_complete = len(self.in_service) == len(self.processors) and not self._strange
         for lane in self._all_lanes.values():
             lane.is_served = False
             if lane.routes is not None:
@@ -392,6 +401,8 @@ class State:
             self.express.add_model(model, profile)
             theirs = self.express.processors
             profile = Profile({k: entry for k, entry in profile if k.processor not in theirs})
+        if any(key.processor not in self.processors for key in profile.entries):
+            self._strange, self.is_complete = True, False
         self.estimates.add(model, profile, as_curve=batching is not None)
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
         for lane in self._all_lanes.values():
@@ -427,6 +438,10 @@ class State:
             idle = tuple([name for name in self.in_service if not bits_of[name] & used])
             self._idle[used] = idle
         return idle
+
+    def is_idle(self, processor: str) -> bool:
+        """Tell whether a processor is in service and all of its units are free."""
+        return processor in self.in_service and not self.bits_of[processor] & self.used
 
     def can_run(self, lane: Lane, processor: str) -> bool:
         """Tell whether a processor in service can run the next step of a lane's requests."""

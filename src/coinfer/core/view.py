@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from operator import itemgetter
 from typing import Any
 
+from coinfer.core.alike import Alike
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
@@ -74,6 +75,40 @@ class View:
     def idle(self) -> list[str]:
         """Names of the processors that could start something now."""
         return list(self._idle())
+
+    def is_idle(self, processor: str) -> bool:
+        """Tell whether a processor could start something now."""
+        return self._state.is_idle(processor)
+
+    @property
+    def alike(self) -> Sequence[Alike]:
+        """Of many processors in service, those that are alike together, the narrowest first.
+
+        Empty if there are few.
+        """
+        return self._state.alike
+
+    @property
+    def used(self) -> int:
+        """The compute units that executions occupy, a bit each."""
+        return self._state.used
+
+    @property
+    def n_units(self) -> int:
+        """Number of compute units of all ordinary processors."""
+        return self._state.all_units.bit_count()
+
+    def least_unit_seconds(self, lane: Lane) -> float:
+        """Return the fewest unit-seconds that the head of a lane takes anywhere; infinite if none.
+
+        Where there are many processors.
+        """
+        seconds = self.resident_s(lane)
+        return min([alike.least_s(seconds) * alike.width for alike in self.alike], default=math.inf)
+
+    def bits_of(self, processor: str) -> int:
+        """Return the compute units of a processor, a bit each as in `used`."""
+        return self._state.bits_of[processor]
 
     def idle_runners(self, lane: Lane) -> list[str]:
         """Names of the idle processors that can run a lane's requests."""
@@ -221,6 +256,8 @@ class View:
         if more follows, of the best rest without waits.
         """
         seconds, excluded = lane.seconds, lane.excluded
+        if self._state.is_complete and not excluded:
+            return seconds
         in_service = self._state.in_service
         if not excluded and seconds.keys() <= in_service.keys():
             return seconds
@@ -347,6 +384,25 @@ class View:
                 best, least = name, cost
         return best
 
+    def cheapest_idle(self, lane: Lane) -> str:
+        """Return which idle processor takes the fewest unit-seconds for a lane; empty if none.
+
+        It is `cheapest` of `idle_runners`; where there are many processors, alike ones are looked
+        at together.
+        """
+        state = self._state
+        if not self.alike or not lane.is_open:
+            able = self.idle_runners(lane)
+            return self.cheapest(lane, able) if able else ""
+        seconds, least, best = lane.seconds, math.inf, ""
+        for alike in self.alike:
+            least_s = alike.least_s(seconds)
+            if least_s * alike.width < least:
+                name = alike.free(seconds, state.used, least_s)
+                if name and seconds[name] * alike.width < least:
+                    best, least = name, seconds[name] * alike.width
+        return best
+
     def costs_of(self, lane: Lane) -> dict[str, float]:
         """Return the unit-seconds by processor in service that can run a lane's requests."""
         widths = self._state.widths
@@ -439,6 +495,15 @@ class PartOfView(View):
         self.now = self._whole.now
         everyone = self._whole.lanes()
         self._lanes = {lane: None for lane in everyone if lane.key.queue == self._queue}
+
+    @property
+    def alike(self) -> Sequence[Alike]:
+        """None: which of them are held is to be seen."""
+        return ()
+
+    def is_idle(self, processor: str) -> bool:
+        """Tell whether a processor could start something of the queue now."""
+        return super().is_idle(processor) and processor not in self.held
 
     def _idle_not_held(self) -> Sequence[str]:
         return [name for name in self._state.idle() if name not in self.held]

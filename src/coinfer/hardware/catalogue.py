@@ -2,9 +2,10 @@
 
 Names: `cpu0`, `cpu1`, ... and `cpu_all` run onnxruntime, `ov0`, `ov1`, ... and `ov_all` run
 OpenVINO, and another backend's processors begin with its name. The number counts the cores to use
-from 0 whatever the system calls them, so that a scenario fits any machine; units and `cores` have
-the system's numbers. Accelerators are `cuda0`, `ov_gpu0`, ...; a precision below fp32 is a suffix:
-`ov0_bf16`. An express processor has the name of the one below it and a plus: `cpu0+`.
+from 0 by locality, whatever the system calls them, so that a scenario fits any machine; units and
+`cores` have the system's numbers. `cpu0-3` runs on cores 0 to 3 together. Accelerators are `cuda0`,
+`ov_gpu0`, ...; a precision below fp32 is a suffix: `ov0_bf16`. An express processor has the name of
+the one below it and a plus: `cpu0+`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from coinfer.backends import Backend, Device, available, get_backend
 from coinfer.backends.registry import check_devices
 from coinfer.hardware.cores import Cores, find_cores
+from coinfer.machine.core_groups import core_groups
 from coinfer.machine.processor import Processor
 
 __all__ = ["default_processors"]
@@ -33,8 +35,9 @@ def default_processors(
 ) -> tuple[Processor, ...]:
     """List what can run models here.
 
-    Per backend with a CPU device: a 1-thread processor per core, and one over all cores if there
-    is more than one core. Per accelerator: one processor.
+    Per backend with a CPU device: one per group of cores that is worth using together
+    (`core_groups`): a 1-thread processor per core, and on two cores one over both. Per accelerator:
+    one processor.
 
     Args:
         backends: Names of backends; every installed one except `null` if None.
@@ -92,11 +95,7 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
         yield _accelerator(backend, device, precision, suffix)
         return
     prefix = _PREFIXES.get(backend, backend)
-    groups: dict[str, tuple[int, ...]]
-    groups = {str(index): (number,) for index, number in enumerate(cores.numbers)}
-    if len(cores.numbers) > 1:
-        groups["_all"] = cores.numbers
-    for which, numbers in groups.items():
+    for which, numbers, spread in core_groups(cores.layout):
         yield Processor(
             name=f"{prefix}{which}{suffix}",
             backend=backend,
@@ -105,6 +104,7 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
             threads=len(numbers),
             precision=precision,
             cores=numbers if cores.pinnable else (),
+            spread=spread,
         )
 
 

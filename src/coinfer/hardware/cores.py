@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from coinfer.hardware import cgroup
+from coinfer.hardware.topology import find_topology
+from coinfer.machine.topology import Topology
+from coinfer.threads.affinity import allowed_threads
 
 __all__ = ["Cores", "available_cores", "find_cores"]
 
@@ -22,13 +24,15 @@ class Cores:
     """The cores to use, and why these.
 
     Attributes:
-        numbers: Operating-system numbers, ascending, at least one.
+        numbers: Operating-system numbers, at least one, in the order of locality: cores of one
+            kind, NUMA node and cache stand together.
         host: Logical processors of the machine.
         allowed: Logical processors that the affinity mask allows.
         physical: Physical cores among the allowed.
         quota: Processors' worth of time that the control group grants, or None for no limit.
         pinnable: Whether pinning to `numbers` helps: the system can pin, and the group owns the
             cores. Under a quota it does not: every container would pin to the same first cores.
+        topology: All cores of the machine and what they share; None: nothing is known.
     """
 
     numbers: tuple[int, ...]
@@ -37,6 +41,17 @@ class Cores:
     physical: int
     quota: float | None
     pinnable: bool
+    topology: Topology | None = None
+
+    @property
+    def layout(self) -> Topology:
+        """The topology with these cores in use; flat where they cannot be pinned to.
+
+        Whoever is not pinned may run on any core, so nothing is said of what it shares.
+        """
+        if self.topology is None or not self.pinnable:
+            return Topology.flat(self.numbers)
+        return self.topology.using(self.numbers)
 
     @property
     def reason(self) -> str:
@@ -49,7 +64,7 @@ class Cores:
 
 
 def available_cores(*, root: Path = Path("/")) -> tuple[int, ...]:
-    """Return the operating-system numbers of the cores to use, ascending, at least one.
+    """Return the operating-system numbers of the cores to use, at least one.
 
     >>> len(available_cores()) >= 1
     True
@@ -60,50 +75,22 @@ def available_cores(*, root: Path = Path("/")) -> tuple[int, ...]:
 def find_cores(*, root: Path = Path("/"), affinity: Iterable[int] | None = None) -> Cores:
     """Find the cores and the reason for their number.
 
+    Of hardware threads that share a core one is used: two networks on two threads of one core slow
+    each other by an amount that no profile of a network alone can tell.
+
     Args:
         root: Where `/proc` and `/sys` are; tests give another.
         affinity: Logical processors allowed; asked from the system if None.
     """
-    allowed = sorted(_affinity() if affinity is None else affinity)
-    physical = _one_per_physical_core(allowed, root)
-    quota = cgroup.cpu_quota(root)
-    count = len(physical) if quota is None else max(1, min(len(physical), int(quota)))
+    allowed = sorted(allowed_threads() if affinity is None else affinity)
+    found = find_topology(root=root, affinity=allowed)
+    physical = sum(not set(allowed).isdisjoint(core.threads) for core in found.cores)
     return Cores(
-        numbers=tuple(physical[:count]),
+        numbers=found.used,
         host=os.cpu_count() or len(allowed),
         allowed=len(allowed),
-        physical=len(physical),
-        quota=quota,
-        pinnable=sys.platform == "linux" and count == len(physical),
+        physical=physical,
+        quota=found.quota,
+        pinnable=sys.platform == "linux" and len(found.used) == physical,
+        topology=found,
     )
-
-
-def _affinity() -> set[int]:
-    if sys.platform != "linux":
-        return set(range(os.cpu_count() or 1))
-    # The mask of the process's first thread: coinfer may have pinned the calling thread already.
-    return os.sched_getaffinity(os.getpid())
-
-
-def _one_per_physical_core(numbers: list[int], root: Path) -> list[int]:
-    """Keep the first of every set of hardware threads that share a core.
-
-    Two networks on two threads of one core slow each other by an amount that no profile of a
-    network alone can tell.
-    """
-    seen: set[str] = set()
-    kept = []
-    for number in numbers:
-        siblings = _siblings(number, root)
-        if siblings not in seen:
-            seen.add(siblings)
-            kept.append(number)
-    return kept
-
-
-def _siblings(number: int, root: Path) -> str:
-    path = root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip() or str(number)
-    except OSError:
-        return str(number)

@@ -13,8 +13,11 @@ from coinfer.backends import Availability, available
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
+from coinfer.machine.machine import Machine
 from coinfer.machine.machine_json import encode_processor
 from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.topology_data import encode_topology
 from coinfer.threads.pinning import can_pin
 
 __all__ = ["Diagnosis", "Finding", "Severity", "diagnose"]
@@ -66,16 +69,28 @@ class Diagnosis:
     findings: tuple[Finding, ...]
 
     @property
+    def machine(self) -> Machine:
+        """The machine as other programs may read it: topology and processors, nothing measured."""
+        return Machine(
+            name=self.environment["cpu"],
+            processors=self.processors,
+            profile=Profile(),
+            topology=self.cores.topology,
+        )
+
+    @property
     def usable(self) -> bool:
         """Whether models can run here at all."""
         return all(finding.severity is not Severity.ERROR for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes."""
+        topology = self.cores.topology
         return {
             "usable": self.usable,
             "environment": self.environment,
             "cores_reason": self.cores.reason,
+            "topology": None if topology is None else encode_topology(topology),
             "pinning": self.pinning,
             "backends": {each.name: _backend_json(each) for each in self.backends},
             "processors": {p.name: _processor_json(p) for p in self.processors},

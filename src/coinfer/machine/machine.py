@@ -10,6 +10,7 @@ from coinfer.machine.cold import Cold
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import LEFT_SHARE, Processor, overlaid_units, twins
 from coinfer.machine.profile import Profile
+from coinfer.machine.topology import Topology
 
 __all__ = ["Machine"]
 
@@ -37,6 +38,7 @@ class Machine:
             time: handing over the work and the result.
         identity: What measurements depend on beside the processors, by name: the processor's model
             and the versions of the libraries. Empty for a machine that a file describes.
+        topology: Its cores and what they share; None: not known.
 
     >>> from coinfer.machine.profile import Profile
     >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
@@ -55,6 +57,7 @@ class Machine:
     cold: Mapping[tuple[str, str], Cold] = field(default_factory=dict)
     overhead_s: float = 0.0
     identity: Mapping[str, str] = field(default_factory=dict)
+    topology: Topology | None = None
 
     @property
     def models(self) -> tuple[str, ...]:

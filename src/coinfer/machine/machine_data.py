@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
-__all__ = ["ContentionData", "MachineData", "ProcessorData", "read"]
+__all__ = ["ContentionData", "MachineData", "ProcessorData", "TopologyData", "read"]
 
 
 class _Data(BaseModel):
@@ -29,6 +29,7 @@ class ProcessorData(_Data):
     supported_ops: frozenset[str] = frozenset()
     unsupported_ops: frozenset[str] = frozenset()
     overlays: frozenset[str] = frozenset()
+    spread: str = ""
 
 
 class ContentionData(_Data):
@@ -36,6 +37,23 @@ class ContentionData(_Data):
 
     factors: dict[str, dict[str, float]] = {}
     samples: int = 0
+
+
+class CoresData(_Data):
+    """Cores that are alike; see `coinfer.machine.topology_data`."""
+
+    threads: list[str]
+    cache: StrictInt = 0
+    node: StrictInt = 0
+    kind: str = ""
+
+
+class TopologyData(_Data):
+    """A topology; see `coinfer.machine.topology_data`."""
+
+    cores: list[CoresData]
+    used: str = ""
+    quota: float | None = None
 
 
 class MachineData(_Data):
@@ -51,6 +69,7 @@ class MachineData(_Data):
     contention: ContentionData
     cold: list[tuple[str, str, float, float]]
     overhead_s: float
+    topology: TopologyData | None = None
 
 
 T = TypeVar("T", bound=BaseModel)

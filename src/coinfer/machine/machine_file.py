@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +30,7 @@ from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor, twins
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.widths_section import TopologySection, WidthsSection
 from coinfer.scenarios import library
 
 __all__ = ["MachineFile", "load_machine", "parse_machine"]
@@ -108,19 +111,25 @@ class MachineFile(Section):
         cv: Coefficient of variation of all times that do not state theirs.
         slowdown: `{processor: {other: factor}}`: while the other runs, it takes that much longer.
         overhead_s: Seconds by which each execution occupies its processor beyond its service time.
+        topology: Its cores and what they share.
+        widths: By the first part of their names: processors of every useful width over the cores
+            of `topology`, with how models scale on them.
     """
 
     name: str = "machine"
-    processors: Annotated[dict[Name, ImaginedProcessor], Field(min_length=1)]
-    times: Annotated[
-        dict[str, dict[str, Annotated[TimesSpec, BeforeValidator(_times)]]], Field(min_length=1)
-    ]
+    processors: dict[Name, ImaginedProcessor] = Field(default_factory=dict)
+    times: dict[str, dict[str, Annotated[TimesSpec, BeforeValidator(_times)]]] = Field(
+        default_factory=dict
+    )
     cv: _Spread = 0.0
     slowdown: dict[str, dict[str, PositiveNumber]] = Field(default_factory=dict)
     overhead_s: NonNegativeSeconds = Field(alias="overhead", default=0.0)
+    topology: TopologySection | None = None
+    widths: dict[Name, WidthsSection] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> MachineFile:
+        raise_all([*_width_problems(self)])
         raise_all([*_name_problems(self), *_resident_problems(self), *_express_problems(self)])
         return self
 
@@ -137,17 +146,34 @@ class MachineFile(Section):
                 entries[ProfileKey(model, name)] = entry
                 if cv := self.cv if spec.cv is None else spec.cv:
                     spreads[model, name] = cv
+        wide = self.wide_processors()
+        for prefix, section in self.widths.items():
+            found = dict(section.entries(wide[prefix]))
+            entries |= found
+            if self.cv:
+                spreads |= {(key.model, key.processor): self.cv for key in found}
         machine = Machine(
             name=self.name,
-            processors=tuple(_processor(n, spec) for n, spec in self.processors.items()),
+            processors=(
+                *(_processor(n, spec) for n, spec in self.processors.items()),
+                *chain.from_iterable(wide.values()),
+            ),
             profile=Profile(entries),
             spreads=spreads,
             swaps=swaps,
             keeps=frozenset(holders) - swaps,
             contention=Contention(factors=self.slowdown),
             overhead_s=self.overhead_s,
+            topology=self.topology.topology() if self.topology else None,
         )
         return machine.holding({n: s.resident for n, s in holders.items() if s.resident})
+
+    def wide_processors(self) -> dict[str, tuple[Processor, ...]]:
+        """Return the processors of `widths`, by the first part of their names."""
+        if self.topology is None:
+            return {}
+        topology = self.topology.topology()
+        return {prefix: s.processors(topology, prefix) for prefix, s in self.widths.items()}
 
     def _can_swap(self, processor: str) -> bool:
         rows = [row[processor] for row in self.times.values() if processor in row]
@@ -165,11 +191,38 @@ def _processor(name: str, spec: ImaginedProcessor) -> Processor:
         supported_ops=frozenset(spec.supported_ops),
         unsupported_ops=frozenset(spec.unsupported_ops),
         overlays=frozenset(spec.overlays),
+        spread=name,  # no two described ones are taken for alike
     )
 
 
+def _width_problems(file: MachineFile) -> list[Problem]:
+    if not file.widths:
+        given = file.model_fields_set
+        return [
+            Problem((name,), "must not be empty" if name in given else "is missing; add it")
+            for name in ("processors", "times")
+            if not getattr(file, name)
+        ]
+    if file.topology is None:
+        return [
+            Problem(("widths",), "needs a `topology` beside it, which says what cores there are")
+        ]
+    wide = file.wide_processors()
+    names = Counter([*file.processors, *(p.name for each in wide.values() for p in each)])
+    twice = [name for name, count in names.items() if count > 1]
+    words = {word for each in wide.values() for p in each for word in p.spread.split(", ")} - {""}
+    return [
+        Problem(("widths",), f"there are two processors {name!r}; rename one") for name in twice[:1]
+    ] + [
+        Problem(("widths", prefix, "factors", name), unknown_name("difference", name, words))
+        for prefix, section in file.widths.items()
+        for name in section.factors
+        if name not in words
+    ]
+
+
 def _name_problems(file: MachineFile) -> list[Problem]:
-    known = file.processors
+    known = [*file.processors, *(p.name for each in file.wide_processors().values() for p in each)]
     named: list[tuple[str, ...]] = [
         ("times", model, name) for model, row in file.times.items() for name in row
     ]
@@ -178,7 +231,7 @@ def _name_problems(file: MachineFile) -> list[Problem]:
     problems = [
         Problem(loc, unknown_name("processor", loc[-1], known))
         for loc in named
-        if loc[-1] not in known
+        if loc[-1] not in (file.processors if loc[0] == "times" else known)
     ]
     return problems + [
         Problem(("times", model), "no processor runs it; give it a time or remove it")

@@ -12,6 +12,7 @@ from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.machine.topology_data import decode_topology, encode_topology
 
 __all__ = ["decode_machine", "decode_processor", "encode_machine", "encode_processor"]
 
@@ -46,7 +47,7 @@ def decode_processor(data: Mapping[str, Any]) -> Processor:
 
 def encode_machine(machine: Machine) -> dict[str, Any]:
     """Return all of a machine but its profile, as a value that `json.dumps` writes."""
-    return {
+    found = {
         "format": _FORMAT,
         "name": machine.name,
         "identity": dict(machine.identity),
@@ -58,6 +59,9 @@ def encode_machine(machine: Machine) -> dict[str, Any]:
         "cold": [[*pair, *each] for pair, each in machine.cold.items()],
         "overhead_s": machine.overhead_s,
     }
+    if machine.topology is not None:
+        found["topology"] = encode_topology(machine.topology)
+    return found
 
 
 def decode_machine(data: Any) -> Machine:
@@ -83,6 +87,11 @@ def decode_machine(data: Any) -> Machine:
             contention=Contention(**found.contention.model_dump()),
             cold={(m, p): Cold(other, idle) for m, p, other, idle in found.cold},
             overhead_s=found.overhead_s,
+            topology=(
+                None
+                if found.topology is None
+                else decode_topology(found.topology.model_dump(exclude_unset=True))
+            ),
         )
     except ValueError as error:
         raise ConfigurationError(f"damaged machine ({error}); make it anew") from error

@@ -35,6 +35,9 @@ class Processor:
         overlays: Empty for an ordinary processor. An *express* one runs on top of the ordinary ones
             that occupy these units, by the operating system's priority: it does not exclude them,
             but they hardly get on while it runs.
+        spread: What tells its cores from as many others: their kind, and how many caches or NUMA
+            nodes they are spread over (`Topology.spread`). Processors that differ in nothing but
+            name, units and cores are alike: models take equally long on them.
 
     >>> Processor(name="cpu0", backend="null", units=frozenset({"core0"})).excludes(
     ...     Processor(name="all", backend="null", units=frozenset({"core0", "core1"})))
@@ -52,6 +55,7 @@ class Processor:
     supported_ops: frozenset[str] = frozenset()
     unsupported_ops: frozenset[str] = frozenset()
     overlays: frozenset[str] = frozenset()
+    spread: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -84,6 +88,28 @@ class Processor:
         if self.supported_ops:
             return op_type in self.supported_ops
         return op_type not in self.unsupported_ops
+
+    @property
+    def likeness(self) -> tuple[object, ...]:
+        """What processors that are alike have in common.
+
+        >>> one, other = (Processor(name=n, backend="null", units=frozenset({n})) for n in "ab")
+        >>> one.likeness == other.likeness
+        True
+        """
+        return (
+            self.backend,
+            self.device,
+            self.precision,
+            self.threads,
+            len(self.units),
+            self.spread,
+            bool(self.cores),
+            bool(self.overlays),
+            tuple(sorted(self.options.items())),
+            self.supported_ops,
+            self.unsupported_ops,
+        )
 
     def excludes(self, other: Processor) -> bool:
         """Tell whether the two cannot run at the same time."""

@@ -64,6 +64,7 @@ class Measurement:
         error: Relative output error ||out - ref|| / ||ref||: in fp32 against the reference, below
             it against fp32; None if not measured.
         estimated: Whether the seconds were not measured but expected from what was.
+        interpolated: Whether they were expected from narrower and wider runs that were measured.
     """
 
     seconds: tuple[float, ...]
@@ -72,6 +73,7 @@ class Measurement:
     run_bytes: int = 0
     error: float | None = None
     estimated: bool = False
+    interpolated: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a service time."""
@@ -79,6 +81,13 @@ class Measurement:
             raise ConfigurationError(
                 f"a measurement needs finite times that are not negative, got {self.seconds[:3]}"
             )
+
+    @property
+    def origin(self) -> str:
+        """How the seconds are known, in a word; empty if they were measured."""
+        if self.interpolated:
+            return "interpolated"
+        return "estimated" if self.estimated else ""
 
     @property
     def mean_s(self) -> float:
@@ -252,6 +261,7 @@ def _measurement(row: dict[str, Any]) -> Measurement:
         run_bytes=int(row["run_bytes"]),
         error=None if row["error"] is None else float(row["error"]),
         estimated=bool(row.get("estimated", False)),
+        interpolated=bool(row.get("interpolated", False)),
     )
 
 

@@ -117,9 +117,7 @@ def _note(plan: Plan, name: str, processor: str, spans: tuple[Span, ...]) -> str
     if not entries:
         return ""
     size = sum(entry.resident_bytes for entry in entries)
-    times = ", ".join(
-        format_seconds(e.mean_s) + (" estimated" if e.estimated else "") for e in entries
-    )
+    times = ", ".join(f"{format_seconds(e.mean_s)} {e.origin}".rstrip() for e in entries)
     return f"  # {times}; {format_bytes(size)}"
 
 

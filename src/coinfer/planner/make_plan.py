@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.graph.cut_model import CutModel
+from coinfer.hardware.cores import find_cores
 from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
@@ -144,6 +145,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
             processors=tuple(processors),
             profile=Profile(),
             identity=identity_of(processors, planning.profiler.backends),
+            topology=find_cores().topology,
         ),
         models={
             name: with_work(

@@ -17,6 +17,7 @@ from coinfer.machine.processor import ordinary
 from coinfer.model import Model
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
+from coinfer.planner.columns import Demand
 from coinfer.planner.make_plan import make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.passes.batching import chosen_batching
@@ -29,6 +30,7 @@ from coinfer.profiling import Profiler
 from coinfer.runtime.prepared import Prepared
 from coinfer.workload.input_spec import RandomInputs
 from coinfer.workload.inputs import Feed, prepare_feeds
+from coinfer.workload.load import Load
 from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
 from coinfer.workload.scenario import ModelSpec, Scenario
@@ -183,6 +185,10 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         asked=asked,
         surroundings=surroundings,
         sources={name: spec.source for name, spec in scenario.models.items()},
+        demand=Demand(
+            rates=Load(scenario).offered_mix() or {},
+            deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.plan.plan import PolicyChoice
 from coinfer.planner.assignment import Pairs
+from coinfer.planner.columns import Demand
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.processor_spec import Preempt
@@ -50,6 +51,7 @@ class Wishes:
         is_urgent: Whether requests differ in urgency, by deadlines or priorities; None: nobody
             knows.
         sources: Where models come from, by name: a path or `zoo:NAME`.
+        demand: At what rates and with what deadlines models will be asked for, as far as known.
     """
 
     name: str = "plan"
@@ -67,3 +69,4 @@ class Wishes:
     preempt: Preempt = "auto"
     is_urgent: bool | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    demand: Demand = field(default_factory=Demand)

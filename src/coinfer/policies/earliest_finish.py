@@ -7,6 +7,10 @@ request waits for it, its time there is counted as reserved, and the next reques
 slow free processor never takes the last job that a fast busy one would finish sooner (the trap of
 pull policies in the ETRI study). It is looked at again in case the busy one overruns.
 
+On a machine of several widths between one core and all, what a width costs is told by how busy the
+machine is (`crowding`) and not by who could have had a unit; and processors that are alike are
+looked at together (`among_alike`).
+
 Four things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, so nothing starves.
@@ -37,6 +41,8 @@ from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
+from coinfer.policies.among_alike import best_among_alike
+from coinfer.policies.crowding import Crowding
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["EarliestFinish"]
@@ -64,6 +70,7 @@ class EarliestFinish(OneByOne):
     window: int = 32
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
+    _crowding: Crowding = field(default_factory=Crowding, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -91,6 +98,8 @@ class EarliestFinish(OneByOne):
     def arrived(self, request: Request, now: float) -> None:
         """Take note of when requests come."""
         view = self._view
+        if view is not None and view.alike:
+            self._crowding.note(request, now, view)
         if view is not None and request.deadline_s == math.inf:  # others say how long they may wait
             found = view.n_waiting + len(view.running()) + 1
             self._in_system += _WEIGHT * (found - self._in_system)
@@ -105,15 +114,23 @@ class EarliestFinish(OneByOne):
             return None  # it may be hopeless, or make others late
         self._view = view
         seconds, rivals = view.offered_s(lane), round(self._in_system)
+        if view.alike:
+            stall, crowding = self._stall(view), self._crowding
+            name, _ = best_among_alike(
+                view, seconds, math.inf, 1, None, stall, crowding, None, view.used
+            )
+            return name if name and view.is_idle(name) else None
         if rivals < 2 and not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
-        processors, free_at = view.processors, view.units_free_at()
         stall = self._stall(view)
+        processors, free_at = view.processors, view.units_free_at()
         name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, stall)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def next(self, view: View) -> Decision | None:
         """Return the first decision, or None if everything had better wait."""
+        if view.alike:
+            return self._next_among_alike(view)
         waiting = view.n_waiting
         unclaimed = set(view.idle()) if waiting else None
         if not unclaimed:
@@ -169,6 +186,57 @@ class EarliestFinish(OneByOne):
             if not unclaimed:
                 break
             waiting -= 1 + len(taken)
+        return WaitUntil(again_s) if now < again_s < math.inf else None
+
+    def _next_among_alike(self, view: View) -> Decision | None:
+        """Return the first decision where there are many processors; the rule is that of `next`.
+
+        Nearly always the first request is started, and then little is looked at.
+        """
+        if not view.n_waiting:
+            return None
+        self._view = view
+        now, used = view.now, view.used
+        waiting, stall = view.n_waiting, self._stall(view)
+        is_foreseen = now <= self._foresight.until_s and not view.preempts
+        forecast = self._foresight.forecast(view) if is_foreseen else None
+        held, free_at = view.swaps(), None
+        seconds_of: dict[Lane, Mapping[str, float]] = {}
+        riders: set[Request] = set()
+        again_s = math.inf
+        for lane, request in islice(view.in_order(), self.window):
+            if request in riders:
+                continue  # it needs no run of its own
+            if view.is_hopeless(lane, request):
+                return Drop(request, "no processor can meet its deadline any more")
+            seconds = seconds_of.get(lane)
+            if seconds is None:
+                seconds = seconds_of[lane] = view.offered_s(lane, held)
+            if lane.ready_s:
+                free_at = view.units_free_at() if free_at is None else free_at
+                seconds = view.waited_s(lane, seconds, free_at)
+            urgency_s = self.rank(request)
+            foreseen = forecast if urgency_s > now else None
+            due_s = request.deadline_s
+            name, finish_s = best_among_alike(
+                view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
+            )
+            if not name:
+                continue
+            is_free = not view.bits_of(name) & used
+            if is_free and (lane.is_open or lane.may_start(name, now)):
+                return Start(name, (request,))
+            if again_s == math.inf:
+                again_s = look_again_s(now, seconds, name, view.idle())
+                if foreseen is not None:  # it may be what speaks against the free ones
+                    again_s = min(max(again_s, self._foresight.until_s), urgency_s)
+            free_at = view.units_free_at() if free_at is None else free_at
+            taken = view.reserve(lane, name, finish_s, free_at, held)
+            riders.update(taken)
+            if held is not None:
+                seconds_of.clear()
+            used |= view.bits_of(name)
+            waiting = max(waiting - 1 - len(taken), 1)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
     def _stall(self, view: View) -> float:

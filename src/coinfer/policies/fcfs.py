@@ -23,11 +23,15 @@ class FirstComeFirstServed(Policy):
 
     def place(self, view: View, lane: Lane, _request: Request) -> str | None:
         """Give a lone request to the cheapest free processor."""
-        able = view.idle_runners(lane)
-        return view.cheapest(lane, able) if able else None
+        return view.cheapest_idle(lane) or None
 
     def pick(self, view: View) -> tuple[Lane, str] | None:
         """Give the oldest request that a free processor can run to the cheapest such processor."""
+        if view.alike:
+            lane, _ = view.first()
+            name = view.cheapest_idle(lane)
+            if name:
+                return lane, name
         found = view.first_startable()
         if found is None:
             return None

@@ -1,9 +1,11 @@
 """Measure contention: how much longer models take on one processor while another one is busy.
 
-For every ordered pair of processors that may run at the same time, each model that both can use
-runs in turn on the first, in rounds that alternate between an idle and a busy second one, so that
+For every ordered pair of kinds of processors that may run at the same time, and each way in which
+they are near (in one cache, in one NUMA node, neither), each model that both can use runs in turn
+on the first, in rounds that alternate between an idle and a busy second one, so that
 drift of the machine hits both alike. The busy one runs its models in turn, too. One factor per
-pair: time of the rounds beside it over time of the rounds alone.
+pair of kinds: time of the rounds beside it over time of the rounds alone. Processors that are alike
+are so measured once, however many cores there are.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from coinfer.errors import BackendError
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
+from coinfer.machine.topology import Topology
 from coinfer.profiling.deployment import Deployment, Progress, Rounds, announced
 from coinfer.profiling.measure import on_cores
 from coinfer.profiling.patient_sessions import Runner, WatchedSession
@@ -32,24 +35,34 @@ __all__ = ["compare", "measure_contention"]
 _LOOK_S = 0.2
 
 
-def measure_contention(deployment: Deployment, progress: Progress | None = None) -> Contention:
+def measure_contention(
+    deployment: Deployment, progress: Progress | None = None, topology: Topology | None = None
+) -> Contention:
     """Measure how processors slow each other down.
 
-    Pairs that differ only in which of the machine's equal cores they use are measured once.
+    Of pairs of alike processors that are as near to each other, one is measured.
 
     Args:
         deployment: What runs where.
-        progress: Called before each pair and once at the end.
+        progress: Called before each pair that is measured, and once at the end.
+        topology: What the cores share; None: not known.
     """
-    pairs = [(a, b) for a, b in permutations(deployment.used, 2) if not a.excludes(b)]
+    classes: dict[tuple[object, ...], list[tuple[Processor, Processor]]] = {}
+    for a, b in permutations(deployment.used, 2):
+        if not a.excludes(b):
+            near = topology.between(a.cores, b.cores) if topology is not None else ""
+            classes.setdefault((a.likeness, b.likeness, near), []).append((a, b))
     factors: dict[str, dict[str, float]] = {}
-    for one, other in announced(pairs, lambda p: f"{p[0].name} beside {p[1].name}", progress):
+    groups = list(classes.values())
+    for group in announced(groups, lambda g: f"{g[0][0].name} beside {g[0][1].name}", progress):
+        one, other = group[0]
         parts = {"on": deployment.parts(one), "beside": deployment.parts(other)}
         keys = {kind: {**parts, "contention": kind} for kind in ("alone", "beside")}
         found = deployment.measured(keys, partial(_measured, deployment, one, other))
         # Company does not make anything faster: less than 1 is noise.
         factor = max(1.0, found["beside"].mean_s / found["alone"].mean_s)
-        factors.setdefault(one.name, {})[other.name] = factor
+        for a, b in group:
+            factors.setdefault(a.name, {})[b.name] = factor
     known = [found["beside"] for found in deployment.known.values() if "beside" in found]
     return Contention(factors=factors, samples=sum(len(each.seconds) for each in known))
 

@@ -57,6 +57,8 @@ def key_parts(
         parts["pool"] = "pinned"
     if processor.device == "CPU" and not processor.cores:
         parts["worker"] = "not pinned"
+    if processor.spread:
+        parts["spread"] = processor.spread
     if processor.precision != "fp32":
         parts |= output_parts(model, samples)
     if model.borders:  # there a library need not convert, so it takes another time

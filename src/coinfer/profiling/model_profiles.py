@@ -3,7 +3,7 @@
 The processors that could run a model are measured side by side, in turns, so that a machine whose
 speed drifts does not favour one of them. What must come out equal is measured once: processors that
 differ only in which of the machine's equal cores they use, and models in fp32 that differ only in
-their weights.
+their weights. Of many widths a few are measured (`widths`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from coinfer.profiling.identity import identity
 from coinfer.profiling.measure import Effort, on_cores
 from coinfer.profiling.skip import Skip
 from coinfer.profiling.task import Task, candidates, tasks_of
+from coinfer.profiling.widths import between, points
 from coinfer.units import format_bytes
 
 __all__ = ["profile_models"]
@@ -142,7 +143,7 @@ def _results(
             named = dict.fromkeys(task.processor.name for task in group)
             progress(done, len(tasks), f"{group[0].model} on {', '.join(named)}")
         fresh = {twins[t]: t for t in reversed(group) if twins[t] not in known}
-        known |= _measured(context, fresh, seconds)
+        known |= _over_widths(context, fresh, seconds)
         if group[0].shape == 0:  # by these, models are compared
             seconds.setdefault(group[0].model, {}).update(
                 _means({t: known[twins[t]] for t in group})
@@ -150,6 +151,23 @@ def _results(
     if progress is not None:
         progress(len(tasks), len(tasks), "profiled")
     return {task: known[twins[task]] for task in tasks if twins[task] in known}
+
+
+def _over_widths(
+    context: ProfilingContext, fresh: Mapping[str, Task], seconds: _Seconds
+) -> dict[str, _Result]:
+    """Measure some widths of each series; tell the others from them, or from the cache."""
+    first, others = points(fresh)
+    found = _measured(context, first, seconds)
+    rest: dict[str, Task] = {}
+    for twin, task in others.items():
+        known = [(fresh[t], r) for t, r in found.items() if isinstance(r, Measurement)]
+        expected = context.recall(task) or between(task, known)
+        if expected is None:
+            rest[twin] = task
+        else:
+            found[twin] = expected
+    return found | _measured(context, rest, seconds)
 
 
 def _measured(
@@ -220,7 +238,7 @@ def _means(results: Mapping[Task, _Result]) -> dict[str, float]:
     return {
         task.processor.name: found.mean_s
         for task, found in results.items()
-        if isinstance(found, Measurement) and not found.estimated
+        if isinstance(found, Measurement) and not (found.estimated or found.interpolated)
     }
 
 

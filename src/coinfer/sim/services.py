@@ -6,7 +6,7 @@ times that another pair is given, and adding a model changes no other model's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import TypeAlias
 
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from coinfer.core.commands import Execution
 from coinfer.errors import InvariantError
 from coinfer.machine.machine import Machine
-from coinfer.machine.profile import Profile, ProfileKey
+from coinfer.machine.profile import Measurement, ProfileKey
+from coinfer.machine.span import Span
 from coinfer.workload.seeds import Purpose, generator
 
 __all__ = ["Services"]
@@ -40,6 +41,10 @@ class Services:
         self._seed = seed
         self._deterministic = deterministic
         self._draws: dict[tuple[object, ...], _Draws] = {}
+        # By model, processor and span: a walk through all of a large profile takes milliseconds.
+        self._entries: dict[tuple[str, str, Span], list[tuple[ProfileKey, Measurement]]] = {}
+        for key, entry in self._machine.profile:
+            self._entries.setdefault((key.model, key.processor, key.span), []).append((key, entry))
 
     def draw(self, execution: Execution) -> float:
         """Return the seconds of this execution."""
@@ -60,7 +65,7 @@ class Services:
         if mean_s is None:
             raise InvariantError(f"{processor!r} was given {model!r}, which it cannot run")
         cv = machine.spreads.get((model, processor), 0.0)
-        samples = _samples(machine.profile, key, mean_s)
+        samples = _samples(self._entries[model, processor, span], key, mean_s)
         if self._deterministic or (cv == 0 and len(samples) == 1):
             return repeat(mean_s)
         sizes = f"~{shape}" if shape else ""
@@ -72,12 +77,13 @@ class Services:
         return _endless(lambda: rng.choice(samples, _BLOCK))
 
 
-def _samples(profile: Profile, wanted: ProfileKey, mean_s: float) -> npt.NDArray[np.float64]:
+def _samples(
+    entries: Iterable[tuple[ProfileKey, Measurement]], wanted: ProfileKey, mean_s: float
+) -> npt.NDArray[np.float64]:
     """Return what was measured, at the nearest size and scaled to the mean of the wanted one."""
     known = [
         (abs(key.shape - wanted.shape), abs(key.batch - wanted.batch), key.batch, entry)
-        for key, entry in profile
-        if (key.model, key.processor, key.span) == (wanted.model, wanted.processor, wanted.span)
+        for key, entry in entries
     ]
     *distance, _, nearest = min(known, key=lambda item: item[:3])
     seconds = np.array(nearest.seconds)

@@ -20,6 +20,7 @@ from coinfer.backends.onnxruntime.arena import SHARED_ENTRIES, share
 from coinfer.backends.onnxruntime.library import ort
 from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.machine.processor import Processor
+from coinfer.threads.pinning import placed_on
 
 __all__ = ["AFFINITIES", "Call", "Style", "call_of", "create", "pool_cores", "session_options"]
 
@@ -60,8 +61,11 @@ class Style(NamedTuple):
 def create(source: bytes | str, processor: Processor, provider: Provider, style: Style) -> Any:
     """Create a session; raises what the library raises."""
     options = session_options(processor, style)
-    # With fallback the library would silently retry on the CPU.
-    session = ort.InferenceSession(source, options, [provider], enable_fallback=0)
+    # A session with a pool of its own belongs to some cores: its weights should be near them.
+    near = processor.cores if pool_cores(processor) else ()
+    with placed_on(near):
+        # With fallback the library would silently retry on the CPU.
+        session = ort.InferenceSession(source, options, [provider], enable_fallback=0)
     # The wrapper keeps the serialized model, and so its weights, for a fallback that is off.
     if isinstance(source, bytes) and hasattr(session, "_model_bytes"):
         session._model_bytes = None

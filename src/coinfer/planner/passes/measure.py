@@ -47,6 +47,12 @@ def measure(plan: Plan, planning: Planning) -> Plan:
             "models: the time for measuring was over; `coinfer plan` or `coinfer profile` "
             "measures them"
         )
+    interpolated = sum(entry.interpolated for _, entry in measured)
+    if interpolated:
+        notes.append(
+            f"{interpolated} of {len(measured.entries)} times are interpolated between narrower "
+            "and wider runs that were measured; they are learnt while running"
+        )
     return plan.with_profile(profile).loading(profile).warned(*notes)
 
 

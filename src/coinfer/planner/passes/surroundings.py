@@ -44,7 +44,7 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
     with profiler.budget.spending():
         machine = dataclasses.replace(
             plan.machine,
-            contention=measure_contention(deployment, profiler.progress),
+            contention=measure_contention(deployment, profiler.progress, plan.machine.topology),
             cold=measure_cold(deployment, profiler.progress),
             overhead_s=handover_s(profiler.cache),
         )

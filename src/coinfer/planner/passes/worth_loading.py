@@ -1,19 +1,30 @@
 """Worth loading: on which processors a model is loaded: those that no other makes superfluous.
 
 Rule: a processor is superfluous for a model if one that stays occupies the same units and takes no
-longer, or occupies some of them and takes hardly longer (`WIDE_GAIN`). Models that are cut are not
+longer, or occupies some of them and takes hardly longer (`WIDE_GAIN`). Where there are widths
+between one core and all, few of those that are left are loaded: what the bound uses, what a lone
+request needs and what a failure would (`coinfer.planner.columns`). Models that are cut are not
 looked at: their spans were chosen one by one.
 """
 
 from __future__ import annotations
 
+import math
+
+from coinfer.backends.pools import POOLS
+from coinfer.backends.registry import find_backends
+from coinfer.hardware.environment import memory_bytes
 from coinfer.machine.profile import Profile
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
+from coinfer.planner.columns import Columns, Room, few, has_widths
 from coinfer.planner.planning import Planning
 from coinfer.planner.useful import useful
 
 __all__ = ["worth_loading"]
+
+_MEMORY_SHARE = 0.25
+"""Of the memory, what sessions on many processors may take."""
 
 
 def worth_loading(plan: Plan, planning: Planning) -> Plan:
@@ -24,9 +35,34 @@ def worth_loading(plan: Plan, planning: Planning) -> Plan:
     whole = plan.profile.restricted(names)
     kept = useful(whole, plan.processors, keep=asked)
     cut = plan.profile.restricted(planning.cut_models)
+    choices = {name: _choice(plan, name, kept) for name in names}
+    if has_widths(plan.processors) and names:
+        columns = _few(plan, planning, kept)
+        choices = {name: _columns_choice(columns[name]) for name in names}
+        kept = kept.of_pairs({(m, p) for m, each in columns.items() for p in each.processors})
     for name in names:
-        plan = plan.with_variant(name, plan.models[name].original, _choice(plan, name, kept))
+        plan = plan.with_variant(name, plan.models[name].original, choices[name])
     return plan.loading(kept.merged(cut))
+
+
+def _few(plan: Plan, planning: Planning, kept: Profile) -> dict[str, Columns]:
+    backends = find_backends(plan.processors, planning.profiler.backends)
+    return few(
+        kept,
+        plan.processors,
+        planning.wishes.demand,
+        room=Room(
+            threads=POOLS.room(max(processor.threads for processor in plan.processors)),
+            memory=_MEMORY_SHARE * (memory_bytes() or math.inf),
+        ),
+        keep=planning.wishes.asked,
+        session_of=lambda processor: backends[processor.backend].sharing_key(processor),
+    )
+
+
+def _columns_choice(columns: Columns) -> Choice:
+    left = tuple(Alternative(name, why) for name, why in columns.left)
+    return Choice("worth_loading", "; ".join(columns.why), left)
 
 
 def _choice(plan: Plan, model: str, kept: Profile) -> Choice:

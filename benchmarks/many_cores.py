@@ -1,0 +1,184 @@
+"""How a machine of any number of cores is used: coinfer against others, in six minutes.
+
+    python benchmarks/many_cores.py [--quick] [--rounds N] [--seconds S]
+
+Needs onnxruntime, numpy and coinfer; OpenVINO takes part where it is installed. Shows the topology,
+how networks scale over the widths that coinfer uses, and two loads: three networks in equal mix as
+in `three_networks.py`, and eight small ones. Peers are those of `peers.py`, in fp32. "One at a
+time" is how fast lone requests are answered: of a closed loop with one in flight, and of peers that
+call the networks in sequence. All take turns in each round. No peer is to be better in any column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import yaml
+
+import three_networks as base
+from coinfer import zoo
+from coinfer.hardware import default_processors, find_cores
+from coinfer.machine.topology_data import encode_topology
+from coinfer.model import Model, load_model
+from coinfer.profiling import Effort, Profiler
+from environment import OtherWork, print_environment
+from requirement import Requirement, print_requirements
+from rounds import ratio_of
+from tables import new_console, new_table
+
+THREE = {"mobilenet_v2": 1, "resnet50": 1, "resnet101": 1}
+EIGHT = {"squeezenet1_1": 4, "mobilenet_v2": 4}
+"""How many copies of each, with weights of their own."""
+ONE = "coinfer-one"
+LEAST = 0.95
+"""The lower end of the interval of a ratio from which coinfer is not worse."""
+
+
+def prepare(
+    folder: Path, networks: Mapping[str, int], seconds: float
+) -> dict[str, base.Contestant]:
+    """Write networks, inputs and scenarios; return who takes part."""
+    files = folder / "networks"
+    files.mkdir()
+    for name, copies in networks.items():
+        for seed in range(copies):
+            zoo.export([name], folder / "one", seed=seed)
+            copy = name if copies == 1 else f"{name}_{seed}"
+            shutil.move(folder / "one" / f"{name}.onnx", files / f"{copy}.onnx")
+            model = load_model(files / f"{copy}.onnx", name=copy)
+            feeds = [model.sample_inputs(seed=each) for each in range(4)]
+            rows = [feed[model.inputs[0].name] for feed in feeds]
+            np.save(files / f"{copy}.npy", np.concatenate(rows))
+    found = dict(base._peer_contestants(files, (), seconds, 1.0))
+    flights = {base.COINFER: 2 * len(find_cores().numbers), ONE: 1}
+    for name, in_flight in flights.items():
+        file = scenario_file(folder, name, files, in_flight)
+        base._run_coinfer(file, folder, 1.0)  # measures and fills the cache
+        found[name] = base.Contestant(
+            library="coinfer",
+            title="one at a time" if name == ONE else f"{in_flight} in flight",
+            precision="fp32",
+            measure=lambda file=file: base._run_coinfer(file, folder, seconds),
+        )
+    return found
+
+
+def scenario_file(folder: Path, name: str, files: Path, in_flight: int) -> Path:
+    """Write a closed loop over the networks."""
+    models = {path.stem: str(path) for path in sorted(files.glob("*.onnx"))}
+    weights = dict.fromkeys(models, 1)
+    content = {
+        "models": models,
+        "arrivals": {"mix": {"weights": weights, "in_flight": in_flight}},
+        "duration": "2s",
+        "warmup": "1s",
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def required(title: str, rounds: base.Rounds) -> list[Requirement]:
+    """No peer is better: in throughput, and one at a time."""
+    found = []
+    for ours, what, names in (
+        (base.COINFER, "throughput", [n for n in rounds if n not in (base.COINFER, ONE)]),
+        (ONE, "one at a time", [n for n in rounds if n.endswith("-sequence")]),
+    ):
+        best = base._best(rounds, names)
+        mine, theirs = base._rates(rounds[ours]), base._rates(rounds[best])
+        ratio = ratio_of(mine, theirs, larger_is_better=True)
+        found.append(
+            Requirement(
+                what=f"{title}: {what}, coinfer / best peer",
+                value=ratio.median,
+                required=LEAST,
+                remark=f"{best}; {ratio.bounds}",
+            )
+        )
+    return found
+
+
+def scaling(quick: bool) -> list[tuple[str, dict[int, float]]]:
+    """Milliseconds of onnxruntime by width; of cores of one kind and one cache where there are."""
+    first = {}
+    for processor in default_processors(["onnxruntime"]):
+        first.setdefault(processor.threads, processor)
+    rows = []
+    for name in THREE:
+        model = load_model_of(name)
+        profile = Profiler(effort=Effort(max_s=0.2 if quick else 1.0)).profile(
+            {name: model},
+            list(first.values()),
+            batch=1,
+            feeds={name: [model.sample_inputs()]},
+            skipped=print,
+        )
+        widths = {p.name: width for width, p in first.items()}
+        rows.append((name, {widths[k.processor]: 1e3 * e.mean_s for k, e in profile}))
+    return rows
+
+
+def load_model_of(name: str) -> Model:
+    """A network of the zoo."""
+    with TemporaryDirectory() as folder:
+        zoo.export([name], Path(folder), seed=0)
+        return load_model(Path(folder) / f"{name}.onnx", name=name)
+
+
+def main() -> int:
+    """Measure and print; the exit status is 1 if a peer is better."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="1 round: shows that it works")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
+    console, log = new_console(), new_console(stderr=True)
+    print_environment(console)
+    cores = find_cores()
+    console.print(cores.reason)
+    if cores.topology is not None:
+        console.print(json.dumps(encode_topology(cores.topology)), markup=False)
+    rows = scaling(arguments.quick)
+    widths = sorted({width for _, row in rows for width in row})
+    table = new_table(["ms on onnxruntime by cores"], [str(width) for width in widths])
+    for name, row in rows:
+        table.add_row(name, *(f"{row[w]:.3g}" if w in row else "" for w in widths))
+    console.print(table)
+    requirements: list[Requirement] = []
+    for title, networks in (("three networks", THREE), ("eight small", EIGHT)):
+        with TemporaryDirectory(prefix="many-cores-") as folder:
+            contestants = prepare(Path(folder), networks, arguments.seconds)
+            with OtherWork() as other:
+                results = base._measure(contestants, rounds, log)
+        show(title, contestants, results)
+        console.print(other.note)
+        requirements += required(title, results)
+    return print_requirements(console, requirements)
+
+
+def show(title: str, contestants: Mapping[str, base.Contestant], results: base.Rounds) -> None:
+    """Print who did how much."""
+    table = new_table([title, "how"], ["per s", "rounds"])
+    for name in sorted(results, key=lambda n: _median(base._rates(results[n]))):
+        rates = base._rates(results[name])
+        each = contestants[name]
+        listed = " ".join(f"{rate:.1f}" for rate in rates)
+        table.add_row(each.library, each.title, f"{_median(rates):.1f}", listed)
+    new_console().print(table)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

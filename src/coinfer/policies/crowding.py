@@ -1,0 +1,98 @@
+"""Crowding: how much longer everybody waits if runs are so wide, at the present load.
+
+A run over several cores ends sooner and takes more core-seconds than one over a single core, which
+others then miss. What that costs depends on how busy the machine is. Were all runs of that width, a
+machine of `n` cores would be `m = n / width` servers at a utilisation `u`, the offered load times
+what the width adds to the work; requests would then wait `u ** (sqrt(2 (m + 1)) - 1) / (m (1 - u))`
+service times on average (Sakasegawa, Annals of the Institute of Statistical Mathematics 29, 1977).
+"""
+
+from __future__ import annotations
+
+import math
+
+from coinfer.core.request import Request
+from coinfer.core.view import View
+
+__all__ = ["Crowding", "crowded"]
+
+_WEIGHT = 1 / 256
+"""Of the last arrival in the means of gaps and of work, once there were so many: their ratio is then
+known within some 6 % where requests come at random."""
+
+_REFRESH = 256
+"""Arrivals after which the work of a request is asked for again: it is learnt."""
+
+_MOST = 0.98
+"""Utilisation above which a width counts as if it were this, times what it is above it."""
+
+
+class Crowding:
+    """Watches requests come, and tells what a width costs at that load.
+
+    Attributes:
+        load: Core-seconds that come per second and core, each request on its cheapest processor.
+    """
+
+    __slots__ = ("_count", "_gap_s", "_last_s", "_n_units", "_work_s", "_works", "load")
+
+    def __init__(self) -> None:
+        self.load = 0.0
+        self._count = 0
+        self._last_s = -math.inf
+        self._gap_s = 0.0
+        self._work_s = 0.0
+        self._n_units = 1
+        self._works: dict[tuple[str, int, int], float] = {}
+
+    def note(self, request: Request, now: float, view: View) -> None:
+        """Take note of a request that came just now."""
+        if self._count % _REFRESH == 0:
+            self._works.clear()
+            self._n_units = view.n_units
+        self._count += 1
+        key = (request.model, request.batch, request.shape)
+        work_s = self._works.get(key)
+        if work_s is None:
+            lane = view.entrance(request.model, request.batch, request.shape)
+            work_s = self._works[key] = view.least_unit_seconds(lane)
+        if work_s == math.inf:
+            return
+        weight = max(_WEIGHT, 1 / self._count)
+        self._work_s += weight * (work_s - self._work_s)
+        if self._last_s > -math.inf:
+            self._gap_s += max(_WEIGHT, 1 / (self._count - 1)) * (now - self._last_s - self._gap_s)
+        self._last_s = now
+        if self._gap_s > 0:
+            self.load = self._work_s / (self._gap_s * self._n_units)
+
+    def factor(self, width: int, growth: float) -> float:
+        """Return how many times its service time a request takes with the wait that follows.
+
+        Args:
+            width: Cores of the run.
+            growth: Core-seconds of the run divided by the least that the request can take.
+
+        >>> idle = Crowding()
+        >>> idle.factor(4, 1.5)
+        1.0
+        """
+        return crowded(self.load * growth, self._n_units / width)
+
+
+def crowded(busy: float, servers: float) -> float:
+    """Return how many times its service time a request takes, the wait included.
+
+    Args:
+        busy: Utilisation of the servers, which may be above 1.
+        servers: How many there are.
+
+    >>> round(crowded(0.5, 1.0), 6), crowded(0.0, 8.0)
+    (2.0, 1.0)
+    """
+    if busy <= 0.0:
+        return 1.0
+    excess = max(1.0, busy / _MOST)
+    busy = min(busy, _MOST)
+    wait = math.pow(busy, math.sqrt(2.0 * (servers + 1.0)) - 1.0) / (servers * (1.0 - busy))
+    return (1.0 + wait) * excess * excess

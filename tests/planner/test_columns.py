@@ -1,0 +1,141 @@
+"""Of many processors few are loaded: what the bound, a lone request or a failure needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from coinfer.bound import throughput_bound
+from coinfer.hardware import default_processors, find_cores
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.machine.scaling import Scaling
+from coinfer.planner.columns import Demand, Room, few, has_widths
+from coinfer.planner.useful import useful
+from hardware import fake_machines as fakes
+
+SCALINGS = {
+    "small": Scaling(mean_s=0.004, serial=0.2),
+    "middle": Scaling(mean_s=0.040, serial=0.08),
+    "large": Scaling(mean_s=0.080, serial=0.04),
+}
+ROOM = Room()
+
+
+def machine(
+    fake: Callable[[Path], Path], threads: int, root: Path
+) -> tuple[Sequence[Processor], Profile]:
+    cores = find_cores(root=fake(root), affinity=range(threads))
+    processors = default_processors(["onnxruntime", "openvino"], cores=cores)
+    slower = {"openvino": 1.05, "onnxruntime": 1.0}
+    table = {
+        model: {
+            p.name: scaling.seconds(p.threads, slower[p.backend] * (1.3 if p.spread else 1.0))
+            for p in processors
+        }
+        for model, scaling in SCALINGS.items()
+    }
+    return processors, useful(Profile.from_seconds(table), processors)
+
+
+@pytest.mark.parametrize(
+    ("fake", "threads"),
+    [(fakes.desktop, 32), (fakes.laptop, 20), (fakes.server, 64), (fakes.container, 8)],
+)
+def test_few_are_kept_and_the_bound_stays(
+    fake: Callable[[Path], Path], threads: int, tmp_path: Path
+) -> None:
+    processors, profile = machine(fake, threads, tmp_path)
+    columns = few(profile, processors, Demand(), room=ROOM)
+    kept = profile.of_pairs({(m, p) for m, each in columns.items() for p in each.processors})
+    mix = dict.fromkeys(SCALINGS, 1.0)
+    best = throughput_bound(profile, processors, mix).throughput_per_s
+    assert throughput_bound(kept, processors, mix).throughput_per_s >= 0.99 * best
+    n_cores = len(find_cores(root=tmp_path, affinity=range(threads)).numbers)
+    assert len(kept.entries) <= max(15, 4 * n_cores)
+    for model in SCALINGS:
+        fastest = min(e.mean_s for k, e in profile if k.model == model)
+        assert min(e.mean_s for k, e in kept if k.model == model) == fastest
+
+
+@pytest.mark.parametrize(("fake", "threads"), [(fakes.desktop, 32), (fakes.container, 8)])
+def test_whichever_one_fails_another_is_left_on_other_units(
+    fake: Callable[[Path], Path], threads: int, tmp_path: Path
+) -> None:
+    processors, profile = machine(fake, threads, tmp_path)
+    units = {p.name: p.units for p in processors}
+    for each in few(profile, processors, Demand(), room=ROOM).values():
+        for name in each.processors:
+            assert any(units[other] != units[name] for other in each.processors)
+
+
+def test_a_deadline_that_one_core_misses_brings_a_width_that_meets_it(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    columns = few(profile, processors, Demand(deadlines={"large": 0.025}), room=ROOM)
+    threads = {p.name: p.threads for p in processors}
+    assert "the bound keeps" in next(why for why in columns["large"].why if "cpu0-3 " in why)
+    assert sum(threads[name] == 4 for name in columns["large"].processors) > 2
+    assert "the bound keeps" in next(why for why in columns["small"].why if "cpu0 " in why)
+
+
+def test_rates_decide_how_many_are_kept(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.server, 64, tmp_path)
+    rare = few(profile, processors, Demand(rates={"large": 0.02}), room=ROOM)["large"]
+    often = few(profile, processors, Demand(rates={"large": 10.0}), room=ROOM)["large"]
+    assert len(rare.processors) < len(often.processors) / 3
+
+
+def test_pools_fit_into_the_room(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    threads = {p.name: p.threads for p in processors}
+    for room in (64, 24, 0):
+        columns = few(profile, processors, Demand(), room=Room(threads=room))
+        pools = [threads[n] for each in columns.values() for n in each.processors if threads[n] > 1]
+        assert sum(pools) <= room
+        assert all(each.processors for each in columns.values())
+
+
+def test_models_are_spread_over_caches(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    units = {p.name: p.units for p in processors}
+    columns = few(profile, processors, Demand(), room=Room(threads=60))
+    wide = [n for each in columns.values() for n in each.processors if len(units[n]) == 8]
+    assert len(set(wide)) == 2
+
+
+def test_what_shares_a_session_with_a_kept_one_is_kept(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    columns = few(
+        profile, processors, Demand(), room=ROOM, session_of=lambda p: p.threads == 1 or p.name
+    )
+    singles = [p.name for p in processors if p.threads == 1 and p.backend == "onnxruntime"]
+    for each in columns.values():
+        assert set(singles) <= set(each.processors)
+
+
+def test_pairs_that_are_asked_for_stay(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    keep = {("small", "cpu14-15")} & {(k.model, k.processor) for k, _ in profile} or {
+        ("small", "cpu15")
+    }
+    columns = few(profile, processors, Demand(), room=ROOM, keep=keep)
+    assert {("small", name) for name in columns["small"].processors} >= keep
+
+
+def test_the_reasons_name_what_is_kept_and_what_not(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.server, 64, tmp_path)
+    large = few(profile, processors, Demand(), room=ROOM)["large"]
+    assert any(why.startswith("cpu0 ... cpu63 (64): the bound keeps") for why in large.why)
+    assert any("a lone request takes" in why for why in large.why)
+    assert any("the fastest at 50% of the bound" in why for why in large.why)
+    assert "neither the bound nor a lone request needs them" in dict(large.left).values()
+
+
+def test_two_cores_have_no_widths_to_choose_among() -> None:
+    two = [
+        Processor(name=name, backend="b", units=frozenset(units), threads=len(units))
+        for name, units in {"0": "a", "1": "b", "_all": "ab"}.items()
+    ]
+    assert not has_widths(two)

@@ -1,0 +1,127 @@
+"""How wide a run is is decided at its start: wide where nothing else comes, narrow under load."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from coinfer.bound import throughput_bound
+from coinfer.core.alike import alike_among
+from coinfer.machine.core_groups import core_groups
+from coinfer.machine.machine_file import load_machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.scaling import Scaling
+from coinfer.machine.topology import Topology
+from coinfer.plan import Plan
+from coinfer.policies import make_policy
+from coinfer.policies.crowding import crowded
+from coinfer.sim import simulate
+from coinfer.testing.machine import VirtualMachine
+from coinfer.workload.scenario import Scenario
+
+SCALING = Scaling(mean_s=0.1, serial=0.1)
+
+
+def processors(cores: int) -> Sequence[Processor]:
+    return [
+        Processor(
+            name=f"p{group.name}",
+            backend="null",
+            units=frozenset(f"core{n}" for n in group.numbers),
+            threads=len(group.numbers),
+        )
+        for group in core_groups(Topology.flat(range(cores)))
+    ]
+
+
+def machine_of(cores: int, policy: str = "earliest_finish") -> VirtualMachine:
+    everyone = processors(cores)
+    seconds = {p.name: SCALING.seconds(p.threads) for p in everyone}
+    return VirtualMachine(everyone, make_policy(policy), {"m": seconds})
+
+
+def widths(machine: VirtualMachine) -> list[int]:
+    return [len(machine.dispatcher.view.processors[e.processor].units) for e in machine.executions]
+
+
+def test_a_lone_request_gets_all_cores() -> None:
+    machine = machine_of(8)
+    machine.submit("m")
+    machine.run()
+    assert widths(machine) == [8]
+
+
+def test_as_many_requests_as_cores_get_one_each() -> None:
+    machine = machine_of(8)
+    for _ in range(24):
+        machine.submit("m")
+    machine.run()
+    assert Counter(widths(machine)[4:16]) == {1: 12}
+
+
+def test_a_deadline_that_one_core_misses_makes_a_run_wide() -> None:
+    machine = machine_of(8)
+    for _ in range(2):
+        machine.submit("m", deadline_s=0.06)
+    machine.run()
+    assert min(widths(machine)) >= 2
+    assert max(machine.finished_s.values()) <= 0.06
+
+
+def test_runs_side_by_side_leave_room_for_a_wide_one() -> None:
+    machine = machine_of(8, "fcfs")
+    for _ in range(3):
+        machine.submit("m")
+    machine.run()
+    assert [e.processor for e in machine.executions] == ["p0", "p1", "p2"]
+
+
+@pytest.mark.parametrize("policy", ["earliest_finish", "fcfs"])
+def test_every_request_is_answered_whatever_fails(policy: str) -> None:
+    machine = machine_of(16, policy)
+    ids = [machine.submit("m") for _ in range(40)]
+    machine.lose("p0")
+    machine.run()
+    assert set(ids) <= set(machine.finished_s)
+
+
+def test_alike_processors_are_looked_at_together_where_there_are_widths() -> None:
+    def kinds(cores: int) -> int:
+        everyone = {p.name: p for p in processors(cores)}
+        return len(alike_among(everyone, dict.fromkeys(everyone, 1)))
+
+    assert [kinds(cores) for cores in (1, 2, 4, 8, 16)] == [0, 0, 3, 4, 5]
+
+
+def test_crowding_grows_with_load_and_with_fewer_servers() -> None:
+    assert crowded(0.0, 4) == 1.0
+    assert crowded(0.5, 8) < crowded(0.5, 2) < crowded(0.8, 2)
+    assert crowded(1.5, 2) > crowded(1.1, 2) > crowded(0.97, 2)
+
+
+@pytest.mark.parametrize(("load", "least"), [(0.4, 1.2), (0.9, 0.8)])
+def test_it_answers_sooner_than_one_thread_each_and_keeps_up_under_load(
+    load: float, least: float
+) -> None:
+    machine = load_machine("lib:cores-16")
+    mix = {"mobilenet_v2": 1.0, "resnet50": 1.0}
+    rates = throughput_bound(machine.profile, machine.processors, mix).per_model_per_s
+    scenario = Scenario.model_validate(
+        {
+            "models": {key: {"source": "zoo:lenet"} for key in mix},
+            "arrivals": {model: {"poisson": load * rate} for model, rate in rates.items()},
+            "duration": 5.0,
+            "warmup": 0.0,
+        }
+    )
+
+    def mean_s(plan: Plan) -> float:
+        counts = simulate(scenario, plan, make_policy("earliest_finish")).run_counts.models
+        return sum(each.latencies.mean_s() for each in counts.values())
+
+    narrow = {p.name for p in machine.processors if p.threads == 1}
+    plan = Plan.of(machine, models=mix)
+    alone = plan.loading(plan.profile.where(lambda key: key.processor in narrow))
+    assert mean_s(alone) / mean_s(plan) > least
