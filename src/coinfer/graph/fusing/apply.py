@@ -62,7 +62,7 @@ class _Fusion:
         self._own: list[dict[ir.Value, ir.Value]] = [{} for _ in sites.match.names]
         self._symbols = [_symbols(model, sites.match.models[0]) for model in sites.match.models]
         self._outputs = self._reserved()
-        self._inputs: list[ir.Value] = []
+        self._inputs: list[list[ir.Value]] = [[] for _ in sites.match.names]
         self._named: set[ir.Value] = set()
         for bundle in sites.inputs:
             self._add_input(bundle)
@@ -86,7 +86,7 @@ class _Fusion:
             made.const_value = value.const_value
             if value.const_value is not None:  # the default of an input
                 self._out.initializers[made.name or ""] = made
-            self._inputs.append(made)
+            self._inputs[model].append(made)
             if bundle.is_shared:
                 self._out.give_shared(bundle, made)
             else:
@@ -220,7 +220,7 @@ class _Fusion:
             for value, name in zip(graph.graph.outputs, names, strict=True)
         ]
         graph = ir.Graph(
-            self._inputs,
+            [value for values in self._inputs for value in values],
             outputs,
             nodes=self._out.nodes,
             initializers=tuple(self._out.initializers.values()),

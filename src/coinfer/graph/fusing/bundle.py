@@ -53,12 +53,13 @@ class Bundle:
 
     @property
     def is_tensor(self) -> bool:
-        """Whether they are tensors that can be put side by side: of a known rank, no strings."""
+        """Whether they can be put side by side: of a known rank, no strings, and not empty."""
         value = self.values[0]
+        if self.dims is None or 0 in self.dims:
+            return False
         if value.const_value is not None and self.is_stored:
             return value.const_value.dtype != ir.DataType.STRING
-        is_tensor = isinstance(value.type, ir.TensorType)
-        return is_tensor and value.dtype != ir.DataType.STRING and self.dims is not None
+        return isinstance(value.type, ir.TensorType) and value.dtype != ir.DataType.STRING
 
     @property
     def channels(self) -> int | None:

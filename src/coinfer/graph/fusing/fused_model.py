@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from coinfer.graph.fusing.costs import Costs, ModelledCosts
 from coinfer.graph.fusing.match import match
 from coinfer.graph.fusing.site import Sites
 from coinfer.model import Model, model_from_ir
+from coinfer.model.saving import save_graph
 
 __all__ = ["FusedModel", "Member", "fuse_models"]
 
@@ -78,6 +81,16 @@ class FusedModel:
             {name: outputs[fused] for name, fused in member.outputs.items()}
             for member in self.members
         ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fused model to an ONNX file, which any ONNX runtime can run.
+
+        Weights of more than 1.5 GiB go to a file beside it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        save_graph(self.model.graph, Path(path))
 
     def counts(self) -> dict[str, Counter[Form]]:
         """Count by type of operator what became of it."""

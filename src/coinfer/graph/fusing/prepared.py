@@ -17,13 +17,21 @@ from coinfer.errors import ModelError
 from coinfer.graph.fusing.batch_norm import fold_batch_norms
 from coinfer.graph.inference import infer_shapes, mark
 from coinfer.graph.operators import inlined
+from coinfer.graph.shapes import static_shape
 from coinfer.model import Model
-from coinfer.model.validation import first_line, not_valid
+from coinfer.model.validation import dimension, first_line, not_valid
 
 __all__ = ["prepared"]
 
-_OLDEST_OPSET: Final = 9
-"""Before it, operators that move data have other inputs; older models are converted."""
+_OLDEST_OPSET: Final = 7
+"""Before it, operators broadcast in another way; older models are converted."""
+
+_SHAPED_BY: Final = {"ConstantOfShape": 0, "Reshape": 1}
+"""What comes out has as many axes as this input has elements."""
+
+_CHANNELS: Final = ("Conv", "ConvTranspose")
+
+_MOST_ROUNDS: Final = 20
 
 _STANDARD: Final = ("", "ai.onnx")
 
@@ -55,13 +63,47 @@ def _prepared(model: Model, opset: int) -> ir.Model:
         fold_batch_norms(copy.graph)
         RemoveUnusedNodesPass()(copy)
         TopologicalSortPass()(copy)
-        infer_shapes(copy, believe_sizes=False)
+        _infer(copy)
     except ModelError:
         raise
     except Exception as error:
         # Cloning and the library's passes raise errors of many types.
         raise not_valid(f"model {model.name!r}", error) from error
     return copy
+
+
+def _infer(model: ir.Model) -> None:
+    """Infer shapes; what is reshaped to sizes that are computed has a known rank at least."""
+    infer_shapes(model, believe_sizes=False)
+    for _ in range(_MOST_ROUNDS):
+        claimed = False
+        for node in model.graph:
+            index = _SHAPED_BY.get(node.op_type)
+            if index is None or node.domain or node.outputs[0].shape is not None:
+                continue
+            sizes = static_shape(node.inputs[index])
+            if sizes is not None and len(sizes) == 1:
+                node.outputs[0].shape = ir.Shape([None] * sizes[0])
+                claimed = True
+        if not claimed:
+            break
+        infer_shapes(model, believe_sizes=False)
+    for node in model.graph:
+        _settle_channels(node)
+
+
+def _settle_channels(node: ir.Node) -> None:
+    """Say how many channels a convolution reads, which its weight tells, where nothing else does."""
+    if node.domain or node.op_type not in _CHANNELS:
+        return
+    image, weight = node.inputs[0], static_shape(node.inputs[1])
+    if image is None or image.shape is None or weight is None or len(image.shape) < 2:
+        return
+    if dimension(image.shape[1]) is None:
+        groups = node.attributes.get_int("group", 1)
+        sizes = [dimension(dim) for dim in image.shape]
+        sizes[1] = weight[1] * groups if node.op_type == "Conv" else weight[0]
+        image.shape = ir.Shape(sizes)
 
 
 def _opset(model: ir.Model) -> int:

@@ -208,7 +208,7 @@ def _rows(a: Bundle, b: Bundle, result: Bundle) -> tuple[int, list[int]] | None:
     """Say how to bring all rows of a model into one matrix and back, if that is a view."""
     if a.rank < 3 or b.rank != 2 or b.is_shared or a.is_shared:
         return None
-    inner = a.size(a.rank - 1)
+    inner = b.size(0)
     assert result.dims is not None
     back = [0, *(size if isinstance(size, int) else -1 for size in result.dims)]
     return None if inner is None or back.count(-1) > 1 else (inner, back)

@@ -89,7 +89,7 @@ def _behind(operand: Bundle, result: Bundle, at: int) -> int | str | None:
     """Size of an operand on an axis of the result; 1 where it has none."""
     assert operand.dims is not None
     index = at - (result.rank - operand.rank)
-    return 1 if index < 0 else operand.dims[index]
+    return operand.dims[index] if 0 <= index < operand.rank else 1
 
 
 def _merges(operand: Bundle, result: Bundle, at: int) -> bool:

@@ -59,7 +59,8 @@ def _feature_layouts(site: Site) -> frozenset[Layout]:
         need(_ones_shape(site) is not None, "the shape of its scale is not known")
         statistics = [each for each in site.outputs[1:] if each is not None]
         need(not statistics, "it gives statistics")
-    return possible(site, both if axis > 1 else stacked)
+    fixed = all(each.is_shared or each.is_stored for each in _parameters(site))
+    return possible(site, both if axis > 1 and fixed else stacked)
 
 
 def _ones_shape(site: Site) -> tuple[int, ...] | None:
