@@ -22,7 +22,7 @@ from coinfer.model import Model, model_from_bytes
 from conformance.plain import Plain
 from conformance.suite import Case
 
-__all__ = ["Preferring", "Weights", "FusedVerdict", "fused_verdict"]
+__all__ = ["FusedVerdict", "Preferring", "Weights", "fused_verdict"]
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-10}
 """Largest relative error against the separate models: a merged sum is rounded at other places."""
@@ -39,7 +39,7 @@ class Weights(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Preferring:
-    """Costs by which everything is merged in one layout wherever it can be, and never in branches."""
+    """Costs by which all is merged wherever it can be, in one layout if it can be had."""
 
     layout: Layout
 
@@ -132,7 +132,11 @@ class _Pair:
             ]
         twins = [_with_stored(one, inputs, stored), _with_stored(one, others, stored)]
         feeds = [[a for at, a in enumerate(each) if at not in stored] for each in (inputs, others)]
-        wanted = Plain(twins[0]).run(feeds[0])
+        try:
+            wanted = Plain(twins[0]).run(feeds[0])
+        except Exception as error:
+            self.refused = f"plain onnxruntime does not run it: {error}"
+            raise
         try:
             other_wanted = Plain(twins[1]).run(feeds[1])
         except Exception:  # noqa: BLE001  # what the copy is given does not fit: give it the same
@@ -240,5 +244,3 @@ def _array_difference(ours: Any, plain: np.ndarray[Any, Any]) -> str:
     error = gap / norm if norm else gap
     limit = TOLERANCE.get(plain.dtype.name, _ROUGH)
     return "" if error <= limit else f"relative error {error:.2g}, above {limit:g}"
-
-

@@ -12,6 +12,7 @@ from coinfer.zoo.registry import build, spec
 
 __all__ = ["export"]
 
+
 def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> list[Path]:
     """Write each network to `directory/NAME.onnx`, replacing what is there.
 

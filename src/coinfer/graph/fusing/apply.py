@@ -128,8 +128,7 @@ class _Fusion:
 
     def _add_once(self, site: Site) -> None:
         if site.op_type in ("Shape", "Size") and not site.given(0).is_shared:
-            inputs = [self._out.part(site.given(0), 0)]
-            made = self._out.copy(site, inputs)
+            made = self._measured(site)
         else:
             inputs = [None if each is None else self._out.shared(each) for each in site.inputs]
             made = self._copied(site.node, inputs, "", 0)
@@ -137,9 +136,19 @@ class _Fusion:
             if bundle is not None:
                 self._out.give_shared(bundle, value)
 
+    def _measured(self, site: Site) -> list[ir.Value]:
+        """Return the shape of what the models have each, which is the same for all."""
+        sizes = None if site.op_type == "Size" else self._out.sizes(site.given(0))
+        if sizes is None:
+            return self._out.copy(site, [self._out.part(site.given(0), 0)])
+        count = site.given(0).rank
+        first, last = site.number("start", 0), site.number("end", count)
+        places = range(count)[first:last]
+        return [self._out.take(sizes[0], [sizes[1][at] for at in places], site.out.name)]
+
     def _add_branches(self, site: Site) -> None:
         for model, (name, node) in enumerate(zip(self._match.names, site.nodes, strict=True)):
-            inputs = [None if each is None else self._out.part(each, model) for each in site.inputs]
+            inputs = [None if b is None else self._out.part(b, model) for b in site.inputs]
             made = self._copied(node, inputs, f"{name}/", model)
             for bundle, value in zip(site.outputs, made, strict=True):
                 if bundle is not None:
@@ -197,11 +206,11 @@ class _Fusion:
             for value in (*each.inputs, *each.initializers.values()):
                 value.name = f"{prefix}{value.name}"
         for node in clone.all_nodes():
-            for value in node.outputs:
-                value.name = f"{prefix}{value.name}" if value.name else ""
-            for index, value in enumerate(node.inputs):
-                if value is not None and value.graph is outer:
-                    node.replace_input_with(index, self.value(model, value))
+            for made in node.outputs:
+                made.name = f"{prefix}{made.name}" if made.name else ""
+            for index, read in enumerate(node.inputs):
+                if read is not None and read.graph is outer:
+                    node.replace_input_with(index, self.value(model, read))
         for each in (clone, *clone.subgraphs()):
             for index, value in enumerate(each.outputs):
                 if value.graph is outer:

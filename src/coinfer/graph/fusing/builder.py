@@ -115,9 +115,7 @@ class Builder:
         (made,) = self.node(op_type, inputs, name=name, attributes=attributes)
         return made
 
-    def copy(
-        self, site: Site, inputs: Sequence[ir.Value | None], **changed: Any
-    ) -> list[ir.Value]:
+    def copy(self, site: Site, inputs: Sequence[ir.Value | None], **changed: Any) -> list[ir.Value]:
         """Add the operator of a site once, on other inputs and with other attributes.
 
         Args:
@@ -298,7 +296,9 @@ class Builder:
     def _split(self, bundle: Bundle) -> list[ir.Value]:
         """Part what is there in one tensor."""
         views = self._views[bundle]
-        names = [f"{name}/{value.name}" for name, value in zip(self.names, bundle.values, strict=True)]
+        names = [
+            f"{name}/{value.name}" for name, value in zip(self.names, bundle.values, strict=True)
+        ]
         layout = next(iter(views)).layout
         at = AXIS[layout]
         merged = views.get(View(layout, True))
@@ -314,9 +314,11 @@ class Builder:
         at, m = AXIS[view.layout], self.models
         assert bundle.dims is not None
         behind = bundle.size(at) if bundle.rank > at else 1
-        middle = [m * behind if behind is not None else -1] if view.is_merged else [
-            m, -1 if behind is None else behind
-        ]
+        middle = (
+            [m * behind if behind is not None else -1]
+            if view.is_merged
+            else [m, -1 if behind is None else behind]
+        )
         rest = [dim if isinstance(dim, int) else -1 for dim in bundle.dims[at + 1 :]]
         shape = [0] * at + middle + rest
         if shape.count(-1) <= 1:
@@ -329,6 +331,21 @@ class Builder:
         pieces.append(self.take(sizes, range(first, last), f"{bundle.name}.sizes"))
         wanted = self.concat(pieces, 0, f"{bundle.name}.wanted")
         return self.one("Reshape", value, wanted, name=bundle.name)
+
+    def sizes(self, bundle: Bundle) -> tuple[ir.Value, list[int]] | None:
+        """Return the shape of a view that is there, and where in it the sizes of one value are.
+
+        None if there is one tensor per model, or the axis of M can only be parted by copying.
+        """
+        views = self._views.get(bundle, {})
+        parts = self._parts.get(bundle)
+        if not views or (parts is not None and parts[0] is not None):
+            return None
+        layout = next(iter(views)).layout
+        explicit = self._view(bundle, View(layout, False))
+        shape = self.one("Shape", explicit, name=f"{bundle.name}.shape")
+        at = AXIS[layout]
+        return shape, [axis + (axis >= at) for axis in range(bundle.rank)]
 
     def take(self, vector: ir.Value, places: Iterable[int], name: str) -> ir.Value:
         """Take some elements of a vector."""

@@ -84,9 +84,7 @@ def _decision(site: Site, layout: Layout, reason: str) -> Decision:
         form = Form.ONCE
     elif layout is Layout.BRANCHES:
         form = Form.APART if reason else Form.BRANCHES
-    return Decision(
-        name=site.name, op_type=site.op_type, form=form, layout=layout, reason=reason
-    )
+    return Decision(name=site.name, op_type=site.op_type, form=form, layout=layout, reason=reason)
 
 
 def _layouts(site: Site) -> tuple[frozenset[Layout], str]:

@@ -98,9 +98,7 @@ _WHOLE = 2**29
 """Costs become whole numbers that add up to this; a label that cannot be has twice as much."""
 
 
-def _cut(
-    keep: np.ndarray, take: np.ndarray, edges: dict[tuple[int, int], float]
-) -> Sequence[bool]:
+def _cut(keep: np.ndarray, take: np.ndarray, edges: dict[tuple[int, int], float]) -> Sequence[bool]:
     """Find who takes: those on the far side of a minimum cut."""
     from scipy.sparse import csr_array  # slow to import
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow

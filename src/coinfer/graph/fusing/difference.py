@@ -95,7 +95,10 @@ def _why_inputs(one: _Part, other: _Part) -> str:
             return f"its input {index} is stored in one model and computed in the other"
         if ours is None or others is None:
             if signed.values[mine] != theirs.values[yours]:
-                return f"its input {index} is {mine.name!r} in {name!r}, but {yours.name!r} in {other_name!r}"
+                return (
+                    f"its input {index} is {mine.name!r} in {name!r}, but {yours.name!r} in "
+                    f"{other_name!r}"
+                )
             continue
         if (ours.dtype, ours.shape) != (others.dtype, others.shape):
             return (

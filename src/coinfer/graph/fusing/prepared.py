@@ -29,6 +29,9 @@ _OLDEST_OPSET: Final = 7
 _SHAPED_BY: Final = {"ConstantOfShape": 0, "Reshape": 1}
 """What comes out has as many axes as this input has elements."""
 
+_SAME_SHAPE: Final = frozenset({"GroupNormalization"})
+"""What comes out has the shape of the first input, which ONNX's inference does not say."""
+
 _CHANNELS: Final = ("Conv", "ConvTranspose")
 
 _MOST_ROUNDS: Final = 20
@@ -78,22 +81,37 @@ def _infer(model: ir.Model) -> None:
     for _ in range(_MOST_ROUNDS):
         claimed = False
         for node in model.graph:
-            index = _SHAPED_BY.get(node.op_type)
-            if index is None or node.domain or node.outputs[0].shape is not None:
-                continue
-            sizes = static_shape(node.inputs[index])
-            if sizes is not None and len(sizes) == 1:
-                node.outputs[0].shape = ir.Shape([None] * sizes[0])
+            shape = None if node.outputs[0].shape is not None else _claim(node)
+            if shape is not None:
+                node.outputs[0].shape = shape
                 claimed = True
         if not claimed:
             break
         infer_shapes(model, believe_sizes=False)
     for node in model.graph:
         _settle_channels(node)
+        _settle_same(node)
+
+
+def _claim(node: ir.Node) -> ir.Shape | None:
+    """Say what is certain of the shape of an operator of which ONNX's inference says nothing."""
+    if node.domain:
+        return None
+    if node.op_type in _SHAPED_BY:
+        sizes = static_shape(node.inputs[_SHAPED_BY[node.op_type]])
+        return ir.Shape([None] * sizes[0]) if sizes is not None and len(sizes) == 1 else None
+    before = node.inputs[0].shape if node.op_type in _SAME_SHAPE and node.inputs[0] else None
+    return None if before is None else ir.Shape([dimension(dim) for dim in before])
+
+
+def _settle_same(node: ir.Node) -> None:
+    """Give sizes too where only symbols and the rank were taken from a claim."""
+    if node.op_type in _SAME_SHAPE and not node.domain:
+        node.outputs[0].shape = _claim(node) or node.outputs[0].shape
 
 
 def _settle_channels(node: ir.Node) -> None:
-    """Say how many channels a convolution reads, which its weight tells, where nothing else does."""
+    """Say how many channels a convolution reads: its weight tells where nothing else does."""
     if node.domain or node.op_type not in _CHANNELS:
         return
     image, weight = node.inputs[0], static_shape(node.inputs[1])
@@ -116,7 +134,8 @@ def _converted(model: ir.Model, name: str, opset: int) -> ir.Model:
 
     try:
         found: onnx.ModelProto = version_converter.convert_version(ir.to_proto(model), opset)
-        return ir.from_proto(found)
+        converted: ir.Model = ir.from_proto(found)
+        return converted
     except Exception as error:
         # The converter raises whatever C++ raised.
         raise ModelError(

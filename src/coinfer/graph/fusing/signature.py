@@ -21,7 +21,15 @@ import onnx_ir as ir
 from coinfer.graph.operators import read_values, subgraphs
 from coinfer.model.validation import dimension
 
-__all__ = ["SETTINGS", "Signatures", "attributes_of", "digest", "operator_key", "spec_record", "settings_of"]
+__all__ = [
+    "SETTINGS",
+    "Signatures",
+    "attributes_of",
+    "digest",
+    "operator_key",
+    "settings_of",
+    "spec_record",
+]
 
 SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
     "CenterCropPad": (1,),

@@ -81,14 +81,15 @@ class Site:
         assert found is not None
         return found
 
-    def int(self, name: str, default: int) -> int:
+    def number(self, name: str, default: int) -> int:
         """Return an attribute."""
         return self.node.attributes.get_int(name, default)
 
-    def ints(self, name: str) -> tuple[int, ...] | None:
+    def numbers(self, name: str) -> tuple[int, ...] | None:
         """Return an attribute, None if it is left out."""
-        found = self.node.attributes.get_ints(name)
-        return None if found is None else tuple(found)
+        if name not in self.node.attributes:
+            return None
+        return tuple(self.node.attributes.get_ints(name))
 
     def constant(self, index: int) -> np.ndarray[Any, Any] | None:
         """Return an input that is stored and the same in all models; None if it is not."""
@@ -183,7 +184,7 @@ def _equal(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bo
 
 def _bytes_equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
     if one.dtype == ir.DataType.STRING:
-        return one.numpy().tolist() == other.numpy().tolist()
+        return bool(one.numpy().tolist() == other.numpy().tolist())
     return one.tobytes() == other.tobytes()
 
 

@@ -25,7 +25,7 @@ _REDUCTIONS: Final = (
 
 def _keeps_samples(site: Site, axes: tuple[int, ...]) -> frozenset[Layout]:
     """Leave packed out where the axis of samples vanishes: that of M would be the first then."""
-    keeps = bool(site.int("keepdims", 1)) or 0 not in axes
+    keeps = bool(site.number("keepdims", 1)) or 0 not in axes
     return possible(site, both if keeps else {Layout.STACKED})
 
 
@@ -37,7 +37,7 @@ def _reduced(site: Site) -> tuple[int, ...]:
     need(x.is_tensor, "the rank of its input is not known")
     axes = constant_axes(site, 1)
     if axes is None or not axes:
-        none = bool(site.int("noop_with_empty_axes", 0))
+        none = bool(site.number("noop_with_empty_axes", 0))
         return () if none else tuple(range(x.rank))
     return tuple(normal(axis, x.rank) for axis in axes)
 
@@ -72,7 +72,7 @@ def _axis(site: Site) -> int:
     default = {"ArgMax": 0, "ArgMin": 0}.get(site.op_type, -1)
     if "axis" not in site.node.attributes and site.opset < _SOFTMAX_OF_ONE_AXIS:
         default = 1 if "max" in site.op_type.lower() and default else default
-    return normal(site.int("axis", default), x.rank)
+    return normal(site.number("axis", default), x.rank)
 
 
 def _axis_layouts(site: Site) -> frozenset[Layout]:
@@ -118,7 +118,7 @@ def _one_hot_layouts(site: Site) -> frozenset[Layout]:
 
 
 def _merge_one_hot(site: Site, layout: Layout, out: Builder) -> None:
-    axis = site.int("axis", -1)
+    axis = site.number("axis", -1)
     rest = [None if each is None else out.shared(each) for each in site.inputs[1:]]
     indices = out.explicit(site.given(0), layout)
     made = out.copy(site, [indices, *rest], axis=axis + (axis >= 0))
@@ -149,10 +149,22 @@ def _last_axes_layouts(site: Site) -> frozenset[Layout]:
 _SHIFTED = "its axis counts past that of M"
 
 RULES = {
-    **{name: Rule(_reduction_layouts, _merge_reduction, "its axes count past that of M")
-       for name in _REDUCTIONS},
-    **{name: Rule(_axis_layouts, _merge_axis, _SHIFTED)
-       for name in ("ArgMax", "ArgMin", "Hardmax", "LogSoftmax", "LpNormalization", "Softmax", "TopK")},
+    **{
+        name: Rule(_reduction_layouts, _merge_reduction, "its axes count past that of M")
+        for name in _REDUCTIONS
+    },
+    **{
+        name: Rule(_axis_layouts, _merge_axis, _SHIFTED)
+        for name in (
+            "ArgMax",
+            "ArgMin",
+            "Hardmax",
+            "LogSoftmax",
+            "LpNormalization",
+            "Softmax",
+            "TopK",
+        )
+    },
     "CumSum": Rule(_cumulative_layouts, _merge_cumulative, _SHIFTED),
     "Det": Rule(_last_axes_layouts, _merge_last_axes, "M becomes an axis of the batch"),
     "OneHot": Rule(_one_hot_layouts, _merge_one_hot, _SHIFTED),

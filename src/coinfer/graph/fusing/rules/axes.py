@@ -36,7 +36,7 @@ def shifted(axes: Iterable[int], view: View) -> list[int]:
 def axis_view(
     operands: Sequence[Bundle], axes: Iterable[int], layout: Layout, out: Builder
 ) -> View:
-    """Choose the view for an operator that works along axes: merged if it leaves that axis alone."""
+    """Choose the view for an operator along axes: merged if it leaves the merged axis alone."""
     at = AXIS[layout]
     can_merge = min(axes, default=at) > at and all(each.rank > at for each in operands)
     return out.best(operands, layout, can_merge=can_merge)
@@ -49,7 +49,7 @@ def constant_axes(site: Site, index: int, name: str = "axes") -> tuple[int, ...]
         NotMergedError: they are computed, or differ.
     """
     if site.input(index) is None:
-        return site.ints(name)
+        return site.numbers(name)
     found = site.constant(index)
     need(found is not None, f"its {name} are not stored")
     assert found is not None

@@ -28,7 +28,7 @@ def _merge(site: Site, layout: Layout, out: Builder) -> None:
         weights = [
             None if each is None else out.merged(each, Layout.STACKED) for each in site.inputs[1:]
         ]
-        made = out.copy(site, [x, *weights], group=site.int("group", 1) * site.models)
+        made = out.copy(site, [x, *weights], group=site.number("group", 1) * site.models)
     out.give_all(site, made, View(layout, True))
 
 
@@ -42,7 +42,7 @@ def _merge_deformable(site: Site, layout: Layout, out: Builder) -> None:
         None if each is None else out.merged(each, where)
         for each, where in zip(site.inputs, on_channels, strict=False)
     ]
-    counts = {key: site.int(key, 1) * site.models for key in ("group", "offset_group")}
+    counts = {key: site.number(key, 1) * site.models for key in ("group", "offset_group")}
     out.give_all(site, out.copy(site, operands, **counts), View(layout, True))
 
 
@@ -65,7 +65,7 @@ def _merge_integer(site: Site, layout: Layout, out: Builder) -> None:
         out.shared(weight) if is_batch else out.merged(weight, Layout.STACKED),
         *(None if each is None else out.shared(each) for each in site.inputs[2:]),
     ]
-    groups = site.int("group", 1) * (1 if is_batch else site.models)
+    groups = site.number("group", 1) * (1 if is_batch else site.models)
     out.give_all(site, out.copy(site, operands, group=groups), View(layout, True))
 
 

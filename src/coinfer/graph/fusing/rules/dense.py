@@ -37,7 +37,7 @@ def _as_convolution(x: Bundle, weight: Bundle) -> bool:
 def _convolved(
     x: Bundle, weight: Sequence[np.ndarray], bias: np.ndarray | None, out: Builder, name: str
 ) -> ir.Value:
-    """Multiply packed samples by weights `[K, N]`, one of each model, without leaving the layout."""
+    """Multiply packed samples by weights `[K, N]`, one of each model, as a convolution."""
     models, (inner, features) = len(weight), weight[0].shape
     filters = np.concatenate([np.ascontiguousarray(each.T) for each in weight])
     image = out.reshape(out.merged(x, Layout.PACKED), [0, models * inner, 1, 1], f"{name}.image")
@@ -57,7 +57,7 @@ def _gemm_layouts(site: Site) -> frozenset[Layout]:
     need(bias is None or bias.is_tensor, "the rank of an operand is not known")
     ways = {Layout.STACKED}
     no_bias = bias is None or bias.is_stored
-    if _as_convolution(x, weight) and no_bias and not site.int("transA", 0) and _bias_fits(site):
+    if _as_convolution(x, weight) and no_bias and not site.number("transA", 0) and _bias_fits(site):
         ways.add(Layout.PACKED)
     return possible(site, ways)
 
@@ -80,7 +80,7 @@ def _merge_gemm(site: Site, layout: Layout, out: Builder) -> None:
         matrices, row = _folded(site)
         made = _convolved(x, matrices, row, out, site.out.name)
         out.give(site.out, made, View(layout, True))
-    elif is_frozen and not site.int("transA", 0) and (bias is None or _bias_fits(site)):
+    elif is_frozen and not site.number("transA", 0) and (bias is None or _bias_fits(site)):
         operands = [out.merged(x, layout), out.shared(weight)]
         operands += [] if bias is None else [out.shared(bias)]
         out.give_all(site, out.copy(site, operands), View(layout, True))
@@ -96,7 +96,7 @@ def _scales(site: Site) -> tuple[float, float]:
 def _folded(site: Site) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Bring stored weights to `[K, N]` and the bias to `[M*N]`, with alpha and beta inside."""
     alpha, beta = _scales(site)
-    matrices = [each.T if site.int("transB", 0) else each for each in site.given(1).arrays]
+    matrices = [each.T if site.number("transB", 0) else each for each in site.given(1).arrays]
     scaled = [(each * alpha).astype(each.dtype) for each in matrices]
     bias = site.input(2)
     if bias is None:
@@ -111,7 +111,7 @@ def _merge_batched_gemm(site: Site, out: Builder) -> None:
     view, name = View(Layout.STACKED, False), site.out.name
     alpha, beta = _scales(site)
     a, b, c = site.given(0), site.given(1), site.input(2)
-    factors = [_matrix(a, site.int("transA", 0), out), _matrix(b, site.int("transB", 0), out)]
+    factors = [_matrix(a, site.number("transA", 0), out), _matrix(b, site.number("transB", 0), out)]
     value = out.one("MatMul", *factors, name=f"{name}.product")
     if alpha != 1.0:
         value = out.one("Mul", value, _number(alpha, a, out), name=f"{name}.scaled")

@@ -124,7 +124,9 @@ def _stored(bundle: Bundle, result: Bundle, view: View, out: Builder) -> ir.Valu
     if not view.is_merged and bundle.is_shared:
         reaches = bundle.rank > result.rank - at
         array = bundle.arrays[0]
-        return out.constant(np.expand_dims(array, at), bundle.name) if reaches else out.shared(bundle)
+        return (
+            out.constant(np.expand_dims(array, at), bundle.name) if reaches else out.shared(bundle)
+        )
     if not view.is_merged:
         return out.explicit(bundle, view.layout, result.rank)
     channels = result.channels

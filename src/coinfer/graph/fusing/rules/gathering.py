@@ -23,7 +23,7 @@ _BATCHED: Final = 12
 def _gather_layouts(site: Site) -> frozenset[Layout]:
     table, ids = site.given(0), site.given(1)
     need(table.is_tensor and ids.is_tensor, "the rank of an input is not known")
-    axis = normal(site.int("axis", 0), table.rank)
+    axis = normal(site.number("axis", 0), table.rank)
     if ids.is_shared:
         return possible(site, stacked if axis == 0 else both)
     if table.is_shared:
@@ -36,7 +36,7 @@ def _gather_layouts(site: Site) -> frozenset[Layout]:
 
 def _merge_gather(site: Site, layout: Layout, out: Builder) -> None:
     table, ids = site.given(0), site.given(1)
-    axis = normal(site.int("axis", 0), table.rank)
+    axis = normal(site.number("axis", 0), table.rank)
     if ids.is_shared:
         view = axis_view([table], [axis], layout, out)
         (moved,) = shifted([axis], view)
@@ -48,8 +48,8 @@ def _merge_gather(site: Site, layout: Layout, out: Builder) -> None:
     else:
         places = out.unsqueeze(out.explicit(ids, layout), [1 + ids.rank], f"{site.out.name}.ids")
         tables = out.explicit(table, layout)
-        made = out.one("GatherND", tables, places, name=site.out.name, batch_dims=1)
-        out.give(site.out, made, View(layout, False))
+        rows = out.one("GatherND", tables, places, name=site.out.name, batch_dims=1)
+        out.give(site.out, rows, View(layout, False))
 
 
 def _elements_layouts(site: Site) -> frozenset[Layout]:
@@ -58,7 +58,7 @@ def _elements_layouts(site: Site) -> frozenset[Layout]:
 
 
 def _merge_elements(site: Site, layout: Layout, out: Builder) -> None:
-    axis = normal(site.int("axis", 0), site.given(0).rank)
+    axis = normal(site.number("axis", 0), site.given(0).rank)
     operands = [None if each is None else out.explicit(each, layout) for each in site.inputs]
     out.give_all(site, out.copy(site, operands, axis=axis + 1), View(layout, False))
 
@@ -70,7 +70,7 @@ def _nd_layouts(site: Site) -> frozenset[Layout]:
 
 def _merge_nd(site: Site, layout: Layout, out: Builder) -> None:
     operands = [None if each is None else out.explicit(each, layout) for each in site.inputs]
-    made = out.copy(site, operands, batch_dims=site.int("batch_dims", 0) + 1)
+    made = out.copy(site, operands, batch_dims=site.number("batch_dims", 0) + 1)
     out.give_all(site, made, View(layout, False))
 
 

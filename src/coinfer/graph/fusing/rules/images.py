@@ -42,7 +42,7 @@ def _pads(site: Site) -> tuple[list[int], list[int]]:
     """Axes, and what is added before and behind each."""
     x = site.given(0)
     need(x.is_tensor, "the rank of its input is not known")
-    found = site.constant(1) if site.input(1) is not None else site.ints("pads")
+    found = site.constant(1) if site.input(1) is not None else site.numbers("pads")
     need(found is not None, "what it adds is not stored")
     assert found is not None
     need(site.input(2) is None or site.given(2).is_shared, "what it fills with differs")
@@ -87,7 +87,7 @@ def _resize_layouts(site: Site) -> frozenset[Layout]:
     need(mode != "tf_crop_and_resize", "it crops")
     policy = site.node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
     need(policy == "stretch", "it keeps the ratio of sizes")
-    axes = site.ints("axes")
+    axes = site.numbers("axes")
     if axes is not None:
         resized = {normal(axis, x.rank) for axis in axes}
         return possible(site, {each for each in both if AXIS[each] not in resized})
@@ -114,7 +114,7 @@ def _merge_resize(site: Site, layout: Layout, out: Builder) -> None:
     x = out.merged(site.given(0), layout)
     rest = [None if each is None else out.shared(each) for each in site.inputs[1:]]
     sizes = site.input(3)
-    if sizes is not None and site.ints("axes") is None:
+    if sizes is not None and site.numbers("axes") is None:
         factors = [1] * site.given(0).rank
         factors[AXIS[layout]] = site.models
         by = out.constant(factors, "factors")

@@ -76,13 +76,13 @@ def _merge_rest(site: Site, layout: Layout, out: Builder) -> bool:
 
 def _flatten_layouts(site: Site) -> frozenset[Layout]:
     x = _x(site)
-    axis = normal(site.int("axis", 1), x.rank) if x.rank else 0
+    axis = normal(site.number("axis", 1), x.rank) if x.rank else 0
     return possible(site, both if axis == 1 and x.rank > 1 else stacked)
 
 
 def _merge_flatten(site: Site, layout: Layout, out: Builder) -> None:
     x = site.given(0)
-    axis = normal(site.int("axis", 1), x.rank) if x.rank else 0
+    axis = normal(site.number("axis", 1), x.rank) if x.rank else 0
     if axis > 0:
         made = out.copy(site, [out.merged(x, layout)], axis=axis)
         out.give_all(site, made, View(layout, True))
@@ -95,7 +95,7 @@ def _merge_flatten(site: Site, layout: Layout, out: Builder) -> None:
 
 
 def _order(site: Site) -> tuple[int, ...]:
-    return site.ints("perm") or tuple(reversed(range(_x(site).rank)))
+    return site.numbers("perm") or tuple(reversed(range(_x(site).rank)))
 
 
 def _transpose_layouts(site: Site) -> frozenset[Layout]:
@@ -159,7 +159,7 @@ def _sliced(site: Site) -> tuple[int, ...]:
     x = _x(site)
     axes = constant_axes(site, 3)
     if axes is None:
-        starts = site.ints("starts") if site.input(1) is None else site.given(1).dims
+        starts = site.numbers("starts") if site.input(1) is None else site.given(1).dims
         need(starts and isinstance(starts[0], int), "how many axes it cuts is not known")
         count = len(starts) if site.input(1) is None else starts[0]  # type: ignore[arg-type,index]
         axes = tuple(range(int(count)))  # type: ignore[arg-type]
@@ -194,7 +194,7 @@ def _split_layouts(site: Site) -> frozenset[Layout]:
 
 def _merge_split(site: Site, layout: Layout, out: Builder) -> None:
     x = site.given(0)
-    axis = normal(site.int("axis", 0), x.rank)
+    axis = normal(site.number("axis", 0), x.rank)
     view = axis_view([x], [axis], layout, out)
     rest = [None if each is None else out.shared(each) for each in site.inputs[1:]]
     (moved,) = shifted([axis], view)
@@ -209,7 +209,7 @@ def _concat_layouts(site: Site) -> frozenset[Layout]:
 
 def _merge_concat(site: Site, layout: Layout, out: Builder) -> None:
     operands = [each for each in site.inputs if each is not None]
-    axis = normal(site.int("axis", 1), operands[0].rank)
+    axis = normal(site.number("axis", 1), operands[0].rank)
     view = axis_view(operands, [axis], layout, out)
     (moved,) = shifted([axis], view)
     made = out.copy(site, [out.view(each, view) for each in operands], axis=moved)
@@ -220,7 +220,7 @@ def _expand_layouts(site: Site) -> frozenset[Layout]:
     _x(site)
     need(site.given(1).is_shared, "its shape differs between the models")
     length = site.given(1).dims
-    need(length and isinstance(length[0], int) or length == (0,), "its rank is not known")
+    need((length and isinstance(length[0], int)) or length == (0,), "its rank is not known")
     return possible(site, stacked)
 
 

@@ -26,7 +26,7 @@ def _parameters(site: Site) -> list[Bundle]:
 
 
 def _channel_layouts(site: Site) -> frozenset[Layout]:
-    need(not site.int("training_mode", 0), "it is in training")
+    need(not site.number("training_mode", 0), "it is in training")
     need(sum(each is not None for each in site.outputs) == 1, "it gives statistics")
     frozen = all(each.is_shared for each in _parameters(site))
     return possible(site, both if frozen else {Layout.PACKED})
@@ -40,7 +40,7 @@ def _merge_channels(site: Site, layout: Layout, out: Builder) -> None:
         parameters = [out.merged(each, Layout.STACKED) for each in _parameters(site)]
     groups = {}
     if site.op_type == "GroupNormalization" and layout is Layout.PACKED:
-        groups["num_groups"] = site.int("num_groups", 1) * site.models
+        groups["num_groups"] = site.number("num_groups", 1) * site.models
     out.give_all(site, out.copy(site, [x, *parameters], **groups), View(layout, True))
 
 
@@ -50,7 +50,7 @@ def _merge_channels(site: Site, layout: Layout, out: Builder) -> None:
 def _first_axis(site: Site) -> int:
     x = site.given(0)
     need(x.is_tensor, "the rank of its input is not known")
-    return normal(site.int("axis", -1), x.rank)
+    return normal(site.number("axis", -1), x.rank)
 
 
 def _feature_layouts(site: Site) -> frozenset[Layout]:
@@ -114,7 +114,7 @@ def _mean_variance_layouts(site: Site) -> frozenset[Layout]:
 def _mean_variance_axes(site: Site) -> Sequence[int]:
     x = site.given(0)
     need(x.is_tensor, "the rank of its input is not known")
-    return [normal(axis, x.rank) for axis in site.ints("axes") or (0, 2, 3)]
+    return [normal(axis, x.rank) for axis in site.numbers("axes") or (0, 2, 3)]
 
 
 def _merge_mean_variance(site: Site, layout: Layout, out: Builder) -> None:

@@ -25,18 +25,18 @@ def _settings(site: Site) -> list[Bundle]:
 def _linear_layouts(site: Site) -> frozenset[Layout]:
     x, scale = site.given(0), site.given(1)
     need(x.is_tensor and scale.is_tensor, "the rank of an input is not known")
-    need(not site.int("block_size", 0), "it has a scale per block")
+    need(not site.number("block_size", 0), "it has a scale per block")
     per_tensor = scale.dims in ((), (1,))
     if all(each.is_shared for each in _settings(site)):
         if per_tensor:
             return possible(site, both)
-        axis = normal(site.int("axis", 1), x.rank)
+        axis = normal(site.number("axis", 1), x.rank)
         return possible(site, {each for each in both if AXIS[each] != axis})
     need(site.opset >= _BY_AXIS, f"its scales differ, which needs opset {_BY_AXIS}")
     if per_tensor:
         stored = all(each.is_stored for each in _settings(site))
         return possible(site, both if stored else stacked)
-    axis = normal(site.int("axis", 1), x.rank)
+    axis = normal(site.number("axis", 1), x.rank)
     need(axis < 2, "it has scales of its own along another axis than the first two")
     return possible(site, stacked if axis == 0 else {Layout.PACKED})
 
@@ -48,7 +48,7 @@ def _merge_linear(site: Site, layout: Layout, out: Builder) -> None:
     if all(each.is_shared for each in _settings(site)):
         view = out.best([x], layout, can_merge=x.rank > at)
         rest = [None if each is None else out.shared(each) for each in site.inputs[1:]]
-        axis = normal(site.int("axis", 1), x.rank)
+        axis = normal(site.number("axis", 1), x.rank)
         moved = {} if per_tensor else {"axis": axis + (not view.is_merged and axis >= at)}
         out.give_all(site, out.copy(site, [out.view(x, view), *rest], **moved), view)
         return
@@ -65,7 +65,11 @@ def _merge_linear(site: Site, layout: Layout, out: Builder) -> None:
         channels = x.channels
         assert channels is not None
         rest = [
-            None if each is None else out.constant(np.repeat(np.concatenate([a.reshape(1) for a in each.arrays]), channels), each.name)
+            None
+            if each is None
+            else out.constant(
+                np.repeat(np.concatenate([a.reshape(1) for a in each.arrays]), channels), each.name
+            )
             for each in site.inputs[1:]
         ]
     out.give_all(site, out.copy(site, [out.view(x, view), *rest], axis=at), view)
@@ -91,7 +95,10 @@ def _convolution_layouts(site: Site) -> frozenset[Layout]:
 
 
 def _merge_convolution(site: Site, layout: Layout, out: Builder) -> None:
-    operands = [None if each is None or i in (0, 3, 4, 5, 8) else out.shared(each) for i, each in enumerate(site.inputs)]
+    operands = [
+        None if each is None or i in (0, 3, 4, 5, 8) else out.shared(each)
+        for i, each in enumerate(site.inputs)
+    ]
     operands[0] = out.merged(site.given(0), layout)
     for index in (3, 4, 5, 8):
         bundle = site.input(index)
@@ -105,7 +112,7 @@ def _merge_convolution(site: Site, layout: Layout, out: Builder) -> None:
             operands[index] = _per_channel(bundle, int(channels[0] or 1), out)
         else:
             operands[index] = out.merged(bundle, Layout.STACKED)
-    groups = site.int("group", 1) * (site.models if layout is Layout.PACKED else 1)
+    groups = site.number("group", 1) * (site.models if layout is Layout.PACKED else 1)
     out.give_all(site, out.copy(site, operands, group=groups), View(layout, True))
 
 
