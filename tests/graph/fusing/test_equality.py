@@ -154,6 +154,10 @@ OPERATORS = {
           wd = DequantizeLinear<axis = 0>(w, ws, wz) c = Conv(xd, wd)
           t = ReduceMin<keepdims = 0>(both) r = Round(x) q = QuantizeLinear(r, t)
           d = DequantizeLinear(q, t) p = ReduceMean<keepdims = 1>(d) y = Add(c, p) }""",
+    "norms without parameters": """
+        g (float[N,4,5,5] x) => (float[N,4,5,5] y, float[N,4,1,1] z) <float[4,4,1,1] w = {%s}>
+        { c = Conv(x, w) m = MeanVarianceNormalization<axes = [2, 3]>(c) y = Tanh(m)
+          z = GlobalLpPool<p = 2>(c) }""",
     "an equation": """
         g (float[N,3,4] x) => (float[N,3,5] y) <float[5,4] w = {%s}>
         { y = Einsum<equation = "nij,kj->nik">(x, w) }""",

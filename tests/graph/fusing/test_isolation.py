@@ -53,7 +53,7 @@ def test_a_wrong_id_is_an_error_and_no_row_of_another_table() -> None:
     assert fused.counts()["Gather"]
     run_fused(fused, [good, good])
     for wrong in (8, -6):  # the table has 6 rows, and 1 is taken from each id
-        with pytest.raises(Exception, match="(?i)index|indices"):
+        with pytest.raises(Exception, match=r"(?i)index|indices"):
             run(models[0], {"ids": np.array([[1, wrong, 3]])})
-        with pytest.raises(Exception, match="(?i)index|indices"):
+        with pytest.raises(Exception, match=r"(?i)index|indices"):
             run_fused(fused, [{"ids": np.array([[1, wrong, 3]])}, good])

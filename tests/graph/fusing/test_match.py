@@ -204,9 +204,10 @@ APART = {
     ),
     "a loop": (
         """g (float[N,3] x) => (float[N,3] y)
-        { a = Relu(x) b = Tanh(a) n = Constant<value = int64 {3}>() go = Constant<value = bool {1}>()
-          l = Loop(n, go, a) <body = step (int64 i, bool c, float[N,3] s) => (bool c2, float[N,3] s2)
-          { c2 = Identity(c) s2 = Add(s, b) }> y = Neg(l) }""",
+        { a = Relu(x) b = Tanh(a) n = Constant<value = int64 {3}>()
+          go = Constant<value = bool {1}>()
+          l = Loop(n, go, a) <body = step (int64 i, bool c, float[N,3] s) =>
+          (bool c2, float[N,3] s2) { c2 = Identity(c) s2 = Add(s, b) }> y = Neg(l) }""",
         ("Loop", "no rule"),
     ),
     "sizes that depend on data": (

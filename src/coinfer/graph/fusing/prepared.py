@@ -29,7 +29,7 @@ _OLDEST_OPSET: Final = 7
 _SHAPED_BY: Final = {"ConstantOfShape": 0, "Reshape": 1}
 """What comes out has as many axes as this input has elements."""
 
-_SAME_SHAPE: Final = frozenset({"GroupNormalization"})
+_SAME_SHAPE: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 """What comes out has the shape of the first input, which ONNX's inference does not say."""
 
 _CHANNELS: Final = ("Conv", "ConvTranspose")
