@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnx_ir as ir
-from rich.console import Console
 
 import coinfer
 from coinfer import zoo
@@ -198,17 +197,19 @@ def _workers(models: Sequence[Model], feeds: _Feeds) -> Arm:
     return Arm(run, close)
 
 
-def _openvino_request(data: bytes) -> Any:
+def _openvino_request(data: bytes, feed: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+    """Load with fixed shapes: with open ones, OpenVINO is slower."""
     import openvino as ov
 
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     core = ov.Core()
     model = core.read_model(data)
+    model.reshape({name: list(array.shape) for name, array in feed.items()})
     return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
 def _openvino(models: Sequence[Model], feeds: _Feeds) -> Arm:
-    pairs = [(_openvino_request(m.to_bytes()), f) for m, f in zip(models, feeds, strict=True)]
+    pairs = [(_openvino_request(m.to_bytes(), f), f) for m, f in zip(models, feeds, strict=True)]
 
     def run() -> None:
         for request, feed in pairs:
@@ -237,7 +238,8 @@ def _fused(models: Sequence[Model], feeds: _Feeds) -> Arm:
 
 def _fused_openvino(models: Sequence[Model], feeds: _Feeds) -> Arm:
     fused = coinfer.fuse(models)
-    request, inputs = _openvino_request(fused.model.to_bytes()), fused.inputs_of(feeds)
+    inputs = fused.inputs_of(feeds)
+    request = _openvino_request(fused.model.to_bytes(), inputs)
     return Arm(lambda: request.infer(inputs, share_inputs=True, share_outputs=True), lambda: None)
 
 
