@@ -21,7 +21,7 @@ def test_the_file_runs_in_plain_onnxruntime(program: Program, tmp_path: Path) ->
     file, report = tmp_path / "out" / "fused.onnx", tmp_path / "report.json"
     done = program("fuse", *TWO, "-o", file, "--json", report)
     assert done.status == 0, done
-    assert "tiny_cnn, tiny_cnn-2: 7 of 7 operators merged" in done.out.replace("8 of 8", "7 of 7")
+    assert "tiny_cnn, tiny_cnn-2: 7 of 7 operators merged" in done.out
     onnx.checker.check_model(onnx.load(file), full_check=True)
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     feeds = [zoo.sample_inputs("tiny_cnn", seed=seed) for seed in (0, 1)]
@@ -68,7 +68,7 @@ def test_the_file_runs_in_openvino(tmp_path: Path) -> None:
 def test_every_operator_is_listed_on_request(program: Program, tmp_path: Path) -> None:
     done = program("fuse", *TWO, "-o", tmp_path / "f.onnx", "--operators")
     rows = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert "fc Gemm grouped packed" in rows or any("Gemm grouped packed" in row for row in rows)
+    assert any(row.endswith("Gemm grouped packed") for row in rows)
 
 
 def test_one_input_for_all(program: Program, tmp_path: Path) -> None:

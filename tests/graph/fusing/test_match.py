@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -76,36 +78,24 @@ DIFFERENCES = {
         r"part at operator 'r' \(Relu\): in 'b' there is 'r' \(Tanh",
     ),
     "setting": ("int64[1] a = {2}", "int64[1] a = {3}", r"\(ReduceMax\): its setting 'a' is \[2\]"),
-    "weight": (
-        "float[4] b = {1,2,3,4}",
-        "double[4] b = {1,2,3,4}",
-        None,
-    ),
     "input": ("float[N,3,8,8] x", "float[N,3,9,9] x", r"input 'x' is float\[N,3,8,8\] in 'a'"),
     "fixed batch": ("float[N,3,8,8] x", "float[1,3,8,8] x", r"but float\[1,3,8,8\] in 'b'"),
 }
 
 
-@pytest.mark.parametrize("what", [key for key in DIFFERENCES if DIFFERENCES[key][2]])
+@pytest.mark.parametrize("what", DIFFERENCES)
 def test_the_first_operator_that_differs_is_named(what: str) -> None:
     old, new, said = DIFFERENCES[what]
     assert old in BASE
     models = [model(BASE, "a"), model(BASE.replace(old, new), "b")]
-    assert said is not None
-    if what in ("input", "fixed batch"):
-        with pytest.raises(ModelError, match=said) as raised:
-            fuse_models(models)
-        assert "\n" not in str(raised.value)
-        assert "fuse models of one architecture" in str(raised.value)
-        return
     assert architecture_of(models[0]) != architecture_of(models[1])
     try:
-        said_so = match(models, ["a", "b"]).difference
+        found = match(models, ["a", "b"]).difference
     except ModelError as error:
-        said_so = str(error)
-    import re
-
-    assert re.search(said, said_so), said_so
+        found = str(error)
+        assert found.endswith("; fuse models of one architecture, exported alike")
+    assert re.search(said, found), found
+    assert "\n" not in found
 
 
 def test_networks_of_other_architectures_are_refused() -> None:
@@ -131,20 +121,19 @@ def test_nothing_to_fuse_is_refused() -> None:
 
 
 def head(classes: int, name: str, seed: int) -> Model:
-    weights = ", ".join(f"{v:.3f}" for v in np.random.default_rng(9).standard_normal(4 * classes))
+    """The base with a classifier of its own; the backbone's weights are drawn from the seed."""
+    drawn = np.random.default_rng(9).standard_normal(12 * classes)
+    weights = ", ".join(f"{each:.3f}" for each in drawn)
     text = BASE.replace("float[N,C] y", "float[N,C] z").replace("y = Flatten(s)", "f = Flatten(s)")
-    text = text.replace("{ c =", "{ c =").replace("int64[1] a", "float[M,1] u = {0}, int64[1] a")
-    text = text.replace("float[M,1] u = {0}, ", f"float[12,{classes}] h = {{H}}, ")
-    weights = ", ".join(f"{v:.3f}" for v in np.random.default_rng(9).standard_normal(12 * classes))
-    text = text.replace("{H}", "{" + weights + "}").replace(" }", " z = Gemm(f, h) }")
-    return perturbed(model(text, name), seed)
+    text = text.replace("int64[1] a", f"float[12,{classes}] h = {{{weights}}}, int64[1] a")
+    return perturbed(model(text.replace(" }", " z = Gemm(f, h) }"), name), seed)
 
 
 def test_heads_of_other_sizes_run_apart_behind_one_backbone() -> None:
     models = [head(5, "a", 0), head(7, "b", 4), head(5, "c", 6)]
     matched = match(models, ["a", "b", "c"])
     assert [len(rest) for rest in matched.rest] == [1, 1, 1]
-    assert "float32[12,5]" in matched.difference.replace(", ", ",").lower() or matched.difference
+    assert "part at operator 'z' (Gemm): its stored input 'h' is" in matched.difference
     fused = fuse_models(models)
     assert fused.apart == (1, 1, 1)
     feeds = feeds_of(models, batch=2)
@@ -217,8 +206,8 @@ APART = {
     ),
     "an operator that draws": (
         """g (float[N,3] x) => (float[N,3] y)
-        { z = RandomNormalLike<scale = 0.0>(x) a = Add(x, z) y = Tanh(a) }""",
-        ("RandomNormalLike", "no rule"),
+        { z = RandomUniformLike<low = 0.5, high = 0.5>(x) a = Add(x, z) y = Tanh(a) }""",
+        ("RandomUniformLike", "no rule"),
     ),
 }
 
