@@ -222,6 +222,7 @@ def _composed(models: Sequence[Model], feeds: _Feeds) -> Arm:
     whole, inputs = None, {}
     for model, feed in zip(models, feeds, strict=True):
         part = onnx.ModelProto.FromString(model.to_bytes())
+        del part.metadata_props[:]
         part = onnx.compose.add_prefix(part, f"{model.name}_", rename_inputs=True)
         inputs |= {f"{model.name}_{name}": array for name, array in feed.items()}
         whole = part if whole is None else onnx.compose.merge_models(whole, part, io_map=[])

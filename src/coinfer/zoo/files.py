@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from coinfer.model.saving import save_graph
+from coinfer.graph.saving import save_graph
 from coinfer.zoo.registry import build, spec
 
 __all__ = ["export"]

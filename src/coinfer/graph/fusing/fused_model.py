@@ -17,8 +17,8 @@ from coinfer.graph.fusing.choice import Decision, Form, choose
 from coinfer.graph.fusing.costs import Costs, ModelledCosts
 from coinfer.graph.fusing.match import match
 from coinfer.graph.fusing.site import Sites
+from coinfer.graph.saving import save_graph
 from coinfer.model import Model, model_from_ir
-from coinfer.model.saving import save_graph
 
 __all__ = ["FusedModel", "Member", "fuse_models"]
 
