@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coinfer.api.engine import Engine
+    from coinfer.api.fusing import fuse
     from coinfer.core.dispatcher import Limits
     from coinfer.core.request import OnLate
+    from coinfer.graph.fusing.fused_model import FusedModel
     from coinfer.machine.processor import Processor
     from coinfer.machine.profile import Profile
     from coinfer.model import Model, TensorSpec, load_model
 
 __all__ = [
     "Engine",
+    "FusedModel",
     "Limits",
     "Model",
     "OnLate",
     "Processor",
     "Profile",
     "TensorSpec",
+    "fuse",
     "load_model",
 ]
 
@@ -38,12 +42,14 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
     "Engine": "coinfer.api.engine",
+    "FusedModel": "coinfer.graph.fusing.fused_model",
     "Limits": "coinfer.core.dispatcher",
     "Model": "coinfer.model",
     "OnLate": "coinfer.core.request",
     "Processor": "coinfer.machine.processor",
     "Profile": "coinfer.machine.profile",
     "TensorSpec": "coinfer.model",
+    "fuse": "coinfer.api.fusing",
     "load_model": "coinfer.model",
 }
 

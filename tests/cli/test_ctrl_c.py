@@ -57,6 +57,7 @@ AT_WORK = {
     "onnxruntime.capi._pybind_state": ["doctor"],
     "openvino": ["doctor"],
     "coinfer.profiling.support": ["partition", "zoo:tiny_mlp"],
+    "coinfer.graph.fusing.apply": ["fuse", "zoo:tiny_mlp", "zoo:tiny_mlp", "-o", "SCENARIO.onnx"],
     "coinfer.planner.make_plan": ["plan", "zoo:tiny_mlp"],
     "scipy.optimize": ["bound", "SCENARIO"],
 }

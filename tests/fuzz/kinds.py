@@ -87,6 +87,18 @@ def _partitioned(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ..
     return ("partition", "m.onnx", "--processors", "processors.yaml", "--mode", mode, *more)
 
 
+def _fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    """Two damaged copies of one file, or one with itself."""
+    _onnx_file(rng, seeds, folder)
+    other = "m.onnx"
+    if rng.random() < 0.4:
+        other = "other.onnx"
+        (folder / other).write_bytes((folder / "m.onnx").read_bytes())
+        _onnx_file(rng, seeds, folder)
+    more = rng.choice(((), ("--operators",), ("--json", "out.json"), ("--same-input", "x")))
+    return ("fuse", "m.onnx", other, "-o", "fused.onnx", *more)
+
+
 def _profiled(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     _onnx_file(rng, seeds, folder)
     backend = rng.choice(("null", "onnxruntime", "onnxruntime", "openvino"))
@@ -421,6 +433,7 @@ def _damage(path: Path, rng: random.Random) -> None:
 KINDS: Mapping[str, _Kind] = {
     "inspect": _Kind(24, _inspected),
     "partition": _Kind(16, _partitioned),
+    "fuse": _Kind(8, _fused),
     "profile": _Kind(2, _profiled),
     "run": _Kind(4, _ran),
     "plan-model": _Kind(2, _planned),

@@ -16,6 +16,7 @@ from coinfer.cli.compare import compare
 from coinfer.cli.console import UNREAD, err, finish, prepare, print_lines
 from coinfer.cli.doctor import doctor
 from coinfer.cli.failure import CALLERS_FAULT, SYSTEMS_FAULT, Failure
+from coinfer.cli.fuse import fuse
 from coinfer.cli.inspect import inspect
 from coinfer.cli.log_handler import LogHandler
 from coinfer.cli.partition import partition
@@ -45,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _OF_SCENARIOS = (plan, run, simulate, bound, saturate, compare, replay)
-_OF_MODELS_AND_MACHINES = (profile, inspect, partition, doctor)
+_OF_MODELS_AND_MACHINES = (profile, inspect, partition, fuse, doctor)
 for verb in (*_OF_SCENARIOS, *_OF_MODELS_AND_MACHINES):
     app.command()(verb)
 app.add_typer(cache_app, name="cache")
