@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coinfer.api.compression import compress
     from coinfer.api.engine import Engine
     from coinfer.core.dispatcher import Limits
     from coinfer.core.request import OnLate
@@ -29,6 +30,7 @@ __all__ = [
     "Processor",
     "Profile",
     "TensorSpec",
+    "compress",
     "load_model",
 ]
 
@@ -44,6 +46,7 @@ _HOME = {
     "Processor": "coinfer.machine.processor",
     "Profile": "coinfer.machine.profile",
     "TensorSpec": "coinfer.model",
+    "compress": "coinfer.api.compression",
     "load_model": "coinfer.model",
 }
 
