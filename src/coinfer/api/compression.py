@@ -137,7 +137,7 @@ def _compression(
         processors=chosen,
         backends=find_backends((*chosen, REFERENCE), backends),
     )
-    compression.warnings += warnings if math.isfinite(wish.limit) else []
+    compression.warnings += [] if wish.max_error == math.inf else warnings
     return compression
 
 

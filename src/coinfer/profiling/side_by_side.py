@@ -24,7 +24,7 @@ _TURN_S = 0.02
 _ROUND_S = 0.08
 """For so long, and for one run at least, each of two runs in a round."""
 
-_EFFORT = Effort(warmup_runs=2, min_runs=7, max_runs=60, max_s=0.2, precision=0.01)
+_EFFORT = Effort(warmup_runs=2, min_runs=5, max_runs=40, max_s=0.08, precision=0.01)
 
 
 class Contest(NamedTuple):

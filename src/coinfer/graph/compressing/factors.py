@@ -29,7 +29,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 """Of float64, unless it says otherwise."""
 
-_MOST_TURNS = 20
+_MOST_TURNS = 5
 """Of the alternating least squares. The start, from SVDs, is near the optimum already."""
 
 

@@ -137,14 +137,15 @@ def check_ranks(layer: Layer, ranks: Ranks) -> None:
     Raises:
         ConfigurationError: a rank is below 1, or so high that it adds nothing, or a matrix has two.
     """
-    most_inputs, most_outputs = clipped(layer, Ranks(*(r and layer.parameters() for r in ranks)))
-    limits = (("input", ranks.inputs, most_inputs), ("output", ranks.outputs, most_outputs))
-    for side, rank, most in limits:
-        if rank is not None and not 1 <= rank <= (most or 0):
-            raise ConfigurationError(
-                f"layer {layer.name!r}: its {side} rank {rank} is out of range; give 1 to {most}"
-            )
     if layer.is_matrix and ranks.outputs is not None:
         raise ConfigurationError(
             f"layer {layer.name!r} is a {layer.kind.value} and has one rank; give no output rank"
         )
+    within = clipped(layer, ranks)
+    sides = zip(("input", "output"), ranks, within, layer.full_ranks, strict=True)
+    for side, rank, most, full in sides:
+        if rank is not None and rank != most:
+            raise ConfigurationError(
+                f"layer {layer.name!r}: its {side} rank {rank} is out of range; give 1 to "
+                f"{full if rank < 1 else most}"
+            )

@@ -46,7 +46,7 @@ class RankRule:
         try:
             amount = float(number) if colon else None
         except ValueError:
-            amount = -1.0
+            amount = None
         has_amount = name in _WITH_NUMBER
         if name not in _NAMES or has_amount != (amount is not None):
             raise ConfigurationError(

@@ -31,13 +31,11 @@ class _Group(NamedTuple):
         weight: (outputs, inputs, kernel places).
         moment: (inputs x places, same), or (inputs, inputs) if places are not told apart.
         root: Cholesky factor of the channels' moment: root @ root.T.
-        power: Mean square of what it makes, summed over the outputs.
     """
 
     weight: Array
     moment: Array
     root: Array
-    power: float
 
     @classmethod
     def of(cls, weight: Array, moment: Array) -> _Group:
@@ -47,16 +45,14 @@ class _Group(NamedTuple):
         if len(moment) != inputs:
             by_place = moment.reshape(inputs, places, inputs, places)
             channels = np.einsum("ipjp->ij", by_place) / places
-        group = cls(flat, moment, np.linalg.cholesky(channels), 0.0)
-        return group._replace(power=group.squared(flat))
+        return cls(flat, moment, np.linalg.cholesky(channels))
 
     def seen(self, weight: Array) -> Array:
         """Multiply a weight by the moment, (outputs, inputs, places)."""
         if len(self.moment) == weight.shape[1]:
             return np.einsum("oip,ij->ojp", weight, self.moment, optimize=True)
         flat = weight.reshape(len(weight), -1)
-        seen: Array = np.matmul(flat, self.moment).reshape(weight.shape)
-        return seen
+        return np.asarray(flat @ self.moment).reshape(*weight.shape)
 
     def squared(self, weight: Array) -> float:
         """Return the mean square of what a weight makes, summed over its outputs."""
@@ -98,16 +94,6 @@ class Whitener:
             return found
         lost = (self._weight - found.weight).reshape(*self._weight.shape[:3], -1)
         return found._replace(shift=np.einsum("goip,gip->go", lost, self._mean).reshape(-1))
-
-    def error(self, factors: Factors) -> float:
-        """Return ||y~ - y|| / ||y|| of the layer's own outputs, about the mean if that is kept."""
-        lost = self._weight - factors.weight
-        gaps = sum(
-            group.squared(each.reshape(group.weight.shape))
-            for group, each in zip(self._groups, lost, strict=True)
-        )
-        power = sum(group.power for group in self._groups)
-        return float(np.sqrt(max(0.0, gaps) / power)) if power > 0 else 0.0
 
     @property
     def spectrum(self) -> Spectrum:

@@ -42,6 +42,9 @@ _ATTEMPTS = 6
 
 _AIM = 0.9
 
+_SMALLEST = 0.003
+"""Layers with a smaller share of the operations are left: all measuring costs time."""
+
 _MORE_ROUNDS = 31
 """Where nine rounds do not tell, because other programs run or little is gained."""
 
@@ -182,13 +185,16 @@ class Compression:
             for row in rows
             if not row.ratio.is_better
         ]
-        report = self._report(choice, None, error=error, rows=rows)
+        report = self._report(choice, None, model, error=error, rows=rows)
         return CompressedModel(model=model, report=report)
 
     def _by_latency(self, gauge: MeasuringGauge) -> CompressedModel:
         step = max(channel_block(self.backends[each.backend]) for each in self.processors)
+        least = _SMALLEST * (total(operator_costs(self.bound)).known_macs or 1)
         ranks = {
-            layer.key: candidates(layer, self.maker.spectrum(layer.key), step=step)
+            layer.key: candidates(layer, self.maker.spectrum(layer.key), step=step, most=8)
+            if (layer.macs() or 0) >= least
+            else []
             for layer in self.layers
         }
         kinds = {layer.key: geometry(self.bound, layer) for layer in self.layers}
@@ -214,7 +220,7 @@ class Compression:
             texts = ", ".join(f"{row.name}: {row.ratio}" for row in slower)
             self.warnings.append(f"what was found is not surely faster ({texts})")
             return self._original(replace(found, choice={}))
-        report = self._report(found.choice, found, error=error, rows=rows)
+        report = self._report(found.choice, found, model, error=error, rows=rows)
         return CompressedModel(model=model, report=report)
 
     def _original(self, found: Found) -> CompressedModel:
@@ -233,7 +239,7 @@ class Compression:
             )
         why = "no layer is faster decomposed" if least is None else "nothing is gained as a whole"
         self.warnings.append(f"{name} is left as it is: {why} on the processors measured")
-        report = self._report({}, found, error=0.0)
+        report = self._report({}, found, self.model, error=0.0)
         return CompressedModel(model=self.model, report=report)
 
     def _built(self, choice: Choice) -> Model:
@@ -266,6 +272,7 @@ class Compression:
         self,
         choice: Choice,
         found: Found | None,
+        model: Model | None = None,
         *,
         error: float | None = None,
         rows: Sequence[ProcessorReport] = (),
@@ -293,7 +300,13 @@ class Compression:
             layers=layers,
             left=self.layers.left,
             macs=(before.macs, macs),
-            parameters=(before.trainable_parameters, parameters),
+            parameters=(
+                before.trainable_parameters,
+                # Layers that had no bias may have one now.
+                parameters
+                if model is None
+                else total(operator_costs(model.graph)).trainable_parameters,
+            ),
             output_error=error,
             held_out=0 if error is None else len(self.samples.held_out),
             processors=rows,

@@ -75,7 +75,7 @@ def _why(layer: Layer, found: Found | None) -> str:
     if layer.key in found.undone:
         return "it is not faster in the whole network"
     if len(found.seconds.get(layer.key, ())) < 2:
-        return "no ranks are small enough to try"
+        return "it is too small to matter"
     if not any(key == layer.key for key, _ in found.errors):
         return "it is not faster at any rank tried"
     return "it would cost more error than was left"
