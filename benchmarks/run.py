@@ -31,6 +31,7 @@ LONG = {
     "pinning": ("Pools with a core for each thread", [], ["--quick"]),
     "first_request": ("First requests, warmed up and not", [], ["--quick"]),
     "awake": ("Cores kept awake", [], ["--quick"]),
+    "compression": ("Compressed networks", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",

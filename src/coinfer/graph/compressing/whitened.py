@@ -50,9 +50,10 @@ class _Group(NamedTuple):
     def seen(self, weight: Array) -> Array:
         """Multiply a weight by the moment, (outputs, inputs, places)."""
         if len(self.moment) == weight.shape[1]:
-            return np.einsum("oip,ij->ojp", weight, self.moment, optimize=True)
-        flat = weight.reshape(len(weight), -1)
-        return np.asarray(flat @ self.moment).reshape(*weight.shape)
+            seen: Array = np.einsum("oip,ij->ojp", weight, self.moment, optimize=True)
+            return seen
+        flat: Array = weight.reshape(len(weight), -1) @ self.moment
+        return flat.reshape(weight.shape)
 
     def squared(self, weight: Array) -> float:
         """Return the mean square of what a weight makes, summed over its outputs."""
