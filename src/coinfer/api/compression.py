@@ -84,7 +84,7 @@ def compress(
     >>> [str(layer.ranks) for layer in found.report.decomposed]
     ['2 4', '4 8']
     >>> found.report.macs
-    (516256, 228512)
+    (516256, 252064)
     """
     compression = _compression(
         model, ranks, max_error, samples, svd, data_aware, processors, backends, dims, seed
@@ -105,7 +105,7 @@ def choose_ranks(
     Nothing is decomposed and nothing measured. Arguments and errors as of `compress`.
 
     >>> choose_ranks("zoo:tiny_cnn", ranks="ratio:0.5").macs
-    (516256, 228512)
+    (516256, 252064)
     """
     return _compression(model, ranks, None, None, svd, False, (), {}, dims, 0).chosen()
 

@@ -29,7 +29,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 """Of float64, unless it says otherwise."""
 
-_MOST_TURNS = 5
+_MOST_TURNS = 2
 """Of the alternating least squares. The start, from SVDs, is near the optimum already."""
 
 
@@ -139,9 +139,21 @@ def tucker(weight: Array, ranks: Ranks) -> tuple[Array | None, Array, Array | No
         rank=[wanted[mode] for mode in modes],
         modes=modes,
         n_iter_max=_MOST_TURNS,
+        svd=_left_svd,
     )
     by_mode = dict(zip(modes, factors, strict=True))
     return by_mode.get(1), core, by_mode.get(0)
+
+
+def _left_svd(matrix: Array, n_eigenvecs: int, **_: object) -> tuple[Array, Array, Array]:
+    """Return a truncated SVD by the smaller Gram matrix, for `tensorly`, which needs U alone.
+
+    Of unfoldings, which are wide, that takes a tenth of the time of an SVD.
+    """
+    left = top_vectors(matrix, n_eigenvecs)
+    right = left.T @ matrix
+    sizes: Array = np.linalg.norm(right, axis=1)
+    return left, sizes, right / np.maximum(sizes, np.finfo(float).tiny)[:, np.newaxis]
 
 
 @cache
