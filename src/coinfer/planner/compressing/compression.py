@@ -208,7 +208,9 @@ class Compression:
             if error <= self.wish.limit:
                 return self._promised(gauge, found, model, error)
             aim *= _AIM * self.wish.limit / error
-        return self._original(found)
+        else:
+            self.warnings.append("held-out samples were further off than those chosen with")
+        return self._original(replace(found, choice={}))
 
     def _promised(
         self, gauge: MeasuringGauge, found: Found, model: Model, error: float
