@@ -32,6 +32,7 @@ LONG = {
     "first_request": ("First requests, warmed up and not", [], ["--quick"]),
     "awake": ("Cores kept awake", [], ["--quick"]),
     "memory": ("Weights held, loading and loading again", [], ["--quick"]),
+    "compression": ("Compressed networks", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",

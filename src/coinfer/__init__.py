@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coinfer.api.compression import compress
     from coinfer.api.engine import Engine
     from coinfer.api.fusing import fuse
     from coinfer.core.dispatcher import Limits
@@ -32,6 +33,7 @@ __all__ = [
     "Processor",
     "Profile",
     "TensorSpec",
+    "compress",
     "fuse",
     "load_model",
 ]
@@ -49,6 +51,7 @@ _HOME = {
     "Processor": "coinfer.machine.processor",
     "Profile": "coinfer.machine.profile",
     "TensorSpec": "coinfer.model",
+    "compress": "coinfer.api.compression",
     "fuse": "coinfer.api.fusing",
     "load_model": "coinfer.model",
 }

@@ -25,7 +25,7 @@ from fuzz.tree_mutation import Tree, keys_of, mutate_tree
 __all__ = ["KINDS", "make_case"]
 
 _OWN_RUN = ("--duration", "0.1s")
-_LONG = {"run", "simulate", "saturate", "profile", "plan", "bound", "partition"}
+_LONG = {"run", "simulate", "saturate", "profile", "plan", "bound", "partition", "compress"}
 """Commands that may rightly run for as long as files ask for."""
 
 
@@ -97,6 +97,11 @@ def _fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
         _onnx_file(rng, seeds, folder)
     more = rng.choice(((), ("--operators",), ("--json", "out.json"), ("--same-input", "x")))
     return ("fuse", "m.onnx", other, "-o", "fused.onnx", *more)
+def _compressed(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    _onnx_file(rng, seeds, folder)
+    rule = rng.choice(("ratio:0.5", "energy:0.9", "evbmf", "macs:0.7"))
+    more = rng.choice(((), ("-o", "small.onnx", "--processor", "cpu0")))
+    return ("compress", "m.onnx", "--svd", "--ranks", rule, *more)
 
 
 def _profiled(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
@@ -435,6 +440,7 @@ KINDS: Mapping[str, _Kind] = {
     "partition": _Kind(16, _partitioned),
     "fuse": _Kind(8, _fused),
     "profile": _Kind(2, _profiled),
+    "compress": _Kind(8, _compressed),
     "run": _Kind(4, _ran),
     "plan-model": _Kind(2, _planned),
     "api": _Kind(6, _called),

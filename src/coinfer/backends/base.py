@@ -24,6 +24,7 @@ __all__ = [
     "Tensor",
     "Tensors",
     "caller_cores",
+    "channel_block",
     "computes",
     "note_of",
     "reading_once",
@@ -184,3 +185,13 @@ def caller_cores(backend: Backend, processor: Processor) -> tuple[int, ...]:
     """
     ask: Callable[[Processor], tuple[int, ...]] | None = getattr(backend, "caller_cores", None)
     return processor.cores if ask is None else ask(processor)
+
+
+def channel_block(backend: Backend) -> int:
+    """Return how many channels a backend computes together: multiples of them cost no more.
+
+    One that knows says it in a method `channel_block()`; with any other it is 8, the floats of an
+    AVX2 register.
+    """
+    ask: Callable[[], int] | None = getattr(backend, "channel_block", None)
+    return (0 if ask is None else ask()) or 8

@@ -13,6 +13,7 @@ from coinfer import __version__
 from coinfer.cli.bound import bound
 from coinfer.cli.cache import cache_app
 from coinfer.cli.compare import compare
+from coinfer.cli.compress import compress
 from coinfer.cli.console import UNREAD, err, finish, prepare, print_lines
 from coinfer.cli.doctor import doctor
 from coinfer.cli.failure import CALLERS_FAULT, SYSTEMS_FAULT, Failure
@@ -46,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _OF_SCENARIOS = (plan, run, simulate, bound, saturate, compare, replay)
-_OF_MODELS_AND_MACHINES = (profile, inspect, partition, fuse, doctor)
+_OF_MODELS_AND_MACHINES = (profile, inspect, partition, fuse, compress, doctor)
 for verb in (*_OF_SCENARIOS, *_OF_MODELS_AND_MACHINES):
     app.command()(verb)
 app.add_typer(cache_app, name="cache")

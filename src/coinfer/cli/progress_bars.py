@@ -17,7 +17,7 @@ from rich.progress import (
 
 from coinfer.cli.console import err
 
-__all__ = ["profiler_bar", "time_bar"]
+__all__ = ["profiler_bar", "telling", "time_bar"]
 
 
 @contextmanager
@@ -29,6 +29,14 @@ def profiler_bar() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bar.update(
             task, completed=done, total=total, description=what
         )
+
+
+@contextmanager
+def telling(what: str) -> Iterator[Callable[[str], None]]:
+    """Show what is done now, of work whose length is not known; yields what takes it as a text."""
+    with _bar(what, TextColumn("{task.description}", markup=False)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step: bar.update(task, description=step)
 
 
 @contextmanager

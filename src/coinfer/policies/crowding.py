@@ -17,7 +17,7 @@ from coinfer.core.view import View
 __all__ = ["Crowding", "crowded"]
 
 _WEIGHT = 1 / 256
-"""Of the last arrival in the means of gaps and of work, once there were so many: their ratio is then
+"""Of the last arrival in the means of gaps and of work, once there were so many: then their ratio is
 known within some 6 % where requests come at random."""
 
 _REFRESH = 256

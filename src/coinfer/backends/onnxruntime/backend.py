@@ -15,6 +15,7 @@ from coinfer.backends.onnxruntime.assignment import numbered, taken
 from coinfer.backends.onnxruntime.compiling import compiled
 from coinfer.backends.onnxruntime.creation import AFFINITIES, Style, create, pool_cores
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
+from coinfer.backends.onnxruntime.packing import block_size
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.pools import reserved
 from coinfer.backends.precision import native_precision
@@ -54,6 +55,10 @@ class OnnxRuntimeBackend:
         options = frozenset(processor.options.items())
         pool = (processor.cores or processor.units) if processor.threads > 1 else ()
         return (self.name, processor.device, processor.threads, processor.precision, options, pool)
+
+    def channel_block(self) -> int:
+        """Return how many channels its convolutions keep together; 0 if none."""
+        return block_size()
 
     def caller_cores(self, processor: Processor) -> tuple[int, ...]:
         """Return the first core where each thread of the pool has one of the others."""

@@ -1,0 +1,1 @@
+"""Compressing: fewer operations by low rank. Choose apart from apply; runs nothing."""

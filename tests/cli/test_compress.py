@@ -1,0 +1,51 @@
+"""`coinfer compress`: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from coinfer.cli.compress import compress
+from coinfer.errors import ConfigurationError
+from coinfer.graph.cost import operator_costs, total
+from coinfer.model import load_model
+
+pytest.importorskip("tensorly", reason="decomposing needs tensorly")
+
+app = typer.Typer()
+app.command()(compress)
+
+
+def run(*args: str) -> str:
+    result = CliRunner().invoke(app, list(args))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_without_a_file_ranks_are_chosen_and_counted() -> None:
+    shown = run("zoo:vgg16", "--ranks", "ratio:0.32")
+    assert "15,470,264,320 -> " in shown
+    assert "(81." in shown
+    assert "held-out" not in shown
+
+
+def test_the_file_and_the_report_agree(tmp_path: Path) -> None:
+    path, report = tmp_path / "small.onnx", tmp_path / "report.json"
+    shown = run("zoo:tiny_cnn", "--ranks", "ratio:0.5", "-o", str(path), "--json", str(report))
+    read = json.loads(report.read_text())
+    assert total(operator_costs(load_model(path).graph)).macs == read["macs"][1]
+    assert f"{read['macs'][1]:,}" in shown
+    assert "no samples were given" in shown
+    assert read["format"] == "coinfer-compression/1"
+    assert [row["ms"][0] > 0 for row in read["processors"]]
+
+
+def test_only_what_is_measured_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--picture"):
+        run("zoo:tiny_cnn", "--ranks", "ratio:0.5", "--picture", str(tmp_path / "p.svg"))

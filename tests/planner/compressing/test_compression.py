@@ -1,0 +1,290 @@
+"""Compressing networks: promises, errors and reports. Times are made up, but in one test."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+
+import coinfer
+from coinfer.backends import get_backend
+from coinfer.errors import ConfigurationError, InputError, UnknownNameError
+from coinfer.graph.cost import operator_costs, total
+from coinfer.machine.processor import Processor
+from coinfer.metrics.paired import PairedRatio
+from coinfer.model import Model, model_from_ir
+from coinfer.planner.compressing.gauge import MeasuringGauge
+from coinfer.planner.compressing.picture import picture_of
+from coinfer.planner.compressing.renormalising import renormalised
+from coinfer.profiling.error import relative_error
+from coinfer.profiling.side_by_side import Contest
+
+pytest.importorskip("tensorly", reason="decomposing needs tensorly")
+
+CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"core"}))
+
+
+def network(*, norm: bool = False, seed: int = 0) -> Model:
+    """Two convolutions whose weights are nearly of rank 4; inputs are (batch, 8, 12, 12)."""
+    rng = np.random.default_rng(seed)
+
+    def weight(outputs: int, inputs: int) -> npt.NDArray[Any]:
+        left, right = rng.normal(size=(outputs, 4)), rng.normal(size=(4, inputs * 9))
+        noise = 0.02 * rng.normal(size=(outputs, inputs * 9))
+        return ((left @ right + noise) / 20).reshape(outputs, inputs, 3, 3).astype(np.float32)
+
+    arrays = {"w1": weight(24, 8), "w2": weight(16, 24)}
+    behind = "c = BatchNormalization(d, scale, bias, mean, var)" if norm else "c = Identity(d)"
+    if norm:
+        ones = np.ones(16, np.float32)
+        arrays |= {"scale": ones, "bias": 0 * ones, "mean": 0.1 * ones, "var": 2 * ones}
+    graph = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["": 20]>
+        net (float[batch, 8, 12, 12] x) => (float[batch, 16, 12, 12] y) {{
+            a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+            b = Relu(a)
+            d = Conv <pads = [1, 1, 1, 1]> (b, w2)
+            {behind}
+            y = Relu(c)
+        }}"""
+    )
+    for name, array in arrays.items():
+        value = next(v for n in graph.graph for v in n.inputs if v is not None and v.name == name)
+        value.const_value = ir.tensor(array, name=name)
+        graph.graph.register_initializer(value)
+    return model_from_ir(graph, name="net")
+
+
+def correlated(count: int = 12, seed: int = 1) -> list[dict[str, npt.NDArray[Any]]]:
+    """Inputs whose channels are mixtures of three."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(9).normal(size=(8, 3))
+    shape = (count, 3, 12, 12)
+    found = np.einsum("cm,nmij->ncij", mix, rng.normal(size=shape)) + 0.5
+    return [{"x": each[np.newaxis].astype(np.float32)} for each in found]
+
+
+def outputs(model: Model, feeds: list[dict[str, npt.NDArray[Any]]]) -> list[Any]:
+    session = get_backend("onnxruntime").load(model, CPU)
+    try:
+        return [session.run(feed) for feed in feeds]
+    finally:
+        session.close()
+
+
+def off(one: Model, other: Model) -> float:
+    """How far apart they are on inputs that neither has seen."""
+    feeds = correlated(seed=77)
+    return relative_error(outputs(other, feeds), outputs(one, feeds))
+
+
+def test_the_report_counts_what_the_model_costs() -> None:
+    model = network()
+    found = coinfer.compress(model, ranks="ratio:0.5", samples=correlated(), processors=[])
+    for each, at in ((model, 0), (found.model, 1)):
+        cost = total(operator_costs(each.graph))
+        assert found.report.macs[at] == cost.macs
+        assert found.report.parameters[at] == cost.trainable_parameters
+    assert found.report.output_error is not None
+    assert [spec.shape for spec in found.model.inputs] == [spec.shape for spec in model.inputs]
+
+
+def test_inputs_make_the_error_at_most_half_at_equal_ranks() -> None:
+    model = network()
+    errors = {}
+    for aware in (False, True):
+        found = coinfer.compress(
+            model, ranks="ratio:0.3", samples=correlated(), data_aware=aware, processors=[]
+        )
+        errors[aware] = off(model, found.model)
+    assert errors[True] < 0.5 * errors[False]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_equal_seeds_give_equal_models(norm: bool) -> None:
+    prints = {
+        coinfer.compress(
+            network(norm=norm), ranks="ratio:0.4", samples=correlated(), processors=[], seed=3
+        ).model.fingerprint
+        for _ in range(2)
+    }
+    assert len(prints) == 1
+
+
+def test_batch_norms_are_estimated_anew_where_that_helps() -> None:
+    """Half the weights make half the values, which a norm can put right."""
+    model = network(norm=True)
+    halved = model.graph.clone()
+    value = halved.graph.initializers["w2"]
+    assert value.const_value is not None
+    value.const_value = ir.tensor(value.const_value.numpy() / 2, name="w2")
+    wrong = model.with_graph(halved)
+    backend = get_backend("onnxruntime")
+    found = renormalised(model, wrong, correlated(), backend)
+    assert off(model, wrong) > 0.1
+    assert off(model, found) < 1e-4
+    before, after = (total(operator_costs(each.graph)) for each in (model, found))
+    assert after.parameters == before.parameters, "no statistics are left that nobody uses"
+    assert renormalised(model, model, correlated(), backend) is model
+
+
+def test_compressed_files_run_in_plain_onnxruntime_and_openvino(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model, path = network(norm=True), tmp_path / "small.onnx"
+    found = coinfer.compress(model, ranks="energy:0.99", samples=correlated(), processors=[])
+    found.save(path)
+    feed = correlated(seed=5)[0]
+    (expected,) = outputs(found.model, [feed])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, feed)[0], expected["y"], rtol=1e-4, atol=1e-5)
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", config)
+    np.testing.assert_allclose(compiled(feed)[0], expected["y"], rtol=1e-3, atol=1e-4)
+
+
+class _MadeUpTimes:
+    """Times by operations alone, so that nothing depends on the machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, overhead_s: float = 0.0) -> None:
+        self.overhead_s = overhead_s
+        monkeypatch.setattr(MeasuringGauge, "seconds", self.seconds)
+        monkeypatch.setattr(MeasuringGauge, "gain", lambda *_: 1.1)
+        monkeypatch.setattr(MeasuringGauge, "contests", self.contests)
+        self.whole = 1.3
+
+    def seconds(self, layer: Any, ranks: Any) -> Any:
+        def taken(each: Any) -> float:
+            parts = 1 + sum(rank is not None for rank in each)
+            return layer.macs(each) * 1e-9 + parts * self.overhead_s
+
+        return {each: [taken(each)] for each in ranks}
+
+    def contests(self, *_: Any, **__: Any) -> list[Contest]:
+        ratio = PairedRatio(median=self.whole, lower=self.whole, upper=self.whole, rounds=9)
+        return [Contest(ratio=ratio, ours_s=1.0, theirs_s=self.whole)]
+
+
+@pytest.mark.parametrize("max_error", [0.02, 0.1, 0.5])
+def test_by_latency_no_error_is_beyond_what_was_allowed(
+    max_error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _MadeUpTimes(monkeypatch)
+    monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
+    found = coinfer.compress(network(), max_error=max_error, samples=correlated(), processors=[CPU])
+    assert found.report.decomposed
+    assert found.report.output_error is not None
+    assert found.report.output_error <= max_error
+    assert found.report.curve
+    assert picture_of(found.report).startswith("<svg")
+
+
+def test_what_is_not_surely_faster_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = _MadeUpTimes(monkeypatch)
+    times.whole = 0.99
+    monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
+    model = network()
+    found = coinfer.compress(model, max_error=0.5, samples=correlated(), processors=[CPU])
+    assert found.model is model
+    assert not found.report.decomposed
+    assert any("not surely faster" in warning for warning in found.report.warnings)
+
+
+def test_what_is_faster_nowhere_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    _MadeUpTimes(monkeypatch, overhead_s=1.0)
+    monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
+    model = network()
+    found = coinfer.compress(model, max_error=0.5, samples=correlated(), processors=[CPU])
+    assert found.model is model
+    assert {layer.why for layer in found.report.layers} == {"it is not faster at any rank tried"}
+
+
+def test_an_error_that_cannot_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _MadeUpTimes(monkeypatch)
+    monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
+    with pytest.raises(ConfigurationError, match=r"--max-error 1e-09 cannot be kept: .* is \d"):
+        coinfer.compress(network(), max_error=1e-9, samples=correlated(), processors=[CPU])
+    with pytest.raises(ConfigurationError, match=r"ratio:0\.1 puts its outputs off by"):
+        coinfer.compress(network(), ranks="ratio:0.1", max_error=1e-9, processors=[])
+
+
+@pytest.mark.alone
+def test_measured_on_this_machine_it_is_never_slower() -> None:
+    """The promise itself: faster in the paired rounds, or the original."""
+    model = network()
+    found = coinfer.compress(model, max_error=math.inf, processors=[CPU])
+    if found.report.decomposed:
+        assert all(row.ratio.is_better for row in found.report.processors)
+    else:
+        assert found.model is model
+
+
+def test_a_wide_layer_is_decomposed_without_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coinfer.graph.compressing.moments.MOST_ELEMENTS", 100)
+    found = coinfer.compress(network(), ranks="ratio:0.5", samples=correlated(), processors=[])
+    assert found.report.output_error is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "error", "said"),
+    [
+        ("zoo:tiny_mlp", {}, ConfigurationError, "nothing to decompose: .* try --svd"),
+        ("zoo:tiny_cnn", {"samples": [{"image": np.zeros((1, 3, 32, 32), np.float32)}]},
+         InputError, "one sample is not enough"),
+        ("zoo:tiny_cnn", {"samples": "nowhere.npz"}, InputError, "no samples at nowhere.npz"),
+        ("zoo:tiny_cnn", {"max_error": 0.0}, ConfigurationError, "--max-error 0 is out of range"),
+        ("zoo:tiny_cnn", {"max_error": math.nan}, ConfigurationError, "out of range"),
+        ("zoo:tiny_cnn", {"processors": []}, ConfigurationError, "need a processor"),
+        ("zoo:tiny_cnn", {"processors": ["gpu9"]}, UnknownNameError, "gpu9"),
+        ("zoo:tiny_cnn", {"ranks": "ratio:2"}, ConfigurationError, "out of range"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_a_line(
+    model: str, wanted: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        coinfer.compress(model, **wanted)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_tensorly_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from coinfer.graph.compressing import factors
+
+    factors._partial_tucker.cache_clear()
+    monkeypatch.setitem(sys.modules, "tensorly.decomposition", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'coinfer\[compress\]'"):
+        coinfer.compress("zoo:tiny_cnn", ranks="ratio:0.5", processors=[])
+    factors._partial_tucker.cache_clear()
+
+
+def test_shapes_that_do_not_follow_are_found_by_running() -> None:
+    """Behind a Reshape to sizes that are computed, nothing follows from the graph."""
+    model = network()
+    graph = model.graph.clone()
+    text = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["": 20]>
+        g (float[batch, 8, 12, 12] x) => (float[batch, 8, 12, 12] x0)
+        { s = Shape(x)  f = Cast <to = 1> (s)  r = Ceil(f)  t = Cast <to = 7> (r)
+          x0 = Reshape(x, t) }"""
+    )
+    first = next(iter(graph.graph))
+    for node in list(text.graph):
+        text.graph.remove(node)
+        graph.graph.insert_before(first, node)
+        for at, value in enumerate(node.inputs):
+            if value is not None and value.name == "x":
+                node.replace_input_with(at, graph.graph.inputs[0])
+    first.replace_input_with(0, node.outputs[0])
+    found = coinfer.compress(
+        model_from_ir(graph, name="net"), ranks="ratio:0.5", samples=correlated(), processors=[]
+    )
+    plain = coinfer.compress(model, ranks="ratio:0.5", samples=correlated(), processors=[])
+    assert found.report.macs == plain.report.macs
