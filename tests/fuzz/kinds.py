@@ -97,6 +97,8 @@ def _fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
         _onnx_file(rng, seeds, folder)
     more = rng.choice(((), ("--operators",), ("--json", "out.json"), ("--same-input", "x")))
     return ("fuse", "m.onnx", other, "-o", "fused.onnx", *more)
+
+
 def _compressed(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     _onnx_file(rng, seeds, folder)
     rule = rng.choice(("ratio:0.5", "energy:0.9", "evbmf", "macs:0.7"))

@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping
 
 from coinfer.core.alike import Alike
+from coinfer.core.foresight import Forecast
 from coinfer.core.view import View
 from coinfer.policies.crowding import Crowding
-from coinfer.policies.foresight import Forecast
 
 __all__ = ["best_among_alike"]
 

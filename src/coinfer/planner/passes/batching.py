@@ -21,6 +21,7 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
+from coinfer.model.inputs import batch_symbol
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
@@ -101,6 +102,10 @@ def _gains(plan: Plan, name: str) -> dict[int, float]:
 def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> str:
     """Say why requests of a model cannot share executions; nothing if they can."""
     planned, symbol = plan.models[name], model.batch_symbol
+    if model.has_batch is False and batch_symbol(model.inputs) is not None:
+        return (
+            "its open first axis is no batch: two samples together do not give what they give apart"
+        )
     if planned.fixed_batch or symbol is None:
         return "the model leaves no batch size open"
     if spec.most < 2 * planned.batch:

@@ -1,0 +1,155 @@
+"""Which models are batched, for how many samples, and why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coinfer.errors import ScenarioError
+from coinfer.machine.batching import Batching
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.model import Model
+from coinfer.plan import Plan
+from coinfer.plan.plan_folder import load_plan, save_plan
+from coinfer.planner.make_plan import Planned, make_plan
+from coinfer.planner.passes.batching import chosen_batching
+from coinfer.planner.wishes import Wishes
+from coinfer.profiling import Effort, Profiler
+from coinfer.testing.models import fixed_batch, model_from_text, tiny_linear
+from coinfer.workload.batch_spec import BatchSpec
+from coinfer.workload.scenario_file import parse_scenario
+
+CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"core0"}))
+QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
+EIGHT = BatchSpec.of({"max": 8})
+
+COMPANY = model_from_text(
+    """agraph (float[N,4] x) => (float[N,4] y) <float s = {0.02}>
+    { m = ReduceMax <keepdims = 0> (x) d = Mul(m, s) y = Add(x, d) }""",
+    name="m",
+)
+"""Each answer is shifted a little by the largest number in the whole batch."""
+NO_AXIS = model_from_text(
+    """agraph (float[N,4] x) => (float[N,4] y, float[4] m) <float[4] b = {1, 2, 3, 4}>
+    { y = Relu(x) m = Identity(b) }""",
+    name="m",
+)
+
+
+def planned(model: Model, spec: BatchSpec = EIGHT) -> Planned:
+    return make_plan({"m": model}, [CPU], Wishes(riders={"m": spec}), Profiler(effort=QUICK))
+
+
+def why(plan: Plan) -> str:
+    return next(str(c) for c in plan.models["m"].choices if c.by == "batching")
+
+
+def measured(*shares: float, samples: int = 1) -> Plan:
+    """A plan by what a sample takes of a run of its own at batches of 1, 2, 4, 8 and 16."""
+    entries = {
+        ProfileKey("m", "cpu", samples * 2**at): Measurement(seconds=(share * 2**at * 0.01,))
+        for at, share in enumerate((1.0, *shares))
+    }
+    return Plan.of(Machine(processors=(CPU,), profile=Profile(entries)))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (COMPANY, "its answers change with the company that they are computed in"),
+        (NO_AXIS, "its open first axis is no batch"),
+        (NO_AXIS.with_batch(True), "the first axis of output 'm' is not the batch"),
+        (fixed_batch().model, "leaves no batch size open"),
+    ],
+    ids=["company", "no axis", "no axis, told otherwise", "fixed"],
+)
+def test_what_must_not_be_batched_is_not_and_the_plan_says_why(model: Model, reason: str) -> None:
+    plan = planned(model).plan
+    assert plan.models["m"].batching is None
+    assert reason in why(plan)
+    assert {key.batch for key, _ in plan.profile} == {1}
+
+
+def test_a_model_that_counts_samples_is_measured_at_larger_batches() -> None:
+    plan = planned(tiny_linear().model).plan
+    assert plan.models["m"].batching == Batching(8)
+    assert {1, 2} <= {key.batch for key, _ in plan.profile}
+
+
+def test_off_measures_nothing() -> None:
+    plan = planned(tiny_linear().model, BatchSpec.of("off")).plan
+    assert plan.models["m"].batching is None
+    assert why(plan) == "none: as asked"
+    assert {key.batch for key, _ in plan.profile} == {1}
+
+
+def test_a_saved_plan_keeps_it(tmp_path: Path) -> None:
+    plan = measured(0.6, 0.4).with_batching("m", Batching(8, 0.002))
+    save_plan(plan, tmp_path / "plan")
+    again = load_plan(tmp_path / "plan").plan
+    assert again.models["m"].batching == Batching(8, 0.002)
+    assert {key.batch for key, _ in again.profile} == {key.batch for key, _ in plan.profile}
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("shares", "most"),
+        [
+            ((0.6, 0.4, 0.3, 0.2), 16),
+            ((0.6, 0.4, 0.39, 0.395), 4),  # more hardly pays
+            ((0.6, 0.4, 0.7), 4),
+            ((0.98, 0.97), None),
+            ((1.4,), None),
+        ],
+    )
+    def test_the_smallest_batch_that_is_nearly_the_best(
+        self, shares: tuple[float, ...], most: int | None
+    ) -> None:
+        batching, _ = chosen_batching(measured(*shares), "m", BatchSpec())
+        assert batching == (None if most is None else Batching(most))
+
+    def test_without_columns_there_is_none(self) -> None:
+        batching, choice = chosen_batching(measured(), "m", BatchSpec())
+        assert batching is None
+        assert "no time is known" in str(choice)
+
+    def test_what_is_asked_for_is_taken(self) -> None:
+        batching, _ = chosen_batching(measured(0.98), "m", EIGHT)
+        assert batching == Batching(8)
+
+
+def scenario(batch: str) -> Any:
+    return parse_scenario(f"models: {{m: {{batch: {batch}}}}}\narrivals: {{m: {{poisson: 5/s}}}}")
+
+
+class TestScenarios:
+    @pytest.mark.parametrize(
+        ("batch", "samples", "most"),
+        [
+            ("4", 4, 16),
+            ("auto", 1, 16),
+            ("off", 1, 0),
+            ("{max: 32, max_delay: 2ms}", 1, 32),
+            ("{samples: 2, max: off}", 2, 0),
+        ],
+    )
+    def test_forms(self, batch: str, samples: int, most: int) -> None:
+        spec = scenario(batch).models["m"]
+        assert (spec.batch, spec.batching.most) == (samples, most)
+
+    @pytest.mark.parametrize("batch", ["sometimes", "{max: 0}", "{most: 3}", "0", "{max: true}"])
+    def test_nonsense_is_one_line_with_its_place(self, batch: str) -> None:
+        with pytest.raises(ScenarioError, match=r"^scenario:1: models\.m\.batch"):
+            scenario(batch)
+
+    def test_a_described_machine_batches_what_has_times(self) -> None:
+        machine = measured(0.6, 0.4).machine
+        asked = "models: {m: {}}\narrivals: {m: {poisson: 5/s}}\nmax_blocking: 20ms"
+        found = parse_scenario(asked)
+        assert found.limits.max_blocking_s == 0.02
+        plan = Plan.of(machine)
+        assert chosen_batching(plan, "m", found.models["m"].batching)[0] == Batching(4)
