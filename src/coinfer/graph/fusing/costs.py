@@ -20,23 +20,6 @@ class Costs(Protocol):
         """Return the seconds of an operator of all models in a layout."""
         ...
 
-    def _unblocked_s(self, site: Site) -> float:
-        """Return what is lost where a library cannot keep channels in blocks.
-
-        Groups whose channels do not fill blocks are convolved in a slower way, and to join or cut
-        channels within each model, blocks are dissolved and made again. Depthwise ones fill them.
-        """
-        if site.op_type == "Conv" and site.given(1).dims is not None:
-            weight = [size for size in site.given(1).dims or () if isinstance(size, int)]
-            if len(weight) != site.given(1).rank or weight[1] == 1:
-                return 0.0
-            if weight[0] // site.number("group", 1) % self.block or weight[1] % self.block:
-                return self._elements(site.out) * prod(weight[1:]) * site.models / self.loss_macs_s
-        if site.op_type in ("Concat", "Split"):
-            made = [bundle for bundle in site.outputs if bundle is not None]
-            return 2 * site.models * sum(map(self._bytes, made)) / self.copy_bytes_s
-        return 0.0
-
     def change_s(self, bundle: Bundle, source: Layout, target: Layout) -> float:
         """Return the seconds that it takes to bring a value into another layout."""
         ...
