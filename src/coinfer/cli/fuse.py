@@ -97,8 +97,10 @@ _FORMS = ("grouped", "once", "branches", "apart")
 def _print(report: dict[str, Any], *, operators: bool) -> None:
     total: Counter[str] = Counter(each["form"] for each in report["operators"])
     count = sum(total.values())
+    side = total["branches"]
+    beside = f", {side} side by side, which costs less" if side else ""
     names = ", ".join(model["name"] for model in report["models"])
-    print_lines(f"{names}: {total['grouped']} of {count} operators merged")
+    print_lines(f"{names}: {total['grouped']} of {count} operators merged{beside}")
     out().print(_type_table(report))
     if operators:
         out().print(_operator_table(report))
