@@ -19,6 +19,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
 
+# Tests leave nothing in the user's cache; those of artefacts have a cache of their own.
+os.environ["COINFER_ARTEFACTS"] = "0"
+
 # How long an example takes says nothing while other tests run beside it.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")

@@ -37,6 +37,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def all_models_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COINFER_ARTEFACTS")
     monkeypatch.setattr(onnxruntime_artefact, "LEAST_WEIGHT_BYTES", 0)
     if find("openvino"):
         from coinfer.backends import openvino

@@ -15,6 +15,7 @@ from coinfer.artefacts import ArtefactStore, default_store
 @pytest.fixture
 def store(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtefactStore:
     monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "own"))
+    monkeypatch.delenv("COINFER_ARTEFACTS")
     return default_store()
 
 
