@@ -17,8 +17,8 @@ from coinfer.core.view import View
 __all__ = ["Crowding", "crowded"]
 
 _WEIGHT = 1 / 256
-"""Of the last arrival in the means of gaps and of work, once there were so many: their ratio is then
-known within some 6 % where requests come at random."""
+"""Of the last arrival in the means of gaps and of work, once there were so many: their ratio is
+then known within some 6 % where requests come at random."""
 
 _REFRESH = 256
 """Arrivals after which the work of a request is asked for again: it is learnt."""
