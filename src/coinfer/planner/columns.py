@@ -236,8 +236,11 @@ def _wanted(
             busy = load * cores * growth / kinds[best][0].threads
             want(best, busy, f"the fastest at {load:.0%} of the bound, {busy:.1f} of them busy")
     fastest = min(least_s, key=least_s.__getitem__)
-    if fastest not in found:
-        want(fastest, 0.0, f"a lone request takes {least_s[fastest] * 1e3:.3g} ms, the least")
+    lone = f"a lone request takes {least_s[fastest] * 1e3:.3g} ms, the least"
+    if fastest in found:
+        found[fastest].why += f"; {lone}"
+    else:
+        want(fastest, 0.0, lone)
     if len({p.units for each in found.values() for p in each.members[: each.count]}) < 2:
         other = next((k for k in kinds if k not in found), None)
         if other is not None:
