@@ -123,7 +123,9 @@ class TestChoice:
 
 
 def scenario(batch: str) -> Any:
-    return parse_scenario(f"models: {{m: {{batch: {batch}}}}}\narrivals: {{m: {{poisson: 5/s}}}}")
+    return parse_scenario(
+        f"models: {{m: {{source: m.onnx, batch: {batch}}}}}\narrivals: {{m: {{poisson: 5/s}}}}"
+    )
 
 
 class TestScenarios:
@@ -148,7 +150,7 @@ class TestScenarios:
 
     def test_a_described_machine_batches_what_has_times(self) -> None:
         machine = measured(0.6, 0.4).machine
-        asked = "models: {m: {}}\narrivals: {m: {poisson: 5/s}}\nmax_blocking: 20ms"
+        asked = "models: {m: m.onnx}\narrivals: {m: {poisson: 5/s}}\nmax_blocking: 20ms"
         found = parse_scenario(asked)
         assert found.limits.max_blocking_s == 0.02
         plan = Plan.of(machine)
