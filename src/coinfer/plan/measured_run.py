@@ -33,6 +33,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "run_bytes": (int,),
     "error": (int, float, type(None)),
     "estimated": (bool,),
+    "interpolated": (bool,),
 }
 """The fields of an entry; those of lists are of what is in them."""
 
