@@ -75,7 +75,7 @@ def test_weights_written_while_a_library_reads_them_are_refused(
         os.utime(weights, ns=(0, 0))  # however coarse the clock of the disk is
 
     if backend.name == "onnxruntime":
-        from coinfer.backends.onnxruntime import backend as module
+        from coinfer.backends.onnxruntime import compiling as module
 
         create = module.create
         monkeypatch.setattr(module, "create", lambda *given: (write(), create(*given))[1])

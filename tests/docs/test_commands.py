@@ -140,7 +140,8 @@ def test_the_suites_for_policies_and_backends_are_shown() -> None:
     ids=lambda block: block.place,
 )
 def test_a_scenario_or_a_machine_in_the_docs_is_valid(block: Block) -> None:
-    parse = parse_machine if "\ntimes:" in block.text else parse_scenario
+    is_machine = "\ntimes:" in block.text or "\nwidths:" in block.text
+    parse = parse_machine if is_machine else parse_scenario
     assert parse(block.text, origin=block.place).models
 
 

@@ -121,10 +121,12 @@ def test_equal_cuts_share_the_sessions_of_their_spans() -> None:
         for name, at in (("one", [2, 4]), ("two", [2, 4]), ("other", [3]))
     }
     feed = example.model.sample_inputs()
-    with engine(twice, backend) as running:
+    with engine(twice, backend, batch="off") as running:
         spans = {name: len(twice[name].pieces) for name in twice}
         whole = 1  # of all units: it is the same model however it is cut
-        assert len(backend.loaded) == spans["one"] + spans["other"] - whole
+        assert len(set(backend.loaded)) == spans["one"] + spans["other"] - whole
+        # The whole one is loaded once more where it is not known yet which axis is the batch.
+        assert all(backend.loaded.count(n) == 1 for n in backend.loaded if n != "one")
         running.unload("one")
         for name in ("two", "other"):
             for key, value in example.reference(feed).items():

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from coinfer import zoo
-from coinfer.zoo import files
+from coinfer.graph import saving
 
 SMALL = ("lenet", "small_resnet", "tiny_branchy", "tiny_cnn", "tiny_encoder", "tiny_mlp")
 LARGE = (
@@ -39,7 +39,7 @@ def relative_distance(a: np.ndarray, b: np.ndarray) -> float:
 def exported(tmp_path: Path, monkeypatch):
     """Write networks, and take the large files away again at once."""
     # Large weights in a file of their own skip two copies through protobuf.
-    monkeypatch.setattr(files, "_EXTERNAL_DATA_BYTES", 10**8)
+    monkeypatch.setattr(saving, "_EXTERNAL_DATA_BYTES", 10**8)
 
     def write(name: str, seed: int = 0) -> Path:
         (path,) = zoo.export([name], tmp_path / str(seed), seed=seed)

@@ -13,7 +13,7 @@ import pytest
 import coinfer
 from coinfer import zoo
 from coinfer.errors import UnknownNameError
-from coinfer.zoo import files
+from coinfer.graph import saving
 from coinfer.zoo.moments import Moments
 
 
@@ -83,7 +83,7 @@ def test_export_replaces_files_and_leaves_nothing_else(tmp_path: Path) -> None:
 
 
 def test_export_moves_very_large_weights_to_a_file_beside(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(files, "_EXTERNAL_DATA_BYTES", 1000)
+    monkeypatch.setattr(saving, "_EXTERNAL_DATA_BYTES", 1000)
     (path,) = zoo.export(["tiny_mlp"], tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"tiny_mlp.onnx", "tiny_mlp.onnx.data"}
     expected, read = weights(zoo.build("tiny_mlp")), weights(ir.load(path))

@@ -28,6 +28,7 @@ from coinfer.backends.mapped_file import MappedFile
 from coinfer.backends.pools import POOLS, reserved
 from coinfer.backends.precision import require_quantised_for_int8, require_reported
 from coinfer.backends.source import source_of
+from coinfer.documents.writing import replacing
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model, TensorSpec
@@ -243,7 +244,7 @@ class OpenVinoBackend:
         alone = dataclasses.replace(processor, threads=1, cores=(), units=frozenset({"any core"}))
         direct = self.load(model, alone)
         blob = folder / _BLOB
-        with blob.open("wb") as file:
+        with replacing(blob) as file:
             file.write(direct.exported().getbuffer())
         properties = _properties(alone, self._find(alone, what), what)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -98,3 +99,25 @@ def test_clipped_ranks_are_in_range() -> None:
     for inputs in (1, 2, 5, 40):
         for outputs in (1, 3, 60):
             check_ranks(conv(), clipped(conv(), Ranks(inputs, outputs)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "why"),
+    [
+        ((6, 2, 3, 3), 4, "cannot be divided"),
+        ((6, 2, 3, 3), 0, "cannot be divided"),
+        ((6, 0, 3, 3), 1, "no weights"),
+        ((0, 2, 3, 3), 1, "no weights"),
+    ],
+)
+def test_a_damaged_convolution_is_left_with_the_reason(
+    shape: tuple[int, ...], group: int, why: str
+) -> None:
+    weight = ir.Value(name="w", const_value=ir.tensor(np.zeros(shape, np.float32), name="w"))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 8, 6, 6]))
+    node = ir.node("Conv", [x, weight], {"group": group}, name="c")
+    node.outputs[0].name = "y"
+    graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 20})
+    found = Layers.of(ir.Model(graph, ir_version=10))
+    assert not found.items
+    assert why in found.left["y"]

@@ -142,8 +142,12 @@ def _layer_of(node: ir.Node, bound: ir.Node | None, key: str, name: str) -> Laye
     if isinstance(site, str):
         return site
     shape = tuple(int(dim) for dim in site.weight.shape.numpy())
+    if 0 in shape:
+        return "it has no weights"
     if node.op_type == "Conv":
         groups = node.attributes.get_int("group", 1)
+        if groups < 1 or shape[0] % groups:
+            return "its outputs cannot be divided among its groups"
         outputs, inputs, kernel = shape[0] // groups, shape[1], shape[2:]
         kind = Kind.CONVOLUTION if prod(kernel) > 1 else Kind.POINTWISE
         if inputs == 1 or outputs == 1:
