@@ -273,7 +273,9 @@ class ArtefactStore:
     def _remove_rests(self) -> None:
         now = time.time()
         with suppress(OSError):
-            for path in self.folder.glob(f".*{_PART}"):
+            for path in self.folder.iterdir():
+                if not (path.name.startswith(".") and path.name.endswith(_PART)):
+                    continue
                 with suppress(OSError):
                     if now - path.stat().st_mtime > _STALE_S:
                         shutil.rmtree(path, ignore_errors=True)

@@ -88,16 +88,23 @@ def _threads(root: Path, online: list[int]) -> list[tuple[int, ...]]:
 def _cache(root: Path, number: int) -> int:
     """Return the first thread that shares the last-level cache; 0 where nothing is known."""
     best = (0, 0)
-    for folder in sorted((root / _CPUS / f"cpu{number}/cache").glob("index*")):
+    for folder in _folders(root / _CPUS / f"cpu{number}/cache", r"index\d+"):
         level, shared = _numbers(folder / "level"), _numbers(folder / "shared_cpu_list")
         if level and shared and _text(folder / "type") != "Instruction":
             best = max(best, (level[0], min(shared)))
     return best[1]
 
 
+def _folders(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder holds whose whole name matches; nothing if there is no such folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
+    except OSError:
+        return []
+
+
 def _node_lists(root: Path) -> dict[int, list[int]]:
-    folders = (root / _NODES).glob("node*")
-    named = {int(f.name[4:]): f for f in folders if re.fullmatch(r"node\d+", f.name)}
+    named = {int(f.name[4:]): f for f in _folders(root / _NODES, r"node\d+")}
     return {number: _numbers(folder / "cpulist") for number, folder in sorted(named.items())}
 
 

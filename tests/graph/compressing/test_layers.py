@@ -120,4 +120,4 @@ def test_a_damaged_convolution_is_left_with_the_reason(
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 20})
     found = Layers.of(ir.Model(graph, ir_version=10))
     assert not found.items
-    assert why in found.left["y"]
+    assert why in found.left["c"]
