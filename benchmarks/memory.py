@@ -1,6 +1,6 @@
 """Memory: what an engine holds of its models' weights, and what loading costs once it is prepared.
 
-    python benchmarks/memory.py [--part held|copies|reload|speed|streams|cycles] [--quick]
+    python benchmarks/memory.py [--part held|copies|reload|speed|cycles] [--quick]
 
 Each measurement is a process of its own; contestants alternate. The start is `start.py`'s.
 """
@@ -138,21 +138,6 @@ def speed(bench: Bench) -> None:
     bench.console.print(table)
 
 
-def streams(bench: Bench) -> None:
-    """OpenVINO: two cores that share a compiled model against one for each."""
-    table = new_table(
-        ("network",), ("MiB apart", "MiB shared", "apart runs/s", "shared runs/s", "shared is")
-    )
-    for name, rows in bench.run(ways.streams, "openvino", bench.rounds(9)).items():
-        ratio = ratio_of(rows["shared"], rows["apart"], larger_is_better=True)
-        shared, apart = (size / MIB for size in rows["bytes"])
-        rates = (f"{statistics.median(rows[way]):.0f}" for way in ("apart", "shared"))
-        table.add_row(name, f"{apart:.0f}", f"{shared:.0f}", *rates, str(ratio))
-        least = ratio.median if ratio.paired is None else ratio.paired.lower
-        bench.require(f"{name}: shared, lower bound", least, NOT_WORSE, "x", most=False)
-    bench.console.print(table)
-
-
 def cycles(bench: Bench) -> None:
     """Load, use and close again and again: the slope of memory with its standard error."""
     table = new_table(("backend",), ("cycles", "KiB a cycle", "standard error"))
@@ -180,7 +165,7 @@ def _slope(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (held, copies, reload, speed, streams, cycles)
+    each.__name__: each for each in (held, copies, reload, speed, cycles)
 }
 
 

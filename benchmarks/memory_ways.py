@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HOLDERS", "cycles", "reload", "speed", "streams"]
+__all__ = ["HOLDERS", "cycles", "reload", "speed"]
 
 _BEGIN = """
 import gc, json, os, sys, threading, time
@@ -162,47 +162,6 @@ for name in names:
 say(found)
 """
 )
-
-streams = (
-    _BACKEND
-    + """
-import dataclasses
-cores = sorted(os.sched_getaffinity(0))[:2]
-each = [dataclasses.replace(cpu, cores=(core,), units=frozenset({f"core{core}"})) for core in cores]
-def rate(sessions):
-    counts, until = [0] * len(sessions), time.perf_counter() + 1.0
-    def work(at):
-        os.sched_setaffinity(0, {cores[at]})
-        while time.perf_counter() < until:
-            sessions[at].run({"image": x})
-            counts[at] += 1
-    threads = [threading.Thread(target=work, args=(at,)) for at in range(len(sessions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts)
-found = {}
-for name in names:
-    model = loaded(name)
-    before = held()["anonymous"]
-    one = without(model)
-    rate([one, one])
-    shared = held()["anonymous"] - before
-    limit, type(backend)._streams = type(backend)._streams, lambda *_: ()
-    before = held()["anonymous"]
-    own = [without(model, processor) for processor in each]
-    rate(own)
-    apart = held()["anonymous"] - before
-    type(backend)._streams = limit
-    found[name] = {"shared": [], "apart": [], "bytes": [shared, apart]}
-    for number in range(int(sys.argv[4])):
-        for way in sorted(("shared", "apart"), reverse=bool(number % 2)):
-            found[name][way].append(rate([one, one] if way == "shared" else own))
-say(found)
-"""
-)
-"""Two cores that share a compiled model, against one for each."""
 
 cycles = (
     _BACKEND

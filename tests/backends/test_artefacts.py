@@ -20,7 +20,7 @@ from coinfer import zoo
 from coinfer.artefacts import default_store
 from coinfer.backends import artefact_making, get_backend
 from coinfer.backends.artefact_making import prepare
-from coinfer.backends.base import Session, session_key
+from coinfer.backends.base import Session
 from coinfer.backends.onnxruntime import artefact as onnxruntime_artefact
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart
 from coinfer.graph.extract import extract
@@ -321,24 +321,6 @@ def test_models_of_the_zoo_whose_weights_are_computed_when_they_are_read_can_be_
     session = load(model, processor())
     assert lease_of(session) is not None
     session.close()
-
-
-def test_cores_share_the_compiled_model_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not find("openvino"):
-        pytest.skip("openvino is not installed")
-    from coinfer.backends import openvino
-
-    backend = openvino.OpenVinoBackend()
-    backend._cores = tuple(range(20))
-    model = tiny_conv().model
-    cores = [processor("openvino", cores=(n,), units=frozenset({f"core{n}"})) for n in range(20)]
-    keys = [session_key(backend, model, core) for core in cores]
-    assert [len(set(keys[first : first + 8])) for first in (0, 8, 16)] == [1, 1, 1]
-    assert len(set(keys)) == 3
-    wide = processor("openvino", threads=2, units=frozenset({"core0", "core1"}))
-    assert session_key(backend, model, wide) not in keys
-    monkeypatch.setattr(openvino, "_LEAST_WEIGHT_BYTES", 2**40)
-    assert len({session_key(backend, model, core) for core in cores}) == 20
 
 
 OPEN = "m (float[1,1,h,w] x) => (float[1,1,h,w] y) { a = Relu(x) b = Neg(a) y = Abs(b) }"

@@ -1,16 +1,15 @@
 """The backend that runs models with OpenVINO. The only file that imports openvino.
 
-On the CPU, a compiled model with more than one thread has one stream of that many. Of a small model
-of one thread every core has its own, without a stream (`NUM_STREAMS=0`): it runs in the calling
-thread and creates no thread, but serves one run at a time. Of a larger one up to eight cores share
-one with a stream per core, since streams share weights: a run is in the calling thread, too, and as
-fast (`benchmarks/memory.py`); the threads of the streams sleep. One `Core` serves the process.
+On the CPU, a compiled model with more than one thread has one stream of that many. Of one thread
+every core has its own, without a stream (`NUM_STREAMS=0`): it runs in the calling thread, at its
+priority, and creates no thread, but serves one run at a time. Streams would share weights between
+cores, but their own threads run what is asked, at a priority that nobody can choose. One `Core`
+serves the process.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import sys
 import threading
@@ -96,10 +95,7 @@ _HEADING = " with a message:"
 
 _BLOB = "model.blob"
 _LEAST_WEIGHT_BYTES = 2**22
-"""Smaller models are not shared, and not kept as artefacts: that would cost more than they hold."""
-
-_MOST_STREAMS = 8
-"""Cores that share a compiled model; each has a copy of its graph, whether or not it is used."""
+"""Smaller models are not kept as artefacts: that would cost more than it brings."""
 
 _FIRST_RUNS = 4
 """Runs during which weights are packed, in whichever thread they are."""
@@ -119,7 +115,6 @@ class OpenVinoBackend:
         self._lock = threading.Lock()
         self._readers = 0
         self._read_graphs: dict[int, tuple[Model, Any, Callable[[], None]]] = {}
-        self._cores = _usable_cores()
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of openvino."""
@@ -140,14 +135,6 @@ class OpenVinoBackend:
             processor.precision,
             frozenset(processor.options.items()),
         )
-
-    def session_key(self, model: Model, processor: Processor) -> Hashable:
-        """Cores share the compiled model of a large model, as its streams share the weights."""
-        streams = self._streams(model, processor)
-        if not streams:
-            return self.sharing_key(processor)
-        options = frozenset(processor.options.items())
-        return (self.name, processor.device, streams, processor.precision, options)
 
     def supported(self, model: Model, processor: Processor) -> frozenset[str]:
         """Ask the plugin by `query_model`, of what OpenVINO can convert from ONNX.
@@ -202,8 +189,6 @@ class OpenVinoBackend:
         pool = processor.threads if device.kind == "cpu" and processor.threads > 1 else 0
         with reserved(pool, what):
             properties = _properties(processor, device, what)
-            if streams := self._streams(model, processor):
-                properties |= {"NUM_STREAMS": len(streams), "INFERENCE_NUM_THREADS": len(streams)}
             parts = self.artefact_parts(model, processor)
             lease = None if parts is None else default_store().open(parts)
             found = None if lease is None else self._opened(lease, model, properties, what, pool)
@@ -278,18 +263,6 @@ class OpenVinoBackend:
             if self._readers:
                 self._read_graphs[id(model)] = found
         return found[1:]
-
-    def _streams(self, model: Model, processor: Processor) -> tuple[int, ...]:
-        """Return the cores that share a compiled model; none if each has its own.
-
-        A processor that names no core may run on any.
-        """
-        is_large = model.weight_bytes >= _LEAST_WEIGHT_BYTES
-        if processor.device != "CPU" or processor.threads > 1 or not is_large:
-            return ()
-        known = [at for at, core in enumerate(self._cores) if core in processor.cores]
-        first = (known[0] if known else 0) // _MOST_STREAMS * _MOST_STREAMS
-        return self._cores[first : first + _MOST_STREAMS]
 
     def _opened(
         self, lease: Lease, model: Model, properties: Mapping[str, Any], what: str, pool: int
@@ -513,14 +486,6 @@ def _threads(compiled: Any) -> int:
         return 1
     streams = int(compiled.get_property("NUM_STREAMS"))
     return int(compiled.get_property("INFERENCE_NUM_THREADS")) // streams
-
-
-def _usable_cores() -> tuple[int, ...]:
-    """Return the numbers of the cores that the process may use; not those of this thread alone."""
-    try:
-        return tuple(sorted(os.sched_getaffinity(os.getpid())))
-    except (AttributeError, OSError):  # not on this system
-        return tuple(range(os.cpu_count() or 1))
 
 
 def _reason(error: Exception) -> str:
