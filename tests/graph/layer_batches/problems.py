@@ -1,8 +1,9 @@
-"""Small problems of layer-wise batches, for hypothesis, and a slow way to tell what a plan costs."""
+"""Small problems of layer-wise batches, and a slow way to tell what a plan costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def problems(draw: st.DrawFn, most_groups: int = 4) -> BatchProblem:
             inner_bytes=draw(st.integers(0, 5)),
             workspace_bytes=draw(st.integers(0, 3)),
         )
-        for at, (before, after) in enumerate(zip(kept[:-1], kept[1:], strict=True))
+        for at, (before, after) in enumerate(pairwise(kept))
     ]
     least = max(1, *(group.working_set(1) for group in groups))
     memory = MemoryBudget(
@@ -60,7 +61,7 @@ def played_s(problem: BatchProblem, segments: Sequence[Segment]) -> float:
                 seconds += group.seconds_at(samples)
             if sum(group.weight_bytes for group in groups) + peak > memory.bytes:
                 resident = []
-    for before, after in zip(segments[:-1], segments[1:], strict=True):
+    for before, after in pairwise(segments):
         kept = problem.requests * problem.groups[after.first].input_bytes
         if before.batch != after.batch:
             seconds += kept / memory.copy_bytes_per_s
