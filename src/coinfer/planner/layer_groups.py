@@ -210,9 +210,7 @@ def _spans(partition: Partition) -> list[Span]:
     return [Span(at, at) for at in range(len(partition.units))]
 
 
-def _kept_bytes(
-    model: Model, partition: Partition, sizes: Mapping[str, int], position: int
-) -> int:
+def _kept_bytes(model: Model, partition: Partition, sizes: Mapping[str, int], position: int) -> int:
     """Return the bytes per sample of what is kept before a unit."""
     names = partition.keep_after(position)
     unknown = sorted(name for name in names if name not in sizes)
