@@ -29,7 +29,7 @@ from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["EFFORT", "BatchStudy", "StudiedNetwork", "study_batches"]
 
-EFFORT = Effort(warmup_runs=1, min_runs=3, max_runs=50, max_s=0.4, precision=0.02)
+EFFORT = Effort(warmup_runs=1, min_runs=5, max_runs=50, max_s=0.6, precision=0.02)
 """There are many times to measure, and small differences decide nothing."""
 
 _MOST_PLANS = 50_000

@@ -137,7 +137,7 @@ def measure_layers(
             input_bytes=borders[at],
             output_bytes=borders[at + 1],
             inner_bytes=max(0, cost.peak_activation_bytes_estimate - around),
-            seconds={batch: each.mean_s for batch, each in found.items()},
+            seconds={batch: each.median_s for batch, each in found.items()},
         )
         groups.append(group)
         load_s = statistics.median(each.load_s for each in found.values())

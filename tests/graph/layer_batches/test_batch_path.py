@@ -28,11 +28,15 @@ def test_the_path_is_as_short_as_the_shortest_of_all_plans(problem: BatchProblem
 
 @settings(deadline=None, max_examples=150)
 @given(problems(most_groups=6))
-def test_it_is_never_longer_than_any_fixed_batch(problem: BatchProblem) -> None:
+def test_it_is_never_longer_than_any_single_batch_size(problem: BatchProblem) -> None:
     path = find_batch_path(problem)
     assert set(path.fixed_s) == set(problem.batches)
     assert path.seconds <= min(path.fixed_s.values()) * (1 + 1e-12)
     assert path.fixed_s[path.best_fixed] == min(path.fixed_s.values())
+    assert path.seconds <= path.layered_s[path.best_layered] * (1 + 1e-12)
+    for batch, seconds in path.layered_s.items():
+        alone = [Segment(at, at, batch) for at in range(len(problem.groups))]
+        assert played_s(problem, alone) == pytest.approx(seconds)
 
 
 @settings(deadline=None, max_examples=60)

@@ -56,12 +56,14 @@ class BatchPath:
         segments: What runs together, in order.
         cost: What all requests take, in this order of running.
         fixed_s: Seconds of the whole network in batches of one size, by that size.
+        layered_s: Seconds of one group after the other, all in batches of one size, by that size.
     """
 
     groups: tuple[GroupBatch, ...]
     segments: tuple[Segment, ...]
     cost: Cost
     fixed_s: Mapping[int, float]
+    layered_s: Mapping[int, float]
 
     @property
     def seconds(self) -> float:
@@ -72,6 +74,11 @@ class BatchPath:
     def best_fixed(self) -> int:
         """The size of batches that is best for the whole network."""
         return min(self.fixed_s, key=lambda batch: self.fixed_s[batch])
+
+    @property
+    def best_layered(self) -> int:
+        """The size of batches that is best for one group after the other."""
+        return min(self.layered_s, key=lambda batch: self.layered_s[batch])
 
 
 def find_batch_path(problem: BatchProblem) -> BatchPath:
@@ -105,7 +112,13 @@ def find_batch_path(problem: BatchProblem) -> BatchPath:
         segments=tuple(chosen),
         cost=cost,
         fixed_s={batch: graph.own_s[Segment(0, end, batch)] for batch in problem.batches},
+        layered_s={batch: _layered_s(problem, batch) for batch in problem.batches},
     )
+
+
+def _layered_s(problem: BatchProblem, batch: int) -> float:
+    each_alone = [Segment(at, at, batch) for at in range(len(problem.groups))]
+    return plan_cost(problem, each_alone).seconds
 
 
 def _group_batch(
