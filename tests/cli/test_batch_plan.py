@@ -23,7 +23,13 @@ def test_the_table_is_that_of_the_shortest_path(program: Program, tmp_path: Path
     done = program("batch-plan", "zoo:lenet", "--memory", "98%", *BRIEF, "--json", file)
     assert done.status == 0, done
     assert "3 requests on" in done.out
-    for words in ("whole, batch 1 ", "chosen batches", "group by group", "exhaustive search", "plans"):
+    for words in (
+        "whole, batch 1 ",
+        "chosen batches",
+        "group by group",
+        "exhaustive search",
+        "plans",
+    ):
         assert words in done.out
     report = json.loads(file.read_text())
     assert report["memory_bytes"] == int(0.98 * report["weight_bytes"])

@@ -287,29 +287,27 @@ def _print(report: dict[str, Any]) -> None:
 
 def _table(report: dict[str, Any]) -> Table:
     batches = list(report["whole_network_s"])
-    figures = ("weights", "in", "out", *(f"ms at {b}" if b == "1" else b for b in batches), "batch")
-    table = new_table("group", figures=figures, padding=_PADDING)
-    table.add_column("why", overflow="fold")
+    figures = ("weights", "in", "out", *(f"ms at {b}" if b == "1" else b for b in batches))
+    chosen = ("segment", "batch", "else")
+    table = new_table("group", figures=(*figures, *chosen), padding=_PADDING)
+    segments = list(dict.fromkeys(tuple(group["runs_with"]) for group in report["groups"]))
     for group in report["groups"]:
         table.add_row(
             group["name"],
             *(format_bytes(group[f"{kind}_bytes"]) for kind in ("weight", "input", "output")),
             *(f"{group['seconds'][batch] * 1e3:.3g}" for batch in batches),
+            str(segments.index(tuple(group["runs_with"]))),
             str(group["batch"]),
-            _why(report, group),
+            _otherwise(group),
         )
     return table
 
 
-def _why(report: dict[str, Any], group: dict[str, Any]) -> str:
-    """Say what the next best batch costs, and what runs together."""
-    first, _ = group["runs_with"]
-    at = report["groups"].index(group)
-    together = "with the group before" if at > first else ""
+def _otherwise(group: dict[str, Any]) -> str:
+    """Say what the next best batch of a group costs in all."""
     if group["next_batch"] is None:
-        return together or "the only one"
-    worse = format_seconds(group["next_costs_s"])
-    return "; ".join(filter(None, [together, f"{group['next_batch']}: {worse} longer in all"]))
+        return "-"
+    return f"{group['next_batch']}: +{format_seconds(group['next_costs_s'])}"
 
 
 def _totals(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
