@@ -289,14 +289,14 @@ def _table(report: dict[str, Any]) -> Table:
     batches = list(report["whole_network_s"])
     figures = ("weights", "in", "out", *(f"ms at {b}" if b == "1" else b for b in batches))
     chosen = ("segment", "batch", "else")
-    table = new_table("group", figures=(*figures, *chosen), padding=_PADDING)
+    table = new_table("group from", figures=(*figures, *chosen), padding=_PADDING)
     segments = list(dict.fromkeys(tuple(group["runs_with"]) for group in report["groups"]))
     for group in report["groups"]:
         table.add_row(
-            group["name"],
+            group["name"].partition(" .. ")[0],
             *(format_bytes(group[f"{kind}_bytes"]) for kind in ("weight", "input", "output")),
             *(f"{group['seconds'][batch] * 1e3:.3g}" for batch in batches),
-            str(segments.index(tuple(group["runs_with"]))),
+            str(1 + segments.index(tuple(group["runs_with"]))),
             str(group["batch"]),
             _otherwise(group),
         )
