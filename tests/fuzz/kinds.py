@@ -25,7 +25,17 @@ from fuzz.tree_mutation import Tree, keys_of, mutate_tree
 __all__ = ["KINDS", "make_case"]
 
 _OWN_RUN = ("--duration", "0.1s")
-_LONG = {"run", "simulate", "saturate", "profile", "plan", "bound", "partition", "compress"}
+_LONG = {
+    "run",
+    "simulate",
+    "saturate",
+    "profile",
+    "plan",
+    "bound",
+    "partition",
+    "compress",
+    "batch-plan",
+}
 """Commands that may rightly run for as long as files ask for."""
 
 
@@ -85,6 +95,13 @@ def _partitioned(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ..
     mode = rng.choice(("whole", "fallback_per_processor", "unit", "merged"))
     more = rng.choice(((), ("--svg", "out.svg"), ("--pieces", "3"), ("--branches",)))
     return ("partition", "m.onnx", "--processors", "processors.yaml", "--mode", mode, *more)
+
+
+def _batch_planned(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    _onnx_file(rng, seeds, folder)
+    memory = rng.choice(("1MiB", "50%", "200%", "1", "1e30"))
+    more = rng.choice(((), ("--json", "out.json"), ("--bandwidth", "1MiB"), ("--max-span", "1us")))
+    return ("batch-plan", "m.onnx", "--memory", memory, "--requests", "3", *more)
 
 
 def _fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
@@ -440,6 +457,7 @@ def _damage(path: Path, rng: random.Random) -> None:
 KINDS: Mapping[str, _Kind] = {
     "inspect": _Kind(24, _inspected),
     "partition": _Kind(16, _partitioned),
+    "batch-plan": _Kind(4, _batch_planned),
     "fuse": _Kind(8, _fused),
     "profile": _Kind(2, _profiled),
     "compress": _Kind(8, _compressed),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from coinfer import __version__
+from coinfer.cli.batch_plan import batch_plan
 from coinfer.cli.bound import bound
 from coinfer.cli.cache import cache_app
 from coinfer.cli.compare import compare
@@ -47,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _OF_SCENARIOS = (plan, run, simulate, bound, saturate, compare, replay)
-_OF_MODELS_AND_MACHINES = (profile, inspect, partition, fuse, compress, doctor)
+_OF_MODELS_AND_MACHINES = (profile, inspect, partition, batch_plan, fuse, compress, doctor)
 for verb in (*_OF_SCENARIOS, *_OF_MODELS_AND_MACHINES):
     app.command()(verb)
 app.add_typer(cache_app, name="cache")

@@ -30,7 +30,7 @@ from coinfer.profiling.batch_axis import company_error
 from coinfer.runtime.span_io import span_ios_of
 from coinfer.workload.batch_spec import BatchSpec
 
-__all__ = ["batching", "chosen_batching"]
+__all__ = ["batching", "chosen_batching", "first_axis_obstacle"]
 
 _LEAST_GAIN = 0.05
 """Share of its time alone that a sample must save in the best batch."""
@@ -101,23 +101,36 @@ def _gains(plan: Plan, name: str) -> dict[int, float]:
 
 def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> str:
     """Say why requests of a model cannot share executions; nothing if they can."""
-    planned, symbol = plan.models[name], model.batch_symbol
-    if model.has_batch is False and batch_symbol(model.inputs) is not None:
-        return (
-            "its open first axis is no batch: two samples together do not give what they give apart"
-        )
-    if planned.fixed_batch or symbol is None:
-        return "the model leaves no batch size open"
+    planned = plan.models[name]
+    if reason := first_axis_obstacle(model, fixed=planned.fixed_batch):
+        return reason
     if spec.most < 2 * planned.batch:
         return "as asked"
-    for kind, values in (("input", model.inputs), ("output", model.outputs)):
-        for value in values:
-            if value.shape[:1] != (symbol,):
-                return f"the first axis of {kind} {value.name!r} is not the batch"
     cut = planning.cut_models.get(name)
     if cut is not None and not all(io.stacks for io in span_ios_of(cut).values()):
         return "of some value between its spans the first axis is not the batch"
     return _company_obstacle(plan, planning, name, model)
+
+
+def first_axis_obstacle(model: Model, *, fixed: bool = False) -> str:
+    """Say why a model has no batch in front of all that it reads and makes; nothing if it has.
+
+    Args:
+        model: The model; it was found out whether its open first axis is the batch.
+        fixed: Whether it shall run at the batch size that it has.
+    """
+    symbol = model.batch_symbol
+    if model.has_batch is False and batch_symbol(model.inputs) is not None:
+        return (
+            "its open first axis is no batch: two samples together do not give what they give apart"
+        )
+    if fixed or symbol is None:
+        return "the model leaves no batch size open"
+    for kind, values in (("input", model.inputs), ("output", model.outputs)):
+        for value in values:
+            if value.shape[:1] != (symbol,):
+                return f"the first axis of {kind} {value.name!r} is not the batch"
+    return ""
 
 
 def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -> str:
