@@ -27,7 +27,7 @@ from tables import new_console, new_table
 RATIOS = (0.5, 0.25, 0.125, 0.0625)
 GENTLE = RATIOS[0]
 MOST_LOST, LESS_TIME = 0.003, 0.3
-"""Accuracy that may be lost at that ratio after retraining, and the share of the time to be saved."""
+"""Accuracy that may be lost there after retraining, and the share of the time to be saved."""
 
 
 class Row(NamedTuple):

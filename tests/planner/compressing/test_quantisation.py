@@ -93,7 +93,9 @@ def test_weights_become_bytes_and_outputs_stay_near(
 ) -> None:
     made_up(monkeypatch)
     model = network()
-    found = coinfer.compress(model, int8=True, max_error=0.05, samples=samples(), processors=[CPU])
+    found = coinfer.compress(
+        model, int8=True, max_error=0.05, samples=samples(90), processors=[CPU]
+    )
     report = found.report
     assert report.int8 is not None
     assert report.int8.layers == (3, 3)

@@ -23,6 +23,18 @@ __all__ = ["HEAVY", "Way", "prepared", "quantised"]
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that multiply matrices, of those that the quantiser knows."""
 
+_ERRORS: tuple[type[Exception], ...] = (
+    *LIBRARY_ERRORS,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    OSError,
+)
+"""The quantiser is Python code, and raises what its parts raise."""
+
 
 class Way(NamedTuple):
     """How a model is quantised: activations as uint8, weights as symmetric int8.
@@ -136,7 +148,7 @@ def _errors_of(model: Model, what: str) -> Iterator[None]:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
             yield
-    except (*LIBRARY_ERRORS, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except _ERRORS as error:
         raise BackendError(
             f"model {model.name!r} cannot be {what} by onnxruntime: {first_line(error)}"
         ) from error
