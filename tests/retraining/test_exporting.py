@@ -59,7 +59,21 @@ class _Branching(torch.nn.Module):
         return x * 2 if float(x.sum()) > 0 else x
 
 
-@pytest.mark.parametrize(("module", "said"), [(_Random(), "off by"), (_Branching(), "cannot be")])
+class _Named(torch.nn.Module):
+    """Gives its outputs by name."""
+
+    def forward(self, x: Any) -> Any:
+        return {"twice": x * 2}
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (_Random(), "off by"),
+        (_Branching(), "cannot be exported"),
+        (_Named(), "give one tensor or a tuple"),
+    ],
+)
 def test_what_cannot_be_exported_rightly_is_refused(module: Any, said: str) -> None:
     with pytest.raises(ModelError, match=said) as caught:
         exported(copy.deepcopy(module), torch.ones(2, 3), name="odd")

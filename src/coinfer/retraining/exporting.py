@@ -80,8 +80,16 @@ def exported(
 
 
 def _check(model: Model, arguments: Sequence[Tensor], expected: Any) -> None:
-    wanted = expected if isinstance(expected, tuple | list) else (expected,)
+    wanted = tuple(expected) if isinstance(expected, tuple | list) else (expected,)
     names = [spec.name for spec in model.inputs]
+    is_comparable = all(isinstance(each, torch().Tensor) for each in wanted)
+    if not is_comparable or (len(names), len(model.outputs)) != (len(arguments), len(wanted)):
+        raise ModelError(
+            f"module {model.name!r} cannot be compared with its export: it must use all its "
+            "arguments and give one tensor or a tuple of tensors"
+        )
+    if any(each.dtype == torch().bfloat16 for each in (*arguments, *wanted)):
+        raise ModelError(f"module {model.name!r} computes in bfloat16; export it as `.float()`")
     feed = {key: each.cpu().numpy() for key, each in zip(names, arguments, strict=True)}
     with contextlib.closing(load(get_backend(REFERENCE.backend), model, REFERENCE)) as session:
         made = session.run(feed)
