@@ -91,6 +91,10 @@ class Quantisation:
                 "layers or matrix products"
             )
         tried = list(self._candidates(ready, [str(name) for name in heavy]))
+        if not tried:
+            raise ConfigurationError(
+                f"model {self.model.name!r} has nothing that onnxruntime would quantise"
+            )
         within = [each for each in tried if each.error <= self.limit]
         if not within:
             raise self._too_far(min(each.error for each in tried))
@@ -105,6 +109,8 @@ class Quantisation:
                 return  # what keeps layers in fp32 is for networks that need it
             self.tell(f"int8: {way}")
             model = quantised(ready, feeds, way)
+            if not _n_quantised(model):
+                continue
             error = self._error(model, feeds)
             found += error <= self.limit
             yield _Candidate(way, model, error)
@@ -190,7 +196,7 @@ class Quantisation:
         if chosen is not None:
             int8 = Int8Report(
                 way=str(chosen.way),
-                layers=(heavy - len(chosen.way.keeps), heavy),
+                layers=(_n_quantised(model), heavy),
                 weight_bytes=(self.model.weight_bytes, model.weight_bytes),
             )
         report = CompressionReport(
@@ -214,6 +220,16 @@ class Quantisation:
         sizes = self.model.input_check.sizes_of(self.samples.calibration[0])
         dims = {name: size for name, size in sizes.items() if name in self.model.open_dims}
         return bind_shapes(self.model.graph, dims=dims)
+
+
+def _n_quantised(model: Model) -> int:
+    """Count the heavy operators that read what was quantised."""
+    makers = [
+        node.inputs[0].producer()
+        for node in model.graph.graph
+        if node.op_type in HEAVY and node.inputs[0] is not None
+    ]
+    return sum(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
 
 
 def _ways(heavy: Sequence[str]) -> Iterator[Way]:
