@@ -223,13 +223,14 @@ class Quantisation:
 
 
 def _n_quantised(model: Model) -> int:
-    """Count the heavy operators that read what was quantised."""
-    makers = [
-        node.inputs[0].producer()
-        for node in model.graph.graph
-        if node.op_type in HEAVY and node.inputs[0] is not None
-    ]
-    return sum(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
+    """Count the heavy operators both of whose operands were quantised."""
+
+    def is_quantised(value: ir.Value | None) -> bool:
+        maker = None if value is None else value.producer()
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    heavy = [node for node in model.graph.graph if node.op_type in HEAVY]
+    return sum(all(is_quantised(value) for value in node.inputs[:2]) for node in heavy)
 
 
 def _ways(heavy: Sequence[str]) -> Iterator[Way]:
