@@ -34,7 +34,7 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     figures = ["layers", "weights", "fp32 ms", "int8 ms", "times as fast", "error", "accuracy"]
-    table = new_table(["network", "processor"], figures)
+    table = new_table(["network", "processor"], figures, wraps=True)
     names = arguments.networks or (["digits"] if arguments.quick else ["digits", *FILES])
     with OtherWork() as other:
         for name in names:

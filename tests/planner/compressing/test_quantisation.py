@@ -25,7 +25,7 @@ from coinfer.profiling.side_by_side import Contest
 CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"core"}))
 
 
-def network() -> Model:
+def network(*, opset: int = 20) -> Model:
     """Convolution, norm, convolution, dense layer; inputs are (batch, 3, 12, 12)."""
     rng = np.random.default_rng(0)
     arrays = {
@@ -39,8 +39,8 @@ def network() -> Model:
         "b3": rng.normal(size=10),
     }
     graph = ir.from_onnx_text(
-        """<ir_version: 10, opset_import: ["": 20]>
-        net (float[batch, 3, 12, 12] x) => (float[batch, 10] y) {
+        f"""<ir_version: 10, opset_import: ["": {opset}]>
+        net (float[batch, 3, 12, 12] x) => (float[batch, 10] y) {{
             a = Conv <pads = [1, 1, 1, 1]> (x, w1)
             n = BatchNormalization(a, s, b, m, v)
             r = Relu(n)
@@ -48,7 +48,7 @@ def network() -> Model:
             q = Relu(c)
             f = Flatten(q)
             y = Gemm(f, w3, b3)
-        }"""
+        }}"""
     )
     for name, array in arrays.items():
         value = next(v for n in graph.graph for v in n.inputs if v is not None and v.name == name)
@@ -115,6 +115,11 @@ def test_weights_become_bytes_and_outputs_stay_near(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, samples(seed=5)[0])
     assert np.linalg.norm(made - expected) < 0.05 * np.linalg.norm(expected)
+
+
+def test_models_of_old_versions_of_onnx_are_quantised_per_channel_too() -> None:
+    model = network(opset=11)
+    assert 0 < off(model, quantised(prepared(model), samples(90), Way())) < 0.1
 
 
 def test_what_the_library_prints_is_not_ours(capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import onnx
+import onnx.version_converter
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line
@@ -34,6 +35,9 @@ _ERRORS: tuple[type[Exception], ...] = (
     OSError,
 )
 """The quantiser is Python code, and raises what its parts raise."""
+
+_LEAST_OPSET = 13
+"""Of ONNX: the first in which DequantizeLinear has an axis."""
 
 
 class Way(NamedTuple):
@@ -62,7 +66,7 @@ class Way(NamedTuple):
 def prepared(model: Model) -> Model:
     """Return a model as the quantiser wants it: constants folded, norms in their convolutions.
 
-    Operators have names.
+    Operators have names, and are of a version in which scales can be per channel.
 
     Raises:
         BackendError: onnxruntime cannot do that.
@@ -73,7 +77,7 @@ def prepared(model: Model) -> Model:
         path = Path(folder) / "prepared.onnx"
         # Symbolic shapes need sympy, and quantising does without.
         quant_pre_process(_written(model, folder), path, skip_symbolic_shape=True)
-        proto = onnx.load(path)
+        proto = _modern(onnx.load(path))
     for at, node in enumerate(proto.graph.node):
         node.name = node.name or f"coinfer.{at}"
     return model_from_bytes(proto.SerializeToString(), name=model.name)
@@ -129,6 +133,13 @@ class _Reader:
         """Return the next sample; None after the last."""
         feed = next(self._left, None)
         return None if feed is None else dict(feed)
+
+
+def _modern(proto: onnx.ModelProto) -> onnx.ModelProto:
+    version = next((each.version for each in proto.opset_import if not each.domain), _LEAST_OPSET)
+    if version >= _LEAST_OPSET:
+        return proto
+    return onnx.version_converter.convert_version(proto, _LEAST_OPSET)
 
 
 def _written(model: Model, folder: str) -> Path:
