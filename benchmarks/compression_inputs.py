@@ -56,7 +56,7 @@ def main() -> int:
         console.print("rapidocr-onnxruntime is not installed; nothing is compared")
         return 0
     model = load_model(Path(found.origin).parent / "models" / FILES[name])
-    samples = [{model.inputs[0].name: each[np.newaxis]} for each in _pictures(name)]
+    samples = [{model.inputs[0].name: each[np.newaxis]} for each in pictures(name)]
     table = new_table(["ranks", "svd"], ["MACs removed", "plain", "with inputs", "plain / with"])
     for rule, svd in RULES:
         table.add_row(rule, "yes" if svd else "no", *_figures(model, samples, rule, svd))
@@ -79,7 +79,8 @@ def _figures(model: Any, samples: list[dict[str, Any]], rule: str, svd: bool) ->
     return (removed, *(f"{each:.3f}" for each in errors), f"{errors[0] / errors[1]:.2f}x")
 
 
-def _pictures(network: str) -> list[Picture]:
+def pictures(network: str) -> list[Picture]:
+    """Return samples of a network: lines of text, or pages of it."""
     rng = np.random.default_rng(0)
     found = {
         "rec": [_line(rng, 320, 48) for _ in range(48)],

@@ -49,3 +49,28 @@ def test_the_file_and_the_report_agree(tmp_path: Path) -> None:
 def test_only_what_is_measured_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--picture"):
         run("zoo:tiny_cnn", "--ranks", "ratio:0.5", "--picture", str(tmp_path / "p.svg"))
+
+
+def test_int8_is_said_and_written(tmp_path: Path) -> None:
+    path, report = tmp_path / "int8.onnx", tmp_path / "report.json"
+    args = ("zoo:tiny_cnn", "--int8", "--max-error", "inf")
+    shown = run(*args, "-o", str(path), "--json", str(report))
+    read = json.loads(report.read_text())
+    types = {node.op_type for node in load_model(path).graph.graph}
+    if read["int8"] is None:  # it is the original, which is faster here
+        assert "nothing is quantised" in shown
+        assert "QuantizeLinear" not in types
+        assert "left as it is: in int8 it is not surely faster" in shown
+    else:
+        assert "heavy layers in int8" in shown
+        assert "QuantizeLinear" in types
+        assert all(row["interval"][0] > 1 for row in read["processors"])
+    assert "Collecting tensor data" not in shown
+
+
+@pytest.mark.parametrize("more", [("--ranks", "ratio:0.5"), ("--svd",), ("--plain",)])
+def test_int8_takes_no_ranks(more: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="int8 decomposes nothing"):
+        run("zoo:tiny_cnn", "--int8", *more)
+    with pytest.raises(ConfigurationError, match="leave it out with --int8"):
+        run("zoo:tiny_cnn", "--int8", "--picture", "p.svg")

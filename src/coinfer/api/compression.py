@@ -16,6 +16,7 @@ from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
 from coinfer.planner.compressing.calibration import split
 from coinfer.planner.compressing.compression import CompressedModel, Compression
+from coinfer.planner.compressing.quantisation import Quantisation
 from coinfer.planner.compressing.report import CompressionReport
 from coinfer.planner.compressing.wish import CompressionWish
 from coinfer.planner.given_samples import SampleSource, read_samples
@@ -35,6 +36,7 @@ def compress(
     max_error: float | None = None,
     samples: SampleSource | None = None,
     svd: bool = False,
+    int8: bool = False,
     data_aware: bool | None = None,
     processors: Sequence[Processor] | Sequence[str] | None = None,
     backends: Mapping[str, Backend] = MappingProxyType({}),
@@ -63,6 +65,8 @@ def compress(
             folder of pictures. A third of them judges. None: random ones, which say little of a
             trained network.
         svd: Decompose 1x1 convolutions and dense layers too.
+        int8: Quantise instead, by onnxruntime's quantiser, with the same promise. Ranges come from
+            the samples; no layer is decomposed.
         data_aware: Whether layers keep their outputs on the samples rather than their weights;
             None: if samples are given.
         processors: Where times are measured, or their names; None: one of each kind with one
@@ -86,6 +90,15 @@ def compress(
     >>> found.report.macs
     (516256, 252064)
     """
+    if int8:
+        if str(ranks) != "latency" or svd or data_aware is not None:
+            raise ConfigurationError(
+                "int8 decomposes nothing, so it takes no ranks, svd or data_aware (--ranks, --svd, "
+                "--plain); decompose first, and quantise the file that this gives"
+            )
+        return _quantisation(
+            model, max_error, samples, processors, backends, dims, seed, progress
+        ).done()
     compression = _compression(
         model, ranks, max_error, samples, svd, data_aware, processors, backends, dims, seed
     )
@@ -139,6 +152,32 @@ def _compression(
     )
     compression.warnings += [] if wish.max_error == math.inf else warnings
     return compression
+
+
+def _quantisation(
+    source: Model | str | Path,
+    max_error: float | None,
+    samples: SampleSource | None,
+    processors: Sequence[Processor] | Sequence[str] | None,
+    backends: Mapping[str, Backend],
+    dims: Mapping[str, int],
+    seed: int,
+    progress: Callable[[str], None],
+) -> Quantisation:
+    wish = CompressionWish(max_error=max_error, seed=seed)
+    model = source if isinstance(source, Model) else resolve_model(str(source))
+    feeds, warnings = _feeds(model, samples, dims)
+    chosen = _processors(processors)
+    quantisation = Quantisation(
+        model=model,
+        limit=wish.limit,
+        samples=split(feeds, model.name, seed=seed),
+        processors=chosen,
+        backends=find_backends((*chosen, REFERENCE), backends),
+        tell=progress,
+    )
+    quantisation.warnings += warnings
+    return quantisation
 
 
 def _feeds(

@@ -53,6 +53,10 @@ def compress(
     svd: Annotated[
         bool, typer.Option("--svd", help="Decompose 1x1 convolutions and dense layers too.")
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Quantise instead of decomposing; --inputs give the ranges."),
+    ] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="By the weights alone, whatever the inputs are like.")
     ] = False,
@@ -76,8 +80,9 @@ def compress(
 ) -> None:
     """Replace layers by smaller ones (Tucker-2, SVD), by default only where that is faster.
 
-    By latency the result is never slower than the original on the processors measured, and never
-    further off than --max-error on samples that it was not chosen with.
+    With --int8 layers stay and compute in 8 bits instead. By latency and with --int8 the result is
+    never slower than the original on the processors measured, and never further off than
+    --max-error on samples that it was not chosen with.
     """
     from coinfer.api.compression import choose_ranks
     from coinfer.api.compression import compress as compressed
@@ -85,21 +90,24 @@ def compress(
 
     check_writable(output, json_file, picture)
     rule = RankRule.parse(ranks)
+    if picture is not None and int8:
+        raise ConfigurationError("--picture draws the choice of ranks; leave it out with --int8")
     if picture is not None and rule.name != "latency":
         raise ConfigurationError("--picture draws what ranks by latency measure; leave it out")
     loaded = resolve_model(model, data_root=allow_data_in)
-    if output is None and rule.name != "latency":
+    if output is None and not int8 and rule.name != "latency":
         report = choose_ranks(loaded, ranks=rule, svd=svd, dims=sizes(dim))
     else:
         from coinfer.cli.progress_bars import telling
 
-        with telling("compressing") as tell:
+        with telling("quantising" if int8 else "compressing") as tell:
             found = compressed(
                 loaded,
                 ranks=rule,
                 max_error=max_error,
                 samples=inputs,
                 svd=svd,
+                int8=int8,
                 data_aware=False if plain else None,
                 processors=processor,
                 dims=sizes(dim),
@@ -125,13 +133,22 @@ def _print(report: CompressionReport) -> None:
     rows = report.decomposed
     if rows:
         out().print(_table(rows))
-    kept = len(report.layers) - len(rows)
-    print_lines(
-        f"{report.model}: {len(rows)} layers decomposed, {kept} of that kind left, ranks by "
-        f"{report.rule}"
-    )
+    print_lines(f"{report.model}: {_summary(report)}")
     print_lines(*(f"{label:11}{text}" for label, text in _totals(report)))
     print_lines(*(f"warning: {warning}" for warning in report.warnings))
+
+
+def _summary(report: CompressionReport) -> str:
+    if report.int8 is not None:
+        quantised, layers = report.int8.layers
+        return f"{quantised} of {layers} heavy layers in int8 ({report.int8.way})"
+    if report.rule == "int8":
+        return "nothing is quantised"
+    kept = len(report.layers) - len(report.decomposed)
+    return (
+        f"{len(report.decomposed)} layers decomposed, {kept} of that kind left, ranks by "
+        f"{report.rule}"
+    )
 
 
 def _totals(report: CompressionReport) -> Iterator[tuple[str, str]]:
@@ -142,6 +159,9 @@ def _totals(report: CompressionReport) -> Iterator[tuple[str, str]]:
         removed = 1 - fewer_macs / macs if macs else 0.0
         yield "MACs", f"{macs:,} -> {fewer_macs:,} ({removed:.1%} fewer)"
     yield "parameters", f"{parameters:,} -> {fewer:,} ({1 - fewer / max(1, parameters):.1%} fewer)"
+    if report.int8 is not None:
+        size, smaller = report.int8.weight_bytes
+        yield "weights", f"{size:,} -> {smaller:,} bytes ({1 - smaller / max(1, size):.1%} fewer)"
     for row in report.processors:
         ms = f"{row.before_s * 1e3:.3g} -> {row.after_s * 1e3:.3g} ms"
         yield row.name, f"{ms}, {row.ratio} as fast"

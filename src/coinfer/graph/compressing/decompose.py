@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from coinfer.errors import ConfigurationError
-from coinfer.graph.compressing.factors import Array, Factors
+from coinfer.graph.compressing.factors import Factors, convolution_parts
 from coinfer.graph.compressing.layers import Site, site_of
 from coinfer.graph.inference import mark
 from coinfer.graph.operators import inlined, nodes_by_key
@@ -105,26 +105,16 @@ class _Rewriter:
         node, dtype = site.node, site.weight.dtype
         placed = {name: node.attributes[name] for name in _PLACED if name in node.attributes}
         groups = factors.core.shape[0]
-        ones = (1,) * (factors.core.ndim - 3)
-        stages: list[tuple[str, Array]] = []
-        if factors.inputs is not None:
-            first = factors.inputs.transpose(0, 2, 1)
-            stages.append(("first", first.reshape(*first.shape, *ones)))
-        stages.append(("core", factors.core))
-        if factors.outputs is not None:
-            stages.append(("last", factors.outputs.reshape(*factors.outputs.shape, *ones)))
-        # Of a matrix the first part strides, see `Layer.macs`.
-        is_matrix = all(size == 1 for size in factors.core.shape[3:])
-        placed_at = 0 if is_matrix or factors.inputs is None else 1
+        parts = convolution_parts(factors)
         value = node.inputs[0]
-        for at, (what, array) in enumerate(stages):
-            weight = self._weight(
-                f"{key}.{what}", array.reshape(-1, *array.shape[2:]).astype(dtype.numpy())
-            )
+        for part in parts:
+            weight = self._weight(f"{key}.{part.name}", part.weight.astype(dtype.numpy()))
             attributes = {"group": ir.AttrInt64("group", groups)}
-            attributes |= placed if at == placed_at else {}
-            if at + 1 < len(stages):
-                value = self._before(node, "Conv", [value, weight], attributes, f"{key}.{what}")
+            attributes |= placed if part.is_placed else {}
+            if part is not parts[-1]:
+                value = self._before(
+                    node, "Conv", [value, weight], attributes, f"{key}.{part.name}"
+                )
                 continue
             node.replace_input_with(0, value)
             node.replace_input_with(1, weight)

@@ -19,6 +19,8 @@ from coinfer.graph.compressing.layer import Ranks
 __all__ = [
     "Array",
     "Factors",
+    "Part",
+    "convolution_parts",
     "plain_factors",
     "relative_gap",
     "split_matrix",
@@ -65,6 +67,44 @@ class Factors(NamedTuple):
         if self.inputs is not None:
             weight = np.einsum("gir,gor...->goi...", self.inputs, weight, optimize=True)
         return weight
+
+
+class Part(NamedTuple):
+    """One of the convolutions that a convolution becomes.
+
+    Attributes:
+        name: `first`, `core` or `last`.
+        weight: (all outputs, inputs of a group, *kernel).
+        is_placed: Whether it has the strides, pads and dilations.
+    """
+
+    name: str
+    weight: Array
+    is_placed: bool
+
+
+def convolution_parts(factors: Factors) -> list[Part]:
+    """Return the convolutions, of as many groups as before, in their order; the last has the bias.
+
+    >>> factors = Factors(np.ones((1, 8, 2)), np.ones((1, 4, 2, 3, 3)), np.ones((1, 6, 4)))
+    >>> [(part.name, part.weight.shape, part.is_placed) for part in convolution_parts(factors)]
+    [('first', (2, 8, 1, 1), False), ('core', (4, 2, 3, 3), True), ('last', (6, 4, 1, 1), False)]
+    """
+    ones = (1,) * (factors.core.ndim - 3)
+    arrays: list[tuple[str, Array]] = []
+    if factors.inputs is not None:
+        first = factors.inputs.transpose(0, 2, 1)
+        arrays.append(("first", first.reshape(*first.shape, *ones)))
+    arrays.append(("core", factors.core))
+    if factors.outputs is not None:
+        arrays.append(("last", factors.outputs.reshape(*factors.outputs.shape, *ones)))
+    # Of a matrix the first part strides, see `Layer.macs`.
+    is_matrix = all(size == 1 for size in factors.core.shape[3:])
+    placed_at = 0 if is_matrix or factors.inputs is None else 1
+    return [
+        Part(name, array.reshape(-1, *array.shape[2:]), at == placed_at)
+        for at, (name, array) in enumerate(arrays)
+    ]
 
 
 def relative_gap(weight: Array, other: Array) -> float:

@@ -10,7 +10,7 @@ from coinfer.graph.compressing.layer import WAS, Layer, Ranks
 from coinfer.graph.compressing.search import Point
 from coinfer.metrics.paired import PairedRatio
 
-__all__ = ["CompressionReport", "LayerReport", "ProcessorReport"]
+__all__ = ["CompressionReport", "Int8Report", "LayerReport", "ProcessorReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +85,35 @@ class ProcessorReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Report:
+    """What became of a model in int8.
+
+    Attributes:
+        way: How ranges and scales were chosen, in a few words.
+        layers: Convolutions, dense layers and matrix products: those quantised, and all.
+        weight_bytes: Before and after.
+    """
+
+    way: str
+    layers: tuple[int, int]
+    weight_bytes: tuple[int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "way": self.way,
+            "layers": list(self.layers),
+            "weight_bytes": list(self.weight_bytes),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionReport:
     """A compressed model beside its original.
 
     Attributes:
         model: The model's name.
-        rule: How ranks were chosen, as on the command line.
+        rule: How ranks were chosen, as on the command line, or `int8`.
         is_data_aware: Whether calibration samples shaped the factors.
         max_error: The error that was allowed; None: it was not limited.
         layers: Those that could be decomposed, in the order of the graph.
@@ -103,6 +126,7 @@ class CompressionReport:
         processors: Measured there; empty if not.
         curve: Error against time, as measured on the way; empty unless ranks are by latency.
         warnings: What a user must know.
+        int8: What was quantised; None: nothing.
     """
 
     model: str
@@ -118,6 +142,7 @@ class CompressionReport:
     processors: Sequence[ProcessorReport] = ()
     curve: Sequence[Point] = ()
     warnings: Sequence[str] = ()
+    int8: Int8Report | None = None
 
     @property
     def decomposed(self) -> list[LayerReport]:
@@ -151,4 +176,5 @@ class CompressionReport:
                 for p in self.curve
             ],
             "warnings": list(self.warnings),
+            "int8": None if self.int8 is None else self.int8.to_json(),
         }

@@ -1,0 +1,167 @@
+"""Quantising: a model in int8 (QDQ), made by onnxruntime's own quantiser. Chooses nothing."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import onnx
+import onnx.version_converter
+
+from coinfer.backends.base import Tensors
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line
+from coinfer.errors import BackendError
+from coinfer.model import Model, model_from_bytes
+
+__all__ = ["HEAVY", "Way", "prepared", "quantised"]
+
+HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that multiply matrices, of those that the quantiser knows."""
+
+_ERRORS: tuple[type[Exception], ...] = (
+    *LIBRARY_ERRORS,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    OSError,
+)
+"""The quantiser is Python code, and raises what its parts raise."""
+
+_LEAST_OPSET = 13
+"""Of ONNX: the first in which DequantizeLinear has an axis."""
+
+
+class Way(NamedTuple):
+    """How a model is quantised: activations as uint8, weights as symmetric int8.
+
+    Attributes:
+        method: How ranges follow from what is seen: `MinMax`, `Entropy` or `Percentile`.
+        per_channel: Whether each output channel of a weight has a scale of its own.
+        is_whole: Whether all operators are quantised that can be, or the heavy ones alone.
+        keeps: Names of operators that stay as they are.
+    """
+
+    method: str = "MinMax"
+    per_channel: bool = True
+    is_whole: bool = True
+    keeps: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        scales = "a scale per channel" if self.per_channel else "a scale per weight"
+        which = "" if self.is_whole else ", heavy operators only"
+        kept = f", {len(self.keeps)} layers kept in fp32" if self.keeps else ""
+        return f"{self.method}, {scales}{which}{kept}"
+
+
+def prepared(model: Model) -> Model:
+    """Return a model as the quantiser wants it: constants folded, norms in their convolutions.
+
+    Operators have names, and are of a version in which scales can be per channel.
+
+    Raises:
+        BackendError: onnxruntime cannot do that.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with _errors_of(model, "prepared for int8"), TemporaryDirectory(prefix="coinfer-") as folder:
+        path = Path(folder) / "prepared.onnx"
+        # Symbolic shapes need sympy, and quantising does without.
+        quant_pre_process(_written(model, folder), path, skip_symbolic_shape=True)
+        proto = _modern(onnx.load(path))
+    for at, node in enumerate(proto.graph.node):
+        node.name = node.name or f"coinfer.{at}"
+    return model_from_bytes(proto.SerializeToString(), name=model.name)
+
+
+def quantised(model: Model, feeds: Sequence[Tensors], way: Way) -> Model:
+    """Return a model in int8; inputs and outputs stay of the type that they are of.
+
+    Args:
+        model: What `prepared` returns.
+        feeds: Inputs that are typical of it: ranges of activations come from them.
+        way: How.
+
+    Raises:
+        BackendError: onnxruntime cannot quantise it.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with _errors_of(model, "quantised"), TemporaryDirectory(prefix="coinfer-") as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            _written(model, folder),
+            path,
+            _Reader(feeds),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=None if way.is_whole else list(HEAVY),
+            per_channel=way.per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(way.keeps),
+            calibrate_method=CalibrationMethod[way.method],
+            # One sample after the other, or all activations of all samples would be in memory.
+            extra_options={"CalibStridedMinMax": 1},
+        )
+        return model_from_bytes(path.read_bytes(), name=model.name)
+
+
+class _Reader:
+    """Gives the quantiser one sample after the other."""
+
+    def __init__(self, feeds: Sequence[Tensors]) -> None:
+        self._feeds = feeds
+        self.set_range(0, len(feeds))
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Give these next."""
+        self._left: Iterator[Mapping[str, Any]] = iter(self._feeds[start_index:end_index])
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Return the next sample; None after the last."""
+        feed = next(self._left, None)
+        return None if feed is None else dict(feed)
+
+
+def _modern(proto: onnx.ModelProto) -> onnx.ModelProto:
+    version = next((each.version for each in proto.opset_import if not each.domain), _LEAST_OPSET)
+    if version >= _LEAST_OPSET:
+        return proto
+    return onnx.version_converter.convert_version(proto, _LEAST_OPSET)
+
+
+def _written(model: Model, folder: str) -> Path:
+    """Write a model to a folder: of what is in memory the library moves weights to a lost file."""
+    path = Path(folder) / "given.onnx"
+    path.write_bytes(model.to_bytes())
+    return path
+
+
+@contextmanager
+def _errors_of(model: Model, what: str) -> Iterator[None]:
+    """Make one line of what the library raises, and keep what it tells developers away."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.CRITICAL)  # it speaks on the root logger, and prints
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except _ERRORS as error:
+        raise BackendError(
+            f"model {model.name!r} cannot be {what} by onnxruntime: {first_line(error)}"
+        ) from error
+    finally:
+        root.setLevel(level)
