@@ -16,6 +16,7 @@ import onnx.version_converter
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line
+from coinfer.documents.writing import replace_file
 from coinfer.errors import BackendError
 from coinfer.model import Model, model_from_bytes
 
@@ -145,7 +146,7 @@ def _modern(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _written(model: Model, folder: str) -> Path:
     """Write a model to a folder: of what is in memory the library moves weights to a lost file."""
     path = Path(folder) / "given.onnx"
-    path.write_bytes(model.to_bytes())
+    replace_file(path, model.to_bytes())
     return path
 
 
