@@ -248,7 +248,8 @@ def test_what_cannot_be_quantised_is_said_in_a_line() -> None:
 @pytest.mark.alone
 def test_measured_on_this_machine_it_is_never_slower() -> None:
     model = network()
-    found = coinfer.compress(model, int8=True, max_error=0.1, samples=samples(), processors=[CPU])
+    # In int8 the outputs of this network, whose weights are random, are off by 0.13.
+    found = coinfer.compress(model, int8=True, max_error=0.2, samples=samples(), processors=[CPU])
     if found.report.int8 is not None:
         assert all(row.ratio.is_better for row in found.report.processors)
     else:
