@@ -114,6 +114,8 @@ def test_the_examples_in_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COINFER_CACHE", str(tmp_path))
+    if name.startswith("coinfer.retraining"):
+        pytest.importorskip("torch", reason="retraining needs torch")
     module = imported(name)
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.failed == 0

@@ -117,7 +117,7 @@ def decompose(
         ConfigurationError: there is nothing to decompose, a layer cannot have its ranks, the rule
             cannot be kept, or torch or `tensorly` is not installed. The module is as it was.
 
-    >>> import pytest; torch = pytest.importorskip("torch"); _ = pytest.importorskip("tensorly")
+    >>> import torch
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.ReLU())
     >>> found = decompose(module, torch.zeros(1, 8, 6, 6), ranks="ratio:0.5")
     >>> [tuple(part.weight.shape) for part in module[0]], found.macs
