@@ -95,6 +95,39 @@ class TestTheRule:
         urgent(vm, 1.0)
         assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
 
+    @pytest.mark.parametrize("deadline_s", [0.0045, 1.0])
+    def test_the_end_of_a_short_run_is_waited_for(self, deadline_s: float) -> None:
+        seconds = {"urgent": {"cpu0": 0.003}, "heavy": {"cpu0": 0.0029}}
+        vm = machine(seconds=seconds)
+        vm.submit("heavy")
+        urgent(vm, deadline_s)
+        vm.run()
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0")]
+
+    def test_the_end_of_a_longer_run_is_not(self) -> None:
+        seconds = {"urgent": {"cpu0": 0.003}, "heavy": {"cpu0": 0.0031}}
+        vm = machine(seconds=seconds)
+        vm.submit("heavy")
+        urgent(vm, 1.0)
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
+
+    def test_a_short_run_that_should_have_ended_long_ago_is_preempted(self) -> None:
+        seconds = {"urgent": {"cpu0": 0.003}, "heavy": {"cpu0": 0.001}}
+        vm = machine(seconds=seconds, service_s=lambda e: 1.0 if e.model == "heavy" else 0.003)
+        vm.submit("heavy")
+        number = urgent(vm)
+        assert started(vm) == [("heavy", "cpu0")]
+        vm.run()
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
+        assert vm.finished_s[number] == pytest.approx(0.033)
+
+    def test_who_is_late_in_any_case_makes_nobody_else_late(self) -> None:
+        vm = machine()
+        vm.submit("heavy", deadline_s=0.11)
+        urgent(vm, 0.005)
+        vm.run()
+        assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0")]
+
     def test_what_has_a_deadline_goes_on_while_there_is_time_to_wait(self) -> None:
         vm = machine()
         vm.submit("heavy", deadline_s=2.0)

@@ -9,8 +9,11 @@ goes first, on top of what is least urgent:
    must be done within the time that each of the others has to spare;
  - else only if, by the estimates, it would finish too late on every ordinary processor. Too late is
    less than `MARGIN` of its relative deadline before the deadline.
-Nothing is started in vain: either it finishes in time there, or it may run late anyway; and nothing
-more urgent is held up.
+What runs for less than `SHORT_S` is waited for: threads of one priority that share a core take
+turns of that length. So where all runs are short, threads never lose their priority, beside other
+programs neither. What should have ended long ago counts as long.
+Nothing is started in vain: it finishes in time there, or it may run late and nobody misses a
+deadline by it; and nothing more urgent is held up.
 
 The estimates of waiting know what runs and what of the requests looked at goes before, not what the
 policy has in mind. So each request is looked at again at the last moment at which an idle processor
@@ -21,10 +24,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from coinfer.core.commands import Execution
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.lane import Lane
 from coinfer.core.progress import Progress
@@ -33,10 +37,15 @@ from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.view import View
 
-__all__ = ["MARGIN", "Preemption"]
+__all__ = ["MARGIN", "SHORT_S", "Preemption"]
 
 MARGIN = 0.25
 """Share of its relative deadline by which a request that waits is to finish before the deadline."""
+
+SHORT_S = 0.003
+"""Seconds of a run below which it is not preempted: a time slice of Linux's scheduler."""
+
+_OVERDUE_S = 10 * SHORT_S
 
 _LOOKED_AT = 8
 """Requests looked at after one event: the most urgent ones."""
@@ -45,6 +54,12 @@ _FEW = 64
 
 _Urgency: TypeAlias = tuple[float, float]
 """How urgent something is: less its priority, then its deadline; the smallest is most urgent."""
+
+_Worth: TypeAlias = tuple[_Urgency, float]
+"""How urgent what would be held up is, and how little it was held up before."""
+
+_Below: TypeAlias = tuple[str, _Worth]
+"""An express processor, and what it would hold up."""
 
 _NOTHING: _Urgency = (math.inf, math.inf)
 """What runs where nothing does."""
@@ -101,7 +116,10 @@ class Preemption:
         state, view = self._state, self._view
         express, now = state.express, view.now
         assert express is not None
-        if not self._known or not express.idle():
+        if not self._known:
+            return
+        below = self._below(express)
+        if not below:
             return  # the end of what runs there is looked at anyway
         urgent = self._urgent()
         ready_s = self._ready_s(express, now) if urgent else {}
@@ -112,10 +130,11 @@ class Preemption:
             limit_s = _limit_s(request)
             last_s = limit_s - min(seconds.values())
             is_late = finish_s > limit_s or now >= last_s
-            step = self._step(express, progress.lane, request, is_late=is_late)
+            step = self._step(express, below, progress.lane, request, is_late=is_late)
             if step is not None:
                 yield progress, step
-                if not express.idle():
+                below = self._below(express)
+                if not below:
                     return
                 overlaid = express.processors[step.processor].overlays
                 for other, processor in state.in_service.items():
@@ -152,35 +171,39 @@ class Preemption:
         return self._view.free_s(free_at)
 
     def _step(
-        self, express: ExpressProcessors, lane: Lane, request: Request, *, is_late: bool
+        self,
+        express: ExpressProcessors,
+        below: Sequence[_Below],
+        lane: Lane,
+        request: Request,
+        *,
+        is_late: bool,
     ) -> Step | None:
         """Return what an express processor should run of a request now, if any should.
 
         Args:
             express: The express processors.
+            below: Those that may start something, and what that would hold up.
             lane: Where the request waits.
             request: The request.
             is_late: Whether it would be late by waiting.
         """
-        best: tuple[tuple[_Urgency, float], Step] | None = None
+        best: tuple[_Worth, Step] | None = None
         mine = _urgency(request)
-        for name in express.idle():
+        for name, worth in below:
             if name in lane.excluded or not lane.may_start(express.twins[name], self._view.now):
                 continue
-            worth = self._worth(express, name)
-            below = worth[0]
-            if below <= mine or (best and worth <= best[0]):
+            if worth[0] <= mine or (best and worth <= best[0]):
                 continue
             found = self._way(express, name, lane)
             if found is None:
                 continue
             step, seconds = found
-            if not is_late and not (
-                _only_waits(below, mine) and seconds <= self._others_spare_s(lane)
-            ):
+            only_waits = _only_waits(worth[0], mine)
+            if not is_late and not (only_waits and seconds <= self._others_spare_s(lane)):
                 continue
             in_time = self._view.now + seconds <= request.deadline_s
-            if in_time or request.on_late is OnLate.RUN:
+            if in_time or (only_waits and request.on_late is OnLate.RUN):
                 best = (worth, step)
         return best[1] if best else None
 
@@ -192,19 +215,34 @@ class Preemption:
             default=math.inf,
         )
 
-    def _worth(self, express: ExpressProcessors, name: str) -> tuple[_Urgency, float]:
-        """Return how urgent what it would hold up is, and how little that was held up before.
+    def _below(self, express: ExpressProcessors) -> list[_Below]:
+        """Return the express processors that may start something, and what that would hold up.
 
         Of what is equally urgent the one that was held up before is spared, and more so what is
         idle.
         """
-        state, now = self._state, self._view.now
-        unit_user = state.unit_user()
-        under = {unit_user.get(unit) for unit in express.processors[name].overlays}
-        numbers = [number for number in under if number is not None]
-        urgencies = [_urgency(r) for number in numbers for r in state.running[number].requests]
-        held_up_s = [express.held_up_s(number, now) for number in numbers]
-        return min(urgencies, default=_NOTHING), -max(held_up_s, default=-1.0)
+        running, unit_user, now = self._state.running, self._state.unit_user(), self._view.now
+        found: list[_Below] = []
+        for name in express.idle():
+            numbers = {unit_user.get(unit) for unit in express.processors[name].overlays}
+            under = [running[number] for number in numbers if number is not None]
+            if under and self._are_short(under):
+                continue
+            urgencies = [_urgency(r) for execution in under for r in execution.requests]
+            held_up_s = [express.held_up_s(execution.id, now) for execution in under]
+            worth = (min(urgencies, default=_NOTHING), -max(held_up_s, default=-1.0))
+            found.append((name, worth))
+        return found
+
+    def _are_short(self, under: Sequence[Execution]) -> bool:
+        """Tell whether all of these are short runs; look again when they should have ended."""
+        until_s = max(execution.started_s for execution in under) + _OVERDUE_S
+        if self._view.now >= until_s:
+            return False
+        if any(e.expected_end_s - e.started_s >= SHORT_S for e in under):
+            return False
+        self.again_s = min(self.again_s, until_s)
+        return True
 
     def _way(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
