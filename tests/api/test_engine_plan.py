@@ -113,3 +113,10 @@ def test_where_urgent_requests_may_come_first_a_plan_opens_warm(
         save_plan(engine.plan, tmp_path / "plan")
     with coinfer.Engine(tmp_path / "plan", backends={"own": NullBackend(service_s)}):
         assert ran == (["a", "a+"] if is_urgent else [])
+
+
+def test_a_model_is_loaded_beside_one_that_batches() -> None:
+    times = Profile.from_seconds({"x": {"p0": 1e-4}})
+    with null_engine("p0", batch={"m": {"max": 8}}) as engine:
+        engine.load("x", tiny_linear().model, times)
+        assert engine.infer("x", FEED)

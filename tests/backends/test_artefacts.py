@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -294,10 +295,10 @@ def test_without_a_python_to_start_models_are_compiled(
 def test_ctrl_c_ends_the_child_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artefact_making, "_START", "import time; time.sleep(100)")
 
-    def interrupted(order: object, pipe: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(artefact_making, "_send", interrupted)
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     before = set(psutil.Process().children())
     with pytest.raises(KeyboardInterrupt):
         made(tiny_conv().model, processor())

@@ -51,3 +51,26 @@ def test_one_stall_does_not_make_a_processor_look_slow(estimates: Estimates) -> 
     for _ in range(100):
         estimates.observe("m", "cpu0", WHOLE, 1, 1.0)
     assert estimates.expected_s("m", "cpu0", WHOLE, 1) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_blame_keeps_the_shape_of_a_curve() -> None:
+    estimates = Estimates()
+    estimates.add("m", profile("m", {"cpu0": 0.1}), as_curve=True)
+    ratio = estimates.row("m", WHOLE, 2)["cpu0"] / estimates.row("m", WHOLE, 1)["cpu0"]
+    for _ in range(5):
+        estimates.blame("m", "cpu0", WHOLE, 2)
+    for _ in range(100):
+        estimates.observe("m", "cpu0", WHOLE, 1, 0.1)
+    after = estimates.row("m", WHOLE, 2)["cpu0"] / estimates.row("m", WHOLE, 1)["cpu0"]
+    assert after == pytest.approx(ratio)
+
+
+def test_empty_batches_tell_nothing_of_others() -> None:
+    estimates = Estimates()
+    estimates.add("m", profile("m", {"cpu0": 0.1}), as_curve=True)
+    estimates.row("m", WHOLE, 1)
+    estimates.row("m", WHOLE, 0)
+    for _ in range(30):
+        estimates.observe("m", "cpu0", WHOLE, 0, 1e-4)
+    assert estimates.expected_s("m", "cpu0", WHOLE, 1) == 0.1
+    assert estimates.expected_s("m", "cpu0", WHOLE, 0) < 0.01

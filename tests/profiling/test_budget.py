@@ -25,7 +25,7 @@ from coinfer.testing.models import int_gather, tiny_conv, tiny_linear, two_input
 from planner import cut_models
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
-SECONDS = {"p": 1e-4, "q": 4e-4}
+SECONDS = {"p": 2e-3, "q": 8e-3}
 EXAMPLES: tuple[Callable[[], Model], ...] = (
     lambda: tiny_linear().model,
     lambda: two_inputs().model,

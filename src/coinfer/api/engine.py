@@ -233,7 +233,7 @@ class Engine(engine.Engine):
         for name, each in planned.plan.models.items():
             model = whole_of(planned.models[name])
             classes = {} if each.work is None else {each.work.size_class(s): s for s in each.sizes}
-            sizes = list(classes.values()) or list(each.sizes[:1])
+            sizes = list(classes.values())
             if len(sizes) <= 1 and not is_urgent:
                 continue
             for dims in sizes or [{}]:

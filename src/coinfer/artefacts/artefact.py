@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -86,7 +86,7 @@ class Artefact:
         """Read the manifest of a folder.
 
         Raises:
-            FileNotFoundError: there is none.
+            OSError: there is none, or it cannot be read now.
             DamagedError: it is not what was written.
         """
         try:
@@ -97,7 +97,7 @@ class Artefact:
             files = {name: StoredFile(**each) for name, each in data["files"].items()}
             kept = {key: data[key] for key in ("parts", "model", "facts", "refused", "made_s")}
             return cls(**kept, files=files)
-        except (DamagedError, FileNotFoundError):
+        except (DamagedError, OSError):
             raise
         except Exception as error:  # anything may stand in a damaged file
             raise DamagedError(f"its manifest cannot be read: {error}") from error
@@ -147,8 +147,8 @@ class Artefact:
                     raise DamagedError(f"{name} has another size")
                 if (thorough or not is_known) and _sha256(path) != file.sha256:
                     raise DamagedError(f"{name} was changed")
-            except OSError as error:
-                raise DamagedError(f"{name}: {error.strerror or error}") from error
+            except FileNotFoundError as error:
+                raise DamagedError(f"{name} is missing") from error
             changed = changed or not is_known
         return changed
 
@@ -158,14 +158,7 @@ class Artefact:
             name: StoredFile(size=each.size, sha256=each.sha256, state=_state(folder / name))
             for name, each in self.files.items()
         }
-        return type(self)(
-            parts=self.parts,
-            model=self.model,
-            facts=self.facts,
-            refused=self.refused,
-            made_s=self.made_s,
-            files=files,
-        )
+        return replace(self, files=files)
 
 
 class Lease:

@@ -221,9 +221,12 @@ class ArtefactStore:
             locked.close()
             self._remove_damaged(folder, f"{error.filename} is missing")
             return None
-        except (DamagedError, OSError) as error:
+        except DamagedError as error:
             locked.close()
             self._remove_damaged(folder, str(error))
+            return None
+        except OSError:  # e.g. too many open files: that says nothing of the artefact
+            locked.close()
             return None
         with suppress(OSError):
             os.utime(folder)
@@ -335,6 +338,8 @@ def _removed(folder: Path, *, also_used: bool = False) -> bool:
 
 
 def _to_disk(path: Path) -> None:
+    if os.name != "posix":  # folders cannot be opened there
+        return
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -13,9 +13,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from coinfer.artefacts import Made, MakeError, default_store
 from coinfer.backends.base import Backend
@@ -44,8 +42,10 @@ def prepare(backend: Backend, model: Model, processor: Processor) -> None:
     """
     ask: Callable[[Model, Processor], Mapping[str, object] | None] | None
     ask = getattr(backend, "artefact_parts", None)
+    if ask is None:
+        return
     store = default_store()
-    parts = ask(model, processor) if ask is not None and store.limit_bytes else None
+    parts = ask(model, processor) if store.limit_bytes else None
     if parts is None:
         return
     store.ensure(
@@ -59,10 +59,13 @@ def prepare(backend: Backend, model: Model, processor: Processor) -> None:
 
 def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) -> Made:
     limit_s = patience_s()
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise MakeError("this program is no Python interpreter that could be started again")
     try:
         model = dataclasses.replace(model, content=model.content.detached())
-    except ModelError as error:
-        raise MakeError(str(error)) from error
+        order = pickle.dumps((name, model, processor, folder), protocol=pickle.HIGHEST_PROTOCOL)
+    except (ModelError, pickle.PickleError, TypeError, AttributeError) as error:
+        raise MakeError(f"{type(error).__name__}: {error}") from error
     with subprocess.Popen(
         [sys.executable, "-c", _START, json.dumps(sys.path)],
         stdin=subprocess.PIPE,
@@ -70,29 +73,21 @@ def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) 
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which ends the child
     ) as child:
-        assert child.stdin is not None
         try:
-            with suppress(BrokenPipeError):  # it has died, and says why
-                _send((name, model, processor, folder), child.stdin)
             # None: the system's longest wait.
-            answer, said = child.communicate(timeout=limit_s if limit_s < 1e6 else None)
+            answer, errors = child.communicate(order, timeout=limit_s if limit_s < 1e6 else None)
         except subprocess.TimeoutExpired:
             raise MakeError(f"it was not made within {limit_s:g} s") from None
         finally:
             child.kill()
-    return _answered(answer, said, child.returncode)
+    return _answered(answer, errors, child.returncode)
 
 
-def _send(order: object, pipe: IO[bytes]) -> None:
-    pickle.dump(order, pipe, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.flush()
-
-
-def _answered(answer: bytes, said: bytes, status: int) -> Made:
+def _answered(answer: bytes, errors: bytes, status: int) -> Made:
     try:
         data = json.loads(answer)
     except ValueError:
-        lines = said.decode(errors="replace").split("\n")
+        lines = errors.decode(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), f"status {status}")
         raise MakeError(f"the process that prepares it failed: {last}") from None
     if data["problem"]:

@@ -28,7 +28,6 @@ __all__ = [
     "computes",
     "note_of",
     "reading_once",
-    "session_key",
 ]
 
 Tensor = npt.NDArray[Any]
@@ -165,16 +164,6 @@ def reading_once(backends: Iterable[Backend]) -> AbstractContextManager[object]:
         if enter is not None:
             stack.enter_context(enter())
     return stack
-
-
-def session_key(backend: Backend, model: Model, processor: Processor) -> Hashable:
-    """Return what is equal for processors that use the same session of a model.
-
-    That is `sharing_key`, unless a backend shares more of some models and says so in a method
-    `session_key(model, processor)`.
-    """
-    ask: Callable[[Model, Processor], Hashable] | None = getattr(backend, "session_key", None)
-    return backend.sharing_key(processor) if ask is None else ask(model, processor)
 
 
 def caller_cores(backend: Backend, processor: Processor) -> tuple[int, ...]:

@@ -362,7 +362,7 @@ class OpenVinoSession:
             raise ExecutionError.of(self._what, _reason(error)) from error
         if self._compiled is not None:
             self._idle.append(request)
-        if self._first_runs:
+        if self._first_runs > 0:
             self._forget_mapped()
         return {name: results[index] for name, index in self._outputs}
 

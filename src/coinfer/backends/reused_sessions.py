@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from coinfer.backends.base import Backend, Placement, Session, Tensor, Tensors, session_key
+from coinfer.backends.base import Backend, Placement, Session, Tensor, Tensors
 from coinfer.backends.registry import find_backends
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
@@ -60,7 +60,7 @@ class _Reusing:
 
     def load(self, model: Model, processor: Processor) -> Session:
         # By content: under another name it is the same model.
-        key = (id(model.content), session_key(self._backend, model, processor))
+        key = (id(model.content), self._backend.sharing_key(processor))
         if key not in self._sessions:
             self._sessions[key] = (model, _Kept(self._backend.load(model, processor)))
         return self._sessions[key][1]

@@ -86,7 +86,7 @@ class Estimates:
                 for name in profile.processors()
             }
             row = self._rows[key] = {n: s for n, s in found.items() if s is not None}
-            if variant in self._curves:
+            if variant in self._curves and batch:
                 factors = self._factors.get((variant, span, shape), {})
                 for name, factor in factors.items():
                     row[name] *= factor
@@ -114,7 +114,7 @@ class Estimates:
             return
         before_s = row.get(processor, 0.0)
         learn(row, processor, service_s)
-        if variant in self._curves and before_s > 0:
+        if variant in self._curves and batch and before_s > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / before_s)
 
     def _follow(
@@ -143,6 +143,8 @@ class Estimates:
         known_s = profile.expected_s(variant, processor, batch=batch, span=span, shape=shape)
         measured = known_s or old
         row[processor] = max(old, min(FAILURE * old, MOST_BLAMED * measured))
+        if variant in self._curves and batch and old > 0:
+            self._follow(variant, span, shape, row, processor, row[processor] / old)
 
 
 def learn(row: dict[str, float], processor: str, service_s: float) -> None:

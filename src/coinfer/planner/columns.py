@@ -193,9 +193,8 @@ def _used_by_bound(
         fast = {name: seconds for name, seconds in row.items() if seconds <= deadline_s}
         in_time[model] = fast or row
     mix = {model: demand.rates.get(model, 1.0) for model in rows}
-    mix = {
-        model: amount if amount > 0 else min(mix.values()) or 1.0 for model, amount in mix.items()
-    }
+    least = min((amount for amount in mix.values() if amount > 0), default=1.0)
+    mix = {model: amount if amount > 0 else least for model, amount in mix.items()}
     bound = throughput_bound(in_time, [p for p in processors if not p.overlays], mix)
     return {
         model: {name: row[model] for name, row in bound.shares.items() if model in row}

@@ -108,7 +108,10 @@ def given_plan(
         variant = Variant(n_units=cut.units, units=cut.operators, forks=cut.forks)
         plan = plan.with_variant(name, variant)
     plan = plan.loading(profile)
-    for name, spec in planning.wishes.riders.items():
+    for name in plan.models:
+        spec = planning.wishes.riders.get(name)
+        if spec is None:
+            continue
         if spec.max not in ("auto", "off") and not plan.models[name].fixed_batch:
             plan = plan.with_batching(name, Batching(spec.most, spec.max_delay))
     return Planned(plan, planning.loads)

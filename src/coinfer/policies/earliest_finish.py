@@ -231,7 +231,7 @@ class EarliestFinish(OneByOne):
                 if foreseen is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, self._foresight.until_s), urgency_s)
             free_at = view.units_free_at() if free_at is None else free_at
-            taken = view.reserve(lane, name, finish_s, free_at, held)
+            taken = view.reserve(lane, name, finish_s, free_at, held, request)
             riders.update(taken)
             if held is not None:
                 seconds_of.clear()

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
-from itertools import islice
 from types import MappingProxyType
 
 from coinfer.core.lane import Lane
@@ -50,9 +49,10 @@ class _Group:
         self._rest = iter(requests)
         self.request = next(self._rest)
 
-    def skip(self, riders: int = 0) -> bool:
-        """Go on to the next request but for so many; tell whether there is one."""
-        following = next(self._rest if not riders else islice(self._rest, riders, None), None)
+    def skip(self, riders: Collection[Request] = ()) -> bool:
+        """Go on to the next request that is none of these; tell whether there is one."""
+        ids = {rider.id for rider in riders}
+        following = next((request for request in self._rest if request.id not in ids), None)
         if following is None:
             return False
         self.request = following
@@ -116,7 +116,7 @@ class PlannedMapping(OneByOne):
                 again_s = look_again_s(view.now, view.resident_s(lane), name, unclaimed)
             riders = lookahead.reserve_step(lane, step, group.request)
             unclaimed.difference_update(view.sharing(name))
-            if not group.skip(len(riders)):
+            if not group.skip(riders):
                 groups.remove(group)
                 lookahead.forget(group.bounds)
         return WaitUntil(again_s) if view.now < again_s < math.inf else None

@@ -58,7 +58,6 @@ __all__ = ["EventLoop", "Observer"]
 _log = logging.getLogger(__name__)
 
 _COMPLETED = Outcome.COMPLETED
-_new = tuple.__new__
 """Makes what every request needs: half the price of calling the class of a named tuple."""
 
 _new = tuple.__new__
@@ -345,21 +344,26 @@ class EventLoop:
                     future.keep(outputs)
         elif parts:
             self._values[event.execution_id] = (job, parts)
-        if self._yielding.has_begun and job.execution.processor not in self.worker_pool.twins:
+        self._post_from(job.execution.processor, event)
+
+    def _post_from(self, processor: str, item: _Item) -> None:
+        """Post what a processor's worker has to say, from its thread."""
+        if self._yielding.has_begun and processor not in self.worker_pool.twins:
             # Whoever gives way must not decide for others, nor answer: it might be kept from it.
-            self._mailbox.post_later(event)
+            # Nor must it start threads: they would give way, too.
+            self._mailbox.post_later(item)
         else:
-            self.post(event)
+            self.post(item)
 
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""
-        self.post(partial(self._replace, worker))
+        self._post_from(worker.processor.name, partial(self._replace, worker))
 
     def died(self, worker: Worker, reason: str) -> None:
         """Give a dead worker's execution to others and put a fresh worker in its place."""
         _log.warning("processor %r: %s", worker.processor.name, reason)
-        self.post(ProcessorLost(worker.processor.name, reason))
-        self.post(partial(self._replace, worker))
+        self._post_from(worker.processor.name, ProcessorLost(worker.processor.name, reason))
+        self._post_from(worker.processor.name, partial(self._replace, worker))
 
     def _replace(self, worker: Worker, _answers: deque[_Answer]) -> None:
         """Put a fresh worker in the place of one that ended. The owner does it."""

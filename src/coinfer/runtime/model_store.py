@@ -17,7 +17,6 @@ from coinfer.backends.base import (
     Session,
     note_of,
     reading_once,
-    session_key,
 )
 from coinfer.backends.loading import load
 from coinfer.backends.patience import HangError
@@ -238,7 +237,7 @@ class ModelStore:
 
     def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
         backend = self._backends[processor.backend]
-        key = (_identity(piece, backend), processor.backend, session_key(backend, piece, processor))
+        key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
         if key not in self._shared:
             join = self.yielding.join if processor.name in self._overlaid else None
             try:

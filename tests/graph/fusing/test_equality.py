@@ -110,6 +110,12 @@ OPERATORS = {
     "an embedding, ids below 0 included": """
         g (int64[N,3] ids) => (float[N,3,4] y) <float[6,4] table = {%s}, int64 one = {1}>
         { i = Sub(ids, one) y = Gather(table, i) }""",
+    "an embedding with ids of 32 bits": """
+        g (int32[N,3] ids) => (float[N,3,4] y) <float[6,4] table = {%s}>
+        { y = Gather(table, ids) }""",
+    "slopes of what is the same for all": """
+        g (float[N,4] x) => (float[N,4] y) <float[4] s = {%s}, float[1,4] c = {-1,2,-3,4}>
+        { p = PRelu(c, s) y = Add(x, p) }""",
     "squeeze and excite": """
         g (float[N,4,5,5] x) => (float[N,4,5,5] y) <float[2,4,1,1] w = {%s}, float[4,2,1,1] v =
         {%s}> { p = GlobalAveragePool(x) a = Conv(p, w) r = Relu(a) b = Conv(r, v)

@@ -204,6 +204,11 @@ APART = {
           t = Transpose(i) g = GatherND(r, t) y = Tanh(g) }""",
         ("NonZero", "no rule"),
     ),
+    "a reduction of a single number": (
+        """g (float[N,4] x) => (float[N,4] y)
+        { d = ReduceMax<keepdims = 0>(x) e = ReduceMin<keepdims = 0>(d) y = Mul(x, e) }""",
+        ("ReduceMin", "it reduces a single number"),
+    ),
     "an operator that draws": (
         """g (float[N,3] x) => (float[N,3] y)
         { z = RandomUniformLike<low = 0.5, high = 0.5>(x) a = Add(x, z) y = Tanh(a) }""",

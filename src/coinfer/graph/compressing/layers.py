@@ -99,6 +99,9 @@ def site_of(node: ir.Node) -> Site | str:
         return "its weight is computed"
     if not tensor.dtype.is_floating_point():
         return "its weight is not of floating point"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and constant_tensor(bias) is None and not bias.is_graph_input():
+        return "its bias is computed"
     rank = len(tensor.shape.numpy())
     if node.op_type == "Conv":
         if rank < 3:

@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "Col2Im": (1, 2),
     "ConstantOfShape": (0,),
@@ -40,6 +42,10 @@ SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
     "DFT": (1, 2),
     "Dropout": (1, 2),
     "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1),
     "OneHot": (1,),
     "Pad": (1, 3),
     "Range": (0, 1, 2),
@@ -47,6 +53,7 @@ SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
     "Resize": (1, 2, 3),
     "Slice": (1, 2, 3, 4),
     "Split": (1,),
+    "SplitToSequence": (1,),
     "Squeeze": (1,),
     "STFT": (1, 3),
     "Tile": (1,),

@@ -38,6 +38,8 @@ def _reduced(site: Site) -> tuple[int, ...]:
     axes = constant_axes(site, 1)
     if axes is None or not axes:
         none = bool(site.number("noop_with_empty_axes", 0))
+        # No axes mean all, and so those of the models, too.
+        need(none or x.rank > 0, "it reduces a single number")
         return () if none else tuple(range(x.rank))
     return tuple(normal(axis, x.rank) for axis in axes)
 

@@ -45,6 +45,9 @@ def _broadcast_layouts(site: Site) -> frozenset[Layout]:
     operands = [bundle for bundle in site.inputs if bundle is not None]
     ways = set(possible(site, both, inputs=()))
     need(all(each.is_tensor for each in operands), "the rank of an operand is not known")
+    if site.op_type == "PRelu":  # slopes broadcast to what they are of, not the other way round
+        of_all = operands[0].is_shared and not operands[1].is_shared
+        need(not of_all, "its slopes differ and its input does not")
     if Layout.PACKED in ways and not all(_can_pack(each, site.out) for each in operands):
         ways.discard(Layout.PACKED)
     return frozenset(ways)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import onnx_ir as ir
+
 from coinfer.graph.fusing.builder import Builder, View
 from coinfer.graph.fusing.layout import Layout
 from coinfer.graph.fusing.rule import Rule, both, need, possible, stacked
@@ -46,7 +48,11 @@ def _merge_gather(site: Site, layout: Layout, out: Builder) -> None:
         view = out.best([ids], layout, can_merge=ids.rank > 0)
         out.give_all(site, out.copy(site, [out.shared(table), out.view(ids, view)]), view)
     else:
-        places = out.unsqueeze(out.explicit(ids, layout), [1 + ids.rank], f"{site.out.name}.ids")
+        given = out.explicit(ids, layout)
+        if ids.values[0].dtype != ir.DataType.INT64:  # what `Gather` takes, and `GatherND` does not
+            wide = int(ir.DataType.INT64)
+            given = out.one("Cast", given, name=f"{site.out.name}.wide", to=wide)
+        places = out.unsqueeze(given, [1 + ids.rank], f"{site.out.name}.ids")
         tables = out.explicit(table, layout)
         rows = out.one("GatherND", tables, places, name=site.out.name, batch_dims=1)
         out.give(site.out, rows, View(layout, False))

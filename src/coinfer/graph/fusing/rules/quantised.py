@@ -88,9 +88,10 @@ def _convolution_layouts(site: Site) -> frozenset[Layout]:
     need(all(each.is_shared for each in fixed), "its scales differ")
     weights = [site.input(index) for index in (3, 4, 5, 8)]
     need(all(each is None or each.is_tensor for each in weights), "a rank is not known")
+    is_stored = all(each is None or each.is_stored for each in weights[1:3])
     if all(each is None or each.is_shared for each in weights):
-        return possible(site, both)
-    need(all(each is None or each.is_stored for each in weights[1:3]), "its scales are computed")
+        return possible(site, both if is_stored else {Layout.STACKED})
+    need(is_stored, "its scales are computed")
     return possible(site, {Layout.PACKED})
 
 
