@@ -15,10 +15,11 @@ from coinfer.artefacts import Lease, Made, default_store
 from coinfer.backends.artefact_check import differs
 from coinfer.backends.base import Backend
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart, opened_in_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.errors import first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
