@@ -179,6 +179,10 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         allow=scenario.precision.allow,
         tolerance=math.inf if tolerance is None else tolerance,
         agreement=scenario.agreement,
+        variants={name: s.variants for name, s in scenario.models.items() if s.variants},
+        random=frozenset(
+            name for name, s in scenario.models.items() if isinstance(s.inputs, RandomInputs)
+        ),
         keep_all=not isinstance(processors, DefaultProcessors),
         preempt=processors.preempt if isinstance(processors, DefaultProcessors) else True,
         is_urgent=len({spec.priority for spec in specs}) > 1 or any(s.deadline_s for s in specs),

@@ -129,7 +129,7 @@ class Engine:
         try:
             profile = plan.profile
             for name in plan.models:
-                self.plan = self._load_planned(name, models[name], self.plan, profile)
+                self.plan = self._load_planned(name, models, self.plan, profile)
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -169,16 +169,17 @@ class Engine:
         event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
         failures = list(self._core.failures.counts.values())
-        unanswered = self._core.unanswered()
+        unanswered, errors = self._core.unanswered(), self.plan.variant_errors
         models = {}
         for name in self.models:
             counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
             if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
                 outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
                 counts, left = counts.with_others(outcome, sum(left)), (0, 0)
-            models[name] = model_stats(name, counts, left, failures)
+            models[name] = model_stats(name, counts, left, failures, errors)
         items = self._model_store.items
-        loaded = [(model, span, at) for model in models for span, at, _ in items(model)]
+        names = [each for model in models for each in self._model_store.variants(model)]
+        loaded = [(name, span, at) for name in names for span, at, _ in items(name)]
         profile = self.plan.profile
         processors = {
             name: processor_stats(name, worker.use, up_s, failures, loaded, profile)
@@ -347,7 +348,9 @@ class Engine:
                 raise
             except Exception as error:
                 raise wrong_inputs(check.model, inputs, error) from error
-            warm_up(self._model_store, check.model, filled, batch, self._check_open)
+            for each in self._model_store.variants(check.model):
+                if each in self._model_store.span_ios:
+                    warm_up(self._model_store, each, filled, batch, self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
@@ -505,9 +508,9 @@ class Engine:
                 self._unload(name)
 
     def _load_planned(
-        self, name: str, model: Model | CutModel, plan: Plan, profile: Profile
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
     ) -> Plan:
-        """Load a model as a plan says; returns when it can be asked.
+        """Load a model with its variants as a plan says; returns when it can be asked.
 
         Returns:
             The plan, without those processors of the model that could not take it.
@@ -516,26 +519,42 @@ class Engine:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
-        model = model.renamed(name)
         with self._loading:
             self._check_open()
-            loaded = self._model_store.put(name, model, profile)
-            self._add(name, model, plan, loaded)
-            for processor, why in loaded.left_out.items():
-                self.warnings.append(f"{name} does not run on {processor}: {why}")
-            self.warnings += [f"{name}: {note}" for note in loaded.notes]
-            _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
-            return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
+            self._model_store.check_free(name)
+            usable, is_whole = Profile(), True
+            try:
+                for each in plan.serving(name) or [name]:
+                    loaded = self._model_store.put(
+                        each, models[each].renamed(each), profile, of=name
+                    )
+                    usable = usable.merged(loaded.profile)
+                    is_whole = is_whole and not loaded.left_out
+                    self._note(each, loaded)
+            except BaseException:
+                self._model_store.remove(name, close=True)
+                raise
+            self._add(name, models[name].renamed(name), plan, usable)
+            return plan if is_whole else plan.loading(usable, [name])
 
-    def _add(self, name: str, model: Model | CutModel, plan: Plan, loaded: LoadedModel) -> None:
+    def _note(self, name: str, loaded: LoadedModel) -> None:
+        """Say what came of loading a variant."""
+        for processor, why in loaded.left_out.items():
+            self.warnings.append(f"{name} does not run on {processor}: {why}")
+        self.warnings += [f"{name}: {note}" for note in loaded.notes]
+        _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
+
+    def _add(self, name: str, model: Model | CutModel, plan: Plan, profile: Profile) -> None:
         """Let a model take requests that was put into the store."""
         event_loop = self._event_loop
         work = plan.models[name].work
         if work is not None:
             self._classes[name] = SizeClasses(work)
-        for processor in loaded.profile.processors():
+        for processor in profile.processors():
             event_loop.start(processor)
-        event_loop.tell(model_loaded(plan, name, loaded.profile))
+        if name in plan.cheaper:
+            event_loop.follow_variants(plan.variant_errors)
+        event_loop.tell(model_loaded(plan, name, profile))
         self._model_store.open(name, model if isinstance(model, Model) else model.model)
 
 

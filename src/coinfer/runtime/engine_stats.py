@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coinfer.core.failures import FailureCount
@@ -11,6 +11,7 @@ from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.worker import Use
@@ -39,6 +40,9 @@ class ModelStats:
         queue: Requests that wait: to start, for their next span, or to be tried again.
         running: Requests that run.
         latency_ms: From due to answered, in milliseconds, of the last 1,024 completed.
+        variants: Of a model with several variants, how many of the completed each served.
+        mean_error: Of such a model, the mean over the completed of the stated output error of the
+            variant that served it.
     """
 
     submitted: int
@@ -52,6 +56,8 @@ class ModelStats:
     queue: int
     running: int
     latency_ms: LatencySummary
+    variants: Mapping[str, int] = field(default_factory=dict)
+    mean_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,7 @@ def model_stats(
     counts: AnswerCounts,
     unanswered: tuple[int, int],
     failures: Iterable[FailureCount],
+    errors: Mapping[str, float],
 ) -> ModelStats:
     """Put together what is known of one model.
 
@@ -115,6 +122,7 @@ def model_stats(
         counts: Its answers.
         unanswered: How many of its requests wait, and how many run.
         failures: Failed runs, also those of other models.
+        errors: Stated output error of variants by name.
     """
     others = counts.others
     latencies = ExactLatencies()
@@ -133,6 +141,8 @@ def model_stats(
         queue=queue,
         running=running,
         latency_ms=latency_summary(latencies),
+        variants=dict(counts.variants),
+        mean_error=mean_error(dict(counts.variants), errors),
     )
 
 

@@ -7,14 +7,12 @@ never further off than was allowed, on any of them. If nothing is to be gained, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 from coinfer.backends.base import Backend, Tensors
-from coinfer.backends.loading import load
 from coinfer.backends.onnxruntime.quantising import HEAVY, Way, prepared, quantised
 from coinfer.backends.precision import native_precision
 from coinfer.errors import ConfigurationError
@@ -22,11 +20,10 @@ from coinfer.graph.cost import operator_costs, total
 from coinfer.graph.shapes import bind_shapes
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.planner.compressing.calibration import Samples, outputs_of
+from coinfer.planner.compressing.calibration import Samples
 from coinfer.planner.compressing.compression import CompressedModel
+from coinfer.planner.compressing.error import worst_error
 from coinfer.planner.compressing.report import CompressionReport, Int8Report, ProcessorReport
-from coinfer.profiling.error import relative_error
-from coinfer.profiling.reference import REFERENCE
 from coinfer.profiling.side_by_side import Contest, contest
 
 __all__ = ["Quantisation"]
@@ -159,14 +156,7 @@ class Quantisation:
 
     def _error(self, model: Model, feeds: Sequence[Tensors]) -> float:
         """Return how far outputs are off the reference, on whatever processor they are furthest."""
-        originals = outputs_of(self.model, feeds, self.backends[REFERENCE.backend])
-        kinds = {(each.backend, each.device, each.precision): each for each in self.processors}
-        errors = []
-        for processor in (REFERENCE, *kinds.values()):
-            with closing(load(self.backends[processor.backend], model, processor)) as session:
-                made = [dict(session.run(feed)) for feed in feeds]
-            errors.append(relative_error(made, originals))
-        return max(errors)
+        return worst_error(model, self.model, feeds, self.processors, self.backends)
 
     def _contests(self, model: Model, *, rounds: int | None = None) -> list[Contest]:
         how = {} if rounds is None else {"rounds": rounds}
