@@ -34,7 +34,7 @@ from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.state import State
-from coinfer.core.variants import until_answer_s
+from coinfer.core.variants import MARGIN, until_answer_s
 from coinfer.core.view import View
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
@@ -228,7 +228,7 @@ def check_variant(state: State, execution: Execution) -> None:
         for better in ways[: ways.index(served)]:
             if state.can_run(better, processor):
                 seconds = until_answer_s(state, better, state.step(better, processor))
-                in_time = now + seconds <= request.deadline_s - EQUAL_S
+                in_time = now + (1 + MARGIN) * seconds <= request.deadline_s - EQUAL_S
                 assert not in_time, f"{better.variant} is in time"
 
 
