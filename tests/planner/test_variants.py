@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +170,9 @@ class TestPlanning:
 
 class TestKept:
     @pytest.fixture
-    def kept(self, plan: Plan, tmp_path: Path) -> Iterator[Path]:
+    def kept(self, plan: Plan, tmp_path: Path) -> Path:
         save_plan(plan, tmp_path / "plan")
-        yield tmp_path / "plan"
+        return tmp_path / "plan"
 
     def test_it_is_read_as_it_was_written(self, plan: Plan, kept: Path) -> None:
         found = load_plan(kept).plan
@@ -297,14 +297,13 @@ class TestRunning:
 )
 def test_a_scenario_says_where_it_is_wrong(tmp_path: Path, variants: str, error: str) -> None:
     path = tmp_path / "s.yaml"
-    path.write_text(
-        f"models:\n  m:\n    source: zoo:lenet\n    variants: {variants}\narrivals: {{m: {{closed: 1}}}}\n"
-    )
+    model = f"  m:\n    source: zoo:lenet\n    variants: {variants}\n"
+    path.write_text(f"models:\n{model}arrivals: {{m: {{closed: 1}}}}\n")
     with pytest.raises(ScenarioError, match=rf"s\.yaml:4: models\.m\.variants\.?{error}"):
         load_scenario(path)
 
 
 @pytest.mark.parametrize("options", [{"variants": {"x": "always"}}, {"variants": 3}])
 def test_an_engine_refuses_what_is_no_wish(folder: Path, options: Mapping[str, Any]) -> None:
-    with pytest.raises(CoinferError, match="variants are|unknown model"):
+    with pytest.raises(CoinferError, match=r"variants are|unknown model"):
         Engine({"net": str(folder / "net.onnx")}, processors=[CPU], **options)
