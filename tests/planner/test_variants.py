@@ -286,6 +286,41 @@ class TestRunning:
         assert not plan.with_variant("net", never).cheaper
 
 
+MACHINE = """
+processors: {p: {}}
+times:
+  m: {p: 10ms}
+  m@int8: {p: 4ms}
+"""
+
+
+class TestDescribed:
+    def prepared(self, folder: Path, variants: str, load: str) -> Any:
+        (folder / "machine.yaml").write_text(MACHINE)
+        path = folder / "s.yaml"
+        path.write_text(
+            f"models: {{m: {{deadline: 30ms, on_late: drop, {variants}}}}}\narrivals: {load}\n"
+            "machine: machine.yaml\npolicy: edf\nduration: 20s\n"
+        )
+        return prepare(load_scenario(path))
+
+    def test_a_machine_may_have_times_of_variants(self, tmp_path: Path) -> None:
+        load = "{m: {poisson: 120}}"
+        missed = {}
+        for use in ("never", "when_late", "always"):
+            variants = f"variants: {{use: {use}, int8: auto, max_error: 0.02}}"
+            ready = self.prepared(tmp_path, variants, load)
+            counts = simulate(ready.scenario, ready.plan).run_counts.models["m"]
+            missed[use] = counts.submitted - counts.hits
+            assert (sum(counts.variants.values()) == counts.completed) == (use != "never")
+            assert ("m" in counts.variants) == (use == "when_late")
+        assert missed["always"] <= missed["when_late"] < 0.6 * missed["never"]
+
+    def test_what_it_has_no_times_of_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="no times of it; give it some as 'm@compr"):
+            self.prepared(tmp_path, "variants: always", "{m: {closed: 1}}")
+
+
 @pytest.mark.parametrize(
     ("variants", "error"),
     [

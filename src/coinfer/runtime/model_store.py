@@ -156,7 +156,8 @@ class ModelStore:
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""
         longest: dict[str, Session] = {}
-        by_length = sorted(self.items(name), key=lambda item: item[0].first - item[0].last)
+        found = [item for each in self.variants(name) for item in self.items(each)]
+        by_length = sorted(found, key=lambda item: item[0].first - item[0].last)
         for _, processor, session in by_length:
             longest.setdefault(processor, session)
         return {processor: session.placement() for processor, session in longest.items()}
