@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coinfer.core.events import ModelLoaded
+from coinfer.core.events import LoadedVariant, ModelLoaded
 from coinfer.machine.profile import Profile
 from coinfer.plan.plan import Plan
 
@@ -15,7 +15,7 @@ def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
     Args:
         plan: The plan.
         model: Name of one of its models.
-        profile: The times of what is loaded, of this model at least.
+        profile: The times of what is loaded, of this model with its variants at least.
 
     >>> from coinfer.machine.machine import Machine
     >>> from coinfer.machine.processor import Processor
@@ -26,4 +26,20 @@ def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
     """
     planned, known = plan.models[model], profile.restricted([model])
     variant, swap_s = planned.original, plan.machine.swap_s(model)
-    return ModelLoaded(model, variant.n_units, known, variant.forks, swap_s, planned.batching)
+    others = tuple(
+        LoadedVariant(
+            name,
+            each.error,
+            each.use,
+            each.n_units,
+            profile.restricted([name]),
+            each.forks,
+            plan.machine.swap_s(name),
+            each.batching,
+        )
+        for name, each in plan.serving(model).items()
+        if name != model
+    )
+    return ModelLoaded(
+        model, variant.n_units, known, variant.forks, swap_s, planned.batching, others
+    )

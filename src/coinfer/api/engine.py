@@ -38,6 +38,7 @@ from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.processor_spec import Preempt
+from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -45,6 +46,9 @@ MEASURE_S = 20.0
 """Seconds that an engine measures for at most, unless it is told otherwise."""
 
 _Source = Model | CutModel | str | Path
+
+Variants = VariantsSpec | Mapping[str, Any] | str
+"""Which cheaper variants there are, and when they serve, see `VariantsSpec`."""
 
 Batch = BatchSpec | Mapping[str, Any] | str
 """How requests may share executions, see `BatchSpec`."""
@@ -83,6 +87,10 @@ class Engine(engine.Engine):
             that it pays; `off`; or e.g. `{"max": 16, "max_delay": "2ms"}`. One of these for all
             models, or by model. A given plan is taken as it is; with a given profile, `auto` is
             `off`: nobody has seen whether answers change with the company.
+        variants: Cheaper variants beside models, and when they serve: `when_late`, `always`, or
+            e.g. `{"max_error": 0.02, "use": "when_late", "compressed": "small.onnx"}`; see
+            `VariantsSpec`. One of these for all models, or by model; None: there are none. To make
+            one can take minutes, which are not limited by `measure_s`; it is kept in the cache.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -122,6 +130,7 @@ class Engine(engine.Engine):
         agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         preempt: Preempt = "auto",
         batch: Batch | Mapping[str, Batch] = "auto",
+        variants: Variants | Mapping[str, Variants] | None = None,
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -132,10 +141,18 @@ class Engine(engine.Engine):
         self._given = dict(backends or {})
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
-        self._batch = batch
+        self._batch, self._variants = batch, variants
         for name in _riders(batch, ()):  # raises at once if it makes no sense
             if isinstance(models, Mapping) and name not in models:
                 raise UnknownNameError.of("model", name, models)
+        for name in _variants(variants, ()):
+            if isinstance(models, Mapping) and name not in models:
+                raise UnknownNameError.of("model", name, models)
+        if variants is not None and (profile is not None or not isinstance(models, Mapping)):
+            raise ConfigurationError(
+                "variants are made and measured while planning; leave `variants` out where a plan "
+                "or a profile is given"
+            )
         self._measure_s = measure_s
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
@@ -215,7 +232,7 @@ class Engine(engine.Engine):
             self.warnings += planned.plan.warnings
             try:
                 loaded = self._load_planned(
-                    name, planned.models[name], planned.plan, planned.plan.profile
+                    name, planned.models, planned.plan, planned.plan.profile
                 )
                 self.plan = self.plan.joined(loaded)
             except BaseException:  # e.g. Ctrl-C: all of it or nothing
@@ -301,8 +318,27 @@ class Engine(engine.Engine):
             agreement=self._agreement,
             preempt=self._preempt,
             riders=riders,
+            variants=_variants(self._variants, found),
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
+
+
+def _variants(
+    variants: Variants | Mapping[str, Variants] | None, models: Iterable[str]
+) -> Mapping[str, VariantsSpec]:
+    """Return which variants are wished, by model.
+
+    Raises:
+        ConfigurationError: it is no such wish.
+    """
+    if variants is None:
+        return {}
+    if isinstance(variants, VariantsSpec | str):
+        return dict.fromkeys(models, VariantsSpec.of(variants))
+    fields = VariantsSpec.model_fields.keys()
+    if not isinstance(variants, Mapping) or fields & variants.keys():  # type: ignore[redundant-expr]
+        return dict.fromkeys(models, VariantsSpec.of(variants))
+    return {name: VariantsSpec.of(each) for name, each in variants.items()}
 
 
 def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:

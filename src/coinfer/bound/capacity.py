@@ -23,7 +23,17 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile, ProfileKey
 from coinfer.machine.span import Span
 
-__all__ = ["NO_BATCHES", "NO_SHAPES", "Capacity", "Edge", "Matrix", "Seconds", "Shapes"]
+__all__ = [
+    "NO_BATCHES",
+    "NO_SHAPES",
+    "NO_VARIANTS",
+    "Capacity",
+    "Edge",
+    "Matrix",
+    "Seconds",
+    "Shapes",
+    "Variants",
+]
 
 Seconds: TypeAlias = Profile | Mapping[str, Mapping[str, float]]
 """Mean seconds per model and processor, or of spans too; what is missing cannot run."""
@@ -36,6 +46,14 @@ Shapes: TypeAlias = Mapping[str, Mapping[int, float]]
 """By model, how often its requests are of which class of sizes (`coinfer.plan.work`)."""
 
 NO_SHAPES: Shapes = MappingProxyType({})
+
+Variants: TypeAlias = Mapping[str, Sequence[str]]
+"""By model, the names of variants that may answer its requests in its place."""
+
+NO_VARIANTS: Variants = MappingProxyType({})
+
+_Table: TypeAlias = dict[Span, dict[str, float]]
+"""The seconds of one request by span and processor."""
 
 
 class Edge(NamedTuple):
@@ -80,6 +98,7 @@ class Capacity:
         batches: Mapping[str, int] = NO_BATCHES,
         shapes: Shapes = NO_SHAPES,
         together: Mapping[str, int] = NO_BATCHES,
+        variants: Variants = NO_VARIANTS,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
 
@@ -93,6 +112,7 @@ class Capacity:
             together: By model, how many samples one execution may serve at most for several
                 requests; the share of a request in the cheapest such run is what it costs. For
                 profiles only.
+            variants: By model, the names of others that may answer its requests in its place.
 
         Raises:
             ConfigurationError: amounts or times that make no sense, or a model that no processor
@@ -104,7 +124,12 @@ class Capacity:
             for shape, share in _shares(shapes.get(model)).items()
         ]
         tables = [
-            _spans(seconds, model, batches.get(model, 1), shape, together.get(model, 0))
+            _side_by_side(
+                [
+                    _spans(seconds, name, batches.get(model, 1), shape, together.get(name, 0))
+                    for name in (model, *variants.get(model, ()))
+                ]
+            )
             for model, shape, _ in asked
         ]
         steps = tuple(max((span.last + 1 for span in table), default=1) for table in tables)
@@ -217,18 +242,39 @@ def _shares(shape_counts: Mapping[int, float] | None) -> dict[int, float]:
     return {shape: count / total for shape, count in shape_counts.items() if count > 0}
 
 
-def _spans(
-    seconds: Seconds, model: str, batch: int, shape: int, together: int
-) -> dict[Span, dict[str, float]]:
+def _spans(seconds: Seconds, model: str, batch: int, shape: int, together: int) -> _Table:
     """Return the seconds of one request by span and processor."""
     if not isinstance(seconds, Profile):
         return {Span(): dict(seconds.get(model, {}))}
-    found: dict[Span, dict[str, float]] = {}
+    found: _Table = {}
     for key, _ in seconds:
         if key.model == model and key.processor not in found.setdefault(key.span, {}):
             found[key.span][key.processor] = _request_s(
                 seconds, key._replace(batch=batch, shape=shape), together
             )
+    return found
+
+
+def _side_by_side(tables: Sequence[_Table]) -> _Table:
+    """Return the ways of several variants as those of one model.
+
+    They share the start and the end. The inner boundaries of each are numbered after those of the
+    one before: a request never changes from one variant to another.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    steps = [max((span.last + 1 for span in table), default=1) for table in tables]
+    end = 1 + sum(count - 1 for count in steps)
+    found: _Table = {}
+    before = 0
+    for table, count in zip(tables, steps, strict=True):
+        for (first, last), row in table.items():
+            begin = first + before if first else 0
+            until = last + 1 + before if last + 1 < count else end
+            known = found.setdefault(Span(begin, until - 1), {})
+            for name, value in row.items():
+                known[name] = min(value, known.get(name, math.inf))
+        before += count - 1
     return found
 
 

@@ -16,7 +16,8 @@ leaves it. With one span per model, from its start to its end, that is the progr
 Where processors share units this is a relaxation: that each unit has time enough does not mean
 that the units of a processor are free at the same moment. The optimum can only be larger than what
 a schedule reaches, so it stays an upper bound. It bounds executions of one request each on these
-times and spans: batching, fusing or cutting elsewhere changes the times and so the bound.
+times and spans: batching, fusing or cutting elsewhere changes the times and so the bound. Variants
+of a model are further ways from its start to its end, and a request keeps to the boundaries of one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
-from coinfer.bound.capacity import NO_BATCHES, NO_SHAPES, Capacity, Matrix, Seconds, Shapes
+from coinfer.bound.capacity import (
+    NO_BATCHES,
+    NO_SHAPES,
+    NO_VARIANTS,
+    Capacity,
+    Matrix,
+    Seconds,
+    Shapes,
+    Variants,
+)
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
 from coinfer.machine.processor import Processor
 
@@ -102,6 +112,7 @@ def throughput_bound(
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
     """Find the largest throughput of a mix; the module's docstring states the program.
@@ -115,6 +126,8 @@ def throughput_bound(
         shapes: By model, how often requests are of which class of sizes; for profiles only.
         together: By model, the samples that one execution may serve for several requests; for
             profiles only.
+        variants: By model, the names of others that may answer its requests: further columns of the
+            program.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
             integer program; the prices are those once it is chosen.
 
@@ -128,7 +141,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together)
+    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together, variants)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -143,6 +156,7 @@ def sustainable_factor(
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     one_model: Set[str] = frozenset(),
 ) -> float:
     """Find the largest `f` such that `f` times these rates (requests/s by model) can be served.
@@ -157,6 +171,7 @@ def sustainable_factor(
         batches=batches,
         shapes=shapes,
         together=together,
+        variants=variants,
         one_model=one_model,
     )
     return bound.throughput_per_s / sum(rates.values())
@@ -168,6 +183,7 @@ def makespan(
     counts: Mapping[str, int],
     *,
     batches: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     one_model: Set[str] = frozenset(),
     time_limit_s: float = 30.0,
 ) -> Makespan:
@@ -182,6 +198,7 @@ def makespan(
         processors: Those that may be used.
         counts: By model, how many are to be done.
         batches: As in `throughput_bound`.
+        variants: As in `throughput_bound`.
         one_model: Processors that can hold one model only, over the whole time.
         time_limit_s: After this the best found is returned, with what was proven.
 
@@ -197,7 +214,7 @@ def makespan(
     for model, count in counts.items():
         if count != int(count):
             raise ConfigurationError(f"model {model!r}: the count {count} is not an integer")
-    capacity = Capacity.of(seconds, processors, counts, batches)
+    capacity = Capacity.of(seconds, processors, counts, batches, variants=variants)
     found, scale = _soonest(capacity, _limited(capacity, one_model), time_limit_s)
     if found.status == _INFEASIBLE:
         raise _too_few(capacity)

@@ -224,7 +224,7 @@ class Dispatcher:
         if (
             admission.closed
             or state.leaving
-            or request.model not in state.units
+            or request.model not in state.variants
             or len(waiting) >= admission.most_waiting
         ) and admission.refuses(request):
             return
@@ -322,8 +322,8 @@ class Dispatcher:
         timers.settle(self._state.waiting)
 
     def _preempt(self, preemption: Preemption) -> None:
-        for progress, (span, processor, seconds) in preemption.starts():
+        for progress, (lane, (span, processor, seconds), _) in preemption.starts():
             self._state.dequeue(progress)
-            variant, request = progress.lane.variant, progress.request
+            variant, request = lane.variant, progress.request
             self._starts.launch(variant, processor, (request,), (progress,), span, seconds)
         self._timers.preempt(preemption.again_s)

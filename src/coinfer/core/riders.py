@@ -22,6 +22,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
 from coinfer.core.state import State
+from coinfer.core.variants import Way
 
 __all__ = ["Riders"]
 
@@ -49,7 +50,7 @@ class Riders:
     allows: Callable[[Lane, str], bool] | None = None
 
     def join(
-        self, lane: Lane, step: Step, first: Request | None = None
+        self, lane: Lane, step: Step, first: Request | None = None, way: Way | None = None
     ) -> tuple[Step, tuple[Request, ...]]:
         """Return a step of a waiting request as it runs with its riders, and these.
 
@@ -57,27 +58,30 @@ class Riders:
             lane: Where it waits.
             step: The step, of this request alone.
             first: The request; by default the first of the lane. Those before it do not ride.
+            way: How it is served, if not as the lane's own variant; the step is its.
         """
-        batching = lane.batching
+        batching = lane.batching if way is None else way.lane.batching
         if batching is None or len(lane.heap) < 2 or lane.excluded or lane.key.alone:
             return step, ()
         samples = lane.key.batch
         most = min(batching.most // samples, len(lane)) if samples else 1
         if most < 2:
             return step, ()
-        riders = self._chosen(lane, step, first or lane.head, most)
+        way = Way(lane, step) if way is None else way
+        riders = self._chosen(lane, way, first or lane.head, most)
         if riders:
             span, processor, _ = step
-            step = _new(Step, (span, processor, self._seconds(lane, step, 1 + len(riders))))
+            step = _new(Step, (span, processor, self._seconds(way.lane, step, 1 + len(riders))))
         return step, riders
 
-    def _chosen(self, lane: Lane, step: Step, first: Request, most: int) -> tuple[Request, ...]:
+    def _chosen(self, lane: Lane, way: Way, first: Request, most: int) -> tuple[Request, ...]:
+        served, step, better_s = way
         own_s, processor = step.seconds, step.processor
-        most = self._share(lane, step, most)
+        most = self._share(lane, way, most)
         if most < 2:
             return ()
         limit_s = math.inf if self.longest_s is None else self.longest_s(lane, processor, own_s)
-        after_s, least_s = self._after_s(lane, step), self._least_s(lane)
+        after_s, least_s = self._after_s(served, step), self._least_s(served)
         if own_s + after_s <= first.deadline_s - self._state.now:
             limit_s = min(limit_s, first.deadline_s - self._state.now - after_s)
         chosen: list[Request] = []
@@ -89,11 +93,13 @@ class Riders:
             looks -= 1
             if len(chosen) + 1 == most or not looks:
                 break
-            seconds = self._seconds(lane, step, len(chosen) + 2)
+            seconds = self._seconds(served, step, len(chosen) + 2)
             if seconds > limit_s:
                 break
             if request.sizes != first.sizes:
                 continue
+            if served is not lane and request.deadline_s - self._state.now >= better_s:
+                continue  # a more accurate variant serves it in time
             spare_s = self._spare_s(request, least_s, after_s)
             if seconds > spare_s:
                 continue
@@ -134,8 +140,9 @@ class Riders:
             return left_s - after_s
         return math.inf if request.on_late is OnLate.RUN else -math.inf
 
-    def _share(self, lane: Lane, step: Step, most: int) -> int:
+    def _share(self, lane: Lane, way: Way, most: int) -> int:
         """Return how many requests a processor gets, if what waits is dealt out among the idle."""
+        served, step, _ = way
         others = self._others(lane, step.processor)
         if not others:
             return most
@@ -145,11 +152,11 @@ class Riders:
             if mine == most:
                 break
             ends = [
-                (self._seconds(lane, _new(Step, (step.span, name, 0.0)), counts[at] + 1), at)
+                (self._seconds(served, _new(Step, (step.span, name, 0.0)), counts[at] + 1), at)
                 for at, name in enumerate(others)
             ]
             least_s, at = min(ends)
-            if least_s < self._seconds(lane, step, mine + 1):
+            if least_s < self._seconds(served, step, mine + 1):
                 counts[at] += 1
                 if counts[at] > most:
                     break

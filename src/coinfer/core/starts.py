@@ -23,6 +23,7 @@ from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
+from coinfer.core.variants import best_way
 from coinfer.core.watchdog import Watchdog
 from coinfer.errors import PolicyError
 from coinfer.machine.span import Span
@@ -90,10 +91,11 @@ class Starts:
             if not progress.lane.is_open:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
+        variant = ""
         if len(requests) == 1:
-            step, riders = self._riders.join(
-                lane, state.step(lane, processor, last), everyone[0].request
-            )
+            way = best_way(state, lane, state.step(lane, processor, last), everyone[0].request)
+            step, riders = self._riders.join(lane, way.step, everyone[0].request, way)
+            variant = way.lane.variant
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
@@ -101,7 +103,7 @@ class Starts:
             step = state.step(lane, processor, last, batch)
         for progress in everyone:
             state.dequeue(progress)
-        self.launch_step(lane, step, requests, everyone)
+        self.launch_step(lane, step, requests, everyone, variant)
 
     def check_open(self, lane: Lane, request: Request, processor: str) -> None:
         """Refuse what may not start on a processor now, though the processor is idle.
@@ -149,11 +151,12 @@ class Starts:
         step: Step,
         requests: tuple[Request, ...],
         everyone: Sequence[Progress],
+        variant: str = "",
     ) -> None:
         """Start what is offered for a step of a lane, of requests that no longer wait."""
         state = self._state
         swaps = state.swaps
-        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:])
+        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:], variant)
         _, processor, variant, span, _, load_s, seconds, _, _ = offer
         self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
 

@@ -39,6 +39,7 @@ class ModelCounts:
         served: Requests completed in the window, whenever they were due.
         others: Answers other than completions to requests due in the window, by outcome.
         retried: How often a request due in the window ran again because a run of it had failed.
+        variants: Of a model with several variants, how many of the completed each served.
         shared: Executions that ended well in the window and served several requests, by how many.
     """
 
@@ -51,6 +52,7 @@ class ModelCounts:
     others: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     retried: int = 0
     shared: dict[int, int] = field(default_factory=dict)
+    variants: dict[str, int] = field(default_factory=dict)
 
     @property
     def completed(self) -> int:

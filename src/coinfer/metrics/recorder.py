@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
@@ -17,6 +18,7 @@ from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, LatencySketch
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
+from coinfer.metrics.served_by import ServedBy
 
 __all__ = ["Recorder"]
 
@@ -41,6 +43,9 @@ class Recorder:
     are then within 0.5 % (`LatencySketch`). With records they are exact. Records cover the whole
     run, also outside the window; counts follow the rules in `coinfer.metrics.counts`.
 
+    Of models with several variants, of which `variants` has the errors by name, it is counted which
+    one served.
+
     Requests and executions that began before the first observed step are not known and ignored.
 
     >>> from coinfer.core.request import Request
@@ -58,11 +63,13 @@ class Recorder:
         window: Window | None = None,
         keep_records: bool = True,
         counts: type[ModelCounts] = ModelCounts,
+        variants: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         window = window or Window()
         self._start_s = window.start_s
         self._end_s = window.end_s
         self._keep = keep_records
+        self._served_by = ServedBy(variants) if variants else None
         latencies = ExactLatencies if keep_records else LatencySketch
         self._models: dict[str, ModelCounts] = defaultdict(lambda: counts(latencies()))
         self._processors: dict[str, ProcessorCounts] = defaultdict(ProcessorCounts)
@@ -127,6 +134,8 @@ class Recorder:
                 self._running[execution.id] = execution
                 if self._failed:
                     self._count_retries(execution)
+                if self._served_by is not None:
+                    self._served_by.begins(execution)
                 if self._keep:
                     self._started.append(execution)
             elif type(command) is Reply:
@@ -134,6 +143,8 @@ class Recorder:
                 counted = self._counted.pop(request.id, None)
                 if counted is not None:
                     counted.answer(request, outcome, now)
+                    if self._served_by is not None:
+                        self._count_variant(counted, command)
                 elif request.id in self._uncounted:
                     self._uncounted.remove(request.id)
                     counted = self._models[request.model]
@@ -223,6 +234,12 @@ class Recorder:
             counts.busy_s += self._clipped_s(started_s, now)
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
+
+    def _count_variant(self, counts: ModelCounts, reply: Reply) -> None:
+        assert self._served_by is not None
+        name = self._served_by.ends(reply.request)
+        if name and reply.outcome is _COMPLETED:
+            counts.variants[name] = counts.variants.get(name, 0) + 1
 
     def _count_shared(self, execution: Execution) -> None:
         model = self._models.get(execution.model)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
 from coinfer.core.request import Outcome
@@ -18,6 +19,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, Latencies
+from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
 
 __all__ = [
@@ -80,6 +82,9 @@ class ModelSummary:
         retried: How often one of them ran again because a run of it had failed.
         shared: Executions in the window that served several requests, by how many; of a model that
             is cut, those of its spans.
+        variants: Of a model with several variants, how many of the completed each served.
+        mean_error: Of such a model, the mean over the completed of the stated output error of the
+            variant that served it.
     """
 
     submitted: int
@@ -96,6 +101,8 @@ class ModelSummary:
     withheld: int = 0
     retried: int = 0
     shared: Mapping[int, int] = field(default_factory=dict)
+    variants: Mapping[str, int] = field(default_factory=dict)
+    mean_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +230,7 @@ def summarise(
     bound_per_s: float | None = None,
     mix_of: MixOf = "offered",
     output_errors: Mapping[str, Mapping[str, float]] | None = None,
+    variant_errors: Mapping[str, float] = MappingProxyType({}),
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -239,10 +247,11 @@ def summarise(
         bound_per_s: The bound, if there is one.
         mix_of: Whether it is for the mix that was offered or for the one that was served.
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
+        variant_errors: Stated output error of variants by name.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
-    rows = {name: _model(name, run_counts) for name in names}
+    rows = {name: _model(name, run_counts, variant_errors) for name in names}
     totals = _totals(rows.values())
     bound = _bound(totals.throughput_per_s, bound_per_s, mix_of)
     return Summary(
@@ -268,7 +277,7 @@ def _per_s(count: float, duration_s: float) -> float:
     return count / duration_s if duration_s > 0 else 0.0
 
 
-def _model(name: str, run_counts: RunCounts) -> ModelSummary:
+def _model(name: str, run_counts: RunCounts, variant_errors: Mapping[str, float]) -> ModelSummary:
     counts = run_counts.models.get(name) or ModelCounts(ExactLatencies())
     return ModelSummary(
         submitted=counts.submitted,
@@ -285,6 +294,8 @@ def _model(name: str, run_counts: RunCounts) -> ModelSummary:
         withheld=run_counts.withheld.get(name, 0),
         retried=counts.retried,
         shared=dict(sorted(counts.shared.items())),
+        variants=dict(sorted(counts.variants.items())),
+        mean_error=mean_error(counts.variants, variant_errors),
     )
 
 

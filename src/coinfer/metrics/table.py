@@ -12,7 +12,7 @@ from rich.text import Text
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_digits
 
-__all__ = ["render", "score_lines", "shared_text"]
+__all__ = ["render", "score_lines", "shared_text", "variants_text"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
@@ -30,6 +30,7 @@ def render(summary: Summary) -> RenderableType:
         _model_table(summary),
         *_rare_lines(summary),
         *_shared_lines(summary),
+        *_variant_lines(summary),
         *score_lines(summary),
         _processor_table(summary),
         _bound_line(summary),
@@ -94,6 +95,24 @@ def _shared_lines(summary: Summary) -> list[Text]:
         for name, row in summary.models.items()
         if row.shared
     ]
+
+
+def _variant_lines(summary: Summary) -> list[Text]:
+    """One line per model with several variants: how often each served, and the error."""
+    return [
+        Text(f" {name}: served by {variants_text(row)}")
+        for name, row in summary.models.items()
+        if row.variants
+    ]
+
+
+def variants_text(row: ModelSummary) -> str:
+    """Write which variants served the completed requests of a model, and the mean error."""
+    total = sum(row.variants.values())
+    each = ", ".join(
+        f"{name} {count:,} ({count / total:.1%})" for name, count in row.variants.items()
+    )
+    return f"{each}; mean output error {row.mean_error or 0:.2g}"
 
 
 def shared_text(shared: Mapping[int, int]) -> str:

@@ -16,7 +16,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.plan.choice import Choice
 from coinfer.plan.model_plan import ModelPlan
-from coinfer.plan.variant import Kind, Variant
+from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.plan.work import Work
 
 __all__ = ["Plan", "PolicyChoice"]
@@ -105,12 +105,35 @@ class Plan:
     def profile(self) -> Profile:
         """The times of what is loaded."""
         loaded = {
-            (name, processor, span)
-            for name, model in self.models.items()
-            for processor, spans in model.original.spans.items()
+            (variant, processor, span)
+            for name in self.models
+            for variant, each in self.serving(name).items()
+            for processor, spans in each.spans.items()
             for span in spans
         }
         return self.measured.where(lambda key: (key.model, key.processor, key.span) in loaded)
+
+    def serving(self, model: str) -> dict[str, Variant]:
+        """Return the variants of a model that may answer requests, by their names."""
+        variants = self.models[model].variants.items()
+        return {variant_name(model, kind): each for kind, each in variants if each.may_serve}
+
+    @property
+    def cheaper(self) -> dict[str, tuple[str, ...]]:
+        """By model that has some, the names of the variants beside the original that may serve."""
+        named = {
+            model: tuple(n for n in self.serving(model) if n != model) for model in self.models
+        }
+        return {model: names for model, names in named.items() if names}
+
+    @property
+    def variant_errors(self) -> dict[str, float]:
+        """Stated output error by name, of all variants of models that have several."""
+        return {
+            name: each.error
+            for model in self.cheaper
+            for name, each in {model: self.models[model].original, **self.serving(model)}.items()
+        }
 
     @property
     def works(self) -> dict[str, Work]:
@@ -119,8 +142,15 @@ class Plan:
 
     @property
     def together(self) -> dict[str, int]:
-        """Samples that one execution may serve for several requests, by model that batches."""
-        return {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+        """Samples that one execution may serve for several requests, by variant that batches."""
+        own = {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+        others = {
+            name: each.batching.most
+            for model in self.models
+            for name, each in self.serving(model).items()
+            if each.batching is not None
+        }
+        return {**own, **others}
 
     @property
     def output_errors(self) -> dict[str, dict[str, float]]:
@@ -158,11 +188,13 @@ class Plan:
         """Copy it so that of these models, or all, just the entries of a profile are loaded."""
         changed = self
         for name in self.models if models is None else models:
-            model = self.models[name]
-            spans = profile.spans_by_processor(name)
-            if spans != model.original.spans:
-                variant = dataclasses.replace(model.original, spans=spans)
-                changed = changed.with_variant(name, variant)
+            for kind, variant in self.models[name].variants.items():
+                if kind is not Kind.ORIGINAL and not variant.may_serve:
+                    continue
+                spans = profile.spans_by_processor(variant_name(name, kind))
+                if spans != variant.spans:
+                    variant = dataclasses.replace(variant, spans=spans)
+                    changed = changed.with_variant(name, variant)
         return changed
 
     def joined(self, other: Plan) -> Self:
@@ -173,7 +205,8 @@ class Plan:
     def without(self, model: str) -> Self:
         """Copy it without a model."""
         left = {name: each for name, each in self.models.items() if name != model}
-        return dataclasses.replace(self.with_profile(self.measured.restricted(left)), models=left)
+        names = [variant_name(name, kind) for name, each in left.items() for kind in each.variants]
+        return dataclasses.replace(self.with_profile(self.measured.restricted(names)), models=left)
 
     def warned(self, *warnings: str) -> Self:
         """Copy it with more warnings; each is kept once."""

@@ -78,6 +78,7 @@ def make_plan(
     whole = {name: whole_of(model) for name, model in models.items()}
     found = measurable(whole, processors, wishes.dims, profiler, samples or {})
     planning = _planning(models, found, wishes, profiler)
+    planning.random = wishes.random | (models.keys() - (samples or {}).keys())
     plan = _empty(planning, processors).warned(*found.warnings)
     for each in PASSES:
         plan = each(plan, planning)

@@ -14,6 +14,7 @@ from coinfer.planner.columns import Demand
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.processor_spec import Preempt
+from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["CutWish", "Wishes"]
 
@@ -44,6 +45,8 @@ class Wishes:
         allow: Precisions below fp32 that are allowed.
         tolerance: Largest output error below fp32.
         agreement: How near outputs in fp32 must be to those of the reference.
+        variants: Cheaper variants beside models, by model; those not named have none.
+        random: Models whose samples are random, though they are given.
         keep_all: Load models on every processor that runs them: none is superfluous.
         asked: (model, processor) pairs that are loaded in any case.
         surroundings: Measure also what a simulation needs: contention, cold starts, hand-over.
@@ -63,6 +66,8 @@ class Wishes:
     allow: tuple[str, ...] = ()
     tolerance: float = math.inf
     agreement: AgreementSpec = AgreementSpec()
+    variants: Mapping[str, VariantsSpec] = field(default_factory=dict)
+    random: frozenset[str] = frozenset()
     keep_all: bool = False
     asked: Pairs = frozenset()
     surroundings: bool = False

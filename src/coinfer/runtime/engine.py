@@ -110,7 +110,7 @@ class Engine:
         try:
             profile = plan.profile
             for name in plan.models:
-                self.plan = self._load_planned(name, models[name], self.plan, profile)
+                self.plan = self._load_planned(name, models, self.plan, profile)
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -148,9 +148,7 @@ class Engine:
         """Return what it has done so far, per model and per processor; also after `stop`."""
         self._event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
-        return engine_stats(
-            self._core, self._event_loop, self._model_store, self.plan.profile, up_s
-        )
+        return engine_stats(self._core, self._event_loop, self._model_store, self.plan, up_s)
 
     @property
     def n_unanswered(self) -> int:
@@ -272,7 +270,9 @@ class Engine:
             self._check_open()
             check = self._request_maker.check_of(name)
             filled, batch = self._request_maker.checked(check, inputs)
-            warm_up(self._model_store, check.model, filled, batch, self._check_open)
+            for each in self._model_store.variants(check.model):
+                if each in self._model_store.span_ios:
+                    warm_up(self._model_store, each, filled, batch, self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
@@ -404,9 +404,9 @@ class Engine:
                 self._unload(name)
 
     def _load_planned(
-        self, name: str, model: Model | CutModel, plan: Plan, profile: Profile
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
     ) -> Plan:
-        """Load a model as a plan says; returns when it can be asked.
+        """Load a model with its variants as a plan says; returns when it can be asked.
 
         Returns:
             The plan, without those processors of the model that could not take it.
@@ -417,7 +417,7 @@ class Engine:
         """
         with self._loading:
             self._check_open()
-            return self._model_loader.load(name, model.renamed(name), plan, profile)
+            return self._model_loader.load(name, models, plan, profile)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

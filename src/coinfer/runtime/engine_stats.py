@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coinfer.core.dispatcher import Dispatcher
@@ -12,7 +12,9 @@ from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
+from coinfer.plan.plan import Plan
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.event_loop import EventLoop
 from coinfer.runtime.model_store import ModelStore
@@ -42,6 +44,9 @@ class ModelStats:
         queue: Requests that wait: to start, for their next span, or to be tried again.
         running: Requests that run.
         latency_ms: From due to answered, in milliseconds, of the last 1,024 completed.
+        variants: Of a model with several variants, how many of the completed each served.
+        mean_error: Of such a model, the mean over the completed of the stated output error of the
+            variant that served it.
     """
 
     submitted: int
@@ -55,6 +60,8 @@ class ModelStats:
     queue: int
     running: int
     latency_ms: LatencySummary
+    variants: Mapping[str, int] = field(default_factory=dict)
+    mean_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +116,7 @@ def engine_stats(
     core: Dispatcher,
     event_loop: EventLoop,
     model_store: ModelStore,
-    profile: Profile,
+    plan: Plan,
     up_s: float,
 ) -> EngineStats:
     """Put together what is known of an engine, whether it runs or was stopped.
@@ -118,21 +125,22 @@ def engine_stats(
         core: Counts failures and what has no answer.
         event_loop: Counts answers and what the workers did.
         model_store: Has what is loaded.
-        profile: Tells the bytes of that.
+        plan: Tells the bytes of that, and the errors of variants.
         up_s: Seconds since the engine's start.
     """
     failures = list(core.failures.counts.values())
-    unanswered = core.unanswered()
+    unanswered, errors = core.unanswered(), plan.variant_errors
     models = {}
     for name in tuple(model_store.models):
         counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
         if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
             outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
             counts, left = counts.with_others(outcome, sum(left)), (0, 0)
-        models[name] = _model_stats(name, counts, left, failures)
-    loaded = [(model, span, at) for model in models for span, at, _ in model_store.items(model)]
+        models[name] = _model_stats(name, counts, left, failures, errors)
+    names = [each for model in models for each in model_store.variants(model)]
+    loaded = [(name, span, at) for name in names for span, at, _ in model_store.items(name)]
     processors = {
-        name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
+        name: _processor_stats(name, worker.use, up_s, failures, loaded, plan.profile)
         for name, worker in event_loop.worker_pool.workers.items()
     }
     return EngineStats(up_s=up_s, models=models, processors=processors)
@@ -143,6 +151,7 @@ def _model_stats(
     counts: AnswerCounts,
     unanswered: tuple[int, int],
     failures: Iterable[FailureCount],
+    errors: Mapping[str, float],
 ) -> ModelStats:
     """Put together what is known of one model.
 
@@ -151,6 +160,7 @@ def _model_stats(
         counts: Its answers.
         unanswered: How many of its requests wait, and how many run.
         failures: Failed runs, also those of other models.
+        errors: Stated output error of variants by name.
     """
     others = counts.others
     latencies = ExactLatencies()
@@ -169,6 +179,8 @@ def _model_stats(
         queue=queue,
         running=running,
         latency_ms=latency_summary(latencies),
+        variants=dict(counts.variants),
+        mean_error=mean_error(dict(counts.variants), errors),
     )
 
 

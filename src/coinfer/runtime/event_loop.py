@@ -37,6 +37,7 @@ from coinfer.errors import (
 )
 from coinfer.machine.processor import Processor
 from coinfer.metrics.observers import Observer
+from coinfer.metrics.served_by import ServedBy
 from coinfer.runtime import clock
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.answer_errors import another, answer_error
@@ -121,6 +122,7 @@ class EventLoop:
         self._yielding = model_store.yielding
         self.is_stopped = self.is_forsaken = False
         self.idle: Worker | None = None
+        self._served_by: ServedBy | None = None
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
         settle = self._unanswered.settle
@@ -140,6 +142,13 @@ class EventLoop:
             self.timer.start()
         except RuntimeError as error:
             raise BackendError(f"the engine has no thread to keep time: {error}") from error
+
+    def follow_variants(self, errors: Mapping[str, float]) -> None:
+        """Count from now on which of these variants serve, those of other models too."""
+        if self._served_by is None:
+            self._served_by = ServedBy(errors)
+        else:
+            self._served_by.names.update(errors)
 
     def cancel(self, future: InferenceFuture) -> None:
         """Tell the core that nobody wants an answer any more."""
@@ -432,8 +441,11 @@ class EventLoop:
     def _answer(self, reply: Reply, now: float) -> Answer:
         request, outcome, reason = reply
         counts = self.counts[request.model]
+        served_by = "" if self._served_by is None else self._served_by.ends(request)
         if outcome is _COMPLETED:
             counts.completed += 1
+            if served_by:
+                counts.variants[served_by] = counts.variants.get(served_by, 0) + 1
             counts.add_latency(now - request.arrival_s)
             if now > request.deadline_s:
                 counts.late += 1
@@ -447,6 +459,8 @@ class EventLoop:
         if self.is_stopped:
             return  # its futures are answered already
         span_io, unanswered = self._span_ios[variant][span], self.unanswered
+        if self._served_by is not None:
+            self._served_by.begins(execution)
         if len(requests) == 1:
             values: tuple[Values, ...] = (unanswered[requests[0].id].take(span_io),)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 
 from coinfer.core.events import ModelUnloaded
@@ -38,8 +39,10 @@ class ModelLoader:
         self._model_store = model_store
         self._classes = classes
 
-    def load(self, name: str, model: Model | CutModel, plan: Plan, profile: Profile) -> Plan:
-        """Load a model as a plan says; returns when it can be asked.
+    def load(
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+    ) -> Plan:
+        """Load a model with its variants as a plan says; returns when it can be asked.
 
         Returns:
             The plan, without those processors of the model that could not take it.
@@ -48,24 +51,40 @@ class ModelLoader:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
-        loaded = self._model_store.put(name, model, profile)
-        self._open(name, model, plan, loaded)
+        store = self._model_store
+        store.check_free(name)
+        usable, is_whole = Profile(), True
+        try:
+            for each in plan.serving(name) or [name]:
+                loaded = store.put(each, models[each].renamed(each), profile, of=name)
+                usable = usable.merged(loaded.profile)
+                is_whole = is_whole and not loaded.left_out
+                self._note(each, loaded)
+        except BaseException:
+            store.remove(name, close=True)
+            raise
+        self._open(name, models[name].renamed(name), plan, usable)
+        return plan if is_whole else plan.loading(usable, [name])
+
+    def _note(self, name: str, loaded: LoadedModel) -> None:
+        """Say what came of loading a variant."""
         warnings = self._event_loop.warnings
         for processor, why in loaded.left_out.items():
             warnings.append(f"{name} does not run on {processor}: {why}")
         warnings += [f"{name}: {note}" for note in loaded.notes]
         _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
-        return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
 
-    def _open(self, name: str, model: Model | CutModel, plan: Plan, loaded: LoadedModel) -> None:
+    def _open(self, name: str, model: Model | CutModel, plan: Plan, profile: Profile) -> None:
         """Let a model take requests that was put into the store."""
         event_loop = self._event_loop
         work = plan.models[name].work
         if work is not None:
             self._classes[name] = SizeClasses(work)
-        for processor in loaded.profile.processors():
+        for processor in profile.processors():
             event_loop.start(processor)
-        event_loop.tell(model_loaded(plan, name, loaded.profile))
+        if name in plan.cheaper:
+            event_loop.follow_variants(plan.variant_errors)
+        event_loop.tell(model_loaded(plan, name, profile))
         self._model_store.open(name, model if isinstance(model, Model) else model.model)
 
     def withdraw(self, name: str) -> None:

@@ -79,6 +79,7 @@ class ModelStore:
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
         self._leaving: dict[str, Latch] = {}
+        self._variants: dict[str, list[str]] = {}
         self._hanging: list[Session] = []
 
     def check_free(self, name: str) -> None:
@@ -90,8 +91,16 @@ class ModelStore:
         if name in self.models or name in self._leaving:
             raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
 
-    def put(self, name: str, model: Model | CutModel, profile: Profile) -> LoadedModel:
+    def put(
+        self, name: str, model: Model | CutModel, profile: Profile, of: str = ""
+    ) -> LoadedModel:
         """Compile a model where its profile has entries; it takes requests after `open`.
+
+        Args:
+            name: What it is called.
+            model: The model.
+            profile: Where it is loaded.
+            of: The model of which it is a variant, with which it is removed; by default it is none.
 
         Raises:
             ConfigurationError: a model of that name is loaded, or still leaving; the profile has
@@ -118,6 +127,8 @@ class ModelStore:
                 f"{', '.join(self._processors)}; measure it first"
             )
         left_out = self._load(name, pieces, pairs)
+        if of and of != name:
+            self._variants.setdefault(of, []).append(name)
         self.span_ios[name] = span_ios_of(cut)
         loaded = self.items(name)
         at = {(span, processor) for span, processor, _ in loaded}
@@ -138,10 +149,15 @@ class ModelStore:
         # A list first, in one step: another thread may be loading.
         return [(i, p, s) for (m, i, p), s in list(self._sessions.items()) if m == name]
 
+    def variants(self, name: str) -> list[str]:
+        """Return the names of what is loaded of a model: itself and its variants."""
+        return [name, *self._variants.get(name, ())]
+
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""
         longest: dict[str, Session] = {}
-        by_length = sorted(self.items(name), key=lambda item: item[0].first - item[0].last)
+        found = [item for each in self.variants(name) for item in self.items(each)]
+        by_length = sorted(found, key=lambda item: item[0].first - item[0].last)
         for _, processor, session in by_length:
             longest.setdefault(processor, session)
         return {processor: session.placement() for processor, session in longest.items()}
@@ -174,8 +190,10 @@ class ModelStore:
 
     def remove(self, name: str, *, close: bool) -> None:
         """Forget a model that was withdrawn; close its sessions unless something runs on them."""
-        self._unload(name, close=close)
-        self.span_ios.pop(name, None)
+        variants = self._variants.pop(name, [])
+        self._unload(name, *variants, close=close)
+        for each in (name, *variants):
+            self.span_ios.pop(each, None)
         self._leaving.pop(name, None)
 
     def close(self) -> None:

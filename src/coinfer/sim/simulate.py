@@ -68,6 +68,7 @@ def simulate(
         window=Window(start_s=scenario.begin_s, end_s=scenario.end_s),
         keep_records=keep_records,
         counts=ModelCounts if scenario.score is None else ScoredCounts,
+        variants=plan.variant_errors,
     )
     load = Load(scenario)
     simulation = Simulation(

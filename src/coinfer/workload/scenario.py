@@ -54,6 +54,7 @@ from coinfer.workload.processor_spec import (
     Processors,
     ProcessorSpec,
 )
+from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["MixArrivals", "ModelSpec", "OfflineArrivals", "PolicySpec", "Scenario"]
 
@@ -90,6 +91,7 @@ class ModelSpec(Section):
         on_late: What to do with a request whose deadline passes before it has started.
         batching: Samples in each request, and how requests share executions; written as `batch`.
         partition: How it is cut; without, as the scenario says for all.
+        variants: Cheaper variants beside it, and when they serve; without, there are none.
     """
 
     source: Annotated[str, Field(min_length=1), AfterValidator(_source)] = ""
@@ -102,6 +104,7 @@ class ModelSpec(Section):
     on_late: OnLate = OnLate.RUN
     batching: BatchSpec = Field(alias="batch", default=BatchSpec())
     partition: Partitioning = None
+    variants: VariantsSpec | None = None
     _period_s: float | None = PrivateAttr(default=None)
 
     @property

@@ -12,6 +12,7 @@ from coinfer.plan.plan import Plan
 from coinfer.planner.passes import (
     agreement,
     batching,
+    compress,
     measure,
     nonfinite,
     partition,
@@ -19,6 +20,7 @@ from coinfer.planner.passes import (
     preemption,
     surroundings,
     threads,
+    variants,
     worth_loading,
 )
 from coinfer.planner.planning import Planning
@@ -28,6 +30,7 @@ __all__ = ["PASSES", "Pass"]
 Pass = Callable[[Plan, Planning], Plan]
 
 PASSES: tuple[Pass, ...] = (
+    compress.compress,
     measure.measure,
     precision.precision,
     agreement.agreement,
@@ -38,4 +41,5 @@ PASSES: tuple[Pass, ...] = (
     preemption.preemption,
     surroundings.surroundings,
     batching.batching,
+    variants.variants,
 )
