@@ -9,7 +9,6 @@ from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.loading import load
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.planner.compressing.calibration import outputs_of
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
 
@@ -18,8 +17,8 @@ __all__ = ["worst_error"]
 
 def worst_error(
     model: Model,
-    original: Model,
     feeds: Sequence[Tensors],
+    originals: Sequence[Tensors],
     processors: Sequence[Processor],
     backends: Mapping[str, Backend],
 ) -> float:
@@ -27,18 +26,17 @@ def worst_error(
 
     Args:
         model: What is judged.
-        original: What is right, as the reference computes it in fp32.
         feeds: Samples.
+        originals: The outputs of the original on these, as the reference computes them in fp32.
         processors: Where the model is run beside the reference, once per kind.
         backends: By name, with that of the reference.
 
     Raises:
         BackendError: the model does not run on one of them.
     """
-    originals = outputs_of(original, feeds, backends[REFERENCE.backend])
-    kinds = {(each.backend, each.device, each.precision): each for each in processors}
+    kinds = {(each.backend, each.device, each.precision): each for each in (*processors, REFERENCE)}
     errors = []
-    for processor in (REFERENCE, *kinds.values()):
+    for processor in kinds.values():
         with closing(load(backends[processor.backend], model, processor)) as session:
             made = [dict(session.run(feed)) for feed in feeds]
         errors.append(relative_error(made, originals))

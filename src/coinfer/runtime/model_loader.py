@@ -1,0 +1,114 @@
+"""Model loader: loads and unloads the models of a plan while others run. One thread at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+from coinfer.core.events import ModelUnloaded
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.opening import model_loaded
+from coinfer.plan.plan import Plan
+from coinfer.plan.work import SizeClasses
+from coinfer.runtime.event_loop import EventLoop
+from coinfer.runtime.model_store import LoadedModel, ModelStore
+
+__all__ = ["ModelLoader"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+
+
+class ModelLoader:
+    """Puts models into the store and tells the core of them, and takes them out again.
+
+    Args:
+        event_loop: Tells the core, and starts the workers.
+        model_store: Where the models are.
+        classes: By model, which class of sizes a request is of; kept here.
+    """
+
+    def __init__(
+        self, event_loop: EventLoop, model_store: ModelStore, classes: dict[str, SizeClasses]
+    ) -> None:
+        self._event_loop = event_loop
+        self._model_store = model_store
+        self._classes = classes
+
+    def load(
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+    ) -> Plan:
+        """Load a model with its variants as a plan says; returns when it can be asked.
+
+        Args:
+            name: Its name.
+            models: The model and its variants by name.
+            plan: What is loaded where.
+            profile: The times of that.
+
+        Returns:
+            The plan, without those processors that could not take the model or a variant.
+
+        Raises:
+            ConfigurationError: the name is taken, or nothing of it is to be loaded.
+            BackendError: it cannot be loaded on a processor of the plan.
+        """
+        store = self._model_store
+        store.check_free(name)
+        usable, is_whole = Profile(), True
+        try:
+            for each in plan.serving(name) or [name]:
+                loaded = store.put(each, models[each], profile, of=name)
+                usable = usable.merged(loaded.profile)
+                is_whole = is_whole and not loaded.left_out
+                self._note(each, loaded)
+        except BaseException:
+            store.remove(name, close=True)
+            raise
+        self._open(name, models[name], plan, usable)
+        return plan if is_whole else plan.loading(usable, [name])
+
+    def _note(self, name: str, loaded: LoadedModel) -> None:
+        """Say what came of loading a model or a variant."""
+        warnings = self._event_loop.warnings
+        for processor, why in loaded.left_out.items():
+            warnings.append(f"{name} does not run on {processor}: {why}")
+        warnings += [f"{name}: {note}" for note in loaded.notes]
+        _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
+
+    def _open(self, name: str, model: Model | CutModel, plan: Plan, profile: Profile) -> None:
+        """Let a model take requests that was put into the store."""
+        event_loop = self._event_loop
+        work = plan.models[name].work
+        if work is not None:
+            self._classes[name] = SizeClasses(work)
+        for processor in profile.processors():
+            event_loop.start(processor)
+        if name in plan.cheaper:
+            event_loop.follow_variants(plan.variant_errors)
+        event_loop.tell(model_loaded(plan, name, profile))
+        self._model_store.open(name, model if isinstance(model, Model) else model.model)
+
+    def withdraw(self, name: str) -> None:
+        """Let a model take no more requests; returns when none of it is left. Again is fine."""
+        event_loop = self._event_loop
+        gone = self._model_store.withdraw(name)
+        event_loop.post(ModelUnloaded(name))
+        event_loop.post(partial(event_loop.note_if_gone, name))
+        while not gone.wait(_POLL_S) and event_loop.crashed is None:
+            if event_loop.is_stopped:
+                break
+
+    def remove(self, name: str) -> None:
+        """Free a model that was withdrawn."""
+        self._classes.pop(name, None)
+        self._event_loop.counts.pop(name, None)
+        # An abandoned execution may still use the sessions. They are not closed then; they are
+        # freed when its worker returns.
+        has_retired = self._event_loop.worker_pool.has_retired
+        self._model_store.remove(name, close=not has_retired)
+        _log.info("model %r unloaded", name)
