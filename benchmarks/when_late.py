@@ -42,7 +42,7 @@ DEADLINE = 8.0
 """Times the original takes on the fastest processor."""
 
 MAX_ERRORS = {"int8": 0.02, "compressed": 0.5}
-"""Errors of outputs, ||out - ref|| / ||ref||; a retrained network answers alike with other scores."""
+"""Largest ||out - ref|| / ||ref||. A retrained network answers alike, with other scores."""
 
 
 class Outcome(NamedTuple):

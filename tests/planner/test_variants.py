@@ -131,7 +131,7 @@ class TestPlanning:
         def fail(*_: object, **__: object) -> None:
             raise AssertionError("it is measured")
 
-        monkeypatch.setattr(variant_maker, "contest", fail)
+        monkeypatch.setattr(variant_maker, "contests", fail)
         again = planned(folder, given(folder, "near"))
         assert again.models["net"].variants == plan.models["net"].variants
 

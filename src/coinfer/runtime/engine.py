@@ -417,7 +417,8 @@ class Engine:
         """
         with self._loading:
             self._check_open()
-            return self._model_loader.load(name, models, plan, profile)
+            renamed = {each: models[each].renamed(each) for each in (name, *plan.serving(name))}
+            return self._model_loader.load(name, renamed, plan, profile)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

@@ -125,11 +125,11 @@ def engine_stats(
         core: Counts failures and what has no answer.
         event_loop: Counts answers and what the workers did.
         model_store: Has what is loaded.
-        plan: Tells the bytes of that, and the errors of variants.
+        plan: Tells the bytes of that, and how far variants are off.
         up_s: Seconds since the engine's start.
     """
     failures = list(core.failures.counts.values())
-    unanswered, errors = core.unanswered(), plan.variant_errors
+    unanswered, errors, profile = core.unanswered(), plan.variant_errors, plan.profile
     models = {}
     for name in tuple(model_store.models):
         counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
@@ -140,7 +140,7 @@ def engine_stats(
     names = [each for model in models for each in model_store.variants(model)]
     loaded = [(name, span, at) for name in names for span, at, _ in model_store.items(name)]
     processors = {
-        name: _processor_stats(name, worker.use, up_s, failures, loaded, plan.profile)
+        name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
         for name, worker in event_loop.worker_pool.workers.items()
     }
     return EngineStats(up_s=up_s, models=models, processors=processors)

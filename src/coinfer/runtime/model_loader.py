@@ -44,8 +44,14 @@ class ModelLoader:
     ) -> Plan:
         """Load a model with its variants as a plan says; returns when it can be asked.
 
+        Args:
+            name: Its name.
+            models: The model and its variants by name.
+            plan: What is loaded where.
+            profile: The times of that.
+
         Returns:
-            The plan, without those processors of the model that could not take it.
+            The plan, without those processors that could not take the model or a variant.
 
         Raises:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
@@ -56,18 +62,18 @@ class ModelLoader:
         usable, is_whole = Profile(), True
         try:
             for each in plan.serving(name) or [name]:
-                loaded = store.put(each, models[each].renamed(each), profile, of=name)
+                loaded = store.put(each, models[each], profile, of=name)
                 usable = usable.merged(loaded.profile)
                 is_whole = is_whole and not loaded.left_out
                 self._note(each, loaded)
         except BaseException:
             store.remove(name, close=True)
             raise
-        self._open(name, models[name].renamed(name), plan, usable)
+        self._open(name, models[name], plan, usable)
         return plan if is_whole else plan.loading(usable, [name])
 
     def _note(self, name: str, loaded: LoadedModel) -> None:
-        """Say what came of loading a variant."""
+        """Say what came of loading a model or a variant."""
         warnings = self._event_loop.warnings
         for processor, why in loaded.left_out.items():
             warnings.append(f"{name} does not run on {processor}: {why}")

@@ -16,7 +16,7 @@ __all__ = ["AUTO", "VariantsSpec"]
 AUTO = "auto"
 """In place of a file: coinfer makes it."""
 
-_MAX_ERROR = 0.02
+_USUAL_ERROR = 0.02
 
 
 def _graph(value: str, info: ValidationInfo) -> str:
@@ -44,7 +44,7 @@ class VariantsSpec(Section):
     ({'compressed': 'auto'}, {'int8': 'auto'})
     """
 
-    max_error: PositiveNumber = _MAX_ERROR
+    max_error: PositiveNumber = _USUAL_ERROR
     use: Use = Use.WHEN_LATE
     compressed: Graph | None = None
     int8: Graph | None = None

@@ -17,8 +17,8 @@ __all__ = ["worst_error"]
 
 def worst_error(
     model: Model,
-    originals: Sequence[Tensors],
     feeds: Sequence[Tensors],
+    originals: Sequence[Tensors],
     processors: Sequence[Processor],
     backends: Mapping[str, Backend],
 ) -> float:
@@ -26,17 +26,17 @@ def worst_error(
 
     Args:
         model: What is judged.
-        originals: What the original answers to these, as the reference computes it in fp32.
         feeds: Samples.
+        originals: The outputs of the original on these, as the reference computes them in fp32.
         processors: Where the model is run beside the reference, once per kind.
         backends: By name, with that of the reference.
 
     Raises:
         BackendError: the model does not run on one of them.
     """
-    kinds = {(each.backend, each.device, each.precision): each for each in processors}
+    kinds = {(each.backend, each.device, each.precision): each for each in (*processors, REFERENCE)}
     errors = []
-    for processor in (REFERENCE, *kinds.values()):
+    for processor in kinds.values():
         with closing(load(backends[processor.backend], model, processor)) as session:
             made = [dict(session.run(feed)) for feed in feeds]
         errors.append(relative_error(made, originals))

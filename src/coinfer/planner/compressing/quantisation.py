@@ -165,7 +165,7 @@ class Quantisation:
 
     def _error(self, model: Model, feeds: Sequence[Tensors], originals: Sequence[Tensors]) -> float:
         """Return how far outputs are off the reference, on whatever processor they are furthest."""
-        return worst_error(model, originals, feeds, self.processors, self.backends)
+        return worst_error(model, feeds, originals, self.processors, self.backends)
 
     def _contests(self, model: Model, rounds: int = LEAST_ROUNDS) -> list[Contest]:
         feeds = self.samples.calibration[:_FEEDS]

@@ -21,6 +21,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model, load_model
 from coinfer.plan.variant import GraphFile, Kind
+from coinfer.planner.compressing.against_original import contests, processor_reports
 from coinfer.planner.compressing.calibration import Samples, outputs_of, split
 from coinfer.planner.compressing.compression import Compression
 from coinfer.planner.compressing.error import worst_error
@@ -33,7 +34,7 @@ from coinfer.profiling import Profiler
 from coinfer.profiling.fingerprints import fingerprint_of
 from coinfer.profiling.identity import output_parts
 from coinfer.profiling.reference import REFERENCE
-from coinfer.profiling.side_by_side import contest
+from coinfer.profiling.side_by_side import Contest
 from coinfer.workload.variants_spec import AUTO
 
 __all__ = ["MadeVariant", "NoVariantError", "VariantMaker"]
@@ -136,7 +137,7 @@ class VariantMaker:
             model, rows = given, self._rows(given)
         feeds = self.split.held_out
         originals = outputs_of(self.model, feeds, self.backends[REFERENCE.backend])
-        error = worst_error(model, originals, feeds, self.kinds, self.backends)
+        error = worst_error(model, feeds, originals, self.kinds, self.backends)
         if error > self.max_error:
             text = f"off by {error:.3g}, more than max_error {self.max_error:g}"
             if given is None:
@@ -184,18 +185,11 @@ class VariantMaker:
 
     def _rows(self, given: Model) -> list[ProcessorReport]:
         feeds = self.split.calibration[:_FEEDS]
-        rows = []
-        for each in self.kinds:
-            found = contest(given, self.model, feeds, each, self.backends[each.backend])
-            rows.append(
-                ProcessorReport(
-                    name=each.name,
-                    before_s=found.theirs_s,
-                    after_s=found.ours_s,
-                    ratio=found.ratio,
-                )
-            )
-        return rows
+
+        def compete(rounds: int) -> list[Contest]:
+            return contests(given, self.model, feeds, self.kinds, self.backends, rounds=rounds)
+
+        return processor_reports(self.kinds, compete)
 
     def _tell(self, what: str) -> None:
         if self.profiler.progress is not None:
