@@ -8,14 +8,12 @@ opened in milliseconds.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from coinfer.artefacts import Made, MakeError, default_store
+from coinfer.artefacts.child import answer_of
 from coinfer.backends.base import Backend
 from coinfer.backends.patience import patience_s
 from coinfer.errors import ModelError
@@ -26,11 +24,6 @@ __all__ = ["prepare"]
 
 _SHARE = 2.25
 """What an artefact takes of the bytes of its weights at most: those of dense layers twice."""
-
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from coinfer.backends.artefact_child import main; main()"
-)
 
 
 def prepare(backend: Backend, model: Model, processor: Processor) -> None:
@@ -59,37 +52,12 @@ def prepare(backend: Backend, model: Model, processor: Processor) -> None:
 
 def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) -> Made:
     limit_s = patience_s()
-    if not sys.executable or getattr(sys, "frozen", False):
-        raise MakeError("this program is no Python interpreter that could be started again")
     try:
         model = dataclasses.replace(model, content=model.content.detached())
         order = pickle.dumps((name, model, processor, folder), protocol=pickle.HIGHEST_PROTOCOL)
     except (ModelError, pickle.PickleError, TypeError, AttributeError) as error:
         raise MakeError(f"{type(error).__name__}: {error}") from error
-    with subprocess.Popen(
-        [sys.executable, "-c", _START, json.dumps(sys.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for this process, which ends the child
-    ) as child:
-        try:
-            # None: the system's longest wait.
-            answer, errors = child.communicate(order, timeout=limit_s if limit_s < 1e6 else None)
-        except subprocess.TimeoutExpired:
-            raise MakeError(f"it was not made within {limit_s:g} s") from None
-        finally:
-            child.kill()
-    return _answered(answer, errors, child.returncode)
-
-
-def _answered(answer: bytes, errors: bytes, status: int) -> Made:
-    try:
-        data = json.loads(answer)
-    except ValueError:
-        lines = errors.decode(errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), f"status {status}")
-        raise MakeError(f"the process that prepares it failed: {last}") from None
+    data = answer_of("coinfer.backends.artefact_child", order, limit_s)
     if data["problem"]:
         raise MakeError(data["problem"])
     return Made(data["facts"], data["refused"])

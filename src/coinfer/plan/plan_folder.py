@@ -3,7 +3,7 @@
     plan.yaml            what runs where, and why: for people to read, compare and edit
     machine.json         the machine that it was made for
     profiles/MODEL.json  what was measured of each model
-    graphs/MODEL.onnx    graphs that no file of the user's holds
+    graphs/MODEL.onnx    graphs that no file of the user's holds; of fused variants too
 
 The same plan gives the same bytes.
 """
@@ -30,12 +30,11 @@ from coinfer.plan.plan import Plan
 from coinfer.plan.plan_destination import MACHINE, PLAN, check_can_save, check_model_names
 from coinfer.plan.plan_sections import (
     MachineSection,
-    PlanSection,
     ProfileSection,
     read_plan_section,
 )
 from coinfer.plan.plan_text import plan_text
-from coinfer.plan.variant import GraphFile
+from coinfer.plan.variant import GraphFile, Variant
 
 __all__ = ["SavedPlan", "load_plan", "read_bytes", "save_plan"]
 
@@ -78,19 +77,27 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
             neither a source nor a graph, or its name cannot be kept.
     """
     check_can_save(folder)
-    check_model_names(plan.models)
+    check_model_names([*plan.models, *plan.fused])
     plan, files = _with_graphs(plan, graphs or {})
     _check_sources(plan)
+    plan, fused = _with_fused(plan)
+    files |= fused
     files |= {
         f"profiles/{name}.json": _json_bytes(
             encode_runs(runs_of(plan.measured, name, model.original))
         )
         for name, model in plan.models.items()
     }
+    files |= {
+        f"profiles/{name}.json": _json_bytes(encode_runs(runs_of(plan.measured, name, Variant())))
+        for name in plan.fused
+    }
     files[MACHINE] = _json_bytes(encode_machine(plan.machine))
     named = {
         "machine": _named(MACHINE, files),
-        "profiles": {name: _named(f"profiles/{name}.json", files) for name in plan.models},
+        "profiles": {
+            name: _named(f"profiles/{name}.json", files) for name in (*plan.models, *plan.fused)
+        },
         "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
     }
     files[PLAN] = _checked_text(plan_text(plan, named))
@@ -110,6 +117,29 @@ def _with_graphs(plan: Plan, graphs: Mapping[str, bytes]) -> tuple[Plan, dict[st
         graph = GraphFile(path, hashlib.sha256(data).hexdigest())
         original = dataclasses.replace(plan.models[name].original, graph=graph)
         plan = plan.with_variant(name, original)
+    return plan, files
+
+
+def _with_fused(plan: Plan) -> tuple[Plan, dict[str, bytes]]:
+    """Let fused variants refer to copies of their graphs; return the files of these as well."""
+    files = {}
+    for name, fused in plan.fused.items():
+        path = f"graphs/{name}.onnx"
+        source = Path(fused.graph.path)
+        try:
+            data = raw.read_bytes(source, _MOST_BYTES)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the graph of {name}, {source}, is gone ({error.strerror}); make the plan anew"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != fused.graph.sha256:
+            raise ConfigurationError(
+                f"the graph of {name}, {source}, was changed; make the plan anew"
+            )
+        files[path] = data
+        plan = plan.with_fused(
+            name, dataclasses.replace(fused, graph=GraphFile(path, fused.graph.sha256))
+        )
     return plan, files
 
 
@@ -158,19 +188,42 @@ def load_plan(folder: str | Path) -> SavedPlan:
         raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
     document = YamlDocument.parse(text, origin=str(path), kind="a plan")
     section = read_plan_section(document)
-    runs = {
-        name: _read(folder, model.profile, decode_runs) for name, model in section.models.items()
-    }
+    profiles = {name: model.profile for name, model in section.models.items()}
+    profiles |= {name: fused.profile for name, fused in section.fused.items()}
+    runs = {name: _read(folder, profile, decode_runs) for name, profile in profiles.items()}
     machine = _read(folder, section.machine, decode_machine)
-    _check_processors(runs, {p.name for p in machine.processors}, folder, section)
-    plan = section.plan(machine, folder.resolve().parent, document)
-    return SavedPlan(_with_times(plan, runs), folder, runs, document)
+    _check_processors(runs, {p.name for p in machine.processors}, folder, profiles)
+    plan = _located(section.plan(machine, folder.resolve().parent, document), folder)
+    saved = SavedPlan(_with_times(plan, runs), folder, runs, document)
+    _check_fused_times(saved)
+    return saved
+
+
+def _located(plan: Plan, folder: Path) -> Plan:
+    """Say where the graphs of fused variants are, wherever the plan is saved next."""
+    for name, fused in plan.fused.items():
+        graph = fused.graph._replace(path=os.fspath(folder.resolve() / fused.graph.path))
+        plan = plan.with_fused(name, dataclasses.replace(fused, graph=graph))
+    return plan
+
+
+def _check_fused_times(saved: SavedPlan) -> None:
+    for name, fused in saved.plan.fused.items():
+        timed = {key.processor for key, _ in saved.plan.measured.restricted([name])}
+        for processor in fused.processors:
+            if processor not in timed:
+                raise ConfigurationError(
+                    f"{saved.where('fused', name, 'processors')}: {name} was not measured on "
+                    f"{processor}; take that out, or make the plan anew"
+                )
 
 
 def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
     profile = Profile()
     for name, model in plan.models.items():
         profile = profile.merged(profile_of(runs[name], name, model.original))
+    for name in plan.fused:
+        profile = profile.merged(profile_of(runs[name], name, Variant()))
     return plan.with_profile(profile)
 
 
@@ -188,12 +241,15 @@ def _read(folder: Path, named: MachineSection | ProfileSection, decode: Callable
 
 
 def _check_processors(
-    runs: Mapping[str, list[MeasuredRun]], known: set[str], folder: Path, section: PlanSection
+    runs: Mapping[str, list[MeasuredRun]],
+    known: set[str],
+    folder: Path,
+    profiles: Mapping[str, ProfileSection],
 ) -> None:
     for name, rows in runs.items():
         if foreign := sorted({run.processor for run in rows} - known):
             raise ConfigurationError(
-                f"{folder / section.models[name].profile.file}: has times of processor "
+                f"{folder / profiles[name].file}: has times of processor "
                 f"{foreign[0]!r}, which the machine does not have; make the plan anew"
             )
 

@@ -26,6 +26,7 @@ class Planning:
         guessed: Sizes of open dimensions that were guessed, by model.
         cut_models: The models that are cut, with their spans: those that were given so, and those
             that the partition pass has cut.
+        fused: The fused variants that are in the plan, by name.
         skips: Why a processor does not run a model, as far as was found out.
         spoiling: By model, the processors where NaN or infinity come out otherwise.
     """
@@ -36,6 +37,7 @@ class Planning:
     samples: dict[str, Sequence[Tensors]]
     guessed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cut_models: dict[str, CutModel] = field(default_factory=dict)
+    fused: dict[str, Model] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
     spoiling: dict[str, list[str]] = field(default_factory=dict)
 
@@ -48,4 +50,4 @@ class Planning:
     @property
     def loads(self) -> dict[str, Model | CutModel]:
         """What an engine loads, by name."""
-        return {**self.models, **self.cut_models}
+        return {**self.models, **self.cut_models, **self.fused}

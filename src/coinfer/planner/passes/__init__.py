@@ -12,6 +12,7 @@ from coinfer.plan.plan import Plan
 from coinfer.planner.passes import (
     agreement,
     batching,
+    fusing,
     measure,
     nonfinite,
     partition,
@@ -38,4 +39,5 @@ PASSES: tuple[Pass, ...] = (
     preemption.preemption,
     surroundings.surroundings,
     batching.batching,
+    fusing.fusing,
 )
