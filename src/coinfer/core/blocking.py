@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -75,19 +75,23 @@ class Blocking:
                 self.arrived(progress.request)
                 self.note(progress)
 
-    def longest_s(self, lane: Lane, processor: str, alone_s: float) -> float:
+    def longest_s(
+        self, lane: Lane, processor: str, alone_s: float, riding: Collection[Lane] = ()
+    ) -> float:
         """Return for how long requests of a lane may keep a processor from now on.
 
         Args:
             lane: Their lane: what waits behind them there is served no later than without riders.
             processor: The processor.
             alone_s: The seconds of one of them. What is late by these does not count.
+            riding: Other lanes of which the first request rides: what waits behind that is served
+                no later, too.
         """
         view, now = self._view, self._state.now
         limit_s = self._most_s(processor, alone_s)
         near = self._state.neighbours[processor]
         for other, due in self._due.items():
-            if other is lane or not due:
+            if other is lane or not due or other in riding:
                 continue
             seconds = view.resident_s(other)
             if any(name in seconds for name in near):

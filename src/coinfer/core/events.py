@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "FusedLoaded",
     "ModelLoaded",
     "ModelUnloaded",
     "ProcessorLost",
@@ -92,6 +93,20 @@ class ModelLoaded(NamedTuple):
     batching: Batching | None = None
 
 
+class FusedLoaded(NamedTuple):
+    """A variant can be run that answers one request of each of several loaded models.
+
+    Attributes:
+        variant: Its name; no model has it.
+        members: The models, in the order of its inputs.
+        profile: Its times.
+    """
+
+    variant: str
+    members: tuple[str, ...]
+    profile: Profile
+
+
 class ModelUnloaded(NamedTuple):
     """A model takes no more requests; waiting ones are answered, running ones finish."""
 
@@ -113,6 +128,7 @@ Event: TypeAlias = (
     | ProcessorLost
     | ProcessorRestored
     | ModelLoaded
+    | FusedLoaded
     | ModelUnloaded
     | Closed
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from coinfer.core.commands import Execution
 from coinfer.core.state import State
+from coinfer.machine.span import Span
 
 __all__ = ["check_state"]
 
@@ -64,6 +66,8 @@ def _check_lanes(state: State) -> None:
         able = any(state.can_run(lane, name) for name in state.in_service)
         assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"
         units = state.units[lane.model]
+        fused = () if lane.is_rare or units > 1 else state.fusions.of.get(lane.model, ())
+        assert lane.fused == fused, f"lane {lane.key}: fused variants"
         is_whole = units == 1 or lane.key.position >= units
         assert (lane.routes is None) == is_whole, f"lane {lane.key}: routes"
 
@@ -106,4 +110,16 @@ def _check_offers(state: State) -> None:
         runs = execution.variant, execution.span, execution.processor, execution.expected_s
         offered = offer.variant, offer.span, offer.processor, offer.expected_s
         assert runs == offered, f"execution {number}: {runs} runs, {offered} was offered"
+        if execution.is_fused:
+            _check_fused(execution)
         assert offer.ready_s <= execution.started_s, f"execution {number}: too early"
+
+
+def _check_fused(execution: Execution) -> None:
+    """Assert that a fused run serves one request of each of several models, all alike, whole."""
+    number, requests = execution.id, execution.requests
+    models = {request.model for request in requests}
+    assert len(models) == len(requests), f"execution {number}: two of one model"
+    kinds = {(request.batch, request.shape, request.sizes) for request in requests}
+    assert len(kinds) == 1, f"execution {number}: of other sizes"
+    assert execution.span == Span(), f"execution {number}: a part of a fused variant"

@@ -54,7 +54,11 @@ class Offer(NamedTuple):
 
 
 def make_offer(
-    lane: Lane, step: Step, swaps: Swaps | None, riders: tuple[Request, ...] = ()
+    lane: Lane,
+    step: Step,
+    swaps: Swaps | None,
+    riders: tuple[Request, ...] = (),
+    variant: str = "",
 ) -> Offer:
     """Complete a step of a lane's first request and its riders: what is loaded before, the cost.
 
@@ -64,9 +68,10 @@ def make_offer(
         swaps: Which models the processors hold, now or as somebody foresees it; None if loads cost
             nothing.
         riders: Those beside the first (`coinfer.core.riders`, or a policy of its own).
+        variant: What serves all of them; by default that of the lane.
     """
     span, processor, seconds = step
-    variant, load_s = lane.variant, 0.0
+    variant, load_s = variant or lane.variant, 0.0
     cost_s = seconds
     if swaps is not None:
         load_s = swaps.cost_s(processor, variant)

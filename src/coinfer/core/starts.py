@@ -91,17 +91,17 @@ class Starts:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
         if len(requests) == 1:
-            step, riders = self._riders.join(
+            step, riders, variant = self._riders.join(
                 lane, state.step(lane, processor, last), everyone[0].request
             )
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
             batch = sum(request.batch for request in requests)
-            step = state.step(lane, processor, last, batch)
+            step, variant = state.step(lane, processor, last, batch), lane.variant
         for progress in everyone:
             state.dequeue(progress)
-        self.launch_step(lane, step, requests, everyone)
+        self.launch_step(lane, step, requests, everyone, variant)
 
     def check_open(self, lane: Lane, request: Request, processor: str) -> None:
         """Refuse what may not start on a processor now, though the processor is idle.
@@ -149,11 +149,12 @@ class Starts:
         step: Step,
         requests: tuple[Request, ...],
         everyone: Sequence[Progress],
+        variant: str = "",
     ) -> None:
         """Start what is offered for a step of a lane, of requests that no longer wait."""
         state = self._state
         swaps = state.swaps
-        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:])
+        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:], variant)
         _, processor, variant, span, _, load_s, seconds, _, _ = offer
         self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
 

@@ -11,9 +11,10 @@ from heapq import heappush
 from coinfer.core.alike import Alike, alike_among
 from coinfer.core.commands import Command, Execution
 from coinfer.core.estimates import Estimates
-from coinfer.core.events import ModelLoaded
+from coinfer.core.events import FusedLoaded, ModelLoaded
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.failures import Failures
+from coinfer.core.fusing import Fusions
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
@@ -60,6 +61,7 @@ class State:
             kept by the variant's name; the original has the name of its model.
         forks: The pairs of spans that may run at the same time, by loaded variant that has some.
         batchings: How far requests may share executions, by loaded variant where they may.
+        fusions: The variants that answer several models in one run.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         failed: Of those, what was run of them alone and failed.
@@ -92,6 +94,7 @@ class State:
     units: dict[str, int] = field(default_factory=dict, init=False)
     forks: dict[str, tuple[Fork, ...]] = field(default_factory=dict, init=False)
     batchings: dict[str, Batching] = field(default_factory=dict, init=False)
+    fusions: Fusions = field(default_factory=Fusions, init=False)
     leaving: dict[str, int] = field(default_factory=dict, init=False)
     requests: dict[int, Progress] = field(default_factory=dict, init=False)
     failed: dict[int, list[Execution]] = field(default_factory=dict, init=False)
@@ -166,6 +169,7 @@ class State:
         units = self.units[variant]
         lane.rest = Span(position, units - 1)
         lane.batching = self.batchings.get(variant)
+        lane.fused = () if lane.is_rare or units > 1 else self.fusions.of.get(lane.model, ())
         lane.routes = lane.row = None
         lane.is_served = False
         if units == 1:
@@ -179,15 +183,16 @@ class State:
                 self._routes[key] = self.new_routes(*key)
             lane.routes = self._routes[key]
             lane.seconds = RouteSeconds(lane.routes, position)
-            lane.is_plain = False
+            lane.is_plain, lane.shares = False, lane.batching is not None
             return  # whether it is open has not changed
         self._mark(lane)
 
     def _mark(self, lane: Lane) -> None:
         """Update `is_open` and `is_plain`, which select the fast ways to start."""
         lane.is_open = not lane.excluded and not lane.ready_s
+        lane.shares = lane.batching is not None or bool(lane.fused)
         lane.is_plain = (
-            lane.is_open and lane.row is not None and lane.batching is None and not self.swaps.costs
+            lane.is_open and lane.row is not None and not lane.shares and not self.swaps.costs
         )
 
     def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
@@ -411,6 +416,24 @@ class State:
             else:
                 self._mark(lane)
 
+    def add_fused(self, event: FusedLoaded) -> None:
+        """Take in a variant that answers several models, or replace it."""
+        self.estimates.add(event.variant, event.profile)
+        self.fusions.add(event.variant, [m for m in event.members if m in self.units])
+        self.settle_fused()
+
+    def settle_fused(self) -> None:
+        """Tell the lanes which fused variants may serve them."""
+        fusions = self.fusions
+        for lane in self._all_lanes.values():
+            if not lane.is_rare and lane.routes is None:
+                lane.fused = fusions.of.get(lane.model, ())
+                self._mark(lane)
+
+    def entrance(self, model: str, key: LaneKey) -> Lane | None:
+        """Return the lane of fresh requests of another model that are as those of a key."""
+        return self._entrances.get((model, key.batch, key.queue, key.shape))
+
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
         self.units.pop(model, None)
@@ -426,6 +449,8 @@ class State:
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
         for lane in self._all_lanes.values():
             self._mark(lane)
+        if self.fusions.leave(model):
+            self.settle_fused()
 
     def idle(self) -> tuple[str, ...]:
         """Return the processors in service all of whose units are free."""

@@ -299,8 +299,8 @@ class View:
         if processor in lane.excluded:
             raise PolicyError(f"what waits in {lane.key} failed on {processor!r} before")
         swaps = held or state.swaps
-        step, riders = self._riders.join(lane, state.step(lane, processor, last))
-        return make_offer(lane, step, swaps if swaps.costs else None, riders)
+        step, riders, variant = self._riders.join(lane, state.step(lane, processor, last))
+        return make_offer(lane, step, swaps if swaps.costs else None, riders, variant)
 
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
@@ -341,9 +341,9 @@ class View:
             The riders of the offer: they need none of their own.
         """
         riders: tuple[Request, ...] = ()
-        if lane.batching is not None:
+        if lane.shares:
             alone = self._state.step(lane, processor)
-            step, riders = self._riders.join(lane, alone, request)
+            step, riders, _ = self._riders.join(lane, alone, request)
             until_s += step.seconds - alone.seconds
         for unit in self._state.units_of[processor]:
             free_at[unit] = until_s

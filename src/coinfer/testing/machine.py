@@ -21,6 +21,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    FusedLoaded,
     ModelLoaded,
     ProcessorLost,
     TimerFired,
