@@ -37,6 +37,7 @@ from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
+from coinfer.workload.fuse_spec import FuseSpec, fuse_of, unknown_member
 from coinfer.workload.processor_spec import Preempt
 
 __all__ = ["MEASURE_S", "Engine"]
@@ -83,6 +84,9 @@ class Engine(engine.Engine):
             that it pays; `off`; or e.g. `{"max": 16, "max_delay": "2ms"}`. One of these for all
             models, or by model. A given plan is taken as it is; with a given profile, `auto` is
             `off`: nobody has seen whether answers change with the company.
+        fuse: Which models may be answered by one run of a fused network: `auto`, where measuring
+            shows that it pays; `never`; or groups of names like `[["a", "b"], ["c", "d"]]`. With a
+            given profile, `auto` is `never`: fused networks must be measured.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -122,6 +126,7 @@ class Engine(engine.Engine):
         agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         preempt: Preempt = "auto",
         batch: Batch | Mapping[str, Batch] = "auto",
+        fuse: FuseSpec | Sequence[Sequence[str]] = "auto",
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -136,6 +141,15 @@ class Engine(engine.Engine):
         for name in _riders(batch, ()):  # raises at once if it makes no sense
             if isinstance(models, Mapping) and name not in models:
                 raise UnknownNameError.of("model", name, models)
+        self._fuse = fuse_of(fuse)
+        if isinstance(models, Mapping):
+            stranger = unknown_member(self._fuse, models)
+            if stranger is not None:
+                raise UnknownNameError.of("model", stranger, models)
+            if profile is not None and not isinstance(self._fuse, str):
+                raise ConfigurationError(
+                    "fused networks must be measured; leave the profile out, or `fuse`"
+                )
         self._measure_s = measure_s
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
@@ -147,6 +161,7 @@ class Engine(engine.Engine):
                 profile=profile,
                 partition=partition,
                 samples=samples or None,
+                fuse=None if fuse == "auto" else fuse,
             )
             cores = {core for processor in planned.plan.processors for core in processor.cores}
         else:
@@ -211,6 +226,7 @@ class Engine(engine.Engine):
             self._finish_unloads()
             self._model_store.check_free(name)
             given = {} if samples is None else {name: samples}
+            self._fuse = "never"  # it runs alone until all are planned anew
             planned = self._planned({name: model}, self.plan.processors, profile, given)
             self.warnings += planned.plan.warnings
             try:
@@ -301,6 +317,7 @@ class Engine(engine.Engine):
             agreement=self._agreement,
             preempt=self._preempt,
             riders=riders,
+            fuse=self._fuse,
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
 

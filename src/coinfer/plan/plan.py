@@ -164,6 +164,12 @@ class Plan:
         """Copy it with a variant that answers several models."""
         return dataclasses.replace(self, fused={**self.fused, name: fused})
 
+    def without_fused(self, name: str) -> Self:
+        """Copy it without a fused variant."""
+        fused = {each: planned for each, planned in self.fused.items() if each != name}
+        kept = self.with_profile(self.measured.where(lambda key: key.model != name))
+        return dataclasses.replace(kept, fused=fused)
+
     def loading(self, profile: Profile, models: Iterable[str] | None = None) -> Self:
         """Copy it so that of these models, or all, just the entries of a profile are loaded."""
         changed = self

@@ -87,6 +87,7 @@ def _fused(saved: SavedPlan, name: str, models: Mapping[str, Model]) -> Model:
             f"{make_anew(saved)}"
         )
     fused = load_model(path, name=name)
+    fingerprint_of(fused, default_cache())  # known then: sessions are found by it
     try:
         members_of(fused, {each: models[each] for each in planned.models})
     except ModelError as error:

@@ -154,9 +154,7 @@ class PlannedMapping(OneByOne):
         return chosen
 
 
-def _riding(
-    groups: Iterable[_Group], group: _Group, riders: Collection[Request]
-) -> list[_Group]:
+def _riding(groups: Iterable[_Group], group: _Group, riders: Collection[Request]) -> list[_Group]:
     """Return the other groups of which the next request rides."""
     ids = {rider.id for rider in riders}
     return [each for each in groups if each is not group and each.request.id in ids] if ids else []

@@ -28,13 +28,14 @@ from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.view import View
-from coinfer.errors import BackendError, ClosedError, CoinferError
+from coinfer.errors import BackendError, ClosedError, CoinferError, ModelError
 from coinfer.graph.cut_model import CutModel
+from coinfer.graph.fusing.member import members_of
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
-from coinfer.opening import model_loaded
+from coinfer.opening import fused_loaded, model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.plan.work import SizeClasses
 from coinfer.policies import make_policy
@@ -76,7 +77,8 @@ class Engine:
 
     Args:
         plan: What is loaded where.
-        models: The plan's models by name; those that the plan cuts with their spans.
+        models: The plan's models by name; those that the plan cuts with their spans. Its fused
+            variants are among them.
         policy: A fresh policy; None: the plan's.
         limits: What the core enforces whatever the policy wants.
         backends: Backends by name, for those that are not to be looked up.
@@ -118,6 +120,7 @@ class Engine:
         self.warnings = self._event_loop.warnings
         self._ids = count()
         self._classes: dict[str, SizeClasses] = {}
+        self._fused: dict[str, tuple[str, ...]] = {}
         # The same objects as the event loop's and the store's: one look-up less per request.
         self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
         self._models = self._model_store.models
@@ -130,6 +133,8 @@ class Engine:
             profile = plan.profile
             for name in plan.models:
                 self.plan = self._load_planned(name, models[name], self.plan, profile)
+            for name in plan.fused:
+                self._load_fused(name, models, profile)
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -178,7 +183,8 @@ class Engine:
                 counts, left = counts.with_others(outcome, sum(left)), (0, 0)
             models[name] = model_stats(name, counts, left, failures)
         items = self._model_store.items
-        loaded = [(model, span, at) for model in models for span, at, _ in items(model)]
+        held = (*models, *self._fused)
+        loaded = [(model, span, at) for model in held for span, at, _ in items(model)]
         profile = self.plan.profile
         processors = {
             name: processor_stats(name, worker.use, up_s, failures, loaded, profile)
@@ -496,7 +502,21 @@ class Engine:
             self.plan = self.plan.without(name)
         event_loop.counts.pop(name, None)
         self._model_store.remove(name, close=not event_loop.worker_pool.has_retired)
+        self._leave_fused(name)
         _log.info("model %r unloaded", name)
+
+    def _leave_fused(self, name: str) -> None:
+        """Give up the fused variants that answer for one model only, now that another is gone.
+
+        The slot of one that is gone stays empty: to fill it, plan anew.
+        """
+        for fused, members in list(self._fused.items()):
+            left = tuple(member for member in members if member != name)
+            self._fused[fused] = left
+            if len(left) < 2:  # so nothing runs it: the core took note before the model was gone
+                del self._fused[fused]
+                close = not self._event_loop.worker_pool.has_retired
+                self._model_store.remove(fused, close=close)
 
     def _finish_unloads(self, but: object = None) -> None:
         """Go on with unloading what an exception ended early."""
@@ -527,6 +547,34 @@ class Engine:
             _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
             return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
 
+    def _load_fused(
+        self, name: str, models: Mapping[str, Model | CutModel], profile: Profile
+    ) -> None:
+        """Load a fused variant of the plan; where that fails, its members run alone."""
+        planned = self.plan.fused[name]
+        members = {each: self._whole(models[each]) for each in planned.models}
+        model = self._whole(models[name]).renamed(name)
+        with self._loading:
+            self._check_open()
+            try:
+                parts = members_of(model, members)
+                loaded = self._model_store.put_fused(name, model, parts, profile)
+            except (BackendError, ModelError) as error:
+                self.warnings.append(f"{', '.join(planned.models)} are not fused: {error}")
+                self.plan = self.plan.without_fused(name)
+                return
+            for processor, why in loaded.left_out.items():
+                self.warnings.append(f"{name} does not run on {processor}: {why}")
+            for processor in loaded.profile.processors():
+                self._event_loop.start(processor)
+            self._fused[name] = planned.models
+            self._event_loop.tell(fused_loaded(self.plan, name, loaded.profile))
+            _log.info("%s are fused on %s", planned.models, loaded.profile.processors())
+
+    @staticmethod
+    def _whole(model: Model | CutModel) -> Model:
+        return model if isinstance(model, Model) else model.model
+
     def _add(self, name: str, model: Model | CutModel, plan: Plan, loaded: LoadedModel) -> None:
         """Let a model take requests that was put into the store."""
         event_loop = self._event_loop
@@ -536,7 +584,7 @@ class Engine:
         for processor in loaded.profile.processors():
             event_loop.start(processor)
         event_loop.tell(model_loaded(plan, name, loaded.profile))
-        self._model_store.open(name, model if isinstance(model, Model) else model.model)
+        self._model_store.open(name, self._whole(model))
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

@@ -21,7 +21,6 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
-    FusedLoaded,
     ModelLoaded,
     ProcessorLost,
     TimerFired,
