@@ -23,7 +23,17 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile, ProfileKey
 from coinfer.machine.span import Span
 
-__all__ = ["NO_BATCHES", "NO_SHAPES", "Capacity", "Edge", "Matrix", "Seconds", "Shapes"]
+__all__ = [
+    "NO_BATCHES",
+    "NO_FUSED",
+    "NO_SHAPES",
+    "Capacity",
+    "Edge",
+    "FusedModels",
+    "Matrix",
+    "Seconds",
+    "Shapes",
+]
 
 Seconds: TypeAlias = Profile | Mapping[str, Mapping[str, float]]
 """Mean seconds per model and processor, or of spans too; what is missing cannot run."""
@@ -36,6 +46,11 @@ Shapes: TypeAlias = Mapping[str, Mapping[int, float]]
 """By model, how often its requests are of which class of sizes (`coinfer.plan.work`)."""
 
 NO_SHAPES: Shapes = MappingProxyType({})
+
+FusedModels: TypeAlias = Mapping[str, Sequence[str]]
+"""By fused variant, the models of which one run serves a request each."""
+
+NO_FUSED: FusedModels = MappingProxyType({})
 
 
 class Edge(NamedTuple):
@@ -80,6 +95,7 @@ class Capacity:
         batches: Mapping[str, int] = NO_BATCHES,
         shapes: Shapes = NO_SHAPES,
         together: Mapping[str, int] = NO_BATCHES,
+        fused: FusedModels = NO_FUSED,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
 
@@ -92,6 +108,9 @@ class Capacity:
                 of class 0; for profiles only.
             together: By model, how many samples one execution may serve at most for several
                 requests; the share of a request in the cheapest such run is what it costs. For
+                profiles only.
+            fused: By fused variant, the models of which one run serves a request each; the share in
+                a run that serves all that are asked for is what a request costs at least. For
                 profiles only.
 
         Raises:
@@ -107,6 +126,7 @@ class Capacity:
             _spans(seconds, model, batches.get(model, 1), shape, together.get(model, 0))
             for model, shape, _ in asked
         ]
+        _share_fused(seconds, asked, tables, batches, fused)
         steps = tuple(max((span.last + 1 for span in table), default=1) for table in tables)
         names = tuple(p.name for p in processors)
         runnable = [
@@ -230,6 +250,30 @@ def _spans(
                 seconds, key._replace(batch=batch, shape=shape), together
             )
     return found
+
+
+def _share_fused(
+    seconds: Seconds,
+    asked: Sequence[tuple[str, int, float]],
+    tables: Sequence[dict[Span, dict[str, float]]],
+    batches: Mapping[str, int],
+    fused: FusedModels,
+) -> None:
+    """Let requests cost no more than their share in a fused run; changes the tables."""
+    if not isinstance(seconds, Profile):
+        return
+    models = {model for model, _, _ in asked}
+    for name, members in fused.items():
+        served = len(models.intersection(members))
+        for key, _ in seconds.restricted([name]):
+            for (model, shape, _), table in zip(asked, tables, strict=True):
+                if model not in members or key.processor not in table.get(Span(), {}):
+                    continue
+                batch = batches.get(model, 1)
+                value = seconds.expected_s(name, key.processor, batch=batch, shape=shape)
+                assert value is not None  # it has an entry
+                row = table[Span()]
+                row[key.processor] = min(row[key.processor], value / served)
 
 
 def _request_s(profile: Profile, key: ProfileKey, together: int) -> float:

@@ -29,7 +29,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
-from coinfer.bound.capacity import NO_BATCHES, NO_SHAPES, Capacity, Matrix, Seconds, Shapes
+from coinfer.bound.capacity import (
+    NO_BATCHES,
+    NO_FUSED,
+    NO_SHAPES,
+    Capacity,
+    FusedModels,
+    Matrix,
+    Seconds,
+    Shapes,
+)
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
 from coinfer.machine.processor import Processor
 
@@ -102,6 +111,7 @@ def throughput_bound(
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
+    fused: FusedModels = NO_FUSED,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
     """Find the largest throughput of a mix; the module's docstring states the program.
@@ -115,6 +125,8 @@ def throughput_bound(
         shapes: By model, how often requests are of which class of sizes; for profiles only.
         together: By model, the samples that one execution may serve for several requests; for
             profiles only.
+        fused: By fused variant, the models of which one run serves a request each; for profiles
+            only.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
             integer program; the prices are those once it is chosen.
 
@@ -128,7 +140,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together)
+    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together, fused)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -143,6 +155,7 @@ def sustainable_factor(
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
+    fused: FusedModels = NO_FUSED,
     one_model: Set[str] = frozenset(),
 ) -> float:
     """Find the largest `f` such that `f` times these rates (requests/s by model) can be served.
@@ -157,6 +170,7 @@ def sustainable_factor(
         batches=batches,
         shapes=shapes,
         together=together,
+        fused=fused,
         one_model=one_model,
     )
     return bound.throughput_per_s / sum(rates.values())

@@ -46,7 +46,9 @@ def bound(
     wanted = changes.applied_to(scenario)
     ready = prepared(wanted, plan, machine=machine, changes=changes, needs_times=True)
     found = ready.plan.machine
-    certificate = certify(ready.as_run, found, ready.plan.works, ready.plan.together)
+    certificate = certify(
+        ready.as_run, found, ready.plan.works, ready.plan.together, ready.plan.fused_models
+    )
     warnings = [*ready.plan.warnings, *certificate.warnings()]
     console = out()
     console.print(f"{wanted.name} on {found.name}")

@@ -71,6 +71,7 @@ class Result(NamedTuple):
             done.run_counts,
             plan.works,
             plan.together,
+            plan.fused_models,
         )
         summary = summarise(
             done.run_counts,
@@ -84,6 +85,7 @@ class Result(NamedTuple):
             bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
             mix_of="offered" if optimum is None else optimum.mix_of,
             output_errors=plan.output_errors,
+            fused=plan.fused_models,
             warnings=warnings,
         )
         return cls(summary, done.recorder, plan.processors, optimum, origin_s)

@@ -107,7 +107,9 @@ def _saturated(ready: Prepared, kept: Kept, *, simulated: bool, precision: float
     scenario, policy, on = ready.scenario, ready.plan.policy.name, ready.plan.machine
     print_lines(f"{scenario.name} on {on.name}, policy {policy}")
     print_lines(*(f"warning: {warning}" for warning in ready.plan.warnings))
-    bound = certify(ready.as_run, on, ready.plan.works, ready.plan.together).sustainable_factor
+    bound = certify(
+        ready.as_run, on, ready.plan.works, ready.plan.together, ready.plan.fused_models
+    ).sustainable_factor
     trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
     with trials as measure:
         found = find_saturation(

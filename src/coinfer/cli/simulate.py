@@ -60,7 +60,13 @@ def simulate(
         calibrate_s=None if calibrate is None else parse_seconds(calibrate),
     )
     done = _simulated(ready, files, deterministic=deterministic)
-    certificate = certify(ready.as_run, ready.plan.machine, ready.plan.works, ready.plan.together)
+    certificate = certify(
+        ready.as_run,
+        ready.plan.machine,
+        ready.plan.works,
+        ready.plan.together,
+        ready.plan.fused_models,
+    )
     result = Result.of(
         ready,
         done,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
-from coinfer.bound.capacity import NO_BATCHES
+from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, FusedModels
 from coinfer.machine.machine import Machine
 from coinfer.plan.work import Work
 from coinfer.workload.load import Load
@@ -84,6 +84,7 @@ def certify(
     machine: Machine,
     works: Mapping[str, Work] = NO_WORKS,
     together: Mapping[str, int] = NO_BATCHES,
+    fused: FusedModels = NO_FUSED,
 ) -> Certificate:
     """Compute the limits of a scenario on a machine.
 
@@ -92,6 +93,7 @@ def certify(
         machine: Where.
         works: How work grows with open dimensions, by model that has some.
         together: By model, the samples that one execution may serve for several requests.
+        fused: By fused variant, the models of which one run serves a request each.
 
     Raises:
         UnknownNameError: a model that no processor of the machine runs.
@@ -115,6 +117,7 @@ def certify(
         batches=batches,
         shapes=shapes,
         together=together,
+        fused=fused,
     )
     return Certificate(
         mix=mix,
@@ -129,11 +132,12 @@ def certify(
             batches=batches,
             shapes=shapes,
             together=together,
+            fused=fused,
             one_model=keeps,
         )
         if rates
         else None,
-        makespan=None if shapes or together else _makespan(scenario, machine, batches),
+        makespan=None if shapes or together or fused else _makespan(scenario, machine, batches),
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from coinfer.bound import Bound, throughput_bound
-from coinfer.bound.capacity import NO_BATCHES
+from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, FusedModels
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
@@ -40,6 +40,7 @@ def offered_optimum(
     run_counts: RunCounts | None = None,
     works: Mapping[str, Work] = NO_WORKS,
     together: Mapping[str, int] = NO_BATCHES,
+    fused: FusedModels = NO_FUSED,
 ) -> Optimum | None:
     """Return the best throughput of any schedule for the offered mix, and how to reach it.
 
@@ -55,6 +56,7 @@ def offered_optimum(
             the policy then decides the shares; before a run they are unknown.
         works: How work grows with open dimensions, by model that has some.
         together: By model, the samples that one execution may serve for several requests.
+        fused: By fused variant, the models of which one run serves a request each.
 
     Returns:
         The optimum, or None if the mix is not known.
@@ -70,6 +72,7 @@ def offered_optimum(
         batches=batches,
         shapes=shape_counts(scenario, works),
         together=together,
+        fused=fused,
     )
     offered = Load(scenario).offered_mix()
     if offered is not None:

@@ -123,6 +123,21 @@ class ProcessorSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FusedSummary:
+    """The runs of a fused variant that ended well in the measuring window.
+
+    Attributes:
+        slots: Requests that one of them could serve, one of each of its models.
+        served: The runs, by how many requests they served.
+        padded: Slots in all of them of which nobody wanted anything.
+    """
+
+    slots: int
+    served: Mapping[int, int]
+    padded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TotalsSummary:
     """All models together; fields as in `ModelSummary`."""
 
@@ -168,6 +183,7 @@ class Summary:
         totals: All models together.
         bound: The bound beside the result.
         score: The score that the scenario asks for; None if it asks for none.
+        fused: The fused variants, by name.
         warnings: What a reader must know before believing the figures.
     """
 
@@ -182,6 +198,7 @@ class Summary:
     totals: TotalsSummary
     bound: BoundSummary = BoundSummary()
     score: XRBenchScore | None = None
+    fused: Mapping[str, FusedSummary] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -223,6 +240,7 @@ def summarise(
     bound_per_s: float | None = None,
     mix_of: MixOf = "offered",
     output_errors: Mapping[str, Mapping[str, float]] | None = None,
+    fused: Mapping[str, Sequence[str]] | None = None,
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -239,6 +257,7 @@ def summarise(
         bound_per_s: The bound, if there is one.
         mix_of: Whether it is for the mix that was offered or for the one that was served.
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
+        fused: By fused variant, the models that it answers.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
@@ -260,6 +279,10 @@ def summarise(
         totals=totals,
         bound=bound,
         score=xrbench_score(run_counts, names),
+        fused={
+            name: _fused(len(members), run_counts.fused.get(name, {}))
+            for name, members in (fused or {}).items()
+        },
         warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
     )
 
@@ -286,6 +309,11 @@ def _model(name: str, run_counts: RunCounts) -> ModelSummary:
         retried=counts.retried,
         shared=dict(sorted(counts.shared.items())),
     )
+
+
+def _fused(slots: int, served: Mapping[int, int]) -> FusedSummary:
+    padded = sum((slots - size) * runs for size, runs in served.items())
+    return FusedSummary(slots=slots, served=dict(sorted(served.items())), padded=padded)
 
 
 def latency_summary(latencies: Latencies) -> LatencySummary:

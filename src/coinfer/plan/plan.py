@@ -129,6 +129,11 @@ class Plan:
         return {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
 
     @property
+    def fused_models(self) -> dict[str, tuple[str, ...]]:
+        """The models of which one run of a fused variant serves a request each, by variant."""
+        return {name: each.models for name, each in self.fused.items()}
+
+    @property
     def output_errors(self) -> dict[str, dict[str, float]]:
         """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
         errors: dict[str, dict[str, float]] = {}
