@@ -23,6 +23,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import (
     Cancelled,
     Closed,
+    LoadedVariant,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
@@ -33,10 +34,12 @@ from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.state import State
+from coinfer.core.variants import until_answer_s
 from coinfer.core.view import View
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Fork
+from coinfer.machine.variant_use import Use
 from coinfer.policies import make_policy, policy_names
 from coinfer.testing.machine import VirtualMachine, processors, profile
 from core.forking import Forking
@@ -90,6 +93,41 @@ BATCHINGS = {
 FIXED_SHARE = 0.6
 """Of the time of one sample, what more samples in one run do not add."""
 
+LESS = {
+    "small@c": {"cpu0": 0.004, "cpu1": 0.005, "all": 0.003},
+    "small@i": {"cpu0": 0.002, "cpu1": 0.002},
+    "large@c": {"cpu0": 0.1, "cpu1": 0.1, "npu": 0.01},
+    "deep@c": {"cpu0": 0.03, "cpu1": 0.03, "all": 0.02, "npu": 0.01},
+    "wide@c": {"cpu0": 0.03, "cpu1": 0.03, "npu": 0.01},
+}
+LESS_UNITS = {"deep@c": 2, "wide@c": 2}
+LESS_FORKS = {"wide@c": (Fork(0, 1, 1),)}
+USES = {"large@c": Use.ALWAYS}
+LESS_BATCHINGS = {"small@c": Batching(4), "deep@c": Batching(8)}
+
+
+def variants(batchings: Mapping[str, Batching]) -> dict[str, tuple[LoadedVariant, ...]]:
+    """Cheaper variants of some models, with other cuts; the further off the faster."""
+    found: dict[str, tuple[LoadedVariant, ...]] = {}
+    for name, seconds in LESS.items():
+        model, units = name.split("@")[0], LESS_UNITS.get(name, 1)
+        batching = LESS_BATCHINGS.get(name) if batchings else None
+        most = 1 if batching is None else batching.most
+        known = profile(name, seconds, units=units, most=most, fixed_share=FIXED_SHARE)
+        each = LoadedVariant(
+            name,
+            0.01 if name.endswith("c") else 0.1,
+            USES.get(name, Use.WHEN_LATE),
+            units,
+            known,
+            LESS_FORKS.get(name, ()),
+            {},
+            batching,
+        )
+        found[model] = (each, *found.get(model, ()))  # not in the order of their errors
+    return found
+
+
 OPTIONS = {"fixed": {"assignment": ASSIGNMENT}}
 WORK_CONSERVING = {
     "edf",
@@ -130,9 +168,10 @@ class ThreeAtOnce(Policy):
 
 
 class Watched(VirtualMachine):
-    """Sees that nobody is late by riders, whenever an execution starts."""
+    """Sees that nobody is late by riders or served worse than needed, when an execution starts."""
 
     def _start(self, execution: Execution) -> None:
+        check_variant(self.dispatcher._state, execution)
         if len(execution.requests) > 1 and not isinstance(self.dispatcher.policy, ThreeAtOnce):
             check_riders(self.dispatcher._state, execution)
         super()._start(execution)
@@ -141,12 +180,13 @@ class Watched(VirtualMachine):
 def check_riders(state: State, execution: Execution) -> None:
     """Assert what is true of every execution with riders."""
     first, *riders = (state.requests[request.id] for request in execution.requests)
-    lane, now = first.lane, execution.started_s
+    waits_in, now = first.lane, execution.started_s
+    lane = served_lane(waits_in, execution)
     assert lane.batching is not None
     assert execution.batch <= lane.batching.most
     assert not lane.excluded
     assert not lane.key.alone
-    assert all(rider.lane is lane for rider in riders)
+    assert all(rider.lane is waits_in for rider in riders)
     own_s = state.step(lane, execution.processor, execution.span.last).seconds
     rest_s = 0.0 if lane.routes is None else lane.routes.rest_s(execution.span.last + 1)
     done_s = now + execution.expected_s + rest_s
@@ -160,12 +200,36 @@ def check_riders(state: State, execution: Execution) -> None:
     for number, request in state.waiting.items():
         other = state.requests[number].lane
         seconds = {n: s for n, s in other.seconds.items() if state.can_run(other, n)}
-        if other is lane or seconds.keys().isdisjoint(state.neighbours[execution.processor]):
+        if other is waits_in or seconds.keys().isdisjoint(state.neighbours[execution.processor]):
             continue
         in_time_s = request.deadline_s - min(seconds.values())
         is_late_anyway = now + own_s > in_time_s - EQUAL_S
         ends_s = now + execution.expected_s
         assert ends_s <= in_time_s + EQUAL_S or is_late_anyway, f"{request} is late by riders"
+
+
+def served_lane(lane: Lane, execution: Execution) -> Lane:
+    """Return what the variant of an execution takes from a lane of its requests."""
+    ways = {way.variant: way for way in (lane, *lane.cheaper)}
+    return ways[execution.variant]
+
+
+def check_variant(state: State, execution: Execution) -> None:
+    """Assert that no cheaper variant serves whom a more accurate one would serve in time."""
+    processor, now = execution.processor, execution.started_s
+    is_express = state.express is not None and processor in state.express.processors
+    for request in execution.requests:
+        lane = state.requests[request.id].lane
+        served = served_lane(lane, execution)
+        if served is lane or is_express:
+            continue
+        assert not execution.span.first
+        ways = (lane, *lane.cheaper)
+        for better in ways[: ways.index(served)]:
+            if state.can_run(better, processor):
+                seconds = until_answer_s(state, better, state.step(better, processor))
+                in_time = now + seconds <= request.deadline_s - EQUAL_S
+                assert not in_time, f"{better.variant} is in time"
 
 
 TEST_POLICIES = {"unit by unit": UnitByUnit, "batching": ThreeAtOnce, "forking": Forking}
@@ -181,6 +245,7 @@ class AnythingHappens(RuleBasedStateMachine):
     policy = ""
     processors: Sequence[Processor] = PROCESSORS
     batchings: Mapping[str, Batching] = {}
+    variants: Mapping[str, tuple[LoadedVariant, ...]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,6 +257,7 @@ class AnythingHappens(RuleBasedStateMachine):
             gaps=GAPS,
             forks=FORKS,
             batchings=self.batchings,
+            variants=self.variants,
             fixed_share=FIXED_SHARE,
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
@@ -199,6 +265,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.failed_on: dict[int, set[str]] = {}
         self.alone: set[int] = set()
         self.loaded = set(SECONDS)
+        self.served_by: dict[int, str] = {}
         self.n_executions = 0
         self.n_checked = 0
 
@@ -282,8 +349,8 @@ class AnythingHappens(RuleBasedStateMachine):
         self.loaded.discard(model)
         self.machine.post(ModelUnloaded(model))
 
-    @rule(model=st.sampled_from(sorted(SECONDS)))
-    def load(self, model: str) -> None:
+    @rule(model=st.sampled_from(sorted(SECONDS)), with_variants=st.booleans())
+    def load(self, model: str, with_variants: bool) -> None:
         self.loaded.add(model)
         units = UNITS.get(model, 1)
         batching = self.batchings.get(model)
@@ -295,7 +362,12 @@ class AnythingHappens(RuleBasedStateMachine):
             most=1 if batching is None else batching.most,
             fixed_share=FIXED_SHARE,
         )
-        self.machine.post(ModelLoaded(model, units, known, FORKS.get(model, ()), {}, batching))
+        forks, variants = FORKS.get(model, ()), self.variants.get(model, ())
+        if with_variants:
+            event = ModelLoaded(model, units, known, forks, {}, batching, variants)
+        else:
+            event = ModelLoaded(model, units, known, forks, {}, batching)
+        self.machine.post(event)
 
     @invariant()
     def no_unit_is_used_twice(self) -> None:
@@ -316,9 +388,11 @@ class AnythingHappens(RuleBasedStateMachine):
     def executions_start_only_where_they_may(self) -> None:
         for execution in self.machine.executions[self.n_executions :]:
             twin = TWINS[execution.processor]
-            assert twin in SECONDS[execution.model]
+            assert execution.variant.split("@")[0] == execution.model
+            assert twin in {**SECONDS, **LESS}[execution.variant]
             span = set(range(execution.span.first, execution.span.last + 1))
-            assert span.isdisjoint(GAPS.get(execution.model, {}).get(twin, ()))
+            assert span.isdisjoint(GAPS.get(execution.variant, {}).get(twin, ()))
+            self.note_variant(execution)
         # One that was excused, or that somebody needs, is back in the step that asked for it.
         lost = self.lost & self.out_of_service()
         for execution in self.machine.running.values():
@@ -328,6 +402,13 @@ class AnythingHappens(RuleBasedStateMachine):
                 assert TWINS[execution.processor] not in self.failed_on.get(request.id, ())
         self.n_executions = len(self.machine.executions)
         self.lost = self.out_of_service()  # the watchdog sets a processor aside on its own
+
+    def note_variant(self, execution: Execution) -> None:
+        """Assert that one variant serves a request from the first unit to the last."""
+        for request in execution.requests:
+            if not execution.span.first:
+                self.served_by[request.id] = execution.variant
+            assert self.served_by[request.id] == execution.variant, "the variant changes midway"
 
     def out_of_service(self) -> set[str]:
         in_service = self.machine.dispatcher._state.express
@@ -371,7 +452,8 @@ class AnythingHappens(RuleBasedStateMachine):
     def what_completed_ran_to_its_end(self) -> None:
         for number, reply in self.machine.replies.items():
             if reply.outcome is Outcome.COMPLETED:
-                assert self.machine.reached[number] == UNITS.get(reply.request.model, 1)
+                units = {**UNITS, **LESS_UNITS}.get(self.served_by[number], 1)
+                assert self.machine.reached[number] == units
 
     def units_of(self, name: str) -> frozenset[str]:
         return next(p.units for p in self.processors if p.name == name)
@@ -393,16 +475,18 @@ class AnythingHappens(RuleBasedStateMachine):
         assert self.machine.replies[answered].outcome is Outcome.REJECTED
 
 
+@pytest.mark.parametrize("varied", [False, True], ids=["originals", "with variants"])
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("express", [[], EXPRESS], ids=["ordinary", "with express processors"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
 def test_every_request_is_answered_once_whatever_happens(
-    policy: str, express: list[Processor], batchings: Mapping[str, Batching]
+    policy: str, express: list[Processor], batchings: Mapping[str, Batching], varied: bool
 ) -> None:
     fields = {
         "policy": policy,
         "processors": [*PROCESSORS, *express],
         "batchings": batchings,
+        "variants": variants(batchings) if varied else {},
     }
     case = type("Case", (AnythingHappens,), fields)
     run_state_machine_as_test(

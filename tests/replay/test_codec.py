@@ -16,6 +16,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    LoadedVariant,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
@@ -23,10 +24,12 @@ from coinfer.core.events import (
     TimerFired,
 )
 from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.machine.batching import Batching
 from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span
+from coinfer.machine.variant_use import Use
 from coinfer.replay.codec import (
     decode_event,
     encode_command,
@@ -79,6 +82,15 @@ def test_a_profile_is_read_as_it_was_written(times: list[float]) -> None:
     data = through_json(encode_event(event))
     assert isinstance(data, list)
     assert decode_event(data) == event
+
+
+def test_a_loaded_model_keeps_its_variants() -> None:
+    entries = {ProfileKey("m@c", "cpu"): Measurement(seconds=(0.5,))}
+    cheap = LoadedVariant(
+        "m@c", 0.02, Use.WHEN_LATE, 2, Profile(entries), (Fork(0, 1, 1),), {"npu": 0.5}, Batching(4)
+    )
+    event = ModelLoaded("m", 1, Profile(), variants=(cheap,))
+    assert decode_event(json.loads(json.dumps(encode_event(event)))) == event
 
 
 def test_what_a_change_of_the_model_costs_is_read_as_it_was_written() -> None:

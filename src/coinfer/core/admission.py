@@ -40,7 +40,7 @@ class Admission:
     def refuses(self, request: Request) -> bool:
         """Reject a request if it must not be taken in; tell whether that was so."""
         state, model, refusal = self._state, request.model, self.closed
-        if not refusal and (model not in state.units or model in state.leaving):
+        if not refusal and (model not in state.variants or model in state.leaving):
             refusal = f"model {model!r} is not loaded"
         elif not refusal and len(state.waiting) >= self.most_waiting:
             refusal = f"{self.most_waiting} requests wait already, the admission limit"
@@ -58,7 +58,7 @@ class Admission:
     def unload(self, event: ModelUnloaded) -> None:
         """Take no more requests of a model; it is evicted with its last answer."""
         state, model = self._state, event.model
-        if model not in state.units:
+        if model not in state.variants:
             return
         everyone = state.requests.values()
         state.leaving[model] = sum(progress.request.model == model for progress in everyone)

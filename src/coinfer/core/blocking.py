@@ -112,13 +112,13 @@ class Blocking:
 
     def _most_s(self, processor: str, alone_s: float) -> float:
         """Return the limit if nothing waits and nothing is foreseen."""
-        units = self._state.units
-        if not any(model in units for model in self._with_deadlines):
+        models = self._state.variants
+        if not any(model in models for model in self._with_deadlines):
             return math.inf
         if self.most_s is not None:
             return self.most_s
         view = self._view
-        lanes = [view.entrance(model) for model in units]
+        lanes = [view.entrance(model) for model in models]
         steps = [
             self._state.step(x, processor).seconds for x in lanes if view.can_run(x, processor)
         ]

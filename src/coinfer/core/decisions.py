@@ -21,6 +21,7 @@ from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
+from coinfer.core.variants import best_way
 from coinfer.core.view import View
 from coinfer.errors import PolicyError
 
@@ -101,7 +102,8 @@ class Decisions:
             return True
         if not lane.may_start(processor, self._view.now):
             return False
-        self._starts.launch_step(lane, state.step(lane, processor), (request,), (progress,))
+        way = best_way(state, lane, state.step(lane, processor), request)
+        self._starts.launch_step(lane, way.step, (request,), (progress,), way.lane.variant)
         return True
 
     def take(self) -> None:

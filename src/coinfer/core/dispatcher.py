@@ -226,7 +226,7 @@ class Dispatcher:
         if (
             admission.closed
             or state.leaving
-            or request.model not in state.units
+            or request.model not in state.variants
             or len(waiting) >= admission.most_waiting
         ) and admission.refuses(request):
             return
@@ -273,9 +273,7 @@ class Dispatcher:
             return
         if len(requests) > 1 and execution.is_fused:
             state.fusions.succeeded(execution.variant)
-            done = True
-        else:
-            done = span.last + 1 >= state.units[execution.variant]
+        done = span.last + 1 >= state.units[execution.variant]
         for request in requests:
             progress = state.requests[request.id]
             if done:
@@ -333,8 +331,8 @@ class Dispatcher:
         timers.settle(self._state.waiting)
 
     def _preempt(self, preemption: Preemption) -> None:
-        for progress, (span, processor, seconds) in preemption.starts():
+        for progress, (lane, (span, processor, seconds), _) in preemption.starts():
             self._state.dequeue(progress)
-            variant, request = progress.lane.variant, progress.request
+            variant, request = lane.variant, progress.request
             self._starts.launch(variant, processor, (request,), (progress,), span, seconds)
         self._timers.preempt(preemption.again_s)

@@ -14,6 +14,7 @@ from coinfer.core.request import Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
+from coinfer.machine.variant_use import Use
 
 __all__ = [
     "Arrived",
@@ -23,6 +24,7 @@ __all__ = [
     "Failed",
     "Finished",
     "FusedLoaded",
+    "LoadedVariant",
     "ModelLoaded",
     "ModelUnloaded",
     "ProcessorLost",
@@ -77,12 +79,30 @@ class ProcessorRestored(NamedTuple):
     processor: str
 
 
+class LoadedVariant(NamedTuple):
+    """A variant beside the original that may answer requests of a model; no event by itself.
+
+    Its profile has it under its own name. `error` is how far its outputs are off those of the
+    original, ||out - ref|| / ||ref||; `use` says when it serves. All else is as of `ModelLoaded`.
+    """
+
+    name: str
+    error: float
+    use: Use
+    units: int
+    profile: Profile
+    forks: tuple[Fork, ...] = ()
+    swap_s: Mapping[str, float] = MappingProxyType({})
+    batching: Batching | None = None
+
+
 class ModelLoaded(NamedTuple):
     """A model can be run on the processors that its profile names.
 
     `forks` are those of its spans of which two may run at the same time. `swap_s` has, by
     processor that holds one model at a time, the seconds until this one is there after another.
-    `batching` is None if each of its requests is a run of its own.
+    `batching` is None if each of its requests is a run of its own. All that is of the original
+    variant, which has the name of the model; `variants` are others that are loaded beside it.
     """
 
     model: str
@@ -91,6 +111,7 @@ class ModelLoaded(NamedTuple):
     forks: tuple[Fork, ...] = ()
     swap_s: Mapping[str, float] = MappingProxyType({})
     batching: Batching | None = None
+    variants: tuple[LoadedVariant, ...] = ()
 
 
 class FusedLoaded(NamedTuple):

@@ -97,7 +97,7 @@ class Faults:
         if split is not None:
             self._forks.end_side(execution.id, well=False)
         else:
-            self._waits.try_again(progress, key.position)
+            self._waits.try_again(progress, key.position, execution.variant)
             state.count_retry(number, (execution.id,))
 
     def _part(self, execution: Execution) -> None:
@@ -109,7 +109,7 @@ class Faults:
             progress.execution = None
             key = progress.lane.key
             progress.lane = state.lane(key._replace(alone=True))
-            self._waits.go_on(progress, key.position, progress.lane.variant)
+            self._waits.go_on(progress, key.position, execution.variant)
 
     def give_up_overdue(self) -> None:
         """Abandon the executions that overran their limit; their processors are lost."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coinfer.core.answers import Answers
-from coinfer.core.decision import StartFork
+from coinfer.core.decision import Start, StartFork
 from coinfer.core.lane import Lane
+from coinfer.core.progress import Progress
 from coinfer.core.request import Outcome
 from coinfer.core.routes import Step
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
+from coinfer.core.variants import until_answer_s
 from coinfer.core.waits import Waits
 from coinfer.errors import PolicyError
 
@@ -36,11 +38,22 @@ class Forks:
         starts, state = self._starts, self._state
         progress = starts.waiting(decision.request)
         sides = _sides(state, starts, progress.lane, decision)
+        if progress.lane.cheaper and self._is_late(progress, sides):
+            starts.start_any(Start(decision.left, (decision.request,)))
+            return
         state.dequeue(progress)
-        split = RunningFork(progress, decision.fork)
+        split = RunningFork(progress, decision.fork, progress.lane.variant)
         for side in sides:
             starts.launch_step(progress.lane, side, (progress.request,), (progress,))
             state.running_forks[split.begin()] = split
+
+    def _is_late(self, progress: Progress, sides: tuple[Step, Step]) -> bool:
+        """Tell whether a request would be late that begins with a fork."""
+        left, right = sides
+        both = right._replace(seconds=max(left.seconds, right.seconds))
+        return self._state.now + until_answer_s(self._state, progress.lane, both) > (
+            progress.request.deadline_s
+        )
 
     def end_side(self, number: int, *, well: bool) -> None:
         """Take note of the end of a side; after the other one the request goes on."""
@@ -50,12 +63,12 @@ class Forks:
         if progress.execution is not None:
             return
         if split.failed:
-            self._waits.try_again(progress, split.reached)
+            self._waits.try_again(progress, split.reached, split.variant)
             self._state.count_retry(progress.request.id, split.failed)
-        elif split.reached >= self._state.units[progress.lane.variant]:
+        elif split.reached >= self._state.units[split.variant]:
             self._answers.reply(progress, Outcome.COMPLETED)
         else:
-            self._waits.go_on(progress, split.reached, progress.lane.variant)
+            self._waits.go_on(progress, split.reached, split.variant)
 
 
 def _sides(state: State, starts: Starts, lane: Lane, decision: StartFork) -> tuple[Step, Step]:

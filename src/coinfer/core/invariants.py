@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coinfer.core.commands import Execution
+from coinfer.core.lane import Lane
 from coinfer.core.state import State
 from coinfer.machine.span import Span
 
@@ -65,11 +66,30 @@ def _check_lanes(state: State) -> None:
         assert (lane.is_open, lane.is_plain) == marks, f"lane {lane.key}: marks"
         able = any(state.can_run(lane, name) for name in state.in_service)
         assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"
-        units = state.units[lane.model]
-        fused = () if lane.is_rare or units > 1 else state.fusions.of.get(lane.model, ())
-        assert lane.fused == fused, f"lane {lane.key}: fused variants"
+        assert lane.variant in state._known[lane.model], f"lane {lane.key}: variant"
+        units = state.units[lane.variant]
+        assert lane.fused == state.fused_of(lane), f"lane {lane.key}: fused variants"
         is_whole = units == 1 or lane.key.position >= units
         assert (lane.routes is None) == is_whole, f"lane {lane.key}: routes"
+        _check_variant(state, lane)
+
+
+def _check_variant(state: State, lane: Lane) -> None:
+    """Assert that the variant is open at the first unit only, and which ones may be put in."""
+    key, names = lane.key, state.variants[lane.model]
+    assert bool(key.variant) == bool(key.position), f"lane {key}: variant"
+    if not state.is_varied(lane):
+        assert not lane.cheaper, f"lane {key}: other variants"
+        return
+    assert not lane.is_plain, f"lane {key}: what starts must be offered"
+    anew = Lane(key)
+    state._equip(anew)
+    assert anew.variant == lane.variant, f"lane {key}: {lane.variant} is shown"
+    for known, right in zip((lane, *lane.cheaper), (anew, *anew.cheaper), strict=True):
+        assert known.variant == right.variant, f"lane {key}: {known.variant}"
+        assert dict(known.seconds) == dict(right.seconds), f"lane {key}: {known.variant}"
+    less = names[names.index(lane.variant) + 1 :]
+    assert tuple(each.variant for each in lane.cheaper) == less, f"lane {key}: cheaper ones"
 
 
 def _check_routes(state: State) -> None:
@@ -106,6 +126,7 @@ def _check_offers(state: State) -> None:
             continue
         head, *riders = execution.requests
         assert head.model == offer.lane.model, f"execution {number}: another model"
+        assert execution.variant in state._known[head.model], f"execution {number}: variant"
         assert tuple(riders) == offer.riders, f"execution {number}: other riders"
         runs = execution.variant, execution.span, execution.processor, execution.expected_s
         offered = offer.variant, offer.span, offer.processor, offer.expected_s

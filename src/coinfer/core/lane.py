@@ -59,8 +59,12 @@ class Lane:
     Attributes:
         key: What the requests have in common.
         excluded: Those of the key.
-        variant: What serves its requests: that of the key, or the original, which has the name of
-            the model.
+        variant: What serves its requests: that of the key. Of fresh requests, the most accurate
+            one that their model may use and that can run: mostly the original, which has the name
+            of the model. All that follows is of this one.
+        cheaper: Of fresh requests of a model with several variants, the same for each that is less
+            accurate, the most accurate first: what `coinfer.core.variants` may put in. Nothing
+            waits in these.
         ready_s: By processor, the moment from which the lane may start there, where that was later
             than now. The state keeps it.
         is_open: Whether it may start on every processor that can run it. The state keeps it, and
@@ -75,7 +79,8 @@ class Lane:
         fused: The fused variants that may serve its head together with those of other lanes.
         shares: Whether its requests may share executions at all, by either.
         model: Name of their model.
-        row: Of a model of one unit, `seconds` to be corrected by what is observed; None of others.
+        row: Of a model of one unit, `seconds` to be corrected by what is observed; None of others,
+            and where the variant is open.
         rest: The span from their position to the model's end.
         routes: The ways to the end of a model of several units; None if the model is one unit.
         seconds: Expected seconds from their position to the model's end, by processor able to run
@@ -100,6 +105,7 @@ class Lane:
     batching: Batching | None = field(default=None, init=False)
     fused: tuple[Fused, ...] = field(default=(), init=False)
     shares: bool = field(default=False, init=False)
+    cheaper: tuple[Lane, ...] = field(default=(), init=False)
     heap: list[tuple[Any, int, Request]] = field(default_factory=list, init=False)
     _gone: set[int] = field(default_factory=set, init=False)
 

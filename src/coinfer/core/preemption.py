@@ -35,6 +35,7 @@ from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
 from coinfer.core.state import State
+from coinfer.core.variants import Way
 from coinfer.core.view import View
 
 __all__ = ["MARGIN", "SHORT_S", "Preemption"]
@@ -110,7 +111,7 @@ class Preemption:
         if len(known) > _FEW and len(known) > 2 * len(waiting):
             self._known = [entry for entry in known if entry[1] in waiting]
 
-    def starts(self) -> Iterator[tuple[Progress, Step]]:
+    def starts(self) -> Iterator[tuple[Progress, Way]]:
         """Yield what must start on an express processor now; each is to be started at once."""
         self.again_s = math.inf
         state, view = self._state, self._view
@@ -130,9 +131,10 @@ class Preemption:
             limit_s = _limit_s(request)
             last_s = limit_s - min(seconds.values())
             is_late = finish_s > limit_s or now >= last_s
-            step = self._step(express, below, progress.lane, request, is_late=is_late)
-            if step is not None:
-                yield progress, step
+            way = self._way_of(express, below, progress.lane, request, is_late=is_late)
+            if way is not None:
+                yield progress, way
+                step = way.step
                 below = self._below(express)
                 if not below:
                     return
@@ -170,7 +172,7 @@ class Preemption:
             free_at[unit] = max(at_s, free_at.get(unit, now))
         return self._view.free_s(free_at)
 
-    def _step(
+    def _way_of(
         self,
         express: ExpressProcessors,
         below: Sequence[_Below],
@@ -178,8 +180,10 @@ class Preemption:
         request: Request,
         *,
         is_late: bool,
-    ) -> Step | None:
+    ) -> Way | None:
         """Return what an express processor should run of a request now, if any should.
+
+        A cheaper variant only if that alone is in time.
 
         Args:
             express: The express processors.
@@ -188,14 +192,21 @@ class Preemption:
             request: The request.
             is_late: Whether it would be late by waiting.
         """
-        best: tuple[_Worth, Step] | None = None
+        best: tuple[_Worth, Way] | None = None
         mine = _urgency(request)
         for name, worth in below:
             if name in lane.excluded or not lane.may_start(express.twins[name], self._view.now):
                 continue
             if worth[0] <= mine or (best and worth <= best[0]):
                 continue
-            found = self._way(express, name, lane)
+            found = self._step(express, name, lane)
+            served, left_s = lane, request.deadline_s - self._view.now
+            for cheaper in lane.cheaper:
+                if found is not None and found[1] <= left_s:
+                    break
+                other = self._step(express, name, cheaper)
+                if other is not None and other[1] <= left_s:
+                    served, found = cheaper, other
             if found is None:
                 continue
             step, seconds = found
@@ -204,14 +215,14 @@ class Preemption:
                 continue
             in_time = self._view.now + seconds <= request.deadline_s
             if in_time or (only_waits and request.on_late is OnLate.RUN):
-                best = (worth, step)
+                best = (worth, Way(served, step))
         return best[1] if best else None
 
     def _others_spare_s(self, lane: Lane) -> float:
         """Return how long no other urgent model is late by, whenever its requests come."""
-        units = self._state.units
+        models = self._state.variants
         return min(
-            (s for model, s in self._spare_s.items() if model != lane.model and model in units),
+            (s for model, s in self._spare_s.items() if model != lane.model and model in models),
             default=math.inf,
         )
 
@@ -244,7 +255,7 @@ class Preemption:
         self.again_s = min(self.again_s, until_s)
         return True
 
-    def _way(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
+    def _step(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
         batch, shape = lane.key.batch, lane.key.shape
         routes, twin = lane.routes, express.twins[name]

@@ -30,6 +30,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
 from coinfer.core.state import State
+from coinfer.core.variants import Way
 
 __all__ = ["Riders"]
 
@@ -57,7 +58,7 @@ class Riders:
     allows: Callable[[Lane, str], bool] | None = None
 
     def join(
-        self, lane: Lane, step: Step, first: Request | None = None
+        self, lane: Lane, step: Step, first: Request | None = None, way: Way | None = None
     ) -> tuple[Step, tuple[Request, ...], str]:
         """Return a step of a waiting request as it runs with its riders, these, and what runs.
 
@@ -65,16 +66,18 @@ class Riders:
             lane: Where it waits.
             step: The step, of this request alone.
             first: The request; by default the first of the lane. Those before it do not ride.
+            way: How it is served, if not as the lane's own variant; the step is its.
         """
-        if not lane.shares or not lane.heap:
-            return step, (), lane.variant
+        served = lane if way is None else way.lane
+        if (not lane.shares and served is lane) or not lane.heap:
+            return step, (), served.variant
         first = first or lane.head
-        riders = self._stacked(lane, step, first)
+        riders = self._stacked(lane, way or Way(lane, step), first)
         span, processor, own_s = step
-        seconds, variant = own_s, lane.variant
+        seconds, variant = own_s, served.variant
         if riders:
-            seconds = self._seconds(lane, step, 1 + len(riders))
-        if lane.fused:
+            seconds = self._seconds(served, step, 1 + len(riders))
+        if lane.fused and served is lane:
             saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(riders)) - seconds if riders else 0.0
             found = self._fused(lane, step, first, saved_s)
             if found is not None:
@@ -82,14 +85,14 @@ class Riders:
                 variant = fused.name
         return (_new(Step, (span, processor, seconds)) if riders else step), riders, variant
 
-    def _stacked(self, lane: Lane, step: Step, first: Request) -> tuple[Request, ...]:
+    def _stacked(self, lane: Lane, way: Way, first: Request) -> tuple[Request, ...]:
         """Return which requests of the same lane ride."""
-        batching = lane.batching
+        batching = way.lane.batching
         if batching is None or len(lane.heap) < 2 or lane.excluded or lane.key.alone:
             return ()
         samples = lane.key.batch
         most = min(batching.most // samples, len(lane)) if samples else 1
-        return self._chosen(lane, step, first, most) if most > 1 else ()
+        return self._chosen(lane, way, first, most) if most > 1 else ()
 
     def _fused(
         self, lane: Lane, step: Step, first: Request, saved_s: float
@@ -131,7 +134,9 @@ class Riders:
         waiting = []
         for model in fused.members:
             other = state.entrance(model, key) if model != lane.model else None
-            if other is not None and other in state.lanes and processor in other.seconds:
+            if other is None or other not in state.lanes or fused not in other.fused:
+                continue
+            if processor in other.seconds:
                 waiting.append(other)
         if not waiting:
             return []
@@ -154,13 +159,14 @@ class Riders:
                 found.append((other.seconds[processor], request, other))
         return found
 
-    def _chosen(self, lane: Lane, step: Step, first: Request, most: int) -> tuple[Request, ...]:
+    def _chosen(self, lane: Lane, way: Way, first: Request, most: int) -> tuple[Request, ...]:
+        served, step, better_s = way
         own_s, processor = step.seconds, step.processor
-        most = self._share(lane, step, most)
+        most = self._share(lane, way, most)
         if most < 2:
             return ()
         limit_s = math.inf if self.longest_s is None else self.longest_s(lane, processor, own_s)
-        after_s, least_s = self._after_s(lane, step), self._least_s(lane)
+        after_s, least_s = self._after_s(served, step), self._least_s(served)
         if own_s + after_s <= first.deadline_s - self._state.now:
             limit_s = min(limit_s, first.deadline_s - self._state.now - after_s)
         chosen: list[Request] = []
@@ -172,11 +178,13 @@ class Riders:
             looks -= 1
             if len(chosen) + 1 == most or not looks:
                 break
-            seconds = self._seconds(lane, step, len(chosen) + 2)
+            seconds = self._seconds(served, step, len(chosen) + 2)
             if seconds > limit_s:
                 break
             if request.sizes != first.sizes:
                 continue
+            if served is not lane and request.deadline_s - self._state.now >= better_s:
+                continue  # a more accurate variant serves it in time
             spare_s = self._spare_s(request, least_s, after_s)
             if seconds > spare_s:
                 continue
@@ -217,8 +225,9 @@ class Riders:
             return left_s - after_s
         return math.inf if request.on_late is OnLate.RUN else -math.inf
 
-    def _share(self, lane: Lane, step: Step, most: int) -> int:
+    def _share(self, lane: Lane, way: Way, most: int) -> int:
         """Return how many requests a processor gets, if what waits is dealt out among the idle."""
+        served, step, _ = way
         others = self._others(lane, step.processor, len(lane))
         if not others:
             return most
@@ -228,11 +237,11 @@ class Riders:
             if mine == most:
                 break
             ends = [
-                (self._seconds(lane, _new(Step, (step.span, name, 0.0)), counts[at] + 1), at)
+                (self._seconds(served, _new(Step, (step.span, name, 0.0)), counts[at] + 1), at)
                 for at, name in enumerate(others)
             ]
             least_s, at = min(ends)
-            if least_s < self._seconds(lane, step, mine + 1):
+            if least_s < self._seconds(served, step, mine + 1):
                 counts[at] += 1
                 if counts[at] > most:
                     break

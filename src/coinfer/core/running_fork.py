@@ -23,6 +23,7 @@ class RunningFork:
     Attributes:
         progress: The request's.
         fork: Which spans they run.
+        variant: Of what.
         left: Number of the execution of the left span; -1 before it starts.
         right: Number of the execution of the right span; -1 before it starts.
         done: Those of the two that ended well.
@@ -31,6 +32,7 @@ class RunningFork:
 
     progress: Progress
     fork: Fork
+    variant: str
     left: int = -1
     right: int = -1
     done: set[int] = field(default_factory=set)

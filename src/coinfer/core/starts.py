@@ -23,6 +23,7 @@ from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
+from coinfer.core.variants import best_way
 from coinfer.core.watchdog import Watchdog
 from coinfer.errors import PolicyError
 from coinfer.machine.span import Span
@@ -90,10 +91,10 @@ class Starts:
             if not progress.lane.is_open:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
+        variant = ""
         if len(requests) == 1:
-            step, riders, variant = self._riders.join(
-                lane, state.step(lane, processor, last), everyone[0].request
-            )
+            way = best_way(state, lane, state.step(lane, processor, last), everyone[0].request)
+            step, riders, variant = self._riders.join(lane, way.step, everyone[0].request, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own

@@ -11,10 +11,10 @@ from heapq import heappush
 from coinfer.core.alike import Alike, alike_among
 from coinfer.core.commands import Command, Execution
 from coinfer.core.estimates import Estimates
-from coinfer.core.events import FusedLoaded, ModelLoaded
+from coinfer.core.events import FusedLoaded, LoadedVariant, ModelLoaded
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.failures import Failures
-from coinfer.core.fusing import Fusions
+from coinfer.core.fusing import Fused, Fusions
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
@@ -27,6 +27,7 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary, overlaid_units
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
+from coinfer.machine.variant_use import Use
 
 __all__ = ["State"]
 
@@ -57,8 +58,11 @@ class State:
         preempting: The same while something runs there or was held up and still runs; None else.
         units_of: Compute units by processor; none for an express one.
         widths: Number of compute units by processor.
+        variants: By loaded model, the names of its variants, the most accurate first: the original,
+            which has the name of the model.
+        uses: When a variant serves, of those that are no original.
         units: Number of unit subgraphs per loaded variant. As all that is known of a variant, it is
-            kept by the variant's name; the original has the name of its model.
+            kept by the variant's name.
         forks: The pairs of spans that may run at the same time, by loaded variant that has some.
         batchings: How far requests may share executions, by loaded variant where they may.
         fusions: The variants that answer several models in one run.
@@ -91,6 +95,8 @@ class State:
     preempting: ExpressProcessors | None = field(default=None, init=False)
     units_of: Mapping[str, frozenset[str]] = field(init=False)
     widths: Mapping[str, int] = field(init=False)
+    variants: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    uses: dict[str, Use] = field(default_factory=dict, init=False)
     units: dict[str, int] = field(default_factory=dict, init=False)
     forks: dict[str, tuple[Fork, ...]] = field(default_factory=dict, init=False)
     batchings: dict[str, Batching] = field(default_factory=dict, init=False)
@@ -119,6 +125,8 @@ class State:
     _routes: dict[tuple[str, int, int, tuple[str, ...]], Routes] = field(
         default_factory=dict, init=False
     )
+    # By model, also variants of before it was loaded anew: what is under way goes on in them.
+    _known: dict[str, set[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Note all that the processors tell.
@@ -164,14 +172,48 @@ class State:
 
     def _equip(self, lane: Lane) -> None:
         """Give a lane what it takes to the end of its model, on the processors that there are."""
+        if self.is_varied(lane):
+            self._equip_varied(lane, self.variants[lane.model])
+        else:
+            self._equip_with(lane)
+
+    def is_varied(self, lane: Lane) -> bool:
+        """Tell whether several variants could serve what waits in a lane."""
+        return not lane.key.variant and len(self.variants.get(lane.model, ())) > 1
+
+    def _equip_varied(self, lane: Lane, names: Sequence[str]) -> None:
+        """Let a lane show the most accurate variant that is wanted; keep the cheaper ones at hand.
+
+        If nothing in service can run that, it shows the next one that something can: a cheaper
+        one, since the request would be late for ever, or else a more accurate one.
+        """
+        ways = [Lane(lane.key._replace(variant=name)) for name in names]
+        for way in ways:
+            self._equip_with(way)
+        always = [at for at, name in enumerate(names) if self.uses.get(name) is Use.ALWAYS]
+        wanted = always[-1] if always else 0
+        order = [*range(wanted, len(ways)), *reversed(range(wanted))]
+        shown = next((at for at in order if self._can_serve(ways[at])), wanted)
+        chosen = ways[shown]
+        lane.variant, lane.rest, lane.seconds = chosen.variant, chosen.rest, chosen.seconds
+        lane.routes, lane.batching, lane.fused = chosen.routes, chosen.batching, chosen.fused
+        lane.row, lane.is_served = None, False
+        lane.cheaper = tuple(ways[shown + 1 :])
+        self._mark(lane)
+
+    def _can_serve(self, lane: Lane) -> bool:
+        return any(self.can_run(lane, name) for name in self.in_service)
+
+    def _equip_with(self, lane: Lane) -> None:
+        """Give a lane what its variant takes."""
         variant, position = lane.variant, lane.key.position
         batch, shape = lane.key.batch, lane.key.shape
         units = self.units[variant]
         lane.rest = Span(position, units - 1)
         lane.batching = self.batchings.get(variant)
-        lane.fused = () if lane.is_rare or units > 1 else self.fusions.of.get(lane.model, ())
+        lane.fused = self.fused_of(lane) if self.fusions.of else ()
         lane.routes = lane.row = None
-        lane.is_served = False
+        lane.is_served, lane.cheaper = False, ()
         if units == 1:
             lane.seconds = lane.row = self.estimates.row(variant, lane.rest, batch, shape)
         elif position >= units:  # the model was replaced by one of fewer units
@@ -264,7 +306,7 @@ class State:
         self.is_complete = len(self.in_service) == len(self.processors) and not self._strange
         for lane in self._all_lanes.values():
             lane.is_served = False
-            if lane.routes is not None:
+            if lane.routes is not None or self.is_varied(lane):
                 self._equip(lane)
 
     def enqueue(self, progress: Progress, rank: object) -> None:
@@ -391,66 +433,90 @@ class State:
         return everyone
 
     def add_model(self, event: ModelLoaded) -> None:
-        """Take in a model, or replace its profile."""
-        model, units, profile, forks, swap_s, batching = event
-        self.units[model] = units
-        self.swaps.add(model, swap_s)
-        self.forks.pop(model, None)
-        if forks:
-            self.forks[model] = forks
-        self.batchings.pop(model, None)
-        if batching is not None:
-            self.batchings[model] = batching
+        """Take in a model with its variants, or replace what is known of them."""
+        model, units, profile, forks, swap_s, batching, others = event
+        original = LoadedVariant(model, 0.0, Use.ALWAYS, units, profile, forks, swap_s, batching)
+        others = tuple(sorted(others, key=lambda each: each.error))
+        self.variants[model] = (model, *(each.name for each in others))
+        self.uses |= {each.name: each.use for each in others}
         self.leaving.pop(model, None)
-        if self.express is not None:
-            self.express.add_model(model, profile)
-            theirs = self.express.processors
-            profile = Profile({k: entry for k, entry in profile if k.processor not in theirs})
-        if any(key.processor not in self.processors for key in profile.entries):
-            self._strange, self.is_complete = True, False
-        self.estimates.add(model, profile, as_curve=batching is not None)
-        self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
+        for each in (original, *others):
+            self._add_variant(each)
+        known = self._known.setdefault(model, set())
+        known.update(self.variants[model])
+        self._routes = {k: routes for k, routes in self._routes.items() if k[0] not in known}
         for lane in self._all_lanes.values():
             if lane.model == model:
+                lane.variant = lane.key.variant or model
                 self._equip(lane)
             else:
                 self._mark(lane)
 
     def add_fused(self, event: FusedLoaded) -> None:
         """Take in a variant that answers several models, or replace it."""
-        self.estimates.add(event.variant, event.profile)
-        self.fusions.add(event.variant, [m for m in event.members if m in self.units])
+        name, members, profile = event
+        self.units[name] = 1
+        self.estimates.add(name, profile)
+        self.fusions.add(name, [model for model in members if model in self.variants])
         self.settle_fused()
 
     def settle_fused(self) -> None:
         """Tell the lanes which fused variants may serve them."""
-        fusions = self.fusions
         for lane in self._all_lanes.values():
-            if not lane.is_rare and lane.routes is None:
-                lane.fused = fusions.of.get(lane.model, ())
-                self._mark(lane)
+            lane.fused = self.fused_of(lane)
+            self._mark(lane)
+
+    def fused_of(self, lane: Lane) -> tuple[Fused, ...]:
+        """Return the fused variants that may serve what waits in a lane: whole originals, fresh."""
+        if lane.is_rare or lane.variant != lane.model or self.units[lane.variant] > 1:
+            return ()
+        return self.fusions.of.get(lane.model, ())
 
     def entrance(self, model: str, key: LaneKey) -> Lane | None:
         """Return the lane of fresh requests of another model that are as those of a key."""
         return self._entrances.get((model, key.batch, key.queue, key.shape))
 
+    def _add_variant(self, variant: LoadedVariant) -> None:
+        name, _, _, units, profile, forks, swap_s, batching = variant
+        self.units[name] = units
+        self.swaps.add(name, swap_s)
+        self.forks.pop(name, None)
+        if forks:
+            self.forks[name] = forks
+        self.batchings.pop(name, None)
+        if batching is not None:
+            self.batchings[name] = batching
+        if self.express is not None:
+            self.express.add_model(name, profile)
+            theirs = self.express.processors
+            profile = Profile({k: entry for k, entry in profile if k.processor not in theirs})
+        if any(key.processor not in self.processors for key in profile.entries):
+            self._strange, self.is_complete = True, False
+        self.estimates.add(name, profile, as_curve=batching is not None)
+
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
-        self.units.pop(model, None)
-        self.forks.pop(model, None)
-        self.batchings.pop(model, None)
-        self.swaps.forget(model)
+        self.variants.pop(model, None)
         self.leaving.pop(model, None)
-        self.estimates.remove(model)
-        if self.express is not None:
-            self.express.estimates.remove(model)
+        for name in self._known.pop(model, ()):
+            self._forget_variant(name)
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
-        self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
         for lane in self._all_lanes.values():
             self._mark(lane)
         if self.fusions.leave(model):
             self.settle_fused()
+
+    def _forget_variant(self, name: str) -> None:
+        self.units.pop(name, None)
+        self.uses.pop(name, None)
+        self.forks.pop(name, None)
+        self.batchings.pop(name, None)
+        self.swaps.forget(name)
+        self.estimates.remove(name)
+        if self.express is not None:
+            self.express.estimates.remove(name)
+        self._routes = {k: routes for k, routes in self._routes.items() if k[0] != name}
 
     def idle(self) -> tuple[str, ...]:
         """Return the processors in service all of whose units are free."""
@@ -479,17 +545,21 @@ class State:
     def has_runner(self, lane: Lane) -> bool:
         """Tell whether processors in service can bring a lane's requests to their end."""
         if not lane.is_served:
-            lane.is_served = any(self.can_run(lane, name) for name in self.in_service)
+            lane.is_served = self._can_serve(lane)
         return lane.is_served
 
     def has_way(self, model: str, names: Collection[str]) -> bool:
         """Tell whether these processors alone can bring a fresh request of a model to its end."""
-        routes = Routes(self.units[model], self.estimates.rows(model, 1, 0), tuple(names))
-        return routes.rest_s(0) < math.inf
+        allowed = tuple(names)
+        for variant in self.variants[model]:
+            routes = Routes(self.units[variant], self.estimates.rows(variant, 1, 0), allowed)
+            if routes.rest_s(0) < math.inf:
+                return True
+        return False
 
     def serve_more(self, names: Collection[str], fewer: Collection[str]) -> bool:
         """Tell whether some model has a way to its end on `names`, but none on `fewer` of them."""
-        return any(self.has_way(m, names) and not self.has_way(m, fewer) for m in self.units)
+        return any(self.has_way(m, names) and not self.has_way(m, fewer) for m in self.variants)
 
 
 def _check_processors(processors: Sequence[Processor]) -> None:

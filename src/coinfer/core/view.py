@@ -18,6 +18,7 @@ from coinfer.core.riders import Riders
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
 from coinfer.core.swaps import Swaps
+from coinfer.core.variants import best_way
 from coinfer.errors import PolicyError
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
@@ -65,7 +66,7 @@ class View:
     @property
     def models(self) -> Collection[str]:
         """Names of the loaded models."""
-        return self._state.units.keys()
+        return self._state.variants.keys()
 
     @property
     def n_waiting(self) -> int:
@@ -181,7 +182,9 @@ class View:
 
     def runs_some_of(self, model: str, processor: str) -> bool:
         """Tell whether a processor, in service or not, can run some span of a model."""
-        return self._state.estimates.runs_some_of(model, processor)
+        runs_some_of = self._state.estimates.runs_some_of
+        variants = self._state.variants.get(model, ())
+        return any(runs_some_of(variant, processor) for variant in variants)
 
     def is_unanswered(self, request_id: int) -> bool:
         """Tell whether a request waits or runs."""
@@ -299,8 +302,13 @@ class View:
         if processor in lane.excluded:
             raise PolicyError(f"what waits in {lane.key} failed on {processor!r} before")
         swaps = held or state.swaps
-        step, riders, variant = self._riders.join(lane, state.step(lane, processor, last))
-        return make_offer(lane, step, swaps if swaps.costs else None, riders, variant)
+        costs = swaps if swaps.costs else None
+        if lane.cheaper and lane.heap:
+            way = best_way(state, lane, state.step(lane, processor, last), lane.head)
+            step, riders, variant = self._riders.join(lane, way.step, None, way)
+        else:
+            step, riders, variant = self._riders.join(lane, state.step(lane, processor, last))
+        return make_offer(lane, step, costs, riders, variant)
 
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
@@ -459,11 +467,14 @@ class View:
     def is_hopeless(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request may be dropped and no processor could still meet its deadline.
 
-        Where a processor must change to its model first, the time of that counts.
+        Where a processor must change to its model first, the time of that counts. So does what
+        cheaper variants would take.
         """
         if request.on_late is not _DROP or request.deadline_s == math.inf:
             return False
         best = min(self.offered_s(lane).values(), default=math.inf)
+        for cheaper in lane.cheaper:
+            best = min(best, min(self.offered_s(cheaper).values(), default=math.inf))
         return math.isfinite(best) and self.now + best > request.deadline_s
 
     def part(self, queue: int) -> PartOfView:

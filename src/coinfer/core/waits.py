@@ -81,14 +81,17 @@ class Waits:
             progress.lane = self._state.lane(_further(progress.lane.key, position, variant))
             self.begin(progress)
 
-    def try_again(self, progress: Progress, position: int) -> None:
-        """Let a request wait for another processor after a failure, unless it failed too often."""
+    def try_again(self, progress: Progress, position: int, variant: str) -> None:
+        """Let a request wait for another processor after a failure, unless it failed too often.
+
+        Other arguments are those of `go_on`. At the first unit the variant is open again.
+        """
         if progress.cancelled or len(progress.failures) <= self.retries:
             lane = progress.lane
-            further = self._state.lane(_further(lane.key, position, lane.variant))
+            further = self._state.lane(_further(lane.key, position, variant))
             if not self._state.has_runner(further):  # what was done may be done again elsewhere
                 position = lane.key.position
-            self.go_on(progress, position, lane.variant)
+            self.go_on(progress, position, variant)
         else:
             self._answers.reply(progress, Outcome.FAILED, "; then ".join(progress.failures))
 

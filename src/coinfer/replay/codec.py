@@ -13,11 +13,12 @@ from functools import cache
 from typing import Any, TypeVar, assert_never, cast, get_args, get_type_hints
 
 from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
-from coinfer.core.events import Event
+from coinfer.core.events import Event, LoadedVariant
 from coinfer.core.request import OnLate, Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork
+from coinfer.machine.variant_use import Use
 
 __all__ = ["decode_event", "encode_command", "encode_event", "plain"]
 
@@ -129,5 +130,11 @@ def _plain_fields(record: Any) -> tuple[tuple[str, type[Any]], ...]:
 def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:
     forks = [tuple(Fork(*fork) for fork in each) for each in later[:1]]  # older logs have none
     swap_s = later[1:2]
-    batching = [None if each is None else Batching(*each) for each in later[2:]]
-    return [model, units, Profile.from_json(profile), *forks, *swap_s, *batching]
+    batching = [None if each is None else Batching(*each) for each in later[2:3]]
+    variants = [tuple(_variant(*fields) for fields in each) for each in later[3:4]]
+    return [model, units, Profile.from_json(profile), *forks, *swap_s, *batching, *variants]
+
+
+def _variant(name: str, error: float, use: str, *loaded: Any) -> LoadedVariant:
+    _, units, *fields = _loaded(name, *loaded)
+    return _checked(LoadedVariant(name, float(error), Use(use), units, *fields))

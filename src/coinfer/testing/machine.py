@@ -21,6 +21,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    LoadedVariant,
     ModelLoaded,
     ProcessorLost,
     TimerFired,
@@ -140,6 +141,7 @@ class VirtualMachine:
         gaps: Mapping[str, Mapping[str, Collection[int]]] = _NOTHING,
         forks: Mapping[str, tuple[Fork, ...]] = _NOTHING,
         batchings: Mapping[str, Batching] = _NOTHING,
+        variants: Mapping[str, tuple[LoadedVariant, ...]] = _NOTHING,
         fixed_share: float = 0.0,
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
@@ -155,6 +157,7 @@ class VirtualMachine:
             gaps: By model and processor, the units that it cannot run.
             forks: By model, the pairs of spans that may run at the same time.
             batchings: By model, how far its requests may share executions.
+            variants: By model, those beside the original.
             fixed_share: Of those models, the share of the time of one sample that more do not add.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
@@ -190,7 +193,10 @@ class VirtualMachine:
                 fixed_share=fixed_share,
             )
             forked = forks.get(model, ())
-            self.post(ModelLoaded(model, n_units, known, forked, batching=batching))
+            others = variants.get(model, ())
+            self.post(
+                ModelLoaded(model, n_units, known, forked, batching=batching, variants=others)
+            )
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""

@@ -1,0 +1,82 @@
+"""Variants: which variant serves a request that starts now. The rule of `when_late`.
+
+Policies see the most accurate variant that a model may use, and name a request and a processor. At
+the start a cheaper one is put in where that one would answer after the deadline, on this processor
+and by the estimates: the most accurate that is in time. If none is, then the one that is done
+first: the request is late in any case, and whoever waits behind it is so for less long. Variants
+change at the first span only; a request without a deadline is never late.
+
+Nobody rides along in a cheaper variant whom a more accurate one would serve in time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from coinfer.core.lane import Lane
+from coinfer.core.request import Request
+from coinfer.core.request_schedule import EQUAL_S
+from coinfer.core.routes import HANDOVER_S, Step
+from coinfer.core.state import State
+
+__all__ = ["Way", "best_way", "until_answer_s"]
+
+
+class Way(NamedTuple):
+    """How a request is served on a processor.
+
+    Attributes:
+        lane: What its variant takes: the lane in which it waits, or one of `Lane.cheaper`.
+        step: What of it is run.
+        better_s: The least seconds until the answer by a more accurate variant: who has as much
+            left until his deadline does not ride along. Infinite where none is more accurate.
+    """
+
+    lane: Lane
+    step: Step
+    better_s: float = math.inf
+
+
+def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
+    """Return how a waiting request of a lane is served best.
+
+    Args:
+        state: The state.
+        lane: Where it waits.
+        step: The step of the lane's own variant.
+        request: The request.
+    """
+    way = Way(lane, step)
+    left_s = request.deadline_s - state.now + EQUAL_S
+    if not lane.cheaper or left_s == math.inf:
+        return way
+    least_s = until_answer_s(state, lane, step)
+    if least_s <= left_s:
+        return way
+    processor, soonest = step.processor, way
+    better_s = least_s
+    for cheaper in lane.cheaper:
+        if not state.can_run(cheaper, processor):
+            continue
+        other = state.step(cheaper, processor)
+        seconds = until_answer_s(state, cheaper, other)
+        way = Way(cheaper, other, better_s)
+        if seconds <= left_s:
+            return way
+        better_s = min(better_s, seconds)
+        if seconds < least_s:
+            least_s, soonest = seconds, way
+    return soonest
+
+
+def until_answer_s(state: State, lane: Lane, step: Step) -> float:
+    """Return the seconds from the start of a step until the answer, the load before it included."""
+    swaps, routes = state.swaps, lane.routes
+    seconds = step.seconds
+    if swaps.costs:
+        seconds += swaps.cost_s(step.processor, lane.variant)
+    last = step.span.last + 1
+    if routes is not None and last < routes.units:
+        seconds += routes.rest_s(last) + HANDOVER_S
+    return seconds
