@@ -126,13 +126,14 @@ def _check_offers(state: State) -> None:
             continue
         head, *riders = execution.requests
         assert head.model == offer.lane.model, f"execution {number}: another model"
-        assert execution.variant in state._known[head.model], f"execution {number}: variant"
+        if execution.is_fused:
+            _check_fused(execution)
+        else:
+            assert execution.variant in state._known[head.model], f"execution {number}: variant"
         assert tuple(riders) == offer.riders, f"execution {number}: other riders"
         runs = execution.variant, execution.span, execution.processor, execution.expected_s
         offered = offer.variant, offer.span, offer.processor, offer.expected_s
         assert runs == offered, f"execution {number}: {runs} runs, {offered} was offered"
-        if execution.is_fused:
-            _check_fused(execution)
         assert offer.ready_s <= execution.started_s, f"execution {number}: too early"
 
 

@@ -115,7 +115,7 @@ class Riders:
                 continue
             others = self._heads(fused, lane, processor, first, seconds)
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
-            if gain_s <= saved_s:
+            if not others or gain_s <= saved_s:
                 continue
             riding = [each[2] for each in others]
             if self.longest_s is not None:
