@@ -171,6 +171,19 @@ def _table(plan: Plan) -> Table:
                 "-" if not errors else f"{max(errors):.2g}",
             )
             shown = name
+    for name, fused in plan.fused.items():
+        for key, entry in plan.profile.restricted([name]).at_smallest:
+            table.add_row(
+                *((name, "fused") if name != shown else ("", "")),
+                "whole",
+                key.processor,
+                precisions[key.processor],
+                str(fused.batch),
+                f"{entry.mean_s * 1e3:.3g}",
+                f"{entry.resident_bytes / 2**20:.1f}",
+                "-" if entry.error is None else f"{entry.error:.2g}",
+            )
+            shown = name
     return table
 
 
@@ -193,6 +206,11 @@ def _reasons(plan: Plan) -> Iterator[str]:
             yield f"{name}, {choice.by.replace('_', ' ')}: {choice.what}"
             for each in choice.alternatives:
                 yield f"  not {each.name}: {each.why}"
+    for name, fused in plan.fused.items():
+        yield f"{name}: {', '.join(fused.models)}"
+        for choice in fused.choices:
+            yield f"  {choice.what}"
+            yield from (f"  not {each.name}: {each.why}" for each in choice.alternatives)
 
 
 def _show_difference(folders: list[str], options: list[str]) -> None:
