@@ -182,6 +182,15 @@ class TestDeadlines:
         subject.run()
         assert runs(subject)[1] == ("", "a")
 
+    def test_it_blocks_no_longer_than_a_quarter_of_the_shortest_deadline(self) -> None:
+        for deadline_s, expected in ((9.0, ""), (13.0, "all")):
+            subject = machine(fused_s=3.0)
+            subject.submit("n", deadline_s=deadline_s)
+            for model in "abcd":
+                subject.submit(model)
+            subject.run()
+            assert runs(subject)[1][0] == expected
+
     def test_a_run_is_no_longer_than_may_block(self) -> None:
         subject = machine(fused_s=2.0, limits=Limits(max_blocking_s=1.5))
         subject.submit("n", deadline_s=99.0)
