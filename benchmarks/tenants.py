@@ -5,10 +5,10 @@
 Copies of one network with weights of their own, each with requests of its own, at 30, 60 and 90 %
 of the bound without fusing, without deadlines and with deadlines of ten runs, 10 ms at least. The
 plan is measured once; `never` is that plan without its fused variants, and `asked` has two groups
-of eight whether they win or not. In simulation, with the measured times; with `--really` also in real
-runs in which the ways take turns, in percent of what `never` really answers with 64 requests under
-way. `saturate` is the largest share of the unfused bound at which 95 % of the deadlines of each
-tenant are met, in simulation.
+of eight whether they win or not. In simulation, with the measured times; with `--really` in real
+runs with deadlines, in which the ways take turns, in percent of what `never` really answers with 64
+requests under way. `saturate` is the largest share of the unfused bound at which 95 % of the
+deadlines of each tenant are met, in simulation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", choices=NETWORKS, nargs="+", default=list(NETWORKS))
-    parser.add_argument("--really", action="store_true", help="also run it")
+    parser.add_argument("--really", action="store_true", help="run it instead")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each real run")
     chosen = parser.parse_args()
     console = new_console()
@@ -67,7 +67,8 @@ def main() -> int:
             rate = unfused * TENANTS
             console.print(f"a run {run_s * 1e3:.3g} ms, bound without fusing {rate:,.0f}/s")
             console.print(_table(ways, unfused, run_s, chosen))
-            console.print(_saturated(ways, unfused, run_s))
+            if not chosen.really:
+                console.print(_saturated(ways, unfused, run_s))
             console.print(other.note)
     return 0
 
@@ -141,27 +142,27 @@ def _table(
     ways: Mapping[str, Prepared], unfused: float, run_s: float, chosen: argparse.Namespace
 ) -> Any:
     table = new_table(
-        ["load", "deadline", "way", "where"],
+        ["load", "deadline", "way"],
         ["per s", "p50 ms", "p99 ms", "in time", "fused runs", "members", "padding"],
     )
     real_per_s = _most_per_s(ways["never"], chosen.seconds) if chosen.really else 0.0
     for load in LOADS:
         factor = unfused * load / 100
         for deadline_s in (0.0, _deadline_s(run_s)):
-            seconds = REQUESTS / (factor * TENANTS)
-            for way, ready in ways.items():
-                scenario = _at(ready, factor, deadline_s, seconds)
-                counts = simulate(scenario, ready.plan).run_counts
-                table.add_row(*_row(load, deadline_s, way, "simulated", [counts]))
-            if not chosen.really:
-                continue
             found: dict[str, list[RunCounts]] = {way: [] for way in ways}
-            really = real_per_s * load / 100 / TENANTS
-            for _, way in in_turn(ways, ROUNDS):
-                scenario = _at(ways[way], really, deadline_s, chosen.seconds)
-                found[way].append(play(ways[way], scenario=scenario).run_counts)
+            if not chosen.really:
+                for way, ready in ways.items():
+                    seconds = REQUESTS / (factor * TENANTS)
+                    scenario = _at(ready, factor, deadline_s, seconds)
+                    found[way].append(simulate(scenario, ready.plan).run_counts)
+            elif deadline_s:
+                really = real_per_s * load / 100 / TENANTS
+                for _, way in in_turn(ways, ROUNDS):
+                    scenario = _at(ways[way], really, deadline_s, chosen.seconds)
+                    found[way].append(play(ways[way], scenario=scenario).run_counts)
             for way, counts in found.items():
-                table.add_row(*_row(load, deadline_s, way, "run", counts))
+                if counts:
+                    table.add_row(*_row(load, deadline_s, way, counts))
     return table
 
 
@@ -180,7 +181,7 @@ def _most_per_s(ready: Prepared, seconds: float) -> float:
     return sum(each.served for each in counts.models.values()) / counts.duration_s
 
 
-def _row(load: int, deadline_s: float, way: str, where: str, rounds: list[RunCounts]) -> list[str]:
+def _row(load: int, deadline_s: float, way: str, rounds: list[RunCounts]) -> list[str]:
     def middle(of: Any) -> float:
         return statistics.median(of(each) for each in rounds)
 
@@ -203,7 +204,6 @@ def _row(load: int, deadline_s: float, way: str, where: str, rounds: list[RunCou
         f"{load} %",
         f"{deadline_s * 1e3:.3g} ms" if deadline_s else "-",
         way,
-        where,
         f"{served:,.0f}",
         f"{middle(lambda c: quantile(c, 0.5)):.3g}",
         f"{middle(lambda c: quantile(c, 0.99)):.3g}",
