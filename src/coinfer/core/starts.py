@@ -94,13 +94,12 @@ class Starts:
         variant = ""
         if len(requests) == 1:
             way = best_way(state, lane, state.step(lane, processor, last), everyone[0].request)
-            step, riders = self._riders.join(lane, way.step, everyone[0].request, way)
-            variant = way.lane.variant
+            step, riders, variant = self._riders.join(lane, way.step, everyone[0].request, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
             batch = sum(request.batch for request in requests)
-            step = state.step(lane, processor, last, batch)
+            step, variant = state.step(lane, processor, last, batch), lane.variant
         for progress in everyone:
             state.dequeue(progress)
         self.launch_step(lane, step, requests, everyone, variant)
