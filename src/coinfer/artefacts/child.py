@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
@@ -18,12 +20,12 @@ _NICENESS = 10
 """What runs already comes first."""
 
 
-def answer_of(module: str, order: bytes, limit_s: float) -> Mapping[str, Any]:
+def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
     """Run the `main` of a module in a child process; return what it answers.
 
     Args:
         module: Its name.
-        order: What its standard input gets.
+        order: What its standard input gets, pickled.
         limit_s: Seconds that it may take; it is ended then.
 
     Raises:
@@ -42,14 +44,44 @@ def answer_of(module: str, order: bytes, limit_s: float) -> Mapping[str, Any]:
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which ends the child
     ) as child:
+        writer = _Order(child, order)
         try:
             # None: the system's longest wait.
-            answer, errors = child.communicate(order, timeout=limit_s if limit_s < 1e6 else None)
+            answer, errors = child.communicate(timeout=limit_s if limit_s < 1e6 else None)
         except subprocess.TimeoutExpired:
             raise MakeError(f"it was not made within {limit_s:g} s") from None
         finally:
             child.kill()
+            writer.join()
+    if writer.error is not None:
+        raise MakeError(f"{type(writer.error).__name__}: {writer.error}") from writer.error
     return _read(answer, errors, child.returncode)
+
+
+class _Order(threading.Thread):
+    """Writes what is to be made to a child as it is pickled: the weights are not copied for that.
+
+    Attributes:
+        error: Why it could not be written; None if it was, or the child ended before.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], what: object) -> None:
+        super().__init__(name="coinfer-order", daemon=True)
+        assert child.stdin is not None
+        self._file, child.stdin = child.stdin, None
+        self._what = what
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Write it."""
+        try:
+            with self._file as file:
+                pickle.dump(self._what, file, protocol=pickle.HIGHEST_PROTOCOL)
+        except OSError:  # the child says why
+            pass
+        except Exception as error:  # noqa: BLE001 - of whatever cannot be pickled
+            self.error = error
 
 
 def answering() -> TextIO:

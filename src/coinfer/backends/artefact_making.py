@@ -8,7 +8,6 @@ opened in milliseconds.
 from __future__ import annotations
 
 import dataclasses
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -54,9 +53,9 @@ def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) 
     limit_s = patience_s()
     try:
         model = dataclasses.replace(model, content=model.content.detached())
-        order = pickle.dumps((name, model, processor, folder), protocol=pickle.HIGHEST_PROTOCOL)
-    except (ModelError, pickle.PickleError, TypeError, AttributeError) as error:
+    except ModelError as error:
         raise MakeError(f"{type(error).__name__}: {error}") from error
+    order = (name, model, processor, folder)
     data = answer_of("coinfer.backends.artefact_child", order, limit_s)
     if data["problem"]:
         raise MakeError(data["problem"])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.failures import FailureCount
 from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
@@ -13,9 +14,11 @@ from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
 from coinfer.runtime.answer_counts import AnswerCounts
+from coinfer.runtime.event_loop import EventLoop
+from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.worker import Use
 
-__all__ = ["EngineStats", "ModelStats", "ProcessorStats", "model_stats", "processor_stats"]
+__all__ = ["EngineStats", "ModelStats", "ProcessorStats", "engine_stats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,41 @@ class EngineStats:
         return plain(self)
 
 
-def model_stats(
+def engine_stats(
+    core: Dispatcher,
+    event_loop: EventLoop,
+    model_store: ModelStore,
+    profile: Profile,
+    up_s: float,
+) -> EngineStats:
+    """Put together what is known of an engine, whether it runs or was stopped.
+
+    Args:
+        core: Counts failures and what has no answer.
+        event_loop: Counts answers and what the workers did.
+        model_store: Has what is loaded.
+        profile: Tells the bytes of that.
+        up_s: Seconds since the engine's start.
+    """
+    failures = list(core.failures.counts.values())
+    unanswered = core.unanswered()
+    models = {}
+    for name in tuple(model_store.models):
+        counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
+        if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
+            outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
+            counts, left = counts.with_others(outcome, sum(left)), (0, 0)
+        models[name] = _model_stats(name, counts, left, failures)
+    held = (*models, *model_store.fused)
+    loaded = [(model, span, at) for model in held for span, at, _ in model_store.items(model)]
+    processors = {
+        name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
+        for name, worker in event_loop.worker_pool.workers.items()
+    }
+    return EngineStats(up_s=up_s, models=models, processors=processors)
+
+
+def _model_stats(
     name: str,
     counts: AnswerCounts,
     unanswered: tuple[int, int],
@@ -136,7 +173,7 @@ def model_stats(
     )
 
 
-def processor_stats(
+def _processor_stats(
     name: str,
     use: Use,
     up_s: float,

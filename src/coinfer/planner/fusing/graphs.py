@@ -7,7 +7,6 @@ a limit of time. A graph that was made once for these models is found again.
 from __future__ import annotations
 
 import dataclasses
-import pickle
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -103,9 +102,8 @@ def _made(name: str, members: Mapping[str, Model], path: Path) -> Made:
         for n, model in members.items()
     ]
     try:
-        order = pickle.dumps((models, name, path), protocol=pickle.HIGHEST_PROTOCOL)
-        data = answer_of("coinfer.graph.fusing.child", order, _MOST_S)
-    except (pickle.PickleError, TypeError, AttributeError, MakeError) as error:
+        data = answer_of("coinfer.graph.fusing.child", (models, name, path), _MOST_S)
+    except MakeError as error:
         # Refused for good, too: the next start must not wait for it again.
         return Made(refused=" ".join(str(error).split()))
     return Made(data["facts"], data["refused"])
