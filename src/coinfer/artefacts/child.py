@@ -44,7 +44,7 @@ def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which ends the child
     ) as child:
-        told = _Order(child, order)
+        writer = _Order(child, order)
         try:
             # None: the system's longest wait.
             answer, errors = child.communicate(timeout=limit_s if limit_s < 1e6 else None)
@@ -52,22 +52,10 @@ def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
             raise MakeError(f"it was not made within {limit_s:g} s") from None
         finally:
             child.kill()
-            told.join()
-    if told.error is not None:
-        raise MakeError(f"{type(told.error).__name__}: {told.error}") from told.error
+            writer.join()
+    if writer.error is not None:
+        raise MakeError(f"{type(writer.error).__name__}: {writer.error}") from writer.error
     return _read(answer, errors, child.returncode)
-
-
-def answering() -> TextIO:
-    """Return where the child writes its answer; what libraries print goes elsewhere.
-
-    It comes after all others from now on.
-    """
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    with suppress(OSError, AttributeError):  # not on Windows
-        os.nice(_NICENESS)
-    return answer
 
 
 class _Order(threading.Thread):
@@ -94,6 +82,18 @@ class _Order(threading.Thread):
             pass
         except Exception as error:  # noqa: BLE001 - of whatever cannot be pickled
             self.error = error
+
+
+def answering() -> TextIO:
+    """Return where the child writes its answer; what libraries print goes elsewhere.
+
+    It comes after all others from now on.
+    """
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with suppress(OSError, AttributeError):  # not on Windows
+        os.nice(_NICENESS)
+    return answer
 
 
 def _read(answer: bytes, errors: bytes, status: int) -> Mapping[str, Any]:

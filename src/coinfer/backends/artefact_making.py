@@ -55,7 +55,8 @@ def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) 
         model = dataclasses.replace(model, content=model.content.detached())
     except ModelError as error:
         raise MakeError(f"{type(error).__name__}: {error}") from error
-    data = answer_of("coinfer.backends.artefact_child", (name, model, processor, folder), limit_s)
+    order = (name, model, processor, folder)
+    data = answer_of("coinfer.backends.artefact_child", order, limit_s)
     if data["problem"]:
         raise MakeError(data["problem"])
     return Made(data["facts"], data["refused"])

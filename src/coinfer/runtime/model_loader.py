@@ -40,7 +40,6 @@ class ModelLoader:
         self._event_loop = event_loop
         self._model_store = model_store
         self._classes = classes
-        self._fused: dict[str, tuple[str, ...]] = {}
 
     def load(
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
@@ -117,7 +116,6 @@ class ModelLoader:
             event_loop.warnings.append(f"{name} does not run on {processor}: {why}")
         for processor in loaded.profile.processors():
             event_loop.start(processor)
-        self._fused[name] = planned.models
         event_loop.tell(fused_loaded(plan, name, loaded.profile))
         _log.info("%s are fused on %s", planned.models, loaded.profile.processors())
         return plan
@@ -140,21 +138,8 @@ class ModelLoader:
         # freed when its worker returns.
         has_retired = self._event_loop.worker_pool.has_retired
         self._model_store.remove(name, close=not has_retired)
-        self._leave_fused(name)
+        self._model_store.leave_fused(name, close=not has_retired)
         _log.info("model %r unloaded", name)
-
-    def _leave_fused(self, name: str) -> None:
-        """Give up the fused variants that answer for one model only, now that another is gone.
-
-        The slot of one that is gone stays empty: to fill it, plan anew.
-        """
-        for fused, members in list(self._fused.items()):
-            left = tuple(member for member in members if member != name)
-            self._fused[fused] = left
-            if len(left) < 2:  # so nothing runs it: the core took note before the model was gone
-                del self._fused[fused]
-                close = not self._event_loop.worker_pool.has_retired
-                self._model_store.remove(fused, close=close)
 
 
 def _whole(model: Model | CutModel) -> Model:

@@ -61,6 +61,7 @@ class ModelStore:
         models: Those that take requests, each as what checks the inputs of one: the graphs and
             the weights are in the sessions, and need not be held a second time.
         span_ios: Per model, its spans as a request goes through them.
+        fused: By fused variant, those of its members that are loaded.
         yielding: The threads that give way once an express processor is used.
     """
 
@@ -69,6 +70,7 @@ class ModelStore:
     ) -> None:
         self.models: dict[str, InputCheck] = {}
         self.span_ios: dict[str, Mapping[Span, SpanIO]] = {}
+        self.fused: dict[str, tuple[str, ...]] = {}
         overlaid = overlaid_units(processors.values())
         self._overlaid = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
         self.yielding = Yielding()
@@ -150,7 +152,20 @@ class ModelStore:
         whole = self.span_ios[name][Span()]
         slots = {member.name: member for member in members}
         self.span_ios[name] = {Span(): whole._replace(slots=slots)}
+        self.fused[name] = tuple(slots)
         return loaded
+
+    def leave_fused(self, model: str, *, close: bool) -> None:
+        """Forget the fused variants that answer for one model only, now that another is gone.
+
+        The slot of one that is gone stays empty: to fill it, plan anew. Nothing runs what is
+        forgotten: the core took note before the model was gone.
+        """
+        for name, members in list(self.fused.items()):
+            self.fused[name] = tuple(each for each in members if each != model)
+            if len(self.fused[name]) < 2:
+                del self.fused[name]
+                self.remove(name, close=close)
 
     def open(self, name: str, model: Model) -> None:
         """Let a model that `put` has compiled take requests."""
@@ -168,12 +183,6 @@ class ModelStore:
     def variants(self, name: str) -> list[str]:
         """Return the names of what is loaded of a model: itself and its variants."""
         return [name, *self._variants.get(name, ())]
-
-    @property
-    def fused(self) -> list[str]:
-        """Return the names of fused variants that are loaded."""
-        ios = list(self.span_ios.items())
-        return [name for name, spans in ios if any(each.slots for each in spans.values())]
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""

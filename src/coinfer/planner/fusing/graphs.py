@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from coinfer import __version__
 from coinfer.artefacts import Made, MakeError, default_store
 from coinfer.artefacts.child import answer_of
 from coinfer.errors import ModelError
@@ -34,6 +33,9 @@ _LEAST_S = 3.0
 """With less of the budget left none is begun."""
 
 _FILE = "fused.onnx"
+
+_FUSING = 1
+"""Raise it where fusing makes other graphs: those that are kept are made anew."""
 
 
 class FusedGraph(NamedTuple):
@@ -66,7 +68,7 @@ def fused_graph(name: str, members: Mapping[str, Model], planning: Planning) -> 
         return "no artefacts are kept, and fused graphs are among them"
     cache, budget = planning.profiler.cache, planning.profiler.budget
     parts = {
-        "fused": __version__,
+        "fused": _FUSING,
         "models": [[n, fingerprint_of(model, cache).full] for n, model in members.items()],
     }
     if budget.left_s < _LEAST_S and not store.knows(parts):
