@@ -93,9 +93,12 @@ class Starts:
         lane = everyone[0].lane
         variant = ""
         if len(requests) == 1:
-            way = best_way(state, lane, state.step(lane, processor, last), everyone[0].request)
-            step, riders = self._riders.join(lane, way.step, everyone[0].request, way)
-            variant = way.lane.variant
+            first, way = everyone[0].request, None
+            step = state.step(lane, processor, last)
+            if lane.cheaper:
+                way = best_way(state, lane, step, first)
+                step, variant = way.step, way.lane.variant
+            step, riders = self._riders.join(lane, step, first, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
