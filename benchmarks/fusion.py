@@ -9,6 +9,8 @@ workers as there are cores; OpenVINO unfused on one thread; the graphs side by s
 (`onnx.compose`); fused by coinfer, on onnxruntime and on OpenVINO, one thread each. All take turns
 in each round. Ratios compare the fused model with the best unfused arm of one thread, and with
 default sessions in sequence, as `coinfer.metrics.paired` does.
+
+`tenants.py` has the same networks under load, in plans that fuse and that do not.
 """
 
 from __future__ import annotations
@@ -119,12 +121,12 @@ def _measure(arm: Arm, seconds: float) -> float:
 
 
 def _build(network: str, seed: int) -> Model:
-    makers: Mapping[str, Callable[[int], ir.Model]] = {"cnn": _cnn, "mlp": _mlp}
+    makers: Mapping[str, Callable[[int], ir.Model]] = {"cnn": cnn, "mlp": mlp}
     graph = makers[network](seed) if network in makers else zoo.build(network, seed=seed)
     return model_from_ir(graph, name=f"m{seed}")
 
 
-def _cnn(seed: int) -> ir.Model:
+def cnn(seed: int) -> ir.Model:
     """Four convolutions of 32 channels on 32x32 pixels, pooled twice."""
     net = NetworkBuilder("cnn", seed)
     x = net.input("image", (3, 32, 32), ir.DataType.FLOAT)
@@ -136,7 +138,7 @@ def _cnn(seed: int) -> ir.Model:
     return net.model("a small CNN")
 
 
-def _mlp(seed: int) -> ir.Model:
+def mlp(seed: int) -> ir.Model:
     """Three dense layers of 256."""
     net = NetworkBuilder("mlp", seed)
     x = net.input("x", (256,), ir.DataType.FLOAT)

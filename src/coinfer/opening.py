@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coinfer.core.events import LoadedVariant, ModelLoaded
+from coinfer.core.events import FusedLoaded, LoadedVariant, ModelLoaded
 from coinfer.machine.profile import Profile
 from coinfer.plan.plan import Plan
 
-__all__ = ["model_loaded"]
+__all__ = ["fused_loaded", "model_loaded"]
 
 
 def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
@@ -43,3 +43,14 @@ def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
     return ModelLoaded(
         model, variant.n_units, known, variant.forks, swap_s, planned.batching, others
     )
+
+
+def fused_loaded(plan: Plan, name: str, profile: Profile) -> FusedLoaded:
+    """Return the event that a fused variant of a plan can be run; its members can be before.
+
+    Args:
+        plan: The plan.
+        name: Name of one of its fused variants.
+        profile: The times of what is loaded, of this variant at least.
+    """
+    return FusedLoaded(name, plan.fused[name].models, profile.restricted([name]))

@@ -23,6 +23,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import (
     Cancelled,
     Closed,
+    FusedLoaded,
     LoadedVariant,
     ModelLoaded,
     ModelUnloaded,
@@ -106,6 +107,14 @@ USES = {"large@c": Use.ALWAYS}
 LESS_BATCHINGS = {"small@c": Batching(4), "deep@c": Batching(8)}
 
 
+FUSED = {
+    "small+1": (("small", "large"), {"cpu0": 0.2, "cpu1": 0.2, "all": 0.1}),
+    "large+1": (("large", "picky"), {"npu": 0.03}),
+    "small+2": (("small", "large", "picky"), {"all": 0.15}),
+}
+"""Members are not alike here: the core does not know graphs."""
+
+
 def variants(batchings: Mapping[str, Batching]) -> dict[str, tuple[LoadedVariant, ...]]:
     """Cheaper variants of some models, with other cuts; the further off the faster."""
     found: dict[str, tuple[LoadedVariant, ...]] = {}
@@ -171,6 +180,10 @@ class Watched(VirtualMachine):
     """Sees that nobody is late by riders or served worse than needed, when an execution starts."""
 
     def _start(self, execution: Execution) -> None:
+        if execution.is_fused:
+            check_fused(self.dispatcher._state, execution)
+            super()._start(execution)
+            return
         check_variant(self.dispatcher._state, execution)
         if len(execution.requests) > 1 and not isinstance(self.dispatcher.policy, ThreeAtOnce):
             check_riders(self.dispatcher._state, execution)
@@ -197,10 +210,37 @@ def check_riders(state: State, execution: Execution) -> None:
         alone_s = own_s + rest_s if progress is first else least_s
         is_late_anyway = now + alone_s > due_s - EQUAL_S
         assert done_s <= due_s + EQUAL_S or is_late_anyway, f"{progress.request} is late by riders"
+    check_others(state, execution, own_s, [waits_in])
+
+
+def check_fused(state: State, execution: Execution) -> None:
+    """Assert what is true of every run of a fused variant."""
+    everyone = [state.requests[request.id] for request in execution.requests]
+    lanes, now = [progress.lane for progress in everyone], execution.started_s
+    members = state.fusions.by_name[execution.variant].members
+    assert {lane.model for lane in lanes} <= set(members)
+    assert len(set(lanes)) == len(lanes) > 1
+    assert not any(lane.is_rare for lane in lanes)
+    own_s = [lane.seconds[execution.processor] for lane in lanes]
+    assert execution.expected_s < sum(own_s), "it costs more than runs apart"
+    for progress, seconds in zip(everyone, own_s, strict=True):
+        alone_s = seconds
+        if progress is not everyone[0]:
+            alone_s = min(s for n, s in progress.lane.seconds.items() if n in state.in_service)
+        due_s = progress.request.deadline_s
+        is_late_anyway = now + alone_s > due_s - EQUAL_S
+        is_in_time = now + execution.expected_s <= due_s + EQUAL_S
+        assert is_in_time or is_late_anyway, f"{progress.request} is late by riders"
+    check_others(state, execution, own_s[0], lanes)
+
+
+def check_others(state: State, execution: Execution, own_s: float, lanes: Sequence[Lane]) -> None:
+    """Assert that what waits in other lanes is not late by riders."""
+    now = execution.started_s
     for number, request in state.waiting.items():
         other = state.requests[number].lane
         seconds = {n: s for n, s in other.seconds.items() if state.can_run(other, n)}
-        if other is waits_in or seconds.keys().isdisjoint(state.neighbours[execution.processor]):
+        if other in lanes or seconds.keys().isdisjoint(state.neighbours[execution.processor]):
             continue
         in_time_s = request.deadline_s - min(seconds.values())
         is_late_anyway = now + own_s > in_time_s - EQUAL_S
@@ -246,6 +286,7 @@ class AnythingHappens(RuleBasedStateMachine):
     processors: Sequence[Processor] = PROCESSORS
     batchings: Mapping[str, Batching] = {}
     variants: Mapping[str, tuple[LoadedVariant, ...]] = {}
+    fused: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,6 +299,7 @@ class AnythingHappens(RuleBasedStateMachine):
             forks=FORKS,
             batchings=self.batchings,
             variants=self.variants,
+            fused=self.fused,
             fixed_share=FIXED_SHARE,
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
@@ -369,6 +411,12 @@ class AnythingHappens(RuleBasedStateMachine):
             event = ModelLoaded(model, units, known, forks, {}, batching)
         self.machine.post(event)
 
+    @precondition(lambda self: self.fused)
+    @rule(name=st.sampled_from(sorted(FUSED)))
+    def fuse(self, name: str) -> None:
+        members, seconds = FUSED[name]
+        self.machine.post(FusedLoaded(name, members, profile(name, seconds)))
+
     @invariant()
     def no_unit_is_used_twice(self) -> None:
         units = [
@@ -388,6 +436,11 @@ class AnythingHappens(RuleBasedStateMachine):
     def executions_start_only_where_they_may(self) -> None:
         for execution in self.machine.executions[self.n_executions :]:
             twin = TWINS[execution.processor]
+            if execution.is_fused:
+                assert execution.model in FUSED[execution.variant][0]
+                assert twin in FUSED[execution.variant][1]
+                self.note_variant(execution)
+                continue
             assert execution.variant.split("@")[0] == execution.model
             assert twin in {**SECONDS, **LESS}[execution.variant]
             span = set(range(execution.span.first, execution.span.last + 1))
@@ -488,7 +541,27 @@ def test_every_request_is_answered_once_whatever_happens(
         "batchings": batchings,
         "variants": variants(batchings) if varied else {},
     }
-    case = type("Case", (AnythingHappens,), fields)
+    run(fields)
+
+
+@pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
+@pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
+def test_every_request_is_answered_once_where_models_are_fused(
+    policy: str, batchings: Mapping[str, Batching]
+) -> None:
+    fields = {
+        "policy": policy,
+        "processors": [*PROCESSORS, *EXPRESS] if batchings else PROCESSORS,
+        "batchings": batchings,
+        "variants": variants(batchings) if batchings else {},
+        "fused": FUSED,
+    }
+    run(fields)
+
+
+def run(fields: Mapping[str, object]) -> None:
+    """Let anything happen, with these fields of the case."""
+    case = type("Case", (AnythingHappens,), dict(fields))
     run_state_machine_as_test(
         case,
         settings=settings(

@@ -37,6 +37,7 @@ from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
+from coinfer.workload.fuse_spec import FuseSpec, fuse_of, unknown_member
 from coinfer.workload.processor_spec import Preempt
 from coinfer.workload.variants_spec import VariantsSpec
 
@@ -91,6 +92,9 @@ class Engine(engine.Engine):
             e.g. `{"max_error": 0.02, "use": "when_late", "compressed": "small.onnx"}`; see
             `VariantsSpec`. One of these for all models, or by model; None: there are none. To make
             one can take minutes, which are not limited by `measure_s`; it is kept in the cache.
+        fuse: Which models may be answered by one run of a fused network: `auto`, where measuring
+            shows that it pays; `never`; or groups of names like `[["a", "b"], ["c", "d"]]`. With a
+            given profile, `auto` is `never`: fused networks must be measured.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -131,6 +135,7 @@ class Engine(engine.Engine):
         preempt: Preempt = "auto",
         batch: Batch | Mapping[str, Batch] = "auto",
         variants: Variants | Mapping[str, Variants] | None = None,
+        fuse: FuseSpec | Sequence[Sequence[str]] = "auto",
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -153,6 +158,15 @@ class Engine(engine.Engine):
                 "variants are made and measured while planning; leave `variants` out where a plan "
                 "or a profile is given"
             )
+        self._fuse = fuse_of(fuse)
+        if isinstance(models, Mapping):
+            stranger = unknown_member(self._fuse, models)
+            if stranger is not None:
+                raise UnknownNameError.of("model", stranger, models)
+            if profile is not None and not isinstance(self._fuse, str):
+                raise ConfigurationError(
+                    "fused networks must be measured; leave the profile out, or `fuse`"
+                )
         self._measure_s = measure_s
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
@@ -164,6 +178,7 @@ class Engine(engine.Engine):
                 profile=profile,
                 partition=partition,
                 samples=samples or None,
+                fuse=None if fuse == "auto" else fuse,
             )
             cores = {core for processor in planned.plan.processors for core in processor.cores}
         else:
@@ -228,6 +243,7 @@ class Engine(engine.Engine):
             self._finish_unloads()
             self._model_store.check_free(name)
             given = {} if samples is None else {name: samples}
+            self._fuse = "never"  # it runs alone until all are planned anew
             planned = self._planned({name: model}, self.plan.processors, profile, given)
             self.warnings += planned.plan.warnings
             try:
@@ -319,6 +335,7 @@ class Engine(engine.Engine):
             preempt=self._preempt,
             riders=riders,
             variants=_variants(self._variants, found),
+            fuse=self._fuse,
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
 

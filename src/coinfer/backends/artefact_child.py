@@ -6,21 +6,17 @@ It reads what to make from its standard input and writes one line of JSON to its
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import sys
-from contextlib import suppress
 from typing import Any
 
 from coinfer.artefacts import Made
+from coinfer.artefacts.child import answering
 from coinfer.backends.registry import get_backend
 from coinfer.errors import CoinferError
 
 __all__ = ["main"]
-
-_NICENESS = 10
-"""What runs already comes first."""
 
 _FULL_BYTES = 2**26
 """With less room than this, what went wrong may be that the disk is full."""
@@ -28,11 +24,7 @@ _FULL_BYTES = 2**26
 
 def main() -> None:
     """Do what the standard input says."""
-    # What libraries print must not get into the answer.
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    with suppress(OSError, AttributeError):  # not on Windows
-        os.nice(_NICENESS)
+    answer = answering()
     name, model, processor, folder = pickle.load(sys.stdin.buffer)
     backend: Any = get_backend(name)
     problem = ""

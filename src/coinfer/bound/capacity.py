@@ -25,10 +25,12 @@ from coinfer.machine.span import Span
 
 __all__ = [
     "NO_BATCHES",
+    "NO_FUSED",
     "NO_SHAPES",
     "NO_VARIANTS",
     "Capacity",
     "Edge",
+    "FusedModels",
     "Matrix",
     "Seconds",
     "Shapes",
@@ -54,6 +56,10 @@ NO_VARIANTS: Variants = MappingProxyType({})
 
 _Table: TypeAlias = dict[Span, dict[str, float]]
 """The seconds of one request by span and processor."""
+FusedModels: TypeAlias = Mapping[str, Sequence[str]]
+"""By fused variant, the models of which one run serves a request each."""
+
+NO_FUSED: FusedModels = MappingProxyType({})
 
 
 class Edge(NamedTuple):
@@ -99,6 +105,7 @@ class Capacity:
         shapes: Shapes = NO_SHAPES,
         together: Mapping[str, int] = NO_BATCHES,
         variants: Variants = NO_VARIANTS,
+        fused: FusedModels = NO_FUSED,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
 
@@ -113,6 +120,9 @@ class Capacity:
                 requests; the share of a request in the cheapest such run is what it costs. For
                 profiles only.
             variants: By model, the names of others that may answer its requests in its place.
+            fused: By fused variant, the models of which one run serves a request each; the share in
+                a run that serves all that are asked for is what a request costs at least. For
+                profiles only.
 
         Raises:
             ConfigurationError: amounts or times that make no sense, or a model that no processor
@@ -132,6 +142,7 @@ class Capacity:
             )
             for model, shape, _ in asked
         ]
+        _share_fused(seconds, asked, tables, batches, fused)
         steps = tuple(max((span.last + 1 for span in table), default=1) for table in tables)
         names = tuple(p.name for p in processors)
         runnable = [
@@ -276,6 +287,30 @@ def _side_by_side(tables: Sequence[_Table]) -> _Table:
                 known[name] = min(value, known.get(name, math.inf))
         before += count - 1
     return found
+
+
+def _share_fused(
+    seconds: Seconds,
+    asked: Sequence[tuple[str, int, float]],
+    tables: Sequence[dict[Span, dict[str, float]]],
+    batches: Mapping[str, int],
+    fused: FusedModels,
+) -> None:
+    """Let requests cost no more than their share in a fused run; changes the tables."""
+    if not isinstance(seconds, Profile):
+        return
+    models = {model for model, _, _ in asked}
+    for name, members in fused.items():
+        served = len(models.intersection(members))
+        for key, _ in seconds.restricted([name]):
+            for (model, shape, _), table in zip(asked, tables, strict=True):
+                if model not in members or key.processor not in table.get(Span(), {}):
+                    continue
+                batch = batches.get(model, 1)
+                value = seconds.expected_s(name, key.processor, batch=batch, shape=shape)
+                assert value is not None  # it has an entry
+                row = table[Span()]
+                row[key.processor] = min(row[key.processor], value / served)
 
 
 def _request_s(profile: Profile, key: ProfileKey, together: int) -> float:

@@ -32,9 +32,11 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, mi
 
 from coinfer.bound.capacity import (
     NO_BATCHES,
+    NO_FUSED,
     NO_SHAPES,
     NO_VARIANTS,
     Capacity,
+    FusedModels,
     Matrix,
     Seconds,
     Shapes,
@@ -113,6 +115,7 @@ def throughput_bound(
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
     variants: Variants = NO_VARIANTS,
+    fused: FusedModels = NO_FUSED,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
     """Find the largest throughput of a mix; the module's docstring states the program.
@@ -128,6 +131,8 @@ def throughput_bound(
             profiles only.
         variants: By model, the names of others that may answer its requests: further columns of the
             program.
+        fused: By fused variant, the models of which one run serves a request each; for profiles
+            only.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
             integer program; the prices are those once it is chosen.
 
@@ -141,7 +146,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together, variants)
+    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together, variants, fused)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -157,6 +162,7 @@ def sustainable_factor(
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
     variants: Variants = NO_VARIANTS,
+    fused: FusedModels = NO_FUSED,
     one_model: Set[str] = frozenset(),
 ) -> float:
     """Find the largest `f` such that `f` times these rates (requests/s by model) can be served.
@@ -172,6 +178,7 @@ def sustainable_factor(
         shapes=shapes,
         together=together,
         variants=variants,
+        fused=fused,
         one_model=one_model,
     )
     return bound.throughput_per_s / sum(rates.values())

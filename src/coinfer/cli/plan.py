@@ -155,7 +155,7 @@ def _table(plan: Plan) -> Table:
     names = ("model", "variant", "cut", "processor", "precision")
     table = new_table(*names, figures=("batch", "ms", "MiB", "error"))
     precisions = {processor.name: processor.precision for processor in plan.processors}
-    shown = None
+    shown: tuple[str, str] | None = None
     for name, model in plan.models.items():
         for kind, variant, processor, span, entries in _loaded(plan, name):
             seconds = [entry.mean_s * 1e3 for entry in entries]
@@ -177,6 +177,20 @@ def _table(plan: Plan) -> Table:
                 "-" if not errors else f"{max(errors):.2g}",
             )
             shown = (name, kind)
+    for name, fused in plan.fused.items():
+        shown = None
+        for key, entry in plan.profile.restricted([name]).at_smallest:
+            table.add_row(
+                *((name, "fused") if shown is None else ("", "")),
+                "whole",
+                key.processor,
+                precisions[key.processor],
+                str(fused.batch),
+                f"{entry.mean_s * 1e3:.3g}",
+                f"{entry.resident_bytes / 2**20:.1f}",
+                "-" if entry.error is None else f"{entry.error:.2g}",
+            )
+            shown = (name, "fused")
     return table
 
 
@@ -203,6 +217,11 @@ def _reasons(plan: Plan) -> Iterator[str]:
             yield f"{name}, {choice.by.replace('_', ' ')}: {choice.what}"
             for each in choice.alternatives:
                 yield f"  not {each.name}: {each.why}"
+    for name, fused in plan.fused.items():
+        yield f"{name}: {', '.join(fused.models)}"
+        for choice in fused.choices:
+            yield f"  {choice.what}"
+            yield from (f"  not {each.name}: {each.why}" for each in choice.alternatives)
 
 
 def _show_difference(folders: list[str], options: list[str]) -> None:

@@ -72,6 +72,7 @@ class Result(NamedTuple):
             plan.works,
             plan.together,
             plan.cheaper,
+            plan.fused_models,
         )
         summary = summarise(
             done.run_counts,
@@ -86,6 +87,7 @@ class Result(NamedTuple):
             mix_of="offered" if optimum is None else optimum.mix_of,
             output_errors=plan.output_errors,
             variant_errors=plan.variant_errors,
+            fused=plan.fused_models,
             warnings=warnings,
         )
         return cls(summary, done.recorder, plan.processors, optimum, origin_s)

@@ -61,7 +61,12 @@ def simulate(
     )
     done = _simulated(ready, files, deterministic=deterministic)
     certificate = certify(
-        ready.as_run, ready.plan.machine, ready.plan.works, ready.plan.together, ready.plan.cheaper
+        ready.as_run,
+        ready.plan.machine,
+        ready.plan.works,
+        ready.plan.together,
+        ready.plan.cheaper,
+        ready.plan.fused_models,
     )
     result = Result.of(
         ready,

@@ -4,14 +4,17 @@ The longer an execution, the longer what needs its units must wait. So one with 
 in time for every waiting request with a deadline, and for those that are about to come
 (`foresight`), unless they would be late for the first request alone already. Where any model has
 deadlines it never lasts longer than `Limits.max_blocking_s`: what comes next may be foreseen by
-nobody. Deadlines are looked after only while some model batches.
+nobody. Without such a limit that is twice the longest run of a single request; a run of a fused
+variant, which takes as long for few as for many, may also last a quarter of the shortest time that
+any request has had from its arrival to its deadline. Deadlines are looked after only while some
+model batches or is fused.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,6 +28,9 @@ from coinfer.core.view import View
 __all__ = ["Blocking"]
 
 _FEW = 64
+
+_SHARE = 0.25
+"""Of the shortest time to a deadline: so long a fused run may keep a processor from others."""
 
 _Due: TypeAlias = list[tuple[float, int]]
 """(deadline, id) as a heap; some no longer wait."""
@@ -44,12 +50,14 @@ class Blocking:
     most_s: float | None
     foresight: Foresight = field(default_factory=Foresight)
     _due: dict[Lane, _Due] = field(default_factory=dict)
-    _with_deadlines: set[str] = field(default_factory=set)
+    _patience_s: dict[str, float] = field(default_factory=dict)
 
     def arrived(self, request: Request) -> None:
         """Take note of a request that comes."""
         if request.deadline_s < math.inf:
-            self._with_deadlines.add(request.model)
+            patience_s = request.deadline_s - request.arrival_s
+            known_s = self._patience_s.get(request.model, math.inf)
+            self._patience_s[request.model] = min(patience_s, known_s)
             self.foresight.note(request, self._state.now)
 
     def note(self, progress: Progress) -> None:
@@ -75,19 +83,23 @@ class Blocking:
                 self.arrived(progress.request)
                 self.note(progress)
 
-    def longest_s(self, lane: Lane, processor: str, alone_s: float) -> float:
+    def longest_s(
+        self, lane: Lane, processor: str, alone_s: float, riding: Collection[Lane] = ()
+    ) -> float:
         """Return for how long requests of a lane may keep a processor from now on.
 
         Args:
             lane: Their lane: what waits behind them there is served no later than without riders.
             processor: The processor.
             alone_s: The seconds of one of them. What is late by these does not count.
+            riding: Other lanes of which the first request rides: what waits behind that is served
+                no later, too.
         """
         view, now = self._view, self._state.now
-        limit_s = self._most_s(processor, alone_s)
+        limit_s = self._most_s(processor, alone_s, bool(riding))
         near = self._state.neighbours[processor]
         for other, due in self._due.items():
-            if other is lane or not due:
+            if other is lane or not due or other in riding:
                 continue
             seconds = view.resident_s(other)
             if any(name in seconds for name in near):
@@ -106,10 +118,11 @@ class Blocking:
         now = self._state.now
         return math.inf if due is None else self._first_due(lane, due, now, now)
 
-    def _most_s(self, processor: str, alone_s: float) -> float:
+    def _most_s(self, processor: str, alone_s: float, is_fused: bool) -> float:
         """Return the limit if nothing waits and nothing is foreseen."""
         models = self._state.variants
-        if not any(model in models for model in self._with_deadlines):
+        least_s = min([s for m, s in self._patience_s.items() if m in models], default=math.inf)
+        if least_s == math.inf:
             return math.inf
         if self.most_s is not None:
             return self.most_s
@@ -118,7 +131,8 @@ class Blocking:
         steps = [
             self._state.step(x, processor).seconds for x in lanes if view.can_run(x, processor)
         ]
-        return 2 * max([alone_s, *steps])
+        most_s = 2 * max([alone_s, *steps])
+        return max(most_s, _SHARE * least_s) if is_fused else most_s
 
     def _first_due(self, lane: Lane, due: _Due, lost_s: float, from_s: float) -> float:
         """Return the first deadline from a moment on; forget those that are lost for certain."""

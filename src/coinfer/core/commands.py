@@ -13,6 +13,8 @@ __all__ = ["Abandon", "Command", "Evict", "Execution", "Reply", "Run", "SetTimer
 class Execution(NamedTuple):
     """One run of one span of one variant on one processor, for one or several requests.
 
+    These are of one model, or one each of several members of a fused variant.
+
     The original variant of a model has the name of the model.
     """
 
@@ -30,9 +32,17 @@ class Execution(NamedTuple):
         return self.requests[0].model
 
     @property
+    def is_fused(self) -> bool:
+        """Whether its requests are of several models, one each: then a fused variant runs."""
+        requests = self.requests
+        return len(requests) > 1 and requests[0].model != requests[1].model
+
+    @property
     def batch(self) -> int:
-        """Samples that it runs: the sum over its requests."""
+        """Samples that it runs: the sum over its requests; of a fused variant, in each slot."""
         if len(self.requests) == 1:  # nearly always, and on the path of every request
+            return self.requests[0].batch
+        if self.is_fused:
             return self.requests[0].batch
         return sum(request.batch for request in self.requests)
 

@@ -5,6 +5,8 @@ Settled before the policy is asked, which sees such a lane and can reserve it, n
 - Else only requests with deadlines wait, as in Symphony (Chen et al., arXiv 2308.07470), and only
   while that costs less than it brings: the next request is expected within the time of the
   processor that it saves by riding along, and no longer than that time in all.
+- Where a fused variant may serve the lane, the next request is that of any member of which none
+  waits. If all have one waiting, nobody is held back.
 - Nobody is held back for so long that a run with one rider more could make him late.
 A deadline counts as a quarter earlier than it is: what was estimated may take longer.
 """
@@ -15,7 +17,7 @@ import math
 from dataclasses import dataclass, field
 
 from coinfer.core.blocking import Blocking
-from coinfer.core.lane import Lane
+from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.request import Request
 from coinfer.core.state import State
 from coinfer.core.view import View
@@ -37,8 +39,11 @@ class Deferral:
 
     def may_hold(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request that comes might be held back."""
+        if not lane.shares:
+            return False
         batching = lane.batching
-        return batching is not None and (batching.max_delay_s > 0 or request.deadline_s < math.inf)
+        is_delayed = batching is not None and batching.max_delay_s > 0
+        return is_delayed or request.deadline_s < math.inf
 
     def settle(self) -> float:
         """Hold back what had better wait for others; return when to look again, if at all."""
@@ -48,9 +53,11 @@ class Deferral:
             if lane not in state.lanes:
                 state.hold_back(lane, {})
         for lane in state.lanes:
-            if lane.batching is None or lane.is_rare:
+            if not lane.shares or lane.is_rare:
                 continue
-            ready_s = self._ready_s(lane)
+            ready_s = -math.inf if lane.batching is None else self._ready_s(lane)
+            if lane.fused and ready_s <= state.now and lane.head.deadline_s < math.inf:
+                ready_s = self._fused_ready_s(lane)
             if ready_s > state.now:
                 state.hold_back(lane, dict.fromkeys(lane.seconds, ready_s))
                 held.append(lane)
@@ -83,6 +90,35 @@ class Deferral:
             spare_s = _MARGIN * (due_s - first.arrival_s)
             until_s = min(until_s, due_s - spare_s - runs_s[2] - rest_s)
         return until_s
+
+    def _fused_ready_s(self, lane: Lane) -> float:
+        """Return until when a lane waits for more members of a fused variant."""
+        state, first, seconds = self._state, lane.head, self._view.resident_s(lane)
+        name = min(seconds, key=seconds.__getitem__, default="")
+        if not name:
+            return -math.inf
+        key, own_s = lane.key, seconds[name]
+        until_s = -math.inf
+        for fused in lane.fused:
+            fused_s = state.estimates.row(fused.name, lane.rest, key.batch, key.shape).get(name)
+            if fused_s is None:
+                continue
+            absent = [m for m in fused.members if not self._waits(m, key)]
+            count = len(fused.members) - len(absent)
+            saved_s = own_s + min(count * own_s, fused_s) - min((count + 1) * own_s, fused_s)
+            rate = sum([1 / self._blocking.foresight.gap_s(model) for model in absent])
+            if not absent or not rate * saved_s >= 1:
+                continue
+            wait_s = first.arrival_s + saved_s
+            due_s = self._blocking.earliest_due_s(lane)
+            if due_s < math.inf:
+                wait_s = min(wait_s, due_s - _MARGIN * (due_s - first.arrival_s) - fused_s)
+            until_s = max(until_s, wait_s)
+        return until_s
+
+    def _waits(self, model: str, key: LaneKey) -> bool:
+        lane = self._state.entrance(model, key)
+        return lane is not None and lane in self._state.lanes
 
     def _worth_until_s(self, lane: Lane, first: Request, runs_s: list[float]) -> float:
         batching = lane.batching

@@ -39,6 +39,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    FusedLoaded,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
@@ -123,6 +124,7 @@ class Dispatcher:
             ProcessorLost: self._faults.lose,
             ProcessorRestored: self._faults.restore,
             ModelLoaded: self._model_loaded,
+            FusedLoaded: self._fused_loaded,
             ModelUnloaded: self._admission.unload,
             Closed: self._admission.close,
         }
@@ -269,6 +271,8 @@ class Dispatcher:
         if state.running_forks and execution.id in state.running_forks:
             self._forks.end_side(execution.id, well=True)
             return
+        if len(requests) > 1 and execution.is_fused:
+            state.fusions.succeeded(execution.variant)
         done = span.last + 1 >= state.units[execution.variant]
         for request in requests:
             progress = state.requests[request.id]
@@ -289,8 +293,13 @@ class Dispatcher:
         self._faults.bring_back_needed()
         self._waits.give_up_stranded()
 
+    def _fused_loaded(self, event: FusedLoaded) -> None:
+        self._state.add_fused(event)
+        if self._deferral is None:
+            self._begin_to_batch()
+
     def _begin_to_batch(self) -> None:
-        """Look after what riders must not make late, from the first model on that batches."""
+        """Look after what riders must not make late, from the first model on that may have some."""
         blocking, state = self._blocking, self._state
         self._deferral = Deferral(state, self._view, blocking)
         self._waits.blocking = blocking

@@ -23,6 +23,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "FusedLoaded",
     "LoadedVariant",
     "ModelLoaded",
     "ModelUnloaded",
@@ -113,6 +114,20 @@ class ModelLoaded(NamedTuple):
     variants: tuple[LoadedVariant, ...] = ()
 
 
+class FusedLoaded(NamedTuple):
+    """A variant can be run that answers one request of each of several loaded models.
+
+    Attributes:
+        variant: Its name; no model has it.
+        members: The models, in the order of its inputs.
+        profile: Its times.
+    """
+
+    variant: str
+    members: tuple[str, ...]
+    profile: Profile
+
+
 class ModelUnloaded(NamedTuple):
     """A model takes no more requests; waiting ones are answered, running ones finish."""
 
@@ -134,6 +149,7 @@ Event: TypeAlias = (
     | ProcessorLost
     | ProcessorRestored
     | ModelLoaded
+    | FusedLoaded
     | ModelUnloaded
     | Closed
 )

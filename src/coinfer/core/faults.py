@@ -75,6 +75,8 @@ class Faults:
         state.release(execution)
         state.failures.note(execution, reason)
         if len(execution.requests) > 1:
+            if execution.is_fused and state.fusions.failed(execution.variant):
+                state.settle_fused()
             self._part(execution)
             return
         failure = f"model {execution.variant!r} on processor {execution.processor!r}: {reason}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane
 from coinfer.core.state import State
+from coinfer.machine.span import Span
 
 __all__ = ["check_state"]
 
@@ -66,6 +68,7 @@ def _check_lanes(state: State) -> None:
         assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"
         assert lane.variant in state._known[lane.model], f"lane {lane.key}: variant"
         units = state.units[lane.variant]
+        assert lane.fused == state.fused_of(lane), f"lane {lane.key}: fused variants"
         is_whole = units == 1 or lane.key.position >= units
         assert (lane.routes is None) == is_whole, f"lane {lane.key}: routes"
         _check_variant(state, lane)
@@ -123,9 +126,22 @@ def _check_offers(state: State) -> None:
             continue
         head, *riders = execution.requests
         assert head.model == offer.lane.model, f"execution {number}: another model"
-        assert execution.variant in state._known[head.model], f"execution {number}: variant"
+        if execution.is_fused:
+            _check_fused(execution)
+        else:
+            assert execution.variant in state._known[head.model], f"execution {number}: variant"
         assert tuple(riders) == offer.riders, f"execution {number}: other riders"
         runs = execution.variant, execution.span, execution.processor, execution.expected_s
         offered = offer.variant, offer.span, offer.processor, offer.expected_s
         assert runs == offered, f"execution {number}: {runs} runs, {offered} was offered"
         assert offer.ready_s <= execution.started_s, f"execution {number}: too early"
+
+
+def _check_fused(execution: Execution) -> None:
+    """Assert that a fused run serves one request of each of several models, all alike, whole."""
+    number, requests = execution.id, execution.requests
+    models = {request.model for request in requests}
+    assert len(models) == len(requests), f"execution {number}: two of one model"
+    kinds = {(request.batch, request.shape, request.sizes) for request in requests}
+    assert len(kinds) == 1, f"execution {number}: of other sizes"
+    assert execution.span == Span(), f"execution {number}: a part of a fused variant"

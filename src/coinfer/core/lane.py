@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from coinfer.core.fusing import Fused
 from coinfer.core.request import Request
 from coinfer.core.routes import Routes
 from coinfer.machine.batching import Batching
@@ -75,6 +76,8 @@ class Lane:
         is_rare: Whether its requests are under way, or failed: such lanes are many and seldom used.
         heap: (rank, id, request) of what waits, and of some that no longer do; not of the first.
         batching: How far its requests may share executions; None: each is a run of its own.
+        fused: The fused variants that may serve its head together with those of other lanes.
+        shares: Whether its requests may share executions at all, by either.
         model: Name of their model.
         row: Of a model of one unit, `seconds` to be corrected by what is observed; None of others,
             and where the variant is open.
@@ -100,6 +103,8 @@ class Lane:
     row: dict[str, float] | None = field(default=None, init=False)
     routes: Routes | None = field(default=None, init=False)
     batching: Batching | None = field(default=None, init=False)
+    fused: tuple[Fused, ...] = field(default=(), init=False)
+    shares: bool = field(default=False, init=False)
     cheaper: tuple[Lane, ...] = field(default=(), init=False)
     heap: list[tuple[Any, int, Request]] = field(default_factory=list, init=False)
     _gone: set[int] = field(default_factory=set, init=False)

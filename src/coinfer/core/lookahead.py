@@ -168,9 +168,10 @@ class Lookahead:
             request: Whose; by default the lane's first.
         """
         riders: tuple[Request, ...] = ()
-        if lane.batching is not None and self._riders is not None:
-            step, riders = self._riders.join(lane, step, request)
-        return make_offer(lane, step, self._held, riders)
+        variant = ""
+        if lane.shares and self._riders is not None:
+            step, riders, variant = self._riders.join(lane, step, request)
+        return make_offer(lane, step, self._held, riders, variant)
 
     def reserve(self, offer: Offer) -> None:
         """Count an offer as taken, after all that was counted on its processor before.
@@ -196,7 +197,7 @@ class Lookahead:
 
         It is `reserve(offer(lane, step))`, but makes no offer where that leaves nothing to settle.
         """
-        if self._held is None and lane.is_open and lane.batching is None:
+        if self._held is None and lane.is_open and not lane.shares:
             _, processor, seconds = step
             self._take_until(processor, self.ready_s[processor] + seconds)
             return ()

@@ -68,7 +68,7 @@ def make_offer(
         swaps: Which models the processors hold, now or as somebody foresees it; None if loads cost
             nothing.
         riders: Those beside the first (`coinfer.core.riders`, or a policy of its own).
-        variant: What is run; by default the lane's own.
+        variant: What serves all of them; by default that of the lane.
     """
     span, processor, seconds = step
     variant, load_s = variant or lane.variant, 0.0

@@ -1,5 +1,7 @@
 """Riders: which waiting requests share the execution of another one. The rule of batching.
 
+They are requests of its model, in one batch, or one each of other models, in a fused variant.
+
 A request rides along with the first of its lane where all of this holds:
 - The profile says that it is cheaper: the run gets longer by less than a run of its own would take.
   Of the numbers of riders that are allowed, the one is taken that saves most.
@@ -7,6 +9,10 @@ A request rides along with the first of its lane where all of this holds:
 - It keeps the processor no longer from others than `Blocking` allows.
 - It would not be served sooner, as far as the profile tells, by a processor that is idle: what
   waits is dealt out among the idle processors that no other waiting request needs.
+
+In a fused variant, the first of each lane of another member rides, by the same rules: the run must
+be cheaper than runs of their own although it takes as long for few as for all. Of several fused
+variants, and batches, that is taken which saves most.
 
 Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
 equal sizes. A lane that does not batch is not looked at.
@@ -17,7 +23,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from coinfer.core.fusing import Fused
 from coinfer.core.lane import Lane
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
@@ -40,19 +48,19 @@ class Riders:
     """Finds who shares an execution.
 
     Attributes:
-        longest_s: Returns how long an execution of a lane may keep a processor, at least the
-            seconds of one request; None: as long as it takes.
+        longest_s: Returns how long an execution of a lane, and of those that ride with it, may keep
+            a processor, at least the seconds of one request; None: as long as it takes.
         allows: Tells whether a lane's requests may be served on a processor; None: on all.
     """
 
     _state: State
-    longest_s: Callable[[Lane, str, float], float] | None = None
+    longest_s: Callable[..., float] | None = None
     allows: Callable[[Lane, str], bool] | None = None
 
     def join(
         self, lane: Lane, step: Step, first: Request | None = None, way: Way | None = None
-    ) -> tuple[Step, tuple[Request, ...]]:
-        """Return a step of a waiting request as it runs with its riders, and these.
+    ) -> tuple[Step, tuple[Request, ...], str]:
+        """Return a step of a waiting request as it runs with its riders, these, and what runs.
 
         Args:
             lane: Where it waits.
@@ -60,19 +68,96 @@ class Riders:
             first: The request; by default the first of the lane. Those before it do not ride.
             way: How it is served, if not as the lane's own variant; the step is its.
         """
-        batching = lane.batching if way is None else way.lane.batching
+        served = lane if way is None else way.lane
+        if (not lane.shares and served is lane) or not lane.heap:
+            return step, (), served.variant
+        first = first or lane.head
+        riders = self._stacked(lane, way or Way(lane, step), first)
+        span, processor, own_s = step
+        seconds, variant = own_s, served.variant
+        if riders:
+            seconds = self._seconds(served, step, 1 + len(riders))
+        if lane.fused and served is lane:
+            saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(riders)) - seconds if riders else 0.0
+            found = self._fused(lane, step, first, saved_s)
+            if found is not None:
+                fused, seconds, riders = found
+                variant = fused.name
+        return (_new(Step, (span, processor, seconds)) if riders else step), riders, variant
+
+    def _stacked(self, lane: Lane, way: Way, first: Request) -> tuple[Request, ...]:
+        """Return which requests of the same lane ride."""
+        batching = way.lane.batching
         if batching is None or len(lane.heap) < 2 or lane.excluded or lane.key.alone:
-            return step, ()
+            return ()
         samples = lane.key.batch
         most = min(batching.most // samples, len(lane)) if samples else 1
-        if most < 2:
-            return step, ()
-        way = Way(lane, step) if way is None else way
-        riders = self._chosen(lane, way, first or lane.head, most)
-        if riders:
-            span, processor, _ = step
-            step = _new(Step, (span, processor, self._seconds(way.lane, step, 1 + len(riders))))
-        return step, riders
+        return self._chosen(lane, way, first, most) if most > 1 else ()
+
+    def _fused(
+        self, lane: Lane, step: Step, first: Request, saved_s: float
+    ) -> tuple[Fused, float, tuple[Request, ...]] | None:
+        """Return the fused variant that saves most, its seconds and who rides.
+
+        Args:
+            lane: Where the first request waits.
+            step: Its step, alone.
+            first: It.
+            saved_s: What must be exceeded.
+        """
+        key, processor, own_s = lane.key, step.processor, step.seconds
+        left_s = first.deadline_s - self._state.now
+        found = None
+        for fused in lane.fused:
+            row = self._state.estimates.row(fused.name, step.span, key.batch, key.shape)
+            seconds = row.get(processor, math.inf)
+            if seconds == math.inf or own_s <= left_s < seconds:
+                continue
+            others = self._heads(fused, lane, processor, first, seconds)
+            gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
+            if not others or gain_s <= saved_s:
+                continue
+            riding = [each[2] for each in others]
+            if self.longest_s is not None:
+                longest_s = self.longest_s(lane, processor, own_s, riding)
+                if seconds > longest_s:
+                    continue
+            saved_s = gain_s
+            found = fused, seconds, tuple([each[1] for each in others])
+        return found
+
+    def _heads(
+        self, fused: Fused, lane: Lane, processor: str, first: Request, seconds: float
+    ) -> list[tuple[float, Request, Lane]]:
+        """Return who rides in a fused run of so many seconds: own seconds, request and lane."""
+        state, key = self._state, lane.key
+        waiting = []
+        for model in fused.members:
+            other = state.entrance(model, key) if model != lane.model else None
+            if other is None or other not in state.lanes or fused not in other.fused:
+                continue
+            if processor in other.seconds:
+                waiting.append(other)
+        if not waiting:
+            return []
+        waiting.sort(key=_head_rank)
+        count = len(lane) + sum(map(len, waiting))
+        idle = dict.fromkeys(self._others(lane, processor, count), 0.0)
+        found = []
+        for other in waiting:
+            request = other.head
+            ends = [(s + other.seconds.get(name, math.inf), name) for name, s in idle.items()]
+            sooner_s, name = min(ends, default=(math.inf, ""))
+            if sooner_s < seconds:
+                idle[name] = sooner_s
+                continue
+            if request.sizes != first.sizes:
+                continue
+            if self.allows is not None and not self.allows(other, processor):
+                continue
+            if seconds <= self._spare_s(request, self._least_s(other), 0.0):
+                found.append((other.seconds[processor], request, other))
+        return found
 
     def _chosen(self, lane: Lane, way: Way, first: Request, most: int) -> tuple[Request, ...]:
         served, step, better_s = way
@@ -143,7 +228,7 @@ class Riders:
     def _share(self, lane: Lane, way: Way, most: int) -> int:
         """Return how many requests a processor gets, if what waits is dealt out among the idle."""
         served, step, _ = way
-        others = self._others(lane, step.processor)
+        others = self._others(lane, step.processor, len(lane))
         if not others:
             return most
         mine, counts = 1, [0] * len(others)
@@ -164,10 +249,10 @@ class Riders:
                 mine += 1
         return mine
 
-    def _others(self, lane: Lane, processor: str) -> list[str]:
+    def _others(self, lane: Lane, processor: str, count: int) -> list[str]:
         """Return idle processors that could serve the lane beside this one and beside each other.
 
-        As many are left out as requests wait in other lanes.
+        As many are left out as requests wait beside the `count` that might ride.
         """
         state = self._state
         idle = state.idle()
@@ -182,4 +267,8 @@ class Riders:
                 continue
             found.append(name)
             taken.update(state.neighbours[name])
-        return found[: max(0, len(found) - (len(state.waiting) - len(lane)))]
+        return found[: max(0, len(found) - (len(state.waiting) - count))]
+
+
+def _head_rank(lane: Lane) -> Any:
+    return lane.head_rank

@@ -91,19 +91,18 @@ class Starts:
             if not progress.lane.is_open:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
-        variant = ""
         if len(requests) == 1:
             first, way = everyone[0].request, None
             step = state.step(lane, processor, last)
             if lane.cheaper:
                 way = best_way(state, lane, step, first)
-                step, variant = way.step, way.lane.variant
-            step, riders = self._riders.join(lane, step, first, way)
+                step = way.step
+            step, riders, variant = self._riders.join(lane, step, first, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
             batch = sum(request.batch for request in requests)
-            step = state.step(lane, processor, last, batch)
+            step, variant = state.step(lane, processor, last, batch), lane.variant
         for progress in everyone:
             state.dequeue(progress)
         self.launch_step(lane, step, requests, everyone, variant)

@@ -11,9 +11,10 @@ from heapq import heappush
 from coinfer.core.alike import Alike, alike_among
 from coinfer.core.commands import Command, Execution
 from coinfer.core.estimates import Estimates
-from coinfer.core.events import LoadedVariant, ModelLoaded
+from coinfer.core.events import FusedLoaded, LoadedVariant, ModelLoaded
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.failures import Failures
+from coinfer.core.fusing import Fused, Fusions
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
@@ -64,6 +65,7 @@ class State:
             kept by the variant's name.
         forks: The pairs of spans that may run at the same time, by loaded variant that has some.
         batchings: How far requests may share executions, by loaded variant where they may.
+        fusions: The variants that answer several models in one run.
         leaving: Models that are being unloaded, with the number of their unanswered requests.
         requests: Progress of every request that is not answered yet, by id.
         failed: Of those, what was run of them alone and failed.
@@ -98,6 +100,7 @@ class State:
     units: dict[str, int] = field(default_factory=dict, init=False)
     forks: dict[str, tuple[Fork, ...]] = field(default_factory=dict, init=False)
     batchings: dict[str, Batching] = field(default_factory=dict, init=False)
+    fusions: Fusions = field(default_factory=Fusions, init=False)
     leaving: dict[str, int] = field(default_factory=dict, init=False)
     requests: dict[int, Progress] = field(default_factory=dict, init=False)
     failed: dict[int, list[Execution]] = field(default_factory=dict, init=False)
@@ -193,7 +196,7 @@ class State:
         shown = next((at for at in order if self._can_serve(ways[at])), wanted)
         chosen = ways[shown]
         lane.variant, lane.rest, lane.seconds = chosen.variant, chosen.rest, chosen.seconds
-        lane.routes, lane.batching = chosen.routes, chosen.batching
+        lane.routes, lane.batching, lane.fused = chosen.routes, chosen.batching, chosen.fused
         lane.row, lane.is_served = None, False
         lane.cheaper = tuple(ways[shown + 1 :])
         self._mark(lane)
@@ -208,6 +211,7 @@ class State:
         units = self.units[variant]
         lane.rest = Span(position, units - 1)
         lane.batching = self.batchings.get(variant)
+        lane.fused = self.fused_of(lane) if self.fusions.of else ()
         lane.routes = lane.row = None
         lane.is_served, lane.cheaper = False, ()
         if units == 1:
@@ -221,15 +225,16 @@ class State:
                 self._routes[key] = self.new_routes(*key)
             lane.routes = self._routes[key]
             lane.seconds = RouteSeconds(lane.routes, position)
-            lane.is_plain = False
+            lane.is_plain, lane.shares = False, lane.batching is not None
             return  # whether it is open has not changed
         self._mark(lane)
 
     def _mark(self, lane: Lane) -> None:
         """Update `is_open` and `is_plain`, which select the fast ways to start."""
         lane.is_open = not lane.excluded and not lane.ready_s
+        lane.shares = lane.batching is not None or bool(lane.fused)
         lane.is_plain = (
-            lane.is_open and lane.row is not None and lane.batching is None and not self.swaps.costs
+            lane.is_open and lane.row is not None and not lane.shares and not self.swaps.costs
         )
 
     def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
@@ -447,6 +452,30 @@ class State:
             else:
                 self._mark(lane)
 
+    def add_fused(self, event: FusedLoaded) -> None:
+        """Take in a variant that answers several models, or replace it."""
+        name, members, profile = event
+        self.units[name] = 1
+        self.estimates.add(name, profile)
+        self.fusions.add(name, [model for model in members if model in self.variants])
+        self.settle_fused()
+
+    def settle_fused(self) -> None:
+        """Tell the lanes which fused variants may serve them."""
+        for lane in self._all_lanes.values():
+            lane.fused = self.fused_of(lane)
+            self._mark(lane)
+
+    def fused_of(self, lane: Lane) -> tuple[Fused, ...]:
+        """Return the fused variants that may serve what waits in a lane: whole originals, fresh."""
+        if lane.is_rare or lane.variant != lane.model or self.units[lane.variant] > 1:
+            return ()
+        return self.fusions.of.get(lane.model, ())
+
+    def entrance(self, model: str, key: LaneKey) -> Lane | None:
+        """Return the lane of fresh requests of another model that are as those of a key."""
+        return self._entrances.get((model, key.batch, key.queue, key.shape))
+
     def _add_variant(self, variant: LoadedVariant) -> None:
         name, _, _, units, profile, forks, swap_s, batching = variant
         self.units[name] = units
@@ -475,6 +504,8 @@ class State:
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
         for lane in self._all_lanes.values():
             self._mark(lane)
+        if self.fusions.leave(model):
+            self.settle_fused()
 
     def _forget_variant(self, name: str) -> None:
         self.units.pop(name, None)

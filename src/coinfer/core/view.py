@@ -305,10 +305,10 @@ class View:
         costs = swaps if swaps.costs else None
         if lane.cheaper and lane.heap:
             way = best_way(state, lane, state.step(lane, processor, last), lane.head)
-            step, riders = self._riders.join(lane, way.step, None, way)
-            return make_offer(lane, step, costs, riders, way.lane.variant)
-        step, riders = self._riders.join(lane, state.step(lane, processor, last))
-        return make_offer(lane, step, costs, riders)
+            step, riders, variant = self._riders.join(lane, way.step, None, way)
+        else:
+            step, riders, variant = self._riders.join(lane, state.step(lane, processor, last))
+        return make_offer(lane, step, costs, riders, variant)
 
     def waited_s(
         self, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
@@ -349,9 +349,9 @@ class View:
             The riders of the offer: they need none of their own.
         """
         riders: tuple[Request, ...] = ()
-        if lane.batching is not None:
+        if lane.shares:
             alone = self._state.step(lane, processor)
-            step, riders = self._riders.join(lane, alone, request)
+            step, riders, _ = self._riders.join(lane, alone, request)
             until_s += step.seconds - alone.seconds
         for unit in self._state.units_of[processor]:
             free_at[unit] = until_s

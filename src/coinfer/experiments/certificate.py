@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
-from coinfer.bound.capacity import NO_BATCHES, NO_VARIANTS, Variants
+from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, NO_VARIANTS, FusedModels, Variants
 from coinfer.machine.machine import Machine
 from coinfer.plan.work import Work
 from coinfer.workload.load import Load
@@ -85,6 +85,7 @@ def certify(
     works: Mapping[str, Work] = NO_WORKS,
     together: Mapping[str, int] = NO_BATCHES,
     variants: Variants = NO_VARIANTS,
+    fused: FusedModels = NO_FUSED,
 ) -> Certificate:
     """Compute the limits of a scenario on a machine.
 
@@ -94,6 +95,7 @@ def certify(
         works: How work grows with open dimensions, by model that has some.
         together: By variant, the samples that one execution may serve for several requests.
         variants: By model, the names of others that may answer its requests.
+        fused: By fused variant, the models of which one run serves a request each.
 
     Raises:
         UnknownNameError: a model that no processor of the machine runs.
@@ -118,6 +120,7 @@ def certify(
         shapes=shapes,
         together=together,
         variants=variants,
+        fused=fused,
     )
     return Certificate(
         mix=mix,
@@ -133,11 +136,14 @@ def certify(
             shapes=shapes,
             together=together,
             variants=variants,
+            fused=fused,
             one_model=keeps,
         )
         if rates
         else None,
-        makespan=None if shapes or together else _makespan(scenario, machine, batches, variants),
+        makespan=None
+        if shapes or together or fused
+        else _makespan(scenario, machine, batches, variants),
     )
 
 

@@ -110,9 +110,12 @@ class RunCounts:
         processors: By processor, in order of first appearance; running executions included.
         withheld: By model, requests of the window that were never made because the request that
             they come after was not completed. They are not among the submitted ones.
+        fused: By fused variant, its executions that ended well in the window, by how many requests
+            they served.
     """
 
     duration_s: float
     models: Mapping[str, ModelCounts] = field(default_factory=dict)
     processors: Mapping[str, ProcessorCounts] = field(default_factory=dict)
     withheld: Mapping[str, int] = field(default_factory=dict)
+    fused: Mapping[str, Mapping[int, int]] = field(default_factory=dict)

@@ -73,6 +73,7 @@ class Recorder:
         latencies = ExactLatencies if keep_records else LatencySketch
         self._models: dict[str, ModelCounts] = defaultdict(lambda: counts(latencies()))
         self._processors: dict[str, ProcessorCounts] = defaultdict(ProcessorCounts)
+        self._fused: dict[str, dict[int, int]] = {}
         # When a request arrives it is decided whether it counts, and these two keep the answer: the
         # window may be closed before the request is answered.
         self._counted: dict[int, ModelCounts] = {}
@@ -112,6 +113,8 @@ class Recorder:
                 processor = self._processors[execution.processor]
                 processor.busy_s += now - execution.started_s
                 processor.executions += 1
+                if len(execution.requests) > 1:
+                    self._count_shared(execution)
             else:
                 self._end(execution, now, _OK, event.service_s)
         elif type(event) is Arrived:
@@ -178,6 +181,7 @@ class Recorder:
             models=dict(self._models),
             processors=processors,
             withheld=dict(withheld or {}),
+            fused={name: dict(counts) for name, counts in list(self._fused.items())},
         )
 
     def requests(self) -> Iterator[RequestRecord]:
@@ -242,9 +246,13 @@ class Recorder:
             counts.variants[name] = counts.variants.get(name, 0) + 1
 
     def _count_shared(self, execution: Execution) -> None:
+        served = len(execution.requests)
+        if execution.is_fused:
+            counts = self._fused.setdefault(execution.variant, {})
+            counts[served] = counts.get(served, 0) + 1
+            return
         model = self._models.get(execution.model)
         if model is not None:
-            served = len(execution.requests)
             model.shared[served] = model.shared.get(served, 0) + 1
 
     def _give_up(

@@ -130,6 +130,21 @@ class ProcessorSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FusedSummary:
+    """The runs of a fused variant that ended well in the measuring window.
+
+    Attributes:
+        slots: Requests that one of them could serve, one of each of its models.
+        served: The runs, by how many requests they served.
+        padded: Slots in all of them of which nobody wanted anything.
+    """
+
+    slots: int
+    served: Mapping[int, int]
+    padded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TotalsSummary:
     """All models together; fields as in `ModelSummary`."""
 
@@ -175,6 +190,7 @@ class Summary:
         totals: All models together.
         bound: The bound beside the result.
         score: The score that the scenario asks for; None if it asks for none.
+        fused: The fused variants, by name.
         warnings: What a reader must know before believing the figures.
     """
 
@@ -189,6 +205,7 @@ class Summary:
     totals: TotalsSummary
     bound: BoundSummary = BoundSummary()
     score: XRBenchScore | None = None
+    fused: Mapping[str, FusedSummary] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -231,6 +248,7 @@ def summarise(
     mix_of: MixOf = "offered",
     output_errors: Mapping[str, Mapping[str, float]] | None = None,
     variant_errors: Mapping[str, float] = MappingProxyType({}),
+    fused: Mapping[str, Sequence[str]] | None = None,
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -248,6 +266,7 @@ def summarise(
         mix_of: Whether it is for the mix that was offered or for the one that was served.
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
         variant_errors: Stated output error of variants by name.
+        fused: By fused variant, the models that it answers.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
@@ -269,6 +288,10 @@ def summarise(
         totals=totals,
         bound=bound,
         score=xrbench_score(run_counts, names),
+        fused={
+            name: _fused(len(members), run_counts.fused.get(name, {}))
+            for name, members in (fused or {}).items()
+        },
         warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
     )
 
@@ -297,6 +320,11 @@ def _model(name: str, run_counts: RunCounts, variant_errors: Mapping[str, float]
         variants=dict(sorted(counts.variants.items())),
         mean_error=mean_error(counts.variants, variant_errors),
     )
+
+
+def _fused(slots: int, served: Mapping[int, int]) -> FusedSummary:
+    padded = sum((slots - size) * runs for size, runs in served.items())
+    return FusedSummary(slots=slots, served=dict(sorted(served.items())), padded=padded)
 
 
 def latency_summary(latencies: Latencies) -> LatencySummary:

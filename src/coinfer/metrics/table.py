@@ -12,7 +12,7 @@ from rich.text import Text
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_digits
 
-__all__ = ["render", "score_lines", "shared_text", "variants_text"]
+__all__ = ["fused_lines", "render", "score_lines", "shared_text", "variants_text"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
@@ -31,6 +31,7 @@ def render(summary: Summary) -> RenderableType:
         *_rare_lines(summary),
         *_shared_lines(summary),
         *_variant_lines(summary),
+        *(Text(f" {line}") for line in fused_lines(summary)),
         *score_lines(summary),
         _processor_table(summary),
         _bound_line(summary),
@@ -124,6 +125,18 @@ def shared_text(shared: Mapping[int, int]) -> str:
     served = sum(size * runs for size, runs in shared.items())
     each = ", ".join(f"{size} in {runs:,}" for size, runs in shared.items())
     return f"{served:,} in {sum(shared.values()):,} runs ({each})"
+
+
+def fused_lines(summary: Summary) -> list[str]:
+    """One line per fused variant that ran: how many shared its runs, and how much was padding."""
+    lines = []
+    for name, row in summary.fused.items():
+        runs = sum(row.served.values())
+        if runs:
+            share = _percent(row.padded / (row.slots * runs))
+            text = f"{name}: {shared_text(row.served)}, of {row.slots} slots; {share} padding"
+            lines.append(text)
+    return lines
 
 
 def score_lines(summary: Summary) -> list[Text]:

@@ -39,6 +39,17 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
             yield f"{name}: only in the second"
         else:
             yield from _of_model(one, other, name)
+    for name in dict.fromkeys((*one.fused, *other.fused)):
+        if name not in other.fused:
+            yield f"fused {name}: only in the first"
+        elif name not in one.fused:
+            yield f"fused {name}: only in the second"
+        else:
+            before, after = one.fused[name], other.fused[name]
+            for what in ("models", "processors", "batch"):
+                yield from _changed(
+                    f"fused {name}: {what}", getattr(before, what), getattr(after, what)
+                )
     yield from (f"warning only in the first: {w}" for w in one.warnings if w not in other.warnings)
     yield from (f"warning only in the second: {w}" for w in other.warnings if w not in one.warnings)
 

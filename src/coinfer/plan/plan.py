@@ -14,7 +14,9 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 from coinfer.plan.choice import Choice
+from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.plan.work import Work
@@ -45,6 +47,7 @@ class Plan:
         machine: What it was made for. Its profile holds all that was measured and may run, also
             what is not loaded: bounds rest on it.
         models: By name.
+        fused: Variants that answer several of the models in one run, by name.
         policy: Which policy decides.
         warnings: What a reader of results must know.
 
@@ -58,6 +61,7 @@ class Plan:
     name: str = "plan"
     machine: Machine
     models: Mapping[str, ModelPlan]
+    fused: Mapping[str, FusedPlan] = field(default_factory=dict)
     policy: PolicyChoice = PolicyChoice()
     warnings: tuple[str, ...] = ()
 
@@ -111,6 +115,8 @@ class Plan:
             for processor, spans in each.spans.items()
             for span in spans
         }
+        whole = Span()
+        loaded |= {(n, at, whole) for n, each in self.fused.items() for at in each.processors}
         return self.measured.where(lambda key: (key.model, key.processor, key.span) in loaded)
 
     def serving(self, model: str) -> dict[str, Variant]:
@@ -153,6 +159,11 @@ class Plan:
         return {**own, **others}
 
     @property
+    def fused_models(self) -> dict[str, tuple[str, ...]]:
+        """The models of which one run of a fused variant serves a request each, by variant."""
+        return {name: each.models for name, each in self.fused.items()}
+
+    @property
     def output_errors(self) -> dict[str, dict[str, float]]:
         """Measured output error of what runs below fp32, `{processor: {model: error}}`."""
         errors: dict[str, dict[str, float]] = {}
@@ -184,6 +195,16 @@ class Plan:
         changed = dataclasses.replace(known, batching=batching, choices=(*known.choices, *choices))
         return dataclasses.replace(self, models={**self.models, model: changed})
 
+    def with_fused(self, name: str, fused: FusedPlan) -> Self:
+        """Copy it with a variant that answers several models."""
+        return dataclasses.replace(self, fused={**self.fused, name: fused})
+
+    def without_fused(self, name: str) -> Self:
+        """Copy it without a fused variant."""
+        fused = {each: planned for each, planned in self.fused.items() if each != name}
+        kept = self.with_profile(self.measured.where(lambda key: key.model != name))
+        return dataclasses.replace(kept, fused=fused)
+
     def loading(self, profile: Profile, models: Iterable[str] | None = None) -> Self:
         """Copy it so that of these models, or all, just the entries of a profile are loaded."""
         changed = self
@@ -200,13 +221,19 @@ class Plan:
     def joined(self, other: Plan) -> Self:
         """Copy it with the models of another plan for the same machine."""
         both = self.with_profile(self.measured.merged(other.measured)).warned(*other.warnings)
-        return dataclasses.replace(both, models={**self.models, **other.models})
+        return dataclasses.replace(
+            both,
+            models={**self.models, **other.models},
+            fused={**self.fused, **other.fused},
+        )
 
     def without(self, model: str) -> Self:
-        """Copy it without a model."""
+        """Copy it without a model, and without the fused variants that it is in."""
         left = {name: each for name, each in self.models.items() if name != model}
         names = [variant_name(name, kind) for name, each in left.items() for kind in each.variants]
-        return dataclasses.replace(self.with_profile(self.measured.restricted(names)), models=left)
+        fused = {name: each for name, each in self.fused.items() if model not in each.models}
+        kept = self.with_profile(self.measured.restricted([*names, *fused]))
+        return dataclasses.replace(kept, models=left, fused=fused)
 
     def warned(self, *warnings: str) -> Self:
         """Copy it with more warnings; each is kept once."""

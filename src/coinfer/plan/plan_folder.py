@@ -3,7 +3,7 @@
     plan.yaml            what runs where, and why: for people to read, compare and edit
     machine.json         the machine that it was made for
     profiles/MODEL.json  what was measured of each model
-    graphs/MODEL.onnx    graphs that no file of the user's holds
+    graphs/MODEL.onnx    graphs that no file of the user's holds; of fused variants too
     ...@compressed...    the same of the variants of a model beside the original
 
 The same plan gives the same bytes.
@@ -35,7 +35,7 @@ from coinfer.plan.plan_sections import (
     read_plan_section,
 )
 from coinfer.plan.plan_text import plan_text
-from coinfer.plan.variant import GraphFile, Kind, variant_name
+from coinfer.plan.variant import GraphFile, Kind, Variant, variant_name
 
 __all__ = ["SavedPlan", "graph_bytes", "load_plan", "read_bytes", "save_plan"]
 
@@ -78,14 +78,17 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
             neither a source nor a graph, or its name cannot be kept.
     """
     check_can_save(folder)
-    check_model_names(plan.models)
+    check_model_names([*plan.models, *plan.fused])
     plan, files = _with_graphs(plan, graphs or {})
     _check_sources(plan)
+    plan, fused = _with_fused(plan)
+    files |= fused
     variants = {
         variant_name(name, kind): variant
         for name, model in plan.models.items()
         for kind, variant in model.variants.items()
     }
+    variants |= {name: Variant() for name in plan.fused}
     files |= {
         f"profiles/{name}.json": _json_bytes(encode_runs(runs_of(plan.measured, name, variant)))
         for name, variant in variants.items()
@@ -143,6 +146,29 @@ def graph_bytes(graph: GraphFile, folder: Path | None = None) -> bytes:
     return data
 
 
+def _with_fused(plan: Plan) -> tuple[Plan, dict[str, bytes]]:
+    """Let fused variants refer to copies of their graphs; return the files of these as well."""
+    files = {}
+    for name, fused in plan.fused.items():
+        path = f"graphs/{name}.onnx"
+        source = Path(fused.graph.path)
+        try:
+            data = raw.read_bytes(source, _MOST_BYTES)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the graph of {name}, {source}, is gone ({error.strerror}); make the plan anew"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != fused.graph.sha256:
+            raise ConfigurationError(
+                f"the graph of {name}, {source}, was changed; make the plan anew"
+            )
+        files[path] = data
+        plan = plan.with_fused(
+            name, dataclasses.replace(fused, graph=GraphFile(path, fused.graph.sha256))
+        )
+    return plan, files
+
+
 def _check_sources(plan: Plan) -> None:
     for name, model in plan.models.items():
         if plan.machine.identity and not (model.source or model.original.graph):
@@ -189,16 +215,38 @@ def load_plan(folder: str | Path) -> SavedPlan:
     document = YamlDocument.parse(text, origin=str(path), kind="a plan")
     section = read_plan_section(document)
     machine = _read(folder, section.machine, decode_machine)
-    plan = section.plan(machine, folder.resolve().parent, document)
+    plan = _located(section.plan(machine, folder.resolve().parent, document), folder)
     profiles = {
         variant_name(name, kind): model.profile if kind is Kind.ORIGINAL else variant.profile
         for name, model in section.models.items()
         for kind, variant in model.variants.items()
     }
     named = {name: each for name, each in profiles.items() if each is not None}
+    named |= {name: fused.profile for name, fused in section.fused.items()}
     runs = {name: _read(folder, each, decode_runs) for name, each in named.items()}
     _check_processors(runs, {p.name for p in machine.processors}, folder, named)
-    return SavedPlan(_with_times(plan, runs), folder, runs, document)
+    saved = SavedPlan(_with_times(plan, runs), folder, runs, document)
+    _check_fused_times(saved)
+    return saved
+
+
+def _located(plan: Plan, folder: Path) -> Plan:
+    """Say where the graphs of fused variants are, wherever the plan is saved next."""
+    for name, fused in plan.fused.items():
+        graph = fused.graph._replace(path=os.fspath(folder.resolve() / fused.graph.path))
+        plan = plan.with_fused(name, dataclasses.replace(fused, graph=graph))
+    return plan
+
+
+def _check_fused_times(saved: SavedPlan) -> None:
+    for name, fused in saved.plan.fused.items():
+        timed = {key.processor for key, _ in saved.plan.measured.restricted([name])}
+        for processor in fused.processors:
+            if processor not in timed:
+                raise ConfigurationError(
+                    f"{saved.where('fused', name, 'processors')}: {name} was not measured on "
+                    f"{processor}; take that out, or make the plan anew"
+                )
 
 
 def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
@@ -207,6 +255,8 @@ def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
         for kind, variant in each.variants.items():
             name = variant_name(model, kind)
             profile = profile.merged(profile_of(runs[name], name, variant))
+    for name in plan.fused:
+        profile = profile.merged(profile_of(runs[name], name, Variant()))
     return plan.with_profile(profile)
 
 

@@ -31,6 +31,7 @@ from coinfer.machine.processor import ordinary
 from coinfer.machine.span import Fork, Span, boundaries, completes
 from coinfer.machine.variant_use import Use
 from coinfer.plan.choice import Alternative, Choice
+from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.index_ranges import parse_ranges, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan, PolicyChoice
@@ -191,6 +192,13 @@ class ChoiceSection(Section):
     lost: tuple[LostSection, ...] = ()
 
 
+def _choices(sections: tuple[ChoiceSection, ...]) -> tuple[Choice, ...]:
+    return tuple(
+        Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))
+        for c in sections
+    )
+
+
 class WorkSection(Section):
     """How the work of a run grows with the sizes of open dimensions."""
 
@@ -242,10 +250,29 @@ class ModelSection(Section):
             sizes=self.sizes,
             work=None if self.work is None else self.work.work(),
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},
-            choices=tuple(
-                Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))
-                for c in self.why
-            ),
+            choices=_choices(self.why),
+        )
+
+
+class FusedSection(Section):
+    """One graph that answers several models."""
+
+    models: Annotated[tuple[Name, ...], Field(min_length=2)]
+    graph: FileName
+    sha256: str
+    batch: Count = 1
+    profile: ProfileSection
+    processors: Annotated[tuple[Name, ...], Field(min_length=1)]
+    why: tuple[ChoiceSection, ...] = ()
+
+    def planned(self) -> FusedPlan:
+        """Build the value."""
+        return FusedPlan(
+            models=self.models,
+            graph=GraphFile(self.graph, self.sha256),
+            batch=self.batch,
+            processors=self.processors,
+            choices=_choices(self.why),
         )
 
 
@@ -257,6 +284,7 @@ class PlanSection(Section):
     machine: MachineSection
     policy: PolicySection = PolicySection(name="earliest_finish")
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
+    fused: dict[Name, FusedSection] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def plan(self, machine: Machine, base: Path, document: YamlDocument) -> Plan:
@@ -272,6 +300,7 @@ class PlanSection(Section):
             name=self.name,
             machine=machine,
             models={name: section.planned(base) for name, section in self.models.items()},
+            fused={name: section.planned() for name, section in self.fused.items()},
             policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
             warnings=self.warnings,
         )
@@ -301,6 +330,8 @@ def _problems(plan: PlanSection, processors: list[str]) -> Iterator[Problem]:
         for kind, variant in model.variants.items():
             if variant.processors:
                 yield from _of_variant(variant, (*at, kind.value), processors)
+    for name, fused in plan.fused.items():
+        yield from _of_fused(plan, name, fused, processors)
 
 
 def _of_variants(variants: Mapping[Kind, VariantSection], at: Loc) -> Iterator[Problem]:
@@ -313,6 +344,31 @@ def _of_variants(variants: Mapping[Kind, VariantSection], at: Loc) -> Iterator[P
     for kind, each in variants.items():
         if kind is not Kind.ORIGINAL and each.profile is None:
             yield Problem((*at, kind.value, "profile"), "is missing; make the plan anew")
+
+
+def _of_fused(
+    plan: PlanSection, name: str, fused: FusedSection, processors: list[str]
+) -> Iterator[Problem]:
+    at: Loc = ("fused", name)
+    if name in plan.models:
+        yield Problem(at, "a model has this name; rename the fused variant")
+    for processor in fused.processors:
+        if processor not in processors:
+            yield Problem((*at, "processors"), unknown_name("processor", processor, processors))
+    for member in fused.models:
+        if member not in plan.models:
+            yield Problem((*at, "models"), unknown_name("model", member, plan.models))
+            continue
+        if fused.models.count(member) > 1:
+            yield Problem((*at, "models"), f"{member!r} is there twice; take one out")
+        model = plan.models[member]
+        if any(variant.count > 1 for variant in model.variants.values()):
+            yield Problem((*at, "models"), f"{member!r} is cut, so it cannot be fused")
+        batch = 1 if model.batch == "fixed" else model.batch
+        if batch != fused.batch:
+            yield Problem(
+                (*at, "batch"), f"is {fused.batch}, and the batch of {member!r} is {batch}"
+            )
 
 
 def _of_variant(variant: VariantSection, at: Loc, processors: list[str]) -> Iterator[Problem]:

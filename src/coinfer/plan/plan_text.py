@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from coinfer.machine.batching import Batching
 from coinfer.machine.span import Span
+from coinfer.plan.choice import Choice
+from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.index_ranges import ranges_text, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
@@ -34,7 +36,7 @@ def plan_text(plan: Plan, files: Mapping[str, Any]) -> str:
     Args:
         plan: The plan.
         files: `{"machine": {"file": ..., "fingerprint": ...}, "profiles": the same by variant,
-            "sources": {model: source}}`.
+            fused ones too, "sources": {model: source}}`.
     """
     return "\n".join(_lines(plan, files)) + "\n"
 
@@ -60,10 +62,31 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
             yield f"    work: {_flow(_work(model.work))}"
         yield f"    profile: {_flow(files['profiles'][name])}"
         yield from _variants(plan, name, model, files["profiles"])
-        yield from _choices(model)
+        yield from _choices(model.choices)
+    if plan.fused:
+        yield "fused:"
+        for name, fused in plan.fused.items():
+            yield from _fused(plan, name, fused, files["profiles"][name])
     if plan.warnings:
         yield "warnings:"
         yield from (f"  - {_scalar(warning)}" for warning in plan.warnings)
+
+
+def _fused(plan: Plan, name: str, fused: FusedPlan, profile: Mapping[str, str]) -> Iterator[str]:
+    yield f"  {_scalar(name)}:"
+    yield f"    models: {_value(fused.models)}"
+    yield f"    graph: {_scalar(fused.graph.path)}"
+    yield f"    sha256: {_scalar(fused.graph.sha256)}"
+    yield f"    batch: {fused.batch}"
+    yield f"    profile: {_flow(profile)}"
+    times = [
+        f"{key.processor} {format_seconds(entry.mean_s)}"
+        for key, entry in plan.measured.restricted([name]).at_smallest
+        if key.processor in fused.processors and key.batch == fused.batch
+    ]
+    note = f"  # {', '.join(times)}" if times else ""
+    yield f"    processors: {_value(fused.processors)}{note}"
+    yield from _choices(fused.choices)
 
 
 def _batching(batching: Batching) -> dict[str, Any]:
@@ -129,11 +152,11 @@ def _note(plan: Plan, name: str, kind: Kind, processor: str, spans: tuple[Span, 
     return f"  # {times}; {format_bytes(size)}"
 
 
-def _choices(model: ModelPlan) -> Iterator[str]:
-    if not model.choices:
+def _choices(choices: Sequence[Choice]) -> Iterator[str]:
+    if not choices:
         return
     yield "    why:"
-    for choice in model.choices:
+    for choice in choices:
         yield f"      - pass: {_scalar(choice.by)}"
         yield f"        chosen: {_scalar(choice.what)}"
         if choice.alternatives:

@@ -14,6 +14,7 @@ from coinfer.backends.base import Backend
 from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError, ModelError
 from coinfer.graph.cut_model import CutModel
+from coinfer.graph.fusing.member import members_of
 from coinfer.machine.profile import Profile
 from coinfer.model import Model, load_model
 from coinfer.plan.measured_run import runs_of
@@ -72,7 +73,32 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
     check_variants(saved)
     for name, model in models.items():
         loads |= opened_variants(saved, name, model)
-    return Planned(done, loads)
+    fused = {name: _fused(saved, name, models) for name in saved.plan.fused}
+    return Planned(done, {**loads, **fused})
+
+
+def _fused(saved: SavedPlan, name: str, models: Mapping[str, Model]) -> Model:
+    """Open a fused variant of a plan and see that it is the one that was planned.
+
+    Raises:
+        ConfigurationError: its file is another one.
+        ModelError: its file cannot be used.
+    """
+    planned = saved.plan.fused[name]
+    path = Path(planned.graph.path)
+    where = saved.where("fused", name, "graph")
+    if hashlib.sha256(read_bytes(path.parent, path.name)).hexdigest() != planned.graph.sha256:
+        raise ConfigurationError(
+            f"{where}: {path} is not the graph that the plan was made with; restore it, or "
+            f"{make_anew(saved)}"
+        )
+    fused = load_model(path, name=name)
+    fingerprint_of(fused, default_cache())  # known then: sessions are found by it
+    try:
+        members_of(fused, {each: models[each] for each in planned.models})
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}; {make_anew(saved)}") from error
+    return fused
 
 
 def _load_of(model: Model, planned: ModelPlan) -> Model | CutModel:

@@ -49,6 +49,7 @@ class Planning:
         guessed: Sizes of open dimensions that were guessed, by model.
         cut_models: The models that are cut, with their spans: those that were given so, and those
             that the partition pass has cut.
+        fused: The fused variants that are in the plan, by name.
         skips: Why a processor does not run a model, as far as was found out.
         random: Models of which the samples are random.
         variants: Of `models`, those that are variants of others, by name.
@@ -61,6 +62,7 @@ class Planning:
     samples: dict[str, Sequence[Tensors]]
     guessed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cut_models: dict[str, CutModel] = field(default_factory=dict)
+    fused: dict[str, Model] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
     random: frozenset[str] = frozenset()
     variants: dict[str, PlannedVariant] = field(default_factory=dict)
@@ -75,4 +77,4 @@ class Planning:
     @property
     def loads(self) -> dict[str, Model | CutModel]:
         """What an engine loads, by name."""
-        return {**self.models, **self.cut_models}
+        return {**self.models, **self.cut_models, **self.fused}

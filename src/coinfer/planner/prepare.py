@@ -209,6 +209,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         policy=_policy_of(scenario),
         batches={name: spec.batch for name, spec in scenario.models.items()},
         riders={name: spec.batching for name, spec in scenario.models.items()},
+        fuse=scenario.fuse,
         cuts={name: _cut_wish(spec) for name, spec in cuts.items() if spec is not None},
         allow=scenario.precision.allow,
         tolerance=math.inf if tolerance is None else tolerance,

@@ -13,6 +13,7 @@ from coinfer.planner.assignment import Pairs
 from coinfer.planner.columns import Demand
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
+from coinfer.workload.fuse_spec import FuseSpec
 from coinfer.workload.processor_spec import Preempt
 from coinfer.workload.variants_spec import VariantsSpec
 
@@ -40,6 +41,7 @@ class Wishes:
         policy: Which policy decides.
         batches: Samples per request, by model; 1 for those not named.
         riders: How requests may share executions, by model; those not named as `BatchSpec` says.
+        fuse: Which models may be answered by one run of a fused network.
         dims: Sizes of open dimensions by name, for models without samples.
         cuts: How models are cut; those not named run whole.
         allow: Precisions below fp32 that are allowed.
@@ -61,6 +63,7 @@ class Wishes:
     policy: PolicyChoice = field(default_factory=PolicyChoice)
     batches: Mapping[str, int] = field(default_factory=dict)
     riders: Mapping[str, BatchSpec] = field(default_factory=dict)
+    fuse: FuseSpec = "auto"
     dims: Mapping[str, int] = field(default_factory=dict)
     cuts: Mapping[str, CutWish] = field(default_factory=dict)
     allow: tuple[str, ...] = ()

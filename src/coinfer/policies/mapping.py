@@ -124,7 +124,12 @@ class ListMapping(OneByOne):
                 again_s = look_again_s(now, seconds_of[lane], name, unclaimed)
                 unclaimed = _within_reach(view, unclaimed, left, seconds_of, free_at)
             reserved = view.processors[name].units
-            left[lane] -= 1 + len(view.reserve(lane, name, finish_s, free_at, held))
+            left[lane] -= 1
+            for rider in view.reserve(lane, name, finish_s, free_at, held):
+                riding = view.lane_of(rider)
+                left[riding] -= 1
+                if left[riding] <= 0 and riding is not lane:
+                    completions.pop(riding, None)
             if held is not None:  # what the processor holds then changes its times
                 seconds_of = {each: view.offered_s(each, held) for each in seconds_of}
             unclaimed.difference_update(view.sharing(name))

@@ -116,9 +116,10 @@ class PlannedMapping(OneByOne):
                 again_s = look_again_s(view.now, view.resident_s(lane), name, unclaimed)
             riders = lookahead.reserve_step(lane, step, group.request)
             unclaimed.difference_update(view.sharing(name))
-            if not group.skip(riders):
-                groups.remove(group)
-                lookahead.forget(group.bounds)
+            for each in [group, *_riding(groups, group, riders)]:
+                if not each.skip(riders):
+                    groups.remove(each)
+                    lookahead.forget(each.bounds)
         return WaitUntil(again_s) if view.now < again_s < math.inf else None
 
     def _first(
@@ -151,6 +152,12 @@ class PlannedMapping(OneByOne):
             if best is None or value < best:
                 best, chosen = value, (group, schedule)
         return chosen
+
+
+def _riding(groups: Iterable[_Group], group: _Group, riders: Collection[Request]) -> list[_Group]:
+    """Return the other groups of which the next request rides."""
+    ids = {rider.id for rider in riders}
+    return [each for each in groups if each is not group and each.request.id in ids] if ids else []
 
 
 def _groups(

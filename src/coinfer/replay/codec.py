@@ -72,6 +72,9 @@ def decode_event(data: Sequence[Any]) -> Event:
         fields = [_request(*fields)]
     elif name == "ModelLoaded":
         fields = _loaded(*fields)
+    elif name == "FusedLoaded":
+        variant, members, profile = fields
+        fields = [variant, tuple(members), Profile.from_json(profile)]
     event: Event = _checked(_EVENTS[name](*fields))
     return event
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary
-from coinfer.metrics.table import shared_text, variants_text
+from coinfer.metrics.table import fused_lines, shared_text, variants_text
 from coinfer.metrics.xrbench import XRBenchScore
 from coinfer.report.words import count, digits, escaped, percent
 
@@ -59,7 +59,8 @@ def model_table(summary: Summary, colours: Mapping[str, str]) -> str:
         for name, row in models.items()
         if row.variants
     ]
-    lines = "".join([*shared, *served])
+    fused = [f"<p>{escaped(line)}</p>" for line in fused_lines(summary)]
+    lines = "".join([*shared, *served, *fused])
     return table(headers, [*rows, [f"<b>{cell}</b>" for cell in whole]]) + lines
 
 

@@ -57,7 +57,8 @@ class Engine:
 
     Args:
         plan: What is loaded where.
-        models: The plan's models by name; those that the plan cuts with their spans.
+        models: The plan's models by name; those that the plan cuts with their spans. Its fused
+            variants are among them.
         policy: A fresh policy; None: the plan's.
         limits: What the core enforces whatever the policy wants.
         backends: Backends by name, for those that are not to be looked up.
@@ -111,6 +112,8 @@ class Engine:
             profile = plan.profile
             for name in plan.models:
                 self.plan = self._load_planned(name, models, self.plan, profile)
+            for name in plan.fused:
+                self.plan = self._load_fused(name, models, self.plan, profile)
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -419,6 +422,14 @@ class Engine:
             self._check_open()
             renamed = {each: models[each].renamed(each) for each in (name, *plan.serving(name))}
             return self._model_loader.load(name, renamed, plan, profile)
+
+    def _load_fused(
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+    ) -> Plan:
+        """Load a fused variant as a plan says; return the plan, without it where that fails."""
+        with self._loading:
+            self._check_open()
+            return self._model_loader.load_fused(name, models, plan, profile)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

@@ -138,6 +138,7 @@ def engine_stats(
             counts, left = counts.with_others(outcome, sum(left)), (0, 0)
         models[name] = _model_stats(name, counts, left, failures, errors)
     names = [each for model in models for each in model_store.variants(model)]
+    names += model_store.fused
     loaded = [(name, span, at) for name in names for span, at, _ in model_store.items(name)]
     processors = {
         name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)

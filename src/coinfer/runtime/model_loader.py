@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from coinfer.core.events import ModelUnloaded
+from coinfer.errors import BackendError, ModelError
 from coinfer.graph.cut_model import CutModel
+from coinfer.graph.fusing.member import members_of
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
-from coinfer.opening import model_loaded
+from coinfer.opening import fused_loaded, model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.plan.work import SizeClasses
 from coinfer.runtime.event_loop import EventLoop
@@ -38,6 +40,7 @@ class ModelLoader:
         self._event_loop = event_loop
         self._model_store = model_store
         self._classes = classes
+        self._fused: dict[str, tuple[str, ...]] = {}
 
     def load(
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
@@ -91,7 +94,33 @@ class ModelLoader:
         if name in plan.cheaper:
             event_loop.follow_variants(plan.variant_errors)
         event_loop.tell(model_loaded(plan, name, profile))
-        self._model_store.open(name, model if isinstance(model, Model) else model.model)
+        self._model_store.open(name, _whole(model))
+
+    def load_fused(
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+    ) -> Plan:
+        """Load a fused variant of models that are loaded; where that fails, these run alone.
+
+        Returns:
+            The plan, without the variant if it could not be loaded.
+        """
+        planned, event_loop = plan.fused[name], self._event_loop
+        members = {each: _whole(models[each]) for each in planned.models}
+        model = _whole(models[name]).renamed(name)
+        try:
+            parts = members_of(model, members)
+            loaded = self._model_store.put_fused(name, model, parts, profile)
+        except (BackendError, ModelError) as error:
+            event_loop.warnings.append(f"{', '.join(planned.models)} are not fused: {error}")
+            return plan.without_fused(name)
+        for processor, why in loaded.left_out.items():
+            event_loop.warnings.append(f"{name} does not run on {processor}: {why}")
+        for processor in loaded.profile.processors():
+            event_loop.start(processor)
+        self._fused[name] = planned.models
+        event_loop.tell(fused_loaded(plan, name, loaded.profile))
+        _log.info("%s are fused on %s", planned.models, loaded.profile.processors())
+        return plan
 
     def withdraw(self, name: str) -> None:
         """Let a model take no more requests; returns when none of it is left. Again is fine."""
@@ -111,4 +140,22 @@ class ModelLoader:
         # freed when its worker returns.
         has_retired = self._event_loop.worker_pool.has_retired
         self._model_store.remove(name, close=not has_retired)
+        self._leave_fused(name)
         _log.info("model %r unloaded", name)
+
+    def _leave_fused(self, name: str) -> None:
+        """Give up the fused variants that answer for one model only, now that another is gone.
+
+        The slot of one that is gone stays empty: to fill it, plan anew.
+        """
+        for fused, members in list(self._fused.items()):
+            left = tuple(member for member in members if member != name)
+            self._fused[fused] = left
+            if len(left) < 2:  # so nothing runs it: the core took note before the model was gone
+                del self._fused[fused]
+                close = not self._event_loop.worker_pool.has_retired
+                self._model_store.remove(fused, close=close)
+
+
+def _whole(model: Model | CutModel) -> Model:
+    return model if isinstance(model, Model) else model.model

@@ -22,6 +22,7 @@ from coinfer.backends.loading import load
 from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
+from coinfer.graph.fusing.member import Member
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
@@ -88,7 +89,7 @@ class ModelStore:
         Raises:
             ConfigurationError: a model of that name is loaded, or still leaving.
         """
-        if name in self.models or name in self._leaving:
+        if name in self.span_ios or name in self._leaving:
             raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
 
     def put(
@@ -136,6 +137,21 @@ class ModelStore:
         notes = dict.fromkeys(note for *_, session in loaded if (note := note_of(session)))
         return LoadedModel(usable, left_out, tuple(notes))
 
+    def put_fused(
+        self, name: str, model: Model, members: Sequence[Member], profile: Profile
+    ) -> LoadedModel:
+        """Compile a fused variant where its profile has entries.
+
+        Raises:
+            ConfigurationError: something of that name is loaded, or the profile has no entry.
+            BackendError: it cannot be loaded on a processor of its profile.
+        """
+        loaded = self.put(name, model, profile)
+        whole = self.span_ios[name][Span()]
+        slots = {member.name: member for member in members}
+        self.span_ios[name] = {Span(): whole._replace(slots=slots)}
+        return loaded
+
     def open(self, name: str, model: Model) -> None:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
@@ -152,6 +168,12 @@ class ModelStore:
     def variants(self, name: str) -> list[str]:
         """Return the names of what is loaded of a model: itself and its variants."""
         return [name, *self._variants.get(name, ())]
+
+    @property
+    def fused(self) -> list[str]:
+        """Return the names of fused variants that are loaded."""
+        ios = list(self.span_ios.items())
+        return [name for name, spans in ios if any(each.slots for each in spans.values())]
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""

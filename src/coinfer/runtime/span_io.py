@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from coinfer.graph.cut_model import CutModel
+from coinfer.graph.fusing.member import Member
 from coinfer.machine.span import Span
 from coinfer.model import TensorSpec
 
@@ -25,6 +27,7 @@ class SpanIO(NamedTuple):
         is_last: Whether the request is done after it.
         is_whole: Whether it is the whole model: then it reads what the request brings.
         writes: Names of what it makes.
+        slots: Of a fused variant, by model that it answers for, what that calls the values here.
         may_differ: Whether what it reads may have another batch than its request: a default has.
     """
 
@@ -37,6 +40,7 @@ class SpanIO(NamedTuple):
     is_whole: bool
     may_differ: bool = False
     writes: tuple[str, ...] = ()
+    slots: Mapping[str, Member] = MappingProxyType({})
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:

@@ -19,6 +19,7 @@ from coinfer.errors import ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.runtime.arguments import said
 from coinfer.runtime.clock import now as _now
+from coinfer.runtime.fused_run import run_fused
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_outputs import checked_arrays, checked_part
@@ -200,6 +201,9 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
                 parts = [made]
             else:
                 parts = [checked_arrays(made, span_io)]
+        elif span_io.slots:
+            models = [request.model for request in execution.requests]
+            parts = run_fused(session, span_io, models, values)
         else:
             sizes = [request.batch for request in execution.requests]
             made_by_each = run_span(session, span_io, values, sizes)

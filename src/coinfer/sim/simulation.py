@@ -21,7 +21,7 @@ from coinfer.core.events import Arrived, Event, Finished, ProcessorRestored, Tim
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.observers import Observer
-from coinfer.opening import model_loaded
+from coinfer.opening import fused_loaded, model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
@@ -104,8 +104,12 @@ class Simulation:
         self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()
         for model in specs:
-            event = model_loaded(plan, model, plan.profile)
-            observer.observe(event, self.core.handle(event, 0.0), 0.0)
+            self._open(model_loaded(plan, model, plan.profile))
+        for name in plan.fused:
+            self._open(fused_loaded(plan, name, plan.profile))
+
+    def _open(self, event: Event) -> None:
+        self._observer.observe(event, self.core.handle(event, 0.0), 0.0)
 
     @property
     def n_unanswered(self) -> int:

@@ -21,6 +21,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    FusedLoaded,
     LoadedVariant,
     ModelLoaded,
     ProcessorLost,
@@ -143,6 +144,7 @@ class VirtualMachine:
         batchings: Mapping[str, Batching] = _NOTHING,
         variants: Mapping[str, tuple[LoadedVariant, ...]] = _NOTHING,
         fixed_share: float = 0.0,
+        fused: Mapping[str, tuple[Sequence[str], Mapping[str, float]]] = _NOTHING,
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -159,6 +161,7 @@ class VirtualMachine:
             batchings: By model, how far its requests may share executions.
             variants: By model, those beside the original.
             fixed_share: Of those models, the share of the time of one sample that more do not add.
+            fused: By fused variant, its members, and its seconds by processor.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
         """
@@ -197,6 +200,8 @@ class VirtualMachine:
             self.post(
                 ModelLoaded(model, n_units, known, forked, batching=batching, variants=others)
             )
+        for name, (members, row) in fused.items():
+            self.post(FusedLoaded(name, tuple(members), profile(name, row)))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""

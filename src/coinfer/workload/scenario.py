@@ -46,6 +46,7 @@ from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Pro
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.cascades import cascade_problems, root_of
 from coinfer.workload.dims_spec import Dims
+from coinfer.workload.fuse_spec import Fusing, unknown_member
 from coinfer.workload.input_spec import InputSpec, RandomInputs, with_dims
 from coinfer.workload.partition_spec import Partitioning, PartitionSpec
 from coinfer.workload.processor_spec import (
@@ -203,6 +204,8 @@ class Scenario(Section):
         precision: What may run below fp32.
         agreement: How near outputs must be to those of the reference.
         partition: How models are cut into spans; None: they run whole.
+        fuse: Which models may be answered by one run of a fused network: `auto`, `never`, or groups
+            of them by name.
         max_blocking: Seconds for which requests that share an execution may keep a processor from
             others, where some model has a deadline; None: twice the longest run of one request.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
@@ -224,6 +227,7 @@ class Scenario(Section):
     precision: PrecisionSpec = PrecisionSpec()
     agreement: AgreementSpec = AgreementSpec()
     partition: Partitioning = None
+    fuse: Fusing = "auto"
     admission_limit: Count = 1000
     max_blocking: PositiveSeconds | None = None
     machine: FilePath | None = None
@@ -241,6 +245,7 @@ class Scenario(Section):
                 *_crowd_problems(self),
                 *_fan_out_problems(self),
                 *_precision_problems(self),
+                *_fuse_problems(self),
                 *cascade_problems(self.processes, self.models),
                 *_score_problems(self),
             ]
@@ -417,6 +422,12 @@ def _precision_problems(scenario: Scenario) -> Iterator[Problem]:
                 f"{spec.precision} is not allowed; add `precision: {{allow: [{spec.precision}], "
                 "tolerance: 0.02}`",
             )
+
+
+def _fuse_problems(scenario: Scenario) -> Iterator[Problem]:
+    stranger = unknown_member(scenario.fuse, scenario.models)
+    if stranger is not None:
+        yield Problem(("fuse",), unknown_name("model", stranger, scenario.models))
 
 
 def _with_periods(scenario: Scenario) -> dict[str, ModelSpec]:

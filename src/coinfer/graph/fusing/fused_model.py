@@ -16,28 +16,14 @@ from coinfer.graph.fusing.apply import apply
 from coinfer.graph.fusing.choice import Decision, Form, choose
 from coinfer.graph.fusing.costs import Costs, ModelledCosts
 from coinfer.graph.fusing.match import match
+from coinfer.graph.fusing.member import Member
 from coinfer.graph.fusing.site import Sites
 from coinfer.graph.saving import save_graph
 from coinfer.model import Model, model_from_ir
 
-__all__ = ["FusedModel", "Member", "fuse_models"]
+__all__ = ["FusedModel", "fuse_models"]
 
 _Arrays = Mapping[str, np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One of the models that were fused.
-
-    Attributes:
-        name: Its name; the prefix of its inputs and outputs.
-        inputs: What its inputs are called in the fused model, by their own names.
-        outputs: The same of its outputs.
-    """
-
-    name: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from coinfer.planner.passes import (
     agreement,
     batching,
     compress,
+    fusing,
     measure,
     nonfinite,
     partition,
@@ -42,4 +43,5 @@ PASSES: tuple[Pass, ...] = (
     surroundings.surroundings,
     batching.batching,
     variants.variants,
+    fusing.fusing,
 )

@@ -1,0 +1,106 @@
+"""Child: a process that is given one order, writes files, and answers in one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, TextIO
+
+from coinfer.artefacts.store import MakeError
+
+__all__ = ["answer_of", "answering"]
+
+_NICENESS = 10
+"""What runs already comes first."""
+
+
+def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
+    """Run the `main` of a module in a child process; return what it answers.
+
+    Args:
+        module: Its name.
+        order: What its standard input gets, pickled.
+        limit_s: Seconds that it may take; it is ended then.
+
+    Raises:
+        MakeError: it could not be started or told, failed or took too long.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise MakeError("this program is no Python interpreter that could be started again")
+    start = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        f"from {module} import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", start, json.dumps(sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for this process, which ends the child
+    ) as child:
+        told = _Order(child, order)
+        try:
+            # None: the system's longest wait.
+            answer, errors = child.communicate(timeout=limit_s if limit_s < 1e6 else None)
+        except subprocess.TimeoutExpired:
+            raise MakeError(f"it was not made within {limit_s:g} s") from None
+        finally:
+            child.kill()
+            told.join()
+    if told.error is not None:
+        raise MakeError(f"{type(told.error).__name__}: {told.error}") from told.error
+    return _read(answer, errors, child.returncode)
+
+
+def answering() -> TextIO:
+    """Return where the child writes its answer; what libraries print goes elsewhere.
+
+    It comes after all others from now on.
+    """
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    with suppress(OSError, AttributeError):  # not on Windows
+        os.nice(_NICENESS)
+    return answer
+
+
+class _Order(threading.Thread):
+    """Writes what is to be made to a child as it is pickled: the weights are not copied for that.
+
+    Attributes:
+        error: Why it could not be written; None if it was, or the child ended before.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], what: object) -> None:
+        super().__init__(name="coinfer-order", daemon=True)
+        assert child.stdin is not None
+        self._file, child.stdin = child.stdin, None
+        self._what = what
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Write it."""
+        try:
+            with self._file as file:
+                pickle.dump(self._what, file, protocol=pickle.HIGHEST_PROTOCOL)
+        except OSError:  # the child says why
+            pass
+        except Exception as error:  # noqa: BLE001 - of whatever cannot be pickled
+            self.error = error
+
+
+def _read(answer: bytes, errors: bytes, status: int) -> Mapping[str, Any]:
+    try:
+        data: Mapping[str, Any] = json.loads(answer)
+    except ValueError:
+        lines = errors.decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), f"status {status}")
+        raise MakeError(f"the process that prepares it failed: {last}") from None
+    return data

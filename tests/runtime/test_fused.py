@@ -1,0 +1,305 @@
+"""Fused variants on real sessions: everybody gets what he would get alone, whatever fails."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import coinfer
+from coinfer.backends.base import Session, Tensors
+from coinfer.backends.registry import get_backend
+from coinfer.core.commands import Run
+from coinfer.core.dispatcher import Limits
+from coinfer.errors import BackendError, ConfigurationError, ExecutionError, UnknownNameError
+from coinfer.graph.fusing.member import members_of
+from coinfer.machine.machine import Machine
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.plan import Plan
+from coinfer.plan.fused_plan import FusedPlan
+from coinfer.plan.variant import GraphFile
+from coinfer.planner.model_source import resolve_model
+from coinfer.runtime.engine import Engine
+from coinfer.testing.models import tiny_linear, two_inputs
+
+WAIT_S = 20.0
+CPU = Processor(name="cpu0", backend="onnxruntime", units=frozenset({"core0"}))
+NAMES = ("a", "b", "c", "d")
+FREE = Limits(max_blocking_s=math.inf)
+
+
+class Watch:
+    """Notes what runs."""
+
+    def __init__(self) -> None:
+        self.fused: list[str] = []
+        self.alone = 0
+
+    def observe(self, event: Any, commands: Any, now: float) -> None:
+        for command in commands:
+            if type(command) is Run:
+                requests = command.execution.requests
+                if command.execution.is_fused:
+                    self.fused.append("".join(sorted(r.model for r in requests)))
+                else:
+                    self.alone += 1
+
+
+class Gate:
+    """A session that waits before it runs, or fails, as the test wants."""
+
+    def __init__(self, session: Session, gate: threading.Event, broken: list[str]) -> None:
+        self._session, self._gate, self._broken = session, gate, broken
+        self.placement, self.close = session.placement, session.close
+
+    def run(self, inputs: Tensors) -> dict[str, Any]:
+        assert self._gate.wait(WAIT_S)
+        is_fused = any("/" in name for name in inputs)
+        if is_fused and self._broken:
+            raise RuntimeError(self._broken[0])
+        return self._session.run(inputs)
+
+
+class Gated:
+    """onnxruntime behind a gate: nothing runs before it opens."""
+
+    def __init__(self, *, refuses: str = "") -> None:
+        self._real: Any = get_backend("onnxruntime")
+        self.gate, self.broken, self._refuses = threading.Event(), list[str](), refuses
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("artefact_parts", "make_artefact"):
+            raise AttributeError(name)
+        return getattr(self._real, name)
+
+    def load(self, model: Model, processor: Processor, *args: Any, **options: Any) -> Session:
+        if self._refuses and model.name == self._refuses:
+            raise BackendError("no room")
+        return Gate(self._real.load(model, processor, *args, **options), self.gate, self.broken)
+
+
+def models(example: str = "zoo:tiny_cnn") -> dict[str, Model]:
+    return {n: resolve_model(f"{example}?seed={at}", name=n) for at, n in enumerate(NAMES)}
+
+
+def made(members: Mapping[str, Model], backend: Any, watch: Watch | None = None) -> Engine:
+    """An engine with a fused variant that the profile likes."""
+    fused = coinfer.fuse(list(members.values()), name="all").model
+    seconds = {**{name: {"cpu0": 1e-3} for name in members}, "all": {"cpu0": 1.2e-3}}
+    machine = Machine(processors=(CPU,), profile=Profile.from_seconds(seconds))
+    plan = Plan.of(machine, models=members)
+    plan = plan.with_fused(
+        "all", FusedPlan(models=tuple(members), graph=GraphFile("", ""), processors=("cpu0",))
+    )
+    return Engine(
+        plan,
+        {**members, "all": fused},
+        backends={"onnxruntime": backend},
+        observer=watch,
+        limits=FREE,
+    )
+
+
+@pytest.fixture
+def backend() -> Gated:
+    return Gated()
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def engine(backend: Gated, watch: Watch) -> Iterator[Engine]:
+    with made(models(), backend, watch) as engine:
+        try:
+            yield engine
+        finally:
+            backend.gate.set()
+
+
+def alone(name: str, feed: Tensors) -> dict[str, Any]:
+    session = get_backend("onnxruntime").load(models()[name], CPU)
+    try:
+        return session.run(feed)
+    finally:
+        session.close()
+
+
+def feed(name: str, seed: int = 0) -> dict[str, Any]:
+    return models()[name].sample_inputs(seed=seed)
+
+
+def close_to(outputs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    assert outputs.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(outputs[name], value, rtol=1e-5, atol=1e-6)
+
+
+class TestAnswers:
+    def test_everybody_gets_his_own(self, engine: Engine, backend: Gated, watch: Watch) -> None:
+        first = engine.submit("a", feed("a", 9))  # keeps the processor while the others come
+        futures = {name: engine.submit(name, feed(name, at)) for at, name in enumerate(NAMES)}
+        backend.gate.set()
+        for at, (name, future) in enumerate(futures.items()):
+            close_to(future.result(WAIT_S), alone(name, feed(name, at)))
+        first.result(WAIT_S)
+        assert watch.fused == ["abcd"]
+
+    def test_absent_members_are_padded(self, engine: Engine, backend: Gated, watch: Watch) -> None:
+        first = engine.submit("a", feed("a"))
+        futures = {name: engine.submit(name, feed(name, 3)) for name in "cb"}
+        backend.gate.set()
+        for name, future in futures.items():
+            close_to(future.result(WAIT_S), alone(name, feed(name, 3)))
+        first.result(WAIT_S)
+        assert watch.fused == ["bc"]
+
+    def test_no_input_reaches_another_answer(self, engine: Engine, backend: Gated) -> None:
+        def answers(poison: float | None) -> dict[str, Any]:
+            backend.gate.clear()
+            first = engine.submit("a", feed("a"))
+            feeds = {name: feed(name, 5) for name in NAMES}
+            if poison is not None:
+                feeds["b"] = {n: np.full_like(x, poison) for n, x in feeds["b"].items()}
+            futures = {name: engine.submit(name, each) for name, each in feeds.items()}
+            backend.gate.set()
+            first.result(WAIT_S)
+            return {name: future.result(WAIT_S) for name, future in futures.items()}
+
+        clean = answers(None)
+        for poison in (math.nan, math.inf, 1e30):
+            spoilt = answers(poison)
+            for name in "acd":
+                for output, value in clean[name].items():
+                    np.testing.assert_array_equal(spoilt[name][output], value)
+
+    def test_names_of_inputs_may_differ(self, backend: Gated, watch: Watch) -> None:
+        one = two_inputs().model
+        members = {"a": one.renamed("a"), "b": one.renamed("b")}
+        with made(members, backend, watch) as engine:
+            feeds = {name: one.sample_inputs(seed=at) for at, name in enumerate(members)}
+            first = engine.submit("a", feeds["a"])
+            futures = {name: engine.submit(name, each) for name, each in feeds.items()}
+            backend.gate.set()
+            first.result(WAIT_S)
+            for name, future in futures.items():
+                close_to(future.result(WAIT_S), two_inputs().reference(feeds[name]))
+        assert watch.fused == ["ab"]
+
+    def test_batches_of_one_size_share_a_run(
+        self, engine: Engine, backend: Gated, watch: Watch
+    ) -> None:
+        member = models()["a"]
+        first = engine.submit("a", feed("a"))
+        inputs = {name: member.sample_inputs(seed=at, batch=3) for at, name in enumerate("bcd")}
+        futures = {name: engine.submit(name, each) for name, each in inputs.items()}
+        backend.gate.set()
+        first.result(WAIT_S)
+        for name, future in futures.items():
+            close_to(future.result(WAIT_S), alone(name, inputs[name]))
+        assert watch.fused == ["bcd"]
+
+
+class TestFaults:
+    def test_riders_of_a_failed_run_are_answered_alone(
+        self, engine: Engine, backend: Gated, watch: Watch
+    ) -> None:
+        backend.broken.append("kaputt")
+        first = engine.submit("a", feed("a"))
+        futures = {name: engine.submit(name, feed(name, 1)) for name in NAMES}
+        backend.gate.set()
+        for name, future in futures.items():
+            close_to(future.result(WAIT_S), alone(name, feed(name, 1)))
+        first.result(WAIT_S)
+        assert watch.fused == ["abcd"]
+        assert any("kaputt" in str(warning) for warning in engine.warnings)
+        assert not engine.outages
+
+    def test_what_one_member_cannot_run_fails_for_it_alone(
+        self, backend: Gated, watch: Watch
+    ) -> None:
+        members = {
+            name: resolve_model(f"zoo:tiny_encoder?seed={at}", name=name)
+            for at, name in enumerate(NAMES)
+        }
+        with made(members, backend, watch) as engine:
+            good = {name: model.sample_inputs(seed=1) for name, model in members.items()}
+            bad = {n: np.full_like(x, 10**6) for n, x in good["b"].items()}
+            first = engine.submit("a", good["a"])
+            futures = {n: engine.submit(n, bad if n == "b" else good[n]) for n in NAMES}
+            backend.gate.set()
+            first.result(WAIT_S)
+            with pytest.raises(ExecutionError, match="'b'"):
+                futures["b"].result(WAIT_S)
+            for name in "acd":
+                assert futures[name].result(WAIT_S)
+        assert watch.fused == ["abcd"]
+
+    def test_a_cancelled_rider_disturbs_nobody(self, engine: Engine, backend: Gated) -> None:
+        first = engine.submit("a", feed("a"))
+        futures = {name: engine.submit(name, feed(name, 1)) for name in NAMES}
+        assert futures["b"].cancel()
+        backend.gate.set()
+        first.result(WAIT_S)
+        for name in "acd":
+            close_to(futures[name].result(WAIT_S), alone(name, feed(name, 1)))
+
+    def test_one_that_cannot_be_loaded_is_left_out(self, watch: Watch) -> None:
+        backend = Gated(refuses="all")
+        with made(models(), backend, watch) as engine:
+            backend.gate.set()
+            assert any("are not fused: " in str(warning) for warning in engine.warnings)
+            assert not engine.plan.fused
+            assert engine.infer("a", feed("a"))
+
+
+class TestMembers:
+    def test_the_others_go_on_when_one_is_unloaded(
+        self, engine: Engine, backend: Gated, watch: Watch
+    ) -> None:
+        engine.unload("b")
+        first = engine.submit("a", feed("a"))
+        futures = {name: engine.submit(name, feed(name, 1)) for name in "acd"}
+        backend.gate.set()
+        for name, future in futures.items():
+            close_to(future.result(WAIT_S), alone(name, feed(name, 1)))
+        first.result(WAIT_S)
+        assert watch.fused == ["acd"]
+        with pytest.raises(UnknownNameError):
+            engine.submit("all", {})
+
+    def test_its_sessions_are_closed_with_the_last_but_one(self, backend: Gated) -> None:
+        backend.gate.set()
+        with made(models(), backend) as engine:
+            store = engine._model_store
+            for name in "ab":
+                engine.unload(name)
+            assert store.items("all")
+            engine.unload("c")
+            assert not store.items("all")
+            assert engine.infer("d", feed("d"))
+
+    def test_its_name_is_taken(self, engine: Engine, backend: Gated) -> None:
+        with pytest.raises(ConfigurationError, match="'all' is loaded"):
+            engine._model_store.check_free("all")
+
+    def test_a_graph_of_other_models_is_refused(self) -> None:
+        fused = coinfer.fuse(["zoo:tiny_cnn", "zoo:tiny_cnn?seed=1"]).model
+        with pytest.raises(coinfer.errors.ModelError, match="inputs and outputs of the models"):
+            members_of(fused, models())
+        with pytest.raises(coinfer.errors.ModelError, match="inputs and outputs of the models"):
+            members_of(fused, {"a": tiny_linear().model})
+
+
+def test_stats_count_what_it_holds(engine: Engine, backend: Gated) -> None:
+    backend.gate.set()
+    engine.infer("a", feed("a"))
+    assert "all" in engine.stats().processors["cpu0"].loaded
