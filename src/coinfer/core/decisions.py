@@ -102,8 +102,11 @@ class Decisions:
             return True
         if not lane.may_start(processor, self._view.now):
             return False
-        way = best_way(state, lane, state.step(lane, processor), request)
-        self._starts.launch_step(lane, way.step, (request,), (progress,), way.lane.variant)
+        step, variant = state.step(lane, processor), ""
+        if lane.cheaper:
+            way = best_way(state, lane, step, request)
+            step, variant = way.step, way.lane.variant
+        self._starts.launch_step(lane, step, (request,), (progress,), variant)
         return True
 
     def take(self) -> None:

@@ -91,10 +91,13 @@ class Starts:
             if not progress.lane.is_open:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
-        variant = ""
         if len(requests) == 1:
-            way = best_way(state, lane, state.step(lane, processor, last), everyone[0].request)
-            step, riders, variant = self._riders.join(lane, way.step, everyone[0].request, way)
+            first, way = everyone[0].request, None
+            step = state.step(lane, processor, last)
+            if lane.cheaper:
+                way = best_way(state, lane, step, first)
+                step = way.step
+            step, riders, variant = self._riders.join(lane, step, first, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
