@@ -10,11 +10,13 @@ The rules, in the order in which they apply after every event, and where they ar
  2. droppable requests whose deadline passed before they started are dropped (`waits`)
  3. executions that overran their limit are abandoned (`watchdog`) and their processor is lost;
     one that was set aside for its failures is tried again when it is time (`faults`)
- 4. if something waits and some processor is idle, the policy decides (`decisions`); each decision
+ 4. if memory has no room for all that can be loaded, it is settled what is loaded and evicted
+    (`loading`)
+ 5. if something waits and some processor is idle, the policy decides (`decisions`); each decision
     is checked (`starts`, `forks`)
- 5. what still waits and is more urgent than what runs preempts, if there are express processors
+ 6. what still waits and is more urgent than what runs preempts, if there are express processors
     (`preemption`)
- 6. the earliest moment to look again is armed as the timer (`timers`)
+ 7. the earliest moment to look again is armed as the timer (`timers`)
 All parts change one `state`, write to its commands, and answer through `answers`.
 """
 
@@ -39,6 +41,9 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    Loaded,
+    LoadFailed,
+    MemoryGiven,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
@@ -51,6 +56,7 @@ from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
 from coinfer.core.invariants import check_state
 from coinfer.core.limits import Limits
+from coinfer.core.loading import Loading
 from coinfer.core.policy import Policy, check_policy, overridden
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
@@ -108,6 +114,8 @@ class Dispatcher:
         self._waits = waits = Waits(
             state, answers, admission, policy.rank, self._preemption, limits.retries
         )
+        allows = overridden(policy, "allows")
+        self._loading = Loading(state, waits, None if allows is None else partial(allows, view))
         self._forks = forks = Forks(state, answers, waits, starts)
         self._decisions = Decisions(policy, state, view, timers, answers, admission, starts, forks)
         self._blocking = Blocking(state, view, limits.max_blocking_s)
@@ -124,6 +132,9 @@ class Dispatcher:
             ProcessorRestored: self._faults.restore,
             ModelLoaded: self._model_loaded,
             ModelUnloaded: self._admission.unload,
+            MemoryGiven: self._loading.give,
+            Loaded: self._loading.loaded,
+            LoadFailed: self._loading.failed,
             Closed: self._admission.close,
         }
 
@@ -192,7 +203,9 @@ class Dispatcher:
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
-        if waiting and state.used != state.all_units:
+        if state.residency.is_tight:
+            self._decide_with_loads()
+        elif waiting and state.used != state.all_units:
             if self._deferral is None:
                 self._decisions.take()
             else:
@@ -233,10 +246,13 @@ class Dispatcher:
         deferral = self._deferral
         if deferral is not None:
             self._blocking.arrived(request)
+        if state.residency.places:
+            self._loading.popularity.note(request.model)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
         if (
             not waiting
             and decisions.place is not None
+            and not state.residency.is_tight
             and (deferral is None or not deferral.may_hold(progress.lane, request))
             and decisions.start_at_once(progress)
         ):
@@ -255,7 +271,7 @@ class Dispatcher:
             return  # abandoned before: its requests are answered or run elsewhere
         span, requests, processor = execution.span, execution.requests, execution.processor
         service_s = event.service_s
-        if state.swaps.costs:
+        if state.residency.costs:
             service_s = state.own_s(execution, service_s)
         lane = state.requests[requests[0].id].lane
         row = lane.row if len(requests) == 1 and lane.batching is None else None
@@ -305,6 +321,16 @@ class Dispatcher:
         self._decisions.take()
         if again_s < _INF:
             self._timers.wake(again_s)
+
+    def _decide_with_loads(self) -> None:
+        state, timers = self._state, self._timers
+        again_s = _INF if self._deferral is None else self._deferral.settle()
+        again_s = min(again_s, self._loading.settle())
+        if state.lanes and state.used != state.all_units:
+            self._decisions.take()
+        again_s = min(again_s, self._loading.prefetch())
+        if again_s < _INF:
+            timers.wake(again_s)
 
     def _look_again(self, now: float) -> None:
         """Do what is due at this moment."""

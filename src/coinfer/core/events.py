@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+from coinfer.core.place import Loadable
 from coinfer.core.request import Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
@@ -22,6 +23,9 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "LoadFailed",
+    "Loaded",
+    "MemoryGiven",
     "ModelLoaded",
     "ModelUnloaded",
     "ProcessorLost",
@@ -81,7 +85,8 @@ class ModelLoaded(NamedTuple):
 
     `forks` are those of its spans of which two may run at the same time. `swap_s` has, by
     processor that holds one model at a time, the seconds until this one is there after another.
-    `batching` is None if each of its requests is a run of its own.
+    `batching` is None if each of its requests is a run of its own. `places` are what is loaded of
+    it, or can be, in memories that have a budget; what is not among them is always there.
     """
 
     model: str
@@ -90,12 +95,39 @@ class ModelLoaded(NamedTuple):
     forks: tuple[Fork, ...] = ()
     swap_s: Mapping[str, float] = MappingProxyType({})
     batching: Batching | None = None
+    places: tuple[Loadable, ...] = ()
 
 
 class ModelUnloaded(NamedTuple):
     """A model takes no more requests; waiting ones are answered, running ones finish."""
 
     model: str
+
+
+class MemoryGiven(NamedTuple):
+    """Memories have so many bytes for what is loaded, by name; at first or from now on.
+
+    `eviction` is the value of an `Eviction`. Beyond `most_models` models nothing is loaded, however
+    much room there is; 0: no limit.
+    """
+
+    budgets: Mapping[str, int]
+    eviction: str = "cost"
+    most_models: int = 0
+
+
+class Loaded(NamedTuple):
+    """A place was loaded within so many seconds."""
+
+    place: int
+    seconds: float
+
+
+class LoadFailed(NamedTuple):
+    """A place could not be loaded."""
+
+    place: int
+    reason: str
 
 
 class Closed(NamedTuple):
@@ -114,5 +146,8 @@ Event: TypeAlias = (
     | ProcessorRestored
     | ModelLoaded
     | ModelUnloaded
+    | MemoryGiven
+    | Loaded
+    | LoadFailed
     | Closed
 )

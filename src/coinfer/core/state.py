@@ -18,9 +18,9 @@ from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
+from coinfer.core.residency import Residency
 from coinfer.core.routes import ForkRoutes, Routes, RouteSeconds, Step
 from coinfer.core.running_fork import RunningFork
-from coinfer.core.swaps import Swaps
 from coinfer.errors import ConfigurationError, PolicyError
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary, overlaid_units
@@ -66,11 +66,13 @@ class State:
         failures: Counts of the runs that failed.
         waiting: The waiting requests in the order in which they began to wait.
         lanes: The lanes that are not empty, in the order in which they filled.
+        unready: Those that are not empty either, but wait for something to be loaded: no policy
+            sees them.
         running: Executions by id.
         offered: By execution, the offer that it was started from. What starts from a plain lane has
             none: nothing was settled.
         running_forks: By id of each of its two executions, the requests that run in two.
-        swaps: Which models the processors hold that can hold only one.
+        residency: What is loaded where.
         used: The compute units that executions occupy, a bit each.
         all_units: Every compute unit of every processor, a bit each.
         bits_of: By processor, those of `units_of`, a bit each.
@@ -98,10 +100,11 @@ class State:
     failures: Failures = field(default_factory=Failures, init=False)
     waiting: OrderedDict[int, Request] = field(default_factory=OrderedDict, init=False)
     lanes: dict[Lane, None] = field(default_factory=dict, init=False)
+    unready: dict[Lane, None] = field(default_factory=dict, init=False)
     running: dict[int, Execution] = field(default_factory=dict, init=False)
     offered: dict[int, Offer] = field(default_factory=dict, init=False)
     running_forks: dict[int, RunningFork] = field(default_factory=dict, init=False)
-    swaps: Swaps = field(default_factory=Swaps, init=False)
+    residency: Residency = field(default_factory=Residency, init=False)
     used: int = field(default=0, init=False)
     all_units: int = field(init=False)
     neighbours: Mapping[str, tuple[str, ...]] = field(init=False)
@@ -187,13 +190,27 @@ class State:
         """Update `is_open` and `is_plain`, which select the fast ways to start."""
         lane.is_open = not lane.excluded and not lane.ready_s
         lane.is_plain = (
-            lane.is_open and lane.row is not None and lane.batching is None and not self.swaps.costs
+            lane.is_open
+            and lane.row is not None
+            and lane.batching is None
+            and not self.residency.costs
+            and not self.residency.is_tight
         )
 
     def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
         """Let a lane start on processors from these moments on only; it stays visible."""
         lane.ready_s = ready_s
         self._mark(lane)
+
+    def hide(self, lane: Lane) -> None:
+        """Let no policy see a lane that waits for something to be loaded."""
+        if self.lanes.pop(lane, self) is None:
+            self.unready[lane] = None
+
+    def show(self, lane: Lane) -> None:
+        """Let policies see a lane again."""
+        if self.unready.pop(lane, self) is None:
+            self.lanes[lane] = None
 
     def step(self, lane: Lane, processor: str, last: int | None = None, batch: int = 0) -> Step:
         """Return what a processor runs next of a lane.
@@ -227,7 +244,7 @@ class State:
         units, rows = self.units[variant], self.estimates.rows(variant, batch, shape)
         routes = Routes(units, rows, allowed)
         forks = self.forks.get(variant)
-        if forks:
+        if forks and not self.residency.is_tight:  # nobody sees to it that both sides are there
             forked = ForkRoutes(units, rows, allowed, forks, self.neighbours)
             routes.forked = forked if forked.has_forks else None
         return routes
@@ -267,7 +284,8 @@ class State:
         request, lane = progress.request, progress.lane
         number = request.id
         heappush(lane.heap, (rank, number, request))  # as `lane.push`, without a call
-        self.lanes[lane] = None
+        if not self.unready or lane not in self.unready:
+            self.lanes[lane] = None
         self.waiting[number] = request
         progress.waits = True
 
@@ -277,7 +295,9 @@ class State:
         del self.waiting[request_id]
         progress.waits = False
         if lane.remove(request_id):
-            del self.lanes[lane]
+            if self.unready:
+                self.unready.pop(lane, None)
+            self.lanes.pop(lane, None)
             if lane.is_rare:
                 # Such lanes are many and seldom used again; one more is made when it is needed.
                 del self._all_lanes[lane.key]
@@ -285,8 +305,11 @@ class State:
     def occupy(self, execution: Execution) -> None:
         """Note that an execution runs."""
         self.running[execution.id] = execution
-        if self.swaps.costs:
-            self.swaps.hold(execution.processor, execution.variant)
+        residency = self.residency
+        if residency.costs:
+            residency.hold(execution.processor, execution.variant)
+        if residency.places:
+            residency.begin(execution.variant, execution.span, execution.processor)
         bits = self.bits_of[execution.processor]
         self.used |= bits
         if not bits:  # only those of express processors are none
@@ -299,6 +322,8 @@ class State:
         del self.running[execution.id]
         if self.offered:
             self.offered.pop(execution.id, None)
+        if self.residency.places:
+            self.residency.end(execution.variant, execution.span, execution.processor)
         self.used ^= self.bits_of[execution.processor]
         if self.preempting is not None:
             self.preempting.ended(execution, self.now)
@@ -380,6 +405,7 @@ class State:
             progress.waits = False
         self.waiting.clear()
         self.lanes.clear()
+        self.unready.clear()
         self._all_lanes.clear()
         self._entrances.clear()
         self._routes.clear()
@@ -387,9 +413,10 @@ class State:
 
     def add_model(self, event: ModelLoaded) -> None:
         """Take in a model, or replace its profile."""
-        model, units, profile, forks, swap_s, batching = event
+        model, units, profile, forks, swap_s, batching, places = event
         self.units[model] = units
-        self.swaps.add(model, swap_s)
+        was_tight = self.residency.is_tight
+        self.residency.add(model, swap_s, places)
         self.forks.pop(model, None)
         if forks:
             self.forks[model] = forks
@@ -410,13 +437,16 @@ class State:
                 self._equip(lane)
             else:
                 self._mark(lane)
+        if was_tight != self.residency.is_tight:
+            self.mark_lanes()
 
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
         self.units.pop(model, None)
         self.forks.pop(model, None)
         self.batchings.pop(model, None)
-        self.swaps.forget(model)
+        was_tight = self.residency.is_tight
+        self.residency.forget(model)
         self.leaving.pop(model, None)
         self.estimates.remove(model)
         if self.express is not None:
@@ -424,6 +454,14 @@ class State:
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != model}
+        for lane in self._all_lanes.values():
+            self._mark(lane)
+        if was_tight != self.residency.is_tight:
+            self.mark_lanes()
+
+    def mark_lanes(self) -> None:
+        """Look at all lanes anew: whether all that can be loaded is loaded has changed."""
+        self._reroute()
         for lane in self._all_lanes.values():
             self._mark(lane)
 
