@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from coinfer.core.events import ModelLoaded
+import math
+from collections.abc import Iterable
+
+from coinfer.core.events import MemoryGiven, ModelLoaded
+from coinfer.core.place import Loadable
+from coinfer.documents.digest import digest_of
+from coinfer.errors import ConfigurationError
+from coinfer.machine.memories import HOST, memory_of, sharing
 from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span, completes
 from coinfer.plan.plan import Plan
+from coinfer.units import format_bytes
 
-__all__ = ["model_loaded"]
+__all__ = ["check_memory", "fits", "loadables", "memory_given", "model_loaded"]
 
 
-def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
+def memory_given(plan: Plan) -> MemoryGiven | None:
+    """Return the event that memories have a budget; None if none has.
+
+    Raises:
+        ConfigurationError: nothing of the plan is in a memory that is named.
+    """
+    if not plan.memory:
+        return None
+    known = dict.fromkeys([HOST, *(memory_of(processor) for processor in plan.processors)])
+    for name in plan.memory:
+        if name not in known:
+            raise ConfigurationError(
+                f"memory: there is no memory {name!r}; those of this machine are {', '.join(known)}"
+            )
+    return MemoryGiven(dict(plan.memory))
+
+
+def model_loaded(
+    plan: Plan, model: str, profile: Profile, *, are_loaded: bool = True
+) -> ModelLoaded:
     """Return the event that a model of a plan can be run.
 
     Args:
         plan: The plan.
         model: Name of one of its models.
-        profile: The times of what is loaded, of this model at least.
+        profile: The times of what is loaded, or can be, of this model at least.
+        are_loaded: Whether all that can be loaded of it is there, if memories have a budget.
 
     >>> from coinfer.machine.machine import Machine
     >>> from coinfer.machine.processor import Processor
@@ -25,5 +54,86 @@ def model_loaded(plan: Plan, model: str, profile: Profile) -> ModelLoaded:
     1
     """
     planned, known = plan.models[model], profile.restricted([model])
-    variant, swap_s = planned.original, plan.machine.swap_s(model)
-    return ModelLoaded(model, variant.n_units, known, variant.forks, swap_s, planned.batching)
+    variant, swap_s, places = planned.original, plan.machine.swap_s(model), ()
+    if plan.memory:
+        places = loadables(plan, model, known, are_loaded=are_loaded)
+        large = [p for p in places if p.size_bytes > plan.memory.get(p.pool, math.inf)]
+        never = {(name, place.span) for place in large for name in place.processors}
+        known = known.where(lambda key: (key.processor, key.span) not in never)
+        places = tuple(place for place in places if place not in large)
+    batching = planned.batching
+    return ModelLoaded(model, variant.n_units, known, variant.forks, swap_s, batching, places)
+
+
+def loadables(
+    plan: Plan, model: str, profile: Profile, *, are_loaded: bool = False
+) -> tuple[Loadable, ...]:
+    """Return what can be loaded of a model, with what it takes.
+
+    A span takes what was measured on whichever of the processors that share it it took most, at the
+    largest batch: its weights and, as libraries keep these, the memory of its activations.
+    """
+    planned, machine = plan.models[model], plan.machine
+    variant, content = planned.original, ""
+    if planned.fingerprint:
+        units = [list(unit.operators) for unit in variant.units]
+        content = digest_of(
+            {"model": planned.fingerprint, "n_units": variant.n_units, "units": units}
+        )
+    known = profile.restricted([model])
+    found = []
+    for span in sorted({key.span for key, _ in known}):
+        among = {key.processor for key, _ in known if key.span == span}
+        for group in sharing(machine.processors, machine.shares, among):
+            names = tuple(processor.name for processor in group)
+            entries = [e for key, e in known if key.span == span and key.processor in names]
+            size = max(entry.resident_bytes + entry.run_bytes for entry in entries)
+            load_s = max(entry.load_s for entry in entries)
+            pool = memory_of(group[0])
+            found.append(Loadable(span, names, pool, size, load_s, content, are_loaded))
+    return tuple(found)
+
+
+def fits(plan: Plan, models: Iterable[str]) -> bool:
+    """Tell whether memories have room for all of these models at once."""
+    taken: dict[str, int] = {}
+    seen = set[tuple[str, Span, str]]()
+    for model in models:
+        for place in loadables(plan, model, plan.profile):
+            key = (place.content or model, place.span, place.processors[0])
+            if key not in seen:
+                seen.add(key)
+                taken[place.pool] = taken.get(place.pool, 0) + place.size_bytes
+    return all(taken.get(name, 0) <= budget for name, budget in plan.memory.items())
+
+
+def check_memory(plan: Plan) -> None:
+    """See that every model can be run within the plan's memory.
+
+    Raises:
+        ConfigurationError: a model has no way to its end whose largest span has room; the message
+            says how much there must be.
+    """
+    for model, planned in plan.models.items() if plan.memory else ():
+        places = loadables(plan, model, plan.profile)
+        n_units = planned.original.n_units
+        budgets = {name: plan.memory.get(name, math.inf) for name in {p.pool for p in places}}
+        usable = {p.span for p in places if p.size_bytes <= budgets[p.pool]}
+        if completes(usable, n_units):
+            continue
+        needed = _least_need(places, n_units)
+        raise ConfigurationError(
+            f"memory: model {model!r} needs at least {format_bytes(needed)} at a time, for its "
+            f"largest span; give `memory: {math.ceil(needed / 2**20)}MiB` or more, or cut it into "
+            "smaller spans (`partition`)"
+        )
+
+
+def _least_need(places: Iterable[Loadable], n_units: int) -> int:
+    """Return the bytes of the largest span of the way that needs least at a time."""
+    sizes = sorted({place.size_bytes for place in places})
+    return next(
+        size
+        for size in sizes
+        if completes({p.span for p in places if p.size_bytes <= size}, n_units)
+    )

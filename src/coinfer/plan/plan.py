@@ -46,6 +46,8 @@ class Plan:
             what is not loaded: bounds rest on it.
         models: By name.
         policy: Which policy decides.
+        memory: Bytes for what is loaded, by name of the memory (`coinfer.machine.memories`). Those
+            not named are as large as need be.
         warnings: What a reader of results must know.
 
     >>> from coinfer.machine.profile import Profile
@@ -59,6 +61,7 @@ class Plan:
     machine: Machine
     models: Mapping[str, ModelPlan]
     policy: PolicyChoice = PolicyChoice()
+    memory: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @classmethod

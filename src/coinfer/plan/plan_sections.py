@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
 
 from coinfer.documents.fields import (
+    ByteSize,
     Count,
     Loc,
     Name,
@@ -247,6 +248,7 @@ class PlanSection(Section):
     name: str = "plan"
     machine: MachineSection
     policy: PolicySection = PolicySection(name="earliest_finish")
+    memory: dict[str, ByteSize] = Field(default_factory=dict)
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
     warnings: tuple[str, ...] = ()
 
@@ -264,6 +266,7 @@ class PlanSection(Section):
             machine=machine,
             models={name: section.planned(base) for name, section in self.models.items()},
             policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
+            memory=self.memory,
             warnings=self.warnings,
         )
 

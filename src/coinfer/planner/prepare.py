@@ -5,6 +5,7 @@ On a described machine nothing is loaded or measured: the plan is to use all of 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,6 +129,7 @@ def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
         policy=_policy_of(scenario),
         warnings=tuple(_choices(machine, kept)),
     )
+    plan = dataclasses.replace(plan, memory=scenario.memory)
     for name, spec in scenario.models.items():
         plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
     return Prepared(scenario=scenario, plan=plan)
@@ -184,6 +186,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         is_urgent=len({spec.priority for spec in specs}) > 1 or any(s.deadline_s for s in specs),
         asked=asked,
         surroundings=surroundings,
+        memory=scenario.memory,
         sources={name: spec.source for name, spec in scenario.models.items()},
         demand=Demand(
             rates=Load(scenario).offered_mix() or {},
