@@ -12,6 +12,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.machine.memories import HOST, memory_of, sharing
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
+from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
 from coinfer.units import format_bytes
 
@@ -54,7 +55,8 @@ def model_loaded(
     1
     """
     planned, known = plan.models[model], profile.restricted([model])
-    variant, swap_s, places = planned.original, plan.machine.swap_s(model), ()
+    variant, swap_s = planned.original, plan.machine.swap_s(model)
+    places: tuple[Loadable, ...] = ()
     if plan.memory:
         places = loadables(plan, model, known, are_loaded=are_loaded)
         large = [p for p in places if p.size_bytes > plan.memory.get(p.pool, math.inf)]
@@ -74,12 +76,7 @@ def loadables(
     largest batch: its weights and, as libraries keep these, the memory of its activations.
     """
     planned, machine = plan.models[model], plan.machine
-    variant, content = planned.original, ""
-    if planned.fingerprint:
-        units = [list(unit.operators) for unit in variant.units]
-        content = digest_of(
-            {"model": planned.fingerprint, "n_units": variant.n_units, "units": units}
-        )
+    content = _content(planned) if planned.fingerprint else ""
     known = profile.restricted([model])
     found = []
     for span in sorted({key.span for key, _ in known}):
@@ -90,8 +87,17 @@ def loadables(
             size = max(entry.resident_bytes + entry.run_bytes for entry in entries)
             load_s = max(entry.load_s for entry in entries)
             pool = memory_of(group[0])
-            found.append(Loadable(span, names, pool, size, load_s, content, are_loaded))
+            # Of a backend without versions nobody knows what its sessions share.
+            of = content if group[0].backend in machine.identity else ""
+            found.append(Loadable(span, names, pool, size, load_s, of, are_loaded))
     return tuple(found)
+
+
+def _content(planned: ModelPlan) -> str:
+    """Return what is equal for models whose spans of the same numbers are the same."""
+    variant = planned.original
+    units = [list(unit.operators) for unit in variant.units]
+    return digest_of({"model": planned.fingerprint, "n_units": variant.n_units, "units": units})
 
 
 def fits(plan: Plan, models: Iterable[str]) -> bool:

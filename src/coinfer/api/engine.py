@@ -20,6 +20,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.memories import HOST
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
@@ -35,6 +36,7 @@ from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
+from coinfer.units import parse_bytes
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.processor_spec import Preempt
@@ -83,6 +85,9 @@ class Engine(engine.Engine):
             that it pays; `off`; or e.g. `{"max": 16, "max_delay": "2ms"}`. One of these for all
             models, or by model. A given plan is taken as it is; with a given profile, `auto` is
             `off`: nobody has seen whether answers change with the company.
+        memory: Bytes for what is loaded, e.g. `"2GiB"`: of the CPU cores' memory, or by name of the
+            memory, `{"host": "2GiB", "CUDA:0": "8GiB"}`. What does not fit is loaded when it is
+            needed, and evicted when others are. None: as a given plan says, or no limit.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -122,6 +127,7 @@ class Engine(engine.Engine):
         agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         preempt: Preempt = "auto",
         batch: Batch | Mapping[str, Batch] = "auto",
+        memory: str | int | Mapping[str, str | int] | None = None,
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -137,6 +143,7 @@ class Engine(engine.Engine):
             if isinstance(models, Mapping) and name not in models:
                 raise UnknownNameError.of("model", name, models)
         self._measure_s = measure_s
+        self._memory = _budgets(memory)
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
@@ -166,6 +173,9 @@ class Engine(engine.Engine):
             planned = self._planned(models, used, profile, samples)
         if choice is not None:
             planned = planned._replace(plan=replace(planned.plan, policy=choice))
+        if memory is not None:
+            planned = planned._replace(plan=replace(planned.plan, memory=self._memory))
+        self._memory = planned.plan.memory
         super().__init__(
             planned.plan,
             planned.models,
@@ -286,7 +296,7 @@ class Engine(engine.Engine):
         given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
         riders = _riders(self._batch, found)
         if profile is not None:
-            given_wishes = Wishes(sources=sources, riders=riders)
+            given_wishes = Wishes(sources=sources, riders=riders, memory=self._memory)
             return given_plan(found, processors, profile, given_wishes, backends=self._given)
         cuts = {}
         if self._partition is not None:
@@ -301,8 +311,21 @@ class Engine(engine.Engine):
             agreement=self._agreement,
             preempt=self._preempt,
             riders=riders,
+            memory=self._memory,
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
+
+
+def _budgets(memory: str | int | Mapping[str, str | int] | None) -> Mapping[str, int]:
+    """Return bytes by name of the memory.
+
+    Raises:
+        ConfigurationError: one is no size.
+    """
+    if memory is None:
+        return {}
+    named = memory if isinstance(memory, Mapping) else {HOST: memory}
+    return {name: parse_bytes(size) for name, size in named.items()}
 
 
 def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:

@@ -149,6 +149,11 @@ class Dispatcher:
         return self._admission.fault
 
     @property
+    def is_loading(self) -> bool:
+        """Whether something is being loaded into a memory with a budget."""
+        return self._loading.in_flight is not None
+
+    @property
     def n_unanswered(self) -> int:
         """Requests that have not been answered yet, waiting or running."""
         return len(self._state.requests)

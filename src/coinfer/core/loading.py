@@ -56,6 +56,7 @@ class Loading:
     Attributes:
         allows: Where a policy serves a lane at all.
         popularity: How often what is asked for.
+        in_flight: What is being loaded; None if nothing is.
     """
 
     _state: State
@@ -64,7 +65,7 @@ class Loading:
     popularity: Popularity = field(default_factory=Popularity)
     _eviction: Eviction = Eviction.COST
     _most_models: int = 0
-    _in_flight: Place | None = None
+    in_flight: Place | None = None
     _rest_until_s: float = -math.inf
     _again_s: float = math.inf
     _beside_urgent: bool = False
@@ -118,10 +119,10 @@ class Loading:
 
     def _ended(self, number: int) -> Place | None:
         """Return the place whose load has ended; None if nobody needs it any more."""
-        place = self._in_flight
+        place = self.in_flight
         if place is None or place.id != number:
             return None
-        self._in_flight = None
+        self.in_flight = None
         place.is_loading = False
         if place.variants:
             return place
@@ -179,7 +180,7 @@ class Loading:
             place = self._wanted(need)
             if place is None or place.pool in self._blocked:
                 continue
-            may_load = self._in_flight is None and not self._rests(need.head.request)
+            may_load = self.in_flight is None and not self._rests(need.head.request)
             if may_load and self._makes_room(place, need):
                 self._load(place)
             else:
@@ -306,8 +307,8 @@ class Loading:
         state, now, held = self._state, self._state.now, list[Lane]()
         free_s = end_s = now
         unmet, n_units = 0, state.all_units.bit_count()
-        if self._in_flight is not None:
-            end_s = self._in_flight.since_s + self._in_flight.load_s
+        if self.in_flight is not None:
+            end_s = self.in_flight.since_s + self.in_flight.load_s
             free_s = end_s = end_s if end_s > now else now + max(now - end_s, 1e-3)
         for need in needs:
             lane = need.lane
@@ -353,7 +354,7 @@ class Loading:
     def prefetch(self) -> float:
         """Load what will be needed, if nothing else is loaded; return when to look again."""
         state, residency = self._state, self._state.residency
-        if self._in_flight is not None or not residency.is_tight:
+        if self.in_flight is not None or not residency.is_tight:
             return math.inf
         if self._beside_urgent and self._rest_until_s > state.now:
             return self._rest_until_s
@@ -401,7 +402,7 @@ class Loading:
         state.residency.pool(place).use(place.id, place.size)
         place.is_loading = True
         place.since_s = state.now
-        self._in_flight = place
+        self.in_flight = place
         variant, span = place.variants[0], place.span
         state.commands.append(Load(place.id, variant, span, place.processors, place.load_s))
 

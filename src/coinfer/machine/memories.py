@@ -11,7 +11,7 @@ __all__ = ["HOST", "memory_of", "sharing"]
 HOST = "host"
 """The memory of the CPU cores."""
 
-_ON_HOST = frozenset({"CPU", "imagined"})
+_ON_HOST = frozenset({"CPU", "NULL", "imagined"})
 
 
 def memory_of(processor: Processor) -> str:

@@ -21,6 +21,7 @@ from typing import Self
 
 from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
+from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed, ModelUnloaded
@@ -34,7 +35,7 @@ from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
-from coinfer.opening import model_loaded
+from coinfer.opening import check_memory, fits, memory_given, model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.plan.work import SizeClasses
 from coinfer.policies import make_policy
@@ -127,9 +128,15 @@ class Engine:
         self._started_s, self._ended_s = clock.now(), _INF
         self._event_loop.begin()
         try:
+            given = memory_given(plan)
+            check_memory(plan)
+            if given is not None:
+                self._event_loop.tell(given)
             profile = plan.profile
             for name in plan.models:
                 self.plan = self._load_planned(name, models[name], self.plan, profile)
+            if given is not None:
+                self._event_loop.wait_for_loads(patience_s())
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -429,6 +436,7 @@ class Engine:
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
         ended = event_loop.worker_pool.join(None if in_time else 1.0)
+        ended = event_loop.loader.join(None if in_time else 1.0) and ended
         if ended:
             self._close_sessions()
         self._stopped = True
@@ -519,15 +527,27 @@ class Engine:
         model = model.renamed(name)
         with self._loading:
             self._check_open()
-            loaded = self._model_store.put(name, model, profile)
-            self._add(name, model, plan, loaded)
+            whole = self.plan if name in self.plan.models else self.plan.joined(plan)
+            later = not fits(whole, whole.models)
+            loaded = self._model_store.put(
+                name, model, profile, keep=bool(plan.memory), later=later
+            )
+            self._add(name, model, plan, loaded, are_loaded=not later)
             for processor, why in loaded.left_out.items():
                 self.warnings.append(f"{name} does not run on {processor}: {why}")
             self.warnings += [f"{name}: {note}" for note in loaded.notes]
             _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
             return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
 
-    def _add(self, name: str, model: Model | CutModel, plan: Plan, loaded: LoadedModel) -> None:
+    def _add(
+        self,
+        name: str,
+        model: Model | CutModel,
+        plan: Plan,
+        loaded: LoadedModel,
+        *,
+        are_loaded: bool,
+    ) -> None:
         """Let a model take requests that was put into the store."""
         event_loop = self._event_loop
         work = plan.models[name].work
@@ -535,7 +555,7 @@ class Engine:
             self._classes[name] = SizeClasses(work)
         for processor in loaded.profile.processors():
             event_loop.start(processor)
-        event_loop.tell(model_loaded(plan, name, loaded.profile))
+        event_loop.tell(model_loaded(plan, name, loaded.profile, are_loaded=are_loaded))
         self._model_store.open(name, model if isinstance(model, Model) else model.model)
 
 

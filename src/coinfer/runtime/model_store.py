@@ -1,11 +1,14 @@
 """Model store: the loaded models of an engine and their sessions. Knows no request and no thread.
 
-One thread at a time may load or unload; any thread may read meanwhile.
+One thread at a time may load or unload a model; any thread may read meanwhile. With a memory
+budget the loader's thread loads and evicts places of loaded models beside that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ from coinfer.backends.base import (
 )
 from coinfer.backends.loading import load
 from coinfer.backends.patience import HangError
+from coinfer.cache_folder import cache_folder
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
@@ -61,6 +65,7 @@ class ModelStore:
             the weights are in the sessions, and need not be held a second time.
         span_ios: Per model, its spans as a request goes through them.
         yielding: The threads that give way once an express processor is used.
+        changing: Held while sessions are made or closed.
     """
 
     def __init__(
@@ -75,10 +80,13 @@ class ModelStore:
         self._shared: dict[Hashable, Session] = {}
         self._sessions: dict[tuple[str, Span, str], Session] = {}
         self._processors = {p.name: p for p in ordinary(processors.values())}
+        self._all = dict(processors)
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
         self._leaving: dict[str, Latch] = {}
+        self.changing = threading.RLock()
+        self._kept: dict[tuple[str, Span, str], tuple[Model, Hashable]] = {}
         self._hanging: list[Session] = []
 
     def check_free(self, name: str) -> None:
@@ -90,8 +98,23 @@ class ModelStore:
         if name in self.models or name in self._leaving:
             raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
 
-    def put(self, name: str, model: Model | CutModel, profile: Profile) -> LoadedModel:
+    def put(
+        self,
+        name: str,
+        model: Model | CutModel,
+        profile: Profile,
+        *,
+        keep: bool = False,
+        later: bool = False,
+    ) -> LoadedModel:
         """Compile a model where its profile has entries; it takes requests after `open`.
+
+        Args:
+            name: What requests call it.
+            model: The model.
+            profile: Its times, where it shall run.
+            keep: Whether it may be evicted and loaded again.
+            later: Whether only to prepare it: `load` makes the sessions.
 
         Raises:
             ConfigurationError: a model of that name is loaded, or still leaving; the profile has
@@ -117,10 +140,18 @@ class ModelStore:
                 f"the profile has no entry for model {name!r} on any of the processors "
                 f"{', '.join(self._processors)}; measure it first"
             )
-        left_out = self._load(name, pieces, pairs)
         self.span_ios[name] = span_ios_of(cut)
+        with self.changing:
+            if keep:
+                pieces = self._keep(name, pieces, pairs)
+            left_out = {} if later else self._load(name, pieces, pairs)
+            for place, (_, shared) in self._kept.items():
+                if later and shared in self._shared:  # another model of the same content is loaded
+                    self._sessions[place] = self._shared[shared]
         loaded = self.items(name)
         at = {(span, processor) for span, processor, _ in loaded}
+        if later:
+            at = {(span, processor.name) for span, processor in pairs}
         usable = profile.restricted([name]).where(lambda key: (key.span, key.processor) in at)
         notes = dict.fromkeys(note for *_, session in loaded if (note := note_of(session)))
         return LoadedModel(usable, left_out, tuple(notes))
@@ -128,6 +159,31 @@ class ModelStore:
     def open(self, name: str, model: Model) -> None:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
+
+    def load(self, name: str, span: Span, processors: Sequence[str]) -> None:
+        """Make what one place of a model needs, if it was put to be loaded later or was evicted.
+
+        Raises:
+            BackendError: a backend cannot make it.
+        """
+        with self.changing:
+            made = set()
+            for processor in processors:
+                kept = self._kept.get((name, span, processor))
+                if kept is not None:  # else the model left meanwhile
+                    self._load_one(name, span, kept[0], self._all[processor])
+                    made.add(kept[1])
+            for place, (_, key) in self._kept.items():
+                if key in made:  # it may be that of another model of the same content
+                    self._sessions[place] = self._shared[key]
+
+    def evict(self, name: str, span: Span, processors: Sequence[str], *, close: bool) -> None:
+        """Forget the sessions of one place, for all models that have it; close them if told to."""
+        with self.changing:
+            found = [self._sessions.get((name, span, processor)) for processor in processors]
+            gone = {id(session) for session in found if session is not None}
+            self._sessions = {k: s for k, s in self._sessions.items() if id(s) not in gone}
+            self._close_unused(close=close)
 
     def get(self, name: str, span: Span, processor: str) -> Session:
         """Return the session of a span of a model on a processor."""
@@ -180,7 +236,7 @@ class ModelStore:
 
     def close(self) -> None:
         """Close all sessions."""
-        self._unload(*{name for name, _, _ in self._sessions})
+        self._unload(*{name for name, _, _ in (*self._sessions, *self._kept)})
 
     def _load(
         self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]
@@ -228,16 +284,52 @@ class ModelStore:
 
         The memory of those that are closed goes back to the system.
         """
-        self._sessions = {k: s for k, s in self._sessions.items() if k[0] not in names}
+        with self.changing:
+            self._sessions = {k: s for k, s in self._sessions.items() if k[0] not in names}
+            self._kept = {k: kept for k, kept in self._kept.items() if k[0] not in names}
+            self._close_unused(close=close)
+
+    def _close_unused(self, *, close: bool) -> None:
         found = self._unused()
         if close and found:
             while found:
                 _close(found.pop())
             heap.trim()
 
-    def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
+    def _keep(
+        self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]
+    ) -> dict[Span, Model]:
+        """Keep what sessions are made of, and see that there are artefacts where they are worth it.
+
+        Returns:
+            The models of the spans, with their weights not in memory but in files.
+        """
+        paged = {}
+        for span, processor in sorted(pairs, key=lambda pair: (pair[0], pair[1].name)):
+            backend = self._backends[processor.backend]
+            prepare(backend, pieces[span], processor)
+            if span not in paged:
+                paged[span] = self._paged(pieces[span])
+            self._kept[name, span, processor.name] = paged[span], self._key(paged[span], processor)
+        return paged
+
+    def _paged(self, piece: Model) -> Model:
+        """Return a model whose weights are not in memory; as it is where that cannot be done."""
+        try:
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            return dataclasses.replace(piece, content=piece.content.paged(folder))
+        except (CoinferError, OSError) as error:
+            _log.warning("model %r: its weights stay in memory: %s", piece.name, error)
+            return piece
+
+    def _key(self, piece: Model, processor: Processor) -> Hashable:
+        """Equal for what one session serves."""
         backend = self._backends[processor.backend]
-        key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
+        return (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
+
+    def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
+        backend, key = self._backends[processor.backend], self._key(piece, processor)
         if key not in self._shared:
             join = self.yielding.join if processor.name in self._overlaid else None
             try:
