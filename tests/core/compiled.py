@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import coinfer.core.residency
 import pytest
+
+import coinfer.core.residency
 
 __all__ = ["only_plain"]
 

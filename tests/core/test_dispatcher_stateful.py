@@ -23,7 +23,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import (
     Cancelled,
     Closed,
-    ModelLoaded,
+    MemoryGiven,
     ModelUnloaded,
     ProcessorLost,
     ProcessorRestored,
@@ -38,7 +38,7 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Fork
 from coinfer.policies import make_policy, policy_names
-from coinfer.testing.machine import VirtualMachine, processors, profile
+from coinfer.testing.machine import VirtualMachine, processors
 from core.forking import Forking
 
 PROCESSORS = processors("cpu0", "cpu1", "npu", all=("cpu0", "cpu1"))
@@ -87,6 +87,17 @@ BATCHINGS = {
     "patchy": Batching(6),
     "twin": Batching(4),
 }
+SIZES = {
+    "small": 20,
+    "large": 50,
+    "deep": 90,
+    "picky": 40,
+    "patchy": 80,
+    "holey": 100,
+    "twin": 60,
+    "wide": 120,
+}
+"""Bytes; with a budget of 100 one model runs in parts only."""
 FIXED_SHARE = 0.6
 """Of the time of one sample, what more samples in one run do not add."""
 
@@ -181,6 +192,7 @@ class AnythingHappens(RuleBasedStateMachine):
     policy = ""
     processors: Sequence[Processor] = PROCESSORS
     batchings: Mapping[str, Batching] = {}
+    budget: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,6 +205,9 @@ class AnythingHappens(RuleBasedStateMachine):
             forks=FORKS,
             batchings=self.batchings,
             fixed_share=FIXED_SHARE,
+            budget=self.budget,
+            sizes=SIZES,
+            shared=("cpu0", "cpu1"),
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
         self.lost: set[str] = set()
@@ -285,17 +300,43 @@ class AnythingHappens(RuleBasedStateMachine):
     @rule(model=st.sampled_from(sorted(SECONDS)))
     def load(self, model: str) -> None:
         self.loaded.add(model)
-        units = UNITS.get(model, 1)
-        batching = self.batchings.get(model)
-        known = profile(
-            model,
-            SECONDS[model],
-            units=units,
-            gaps=GAPS.get(model, {}),
-            most=1 if batching is None else batching.most,
-            fixed_share=FIXED_SHARE,
-        )
-        self.machine.post(ModelLoaded(model, units, known, FORKS.get(model, ()), {}, batching))
+        self.machine.load(model)
+
+    @precondition(lambda self: self.machine.loading is not None)
+    @rule(reason=st.sampled_from(["", "", "", "the disk is full"]))
+    def load_ends(self, reason: str) -> None:
+        self.machine.end_load(reason)
+
+    @precondition(lambda self: self.budget is not None)
+    @rule(budget=st.sampled_from([40, 70, 100, 100, 2000]))
+    def memory_changes(self, budget: int) -> None:
+        self.machine.post(MemoryGiven({"host": budget}))
+
+    @invariant()
+    def the_budget_is_held(self) -> None:
+        residency = self.machine.dispatcher._state.residency
+        if self.budget is None:
+            assert not residency.places
+            return
+        pool, resident = residency.pools["host"], self.machine.resident
+        loading = [] if self.machine.loading is None else [self.machine.loading]
+        sizes = {number: place.size for number, place in residency.places.items()}
+        taken = sum(sizes.get(each.place, 0) for each in (*resident.values(), *loading))
+        # What is in use when the budget becomes smaller goes as soon as it is not.
+        places = residency.places.values()
+        in_use = sum(place.size for place in places if place.running or place.is_loading)
+        assert taken <= max(pool.capacity, in_use)
+        assert set(resident) == {n for n, place in residency.places.items() if place.is_loaded}
+
+    @invariant()
+    def the_oldest_started_request_goes_on(self) -> None:
+        state = self.machine.dispatcher._state
+        started = [p for p in state.requests.values() if p.started and p.waits]
+        if not started or self.machine.loading is not None or state.running:
+            return
+        oldest = min(started, key=lambda p: (p.request.arrival_s, p.request.id))
+        is_ready = oldest.lane in state.lanes
+        assert is_ready or self.machine.timer_s < math.inf, "nothing is loaded for it"
 
     @invariant()
     def no_unit_is_used_twice(self) -> None:
@@ -310,7 +351,7 @@ class AnythingHappens(RuleBasedStateMachine):
 
     @invariant()
     def the_policy_broke_no_rule(self) -> None:
-        assert self.machine.dispatcher.fault is None
+        assert self.machine.dispatcher.fault is None, self.machine.dispatcher.fault
 
     @invariant()
     def executions_start_only_where_they_may(self) -> None:
@@ -348,11 +389,12 @@ class AnythingHappens(RuleBasedStateMachine):
 
     @invariant()
     def no_wake_up_is_lost(self) -> None:
-        waits = self.view.n_waiting
-        if waits and self.policy in WORK_CONSERVING:
+        waits = bool(self.machine.dispatcher._state.waiting)
+        if self.view.n_waiting and self.policy in WORK_CONSERVING:
             assert not self.view.startable(), "work waits beside an idle processor"
         if waits:
-            assert self.machine.running or self.machine.timer_s < math.inf, "nothing will happen"
+            will = self.machine.running or self.machine.loading or self.machine.timer_s < math.inf
+            assert will, "nothing will happen"
         if self.machine.running:
             assert self.machine.timer_s < math.inf, "no watchdog"
         for request in self.view.by_arrival():
@@ -393,16 +435,21 @@ class AnythingHappens(RuleBasedStateMachine):
         assert self.machine.replies[answered].outcome is Outcome.REJECTED
 
 
+@pytest.mark.parametrize("budget", [None, 100], ids=["all loaded", "memory budget"])
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("express", [[], EXPRESS], ids=["ordinary", "with express processors"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
 def test_every_request_is_answered_once_whatever_happens(
-    policy: str, express: list[Processor], batchings: Mapping[str, Batching]
+    policy: str,
+    express: list[Processor],
+    batchings: Mapping[str, Batching],
+    budget: int | None,
 ) -> None:
     fields = {
         "policy": policy,
         "processors": [*PROCESSORS, *express],
         "batchings": batchings,
+        "budget": budget,
     }
     case = type("Case", (AnythingHappens,), fields)
     run_state_machine_as_test(

@@ -84,6 +84,7 @@ class Result(NamedTuple):
             bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
             mix_of="offered" if optimum is None else optimum.mix_of,
             output_errors=plan.output_errors,
+            memory=plan.memory,
             warnings=warnings,
         )
         return cls(summary, done.recorder, plan.processors, optimum, origin_s)

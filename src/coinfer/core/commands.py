@@ -83,6 +83,7 @@ class Load(NamedTuple):
     span: Span
     processors: tuple[str, ...]
     expected_s: float
+    size_bytes: int = 0
 
 
 class Evict(NamedTuple):

@@ -208,7 +208,7 @@ class Dispatcher:
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
-        if state.residency.is_tight:
+        if state.residency.is_tight or self._loading.held:
             self._decide_with_loads()
         elif waiting and state.used != state.all_units:
             if self._deferral is None:
@@ -329,8 +329,11 @@ class Dispatcher:
 
     def _decide_with_loads(self) -> None:
         state, timers = self._state, self._timers
+        if not state.residency.is_tight:
+            self._loading.settle()
         again_s = _INF if self._deferral is None else self._deferral.settle()
-        again_s = min(again_s, self._loading.settle())
+        if state.residency.is_tight:
+            again_s = min(again_s, self._loading.settle())
         if state.lanes and state.used != state.all_units:
             self._decisions.take()
         again_s = min(again_s, self._loading.prefetch())

@@ -57,6 +57,7 @@ class Loading:
         allows: Where a policy serves a lane at all.
         popularity: How often what is asked for.
         in_flight: What is being loaded; None if nothing is.
+        held: Lanes that are held back.
     """
 
     _state: State
@@ -70,7 +71,7 @@ class Loading:
     _again_s: float = math.inf
     _beside_urgent: bool = False
     _has_refused: bool = False
-    _held: list[Lane] = field(default_factory=list)
+    held: list[Lane] = field(default_factory=list)
     _guards: dict[Place, Need] = field(default_factory=dict)
     _soon: set[Place] = field(default_factory=set)
     _draining: set[Place] = field(default_factory=set)
@@ -100,7 +101,6 @@ class Loading:
         self._rest_until_s = self._state.now + event.seconds
         self._state.residency.look()
         if not self._state.residency.is_tight:
-            self._release([])
             self._state.mark_lanes()
 
     def failed(self, event: LoadFailed) -> None:
@@ -134,6 +134,9 @@ class Loading:
     def settle(self) -> float:
         """Ask for what is needed, hold back what it is needed for; return when to look again."""
         state = self._state
+        if not state.residency.is_tight:  # it was until now
+            self._release([])
+            return math.inf
         self._again_s = math.inf
         self._draining.clear()
         self._blocked.clear()
@@ -292,11 +295,12 @@ class Loading:
                 idle = [place for place in mine if not place.running]
                 runs = [place for place in mine if place.running]
                 missing = pool.taken - pool.capacity
-                for place in room_from((idle, runs), missing, self._worth) or mine:
-                    if place.running:
-                        self._draining.add(place)
-                    else:
-                        self._evict(place)
+                chosen = room_from([idle], missing, self._worth)
+                if chosen is None:
+                    chosen = idle
+                    self._draining.update(runs)
+                for place in chosen:
+                    self._evict(place)
 
     def _hold_back(self, needs: Sequence[Need]) -> None:
         """Let lanes start only where what they need is there, and say when it should be.
@@ -328,26 +332,31 @@ class Loading:
                 else:
                     at_s = max(free_s, place.retry_s) + place.load_s
                 ready_s[name] = max(at_s, ready_s.get(name, at_s), now + 1e-6)
+            if self.allows is not None:  # a policy may allow more than it did, once it has started
+                for _, name, place in options_of(state, lane, lane.key.position, None):
+                    if place is not None and not place.is_loaded:
+                        ready_s.setdefault(name, now + _FAR_S)
             unmet += not is_met
             if not is_met and not is_coming:
                 free_s += min([o.place.load_s for o in need.options if o.place], default=0.0)
-            if is_met or (is_coming and _is_urgent(need.head.request)):
+            is_ready = is_met or (is_coming and _is_urgent(need.head.request))
+            if is_ready:
                 state.show(lane)
             else:
                 state.hide(lane)
-            if ready_s or lane.ready_s:
+            if ready_s or lane.ready_s or not is_ready:
                 state.hold_back(lane, ready_s)
                 held.append(lane)
         self._release(held)
-        self._held = held
+        self.held = held
 
     def _release(self, held: Sequence[Lane]) -> None:
         """Let all lanes start that were held back, but for these."""
-        for lane in self._held:
+        for lane in self.held:
             if lane not in held:
                 self._state.show(lane)
                 self._state.hold_back(lane, {})
-        self._held = []
+        self.held = []
 
     # after the policy decided
 
@@ -403,8 +412,8 @@ class Loading:
         place.is_loading = True
         place.since_s = state.now
         self.in_flight = place
-        variant, span = place.variants[0], place.span
-        state.commands.append(Load(place.id, variant, span, place.processors, place.load_s))
+        what = place.variants[0], place.span, place.processors
+        state.commands.append(Load(place.id, *what, place.load_s, round(place.size)))
 
     def _evict(self, place: Place) -> None:
         state = self._state

@@ -32,7 +32,8 @@ class Residency:
             there; empty if no change of a model takes time anywhere.
         pools: Memories by name.
         places: All that is loaded or can be, by number.
-        is_tight: Whether something that can be loaded is not, so that whoever starts must ask.
+        is_tight: Whether something that can be loaded is not, or must go, so that whoever starts
+            must ask.
 
     >>> residency = Residency()
     >>> residency.add("a", {"npu": 0.4})
@@ -148,8 +149,10 @@ class Residency:
         return [place for place in self.places.values() if place.is_loaded]
 
     def look(self) -> None:
-        """Find out anew whether everything is loaded."""
-        self.is_tight = any(not place.is_loaded for place in self.places.values())
+        """Find out anew whether everything is loaded, and may stay."""
+        self.is_tight = any(not place.is_loaded for place in self.places.values()) or any(
+            pool.taken > pool.capacity for pool in self.pools.values()
+        )
 
     def _add_place(self, model: str, loadable: Loadable) -> Place:
         key = (loadable.content or f"\0{model}", loadable.span, loadable.processors[0])

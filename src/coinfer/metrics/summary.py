@@ -23,6 +23,7 @@ from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
 __all__ = [
     "BoundSummary",
     "LatencySummary",
+    "MemorySummary",
     "MixOf",
     "ModelSummary",
     "ProcessorSummary",
@@ -153,6 +154,27 @@ class BoundSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySummary:
+    """What was loaded and evicted within a memory budget, in the measuring window.
+
+    Attributes:
+        budget_bytes: By name of the memory.
+        loads: Loads that ended well.
+        failed: Loads that failed.
+        evictions: What was evicted.
+        load_s: Seconds in which the loader worked.
+        loaded_bytes: What it brought.
+    """
+
+    budget_bytes: Mapping[str, int]
+    loads: int = 0
+    failed: int = 0
+    evictions: int = 0
+    load_s: float = 0.0
+    loaded_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The figures of one run.
 
@@ -168,6 +190,7 @@ class Summary:
         totals: All models together.
         bound: The bound beside the result.
         score: The score that the scenario asks for; None if it asks for none.
+        memory: What was loaded and evicted; None without a budget.
         warnings: What a reader must know before believing the figures.
     """
 
@@ -182,6 +205,7 @@ class Summary:
     totals: TotalsSummary
     bound: BoundSummary = BoundSummary()
     score: XRBenchScore | None = None
+    memory: MemorySummary | None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -223,6 +247,7 @@ def summarise(
     bound_per_s: float | None = None,
     mix_of: MixOf = "offered",
     output_errors: Mapping[str, Mapping[str, float]] | None = None,
+    memory: Mapping[str, int] | None = None,
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -239,6 +264,7 @@ def summarise(
         bound_per_s: The bound, if there is one.
         mix_of: Whether it is for the mix that was offered or for the one that was served.
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
+        memory: Bytes for what is loaded, by name of the memory, if it has a budget.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
@@ -260,6 +286,9 @@ def summarise(
         totals=totals,
         bound=bound,
         score=xrbench_score(run_counts, names),
+        memory=MemorySummary(budget_bytes=dict(memory), **dataclasses.asdict(run_counts.loads))
+        if memory
+        else None,
         warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
     )
 

@@ -219,26 +219,40 @@ class VirtualMachine:
         self.loading: Load | None = None
         self.resident: dict[int, Load] = {}
         self._load_end_s = math.inf
+        self._is_gone = False
         if budget is not None:
             self.post(MemoryGiven({"host": budget}))
-        for model, row in seconds.items():
-            n_units = units.get(model, 1)
-            batching = batchings.get(model)
-            known = profile(
-                model,
-                row,
-                units=n_units,
-                gaps=gaps.get(model, _NOTHING),
-                most=1 if batching is None else batching.most,
-                fixed_share=fixed_share,
-            )
-            forked = forks.get(model, ())
-            places = (
-                ()
-                if budget is None
-                else loadables(known, sizes[model], load_s=load_s, shared=shared)
-            )
-            self.post(ModelLoaded(model, n_units, known, forked, batching=batching, places=places))
+        self._budget, self._sizes, self._load_s, self._shared = budget, sizes, load_s, shared
+        self._shape = (seconds, units, gaps, forks, batchings, fixed_share)
+        for model in seconds:
+            self.load(model)
+
+    def load(self, model: str) -> None:
+        """Let a model take requests, at first or again."""
+        seconds, units, gaps, forks, batchings, fixed_share = self._shape
+        n_units, batching = units.get(model, 1), batchings.get(model)
+        known = profile(
+            model,
+            seconds[model],
+            units=n_units,
+            gaps=gaps.get(model, _NOTHING),
+            most=1 if batching is None else batching.most,
+            fixed_share=fixed_share,
+        )
+        places: tuple[Loadable, ...] = ()
+        if self._budget is not None:
+            size = self._sizes[model]
+            places = loadables(known, size, load_s=self._load_s, shared=self._shared)
+            large = {
+                (p.span, name)
+                for p in places
+                for name in p.processors
+                if p.size_bytes > self._budget
+            }
+            known = known.where(lambda key: (key.span, key.processor) not in large)
+            places = tuple(p for p in places if p.size_bytes <= self._budget)
+        forked = forks.get(model, ())
+        self.post(ModelLoaded(model, n_units, known, forked, batching=batching, places=places))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
@@ -291,7 +305,8 @@ class VirtualMachine:
         self.loading, self._load_end_s = None, math.inf
         if reason:
             return self.post(LoadFailed(load.place, reason))
-        self.resident[load.place] = load
+        if not self._is_gone:
+            self.resident[load.place] = load
         return self.post(Loaded(load.place, load.expected_s))
 
     def hold_back(self, model: str, ready_s: Mapping[str, float]) -> None:
@@ -398,7 +413,7 @@ class VirtualMachine:
             case Load():
                 assert self.loading is None, f"{command} beside {self.loading}"
                 assert command.place not in self.resident, f"{command} is there"
-                self.loading = command
+                self.loading, self._is_gone = command, False
                 self._load_end_s = self.now + command.expected_s
             case Evict():
                 self._evict(command)
@@ -410,6 +425,8 @@ class VirtualMachine:
             gone = [n for n, load in self.resident.items() if load.variant == command.model]
             for number in gone:
                 del self.resident[number]
+            if self.loading is not None and self.loading.variant == command.model:
+                self._is_gone = True
             return
         load = self.resident.pop(command.place)
         used = [e for e in self.running.values() if _is_of(e, load)]
