@@ -197,6 +197,7 @@ def _write_trace(path: Path, result: Result) -> None:
             requests=result.recorder.requests(),
             executions=result.recorder.executions(),
             processors=result.processors,
+            loads=result.recorder.loads(),
             metadata={"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed},
             origin_s=result.origin_s,
         )

@@ -149,6 +149,12 @@ class Dispatcher:
         return self._admission.fault
 
     @property
+    def memories(self) -> dict[str, tuple[float, float]]:
+        """By memory that has a budget: its bytes, and those of them that are taken."""
+        pools = list(self._state.residency.pools.items())
+        return {name: (p.capacity, p.taken) for name, p in pools if p.capacity < _INF}
+
+    @property
     def is_loading(self) -> bool:
         """Whether something is being loaded into a memory with a budget."""
         return self._loading.in_flight is not None
@@ -331,11 +337,16 @@ class Dispatcher:
         state, timers = self._state, self._timers
         if not state.residency.is_tight:
             self._loading.settle()
-        again_s = _INF if self._deferral is None else self._deferral.settle()
+        deferral, again_s = self._deferral, _INF
+        if deferral is not None:
+            again_s = deferral.settle()
+        held = () if deferral is None else deferral.held
         if state.residency.is_tight:
-            again_s = min(again_s, self._loading.settle())
+            again_s = min(again_s, self._loading.settle(held))
         if state.lanes and state.used != state.all_units:
             self._decisions.take()
+            if self._loading.allows is not None:  # the policy may have given models elsewhere
+                again_s = min(again_s, self._loading.settle(held))
         again_s = min(again_s, self._loading.prefetch())
         if again_s < _INF:
             timers.wake(again_s)

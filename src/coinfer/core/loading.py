@@ -21,7 +21,7 @@ a run of theirs had.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from coinfer.core.commands import Evict, Load
@@ -131,8 +131,12 @@ class Loading:
 
     # before the policy is asked
 
-    def settle(self) -> float:
-        """Ask for what is needed, hold back what it is needed for; return when to look again."""
+    def settle(self, deferred: Collection[Lane] = ()) -> float:
+        """Ask for what is needed, hold back what it is needed for; return when to look again.
+
+        Args:
+            deferred: Lanes that are held back for another reason.
+        """
         state = self._state
         if not state.residency.is_tight:  # it was until now
             self._release([])
@@ -148,7 +152,7 @@ class Loading:
             self._guard(needs)
             self._shrink()
             self._load_needed(needs)
-        self._hold_back(needs)
+        self._hold_back(needs, deferred)
         return self._again_s
 
     def _guard(self, needs: Sequence[Need]) -> None:
@@ -302,7 +306,7 @@ class Loading:
                 for place in chosen:
                     self._evict(place)
 
-    def _hold_back(self, needs: Sequence[Need]) -> None:
+    def _hold_back(self, needs: Sequence[Need], deferred: Collection[Lane]) -> None:
         """Let lanes start only where what they need is there, and say when it should be.
 
         Policies see those that can go on somewhere, and urgent ones for which something is under
@@ -316,8 +320,7 @@ class Loading:
             free_s = end_s = end_s if end_s > now else now + max(now - end_s, 1e-3)
         for need in needs:
             lane = need.lane
-            mine = lane.ready_s if lane.batching is not None and not lane.is_rare else {}
-            ready_s = {name: at_s for name, at_s in mine.items() if at_s > now}
+            ready_s = dict(lane.ready_s) if lane in deferred else {}
             is_met = need.is_met(self._draining)
             if self._eviction is Eviction.LRU and unmet >= n_units:  # nobody overtakes so many
                 is_met = False

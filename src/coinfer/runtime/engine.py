@@ -50,11 +50,12 @@ from coinfer.runtime.arguments import (
     whole,
     wrong_inputs,
 )
-from coinfer.runtime.engine_stats import EngineStats, model_stats, processor_stats
+from coinfer.runtime.engine_stats import EngineStats, MemoryStats, model_stats, processor_stats
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.model_store import LoadedModel, ModelStore
+from coinfer.runtime.process_memory import process_memory
 from coinfer.runtime.warm_up import warm_up
 
 __all__ = ["Engine", "Observer"]
@@ -191,7 +192,17 @@ class Engine:
             name: processor_stats(name, worker.use, up_s, failures, loaded, profile)
             for name, worker in event_loop.worker_pool.workers.items()
         }
-        return EngineStats(up_s=up_s, models=models, processors=processors)
+        use, memories = event_loop.loader.use, self._core.memories
+        memory = MemoryStats(
+            budget_bytes={name: int(budget) for name, (budget, _) in memories.items()},
+            resident_bytes={name: int(taken) for name, (_, taken) in memories.items()},
+            loads=use.loads,
+            failed=use.failed,
+            evictions=use.evictions,
+            load_s=use.load_s,
+            process=process_memory(),
+        )
+        return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
 
     @property
     def n_unanswered(self) -> int:

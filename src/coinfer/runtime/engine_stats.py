@@ -13,9 +13,17 @@ from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
 from coinfer.runtime.answer_counts import AnswerCounts
+from coinfer.runtime.process_memory import ProcessMemory
 from coinfer.runtime.worker import Use
 
-__all__ = ["EngineStats", "ModelStats", "ProcessorStats", "model_stats", "processor_stats"]
+__all__ = [
+    "EngineStats",
+    "MemoryStats",
+    "ModelStats",
+    "ProcessorStats",
+    "model_stats",
+    "processor_stats",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,31 @@ class ProcessorStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryStats:
+    """What an engine believes that its models take, and what the system says that the process does.
+
+    Attributes:
+        budget_bytes: By name of the memory; empty without a budget, and so are the next two.
+        resident_bytes: What is loaded there now or is on its way, by the profile: weights, and
+            activations at the largest planned batch.
+        loads: Loads that ended well since the start.
+        failed: Loads that failed.
+        evictions: Evictions.
+        load_s: Seconds that these loads took.
+        process: What the system says that the whole process holds in its own memory and of files;
+            None where it does not tell.
+    """
+
+    budget_bytes: Mapping[str, int]
+    resident_bytes: Mapping[str, int]
+    loads: int
+    failed: int
+    evictions: int
+    load_s: float
+    process: ProcessMemory | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """What an engine has done so far.
 
@@ -82,6 +115,7 @@ class EngineStats:
         up_s: Seconds since its start, until it was stopped.
         models: By name, those that are loaded.
         processors: By name, in the order of preference.
+        memory: What is held, loaded and evicted.
 
     >>> from coinfer import Engine
     >>> from coinfer.testing.models import tiny_linear
@@ -96,6 +130,7 @@ class EngineStats:
     up_s: float
     models: Mapping[str, ModelStats]
     processors: Mapping[str, ProcessorStats]
+    memory: MemoryStats
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes, e.g. for a page of metrics."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeAlias
 
@@ -18,9 +19,26 @@ from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.model_store import ModelStore
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "LoaderUse"]
 
 _Outcome: TypeAlias = Loaded | LoadFailed
+
+
+@dataclass(slots=True)
+class LoaderUse:
+    """What a loader did so far.
+
+    Attributes:
+        loads: Loads that ended well.
+        failed: Those that failed.
+        evictions: Evictions.
+        load_s: Seconds of the loads that ended well.
+    """
+
+    loads: int = 0
+    failed: int = 0
+    evictions: int = 0
+    load_s: float = 0.0
 
 
 class Loader:
@@ -32,6 +50,9 @@ class Loader:
         failed: Gets each load that failed, and why; called by the thread.
         may_close: Tells whether sessions that are not used may be closed: a worker that was given
             up may still run on one.
+
+    Attributes:
+        use: What it did so far.
     """
 
     def __init__(
@@ -48,6 +69,8 @@ class Loader:
         self._commands: SimpleQueue[Load | Evict | None] = SimpleQueue()
         self._ended = Latch()
         self._thread: threading.Thread | None = None
+
+        self.use = LoaderUse()
 
     def give(self, command: Load | Evict) -> None:
         """Hand over a command; returns at once. The owner of the core does it.
@@ -76,6 +99,7 @@ class Loader:
                     self._done(self._load(command))
                 else:
                     close = self._may_close()
+                    self.use.evictions += 1
                     self._model_store.evict(
                         command.model, command.span, command.processors, close=close
                     )
@@ -88,6 +112,10 @@ class Loader:
             self._model_store.load(load.variant, load.span, load.processors)
         except Exception as error:  # noqa: BLE001 - a backend is foreign code; the engine goes on
             reason = " ".join(said(error).split())
+            self.use.failed += 1
             self._failed(load, reason)
             return LoadFailed(load.place, reason)
-        return Loaded(load.place, clock.now() - started_s)
+        seconds = clock.now() - started_s
+        self.use.loads += 1
+        self.use.load_s += seconds
+        return Loaded(load.place, seconds)
