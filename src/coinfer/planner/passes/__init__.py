@@ -17,6 +17,7 @@ from coinfer.planner.passes import (
     partition,
     precision,
     preemption,
+    residency,
     surroundings,
     threads,
     worth_loading,
@@ -38,4 +39,5 @@ PASSES: tuple[Pass, ...] = (
     preemption.preemption,
     surroundings.surroundings,
     batching.batching,
+    residency.residency,
 )
