@@ -39,7 +39,9 @@ ZIPF = (
 )
 """In the order of their popularity."""
 
-_PROCESSORS = "[{name: cpu0, backend: onnxruntime}, {name: cpu1, backend: onnxruntime}]"
+_PROCESSORS = ", ".join(
+    f"{{name: cpu{core}, backend: onnxruntime, cores: [{core}]}}" for core in range(2)
+)
 
 
 class Row(NamedTuple):
@@ -64,7 +66,7 @@ def scenarios() -> dict[str, Scenario]:
         f"models: {{{many}}}\narrivals: {{mix: {{in_flight: 8, weights: {{{weights}}}}}}}\n"
         "duration: 120s\nwarmup: 10s\n"
     )
-    common = f"processors: {_PROCESSORS}\npolicy: fcfs\n"
+    common = f"processors: [{_PROCESSORS}]\npolicy: fcfs\n"
     return {"large": parse_scenario(large + common), "zipf": parse_scenario(zipf + common)}
 
 
