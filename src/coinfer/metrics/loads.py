@@ -95,7 +95,8 @@ class Loads:
         record = replace(record, finished_s=now, reason=reason)
         low, high = max(record.started_s, window.start_s), min(now, window.end_s)
         self.counts.load_s += max(0.0, high - low)
-        if window.start_s <= now < window.end_s:
+        # What takes no time was loaded before a simulation began.
+        if window.start_s <= now < window.end_s and now > record.started_s:
             self.counts.failed += bool(reason)
             self.counts.loads += not reason
             self.counts.loaded_bytes += 0 if reason else record.size_bytes
