@@ -160,3 +160,15 @@ class DroppedError(CapacityError):
 
 class ClosedError(CapacityError):
     """The engine is stopping, or the model is being unloaded."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the innermost cause in one line: libraries wrap it in pages of context.
+
+    >>> first_line(ValueError("\nwrong shape\nat line 7"))
+    'wrong shape'
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

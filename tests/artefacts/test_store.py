@@ -63,7 +63,7 @@ def test_what_cannot_be_made_is_not_tried_again(artefacts: ArtefactStore) -> Non
     assert artefacts.open(parts_of("a")) is None
     [entry] = artefacts.entries()
     assert entry.artefact is not None
-    assert (entry.artefact.refused, entry.artefact.size) == ("the library cannot", 0)
+    assert (entry.artefact.refused, entry.artefact.files) == ("the library cannot", {})
 
 
 def flip(folder: Path) -> None:
@@ -318,3 +318,20 @@ def test_a_process_that_uses_one_keeps_it_from_removal(artefacts: ArtefactStore)
     assert not artefacts.entries()[0].in_use
     assert artefacts.remove(name)
     assert artefacts.entries() == []
+
+
+def test_a_damaged_artefact_is_not_removed_once_another_stands_in_its_place(
+    artefacts: ArtefactStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever found the damage removes what it looked at, and not what was made anew meanwhile."""
+    ensure(artefacts)
+    lease = opened(artefacts)
+    artefacts.remove_damaged(lease.folder.name)  # by another process, which makes it again
+    ensure(artefacts, make=writing(b"new"))
+    artefacts.discard(lease, "it cannot be read")
+    again = opened(artefacts)
+    assert again.path("weights.bin").read_bytes() == b"new"
+    assert "damaged" not in caplog.text
+    artefacts.discard(again, "it cannot be read")
+    assert artefacts.open(parts_of("a")) is None
+    assert "it cannot be read" in caplog.text

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ import pytest
 
 import coinfer.artefacts.store
 from coinfer import zoo
-from coinfer.artefacts import default_store
-from coinfer.backends import artefact_making, get_backend
+from coinfer.artefacts import MakeError, default_store
+from coinfer.backends import artefact_making, artefact_parts, get_backend
 from coinfer.backends.artefact_making import prepare
 from coinfer.backends.base import Session
-from coinfer.backends.onnxruntime import artefact as onnxruntime_artefact
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import partition_at
@@ -39,11 +39,7 @@ MIB = 2**20
 def all_models_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COINFER_ARTEFACTS")
-    monkeypatch.setattr(onnxruntime_artefact, "LEAST_WEIGHT_BYTES", 0)
-    if find("openvino"):
-        from coinfer.backends import openvino
-
-        monkeypatch.setattr(openvino, "_LEAST_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(artefact_parts, "LEAST_WEIGHT_BYTES", 0)
     monkeypatch.setattr(coinfer.artefacts.store, "_warned", set())
 
 
@@ -362,3 +358,17 @@ def test_a_hundred_loads_runs_and_closes_take_no_memory(cpu: Processor) -> None:
     files = psutil.Process().num_fds() if os.name == "posix" else 0
     cycles(10)
     assert (psutil.Process().num_fds() if os.name == "posix" else 0) == files
+
+
+def test_what_is_to_be_made_is_not_copied_for_the_child(tmp_path: Path) -> None:
+    model = model_from_ir(zoo.build("squeezenet1_1"), name="squeezenet1_1")
+    model = dataclasses.replace(model, content=model.content.detached())
+    processor = Processor(name="cpu", backend="null", units=frozenset({"core"}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MakeError):  # that backend makes none
+            artefact_making._made_in_child("null", model, processor, tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < model.weight_bytes / 2

@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from coinfer import zoo
-from coinfer.backends import get_backend
-from coinfer.backends import openvino as openvino_backend
+from coinfer.backends import artefact_parts, get_backend
+from coinfer.backends.openvino import OpenVinoBackend
+from coinfer.backends.openvino import backend as openvino_backend
+from coinfer.backends.openvino.messages import reason_of
 from coinfer.backends.pools import POOLS
 from coinfer.backends.source import source_of
 from coinfer.errors import BackendError, ExecutionError
@@ -161,7 +163,7 @@ def test_what_is_wrong_with_a_graph_is_said_in_one_line(
 def test_the_reason_of_an_error_is_not_a_place_in_the_librarys_source(
     message: str, reason: str
 ) -> None:
-    assert openvino_backend._reason(RuntimeError(message)) == reason
+    assert reason_of(RuntimeError(message)) == reason
 
 
 def test_a_wide_session_takes_its_pool_out_of_the_budget_and_gives_it_back() -> None:
@@ -199,7 +201,7 @@ def _cpu_seconds_of_other_threads() -> float:
 def test_a_model_is_read_once_for_all_processors_that_it_is_loaded_for_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backend = openvino_backend.OpenVinoBackend()
+    backend = OpenVinoBackend()
     reads: list[object] = []
     monkeypatch.setattr(
         openvino_backend, "source_of", lambda model: reads.append(model) or source_of(model)
@@ -245,7 +247,7 @@ def test_two_threads_that_use_the_library_first_do_not_wait_for_each_other() -> 
 
 def test_a_run_on_one_core_is_computed_by_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its priority is the caller's: urgent requests preempt others by that."""
-    monkeypatch.setattr(openvino_backend, "_LEAST_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(artefact_parts, "LEAST_WEIGHT_BYTES", 0)
     model = model_from_ir(zoo.build("squeezenet1_1"), name="squeezenet1_1")
     core = Processor(name="ov0", backend="openvino", units=frozenset({"core0"}))
     session = get_backend("openvino").load(model, core)

@@ -74,3 +74,19 @@ def test_int8_takes_no_ranks(more: tuple[str, ...]) -> None:
         run("zoo:tiny_cnn", "--int8", *more)
     with pytest.raises(ConfigurationError, match="leave it out with --int8"):
         run("zoo:tiny_cnn", "--int8", "--picture", "p.svg")
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--max-error", "0.1", "--plain"), "--max-error, --plain"),
+        (("--inputs", "x.npz"), "--inputs"),
+        (("--processor", "cpu0"), "--processor"),
+        (("--seed", "3"), "--seed"),
+    ],
+)
+def test_options_that_would_do_nothing_without_a_file_are_refused(
+    more: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"without -o .* {named} would change nothing"):
+        run("zoo:tiny_cnn", "--ranks", "ratio:0.5", *more)

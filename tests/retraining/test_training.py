@@ -187,3 +187,60 @@ class _Dangerous:
 
     def __reduce__(self) -> Any:
         return (Path.mkdir, (Path("/nowhere/that/exists"),))
+
+
+def test_the_loss_is_per_answer_however_many_there_are_in_a_sample() -> None:
+    """A map of classes is so many answers: the share of both terms must not depend on its size."""
+    from coinfer.retraining.loss import distillation_loss
+
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 10), torch.randn(4, 10)
+    recipe = Recipe()
+    plain = distillation_loss(student, teacher, None, recipe)
+    maps = [each[:, :, None, None].expand(4, 10, 5, 7).clone() for each in (student, teacher)]
+    assert distillation_loss(*maps, None, recipe) == pytest.approx(float(plain), rel=1e-5)
+
+
+class _Two(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Takes two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = torch.nn.Linear(4, 3)
+
+    def forward(self, one: Any, other: Any) -> Any:
+        return self.dense(one + other)
+
+
+def test_batches_come_in_what_forms_loaders_give() -> None:
+    torch.manual_seed(1)
+    x, classes, teacher = torch.randn(8, 4), torch.randint(3, (8,)), torch.nn.Linear(4, 3)
+    recipe, held_out = Recipe(epochs=1), [(x, classes)]
+    weights = []
+    for batch in (x, (x,), [x], (x, None), [x, None]):
+        student = torch.nn.Linear(4, 3)
+        with torch.no_grad():
+            student.weight.fill_(0.1)
+            student.bias.fill_(0.0)
+        train(student, teacher, [batch], held_out, recipe=recipe)
+        weights.append(student.weight.detach().clone())
+    for weight in weights[1:]:
+        assert torch.equal(weight, weights[0])
+    pair = (((x, x), None), ((x, x), classes))
+    train(_Two(), _Two(), pair, [((x, x), classes)], recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ({"x": torch.zeros(2, 4)}, r"inputs must be a tensor .*, got dict; wrap the data"),
+        ((torch.zeros(2, 4),) * 3, "a batch has 3 members; give .inputs, target."),
+        ((torch.zeros(2, 4), [1, 2]), "its target is list and no tensor"),
+    ],
+)
+def test_batches_in_other_forms_are_refused_in_a_line(batch: Any, said: str) -> None:
+    module = torch.nn.Linear(4, 3)
+    held_out = [(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))]
+    with pytest.raises(InputError, match=said) as caught:
+        train(module, torch.nn.Linear(4, 3), [batch], held_out, recipe=Recipe(epochs=1))
+    assert "\n" not in str(caught.value)

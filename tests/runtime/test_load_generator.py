@@ -15,7 +15,7 @@ from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Arrived, Event
 from coinfer.core.request import Request
-from coinfer.runtime import clock
+from coinfer.runtime import clock, load_generator
 from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
@@ -126,3 +126,10 @@ def test_an_engine_that_closes_ends_the_load() -> None:
 
     seen, _ = play("{m: {periodic: 100/s}}", engine=closing)
     assert seen == []
+
+
+def test_it_gives_up_its_claim_on_a_core_before_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(load_generator, "give_up_lag", lambda: calls.append(None))
+    seen, _ = play("{m: {periodic: 100/s}}")
+    assert len(calls) >= len(seen) - 1 > 0  # the first is due at once

@@ -16,6 +16,7 @@ from coinfer.hardware import available_cores
 from coinfer.threads import priority
 from coinfer.threads.priority import (
     LOWEST,
+    give_up_lag,
     lower_current_thread,
     lower_marked,
     mark_current_thread,
@@ -102,3 +103,10 @@ def test_a_refusal_is_said_once_and_nothing_is_raised(
         assert not in_thread(lower_current_thread)
     assert len(caplog.records) == 1
     assert "threads keep their priority" in caplog.text
+
+
+def test_giving_up_a_claim_is_fine_where_threads_cannot_yield(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(priority, "_yield", None)
+    give_up_lag()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.registry import find_backends
-from coinfer.errors import ConfigurationError, UnknownNameError
-from coinfer.graph.compressing.rank_rule import RankRule
+from coinfer.errors import ConfigurationError
+from coinfer.graph.compressing.rank_rule import LATENCY, RankRule
 from coinfer.hardware.catalogue import default_processors
-from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.processor import Processor, named, ordinary
 from coinfer.model import Model
-from coinfer.planner.compressing.calibration import split
+from coinfer.planner.compressing.calibration import Samples, split
 from coinfer.planner.compressing.compression import CompressedModel, Compression
 from coinfer.planner.compressing.quantisation import Quantisation
 from coinfer.planner.compressing.report import CompressionReport
@@ -32,7 +32,7 @@ _RANDOM_SAMPLES = 12
 def compress(
     model: Model | str | Path,
     *,
-    ranks: str | RankRule = "latency",
+    ranks: str | RankRule = LATENCY,
     max_error: float | None = None,
     samples: SampleSource | None = None,
     svd: bool = False,
@@ -51,8 +51,9 @@ def compress(
 
     By `latency` ranks are chosen by measured time. What is returned is faster than the original on
     each of `processors`, by paired rounds whose 95 % interval is above 1, and its outputs are off
-    by `max_error` at most on samples that nothing was chosen with; else it is the original. Other
-    rules promise nothing of time, and warn.
+    by `max_error` at most on held-out samples; else it is the original. These samples shape neither
+    factors nor ranks; where a choice is further off on them, less is aimed at, which the report
+    counts. Other rules promise nothing of time, and warn.
 
     Args:
         model: What `load_model` returns, a path, or `zoo:NAME`.
@@ -60,7 +61,7 @@ def compress(
             side), `evbmf` (what stands out of the noise), `macs:F` (of all operations): the share
             that is kept, above 0, 1 at most.
         max_error: The most that outputs may be off, ||out - ref|| / ||ref||, on each held-out
-            sample; None: 0.02 by latency, else any; `math.inf`: errors are not looked at.
+            sample; None: 0.02 by latency, else any; `math.inf`: errors do not steer the choice.
         samples: Inputs, at least 2: arrays by input name, several of these, an .npz file or a
             folder of pictures. A third of them judges. None: random ones, which say little of a
             trained network.
@@ -73,7 +74,7 @@ def compress(
             thread. An empty list measures no times.
         backends: Backends by name, for those that are not to be looked up.
         dims: Sizes of open dimensions by name, for a model without samples.
-        seed: Decides which samples judge and all that is drawn.
+        seed: Decides which samples judge and all that is drawn, random samples too; from 0 on.
         progress: Is told what is measured next.
 
     Raises:
@@ -90,20 +91,17 @@ def compress(
     >>> found.report.macs
     (516256, 252064)
     """
-    if int8:
-        if str(ranks) != "latency" or svd or data_aware is not None:
-            raise ConfigurationError(
-                "int8 decomposes nothing, so it takes no ranks, svd or data_aware (--ranks, --svd, "
-                "--plain); decompose first, and quantise the file that this gives"
-            )
-        return _quantisation(
-            model, max_error, samples, processors, backends, dims, seed, progress
-        ).done()
-    compression = _compression(
-        model, ranks, max_error, samples, svd, data_aware, processors, backends, dims, seed
-    )
-    compression.tell = progress
-    return compression.done()
+    rule = RankRule.parse(ranks) if isinstance(ranks, str) else ranks
+    if int8 and (not rule.is_measured or svd or data_aware is not None):
+        raise ConfigurationError(
+            "int8 decomposes nothing, so it takes no ranks, svd or data_aware (--ranks, --svd, "
+            "--plain); decompose first, and quantise the file that this gives"
+        )
+    wish = CompressionWish(rule=rule, max_error=max_error, svd=svd, seed=seed)
+    setting = _Setting.of(model, samples, processors, backends, dims, seed)
+    made = setting.quantisation(wish) if int8 else setting.compression(wish, data_aware)
+    made.tell = progress
+    return made.done()
 
 
 def choose_ranks(
@@ -120,75 +118,92 @@ def choose_ranks(
     >>> choose_ranks("zoo:tiny_cnn", ranks="ratio:0.5").macs
     (516256, 252064)
     """
-    return _compression(model, ranks, None, None, svd, False, (), {}, dims, 0).chosen()
-
-
-def _compression(
-    source: Model | str | Path,
-    ranks: str | RankRule,
-    max_error: float | None,
-    samples: SampleSource | None,
-    svd: bool,
-    data_aware: bool | None,
-    processors: Sequence[Processor] | Sequence[str] | None,
-    backends: Mapping[str, Backend],
-    dims: Mapping[str, int],
-    seed: int,
-) -> Compression:
     rule = RankRule.parse(ranks) if isinstance(ranks, str) else ranks
-    wish = CompressionWish(rule=rule, max_error=max_error, svd=svd, seed=seed)
-    model = source if isinstance(source, Model) else resolve_model(str(source))
-    feeds, warnings = _feeds(model, samples, dims)
-    chosen = _processors(processors)
-    if wish.by_latency and not chosen:
-        raise ConfigurationError("ranks by latency need a processor to measure on; name one")
-    compression = Compression(
-        model=model,
-        wish=wish,
-        samples=split(feeds, model.name, seed=seed),
-        is_data_aware=samples is not None if data_aware is None else data_aware,
-        processors=chosen,
-        backends=find_backends((*chosen, REFERENCE), backends),
-    )
-    compression.warnings += [] if wish.max_error == math.inf else warnings
-    return compression
+    wish = CompressionWish(rule=rule, svd=svd)
+    return _Setting.of(model, None, (), {}, dims, 0).compression(wish, False).chosen()
 
 
-def _quantisation(
-    source: Model | str | Path,
-    max_error: float | None,
-    samples: SampleSource | None,
-    processors: Sequence[Processor] | Sequence[str] | None,
-    backends: Mapping[str, Backend],
-    dims: Mapping[str, int],
-    seed: int,
-    progress: Callable[[str], None],
-) -> Quantisation:
-    wish = CompressionWish(max_error=max_error, seed=seed)
-    model = source if isinstance(source, Model) else resolve_model(str(source))
-    feeds, warnings = _feeds(model, samples, dims)
-    chosen = _processors(processors)
-    quantisation = Quantisation(
-        model=model,
-        limit=wish.limit,
-        samples=split(feeds, model.name, seed=seed),
-        processors=chosen,
-        backends=find_backends((*chosen, REFERENCE), backends),
-        tell=progress,
-    )
-    quantisation.warnings += warnings
-    return quantisation
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    """What is made smaller, what that is tried with, and where it is measured.
+
+    Attributes:
+        model: The original.
+        samples: What is chosen with, and what judges.
+        is_given: Whether the samples are the user's.
+        processors: Where times are measured.
+        backends: By name, with that of the reference.
+        warnings: What there is to say of the samples.
+    """
+
+    model: Model
+    samples: Samples
+    is_given: bool
+    processors: Sequence[Processor]
+    backends: Mapping[str, Backend]
+    warnings: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        source: Model | str | Path,
+        samples: SampleSource | None,
+        processors: Sequence[Processor] | Sequence[str] | None,
+        backends: Mapping[str, Backend],
+        dims: Mapping[str, int],
+        seed: int,
+    ) -> _Setting:
+        """Read the arguments of `compress`; it raises what that raises."""
+        model = source if isinstance(source, Model) else resolve_model(str(source))
+        feeds, warnings = _feeds(model, samples, dims, seed)
+        chosen = _processors(processors)
+        return cls(
+            model=model,
+            samples=split(feeds, model.name, seed=seed),
+            is_given=samples is not None,
+            processors=chosen,
+            backends=find_backends((*chosen, REFERENCE), backends),
+            warnings=warnings,
+        )
+
+    def compression(self, wish: CompressionWish, data_aware: bool | None) -> Compression:
+        """Return what decomposes it."""
+        if wish.by_latency and not self.processors:
+            raise ConfigurationError("ranks by latency need a processor to measure on; name one")
+        compression = Compression(
+            model=self.model,
+            wish=wish,
+            samples=self.samples,
+            is_data_aware=self.is_given if data_aware is None else data_aware,
+            processors=self.processors,
+            backends=self.backends,
+        )
+        compression.warnings += self.warnings
+        return compression
+
+    def quantisation(self, wish: CompressionWish) -> Quantisation:
+        """Return what quantises it."""
+        quantisation = Quantisation(
+            model=self.model,
+            limit=wish.limit,
+            samples=self.samples,
+            processors=self.processors,
+            backends=self.backends,
+        )
+        quantisation.warnings += self.warnings
+        return quantisation
 
 
 def _feeds(
-    model: Model, samples: SampleSource | None, dims: Mapping[str, int]
+    model: Model, samples: SampleSource | None, dims: Mapping[str, int], seed: int
 ) -> tuple[list[Tensors], list[str]]:
     """Return samples, of batch 1 where that is open, and what there is to say of them."""
     if samples is not None:
         feeds, warnings = read_samples(model, samples), []
     else:
         sizes, guessed = settled_sizes(model, dims)
-        feeds = [model.sample_inputs(seed=seed, dims=sizes) for seed in range(_RANDOM_SAMPLES)]
+        seeds = range(seed * _RANDOM_SAMPLES, (seed + 1) * _RANDOM_SAMPLES)
+        feeds = [model.sample_inputs(seed=each, dims=sizes) for each in seeds]
         warnings = [
             f"{model.name}: no samples were given, so errors are those on random inputs; give real "
             "ones (--inputs)"
@@ -209,10 +224,6 @@ def _processors(
         return given
     found = ordinary(default_processors())
     if names:
-        known = {processor.name: processor for processor in found}
-        for name in names:
-            if name not in known:
-                raise UnknownNameError.of("processor", name, known)
-        return [*given, *(known[name] for name in names)]
+        return [*given, *(named(name, found) for name in names)]
     kinds = {(p.backend, p.device): p for p in reversed(found) if p.threads == 1}
     return list(reversed(kinds.values()))

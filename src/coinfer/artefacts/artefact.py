@@ -76,11 +76,6 @@ class Artefact:
         """Name of its folder."""
         return digest_of(self.parts)
 
-    @property
-    def size(self) -> int:
-        """Bytes of its files."""
-        return sum(file.size for file in self.files.values())
-
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read the manifest of a folder.
@@ -167,12 +162,13 @@ class Lease:
     Attributes:
         artefact: Its manifest.
         folder: Where its files are.
+        locked: What keeps it there.
     """
 
     def __init__(self, artefact: Artefact, folder: Path, locked: Locked) -> None:
         self.artefact = artefact
         self.folder = folder
-        self._locked = locked
+        self.locked = locked
 
     def path(self, name: str) -> Path:
         """Return the path of a file."""
@@ -180,7 +176,7 @@ class Lease:
 
     def close(self) -> None:
         """Let it be evicted; calling it twice is fine."""
-        self._locked.close()
+        self.locked.close()
 
 
 def _state(path: Path) -> list[int]:

@@ -33,6 +33,16 @@ class Locked:
     def __init__(self, file: int | None) -> None:
         self._file = file
 
+    def is_of(self, folder: Path) -> bool:
+        """Whether this is still the folder that is locked, and not a new one in its place.
+
+        Of what does not say, it is.
+        """
+        if self._file is None:
+            return True
+        there, mine = folder.stat(), os.fstat(self._file)
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
     def close(self) -> None:
         """Give it back; calling it twice is fine."""
         file, self._file = self._file, None
@@ -81,8 +91,7 @@ def _held(folder: Path, kind: int) -> Locked:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         # Another process may have put a new folder in its place before this one was locked.
-        there, mine = folder.stat(), os.fstat(file)
-        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+        if not locked.is_of(folder):
             raise FileNotFoundError(f"{folder} is being replaced")
     except BaseException:
         locked.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coinfer.artefacts.artefact import Artefact, DamagedError, Lease, StoredFile
-from coinfer.artefacts.locks import alone, exclusive, shared
+from coinfer.artefacts.locks import Locked, alone, exclusive, shared
 from coinfer.documents.digest import digest_of
 from coinfer.units import format_bytes
 
@@ -151,8 +151,8 @@ class ArtefactStore:
 
     def discard(self, lease: Lease, why: str) -> None:
         """Remove an artefact that cannot be used, with a warning."""
+        self._remove_damaged(lease.folder, lease.locked, why)
         lease.close()
-        self._remove_damaged(lease.folder, why)
 
     def entries(self) -> list[Entry]:
         """List what is there, what was used last first."""
@@ -218,12 +218,12 @@ class ArtefactStore:
                 with suppress(OSError):  # of another user: then it is read each time
                     artefact.write(folder)
         except FileNotFoundError as error:
+            self._remove_damaged(folder, locked, f"{error.filename} is missing")
             locked.close()
-            self._remove_damaged(folder, f"{error.filename} is missing")
             return None
         except DamagedError as error:
+            self._remove_damaged(folder, locked, str(error))
             locked.close()
-            self._remove_damaged(folder, str(error))
             return None
         except OSError:  # e.g. too many open files: that says nothing of the artefact
             locked.close()
@@ -283,7 +283,13 @@ class ArtefactStore:
                     if now - path.stat().st_mtime > _STALE_S:
                         shutil.rmtree(path, ignore_errors=True)
 
-    def _remove_damaged(self, folder: Path, why: str) -> None:
+    def _remove_damaged(self, folder: Path, locked: Locked, why: str) -> None:
+        """Remove the folder that is locked; one that was put in its place meanwhile stays."""
+        try:
+            if not locked.is_of(folder):
+                return
+        except OSError:  # somebody else removed it
+            return
         self._warn(
             "damaged",
             f"artefact {folder} is damaged ({' '.join(why.split())}): it, and others there that "

@@ -12,6 +12,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -63,8 +64,7 @@ def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) 
         raise MakeError("this program is no Python interpreter that could be started again")
     try:
         model = dataclasses.replace(model, content=model.content.detached())
-        order = pickle.dumps((name, model, processor, folder), protocol=pickle.HIGHEST_PROTOCOL)
-    except (ModelError, pickle.PickleError, TypeError, AttributeError) as error:
+    except ModelError as error:
         raise MakeError(f"{type(error).__name__}: {error}") from error
     with subprocess.Popen(
         [sys.executable, "-c", _START, json.dumps(sys.path)],
@@ -73,14 +73,44 @@ def _made_in_child(name: str, model: Model, processor: Processor, folder: Path) 
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which ends the child
     ) as child:
+        order = _Order(child, (name, model, processor, folder))
         try:
             # None: the system's longest wait.
-            answer, errors = child.communicate(order, timeout=limit_s if limit_s < 1e6 else None)
+            answer, errors = child.communicate(timeout=limit_s if limit_s < 1e6 else None)
         except subprocess.TimeoutExpired:
             raise MakeError(f"it was not made within {limit_s:g} s") from None
         finally:
             child.kill()
+            order.join()
+    if order.error is not None:
+        raise MakeError(f"{type(order.error).__name__}: {order.error}") from order.error
     return _answered(answer, errors, child.returncode)
+
+
+class _Order(threading.Thread):
+    """Writes what is to be made to a child as it is pickled: the weights are not copied for that.
+
+    Attributes:
+        error: Why it could not be written; None if it was, or the child ended before.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], what: object) -> None:
+        super().__init__(name="coinfer-order", daemon=True)
+        assert child.stdin is not None
+        self._file, child.stdin = child.stdin, None
+        self._what = what
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Write it."""
+        try:
+            with self._file as file:
+                pickle.dump(self._what, file, protocol=pickle.HIGHEST_PROTOCOL)
+        except OSError:  # the child says why
+            pass
+        except Exception as error:  # noqa: BLE001 - of whatever cannot be pickled
+            self.error = error
 
 
 def _answered(answer: bytes, errors: bytes, status: int) -> Made:

@@ -14,9 +14,9 @@ from coinfer.cli.console import new_table, out, print_lines
 from coinfer.cli.options import AllowDataOption, DimOption, InputsOption, sizes, with_groups
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.progress_bars import profiler_bar
-from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
-from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.processor import Processor, named, ordinary
 from coinfer.model import Model
 from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_bytes, format_seconds, parse_bytes, parse_seconds
@@ -194,15 +194,12 @@ def _loaded(sources: Sequence[str], data_root: Path | None) -> dict[str, Model]:
 
 def _processors(name: str | None, *, several: bool) -> list[Processor]:
     """Return the processor that is named, the widest, or for several models one of each width."""
-    known = {each.name: each for each in ordinary(default_processors())}
+    found = list(ordinary(default_processors()))
     if name is not None:
-        if name not in known:
-            raise UnknownNameError.of("processor", name, known, hint="See `coinfer doctor`.")
-        return [known[name]]
-    first = next(iter(known.values())).backend
+        return [named(name, found)]
     by_width: dict[int, Processor] = {}
-    for each in known.values():
-        if each.backend == first:
+    for each in found:
+        if each.backend == found[0].backend:
             by_width.setdefault(len(each.units), each)
     widest = by_width[max(by_width)]
     return list(by_width.values()) if several else [widest]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ from coinfer.planner.model_source import resolve_model
 from coinfer.units import format_count
 
 if TYPE_CHECKING:
+    from coinfer.graph.compressing.rank_rule import RankRule
+    from coinfer.model import Model
     from coinfer.planner.compressing.report import CompressionReport, LayerReport
 
 __all__ = ["compress"]
@@ -67,7 +70,9 @@ def compress(
             metavar="NAME",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides which samples judge.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Decides which samples judge, and random ones.", min=0)
+    ] = 0,
     dim: DimOption = None,
     picture: Annotated[
         Path | None,
@@ -82,42 +87,24 @@ def compress(
 
     With --int8 layers stay and compute in 8 bits instead. By latency and with --int8 the result is
     never slower than the original on the processors measured, and never further off than
-    --max-error on samples that it was not chosen with.
+    --max-error on held-out samples.
     """
-    from coinfer.api.compression import choose_ranks
-    from coinfer.api.compression import compress as compressed
     from coinfer.graph.compressing.rank_rule import RankRule
 
     check_writable(output, json_file, picture)
-    rule = RankRule.parse(ranks)
-    if picture is not None and int8:
-        raise ConfigurationError("--picture draws the choice of ranks; leave it out with --int8")
-    if picture is not None and rule.name != "latency":
-        raise ConfigurationError("--picture draws what ranks by latency measure; leave it out")
-    loaded = resolve_model(model, data_root=allow_data_in)
-    if output is None and not int8 and rule.name != "latency":
-        report = choose_ranks(loaded, ranks=rule, svd=svd, dims=sizes(dim))
-    else:
-        from coinfer.cli.progress_bars import telling
-
-        with telling("quantising" if int8 else "compressing") as tell:
-            found = compressed(
-                loaded,
-                ranks=rule,
-                max_error=max_error,
-                samples=inputs,
-                svd=svd,
-                int8=int8,
-                data_aware=False if plain else None,
-                processors=processor,
-                dims=sizes(dim),
-                seed=seed,
-                progress=tell,
-            )
-        report = found.report
-        if output is not None:
-            with writing(output):
-                found.save(output)
+    wanted = _Wanted(
+        rule=RankRule.parse(ranks),
+        max_error=max_error,
+        inputs=inputs,
+        svd=svd,
+        int8=int8,
+        plain=plain,
+        processors=processor,
+        seed=seed,
+        dims=sizes(dim),
+    )
+    _check(wanted, output, picture)
+    report = _made(resolve_model(model, data_root=allow_data_in), wanted, output)
     _print(report)
     if output is not None:
         say("model", output)
@@ -127,6 +114,75 @@ def compress(
         write_text(picture, picture_of(report))
         say("picture", picture)
     write_result(json_file, report.to_json(), "report")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """The options that say how; each is an argument of the command."""
+
+    rule: RankRule
+    max_error: float | None
+    inputs: Path | None
+    svd: bool
+    int8: bool
+    plain: bool
+    processors: list[str] | None
+    seed: int
+    dims: Mapping[str, int]
+
+
+def _check(wanted: _Wanted, output: Path | None, picture: Path | None) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        ConfigurationError: there are some.
+    """
+    if picture is not None and wanted.int8:
+        raise ConfigurationError("--picture draws the choice of ranks; leave it out with --int8")
+    if picture is not None and not wanted.rule.is_measured:
+        raise ConfigurationError("--picture draws what ranks by latency measure; leave it out")
+    if output is not None or wanted.int8 or wanted.rule.is_measured:
+        return
+    idle = {
+        "--max-error": wanted.max_error is not None,
+        "--inputs": wanted.inputs is not None,
+        "--plain": wanted.plain,
+        "--processor": bool(wanted.processors),
+        "--seed": wanted.seed != 0,
+    }
+    if given := [option for option, is_given in idle.items() if is_given]:
+        raise ConfigurationError(
+            f"without -o FILE, ranks by {wanted.rule} are only counted, by the weights alone, and "
+            f"{', '.join(given)} would change nothing; give -o, or leave {given[0]} out"
+        )
+
+
+def _made(model: Model, wanted: _Wanted, output: Path | None) -> CompressionReport:
+    """Compress, and write the model if that is asked for; else ranks are perhaps only counted."""
+    from coinfer.api.compression import choose_ranks
+    from coinfer.api.compression import compress as compressed
+    from coinfer.cli.progress_bars import telling
+
+    if output is None and not wanted.int8 and not wanted.rule.is_measured:
+        return choose_ranks(model, ranks=wanted.rule, svd=wanted.svd, dims=wanted.dims)
+    with telling("quantising" if wanted.int8 else "compressing") as tell:
+        found = compressed(
+            model,
+            ranks=wanted.rule,
+            max_error=wanted.max_error,
+            samples=wanted.inputs,
+            svd=wanted.svd,
+            int8=wanted.int8,
+            data_aware=False if wanted.plain else None,
+            processors=wanted.processors,
+            dims=wanted.dims,
+            seed=wanted.seed,
+            progress=tell,
+        )
+    if output is not None:
+        with writing(output):
+            found.save(output)
+    return found.report
 
 
 def _print(report: CompressionReport) -> None:
@@ -167,7 +223,9 @@ def _totals(report: CompressionReport) -> Iterator[tuple[str, str]]:
         yield row.name, f"{ms}, {row.ratio} as fast"
     if report.output_error is not None:
         limit = "" if report.max_error is None else f", {report.max_error:g} allowed"
-        yield "error", f"{report.output_error:.3g} on {report.held_out} held-out samples{limit}"
+        again = f", which judged {report.judged} choices" if report.judged > 1 else ""
+        samples = f"{report.held_out} held-out samples{again}"
+        yield "error", f"{report.output_error:.3g} on {samples}{limit}"
 
 
 def _table(rows: Sequence[LayerReport]) -> Table:

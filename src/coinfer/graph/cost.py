@@ -12,14 +12,13 @@ from math import prod
 
 import onnx_ir as ir
 
-from coinfer.errors import CoinferError
+from coinfer.errors import CoinferError, first_line
 from coinfer.graph.count_range import CountRange
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
 from coinfer.graph.shapes import bind_shapes, static_shape
 from coinfer.graph.weights import WeightSize, is_trainable, stored_tensors
 from coinfer.model.model import NO_DIMS
-from coinfer.model.validation import first_line
 
 __all__ = [
     "ModelCost",

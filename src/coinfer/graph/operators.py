@@ -24,14 +24,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from coinfer.errors import ModelError
+from coinfer.errors import ModelError, first_line
 from coinfer.graph.inference import border_specs, mark
 from coinfer.model.canonical import graphs_of
 from coinfer.model.specs import TensorSpec
-from coinfer.model.validation import first_line
 
 __all__ = [
     "DRAWS_RANDOM",
+    "MATRIX_PRODUCTS",
     "Operator",
     "Operators",
     "followers",
@@ -54,6 +54,9 @@ DRAWS_RANDOM: Final = frozenset(
     }
 )
 """Computing one of these twice gives two different values, even if all it reads is constant."""
+
+MATRIX_PRODUCTS: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""What nearly all of the arithmetic of most networks is done by."""
 
 _STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
 

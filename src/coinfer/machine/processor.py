@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, UnknownNameError
 
-__all__ = ["LEFT_SHARE", "Processor", "ordinary", "overlaid_units", "twins"]
+__all__ = ["LEFT_SHARE", "Processor", "named", "ordinary", "overlaid_units", "twins"]
 
 LEFT_SHARE = 15 / (15 + 1024)
 """Share of a core that a thread of niceness 19 gets beside one of 0: the weights of Linux's fair
@@ -114,6 +114,18 @@ class Processor:
     def excludes(self, other: Processor) -> bool:
         """Tell whether the two cannot run at the same time."""
         return not self.units.isdisjoint(other.units)
+
+
+def named(name: str, processors: Iterable[Processor]) -> Processor:
+    """Return the processor of this machine that has a name.
+
+    Raises:
+        UnknownNameError: none has.
+    """
+    known = {each.name: each for each in processors}
+    if name not in known:
+        raise UnknownNameError.of("processor", name, known, hint="See `coinfer doctor`.")
+    return known[name]
 
 
 def ordinary(processors: Iterable[Processor]) -> tuple[Processor, ...]:

@@ -225,7 +225,7 @@ class Summary:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except (ValidationError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"not the JSON of a run: {_first_line(error)}") from error
+            raise ConfigurationError(f"not the JSON of a run: {_fault_of(error)}") from error
 
 
 def plain(value: Any) -> dict[str, Any]:
@@ -387,7 +387,7 @@ def _excess(bound: BoundSummary, mode: str, run_counts: RunCounts) -> Iterable[s
         )
 
 
-def _first_line(error: Exception) -> str:
+def _fault_of(error: Exception) -> str:
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from coinfer.errors import ModelError
+from coinfer.errors import ModelError, first_line
 from coinfer.model.data_file import DataFile
 from coinfer.model.external import from_file
 from coinfer.model.specs import TensorSpec
@@ -23,7 +23,6 @@ __all__ = [
     "check_versions",
     "dimension",
     "embed",
-    "first_line",
     "not_valid",
     "read_from",
     "skeleton",
@@ -236,14 +235,6 @@ def dimension(dim: int | ir.SymbolicDim) -> int | str | None:
         nameless = dim.value is None or _NAMELESS.fullmatch(dim.value)
         return None if nameless else dim.value
     return dim if dim >= 0 else None  # exporters write -1 for an unknown size
-
-
-def first_line(error: BaseException) -> str:
-    """Return the innermost cause in one line: libraries wrap it in pages of context."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def not_valid(what: str, error: BaseException) -> ModelError:

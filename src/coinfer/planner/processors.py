@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
-from coinfer.machine.processor import Processor, twins
+from coinfer.machine.processor import Processor, named, twins
 from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
 from coinfer.workload.scenario import Scenario
 
@@ -35,9 +35,9 @@ def find_processors(
         return default_processors(
             asked.backends or None, cores=cores, precisions=precisions, preempt=bool(asked.preempt)
         )
-    found: dict[str, Processor] = {}
+    found: Sequence[Processor] = ()
     if any(isinstance(each, str) for each in asked):
-        found = {p.name: p for p in default_processors(precisions=precisions, preempt=True)}
+        found = default_processors(precisions=precisions, preempt=True)
     chosen: dict[str, Processor] = {}
     for each in asked:
         if not isinstance(each, str):
@@ -45,10 +45,8 @@ def find_processors(
             cores = _restricted(find_cores(), processor.cores)
             if not cores.pinnable:  # its units are its cores all the same
                 processor = dataclasses.replace(processor, cores=())
-        elif each in found:
-            processor = found[each]
         else:
-            raise UnknownNameError.of("processor", each, found, hint="See `coinfer doctor`.")
+            processor = named(each, found)
         if processor.name in chosen:
             raise ConfigurationError(f"two processors are named {processor.name!r}; rename one")
         chosen[processor.name] = processor

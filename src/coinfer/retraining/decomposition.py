@@ -80,7 +80,7 @@ def choose_ranks(layers: ModuleLayers, module: Module, rule: str | RankRule) -> 
         ConfigurationError: the rule is none of these, or cannot be kept.
     """
     parsed = RankRule.parse(rule) if isinstance(rule, str) else rule
-    if parsed.name == "latency":
+    if parsed.is_measured:
         raise ConfigurationError(
             "ranks of a torch module are not chosen by latency; give ratio:R, energy:E, evbmf or "
             "macs:F, or ranks by layer"

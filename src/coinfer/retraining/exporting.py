@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from coinfer.backends.loading import load
+from coinfer.backends.quiet import quiet
 from coinfer.backends.registry import get_backend
-from coinfer.errors import ModelError
+from coinfer.errors import ModelError, first_line
 from coinfer.model import Model, model_from_ir
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
@@ -57,7 +55,7 @@ def exported(
     # An example of batch 1 would make the exporter take 1 for a constant.
     two = tuple(torch().cat([each[:1], each[:1]]) for each in arguments)
     batch = dim("batch")
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet("torch.onnx", logging.ERROR):
         expected = module(*arguments)
         try:
             program = onnx.export(
@@ -71,8 +69,7 @@ def exported(
             )
         except Exception as error:
             raise ModelError(
-                f"module {type(module).__name__} cannot be exported: "
-                f"{(str(error).strip().splitlines() or ['no reason is given'])[0]}"
+                f"module {type(module).__name__} cannot be exported: {first_line(error)}"
             ) from error
     model = model_from_ir(program.model, name=name)
     _check(model, arguments, expected)
@@ -91,7 +88,7 @@ def _check(model: Model, arguments: Sequence[Tensor], expected: Any) -> None:
     if any(each.dtype == torch().bfloat16 for each in (*arguments, *wanted)):
         raise ModelError(f"module {model.name!r} computes in bfloat16; export it as `.float()`")
     feed = {key: each.cpu().numpy() for key, each in zip(names, arguments, strict=True)}
-    with contextlib.closing(load(get_backend(REFERENCE.backend), model, REFERENCE)) as session:
+    with closing(load(get_backend(REFERENCE.backend), model, REFERENCE)) as session:
         made = session.run(feed)
     reference = {
         spec.name: each.cpu().numpy() for spec, each in zip(model.outputs, wanted, strict=True)
@@ -102,17 +99,3 @@ def _check(model: Model, arguments: Sequence[Tensor], expected: Any) -> None:
             f"module {model.name!r} was exported, but onnxruntime is off by {off:.3g} of what "
             "torch computes; its operators are not those of the module"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the exporter tells its developers away from our users."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

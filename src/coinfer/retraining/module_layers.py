@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, InputError
 from coinfer.graph.compressing.factors import Array
 from coinfer.graph.compressing.layer import Kind, Layer
 from coinfer.retraining.library import torch
@@ -97,8 +97,20 @@ def macs_of(module: Module, sample: Tensor | tuple[Tensor, ...]) -> int:
 
 
 def as_arguments(sample: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the positional arguments of a module."""
-    return tuple(sample) if isinstance(sample, tuple | list) else (sample,)
+    """Return the positional arguments of a module.
+
+    Raises:
+        InputError: they are no tensors.
+    """
+    found = tuple(sample) if isinstance(sample, tuple | list) else (sample,)
+    for each in found:
+        if not isinstance(each, torch().Tensor):
+            raise InputError(
+                f"inputs must be a tensor or a tuple of tensors, the module's positional "
+                f"arguments, got {type(each).__name__}; wrap the data so that it gives "
+                "(inputs, target)"
+            )
+    return found
 
 
 @contextmanager

@@ -76,8 +76,9 @@ def train(
     Args:
         module: The student; only parameters that need gradients change.
         teacher: The original, which is only evaluated; None: train on the classes alone.
-        data: Batches of (inputs, target) or of inputs alone, e.g. a `DataLoader`; it is gone
-            through once per epoch. Several inputs are a tuple.
+        data: Batches of (inputs, target), (inputs,) or inputs alone, e.g. a `DataLoader`; it is
+            gone through once per epoch. Several inputs are a tuple in that place, and without a
+            target ((first, second), None): two tensors are taken for inputs and target.
         validation: What judges; none of the data.
         recipe: How.
         loss: Of (student's outputs, teacher's outputs, target or None, recipe).
@@ -89,7 +90,7 @@ def train(
     Raises:
         ConfigurationError: torch is not installed, the checkpoint is of something else or damaged,
             nothing can be trained, or the loss is not finite.
-        InputError: there is no data.
+        InputError: there is no data, or a batch is none of these.
         OSError: the checkpoint cannot be written.
     """
     path = None if checkpoint is None else Path(checkpoint)
@@ -256,7 +257,23 @@ class _Trainer:
 
 
 def _unpacked(batch: Any, device: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Return inputs and target of a batch, where the module is."""
-    inputs, target = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (batch, None)
+    """Return inputs and target of a batch, where the module is.
+
+    Raises:
+        InputError: it is neither inputs nor (inputs, target).
+    """
+    inputs, target = batch, None
+    if isinstance(batch, tuple | list):
+        if len(batch) not in (1, 2):
+            raise InputError(
+                f"a batch has {len(batch)} members; give (inputs, target), with several inputs as "
+                "a tuple of their own, and None as the target if there is none"
+            )
+        inputs, target = batch if len(batch) == 2 else (batch[0], None)
+    if target is not None and not isinstance(target, torch().Tensor):
+        raise InputError(
+            f"a batch of two is (inputs, target), and its target is {type(target).__name__} and "
+            "no tensor; give None if there is none"
+        )
     arguments = tuple(each.to(device) for each in as_arguments(inputs))
     return arguments, None if target is None else target.to(device)

@@ -13,9 +13,6 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
-from functools import partial
-from itertools import count
-from math import isfinite
 from types import TracebackType
 from typing import Self
 
@@ -24,38 +21,28 @@ from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_co
 from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Closed, ModelUnloaded
+from coinfer.core.events import Closed
 from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
-from coinfer.core.request import OnLate, Outcome, Request
+from coinfer.core.request import OnLate
 from coinfer.core.view import View
 from coinfer.errors import BackendError, ClosedError, CoinferError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
-from coinfer.model.inputs import InputCheck
-from coinfer.opening import check_memory, fits, memory_given, model_loaded
+from coinfer.opening import check_memory, fits, memory_given
 from coinfer.plan.plan import Plan
-from coinfer.plan.work import SizeClasses
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
-from coinfer.runtime.arguments import (
-    moment,
-    patience,
-    positive_seconds,
-    said,
-    to_on_late,
-    unknown_name,
-    whole,
-    wrong_inputs,
-)
-from coinfer.runtime.engine_stats import EngineStats, MemoryStats, model_stats, processor_stats
+from coinfer.runtime.arguments import patience, said
+from coinfer.runtime.engine_stats import EngineStats, engine_stats
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.model_store import LoadedModel, ModelStore
-from coinfer.runtime.process_memory import process_memory
+from coinfer.runtime.model_loader import ModelLoader
+from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.request_maker import RequestMaker
 from coinfer.runtime.warm_up import warm_up
 
 __all__ = ["Engine", "Observer"]
@@ -63,12 +50,6 @@ __all__ = ["Engine", "Observer"]
 _log = logging.getLogger(__name__)
 
 _INF = float("inf")
-_new = tuple.__new__
-"""Makes what every request needs: half the price of calling the class of a named tuple."""
-_NORMAL = 0
-"""The default priority; small integers are the same object everywhere."""
-
-_POLL_S = 0.2
 _STOP_AFTER_ERROR_S = 5.0
 _RELEASE_PATIENCE_S = 10.0
 
@@ -115,11 +96,11 @@ class Engine:
         self._core = Dispatcher(processors, policy, limits=limits)
         cores = {p.name: caller_cores(self._backends[p.backend], p) for p in processors}
         self._event_loop = EventLoop(self._core, self._model_store, processors, cores)
-        self._event_loop.observer = observer
+        self._event_loop.watchers.observer = observer
         leave_at_exit(self._event_loop)
         self.warnings = self._event_loop.warnings
-        self._ids = count()
-        self._classes: dict[str, SizeClasses] = {}
+        self._request_maker = maker = RequestMaker(self._model_store.models)
+        self._model_loader = ModelLoader(self._event_loop, self._model_store, maker.classes)
         # The same objects as the event loop's and the store's: one look-up less per request.
         self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
         self._models = self._model_store.models
@@ -173,36 +154,11 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return what it has done so far, per model and per processor; also after `stop`."""
-        event_loop = self._event_loop
-        event_loop.catch_up()
+        self._event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
-        failures = list(self._core.failures.counts.values())
-        unanswered = self._core.unanswered()
-        models = {}
-        for name in self.models:
-            counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
-            if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
-                outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
-                counts, left = counts.with_others(outcome, sum(left)), (0, 0)
-            models[name] = model_stats(name, counts, left, failures)
-        items = self._model_store.items
-        loaded = [(model, span, at) for model in models for span, at, _ in items(model)]
-        profile = self.plan.profile
-        processors = {
-            name: processor_stats(name, worker.use, up_s, failures, loaded, profile)
-            for name, worker in event_loop.worker_pool.workers.items()
-        }
-        use, memories = event_loop.loader.use, self._core.memories
-        memory = MemoryStats(
-            budget_bytes={name: int(budget) for name, (budget, _) in memories.items()},
-            resident_bytes={name: int(taken) for name, (_, taken) in memories.items()},
-            loads=use.loads,
-            failed=use.failed,
-            evictions=use.evictions,
-            load_s=use.load_s,
-            process=process_memory(),
+        return engine_stats(
+            self._core, self._event_loop, self._model_store, self.plan.profile, up_s
         )
-        return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
 
     @property
     def n_unanswered(self) -> int:
@@ -242,47 +198,12 @@ class Engine:
             ConfigurationError: another argument makes no sense.
             ClosedError: the engine is stopping.
         """
-        try:
-            check = self._models.get(name)
-        except Exception:  # noqa: BLE001 - foreign code: it cannot be hashed or compared
-            check = None
-        if check is None:
-            raise unknown_name(name, self._models)
+        maker = self._request_maker
+        check = maker.check_of(name)
         if self._event_loop.closing:
             raise ClosedError(self._event_loop.closing)
-        try:
-            if type(inputs) is not dict:
-                inputs = dict(inputs)
-            batch = check(inputs)
-        except CoinferError:
-            raise
-        except Exception as error:
-            raise wrong_inputs(check.model, inputs, error) from error
-        name = check.model  # equal, and surely a text
-        if check.defaults:
-            inputs = check.filled(inputs)
-        classes = self._classes
-        shape, sizes = classes[name](inputs) if classes and name in classes else (0, 0)
-        if due_s is None:
-            arrival_s = clock.now()
-        else:
-            arrival_s = due_s if type(due_s) is float and isfinite(due_s) else moment(due_s)
-        request = _new(
-            Request,
-            (
-                next(self._ids),
-                name,
-                arrival_s,
-                _INF
-                if deadline_s is None
-                else arrival_s + positive_seconds("deadline_s", deadline_s),
-                priority if priority is _NORMAL else whole("priority", priority),
-                on_late if type(on_late) is OnLate else to_on_late(on_late),
-                batch,
-                shape,
-                sizes,
-            ),
-        )
+        inputs, batch = maker.checked(check, inputs)
+        request = maker.request(check.model, inputs, batch, deadline_s, priority, on_late, due_s)
         future = InferenceFuture.of(request, inputs, self._cancel)
         self._post(future)
         return future
@@ -357,14 +278,8 @@ class Engine:
         self._event_loop.check_may_wait("warm_up")
         with self._loading:
             self._check_open()
-            check = self._loaded(name)
-            try:
-                batch = check(inputs)
-                filled = check.filled(inputs)
-            except CoinferError:
-                raise
-            except Exception as error:
-                raise wrong_inputs(check.model, inputs, error) from error
+            check = self._request_maker.check_of(name)
+            filled, batch = self._request_maker.checked(check, inputs)
             warm_up(self._model_store, check.model, filled, batch, self._check_open)
 
     def unload(self, name: str) -> None:
@@ -380,7 +295,7 @@ class Engine:
         with self._loading:
             self._check_process()
             if name not in self._model_store.leaving:
-                name = self._loaded(name).model
+                name = self._request_maker.check_of(name).model
             self._finish_unloads(but=name)
             self._unload(name)
 
@@ -393,7 +308,7 @@ class Engine:
             UnknownNameError: no such model.
             BackendError: its backend cannot tell.
         """
-        name = self._loaded(name).model
+        name = self._request_maker.check_of(name).model
         try:
             return self._model_store.placement(name)
         except CoinferError:
@@ -408,8 +323,8 @@ class Engine:
 
         A timekeeper is told the moments between the steps, too.
         """
-        self._event_loop.observer = observer
-        self._event_loop.timekeeper = timekeeper
+        self._event_loop.watchers.observer = observer
+        self._event_loop.watchers.timekeeper = timekeeper
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
@@ -484,38 +399,12 @@ class Engine:
         if self._event_loop.is_forsaken:
             raise ClosedError(self._event_loop.closing)
 
-    def _loaded(self, name: object) -> InputCheck:
-        """Return what checks the inputs of a loaded model.
-
-        Raises:
-            UnknownNameError: no such model.
-        """
-        try:
-            check = self._models.get(name)  # type: ignore[call-overload]
-        except Exception:  # noqa: BLE001 - foreign code: it cannot be hashed or compared
-            check = None
-        if check is None:
-            raise unknown_name(name, self._models)
-        found: InputCheck = check
-        return found
-
     def _unload(self, name: str) -> None:
         """Unload a model, or go on where an exception ended that."""
-        event_loop = self._event_loop
-        gone = self._model_store.withdraw(name)
-        self._post(ModelUnloaded(name))
-        self._post(partial(event_loop.note_if_gone, name))
-        while not gone.wait(_POLL_S) and event_loop.crashed is None:
-            if event_loop.is_stopped:
-                break
-        # An abandoned execution may still use the sessions. They are not closed then; they are
-        # freed when its worker returns.
-        self._classes.pop(name, None)
+        self._model_loader.withdraw(name)
         if name in self.plan.models:
             self.plan = self.plan.without(name)
-        event_loop.counts.pop(name, None)
-        self._model_store.remove(name, close=not event_loop.worker_pool.has_retired)
-        _log.info("model %r unloaded", name)
+        self._model_loader.remove(name)
 
     def _finish_unloads(self, but: object = None) -> None:
         """Go on with unloading what an exception ended early."""
@@ -535,39 +424,11 @@ class Engine:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
-        model = model.renamed(name)
         with self._loading:
             self._check_open()
             whole = self.plan if name in self.plan.models else self.plan.joined(plan)
             later = not fits(whole, whole.models)
-            loaded = self._model_store.put(
-                name, model, profile, keep=bool(plan.memory), later=later
-            )
-            self._add(name, model, plan, loaded, are_loaded=not later)
-            for processor, why in loaded.left_out.items():
-                self.warnings.append(f"{name} does not run on {processor}: {why}")
-            self.warnings += [f"{name}: {note}" for note in loaded.notes]
-            _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
-            return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
-
-    def _add(
-        self,
-        name: str,
-        model: Model | CutModel,
-        plan: Plan,
-        loaded: LoadedModel,
-        *,
-        are_loaded: bool,
-    ) -> None:
-        """Let a model take requests that was put into the store."""
-        event_loop = self._event_loop
-        work = plan.models[name].work
-        if work is not None:
-            self._classes[name] = SizeClasses(work)
-        for processor in loaded.profile.processors():
-            event_loop.start(processor)
-        event_loop.tell(model_loaded(plan, name, loaded.profile, are_loaded=are_loaded))
-        self._model_store.open(name, model if isinstance(model, Model) else model.model)
+            return self._model_loader.load(name, model.renamed(name), plan, profile, later=later)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

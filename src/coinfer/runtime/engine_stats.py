@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.failures import FailureCount
 from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
@@ -13,17 +14,13 @@ from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
 from coinfer.runtime.answer_counts import AnswerCounts
-from coinfer.runtime.process_memory import ProcessMemory
+from coinfer.runtime.event_loop import EventLoop
+from coinfer.runtime.loader import LoaderUse
+from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.process_memory import ProcessMemory, process_memory
 from coinfer.runtime.worker import Use
 
-__all__ = [
-    "EngineStats",
-    "MemoryStats",
-    "ModelStats",
-    "ProcessorStats",
-    "model_stats",
-    "processor_stats",
-]
+__all__ = ["EngineStats", "MemoryStats", "ModelStats", "ProcessorStats", "engine_stats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +134,55 @@ class EngineStats:
         return plain(self)
 
 
-def model_stats(
+def engine_stats(
+    core: Dispatcher,
+    event_loop: EventLoop,
+    model_store: ModelStore,
+    profile: Profile,
+    up_s: float,
+) -> EngineStats:
+    """Put together what is known of an engine, whether it runs or was stopped.
+
+    Args:
+        core: Counts failures and what has no answer.
+        event_loop: Counts answers and what the workers did.
+        model_store: Has what is loaded.
+        profile: Tells the bytes of that.
+        up_s: Seconds since the engine's start.
+    """
+    failures = list(core.failures.counts.values())
+    unanswered = core.unanswered()
+    models = {}
+    for name in tuple(model_store.models):
+        counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
+        if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
+            outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
+            counts, left = counts.with_others(outcome, sum(left)), (0, 0)
+        models[name] = _model_stats(name, counts, left, failures)
+    loaded = [(model, span, at) for model in models for span, at, _ in model_store.items(model)]
+    processors = {
+        name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
+        for name, worker in event_loop.worker_pool.workers.items()
+    }
+    memory = _memory_stats(core, event_loop.loader.use)
+    return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
+
+
+def _memory_stats(core: Dispatcher, use: LoaderUse) -> MemoryStats:
+    """Put together what is believed of memory, and what the system says."""
+    memories = core.memories
+    return MemoryStats(
+        budget_bytes={name: int(budget) for name, (budget, _) in memories.items()},
+        resident_bytes={name: int(taken) for name, (_, taken) in memories.items()},
+        loads=use.loads,
+        failed=use.failed,
+        evictions=use.evictions,
+        load_s=use.load_s,
+        process=process_memory(),
+    )
+
+
+def _model_stats(
     name: str,
     counts: AnswerCounts,
     unanswered: tuple[int, int],
@@ -171,7 +216,7 @@ def model_stats(
     )
 
 
-def processor_stats(
+def _processor_stats(
     name: str,
     use: Use,
     up_s: float,

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -37,16 +36,15 @@ from coinfer.errors import (
     ClosedError,
     CoinferError,
     ConfigurationError,
-    DroppedError,
-    ExecutionError,
     InvariantError,
-    RejectedError,
 )
 from coinfer.machine.processor import Processor
-from coinfer.metrics.observers import Observer, Timekeeper
+from coinfer.metrics.observers import Observer
 from coinfer.runtime import clock
 from coinfer.runtime.answer_counts import AnswerCounts
+from coinfer.runtime.answer_errors import another, answer_error
 from coinfer.runtime.engine_warnings import EngineWarnings
+from coinfer.runtime.failure_notices import FailureNotices
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.loader import Loader
@@ -54,6 +52,8 @@ from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.timer import Timer
+from coinfer.runtime.unanswered import Answer, Unanswered
+from coinfer.runtime.watchers import Watchers
 from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.worker_pool import WorkerPool
 
@@ -73,10 +73,7 @@ FORKED = (
 )
 """Why an engine takes no requests in the child of a fork."""
 
-_Answer = tuple[int, CoinferError | None]
-"""A request's number and how it ends: well, or with an error."""
-
-_Item = Event | InferenceFuture | Callable[[deque[_Answer]], None]
+_Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
 _MOMENT_S = 0.2
@@ -97,8 +94,7 @@ class EventLoop:
         idle: The worker that was the last to wait for a job; None: none did yet.
         is_forsaken: Whether this is the child of a fork: no thread is left.
         crashed: The bug that ended the engine; None: none did.
-        observer: Sees every step of the core.
-        timekeeper: Is told the moments between the steps.
+        watchers: Those that only look on.
         counts: What became of each model's requests.
         worker_pool: The workers.
         loader: Loads and evicts what the core asks for.
@@ -113,32 +109,31 @@ class EventLoop:
         processors: Sequence[Processor],
         cores: Mapping[str, Collection[int]],
     ) -> None:
-        self.unanswered: dict[int, InferenceFuture] = {}
         self.closing = ""
         self.crashed: InvariantError | None = None
-        self.observer: Observer | None = None
-        self.timekeeper: Timekeeper | None = None
         self.counts: dict[str, AnswerCounts] = defaultdict(AnswerCounts)
         self.warnings = EngineWarnings()
+        self.watchers = Watchers(self.warnings)
+        self._unanswered = Unanswered(self.watchers)
+        self.unanswered = self._unanswered.futures
         self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
         self._running = core.running
-        self._failures = core.failures
-        self._fresh_failures = core.failures.fresh
-        self._told_outages: dict[str, int] = {}
+        self._failure_notices = FailureNotices(core, self.warnings)
+        self._fresh_failures = self._failure_notices.fresh
         self._model_store = model_store
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
         self._yielding = model_store.yielding
         self.is_stopped = self.is_forsaken = False
         self.idle: Worker | None = None
-        self._drains: list[Latch] = []
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
         self.loader = Loader(
             model_store, self._loaded, self._not_loaded, lambda: not self.worker_pool.has_retired
         )
-        self._mailbox: Mailbox[_Item, _Answer] = Mailbox(self._step, self._settle, self._ring)
+        settle = self._unanswered.settle
+        self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
         self.timer = Timer(lambda: self.post(TimerFired()), self.look, self._fail)
 
@@ -186,7 +181,7 @@ class EventLoop:
         """
         done, errors = Latch(), list[Exception]()
 
-        def perform(_answers: deque[_Answer]) -> None:
+        def perform(_answers: deque[Answer]) -> None:
             try:
                 act()
             except Exception as error:  # noqa: BLE001 - raised again in the calling thread
@@ -231,7 +226,7 @@ class EventLoop:
         self.post(event)
         self.call(lambda: None)
 
-    def note_if_gone(self, model: str, _answers: deque[_Answer]) -> None:
+    def note_if_gone(self, model: str, _answers: deque[Answer]) -> None:
         """Let nobody wait for the last request of a model that the core does not know."""
         if model not in self._core.view.models:
             self._model_store.note_gone(model)
@@ -241,7 +236,7 @@ class EventLoop:
         self.closing = self.closing or "the engine was dropped"
         thread = threading.Thread(target=self._end, args=(close,), name="coinfer-end", daemon=True)
 
-        def start(_answers: deque[_Answer]) -> None:
+        def start(_answers: deque[Answer]) -> None:
             with self._yielding.apart():
                 thread.start()
 
@@ -258,7 +253,7 @@ class EventLoop:
         """Wait until every request is answered; False if that took longer than `timeout_s`."""
         drained = Latch()
         try:
-            self.post(partial(self._note_drain, drained))
+            self.post(lambda _answers: self._unanswered.note_drain(drained))
             return drained.wait(timeout_s)
         finally:
             drained.set()  # it is forgotten with the next that is drained
@@ -285,7 +280,7 @@ class EventLoop:
         if not (self._stopped.wait(timeout_s) and self.drain(timeout_s)):
             # The owner is in a policy, or an answer in a callback, that does not return.
             self._stop(deque())
-            self._answer_silently()
+            self._unanswered.close_silently(self.closing)
         self._model_store.release_all()
         self.timer.stop(timeout_s)
 
@@ -298,37 +293,14 @@ class EventLoop:
         for item in self._mailbox.items:
             if type(item) is InferenceFuture:
                 item.forsake(FORKED)
-        for future in self.unanswered.values():
-            future.forsake(FORKED)
-        self.unanswered.clear()
+        self._unanswered.forsake(FORKED)
 
-    def _answer_silently(self) -> None:
-        """Answer what is left, whatever its callbacks do: these have a thread of their own."""
-        left = list(self.unanswered.values())
-        for future in left:
-            future.answer_silently(ClosedError(self.closing))
-            self.unanswered.pop(future.request.id, None)
-
-        def call_back() -> None:
-            for future in left:
-                with suppress(BaseException):  # as of `_settle`; errors are logged
-                    future.call_back()
-
-        with suppress(RuntimeError):  # the interpreter ends, and takes no new thread
-            threading.Thread(target=call_back, name="coinfer-answers", daemon=True).start()
-
-    def _stop(self, answers: deque[_Answer]) -> None:
+    def _stop(self, answers: deque[Answer]) -> None:
         self.is_stopped = True
         self.loader.stop()
         answers.extend((number, ClosedError(self.closing)) for number in list(self.unanswered))
         self.worker_pool.stop()
         self._stopped.set()
-
-    def _note_drain(self, drained: Latch, _answers: deque[_Answer]) -> None:
-        self._drains = [drain for drain in self._drains if not drain.is_set]
-        self._drains.append(drained)
-        if not self.unanswered:  # whoever answers the last looks at the drains after that
-            drained.set()
 
     def _ring(self) -> None:
         """Have what is posted handled: by a worker that waits, if it may soon run it.
@@ -353,9 +325,9 @@ class EventLoop:
 
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take a worker's result and post how the execution ended."""
-        if self.timekeeper is not None:
+        if self.watchers.timekeeper is not None:
             service_s = event.service_s if type(event) is Finished else None
-            self._tell("ended", event.execution_id, clock.now(), service_s)
+            self.watchers.tell("ended", event.execution_id, clock.now(), service_s)
         if job.span_io.is_whole:
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
                 future = self.unanswered.get(request.id)
@@ -384,7 +356,7 @@ class EventLoop:
         self._post_from(worker.processor.name, ProcessorLost(worker.processor.name, reason))
         self._post_from(worker.processor.name, partial(self._replace, worker))
 
-    def _replace(self, worker: Worker, _answers: deque[_Answer]) -> None:
+    def _replace(self, worker: Worker, _answers: deque[Answer]) -> None:
         """Put a fresh worker in the place of one that ended. The owner does it."""
         name = worker.processor.name
         try:
@@ -412,7 +384,7 @@ class EventLoop:
 
     # the owner's step
 
-    def _step(self, item: _Item, answers: deque[_Answer]) -> None:
+    def _step(self, item: _Item, answers: deque[Answer]) -> None:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
         try:
             if type(item) is InferenceFuture:
@@ -433,8 +405,8 @@ class EventLoop:
             if self._values:
                 self._advance(event)
             commands = self._core.handle(event, now)
-            if self.observer is not None:
-                self._observe(event, commands, now)
+            if self.watchers.observer is not None:
+                self.watchers.observe(event, commands, now)
             for command in commands:
                 # Nearly all commands are of these two kinds, and `match` costs more.
                 if type(command) is Run:
@@ -444,7 +416,7 @@ class EventLoop:
                 else:
                     self._perform(command)
             if self._fresh_failures:
-                self._tell_failures()
+                self._failure_notices.tell()
         except BaseException as error:  # noqa: BLE001 - a bug of ours, or a policy that wants to
             # end the thread; no signal comes here: still everybody gets an answer
             if self.is_stopped and isinstance(error, KeyError):
@@ -477,41 +449,6 @@ class EventLoop:
             else:
                 future.advance(values, span_io)
 
-    def _observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
-        observer = self.observer
-        assert observer is not None
-        try:
-            observer.observe(event, commands, now)
-        except BaseException as error:  # noqa: BLE001 - foreign code that only looks on
-            self.observer = None
-            name = type(observer).__name__
-            self.warnings.append(f"observer {name} failed and was detached: {error!r}")
-
-    def _tell(self, what: str, *moment: object) -> None:
-        """Tell the timekeeper a moment; any thread does."""
-        timekeeper = self.timekeeper
-        if timekeeper is None:
-            return
-        try:
-            getattr(timekeeper, what)(*moment)
-        except BaseException as error:  # noqa: BLE001 - foreign code that only looks on
-            self.timekeeper = None
-            name = type(timekeeper).__name__
-            self.warnings.append(f"timekeeper {name} failed and was detached: {error!r}")
-
-    def _tell_failures(self) -> None:
-        """Warn of what failed and is tried again, and of processors that are set aside for it."""
-        for key in self._fresh_failures:
-            count = self._failures.counts[key]
-            _log.debug("%s: failed on processor %r: %s", *key, count.reason)
-            if count.retried:
-                self.warnings.put(key, str(count))
-        self._fresh_failures.clear()
-        for outage in self._core.outages:
-            if outage.times > self._told_outages.get(outage.processor, 0):
-                self._told_outages[outage.processor] = outage.times
-                _log.warning("processor %r is set aside: %s", outage.processor, outage.reason)
-
     def _perform(self, command: Command) -> None:
         match command:
             case SetTimer():
@@ -530,7 +467,7 @@ class EventLoop:
             case _:
                 assert_never(command)
 
-    def _answer(self, reply: Reply, now: float) -> _Answer:
+    def _answer(self, reply: Reply, now: float) -> Answer:
         request, outcome, reason = reply
         counts = self.counts[request.model]
         if outcome is _COMPLETED:
@@ -552,47 +489,19 @@ class EventLoop:
             values: tuple[Values, ...] = (unanswered[requests[0].id].take(span_io),)
         else:
             values = tuple([unanswered[request.id].take(span_io) for request in requests])
-        if self.timekeeper is not None:
-            self._tell("handed_over", execution.id, clock.now())
+        if self.watchers.timekeeper is not None:
+            self.watchers.tell("handed_over", execution.id, clock.now())
         self._workers[processor].give(_new(Job, (execution, session, span_io, values)))
-
-    def _settle(self, answer: _Answer) -> None:
-        """Resolve a future; its callbacks run here, so the core must not be owned."""
-        request_id, error = answer
-        future = self.unanswered.get(request_id)
-        if future is None:
-            return
-        name = future.request.model
-        if self.timekeeper is not None:
-            self._tell("answered", request_id, clock.now())
-        try:
-            future.answer(error)
-        except BaseException:  # noqa: BLE001 - e.g. SystemExit: the thread is not the callback's
-            _log.exception("a callback of request %d of model %r raised", request_id, name)
-        finally:
-            self.unanswered.pop(request_id, None)
-            if self._drains and not self.unanswered:
-                for drain in self._drains:
-                    drain.set()
 
     def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
         if self._core.fault is not None and outcome is not Outcome.DROPPED:
-            return _another(self._core.fault)
-        text = f"request {request.id} of model {request.model!r}: {reason}"
-        match outcome:
-            case Outcome.DROPPED:
-                return DroppedError(text)
-            case Outcome.REJECTED:
-                leaving = self.closing or request.model not in self._model_store.models
-                return ClosedError(text) if leaving else RejectedError(text)
-            case Outcome.FAILED:
-                return ExecutionError(text)
-            case _:
-                return ClosedError(text)  # cancelled: its future takes no error any more
+            return another(self._core.fault)
+        leaving = self.closing or request.model not in self._model_store.models
+        return answer_error(request, outcome, reason, is_leaving=bool(leaving))
 
     def _refusal(self) -> CoinferError:
         """Return the answer to a request that comes too late."""
-        return ClosedError(self.closing) if self.crashed is None else _another(self.crashed)
+        return ClosedError(self.closing) if self.crashed is None else another(self.crashed)
 
     def _fail(self, error: BaseException) -> None:
         """Close: the thread that keeps time has failed."""
@@ -601,21 +510,14 @@ class EventLoop:
             self.post(partial(self._crash, error))
         except BaseException:  # noqa: BLE001 - nor can the owner
             self._crash(error, deque())
-            self._answer_silently()
+            self._unanswered.close_silently(self.closing)
 
-    def _crash(self, error: BaseException, answers: deque[_Answer]) -> None:
+    def _crash(self, error: BaseException, answers: deque[Answer]) -> None:
         """Answer everything and close: the core's state cannot be trusted any more."""
         if self.crashed is not None:
             return
         self.closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = self.crashed = InvariantError(self.closing)
         fault.__cause__ = error
-        answers.extend((request_id, _another(fault)) for request_id in list(self.unanswered))
+        answers.extend((request_id, another(fault)) for request_id in list(self.unanswered))
         self._model_store.release_all()
-
-
-def _another(fault: CoinferError) -> CoinferError:
-    """Copy an error: each future raises its own, or threads would write into one traceback."""
-    copy = type(fault)(*fault.args)
-    copy.__cause__ = fault.__cause__
-    return copy

@@ -15,6 +15,7 @@ from coinfer.backends.base import Tensors
 from coinfer.errors import ClosedError
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
+from coinfer.threads.priority import give_up_lag
 from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
@@ -90,6 +91,8 @@ class LoadGenerator:
         while not (self._stopped or self._is_exhausted()):
             due_s = agenda[0].time_s if agenda else math.inf
             wait_s = min(due_s, until_s) + self.start_s - clock.now()
+            if wait_s > 0:
+                give_up_lag()
             try:
                 # What is new may be due sooner.
                 heapq.heappush(agenda, self._news.get(timeout=max(wait_s, 0.0)))

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from coinfer.errors import InputError
 from coinfer.graph.compressing.factors import plain_factors
 from coinfer.graph.compressing.layer import Kind, Layer, Ranks
 from coinfer.graph.compressing.moments import Moments, Window
@@ -71,7 +72,8 @@ def test_of_a_convolution_the_outputs_are_nearer_than_by_weights_alone(
     rows = np.stack([correlated(rng, 3000, 10, 3, 3) for _ in range(groups)])
     aware = whitener(weight, rows, Kind.CONVOLUTION, shifts=False)
     found = aware.factors(ranks)
-    assert found.ranks == ranks
+    for part, rank in zip((found.inputs, found.outputs), ranks, strict=True):
+        assert (None if part is None else part.shape[2]) == rank
     whole = outputs(weight, rows)
     errors = [
         float(np.linalg.norm(outputs(each.weight, rows) - whole) / np.linalg.norm(whole))
@@ -137,3 +139,49 @@ def test_so_many_places_are_drawn_at_most() -> None:
     window = Window(kernel=(3,), strides=(1,), dilations=(1,), pads=((0, 0),))
     found = window.patches(np.ones((1, 4, 100), np.float32), 1, 10, np.random.default_rng(0))
     assert found.shape == (1, 10, 4, 3)
+
+
+@pytest.mark.parametrize("shifts", [False, True])
+@pytest.mark.parametrize(
+    ("mean", "deviation", "count"),
+    [(0.0, 0.0, 5), (1e4, 0.0, 5), (1e4, 1e-2, 500), (-3.0, 0.0, 1), (1e-12, 1e-13, 3)],
+)
+def test_degenerate_samples_give_factors_no_worse_than_the_weights_alone(
+    mean: float, deviation: float, count: int, shifts: bool
+) -> None:
+    """Samples that do not vary, or hardly beside a large mean, or are fewer than channels."""
+    rng = np.random.default_rng(4)
+    ranks, weight = Ranks(5, 6), rng.normal(size=(1, 12, 10, 3, 3))
+    rows = mean + deviation * rng.normal(size=(1, count, 10, 3, 3))
+    found = whitener(weight, rows, Kind.CONVOLUTION, shifts=shifts).factors(ranks)
+    plain = plain_factors(weight, ranks)
+    rows = rows.astype(np.float32).astype(np.float64)
+
+    def off(made: np.ndarray, shift: np.ndarray | None) -> float:
+        gap = outputs(made, rows)[:, 0] - outputs(weight, rows)[:, 0]
+        return float(np.linalg.norm(gap + (0.0 if shift is None else shift)))
+
+    whole = np.linalg.norm(outputs(weight, rows))
+    for part in (found.inputs, found.core, found.outputs):
+        assert part is not None
+        assert np.abs(part).max() < 1e4, "float16 holds it"
+    assert off(found.weight, found.shift) <= off(plain.weight, None) + 1e-6 * whole
+
+
+def test_what_varies_beside_a_large_mean_is_seen() -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(1, 4000, 8)) * np.arange(1, 9)
+    weight = rng.normal(size=(1, 6, 8))
+    near, far = (
+        whitener(weight, rows + mean, Kind.DENSE, shifts=True).factors(Ranks(3)).weight
+        for mean in (0.0, 1e4)
+    )
+    np.testing.assert_allclose(far, near, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_what_is_not_finite_is_said_in_a_line(value: float) -> None:
+    rows = np.ones((1, 5, 14))
+    rows[0, 2, 3] = value
+    with pytest.raises(InputError, match=r"layer 'y' sees values .* not finite.*--plain"):
+        whitener(np.ones((1, 10, 14)), rows, Kind.DENSE, shifts=True)

@@ -13,11 +13,13 @@ import pytest
 
 import coinfer
 from coinfer.backends import get_backend
-from coinfer.backends.onnxruntime.quantising import HEAVY, Way, prepared, quantised
+from coinfer.backends.onnxruntime.quantising import Way, prepared, quantised
 from coinfer.errors import BackendError, ConfigurationError
+from coinfer.graph.operators import MATRIX_PRODUCTS
 from coinfer.machine.processor import Processor
 from coinfer.metrics.paired import PairedRatio
 from coinfer.model import Model, model_from_ir
+from coinfer.planner.compressing import quantisation
 from coinfer.planner.compressing.quantisation import Quantisation
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.side_by_side import Contest
@@ -152,8 +154,8 @@ def test_a_layer_that_int8_ruins_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     made_up(monkeypatch)
     errors = {"": 0.5, "kept": 0.01}
 
-    def error(self: Quantisation, model: Model, feeds: Any) -> float:
-        heavy = [node for node in model.graph.graph if node.op_type in HEAVY]
+    def error(self: Quantisation, model: Model, *_: Any) -> float:
+        heavy = [node for node in model.graph.graph if node.op_type in MATRIX_PRODUCTS]
         last = next(node for node in heavy if node.outputs[0].name.startswith("y"))
         is_kept = last.inputs[1] is not None and last.inputs[1].is_initializer()
         return errors["kept" if is_kept else ""]
@@ -165,6 +167,23 @@ def test_a_layer_that_int8_ruins_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.report.int8 is not None
     assert found.report.int8.layers == (2, 3)
     assert "1 layers kept in fp32" in found.report.int8.way
+
+
+def test_the_originals_outputs_are_computed_once_per_set_of_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_up(monkeypatch)
+    real, seen = quantisation.outputs_of, list[int]()
+
+    def outputs_of(model: Model, feeds: Any, backend: Any) -> Any:
+        seen.append(len(feeds))
+        return real(model, feeds, backend)
+
+    monkeypatch.setattr(quantisation, "outputs_of", outputs_of)
+    given = samples()
+    coinfer.compress(network(), int8=True, max_error=0.5, samples=given, processors=[CPU])
+    assert len(seen) == 2
+    assert sum(seen) == len(given)
 
 
 def test_an_error_that_cannot_be_kept_is_refused() -> None:
@@ -194,7 +213,7 @@ def test_the_error_is_that_of_held_out_samples() -> None:
 @pytest.mark.parametrize("method", ["MinMax", "Entropy", "Percentile"])
 def test_every_way_makes_a_model_that_runs(method: str) -> None:
     ready = prepared(network())
-    for way in (Way(method=method), Way(method=method, per_channel=False, is_whole=False)):
+    for way in (Way(method=method), Way(method=method, is_whole=False)):
         assert 0 < off(ready, quantised(ready, samples(), way)) < 0.3
 
 

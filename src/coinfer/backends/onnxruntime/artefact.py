@@ -13,28 +13,19 @@ from typing import Any
 
 from coinfer.artefacts import Lease, Made, default_store
 from coinfer.backends.artefact_check import differs
-from coinfer.backends.base import Backend
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart, opened_in_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.errors import first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
-__all__ = ["GRAPH", "LEAST_WEIGHT_BYTES", "checked", "lease_of", "opened"]
+__all__ = ["GRAPH", "checked", "opened"]
 
 GRAPH = "model.onnx"
-LEAST_WEIGHT_BYTES = 2**22
-"""Smaller models are prepared within some ten milliseconds, and sharing them saves little."""
-
 _PROVIDER = (CPU_PROVIDER, dict[str, str]())
-
-
-def lease_of(backend: Backend, model: Model, processor: Processor) -> Lease | None:
-    """Open the artefact of a model; None if there is none."""
-    parts = backend.artefact_parts(model, processor)  # type: ignore[attr-defined]
-    return None if parts is None else default_store().open(parts)
 
 
 def checked(

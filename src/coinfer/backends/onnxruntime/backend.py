@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coinfer.artefacts import Made
-from coinfer.backends.artefact_parts import common_parts
+from coinfer.backends.artefact_parts import common_parts, lease_of
 from coinfer.backends.base import Device
 from coinfer.backends.onnxruntime import artefact, providers
 from coinfer.backends.onnxruntime.assignment import numbered, taken
@@ -103,7 +103,7 @@ class OnnxRuntimeBackend:
             )
         common = {"what": what, **self._common(model, processor)}
         with reserved(processor.threads - 1, what):
-            lease = artefact.lease_of(self, model, processor)
+            lease = lease_of(self.artefact_parts(model, processor))
             found = None if lease is None else artefact.opened(lease, model, processor, common)
             return found or compiled(model, processor, provider, common)
 
@@ -112,7 +112,7 @@ class OnnxRuntimeBackend:
 
         Threads and cores are no part of it: they decide nothing of how weights are prepared.
         """
-        if processor.device != _CPU or model.weight_bytes < artefact.LEAST_WEIGHT_BYTES:
+        if processor.device != _CPU:
             return None
         parts = common_parts(self, model, processor)
         options = {k: v for k, v in processor.options.items() if k != AFFINITIES}

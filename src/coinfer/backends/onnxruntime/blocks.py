@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from coinfer.graph.initializers import Initializers
 from coinfer.model import Model, TensorSpec
 
 __all__ = ["DOMAIN", "Blocked", "blockable", "probed", "without_probes"]
@@ -71,22 +72,18 @@ def probed(model: ir.Model, names: Iterable[str]) -> ir.Model:
     What it makes is an output of the graph as well, so that nothing is fused into it.
     """
     clone = model.clone()
-    graph = clone.graph
+    graph, initializers = clone.graph, Initializers(clone.graph)
     inputs = {value.name: value for value in graph.inputs}
     for name in names:
         value = inputs[name]
         assert value.shape is not None
         channels = value.shape[1]
         assert isinstance(channels, int)
-        ones = ir.tensor(np.ones((channels, 1, 1, 1), np.float32), name=f"{name}{_PROBE}.w")
-        weight = ir.Value(
-            name=ones.name, type=ir.TensorType(ones.dtype), shape=ir.Shape([channels, 1, 1, 1])
-        )
-        weight.const_value = ones
+        ones = np.ones((channels, 1, 1, 1), np.float32)
+        weight = initializers.add(f"{name}{_PROBE}.w", ones)
         behind = ir.Value(name=f"{name}{_PROBE}", type=value.type, shape=ir.Shape(value.shape))
         value.replace_all_uses_with(behind)
         probe = ir.node("Conv", [value, weight], {"group": channels}, outputs=[behind])
-        graph.register_initializer(weight)
         graph.insert_before(graph[0], probe)
         graph.outputs.append(behind)
     return clone
@@ -124,9 +121,7 @@ def without_probes(
         channels = _take_edge_off(graph, by_name[name], block)
         if channels is not None:
             gives[name] = channels
-    for unused in [v for v in graph.initializers.values() if not v.uses()]:
-        if unused.name is not None and not unused.is_graph_output():
-            del graph.initializers[unused.name]
+    Initializers(graph).drop_unused(list(graph.initializers.values()))
     return Blocked(model, takes, gives)
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from coinfer.backends.onnxruntime.assignment import require_assigned
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.library import first_line
 from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER, Provider
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.source import source_of
-from coinfer.errors import BackendError
+from coinfer.errors import BackendError, first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 

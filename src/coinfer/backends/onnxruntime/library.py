@@ -12,7 +12,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-__all__ = ["LIBRARY_ERRORS", "first_line", "ort"]
+__all__ = ["LIBRARY_ERRORS", "ort"]
 
 
 def _is_error(found: Any) -> bool:
@@ -25,12 +25,3 @@ LIBRARY_ERRORS: tuple[type[Exception], ...] = (
 )
 """What the library raises: its kinds have no base of their own, and what has no kind comes as a
 `RuntimeError`."""
-
-
-def first_line(error: Exception) -> str:
-    r"""Return what a message of the library begins with.
-
-    >>> first_line(ValueError("wrong shape\nat line 7"))
-    'wrong shape'
-    """
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

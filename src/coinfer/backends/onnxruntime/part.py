@@ -22,11 +22,12 @@ from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.onnxruntime.assignment import assigned
 from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line, ort
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, Packed, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
 from coinfer.backends.values import Value, Values, to_host
+from coinfer.errors import first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.units import format_bytes

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -15,15 +13,14 @@ import onnx
 import onnx.version_converter
 
 from coinfer.backends.base import Tensors
-from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, first_line
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
+from coinfer.backends.quiet import quiet
 from coinfer.documents.writing import replace_file
-from coinfer.errors import BackendError
+from coinfer.errors import BackendError, first_line
+from coinfer.graph.operators import MATRIX_PRODUCTS
 from coinfer.model import Model, model_from_bytes
 
-__all__ = ["HEAVY", "Way", "prepared", "quantised"]
-
-HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that multiply matrices, of those that the quantiser knows."""
+__all__ = ["Way", "prepared", "quantised"]
 
 _ERRORS: tuple[type[Exception], ...] = (
     *LIBRARY_ERRORS,
@@ -46,22 +43,19 @@ class Way(NamedTuple):
 
     Attributes:
         method: How ranges follow from what is seen: `MinMax`, `Entropy` or `Percentile`.
-        per_channel: Whether each output channel of a weight has a scale of its own.
         is_whole: Whether all operators are quantised that can be, or the heavy ones alone.
         keeps: Names of operators that stay as they are.
     """
 
     method: str = "MinMax"
-    per_channel: bool = True
     is_whole: bool = True
     keeps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say it in a few words."""
-        scales = "a scale per channel" if self.per_channel else "a scale per weight"
         which = "" if self.is_whole else ", heavy operators only"
         kept = f", {len(self.keeps)} layers kept in fp32" if self.keeps else ""
-        return f"{self.method}, {scales}{which}{kept}"
+        return f"{self.method}, a scale per channel{which}{kept}"
 
 
 def prepared(model: Model) -> Model:
@@ -104,8 +98,8 @@ def quantised(model: Model, feeds: Sequence[Tensors], way: Way) -> Model:
             path,
             _Reader(feeds),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=None if way.is_whole else list(HEAVY),
-            per_channel=way.per_channel,
+            op_types_to_quantize=None if way.is_whole else list(MATRIX_PRODUCTS),
+            per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(way.keeps),
@@ -153,16 +147,10 @@ def _written(model: Model, folder: str) -> Path:
 @contextmanager
 def _errors_of(model: Model, what: str) -> Iterator[None]:
     """Make one line of what the library raises, and keep what it tells developers away."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.CRITICAL)  # it speaks on the root logger, and prints
     try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")
+        with quiet(None, logging.CRITICAL):  # it speaks on the root logger, and prints
             yield
     except _ERRORS as error:
         raise BackendError(
             f"model {model.name!r} cannot be {what} by onnxruntime: {first_line(error)}"
         ) from error
-    finally:
-        root.setLevel(level)

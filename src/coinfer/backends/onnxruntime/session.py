@@ -10,9 +10,8 @@ from coinfer.artefacts import Lease
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.onnxruntime import arena
 from coinfer.backends.onnxruntime.creation import Call, call_of
-from coinfer.backends.onnxruntime.library import first_line
 from coinfer.backends.pools import POOLS
-from coinfer.errors import BackendError, ExecutionError
+from coinfer.errors import BackendError, ExecutionError, first_line
 
 __all__ = ["OnnxRuntimeSession"]
 

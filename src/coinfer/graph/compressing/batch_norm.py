@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from coinfer.graph.inference import mark
+from coinfer.graph.initializers import Initializers
 from coinfer.graph.operators import nodes_by_key
 from coinfer.model.canonical import constant_tensor
 
@@ -56,7 +57,7 @@ def moved(
     """
     mark(model)
     clone = model.clone()
-    nodes = nodes_by_key(clone)
+    nodes, initializers = nodes_by_key(clone), Initializers(clone.graph)
     for key, new in after.items():
         node, old = nodes[key], before[key]
         means, variances = (constant_tensor(_given(node, at)) for at in _STATISTICS)
@@ -69,18 +70,10 @@ def moved(
         variance = variances.numpy().astype(np.float64) * scale**2
         for at, array in zip(_STATISTICS, (mean, variance), strict=True):
             name = f"{key}.{'mean' if at == _STATISTICS[0] else 'variance'}.moved"
-            tensor = ir.tensor(array.astype(means.dtype.numpy()), name=name)
-            value = ir.Value(
-                name=name,
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
-            )
             replaced = _given(node, at)
-            clone.graph.register_initializer(value)
+            value = initializers.add(name, array.astype(means.dtype.numpy()))
             node.replace_input_with(at, value)
-            if replaced.is_initializer() and not replaced.uses():
-                del clone.graph.initializers[str(replaced.name)]
+            initializers.drop_unused([replaced])
     return clone
 
 

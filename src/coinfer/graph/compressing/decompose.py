@@ -17,6 +17,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.graph.compressing.factors import Factors, convolution_parts
 from coinfer.graph.compressing.layers import Site, site_of
 from coinfer.graph.inference import mark
+from coinfer.graph.initializers import Initializers
 from coinfer.graph.operators import inlined, nodes_by_key
 from coinfer.model.canonical import constant_tensor
 
@@ -75,31 +76,27 @@ class _Rewriter:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        values = (value for node in graph.all_nodes() for value in node.outputs)
-        everyone = (*graph.inputs, *graph.initializers.values(), *values)
-        self._taken = {value.name for value in everyone}
-        self._replaced: list[ir.Value] = []
+        self._initializers = Initializers(graph)
+        self._replaced: dict[ir.Value, None] = {}
 
     def replace(self, site: Site, key: str, factors: Factors) -> None:
         """Put the parts before the layer's own node, which becomes the last of them."""
         node = site.node
         bias = shifted_bias(site, factors)
-        self._replaced += [value for value in node.inputs[1:] if value is not None]
+        self._replaced |= {value: None for value in node.inputs[1:] if value is not None}
         if node.op_type == "Conv":
             self._replace_convolution(site, key, factors)
         else:
             self._replace_dense(site, key, factors)
         if bias is not None:
-            value = self._weight(f"{key}.bias", bias)
+            value = self._initializers.add(f"{key}.bias", bias)
             if len(node.inputs) < 3:
                 node.resize_inputs(3)
             node.replace_input_with(2, value)
 
     def drop_unused(self) -> None:
         """Forget the weights that nobody uses any more."""
-        for value in self._replaced:
-            if value.is_initializer() and not value.is_graph_input() and not value.uses():
-                del self._graph.initializers[str(value.name)]
+        self._initializers.drop_unused(self._replaced)
 
     def _replace_convolution(self, site: Site, key: str, factors: Factors) -> None:
         node, dtype = site.node, site.weight.dtype
@@ -108,7 +105,7 @@ class _Rewriter:
         parts = convolution_parts(factors)
         value = node.inputs[0]
         for part in parts:
-            weight = self._weight(f"{key}.{part.name}", part.weight.astype(dtype.numpy()))
+            weight = self._initializers.add(f"{key}.{part.name}", part.weight.astype(dtype.numpy()))
             attributes = {"group": ir.AttrInt64("group", groups)}
             attributes |= placed if part.is_placed else {}
             if part is not parts[-1]:
@@ -125,9 +122,9 @@ class _Rewriter:
         node, dtype = site.node, site.weight.dtype
         if factors.inputs is None:
             raise ConfigurationError(f"layer {key!r} is dense and has one rank; none is given")
-        first = self._weight(f"{key}.first", factors.inputs[0].astype(dtype.numpy()))
+        first = self._initializers.add(f"{key}.first", factors.inputs[0].astype(dtype.numpy()))
         core = factors.core[0] if site.is_transposed else factors.core[0].T
-        last = self._weight(f"{key}.core", np.ascontiguousarray(core.astype(dtype.numpy())))
+        last = self._initializers.add(f"{key}.core", core.astype(dtype.numpy()))
         value = self._before(node, "MatMul", [node.inputs[0], first], {}, f"{key}.first")
         node.replace_input_with(0, value)
         node.replace_input_with(1, last)
@@ -145,26 +142,7 @@ class _Rewriter:
             "", op_type, inputs, list(attributes.values()), name=name, version=node.version
         )
         value = made.outputs[0]
-        value.name = self._free(f"{name}.value")
+        value.name = self._initializers.free(f"{name}.value")
         value.type = node.outputs[0].type
         self._graph.insert_before(node, made)
         return value
-
-    def _weight(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
-        tensor = ir.tensor(np.ascontiguousarray(array), name=self._free(name))
-        value = ir.Value(
-            name=tensor.name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self._graph.register_initializer(value)
-        return value
-
-    def _free(self, name: str) -> str:
-        number, free = 0, name
-        while free in self._taken:
-            number += 1
-            free = f"{name}.{number}"
-        self._taken.add(free)
-        return free

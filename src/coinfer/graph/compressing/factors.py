@@ -51,14 +51,6 @@ class Factors(NamedTuple):
     shift: Array | None = None
 
     @property
-    def ranks(self) -> Ranks:
-        """The ranks that they have."""
-        return Ranks(
-            None if self.inputs is None else self.inputs.shape[2],
-            None if self.outputs is None else self.outputs.shape[2],
-        )
-
-    @property
     def weight(self) -> Array:
         """Their product, (groups, outputs, inputs, *kernel): what the layer computes with."""
         weight = self.core

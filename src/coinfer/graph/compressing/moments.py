@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from coinfer.errors import InputError
 from coinfer.graph.compressing.layer import Kind, Layer
 
 __all__ = ["MOST_ELEMENTS", "Moments", "Window"]
@@ -21,6 +22,10 @@ __all__ = ["MOST_ELEMENTS", "Moments", "Window"]
 MOST_ELEMENTS: Final = 2**25
 """A second moment may have so many numbers (128 MiB); of wider filters only channels are looked at,
 and of channels that are too many nothing."""
+
+
+_NOTHING: Final = 1e-30
+"""A mean square below this is none: float32 holds no square of less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +98,24 @@ class Window:
 class Moments:
     """Sums over all places that were seen.
 
+    Products are summed of what is left about the first mean: about zero, what varies little beside
+    a large mean would be lost in the rounding.
+
     Attributes:
         layer: The layer.
         is_full: Whether places inside of the kernel are told apart; else only channels are.
         count: Places.
         total: (groups, inputs, kernel places): the sum.
-        second: (groups, n, n): the sum of products; n is inputs x kernel places, or inputs.
+        origin: (groups, n): the mean of what was added first; n is inputs x kernel places, or
+            inputs.
+        second: (groups, n, n): the sum of products about the origin.
     """
 
     layer: Layer
     is_full: bool = field(init=False)
     count: int = field(default=0, init=False)
     total: npt.NDArray[np.float64] = field(init=False)
+    origin: npt.NDArray[np.float32] = field(init=False)
     second: npt.NDArray[np.float32] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +125,7 @@ class Moments:
         self.is_full = layer.groups * wide**2 <= MOST_ELEMENTS
         size = wide if self.is_full else layer.inputs
         self.total = np.zeros((layer.groups, layer.inputs, places))
+        self.origin = np.zeros((layer.groups, size), np.float32)
         self.second = np.zeros((layer.groups, size, size), np.float32)
 
     @staticmethod
@@ -122,16 +134,30 @@ class Moments:
         return layer.groups * layer.inputs**2 <= MOST_ELEMENTS
 
     def add(self, patches: npt.NDArray[np.float32]) -> None:
-        """Take places in, (groups, places, inputs, *kernel)."""
+        """Take places in, (groups, places, inputs, *kernel).
+
+        Raises:
+            InputError: what the layer sees is no finite number.
+        """
         groups, count, inputs = patches.shape[:3]
         flat = patches.reshape(groups, count, inputs, -1)
-        self.total += flat.sum(axis=1, dtype=np.float64)
-        self.count += count
-        if not self.is_full:
-            # Each place inside of the kernel counts as a place of its own.
-            flat = np.moveaxis(flat, 3, 2)
-        rows = flat.reshape(groups, -1, self.second.shape[1])
-        self.second += rows.transpose(0, 2, 1) @ rows
+        with np.errstate(over="ignore", invalid="ignore"):  # said below
+            self.total += flat.sum(axis=1, dtype=np.float64)
+            if not self.is_full:
+                # Each place inside of the kernel counts as a place of its own.
+                flat = np.moveaxis(flat, 3, 2)
+            rows = flat.reshape(groups, -1, self.second.shape[1])
+            if not self.count and count:
+                self.origin = rows.mean(axis=1, dtype=np.float64).astype(np.float32)
+            self.count += count
+            rows = rows - self.origin[:, np.newaxis]
+            self.second += rows.transpose(0, 2, 1) @ rows
+        if not np.isfinite(np.einsum("gii->", self.second)):
+            raise InputError(
+                f"layer {self.layer.name!r} sees values on the samples that are not finite, or so "
+                "large that their squares are not; give other samples, or decompose by the "
+                "weights alone (--plain)"
+            )
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
@@ -141,23 +167,45 @@ class Moments:
     def covariance(self, group: int, *, centred: bool) -> npt.NDArray[Any]:
         """Return the second moment of a group, about the mean or about zero, made invertible.
 
-        Few places do not span all directions. What they do not show is taken to vary a little,
-        equally in all directions, the less the more places there are.
+        It is in the mean square of all groups: factors do not depend on that scale, and in float16
+        they could not hold it. Few places do not span all directions. What they do not show is
+        taken to vary a little, equally in all directions, the less the more places there are. Where
+        nothing varies at all, all directions are alike.
         """
-        places: int = self.count * (1 if self.is_full else prod(self.layer.kernel))
-        found: npt.NDArray[Any] = self.second[group].astype(np.float64) / max(1, places)
-        if centred:
-            mean = self.mean[group]
-            mean = mean.reshape(-1) if self.is_full else mean.mean(axis=1)
-            found -= np.outer(mean, mean)
-        size = int(found.shape[0])
-        level = max(float(np.trace(found)) / size, 1e-30)
+        size = self.second.shape[1]
+        scale = float(np.mean([self._squares(each, centred) for each in range(len(self.second))]))
+        if scale < _NOTHING:
+            return np.eye(size)
+        mean, origin = self._means(group)
+        found: npt.NDArray[Any] = self.second[group].astype(np.float64) / self._places
+        found -= np.outer(mean - origin, mean - origin)
+        if not centred:
+            found += np.outer(mean, mean)
+        found /= scale
+        level = max(float(np.trace(found)) / size, 1e-6)
         # In float32 a sum of many products is exact to about 1e-6 of its size.
-        few = 0.02 * size / max(1, places)
+        few = 0.02 * size / self._places
         shrink = 1e-5 + min(0.5, few)
         found *= 1 - shrink
         found[np.diag_indices(size)] += shrink * level
         return found
+
+    @property
+    def _places(self) -> int:
+        return max(1, self.count * (1 if self.is_full else prod(self.layer.kernel)))
+
+    def _means(self, group: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the mean of what products were summed of, and their origin."""
+        mean = self.mean[group]
+        mean = mean.reshape(-1) if self.is_full else mean.mean(axis=1)
+        return mean, self.origin[group].astype(np.float64)
+
+    def _squares(self, group: int, centred: bool) -> float:
+        """Return the mean square of a group, about the mean or about zero."""
+        mean, origin = self._means(group)
+        found = np.diagonal(self.second[group]).astype(np.float64) / self._places
+        found = np.maximum(found - (mean - origin) ** 2, 0.0)
+        return float((found if centred else found + mean**2).mean())
 
 
 def _drawn(count: int, most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

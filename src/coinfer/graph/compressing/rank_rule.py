@@ -65,6 +65,11 @@ class RankRule:
         return self.name if self.amount is None else f"{self.name}:{self.amount:g}"
 
     @property
+    def is_measured(self) -> bool:
+        """Whether times tell the ranks, and neither sizes nor weights alone."""
+        return self.name == LATENCY
+
+    @property
     def needs_weights(self) -> bool:
         """Whether sizes alone do not tell the ranks."""
         return self.name != "ratio"

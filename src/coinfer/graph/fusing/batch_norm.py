@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from coinfer.graph.initializers import Initializers
+
 __all__ = ["fold_batch_norms"]
 
 _OUTPUT_AXIS: Final = {"Conv": 0, "ConvTranspose": 1}
@@ -24,9 +26,10 @@ def fold_batch_norms(graph: ir.Graph) -> None:
     Args:
         graph: It is changed; the tensors that it had are not.
     """
+    initializers = Initializers(graph)
     for node in tuple(graph):
         if node.op_type == "BatchNormalization" and not node.domain and _can_fold(node, graph):
-            _fold(node, graph)
+            _fold(node, graph, initializers)
 
 
 def _can_fold(node: ir.Node, graph: ir.Graph) -> bool:
@@ -47,7 +50,7 @@ def _is_stored(value: ir.Value) -> bool:
     return fits and value.is_initializer() and not value.is_graph_input()
 
 
-def _fold(node: ir.Node, graph: ir.Graph) -> None:
+def _fold(node: ir.Node, graph: ir.Graph, initializers: Initializers) -> None:
     made = node.inputs[0]
     conv = None if made is None else made.producer()
     assert conv is not None  # it was asked for
@@ -59,8 +62,8 @@ def _fold(node: ir.Node, graph: ir.Graph) -> None:
     folded = _scaled(conv, weight, factor).astype(dtype)
     inputs = [
         conv.inputs[0],
-        _initializer(graph, f"{name}.weight", folded),
-        _initializer(graph, f"{name}.bias", ((bias - mean) * factor + beta).astype(dtype)),
+        initializers.add(f"{name}.weight", folded),
+        initializers.add(f"{name}.bias", ((bias - mean) * factor + beta).astype(dtype)),
     ]
     new = ir.Node("", conv.op_type, inputs, conv.attributes.values(), name=conv.name)
     graph.insert_before(node, new)
@@ -85,11 +88,3 @@ def _array(value: ir.Value | None) -> _Array:
     assert value is not None
     assert value.const_value is not None
     return value.const_value.numpy().astype(np.float64)
-
-
-def _initializer(graph: ir.Graph, name: str, array: _Array) -> ir.Value:
-    while name in graph.initializers:
-        name += "_"
-    value = ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
-    graph.register_initializer(value)
-    return value

@@ -13,13 +13,13 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
-from coinfer.errors import ModelError
+from coinfer.errors import ModelError, first_line
 from coinfer.graph.fusing.batch_norm import fold_batch_norms
 from coinfer.graph.inference import infer_shapes, mark
 from coinfer.graph.operators import inlined
 from coinfer.graph.shapes import static_shape
 from coinfer.model import Model
-from coinfer.model.validation import dimension, first_line, not_valid
+from coinfer.model.validation import dimension, not_valid
 
 __all__ = ["prepared"]
 

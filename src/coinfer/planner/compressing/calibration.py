@@ -17,16 +17,23 @@ from coinfer.graph.compressing.batch_norm import Statistics
 from coinfer.graph.compressing.layer import Kind, Layer
 from coinfer.graph.compressing.moments import Moments, Window
 from coinfer.graph.exposed import exposed
-from coinfer.graph.operators import inlined, nodes_by_key
-from coinfer.graph.shapes import static_shape
+from coinfer.graph.operators import MATRIX_PRODUCTS, inlined, nodes_by_key
+from coinfer.graph.shapes import bind_shapes, static_shape
 from coinfer.model import Model
 from coinfer.profiling.reference import REFERENCE
 
-__all__ = ["Samples", "moments_of", "outputs_of", "split", "statistics_of", "with_shapes"]
+__all__ = [
+    "Samples",
+    "bound_to",
+    "moments_of",
+    "outputs_of",
+    "split",
+    "statistics_of",
+    "with_shapes",
+]
 
 MOST_CALIBRATION = 128
 MOST_HELD_OUT = 64
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PLACES = 16384
 """Of each layer, over all samples, so many places are looked at about."""
 
@@ -58,6 +65,13 @@ def split(feeds: Sequence[Tensors], name: str, *, seed: int) -> Samples:
     n_held_out = min(max(1, len(feeds) // 3), MOST_HELD_OUT)
     held_out, rest = order[:n_held_out], order[n_held_out:][:MOST_CALIBRATION]
     return Samples([feeds[at] for at in sorted(rest)], [feeds[at] for at in sorted(held_out)])
+
+
+def bound_to(model: Model, feed: Tensors) -> ir.Model:
+    """Return a model's graph with its shapes bound to the sizes of a sample."""
+    sizes = model.input_check.sizes_of(feed)
+    dims = {name: size for name, size in sizes.items() if name in model.open_dims}
+    return bind_shapes(model.graph, dims=dims)
 
 
 def outputs_of(model: Model, feeds: Iterable[Tensors], backend: Backend) -> list[Tensors]:
@@ -92,7 +106,7 @@ def with_shapes(model: Model, bound: ir.Model, feed: Tensors, backend: Backend) 
         feed: A sample of the sizes that it is bound to.
         backend: Where it runs.
     """
-    nodes = [node for node in bound.graph if node.op_type in _PRODUCTS]
+    nodes = [node for node in bound.graph if node.op_type in MATRIX_PRODUCTS]
     around = {
         value.name: value
         for node in nodes

@@ -1,7 +1,8 @@
 """Compression: decompose the layers of a model, measure what came of it, and keep the promise.
 
 By latency, what is returned is never slower than the original on the processors that it was
-measured on, and never further off than was allowed. If nothing is to be gained, it is the original.
+measured on, and never further off than was allowed on held-out samples. These shape no factors and
+no ranks, but decide whether less is aimed at. If nothing is to be gained, it is the original.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from coinfer.backends.base import Backend, channel_block
-from coinfer.documents.writing import replace_file
+from coinfer.backends.base import Backend, Tensors, channel_block
 from coinfer.errors import ConfigurationError
 from coinfer.graph.compressing.alone import geometry
 from coinfer.graph.compressing.decompose import decomposed
@@ -22,11 +22,18 @@ from coinfer.graph.compressing.factor_maker import FactorMaker
 from coinfer.graph.compressing.layers import Layers
 from coinfer.graph.compressing.rank_rule import candidates
 from coinfer.graph.compressing.search import Choice, Found, search
-from coinfer.graph.cost import operator_costs, total
-from coinfer.graph.shapes import bind_shapes
+from coinfer.graph.cost import ModelCost, operator_costs, total
+from coinfer.graph.saving import save_graph
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.planner.compressing.calibration import Samples, moments_of, outputs_of, with_shapes
+from coinfer.planner.compressing.against_original import processor_reports
+from coinfer.planner.compressing.calibration import (
+    Samples,
+    bound_to,
+    moments_of,
+    outputs_of,
+    with_shapes,
+)
 from coinfer.planner.compressing.gauge import MeasuringGauge
 from coinfer.planner.compressing.renormalising import renormalised
 from coinfer.planner.compressing.report import CompressionReport, ProcessorReport
@@ -45,9 +52,6 @@ _AIM = 0.9
 _SMALLEST = 0.003
 """Layers with a smaller share of the operations are left: all measuring costs time."""
 
-_MORE_ROUNDS = 31
-"""Where nine rounds do not tell, because other programs run or little is gained."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedModel:
@@ -62,13 +66,14 @@ class CompressedModel:
     report: CompressionReport
 
     def save(self, path: str | Path) -> None:
-        """Write the model as one ONNX file, which is replaced in one step.
+        """Write the model as an ONNX file, which is replaced in one step.
+
+        Weights of more than 1.5 GiB in all go to `PATH.data`.
 
         Raises:
-            ModelError: it has more than the 2 GiB that one file can hold.
             OSError: the file cannot be written.
         """
-        replace_file(Path(path), self.model.to_bytes())
+        save_graph(self.model.graph, Path(path))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +88,8 @@ class Compression:
         processors: Where it is measured; none: times are not measured.
         backends: By name, with that of the reference.
         tell: Is told what is done next.
+        cost: What the original costs on the samples' sizes.
+        n_judged: How many choices the held-out samples judged.
     """
 
     model: Model
@@ -96,6 +103,9 @@ class Compression:
     layers: Layers = field(init=False)
     maker: FactorMaker = field(init=False)
     bound: ir.Model = field(init=False)
+    cost: ModelCost = field(init=False)
+    n_judged: int = field(default=0, init=False)
+    _originals: list[Tensors] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Find the layers.
@@ -103,11 +113,9 @@ class Compression:
         Raises:
             ConfigurationError: there are none.
         """
-        sizes = self.model.input_check.sizes_of(self.samples.calibration[0])
-        dims = {name: size for name, size in sizes.items() if name in self.model.open_dims}
-        graph = self.model.graph
-        bound, feed = bind_shapes(graph, dims=dims), self.samples.calibration[0]
-        self.bound = with_shapes(self.model, bound, feed, self._reference)
+        graph, feed = self.model.graph, self.samples.calibration[0]
+        self.bound = with_shapes(self.model, bound_to(self.model, feed), feed, self._reference)
+        self.cost = total(operator_costs(self.bound))
         self.layers = Layers.of(graph, svd=self.wish.svd, bound=self.bound)
         if not self.layers.items:
             raise ConfigurationError(_nothing(self.model.name, self.layers))
@@ -159,7 +167,7 @@ class Compression:
         if rule.needs_weights:
             known = {layer.key: self.maker.spectrum(layer.key) for layer in self.layers}
         macs = [layer.macs() for layer in self.layers]
-        before = total(operator_costs(self.bound)).macs
+        before = self.cost.macs
         other = None if before is None or None in macs else before - sum(m or 0 for m in macs)
         choice = rule.ranks(self.layers, known, other)
         if not choice:
@@ -190,7 +198,7 @@ class Compression:
 
     def _by_latency(self, gauge: MeasuringGauge) -> CompressedModel:
         step = max(channel_block(self.backends[each.backend]) for each in self.processors)
-        least = _SMALLEST * (total(operator_costs(self.bound)).known_macs or 1)
+        least = _SMALLEST * (self.cost.known_macs or 1)
         ranks = {
             layer.key: candidates(layer, self.maker.spectrum(layer.key), step=step, most=8)
             if (layer.macs() or 0) >= least
@@ -252,23 +260,20 @@ class Compression:
         return renormalised(self.model, model, self.samples.calibration, self._reference)
 
     def _error(self, model: Model) -> float:
-        """Return how far outputs are off, on samples that nothing was chosen with."""
+        """Return how far outputs are off on the held-out samples."""
         self.tell("error on held-out samples")
+        self.n_judged += 1
         feeds = self.samples.held_out
-        originals = outputs_of(self.model, feeds, self._reference)
-        return relative_error(outputs_of(model, feeds, self._reference), originals)
+        if self._originals is None:
+            self._originals = outputs_of(self.model, feeds, self._reference)
+        return relative_error(outputs_of(model, feeds, self._reference), self._originals)
 
     def _rows(self, gauge: MeasuringGauge, model: Model) -> list[ProcessorReport]:
         self.tell("the whole against the original")
-        found = gauge.contests(model, self.model)
-        if any(each.ratio.median > 1 and not each.ratio.is_better for each in found):
-            found = gauge.contests(model, self.model, rounds=_MORE_ROUNDS)
-        return [
-            ProcessorReport(
-                name=processor.name, before_s=each.theirs_s, after_s=each.ours_s, ratio=each.ratio
-            )
-            for processor, each in zip(self.processors, found, strict=True)
-        ]
+        return processor_reports(
+            self.processors,
+            lambda rounds: gauge.contests(model, self.model, rounds=rounds),
+        )
 
     def _report(
         self,
@@ -287,7 +292,7 @@ class Compression:
             None if error is None else self.maker,
             heeds_error=math.isfinite(self.wish.limit),
         )
-        before = total(operator_costs(self.bound))
+        before = self.cost
         macs, parameters = before.macs, before.trainable_parameters
         for each in layers:
             layer, ranks = each.layer, each.ranks
@@ -311,6 +316,7 @@ class Compression:
             ),
             output_error=error,
             held_out=0 if error is None else len(self.samples.held_out),
+            judged=self.n_judged,
             processors=rows,
             curve=() if found is None else tuple(found.curve),
             warnings=tuple(self.warnings),

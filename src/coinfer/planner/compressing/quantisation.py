@@ -9,33 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.loading import load
-from coinfer.backends.onnxruntime.quantising import HEAVY, Way, prepared, quantised
+from coinfer.backends.onnxruntime.quantising import Way, prepared, quantised
 from coinfer.backends.precision import native_precision
 from coinfer.errors import ConfigurationError
 from coinfer.graph.cost import operator_costs, total
-from coinfer.graph.shapes import bind_shapes
+from coinfer.graph.operators import MATRIX_PRODUCTS
 from coinfer.machine.processor import Processor
+from coinfer.metrics.paired import LEAST_ROUNDS
 from coinfer.model import Model
-from coinfer.planner.compressing.calibration import Samples, outputs_of
+from coinfer.planner.compressing.against_original import contests, processor_reports
+from coinfer.planner.compressing.calibration import Samples, bound_to, outputs_of
 from coinfer.planner.compressing.compression import CompressedModel
 from coinfer.planner.compressing.report import CompressionReport, Int8Report, ProcessorReport
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
-from coinfer.profiling.side_by_side import Contest, contest
+from coinfer.profiling.side_by_side import Contest
 
 __all__ = ["Quantisation"]
 
 _FEEDS = 8
 """So many calibration samples are run in turns for time."""
-
-_MORE_ROUNDS = 31
-"""Where nine rounds do not tell."""
 
 
 class _Candidate(NamedTuple):
@@ -63,6 +63,7 @@ class Quantisation:
         processors: Where it is measured; none: times are not measured.
         backends: By name, with that of the reference.
         tell: Is told what is done next.
+        n_judged: How many candidates the held-out samples judged.
     """
 
     model: Model
@@ -72,6 +73,7 @@ class Quantisation:
     backends: Mapping[str, Backend]
     tell: Callable[[str], None] = lambda _: None
     warnings: list[str] = field(default_factory=list, init=False)
+    n_judged: int = field(default=0, init=False)
 
     def done(self) -> CompressedModel:
         """Quantise in several ways, measure, and return the fastest that errs little enough.
@@ -84,7 +86,7 @@ class Quantisation:
             raise ConfigurationError(f"model {self.model.name!r} is quantised already")
         self.tell("folding what is constant")
         ready = prepared(self.model)
-        heavy = [node.name for node in ready.graph.graph if node.op_type in HEAVY]
+        heavy = [node.name for node in ready.graph.graph if node.op_type in MATRIX_PRODUCTS]
         if not heavy:
             raise ConfigurationError(
                 f"model {self.model.name!r} has nothing to quantise: it has no convolutions, dense "
@@ -102,8 +104,8 @@ class Quantisation:
 
     def _candidates(self, ready: Model, heavy: Sequence[str]) -> Iterator[_Candidate]:
         """Yield those that are worth timing: the next are tried if these err too much."""
-        feeds = self.samples.calibration
-        found = 0
+        feeds, found = self.samples.calibration, 0
+        originals: list[Tensors] = []
         for way in _ways(heavy):
             if found and way.keeps:
                 return  # what keeps layers in fp32 is for networks that need it
@@ -111,15 +113,18 @@ class Quantisation:
             model = quantised(ready, feeds, way)
             if not _n_quantised(model):
                 continue
-            error = self._error(model, feeds)
+            originals = originals or self._originals(feeds)
+            error = self._error(model, feeds, originals)
             found += error <= self.limit
             yield _Candidate(way, model, error)
 
     def _best(self, candidates: Sequence[_Candidate], heavy: int) -> CompressedModel:
         """Return the fastest that held-out samples allow, if it is faster than the original."""
-        least = float("inf")
+        feeds, least = self.samples.held_out, float("inf")
+        originals = self._originals(feeds)
         for each in self._in_order(candidates):
-            error = self._error(each.model, self.samples.held_out)
+            error = self._error(each.model, feeds, originals)
+            self.n_judged += 1
             least = min(least, error)
             if error <= self.limit:
                 return self._promised(each._replace(error=error), heavy)
@@ -140,7 +145,7 @@ class Quantisation:
         if not self.processors:
             return self._result(chosen, (), heavy)
         self.tell("the fastest against the original")
-        rows = self._rows(chosen.model)
+        rows = processor_reports(self.processors, partial(self._contests, chosen.model))
         slower = [row for row in rows if not row.ratio.is_better]
         if not slower:
             return self._result(chosen, rows, heavy)
@@ -157,41 +162,31 @@ class Quantisation:
             "inputs to calibrate with"
         )
 
-    def _error(self, model: Model, feeds: Sequence[Tensors]) -> float:
+    def _originals(self, feeds: Sequence[Tensors]) -> list[Tensors]:
+        return outputs_of(self.model, feeds, self.backends[REFERENCE.backend])
+
+    def _error(self, model: Model, feeds: Sequence[Tensors], originals: Sequence[Tensors]) -> float:
         """Return how far outputs are off the reference, on whatever processor they are furthest."""
-        originals = outputs_of(self.model, feeds, self.backends[REFERENCE.backend])
-        kinds = {(each.backend, each.device, each.precision): each for each in self.processors}
+        kinds = {
+            (each.backend, each.device, each.precision): each
+            for each in (*self.processors, REFERENCE)
+        }
         errors = []
-        for processor in (REFERENCE, *kinds.values()):
+        for processor in kinds.values():
             with closing(load(self.backends[processor.backend], model, processor)) as session:
                 made = [dict(session.run(feed)) for feed in feeds]
             errors.append(relative_error(made, originals))
         return max(errors)
 
-    def _contests(self, model: Model, *, rounds: int | None = None) -> list[Contest]:
-        how = {} if rounds is None else {"rounds": rounds}
+    def _contests(self, model: Model, rounds: int = LEAST_ROUNDS) -> list[Contest]:
         feeds = self.samples.calibration[:_FEEDS]
-        return [
-            contest(model, self.model, feeds, each, self.backends[each.backend], **how)
-            for each in self.processors
-        ]
-
-    def _rows(self, model: Model) -> list[ProcessorReport]:
-        found = self._contests(model)
-        if any(each.ratio.median > 1 and not each.ratio.is_better for each in found):
-            found = self._contests(model, rounds=_MORE_ROUNDS)
-        return [
-            ProcessorReport(
-                name=processor.name, before_s=each.theirs_s, after_s=each.ours_s, ratio=each.ratio
-            )
-            for processor, each in zip(self.processors, found, strict=True)
-        ]
+        return contests(model, self.model, feeds, self.processors, self.backends, rounds=rounds)
 
     def _result(
         self, chosen: _Candidate | None, rows: Sequence[ProcessorReport], heavy: int
     ) -> CompressedModel:
         model = self.model if chosen is None else chosen.model
-        cost = total(operator_costs(self._bound()))
+        cost = total(operator_costs(bound_to(self.model, self.samples.calibration[0])))
         int8 = None
         if chosen is not None:
             int8 = Int8Report(
@@ -210,16 +205,12 @@ class Quantisation:
             parameters=(cost.trainable_parameters, cost.trainable_parameters),
             output_error=0.0 if chosen is None else chosen.error,
             held_out=len(self.samples.held_out),
+            judged=self.n_judged,
             processors=rows,
             warnings=tuple(self.warnings),
             int8=int8,
         )
         return CompressedModel(model=model, report=report)
-
-    def _bound(self) -> ir.Model:
-        sizes = self.model.input_check.sizes_of(self.samples.calibration[0])
-        dims = {name: size for name, size in sizes.items() if name in self.model.open_dims}
-        return bind_shapes(self.model.graph, dims=dims)
 
 
 def _n_quantised(model: Model) -> int:
@@ -229,7 +220,7 @@ def _n_quantised(model: Model) -> int:
         maker = None if value is None else value.producer()
         return maker is not None and maker.op_type == "DequantizeLinear"
 
-    heavy = [node for node in model.graph.graph if node.op_type in HEAVY]
+    heavy = [node for node in model.graph.graph if node.op_type in MATRIX_PRODUCTS]
     return sum(all(is_quantised(value) for value in node.inputs[:2]) for node in heavy)
 
 

@@ -123,6 +123,8 @@ class CompressionReport:
         output_error: Largest ||out - ref|| / ||ref|| over outputs and held-out samples; None if it
             was not measured.
         held_out: How many samples judged.
+        judged: How many choices they judged until one was taken: from 2 on they took part in
+            choosing, though not in factors, ranks or ranges.
         processors: Measured there; empty if not.
         curve: Error against time, as measured on the way; empty unless ranks are by latency.
         warnings: What a user must know.
@@ -139,6 +141,7 @@ class CompressionReport:
     parameters: tuple[int, int]
     output_error: float | None = None
     held_out: int = 0
+    judged: int = 0
     processors: Sequence[ProcessorReport] = ()
     curve: Sequence[Point] = ()
     warnings: Sequence[str] = ()
@@ -168,6 +171,7 @@ class CompressionReport:
             "parameters": list(self.parameters),
             "output_error": self.output_error,
             "held_out_samples": self.held_out,
+            "choices_judged": self.judged,
             "processors": [each.to_json() for each in self.processors],
             "layers": [each.to_json() for each in self.layers],
             "left": dict(self.left),

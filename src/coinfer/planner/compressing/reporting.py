@@ -74,6 +74,8 @@ def _why(layer: Layer, found: Found | None) -> str:
         return "its parts would have as many weights"
     if layer.key in found.undone:
         return "it is not faster in the whole network"
+    if layer.macs() is None:
+        return "its sizes are not known, so it cannot be timed"
     if len(found.seconds.get(layer.key, ())) < 2:
         return "it is too small to matter"
     if not any(key == layer.key for key, _ in found.errors):

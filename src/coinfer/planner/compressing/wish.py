@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coinfer.errors import ConfigurationError
@@ -25,25 +24,22 @@ class CompressionWish:
             None: no limit, except by latency, where it is `MAX_ERROR`. Infinite: errors are not
             measured.
         svd: Decompose 1x1 convolutions and dense layers too.
-        is_data_aware: Whether factors heed what layers see of calibration samples; None: if samples
-            are given.
         seed: Decides which samples judge, and all that is drawn.
-        dims: Sizes of open dimensions.
     """
 
     rule: RankRule = field(default_factory=lambda: RankRule(LATENCY))
     max_error: float | None = None
     svd: bool = False
-    is_data_aware: bool | None = None
     seed: int = 0
-    dims: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is no error.
+        """Refuse what is no error, or no seed.
 
         Raises:
-            ConfigurationError: the error is not above 0.
+            ConfigurationError: the error is not above 0, or the seed is below.
         """
+        if self.seed < 0:
+            raise ConfigurationError(f"--seed {self.seed} is out of range; give 0 or more")
         if self.max_error is not None and not self.max_error > 0:
             raise ConfigurationError(
                 f"--max-error {self.max_error:g} is out of range; give a number above 0, e.g. "
@@ -53,7 +49,7 @@ class CompressionWish:
     @property
     def by_latency(self) -> bool:
         """Whether ranks are chosen by measured time."""
-        return self.rule.name == LATENCY
+        return self.rule.is_measured
 
     @property
     def limit(self) -> float:

@@ -1,0 +1,114 @@
+"""Model loader: loads and unloads the models of a plan while others run. One thread at a time."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from coinfer.core.events import ModelUnloaded
+from coinfer.graph.cut_model import CutModel
+from coinfer.machine.profile import Profile
+from coinfer.model import Model
+from coinfer.opening import model_loaded
+from coinfer.plan.plan import Plan
+from coinfer.plan.work import SizeClasses
+from coinfer.runtime.event_loop import EventLoop
+from coinfer.runtime.model_store import LoadedModel, ModelStore
+
+__all__ = ["ModelLoader"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+
+
+class ModelLoader:
+    """Puts models into the store and tells the core of them, and takes them out again.
+
+    Args:
+        event_loop: Tells the core, and starts the workers.
+        model_store: Where the models are.
+        classes: By model, which class of sizes a request is of; kept here.
+    """
+
+    def __init__(
+        self, event_loop: EventLoop, model_store: ModelStore, classes: dict[str, SizeClasses]
+    ) -> None:
+        self._event_loop = event_loop
+        self._model_store = model_store
+        self._classes = classes
+
+    def load(
+        self,
+        name: str,
+        model: Model | CutModel,
+        plan: Plan,
+        profile: Profile,
+        *,
+        later: bool = False,
+    ) -> Plan:
+        """Load a model as a plan says; returns when it can be asked.
+
+        Args:
+            name: What requests call it.
+            model: The model.
+            plan: The plan.
+            profile: The times of what is loaded.
+            later: Whether the core says what of it is loaded, and when, because memory has not room
+                for everything.
+
+        Returns:
+            The plan, without those processors of the model that could not take it.
+
+        Raises:
+            ConfigurationError: the name is taken, or nothing of it is to be loaded.
+            BackendError: it cannot be loaded on a processor of the plan.
+        """
+        keep = bool(plan.memory)
+        loaded = self._model_store.put(name, model, profile, keep=keep, later=later)
+        self._open(name, model, plan, loaded, are_loaded=not later)
+        warnings = self._event_loop.warnings
+        for processor, why in loaded.left_out.items():
+            warnings.append(f"{name} does not run on {processor}: {why}")
+        warnings += [f"{name}: {note}" for note in loaded.notes]
+        _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
+        return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
+
+    def _open(
+        self,
+        name: str,
+        model: Model | CutModel,
+        plan: Plan,
+        loaded: LoadedModel,
+        *,
+        are_loaded: bool,
+    ) -> None:
+        """Let a model take requests that was put into the store."""
+        event_loop = self._event_loop
+        work = plan.models[name].work
+        if work is not None:
+            self._classes[name] = SizeClasses(work)
+        for processor in loaded.profile.processors():
+            event_loop.start(processor)
+        event_loop.tell(model_loaded(plan, name, loaded.profile, are_loaded=are_loaded))
+        self._model_store.open(name, model if isinstance(model, Model) else model.model)
+
+    def withdraw(self, name: str) -> None:
+        """Let a model take no more requests; returns when none of it is left. Again is fine."""
+        event_loop = self._event_loop
+        gone = self._model_store.withdraw(name)
+        event_loop.post(ModelUnloaded(name))
+        event_loop.post(partial(event_loop.note_if_gone, name))
+        while not gone.wait(_POLL_S) and event_loop.crashed is None:
+            if event_loop.is_stopped:
+                break
+
+    def remove(self, name: str) -> None:
+        """Free a model that was withdrawn."""
+        self._classes.pop(name, None)
+        self._event_loop.counts.pop(name, None)
+        # An abandoned execution may still use the sessions. They are not closed then; they are
+        # freed when its worker returns.
+        has_retired = self._event_loop.worker_pool.has_retired
+        self._model_store.remove(name, close=not has_retired)
+        _log.info("model %r unloaded", name)
