@@ -77,15 +77,19 @@ def loadables(
     """
     planned, machine = plan.models[model], plan.machine
     content = _content(planned) if planned.fingerprint else ""
-    known = profile.restricted([model])
+    largest: dict[Span, dict[str, tuple[int, float]]] = {}
+    for key, entry in profile:
+        if key.model == model:
+            row = largest.setdefault(key.span, {})
+            size, load_s = row.get(key.processor, (0, 0.0))
+            size = max(size, entry.resident_bytes + entry.run_bytes)
+            row[key.processor] = size, max(load_s, entry.load_s)
     found = []
-    for span in sorted({key.span for key, _ in known}):
-        among = {key.processor for key, _ in known if key.span == span}
-        for group in sharing(machine.processors, machine.shares, among):
+    for span, row in sorted(largest.items()):
+        for group in sharing(machine.processors, machine.shares, row):
             names = tuple(processor.name for processor in group)
-            entries = [e for key, e in known if key.span == span and key.processor in names]
-            size = max(entry.resident_bytes + entry.run_bytes for entry in entries)
-            load_s = max(entry.load_s for entry in entries)
+            takes = [row[name] for name in names if name in row]
+            size, load_s = max(each[0] for each in takes), max(each[1] for each in takes)
             pool = memory_of(group[0])
             # Of a backend without versions nobody knows what its sessions share.
             of = content if group[0].backend in machine.identity else ""
@@ -102,10 +106,13 @@ def _content(planned: ModelPlan) -> str:
 
 def fits(plan: Plan, models: Iterable[str]) -> bool:
     """Tell whether memories have room for all of these models at once."""
+    if not plan.memory:
+        return True
     taken: dict[str, int] = {}
     seen = set[tuple[str, Span, str]]()
+    profile = plan.profile
     for model in models:
-        for place in loadables(plan, model, plan.profile):
+        for place in loadables(plan, model, profile):
             key = (place.content or model, place.span, place.processors[0])
             if key not in seen:
                 seen.add(key)
@@ -120,8 +127,9 @@ def check_memory(plan: Plan) -> None:
         ConfigurationError: a model has no way to its end whose largest span has room; the message
             says how much there must be.
     """
+    profile = plan.profile
     for model, planned in plan.models.items() if plan.memory else ():
-        places = loadables(plan, model, plan.profile)
+        places = loadables(plan, model, profile)
         n_units = planned.original.n_units
         budgets = {name: plan.memory.get(name, math.inf) for name in {p.pool for p in places}}
         usable = {p.span for p in places if p.size_bytes <= budgets[p.pool]}

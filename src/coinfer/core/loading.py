@@ -94,7 +94,7 @@ class Loading:
         place = self._ended(event.place)
         if place is None:
             return
-        place.is_loaded = True
+        place.is_loaded = place.is_fresh = True
         place.failures = 0
         place.since_s = self._state.now
         place.load_s += 0.5 * (event.seconds - place.load_s)
@@ -160,8 +160,9 @@ class Loading:
         self._guards.clear()
         for need in needs:
             self._beside_urgent = self._beside_urgent or _is_urgent(need.head.request)
-            place = need.best() if self._eviction is Eviction.COST else None
-            if place is not None:
+            place = need.best()
+            # Of places that are not kept for whom they serve, each still is used once.
+            if place is not None and (self._eviction is Eviction.COST or place.is_fresh):
                 self._guards.setdefault(place, need)
 
     def _note_running(self) -> None:

@@ -49,6 +49,7 @@ class Place:
         is_loaded: Whether it is there.
         is_loading: Whether it is on its way.
         is_pinned: Whether it is never evicted.
+        is_fresh: Whether nothing ran from it since it was loaded.
         running: Number of executions that use it now.
         since_s: When it was loaded, or when loading began.
         failures: How often in a row loading failed.
@@ -58,6 +59,7 @@ class Place:
     __slots__ = (
         "failures",
         "id",
+        "is_fresh",
         "is_loaded",
         "is_loading",
         "is_pinned",
@@ -81,7 +83,7 @@ class Place:
         self.load_s = loadable.load_s
         self.is_loaded = loadable.is_loaded
         self.is_pinned = loadable.is_pinned
-        self.is_loading = False
+        self.is_loading = self.is_fresh = False
         self.variants: list[str] = []
         self.running = 0
         self.failures = 0

@@ -124,6 +124,7 @@ class Residency:
         place = self._of.get((variant, span, processor))
         if place is not None:
             place.running += 1
+            place.is_fresh = False
             self.pool(place).use(place.id, place.size)
 
     def end(self, variant: str, span: Span, processor: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import Processor, twins
 
 __all__ = ["HOST", "memory_of", "sharing"]
 
@@ -34,12 +34,13 @@ def sharing(
         among: Names of the ordinary ones that are meant.
     """
     groups: dict[str, list[Processor]] = {}
+    pairs = twins(processors)
     for processor in processors:
         if processor.overlays:
-            under = [p for p in processors if p.units == processor.overlays and p.name in among]
-            if not under:
+            under = pairs[processor.name]
+            if under not in among:
                 continue
-            first = shares.get(under[0].name, under[0].name)
+            first = shares.get(under, under)
         elif processor.name in among:
             first = shares.get(processor.name, processor.name)
         else:
