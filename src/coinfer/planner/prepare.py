@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coinfer.experiments.certificate import certify, settled
+from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import ordinary
 from coinfer.model import Model
+from coinfer.model.paging import paged
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.columns import Demand
@@ -86,10 +88,25 @@ def prepare(
     return Prepared(
         scenario=scenario,
         plan=planned.plan.warned(*guesses),
-        models=planned.models,
+        models=_paged(planned.models) if planned.plan.memory else planned.models,
         feeds=feeds,
         backends=profiler.backends,
     )
+
+
+def _paged(models: Mapping[str, Model | CutModel]) -> dict[str, Model | CutModel]:
+    """Return models whose weights are not in memory: those are loaded within a budget."""
+    found: dict[str, Model | CutModel] = {}
+    for name, model in models.items():
+        if isinstance(model, Model):
+            found[name] = paged(model)
+            continue
+        pieces = {
+            span: dataclasses.replace(piece, model=paged(piece.model))
+            for span, piece in model.pieces.items()
+        }
+        found[name] = dataclasses.replace(model, model=paged(model.model), pieces=pieces)
+    return found
 
 
 def _sized(

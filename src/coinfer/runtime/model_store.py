@@ -6,7 +6,6 @@ budget the loader's thread loads and evicts places of loaded models beside that.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Hashable, Mapping, Sequence
@@ -23,7 +22,6 @@ from coinfer.backends.base import (
 )
 from coinfer.backends.loading import load
 from coinfer.backends.patience import HangError
-from coinfer.cache_folder import cache_folder
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
@@ -31,6 +29,7 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
+from coinfer.model.paging import paged
 from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO, span_ios_of
@@ -304,24 +303,14 @@ class ModelStore:
         Returns:
             The models of the spans, with their weights not in memory but in files.
         """
-        paged = {}
+        kept = {}
         for span, processor in sorted(pairs, key=lambda pair: (pair[0], pair[1].name)):
             backend = self._backends[processor.backend]
             prepare(backend, pieces[span], processor)
-            if span not in paged:
-                paged[span] = self._paged(pieces[span])
-            self._kept[name, span, processor.name] = paged[span], self._key(paged[span], processor)
-        return paged
-
-    def _paged(self, piece: Model) -> Model:
-        """Return a model whose weights are not in memory; as it is where that cannot be done."""
-        try:
-            folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True)
-            return dataclasses.replace(piece, content=piece.content.paged(folder))
-        except (CoinferError, OSError) as error:
-            _log.warning("model %r: its weights stay in memory: %s", piece.name, error)
-            return piece
+            if span not in kept:
+                kept[span] = paged(pieces[span])
+            self._kept[name, span, processor.name] = kept[span], self._key(kept[span], processor)
+        return kept
 
     def _key(self, piece: Model, processor: Processor) -> Hashable:
         """Equal for what one session serves."""
