@@ -64,7 +64,7 @@ def scenarios() -> dict[str, Scenario]:
     large = f"models: {{{models}}}\narrivals: {{offline: {{counts: {{{counts}}}}}}}\n"
     zipf = (
         f"models: {{{many}}}\narrivals: {{mix: {{in_flight: 8, weights: {{{weights}}}}}}}\n"
-        "duration: 120s\nwarmup: 10s\n"
+        "duration: 20s\nwarmup: 2s\n"
     )
     common = f"processors: [{_PROCESSORS}]\npolicy: fcfs\n"
     return {"large": parse_scenario(large + common), "zipf": parse_scenario(zipf + common)}
