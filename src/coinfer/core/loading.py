@@ -94,7 +94,7 @@ class Loading:
         place = self._ended(event.place)
         if place is None:
             return
-        place.is_loaded = place.is_fresh = True
+        place.is_loaded = True
         place.failures = 0
         place.since_s = self._state.now
         place.load_s += 0.5 * (event.seconds - place.load_s)
@@ -191,6 +191,7 @@ class Loading:
             may_load = self.in_flight is None and not self._rests(need.head.request)
             if may_load and self._makes_room(place, need):
                 self._load(place)
+                place.is_fresh = True
             else:
                 self._blocked.add(place.pool)
 
@@ -413,7 +414,7 @@ class Loading:
     def _load(self, place: Place) -> None:
         state = self._state
         state.residency.pool(place).use(place.id, place.size)
-        place.is_loading = True
+        place.is_loading, place.is_fresh = True, False
         place.since_s = state.now
         self.in_flight = place
         what = place.variants[0], place.span, place.processors

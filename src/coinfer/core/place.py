@@ -49,7 +49,7 @@ class Place:
         is_loaded: Whether it is there.
         is_loading: Whether it is on its way.
         is_pinned: Whether it is never evicted.
-        is_fresh: Whether nothing ran from it since it was loaded.
+        is_fresh: Whether it was loaded for a request, and nothing ran from it since.
         running: Number of executions that use it now.
         since_s: When it was loaded, or when loading began.
         failures: How often in a row loading failed.
