@@ -36,6 +36,7 @@ COPIED, COPIES = "resnet50", 100
 MIB = 2**20
 
 HELD_RATIO, RELOAD_S, COLD_RATIO, NOT_WORSE = 1.1, 0.010, 1.5, 0.95
+GAIN, OF_AMPLE = 1.3, 1.3
 """What must be reached."""
 
 
@@ -185,6 +186,14 @@ def budget(bench: Bench) -> None:
                 gib = f"{row.loaded_bytes / 2**30:.1f}"
                 table.add_row(share, row.contestant, *cells, f"{row.loads}", gib)
             bench.console.print(table)
+            mine = {r.budget: r.seconds for r in rows if r.contestant == "coinfer"}
+            what = f"{load}, {kind}"
+            if mine.get(0.5):
+                gain = lru[0.5] / mine[0.5]
+                bench.require(f"{what}: LRU's time at 50 %", gain, GAIN, "x", most=False)
+            if mine.get(0.4) and mine.get(1.0):
+                ratio = mine[0.4] / mine[1.0]
+                bench.require(f"{what}: time at 40 %, of ample", ratio, OF_AMPLE, "x", most=True)
             for why in dict.fromkeys(row.why for row in rows if row.why):
                 bench.console.print(f"cannot run: {why}")
 
