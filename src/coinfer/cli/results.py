@@ -88,6 +88,7 @@ class Result(NamedTuple):
             output_errors=plan.output_errors,
             variant_errors=plan.variant_errors,
             fused=plan.fused_models,
+            memory=plan.memory,
             warnings=warnings,
         )
         return cls(summary, done.recorder, plan.processors, optimum, origin_s)
@@ -200,6 +201,7 @@ def _write_trace(path: Path, result: Result) -> None:
             requests=result.recorder.requests(),
             executions=result.recorder.executions(),
             processors=result.processors,
+            loads=result.recorder.loads(),
             metadata={"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed},
             origin_s=result.origin_s,
         )

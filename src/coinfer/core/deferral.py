@@ -30,12 +30,16 @@ _MARGIN = 0.25
 
 @dataclass(slots=True, eq=False)
 class Deferral:
-    """Holds lanes back, and lets them start when it is time."""
+    """Holds lanes back, and lets them start when it is time.
+
+    Attributes:
+        held: Those that it holds back now.
+    """
 
     _state: State
     _view: View
     _blocking: Blocking
-    _held: list[Lane] = field(default_factory=list)
+    held: list[Lane] = field(default_factory=list)
 
     def may_hold(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request that comes might be held back."""
@@ -49,7 +53,7 @@ class Deferral:
         """Hold back what had better wait for others; return when to look again, if at all."""
         state = self._state
         again_s, held = math.inf, []
-        for lane in self._held:
+        for lane in self.held:
             if lane not in state.lanes:
                 state.hold_back(lane, {})
         for lane in state.lanes:
@@ -64,7 +68,7 @@ class Deferral:
                 again_s = min(again_s, ready_s)
             elif lane.ready_s:
                 state.hold_back(lane, {})
-        self._held = held
+        self.held = held
         return again_s
 
     def _ready_s(self, lane: Lane) -> float:

@@ -89,5 +89,7 @@ def _sides(state: State, starts: Starts, lane: Lane, decision: StartFork) -> tup
         seconds = state.estimates.row(variant, span, lane.key.batch, lane.key.shape).get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {model!r}")
+        if not state.residency.is_loaded(variant, span, processor):
+            raise PolicyError(f"{span} of {model!r} is not loaded for {processor!r}")
         steps.append(Step(span, processor, seconds))
     return steps[0], steps[1]

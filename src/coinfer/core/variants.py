@@ -79,10 +79,10 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
 
 def until_answer_s(state: State, lane: Lane, step: Step) -> float:
     """Return the seconds from the start of a step until the answer, the load before it included."""
-    swaps, routes = state.swaps, lane.routes
+    held, routes = state.residency, lane.routes
     seconds = step.seconds
-    if swaps.costs:
-        seconds += swaps.cost_s(step.processor, lane.variant)
+    if held.costs:
+        seconds += held.cost_s(step.processor, lane.variant)
     last = step.span.last + 1
     if routes is not None and last < routes.units:
         seconds += routes.rest_s(last) + HANDOVER_S

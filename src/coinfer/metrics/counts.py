@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.latency import Latencies
+from coinfer.metrics.loads import LoadCounts
 
 __all__ = ["ModelCounts", "ProcessorCounts", "RunCounts"]
 
@@ -108,6 +109,7 @@ class RunCounts:
         duration_s: Seconds of the window that had passed.
         models: By model, in order of first appearance.
         processors: By processor, in order of first appearance; running executions included.
+        loads: What was loaded and evicted within a memory budget.
         withheld: By model, requests of the window that were never made because the request that
             they come after was not completed. They are not among the submitted ones.
         fused: By fused variant, its executions that ended well in the window, by how many requests
@@ -119,3 +121,4 @@ class RunCounts:
     processors: Mapping[str, ProcessorCounts] = field(default_factory=dict)
     withheld: Mapping[str, int] = field(default_factory=dict)
     fused: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    loads: LoadCounts = field(default_factory=LoadCounts)

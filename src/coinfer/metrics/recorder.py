@@ -12,11 +12,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
-from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Reply, Run
+from coinfer.core.events import Arrived, Event, Failed, Finished, Loaded, LoadFailed, ProcessorLost
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, LatencySketch
+from coinfer.metrics.loads import LoadRecord, Loads
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.served_by import ServedBy
 
@@ -82,6 +83,7 @@ class Recorder:
         self._running: dict[int, Execution] = {}
         self._failed: set[int] = set()
         """Unanswered requests of which a run failed and nothing has started since."""
+        self._loads = Loads(keep=keep_records)
         self._started: list[Execution] = []
         self._replied: list[tuple[Reply, float]] = []
         self._ended: list[_End] = []
@@ -131,6 +133,8 @@ class Recorder:
             self._give_up(event.execution_id, now, ExecutionOutcome.FAILED, event.reason)
         elif isinstance(event, ProcessorLost):
             self._lose(event, now)
+        elif isinstance(event, Loaded | LoadFailed):
+            self._loads.end(event, now, self.window)
         for command in commands:
             if type(command) is Run:
                 execution = command.execution
@@ -163,6 +167,10 @@ class Recorder:
             elif isinstance(command, Abandon):
                 number, reason = command.execution.id, command.reason
                 self._give_up(number, now, ExecutionOutcome.ABANDONED, reason)
+            elif isinstance(command, Load):
+                self._loads.begin(command, now)
+            elif isinstance(command, Evict):
+                self._loads.evict(command, now, self.window)
 
     def run_counts(self, now: float, *, withheld: Mapping[str, int] | None = None) -> RunCounts:
         """Return the counts at `now`. Executions that still run count as busy up to `now`.
@@ -182,6 +190,7 @@ class Recorder:
             processors=processors,
             withheld=dict(withheld or {}),
             fused={name: dict(counts) for name, counts in list(self._fused.items())},
+            loads=replace(self._loads.counts),
         )
 
     def requests(self) -> Iterator[RequestRecord]:
@@ -214,6 +223,10 @@ class Recorder:
                 outcome=outcome,
                 reason=reason,
             )
+
+    def loads(self) -> Iterator[LoadRecord]:
+        """Yield the loads in order of start; none without a memory budget."""
+        return self._loads.records()
 
     def _end(
         self,

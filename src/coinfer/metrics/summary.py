@@ -25,6 +25,7 @@ from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
 __all__ = [
     "BoundSummary",
     "LatencySummary",
+    "MemorySummary",
     "MixOf",
     "ModelSummary",
     "ProcessorSummary",
@@ -175,6 +176,27 @@ class BoundSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySummary:
+    """What was loaded and evicted within a memory budget, in the measuring window.
+
+    Attributes:
+        budget_bytes: By name of the memory.
+        loads: Loads that ended well.
+        failed: Loads that failed.
+        evictions: What was evicted.
+        load_s: Seconds in which the loader worked.
+        loaded_bytes: What it brought.
+    """
+
+    budget_bytes: Mapping[str, int]
+    loads: int = 0
+    failed: int = 0
+    evictions: int = 0
+    load_s: float = 0.0
+    loaded_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The figures of one run.
 
@@ -191,6 +213,7 @@ class Summary:
         bound: The bound beside the result.
         score: The score that the scenario asks for; None if it asks for none.
         fused: The fused variants, by name.
+        memory: What was loaded and evicted; None without a budget.
         warnings: What a reader must know before believing the figures.
     """
 
@@ -206,6 +229,7 @@ class Summary:
     bound: BoundSummary = BoundSummary()
     score: XRBenchScore | None = None
     fused: Mapping[str, FusedSummary] = field(default_factory=dict)
+    memory: MemorySummary | None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -249,6 +273,7 @@ def summarise(
     output_errors: Mapping[str, Mapping[str, float]] | None = None,
     variant_errors: Mapping[str, float] = MappingProxyType({}),
     fused: Mapping[str, Sequence[str]] | None = None,
+    memory: Mapping[str, int] | None = None,
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -267,6 +292,7 @@ def summarise(
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
         variant_errors: Stated output error of variants by name.
         fused: By fused variant, the models that it answers.
+        memory: Bytes for what is loaded, by name of the memory, if it has a budget.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
@@ -292,6 +318,9 @@ def summarise(
             name: _fused(len(members), run_counts.fused.get(name, {}))
             for name, members in (fused or {}).items()
         },
+        memory=MemorySummary(budget_bytes=dict(memory), **dataclasses.asdict(run_counts.loads))
+        if memory
+        else None,
         warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
     )
 

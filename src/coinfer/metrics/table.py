@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
-from coinfer.units import format_digits
+from coinfer.units import format_bytes, format_digits
 
 __all__ = ["fused_lines", "render", "score_lines", "shared_text", "variants_text"]
 
@@ -34,6 +34,7 @@ def render(summary: Summary) -> RenderableType:
         *(Text(f" {line}") for line in fused_lines(summary)),
         *score_lines(summary),
         _processor_table(summary),
+        *_memory_lines(summary),
         _bound_line(summary),
         *(Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings),
     )
@@ -153,6 +154,23 @@ def score_lines(summary: Summary) -> list[Text]:
     ]
     whole = _digits(score.score)
     return [*lines, Text.assemble("XRBench score ", (whole, "bold"), " of 100, energy left out")]
+
+
+def _memory_lines(summary: Summary) -> list[Text]:
+    """What was loaded and evicted, in one line; none without a memory budget."""
+    memory = summary.memory
+    if memory is None:
+        return []
+    budgets = ", ".join(f"{format_bytes(b)} {name}" for name, b in memory.budget_bytes.items())
+    failed = f", {_count(memory.failed)} failed" if memory.failed else ""
+    share = memory.load_s / summary.duration_s if summary.duration_s else 0.0
+    return [
+        Text(
+            f"memory {budgets}: {_count(memory.loads)} loads of "
+            f"{format_bytes(memory.loaded_bytes)}{failed}, {_count(memory.evictions)} evictions; "
+            f"loading {_percent(share)} of the time"
+        )
+    ]
 
 
 def _bound_line(summary: Summary) -> Text:

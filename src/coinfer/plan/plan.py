@@ -49,6 +49,8 @@ class Plan:
         models: By name.
         fused: Variants that answer several of the models in one run, by name.
         policy: Which policy decides.
+        memory: Bytes for what is loaded, by name of the memory (`coinfer.machine.memories`). Those
+            not named are as large as need be.
         warnings: What a reader of results must know.
 
     >>> from coinfer.machine.profile import Profile
@@ -63,6 +65,7 @@ class Plan:
     models: Mapping[str, ModelPlan]
     fused: Mapping[str, FusedPlan] = field(default_factory=dict)
     policy: PolicyChoice = PolicyChoice()
+    memory: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @classmethod

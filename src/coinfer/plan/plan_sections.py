@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
 
 from coinfer.documents.fields import (
+    ByteSize,
     Count,
     Loc,
     Name,
@@ -283,6 +284,7 @@ class PlanSection(Section):
     name: str = "plan"
     machine: MachineSection
     policy: PolicySection = PolicySection(name="earliest_finish")
+    memory: dict[str, ByteSize] = Field(default_factory=dict)
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
     fused: dict[Name, FusedSection] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -302,6 +304,7 @@ class PlanSection(Section):
             models={name: section.planned(base) for name, section in self.models.items()},
             fused={name: section.planned() for name, section in self.fused.items()},
             policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
+            memory=self.memory,
             warnings=self.warnings,
         )
 

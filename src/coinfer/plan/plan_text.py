@@ -47,6 +47,8 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
     yield f"name: {_scalar(plan.name)}"
     yield f"machine: {_flow({'name': plan.machine.name, **files['machine']})}"
     yield f"policy: {_flow({'name': plan.policy.name, 'options': plan.policy.options})}"
+    if plan.memory:
+        yield f"memory: {_flow({name: _size(size) for name, size in plan.memory.items()})}"
     yield "models:"
     for name, model in plan.models.items():
         yield f"  {_scalar(name)}:"
@@ -87,6 +89,11 @@ def _fused(plan: Plan, name: str, fused: FusedPlan, profile: Mapping[str, str]) 
     note = f"  # {', '.join(times)}" if times else ""
     yield f"    processors: {_value(fused.processors)}{note}"
     yield from _choices(fused.choices)
+
+
+def _size(size: int) -> int | str:
+    """Write bytes so that they are read as the same number."""
+    return f"{size >> 20}MiB" if size and not size & 0xFFFFF else size
 
 
 def _batching(batching: Batching) -> dict[str, Any]:

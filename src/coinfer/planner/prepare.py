@@ -12,11 +12,13 @@ from pathlib import Path
 
 from coinfer.errors import ConfigurationError
 from coinfer.experiments.certificate import certify, settled
+from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import ordinary
 from coinfer.model import Model
+from coinfer.model.paging import paged
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
@@ -88,10 +90,25 @@ def prepare(
     return Prepared(
         scenario=scenario,
         plan=planned.plan.warned(*guesses),
-        models=planned.models,
+        models=_paged(planned.models) if planned.plan.memory else planned.models,
         feeds=feeds,
         backends=profiler.backends,
     )
+
+
+def _paged(models: Mapping[str, Model | CutModel]) -> dict[str, Model | CutModel]:
+    """Return models whose weights are not in memory: those are loaded within a budget."""
+    found: dict[str, Model | CutModel] = {}
+    for name, model in models.items():
+        if isinstance(model, Model):
+            found[name] = paged(model)
+            continue
+        pieces = {
+            span: dataclasses.replace(piece, model=paged(piece.model))
+            for span, piece in model.pieces.items()
+        }
+        found[name] = dataclasses.replace(model, model=paged(model.model), pieces=pieces)
+    return found
 
 
 def _sized(
@@ -128,7 +145,7 @@ def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
     )
     kept = settled(machine, certify(scenario, machine, variants=plan.cheaper))
     asked_for(policy, scenario.models, ordinary(machine.processors))
-    plan = dataclasses.replace(plan, machine=kept).loading(kept.profile)
+    plan = dataclasses.replace(plan, machine=kept, memory=scenario.memory).loading(kept.profile)
     plan = plan.warned(*_choices(machine, kept))
     for name, spec in scenario.models.items():
         plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
@@ -223,6 +240,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         is_urgent=len({spec.priority for spec in specs}) > 1 or any(s.deadline_s for s in specs),
         asked=asked,
         surroundings=surroundings,
+        memory=scenario.memory,
         sources={name: spec.source for name, spec in scenario.models.items()},
         demand=Demand(
             rates=Load(scenario).offered_mix() or {},

@@ -56,6 +56,7 @@ class Wishes:
         is_urgent: Whether requests differ in urgency, by deadlines or priorities; None: nobody
             knows.
         sources: Where models come from, by name: a path or `zoo:NAME`.
+        memory: Bytes for what is loaded, by name of the memory; those not named are not limited.
         demand: At what rates and with what deadlines models will be asked for, as far as known.
     """
 
@@ -77,4 +78,5 @@ class Wishes:
     preempt: Preempt = "auto"
     is_urgent: bool | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
     demand: Demand = field(default_factory=Demand)

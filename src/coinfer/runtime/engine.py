@@ -18,6 +18,7 @@ from typing import Self
 
 from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
+from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed
@@ -30,6 +31,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
+from coinfer.opening import check_memory, fits, memory_given
 from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -109,11 +111,17 @@ class Engine:
         self._started_s, self._ended_s = clock.now(), _INF
         self._event_loop.begin()
         try:
+            given = memory_given(plan)
+            check_memory(plan)
+            if given is not None:
+                self._event_loop.tell(given)
             profile = plan.profile
             for name in plan.models:
                 self.plan = self._load_planned(name, models, self.plan, profile)
             for name in plan.fused:
                 self.plan = self._load_fused(name, models, self.plan, profile)
+            if given is not None:
+                self._event_loop.wait_for_loads(patience_s())
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -357,6 +365,7 @@ class Engine:
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
         ended = event_loop.worker_pool.join(None if in_time else 1.0)
+        ended = event_loop.loader.join(None if in_time else 1.0) and ended
         if ended:
             self._close_sessions()
         self._stopped = True
@@ -421,7 +430,9 @@ class Engine:
         with self._loading:
             self._check_open()
             renamed = {each: models[each].renamed(each) for each in (name, *plan.serving(name))}
-            return self._model_loader.load(name, renamed, plan, profile)
+            whole = self.plan if name in self.plan.models else self.plan.joined(plan)
+            later = not fits(whole, whole.models)
+            return self._model_loader.load(name, renamed, plan, profile, later=later)
 
     def _load_fused(
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile

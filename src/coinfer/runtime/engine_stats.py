@@ -17,10 +17,12 @@ from coinfer.metrics.summary import LatencySummary, latency_summary, plain
 from coinfer.plan.plan import Plan
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.event_loop import EventLoop
+from coinfer.runtime.loader import LoaderUse
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.process_memory import ProcessMemory, process_memory
 from coinfer.runtime.worker import Use
 
-__all__ = ["EngineStats", "ModelStats", "ProcessorStats", "engine_stats"]
+__all__ = ["EngineStats", "MemoryStats", "ModelStats", "ProcessorStats", "engine_stats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,31 @@ class ProcessorStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryStats:
+    """What an engine believes that its models take, and what the system says that the process does.
+
+    Attributes:
+        budget_bytes: By name of the memory; empty without a budget, and so are the next two.
+        resident_bytes: What is loaded there now or is on its way, by the profile: weights, and
+            activations at the largest planned batch.
+        loads: Loads that ended well since the start.
+        failed: Loads that failed.
+        evictions: Evictions.
+        load_s: Seconds that these loads took.
+        process: What the system says that the whole process holds in its own memory and of files;
+            None where it does not tell.
+    """
+
+    budget_bytes: Mapping[str, int]
+    resident_bytes: Mapping[str, int]
+    loads: int
+    failed: int
+    evictions: int
+    load_s: float
+    process: ProcessMemory | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """What an engine has done so far.
 
@@ -92,6 +119,7 @@ class EngineStats:
         up_s: Seconds since its start, until it was stopped.
         models: By name, those that are loaded.
         processors: By name, in the order of preference.
+        memory: What is held, loaded and evicted.
 
     >>> from coinfer import Engine
     >>> from coinfer.testing.models import tiny_linear
@@ -106,6 +134,7 @@ class EngineStats:
     up_s: float
     models: Mapping[str, ModelStats]
     processors: Mapping[str, ProcessorStats]
+    memory: MemoryStats
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes, e.g. for a page of metrics."""
@@ -144,7 +173,22 @@ def engine_stats(
         name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
         for name, worker in event_loop.worker_pool.workers.items()
     }
-    return EngineStats(up_s=up_s, models=models, processors=processors)
+    memory = _memory_stats(core, event_loop.loader.use)
+    return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
+
+
+def _memory_stats(core: Dispatcher, use: LoaderUse) -> MemoryStats:
+    """Put together what is believed of memory, and what the system says."""
+    memories = core.memories
+    return MemoryStats(
+        budget_bytes={name: int(budget) for name, (budget, _) in memories.items()},
+        resident_bytes={name: int(taken) for name, (_, taken) in memories.items()},
+        loads=use.loads,
+        failed=use.failed,
+        evictions=use.evictions,
+        load_s=use.load_s,
+        process=process_memory(),
+    )
 
 
 def _model_stats(

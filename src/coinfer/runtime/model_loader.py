@@ -42,7 +42,13 @@ class ModelLoader:
         self._classes = classes
 
     def load(
-        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+        self,
+        name: str,
+        models: Mapping[str, Model | CutModel],
+        plan: Plan,
+        profile: Profile,
+        *,
+        later: bool = False,
     ) -> Plan:
         """Load a model with its variants as a plan says; returns when it can be asked.
 
@@ -51,6 +57,8 @@ class ModelLoader:
             models: The model and its variants by name.
             plan: What is loaded where.
             profile: The times of that.
+            later: Whether the core says what of it is loaded, and when, because memory has not room
+                for everything.
 
         Returns:
             The plan, without those processors that could not take the model or a variant.
@@ -59,19 +67,19 @@ class ModelLoader:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
-        store = self._model_store
+        store, keep = self._model_store, bool(plan.memory)
         store.check_free(name)
         usable, is_whole = Profile(), True
         try:
             for each in plan.serving(name) or [name]:
-                loaded = store.put(each, models[each], profile, of=name)
+                loaded = store.put(each, models[each], profile, of=name, keep=keep, later=later)
                 usable = usable.merged(loaded.profile)
                 is_whole = is_whole and not loaded.left_out
                 self._note(each, loaded)
         except BaseException:
             store.remove(name, close=True)
             raise
-        self._open(name, models[name], plan, usable)
+        self._open(name, models[name], plan, usable, are_loaded=not later)
         return plan if is_whole else plan.loading(usable, [name])
 
     def _note(self, name: str, loaded: LoadedModel) -> None:
@@ -82,7 +90,15 @@ class ModelLoader:
         warnings += [f"{name}: {note}" for note in loaded.notes]
         _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
 
-    def _open(self, name: str, model: Model | CutModel, plan: Plan, profile: Profile) -> None:
+    def _open(
+        self,
+        name: str,
+        model: Model | CutModel,
+        plan: Plan,
+        profile: Profile,
+        *,
+        are_loaded: bool,
+    ) -> None:
         """Let a model take requests that was put into the store."""
         event_loop = self._event_loop
         work = plan.models[name].work
@@ -92,7 +108,7 @@ class ModelLoader:
             event_loop.start(processor)
         if name in plan.cheaper:
             event_loop.follow_variants(plan.variant_errors)
-        event_loop.tell(model_loaded(plan, name, profile))
+        event_loop.tell(model_loaded(plan, name, profile, are_loaded=are_loaded))
         self._model_store.open(name, _whole(model))
 
     def load_fused(

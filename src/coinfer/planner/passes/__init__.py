@@ -19,6 +19,7 @@ from coinfer.planner.passes import (
     partition,
     precision,
     preemption,
+    residency,
     surroundings,
     threads,
     variants,
@@ -43,5 +44,6 @@ PASSES: tuple[Pass, ...] = (
     surroundings.surroundings,
     batching.batching,
     variants.variants,
+    residency.residency,
     fusing.fusing,
 )
