@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from coinfer import __version__
 from coinfer.artefacts import Made, MakeError, default_store
 from coinfer.artefacts.child import answer_of
 from coinfer.errors import ModelError
@@ -26,6 +25,9 @@ __all__ = ["MOST_BYTES", "FusedGraph", "fused_graph"]
 
 MOST_BYTES = 2**30
 """Weights of all members: a graph with more does not fit into one file."""
+
+_FORMAT = 1
+"""To be raised when fusing makes other graphs of the same models."""
 
 _MOST_S = 60.0
 """A graph that takes longer to make is given up, for good."""
@@ -66,7 +68,7 @@ def fused_graph(name: str, members: Mapping[str, Model], planning: Planning) -> 
         return "no artefacts are kept, and fused graphs are among them"
     cache, budget = planning.profiler.cache, planning.profiler.budget
     parts = {
-        "fused": __version__,
+        "fused": _FORMAT,
         "models": [[n, fingerprint_of(model, cache).full] for n, model in members.items()],
     }
     if budget.left_s < _LEAST_S and not store.knows(parts):
