@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from coinfer.core.blocking import Blocking
+from coinfer.core.fusing import Fused
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.request import Request
 from coinfer.core.state import State
@@ -26,6 +28,13 @@ __all__ = ["Deferral"]
 
 _MARGIN = 0.25
 """Share of the time until its deadline, from its arrival on, that a request keeps to spare."""
+
+
+_Alike: TypeAlias = tuple[str, int, int, int]
+"""A fused variant, and what else its requests must have in common."""
+
+_Group: TypeAlias = tuple[int, float]
+"""How many members of a fused variant have a request waiting, and the rate of all others."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +62,7 @@ class Deferral:
         """Hold back what had better wait for others; return when to look again, if at all."""
         state = self._state
         again_s, held = math.inf, []
+        groups: dict[_Alike, _Group] = {}
         for lane in self.held:
             if lane not in state.lanes:
                 state.hold_back(lane, {})
@@ -61,7 +71,7 @@ class Deferral:
                 continue
             ready_s = -math.inf if lane.batching is None else self._ready_s(lane)
             if lane.fused and ready_s <= state.now and lane.head.deadline_s < math.inf:
-                ready_s = self._fused_ready_s(lane)
+                ready_s = self._fused_ready_s(lane, groups)
             if ready_s > state.now:
                 state.hold_back(lane, dict.fromkeys(lane.seconds, ready_s))
                 held.append(lane)
@@ -95,7 +105,7 @@ class Deferral:
             until_s = min(until_s, due_s - spare_s - runs_s[2] - rest_s)
         return until_s
 
-    def _fused_ready_s(self, lane: Lane) -> float:
+    def _fused_ready_s(self, lane: Lane, groups: dict[_Alike, _Group]) -> float:
         """Return until when a lane waits for more members of a fused variant."""
         state, first, seconds = self._state, lane.head, self._view.resident_s(lane)
         name = min(seconds, key=seconds.__getitem__, default="")
@@ -107,11 +117,9 @@ class Deferral:
             fused_s = state.estimates.row(fused.name, lane.rest, key.batch, key.shape).get(name)
             if fused_s is None:
                 continue
-            absent = [m for m in fused.members if not self._waits(m, key)]
-            count = len(fused.members) - len(absent)
+            count, rate = self._group(fused, key, groups)
             saved_s = own_s + min(count * own_s, fused_s) - min((count + 1) * own_s, fused_s)
-            rate = sum([1 / self._blocking.foresight.gap_s(model) for model in absent])
-            if not absent or not rate * saved_s >= 1:
+            if not rate * saved_s >= 1:
                 continue
             wait_s = first.arrival_s + saved_s
             due_s = self._blocking.earliest_due_s(lane)
@@ -120,9 +128,20 @@ class Deferral:
             until_s = max(until_s, wait_s)
         return until_s
 
-    def _waits(self, model: str, key: LaneKey) -> bool:
-        lane = self._state.entrance(model, key)
-        return lane is not None and lane in self._state.lanes
+    def _group(self, fused: Fused, key: LaneKey, groups: dict[_Alike, _Group]) -> _Group:
+        """Return how many members have one waiting, and how often one of the others comes."""
+        alike = fused.name, key.batch, key.queue, key.shape
+        found = groups.get(alike)
+        if found is None:
+            count, rate, gap_s = 0, 0.0, self._blocking.foresight.gap_s
+            for model in fused.members:
+                lane = self._state.entrance(model, key)
+                if lane is not None and lane in self._state.lanes:
+                    count += 1
+                else:
+                    rate += 1 / gap_s(model)
+            found = groups[alike] = (count, rate)
+        return found
 
     def _worth_until_s(self, lane: Lane, first: Request, runs_s: list[float]) -> float:
         batching = lane.batching

@@ -40,6 +40,9 @@ _LEAST_GAIN = 0.05
 _LOOKS = 4
 """Requests looked at for each that may ride along: some are of other sizes, or would be late."""
 
+_MOST_APART = 2.0
+"""Members of a fused variant are of one architecture: none takes so many times as another."""
+
 _new = tuple.__new__
 
 
@@ -106,12 +109,14 @@ class Riders:
             saved_s: What must be exceeded.
         """
         key, processor, own_s = lane.key, step.processor, step.seconds
-        left_s = first.deadline_s - self._state.now
+        left_s, lanes = first.deadline_s - self._state.now, len(self._state.lanes)
         found = None
         for fused in lane.fused:
             row = self._state.estimates.row(fused.name, step.span, key.batch, key.shape)
             seconds = row.get(processor, math.inf)
             if seconds == math.inf or own_s <= left_s < seconds:
+                continue
+            if _MOST_APART * own_s * lanes < seconds:  # too few wait: nearly always, at low load
                 continue
             others = self._heads(fused, lane, processor, first, seconds)
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds

@@ -26,6 +26,9 @@ __all__ = ["MOST_BYTES", "FusedGraph", "fused_graph"]
 MOST_BYTES = 2**30
 """Weights of all members: a graph with more does not fit into one file."""
 
+_FORMAT = 1
+"""To be raised when fusing makes other graphs of the same models."""
+
 _MOST_S = 60.0
 """A graph that takes longer to make is given up, for good."""
 
@@ -33,9 +36,6 @@ _LEAST_S = 3.0
 """With less of the budget left none is begun."""
 
 _FILE = "fused.onnx"
-
-_FUSING = 1
-"""Raise it where fusing makes other graphs: those that are kept are made anew."""
 
 
 class FusedGraph(NamedTuple):
@@ -68,7 +68,7 @@ def fused_graph(name: str, members: Mapping[str, Model], planning: Planning) -> 
         return "no artefacts are kept, and fused graphs are among them"
     cache, budget = planning.profiler.cache, planning.profiler.budget
     parts = {
-        "fused": _FUSING,
+        "fused": _FORMAT,
         "models": [[n, fingerprint_of(model, cache).full] for n, model in members.items()],
     }
     if budget.left_s < _LEAST_S and not store.knows(parts):
