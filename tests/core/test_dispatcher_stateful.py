@@ -587,7 +587,7 @@ def test_every_request_is_answered_once_whatever_happens(
         "variants": variants(batchings) if varied else {},
         "budget": budget,
     }
-    run(fields)
+    run(fields, examples=10 if varied or budget else 25)
 
 
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
@@ -605,13 +605,13 @@ def test_every_request_is_answered_once_where_models_are_fused(
     run(fields)
 
 
-def run(fields: Mapping[str, object]) -> None:
+def run(fields: Mapping[str, object], *, examples: int = 10) -> None:
     """Let anything happen, with these fields of the case."""
     case = type("Case", (AnythingHappens,), dict(fields))
     run_state_machine_as_test(
         case,
         settings=settings(
-            max_examples=25,
+            max_examples=examples,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,
