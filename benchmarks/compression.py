@@ -2,11 +2,13 @@
 
     python benchmarks/compression.py [--quick] [--networks vgg16 ...]
     python benchmarks/compression.py --formulas
+    python benchmarks/compression.py --when-late [--quick]
 
 Ranks are chosen by latency on this machine; original and compressed take turns in the same rounds.
 The weights of these networks are random, so errors are not looked at: this is about time alone.
 With `--formulas` nothing is measured: one ratio for all ranks of a network must remove as many
-operations as the paper removes (JKIICE 26(6):842-849, 2022).
+operations as the paper removes (JKIICE 26(6):842-849, 2022). With `--when-late` a variant serves
+beside its original under too much load: see `when_late.py`.
 """
 
 from __future__ import annotations
@@ -35,11 +37,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small network: shows that it works")
     parser.add_argument("--formulas", action="store_true", help="count operations, measure nothing")
+    parser.add_argument(
+        "--when-late", action="store_true", help="deadlines missed with and without a variant"
+    )
     parser.add_argument("--networks", nargs="+", default=list(PAPER))
     parser.add_argument("--processors", nargs="+", default=None)
     arguments = parser.parse_args()
     if arguments.formulas:
         return _formulas()
+    if arguments.when_late:
+        import when_late  # needs torch and scikit-learn
+
+        return when_late.measured(is_quick=arguments.quick)
     names = ["small_resnet"] if arguments.quick else arguments.networks
     return _times(names, arguments.processors)
 

@@ -1,6 +1,6 @@
 """Memory: what an engine holds of its models' weights, and what loading costs once it is prepared.
 
-    python benchmarks/memory.py [--part held|copies|reload|speed|cycles] [--quick]
+    python benchmarks/memory.py [--part held|copies|reload|speed|cycles|budget] [--quick]
 
 Each measurement is a process of its own; contestants alternate. The start is `start.py`'s.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+import memory_budget
 import memory_ways as ways
 from coinfer.metrics.paired import in_turn
 from coinfer.zoo.files import export
@@ -35,6 +36,7 @@ COPIED, COPIES = "resnet50", 100
 MIB = 2**20
 
 HELD_RATIO, RELOAD_S, COLD_RATIO, NOT_WORSE = 1.1, 0.010, 1.5, 0.95
+GAIN, OF_AMPLE = 1.3, 1.3
 """What must be reached."""
 
 
@@ -164,8 +166,40 @@ def _slope(values: np.ndarray[Any, Any]) -> tuple[float, float]:
     return float(slope), float(np.sqrt(covariance[0, 0]))
 
 
+def budget(bench: Bench) -> None:
+    """Milliseconds per request within a budget, by what is evicted: simulated on measured times."""
+    shares = memory_budget.BUDGETS[1:3] if bench.quick else memory_budget.BUDGETS
+    for load, scenario in memory_budget.scenarios().items():
+        warm = memory_budget.measured(scenario)
+        total = memory_budget.working_set(warm)
+        for kind, plan in (("warm", warm), ("cold", memory_budget.cold(warm))):
+            bench.console.print(f"{load}, {kind} loads; working set {total / MIB:.0f} MiB")
+            table = new_table(("budget", "rule"), ("ms a request", "of LRU's", "loads", "GiB"))
+            rows = list(memory_budget.compared(scenario, plan, shares))
+            lru = {r.budget: r.seconds for r in rows if r.contestant == "LRU by bytes"}
+            for row in rows:
+                share = f"{row.budget:.0%}"
+                if row.why:
+                    table.add_row(share, row.contestant, "cannot run", "", "", "")
+                    continue
+                cells = f"{row.seconds:.1f}", f"{row.seconds / lru[row.budget]:.2f}"
+                gib = f"{row.loaded_bytes / 2**30:.1f}"
+                table.add_row(share, row.contestant, *cells, f"{row.loads}", gib)
+            bench.console.print(table)
+            mine = {r.budget: r.seconds for r in rows if r.contestant == "coinfer"}
+            what = f"{load}, {kind}"
+            if mine.get(0.5):
+                gain = lru[0.5] / mine[0.5]
+                bench.require(f"{what}: LRU's time at 50 %", gain, GAIN, "x", most=False)
+            if mine.get(0.4) and mine.get(1.0):
+                ratio = mine[0.4] / mine[1.0]
+                bench.require(f"{what}: time at 40 %, of ample", ratio, OF_AMPLE, "x", most=True)
+            for why in dict.fromkeys(row.why for row in rows if row.why):
+                bench.console.print(f"cannot run: {why}")
+
+
 PARTS: dict[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (held, copies, reload, speed, cycles)
+    each.__name__: each for each in (held, copies, reload, speed, cycles, budget)
 }
 
 

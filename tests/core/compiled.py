@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-import coinfer.core.swaps
+import coinfer.core.residency
 
 __all__ = ["only_plain"]
 
 only_plain = pytest.mark.skipif(
-    not str(coinfer.core.swaps.__file__).endswith(".py"),
+    not str(coinfer.core.residency.__file__).endswith(".py"),
     reason="it replaces methods or fields of the core, which a compiled build does not look up",
 )

@@ -25,7 +25,7 @@ from coinfer.core.events import (
     Closed,
     FusedLoaded,
     LoadedVariant,
-    ModelLoaded,
+    MemoryGiven,
     ModelUnloaded,
     ProcessorLost,
     ProcessorRestored,
@@ -35,7 +35,7 @@ from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.state import State
-from coinfer.core.variants import until_answer_s
+from coinfer.core.variants import MARGIN, until_answer_s
 from coinfer.core.view import View
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
@@ -91,6 +91,17 @@ BATCHINGS = {
     "patchy": Batching(6),
     "twin": Batching(4),
 }
+SIZES = {
+    "small": 20,
+    "large": 50,
+    "deep": 90,
+    "picky": 40,
+    "patchy": 80,
+    "holey": 100,
+    "twin": 60,
+    "wide": 120,
+}
+"""Bytes; with a budget of 100 one model runs in parts only."""
 FIXED_SHARE = 0.6
 """Of the time of one sample, what more samples in one run do not add."""
 
@@ -268,7 +279,7 @@ def check_variant(state: State, execution: Execution) -> None:
         for better in ways[: ways.index(served)]:
             if state.can_run(better, processor):
                 seconds = until_answer_s(state, better, state.step(better, processor))
-                in_time = now + seconds <= request.deadline_s - EQUAL_S
+                in_time = now + (1 + MARGIN) * seconds <= request.deadline_s - EQUAL_S
                 assert not in_time, f"{better.variant} is in time"
 
 
@@ -287,6 +298,7 @@ class AnythingHappens(RuleBasedStateMachine):
     batchings: Mapping[str, Batching] = {}
     variants: Mapping[str, tuple[LoadedVariant, ...]] = {}
     fused: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]] = {}
+    budget: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,6 +313,9 @@ class AnythingHappens(RuleBasedStateMachine):
             variants=self.variants,
             fused=self.fused,
             fixed_share=FIXED_SHARE,
+            budget=self.budget,
+            sizes=SIZES,
+            shared=("cpu0", "cpu1"),
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
         self.lost: set[str] = set()
@@ -394,28 +409,49 @@ class AnythingHappens(RuleBasedStateMachine):
     @rule(model=st.sampled_from(sorted(SECONDS)), with_variants=st.booleans())
     def load(self, model: str, with_variants: bool) -> None:
         self.loaded.add(model)
-        units = UNITS.get(model, 1)
-        batching = self.batchings.get(model)
-        known = profile(
-            model,
-            SECONDS[model],
-            units=units,
-            gaps=GAPS.get(model, {}),
-            most=1 if batching is None else batching.most,
-            fixed_share=FIXED_SHARE,
-        )
-        forks, variants = FORKS.get(model, ()), self.variants.get(model, ())
-        if with_variants:
-            event = ModelLoaded(model, units, known, forks, {}, batching, variants)
-        else:
-            event = ModelLoaded(model, units, known, forks, {}, batching)
-        self.machine.post(event)
+        self.machine.load(model, with_variants=with_variants)
 
     @precondition(lambda self: self.fused)
     @rule(name=st.sampled_from(sorted(FUSED)))
     def fuse(self, name: str) -> None:
         members, seconds = FUSED[name]
         self.machine.post(FusedLoaded(name, members, profile(name, seconds)))
+
+    @precondition(lambda self: self.machine.loading is not None)
+    @rule(reason=st.sampled_from(["", "", "", "the disk is full"]))
+    def load_ends(self, reason: str) -> None:
+        self.machine.end_load(reason)
+
+    @precondition(lambda self: self.budget is not None)
+    @rule(budget=st.sampled_from([40, 70, 100, 100, 2000]))
+    def memory_changes(self, budget: int) -> None:
+        self.machine.post(MemoryGiven({"host": budget}))
+
+    @invariant()
+    def the_budget_is_held(self) -> None:
+        residency = self.machine.dispatcher._state.residency
+        if self.budget is None:
+            assert not residency.places
+            return
+        pool, resident = residency.pools["host"], self.machine.resident
+        loading = [] if self.machine.loading is None else [self.machine.loading]
+        sizes = {number: place.size for number, place in residency.places.items()}
+        taken = sum(sizes.get(each.place, 0) for each in (*resident.values(), *loading))
+        # What is in use when the budget becomes smaller goes as soon as it is not.
+        places = residency.places.values()
+        in_use = sum(place.size for place in places if place.running or place.is_loading)
+        assert taken <= max(pool.capacity, in_use)
+        assert set(resident) == {n for n, place in residency.places.items() if place.is_loaded}
+
+    @invariant()
+    def the_oldest_started_request_goes_on(self) -> None:
+        state = self.machine.dispatcher._state
+        started = [p for p in state.requests.values() if p.started and p.waits]
+        if not started or self.machine.loading is not None or state.running:
+            return
+        oldest = min(started, key=lambda p: (p.request.arrival_s, p.request.id))
+        is_ready = oldest.lane in state.lanes
+        assert is_ready or self.machine.timer_s < math.inf, "nothing is loaded for it"
 
     @invariant()
     def no_unit_is_used_twice(self) -> None:
@@ -430,7 +466,7 @@ class AnythingHappens(RuleBasedStateMachine):
 
     @invariant()
     def the_policy_broke_no_rule(self) -> None:
-        assert self.machine.dispatcher.fault is None
+        assert self.machine.dispatcher.fault is None, self.machine.dispatcher.fault
 
     @invariant()
     def executions_start_only_where_they_may(self) -> None:
@@ -482,11 +518,12 @@ class AnythingHappens(RuleBasedStateMachine):
 
     @invariant()
     def no_wake_up_is_lost(self) -> None:
-        waits = self.view.n_waiting
-        if waits and self.policy in WORK_CONSERVING:
+        waits = bool(self.machine.dispatcher._state.waiting)
+        if self.view.n_waiting and self.policy in WORK_CONSERVING:
             assert not self.view.startable(), "work waits beside an idle processor"
         if waits:
-            assert self.machine.running or self.machine.timer_s < math.inf, "nothing will happen"
+            will = self.machine.running or self.machine.loading or self.machine.timer_s < math.inf
+            assert will, "nothing will happen"
         if self.machine.running:
             assert self.machine.timer_s < math.inf, "no watchdog"
         for request in self.view.by_arrival():
@@ -528,18 +565,27 @@ class AnythingHappens(RuleBasedStateMachine):
         assert self.machine.replies[answered].outcome is Outcome.REJECTED
 
 
-@pytest.mark.parametrize("varied", [False, True], ids=["originals", "with variants"])
+@pytest.mark.parametrize(
+    ("varied", "budget"),
+    [(False, None), (True, None), (False, 100)],
+    ids=["originals", "with variants", "memory budget"],
+)
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("express", [[], EXPRESS], ids=["ordinary", "with express processors"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
 def test_every_request_is_answered_once_whatever_happens(
-    policy: str, express: list[Processor], batchings: Mapping[str, Batching], varied: bool
+    policy: str,
+    express: list[Processor],
+    batchings: Mapping[str, Batching],
+    varied: bool,
+    budget: int | None,
 ) -> None:
     fields = {
         "policy": policy,
         "processors": [*PROCESSORS, *express],
         "batchings": batchings,
         "variants": variants(batchings) if varied else {},
+        "budget": budget,
     }
     run(fields)
 

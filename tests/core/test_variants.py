@@ -69,7 +69,7 @@ class TestWhichServes:
 
     def test_of_several_the_most_accurate_that_is_in_time(self) -> None:
         subject = machine(less("i", {"cpu0": 0.1}, error=0.1), less("c", error=0.02))
-        for in_s in (1.0, 1.5, 1.55):
+        for in_s in (1.25, 1.75, 1.8):
             subject.submit(deadline_s=in_s)
         subject.run()
         assert served(subject) == ["m", "m@c", "m@i"]
@@ -85,6 +85,12 @@ class TestWhichServes:
         subject.submit(deadline_s=0.2)
         subject.run()
         assert served(subject) == ["m"]
+
+    def test_a_quarter_of_its_time_must_be_left(self) -> None:
+        subject = machine(less())
+        subject.submit(deadline_s=1.24)
+        subject.run()
+        assert served(subject) == ["m@c"]
 
     def test_without_a_deadline_nothing_is_late(self) -> None:
         subject = machine(less())
@@ -111,7 +117,7 @@ class TestWhichServes:
 
     def test_the_time_to_load_it_counts(self) -> None:
         subject = machine(less(seconds={"cpu0": 0.4})._replace(swap_s={"cpu0": 0.8}))
-        subject.submit(deadline_s=1.0)
+        subject.submit(deadline_s=1.3)
         subject.submit(deadline_s=1.9)
         subject.run()
         assert served(subject) == ["m", "m"]
@@ -154,7 +160,7 @@ class TestProcessors:
     def test_what_failed_is_tried_elsewhere_in_any_variant(self) -> None:
         both = {"cpu0": 1.0, "cpu1": 1.0}
         subject = machine(less(seconds=dict.fromkeys(both, 0.4)), seconds=both, names=tuple(both))
-        number = subject.submit(deadline_s=1.2)
+        number = subject.submit(deadline_s=1.3)
         subject.now = 0.5
         subject.fail(subject.executions[0].id)
         subject.run()
@@ -175,7 +181,7 @@ class TestSpans:
         subject = machine(
             less(units=2), less("i", {"cpu0": 0.1}, error=0.1), policy=OneUnit(), units={"m": 3}
         )
-        subject.submit(deadline_s=1.1)  # in time when it starts
+        subject.submit(deadline_s=1.3)  # in time when it starts
         subject.submit(deadline_s=0.9, arrival_s=0.0)
         lane = subject.dispatcher._state.lane(LaneKey("m"))
         assert [each.variant for each in (lane, *lane.cheaper)] == ["m", "m@c", "m@i"]
@@ -225,7 +231,7 @@ class TestRiders:
             batchings={"m": Batching(8)},
             fixed_share=0.9,
         )
-        subject.submit(deadline_s=1.1)
+        subject.submit(deadline_s=1.3)
         late = [subject.submit(deadline_s=1.6) for _ in range(3)]
         in_time = subject.submit(deadline_s=9.0)
         subject.run()
@@ -234,7 +240,7 @@ class TestRiders:
 
     def test_one_that_does_not_batch_takes_no_riders(self) -> None:
         subject = machine(less(), batchings={"m": Batching(8)}, fixed_share=0.9)
-        subject.submit(deadline_s=1.0)
+        subject.submit(deadline_s=1.3)
         for _ in range(2):
             subject.submit(deadline_s=1.9)
         subject.run()

@@ -153,3 +153,23 @@ def test_what_cannot_be_read_as_a_graph_says_so_when_it_is_asked_for(tmp_path: P
     for _ in range(2):
         with pytest.raises(ModelError, match=r"^model file .*m\.onnx' is not a valid model"):
             _ = loaded.graph
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_paged_model_is_the_same_and_holds_none_of_its_bytes(
+    from_file: bool, tmp_path: Path
+) -> None:
+    path = saved(dense(), tmp_path / "m.onnx")
+    loaded = load_model(path)
+    fingerprint = loaded.fingerprint
+    if not from_file:
+        loaded = model_from_ir(loaded.graph, name="m")
+    content = loaded.content.paged(tmp_path)
+    assert not list(tmp_path.glob("tmp*")), "its file has no name"
+    assert content.to_bytes() == loaded.content.detached().to_bytes()
+    assert content.summary == loaded.summary
+    assert content.fingerprint == fingerprint
+    assert content.paged(tmp_path) is content
+    again = pickle.loads(pickle.dumps(content))
+    assert again.to_bytes() == content.to_bytes()
+    assert ir.to_proto(content.graph).graph.node[0].op_type == "MatMul"

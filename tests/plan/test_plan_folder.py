@@ -83,6 +83,13 @@ def test_options_of_a_policy_are_read_as_they_were(tmp_path: Path) -> None:
     assert load_plan(tmp_path / "plan").plan.policy == plan.policy
 
 
+@pytest.mark.parametrize("size", [2 << 30, 3 << 20, 12345])
+def test_budgets_are_read_as_they_were(tmp_path: Path, size: int) -> None:
+    plan = dataclasses.replace(saved(tmp_path).plan, memory={"host": size, "GPU.0": 1 << 20})
+    save_plan(plan, tmp_path / "plan")
+    assert load_plan(tmp_path / "plan").plan.memory == plan.memory
+
+
 def test_the_same_plan_gives_the_same_bytes(tmp_path: Path) -> None:
     plan = saved(tmp_path).plan
     save_plan(load_plan(tmp_path / "plan").plan, tmp_path / "again")

@@ -8,7 +8,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coinfer.core.commands import Abandon, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.commands import Abandon, Evict, Execution, Load, Reply, Run, SetTimer
 from coinfer.core.events import (
     Arrived,
     Cancelled,
@@ -16,13 +16,17 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    Loaded,
     LoadedVariant,
+    LoadFailed,
+    MemoryGiven,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
     ProcessorRestored,
     TimerFired,
 )
+from coinfer.core.place import Loadable
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.machine_json import decode_processor, encode_processor
@@ -58,6 +62,14 @@ events = st.one_of(
     st.builds(ProcessorRestored, texts),
     st.builds(ModelUnloaded, texts),
     st.builds(Closed, st.booleans()),
+    st.builds(Loaded, st.integers(0), seconds),
+    st.builds(LoadFailed, st.integers(0), texts),
+    st.builds(
+        MemoryGiven,
+        st.dictionaries(texts, st.integers(0)),
+        st.sampled_from(["cost", "lru"]),
+        st.integers(0),
+    ),
 )
 
 
@@ -100,6 +112,15 @@ def test_what_a_change_of_the_model_costs_is_read_as_it_was_written() -> None:
     assert decode_event([name, model, units, profile]) == ModelLoaded("m", 1, Profile())
 
 
+def test_what_can_be_loaded_is_read_as_it_was_written() -> None:
+    places = (
+        Loadable(Span(0, 1), ("p", "q"), "host", 3, 0.5, "content", True),
+        Loadable(Span(2, 2), ("p",), "host", 4, 0.25),
+    )
+    event = ModelLoaded("m", 3, Profile(), places=places)
+    assert decode_event(through_json(encode_event(event))) == event
+
+
 def test_a_processor_is_read_as_it_was_written() -> None:
     processor = Processor(
         name="p",
@@ -135,6 +156,10 @@ def test_commands_that_differ_are_written_differently() -> None:
         SetTimer(math.nextafter(0.5, 1)),
         Abandon(run, "late"),
         Evict("m"),
+        Evict("m", 0),
+        Evict("m", 0, Span(0, 1), ("p",)),
+        Load(0, "m", Span(), ("p",), 0.5),
+        Load(0, "m", Span(), ("p",), 0.5, 7),
     ]
     texts = {json.dumps(encode_command(each), allow_nan=False) for each in commands}
     assert len(texts) == len(commands)

@@ -219,7 +219,7 @@ def test_anchors_and_merges_are_understood() -> None:
         (
             VALID.replace("zoo:lenet", "\n  {source: 'zoo:lenet',\n  deadlin: 3ms}"),
             "s.yaml:3: models.net.deadlin: unknown field 'deadlin'; did you mean 'deadline'? "
-            "Known: batch, deadline, dims, inputs, on_late, partition, priority, source",
+            "Known: batch, deadline, dims, inputs, on_late, partition, priority, source, variants",
         ),
         (
             VALID.replace("closed: 1", "poisson: 1, cv: 2"),

@@ -20,6 +20,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
+from coinfer.machine.memories import HOST
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
@@ -35,10 +36,12 @@ from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
+from coinfer.units import parse_bytes
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.fuse_spec import FuseSpec, fuse_of, unknown_member
 from coinfer.workload.processor_spec import Preempt
+from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -46,6 +49,9 @@ MEASURE_S = 20.0
 """Seconds that an engine measures for at most, unless it is told otherwise."""
 
 _Source = Model | CutModel | str | Path
+
+Variants = VariantsSpec | Mapping[str, Any] | str
+"""Which cheaper variants there are, and when they serve, see `VariantsSpec`."""
 
 Batch = BatchSpec | Mapping[str, Any] | str
 """How requests may share executions, see `BatchSpec`."""
@@ -84,9 +90,16 @@ class Engine(engine.Engine):
             that it pays; `off`; or e.g. `{"max": 16, "max_delay": "2ms"}`. One of these for all
             models, or by model. A given plan is taken as it is; with a given profile, `auto` is
             `off`: nobody has seen whether answers change with the company.
+        variants: Cheaper variants beside models, and when they serve: `when_late`, `always`, or
+            e.g. `{"max_error": 0.02, "use": "when_late", "compressed": "small.onnx"}`; see
+            `VariantsSpec`. One of these for all models, or by model; None: there are none. To make
+            one can take minutes, which are not limited by `measure_s`; it is kept in the cache.
         fuse: Which models may be answered by one run of a fused network: `auto`, where measuring
             shows that it pays; `never`; or groups of names like `[["a", "b"], ["c", "d"]]`. With a
             given profile, `auto` is `never`: fused networks must be measured.
+        memory: Bytes for what is loaded, e.g. `"2GiB"`: of the CPU cores' memory, or by name of the
+            memory, `{"host": "2GiB", "CUDA:0": "8GiB"}`. What does not fit is loaded when it is
+            needed, and evicted when others are. None: as a given plan says, or no limit.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
 
@@ -126,7 +139,9 @@ class Engine(engine.Engine):
         agreement: AgreementSpec | Mapping[str, Any] = AgreementSpec(),
         preempt: Preempt = "auto",
         batch: Batch | Mapping[str, Batch] = "auto",
+        variants: Variants | Mapping[str, Variants] | None = None,
         fuse: FuseSpec | Sequence[Sequence[str]] = "auto",
+        memory: str | int | Mapping[str, str | int] | None = None,
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -137,10 +152,18 @@ class Engine(engine.Engine):
         self._given = dict(backends or {})
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
-        self._batch = batch
+        self._batch, self._variants = batch, variants
         for name in _riders(batch, ()):  # raises at once if it makes no sense
             if isinstance(models, Mapping) and name not in models:
                 raise UnknownNameError.of("model", name, models)
+        for name in _variants(variants, ()):
+            if isinstance(models, Mapping) and name not in models:
+                raise UnknownNameError.of("model", name, models)
+        if variants is not None and (profile is not None or not isinstance(models, Mapping)):
+            raise ConfigurationError(
+                "variants are made and measured while planning; leave `variants` out where a plan "
+                "or a profile is given"
+            )
         self._fuse = fuse_of(fuse)
         if isinstance(models, Mapping):
             stranger = unknown_member(self._fuse, models)
@@ -151,6 +174,7 @@ class Engine(engine.Engine):
                     "fused networks must be measured; leave the profile out, or `fuse`"
                 )
         self._measure_s = measure_s
+        self._memory = _budgets(memory)
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
@@ -181,6 +205,9 @@ class Engine(engine.Engine):
             planned = self._planned(models, used, profile, samples)
         if choice is not None:
             planned = planned._replace(plan=replace(planned.plan, policy=choice))
+        if memory is not None:
+            planned = planned._replace(plan=replace(planned.plan, memory=self._memory))
+        self._memory = planned.plan.memory
         super().__init__(
             planned.plan,
             planned.models,
@@ -231,7 +258,7 @@ class Engine(engine.Engine):
             self.warnings += planned.plan.warnings
             try:
                 loaded = self._load_planned(
-                    name, planned.models[name], planned.plan, planned.plan.profile
+                    name, planned.models, planned.plan, planned.plan.profile
                 )
                 self.plan = self.plan.joined(loaded)
             except BaseException:  # e.g. Ctrl-C: all of it or nothing
@@ -302,7 +329,7 @@ class Engine(engine.Engine):
         given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
         riders = _riders(self._batch, found)
         if profile is not None:
-            given_wishes = Wishes(sources=sources, riders=riders)
+            given_wishes = Wishes(sources=sources, riders=riders, memory=self._memory)
             return given_plan(found, processors, profile, given_wishes, backends=self._given)
         cuts = {}
         if self._partition is not None:
@@ -317,9 +344,41 @@ class Engine(engine.Engine):
             agreement=self._agreement,
             preempt=self._preempt,
             riders=riders,
+            variants=_variants(self._variants, found),
             fuse=self._fuse,
+            memory=self._memory,
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
+
+
+def _variants(
+    variants: Variants | Mapping[str, Variants] | None, models: Iterable[str]
+) -> Mapping[str, VariantsSpec]:
+    """Return which variants are wished, by model.
+
+    Raises:
+        ConfigurationError: it is no such wish.
+    """
+    if variants is None:
+        return {}
+    if isinstance(variants, VariantsSpec | str):
+        return dict.fromkeys(models, VariantsSpec.of(variants))
+    fields = VariantsSpec.model_fields.keys()
+    if not isinstance(variants, Mapping) or fields & variants.keys():  # type: ignore[redundant-expr]
+        return dict.fromkeys(models, VariantsSpec.of(variants))
+    return {name: VariantsSpec.of(each) for name, each in variants.items()}
+
+
+def _budgets(memory: str | int | Mapping[str, str | int] | None) -> Mapping[str, int]:
+    """Return bytes by name of the memory.
+
+    Raises:
+        ConfigurationError: one is no size.
+    """
+    if memory is None:
+        return {}
+    named = memory if isinstance(memory, Mapping) else {HOST: memory}
+    return {name: parse_bytes(size) for name, size in named.items()}
 
 
 def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:

@@ -29,7 +29,7 @@ def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
         limit_s: Seconds that it may take; it is ended then.
 
     Raises:
-        MakeError: it could not be started, failed or took too long.
+        MakeError: it could not be started or told, failed or took too long.
     """
     if not sys.executable or getattr(sys, "frozen", False):
         raise MakeError("this program is no Python interpreter that could be started again")

@@ -27,12 +27,14 @@ __all__ = [
     "NO_BATCHES",
     "NO_FUSED",
     "NO_SHAPES",
+    "NO_VARIANTS",
     "Capacity",
     "Edge",
     "FusedModels",
     "Matrix",
     "Seconds",
     "Shapes",
+    "Variants",
 ]
 
 Seconds: TypeAlias = Profile | Mapping[str, Mapping[str, float]]
@@ -47,6 +49,13 @@ Shapes: TypeAlias = Mapping[str, Mapping[int, float]]
 
 NO_SHAPES: Shapes = MappingProxyType({})
 
+Variants: TypeAlias = Mapping[str, Sequence[str]]
+"""By model, the names of variants that may answer its requests in its place."""
+
+NO_VARIANTS: Variants = MappingProxyType({})
+
+_Table: TypeAlias = dict[Span, dict[str, float]]
+"""The seconds of one request by span and processor."""
 FusedModels: TypeAlias = Mapping[str, Sequence[str]]
 """By fused variant, the models of which one run serves a request each."""
 
@@ -95,6 +104,7 @@ class Capacity:
         batches: Mapping[str, int] = NO_BATCHES,
         shapes: Shapes = NO_SHAPES,
         together: Mapping[str, int] = NO_BATCHES,
+        variants: Variants = NO_VARIANTS,
         fused: FusedModels = NO_FUSED,
     ) -> Capacity:
         """Collect what can run where; models of amount zero and unknown processors are left out.
@@ -109,6 +119,7 @@ class Capacity:
             together: By model, how many samples one execution may serve at most for several
                 requests; the share of a request in the cheapest such run is what it costs. For
                 profiles only.
+            variants: By model, the names of others that may answer its requests in its place.
             fused: By fused variant, the models of which one run serves a request each; the share in
                 a run that serves all that are asked for is what a request costs at least. For
                 profiles only.
@@ -123,7 +134,12 @@ class Capacity:
             for shape, share in _shares(shapes.get(model)).items()
         ]
         tables = [
-            _spans(seconds, model, batches.get(model, 1), shape, together.get(model, 0))
+            _side_by_side(
+                [
+                    _spans(seconds, name, batches.get(model, 1), shape, together.get(name, 0))
+                    for name in (model, *variants.get(model, ()))
+                ]
+            )
             for model, shape, _ in asked
         ]
         _share_fused(seconds, asked, tables, batches, fused)
@@ -237,18 +253,39 @@ def _shares(shape_counts: Mapping[int, float] | None) -> dict[int, float]:
     return {shape: count / total for shape, count in shape_counts.items() if count > 0}
 
 
-def _spans(
-    seconds: Seconds, model: str, batch: int, shape: int, together: int
-) -> dict[Span, dict[str, float]]:
+def _spans(seconds: Seconds, model: str, batch: int, shape: int, together: int) -> _Table:
     """Return the seconds of one request by span and processor."""
     if not isinstance(seconds, Profile):
         return {Span(): dict(seconds.get(model, {}))}
-    found: dict[Span, dict[str, float]] = {}
+    found: _Table = {}
     for key, _ in seconds:
         if key.model == model and key.processor not in found.setdefault(key.span, {}):
             found[key.span][key.processor] = _request_s(
                 seconds, key._replace(batch=batch, shape=shape), together
             )
+    return found
+
+
+def _side_by_side(tables: Sequence[_Table]) -> _Table:
+    """Return the ways of several variants as those of one model.
+
+    They share the start and the end. The inner boundaries of each are numbered after those of the
+    one before: a request never changes from one variant to another.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    steps = [max((span.last + 1 for span in table), default=1) for table in tables]
+    end = 1 + sum(count - 1 for count in steps)
+    found: _Table = {}
+    before = 0
+    for table, count in zip(tables, steps, strict=True):
+        for (first, last), row in table.items():
+            begin = first + before if first else 0
+            until = last + 1 + before if last + 1 < count else end
+            known = found.setdefault(Span(begin, until - 1), {})
+            for name, value in row.items():
+                known[name] = min(value, known.get(name, math.inf))
+        before += count - 1
     return found
 
 

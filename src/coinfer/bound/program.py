@@ -16,7 +16,8 @@ leaves it. With one span per model, from its start to its end, that is the progr
 Where processors share units this is a relaxation: that each unit has time enough does not mean
 that the units of a processor are free at the same moment. The optimum can only be larger than what
 a schedule reaches, so it stays an upper bound. It bounds executions of one request each on these
-times and spans: batching, fusing or cutting elsewhere changes the times and so the bound.
+times and spans: batching, fusing or cutting elsewhere changes the times and so the bound. Variants
+of a model are further ways from its start to its end, and a request keeps to the boundaries of one.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from coinfer.bound.capacity import (
     NO_BATCHES,
     NO_FUSED,
     NO_SHAPES,
+    NO_VARIANTS,
     Capacity,
     FusedModels,
     Matrix,
     Seconds,
     Shapes,
+    Variants,
 )
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
 from coinfer.machine.processor import Processor
@@ -111,6 +114,7 @@ def throughput_bound(
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     fused: FusedModels = NO_FUSED,
     one_model: Set[str] = frozenset(),
 ) -> Bound:
@@ -125,6 +129,8 @@ def throughput_bound(
         shapes: By model, how often requests are of which class of sizes; for profiles only.
         together: By model, the samples that one execution may serve for several requests; for
             profiles only.
+        variants: By model, the names of others that may answer its requests: further columns of the
+            program.
         fused: By fused variant, the models of which one run serves a request each; for profiles
             only.
         one_model: Processors that can hold one model only. Which one is chosen exactly, as an
@@ -140,7 +146,7 @@ def throughput_bound(
     >>> round(throughput_bound(table, both, {"a": 1, "b": 1}).throughput_per_s, 6)
     15.0
     """
-    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together, fused)
+    capacity = Capacity.of(seconds, processors, mix, batches, shapes, together, variants, fused)
     limited = _limited(capacity, one_model)
     if limited:
         capacity = capacity.limited_to(_held(capacity, limited))
@@ -155,6 +161,7 @@ def sustainable_factor(
     batches: Mapping[str, int] = NO_BATCHES,
     shapes: Shapes = NO_SHAPES,
     together: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     fused: FusedModels = NO_FUSED,
     one_model: Set[str] = frozenset(),
 ) -> float:
@@ -170,6 +177,7 @@ def sustainable_factor(
         batches=batches,
         shapes=shapes,
         together=together,
+        variants=variants,
         fused=fused,
         one_model=one_model,
     )
@@ -182,6 +190,7 @@ def makespan(
     counts: Mapping[str, int],
     *,
     batches: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     one_model: Set[str] = frozenset(),
     time_limit_s: float = 30.0,
 ) -> Makespan:
@@ -196,6 +205,7 @@ def makespan(
         processors: Those that may be used.
         counts: By model, how many are to be done.
         batches: As in `throughput_bound`.
+        variants: As in `throughput_bound`.
         one_model: Processors that can hold one model only, over the whole time.
         time_limit_s: After this the best found is returned, with what was proven.
 
@@ -211,7 +221,7 @@ def makespan(
     for model, count in counts.items():
         if count != int(count):
             raise ConfigurationError(f"model {model!r}: the count {count} is not an integer")
-    capacity = Capacity.of(seconds, processors, counts, batches)
+    capacity = Capacity.of(seconds, processors, counts, batches, variants=variants)
     found, scale = _soonest(capacity, _limited(capacity, one_model), time_limit_s)
     if found.status == _INFEASIBLE:
         raise _too_few(capacity)

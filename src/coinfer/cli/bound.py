@@ -47,7 +47,12 @@ def bound(
     ready = prepared(wanted, plan, machine=machine, changes=changes, needs_times=True)
     found = ready.plan.machine
     certificate = certify(
-        ready.as_run, found, ready.plan.works, ready.plan.together, ready.plan.fused_models
+        ready.as_run,
+        found,
+        ready.plan.works,
+        ready.plan.together,
+        ready.plan.cheaper,
+        ready.plan.fused_models,
     )
     warnings = [*ready.plan.warnings, *certificate.warnings()]
     console = out()

@@ -16,6 +16,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.plan import PolicyChoice
 from coinfer.plan.index_ranges import span_text
+from coinfer.plan.variant import Kind
 from coinfer.planner.model_source import lasting_source, resolve_model
 from coinfer.units import parse_seconds
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from coinfer.machine.span import Span
     from coinfer.model import Model
     from coinfer.plan import Plan
+    from coinfer.plan.variant import Variant
     from coinfer.profiling import Profiler
 
 __all__ = ["plan"]
@@ -153,16 +155,20 @@ def _table(plan: Plan) -> Table:
     names = ("model", "variant", "cut", "processor", "precision")
     table = new_table(*names, figures=("batch", "ms", "MiB", "error"))
     precisions = {processor.name: processor.precision for processor in plan.processors}
-    shown = None
+    shown: tuple[str, str] | None = None
     for name, model in plan.models.items():
-        for processor, span, entries in _loaded(plan, name):
+        for kind, variant, processor, span, entries in _loaded(plan, name):
             seconds = [entry.mean_s * 1e3 for entry in entries]
             times = dict.fromkeys(f"{each:.3g}" for each in (min(seconds), max(seconds)))
             errors = [entry.error for entry in entries if entry.error is not None]
+            if variant.error:
+                errors = [variant.error]
             note = " ".join(dict.fromkeys(each.origin for each in entries)).rstrip()
+            is_first = shown is None or shown[0] != name
             table.add_row(
-                *((name, model.original.kind.value) if name != shown else ("", "")),
-                "whole" if model.original.n_units == 1 else span_text(span),
+                name if is_first else "",
+                kind if shown != (name, kind) else "",
+                "whole" if variant.n_units == 1 else span_text(span),
                 processor,
                 precisions[processor],
                 "fixed" if model.fixed_batch else str(model.batch),
@@ -170,11 +176,12 @@ def _table(plan: Plan) -> Table:
                 f"{entries[0].resident_bytes / 2**20:.1f}",
                 "-" if not errors else f"{max(errors):.2g}",
             )
-            shown = name
+            shown = (name, kind)
     for name, fused in plan.fused.items():
+        shown = None
         for key, entry in plan.profile.restricted([name]).at_smallest:
             table.add_row(
-                *((name, "fused") if name != shown else ("", "")),
+                *((name, "fused") if shown is None else ("", "")),
                 "whole",
                 key.processor,
                 precisions[key.processor],
@@ -183,21 +190,25 @@ def _table(plan: Plan) -> Table:
                 f"{entry.resident_bytes / 2**20:.1f}",
                 "-" if entry.error is None else f"{entry.error:.2g}",
             )
-            shown = name
+            shown = (name, "fused")
     return table
 
 
-def _loaded(plan: Plan, name: str) -> Iterator[tuple[str, Span, list[Measurement]]]:
-    """Iterate over what is loaded of a model, by processor and span, with its times by size."""
-    entries: dict[tuple[str, Span], list[Measurement]] = {}
-    for key, entry in plan.profile.restricted([name]):
-        if key.batch != plan.models[name].batch:
-            continue  # what is measured for riders is among the reasons
-        entries.setdefault((key.processor, key.span), []).append(entry)
-    for processor, spans in plan.models[name].original.spans.items():
-        for span in spans:
-            if (processor, span) in entries:
-                yield processor, span, entries[processor, span]
+def _loaded(plan: Plan, model: str) -> Iterator[tuple[str, Variant, str, Span, list[Measurement]]]:
+    """Iterate over what is loaded of a model, by variant, processor and span, with its times."""
+    for name, variant in plan.serving(model).items():
+        entries: dict[tuple[str, Span], list[Measurement]] = {}
+        for key, entry in plan.profile.restricted([name]):
+            if key.batch != plan.models[model].batch:
+                continue  # what is measured for riders is among the reasons
+            entries.setdefault((key.processor, key.span), []).append(entry)
+        kind = variant.kind.value
+        if variant.kind is not Kind.ORIGINAL:
+            kind = f"{kind}, {variant.use.value.replace('_', ' ')}"
+        for processor, spans in variant.spans.items():
+            for span in spans:
+                if (processor, span) in entries:
+                    yield kind, variant, processor, span, entries[processor, span]
 
 
 def _reasons(plan: Plan) -> Iterator[str]:

@@ -71,6 +71,7 @@ class Result(NamedTuple):
             done.run_counts,
             plan.works,
             plan.together,
+            plan.cheaper,
             plan.fused_models,
         )
         summary = summarise(
@@ -85,7 +86,9 @@ class Result(NamedTuple):
             bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
             mix_of="offered" if optimum is None else optimum.mix_of,
             output_errors=plan.output_errors,
+            variant_errors=plan.variant_errors,
             fused=plan.fused_models,
+            memory=plan.memory,
             warnings=warnings,
         )
         return cls(summary, done.recorder, plan.processors, optimum, origin_s)
@@ -198,6 +201,7 @@ def _write_trace(path: Path, result: Result) -> None:
             requests=result.recorder.requests(),
             executions=result.recorder.executions(),
             processors=result.processors,
+            loads=result.recorder.loads(),
             metadata={"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed},
             origin_s=result.origin_s,
         )

@@ -108,7 +108,12 @@ def _saturated(ready: Prepared, kept: Kept, *, simulated: bool, precision: float
     print_lines(f"{scenario.name} on {on.name}, policy {policy}")
     print_lines(*(f"warning: {warning}" for warning in ready.plan.warnings))
     bound = certify(
-        ready.as_run, on, ready.plan.works, ready.plan.together, ready.plan.fused_models
+        ready.as_run,
+        on,
+        ready.plan.works,
+        ready.plan.together,
+        ready.plan.cheaper,
+        ready.plan.fused_models,
     ).sustainable_factor
     trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
     with trials as measure:

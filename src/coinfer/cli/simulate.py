@@ -65,6 +65,7 @@ def simulate(
         ready.plan.machine,
         ready.plan.works,
         ready.plan.together,
+        ready.plan.cheaper,
         ready.plan.fused_models,
     )
     result = Result.of(

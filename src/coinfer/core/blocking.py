@@ -67,9 +67,7 @@ class Blocking:
             return
         due = self._due.get(lane)
         if due is None:
-            self._due = {
-                each: heap for each, heap in self._due.items() if each in self._state.lanes
-            }
+            self._due = {each: heap for each, heap in self._due.items() if len(each)}
             due = self._due[lane] = []
         heapq.heappush(due, (request.deadline_s, request.id))
         if len(due) > _FEW and len(due) > 2 * len(lane):

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.span import Span
 
-__all__ = ["Abandon", "Command", "Evict", "Execution", "Reply", "Run", "SetTimer"]
+__all__ = ["Abandon", "Command", "Evict", "Execution", "Load", "Reply", "Run", "SetTimer"]
 
 
 class Execution(NamedTuple):
@@ -82,10 +82,31 @@ class Abandon(NamedTuple):
     reason: str
 
 
+class Load(NamedTuple):
+    """Load a span of a variant for processors that share it; post `Loaded` or `LoadFailed`.
+
+    One at a time: another is not asked for before this one has ended.
+    """
+
+    place: int
+    variant: str
+    span: Span
+    processors: tuple[str, ...]
+    expected_s: float
+    size_bytes: int = 0
+
+
 class Evict(NamedTuple):
-    """Close a model's sessions: it was unloaded and nothing of it is left."""
+    """Close sessions.
+
+    Those of one place, which nothing uses, before what is asked for later is loaded. Or, without a
+    place, all that is left of a model that was unloaded and of which no request is left.
+    """
 
     model: str
+    place: int = -1
+    span: Span = Span()
+    processors: tuple[str, ...] = ()
 
 
-Command: TypeAlias = Run | Reply | SetTimer | Abandon | Evict
+Command: TypeAlias = Run | Reply | SetTimer | Abandon | Load | Evict

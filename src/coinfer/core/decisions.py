@@ -102,8 +102,11 @@ class Decisions:
             return True
         if not lane.may_start(processor, self._view.now):
             return False
-        way = best_way(state, lane, state.step(lane, processor), request)
-        self._starts.launch_step(lane, way.step, (request,), (progress,), way.lane.variant)
+        step, variant = state.step(lane, processor), ""
+        if lane.cheaper:
+            way = best_way(state, lane, step, request)
+            step, variant = way.step, way.lane.variant
+        self._starts.launch_step(lane, step, (request,), (progress,), variant)
         return True
 
     def take(self) -> None:
@@ -126,7 +129,7 @@ class Decisions:
                     self._starts.start(decision)
                 else:
                     self._apply(decision)
-                if not state.waiting or state.used == state.all_units:
+                if not state.lanes or state.used == state.all_units:
                     return  # nothing is left to decide: do not make the policy find that out
         except Exception as error:  # noqa: BLE001 - third-party code; all waiting must be answered
             self._admission.blame_policy(error)
@@ -135,7 +138,7 @@ class Decisions:
     def _start_heads(self, pick: Callable[[View], tuple[Lane, str] | None]) -> None:
         """Start what the policy picks, one by one; checked as any other decision."""
         state = self._state
-        while state.waiting and state.used != state.all_units:
+        while state.lanes and state.used != state.all_units:
             picked = pick(self._view)
             if picked is None:
                 return

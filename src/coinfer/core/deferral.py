@@ -39,12 +39,16 @@ _Group: TypeAlias = tuple[int, float]
 
 @dataclass(slots=True, eq=False)
 class Deferral:
-    """Holds lanes back, and lets them start when it is time."""
+    """Holds lanes back, and lets them start when it is time.
+
+    Attributes:
+        held: Those that it holds back now.
+    """
 
     _state: State
     _view: View
     _blocking: Blocking
-    _held: list[Lane] = field(default_factory=list)
+    held: list[Lane] = field(default_factory=list)
 
     def may_hold(self, lane: Lane, request: Request) -> bool:
         """Tell whether a request that comes might be held back."""
@@ -59,7 +63,7 @@ class Deferral:
         state = self._state
         again_s, held = math.inf, []
         groups: dict[_Alike, _Group] = {}
-        for lane in self._held:
+        for lane in self.held:
             if lane not in state.lanes:
                 state.hold_back(lane, {})
         for lane in state.lanes:
@@ -74,7 +78,7 @@ class Deferral:
                 again_s = min(again_s, ready_s)
             elif lane.ready_s:
                 state.hold_back(lane, {})
-        self._held = held
+        self.held = held
         return again_s
 
     def _ready_s(self, lane: Lane) -> float:

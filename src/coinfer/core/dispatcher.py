@@ -10,11 +10,13 @@ The rules, in the order in which they apply after every event, and where they ar
  2. droppable requests whose deadline passed before they started are dropped (`waits`)
  3. executions that overran their limit are abandoned (`watchdog`) and their processor is lost;
     one that was set aside for its failures is tried again when it is time (`faults`)
- 4. if something waits and some processor is idle, the policy decides (`decisions`); each decision
+ 4. if memory has no room for all that can be loaded, it is settled what is loaded and evicted
+    (`loading`)
+ 5. if something waits and some processor is idle, the policy decides (`decisions`); each decision
     is checked (`starts`, `forks`)
- 5. what still waits and is more urgent than what runs preempts, if there are express processors
+ 6. what still waits and is more urgent than what runs preempts, if there are express processors
     (`preemption`)
- 6. the earliest moment to look again is armed as the timer (`timers`)
+ 7. the earliest moment to look again is armed as the timer (`timers`)
 All parts change one `state`, write to its commands, and answer through `answers`.
 """
 
@@ -40,6 +42,9 @@ from coinfer.core.events import (
     Failed,
     Finished,
     FusedLoaded,
+    Loaded,
+    LoadFailed,
+    MemoryGiven,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
@@ -52,6 +57,7 @@ from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
 from coinfer.core.invariants import check_state
 from coinfer.core.limits import Limits
+from coinfer.core.loading import Loading
 from coinfer.core.policy import Policy, check_policy, overridden
 from coinfer.core.preemption import Preemption
 from coinfer.core.request import OnLate, Outcome
@@ -109,6 +115,8 @@ class Dispatcher:
         self._waits = waits = Waits(
             state, answers, admission, policy.rank, self._preemption, limits.retries
         )
+        allows = overridden(policy, "allows")
+        self._loading = Loading(state, waits, None if allows is None else partial(allows, view))
         self._forks = forks = Forks(state, answers, waits, starts)
         self._decisions = Decisions(policy, state, view, timers, answers, admission, starts, forks)
         self._blocking = Blocking(state, view, limits.max_blocking_s)
@@ -126,6 +134,9 @@ class Dispatcher:
             ModelLoaded: self._model_loaded,
             FusedLoaded: self._fused_loaded,
             ModelUnloaded: self._admission.unload,
+            MemoryGiven: self._loading.give,
+            Loaded: self._loading.loaded,
+            LoadFailed: self._loading.failed,
             Closed: self._admission.close,
         }
 
@@ -138,6 +149,17 @@ class Dispatcher:
     def fault(self) -> PolicyError | None:
         """What the policy did wrong, after which it is asked no more; None if it works."""
         return self._admission.fault
+
+    @property
+    def memories(self) -> dict[str, tuple[float, float]]:
+        """By memory that has a budget: its bytes, and those of them that are taken."""
+        pools = list(self._state.residency.pools.items())
+        return {name: (p.capacity, p.taken) for name, p in pools if p.capacity < _INF}
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether something is being loaded into a memory with a budget."""
+        return self._loading.in_flight is not None
 
     @property
     def n_unanswered(self) -> int:
@@ -194,7 +216,9 @@ class Dispatcher:
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
-        if waiting and state.used != state.all_units:
+        if state.residency.is_tight or self._loading.held:
+            self._decide_with_loads()
+        elif waiting and state.used != state.all_units:
             if self._deferral is None:
                 self._decisions.take()
             else:
@@ -235,10 +259,13 @@ class Dispatcher:
         deferral = self._deferral
         if deferral is not None:
             self._blocking.arrived(request)
+        if state.residency.places:
+            self._loading.popularity.note(request.model)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
         if (
             not waiting
             and decisions.place is not None
+            and not state.residency.is_tight
             and (deferral is None or not deferral.may_hold(progress.lane, request))
             and decisions.start_at_once(progress)
         ):
@@ -257,7 +284,7 @@ class Dispatcher:
             return  # abandoned before: its requests are answered or run elsewhere
         span, requests, processor = execution.span, execution.requests, execution.processor
         service_s = event.service_s
-        if state.swaps.costs:
+        if state.residency.costs:
             service_s = state.own_s(execution, service_s)
         lane = state.requests[requests[0].id].lane
         row = lane.row if len(requests) == 1 and lane.batching is None else None
@@ -314,6 +341,24 @@ class Dispatcher:
         self._decisions.take()
         if again_s < _INF:
             self._timers.wake(again_s)
+
+    def _decide_with_loads(self) -> None:
+        state, timers = self._state, self._timers
+        if not state.residency.is_tight:
+            self._loading.settle()
+        deferral, again_s = self._deferral, _INF
+        if deferral is not None:
+            again_s = deferral.settle()
+        held = () if deferral is None else deferral.held
+        if state.residency.is_tight:
+            again_s = min(again_s, self._loading.settle(held))
+        if state.lanes and state.used != state.all_units:
+            self._decisions.take()
+            if self._loading.allows is not None:  # the policy may have given models elsewhere
+                again_s = min(again_s, self._loading.settle(held))
+        again_s = min(again_s, self._loading.prefetch())
+        if again_s < _INF:
+            timers.wake(again_s)
 
     def _look_again(self, now: float) -> None:
         """Do what is due at this moment."""

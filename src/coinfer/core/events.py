@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+from coinfer.core.place import Loadable
 from coinfer.core.request import Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
@@ -24,7 +25,10 @@ __all__ = [
     "Failed",
     "Finished",
     "FusedLoaded",
+    "LoadFailed",
+    "Loaded",
     "LoadedVariant",
+    "MemoryGiven",
     "ModelLoaded",
     "ModelUnloaded",
     "ProcessorLost",
@@ -103,6 +107,8 @@ class ModelLoaded(NamedTuple):
     processor that holds one model at a time, the seconds until this one is there after another.
     `batching` is None if each of its requests is a run of its own. All that is of the original
     variant, which has the name of the model; `variants` are others that are loaded beside it.
+    `places` are what is loaded of the model, or can be, in memories that have a budget; what is not
+    among them, as variants, is always there.
     """
 
     model: str
@@ -112,6 +118,7 @@ class ModelLoaded(NamedTuple):
     swap_s: Mapping[str, float] = MappingProxyType({})
     batching: Batching | None = None
     variants: tuple[LoadedVariant, ...] = ()
+    places: tuple[Loadable, ...] = ()
 
 
 class FusedLoaded(NamedTuple):
@@ -134,6 +141,32 @@ class ModelUnloaded(NamedTuple):
     model: str
 
 
+class MemoryGiven(NamedTuple):
+    """Memories have so many bytes for what is loaded, by name; at first or from now on.
+
+    `eviction` is the value of an `Eviction`. Beyond `most_models` models nothing is loaded, however
+    much room there is; 0: no limit.
+    """
+
+    budgets: Mapping[str, int]
+    eviction: str = "cost"
+    most_models: int = 0
+
+
+class Loaded(NamedTuple):
+    """A place was loaded within so many seconds."""
+
+    place: int
+    seconds: float
+
+
+class LoadFailed(NamedTuple):
+    """A place could not be loaded."""
+
+    place: int
+    reason: str
+
+
 class Closed(NamedTuple):
     """The engine takes no more requests. `drop_waiting` also answers those not yet started."""
 
@@ -151,5 +184,8 @@ Event: TypeAlias = (
     | ModelLoaded
     | FusedLoaded
     | ModelUnloaded
+    | MemoryGiven
+    | Loaded
+    | LoadFailed
     | Closed
 )

@@ -13,7 +13,7 @@ from coinfer.core.routes import Step
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
-from coinfer.core.variants import until_answer_s
+from coinfer.core.variants import MARGIN, until_answer_s
 from coinfer.core.waits import Waits
 from coinfer.errors import PolicyError
 
@@ -51,9 +51,8 @@ class Forks:
         """Tell whether a request would be late that begins with a fork."""
         left, right = sides
         both = right._replace(seconds=max(left.seconds, right.seconds))
-        return self._state.now + until_answer_s(self._state, progress.lane, both) > (
-            progress.request.deadline_s
-        )
+        until_s = (1 + MARGIN) * until_answer_s(self._state, progress.lane, both)
+        return self._state.now + until_s > progress.request.deadline_s
 
     def end_side(self, number: int, *, well: bool) -> None:
         """Take note of the end of a side; after the other one the request goes on."""
@@ -90,5 +89,7 @@ def _sides(state: State, starts: Starts, lane: Lane, decision: StartFork) -> tup
         seconds = state.estimates.row(variant, span, lane.key.batch, lane.key.shape).get(processor)
         if seconds is None:
             raise PolicyError(f"processor {processor!r} cannot run {span} of {model!r}")
+        if not state.residency.is_loaded(variant, span, processor):
+            raise PolicyError(f"{span} of {model!r} is not loaded for {processor!r}")
         steps.append(Step(span, processor, seconds))
     return steps[0], steps[1]

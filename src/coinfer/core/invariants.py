@@ -12,10 +12,11 @@ __all__ = ["check_state"]
 
 def check_state(state: State) -> None:
     """Assert the invariants: every request is in one place, every unit has one user."""
-    for lane in state.lanes:
+    assert not state.lanes.keys() & state.unready.keys(), "a lane is ready and is not"
+    for lane in (*state.lanes, *state.unready):
         lane.check()
         assert len(lane), f"empty lane {lane.key} is listed"
-    in_lanes = sum(len(lane) for lane in state.lanes)
+    in_lanes = sum(len(lane) for lane in (*state.lanes, *state.unready))
     assert in_lanes == len(state.waiting), "lanes and waiting list disagree"
     assert state.waiting.keys() <= state.requests.keys(), "an answered request still waits"
     _check_requests(state)
@@ -24,6 +25,7 @@ def check_state(state: State) -> None:
     _check_routes(state)
     _check_forks(state)
     _check_offers(state)
+    _check_residency(state)
     if state.express is not None:
         state.express.check(state.running)
 
@@ -35,7 +37,8 @@ def _check_requests(state: State) -> None:
         runs = progress.execution is not None
         assert waits != runs, f"request {number}: waiting {waits}, running {runs}"
         assert waits == progress.waits, f"request {number}: waits"
-        assert not waits or progress.lane in state.lanes, f"request {number}: lane"
+        is_listed = progress.lane in state.lanes or progress.lane in state.unready
+        assert not waits or is_listed, f"request {number}: lane"
         if progress.execution is not None:
             executed = state.running[progress.execution].requests
             assert progress.request in executed, f"request {number} not in its execution"
@@ -112,6 +115,26 @@ def _check_forks(state: State) -> None:
         side = split.fork.left if number == split.left else split.fork.right
         assert execution.requests == (split.progress.request,), "others are split along"
         assert execution.span == side, "its span"
+
+
+def _check_residency(state: State) -> None:
+    residency = state.residency
+    for execution in state.running.values():
+        place = residency.place(execution.variant, execution.span, execution.processor)
+        assert place is None or place.is_loaded, f"execution {execution.id}: it is not loaded"
+    running = [residency.place(e.variant, e.span, e.processor) for e in state.running.values()]
+    for place in residency.places.values():
+        assert place.running == running.count(place), f"place {place.id}: {place.running} running"
+        is_held = place.id in residency.pool(place).held
+        assert is_held == (place.is_loaded or place.is_loading), f"place {place.id}: its room"
+    assert residency.is_tight or all(p.is_loaded for p in residency.places.values()), "not tight"
+    for name, pool in residency.pools.items():
+        in_use = [p for p in residency.places.values() if p.running or p.is_loading]
+        used = sum(p.size for p in in_use if p.pool == name)  # a budget may become smaller
+        # A place that is loaded for a model that left meanwhile has its room until that has ended.
+        used += sum(size for n, size in pool.held.items() if n not in residency.places)
+        assert pool.taken <= max(pool.capacity, used), f"memory {name}: {pool.taken} bytes taken"
+    assert residency.is_tight or not state.unready, "a lane is not ready, but everything is loaded"
 
 
 def _check_offers(state: State) -> None:

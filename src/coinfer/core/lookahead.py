@@ -22,9 +22,9 @@ from coinfer.core.request_schedule import (
     schedule_alone,
     schedule_with_swaps,
 )
+from coinfer.core.residency import Residency
 from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
-from coinfer.core.swaps import Swaps
 
 __all__ = ["FinishBounds", "Lookahead"]
 
@@ -79,7 +79,7 @@ class Lookahead:
     now: float
     _free_s: Mapping[str, float]
     _neighbours: Mapping[str, Collection[str]]
-    _held: Swaps | None = None
+    _held: Residency | None = None
     _riders: Riders | None = None
     ready_s: dict[str, float] = field(init=False)
     _bounds: dict[tuple[Lane, Step | None], FinishBounds] = field(default_factory=dict, init=False)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from coinfer.core.lane import Lane
 from coinfer.core.request import Request
+from coinfer.core.residency import Residency
 from coinfer.core.routes import Step
-from coinfer.core.swaps import Swaps
 from coinfer.machine.span import Span
 
 __all__ = ["Offer", "make_offer"]
@@ -56,7 +56,7 @@ class Offer(NamedTuple):
 def make_offer(
     lane: Lane,
     step: Step,
-    swaps: Swaps | None,
+    held: Residency | None,
     riders: tuple[Request, ...] = (),
     variant: str = "",
 ) -> Offer:
@@ -65,7 +65,7 @@ def make_offer(
     Args:
         lane: The lane.
         step: The span, the processor and the seconds, for all that the execution serves.
-        swaps: Which models the processors hold, now or as somebody foresees it; None if loads cost
+        held: Which models the processors hold, now or as somebody foresees it; None if loads cost
             nothing.
         riders: Those beside the first (`coinfer.core.riders`, or a policy of its own).
         variant: What serves all of them; by default that of the lane.
@@ -73,8 +73,8 @@ def make_offer(
     span, processor, seconds = step
     variant, load_s = variant or lane.variant, 0.0
     cost_s = seconds
-    if swaps is not None:
-        load_s = swaps.cost_s(processor, variant)
+    if held is not None:
+        load_s = held.cost_s(processor, variant)
         cost_s += load_s
     if riders:
         cost_s /= 1 + len(riders)

@@ -210,6 +210,8 @@ class Preemption:
             if found is None:
                 continue
             step, seconds = found
+            if not self._state.residency.is_loaded(lane.variant, step.span, name):
+                continue
             only_waits = _only_waits(worth[0], mine)
             if not is_late and not (only_waits and seconds <= self._others_spare_s(lane)):
                 continue

@@ -211,8 +211,8 @@ class Riders:
 
         The rest is that of a request alone: at the next boundary all this is decided again.
         """
-        swaps, routes = self._state.swaps, lane.routes
-        load_s = swaps.cost_s(step.processor, lane.variant) if swaps.costs else 0.0
+        held, routes = self._state.residency, lane.routes
+        load_s = held.cost_s(step.processor, lane.variant) if held.costs else 0.0
         last = step.span.last + 1
         return load_s if routes is None else load_s + routes.rest_s(last)
 

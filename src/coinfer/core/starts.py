@@ -91,10 +91,15 @@ class Starts:
             if not progress.lane.is_open:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
-        variant = ""
+        if state.residency.is_tight:
+            last = self._loaded_last(lane, processor, last)
         if len(requests) == 1:
-            way = best_way(state, lane, state.step(lane, processor, last), everyone[0].request)
-            step, riders, variant = self._riders.join(lane, way.step, everyone[0].request, way)
+            first, way = everyone[0].request, None
+            step = state.step(lane, processor, last)
+            if lane.cheaper:
+                way = best_way(state, lane, step, first)
+                step = way.step
+            step, riders, variant = self._riders.join(lane, step, first, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
@@ -117,6 +122,18 @@ class Starts:
             raise PolicyError(
                 f"request {request.id} is ready for {processor!r} at {ready_s} only; reserve it"
             )
+
+    def _loaded_last(self, lane: Lane, processor: str, last: int | None) -> int | None:
+        """Return the last unit of what a processor has loaded of a lane: the one named, or its own.
+
+        Raises:
+            PolicyError: it has loaded neither.
+        """
+        for end in dict.fromkeys((last, None)):
+            span = self._state.step(lane, processor, end).span
+            if self._state.residency.is_loaded(lane.variant, span, processor):
+                return end
+        raise PolicyError(f"{span} of {lane.model!r} is not loaded for {processor!r}; reserve it")
 
     def _together(self, requests: Sequence[Request]) -> list[Progress]:
         everyone = [self.waiting(request) for request in requests]
@@ -154,8 +171,8 @@ class Starts:
     ) -> None:
         """Start what is offered for a step of a lane, of requests that no longer wait."""
         state = self._state
-        swaps = state.swaps
-        offer = make_offer(lane, step, swaps if swaps.costs else None, requests[1:], variant)
+        held = state.residency
+        offer = make_offer(lane, step, held if held.costs else None, requests[1:], variant)
         _, processor, variant, span, _, load_s, seconds, _, _ = offer
         self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
 

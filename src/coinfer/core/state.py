@@ -17,11 +17,12 @@ from coinfer.core.failures import Failures
 from coinfer.core.fusing import Fused, Fusions
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
+from coinfer.core.place import Loadable
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
+from coinfer.core.residency import Residency
 from coinfer.core.routes import ForkRoutes, Routes, RouteSeconds, Step
 from coinfer.core.running_fork import RunningFork
-from coinfer.core.swaps import Swaps
 from coinfer.errors import ConfigurationError, PolicyError
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary, overlaid_units
@@ -72,11 +73,13 @@ class State:
         failures: Counts of the runs that failed.
         waiting: The waiting requests in the order in which they began to wait.
         lanes: The lanes that are not empty, in the order in which they filled.
+        unready: Those that are not empty either, but wait for something to be loaded: no policy
+            sees them.
         running: Executions by id.
         offered: By execution, the offer that it was started from. What starts from a plain lane has
             none: nothing was settled.
         running_forks: By id of each of its two executions, the requests that run in two.
-        swaps: Which models the processors hold that can hold only one.
+        residency: What is loaded where.
         used: The compute units that executions occupy, a bit each.
         all_units: Every compute unit of every processor, a bit each.
         bits_of: By processor, those of `units_of`, a bit each.
@@ -107,10 +110,11 @@ class State:
     failures: Failures = field(default_factory=Failures, init=False)
     waiting: OrderedDict[int, Request] = field(default_factory=OrderedDict, init=False)
     lanes: dict[Lane, None] = field(default_factory=dict, init=False)
+    unready: dict[Lane, None] = field(default_factory=dict, init=False)
     running: dict[int, Execution] = field(default_factory=dict, init=False)
     offered: dict[int, Offer] = field(default_factory=dict, init=False)
     running_forks: dict[int, RunningFork] = field(default_factory=dict, init=False)
-    swaps: Swaps = field(default_factory=Swaps, init=False)
+    residency: Residency = field(default_factory=Residency, init=False)
     used: int = field(default=0, init=False)
     all_units: int = field(init=False)
     neighbours: Mapping[str, tuple[str, ...]] = field(init=False)
@@ -234,13 +238,27 @@ class State:
         lane.is_open = not lane.excluded and not lane.ready_s
         lane.shares = lane.batching is not None or bool(lane.fused)
         lane.is_plain = (
-            lane.is_open and lane.row is not None and not lane.shares and not self.swaps.costs
+            lane.is_open
+            and lane.row is not None
+            and not lane.shares
+            and not self.residency.costs
+            and not self.residency.is_tight
         )
 
     def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
         """Let a lane start on processors from these moments on only; it stays visible."""
         lane.ready_s = ready_s
         self._mark(lane)
+
+    def hide(self, lane: Lane) -> None:
+        """Let no policy see a lane that waits for something to be loaded."""
+        if self.lanes.pop(lane, self) is None:
+            self.unready[lane] = None
+
+    def show(self, lane: Lane) -> None:
+        """Let policies see a lane again."""
+        if self.unready.pop(lane, self) is None:
+            self.lanes[lane] = None
 
     def step(self, lane: Lane, processor: str, last: int | None = None, batch: int = 0) -> Step:
         """Return what a processor runs next of a lane.
@@ -274,7 +292,7 @@ class State:
         units, rows = self.units[variant], self.estimates.rows(variant, batch, shape)
         routes = Routes(units, rows, allowed)
         forks = self.forks.get(variant)
-        if forks:
+        if forks and not self.residency.is_tight:  # nobody sees to it that both sides are there
             forked = ForkRoutes(units, rows, allowed, forks, self.neighbours)
             routes.forked = forked if forked.has_forks else None
         return routes
@@ -314,7 +332,8 @@ class State:
         request, lane = progress.request, progress.lane
         number = request.id
         heappush(lane.heap, (rank, number, request))  # as `lane.push`, without a call
-        self.lanes[lane] = None
+        if not self.unready or lane not in self.unready:
+            self.lanes[lane] = None
         self.waiting[number] = request
         progress.waits = True
 
@@ -324,7 +343,9 @@ class State:
         del self.waiting[request_id]
         progress.waits = False
         if lane.remove(request_id):
-            del self.lanes[lane]
+            if self.unready:
+                self.unready.pop(lane, None)
+            self.lanes.pop(lane, None)
             if lane.is_rare:
                 # Such lanes are many and seldom used again; one more is made when it is needed.
                 del self._all_lanes[lane.key]
@@ -332,8 +353,11 @@ class State:
     def occupy(self, execution: Execution) -> None:
         """Note that an execution runs."""
         self.running[execution.id] = execution
-        if self.swaps.costs:
-            self.swaps.hold(execution.processor, execution.variant)
+        residency = self.residency
+        if residency.costs:
+            residency.hold(execution.processor, execution.variant)
+        if residency.places:
+            residency.begin(execution.variant, execution.span, execution.processor)
         bits = self.bits_of[execution.processor]
         self.used |= bits
         if not bits:  # only those of express processors are none
@@ -346,6 +370,8 @@ class State:
         del self.running[execution.id]
         if self.offered:
             self.offered.pop(execution.id, None)
+        if self.residency.places:
+            self.residency.end(execution.variant, execution.span, execution.processor)
         self.used ^= self.bits_of[execution.processor]
         if self.preempting is not None:
             self.preempting.ended(execution, self.now)
@@ -427,6 +453,7 @@ class State:
             progress.waits = False
         self.waiting.clear()
         self.lanes.clear()
+        self.unready.clear()
         self._all_lanes.clear()
         self._entrances.clear()
         self._routes.clear()
@@ -434,13 +461,15 @@ class State:
 
     def add_model(self, event: ModelLoaded) -> None:
         """Take in a model with its variants, or replace what is known of them."""
-        model, units, profile, forks, swap_s, batching, others = event
+        model, units, profile, forks, swap_s, batching, others, places = event
         original = LoadedVariant(model, 0.0, Use.ALWAYS, units, profile, forks, swap_s, batching)
         others = tuple(sorted(others, key=lambda each: each.error))
         self.variants[model] = (model, *(each.name for each in others))
         self.uses |= {each.name: each.use for each in others}
+        was_tight = self.residency.is_tight
         self.leaving.pop(model, None)
-        for each in (original, *others):
+        self._add_variant(original, places)
+        for each in others:
             self._add_variant(each)
         known = self._known.setdefault(model, set())
         known.update(self.variants[model])
@@ -451,6 +480,8 @@ class State:
                 self._equip(lane)
             else:
                 self._mark(lane)
+        if was_tight != self.residency.is_tight:
+            self.mark_lanes()
 
     def add_fused(self, event: FusedLoaded) -> None:
         """Take in a variant that answers several models, or replace it."""
@@ -476,10 +507,10 @@ class State:
         """Return the lane of fresh requests of another model that are as those of a key."""
         return self._entrances.get((model, key.batch, key.queue, key.shape))
 
-    def _add_variant(self, variant: LoadedVariant) -> None:
+    def _add_variant(self, variant: LoadedVariant, places: tuple[Loadable, ...] = ()) -> None:
         name, _, _, units, profile, forks, swap_s, batching = variant
         self.units[name] = units
-        self.swaps.add(name, swap_s)
+        self.residency.add(name, swap_s, places)
         self.forks.pop(name, None)
         if forks:
             self.forks[name] = forks
@@ -497,6 +528,7 @@ class State:
     def forget_model(self, model: str) -> None:
         """Remove every trace of a model that has no request left."""
         self.variants.pop(model, None)
+        was_tight = self.residency.is_tight
         self.leaving.pop(model, None)
         for name in self._known.pop(model, ()):
             self._forget_variant(name)
@@ -506,17 +538,25 @@ class State:
             self._mark(lane)
         if self.fusions.leave(model):
             self.settle_fused()
+        if was_tight != self.residency.is_tight:
+            self.mark_lanes()
 
     def _forget_variant(self, name: str) -> None:
         self.units.pop(name, None)
         self.uses.pop(name, None)
         self.forks.pop(name, None)
         self.batchings.pop(name, None)
-        self.swaps.forget(name)
+        self.residency.forget(name)
         self.estimates.remove(name)
         if self.express is not None:
             self.express.estimates.remove(name)
         self._routes = {k: routes for k, routes in self._routes.items() if k[0] != name}
+
+    def mark_lanes(self) -> None:
+        """Look at all lanes anew: whether all that can be loaded is loaded has changed."""
+        self._reroute()
+        for lane in self._all_lanes.values():
+            self._mark(lane)
 
     def idle(self) -> tuple[str, ...]:
         """Return the processors in service all of whose units are free."""

@@ -2,9 +2,10 @@
 
 Policies see the most accurate variant that a model may use, and name a request and a processor. At
 the start a cheaper one is put in where that one would answer after the deadline, on this processor
-and by the estimates: the most accurate that is in time. If none is, then the one that is done
-first: the request is late in any case, and whoever waits behind it is so for less long. Variants
-change at the first span only; a request without a deadline is never late.
+and by the estimates: the most accurate that is in time. In time is who has a quarter of that time
+to spare (`MARGIN`): what was estimated may take longer. If none is, then the one that is done
+first: whoever waits behind it waits for less long. Variants change at the first span only; a
+request without a deadline is never late.
 
 Nobody rides along in a cheaper variant whom a more accurate one would serve in time.
 """
@@ -20,7 +21,12 @@ from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.routes import HANDOVER_S, Step
 from coinfer.core.state import State
 
-__all__ = ["Way", "best_way", "until_answer_s"]
+__all__ = ["MARGIN", "Way", "best_way", "until_answer_s"]
+
+MARGIN = 0.25
+"""Share of the expected seconds until the answer that must be left after them until the deadline.
+Where work is more than can be done, what waits is started as late as it may: without a margin half
+of what the original serves would be late by the noise of its times."""
 
 
 class Way(NamedTuple):
@@ -29,8 +35,9 @@ class Way(NamedTuple):
     Attributes:
         lane: What its variant takes: the lane in which it waits, or one of `Lane.cheaper`.
         step: What of it is run.
-        better_s: The least seconds until the answer by a more accurate variant: who has as much
-            left until his deadline does not ride along. Infinite where none is more accurate.
+        better_s: The least seconds, with the margin, until the answer by a more accurate variant:
+            who has as much left until his deadline does not ride along. Infinite where none is more
+            accurate.
     """
 
     lane: Lane
@@ -52,19 +59,19 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
     if not lane.cheaper or left_s == math.inf:
         return way
     least_s = until_answer_s(state, lane, step)
-    if least_s <= left_s:
+    better_s = (1 + MARGIN) * least_s
+    if better_s <= left_s:
         return way
     processor, soonest = step.processor, way
-    better_s = least_s
     for cheaper in lane.cheaper:
         if not state.can_run(cheaper, processor):
             continue
         other = state.step(cheaper, processor)
         seconds = until_answer_s(state, cheaper, other)
         way = Way(cheaper, other, better_s)
-        if seconds <= left_s:
+        if (1 + MARGIN) * seconds <= left_s:
             return way
-        better_s = min(better_s, seconds)
+        better_s = min(better_s, (1 + MARGIN) * seconds)
         if seconds < least_s:
             least_s, soonest = seconds, way
     return soonest
@@ -72,10 +79,10 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
 
 def until_answer_s(state: State, lane: Lane, step: Step) -> float:
     """Return the seconds from the start of a step until the answer, the load before it included."""
-    swaps, routes = state.swaps, lane.routes
+    held, routes = state.residency, lane.routes
     seconds = step.seconds
-    if swaps.costs:
-        seconds += swaps.cost_s(step.processor, lane.variant)
+    if held.costs:
+        seconds += held.cost_s(step.processor, lane.variant)
     last = step.span.last + 1
     if routes is not None and last < routes.units:
         seconds += routes.rest_s(last) + HANDOVER_S

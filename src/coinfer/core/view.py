@@ -14,10 +14,10 @@ from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
 from coinfer.core.offer import Offer, make_offer
 from coinfer.core.request import OnLate, Request
+from coinfer.core.residency import Residency
 from coinfer.core.riders import Riders
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
-from coinfer.core.swaps import Swaps
 from coinfer.core.variants import best_way
 from coinfer.errors import PolicyError
 from coinfer.machine.processor import Processor
@@ -70,8 +70,10 @@ class View:
 
     @property
     def n_waiting(self) -> int:
-        """Number of waiting requests."""
-        return len(self._state.waiting)
+        """Number of waiting requests that need nothing loaded first."""
+        state = self._state
+        waiting = len(state.waiting)
+        return waiting - sum(map(len, state.unready)) if state.unready else waiting
 
     def idle(self) -> list[str]:
         """Names of the processors that could start something now."""
@@ -174,6 +176,7 @@ class View:
             and self.span_s(lane.variant, processor, span, lane.key.batch, lane.key.shape)
             < math.inf
             and (routes is None or routes.leads_on(span))
+            and self._state.residency.is_loaded(lane.variant, span, processor)
         )
 
     def sharing(self, processor: str) -> Collection[str]:
@@ -192,7 +195,10 @@ class View:
 
     def by_arrival(self) -> Iterator[Request]:
         """Iterate over the waiting requests, the one that has waited longest first."""
-        return iter(self._state.waiting.values())
+        everyone = self._state.waiting.values()
+        if self._state.unready:
+            return iter([r for r in everyone if self.lane_of(r) not in self._state.unready])
+        return iter(everyone)
 
     def first(self) -> tuple[Lane, Request]:
         """Return what comes first in the policy's order. Something must wait."""
@@ -268,7 +274,7 @@ class View:
             name: seconds[name] for name in in_service if name in seconds and name not in excluded
         }
 
-    def offered_s(self, lane: Lane, held: Swaps | None = None) -> Mapping[str, float]:
+    def offered_s(self, lane: Lane, held: Residency | None = None) -> Mapping[str, float]:
         """Return the seconds of the offers to a lane's head, loads included, until its answer.
 
         By processor in service, busy or idle: what a policy compares. `offer` tells the rest.
@@ -278,11 +284,11 @@ class View:
             held: Which models the processors will hold then, as the caller foresees it; by default
                 those that they hold now or are about to.
         """
-        seconds, swaps = self.resident_s(lane), held or self._state.swaps
-        return swaps.added_to(seconds, lane.variant) if swaps.costs else seconds
+        seconds, held = self.resident_s(lane), held or self._state.residency
+        return held.added_to(seconds, lane.variant) if held.costs else seconds
 
     def offer(
-        self, lane: Lane, processor: str, last: int | None = None, held: Swaps | None = None
+        self, lane: Lane, processor: str, last: int | None = None, held: Residency | None = None
     ) -> Offer:
         """Return how the head of a lane would be served on a processor, busy or idle.
 
@@ -301,8 +307,8 @@ class View:
         state = self._state
         if processor in lane.excluded:
             raise PolicyError(f"what waits in {lane.key} failed on {processor!r} before")
-        swaps = held or state.swaps
-        costs = swaps if swaps.costs else None
+        held = held or state.residency
+        costs = held if held.costs else None
         if lane.cheaper and lane.heap:
             way = best_way(state, lane, state.step(lane, processor, last), lane.head)
             step, riders, variant = self._riders.join(lane, way.step, None, way)
@@ -332,7 +338,7 @@ class View:
         processor: str,
         until_s: float,
         free_at: dict[str, float],
-        held: Swaps | None = None,
+        held: Residency | None = None,
         request: Request | None = None,
     ) -> tuple[Request, ...]:
         """Count what is offered to a request of a lane as reserved.
@@ -359,10 +365,10 @@ class View:
             held.hold(processor, lane.variant)
         return riders
 
-    def swaps(self) -> Swaps | None:
+    def residency(self) -> Residency | None:
         """Return which models the processors hold, to foresee on; None if changes cost nothing."""
-        swaps = self._state.swaps
-        return swaps.copy() if swaps.costs else None
+        held = self._state.residency
+        return held.copy() if held.costs else None
 
     def span_s(
         self, model: str, processor: str, span: Span, batch: int = 1, shape: int = 0
@@ -454,7 +460,7 @@ class View:
         """Return when each processor will be free, to plan and to reserve on."""
         state = self._state
         free_s = self.free_s(self.units_free_at())
-        return Lookahead(self.now, free_s, state.neighbours, self.swaps(), self._riders)
+        return Lookahead(self.now, free_s, state.neighbours, self.residency(), self._riders)
 
     def free_s(self, free_at: Mapping[str, float]) -> dict[str, float]:
         """Return when each processor in service is free, given when each busy unit is."""
@@ -527,7 +533,8 @@ class PartOfView(View):
     def by_arrival(self) -> Iterator[Request]:
         """Iterate over the waiting requests of the queue, the one that has waited longest first."""
         for request in self._state.waiting.values():
-            if self.lane_of(request).key.queue == self._queue:
+            lane = self.lane_of(request)
+            if lane.key.queue == self._queue and lane not in self._state.unready:
                 yield request
 
 

@@ -114,7 +114,7 @@ class Waits:
     def give_up_stranded(self) -> None:
         """Answer all that no processor in service can bring to its end."""
         state = self._state
-        for lane in list(state.lanes):
+        for lane in [*state.lanes, *state.unready]:
             if not state.has_runner(lane):
                 for request in list(lane.in_order()):
                     self._give_up(state.requests[request.id])

@@ -24,9 +24,10 @@ from pydantic_core import PydanticCustomError
 
 from coinfer.errors import ConfigurationError
 from coinfer.scenarios import library
-from coinfer.units import parse_rate, parse_seconds
+from coinfer.units import parse_bytes, parse_rate, parse_seconds
 
 __all__ = [
+    "ByteSize",
     "Count",
     "FilePath",
     "Loc",
@@ -213,6 +214,9 @@ NonNegativeSeconds = Annotated[float, BeforeValidator(_seconds)]
 """Seconds; written as a number of seconds or with a unit."""
 
 PositiveSeconds = Annotated[NonNegativeSeconds, AfterValidator(_positive)]
+
+ByteSize = Annotated[int, BeforeValidator(_converted(parse_bytes, "a size like 2GiB"))]
+"""Bytes; written as a number of bytes or with a unit."""
 
 PositiveRate = Annotated[
     float,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from coinfer.bound import Bound, Makespan, makespan, sustainable_factor, throughput_bound
-from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, FusedModels
+from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, NO_VARIANTS, FusedModels, Variants
 from coinfer.machine.machine import Machine
 from coinfer.plan.work import Work
 from coinfer.workload.load import Load
@@ -84,6 +84,7 @@ def certify(
     machine: Machine,
     works: Mapping[str, Work] = NO_WORKS,
     together: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     fused: FusedModels = NO_FUSED,
 ) -> Certificate:
     """Compute the limits of a scenario on a machine.
@@ -92,7 +93,8 @@ def certify(
         scenario: What is asked for.
         machine: Where.
         works: How work grows with open dimensions, by model that has some.
-        together: By model, the samples that one execution may serve for several requests.
+        together: By variant, the samples that one execution may serve for several requests.
+        variants: By model, the names of others that may answer its requests.
         fused: By fused variant, the models of which one run serves a request each.
 
     Raises:
@@ -117,6 +119,7 @@ def certify(
         batches=batches,
         shapes=shapes,
         together=together,
+        variants=variants,
         fused=fused,
     )
     return Certificate(
@@ -132,12 +135,15 @@ def certify(
             batches=batches,
             shapes=shapes,
             together=together,
+            variants=variants,
             fused=fused,
             one_model=keeps,
         )
         if rates
         else None,
-        makespan=None if shapes or together or fused else _makespan(scenario, machine, batches),
+        makespan=None
+        if shapes or together or fused
+        else _makespan(scenario, machine, batches, variants),
     )
 
 
@@ -152,7 +158,9 @@ def settled(machine: Machine, certificate: Certificate) -> Machine:
     return machine.holding(resident)
 
 
-def _makespan(scenario: Scenario, machine: Machine, batches: Mapping[str, int]) -> Makespan | None:
+def _makespan(
+    scenario: Scenario, machine: Machine, batches: Mapping[str, int], variants: Variants
+) -> Makespan | None:
     offline = scenario.offline
     if offline is None or sum(offline.counts.values()) > _MOST_EXACT:
         return None
@@ -161,6 +169,7 @@ def _makespan(scenario: Scenario, machine: Machine, batches: Mapping[str, int]) 
         machine.processors,
         offline.counts,
         batches=batches,
+        variants=variants,
         one_model=machine.keeps,
         time_limit_s=_MAKESPAN_S,
     )

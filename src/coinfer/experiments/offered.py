@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from coinfer.bound import Bound, throughput_bound
-from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, FusedModels
+from coinfer.bound.capacity import NO_BATCHES, NO_FUSED, NO_VARIANTS, FusedModels, Variants
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
@@ -40,6 +40,7 @@ def offered_optimum(
     run_counts: RunCounts | None = None,
     works: Mapping[str, Work] = NO_WORKS,
     together: Mapping[str, int] = NO_BATCHES,
+    variants: Variants = NO_VARIANTS,
     fused: FusedModels = NO_FUSED,
 ) -> Optimum | None:
     """Return the best throughput of any schedule for the offered mix, and how to reach it.
@@ -55,7 +56,8 @@ def offered_optimum(
         run_counts: What was served. It is the mix where a model has a closed loop of its own, since
             the policy then decides the shares; before a run they are unknown.
         works: How work grows with open dimensions, by model that has some.
-        together: By model, the samples that one execution may serve for several requests.
+        together: By variant, the samples that one execution may serve for several requests.
+        variants: By model, the names of others that may answer its requests.
         fused: By fused variant, the models of which one run serves a request each.
 
     Returns:
@@ -72,6 +74,7 @@ def offered_optimum(
         batches=batches,
         shapes=shape_counts(scenario, works),
         together=together,
+        variants=variants,
         fused=fused,
     )
     offered = Load(scenario).offered_mix()

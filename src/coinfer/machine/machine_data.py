@@ -70,6 +70,7 @@ class MachineData(_Data):
     cold: list[tuple[str, str, float, float]]
     overhead_s: float
     topology: TopologyData | None = None
+    shares: dict[str, str] = {}
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from coinfer.documents.fields import (
+    ByteSize,
     Name,
     NonNegativeSeconds,
     Number,
@@ -45,11 +46,13 @@ class TimesSpec(Section):
         mean_s: Mean service time of one sample.
         cv: Coefficient of variation; 0 is constant, 1 is exponential. None: the file's.
         load_s: Seconds to make it resident. None: the processor's.
+        memory: Bytes that it takes while it is loaded.
     """
 
     mean_s: PositiveSeconds = Field(alias="mean")
     cv: _Spread | None = None
     load_s: NonNegativeSeconds | None = Field(alias="load", default=None)
+    memory: ByteSize = 0
 
 
 def _times(value: Any, info: ValidationInfo) -> Any:
@@ -142,7 +145,9 @@ class MachineFile(Section):
         for model, row in self.times.items():
             for name, spec in row.items():
                 load_s = self.processors[name].load_s if spec.load_s is None else spec.load_s
-                entry = Measurement(seconds=(spec.mean_s,), load_s=load_s or 0.0)
+                entry = Measurement(
+                    seconds=(spec.mean_s,), load_s=load_s or 0.0, resident_bytes=spec.memory
+                )
                 entries[ProfileKey(model, name)] = entry
                 if cv := self.cv if spec.cv is None else spec.cv:
                     spreads[model, name] = cv

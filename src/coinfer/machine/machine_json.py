@@ -61,6 +61,8 @@ def encode_machine(machine: Machine) -> dict[str, Any]:
     }
     if machine.topology is not None:
         found["topology"] = encode_topology(machine.topology)
+    if machine.shares:
+        found["shares"] = dict(machine.shares)
     return found
 
 
@@ -92,6 +94,7 @@ def decode_machine(data: Any) -> Machine:
                 if found.topology is None
                 else decode_topology(found.topology.model_dump(exclude_unset=True))
             ),
+            shares=found.shares,
         )
     except ValueError as error:
         raise ConfigurationError(f"damaged machine ({error}); make it anew") from error

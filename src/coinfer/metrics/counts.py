@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.latency import Latencies
+from coinfer.metrics.loads import LoadCounts
 
 __all__ = ["ModelCounts", "ProcessorCounts", "RunCounts"]
 
@@ -39,6 +40,7 @@ class ModelCounts:
         served: Requests completed in the window, whenever they were due.
         others: Answers other than completions to requests due in the window, by outcome.
         retried: How often a request due in the window ran again because a run of it had failed.
+        variants: Of a model with several variants, how many of the completed each served.
         shared: Executions that ended well in the window and served several requests, by how many.
     """
 
@@ -51,6 +53,7 @@ class ModelCounts:
     others: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     retried: int = 0
     shared: dict[int, int] = field(default_factory=dict)
+    variants: dict[str, int] = field(default_factory=dict)
 
     @property
     def completed(self) -> int:
@@ -106,6 +109,7 @@ class RunCounts:
         duration_s: Seconds of the window that had passed.
         models: By model, in order of first appearance.
         processors: By processor, in order of first appearance; running executions included.
+        loads: What was loaded and evicted within a memory budget.
         withheld: By model, requests of the window that were never made because the request that
             they come after was not completed. They are not among the submitted ones.
         fused: By fused variant, its executions that ended well in the window, by how many requests
@@ -117,3 +121,4 @@ class RunCounts:
     processors: Mapping[str, ProcessorCounts] = field(default_factory=dict)
     withheld: Mapping[str, int] = field(default_factory=dict)
     fused: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    loads: LoadCounts = field(default_factory=LoadCounts)

@@ -255,7 +255,9 @@ class Explainer:
                 end_s = max(now, running.expected_end_s)
                 units = view.all_processors[running.processor].units
                 free_at.update(dict.fromkeys(units, end_s))
-        lane = view.entrance(request.model, request.batch)
+        entrance = view.entrance(request.model, request.batch)
+        ways = {way.variant: way for way in (entrance, *entrance.cheaper)}
+        lane = ways.get(execution.variant, entrance)
         failed = self._failed.get(request.id, set())
         found = []
         for name, processor in view.all_processors.items():

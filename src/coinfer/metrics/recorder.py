@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
-from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
-from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Reply, Run
+from coinfer.core.events import Arrived, Event, Failed, Finished, Loaded, LoadFailed, ProcessorLost
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, LatencySketch
+from coinfer.metrics.loads import LoadRecord, Loads
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
+from coinfer.metrics.served_by import ServedBy
 
 __all__ = ["Recorder"]
 
@@ -41,6 +44,9 @@ class Recorder:
     are then within 0.5 % (`LatencySketch`). With records they are exact. Records cover the whole
     run, also outside the window; counts follow the rules in `coinfer.metrics.counts`.
 
+    Of models with several variants, of which `variants` has the errors by name, it is counted which
+    one served.
+
     Requests and executions that began before the first observed step are not known and ignored.
 
     >>> from coinfer.core.request import Request
@@ -58,11 +64,13 @@ class Recorder:
         window: Window | None = None,
         keep_records: bool = True,
         counts: type[ModelCounts] = ModelCounts,
+        variants: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         window = window or Window()
         self._start_s = window.start_s
         self._end_s = window.end_s
         self._keep = keep_records
+        self._served_by = ServedBy(variants) if variants else None
         latencies = ExactLatencies if keep_records else LatencySketch
         self._models: dict[str, ModelCounts] = defaultdict(lambda: counts(latencies()))
         self._processors: dict[str, ProcessorCounts] = defaultdict(ProcessorCounts)
@@ -75,6 +83,7 @@ class Recorder:
         self._running: dict[int, Execution] = {}
         self._failed: set[int] = set()
         """Unanswered requests of which a run failed and nothing has started since."""
+        self._loads = Loads(keep=keep_records)
         self._started: list[Execution] = []
         self._replied: list[tuple[Reply, float]] = []
         self._ended: list[_End] = []
@@ -124,12 +133,16 @@ class Recorder:
             self._give_up(event.execution_id, now, ExecutionOutcome.FAILED, event.reason)
         elif isinstance(event, ProcessorLost):
             self._lose(event, now)
+        elif isinstance(event, Loaded | LoadFailed):
+            self._loads.end(event, now, self.window)
         for command in commands:
             if type(command) is Run:
                 execution = command.execution
                 self._running[execution.id] = execution
                 if self._failed:
                     self._count_retries(execution)
+                if self._served_by is not None:
+                    self._served_by.begins(execution)
                 if self._keep:
                     self._started.append(execution)
             elif type(command) is Reply:
@@ -137,6 +150,8 @@ class Recorder:
                 counted = self._counted.pop(request.id, None)
                 if counted is not None:
                     counted.answer(request, outcome, now)
+                    if self._served_by is not None:
+                        self._count_variant(counted, command)
                 elif request.id in self._uncounted:
                     self._uncounted.remove(request.id)
                     counted = self._models[request.model]
@@ -152,6 +167,10 @@ class Recorder:
             elif isinstance(command, Abandon):
                 number, reason = command.execution.id, command.reason
                 self._give_up(number, now, ExecutionOutcome.ABANDONED, reason)
+            elif isinstance(command, Load):
+                self._loads.begin(command, now)
+            elif isinstance(command, Evict):
+                self._loads.evict(command, now, self.window)
 
     def run_counts(self, now: float, *, withheld: Mapping[str, int] | None = None) -> RunCounts:
         """Return the counts at `now`. Executions that still run count as busy up to `now`.
@@ -171,6 +190,7 @@ class Recorder:
             processors=processors,
             withheld=dict(withheld or {}),
             fused={name: dict(counts) for name, counts in list(self._fused.items())},
+            loads=replace(self._loads.counts),
         )
 
     def requests(self) -> Iterator[RequestRecord]:
@@ -204,6 +224,10 @@ class Recorder:
                 reason=reason,
             )
 
+    def loads(self) -> Iterator[LoadRecord]:
+        """Yield the loads in order of start; none without a memory budget."""
+        return self._loads.records()
+
     def _end(
         self,
         execution: Execution,
@@ -227,6 +251,12 @@ class Recorder:
             counts.busy_s += self._clipped_s(started_s, now)
         if self._keep:
             self._ended.append(_End(execution, now, service_s, outcome, reason))
+
+    def _count_variant(self, counts: ModelCounts, reply: Reply) -> None:
+        assert self._served_by is not None
+        name = self._served_by.ends(reply.request)
+        if name and reply.outcome is _COMPLETED:
+            counts.variants[name] = counts.variants.get(name, 0) + 1
 
     def _count_shared(self, execution: Execution) -> None:
         served = len(execution.requests)

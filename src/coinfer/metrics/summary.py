@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
 from coinfer.core.request import Outcome
@@ -18,11 +19,13 @@ from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, Latencies
+from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
 
 __all__ = [
     "BoundSummary",
     "LatencySummary",
+    "MemorySummary",
     "MixOf",
     "ModelSummary",
     "ProcessorSummary",
@@ -80,6 +83,9 @@ class ModelSummary:
         retried: How often one of them ran again because a run of it had failed.
         shared: Executions in the window that served several requests, by how many; of a model that
             is cut, those of its spans.
+        variants: Of a model with several variants, how many of the completed each served.
+        mean_error: Of such a model, the mean over the completed of the stated output error of the
+            variant that served it.
     """
 
     submitted: int
@@ -96,6 +102,8 @@ class ModelSummary:
     withheld: int = 0
     retried: int = 0
     shared: Mapping[int, int] = field(default_factory=dict)
+    variants: Mapping[str, int] = field(default_factory=dict)
+    mean_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +176,27 @@ class BoundSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySummary:
+    """What was loaded and evicted within a memory budget, in the measuring window.
+
+    Attributes:
+        budget_bytes: By name of the memory.
+        loads: Loads that ended well.
+        failed: Loads that failed.
+        evictions: What was evicted.
+        load_s: Seconds in which the loader worked.
+        loaded_bytes: What it brought.
+    """
+
+    budget_bytes: Mapping[str, int]
+    loads: int = 0
+    failed: int = 0
+    evictions: int = 0
+    load_s: float = 0.0
+    loaded_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The figures of one run.
 
@@ -184,6 +213,7 @@ class Summary:
         bound: The bound beside the result.
         score: The score that the scenario asks for; None if it asks for none.
         fused: The fused variants, by name.
+        memory: What was loaded and evicted; None without a budget.
         warnings: What a reader must know before believing the figures.
     """
 
@@ -199,6 +229,7 @@ class Summary:
     bound: BoundSummary = BoundSummary()
     score: XRBenchScore | None = None
     fused: Mapping[str, FusedSummary] = field(default_factory=dict)
+    memory: MemorySummary | None = None
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -240,7 +271,9 @@ def summarise(
     bound_per_s: float | None = None,
     mix_of: MixOf = "offered",
     output_errors: Mapping[str, Mapping[str, float]] | None = None,
+    variant_errors: Mapping[str, float] = MappingProxyType({}),
     fused: Mapping[str, Sequence[str]] | None = None,
+    memory: Mapping[str, int] | None = None,
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -257,11 +290,13 @@ def summarise(
         bound_per_s: The bound, if there is one.
         mix_of: Whether it is for the mix that was offered or for the one that was served.
         output_errors: Measured relative output error against fp32, `{processor: {model: error}}`.
+        variant_errors: Stated output error of variants by name.
         fused: By fused variant, the models that it answers.
+        memory: Bytes for what is loaded, by name of the memory, if it has a budget.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
-    rows = {name: _model(name, run_counts) for name in names}
+    rows = {name: _model(name, run_counts, variant_errors) for name in names}
     totals = _totals(rows.values())
     bound = _bound(totals.throughput_per_s, bound_per_s, mix_of)
     return Summary(
@@ -283,6 +318,9 @@ def summarise(
             name: _fused(len(members), run_counts.fused.get(name, {}))
             for name, members in (fused or {}).items()
         },
+        memory=MemorySummary(budget_bytes=dict(memory), **dataclasses.asdict(run_counts.loads))
+        if memory
+        else None,
         warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
     )
 
@@ -291,7 +329,7 @@ def _per_s(count: float, duration_s: float) -> float:
     return count / duration_s if duration_s > 0 else 0.0
 
 
-def _model(name: str, run_counts: RunCounts) -> ModelSummary:
+def _model(name: str, run_counts: RunCounts, variant_errors: Mapping[str, float]) -> ModelSummary:
     counts = run_counts.models.get(name) or ModelCounts(ExactLatencies())
     return ModelSummary(
         submitted=counts.submitted,
@@ -308,6 +346,8 @@ def _model(name: str, run_counts: RunCounts) -> ModelSummary:
         withheld=run_counts.withheld.get(name, 0),
         retried=counts.retried,
         shared=dict(sorted(counts.shared.items())),
+        variants=dict(sorted(counts.variants.items())),
+        mean_error=mean_error(counts.variants, variant_errors),
     )
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
-from coinfer.units import format_digits
+from coinfer.units import format_bytes, format_digits
 
-__all__ = ["fused_lines", "render", "score_lines", "shared_text"]
+__all__ = ["fused_lines", "render", "score_lines", "shared_text", "variants_text"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
@@ -30,9 +30,11 @@ def render(summary: Summary) -> RenderableType:
         _model_table(summary),
         *_rare_lines(summary),
         *_shared_lines(summary),
+        *_variant_lines(summary),
         *(Text(f" {line}") for line in fused_lines(summary)),
         *score_lines(summary),
         _processor_table(summary),
+        *_memory_lines(summary),
         _bound_line(summary),
         *(Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings),
     )
@@ -97,6 +99,24 @@ def _shared_lines(summary: Summary) -> list[Text]:
     ]
 
 
+def _variant_lines(summary: Summary) -> list[Text]:
+    """One line per model with several variants: how often each served, and the error."""
+    return [
+        Text(f" {name}: served by {variants_text(row)}")
+        for name, row in summary.models.items()
+        if row.variants
+    ]
+
+
+def variants_text(row: ModelSummary) -> str:
+    """Write which variants served the completed requests of a model, and the mean error."""
+    total = sum(row.variants.values())
+    each = ", ".join(
+        f"{name} {count:,} ({count / total:.1%})" for name, count in row.variants.items()
+    )
+    return f"{each}; mean output error {row.mean_error or 0:.2g}"
+
+
 def shared_text(shared: Mapping[int, int]) -> str:
     """Write how many executions served how many requests.
 
@@ -134,6 +154,23 @@ def score_lines(summary: Summary) -> list[Text]:
     ]
     whole = _digits(score.score)
     return [*lines, Text.assemble("XRBench score ", (whole, "bold"), " of 100, energy left out")]
+
+
+def _memory_lines(summary: Summary) -> list[Text]:
+    """What was loaded and evicted, in one line; none without a memory budget."""
+    memory = summary.memory
+    if memory is None:
+        return []
+    budgets = ", ".join(f"{format_bytes(b)} {name}" for name, b in memory.budget_bytes.items())
+    failed = f", {_count(memory.failed)} failed" if memory.failed else ""
+    share = memory.load_s / summary.duration_s if summary.duration_s else 0.0
+    return [
+        Text(
+            f"memory {budgets}: {_count(memory.loads)} loads of "
+            f"{format_bytes(memory.loaded_bytes)}{failed}, {_count(memory.evictions)} evictions; "
+            f"loading {_percent(share)} of the time"
+        )
+    ]
 
 
 def _bound_line(summary: Summary) -> Text:

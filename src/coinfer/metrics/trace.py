@@ -3,7 +3,9 @@
 Format: "Trace Event Format" (Google, 2016), the JSON object form. Processors are the threads of
 one process, with a complete slice ('X') per execution. Requests are asynchronous slices ('b',
 'e') of a second process from due to answered, one group per model, with a counter ('C') of the
-requests that wait. Events are written one by one; only the sort order is held in memory.
+requests that wait. With a memory budget a third process has a slice per load and a mark per
+eviction, and a counter of the bytes that are loaded. Events are written one by one; only the sort
+order is held in memory.
 """
 
 from __future__ import annotations
@@ -14,18 +16,21 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from coinfer.documents.writing import replacing
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
+from coinfer.metrics.loads import LoadRecord
 from coinfer.metrics.records import ExecutionRecord, RequestRecord
 
 __all__ = ["trace_events", "write_trace"]
 
 _PROCESSORS = 1
 _REQUESTS = 2
+_MEMORY = 3
 
 _Event = dict[str, Any]
 
@@ -36,6 +41,7 @@ def write_trace(
     requests: Iterable[RequestRecord],
     executions: Iterable[ExecutionRecord],
     processors: Sequence[Processor],
+    loads: Iterable[LoadRecord] = (),
     metadata: Mapping[str, Any] | None = None,
     origin_s: float = 0.0,
 ) -> None:
@@ -46,6 +52,7 @@ def write_trace(
         requests: `Recorder.requests()`.
         executions: `Recorder.executions()`.
         processors: Each gets a track, in this order.
+        loads: `Recorder.loads()`.
         metadata: JSON values that Perfetto shows beside the trace, e.g. scenario and policy.
         origin_s: The moment, in the driver's time, that the trace calls zero.
 
@@ -58,7 +65,8 @@ def write_trace(
         # One encoder serves all events: `json.dumps` with options makes a new one per call.
         encode = json.JSONEncoder(separators=(",", ":")).encode
         separator = "\n"
-        for event in trace_events(requests, executions, processors, origin_s=origin_s):
+        events = trace_events(requests, executions, processors, origin_s=origin_s)
+        for event in chain(events, _loading(list(loads), origin_s)):
             file.write(separator)
             file.write(encode(event))
             separator = ",\n"
@@ -114,12 +122,11 @@ def _us(at_s: float, origin_s: float) -> float:
 
 def _slice(record: ExecutionRecord, track: int, origin_s: float) -> _Event:
     start_us = _us(record.started_s, origin_s)
-    span = "" if record.span == Span() else f"[{record.span.first}..{record.span.last}]"
     return {
         "ph": "X",
         "pid": _PROCESSORS,
         "tid": track,
-        "name": f"{record.model}{span}",
+        "name": f"{record.model}{_span_text(record.span)}",
         "cat": record.outcome.value,
         "ts": start_us,
         # Computed from the rounded ends: back-to-back slices then touch and do not overlap.
@@ -134,6 +141,41 @@ def _slice(record: ExecutionRecord, track: int, origin_s: float) -> _Event:
             **({"reason": record.reason} if record.reason else {}),
         },
     }
+
+
+def _loading(records: Sequence[LoadRecord], origin_s: float) -> Iterator[_Event]:
+    """Yield what was loaded and evicted."""
+    if not records:
+        return
+    where = {"pid": _MEMORY, "tid": 0}
+    yield {"ph": "M", "name": "process_name", "pid": _MEMORY, "args": {"name": "memory"}}
+    yield {"ph": "M", "name": "thread_name", **where, "args": {"name": "loader"}}
+    changes = Counter[float]()
+    for record in records:
+        if record.finished_s is None:
+            continue
+        begin_us, end_us = _us(record.started_s, origin_s), _us(record.finished_s, origin_s)
+        name = record.model + _span_text(record.span)
+        args: _Event = {"bytes": record.size_bytes, "processors": list(record.processors)}
+        if record.reason:
+            args["reason"] = record.reason
+        load = {"ph": "X", **where, "name": name, "cat": "load", "ts": begin_us}
+        yield {**load, "dur": round(end_us - begin_us, 3), "args": args}
+        if not record.reason:
+            changes[begin_us] += record.size_bytes
+        if record.evicted_s is not None:
+            at_us = _us(record.evicted_s, origin_s)
+            changes[at_us] -= record.size_bytes
+            yield {"ph": "i", **where, "name": f"evict {name}", "s": "t", "ts": at_us}
+    taken = 0
+    for at_us, change in sorted(changes.items()):
+        taken += change
+        counted = {"ph": "C", **where, "name": "loaded", "ts": at_us}
+        yield {**counted, "args": {"bytes": taken}}
+
+
+def _span_text(span: Span) -> str:
+    return "" if span == Span() else f"[{span.first}..{span.last}]"
 
 
 def _by_model(requests: Iterable[RequestRecord]) -> dict[str, list[RequestRecord]]:

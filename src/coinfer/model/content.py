@@ -8,6 +8,8 @@ dropped.
 from __future__ import annotations
 
 import gc
+import mmap
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -91,7 +93,7 @@ class Encoded(NamedTuple):
     """A file that was checked.
 
     Attributes:
-        data: What it holds.
+        data: What it holds, in memory or in a file without a name (`Content.paged`).
         files: The files with external data, by the locations that name them.
         summary: What the graph is made of.
         metadata: The model's properties.
@@ -101,7 +103,7 @@ class Encoded(NamedTuple):
         origin: The files that it was made from.
     """
 
-    data: bytes
+    data: bytes | mmap.mmap
     files: Mapping[str, DataFile]
     summary: Summary
     metadata: Mapping[str, str]
@@ -135,6 +137,8 @@ class Content:
         """Be copied and pickled as it is held; a lock cannot be."""
         with self._lock:
             held = self._graph or self._encoded
+        if isinstance(held, Encoded) and not isinstance(held.data, bytes):
+            held = held._replace(data=bytes(held.data))
         assert held is not None  # one of them always is there
         return Content, (self._name, held, self._origin)
 
@@ -233,7 +237,7 @@ class Content:
             raise self._too_large(size)
         encoded = self._encoded
         if encoded is not None and not encoded.files:
-            return encoded.data
+            return encoded.data if isinstance(encoded.data, bytes) else bytes(encoded.data)
         try:
             graph = self.graph
             if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(graph)):
@@ -262,6 +266,31 @@ class Content:
         data, what = self.to_bytes(), f"model {self._name!r}"
         return Content(self._name, Encoded(data, {}, self.summary, dict(self.metadata), what))
 
+    def paged(self, folder: Path) -> Content:
+        """Return it as bytes in a file without a name, which are in memory while they are read.
+
+        What has its weights in files of its own stays as it is.
+
+        Args:
+            folder: Where the file is made; it goes with the process.
+
+        Raises:
+            ModelError: it would exceed the 2 GiB that a protobuf message can hold.
+            OSError: the file cannot be written.
+        """
+        detached = self.detached()
+        encoded = detached._encoded
+        assert encoded is not None
+        if encoded.files or not isinstance(encoded.data, bytes) or not encoded.data:
+            return detached
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(encoded.data)
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        paged = Content(self._name, encoded._replace(data=mapped), self._origin)
+        paged._fingerprint = self._fingerprint
+        return paged
+
     def _built(self, *, shapes: bool = True) -> ir.Model:
         """Build the graph, with what the file says of the shapes inside of it if that counts."""
         import onnx
@@ -272,7 +301,7 @@ class Content:
         encoded = self._encoded
         assert encoded is not None
         try:
-            proto = onnx.ModelProto.FromString(encoded.data)
+            proto = onnx.ModelProto.FromString(bytes(encoded.data))
             if not shapes:
                 proto.graph.ClearField("value_info")
             built: ir.Model = ir.from_proto(proto)

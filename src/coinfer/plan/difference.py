@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from coinfer.machine.span import Fork, Span
 from coinfer.plan.plan import Plan
+from coinfer.plan.variant import Kind, Variant
 from coinfer.units import format_seconds
 
 __all__ = ["differences"]
@@ -28,6 +29,7 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
     """
     if one.policy != other.policy:
         yield f"policy: {one.policy.text} -> {other.policy.text}"
+    yield from _changed("memory", dict(one.memory), dict(other.memory))
     for what in sorted({*one.machine.identity, *other.machine.identity}):
         texts = (plan.machine.identity.get(what) or "none" for plan in (one, other))
         yield from _changed(f"machine: {what}", *texts)
@@ -71,6 +73,9 @@ def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
         if found is not None and abs(found.mean_s - entry.mean_s) > _NOISE * entry.mean_s:
             where = f"{name} on {key.processor}" + _span(key.span, cuts[0].n_units)
             yield f"{where}: {format_seconds(entry.mean_s)} -> {format_seconds(found.mean_s)}"
+    for kind in sorted({*before.variants, *after.variants} - {Kind.ORIGINAL}):
+        texts = (_variant(each.variants.get(kind)) for each in (before, after))
+        yield from _changed(f"{name}: {kind} variant", *texts)
     errors = one.output_errors, other.output_errors
     for processor in sorted({*errors[0], *errors[1]}):
         texts = (_error(plan.get(processor, {}).get(name)) for plan in errors)
@@ -80,6 +85,13 @@ def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
 def _changed(what: str, before: object, after: object) -> Iterator[str]:
     if before != after:
         yield f"{what}: {before} -> {after}"
+
+
+def _variant(variant: Variant | None) -> str:
+    if variant is None:
+        return "none"
+    where = ", ".join(variant.spans) or "nowhere"
+    return f"{variant.use.value.replace('_', ' ')}, error {variant.error:.3g}, on {where}"
 
 
 def _error(error: float | None) -> str:

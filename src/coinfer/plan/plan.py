@@ -18,7 +18,7 @@ from coinfer.machine.span import Span
 from coinfer.plan.choice import Choice
 from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.model_plan import ModelPlan
-from coinfer.plan.variant import Kind, Variant
+from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.plan.work import Work
 
 __all__ = ["Plan", "PolicyChoice"]
@@ -49,6 +49,8 @@ class Plan:
         models: By name.
         fused: Variants that answer several of the models in one run, by name.
         policy: Which policy decides.
+        memory: Bytes for what is loaded, by name of the memory (`coinfer.machine.memories`). Those
+            not named are as large as need be.
         warnings: What a reader of results must know.
 
     >>> from coinfer.machine.profile import Profile
@@ -63,6 +65,7 @@ class Plan:
     models: Mapping[str, ModelPlan]
     fused: Mapping[str, FusedPlan] = field(default_factory=dict)
     policy: PolicyChoice = PolicyChoice()
+    memory: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -109,14 +112,37 @@ class Plan:
     def profile(self) -> Profile:
         """The times of what is loaded."""
         loaded = {
-            (name, processor, span)
-            for name, model in self.models.items()
-            for processor, spans in model.original.spans.items()
+            (variant, processor, span)
+            for name in self.models
+            for variant, each in self.serving(name).items()
+            for processor, spans in each.spans.items()
             for span in spans
         }
         whole = Span()
         loaded |= {(n, at, whole) for n, each in self.fused.items() for at in each.processors}
         return self.measured.where(lambda key: (key.model, key.processor, key.span) in loaded)
+
+    def serving(self, model: str) -> dict[str, Variant]:
+        """Return the variants of a model that may answer requests, by their names."""
+        variants = self.models[model].variants.items()
+        return {variant_name(model, kind): each for kind, each in variants if each.may_serve}
+
+    @property
+    def cheaper(self) -> dict[str, tuple[str, ...]]:
+        """By model that has some, the names of the variants beside the original that may serve."""
+        named = {
+            model: tuple(n for n in self.serving(model) if n != model) for model in self.models
+        }
+        return {model: names for model, names in named.items() if names}
+
+    @property
+    def variant_errors(self) -> dict[str, float]:
+        """Stated output error by name, of all variants of models that have several."""
+        return {
+            name: each.error
+            for model in self.cheaper
+            for name, each in {model: self.models[model].original, **self.serving(model)}.items()
+        }
 
     @property
     def works(self) -> dict[str, Work]:
@@ -125,8 +151,15 @@ class Plan:
 
     @property
     def together(self) -> dict[str, int]:
-        """Samples that one execution may serve for several requests, by model that batches."""
-        return {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+        """Samples that one execution may serve for several requests, by variant that batches."""
+        own = {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+        others = {
+            name: each.batching.most
+            for model in self.models
+            for name, each in self.serving(model).items()
+            if each.batching is not None
+        }
+        return {**own, **others}
 
     @property
     def fused_models(self) -> dict[str, tuple[str, ...]]:
@@ -179,11 +212,13 @@ class Plan:
         """Copy it so that of these models, or all, just the entries of a profile are loaded."""
         changed = self
         for name in self.models if models is None else models:
-            model = self.models[name]
-            spans = profile.spans_by_processor(name)
-            if spans != model.original.spans:
-                variant = dataclasses.replace(model.original, spans=spans)
-                changed = changed.with_variant(name, variant)
+            for kind, variant in self.models[name].variants.items():
+                if kind is not Kind.ORIGINAL and not variant.may_serve:
+                    continue
+                spans = profile.spans_by_processor(variant_name(name, kind))
+                if spans != variant.spans:
+                    variant = dataclasses.replace(variant, spans=spans)
+                    changed = changed.with_variant(name, variant)
         return changed
 
     def joined(self, other: Plan) -> Self:
@@ -198,8 +233,9 @@ class Plan:
     def without(self, model: str) -> Self:
         """Copy it without a model, and without the fused variants that it is in."""
         left = {name: each for name, each in self.models.items() if name != model}
+        names = [variant_name(name, kind) for name, each in left.items() for kind in each.variants]
         fused = {name: each for name, each in self.fused.items() if model not in each.models}
-        kept = self.with_profile(self.measured.restricted([*left, *fused]))
+        kept = self.with_profile(self.measured.restricted([*names, *fused]))
         return dataclasses.replace(kept, models=left, fused=fused)
 
     def warned(self, *warnings: str) -> Self:

@@ -4,6 +4,7 @@
     machine.json         the machine that it was made for
     profiles/MODEL.json  what was measured of each model
     graphs/MODEL.onnx    graphs that no file of the user's holds; of fused variants too
+    ...@compressed...    the same of the variants of a model beside the original
 
 The same plan gives the same bytes.
 """
@@ -34,9 +35,9 @@ from coinfer.plan.plan_sections import (
     read_plan_section,
 )
 from coinfer.plan.plan_text import plan_text
-from coinfer.plan.variant import GraphFile, Variant
+from coinfer.plan.variant import GraphFile, Kind, Variant, variant_name
 
-__all__ = ["SavedPlan", "load_plan", "read_bytes", "save_plan"]
+__all__ = ["SavedPlan", "graph_bytes", "load_plan", "read_bytes", "save_plan"]
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class SavedPlan(NamedTuple):
     Attributes:
         plan: The plan; its models' sources are paths that can be opened from here.
         folder: Where it is.
-        runs: By model all that was measured, also what is no span of the cut as it is now.
+        runs: By variant all that was measured, also what is no span of the cut as it is now.
         text: The document, to say where something stands.
     """
 
@@ -82,22 +83,20 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
     _check_sources(plan)
     plan, fused = _with_fused(plan)
     files |= fused
-    files |= {
-        f"profiles/{name}.json": _json_bytes(
-            encode_runs(runs_of(plan.measured, name, model.original))
-        )
+    variants = {
+        variant_name(name, kind): variant
         for name, model in plan.models.items()
+        for kind, variant in model.variants.items()
     }
+    variants |= {name: Variant() for name in plan.fused}
     files |= {
-        f"profiles/{name}.json": _json_bytes(encode_runs(runs_of(plan.measured, name, Variant())))
-        for name in plan.fused
+        f"profiles/{name}.json": _json_bytes(encode_runs(runs_of(plan.measured, name, variant)))
+        for name, variant in variants.items()
     }
     files[MACHINE] = _json_bytes(encode_machine(plan.machine))
     named = {
         "machine": _named(MACHINE, files),
-        "profiles": {
-            name: _named(f"profiles/{name}.json", files) for name in (*plan.models, *plan.fused)
-        },
+        "profiles": {name: _named(f"profiles/{name}.json", files) for name in variants},
         "sources": {n: _portable(m.source, folder) for n, m in plan.models.items()},
     }
     files[PLAN] = _checked_text(plan_text(plan, named))
@@ -117,7 +116,34 @@ def _with_graphs(plan: Plan, graphs: Mapping[str, bytes]) -> tuple[Plan, dict[st
         graph = GraphFile(path, hashlib.sha256(data).hexdigest())
         original = dataclasses.replace(plan.models[name].original, graph=graph)
         plan = plan.with_variant(name, original)
+    for name, model in plan.models.items():
+        for kind, variant in model.variants.items():
+            if kind is not Kind.ORIGINAL and variant.graph is not None:
+                path = f"graphs/{variant_name(name, kind)}.onnx"
+                files[path] = graph_bytes(variant.graph)
+                graph = variant.graph._replace(path=path)
+                plan = plan.with_variant(name, dataclasses.replace(variant, graph=graph))
     return plan, files
+
+
+def graph_bytes(graph: GraphFile, folder: Path | None = None) -> bytes:
+    """Read a graph that was made, or given, beside a model.
+
+    Args:
+        graph: Its file.
+        folder: The folder of the plan; None: the plan was not saved yet.
+
+    Raises:
+        ConfigurationError: it is not there any more, or another one.
+    """
+    path = (folder or Path()) / graph.path
+    data = read_bytes(path.parent, path.name) if folder is None else read_bytes(folder, graph.path)
+    if hashlib.sha256(data).hexdigest() != graph.sha256:
+        raise ConfigurationError(
+            f"{path}: is not the graph that the plan was made with; restore it, or make the plan "
+            "anew"
+        )
+    return data
 
 
 def _with_fused(plan: Plan) -> tuple[Plan, dict[str, bytes]]:
@@ -188,12 +214,17 @@ def load_plan(folder: str | Path) -> SavedPlan:
         raise ScenarioError(f"{path}: cannot be read as text: {error}") from error
     document = YamlDocument.parse(text, origin=str(path), kind="a plan")
     section = read_plan_section(document)
-    profiles = {name: model.profile for name, model in section.models.items()}
-    profiles |= {name: fused.profile for name, fused in section.fused.items()}
-    runs = {name: _read(folder, profile, decode_runs) for name, profile in profiles.items()}
     machine = _read(folder, section.machine, decode_machine)
-    _check_processors(runs, {p.name for p in machine.processors}, folder, profiles)
     plan = _located(section.plan(machine, folder.resolve().parent, document), folder)
+    profiles = {
+        variant_name(name, kind): model.profile if kind is Kind.ORIGINAL else variant.profile
+        for name, model in section.models.items()
+        for kind, variant in model.variants.items()
+    }
+    named = {name: each for name, each in profiles.items() if each is not None}
+    named |= {name: fused.profile for name, fused in section.fused.items()}
+    runs = {name: _read(folder, each, decode_runs) for name, each in named.items()}
+    _check_processors(runs, {p.name for p in machine.processors}, folder, named)
     saved = SavedPlan(_with_times(plan, runs), folder, runs, document)
     _check_fused_times(saved)
     return saved
@@ -220,8 +251,10 @@ def _check_fused_times(saved: SavedPlan) -> None:
 
 def _with_times(plan: Plan, runs: Mapping[str, list[MeasuredRun]]) -> Plan:
     profile = Profile()
-    for name, model in plan.models.items():
-        profile = profile.merged(profile_of(runs[name], name, model.original))
+    for model, each in plan.models.items():
+        for kind, variant in each.variants.items():
+            name = variant_name(model, kind)
+            profile = profile.merged(profile_of(runs[name], name, variant))
     for name in plan.fused:
         profile = profile.merged(profile_of(runs[name], name, Variant()))
     return plan.with_profile(profile)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
 
 from coinfer.documents.fields import (
+    ByteSize,
     Count,
     Loc,
     Name,
@@ -29,6 +30,7 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import ordinary
 from coinfer.machine.span import Fork, Span, boundaries, completes
+from coinfer.machine.variant_use import Use
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.index_ranges import parse_ranges, span_text
@@ -109,6 +111,25 @@ class UnitSection(Section):
     first: str = ""
 
 
+class ProfileSection(Section):
+    """What was measured of a model."""
+
+    file: FileName
+    fingerprint: str
+
+
+class BatchingSection(Section):
+    """How far requests may share executions."""
+
+    max: Count
+    max_delay: NonNegativeSeconds = 0.0
+
+    @property
+    def value(self) -> Batching:
+        """The batching."""
+        return Batching(self.max, self.max_delay)
+
+
 class VariantSection(Section):
     """One graph, how it is cut and where its spans are loaded."""
 
@@ -117,9 +138,11 @@ class VariantSection(Section):
     units: tuple[UnitSection, ...] = ()
     n_units: Annotated[Count, Field(le=_MAX_UNITS)] = 1
     forks: tuple[tuple[UnitIndex, UnitIndex, UnitIndex], ...] = ()
-    processors: Annotated[
-        dict[Name, Annotated[tuple[Span, ...], BeforeValidator(_spans)]], Field(min_length=1)
-    ]
+    processors: dict[Name, Annotated[tuple[Span, ...], BeforeValidator(_spans)]]
+    error: Annotated[Number, Field(ge=0)] = 0.0
+    use: Use = Use.ALWAYS
+    profile: ProfileSection | None = None
+    batching: BatchingSection | None = None
 
     @field_validator("forks")
     @classmethod
@@ -149,6 +172,9 @@ class VariantSection(Section):
             units=tuple(Unit(unit.operators, unit.first) for unit in self.units),
             forks=tuple(Fork(*fork) for fork in self.forks),
             spans=self.spans,
+            error=self.error,
+            use=self.use,
+            batching=None if self.batching is None else self.batching.value,
         )
 
 
@@ -172,13 +198,6 @@ def _choices(sections: tuple[ChoiceSection, ...]) -> tuple[Choice, ...]:
         Choice(c.by, c.chosen, tuple(Alternative(lost.what, lost.by) for lost in c.lost))
         for c in sections
     )
-
-
-class ProfileSection(Section):
-    """What was measured of a model."""
-
-    file: FileName
-    fingerprint: str
 
 
 class WorkSection(Section):
@@ -207,13 +226,6 @@ class WorkSection(Section):
         return Work(axes, terms, self.base)
 
 
-class BatchingSection(Section):
-    """How far requests may share executions."""
-
-    max: Count
-    max_delay: NonNegativeSeconds = 0.0
-
-
 class ModelSection(Section):
     """One model."""
 
@@ -235,9 +247,7 @@ class ModelSection(Section):
             fingerprint=self.fingerprint,
             batch=1 if self.batch == "fixed" else self.batch,
             fixed_batch=self.batch == "fixed",
-            batching=None
-            if self.batching is None
-            else Batching(self.batching.max, self.batching.max_delay),
+            batching=None if self.batching is None else self.batching.value,
             sizes=self.sizes,
             work=None if self.work is None else self.work.work(),
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},
@@ -274,6 +284,7 @@ class PlanSection(Section):
     name: str = "plan"
     machine: MachineSection
     policy: PolicySection = PolicySection(name="earliest_finish")
+    memory: dict[str, ByteSize] = Field(default_factory=dict)
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
     fused: dict[Name, FusedSection] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -293,6 +304,7 @@ class PlanSection(Section):
             models={name: section.planned(base) for name, section in self.models.items()},
             fused={name: section.planned() for name, section in self.fused.items()},
             policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
+            memory=self.memory,
             warnings=self.warnings,
         )
 
@@ -316,10 +328,25 @@ def read_plan_section(document: YamlDocument) -> PlanSection:
 
 def _problems(plan: PlanSection, processors: list[str]) -> Iterator[Problem]:
     for name, model in plan.models.items():
+        at = ("models", name, "variants")
+        yield from _of_variants(model.variants, at)
         for kind, variant in model.variants.items():
-            yield from _of_variant(variant, ("models", name, "variants", kind.value), processors)
+            if variant.processors:
+                yield from _of_variant(variant, (*at, kind.value), processors)
     for name, fused in plan.fused.items():
         yield from _of_fused(plan, name, fused, processors)
+
+
+def _of_variants(variants: Mapping[Kind, VariantSection], at: Loc) -> Iterator[Problem]:
+    """Something must serve, and what is no original must say what it is."""
+    if Kind.ORIGINAL not in variants:
+        yield Problem(at, "there is no `original`, which all others are compared with; add it")
+    serving = [each for each in variants.values() if each.processors and each.use is not Use.NEVER]
+    if not serving:
+        yield Problem(at, "no variant has a processor and may be used; load one")
+    for kind, each in variants.items():
+        if kind is not Kind.ORIGINAL and each.profile is None:
+            yield Problem((*at, kind.value, "profile"), "is missing; make the plan anew")
 
 
 def _of_fused(

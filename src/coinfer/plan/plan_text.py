@@ -15,7 +15,7 @@ from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.index_ranges import ranges_text, span_text
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
-from coinfer.plan.variant import Variant
+from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.plan.work import Work
 from coinfer.units import format_bytes, format_seconds
 
@@ -35,8 +35,8 @@ def plan_text(plan: Plan, files: Mapping[str, Any]) -> str:
 
     Args:
         plan: The plan.
-        files: `{"machine": {"file": ..., "fingerprint": ...}, "profiles": the same by model and
-            fused variant, "sources": {model: source}}`.
+        files: `{"machine": {"file": ..., "fingerprint": ...}, "profiles": the same by variant,
+            fused ones too, "sources": {model: source}}`.
     """
     return "\n".join(_lines(plan, files)) + "\n"
 
@@ -47,6 +47,8 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
     yield f"name: {_scalar(plan.name)}"
     yield f"machine: {_flow({'name': plan.machine.name, **files['machine']})}"
     yield f"policy: {_flow({'name': plan.policy.name, 'options': plan.policy.options})}"
+    if plan.memory:
+        yield f"memory: {_flow({name: _size(size) for name, size in plan.memory.items()})}"
     yield "models:"
     for name, model in plan.models.items():
         yield f"  {_scalar(name)}:"
@@ -61,7 +63,7 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
             yield f"    sizes: {_value(model.sizes)}"
             yield f"    work: {_flow(_work(model.work))}"
         yield f"    profile: {_flow(files['profiles'][name])}"
-        yield from _variants(plan, name, model)
+        yield from _variants(plan, name, model, files["profiles"])
         yield from _choices(model.choices)
     if plan.fused:
         yield "fused:"
@@ -89,6 +91,11 @@ def _fused(plan: Plan, name: str, fused: FusedPlan, profile: Mapping[str, str]) 
     yield from _choices(fused.choices)
 
 
+def _size(size: int) -> int | str:
+    """Write bytes so that they are read as the same number."""
+    return f"{size >> 20}MiB" if size and not size & 0xFFFFF else size
+
+
 def _batching(batching: Batching) -> dict[str, Any]:
     return {"max": batching.most, "max_delay": batching.max_delay_s}
 
@@ -101,13 +108,21 @@ def _work(work: Work) -> dict[str, Any]:
     }
 
 
-def _variants(plan: Plan, name: str, model: ModelPlan) -> Iterator[str]:
+def _variants(
+    plan: Plan, name: str, model: ModelPlan, profiles: Mapping[str, Any]
+) -> Iterator[str]:
     yield "    variants:"
     for kind, variant in model.variants.items():
         yield f"      {kind}:"
         if variant.graph is not None:
             yield f"        graph: {_scalar(variant.graph.path)}"
             yield f"        sha256: {_scalar(variant.graph.sha256)}"
+        if kind is not Kind.ORIGINAL:
+            yield f"        error: {_float(variant.error)}"
+            yield f"        use: {variant.use}"
+            yield f"        profile: {_flow(profiles[variant_name(name, kind)])}"
+            if variant.batching is not None:
+                yield f"        batching: {_flow(_batching(variant.batching))}"
         if variant.units:
             yield "        units:"
             for unit in variant.units:
@@ -117,9 +132,9 @@ def _variants(plan: Plan, name: str, model: ModelPlan) -> Iterator[str]:
             yield f"        n_units: {variant.n_units}"
         if variant.forks:
             yield f"        forks: {json.dumps([list(fork) for fork in variant.forks])}"
-        yield "        processors:"
+        yield "        processors:" if variant.spans else "        processors: {}"
         for processor, spans in variant.spans.items():
-            note = _note(plan, name, processor, spans)
+            note = _note(plan, name, kind, processor, spans)
             yield f"          {_scalar(processor)}: {_spans(variant, spans)}{note}"
 
 
@@ -129,12 +144,12 @@ def _spans(variant: Variant, spans: tuple[Span, ...]) -> str:
     return f"[{', '.join(map(span_text, spans))}]"
 
 
-def _note(plan: Plan, name: str, processor: str, spans: tuple[Span, ...]) -> str:
+def _note(plan: Plan, name: str, kind: Kind, processor: str, spans: tuple[Span, ...]) -> str:
     """Say what runs take there, for readers."""
     batch = plan.models[name].batch
     entries = [
         entry
-        for key, entry in plan.measured.restricted([name]).at_smallest
+        for key, entry in plan.measured.restricted([variant_name(name, kind)]).at_smallest
         if key.processor == processor and key.span in spans and key.batch == batch
     ]
     if not entries:

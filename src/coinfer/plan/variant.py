@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from coinfer.machine.batching import Batching
 from coinfer.machine.span import Fork, Span
+from coinfer.machine.variant_use import Use
 
-__all__ = ["GraphFile", "Kind", "Unit", "Variant"]
+__all__ = ["GraphFile", "Kind", "Unit", "Variant", "variant_name"]
 
 
 class Kind(StrEnum):
@@ -21,16 +23,29 @@ class Kind(StrEnum):
 
     Members:
         ORIGINAL: The model itself.
+        COMPRESSED: Fewer operations, with a stated output error.
+        INT8: Quantised, with a stated output error.
     """
 
     ORIGINAL = "original"
+    COMPRESSED = "compressed"
+    INT8 = "int8"
+
+
+def variant_name(model: str, kind: Kind) -> str:
+    """Return what profiles and executions call a variant; no model can have such a name.
+
+    >>> variant_name("front", Kind.ORIGINAL), variant_name("front", Kind.COMPRESSED)
+    ('front', 'front@compressed')
+    """
+    return model if kind is Kind.ORIGINAL else f"{model}@{kind}"
 
 
 class GraphFile(NamedTuple):
     """A graph that is kept beside the plan, because it is dear to make again.
 
     Attributes:
-        path: Its file, relative to the plan's folder.
+        path: Its file, relative to the plan's folder once the plan is saved.
         sha256: Checksum of the file.
     """
 
@@ -61,6 +76,10 @@ class Variant:
         units: Their operators; empty if it is not cut, or if nobody knows the graph.
         forks: Pairs of spans that may run at the same time.
         spans: What is loaded, by processor. A processor that is not listed loads nothing.
+        error: How far its outputs are off those of the original, ||out - ref|| / ||ref||, on
+            samples that nothing was chosen with.
+        use: When it serves; of the original that says nothing.
+        batching: Of one that is no original, how far requests may share its executions.
     """
 
     kind: Kind = Kind.ORIGINAL
@@ -69,3 +88,11 @@ class Variant:
     units: tuple[Unit, ...] = ()
     forks: tuple[Fork, ...] = ()
     spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
+    error: float = 0.0
+    use: Use = Use.ALWAYS
+    batching: Batching | None = None
+
+    @property
+    def may_serve(self) -> bool:
+        """Whether it is loaded, to answer requests."""
+        return bool(self.spans) and self.use is not Use.NEVER

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.registry import find_backends
 from coinfer.graph.cut_model import CutModel
 from coinfer.hardware.cores import find_cores
 from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.plan.model_plan import ModelPlan
@@ -78,6 +79,7 @@ def make_plan(
     whole = {name: whole_of(model) for name, model in models.items()}
     found = measurable(whole, processors, wishes.dims, profiler, samples or {})
     planning = _planning(models, found, wishes, profiler)
+    planning.random = wishes.random | (models.keys() - (samples or {}).keys())
     plan = _empty(planning, processors).warned(*found.warnings)
     for each in PASSES:
         plan = each(plan, planning)
@@ -149,6 +151,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
             profile=Profile(),
             identity=identity_of(processors, planning.profiler.backends),
             topology=find_cores().topology,
+            shares=_shares(processors, planning.profiler.backends),
         ),
         models={
             name: with_work(
@@ -165,4 +168,17 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
             for name, model in planning.models.items()
         },
         policy=wishes.policy,
+        memory=wishes.memory,
     )
+
+
+def _shares(processors: Sequence[Processor], backends: Mapping[str, Backend]) -> dict[str, str]:
+    """Return by processor the first one whose sessions it uses, where these are not its own."""
+    found, first = find_backends(processors, backends), dict[Hashable, str]()
+    shares = {}
+    for processor in ordinary(processors):
+        key = processor.backend, found[processor.backend].sharing_key(processor)
+        owner = first.setdefault(key, processor.name)
+        if owner != processor.name:
+            shares[processor.name] = owner
+    return shares

@@ -21,10 +21,12 @@ from coinfer.plan.measured_run import runs_of
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
 from coinfer.plan.plan_folder import SavedPlan, load_plan, read_bytes
+from coinfer.plan.variant import variant_name
 from coinfer.planner.make_plan import Planned
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.plan_checks import check_cut_of, check_declared, check_here, make_anew
 from coinfer.planner.plan_estimates import estimated, unknown
+from coinfer.planner.plan_variants import check_variants, opened_variants
 from coinfer.profiling import default_cache
 from coinfer.profiling.fingerprints import fingerprint_of
 
@@ -45,6 +47,7 @@ def read_plan(folder: str | Path) -> Plan:
         for name in saved.plan.models
         if unknown(saved.plan, name) and saved.plan.models[name].is_cut
     }
+    check_variants(saved)
     return _with_forks_checked(estimated(saved, opened), saved, opened)
 
 
@@ -67,6 +70,9 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
     loads = {name: _load_of(model, done.models[name]) for name, model in models.items()}
     for name, load in loads.items():
         check_declared(saved, name, load)
+    check_variants(saved)
+    for name, model in models.items():
+        loads |= opened_variants(saved, name, model)
     fused = {name: _fused(saved, name, models) for name in saved.plan.fused}
     return Planned(done, {**loads, **fused})
 
@@ -119,7 +125,11 @@ def _with_forks_checked(plan: Plan, saved: SavedPlan, opened: Mapping[str, Model
 
 
 def _in_memory(plan: Plan) -> SavedPlan:
-    runs = {name: runs_of(plan.measured, name, m.original) for name, m in plan.models.items()}
+    runs = {
+        variant_name(name, kind): runs_of(plan.measured, variant_name(name, kind), variant)
+        for name, model in plan.models.items()
+        for kind, variant in model.variants.items()
+    }
     return SavedPlan(plan, Path(), runs, YamlDocument.parse("{}", origin="the plan"))
 
 

@@ -49,6 +49,7 @@ def unlike_sections(plan: Plan, scenario: Scenario) -> list[str]:
         "precision": not _has_precision(plan, scenario),
         "agreement": not _has_agreement(plan, scenario),
         "partition": not _has_partition(plan, scenario),
+        "variants": not _has_variants(plan, scenario),
     }
     return [section for section, is_unlike in found.items() if is_unlike]
 
@@ -108,3 +109,20 @@ def _has_partition(plan: Plan, scenario: Scenario) -> bool:
     """Tell whether the partition pass had a look at all models that are to be cut."""
     seen = {n for n, m in plan.models.items() if any(c.by == "partition" for c in m.choices)}
     return all(name in seen for name in scenario.models if scenario.partition_of(name))
+
+
+def _has_variants(plan: Plan, scenario: Scenario) -> bool:
+    """Tell whether models have the variants that a scenario wants, with its rule and its error."""
+    for name, spec in scenario.models.items():
+        model, wanted = plan.models[name], spec.variants
+        others = [each for each in model.variants.values() if each.may_serve]
+        others = [each for each in others if each is not model.original]
+        if wanted is None or not wanted.asked:
+            if others:
+                return False
+            continue
+        if any(each.use is not wanted.use or each.error > wanted.max_error for each in others):
+            return False
+        if not others and not any(choice.by == "compress" for choice in model.choices):
+            return False
+    return True

@@ -59,7 +59,8 @@ def planned_scenario(
         return Prepared(scenario=_sized(scenario, plan, dims), plan=_noted(plan))
     opened = open_plan(folder)
     plan = _fitted(opened.plan, scenario, folder, asked)
-    models = {name: opened.models[name] for name in plan.models}
+    names = {name: None for model in plan.models for name in (model, *plan.serving(model))}
+    models = {name: opened.models[name] for name in names}
     whole = {n: m.model if isinstance(m, CutModel) else m for n, m in models.items()}
     scenario = _sized(scenario, plan, dims)
     feeds = feeds_of(scenario, whole)

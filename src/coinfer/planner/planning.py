@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from coinfer.backends.base import Tensors
 from coinfer.graph.cut_model import CutModel
+from coinfer.machine.variant_use import Use
 from coinfer.model import Model
+from coinfer.plan.variant import GraphFile, Kind
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
 
-__all__ = ["Planning"]
+__all__ = ["PlannedVariant", "Planning"]
+
+
+class PlannedVariant(NamedTuple):
+    """A cheaper variant while it is planned as a model of its own.
+
+    Attributes:
+        model: The model beside which it stands.
+        kind: Which one it is.
+        use: When it is to serve.
+        error: How far its outputs are off.
+        max_error: How far they may be.
+        graph: Its file.
+    """
+
+    model: str
+    kind: Kind
+    use: Use
+    error: float
+    max_error: float
+    graph: GraphFile
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +51,8 @@ class Planning:
             that the partition pass has cut.
         fused: The fused variants that are in the plan, by name.
         skips: Why a processor does not run a model, as far as was found out.
+        random: Models of which the samples are random.
+        variants: Of `models`, those that are variants of others, by name.
         spoiling: By model, the processors where NaN or infinity come out otherwise.
     """
 
@@ -39,6 +64,8 @@ class Planning:
     cut_models: dict[str, CutModel] = field(default_factory=dict)
     fused: dict[str, Model] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
+    random: frozenset[str] = frozenset()
+    variants: dict[str, PlannedVariant] = field(default_factory=dict)
     spoiling: dict[str, list[str]] = field(default_factory=dict)
 
     @property

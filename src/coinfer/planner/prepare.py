@@ -5,17 +5,22 @@ On a described machine nothing is loaded or measured: the plan is to use all of 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from coinfer.errors import ConfigurationError
 from coinfer.experiments.certificate import certify, settled
+from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import ordinary
 from coinfer.model import Model
+from coinfer.model.paging import paged
 from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.columns import Demand
 from coinfer.planner.make_plan import make_plan
@@ -85,10 +90,25 @@ def prepare(
     return Prepared(
         scenario=scenario,
         plan=planned.plan.warned(*guesses),
-        models=planned.models,
+        models=_paged(planned.models) if planned.plan.memory else planned.models,
         feeds=feeds,
         backends=profiler.backends,
     )
+
+
+def _paged(models: Mapping[str, Model | CutModel]) -> dict[str, Model | CutModel]:
+    """Return models whose weights are not in memory: those are loaded within a budget."""
+    found: dict[str, Model | CutModel] = {}
+    for name, model in models.items():
+        if isinstance(model, Model):
+            found[name] = paged(model)
+            continue
+        pieces = {
+            span: dataclasses.replace(piece, model=paged(piece.model))
+            for span, piece in model.pieces.items()
+        }
+        found[name] = dataclasses.replace(model, model=paged(model.model), pieces=pieces)
+    return found
 
 
 def _sized(
@@ -120,17 +140,48 @@ def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
         UnknownNameError: a model that no processor of the machine runs, or an unknown policy.
     """
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
-    kept = settled(machine, certify(scenario, machine))
-    asked_for(policy, scenario.models, ordinary(machine.processors))
-    plan = Plan.of(
-        kept,
-        models=scenario.models,
-        policy=_policy_of(scenario),
-        warnings=tuple(_choices(machine, kept)),
+    plan = _with_described_variants(
+        Plan.of(machine, models=scenario.models, policy=_policy_of(scenario)), scenario
     )
+    kept = settled(machine, certify(scenario, machine, variants=plan.cheaper))
+    asked_for(policy, scenario.models, ordinary(machine.processors))
+    plan = dataclasses.replace(plan, machine=kept, memory=scenario.memory).loading(kept.profile)
+    plan = plan.warned(*_choices(machine, kept))
     for name, spec in scenario.models.items():
         plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
     return Prepared(scenario=scenario, plan=plan)
+
+
+def _with_described_variants(plan: Plan, scenario: Scenario) -> Plan:
+    """Add the variants of models for which a described machine has times, `MODEL@KIND`.
+
+    Their error is what the scenario allows: nobody can measure it.
+
+    Raises:
+        ConfigurationError: there are no times of one that is asked for.
+    """
+    profile = plan.measured
+    for model, spec in scenario.models.items():
+        asked = {} if spec.variants is None else spec.variants.asked
+        for text in asked:
+            assert spec.variants is not None
+            kind = Kind(text)
+            name = variant_name(model, kind)
+            if name not in profile.models():
+                raise ConfigurationError(
+                    f"model {model!r} is to have a {kind} variant, and machine "
+                    f"{plan.machine.name!r} has no times of it; give it some as {name!r}, or leave "
+                    "`variants` out"
+                )
+            variant = Variant(
+                kind=kind,
+                n_units=profile.units(name),
+                spans=profile.spans_by_processor(name),
+                error=spec.variants.max_error,
+                use=spec.variants.use,
+            )
+            plan = plan.with_variant(model, variant)
+    return plan
 
 
 def feeds_of(scenario: Scenario, models: Mapping[str, Model]) -> dict[str, list[Feed]]:
@@ -180,11 +231,16 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         allow=scenario.precision.allow,
         tolerance=math.inf if tolerance is None else tolerance,
         agreement=scenario.agreement,
+        variants={name: s.variants for name, s in scenario.models.items() if s.variants},
+        random=frozenset(
+            name for name, s in scenario.models.items() if isinstance(s.inputs, RandomInputs)
+        ),
         keep_all=not isinstance(processors, DefaultProcessors),
         preempt=processors.preempt if isinstance(processors, DefaultProcessors) else True,
         is_urgent=len({spec.priority for spec in specs}) > 1 or any(s.deadline_s for s in specs),
         asked=asked,
         surroundings=surroundings,
+        memory=scenario.memory,
         sources={name: spec.source for name, spec in scenario.models.items()},
         demand=Demand(
             rates=Load(scenario).offered_mix() or {},

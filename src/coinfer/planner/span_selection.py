@@ -56,6 +56,7 @@ def prepare(
     agreement: AgreementSpec = AgreementSpec(),
     spare: bool = True,
     feeds: Sequence[Tensors] | None = None,
+    budget_bytes: float = math.inf,
 ) -> CutModel:
     """Cut a model where that pays, and measure the spans that are worth compiling.
 
@@ -70,6 +71,9 @@ def prepare(
         agreement: How near the outputs of spans must be to those of the reference.
         spare: Keep processors that another one with the same compute units makes superfluous.
         feeds: Sample inputs of the model, of batch 1 where that is open; None: random ones.
+        budget_bytes: Memory for what is loaded. If the model's weights need more, spans that take
+            half of it are among those that are used, where it is cut so finely: while one runs, the
+            next one is loaded.
 
     Returns:
         The spans that are worth compiling; one unit, the whole model, where no cut is.
@@ -98,7 +102,32 @@ def prepare(
         sizes = search_sizes(model, able, longest, span_profiler.times, span_profiler.operators)
         options = dataclasses.replace(options, minimum_subgraph_size=sizes)
     partition, chosen = _settled(span_profiler, able, options, spare=spare)
+    if model.weight_bytes > budget_bytes:
+        chosen |= _small_enough(span_profiler, partition, budget_bytes / 2)
     return span_profiler.finished(partition, chosen)
+
+
+def _small_enough(
+    span_profiler: SpanProfiler, partition: Partition, most_bytes: float
+) -> set[tuple[Span, str]]:
+    """Measure runs of units with at most so many bytes of weights, one after the other to the end.
+
+    A unit that has more is a span of its own.
+    """
+    runs: list[tuple[Span, str]] = []
+    first, n_units = 0, len(partition.units)
+    while first < n_units:
+        last = first
+        while last + 1 < n_units and partition.spans.get(Span(first, last + 1)):
+            if span_profiler.piece(partition, Span(first, last + 1)).weight_bytes > most_bytes:
+                break
+            last += 1
+        span = Span(first, last)
+        runs += [(span, name) for name in sorted(partition.spans.get(span, ()))]
+        first = last + 1
+    unknown = [r for r in runs if (r[1], partition.members(r[0])) not in span_profiler.found]
+    span_profiler.measure(partition, unknown)
+    return {r for r in runs if (r[1], partition.members(r[0])) in span_profiler.found}
 
 
 def _span_profiler(

@@ -15,6 +15,7 @@ from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.fuse_spec import FuseSpec
 from coinfer.workload.processor_spec import Preempt
+from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["CutWish", "Wishes"]
 
@@ -46,6 +47,8 @@ class Wishes:
         allow: Precisions below fp32 that are allowed.
         tolerance: Largest output error below fp32.
         agreement: How near outputs in fp32 must be to those of the reference.
+        variants: Cheaper variants beside models, by model; those not named have none.
+        random: Models whose samples are random, though they are given.
         keep_all: Load models on every processor that runs them: none is superfluous.
         asked: (model, processor) pairs that are loaded in any case.
         surroundings: Measure also what a simulation needs: contention, cold starts, hand-over.
@@ -53,6 +56,7 @@ class Wishes:
         is_urgent: Whether requests differ in urgency, by deadlines or priorities; None: nobody
             knows.
         sources: Where models come from, by name: a path or `zoo:NAME`.
+        memory: Bytes for what is loaded, by name of the memory; those not named are not limited.
         demand: At what rates and with what deadlines models will be asked for, as far as known.
     """
 
@@ -66,10 +70,13 @@ class Wishes:
     allow: tuple[str, ...] = ()
     tolerance: float = math.inf
     agreement: AgreementSpec = AgreementSpec()
+    variants: Mapping[str, VariantsSpec] = field(default_factory=dict)
+    random: frozenset[str] = frozenset()
     keep_all: bool = False
     asked: Pairs = frozenset()
     surroundings: bool = False
     preempt: Preempt = "auto"
     is_urgent: bool | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
     demand: Demand = field(default_factory=Demand)

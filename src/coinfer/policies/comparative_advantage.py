@@ -122,7 +122,8 @@ class ComparativeAdvantage(Policy):
             again_s = math.inf
             for lane, able in found:
                 seconds, model = view.resident_s(lane), lane.model
-                waits = waits_of(view, seconds, free_at)
+                waited_s = view.waited_s(lane, seconds, free_at) if lane.ready_s else seconds
+                waits = waits_of(view, waited_s, free_at)
                 for name in able:
                     if self._takes(plan, name, seconds[name], model, len(lane), waits, horizon_s):
                         place = plan.place(name, model)

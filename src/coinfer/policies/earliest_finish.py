@@ -153,7 +153,7 @@ class EarliestFinish(OneByOne):
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 return Start(name, (request,))
-        processors, held = view.processors, view.swaps()
+        processors, held = view.processors, view.residency()
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         again_s = math.inf
         riders: set[Request] = set()
@@ -200,7 +200,7 @@ class EarliestFinish(OneByOne):
         waiting, stall = view.n_waiting, self._stall(view)
         is_foreseen = now <= self._foresight.until_s and not view.preempts
         forecast = self._foresight.forecast(view) if is_foreseen else None
-        held, free_at = view.swaps(), None
+        held, free_at = view.residency(), None
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         riders: set[Request] = set()
         again_s = math.inf

@@ -107,7 +107,7 @@ class ListMapping(OneByOne):
         if not unclaimed:
             return None
         now, waiting = view.now, view.n_waiting
-        free_at, held = view.units_free_at(), view.swaps()
+        free_at, held = view.units_free_at(), view.residency()
         left = {lane: min(len(lane), self.window) for lane in view.lanes()}
         seconds_of = {lane: view.offered_s(lane) for lane in left}
         completions = {
@@ -199,6 +199,14 @@ def waits_of(view: View, seconds: Mapping[str, float], free_at: Mapping[str, flo
     ]
 
 
+def _waits(
+    view: View, lane: Lane, seconds: Mapping[str, float], free_at: Mapping[str, float]
+) -> list[Wait]:
+    """List the waits of a lane, which may not be ready everywhere."""
+    waited_s = view.waited_s(lane, seconds, free_at) if lane.ready_s else seconds
+    return waits_of(view, waited_s, free_at)
+
+
 def others_finish(waits: Sequence[Wait], processor: str, service_s: float, count: int) -> bool:
     """Tell whether others would finish `count` runs before this processor could finish one.
 
@@ -222,7 +230,7 @@ def _within_reach(
     free_at: Mapping[str, float],
 ) -> set[str]:
     """Return the free processors that some lane alone would come to: others are not tried for."""
-    waits = {lane: waits_of(view, seconds_of[lane], free_at) for lane in left}
+    waits = {lane: _waits(view, lane, seconds_of[lane], free_at) for lane in left}
     return {
         wait.processor
         for lane, row in waits.items()

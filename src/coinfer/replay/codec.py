@@ -12,12 +12,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar, assert_never, cast, get_args, get_type_hints
 
-from coinfer.core.commands import Abandon, Command, Evict, Reply, Run, SetTimer
+from coinfer.core.commands import Abandon, Command, Evict, Load, Reply, Run, SetTimer
 from coinfer.core.events import Event, LoadedVariant
+from coinfer.core.place import Loadable
 from coinfer.core.request import OnLate, Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
-from coinfer.machine.span import Fork
+from coinfer.machine.span import Fork, Span
 from coinfer.machine.variant_use import Use
 
 __all__ = ["decode_event", "encode_command", "encode_event", "plain"]
@@ -90,7 +91,9 @@ def encode_command(command: Command) -> list[Any]:
             fields = (request.id, outcome, reason)
         case Abandon(execution, reason):
             fields = (execution.id, reason)
-        case SetTimer() | Evict():
+        case Evict(model, place):
+            fields = (model,) if place < 0 else command
+        case SetTimer() | Load():
             fields = command
         case _:
             assert_never(command)
@@ -132,9 +135,16 @@ def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:
     swap_s = later[1:2]
     batching = [None if each is None else Batching(*each) for each in later[2:3]]
     variants = [tuple(_variant(*fields) for fields in each) for each in later[3:4]]
-    return [model, units, Profile.from_json(profile), *forks, *swap_s, *batching, *variants]
+    places = [tuple(map(_loadable, each)) for each in later[4:5]]
+    known = [*forks, *swap_s, *batching, *variants, *places]
+    return [model, units, Profile.from_json(profile), *known]
 
 
 def _variant(name: str, error: float, use: str, *loaded: Any) -> LoadedVariant:
     _, units, *fields = _loaded(name, *loaded)
     return _checked(LoadedVariant(name, float(error), Use(use), units, *fields))
+
+
+def _loadable(fields: Sequence[Any]) -> Loadable:
+    span, processors, *others = fields
+    return _checked(Loadable(Span(*span), tuple(processors), *others))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary
-from coinfer.metrics.table import fused_lines, shared_text
+from coinfer.metrics.table import fused_lines, shared_text, variants_text
 from coinfer.metrics.xrbench import XRBenchScore
 from coinfer.report.words import count, digits, escaped, percent
 
@@ -54,8 +54,14 @@ def model_table(summary: Summary, colours: Mapping[str, str]) -> str:
         for name, row in models.items()
         if row.shared
     ]
-    shared += [f"<p>{escaped(line)}</p>" for line in fused_lines(summary)]
-    return table(headers, [*rows, [f"<b>{cell}</b>" for cell in whole]]) + "".join(shared)
+    served = [
+        f"<p>{named(name, colours[name])}: served by {escaped(variants_text(row))}</p>"
+        for name, row in models.items()
+        if row.variants
+    ]
+    fused = [f"<p>{escaped(line)}</p>" for line in fused_lines(summary)]
+    lines = "".join([*shared, *served, *fused])
+    return table(headers, [*rows, [f"<b>{cell}</b>" for cell in whole]]) + lines
 
 
 def processor_table(summary: Summary) -> str:

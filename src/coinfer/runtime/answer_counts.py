@@ -22,6 +22,7 @@ class AnswerCounts:
         completed: Requests answered with a result.
         late: Those of them answered after their deadline.
         others: Other answers, by outcome.
+        variants: Of a model with several variants, how many of the completed each served.
         latencies_s: Seconds from due to answered, of the last completed requests.
         add_latency: Adds one.
     """
@@ -30,6 +31,7 @@ class AnswerCounts:
     late: int = 0
     others: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
+    variants: dict[str, int] = field(default_factory=dict)
     add_latency: Callable[[float], None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,4 +41,4 @@ class AnswerCounts:
     def with_others(self, outcome: Outcome, count: int) -> AnswerCounts:
         """Return them with so many more answers of a kind."""
         more = {**self.others, outcome: self.others[outcome] + count}
-        return AnswerCounts(self.completed, self.late, more, self.latencies_s)
+        return AnswerCounts(self.completed, self.late, more, self.latencies_s, self.variants)

@@ -18,6 +18,7 @@ from typing import Self
 
 from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
+from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed
@@ -30,6 +31,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
+from coinfer.opening import check_memory, fits, memory_given
 from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -109,12 +111,17 @@ class Engine:
         self._started_s, self._ended_s = clock.now(), _INF
         self._event_loop.begin()
         try:
+            given = memory_given(plan)
+            check_memory(plan)
+            if given is not None:
+                self._event_loop.tell(given)
             profile = plan.profile
             for name in plan.models:
-                self.plan = self._load_planned(name, models[name], self.plan, profile)
+                self.plan = self._load_planned(name, models, self.plan, profile)
             for name in plan.fused:
-                self._check_open()
-                self.plan = self._model_loader.load_fused(name, models, self.plan, profile)
+                self.plan = self._load_fused(name, models, self.plan, profile)
+            if given is not None:
+                self._event_loop.wait_for_loads(patience_s())
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -152,9 +159,7 @@ class Engine:
         """Return what it has done so far, per model and per processor; also after `stop`."""
         self._event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
-        return engine_stats(
-            self._core, self._event_loop, self._model_store, self.plan.profile, up_s
-        )
+        return engine_stats(self._core, self._event_loop, self._model_store, self.plan, up_s)
 
     @property
     def n_unanswered(self) -> int:
@@ -276,7 +281,9 @@ class Engine:
             self._check_open()
             check = self._request_maker.check_of(name)
             filled, batch = self._request_maker.checked(check, inputs)
-            warm_up(self._model_store, check.model, filled, batch, self._check_open)
+            for each in self._model_store.variants(check.model):
+                if each in self._model_store.span_ios:
+                    warm_up(self._model_store, each, filled, batch, self._check_open)
 
     def unload(self, name: str) -> None:
         """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
@@ -358,6 +365,7 @@ class Engine:
         # A session that still runs must not be closed under its thread, and one that is loaded or
         # warmed up in another thread neither.
         ended = event_loop.worker_pool.join(None if in_time else 1.0)
+        ended = event_loop.loader.join(None if in_time else 1.0) and ended
         if ended:
             self._close_sessions()
         self._stopped = True
@@ -408,9 +416,9 @@ class Engine:
                 self._unload(name)
 
     def _load_planned(
-        self, name: str, model: Model | CutModel, plan: Plan, profile: Profile
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
     ) -> Plan:
-        """Load a model as a plan says; returns when it can be asked.
+        """Load a model with its variants as a plan says; returns when it can be asked.
 
         Returns:
             The plan, without those processors of the model that could not take it.
@@ -421,7 +429,18 @@ class Engine:
         """
         with self._loading:
             self._check_open()
-            return self._model_loader.load(name, model.renamed(name), plan, profile)
+            renamed = {each: models[each].renamed(each) for each in (name, *plan.serving(name))}
+            whole = self.plan if name in self.plan.models else self.plan.joined(plan)
+            later = not fits(whole, whole.models)
+            return self._model_loader.load(name, renamed, plan, profile, later=later)
+
+    def _load_fused(
+        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+    ) -> Plan:
+        """Load a fused variant as a plan says; return the plan, without it where that fails."""
+        with self._loading:
+            self._check_open()
+            return self._model_loader.load_fused(name, models, plan, profile)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

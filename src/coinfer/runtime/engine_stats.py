@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coinfer.core.dispatcher import Dispatcher
@@ -12,13 +12,17 @@ from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
+from coinfer.plan.plan import Plan
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.event_loop import EventLoop
+from coinfer.runtime.loader import LoaderUse
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.process_memory import ProcessMemory, process_memory
 from coinfer.runtime.worker import Use
 
-__all__ = ["EngineStats", "ModelStats", "ProcessorStats", "engine_stats"]
+__all__ = ["EngineStats", "MemoryStats", "ModelStats", "ProcessorStats", "engine_stats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,9 @@ class ModelStats:
         queue: Requests that wait: to start, for their next span, or to be tried again.
         running: Requests that run.
         latency_ms: From due to answered, in milliseconds, of the last 1,024 completed.
+        variants: Of a model with several variants, how many of the completed each served.
+        mean_error: Of such a model, the mean over the completed of the stated output error of the
+            variant that served it.
     """
 
     submitted: int
@@ -55,6 +62,8 @@ class ModelStats:
     queue: int
     running: int
     latency_ms: LatencySummary
+    variants: Mapping[str, int] = field(default_factory=dict)
+    mean_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,31 @@ class ProcessorStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryStats:
+    """What an engine believes that its models take, and what the system says that the process does.
+
+    Attributes:
+        budget_bytes: By name of the memory; empty without a budget, and so are the next two.
+        resident_bytes: What is loaded there now or is on its way, by the profile: weights, and
+            activations at the largest planned batch.
+        loads: Loads that ended well since the start.
+        failed: Loads that failed.
+        evictions: Evictions.
+        load_s: Seconds that these loads took.
+        process: What the system says that the whole process holds in its own memory and of files;
+            None where it does not tell.
+    """
+
+    budget_bytes: Mapping[str, int]
+    resident_bytes: Mapping[str, int]
+    loads: int
+    failed: int
+    evictions: int
+    load_s: float
+    process: ProcessMemory | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """What an engine has done so far.
 
@@ -85,6 +119,7 @@ class EngineStats:
         up_s: Seconds since its start, until it was stopped.
         models: By name, those that are loaded.
         processors: By name, in the order of preference.
+        memory: What is held, loaded and evicted.
 
     >>> from coinfer import Engine
     >>> from coinfer.testing.models import tiny_linear
@@ -99,6 +134,7 @@ class EngineStats:
     up_s: float
     models: Mapping[str, ModelStats]
     processors: Mapping[str, ProcessorStats]
+    memory: MemoryStats
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes, e.g. for a page of metrics."""
@@ -109,7 +145,7 @@ def engine_stats(
     core: Dispatcher,
     event_loop: EventLoop,
     model_store: ModelStore,
-    profile: Profile,
+    plan: Plan,
     up_s: float,
 ) -> EngineStats:
     """Put together what is known of an engine, whether it runs or was stopped.
@@ -118,25 +154,41 @@ def engine_stats(
         core: Counts failures and what has no answer.
         event_loop: Counts answers and what the workers did.
         model_store: Has what is loaded.
-        profile: Tells the bytes of that.
+        plan: Tells the bytes of that, and how far variants are off.
         up_s: Seconds since the engine's start.
     """
     failures = list(core.failures.counts.values())
-    unanswered = core.unanswered()
+    unanswered, errors, profile = core.unanswered(), plan.variant_errors, plan.profile
     models = {}
     for name in tuple(model_store.models):
         counts, left = event_loop.counts[name], unanswered.get(name, (0, 0))
         if event_loop.is_stopped or event_loop.crashed:  # what was left got an error
             outcome = Outcome.FAILED if event_loop.crashed else Outcome.REJECTED
             counts, left = counts.with_others(outcome, sum(left)), (0, 0)
-        models[name] = _model_stats(name, counts, left, failures)
-    held = (*models, *model_store.fused)
-    loaded = [(model, span, at) for model in held for span, at, _ in model_store.items(model)]
+        models[name] = _model_stats(name, counts, left, failures, errors)
+    names = [each for model in models for each in model_store.variants(model)]
+    names += model_store.fused
+    loaded = [(name, span, at) for name in names for span, at, _ in model_store.items(name)]
     processors = {
         name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
         for name, worker in event_loop.worker_pool.workers.items()
     }
-    return EngineStats(up_s=up_s, models=models, processors=processors)
+    memory = _memory_stats(core, event_loop.loader.use)
+    return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
+
+
+def _memory_stats(core: Dispatcher, use: LoaderUse) -> MemoryStats:
+    """Put together what is believed of memory, and what the system says."""
+    memories = core.memories
+    return MemoryStats(
+        budget_bytes={name: int(budget) for name, (budget, _) in memories.items()},
+        resident_bytes={name: int(taken) for name, (_, taken) in memories.items()},
+        loads=use.loads,
+        failed=use.failed,
+        evictions=use.evictions,
+        load_s=use.load_s,
+        process=process_memory(),
+    )
 
 
 def _model_stats(
@@ -144,6 +196,7 @@ def _model_stats(
     counts: AnswerCounts,
     unanswered: tuple[int, int],
     failures: Iterable[FailureCount],
+    errors: Mapping[str, float],
 ) -> ModelStats:
     """Put together what is known of one model.
 
@@ -152,6 +205,7 @@ def _model_stats(
         counts: Its answers.
         unanswered: How many of its requests wait, and how many run.
         failures: Failed runs, also those of other models.
+        errors: Stated output error of variants by name.
     """
     others = counts.others
     latencies = ExactLatencies()
@@ -170,6 +224,8 @@ def _model_stats(
         queue=queue,
         running=running,
         latency_ms=latency_summary(latencies),
+        variants=dict(counts.variants),
+        mean_error=mean_error(dict(counts.variants), errors),
     )
 
 

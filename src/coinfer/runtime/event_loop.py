@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
 from coinfer.backends.values import Values
-from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
     Arrived,
@@ -23,6 +24,8 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    Loaded,
+    LoadFailed,
     ProcessorLost,
     ProcessorRestored,
     TimerFired,
@@ -37,6 +40,7 @@ from coinfer.errors import (
 )
 from coinfer.machine.processor import Processor
 from coinfer.metrics.observers import Observer
+from coinfer.metrics.served_by import ServedBy
 from coinfer.runtime import clock
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.answer_errors import another, answer_error
@@ -44,6 +48,7 @@ from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.failure_notices import FailureNotices
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.latch import Latch
+from coinfer.runtime.loader import Loader
 from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_io import SpanIO
@@ -73,6 +78,7 @@ _Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
 _MOMENT_S = 0.2
+_GLANCE_S = 0.002
 _GIVE_UP_S = 1.0
 """A policy or a callback that never returns must not keep `stop` for longer."""
 
@@ -92,6 +98,7 @@ class EventLoop:
         watchers: Those that only look on.
         counts: What became of each model's requests.
         worker_pool: The workers.
+        loader: Loads and evicts what the core asks for.
         timer: Calls back at the moment that the core asked for.
         warnings: What went wrong beside the requests.
     """
@@ -121,8 +128,12 @@ class EventLoop:
         self._yielding = model_store.yielding
         self.is_stopped = self.is_forsaken = False
         self.idle: Worker | None = None
+        self._served_by: ServedBy | None = None
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
+        self.loader = Loader(
+            model_store, self._loaded, self._not_loaded, lambda: not self.worker_pool.has_retired
+        )
         settle = self._unanswered.settle
         self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
@@ -140,6 +151,13 @@ class EventLoop:
             self.timer.start()
         except RuntimeError as error:
             raise BackendError(f"the engine has no thread to keep time: {error}") from error
+
+    def follow_variants(self, errors: Mapping[str, float]) -> None:
+        """Count from now on which of these variants serve, those of other models too."""
+        if self._served_by is None:
+            self._served_by = ServedBy(errors)
+        else:
+            self._served_by.names.update(errors)
 
     def cancel(self, future: InferenceFuture) -> None:
         """Tell the core that nobody wants an answer any more."""
@@ -192,6 +210,15 @@ class EventLoop:
         if self._mailbox.items and not self.is_stopped:
             self.call(lambda: None, _MOMENT_S)
 
+    def wait_for_loads(self, patience_s: float) -> None:
+        """Wait until nothing is loaded any more that there is room for, as at the start."""
+        until_s = clock.now() + patience_s
+        busy = [True]
+        while busy[-1] and not self.is_stopped and clock.now() < until_s:
+            self.call(lambda: busy.append(self._core.is_loading))
+            if busy[-1]:
+                time.sleep(_GLANCE_S)
+
     def start(self, processor: str) -> None:
         """Have a processor's worker started, if it is not.
 
@@ -228,7 +255,7 @@ class EventLoop:
         self.post(Closed(drop_waiting=False))
         self.drain(None)
         self.stop()
-        if self.worker_pool.join(_GIVE_UP_S):
+        if self.worker_pool.join(_GIVE_UP_S) and self.loader.join(_GIVE_UP_S):
             close()
 
     def drain(self, timeout_s: float | None) -> bool:
@@ -279,6 +306,7 @@ class EventLoop:
 
     def _stop(self, answers: deque[Answer]) -> None:
         self.is_stopped = True
+        self.loader.stop()
         answers.extend((number, ClosedError(self.closing)) for number in list(self.unanswered))
         self.worker_pool.stop()
         self._stopped.set()
@@ -348,6 +376,20 @@ class EventLoop:
         if replaced:
             _log.info("processor %r is used again", name)
             self.post(ProcessorRestored(name))
+
+    # for the loader
+
+    def _loaded(self, event: Loaded | LoadFailed) -> None:
+        """Take how a load ended."""
+        if self._yielding.has_begun:
+            self._mailbox.post_later(event)  # it may be of those that give way
+        else:
+            self.post(event)
+
+    def _not_loaded(self, load: Load, reason: str) -> None:
+        where = ", ".join(load.processors)
+        text = f"model {load.variant!r} could not be loaded on {where} and is tried again: {reason}"
+        self.warnings.put(("load", load.place), text)
 
     # the owner's step
 
@@ -422,8 +464,13 @@ class EventLoop:
                 self.timer.arm(command.at_s)
             case Abandon():
                 self._workers[command.execution.processor].retire()
-            case Evict():
-                self._model_store.note_gone(command.model)
+            case Evict(model, place):
+                if place < 0:
+                    self._model_store.note_gone(model)
+                else:
+                    self.loader.give(command)
+            case Load():
+                self.loader.give(command)
             case Run() | Reply():
                 raise AssertionError("performed by the step itself")
             case _:
@@ -432,8 +479,11 @@ class EventLoop:
     def _answer(self, reply: Reply, now: float) -> Answer:
         request, outcome, reason = reply
         counts = self.counts[request.model]
+        served_by = "" if self._served_by is None else self._served_by.ends(request)
         if outcome is _COMPLETED:
             counts.completed += 1
+            if served_by:
+                counts.variants[served_by] = counts.variants.get(served_by, 0) + 1
             counts.add_latency(now - request.arrival_s)
             if now > request.deadline_s:
                 counts.late += 1
@@ -447,6 +497,8 @@ class EventLoop:
         if self.is_stopped:
             return  # its futures are answered already
         span_io, unanswered = self._span_ios[variant][span], self.unanswered
+        if self._served_by is not None:
+            self._served_by.begins(execution)
         if len(requests) == 1:
             values: tuple[Values, ...] = (unanswered[requests[0].id].take(span_io),)
         else:

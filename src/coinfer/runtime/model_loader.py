@@ -43,38 +43,83 @@ class ModelLoader:
         self._model_store = model_store
         self._classes = classes
 
-    def load(self, name: str, model: Model | CutModel, plan: Plan, profile: Profile) -> Plan:
-        """Load a model as a plan says; returns when it can be asked.
+    def load(
+        self,
+        name: str,
+        models: Mapping[str, Model | CutModel],
+        plan: Plan,
+        profile: Profile,
+        *,
+        later: bool = False,
+    ) -> Plan:
+        """Load a model with its variants as a plan says; returns when it can be asked.
+
+        Args:
+            name: Its name.
+            models: The model and its variants by name.
+            plan: What is loaded where.
+            profile: The times of that.
+            later: Whether the core says what of it is loaded, and when, because memory has not room
+                for everything.
 
         Returns:
-            The plan, without those processors of the model that could not take it.
+            The plan, without those processors that could not take the model or a variant.
 
         Raises:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
-        loaded = self._model_store.put(name, model, profile)
-        self._open(name, model, plan, loaded)
+        store, keep = self._model_store, bool(plan.memory)
+        store.check_free(name)
+        usable, is_whole = Profile(), True
+        try:
+            for each in plan.serving(name) or [name]:
+                loaded = store.put(each, models[each], profile, of=name, keep=keep, later=later)
+                usable = usable.merged(loaded.profile)
+                is_whole = is_whole and not loaded.left_out
+                self._note(each, loaded)
+        except BaseException:
+            store.remove(name, close=True)
+            raise
+        self._open(name, models[name], plan, usable, are_loaded=not later)
+        return plan if is_whole else plan.loading(usable, [name])
+
+    def _note(self, name: str, loaded: LoadedModel) -> None:
+        """Say what came of loading a model or a variant."""
         warnings = self._event_loop.warnings
         for processor, why in loaded.left_out.items():
             warnings.append(f"{name} does not run on {processor}: {why}")
         warnings += [f"{name}: {note}" for note in loaded.notes]
         _log.info("model %r loaded on %s", name, ", ".join(loaded.profile.processors()))
-        return plan.loading(loaded.profile, [name]) if loaded.left_out else plan
+
+    def _open(
+        self,
+        name: str,
+        model: Model | CutModel,
+        plan: Plan,
+        profile: Profile,
+        *,
+        are_loaded: bool,
+    ) -> None:
+        """Let a model take requests that was put into the store."""
+        event_loop = self._event_loop
+        work = plan.models[name].work
+        if work is not None:
+            self._classes[name] = SizeClasses(work)
+        for processor in profile.processors():
+            event_loop.start(processor)
+        if name in plan.cheaper:
+            event_loop.follow_variants(plan.variant_errors)
+        event_loop.tell(model_loaded(plan, name, profile, are_loaded=are_loaded))
+        self._model_store.open(name, _whole(model))
 
     def load_fused(
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
     ) -> Plan:
-        """Load a fused variant of a plan; where that fails, its members run alone.
-
-        Args:
-            name: Its name.
-            models: It and its members, by name.
-            plan: The plan.
-            profile: Its times.
+        """Load a fused variant of models that are loaded; where that fails, these run alone.
 
         Returns:
-            The plan, without it if it could not be loaded.
+            The plan, without the variant if it could not be loaded.
         """
         planned, event_loop = plan.fused[name], self._event_loop
         members = {each: _whole(models[each]) for each in planned.models}
@@ -95,17 +140,6 @@ class ModelLoader:
         event_loop.tell(fused_loaded(plan, name, loaded.profile))
         _log.info("%s are fused on %s", planned.models, loaded.profile.processors())
         return plan
-
-    def _open(self, name: str, model: Model | CutModel, plan: Plan, loaded: LoadedModel) -> None:
-        """Let a model take requests that was put into the store."""
-        event_loop = self._event_loop
-        work = plan.models[name].work
-        if work is not None:
-            self._classes[name] = SizeClasses(work)
-        for processor in loaded.profile.processors():
-            event_loop.start(processor)
-        event_loop.tell(model_loaded(plan, name, loaded.profile))
-        self._model_store.open(name, _whole(model))
 
     def withdraw(self, name: str) -> None:
         """Let a model take no more requests; returns when none of it is left. Again is fine."""

@@ -1,11 +1,13 @@
 """Model store: the loaded models of an engine and their sessions. Knows no request and no thread.
 
-One thread at a time may load or unload; any thread may read meanwhile.
+One thread at a time may load or unload a model; any thread may read meanwhile. With a memory
+budget the loader's thread loads and evicts places of loaded models beside that.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
+from coinfer.model.paging import paged
 from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO, span_ios_of
@@ -63,6 +66,7 @@ class ModelStore:
         span_ios: Per model, its spans as a request goes through them.
         fused: By fused variant, those of its members that are loaded.
         yielding: The threads that give way once an express processor is used.
+        changing: Held while sessions are made or closed.
     """
 
     def __init__(
@@ -78,10 +82,14 @@ class ModelStore:
         self._shared: dict[Hashable, Session] = {}
         self._sessions: dict[tuple[str, Span, str], Session] = {}
         self._processors = {p.name: p for p in ordinary(processors.values())}
+        self._all = dict(processors)
         self._express: dict[str, list[Processor]] = {}
         for express, twin in twins(processors.values()).items():
             self._express.setdefault(twin, []).append(processors[express])
         self._leaving: dict[str, Latch] = {}
+        self._variants: dict[str, list[str]] = {}
+        self.changing = threading.RLock()
+        self._kept: dict[tuple[str, Span, str], tuple[Model, Hashable]] = {}
         self._hanging: list[Session] = []
 
     def check_free(self, name: str) -> None:
@@ -93,8 +101,25 @@ class ModelStore:
         if name in self.span_ios or name in self._leaving:
             raise ConfigurationError(f"a model named {name!r} is loaded; choose another name")
 
-    def put(self, name: str, model: Model | CutModel, profile: Profile) -> LoadedModel:
+    def put(
+        self,
+        name: str,
+        model: Model | CutModel,
+        profile: Profile,
+        *,
+        of: str = "",
+        keep: bool = False,
+        later: bool = False,
+    ) -> LoadedModel:
         """Compile a model where its profile has entries; it takes requests after `open`.
+
+        Args:
+            name: What it is called.
+            model: The model.
+            profile: Its times, where it shall run.
+            of: The model of which it is a variant, with which it is removed; by default it is none.
+            keep: Whether it may be evicted and loaded again.
+            later: Whether only to prepare it: `load` makes the sessions.
 
         Raises:
             ConfigurationError: a model of that name is loaded, or still leaving; the profile has
@@ -120,10 +145,20 @@ class ModelStore:
                 f"the profile has no entry for model {name!r} on any of the processors "
                 f"{', '.join(self._processors)}; measure it first"
             )
-        left_out = self._load(name, pieces, pairs)
+        if of and of != name:
+            self._variants.setdefault(of, []).append(name)
         self.span_ios[name] = span_ios_of(cut)
+        with self.changing:
+            if keep:
+                pieces = self._keep(name, pieces, pairs)
+            left_out = {} if later else self._load(name, pieces, pairs)
+            for place, (_, shared) in self._kept.items():
+                if later and shared in self._shared:  # another model of the same content is loaded
+                    self._sessions[place] = self._shared[shared]
         loaded = self.items(name)
         at = {(span, processor) for span, processor, _ in loaded}
+        if later:
+            at = {(span, processor.name) for span, processor in pairs}
         usable = profile.restricted([name]).where(lambda key: (key.span, key.processor) in at)
         notes = dict.fromkeys(note for *_, session in loaded if (note := note_of(session)))
         return LoadedModel(usable, left_out, tuple(notes))
@@ -160,6 +195,31 @@ class ModelStore:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
 
+    def load(self, name: str, span: Span, processors: Sequence[str]) -> None:
+        """Make what one place of a model needs, if it was put to be loaded later or was evicted.
+
+        Raises:
+            BackendError: a backend cannot make it.
+        """
+        with self.changing:
+            made = set()
+            for processor in processors:
+                kept = self._kept.get((name, span, processor))
+                if kept is not None:  # else the model left meanwhile
+                    self._load_one(name, span, kept[0], self._all[processor])
+                    made.add(kept[1])
+            for place, (_, key) in self._kept.items():
+                if key in made:  # it may be that of another model of the same content
+                    self._sessions[place] = self._shared[key]
+
+    def evict(self, name: str, span: Span, processors: Sequence[str], *, close: bool) -> None:
+        """Forget the sessions of one place, for all models that have it; close them if told to."""
+        with self.changing:
+            found = [self._sessions.get((name, span, processor)) for processor in processors]
+            gone = {id(session) for session in found if session is not None}
+            self._sessions = {k: s for k, s in self._sessions.items() if id(s) not in gone}
+            self._close_unused(close=close)
+
     def get(self, name: str, span: Span, processor: str) -> Session:
         """Return the session of a span of a model on a processor."""
         return self._sessions[name, span, processor]
@@ -169,10 +229,15 @@ class ModelStore:
         # A list first, in one step: another thread may be loading.
         return [(i, p, s) for (m, i, p), s in list(self._sessions.items()) if m == name]
 
+    def variants(self, name: str) -> list[str]:
+        """Return the names of what is loaded of a model: itself and its variants."""
+        return [name, *self._variants.get(name, ())]
+
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell by processor where the longest span that it runs of a model really is."""
         longest: dict[str, Session] = {}
-        by_length = sorted(self.items(name), key=lambda item: item[0].first - item[0].last)
+        found = [item for each in self.variants(name) for item in self.items(each)]
+        by_length = sorted(found, key=lambda item: item[0].first - item[0].last)
         for _, processor, session in by_length:
             longest.setdefault(processor, session)
         return {processor: session.placement() for processor, session in longest.items()}
@@ -205,13 +270,15 @@ class ModelStore:
 
     def remove(self, name: str, *, close: bool) -> None:
         """Forget a model that was withdrawn; close its sessions unless something runs on them."""
-        self._unload(name, close=close)
-        self.span_ios.pop(name, None)
+        variants = self._variants.pop(name, [])
+        self._unload(name, *variants, close=close)
+        for each in (name, *variants):
+            self.span_ios.pop(each, None)
         self._leaving.pop(name, None)
 
     def close(self) -> None:
         """Close all sessions."""
-        self._unload(*{name for name, _, _ in self._sessions})
+        self._unload(*{name for name, _, _ in (*self._sessions, *self._kept)})
 
     def _load(
         self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]
@@ -259,16 +326,42 @@ class ModelStore:
 
         The memory of those that are closed goes back to the system.
         """
-        self._sessions = {k: s for k, s in self._sessions.items() if k[0] not in names}
+        with self.changing:
+            self._sessions = {k: s for k, s in self._sessions.items() if k[0] not in names}
+            self._kept = {k: kept for k, kept in self._kept.items() if k[0] not in names}
+            self._close_unused(close=close)
+
+    def _close_unused(self, *, close: bool) -> None:
         found = self._unused()
         if close and found:
             while found:
                 _close(found.pop())
             heap.trim()
 
-    def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
+    def _keep(
+        self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]
+    ) -> dict[Span, Model]:
+        """Keep what sessions are made of, and see that there are artefacts where they are worth it.
+
+        Returns:
+            The models of the spans, with their weights not in memory but in files.
+        """
+        kept = {}
+        for span, processor in sorted(pairs, key=lambda pair: (pair[0], pair[1].name)):
+            backend = self._backends[processor.backend]
+            prepare(backend, pieces[span], processor)
+            if span not in kept:
+                kept[span] = paged(pieces[span])
+            self._kept[name, span, processor.name] = kept[span], self._key(kept[span], processor)
+        return kept
+
+    def _key(self, piece: Model, processor: Processor) -> Hashable:
+        """Equal for what one session serves."""
         backend = self._backends[processor.backend]
-        key = (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
+        return (_identity(piece, backend), processor.backend, backend.sharing_key(processor))
+
+    def _load_one(self, name: str, span: Span, piece: Model, processor: Processor) -> None:
+        backend, key = self._backends[processor.backend], self._key(piece, processor)
         if key not in self._shared:
             join = self.yielding.join if processor.name in self._overlaid else None
             try:

@@ -22,6 +22,7 @@ from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.xrbench import ScoredCounts
+from coinfer.plan.plan import Plan
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.interruption import Interruption
@@ -103,7 +104,7 @@ def play(
         with _settled_heap(), Interruption() as interruption:
             load = Load(scenario)
             driver = LoadGenerator(engine, load, ready.feeds, scenario.models)
-            recorder = _recorder(scenario, driver.start_s, keep_records=keep_records)
+            recorder = _recorder(scenario, driver.start_s, engine.plan, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
             playing = _Playing(engine, driver, recorder, load, interruption, enough)
             driver.play(partial(playing.goes_on, on_tick))
@@ -122,11 +123,12 @@ def play(
     )
 
 
-def _recorder(scenario: Scenario, origin_s: float, *, keep_records: bool) -> Recorder:
+def _recorder(scenario: Scenario, origin_s: float, plan: Plan, *, keep_records: bool) -> Recorder:
     return Recorder(
         window=Window(start_s=origin_s + scenario.begin_s, end_s=origin_s + scenario.end_s),
         keep_records=keep_records,
         counts=ModelCounts if scenario.score is None else ScoredCounts,
+        variants=plan.variant_errors,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from coinfer.core.events import MemoryGiven
 from coinfer.core.policy import Policy
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.observers import Observer, Observers
@@ -47,6 +48,7 @@ def simulate(
     keep_records: bool = False,
     observer: Observer | None = None,
     on_tick: Tick | None = None,
+    memory: MemoryGiven | None = None,
 ) -> Simulated:
     """Simulate a scenario to its end; what was begun is finished.
 
@@ -59,6 +61,7 @@ def simulate(
             memory grows with what is in flight only.
         observer: Sees every step of the core, from the loading of the models on.
         on_tick: Called now and then with the virtual seconds since the start.
+        memory: As for `Simulation`.
 
     Raises:
         UnknownNameError: a model that the machine does not run.
@@ -68,6 +71,7 @@ def simulate(
         window=Window(start_s=scenario.begin_s, end_s=scenario.end_s),
         keep_records=keep_records,
         counts=ModelCounts if scenario.score is None else ScoredCounts,
+        variants=plan.variant_errors,
     )
     load = Load(scenario)
     simulation = Simulation(
@@ -80,6 +84,7 @@ def simulate(
         services=Services(plan.machine, seed=scenario.seed, deterministic=deterministic),
         shapes=request_shapes(scenario, plan.works),
         sizes=request_sizes(scenario),
+        memory=memory,
     )
     simulation.run(scenario.end_s + DRAIN_S, on_tick)
     if simulation.core.fault is not None:

@@ -2,8 +2,8 @@
 
 The dispatcher, the policy, the load and the observer are the objects of a real run; only the
 processors are imagined. What happens at one instant happens in this order: executions end (in the
-order of their start), the timer fires, requests fall due (in the order of their dues). So two
-simulations with the same seed take the same steps to the last bit.
+order of their start), what is being loaded is there, the timer fires, requests fall due (in the
+order of their dues). So two simulations with the same seed take the same steps to the last bit.
 """
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 
-from coinfer.core.commands import Abandon, Execution, Reply, Run, SetTimer
+from coinfer.core.commands import Abandon, Command, Execution, Reply, Run, SetTimer
+from coinfer.core.commands import Load as LoadPlace
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Arrived, Event, Finished, ProcessorRestored, TimerFired
+from coinfer.core.events import (
+    Arrived,
+    Event,
+    Finished,
+    Loaded,
+    MemoryGiven,
+    ProcessorRestored,
+    TimerFired,
+)
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.observers import Observer
-from coinfer.opening import fused_loaded, model_loaded
+from coinfer.opening import check_memory, fits, fused_loaded, memory_given, model_loaded
 from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
@@ -53,6 +62,7 @@ class Simulation:
         services: Draws service times; by default the machine's, with seed 0.
         shapes: Classes of sizes of each model's requests, in rotation; 0 of those not named.
         sizes: Numbers of their exact sizes, likewise.
+        memory: What is said of memories in place of what the plan says, for comparisons.
 
     Attributes:
         now: Virtual seconds since the start.
@@ -71,6 +81,7 @@ class Simulation:
         services: Services | None = None,
         shapes: Mapping[str, Sequence[int]] = MappingProxyType({}),
         sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
+        memory: MemoryGiven | None = None,
     ) -> None:
         plan.machine.check_runs(tuple(specs))
         machine = plan.machine.equipped()
@@ -103,13 +114,9 @@ class Simulation:
         self._last: dict[str, str] = {}
         self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()
-        for model in specs:
-            self._open(model_loaded(plan, model, plan.profile))
-        for name in plan.fused:
-            self._open(fused_loaded(plan, name, plan.profile))
-
-    def _open(self, event: Event) -> None:
-        self._observer.observe(event, self.core.handle(event, 0.0), 0.0)
+        self._loads: LoadPlace | None = None
+        self._loaded_s = _INF
+        self._open(plan, tuple(specs), memory or memory_given(plan))
 
     @property
     def n_unanswered(self) -> int:
@@ -132,6 +139,43 @@ class Simulation:
             if on_tick is not None:
                 on_tick(self.now)
 
+    def _open(self, plan: Plan, models: Sequence[str], memory: MemoryGiven | None) -> None:
+        """Tell the core what there is, and load what there is room for before the start."""
+        are_loaded = True
+        if memory is not None:
+            check_memory(plan)
+            are_loaded = fits(plan, models)
+            self._tell(memory)
+        for model in models:
+            self._tell(model_loaded(plan, model, plan.profile, are_loaded=are_loaded))
+        for name in plan.fused:
+            self._tell(fused_loaded(plan, name, plan.profile))
+        while self._loads is not None:
+            self._tell(self._end_load())
+
+    def _tell(self, event: Event) -> None:
+        """Let the core handle an event before the start: nothing but loads follows from it."""
+        commands = self.core.handle(event, 0.0)
+        self._observer.observe(event, commands, 0.0)
+        for command in commands:
+            self._note(command)
+
+    def _note(self, command: Command) -> None:
+        """Perform a command that is rare."""
+        if isinstance(command, SetTimer):
+            self._timer_s = command.at_s
+        elif isinstance(command, Abandon):
+            self._abandoned.add(command.execution.id)
+        elif isinstance(command, LoadPlace):
+            self._loads = command
+            self._loaded_s = self.now + command.expected_s
+
+    def _end_load(self) -> Loaded:
+        load = self._loads
+        assert load is not None
+        self._loads, self._loaded_s = None, _INF
+        return Loaded(load.place, load.expected_s)
+
     def _go_on(self, until_s: float, steps: int) -> bool:
         """Take so many steps; return False if nothing is left to do until then.
 
@@ -148,8 +192,14 @@ class Simulation:
             timer_s = self._timer_s
             end_s = ends[0][0] if ends else _INF
             due_s = agenda[0][0] if agenda else _INF
+            load_s = self._loaded_s
             event: Event
-            if end_s <= due_s and end_s <= timer_s:
+            if load_s < end_s and load_s <= due_s and load_s <= timer_s:
+                if load_s > until_s:
+                    return False
+                self.now = now = load_s
+                event = self._end_load()
+            elif end_s <= due_s and end_s <= timer_s:
                 if end_s > until_s:
                     return False
                 self.now = now = end_s
@@ -186,10 +236,8 @@ class Simulation:
                 elif type(command) is Reply:
                     if reacts:
                         self._answer(command)
-                elif isinstance(command, SetTimer):
-                    self._timer_s = command.at_s
-                elif isinstance(command, Abandon):
-                    self._abandoned.add(command.execution.id)
+                else:
+                    self._note(command)
         return True
 
     def _submit(self) -> Arrived:

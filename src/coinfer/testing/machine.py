@@ -14,7 +14,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, assert_never
 
-from coinfer.core.commands import Abandon, Command, Evict, Execution, Reply, Run, SetTimer
+from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Reply, Run, SetTimer
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import (
     Arrived,
@@ -22,12 +22,16 @@ from coinfer.core.events import (
     Failed,
     Finished,
     FusedLoaded,
+    Loaded,
     LoadedVariant,
+    LoadFailed,
+    MemoryGiven,
     ModelLoaded,
     ProcessorLost,
     TimerFired,
 )
 from coinfer.core.lane import LaneKey
+from coinfer.core.place import Loadable
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.batching import Batching
@@ -35,7 +39,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span, all_spans
 
-__all__ = ["VirtualMachine", "processors", "profile", "request"]
+__all__ = ["VirtualMachine", "loadables", "processors", "profile", "request"]
 
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -109,6 +113,30 @@ def profile(
     )
 
 
+def loadables(
+    known: Profile, size_bytes: int, *, load_s: float, shared: Collection[str] = ()
+) -> tuple[Loadable, ...]:
+    """Return what can be loaded of a model that has a profile, in the memory `host`.
+
+    Args:
+        known: Its profile.
+        size_bytes: Of the whole model; a span takes its share of the units.
+        load_s: Seconds to load the whole model; a span takes its share.
+        shared: Processors that share a session of each span.
+
+    >>> [each.size_bytes for each in loadables(profile("m", {"a": 1.0}, units=2), 10, load_s=1.0)]
+    [5, 10, 5]
+    """
+    units = max(key.span.last + 1 for key, _ in known)
+    found: dict[tuple[Span, tuple[str, ...]], Loadable] = {}
+    for key, _ in known:
+        share = (key.span.last - key.span.first + 1) / units
+        together = tuple(shared) if key.processor in shared else (key.processor,)
+        size, seconds = round(size_bytes * share), load_s * share
+        found[key.span, together] = Loadable(key.span, together, "host", size, seconds)
+    return tuple(found.values())
+
+
 class VirtualMachine:
     """A dispatcher with processors that take as long as they are told.
 
@@ -122,6 +150,8 @@ class VirtualMachine:
         timer_s: When the timer will fire; infinite if it is not armed.
         unanswered: Ids of the requests that arrived and have no reply yet.
         reached: The unit boundary by request id, once something of it has run.
+        loading: What is being loaded; None if nothing is.
+        resident: What was loaded and not evicted, by the number of its place.
 
     >>> from coinfer.policies import make_policy
     >>> machine = VirtualMachine(processors("cpu0"), make_policy("fcfs"), {"m": {"cpu0": 0.5}})
@@ -145,6 +175,10 @@ class VirtualMachine:
         variants: Mapping[str, tuple[LoadedVariant, ...]] = _NOTHING,
         fixed_share: float = 0.0,
         fused: Mapping[str, tuple[Sequence[str], Mapping[str, float]]] = _NOTHING,
+        budget: int | None = None,
+        sizes: Mapping[str, int] = _NOTHING,
+        load_s: float = 0.01,
+        shared: Collection[str] = (),
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -162,6 +196,10 @@ class VirtualMachine:
             variants: By model, those beside the original.
             fixed_share: Of those models, the share of the time of one sample that more do not add.
             fused: By fused variant, its members, and its seconds by processor.
+            budget: Bytes of memory for what is loaded; None: there is room for everything.
+            sizes: Bytes by model, of the whole; needed with a budget.
+            load_s: Seconds to load a whole model.
+            shared: Processors that share what is loaded.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
         """
@@ -184,24 +222,47 @@ class VirtualMachine:
         self._request_ids = count()
         self._service_s = service_s
         self._checked = checked
-        for model, row in seconds.items():
-            n_units = units.get(model, 1)
-            batching = batchings.get(model)
-            known = profile(
-                model,
-                row,
-                units=n_units,
-                gaps=gaps.get(model, _NOTHING),
-                most=1 if batching is None else batching.most,
-                fixed_share=fixed_share,
-            )
-            forked = forks.get(model, ())
-            others = variants.get(model, ())
-            self.post(
-                ModelLoaded(model, n_units, known, forked, batching=batching, variants=others)
-            )
+        self.loading: Load | None = None
+        self.resident: dict[int, Load] = {}
+        self._load_end_s = math.inf
+        self._is_gone = False
+        if budget is not None:
+            self.post(MemoryGiven({"host": budget}))
+        self._budget, self._sizes, self._load_s, self._shared = budget, sizes, load_s, shared
+        self._shape = (seconds, units, gaps, forks, batchings, fixed_share)
+        self._variants = variants
+        for model in seconds:
+            self.load(model)
         for name, (members, row) in fused.items():
             self.post(FusedLoaded(name, tuple(members), profile(name, row)))
+
+    def load(self, model: str, *, with_variants: bool = True) -> None:
+        """Let a model take requests, at first or again."""
+        seconds, units, gaps, forks, batchings, fixed_share = self._shape
+        n_units, batching = units.get(model, 1), batchings.get(model)
+        known = profile(
+            model,
+            seconds[model],
+            units=n_units,
+            gaps=gaps.get(model, _NOTHING),
+            most=1 if batching is None else batching.most,
+            fixed_share=fixed_share,
+        )
+        places: tuple[Loadable, ...] = ()
+        if self._budget is not None:
+            size = self._sizes[model]
+            places = loadables(known, size, load_s=self._load_s, shared=self._shared)
+            large = {
+                (p.span, name)
+                for p in places
+                for name in p.processors
+                if p.size_bytes > self._budget
+            }
+            known = known.where(lambda key: (key.span, key.processor) not in large)
+            places = tuple(p for p in places if p.size_bytes <= self._budget)
+        forked = forks.get(model, ())
+        others = self._variants.get(model, ()) if with_variants else ()
+        self.post(ModelLoaded(model, n_units, known, forked, {}, batching, others, places))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
@@ -247,6 +308,17 @@ class VirtualMachine:
         self._end(execution_id)
         return self.post(Failed(execution_id, reason))
 
+    def end_load(self, reason: str = "") -> list[Command]:
+        """Let what is being loaded be there now, or fail for a reason."""
+        load = self.loading
+        assert load is not None
+        self.loading, self._load_end_s = None, math.inf
+        if reason:
+            return self.post(LoadFailed(load.place, reason))
+        if not self._is_gone:
+            self.resident[load.place] = load
+        return self.post(Loaded(load.place, load.expected_s))
+
     def hold_back(self, model: str, ready_s: Mapping[str, float]) -> None:
         """Let fresh requests of a model start on processors from these moments on only."""
         state, policy = self.dispatcher._state, self.dispatcher.policy
@@ -275,6 +347,8 @@ class VirtualMachine:
         self.now = max(self.now, soonest)
         if soonest == self._ends.get(number):
             self.finish(number)
+        elif soonest == self._load_end_s:
+            self.end_load()
         elif self._scheduled and soonest == self._scheduled[0][0]:
             self.post(heapq.heappop(self._scheduled)[2])
         else:
@@ -297,7 +371,7 @@ class VirtualMachine:
     def next_s(self) -> float:
         """The moment of the next thing that happens; infinite if nothing will."""
         scheduled_s = self._scheduled[0][0] if self._scheduled else math.inf
-        return min(*self._ends.values(), scheduled_s, self.timer_s, math.inf)
+        return min(*self._ends.values(), scheduled_s, self.timer_s, self._load_end_s, math.inf)
 
     def outcomes(self) -> dict[int, Outcome]:
         """Return the outcome by request id."""
@@ -346,10 +420,27 @@ class VirtualMachine:
                 self.timer_s = at_s
             case Abandon(execution):
                 self._end(execution.id)
+            case Load():
+                assert self.loading is None, f"{command} beside {self.loading}"
+                assert command.place not in self.resident, f"{command} is there"
+                self.loading, self._is_gone = command, False
+                self._load_end_s = self.now + command.expected_s
             case Evict():
-                pass
+                self._evict(command)
             case _:
                 assert_never(command)
+
+    def _evict(self, command: Evict) -> None:
+        if command.place < 0:
+            gone = [n for n, load in self.resident.items() if load.variant == command.model]
+            for number in gone:
+                del self.resident[number]
+            if self.loading is not None and self.loading.variant == command.model:
+                self._is_gone = True
+            return
+        load = self.resident.pop(command.place)
+        used = [e for e in self.running.values() if _is_of(e, load)]
+        assert not used, f"{command} while {used} run"
 
     def _start(self, execution: Execution) -> None:
         busy = {unit for e in self.running.values() for unit in self._units[e.processor]}
@@ -362,3 +453,9 @@ class VirtualMachine:
         end_s = self.now + self._service_s(execution)
         if end_s < math.inf:
             self._ends[execution.id] = end_s
+
+
+def _is_of(execution: Execution, load: Load) -> bool:
+    """Tell whether an execution uses what was loaded."""
+    mine = (execution.variant, execution.span)
+    return mine == (load.variant, load.span) and execution.processor in load.processors

@@ -24,6 +24,7 @@ from pydantic import (
 from coinfer.core.dispatcher import Limits
 from coinfer.core.request import OnLate
 from coinfer.documents.fields import (
+    ByteSize,
     Count,
     FilePath,
     Loc,
@@ -41,6 +42,7 @@ from coinfer.documents.fields import (
     wrong,
 )
 from coinfer.errors import ConfigurationError
+from coinfer.machine.memories import HOST
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
 from coinfer.workload.batch_spec import BatchSpec
@@ -55,6 +57,7 @@ from coinfer.workload.processor_spec import (
     Processors,
     ProcessorSpec,
 )
+from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["MixArrivals", "ModelSpec", "OfflineArrivals", "PolicySpec", "Scenario"]
 
@@ -91,6 +94,7 @@ class ModelSpec(Section):
         on_late: What to do with a request whose deadline passes before it has started.
         batching: Samples in each request, and how requests share executions; written as `batch`.
         partition: How it is cut; without, as the scenario says for all.
+        variants: Cheaper variants beside it, and when they serve; without, there are none.
     """
 
     source: Annotated[str, Field(min_length=1), AfterValidator(_source)] = ""
@@ -103,6 +107,7 @@ class ModelSpec(Section):
     on_late: OnLate = OnLate.RUN
     batching: BatchSpec = Field(alias="batch", default=BatchSpec())
     partition: Partitioning = None
+    variants: VariantsSpec | None = None
     _period_s: float | None = PrivateAttr(default=None)
 
     @property
@@ -169,6 +174,10 @@ def _policy(value: Any) -> Any:
     return {key: value[key] for key in value if key == "name"} | {"options": options}
 
 
+def _memory(value: Any) -> Any:
+    return value if isinstance(value, dict) else {HOST: value}
+
+
 _PROCESSES: TypeAdapter[dict[str, Process]] = TypeAdapter(dict[str, Process])
 
 
@@ -205,6 +214,8 @@ class Scenario(Section):
             of them by name.
         max_blocking: Seconds for which requests that share an execution may keep a processor from
             others, where some model has a deadline; None: twice the longest run of one request.
+        memory: Bytes for what is loaded, by name of the memory: `host`, or a device. Written as
+            one size, it is that of `host`. Empty: what is loaded is not limited.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
         rate_factor: All open-loop rates are multiplied by it; deadlines of one period follow.
         score: A published score to compute beside the figures.
@@ -225,6 +236,7 @@ class Scenario(Section):
     agreement: AgreementSpec = AgreementSpec()
     partition: Partitioning = None
     fuse: Fusing = "auto"
+    memory: Annotated[dict[str, ByteSize], BeforeValidator(_memory)] = Field(default_factory=dict)
     admission_limit: Count = 1000
     max_blocking: PositiveSeconds | None = None
     machine: FilePath | None = None

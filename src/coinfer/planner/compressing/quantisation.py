@@ -7,7 +7,6 @@ never further off than was allowed, on any of them. If nothing is to be gained, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from coinfer.backends.base import Backend, Tensors
-from coinfer.backends.loading import load
 from coinfer.backends.onnxruntime.quantising import Way, prepared, quantised
 from coinfer.backends.precision import native_precision
 from coinfer.errors import ConfigurationError
@@ -27,8 +25,8 @@ from coinfer.model import Model
 from coinfer.planner.compressing.against_original import contests, processor_reports
 from coinfer.planner.compressing.calibration import Samples, bound_to, outputs_of
 from coinfer.planner.compressing.compression import CompressedModel
+from coinfer.planner.compressing.error import worst_error
 from coinfer.planner.compressing.report import CompressionReport, Int8Report, ProcessorReport
-from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
 from coinfer.profiling.side_by_side import Contest
 
@@ -167,16 +165,7 @@ class Quantisation:
 
     def _error(self, model: Model, feeds: Sequence[Tensors], originals: Sequence[Tensors]) -> float:
         """Return how far outputs are off the reference, on whatever processor they are furthest."""
-        kinds = {
-            (each.backend, each.device, each.precision): each
-            for each in (*self.processors, REFERENCE)
-        }
-        errors = []
-        for processor in kinds.values():
-            with closing(load(self.backends[processor.backend], model, processor)) as session:
-                made = [dict(session.run(feed)) for feed in feeds]
-            errors.append(relative_error(made, originals))
-        return max(errors)
+        return worst_error(model, feeds, originals, self.processors, self.backends)
 
     def _contests(self, model: Model, rounds: int = LEAST_ROUNDS) -> list[Contest]:
         feeds = self.samples.calibration[:_FEEDS]

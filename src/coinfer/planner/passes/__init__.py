@@ -12,14 +12,17 @@ from coinfer.plan.plan import Plan
 from coinfer.planner.passes import (
     agreement,
     batching,
+    compress,
     fusing,
     measure,
     nonfinite,
     partition,
     precision,
     preemption,
+    residency,
     surroundings,
     threads,
+    variants,
     worth_loading,
 )
 from coinfer.planner.planning import Planning
@@ -29,6 +32,7 @@ __all__ = ["PASSES", "Pass"]
 Pass = Callable[[Plan, Planning], Plan]
 
 PASSES: tuple[Pass, ...] = (
+    compress.compress,
     measure.measure,
     precision.precision,
     agreement.agreement,
@@ -39,5 +43,7 @@ PASSES: tuple[Pass, ...] = (
     preemption.preemption,
     surroundings.surroundings,
     batching.batching,
+    variants.variants,
+    residency.residency,
     fusing.fusing,
 )

@@ -21,6 +21,7 @@ from coinfer.planner.planning import Planning
 from coinfer.profiling import Skip
 from coinfer.profiling.agreement import Agreement, refusals, with_errors
 from coinfer.profiling.reference import REFERENCE
+from coinfer.workload.agreement_spec import AgreementSpec
 
 __all__ = ["agreement"]
 
@@ -40,7 +41,7 @@ def agreement(plan: Plan, planning: Planning) -> Plan:
         ]
         kept = with_errors(kept, name, verdict.found, plan.processors)
         if verdict.found:
-            choice = _choice(verdict, planning.wishes.agreement.tolerance)
+            choice = _choice(verdict, _spec(planning, name).tolerance)
             plan = plan.with_variant(name, plan.models[name].original, choice)
     refused = {(name, each) for name, verdict in judged.items() for each in verdict.refused}
     kept = kept.where(lambda key: (key.model, key.processor) not in refused)
@@ -69,14 +70,22 @@ class _Judged(NamedTuple):
 def _judged(plan: Plan, planning: Planning, name: str) -> _Judged:
     named = {processor.name: processor for processor in plan.processors}
     able = [named[each] for each in plan.measured.spans_by_processor(name)]
-    wishes = planning.wishes
+    wishes, spec = planning.wishes, _spec(planning, name)
     found = planning.profiler.agreements(
         planning.models[name],
         able,
-        wishes.agreement.tolerance,
+        spec.tolerance,
         feeds=planning.samples.get(name, ()),
     )
-    return _Judged(found, refusals(found, able, wishes.agreement, wishes.tolerance))
+    return _Judged(found, refusals(found, able, spec, wishes.tolerance))
+
+
+def _spec(planning: Planning, name: str) -> AgreementSpec:
+    """Return how near a model must be; a variant may be off by what it may be off its original."""
+    spec, variant = planning.wishes.agreement, planning.variants.get(name)
+    if variant is None or variant.max_error <= spec.tolerance:
+        return spec
+    return spec.model_copy(update={"tolerance": variant.max_error})
 
 
 def _require_some(name: str, profile: Profile, verdict: _Judged) -> None:

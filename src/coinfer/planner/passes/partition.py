@@ -7,7 +7,10 @@ plausible state of the machine wants it, after Band's dynamic program (MobiSys 2
 
 from __future__ import annotations
 
+import math
+
 from coinfer.graph.cut_model import CutModel
+from coinfer.machine.memories import HOST
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
 from coinfer.plan.variant import Variant
@@ -42,6 +45,7 @@ def partition(plan: Plan, planning: Planning) -> Plan:
             agreement=wishes.agreement,
             spare=wishes.keep_all or name in asked,
             feeds=planning.samples[name],
+            budget_bytes=wishes.memory.get(HOST, math.inf),
         )
         planning.cut_models[name] = cut
         notes += cut.warnings

@@ -7,7 +7,7 @@ import pytest
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import Arrived, Finished, ModelLoaded, ModelUnloaded
 from coinfer.core.request import OnLate, Outcome
-from coinfer.core.swaps import Swaps
+from coinfer.core.residency import Residency
 from coinfer.machine.machine_file import parse_machine
 from coinfer.machine.profile import Profile
 from coinfer.plan import Plan
@@ -36,43 +36,43 @@ def placed(subject: VirtualMachine) -> list[tuple[str, str]]:
     return [(e.model, e.processor) for e in subject.executions]
 
 
-class TestSwaps:
+class TestSlots:
     def test_only_a_change_costs(self) -> None:
-        swaps = Swaps()
-        swaps.add("a", {"npu": 0.4, "cpu": 0.0})
-        swaps.add("b", {"npu": 0.5})
-        assert swaps.costs == {"npu": {"a": 0.4, "b": 0.5}}
-        assert swaps.added_to({"npu": 1.0, "cpu": 2.0}, "a") == {"npu": 1.0, "cpu": 2.0}
-        swaps.hold("npu", "b")
-        swaps.hold("cpu", "b")
-        assert swaps.added_to({"npu": 1.0, "cpu": 2.0}, "a") == {"npu": 1.4, "cpu": 2.0}
-        assert swaps.added_to({"npu": 1.0, "cpu": 2.0}, "b") == {"npu": 1.0, "cpu": 2.0}
+        slots = Residency()
+        slots.add("a", {"npu": 0.4, "cpu": 0.0})
+        slots.add("b", {"npu": 0.5})
+        assert slots.costs == {"npu": {"a": 0.4, "b": 0.5}}
+        assert slots.added_to({"npu": 1.0, "cpu": 2.0}, "a") == {"npu": 1.0, "cpu": 2.0}
+        slots.hold("npu", "b")
+        slots.hold("cpu", "b")
+        assert slots.added_to({"npu": 1.0, "cpu": 2.0}, "a") == {"npu": 1.4, "cpu": 2.0}
+        assert slots.added_to({"npu": 1.0, "cpu": 2.0}, "b") == {"npu": 1.0, "cpu": 2.0}
 
     def test_a_copy_goes_its_own_way(self) -> None:
-        swaps = Swaps()
-        swaps.add("a", {"npu": 0.4})
-        swaps.hold("npu", "b")
-        foreseen = swaps.copy()
+        slots = Residency()
+        slots.add("a", {"npu": 0.4})
+        slots.hold("npu", "b")
+        foreseen = slots.copy()
         foreseen.hold("npu", "a")
-        assert (swaps.cost_s("npu", "a"), foreseen.cost_s("npu", "a")) == (0.4, 0.0)
+        assert (slots.cost_s("npu", "a"), foreseen.cost_s("npu", "a")) == (0.4, 0.0)
 
     def test_a_processor_whose_last_change_costs_nothing_any_more_holds_nothing(self) -> None:
-        swaps = Swaps()
-        swaps.add("a", {"npu": 0.4})
-        swaps.add("b", {"gpu": 0.5})
-        swaps.hold("npu", "b")
-        swaps.forget("a")
-        assert swaps.added_to({"npu": 1.0, "gpu": 2.0}, "b") == {"npu": 1.0, "gpu": 2.0}
-        assert swaps.added_to({"npu": 1.0, "gpu": 2.0}, "c") == {"npu": 1.0, "gpu": 2.0}
+        slots = Residency()
+        slots.add("a", {"npu": 0.4})
+        slots.add("b", {"gpu": 0.5})
+        slots.hold("npu", "b")
+        slots.forget("a")
+        assert slots.added_to({"npu": 1.0, "gpu": 2.0}, "b") == {"npu": 1.0, "gpu": 2.0}
+        assert slots.added_to({"npu": 1.0, "gpu": 2.0}, "c") == {"npu": 1.0, "gpu": 2.0}
 
     def test_a_model_that_is_gone_leaves_nothing(self) -> None:
-        swaps = Swaps()
-        swaps.add("a", {"npu": 0.4})
-        swaps.hold("npu", "a")
-        swaps.forget("a")
-        assert not swaps.costs
-        swaps.add("b", {"npu": 0.5})
-        assert swaps.cost_s("npu", "b") == 0.0
+        slots = Residency()
+        slots.add("a", {"npu": 0.4})
+        slots.hold("npu", "a")
+        slots.forget("a")
+        assert not slots.costs
+        slots.add("b", {"npu": 0.5})
+        assert slots.cost_s("npu", "b") == 0.0
 
 
 @pytest.mark.parametrize("policy", COUNTING)
@@ -145,7 +145,7 @@ def test_the_time_of_the_change_is_expected_and_not_learned() -> None:
     assert core.view.expected_s(core.view.entrance("a"), "npu") == pytest.approx(0.1)
     core.handle(ModelUnloaded("a"), now)
     core.handle(ModelUnloaded("b"), now)
-    assert not core._state.swaps.costs
+    assert not core._state.residency.costs
 
 
 MACHINE = """
@@ -170,8 +170,8 @@ def test_who_counts_the_change_is_not_caught_in_changing(
     policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted_s = latencies_s(policy, "100ms")
-    monkeypatch.setattr(Swaps, "added_to", lambda _self, seconds, _model: seconds)
-    monkeypatch.setattr(Swaps, "costs_of", lambda _self, _model: {})
+    monkeypatch.setattr(Residency, "added_to", lambda _self, seconds, _model: seconds)
+    monkeypatch.setattr(Residency, "costs_of", lambda _self, _model: {})
     assert counted_s < 0.5 * latencies_s(policy, "100ms")
 
 

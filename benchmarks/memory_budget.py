@@ -1,0 +1,129 @@
+"""Memory budget: the rules of loading and evicting against others, simulated on measured times.
+
+What is measured here: how long each network runs on one core with ONNX Runtime, what it takes, and
+how long loading it takes once it is prepared (`warm`). `cold` loads read the weights from a disk of
+1.5 GiB/s instead. All contestants are the same core with another rule of what is evicted, under
+first come first served: differences are those of residency alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from coinfer.core.events import MemoryGiven
+from coinfer.errors import ConfigurationError
+from coinfer.machine.memories import HOST
+from coinfer.machine.profile import Profile
+from coinfer.opening import loadables
+from coinfer.plan.plan import Plan
+from coinfer.planner.prepare import prepare
+from coinfer.policies import make_policy
+from coinfer.profiling import Profiler, default_cache
+from coinfer.sim import simulate
+from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario_file import parse_scenario
+
+__all__ = ["BUDGETS", "Row", "compared", "measured", "working_set"]
+
+BUDGETS = (1.0, 0.75, 0.5, 0.4, 0.25)
+"""Shares of the working set."""
+
+DISK_BYTES_PER_S = 1.5 * 2**30
+
+LARGE = {"alexnet": 8, "vgg16": 8, "resnet50": 8}
+ZIPF = (
+    *("resnet50", "mobilenet_v2", "inception_v3", "squeezenet1_1", "densenet201", "resnet101"),
+    *("alexnet", "resnext50", "small_resnet", "resnet152", "tiny_cnn", "lenet"),
+)
+"""In the order of their popularity."""
+
+_PROCESSORS = ", ".join(
+    f"{{name: cpu{core}, backend: onnxruntime, cores: [{core}]}}" for core in range(2)
+)
+
+
+class Row(NamedTuple):
+    """One contestant at one budget; without seconds it cannot run there, for the reason given."""
+
+    budget: float
+    contestant: str
+    seconds: float = 0.0
+    loads: int = 0
+    loaded_bytes: int = 0
+    why: str = ""
+
+
+def scenarios() -> dict[str, Scenario]:
+    """Return what is asked for."""
+    models = ", ".join(f'{name}: "zoo:{name}"' for name in LARGE)
+    counts = ", ".join(f"{name}: {count}" for name, count in LARGE.items())
+    many = ", ".join(f'{name}: "zoo:{name}"' for name in ZIPF)
+    weights = ", ".join(f"{name}: {1 / rank:.4f}" for rank, name in enumerate(ZIPF, 1))
+    large = f"models: {{{models}}}\narrivals: {{offline: {{counts: {{{counts}}}}}}}\n"
+    zipf = (
+        f"models: {{{many}}}\narrivals: {{mix: {{in_flight: 8, weights: {{{weights}}}}}}}\n"
+        "duration: 20s\nwarmup: 2s\n"
+    )
+    common = f"processors: [{_PROCESSORS}]\npolicy: fcfs\n"
+    return {"large": parse_scenario(large + common), "zipf": parse_scenario(zipf + common)}
+
+
+def measured(scenario: Scenario) -> Plan:
+    """Return the plan of a scenario on this machine, measured or from the cache."""
+    return prepare(scenario, Profiler(cache=default_cache())).plan
+
+
+def working_set(plan: Plan) -> int:
+    """Return the bytes of all models."""
+    return sum(
+        place.size_bytes for model in plan.models for place in loadables(plan, model, plan.profile)
+    )
+
+
+def cold(plan: Plan) -> Plan:
+    """Return a plan whose loads read from the disk."""
+    entries = {
+        key: dataclasses.replace(
+            entry, load_s=entry.load_s + entry.resident_bytes / DISK_BYTES_PER_S
+        )
+        for key, entry in plan.measured
+    }
+    return plan.with_profile(Profile(entries))
+
+
+def compared(scenario: Scenario, plan: Plan, shares: Sequence[float]) -> Iterator[Row]:
+    """Let all contestants run at each budget."""
+    whole = working_set(plan)
+    for share in shares:
+        for name, given in contestants(plan, int(share * whole)).items():
+            limited = dataclasses.replace(plan, memory=dict(given.budgets))
+            try:
+                done = simulate(
+                    scenario, limited, make_policy("fcfs"), deterministic=True, memory=given
+                )
+            except ConfigurationError as error:
+                yield Row(share, name, why=str(error).split(";")[0])
+                continue
+            counts = done.run_counts
+            served = sum(model.served for model in counts.models.values())
+            loads = counts.loads
+            each = counts.duration_s / served * 1e3
+            yield Row(share, name, each, loads.loads, loads.loaded_bytes)
+
+
+def contestants(plan: Plan, budget: int) -> Mapping[str, MemoryGiven]:
+    """Return what the core is told by each."""
+    sizes = sorted(
+        (max(p.size_bytes for p in loadables(plan, model, plan.profile)) for model in plan.models),
+        reverse=True,
+    )
+    count = next((n for n in range(len(sizes), 0, -1) if sum(sizes[:n]) <= budget), 1)
+    given = {HOST: budget}
+    return {
+        "coinfer": MemoryGiven(given),
+        "LRU by bytes": MemoryGiven(given, "lru"),
+        f"LRU, {count} models": MemoryGiven(given, "lru", count),
+        "one at a time": MemoryGiven(given, "lru", 1),
+    }

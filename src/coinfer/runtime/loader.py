@@ -1,0 +1,121 @@
+"""Loader: the thread that loads and evicts places, one at a time, in the order that it is told.
+
+It knows neither why nor what for. Making sessions is slow, and closing them may be: no worker and
+nobody who decides waits for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from coinfer.core.commands import Evict, Load
+from coinfer.core.events import Loaded, LoadFailed
+from coinfer.runtime import clock
+from coinfer.runtime.arguments import said
+from coinfer.runtime.latch import Latch
+from coinfer.runtime.model_store import ModelStore
+
+__all__ = ["Loader", "LoaderUse"]
+
+_Outcome: TypeAlias = Loaded | LoadFailed
+
+
+@dataclass(slots=True)
+class LoaderUse:
+    """What a loader did so far.
+
+    Attributes:
+        loads: Loads that ended well.
+        failed: Those that failed.
+        evictions: Evictions.
+        load_s: Seconds of the loads that ended well.
+    """
+
+    loads: int = 0
+    failed: int = 0
+    evictions: int = 0
+    load_s: float = 0.0
+
+
+class Loader:
+    """One thread; it starts with the first command.
+
+    Args:
+        model_store: What it loads into.
+        done: Gets how each load ended; called by the thread.
+        failed: Gets each load that failed, and why; called by the thread.
+        may_close: Tells whether sessions that are not used may be closed: a worker that was given
+            up may still run on one.
+
+    Attributes:
+        use: What it did so far.
+    """
+
+    def __init__(
+        self,
+        model_store: ModelStore,
+        done: Callable[[_Outcome], None],
+        failed: Callable[[Load, str], None],
+        may_close: Callable[[], bool],
+    ) -> None:
+        self._model_store = model_store
+        self._done = done
+        self._failed = failed
+        self._may_close = may_close
+        self._commands: SimpleQueue[Load | Evict | None] = SimpleQueue()
+        self._ended = Latch()
+        self._thread: threading.Thread | None = None
+
+        self.use = LoaderUse()
+
+    def give(self, command: Load | Evict) -> None:
+        """Hand over a command; returns at once. The owner of the core does it.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="coinfer-loader", daemon=True)
+            self._thread.start()
+        self._commands.put(command)
+
+    def stop(self) -> None:
+        """End the thread after the command that it performs; returns at once."""
+        self._commands.put(None)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for its end; False if it still works after so many seconds."""
+        thread = self._thread
+        return thread is None or thread is threading.current_thread() or self._ended.wait(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while (command := self._commands.get()) is not None:
+                if isinstance(command, Load):
+                    self._done(self._load(command))
+                else:
+                    close = self._may_close()
+                    self.use.evictions += 1
+                    self._model_store.evict(
+                        command.model, command.span, command.processors, close=close
+                    )
+        finally:
+            self._ended.set()
+
+    def _load(self, load: Load) -> _Outcome:
+        started_s = clock.now()
+        try:
+            self._model_store.load(load.variant, load.span, load.processors)
+        except Exception as error:  # noqa: BLE001 - a backend is foreign code; the engine goes on
+            reason = " ".join(said(error).split())
+            self.use.failed += 1
+            self._failed(load, reason)
+            return LoadFailed(load.place, reason)
+        seconds = clock.now() - started_s
+        self.use.loads += 1
+        self.use.load_s += seconds
+        return Loaded(load.place, seconds)
