@@ -142,7 +142,9 @@ class TestAuto:
     ) -> None:
         trials |= {8: 2.0}
         monkeypatch.setattr(fusing_pass, "_MOST_S", 1e-9)
-        assert not planned(networks()).plan.fused
+        plan = planned(networks()).plan
+        assert not plan.fused
+        assert "which leaves little to gain" in why(plan, "a")
 
     def test_nothing_is_fused_when_the_time_is_over(self, trials: dict[int, float]) -> None:
         trials |= {8: 2.0}

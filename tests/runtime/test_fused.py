@@ -72,6 +72,7 @@ class Gated:
     def __init__(self, *, refuses: str = "") -> None:
         self._real: Any = get_backend("onnxruntime")
         self.gate, self.broken, self._refuses = threading.Event(), list[str](), refuses
+        self.gate.set()
 
     def __getattr__(self, name: str) -> Any:
         if name in ("artefact_parts", "make_artefact"):
@@ -97,13 +98,15 @@ def made(members: Mapping[str, Model], backend: Any, watch: Watch | None = None)
     plan = plan.with_fused(
         "all", FusedPlan(models=tuple(members), graph=GraphFile("", ""), processors=("cpu0",))
     )
-    return Engine(
+    engine = Engine(
         plan,
         {**members, "all": fused},
         backends={"onnxruntime": backend},
         observer=watch,
         limits=FREE,
     )
+    backend.gate.clear()
+    return engine
 
 
 @pytest.fixture
@@ -277,8 +280,8 @@ class TestMembers:
             engine.submit("all", {})
 
     def test_its_sessions_are_closed_with_the_last_but_one(self, backend: Gated) -> None:
-        backend.gate.set()
         with made(models(), backend) as engine:
+            backend.gate.set()
             store = engine._model_store
             for name in "ab":
                 engine.unload(name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from coinfer.core.events import ModelUnloaded
-from coinfer.errors import BackendError, ModelError
+from coinfer.errors import BackendError, CoinferError, ModelError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import members_of
 from coinfer.machine.profile import Profile
@@ -17,6 +18,7 @@ from coinfer.plan.plan import Plan
 from coinfer.plan.work import SizeClasses
 from coinfer.runtime.event_loop import EventLoop
 from coinfer.runtime.model_store import LoadedModel, ModelStore
+from coinfer.runtime.warm_up import warm_up
 
 __all__ = ["ModelLoader"]
 
@@ -130,6 +132,9 @@ class ModelLoader:
             return plan.without_fused(name)
         for processor, why in loaded.left_out.items():
             event_loop.warnings.append(f"{name} does not run on {processor}: {why}")
+        # The first run takes longer than others, and would keep several models waiting.
+        with suppress(CoinferError):  # of sizes that are not known, or strings
+            warm_up(self._model_store, name, model.sample_inputs(), planned.batch, lambda: None)
         for processor in loaded.profile.processors():
             event_loop.start(processor)
         event_loop.tell(fused_loaded(plan, name, loaded.profile))

@@ -13,7 +13,9 @@ from coinfer.profiling.fingerprints import fingerprint_of
 __all__ = ["alike", "obstacle"]
 
 
-def alike(plan: Plan, planning: Planning, names: Sequence[str]) -> list[tuple[str, ...]]:
+def alike(
+    plan: Plan, planning: Planning, names: Sequence[str], *, by_fingerprint: bool = False
+) -> list[tuple[str, ...]]:
     """Group models whose graphs correspond as a whole; those with no other are left out.
 
     Graphs are only built where the inputs and outputs of several models agree.
@@ -22,6 +24,7 @@ def alike(plan: Plan, planning: Planning, names: Sequence[str]) -> list[tuple[st
         plan: The plan.
         planning: Its models.
         names: Models that `obstacle` says nothing against.
+        by_fingerprint: Look into no graph: only equal fingerprints count.
     """
     groups: dict[Hashable, list[str]] = {}
     for name in names:
@@ -30,7 +33,7 @@ def alike(plan: Plan, planning: Planning, names: Sequence[str]) -> list[tuple[st
     for group in groups.values():
         if len(group) > 1:
             by_graph: dict[str, list[str]] = {}
-            for name, digest in _architectures(planning, group).items():
+            for name, digest in _architectures(planning, group, by_fingerprint).items():
                 by_graph.setdefault(digest, []).append(name)
             found += [tuple(each) for each in by_graph.values() if len(each) > 1]
     return found
@@ -67,11 +70,13 @@ def _spec(spec: TensorSpec, symbols: dict[str, int]) -> Hashable:
     return str(spec.dtype), shape
 
 
-def _architectures(planning: Planning, names: Sequence[str]) -> Mapping[str, str]:
+def _architectures(
+    planning: Planning, names: Sequence[str], by_fingerprint: bool
+) -> Mapping[str, str]:
     """Return a digest of each graph; by the fingerprints alone if these agree already."""
     cache = planning.profiler.cache
     structures = {name: fingerprint_of(planning.models[name], cache).structure for name in names}
-    if len(set(structures.values())) == 1:
+    if by_fingerprint or len(set(structures.values())) == 1:
         return structures
     from coinfer.graph.fusing.match import architecture_of  # needs the heavy libraries
 

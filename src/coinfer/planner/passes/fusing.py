@@ -15,6 +15,7 @@ a memory budget nothing is fused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from coinfer.planner.fusing.alike import alike, obstacle
 from coinfer.planner.fusing.graphs import FusedGraph, fused_graph
 from coinfer.planner.fusing.trials import Trial, places, tried
 from coinfer.planner.planning import Planning
-from coinfer.units import format_bytes
+from coinfer.units import format_bytes, format_seconds
 from coinfer.workload.fuse_spec import unknown_member
 
 __all__ = ["fusing"]
@@ -37,7 +38,7 @@ __all__ = ["fusing"]
 _SIZES = (8, 16, 32, 4, 2)
 """Numbers of models that are fused, in the order in which they are tried."""
 
-_MOST_S = 3e-3
+_MOST_S = 5e-3
 """Of models that take longer anywhere, `auto` fuses none: there is little to win."""
 
 _LOST = 0.9
@@ -77,7 +78,12 @@ def fusing(plan: Plan, planning: Planning) -> Plan:
         )
     if wish == "auto":
         for group in _auto_groups(plan, planning):
-            plan = _chosen(plan, planning, group)
+            least_s = min(_least_s(plan, name) for name in group)
+            if least_s > _MOST_S:
+                why = f"none: a run takes {format_seconds(least_s)}, which leaves little to gain"
+                plan = _told(plan, group, Choice("fusing", f"{why}; `fuse` can name them"))
+            else:
+                plan = _chosen(plan, planning, group)
         return plan
     stranger = unknown_member(wish, planning.models)
     if stranger is not None:
@@ -90,17 +96,15 @@ def fusing(plan: Plan, planning: Planning) -> Plan:
 def _auto_groups(plan: Plan, planning: Planning) -> list[tuple[str, ...]]:
     if len(planning.models) < 2 or not default_store().limit_bytes:
         return []
-    names = [
-        name
-        for name in planning.models
-        if not obstacle(plan, planning, name) and _least_s(plan, name) <= _MOST_S
-    ]
-    return alike(plan, planning, names)
+    able = [name for name in planning.models if not obstacle(plan, planning, name)]
+    fast = [name for name in able if _least_s(plan, name) <= _MOST_S]
+    slow = [name for name in able if _MOST_S < _least_s(plan, name) < math.inf]
+    return alike(plan, planning, fast) + alike(plan, planning, slow, by_fingerprint=True)
 
 
 def _least_s(plan: Plan, name: str) -> float:
     own = plan.profile.restricted([name])
-    return min((entry.mean_s for _, entry in own if not entry.estimated), default=float("inf"))
+    return min((entry.mean_s for _, entry in own if not entry.estimated), default=math.inf)
 
 
 def _asked(plan: Plan, planning: Planning, group: tuple[str, ...]) -> Plan:
