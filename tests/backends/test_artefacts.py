@@ -19,7 +19,7 @@ import pytest
 
 import coinfer.artefacts.store
 from coinfer import zoo
-from coinfer.artefacts import MakeError, default_store
+from coinfer.artefacts import MakeError, child, default_store
 from coinfer.backends import artefact_making, artefact_parts, get_backend
 from coinfer.backends.artefact_making import prepare
 from coinfer.backends.base import Session
@@ -257,7 +257,7 @@ def test_files_that_are_removed_while_they_are_mapped_do_no_harm(cpu: Processor)
 def test_a_child_that_dies_costs_a_warning_and_nothing_else(
     start: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(artefact_making, "_START", start)
+    monkeypatch.setattr(child, "_START", start)
     model = tiny_conv().model
     for _ in range(2):
         made(model, processor())
@@ -272,7 +272,7 @@ def test_a_child_that_dies_costs_a_warning_and_nothing_else(
 def test_a_child_that_hangs_is_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(artefact_making, "_START", "import time; time.sleep(100)")
+    monkeypatch.setattr(child, "_START", "import time; time.sleep(100)")
     monkeypatch.setattr(artefact_making, "patience_s", lambda: 0.5)
     before = set(psutil.Process().children())
     made(tiny_conv().model, processor())
@@ -289,7 +289,7 @@ def test_without_a_python_to_start_models_are_compiled(
 
 
 def test_ctrl_c_ends_the_child_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artefact_making, "_START", "import time; time.sleep(100)")
+    monkeypatch.setattr(child, "_START", "import time; time.sleep(100)")
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

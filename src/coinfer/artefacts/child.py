@@ -16,6 +16,11 @@ from coinfer.artefacts.store import MakeError
 
 __all__ = ["answer_of", "answering"]
 
+_START = (
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "importlib.import_module(sys.argv[2]).main()"
+)
+
 _NICENESS = 10
 """What runs already comes first."""
 
@@ -33,12 +38,8 @@ def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
     """
     if not sys.executable or getattr(sys, "frozen", False):
         raise MakeError("this program is no Python interpreter that could be started again")
-    start = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-        f"from {module} import main; main()"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", start, json.dumps(sys.path)],
+        [sys.executable, "-c", _START, json.dumps(sys.path), module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
