@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
 import pytest
@@ -34,9 +35,11 @@ from coinfer.core.lane import Lane
 from coinfer.core.policy import Policy, Start
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.request_schedule import EQUAL_S
+from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.variants import MARGIN, until_answer_s
 from coinfer.core.view import View
+from coinfer.errors import PolicyError
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Fork
@@ -265,6 +268,15 @@ def served_lane(lane: Lane, execution: Execution) -> Lane:
     return ways[execution.variant]
 
 
+def steps(state: State, lane: Lane, processor: str) -> list[Step]:
+    """Return what a policy may ask a processor to run of a lane: by default, or to a last unit."""
+    found = [state.step(lane, processor)]
+    for last in range(state.units[lane.variant]):
+        with suppress(PolicyError):
+            found.append(state.step(lane, processor, last))
+    return found
+
+
 def check_variant(state: State, execution: Execution) -> None:
     """Assert that no cheaper variant serves whom a more accurate one would serve in time."""
     processor, now = execution.processor, execution.started_s
@@ -278,7 +290,9 @@ def check_variant(state: State, execution: Execution) -> None:
         ways = (lane, *lane.cheaper)
         for better in ways[: ways.index(served)]:
             if state.can_run(better, processor):
-                seconds = until_answer_s(state, better, state.step(better, processor))
+                seconds = max(
+                    until_answer_s(state, better, step) for step in steps(state, better, processor)
+                )
                 in_time = now + (1 + MARGIN) * seconds <= request.deadline_s - EQUAL_S
                 assert not in_time, f"{better.variant} is in time"
 
