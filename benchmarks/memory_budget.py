@@ -35,7 +35,8 @@ DISK_BYTES_PER_S = 1.5 * 2**30
 LARGE = {"alexnet": 8, "vgg16": 8, "resnet50": 8}
 ZIPF = (
     *("resnet50", "mobilenet_v2", "inception_v3", "squeezenet1_1", "densenet201", "resnet101"),
-    *("alexnet", "resnext50", "small_resnet", "resnet152", "tiny_cnn", "lenet"),
+    *("alexnet", "resnext50", "small_resnet", "distilbert", "resnet152", "tiny_cnn", "lenet"),
+    *("vgg16", "bert_base", "tiny_encoder", "vgg19", "regnet_y_32gf", "tiny_mlp", "tiny_branchy"),
 )
 """In the order of their popularity."""
 

@@ -16,7 +16,15 @@ from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
 from coinfer.units import format_bytes
 
-__all__ = ["check_memory", "fits", "fused_loaded", "loadables", "memory_given", "model_loaded"]
+__all__ = [
+    "check_memory",
+    "fits",
+    "fused_loaded",
+    "least_memory",
+    "loadables",
+    "memory_given",
+    "model_loaded",
+]
 
 
 def memory_given(plan: Plan) -> MemoryGiven | None:
@@ -175,6 +183,23 @@ def check_memory(plan: Plan) -> None:
             f"largest span; give `memory: {math.ceil(needed / 2**20)}MiB` or more, or cut it into "
             "smaller spans (`partition`)"
         )
+
+
+def least_memory(plan: Plan, pool: str = HOST) -> int:
+    """Return the bytes of a memory without which some model of a plan could not run.
+
+    The other memories have what the plan gives them.
+    """
+    needed, profile = 0, plan.profile
+    for model, planned in plan.models.items():
+        places = loadables(plan, model, profile)
+        others = [
+            place._replace(size_bytes=place.size_bytes if place.pool == pool else 0)
+            for place in places
+            if place.pool == pool or place.size_bytes <= plan.memory.get(place.pool, math.inf)
+        ]
+        needed = max(needed, _least_need(others, planned.original.n_units))
+    return needed
 
 
 def _least_need(places: Iterable[Loadable], n_units: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 from artefacts.stored import ensure, opened
 from cli.program import Program
 from coinfer.artefacts import ArtefactStore, default_store
+from coinfer.artefacts.variant_graphs import keep_variant
 
 
 @pytest.fixture
@@ -64,6 +65,40 @@ def test_those_in_use_stay(program: Program, store: ArtefactStore) -> None:
     assert found == {"removed": [], "bytes": 0, "in_use": [lease.folder.name]}
     lease.close()
     assert "1 removed" in program("cache", "rm", lease.folder.name[:8]).out
+
+
+def test_graphs_of_variants_are_listed_checked_and_removed(
+    program: Program, store: ArtefactStore
+) -> None:
+    good = keep_variant(b"graph", "front", "compressed")
+    bad = keep_variant(b"other", "rear", "int8")
+    ensure(store, "a")
+    listed = program("cache", "ls").out
+    for part in ("front", "compressed", "rear", "int8", "10 B of graphs of variants"):
+        assert part in listed
+    found = json.loads(program("cache", "ls", "--json").out)["variants"]
+    assert {(v["model"], v["kind"], v["bytes"]) for v in found} == {
+        ("front", "compressed", 5),
+        ("rear", "int8", 5),
+    }
+    bad.write_bytes(b"wrong")
+    done = program("cache", "verify")
+    assert done.status == 1
+    assert f"{bad.stem[:12]} removed: its content is not what it was" in done.out
+    assert "3 checked, 1 removed" in done.out
+    assert good.is_file()
+    assert program("cache", "rm", good.stem[:12]).out == "1 removed, 5 B\n"
+    assert list(good.parent.iterdir()) == []
+    assert "of graphs of variants" not in program("cache", "ls").out
+
+
+def test_a_variant_whose_note_is_lost_is_listed_without_a_model(
+    program: Program, store: ArtefactStore
+) -> None:
+    path = keep_variant(b"graph", "front", "compressed")
+    path.with_suffix(".json").write_text("[")
+    (variant,) = json.loads(program("cache", "ls", "--json").out)["variants"]
+    assert (variant["model"], variant["kind"]) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from coinfer.core.events import MemoryMeasured
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.machine import Machine
+from coinfer.machine.machine_file import parse_machine
 from coinfer.machine.span import Span
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.memory_track import NO_MEMORY, MemoryRecords
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.summary import Summary, summarise
 from coinfer.plan import Plan
@@ -61,6 +64,7 @@ class Run:
     window: Window
     text: str = ""
     shares: Mapping[str, Mapping[str, float]] | None = None
+    memory: MemoryRecords = NO_MEMORY
 
     def write(self, path: Path) -> str:
         """Write the report and return the page without the chart library."""
@@ -72,6 +76,7 @@ class Run:
             window=self.window,
             shares=self.shares,
             scenario_text=self.text,
+            memory=self.memory,
         )
         return path.read_text("utf-8")
 
@@ -206,3 +211,38 @@ def many(count: int) -> Run:
     )
     window = Window(start_s=0.0, end_s=end_s)
     return Run(summary=summary, requests=requests, executions=executions, window=window)
+
+
+def with_memory() -> Run:
+    """A run of two models of which memory holds one, in a process that was measured once."""
+    on = parse_machine(
+        "processors: {cpu0: {}}\n"
+        "times:\n"
+        "  a: {cpu0: {mean: 10ms, load: 50ms, memory: 100MiB}}\n"
+        "  b: {cpu0: {mean: 10ms, load: 50ms, memory: 100MiB}}\n"
+    )
+    scenario = parse_scenario(
+        "models: {a: x.onnx, b: y.onnx}\n"
+        "arrivals: {offline: {counts: {a: 4, b: 4}, order: grouped}}\n"
+        "memory: 100MiB\n"
+    )
+    plan = replace(Plan.of(on), memory=scenario.memory)
+    done = simulate(scenario, plan, make_policy("fcfs"), deterministic=True, keep_records=True)
+    recorder = done.recorder
+    recorder.observe(MemoryMeasured(60 << 20, 50 << 20), (), 0.12)
+    summary = summarise(
+        recorder.run_counts(now=done.run_counts.duration_s),
+        scenario=scenario.name,
+        mode="run",
+        policy="fcfs",
+        seed=0,
+        processors=on.processors,
+        memory=scenario.memory,
+    )
+    return Run(
+        summary=summary,
+        requests=list(recorder.requests()),
+        executions=list(recorder.executions()),
+        window=recorder.window,
+        memory=recorder.memory(),
+    )

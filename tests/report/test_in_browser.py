@@ -9,7 +9,7 @@ import pytest
 
 from coinfer.report import write_comparison_report
 from report.browser import Browser, browser
-from report.samples import SHARES, Run, emptied, many, renamed, simulated
+from report.samples import SHARES, Run, emptied, many, renamed, simulated, with_memory
 
 pytestmark = pytest.mark.xdist_group("browser")  # so that one is started
 
@@ -113,6 +113,18 @@ def test_an_empty_run_and_one_model_without_deadline_are_fine(
     text = 'models: {rear: "zoo:lenet"}\narrivals: {rear: {closed: 1}}\nduration: 1s\n'
     _open(chromium, simulated(text), tmp_path / "one.html")
     assert all(_shapes(chromium, chart) for chart in RUN_CHARTS)
+    assert chromium.complaints() == []
+
+
+def test_memory_and_what_was_loaded_are_drawn(chromium: Browser, tmp_path: Path) -> None:
+    _open(chromium, with_memory(), tmp_path / "memory.html")
+    assert all(_shapes(chromium, chart) for chart in RUN_CHARTS)
+    rows = "[...document.querySelectorAll('#gantt .ytick text')].map((t) => t.textContent)"
+    assert chromium.ask(rows) == ["cpu0", "loading"]
+    evicted = "document.querySelectorAll('#gantt .scatterlayer .points path').length"
+    assert chromium.ask(evicted) == 1
+    lines = "document.querySelectorAll('#timeline .scatterlayer .trace path.js-line').length"
+    assert chromium.ask(lines) >= 4
     assert chromium.complaints() == []
 
 

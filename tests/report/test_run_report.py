@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,8 +16,19 @@ from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError
 from coinfer.metrics.records import ExecutionOutcome
 from coinfer.metrics.xrbench import ModelScore, XRBenchScore
+from coinfer.report.memory_panel import _thinned
 from coinfer.report.words import digits, percent
-from report.samples import BURSTY, SHARES, Run, charts, emptied, many, renamed, simulated
+from report.samples import (
+    BURSTY,
+    SHARES,
+    Run,
+    charts,
+    emptied,
+    many,
+    renamed,
+    simulated,
+    with_memory,
+)
 
 HOSTILE = {
     "bursty & busy": "</title><script>alert(1)</script>",
@@ -251,3 +263,38 @@ def test_without_plotly_the_error_says_what_to_install(
     with pytest.raises(ConfigurationError, match=r"pip install 'coinfer\[report\]'"):
         run.write(tmp_path / "never.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_over_time_and_what_was_loaded_are_drawn_where_there_is_a_budget(
+    tmp_path: Path,
+) -> None:
+    page = with_memory().write(tmp_path / "memory.html")
+    drawn = charts(page)
+    titles = [each["text"] for each in drawn["timeline"]["layout"]["annotations"]]
+    assert any("Memory host" in title and "budget" in title for title in titles)
+    lines = {t["name"]: t for t in drawn["timeline"]["sets"][0] if "name" in t}
+    assert lines.keys() >= {"believed to be loaded", "budget", "the whole process", "its own"}
+    assert set(lines["budget"]["y"]) == {100.0}
+    assert drawn["gantt"]["layout"]["yaxis"]["ticktext"][-1] == "loading"
+    kinds = Counter(t["type"] for t in drawn["gantt"]["sets"][0] if _is_move(t))
+    assert kinds == {"bar": 1, "scatter": 1}, "the load of b, the eviction of a"
+    assert "× marks what was evicted" in page
+    assert "1 loads of 100 MiB" in page
+
+
+def test_without_a_budget_there_is_nothing_of_memory(tmp_path: Path) -> None:
+    page = simulated().write(tmp_path / "run.html")
+    assert "Memory host" not in page
+    assert "loading" not in charts(page)["gantt"]["layout"]["yaxis"]["ticktext"]
+
+
+def test_many_moments_of_memory_are_thinned_to_their_extremes() -> None:
+    points = [(float(n), float(n % 7)) for n in range(100_000)]
+    found = _thinned(points)
+    assert len(found) <= 4002
+    assert (found[0], found[-1]) == (points[0], points[-1])
+    assert {value for _, value in found} >= {0.0, 6.0}
+
+
+def _is_move(trace: dict[str, Any]) -> bool:
+    return bool(trace.get("width") == 0.5 or trace["type"] == "scatter")

@@ -55,11 +55,13 @@ def test_a_budget_too_small_is_one_clear_error() -> None:
 
 def test_loads_and_evictions_are_in_the_trace(tmp_path) -> None:  # type: ignore[no-untyped-def]
     done = simulated("100MiB")
-    first, second = done.recorder.loads()
-    assert (first.model, first.started_s, first.evicted_s) == ("a", 0.0, second.started_s)
-    write_trace(
-        tmp_path / "t.json", requests=(), executions=(), processors=(), loads=[first, second]
-    )
+    memory = done.recorder.memory()
+    first, second = memory.loads
+    (gone,) = memory.evictions
+    assert (first.model, first.started_s, gone.model) == ("a", 0.0, "a")
+    assert gone.at_s == second.started_s
+    assert {dict(each.believed)["host"] for each in memory.samples} == {(100 << 20, 100 << 20)}
+    write_trace(tmp_path / "t.json", requests=(), executions=(), processors=(), memory=memory)
     text = (tmp_path / "t.json").read_text()
     assert '"name":"evict a"' in text
     assert '"name":"loader"' in text

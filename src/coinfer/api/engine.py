@@ -20,6 +20,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
+from coinfer.hardware.cgroup import memory_limit_bytes
 from coinfer.machine.memories import HOST
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
@@ -216,6 +217,7 @@ class Engine(engine.Engine):
             backends=self._given,
             observer=observer,
             spinning=awake(sorted(cores)) if keep_awake else None,
+            memory_limit=memory_limit_bytes,
         )
         self.warnings.begin_with(planned.plan.warnings)
         self._warm_up(planned, profile)

@@ -17,6 +17,7 @@ from coinfer.cli.options import (
 )
 from coinfer.cli.output import check_writable, write_result
 from coinfer.cli.preparing import prepared
+from coinfer.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ def bound(
     spends on each model, and what its time is worth.
     """
     from coinfer.experiments.certificate import certify
+    from coinfer.experiments.least_loading import least_loading
 
     check_writable(json)
     changes = Changes(dim=dim)
@@ -60,10 +62,23 @@ def bound(
     console.print(_spread(certificate))
     for line in _lines(certificate, wanted.offline):
         console.print(line)
+    least_load_s = least_loading(ready.plan, ready.as_run)
+    if least_load_s is not None:
+        console.print(_loading_line(least_load_s))
     for warning in warnings:
         console.print(f"warning: {warning}")
+    found_json = {**certificate.to_json(), "least_load_s": least_load_s}
     facts = {"scenario": wanted.name, "machine": found.name}
-    write_result(json, {**facts, **certificate.to_json(), "warnings": warnings})
+    write_result(json, {**facts, **found_json, "warnings": warnings})
+
+
+def _loading_line(least_load_s: float) -> str:
+    if not least_load_s:
+        return "within the memory: no time is needed for loading, as far as is known"
+    return (
+        f"within the memory: loading takes at least {format_seconds(least_load_s)} a request, so "
+        f"at most {1 / least_load_s:.3f} inferences/s"
+    )
 
 
 def _spread(certificate: Certificate) -> Table:

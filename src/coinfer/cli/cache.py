@@ -1,15 +1,17 @@
-"""`coinfer cache`: list, check and remove what the cache keeps of prepared models."""
+"""`coinfer cache`: list, check and remove what the cache keeps of prepared models and variants."""
 
 from __future__ import annotations
 
 import json as json_format
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from coinfer.artefacts import ArtefactStore, Entry, default_store
+from coinfer.artefacts.variant_graphs import VariantGraph, variant_graphs
 from coinfer.cli.console import out, print_lines
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.units import format_bytes, format_seconds
@@ -28,39 +30,49 @@ _SHORT = 12
 
 @cache_app.command("ls")
 def list_artefacts(json: _Json = False) -> None:
-    """List the artefacts, what was used last first."""
-    store = default_store()
+    """List the artefacts, what was used last first, and the graphs of variants."""
+    store, graphs = default_store(), variant_graphs()
     entries = store.entries()
     total = sum(entry.size for entry in entries)
     if json:
         found = [_to_json(entry) for entry in entries]
         data = {"folder": str(store.folder), "bytes": total, "limit_bytes": store.limit_bytes}
-        print_lines(json_format.dumps({**data, "artefacts": found}, indent=2))
+        kept = [_graph_to_json(graph) for graph in graphs]
+        print_lines(json_format.dumps({**data, "artefacts": found, "variants": kept}, indent=2))
         return
     if entries:
         out().print(_table(entries))
     limit = format_bytes(store.limit_bytes)
     print_lines(f"{format_bytes(total)} of at most {limit} in {store.folder}")
+    if graphs:
+        out().print(_graph_table(graphs))
+        size = format_bytes(sum(graph.size for graph in graphs))
+        print_lines(f"{size} of graphs of variants in {graphs[0].path.parent}")
 
 
 @cache_app.command("verify")
 def verify(json: _Json = False) -> None:
-    """Read all artefacts, and remove those that are not as they were written.
+    """Read all artefacts and variants, and remove those that are not as they were written.
 
     Exit status 1 if there was one; it is made again when it is needed.
     """
-    store = default_store()
+    store, graphs = default_store(), variant_graphs()
     entries = store.entries()
     problems = {e.digest: problem for e in entries if (problem := store.verify(e.digest))}
-    for digest, problem in problems.items():
+    for digest in problems:
         store.remove_damaged(digest)
-        if not json:
-            print_lines(f"{digest[:_SHORT]} removed: {problem}")
+    for graph in graphs:
+        if problem := graph.problem():
+            problems[graph.digest] = problem
+            _remove_graph(graph)
+    n_checked = len(entries) + len(graphs)
+    if not json:
+        print_lines(*(f"{name[:_SHORT]} removed: {why}" for name, why in problems.items()))
     if json:
-        data = {"checked": len(entries), "removed": problems}
+        data = {"checked": n_checked, "removed": problems}
         print_lines(json_format.dumps(data, indent=2))
     else:
-        print_lines(f"{len(entries)} checked, {len(problems)} removed")
+        print_lines(f"{n_checked} checked, {len(problems)} removed")
     if problems:
         raise typer.Exit(1)
 
@@ -74,9 +86,9 @@ def remove(
     every: Annotated[bool, typer.Option("--all", help="Remove all.")] = False,
     json: _Json = False,
 ) -> None:
-    """Remove artefacts; those that some process uses stay."""
+    """Remove artefacts, and graphs of variants; artefacts that some process uses stay."""
     store = default_store()
-    entries = store.entries()
+    entries: list[Entry | VariantGraph] = [*store.entries(), *variant_graphs()]
     if every == bool(digests):
         raise ConfigurationError("name artefacts, as `coinfer cache ls` lists them, or give --all")
     chosen = entries if every else [_found(entries, each) for each in digests or ()]
@@ -91,7 +103,10 @@ def remove(
     print_lines(f"{len(removed)} removed, {format_bytes(freed)}{kept}")
 
 
-def _remove(store: ArtefactStore, entry: Entry) -> bool:
+def _remove(store: ArtefactStore, entry: Entry | VariantGraph) -> bool:
+    if isinstance(entry, VariantGraph):
+        _remove_graph(entry)
+        return True
     try:
         return store.remove(entry.digest)
     except OSError as error:
@@ -101,7 +116,16 @@ def _remove(store: ArtefactStore, entry: Entry) -> bool:
         ) from error
 
 
-def _found(entries: list[Entry], digits: str) -> Entry:
+def _remove_graph(graph: VariantGraph) -> None:
+    try:
+        graph.remove()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot remove {graph.path}: {error.strerror or error}; check who may write there"
+        ) from error
+
+
+def _found(entries: Sequence[Entry | VariantGraph], digits: str) -> Entry | VariantGraph:
     found = [entry for entry in entries if digits and entry.digest.startswith(digits)]
     if len(found) > 1:
         raise ConfigurationError(f"{len(found)} artefacts begin with {digits!r}; write more of it")
@@ -131,6 +155,28 @@ def _table(entries: list[Entry]) -> Table:
             _state(entry),
         )
     return table
+
+
+def _graph_table(graphs: Sequence[VariantGraph]) -> Table:
+    table = Table("variant", "model", "kind", box=None, pad_edge=False)
+    for heading in ("size", "age"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    now = time.time()
+    for graph in graphs:
+        age = format_seconds(max(0.0, now - graph.made_s))
+        table.add_row(graph.digest[:_SHORT], graph.model, graph.kind, format_bytes(graph.size), age)
+    return table
+
+
+def _graph_to_json(graph: VariantGraph) -> dict[str, Any]:
+    return {
+        "digest": graph.digest,
+        "model": graph.model,
+        "kind": graph.kind,
+        "bytes": graph.size,
+        "made_s": graph.made_s,
+        "path": str(graph.path),
+    }
 
 
 def _state(entry: Entry) -> str:

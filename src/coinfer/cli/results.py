@@ -20,6 +20,8 @@ from coinfer.scenarios.library import scenario_path
 
 if TYPE_CHECKING:
     from coinfer.experiments.offered import Optimum
+    from coinfer.metrics.counts import RunCounts
+    from coinfer.metrics.memory_track import ProcessMemory
     from coinfer.metrics.recorder import Recorder
     from coinfer.replay import EventLog
     from coinfer.runtime.play import Played
@@ -56,11 +58,14 @@ class Result(NamedTuple):
         warnings: Iterable[str],
         environment: Mapping[str, Any] | None = None,
         origin_s: float = 0.0,
+        held_before: ProcessMemory | None = None,
     ) -> Self:
         """Make the figures of a run or a simulation, and the bound beside them.
 
         The summary states `environment` beside this machine and the versions of its libraries.
+        `held_before` is what the process held before anything was loaded.
         """
+        from coinfer.experiments.least_loading import least_loading
         from coinfer.experiments.offered import offered_optimum
 
         plan, scenario = ready.plan, ready.as_run
@@ -74,6 +79,7 @@ class Result(NamedTuple):
             plan.cheaper,
             plan.fused_models,
         )
+        least_load_s = least_loading(plan, scenario, _served(done.run_counts))
         summary = summarise(
             done.run_counts,
             scenario=scenario.name,
@@ -83,15 +89,21 @@ class Result(NamedTuple):
             processors=plan.processors,
             models=scenario.models,
             environment={**describe(), **(environment or {})},
-            bound_per_s=None if optimum is None else optimum.bound.throughput_per_s,
+            bound_per_s=None if optimum is None else optimum.within(least_load_s),
             mix_of="offered" if optimum is None else optimum.mix_of,
             output_errors=plan.output_errors,
             variant_errors=plan.variant_errors,
             fused=plan.fused_models,
             memory=plan.memory,
+            held_before=held_before,
+            least_load_s=least_load_s,
             warnings=warnings,
         )
         return cls(summary, done.recorder, plan.processors, optimum, origin_s)
+
+
+def _served(run_counts: RunCounts) -> dict[str, int]:
+    return {model: counts.served for model, counts in run_counts.models.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +213,7 @@ def _write_trace(path: Path, result: Result) -> None:
             requests=result.recorder.requests(),
             executions=result.recorder.executions(),
             processors=result.processors,
-            loads=result.recorder.loads(),
+            memory=result.recorder.memory(),
             metadata={"scenario": summary.scenario, "policy": summary.policy, "seed": summary.seed},
             origin_s=result.origin_s,
         )
@@ -221,5 +233,6 @@ def _report_run(path: Path, result: Result, scenario_file: Path) -> None:
             origin_s=result.origin_s,
             shares=None if result.optimum is None else result.optimum.bound.shares,
             scenario_text=scenario_path(scenario_file).read_text(encoding="utf-8"),
+            memory=result.recorder.memory(),
         )
     say("report", path, "open it in a browser")

@@ -54,6 +54,7 @@ def run(
         mode="run",
         warnings=_warnings(ready, played),
         origin_s=played.origin_s,
+        held_before=played.held_before,
     )
     out().print(render(result.summary))
     print_explanation(explainer)
@@ -66,6 +67,7 @@ def _played(
     ready: Prepared, files: ResultFiles, explainer: Explainer | None, *, keep_awake: bool
 ) -> Played:
     from coinfer.hardware.awake import awake
+    from coinfer.hardware.cgroup import memory_limit_bytes
     from coinfer.runtime.play import play
 
     cores = sorted({core for processor in ready.plan.processors for core in processor.cores})
@@ -78,6 +80,7 @@ def _played(
             explainer=explainer,
             on_tick=on_tick,
             spinning=awake(cores) if keep_awake else None,
+            memory_limit=memory_limit_bytes,
         )
 
 

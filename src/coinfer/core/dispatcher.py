@@ -45,6 +45,7 @@ from coinfer.core.events import (
     Loaded,
     LoadFailed,
     MemoryGiven,
+    MemoryMeasured,
     ModelLoaded,
     ModelUnloaded,
     ProcessorLost,
@@ -135,6 +136,7 @@ class Dispatcher:
             FusedLoaded: self._fused_loaded,
             ModelUnloaded: self._admission.unload,
             MemoryGiven: self._loading.give,
+            MemoryMeasured: self._memory_measured,
             Loaded: self._loading.loaded,
             LoadFailed: self._loading.failed,
             Closed: self._admission.close,
@@ -319,6 +321,11 @@ class Dispatcher:
             self._begin_to_batch()
         self._faults.bring_back_needed()
         self._waits.give_up_stranded()
+
+    def _memory_measured(self, event: MemoryMeasured) -> None:
+        residency = self._state.residency
+        if event.place >= 0 and residency.resize(event.place, event.size_bytes):
+            self._state.mark_lanes()
 
     def _fused_loaded(self, event: FusedLoaded) -> None:
         self._state.add_fused(event)

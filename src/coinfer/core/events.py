@@ -29,6 +29,7 @@ __all__ = [
     "Loaded",
     "LoadedVariant",
     "MemoryGiven",
+    "MemoryMeasured",
     "ModelLoaded",
     "ModelUnloaded",
     "ProcessorLost",
@@ -153,6 +154,18 @@ class MemoryGiven(NamedTuple):
     most_models: int = 0
 
 
+class MemoryMeasured(NamedTuple):
+    """The system said how many bytes this process holds, of its own and of files.
+
+    If `place` is not negative, that place was measured to take `size_bytes`.
+    """
+
+    anonymous: int
+    mapped: int
+    place: int = -1
+    size_bytes: int = 0
+
+
 class Loaded(NamedTuple):
     """A place was loaded within so many seconds."""
 
@@ -185,6 +198,7 @@ Event: TypeAlias = (
     | FusedLoaded
     | ModelUnloaded
     | MemoryGiven
+    | MemoryMeasured
     | Loaded
     | LoadFailed
     | Closed

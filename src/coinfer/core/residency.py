@@ -145,6 +145,19 @@ class Residency:
             pool = self.pools[place.pool] = Pool(math.inf)
         return pool
 
+    def resize(self, number: int, size: float) -> bool:
+        """Take in what a place takes, as it was measured; tell whether something must go now."""
+        place, was_tight = self.places.get(number), self.is_tight
+        if place is None:
+            return False
+        place.size = size
+        pool = self.pool(place)
+        if number in pool.held:
+            pool.taken += size - pool.held[number]
+            pool.held[number] = size
+        self.look()
+        return self.is_tight and not was_tight
+
     def loaded(self) -> list[Place]:
         """Return what is loaded."""
         return [place for place in self.places.values() if place.is_loaded]

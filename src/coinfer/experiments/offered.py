@@ -32,6 +32,11 @@ class Optimum(NamedTuple):
     bound: Bound
     mix_of: MixOf
 
+    def within(self, least_load_s: float | None) -> float:
+        """Return the best throughput if loading takes at least so many seconds per request."""
+        limit = self.bound.throughput_per_s
+        return min(limit, 1 / least_load_s) if least_load_s else limit
+
 
 def offered_optimum(
     profile: Profile,

@@ -6,10 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from coinfer.machine.processor import Processor, twins
 
-__all__ = ["HOST", "memory_of", "sharing"]
+__all__ = ["HOST", "SHARE", "memory_of", "sharing"]
 
 HOST = "host"
 """The memory of the CPU cores."""
+
+SHARE = 0.8
+"""Of the memory that a process may use, for what is loaded; the rest is for everything else."""
 
 _ON_HOST = frozenset({"CPU", "NULL", "imagined"})
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.latency import Latencies
 from coinfer.metrics.loads import LoadCounts
+from coinfer.metrics.memory_track import MemoryCounts
 
 __all__ = ["ModelCounts", "ProcessorCounts", "RunCounts"]
 
@@ -110,6 +111,7 @@ class RunCounts:
         models: By model, in order of first appearance.
         processors: By processor, in order of first appearance; running executions included.
         loads: What was loaded and evicted within a memory budget.
+        memory: The most that was loaded, and that the process held.
         withheld: By model, requests of the window that were never made because the request that
             they come after was not completed. They are not among the submitted ones.
         fused: By fused variant, its executions that ended well in the window, by how many requests
@@ -122,3 +124,4 @@ class RunCounts:
     withheld: Mapping[str, int] = field(default_factory=dict)
     fused: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     loads: LoadCounts = field(default_factory=LoadCounts)
+    memory: MemoryCounts = field(default_factory=MemoryCounts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from coinfer.core.commands import Evict, Load
@@ -10,12 +9,12 @@ from coinfer.core.events import Loaded, LoadFailed
 from coinfer.machine.span import Span
 from coinfer.metrics.records import Window
 
-__all__ = ["LoadCounts", "LoadRecord", "Loads"]
+__all__ = ["EvictionRecord", "LoadCounts", "LoadRecord", "Loads"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRecord:
-    """One load, and how long what was loaded stayed. Times are in the driver's time, in seconds.
+    """One load. Times are in the driver's time, in seconds.
 
     Attributes:
         model: What was loaded.
@@ -24,7 +23,6 @@ class LoadRecord:
         size_bytes: What it takes.
         started_s: When loading began.
         finished_s: When it was there, or had failed; None: not yet.
-        evicted_s: When it was evicted; None: it was not.
         reason: Why it failed; empty otherwise.
     """
 
@@ -34,8 +32,24 @@ class LoadRecord:
     size_bytes: int
     started_s: float
     finished_s: float | None = None
-    evicted_s: float | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionRecord:
+    """One eviction, also of what was loaded before anybody looked.
+
+    Attributes:
+        model: What was evicted.
+        span: Which unit subgraphs of it.
+        processors: From which processors.
+        at_s: When, in the driver's time.
+    """
+
+    model: str
+    span: Span
+    processors: tuple[str, ...]
+    at_s: float
 
 
 @dataclass(slots=True)
@@ -66,14 +80,18 @@ class Loads:
 
     Args:
         keep: Whether to keep a record of each.
+
+    Attributes:
+        counts: Those of the window.
+        evictions: All of them, if records are kept.
     """
 
     def __init__(self, *, keep: bool) -> None:
         self.counts = LoadCounts()
+        self.evictions: list[EvictionRecord] = []
         self._keep = keep
         self._records: list[LoadRecord] = []
         self._current: LoadRecord | None = None
-        self._present: dict[int, LoadRecord] = {}
 
     def begin(self, load: Load, now: float) -> None:
         """Note that a load began."""
@@ -100,9 +118,7 @@ class Loads:
             self.counts.failed += bool(reason)
             self.counts.loads += not reason
             self.counts.loaded_bytes += 0 if reason else record.size_bytes
-        if not reason:
-            self._present[event.place] = record
-        elif self._keep:
+        if self._keep:
             self._records.append(record)
 
     def evict(self, evict: Evict, now: float, window: Window) -> None:
@@ -111,17 +127,15 @@ class Loads:
             return  # the model was unloaded
         if window.start_s <= now < window.end_s:
             self.counts.evictions += 1
-        record = self._present.pop(evict.place, None)
-        if record is not None and self._keep:
-            self._records.append(replace(record, evicted_s=now))
-
-    def records(self) -> Iterator[LoadRecord]:
-        """Yield the loads in order of start, those that still last included."""
-        current = [] if self._current is None else [self._current]
-        everyone = [*self._records, *self._present.values(), *current]
         if self._keep:
-            yield from sorted(everyone, key=_started_s)
+            self.evictions.append(
+                EvictionRecord(
+                    model=evict.model, span=evict.span, processors=evict.processors, at_s=now
+                )
+            )
 
-
-def _started_s(record: LoadRecord) -> float:
-    return record.started_s
+    def records(self) -> tuple[LoadRecord, ...]:
+        """Return the loads in order, what is being loaded included."""
+        if not self._keep or self._current is None:
+            return tuple(self._records)
+        return (*self._records, self._current)

@@ -7,17 +7,28 @@ the recorder reads no clock and does not know which driver calls it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Reply, Run
-from coinfer.core.events import Arrived, Event, Failed, Finished, Loaded, LoadFailed, ProcessorLost
+from coinfer.core.events import (
+    Arrived,
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    LoadFailed,
+    MemoryGiven,
+    MemoryMeasured,
+    ProcessorLost,
+)
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, LatencySketch
-from coinfer.metrics.loads import LoadRecord, Loads
+from coinfer.metrics.loads import Loads
+from coinfer.metrics.memory_track import MemoryRecords, MemoryTrack
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.served_by import ServedBy
 
@@ -84,6 +95,7 @@ class Recorder:
         self._failed: set[int] = set()
         """Unanswered requests of which a run failed and nothing has started since."""
         self._loads = Loads(keep=keep_records)
+        self._memory = MemoryTrack(keep=keep_records)
         self._started: list[Execution] = []
         self._replied: list[tuple[Reply, float]] = []
         self._ended: list[_End] = []
@@ -99,6 +111,19 @@ class Recorder:
         Does nothing if it has closed before.
         """
         self._end_s = min(self._end_s, now)
+
+    def follow_memory(
+        self, memories: Callable[[], Mapping[str, tuple[float, float]]], now: float
+    ) -> None:
+        """Ask from now on what is loaded, whenever that changes or the process is measured.
+
+        Args:
+            memories: Says by memory that has a budget its bytes, and those that are taken.
+            now: The moment.
+        """
+        self._memory.memories = memories
+        if memories():
+            self._memory.note(now, self.window)
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
         """Take one step of the dispatcher: what happened, what it commanded, and when (seconds).
@@ -135,6 +160,11 @@ class Recorder:
             self._lose(event, now)
         elif isinstance(event, Loaded | LoadFailed):
             self._loads.end(event, now, self.window)
+            self._memory.note(now, self.window)
+        elif isinstance(event, MemoryMeasured):
+            self._memory.note(now, self.window, event)
+        elif isinstance(event, MemoryGiven):
+            self._memory.note(now, self.window)
         for command in commands:
             if type(command) is Run:
                 execution = command.execution
@@ -169,8 +199,10 @@ class Recorder:
                 self._give_up(number, now, ExecutionOutcome.ABANDONED, reason)
             elif isinstance(command, Load):
                 self._loads.begin(command, now)
+                self._memory.note(now, self.window)
             elif isinstance(command, Evict):
                 self._loads.evict(command, now, self.window)
+                self._memory.note(now, self.window)
 
     def run_counts(self, now: float, *, withheld: Mapping[str, int] | None = None) -> RunCounts:
         """Return the counts at `now`. Executions that still run count as busy up to `now`.
@@ -191,6 +223,7 @@ class Recorder:
             withheld=dict(withheld or {}),
             fused={name: dict(counts) for name, counts in list(self._fused.items())},
             loads=replace(self._loads.counts),
+            memory=replace(self._memory.counts),
         )
 
     def requests(self) -> Iterator[RequestRecord]:
@@ -224,9 +257,10 @@ class Recorder:
                 reason=reason,
             )
 
-    def loads(self) -> Iterator[LoadRecord]:
-        """Yield the loads in order of start; none without a memory budget."""
-        return self._loads.records()
+    def memory(self) -> MemoryRecords:
+        """Return what was loaded and evicted, and what was held; nothing without a budget."""
+        loads = self._loads
+        return MemoryRecords(loads.records(), tuple(loads.evictions), tuple(self._memory.samples))
 
     def _end(
         self,

@@ -19,6 +19,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 from coinfer.metrics.counts import ModelCounts, ProcessorCounts, RunCounts
 from coinfer.metrics.latency import ExactLatencies, Latencies
+from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.xrbench import XRBenchScore, xrbench_score
 
@@ -186,6 +187,11 @@ class MemorySummary:
         evictions: What was evicted.
         load_s: Seconds in which the loader worked.
         loaded_bytes: What it brought.
+        believed_bytes: By memory, the most that was taken at a time, as it was believed.
+        held: What the system said that the process held when it held most, of its own and of files;
+            None where that was not measured.
+        held_before: What it held before anything was loaded.
+        least_load_s: Seconds per request that any schedule loads for, as far as that is known.
     """
 
     budget_bytes: Mapping[str, int]
@@ -194,6 +200,10 @@ class MemorySummary:
     evictions: int = 0
     load_s: float = 0.0
     loaded_bytes: int = 0
+    believed_bytes: Mapping[str, int] = field(default_factory=dict)
+    held: ProcessMemory | None = None
+    held_before: ProcessMemory | None = None
+    least_load_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +284,8 @@ def summarise(
     variant_errors: Mapping[str, float] = MappingProxyType({}),
     fused: Mapping[str, Sequence[str]] | None = None,
     memory: Mapping[str, int] | None = None,
+    held_before: ProcessMemory | None = None,
+    least_load_s: float | None = None,
     warnings: Iterable[str] = (),
 ) -> Summary:
     """Make the figures of a run from its counts.
@@ -293,6 +305,8 @@ def summarise(
         variant_errors: Stated output error of variants by name.
         fused: By fused variant, the models that it answers.
         memory: Bytes for what is loaded, by name of the memory, if it has a budget.
+        held_before: What the process held before anything was loaded, if that was measured.
+        least_load_s: Seconds per request that any schedule loads for; the bound regards it.
         warnings: Put before those found here.
     """
     names = dict.fromkeys([*models, *run_counts.models])
@@ -318,10 +332,25 @@ def summarise(
             name: _fused(len(members), run_counts.fused.get(name, {}))
             for name, members in (fused or {}).items()
         },
-        memory=MemorySummary(budget_bytes=dict(memory), **dataclasses.asdict(run_counts.loads))
-        if memory
-        else None,
+        memory=_memory(memory, run_counts, held_before, least_load_s) if memory else None,
         warnings=(*warnings, *_warnings(rows), *_excess(bound, mode, run_counts)),
+    )
+
+
+def _memory(
+    budgets: Mapping[str, int],
+    run_counts: RunCounts,
+    held_before: ProcessMemory | None,
+    least_load_s: float | None,
+) -> MemorySummary:
+    counts = run_counts.memory
+    return MemorySummary(
+        budget_bytes=dict(budgets),
+        believed_bytes=dict(counts.believed),
+        held=counts.held,
+        held_before=held_before,
+        least_load_s=least_load_s,
+        **dataclasses.asdict(run_counts.loads),
     )
 
 

@@ -9,10 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary, TotalsSummary
 from coinfer.units import format_bytes, format_digits
 
-__all__ = ["fused_lines", "render", "score_lines", "shared_text", "variants_text"]
+__all__ = ["fused_lines", "memory_lines", "render", "score_lines", "shared_text", "variants_text"]
 
 _NONE = "-"
 _RARE = ("rejected", "cancelled", "unfinished", "withheld", "retried")
@@ -34,7 +35,7 @@ def render(summary: Summary) -> RenderableType:
         *(Text(f" {line}") for line in fused_lines(summary)),
         *score_lines(summary),
         _processor_table(summary),
-        *_memory_lines(summary),
+        *(Text(line) for line in memory_lines(summary)),
         _bound_line(summary),
         *(Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings),
     )
@@ -156,21 +157,35 @@ def score_lines(summary: Summary) -> list[Text]:
     return [*lines, Text.assemble("XRBench score ", (whole, "bold"), " of 100, energy left out")]
 
 
-def _memory_lines(summary: Summary) -> list[Text]:
-    """What was loaded and evicted, in one line; none without a memory budget."""
+def memory_lines(summary: Summary) -> list[str]:
+    """What was loaded and evicted, and what the process held; none without a memory budget."""
     memory = summary.memory
     if memory is None:
         return []
     budgets = ", ".join(f"{format_bytes(b)} {name}" for name, b in memory.budget_bytes.items())
     failed = f", {_count(memory.failed)} failed" if memory.failed else ""
     share = memory.load_s / summary.duration_s if summary.duration_s else 0.0
-    return [
-        Text(
-            f"memory {budgets}: {_count(memory.loads)} loads of "
-            f"{format_bytes(memory.loaded_bytes)}{failed}, {_count(memory.evictions)} evictions; "
-            f"loading {_percent(share)} of the time"
-        )
+    lines = [
+        f"memory {budgets}: {_count(memory.loads)} loads of "
+        f"{format_bytes(memory.loaded_bytes)}{failed}, {_count(memory.evictions)} evictions; "
+        f"loading {_percent(share)} of the time"
     ]
+    if memory.least_load_s is not None and summary.totals.completed:
+        each_ms = memory.load_s / (summary.totals.throughput_per_s * summary.duration_s) * 1e3
+        least_ms = memory.least_load_s * 1e3
+        least = f"; no schedule needs less than {_digits(least_ms)} ms" if least_ms else ""
+        lines.append(f"  {_digits(each_ms)} ms of loading a request{least}")
+    if memory.believed_bytes:
+        most = ", ".join(f"{format_bytes(b)} {name}" for name, b in memory.believed_bytes.items())
+        held = "" if memory.held is None else f"; the process held {_held_text(memory.held)}"
+        before = memory.held_before
+        rest = "" if before is None else f", before loading {_held_text(before)}"
+        lines.append(f"  at most {most} believed loaded{held}{rest}")
+    return lines
+
+
+def _held_text(held: ProcessMemory) -> str:
+    return f"{format_bytes(held.anonymous)} of its own and {format_bytes(held.mapped)} of files"
 
 
 def _bound_line(summary: Summary) -> Text:

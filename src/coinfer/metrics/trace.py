@@ -4,8 +4,8 @@ Format: "Trace Event Format" (Google, 2016), the JSON object form. Processors ar
 one process, with a complete slice ('X') per execution. Requests are asynchronous slices ('b',
 'e') of a second process from due to answered, one group per model, with a counter ('C') of the
 requests that wait. With a memory budget a third process has a slice per load and a mark per
-eviction, and a counter of the bytes that are loaded. Events are written one by one; only the sort
-order is held in memory.
+eviction, and counters of the bytes that are loaded and that the process holds. Events are written
+one by one; only the sort order is held in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TextIO, cast
 from coinfer.documents.writing import replacing
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
-from coinfer.metrics.loads import LoadRecord
+from coinfer.metrics.memory_track import NO_MEMORY, MemoryRecords
 from coinfer.metrics.records import ExecutionRecord, RequestRecord
 
 __all__ = ["trace_events", "write_trace"]
@@ -41,7 +41,7 @@ def write_trace(
     requests: Iterable[RequestRecord],
     executions: Iterable[ExecutionRecord],
     processors: Sequence[Processor],
-    loads: Iterable[LoadRecord] = (),
+    memory: MemoryRecords = NO_MEMORY,
     metadata: Mapping[str, Any] | None = None,
     origin_s: float = 0.0,
 ) -> None:
@@ -52,7 +52,7 @@ def write_trace(
         requests: `Recorder.requests()`.
         executions: `Recorder.executions()`.
         processors: Each gets a track, in this order.
-        loads: `Recorder.loads()`.
+        memory: `Recorder.memory()`.
         metadata: JSON values that Perfetto shows beside the trace, e.g. scenario and policy.
         origin_s: The moment, in the driver's time, that the trace calls zero.
 
@@ -66,7 +66,7 @@ def write_trace(
         encode = json.JSONEncoder(separators=(",", ":")).encode
         separator = "\n"
         events = trace_events(requests, executions, processors, origin_s=origin_s)
-        for event in chain(events, _loading(list(loads), origin_s)):
+        for event in chain(events, _loading(memory, origin_s)):
             file.write(separator)
             file.write(encode(event))
             separator = ",\n"
@@ -143,15 +143,14 @@ def _slice(record: ExecutionRecord, track: int, origin_s: float) -> _Event:
     }
 
 
-def _loading(records: Sequence[LoadRecord], origin_s: float) -> Iterator[_Event]:
-    """Yield what was loaded and evicted."""
-    if not records:
+def _loading(memory: MemoryRecords, origin_s: float) -> Iterator[_Event]:
+    """Yield what was loaded and evicted, and the bytes that were taken."""
+    if not any(memory):
         return
     where = {"pid": _MEMORY, "tid": 0}
     yield {"ph": "M", "name": "process_name", "pid": _MEMORY, "args": {"name": "memory"}}
     yield {"ph": "M", "name": "thread_name", **where, "args": {"name": "loader"}}
-    changes = Counter[float]()
-    for record in records:
+    for record in memory.loads:
         if record.finished_s is None:
             continue
         begin_us, end_us = _us(record.started_s, origin_s), _us(record.finished_s, origin_s)
@@ -161,17 +160,16 @@ def _loading(records: Sequence[LoadRecord], origin_s: float) -> Iterator[_Event]
             args["reason"] = record.reason
         load = {"ph": "X", **where, "name": name, "cat": "load", "ts": begin_us}
         yield {**load, "dur": round(end_us - begin_us, 3), "args": args}
-        if not record.reason:
-            changes[begin_us] += record.size_bytes
-        if record.evicted_s is not None:
-            at_us = _us(record.evicted_s, origin_s)
-            changes[at_us] -= record.size_bytes
-            yield {"ph": "i", **where, "name": f"evict {name}", "s": "t", "ts": at_us}
-    taken = 0
-    for at_us, change in sorted(changes.items()):
-        taken += change
-        counted = {"ph": "C", **where, "name": "loaded", "ts": at_us}
-        yield {**counted, "args": {"bytes": taken}}
+    for gone in memory.evictions:
+        name = f"evict {gone.model}{_span_text(gone.span)}"
+        yield {"ph": "i", **where, "name": name, "s": "t", "ts": _us(gone.at_s, origin_s)}
+    for sample in memory.samples:
+        counted = {"ph": "C", **where, "ts": _us(sample.at_s, origin_s)}
+        for name, (budget, taken) in sample.believed.items():
+            yield {**counted, "name": name, "args": {"loaded": taken, "free": budget - taken}}
+        if sample.held is not None:
+            held = {"own": sample.held.anonymous, "files": sample.held.mapped}
+            yield {**counted, "name": "process", "args": held}
 
 
 def _span_text(span: Span) -> str:

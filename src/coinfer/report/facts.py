@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinfer.core.request import Outcome
+from coinfer.metrics.memory_track import NO_MEMORY, MemoryRecords
 from coinfer.metrics.records import ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.summary import Summary
 
@@ -55,6 +56,8 @@ class Facts:
         model: Model of each request.
         outcome: What became of each request, a position in `OUTCOMES`.
         counted: Whether each request was due in the measuring window.
+        memory: What was loaded and evicted, and what the process held, in the driver's time.
+        origin_s: The moment, in that time, at which the load began.
     """
 
     summary: Summary
@@ -77,6 +80,8 @@ class Facts:
     model: Ints
     outcome: Ints
     counted: npt.NDArray[np.bool_]
+    memory: MemoryRecords = NO_MEMORY
+    origin_s: float = 0.0
 
     @property
     def window_s(self) -> float:
@@ -107,6 +112,7 @@ def gather(
     *,
     origin_s: float = 0.0,
     shares: Mapping[str, Mapping[str, float]] | None = None,
+    memory: MemoryRecords = NO_MEMORY,
 ) -> Facts:
     """Put records into columns.
 
@@ -117,12 +123,12 @@ def gather(
         window: `Recorder.window`.
         origin_s: The moment, in the driver's time, at which the load began.
         shares: The optimum's shares of each processor's time.
+        memory: `Recorder.memory()`.
     """
     runs = sorted(executions, key=lambda record: (record.started_s, record.id))
     asked = list(requests)
-    models = tuple(
-        dict.fromkeys([*summary.models, *(r.model for r in asked), *(r.model for r in runs)])
-    )
+    others = [*(r.model for r in asked), *(r.model for r in runs), *(r.model for r in memory.loads)]
+    models = tuple(dict.fromkeys([*summary.models, *others]))
     processors = tuple(dict.fromkeys([*summary.processors, *(r.processor for r in runs)]))
     begin_s = window.start_s - origin_s
     end_s = begin_s + summary.duration_s
@@ -153,6 +159,8 @@ def gather(
         model=_positions(models, (r.model for r in asked)),
         outcome=_positions(OUTCOMES, map(_became, asked)),
         counted=(due_s >= begin_s) & (due_s < counted_until_s),
+        memory=memory,
+        origin_s=origin_s,
     )
 
 

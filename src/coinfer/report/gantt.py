@@ -10,6 +10,7 @@ import numpy as np
 from coinfer.metrics.records import ExecutionOutcome, ExecutionRecord
 from coinfer.report.chart import Chart, Trace, View, axis, model_trace, names_axis, row_height
 from coinfer.report.facts import Facts, Ints
+from coinfer.report.moves import has_moves, moves_caption, moves_traces
 from coinfer.report.palette import OUTCOME_COLOURS
 from coinfer.report.words import count, escaped, label, seconds
 
@@ -64,13 +65,17 @@ def gantt(facts: Facts, colours: dict[str, str]) -> Chart | None:
             sets.append(_traces(facts, part, rows, colours))
         views.append(_view(facts, place, part, drawn[part]))
     labels = [label(facts.processors[number]) for number in used]
+    if has_moves(facts):
+        labels.append("loading")
+        moves = list(moves_traces(facts, len(rows), colours))
+        sets = [[*traces, *moves] for traces in sets]
     return Chart(
         id="gantt",
         title="What ran where",
         caption=_caption(facts, used),
         sets=sets,
         views=views,
-        height=row_height(len(rows), 46),
+        height=row_height(len(labels), 46),
         layout={
             "barmode": "overlay",
             "bargap": 0.2,
@@ -88,6 +93,7 @@ def _caption(facts: Facts, used: Ints) -> str:
         "One bar per execution, in the colour of its model; a red frame: it served a request "
         "that was late; black: it failed or was abandoned. Drag to pan; zoom with Ctrl and the "
         f"wheel or with + and −; double-click to go back; hover for details.{never}"
+        + moves_caption(facts)
     )
 
 

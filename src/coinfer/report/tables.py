@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coinfer.metrics.summary import ModelSummary, ProcessorSummary, Summary
-from coinfer.metrics.table import fused_lines, shared_text, variants_text
+from coinfer.metrics.table import fused_lines, memory_lines, shared_text, variants_text
 from coinfer.metrics.xrbench import XRBenchScore
 from coinfer.report.words import count, digits, escaped, percent
 
@@ -67,9 +67,9 @@ def model_table(summary: Summary, colours: Mapping[str, str]) -> str:
 def processor_table(summary: Summary) -> str:
     """One row per processor."""
     headers = ("processor", "backend", "units", "precision", "executions", "failed", "busy")
-    return table(
-        headers, [_processor_cells(n, row) for n, row in summary.processors.items()], words=4
-    )
+    rows = [_processor_cells(n, row) for n, row in summary.processors.items()]
+    lines = "".join(f"<p>{escaped(line.strip())}</p>" for line in memory_lines(summary))
+    return table(headers, rows, words=4) + lines
 
 
 def score_table(score: XRBenchScore, colours: Mapping[str, str]) -> str:

@@ -6,7 +6,6 @@ It draws averages over equal steps of time, so its size does not depend on the l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ import numpy as np
 from coinfer.report.bins import edges, mean_count, number
 from coinfer.report.chart import Chart, Trace, axis, model_trace, names_axis
 from coinfer.report.facts import OUTCOMES, Facts, Floats
+from coinfer.report.memory_panel import memory_panels
 from coinfer.report.palette import INK, MUTED, OUTCOME_COLOURS, SHARE_SCALE
+from coinfer.report.panel import Panel, from_zero
 from coinfer.report.words import label, seconds
 
 __all__ = ["timeline"]
@@ -31,16 +32,6 @@ _ABOVE = 58
 """Room for the tool bar and the title of the first panel."""
 
 _BELOW = 48
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Panel:
-    """One of the charts above each other."""
-
-    title: str
-    height: int
-    traces: list[Trace]
-    yaxis: dict[str, Any]
 
 
 def timeline(facts: Facts, colours: dict[str, str]) -> Chart | None:
@@ -78,15 +69,14 @@ def _caption(fine: Floats, coarse: Floats) -> str:
     )
 
 
-def _panels(
-    facts: Facts, colours: dict[str, str], fine: Floats, coarse: Floats
-) -> Iterator[_Panel]:
+def _panels(facts: Facts, colours: dict[str, str], fine: Floats, coarse: Floats) -> Iterator[Panel]:
     if facts.executions:
         yield _load(facts, fine)
     if facts.requests:
         yield _waiting(facts, colours, fine)
         yield _answers(facts, colours, coarse)
         yield _misses(facts, coarse)
+    yield from memory_panels(facts)
 
 
 def _number(position: int) -> str:
@@ -94,7 +84,7 @@ def _number(position: int) -> str:
     return "" if position == 0 else str(position + 1)
 
 
-def _layout(facts: Facts, panels: list[_Panel], height: int, first_s: float) -> dict[str, Any]:
+def _layout(facts: Facts, panels: list[Panel], height: int, first_s: float) -> dict[str, Any]:
     inner = height - _ABOVE - _BELOW
     axes: dict[str, Any] = {}
     titles: list[dict[str, Any]] = []
@@ -158,7 +148,7 @@ def _outside(facts: Facts, first_s: float) -> Iterator[dict[str, Any]]:
             }
 
 
-def _load(facts: Facts, steps: Floats) -> _Panel:
+def _load(facts: Facts, steps: Floats) -> Panel:
     used = np.unique(facts.run_processor).tolist()
     shares = []
     for processor in used:
@@ -179,7 +169,7 @@ def _load(facts: Facts, steps: Floats) -> _Panel:
         "hovertemplate": "<b>%{text}</b> at %{x:.4g} s: %{z:.0f}% busy<extra></extra>",
         "showscale": False,
     }
-    return _Panel(
+    return Panel(
         title="Busy share of each processor (white 0%, dark blue 100%)",
         height=max(60, 30 * len(used)),
         traces=[trace],
@@ -187,22 +177,22 @@ def _load(facts: Facts, steps: Floats) -> _Panel:
     )
 
 
-def _waiting(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
+def _waiting(facts: Facts, colours: dict[str, str], steps: Floats) -> Panel:
     traces = []
     for model in facts.models:
         chosen = facts.of_model(model)
         if chosen.any():
             waiting = mean_count(facts.due_s[chosen], facts.left_s[chosen], steps).round(3)
             traces.append(_area(model, waiting, steps, colours[model], "queue", "waiting"))
-    return _Panel(
+    return Panel(
         title="Requests that wait, by model (stacked)",
         height=150,
         traces=traces,
-        yaxis=_from_zero("requests"),
+        yaxis=from_zero("requests"),
     )
 
 
-def _answers(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
+def _answers(facts: Facts, colours: dict[str, str], steps: Floats) -> Panel:
     traces = []
     for model in facts.models:
         chosen = facts.completed & facts.of_model(model)
@@ -213,15 +203,15 @@ def _answers(facts: Facts, colours: dict[str, str], steps: Floats) -> _Panel:
     if bound_per_s is not None:
         traces.append(_bound(bound_per_s, steps))
     dashed = ", dashed: the bound" if bound_per_s is not None else ""
-    return _Panel(
+    return Panel(
         title=f"Completions per second, by model (stacked{dashed})",
         height=150,
         traces=traces,
-        yaxis=_from_zero("per second"),
+        yaxis=from_zero("per second"),
     )
 
 
-def _misses(facts: Facts, steps: Floats) -> _Panel:
+def _misses(facts: Facts, steps: Floats) -> Panel:
     traces = []
     for name in OUTCOMES[1:]:
         # A request without an answer counts at the moment it was due.
@@ -234,18 +224,14 @@ def _misses(facts: Facts, steps: Floats) -> _Panel:
         for trace in traces
     )
     nothing = "none: every request was answered in time"
-    return _Panel(
+    return Panel(
         title=f"Misses: {shown or nothing}",
         height=110 if traces else 40,
         traces=traces or [_bars("late", np.zeros(len(steps) - 1), steps)],
-        yaxis=_from_zero(f"per {seconds(float(steps[1] - steps[0]))}")
+        yaxis=from_zero(f"per {seconds(float(steps[1] - steps[0]))}")
         if traces
-        else _from_zero("", range=[0, 1], showticklabels=False),
+        else from_zero("", range=[0, 1], showticklabels=False),
     )
-
-
-def _from_zero(title: str, **fields: Any) -> dict[str, Any]:
-    return axis(title, **{"rangemode": "tozero", "fixedrange": True, "nticks": 5, **fields})
 
 
 def _area(model: str, values: Floats, steps: Floats, colour: str, group: str, unit: str) -> Trace:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from coinfer.documents.writing import replace_file
+from coinfer.metrics.memory_track import NO_MEMORY, MemoryRecords
 from coinfer.metrics.records import ExecutionRecord, RequestRecord, Window
 from coinfer.metrics.summary import Summary
 from coinfer.report.facts import Facts, gather
@@ -36,6 +37,7 @@ def write_report(
     origin_s: float = 0.0,
     shares: _Shares | None = None,
     scenario_text: str = "",
+    memory: MemoryRecords = NO_MEMORY,
 ) -> None:
     """Write one run as a page that needs no network; the file is replaced in one step.
 
@@ -51,12 +53,21 @@ def write_report(
         origin_s: The moment, in the driver's time, at which the load began.
         shares: `{processor: {model: share of its time}}` in the optimum of the bound.
         scenario_text: The scenario as it was given.
+        memory: `Recorder.memory()`.
 
     Raises:
         ConfigurationError: plotly is not installed.
         OSError: the file cannot be written.
     """
-    facts = gather(summary, requests, executions, window, origin_s=origin_s, shares=shares)
+    facts = gather(
+        summary,
+        requests,
+        executions,
+        window,
+        origin_s=origin_s,
+        shares=shares,
+        memory=memory,
+    )
     replace_file(path, _page(facts, scenario_text))
 
 

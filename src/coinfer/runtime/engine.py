@@ -11,7 +11,7 @@ import logging
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,7 @@ from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_co
 from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Closed
+from coinfer.core.events import Closed, MemoryGiven
 from coinfer.core.health import Outage
 from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate
@@ -31,7 +31,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
-from coinfer.opening import check_memory, fits, memory_given
+from coinfer.opening import check_memory, fits, least_memory, memory_given
 from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -40,6 +40,7 @@ from coinfer.runtime.engine_stats import EngineStats, engine_stats
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
+from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.request_maker import RequestMaker
@@ -67,6 +68,9 @@ class Engine:
         observer: Sees every step of the core.
         spinning: Entered while the engine runs, to keep its cores awake; what it returns is why
             that cannot be done, or an empty text.
+        memory: What is said of memories in place of what the plan says, for comparisons.
+        memory_limit: Says how many bytes this process may use now; a budget follows it when it is
+            lowered. None: nobody limits it.
 
     Raises:
         ConfigurationError: a model of which nothing is loaded.
@@ -88,6 +92,8 @@ class Engine:
         backends: Mapping[str, Backend] | None = None,
         observer: Observer | None = None,
         spinning: AbstractContextManager[str] | None = None,
+        memory: MemoryGiven | None = None,
+        memory_limit: Callable[[], int | None] | None = None,
     ) -> None:
         processors = plan.processors
         self.plan = plan
@@ -111,9 +117,10 @@ class Engine:
         self._started_s, self._ended_s = clock.now(), _INF
         self._event_loop.begin()
         try:
-            given = memory_given(plan)
+            given = memory or memory_given(plan)
             check_memory(plan)
             if given is not None:
+                self._watch_memory(given, memory_limit)
                 self._event_loop.tell(given)
             profile = plan.profile
             for name in plan.models:
@@ -133,6 +140,14 @@ class Engine:
         self._finalizer.atexit = False  # see `leave_at_exit`
         _log.info("engine started: %s on %s", ", ".join(plan.models), ", ".join(cores))
 
+    def _watch_memory(self, given: MemoryGiven, limit: Callable[[], int | None] | None) -> None:
+        plan, loop = self.plan, self._event_loop
+        loop.watch_memory(
+            MemoryWatch(
+                given, plan.processors, least_memory(plan), limit, loop.post_beside, self.warnings
+            )
+        )
+
     # for callers
 
     @property
@@ -149,6 +164,11 @@ class Engine:
     def view(self) -> View:
         """The read-only sight of the core's state; only for observers, while they are called."""
         return self._core.view
+
+    @property
+    def memories(self) -> dict[str, tuple[float, float]]:
+        """By memory that has a budget: its bytes, and those believed to be taken."""
+        return self._core.memories
 
     @property
     def outages(self) -> list[Outage]:

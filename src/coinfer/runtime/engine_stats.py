@@ -12,14 +12,15 @@ from coinfer.core.request import Outcome
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.metrics.served_by import mean_error
 from coinfer.metrics.summary import LatencySummary, latency_summary, plain
 from coinfer.plan.plan import Plan
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.event_loop import EventLoop
-from coinfer.runtime.loader import LoaderUse
+from coinfer.runtime.loader import Loader
 from coinfer.runtime.model_store import ModelStore
-from coinfer.runtime.process_memory import ProcessMemory, process_memory
+from coinfer.runtime.process_memory import process_memory
 from coinfer.runtime.worker import Use
 
 __all__ = ["EngineStats", "MemoryStats", "ModelStats", "ProcessorStats", "engine_stats"]
@@ -91,15 +92,17 @@ class MemoryStats:
     """What an engine believes that its models take, and what the system says that the process does.
 
     Attributes:
-        budget_bytes: By name of the memory; empty without a budget, and so are the next two.
+        budget_bytes: By name of the memory, now; empty without a budget, and so are the next two.
         resident_bytes: What is loaded there now or is on its way, by the profile: weights, and
             activations at the largest planned batch.
         loads: Loads that ended well since the start.
         failed: Loads that failed.
         evictions: Evictions.
         load_s: Seconds that these loads took.
+        corrected_bytes: Bytes by which places count with more than the profile says, as measured.
         process: What the system says that the whole process holds in its own memory and of files;
             None where it does not tell.
+        before: What it held before anything was loaded; None without a budget, too.
     """
 
     budget_bytes: Mapping[str, int]
@@ -108,7 +111,9 @@ class MemoryStats:
     failed: int
     evictions: int
     load_s: float
+    corrected_bytes: int
     process: ProcessMemory | None
+    before: ProcessMemory | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +178,13 @@ def engine_stats(
         name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
         for name, worker in event_loop.worker_pool.workers.items()
     }
-    memory = _memory_stats(core, event_loop.loader.use)
+    memory = _memory_stats(core, event_loop.loader)
     return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
 
 
-def _memory_stats(core: Dispatcher, use: LoaderUse) -> MemoryStats:
+def _memory_stats(core: Dispatcher, loader: Loader) -> MemoryStats:
     """Put together what is believed of memory, and what the system says."""
-    memories = core.memories
+    memories, use, watch = core.memories, loader.use, loader.watch
     return MemoryStats(
         budget_bytes={name: int(budget) for name, (budget, _) in memories.items()},
         resident_bytes={name: int(taken) for name, (_, taken) in memories.items()},
@@ -187,7 +192,9 @@ def _memory_stats(core: Dispatcher, use: LoaderUse) -> MemoryStats:
         failed=use.failed,
         evictions=use.evictions,
         load_s=use.load_s,
+        corrected_bytes=0 if watch is None else watch.corrected_bytes,
         process=process_memory(),
+        before=None if watch is None else watch.before,
     )
 
 

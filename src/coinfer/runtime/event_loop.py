@@ -24,8 +24,6 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
-    Loaded,
-    LoadFailed,
     ProcessorLost,
     ProcessorRestored,
     TimerFired,
@@ -50,6 +48,7 @@ from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.loader import Loader
 from coinfer.runtime.mailbox import Mailbox
+from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.timer import Timer
@@ -132,7 +131,10 @@ class EventLoop:
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
         self.loader = Loader(
-            model_store, self._loaded, self._not_loaded, lambda: not self.worker_pool.has_retired
+            model_store,
+            self.post_beside,
+            self._not_loaded,
+            lambda: not self.worker_pool.has_retired,
         )
         settle = self._unanswered.settle
         self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
@@ -330,6 +332,18 @@ class EventLoop:
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
 
+    def watch_memory(self, watch: MemoryWatch) -> None:
+        """Let the loader's thread measure memory from now on, too.
+
+        Raises:
+            BackendError: the system has no thread left.
+        """
+        self.loader.watch = watch
+        try:
+            self.call(self.loader.start)
+        except RuntimeError as error:
+            raise BackendError(f"the engine has no thread to load models: {error}") from error
+
     # for workers
 
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
@@ -379,8 +393,8 @@ class EventLoop:
 
     # for the loader
 
-    def _loaded(self, event: Loaded | LoadFailed) -> None:
-        """Take how a load ended."""
+    def post_beside(self, event: Event) -> None:
+        """Post an event from the loader's thread."""
         if self._yielding.has_begun:
             self._mailbox.post_later(event)  # it may be of those that give way
         else:

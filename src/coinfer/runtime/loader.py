@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from coinfer.core.commands import Evict, Load
@@ -17,7 +17,9 @@ from coinfer.core.events import Loaded, LoadFailed
 from coinfer.runtime import clock
 from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
+from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.process_memory import process_memory
 
 __all__ = ["Loader", "LoaderUse"]
 
@@ -42,7 +44,7 @@ class LoaderUse:
 
 
 class Loader:
-    """One thread; it starts with the first command.
+    """One thread; it starts with the first command, or to watch memory.
 
     Args:
         model_store: What it loads into.
@@ -53,6 +55,7 @@ class Loader:
 
     Attributes:
         use: What it did so far.
+        watch: What it calls between commands; None: nothing.
     """
 
     def __init__(
@@ -69,8 +72,8 @@ class Loader:
         self._commands: SimpleQueue[Load | Evict | None] = SimpleQueue()
         self._ended = Latch()
         self._thread: threading.Thread | None = None
-
         self.use = LoaderUse()
+        self.watch: MemoryWatch | None = None
 
     def give(self, command: Load | Evict) -> None:
         """Hand over a command; returns at once. The owner of the core does it.
@@ -78,10 +81,18 @@ class Loader:
         Raises:
             RuntimeError: the system has no thread left.
         """
+        self.start()
+        self._commands.put(command)
+
+    def start(self) -> None:
+        """Start the thread, if it is not. The owner of the core does it.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="coinfer-loader", daemon=True)
             self._thread.start()
-        self._commands.put(command)
 
     def stop(self) -> None:
         """End the thread after the command that it performs; returns at once."""
@@ -94,20 +105,37 @@ class Loader:
 
     def _run(self) -> None:
         try:
-            while (command := self._commands.get()) is not None:
+            while True:
+                watch = self.watch
+                wait_s = None if watch is None else watch.due_in_s()
+                if watch is not None and not wait_s:
+                    watch.look()
+                    continue
+                try:
+                    command = self._commands.get(timeout=wait_s)
+                except Empty:
+                    continue
+                if command is None:
+                    return
                 if isinstance(command, Load):
                     self._done(self._load(command))
                 else:
-                    close = self._may_close()
-                    self.use.evictions += 1
-                    self._model_store.evict(
-                        command.model, command.span, command.processors, close=close
-                    )
+                    self._evict(command)
         finally:
             self._ended.set()
 
+    def _evict(self, evict: Evict) -> None:
+        close, watch = self._may_close(), self.watch
+        before = None if watch is None else process_memory()
+        self.use.evictions += 1
+        self._model_store.evict(evict.model, evict.span, evict.processors, close=close)
+        if watch is not None and close:
+            watch.note_eviction(evict, before, process_memory())
+
     def _load(self, load: Load) -> _Outcome:
         started_s = clock.now()
+        if self.watch is not None:
+            self.watch.note_load(load)
         try:
             self._model_store.load(load.variant, load.span, load.processors)
         except Exception as error:  # noqa: BLE001 - a backend is foreign code; the engine goes on

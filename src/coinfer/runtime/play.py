@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from coinfer.backends.base import Backend
+from coinfer.core.events import MemoryGiven
 from coinfer.core.policy import Policy
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.explanation import Explainer
+from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.metrics.observers import Observer, Observers
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
@@ -49,6 +51,7 @@ class Played:
         origin_s: The moment, in the engine's time, at which the load began.
         interrupted: Whether the user stopped it before its end.
         warnings: What the engine did not do as asked, and which processors it set aside.
+        held_before: What the process held before anything was loaded, if memory has a budget.
     """
 
     run_counts: RunCounts
@@ -56,6 +59,7 @@ class Played:
     origin_s: float
     interrupted: bool
     warnings: tuple[str, ...]
+    held_before: ProcessMemory | None = None
 
 
 def play(
@@ -70,6 +74,8 @@ def play(
     enough: Callable[[RunCounts], bool] | None = None,
     backends: Mapping[str, Backend] | None = None,
     spinning: AbstractContextManager[str] | None = None,
+    memory: MemoryGiven | None = None,
+    memory_limit: Callable[[], int | None] | None = None,
 ) -> Played:
     """Run a scenario to its end, or until the user interrupts it; what was begun is finished.
 
@@ -85,6 +91,8 @@ def play(
             end, nothing that waits is run any more, and what runs is waited for.
         backends: Backends by name, in place of the prepared ones.
         spinning: Keeps cores awake meanwhile, as of `Engine`.
+        memory: As of `Engine`.
+        memory_limit: As of `Engine`.
 
     Raises:
         KeyboardInterrupt: interrupted before the load began.
@@ -100,6 +108,8 @@ def play(
         backends=ready.backends if backends is None else backends,
         observer=observer,
         spinning=spinning,
+        memory=memory,
+        memory_limit=memory_limit,
     ) as engine:
         with _settled_heap(), Interruption() as interruption:
             load = Load(scenario)
@@ -120,6 +130,7 @@ def play(
         origin_s=driver.start_s,
         interrupted=interruption.requested,
         warnings=(*engine.warnings, *map(str, engine.outages)),
+        held_before=engine.stats().memory.before,
     )
 
 
@@ -139,6 +150,7 @@ def _watch(
     if explainer is not None:
         explainer.watch(engine.view, recorder.window.start_s)
     others = [each for each in (observer, explainer) if each is not None]
+    recorder.follow_memory(lambda: engine.memories, clock.now())
     engine.attach(Observers(recorder, *others) if others else recorder, explainer)
 
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
-__all__ = ["ProcessMemory", "process_memory"]
+from coinfer.metrics.memory_track import ProcessMemory
+
+__all__ = ["process_memory"]
 
 _STATUS = Path("/proc/self/status")
-
-
-class ProcessMemory(NamedTuple):
-    """Bytes in physical memory now.
-
-    Attributes:
-        anonymous: What nobody but this process has: it can only go back if it is freed.
-        mapped: Pages of files. Others may have them too, and the system can drop them at any time.
-    """
-
-    anonymous: int
-    mapped: int
 
 
 def process_memory(status: Path = _STATUS) -> ProcessMemory | None:

@@ -86,6 +86,7 @@ def simulate(
         sizes=request_sizes(scenario),
         memory=memory,
     )
+    recorder.follow_memory(lambda: simulation.core.memories, simulation.now)
     simulation.run(scenario.end_s + DRAIN_S, on_tick)
     if simulation.core.fault is not None:
         raise simulation.core.fault

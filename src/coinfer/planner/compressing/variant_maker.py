@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coinfer.artefacts.variant_graphs import keep_variant
 from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.registry import find_backends
-from coinfer.cache_folder import cache_folder
-from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model, load_model
@@ -150,7 +149,7 @@ class VariantMaker:
             texts = ", ".join(f"{row.name}: {row.ratio}" for row in rows)
             raise NoVariantError(f"it is not surely faster ({texts})")
         gains = ", ".join(f"{row.ratio.median:.2f}x as fast on {row.name}" for row in better)
-        return MadeVariant(_stored(model), error, f"{gains}; off by {error:.2g} at most")
+        return MadeVariant(_stored(model, kind), error, f"{gains}; off by {error:.2g} at most")
 
     def _own(self, kind: Kind) -> tuple[Model, Sequence[ProcessorReport]]:
         """Make a variant; return what it gains too."""
@@ -209,21 +208,16 @@ class VariantMaker:
         }
 
 
-def _stored(model: Model) -> GraphFile:
+def _stored(model: Model, kind: Kind) -> GraphFile:
     """Keep a graph where a plan can refer to it until it is saved."""
-    data = model.to_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    path = cache_folder() / "variants" / f"{digest}.onnx"
-    if not path.is_file() or path.stat().st_size != len(data):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, data)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{path}: {error.strerror}; the graph of a variant must be kept somewhere: name a "
-                "folder for the cache in COINFER_CACHE"
-            ) from error
-    return GraphFile(str(path), digest)
+    try:
+        path = keep_variant(model.to_bytes(), model.name, kind.value)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename or error}: {error.strerror}; the graph of a variant must be kept "
+            "somewhere: name a folder for the cache in COINFER_CACHE"
+        ) from error
+    return GraphFile(str(path), path.stem)
 
 
 def _is_there(graph: GraphFile) -> bool:

@@ -10,16 +10,13 @@ from __future__ import annotations
 import dataclasses
 
 from coinfer.hardware.environment import memory_bytes
-from coinfer.machine.memories import HOST
+from coinfer.machine.memories import HOST, SHARE
 from coinfer.opening import check_memory, fits
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
 from coinfer.units import format_bytes
 
 __all__ = ["residency"]
-
-_SHARE = 0.8
-"""Of the machine's memory or the container's; the rest is for everything else."""
 
 
 def residency(plan: Plan, planning: Planning) -> Plan:
@@ -30,12 +27,12 @@ def residency(plan: Plan, planning: Planning) -> Plan:
     """
     if not planning.wishes.memory:
         limit = memory_bytes()
-        limited = dataclasses.replace(plan, memory={HOST: int(_SHARE * (limit or 0))})
+        limited = dataclasses.replace(plan, memory={HOST: int(SHARE * (limit or 0))})
         if limit is None or plan.cheaper or fits(limited, plan.models):
             return plan
         plan = limited.warned(
             f"memory holds not all that is planned to be loaded at once: {format_bytes(limit)} are "
-            f"there, of which models get {_SHARE:.0%}; `memory` sets another budget"
+            f"there, of which models get {SHARE:.0%}; `memory` sets another budget"
         )
     check_memory(plan)
     return plan

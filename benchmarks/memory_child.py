@@ -1,0 +1,131 @@
+"""What `memory_real.py` runs in a memory group: engines of one plan, one after the other.
+
+python benchmarks/memory_child.py FOLDER   (orders on stdin, answers on stdout: lines of JSON)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from coinfer.backends import heap
+from coinfer.core.events import MemoryGiven
+from coinfer.errors import CoinferError
+from coinfer.machine.memories import HOST
+from coinfer.model import Model
+from coinfer.model.paging import paged
+from coinfer.plan.plan import Plan
+from coinfer.planner.opened_plan import open_plan
+from coinfer.policies import make_policy
+from coinfer.runtime.engine import Engine
+from coinfer.runtime.process_memory import process_memory
+from coinfer.workload.rotation import rotation
+from coinfer.zoo import sample_inputs
+
+
+def main() -> None:
+    """Perform orders until there are none."""
+    plan, models = opened(Path(sys.argv[1]))
+    inputs = {name: sample_inputs(name) for name in plan.models}
+    say({"ready": True})
+    for line in sys.stdin:
+        order = json.loads(line)
+        budget, given = order["budget"], None
+        if budget is not None:
+            given = MemoryGiven({HOST: budget}, order["eviction"], order["most_models"])
+        limited = dataclasses.replace(plan, memory={} if budget is None else {HOST: budget})
+        with Engine(limited, models, policy=make_policy("fcfs"), memory=given) as engine:
+            say(measured(engine, inputs, order))
+        heap.trim()
+
+
+def opened(folder: Path) -> tuple[Plan, dict[str, Model]]:
+    """Open a plan of networks of the zoo; their weights stay in files."""
+    plan, opened = open_plan(folder)
+    models = {}
+    for name in plan.models:
+        model = opened[name]
+        assert isinstance(model, Model)
+        models[name] = paged(model)
+    del opened, model
+    gc.collect()
+    heap.trim()
+    return plan, models
+
+
+def measured(engine: Engine, inputs: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
+    """Ask for what an order says; return what came of it."""
+    try:
+        seconds, served = asked(engine, inputs, order)
+    except CoinferError as error:
+        return {"problem": str(error)}
+    memory, held = engine.stats().memory, process_memory()
+    return {
+        "problem": "",
+        "seconds": seconds,
+        "served": served,
+        "loads": memory.loads,
+        "load_s": memory.load_s,
+        "believed": sum(memory.resident_bytes.values()),
+        "anonymous": held.anonymous if held else 0,
+        "mapped": held.mapped if held else 0,
+    }
+
+
+def asked(engine: Engine, inputs: dict[str, Any], order: dict[str, Any]) -> tuple[float, int]:
+    """Ask for all of the counts at once, or keep some in flight for a while.
+
+    Returns:
+        Seconds, and requests served in them.
+
+    Raises:
+        CoinferError: a request failed.
+    """
+    answers: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def ask(name: str) -> None:
+        future = engine.submit(name, inputs[name])
+        future.add_done_callback(lambda done: answers.put(done.exception()))
+
+    def wait() -> float:
+        problem = answers.get()
+        if problem is not None:
+            raise problem
+        return time.perf_counter()
+
+    began_s = now_s = time.perf_counter()
+    counts = order["counts"]
+    if counts:
+        turns = list(islice(rotation(counts), sum(counts.values())))
+        for name in turns:
+            ask(name)
+        for _ in turns:
+            now_s = wait()
+        return now_s - began_s, len(turns)
+    endless, served = rotation(order["weights"]), 0
+    for _ in range(order["in_flight"]):
+        ask(next(endless))
+    begin_s = began_s + order["warmup_s"]
+    end_s = begin_s + order["duration_s"]
+    while (now_s := wait()) < end_s:
+        served += now_s >= begin_s
+        ask(next(endless))
+    for _ in range(order["in_flight"] - 1):
+        wait()
+    return order["duration_s"], served
+
+
+def say(value: dict[str, Any]) -> None:
+    """Answer an order."""
+    print(json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    main()

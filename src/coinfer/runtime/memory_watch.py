@@ -1,0 +1,173 @@
+"""Memory watch: holds what is believed of memory against what the system says of this process.
+
+What a place takes is believed at first as the plan says it. What the process holds less once a
+place is evicted is what that took. A place counts with what two evictions in a row gave back at
+least, if that is clearly more than the plan says: somebody else may free memory at the same moment,
+but not twice. It never counts with less: the system takes pages of files away when memory is short,
+and just then a budget must not grow.
+
+The loader's thread calls it: no request waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from coinfer.core.commands import Evict, Load
+from coinfer.core.events import MemoryGiven, MemoryMeasured
+from coinfer.machine.memories import HOST, SHARE, memory_of
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
+from coinfer.metrics.memory_track import ProcessMemory
+from coinfer.runtime import clock
+from coinfer.runtime.engine_warnings import EngineWarnings
+from coinfer.runtime.process_memory import process_memory
+from coinfer.units import format_bytes
+
+__all__ = ["PERIOD_S", "MemoryWatch"]
+
+PERIOD_S = 0.25
+"""How often the process is measured."""
+
+_LIMIT_PERIOD_S = 1.0
+
+_NOISE_BYTES = 4 * 2**20
+"""What the rest of a process frees while a place is evicted."""
+
+_Key = tuple[str, Span, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What is known of the size of a place.
+
+    Attributes:
+        number: Its number in the core.
+        planned: Bytes that the plan says.
+        last: What its last eviction gave back; 0: it had none.
+        size: Bytes that it counts with.
+    """
+
+    number: int
+    planned: int
+    last: int = 0
+    size: int = 0
+
+
+class MemoryWatch:
+    """Measures the process, corrects what the core believes, and follows the container's limit.
+
+    Args:
+        given: What the core was told of memories.
+        processors: Those of the plan.
+        least: Bytes of the CPU cores' memory without which some model could not run.
+        limit: Says how many bytes this process may use now; None: nobody limits it.
+        post: Gives the core an event.
+        warnings: Where to say that a limit was lowered.
+
+    Attributes:
+        before: What the process held before anything was loaded.
+    """
+
+    def __init__(
+        self,
+        given: MemoryGiven,
+        processors: Sequence[Processor],
+        least: int,
+        limit: Callable[[], int | None] | None,
+        post: Callable[[MemoryGiven | MemoryMeasured], None],
+        warnings: EngineWarnings,
+    ) -> None:
+        self._given = self._now_given = given
+        self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
+        self._least = least
+        self._limit = limit
+        self._post = post
+        self._warnings = warnings
+        self._places: dict[_Key, _Measured] = {}
+        self._first_limit = self._last_limit = None if limit is None else limit()
+        self._look_s = self._limit_s = clock.now()
+        self.before = process_memory()
+
+    @property
+    def corrected_bytes(self) -> int:
+        """Bytes by which places count with more than was planned."""
+        return sum(max(0, each.size - each.planned) for each in list(self._places.values()))
+
+    def due_in_s(self) -> float:
+        """Return the seconds until it wants to be called; 0 if it does now."""
+        return max(0.0, self._look_s - clock.now())
+
+    def look(self) -> None:
+        """Tell the core what the process holds, and what the container allows it."""
+        now = clock.now()
+        self._look_s = now + PERIOD_S
+        if now >= self._limit_s:
+            self._limit_s = now + _LIMIT_PERIOD_S
+            self._follow_limit()
+        self._tell(process_memory())
+
+    def note_load(self, load: Load) -> None:
+        """Take note of what a place that is being loaded is believed to take."""
+        known = self._places.get(_key(load))
+        if known is None or known.number != load.place:
+            known = self._places[_key(load)] = _Measured(load.place, load.size_bytes)
+        known.size = load.size_bytes
+
+    def note_eviction(
+        self, evict: Evict, before: ProcessMemory | None, after: ProcessMemory | None
+    ) -> None:
+        """Take note of what the process held before and after a place was evicted."""
+        known = self._places.get((evict.model, evict.span, evict.processors))
+        if before is None or after is None or known is None or not self._is_on_host(evict):
+            return
+        gave = before.total - after.total
+        least, known.last = min(gave, known.last), gave
+        size = min(least, self._now_given.budgets[HOST])
+        if size < known.planned + _NOISE_BYTES:
+            size = known.planned
+        if size != known.size:
+            known.size = size
+            self._tell(after, known)
+
+    def _is_on_host(self, evict: Evict) -> bool:
+        names = {self._memories.get(name) for name in evict.processors}
+        return names == {HOST} and HOST in self._given.budgets
+
+    def _tell(self, held: ProcessMemory | None, known: _Measured | None = None) -> None:
+        if held is None:
+            return
+        place = (-1, 0) if known is None else (known.number, known.size)
+        self._post(MemoryMeasured(held.anonymous, held.mapped, *place))
+
+    def _follow_limit(self) -> None:
+        """Let the budget follow a limit that is lower than it was at the start."""
+        limit = None if self._limit is None else self._limit()
+        if limit == self._last_limit or HOST not in self._given.budgets:
+            return
+        self._last_limit = limit
+        planned = budget = self._given.budgets[HOST]
+        if limit is not None and (self._first_limit is None or limit < self._first_limit):
+            budget = max(min(planned, int(SHARE * limit)), min(planned, self._least))
+        if budget == self._now_given.budgets[HOST]:
+            return
+        self._now_given = self._given._replace(budgets={**self._given.budgets, HOST: budget})
+        for known in self._places.values():
+            if known.size > max(budget, known.planned):  # else nothing could ever load it
+                known.size = max(budget, known.planned)
+                self._tell(process_memory(), known)
+        self._post(self._now_given)
+        if limit is None or budget >= planned:
+            return
+        text = (
+            f"memory: the limit of this process was lowered to {format_bytes(limit)}, so models "
+            f"get {format_bytes(budget)} from now on, not {format_bytes(planned)}"
+        )
+        if budget > SHARE * limit:
+            text += "; with less, some model could not run"
+        self._warnings.put("limit of memory", text)
+
+
+def _key(load: Load) -> _Key:
+    return load.variant, load.span, load.processors

@@ -1,0 +1,143 @@
+"""What is believed of memory is held against what the system says, and follows a lowered limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from coinfer.core.commands import Evict, Load
+from coinfer.core.events import MemoryGiven, MemoryMeasured
+from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
+from coinfer.metrics.memory_track import ProcessMemory
+from coinfer.runtime import clock, memory_watch
+from coinfer.runtime.engine_warnings import EngineWarnings
+from coinfer.runtime.memory_watch import MemoryWatch
+
+MIB = 2**20
+CPU = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
+GPU = Processor(name="gpu", backend="null", device="GPU", units=frozenset({"gpu"}))
+LOAD = Load(3, "m", Span(), ("cpu",), 0.1, 100 * MIB)
+EVICT = Evict("m", 3, Span(), ("cpu",))
+
+
+class Watched:
+    """A watch whose process, clock and limit are told what they are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int | None = 1024 * MIB) -> None:
+        self.held: ProcessMemory | None = ProcessMemory(10 * MIB, 20 * MIB)
+        self.now, self.limit = 0.0, limit
+        self.events: list[MemoryGiven | MemoryMeasured] = []
+        self.warnings = EngineWarnings()
+        monkeypatch.setattr(memory_watch, "process_memory", lambda: self.held)
+        monkeypatch.setattr(clock, "now", lambda: self.now)
+        given = MemoryGiven({"host": 600 * MIB}, "lru", 7)
+        self.watch = MemoryWatch(
+            given, [CPU, GPU], 200 * MIB, lambda: self.limit, self.events.append, self.warnings
+        )
+
+    def evict(self, gave: int, evict: Evict = EVICT) -> list[int]:
+        """Let an eviction give back so many MiB; return the sizes that the core is told."""
+        self.events.clear()
+        before, after = ProcessMemory(gave * MIB, 9), ProcessMemory(0, 9)
+        self.watch.note_eviction(evict, before, after)
+        return [e.size_bytes // MIB for e in self.events if isinstance(e, MemoryMeasured)]
+
+    def look(self, limit: int | None) -> list[MemoryGiven]:
+        """Lower or raise the limit; return the budgets that the core is told."""
+        self.events.clear()
+        self.now += 1.0
+        self.limit = limit
+        self.watch.look()
+        return [event for event in self.events if isinstance(event, MemoryGiven)]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def test_a_place_counts_with_what_two_evictions_in_a_row_gave_back(watched: Watched) -> None:
+    watched.watch.note_load(LOAD)
+    assert watched.evict(150) == [], "somebody else may have freed that"
+    assert watched.evict(140) == [140]
+    assert watched.watch.corrected_bytes == 40 * MIB
+    watched.watch.note_load(LOAD._replace(size_bytes=140 * MIB))
+    assert watched.evict(141) == []
+    assert watched.evict(120) == [120]
+    assert watched.evict(101) == [100], "no more than noise beyond the plan"
+    assert watched.watch.corrected_bytes == 0
+
+
+def test_a_place_never_counts_with_less_than_was_planned_nor_more_than_there_is(
+    watched: Watched,
+) -> None:
+    watched.watch.note_load(LOAD)
+    assert [watched.evict(1), watched.evict(1)] == [[], []]
+    assert [watched.evict(5000), watched.evict(5000)] == [[], [600]]
+
+
+def test_nothing_is_concluded_from_other_memories_or_what_was_never_loaded(
+    watched: Watched,
+) -> None:
+    assert [watched.evict(500), watched.evict(500)] == [[], []]
+    there = LOAD._replace(variant="n", processors=("gpu",))
+    watched.watch.note_load(there)
+    gone = Evict("n", 3, Span(), ("gpu",))
+    assert [watched.evict(500, gone), watched.evict(500, gone)] == [[], []]
+
+
+def test_another_place_of_the_same_name_starts_anew(watched: Watched) -> None:
+    watched.watch.note_load(LOAD)
+    watched.evict(500)
+    watched.watch.note_load(LOAD._replace(place=4, size_bytes=300 * MIB))
+    assert watched.evict(500) == []
+
+
+def test_the_process_is_measured_and_the_core_told(watched: Watched) -> None:
+    assert watched.watch.due_in_s() == 0.0
+    watched.watch.look()
+    assert watched.events == [MemoryMeasured(10 * MIB, 20 * MIB)]
+    assert watched.watch.due_in_s() == memory_watch.PERIOD_S
+    assert watched.watch.before == ProcessMemory(10 * MIB, 20 * MIB)
+    watched.held, watched.now = None, 1.0  # a system that does not tell
+    watched.watch.look()
+    assert len(watched.events) == 1
+
+
+def test_the_budget_follows_a_limit_down_and_up_again_with_one_warning(watched: Watched) -> None:
+    assert watched.look(1024 * MIB) == []
+    (lower,) = watched.look(500 * MIB)
+    assert lower == MemoryGiven({"host": 400 * MIB}, "lru", 7)
+    assert watched.look(500 * MIB) == []
+    (least,) = watched.look(100 * MIB)
+    assert least.budgets == {"host": 200 * MIB}, "with less some model could not run"
+    assert watched.warnings == [
+        "memory: the limit of this process was lowered to 100 MiB, so models get 200 MiB from now "
+        "on, not 600 MiB; with less, some model could not run"
+    ]
+    (whole,) = watched.look(None)
+    assert whole.budgets == {"host": 600 * MIB}
+    assert len(watched.warnings) == 1
+
+
+def test_a_limit_that_was_there_from_the_start_is_the_users_business(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(monkeypatch, limit=100 * MIB)
+    assert watched.look(100 * MIB) == []
+    assert watched.look(300 * MIB) == []
+    assert not watched.warnings
+
+
+def test_measured_sizes_shrink_with_the_budget_or_nothing_could_load_them(
+    watched: Watched,
+) -> None:
+    watched.watch.note_load(LOAD)
+    watched.evict(450)
+    assert watched.evict(450) == [450]
+    watched.look(500 * MIB)
+    told = [e for e in watched.events if isinstance(e, MemoryMeasured) and e.place == 3]
+    assert [each.size_bytes // MIB for each in told] == [400]
+    assert watched.events.index(told[0]) < watched.events.index(
+        MemoryGiven({"host": 400 * MIB}, "lru", 7)
+    )
