@@ -1,8 +1,10 @@
 """Memory: what an engine holds of its models' weights, and what loading costs once it is prepared.
 
-    python benchmarks/memory.py [--part held|copies|reload|speed|cycles|budget] [--quick]
+    python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5] [--quick]
 
-Each measurement is a process of its own; contestants alternate. The start is `start.py`'s.
+Parts: held, copies, reload, speed, cycles, budget, rules, beside, spans. Each measurement is a
+process of its own; contestants alternate. The start is `start.py`'s. `budget` really runs, in a
+memory group where one can be made; `rules` simulates the same on measured times.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ import memory_ways as ways
 from coinfer.metrics.paired import in_turn
 from coinfer.zoo.files import export
 from environment import OtherWork, print_environment
+from memory_real import Found, real_runs, rest_bytes
 from requirement import Requirement, print_requirements
 from rounds import output_of, ratio_of
 from tables import new_console, new_table
@@ -36,19 +39,33 @@ COPIED, COPIES = "resnet50", 100
 MIB = 2**20
 
 HELD_RATIO, RELOAD_S, COLD_RATIO, NOT_WORSE = 1.1, 0.010, 1.5, 0.95
-GAIN, OF_AMPLE = 1.3, 1.3
+GAIN, OF_AMPLE, BESIDE_RATIO = 1.3, 1.3, 1.2
 """What must be reached."""
 
 
 class Bench:
     """The files of the networks, a cache, and how a script is run with them."""
 
-    def __init__(self, folder: Path, console: Console, *, quick: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        *,
+        quick: bool,
+        loads: Sequence[str],
+        shares: Sequence[float],
+    ) -> None:
         self.folder, self.console, self.quick = folder, console, quick
+        self.loads, self.shares = loads, shares
         self.requirements: list[Requirement] = []
-        export(NETWORKS, folder)
+
+    def export(self) -> None:
+        """Write the files of the networks, once."""
+        if not (self.folder / f"{NETWORKS[0]}.onnx").exists():
+            export(NETWORKS, self.folder)
 
     def run(self, script: str, *arguments: object, names: tuple[str, ...] = NETWORKS) -> Any:
+        self.export()
         command = [sys.executable, "-c", script, self.folder, ",".join(names), *arguments]
         cache = {"COINFER_CACHE": os.environ.get("COINFER_CACHE", str(self.folder / "cache"))}
         return json.loads(output_of(command, cache).splitlines()[-1])
@@ -167,9 +184,120 @@ def _slope(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 def budget(bench: Bench) -> None:
-    """Milliseconds per request within a budget, by what is evicted: simulated on measured times."""
-    shares = memory_budget.BUDGETS[1:3] if bench.quick else memory_budget.BUDGETS
+    """Milliseconds per request within a budget, by what is evicted: really run."""
+    rest = rest_bytes(memory_budget.tiny(), bench.folder / "tiny")
     for load, scenario in memory_budget.scenarios().items():
+        if load not in bench.loads:
+            continue
+        plan = memory_budget.measured(scenario)
+        offline, mix = scenario.offline, scenario.mix
+        found = real_runs(
+            plan,
+            bench.folder / f"plan-{load}",
+            bench.shares,
+            rest,
+            counts=dict(offline.counts) if offline else {},
+            weights=dict(mix.weights) if mix else {},
+            in_flight=mix.in_flight if mix else 0,
+            duration_s=2.0 if bench.quick else 8.0,
+        )
+        total = memory_budget.working_set(plan) / MIB
+        columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
+        table = new_table(("budget", "rule"), columns)
+        rows = []
+        for row in found:
+            cells = f"{row.budget:.0%}", row.contestant, *_cells(row)
+            print(*cells, sep=" | ", file=sys.stderr, flush=True)  # it may take minutes
+            table.add_row(*cells)
+            rows.append(row)
+        bench.console.print(f"{load}: working set {total:.0f} MiB, the rest {rest / MIB:.0f} MiB")
+        bench.console.print(table)
+        if not any(row.limit for row in rows):
+            bench.console.print("no memory group could be made here: nothing enforced the budget")
+        for why in dict.fromkeys(row.answer["problem"] for row in rows if row.answer["problem"]):
+            bench.console.print(f"cannot run: {why}")
+        _require_budgets(bench, load, rows)
+
+
+def _cells(row: Found) -> list[str]:
+    answer = row.answer
+    if answer["problem"]:
+        return ["cannot run", "", "", "", "", ""]
+    group = f"{row.peak / MIB:.0f} of {row.limit / MIB:.0f}" if row.limit else ""
+    return [
+        f"{answer['seconds'] / answer['served'] * 1e3:.1f}" if answer["served"] else "none served",
+        str(answer["loads"]),
+        f"{answer['load_s']:.1f}",
+        f"{(answer['anonymous'] + answer['mapped']) / MIB:.0f}",
+        group,
+        f"{row.reads * 4096 / MIB:.0f} MiB",
+    ]
+
+
+def _require_budgets(bench: Bench, load: str, rows: Sequence[Found]) -> None:
+    """Compare coinfer with the best of the others, with LRU by bytes, and with ample memory."""
+    each_s: dict[float, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if not row.answer["problem"] and row.answer["served"]:
+            each_s[row.budget][row.contestant] = row.answer["seconds"] / row.answer["served"]
+    for share, found in each_s.items():
+        ours = found.pop("coinfer", None)
+        if ours is None or not found:
+            continue
+        what = f"{load}, {share:.0%}"
+        best = min(found.values()) / ours
+        bench.require(f"{what}: time of the best other", best, NOT_WORSE, "x", most=False)
+        if share == 0.5 and "LRU by bytes" in found:
+            gain = found["LRU by bytes"] / ours
+            bench.require(f"{what}: time of LRU by bytes", gain, GAIN, "x", most=False)
+        ample = each_s.get(1.0, {}).get("load everything")
+        if share == 0.4 and ample:
+            bench.require(f"{what}: time, of ample", ours / ample, OF_AMPLE, "x", most=True)
+
+
+def beside(bench: Bench) -> None:
+    """Latency of an urgent network, 30 a second, while two large ones push each other out."""
+    table = new_table(("beside",), ("requests", "p50 ms", "p99 ms", "max ms", "loads"))
+    rows = bench.run(ways.beside, 5 if bench.quick else 20, names=("mobilenet_v2",))
+    for way, row in rows.items():
+        late = np.array(row["late_ms"])
+        middle, high = np.quantile(late, (0.5, 0.99))
+        cells = (f"{middle:.1f}", f"{high:.1f}", f"{late.max():.1f}", str(row["loads"]))
+        table.add_row(way, str(len(late)), *cells)
+        row["p99"] = high
+    bench.console.print(table)
+    ratio = rows["loads of 500 MiB"]["p99"] / rows["runs alone"]["p99"]
+    bench.require("p99 beside loads, of that beside runs", ratio, BESIDE_RATIO, "x", most=True)
+
+
+def spans(bench: Bench) -> None:
+    """Three networks in 150 MiB, span by span."""
+    table = new_table(("memory",), ("per s", "loads", "loading", "believed", "own", "files"))
+    for memory in ("150MiB", "2GiB"):
+        path = bench.folder / f"spans-{memory}.yaml"
+        path.write_text(memory_budget.spans(memory))
+        result = bench.folder / f"spans-{memory}.json"
+        output_of([sys.executable, "-m", "coinfer", "run", path, "--json", result])
+        data = json.loads(result.read_text())
+        found, totals = data["memory"], data["totals"]
+        held = found["held"] or {"anonymous": 0, "mapped": 0}
+        table.add_row(
+            memory,
+            f"{totals['throughput_per_s']:.1f}",
+            str(found["loads"]),
+            f"{found['load_s'] / data['duration_s']:.0%}",
+            *(f"{size / MIB:.0f} MiB" for size in found["believed_bytes"].values()),
+            *(f"{held[kind] / MIB:.0f} MiB" for kind in ("anonymous", "mapped")),
+        )
+    bench.console.print(table)
+
+
+def rules(bench: Bench) -> None:
+    """Milliseconds per request within a budget, by what is evicted: simulated on measured times."""
+    shares = bench.shares
+    for load, scenario in memory_budget.scenarios().items():
+        if load not in bench.loads:
+            continue
         warm = memory_budget.measured(scenario)
         total = memory_budget.working_set(warm)
         for kind, plan in (("warm", warm), ("cold", memory_budget.cold(warm))):
@@ -199,7 +327,8 @@ def budget(bench: Bench) -> None:
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
-    each.__name__: each for each in (held, copies, reload, speed, cycles, budget)
+    each.__name__: each
+    for each in (held, copies, reload, speed, cycles, budget, rules, beside, spans)
 }
 
 
@@ -207,12 +336,21 @@ def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=PARTS, action="append", help="all of them by default")
+    parser.add_argument("--load", choices=("large", "zipf"), action="append")
+    parser.add_argument("--budget", type=float, action="append", help="share of the working set")
     parser.add_argument("--quick", action="store_true", help="one round")
     arguments = parser.parse_args()
     console = new_console()
     print_environment(console)
     with tempfile.TemporaryDirectory() as place, OtherWork() as other:
-        bench = Bench(Path(place), console, quick=arguments.quick)
+        shares = arguments.budget or memory_budget.BUDGETS
+        bench = Bench(
+            Path(place),
+            console,
+            quick=arguments.quick,
+            loads=arguments.load or ("large", "zipf"),
+            shares=shares[1:3] if arguments.quick and not arguments.budget else shares,
+        )
         for part in arguments.part or PARTS:
             console.rule(f"{part}: {PARTS[part].__doc__}", align="left")
             PARTS[part](bench)

@@ -25,7 +25,7 @@ from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
 
-__all__ = ["BUDGETS", "Row", "compared", "measured", "working_set"]
+__all__ = ["BUDGETS", "Row", "compared", "measured", "scenarios", "spans", "tiny", "working_set"]
 
 BUDGETS = (1.0, 0.75, 0.5, 0.4, 0.25)
 """Shares of the working set."""
@@ -58,9 +58,9 @@ class Row(NamedTuple):
 
 def scenarios() -> dict[str, Scenario]:
     """Return what is asked for."""
-    models = ", ".join(f'{name}: "zoo:{name}"' for name in LARGE)
+    models = ", ".join(f'{name}: {{source: "zoo:{name}", batch: off}}' for name in LARGE)
     counts = ", ".join(f"{name}: {count}" for name, count in LARGE.items())
-    many = ", ".join(f'{name}: "zoo:{name}"' for name in ZIPF)
+    many = ", ".join(f'{name}: {{source: "zoo:{name}", batch: off}}' for name in ZIPF)
     weights = ", ".join(f"{name}: {1 / rank:.4f}" for rank, name in enumerate(ZIPF, 1))
     large = f"models: {{{models}}}\narrivals: {{offline: {{counts: {{{counts}}}}}}}\n"
     zipf = (
@@ -69,6 +69,24 @@ def scenarios() -> dict[str, Scenario]:
     )
     common = f"processors: [{_PROCESSORS}]\npolicy: fcfs\n"
     return {"large": parse_scenario(large + common), "zipf": parse_scenario(zipf + common)}
+
+
+def spans(memory: str) -> str:
+    """Return a scenario of three networks that run span by span where memory is small."""
+    return (
+        'models: {mobile: "zoo:mobilenet_v2", r50: "zoo:resnet50", r101: "zoo:resnet101"}\n'
+        "arrivals: {mix: {in_flight: 8}}\nduration: 10s\nwarmup: 2s\n"
+        f"processors: [{_PROCESSORS}]\npartition: {{pieces: 8}}\nmemory: {memory}\n"
+    )
+
+
+def tiny() -> Plan:
+    """Return a plan of two tiny networks: what a process takes with them is not of models."""
+    text = (
+        'models: {tiny_cnn: "zoo:tiny_cnn", tiny_mlp: "zoo:tiny_mlp"}\n'
+        f"arrivals: {{mix: {{in_flight: 2}}}}\nduration: 1s\nprocessors: [{_PROCESSORS}]\n"
+    )
+    return measured(parse_scenario(text))
 
 
 def measured(scenario: Scenario) -> Plan:

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from memory_group import MemoryGroup, memory_group
 
 __all__ = ["CONTESTANTS", "Found", "real_runs", "rest_bytes"]
 
-CONTESTANTS = ("load everything", "one at a time", "LRU by count", "LRU by bytes", "coinfer")
+CONTESTANTS = ("coinfer", "LRU by bytes", "LRU by count", "one at a time", "load everything")
 
 _PATIENCE_S = 60.0
 
@@ -85,7 +85,8 @@ def _child(folder: Path, group: MemoryGroup | None) -> Iterator[_Child]:
     try:
         yield child
     finally:
-        if child.process.stdin is not None:
+        assert child.process.stdin is not None
+        with suppress(BrokenPipeError):
             child.process.stdin.close()
         try:
             child.process.wait(_PATIENCE_S)
@@ -102,6 +103,8 @@ def rest_bytes(tiny: Plan, folder: Path) -> int:
         answer = child.order(
             budget=None, counts={}, weights=weights, in_flight=2, warmup_s=0.2, duration_s=0.5
         )
+        if answer["problem"]:
+            raise RuntimeError(answer["problem"])
         return int(answer["anonymous"] + answer["mapped"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HOLDERS", "cycles", "reload", "speed"]
+__all__ = ["HOLDERS", "beside", "cycles", "reload", "speed"]
 
 _BEGIN = """
 import gc, json, os, sys, threading, time
@@ -177,5 +177,55 @@ for number in range(count):
     if number >= count // 10:  # what a library sets up once is there by then
         found.append(psutil.Process().memory_info().rss)
 say(found)
+"""
+)
+
+beside = (
+    _BEGIN
+    + """
+import coinfer
+from coinfer.machine.processor import Processor
+cpus = [
+    Processor(name=f"cpu{n}", backend="onnxruntime", units=frozenset({f"core{n}"}), cores=(n,))
+    for n in range(2)
+]
+large, length_s = ("vgg16", "vgg19"), float(sys.argv[3])
+models = {"urgent": f"{folder}/mobilenet_v2.onnx", **{name: f"zoo:{name}" for name in large}}
+image = {"image": x}
+def rival(engine, stop, loads):
+    number = 0
+    while not stop.is_set():
+        # With room for one of the two each change loads 500 MiB; always the same one loads none.
+        engine.infer(large[number % 2 if loads else 0], image)
+        number += 1
+        stop.wait(0.2)
+def late_ms(engine):
+    found, futures, began = [], [], time.perf_counter()
+    for number in range(int(30 * length_s)):
+        time.sleep(max(0.0, began + number / 30 - time.perf_counter()))
+        sent = time.perf_counter()
+        future = engine.submit("urgent", image, deadline_s=0.033)
+        future.add_done_callback(
+            lambda _, sent=sent: found.append(1e3 * (time.perf_counter() - sent))
+        )
+        futures.append(future)
+    for future in futures:
+        future.result()
+    return found
+def run(engine, loads):
+    before, stop = engine.stats().memory.loads, threading.Event()
+    thread = threading.Thread(target=rival, args=(engine, stop, loads))
+    if loads is not None:
+        engine.infer(large[0], image)
+        thread.start()
+    found = late_ms(engine)
+    stop.set()
+    if loads is not None:
+        thread.join()
+    return {"late_ms": found, "loads": engine.stats().memory.loads - before}
+with coinfer.Engine(models, processors=cpus, memory="760MiB") as engine:
+    rows = {"nothing": run(engine, None), "runs alone": run(engine, False)}
+    rows["loads of 500 MiB"] = run(engine, True)
+say(rows)
 """
 )

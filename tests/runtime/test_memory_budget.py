@@ -137,3 +137,40 @@ def test_stopping_answers_what_waits_for_a_load() -> None:
     futures = [running.submit(name, inputs) for name in NAMES * 5]
     running.stop(drain=False)
     assert all(future.done() for future in futures)
+
+
+def test_a_limit_that_is_lowered_while_it_runs_lowers_the_budget_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = [1000 * SIZE]
+    monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
+    with engine(3 * SIZE) as running:
+        for name in NAMES:
+            ask(running, name)
+        limits.append(SIZE * 5 // 2)  # four fifths of it hold two models
+        inputs = tiny_linear().model.sample_inputs()
+        futures, until_s = [], time.monotonic() + 20
+        while running.stats().memory.budget_bytes["host"] != 2 * SIZE:
+            assert time.monotonic() < until_s, "the budget does not follow"
+            futures += [running.submit(name, inputs) for name in NAMES]
+            time.sleep(0.01)
+        futures += [running.submit(name, inputs) for name in NAMES * 3]
+        for future in futures:
+            future.result(20.0)
+        stats = running.stats()
+        assert stats.memory.resident_bytes["host"] <= 2 * SIZE
+        assert sum(each.completed for each in stats.models.values()) == 3 + len(futures)
+        (warning,) = running.warnings
+        assert "the limit of this process was lowered to 250 B, so models get 200 B" in warning
+
+
+def test_the_process_is_held_against_what_is_believed() -> None:
+    with engine(2 * SIZE) as running:
+        memory = running.stats().memory
+        ask(running, "c")
+    if memory.process is None or memory.before is None:
+        pytest.skip("this system does not say what a process holds")
+    assert memory.process.anonymous > 1 << 20
+    assert memory.before.total > 1 << 20
+    assert memory.corrected_bytes == 0
+    assert running.stats().to_json()["memory"]["before"].keys() == {"anonymous", "mapped"}

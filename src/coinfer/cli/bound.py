@@ -56,13 +56,13 @@ def bound(
         ready.plan.cheaper,
         ready.plan.fused_models,
     )
+    least_load_s = least_loading(ready.plan, ready.as_run)
     warnings = [*ready.plan.warnings, *certificate.warnings()]
     console = out()
     console.print(f"{wanted.name} on {found.name}")
     console.print(_spread(certificate))
     for line in _lines(certificate, wanted.offline):
         console.print(line)
-    least_load_s = least_loading(ready.plan, ready.as_run)
     if least_load_s is not None:
         console.print(_loading_line(least_load_s))
     for warning in warnings:

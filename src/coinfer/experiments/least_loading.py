@@ -12,7 +12,7 @@ from itertools import islice
 from coinfer.bound.loading import Part, least_loading_s, phases_of
 from coinfer.core.request import OnLate
 from coinfer.machine.profile import Profile
-from coinfer.opening import fits, loadables
+from coinfer.opening import check_memory, fits, loadables
 from coinfer.plan.plan import Plan
 from coinfer.workload.rotation import rotation
 from coinfer.workload.scenario import Scenario
@@ -40,9 +40,13 @@ def least_loading(
         scenario: What is asked for.
         served: Requests by model that were served; None: those that are asked for, if their number
             is known.
+
+    Raises:
+        ConfigurationError: a model cannot run within the memory.
     """
     if not plan.memory:
         return None
+    check_memory(plan)
     models = [model for model in plan.models if model in scenario.models]
     if fits(plan, models):
         return 0.0
