@@ -43,9 +43,12 @@ def main() -> None:
         if budget is not None:
             given = MemoryGiven({HOST: budget}, order["eviction"], order["most_models"])
         limited = dataclasses.replace(plan, memory={} if budget is None else {HOST: budget})
-        with Engine(limited, models, policy=make_policy("fcfs"), memory=given) as engine:
-            found = measured(engine, inputs, order)
-            engine.stop(drain=False)
+        try:
+            with Engine(limited, models, policy=make_policy("fcfs"), memory=given) as engine:
+                found = measured(engine, inputs, order)
+                engine.stop(drain=False)
+        except CoinferError as error:
+            found = {"problem": str(error)}
         heap.trim()
         say(found)
 
@@ -65,11 +68,12 @@ def opened(folder: Path) -> tuple[Plan, dict[str, Model]]:
 
 
 def measured(engine: Engine, inputs: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
-    """Ask for what an order says; return what came of it."""
-    try:
-        seconds, served = asked(engine, inputs, order)
-    except CoinferError as error:
-        return {"problem": str(error)}
+    """Ask for what an order says; return what came of it.
+
+    Raises:
+        CoinferError: a request failed.
+    """
+    seconds, served = asked(engine, inputs, order)
     memory, held = engine.stats().memory, process_memory()
     return {
         "problem": "",
