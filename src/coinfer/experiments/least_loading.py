@@ -56,7 +56,7 @@ def least_loading(
         served = scenario.offline.counts
     if served and (total := sum(served.values())):
         found = least_loading_s(parts, budgets, [served]) / total
-    if scenario.mix is not None and _serves_all(scenario):
+    if scenario.mix is not None and _serves_all(scenario, scenario.mix.in_flight):
         weights = scenario.mix.weights or dict.fromkeys(scenario.models, 1.0)
         sequence = list(islice(rotation(weights), _SEQUENCE))
         in_flight = scenario.mix.in_flight
@@ -68,8 +68,10 @@ def least_loading(
     return found
 
 
-def _serves_all(scenario: Scenario) -> bool:
-    return scenario.limits.max_waiting is None and all(
+def _serves_all(scenario: Scenario, in_flight: int) -> bool:
+    """Tell whether no request is ever refused or dropped."""
+    most = scenario.limits.max_waiting
+    return (most is None or in_flight <= most) and all(
         spec.deadline_s is None or spec.on_late is not OnLate.DROP
         for spec in scenario.models.values()
     )
