@@ -242,10 +242,17 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         surroundings=surroundings,
         memory=scenario.memory,
         sources={name: spec.source for name, spec in scenario.models.items()},
-        demand=Demand(
-            rates=Load(scenario).offered_mix() or {},
-            deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
-        ),
+        demand=_demand(scenario),
+    )
+
+
+def _demand(scenario: Scenario) -> Demand:
+    load = Load(scenario)
+    rates = load.offered_rates_per_s()
+    return Demand(
+        rates=rates or load.offered_mix() or {},
+        is_absolute=bool(rates),
+        deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
     )
 
 
