@@ -137,6 +137,7 @@ DAMAGES: list[Callable[[Path], object]] = [
     signed(model=3),
     signed(facts=[]),
     signed(made_s="x"),
+    signed(files={"weights.bin": {"size": 1, "sha256": "", "state": 3}}),
     signed(files={"../weights.bin": {"size": 1, "sha256": "", "state": []}}),
 ]
 

@@ -104,6 +104,8 @@ class Artefact:
             kept = {key: data[key] for key in _KINDS}
             if wrong := [key for key, kind in _KINDS.items() if not isinstance(kept[key], kind)]:
                 raise DamagedError(f"{wrong[0]} in its manifest is of another kind")
+            if not all(isinstance(each.state, list) for each in files.values()):
+                raise DamagedError("the state of a file in its manifest is of another kind")
             if any(Path(name).name != name for name in files):
                 raise DamagedError("its manifest names files elsewhere")
             return cls(**kept, files=files)
