@@ -91,9 +91,9 @@ processors:
 """,
     "budget.yaml": """\
 models:
-  a: {source: mlp.onnx, variants: {max_error: 0.5, use: always, compressed: mlp.onnx}}
+  a: mlp.onnx
   b: {source: open.onnx, dims: {width: 4}}
-  c: {source: "zoo:tiny_mlp", variants: {int8: mlp.onnx}}
+  c: "zoo:tiny_mlp"
 arrivals: {a: {closed: 1}, b: {poisson: 50/s}, c: {periodic: 20/s}}
 duration: 0.1s
 memory: {host: 6KiB}
