@@ -96,7 +96,7 @@ models:
   c: "zoo:tiny_mlp"
 arrivals: {a: {closed: 1}, b: {poisson: 50/s}, c: {periodic: 20/s}}
 duration: 0.1s
-memory: {host: 6KiB}
+memory: {host: 300KiB}
 fuse: never
 processors: [{name: b, backend: onnxruntime, cores: [0]}]
 """,
