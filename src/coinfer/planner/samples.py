@@ -7,7 +7,9 @@ once, with all open dimensions.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from typing import NamedTuple
 
 from coinfer.backends.base import Tensors
@@ -38,6 +40,9 @@ __all__ = [
 
 _SEEDS = 4
 """Random samples of each model."""
+
+_MOST_GIVEN = 16
+"""Among so many samples that were given two of equal sizes are looked for."""
 
 
 class Samples(NamedTuple):
@@ -181,10 +186,9 @@ def with_batch_found_out(
     for name, model in models.items():
         if model.batch_symbol is None or model.has_batch is not None:
             continue
-        two = two_samples(model, given.get(name, ()), named.get(name, {}))
-        if two:
-            is_batch = counts_samples(model, processors, backends, two, profiler.cache)
-            found[name] = model.with_batch(is_batch)
+        pairs = partial(two_samples, model, given.get(name, ()), named.get(name, {}))
+        is_batch = counts_samples(model, processors, backends, pairs, profiler.cache)
+        found[name] = model.with_batch(is_batch)
     return found
 
 
@@ -201,16 +205,37 @@ def _no_batch_warning(model: Model) -> str | None:
 
 def two_samples(
     model: Model, given: Sequence[Tensors], named: Mapping[str, int]
-) -> Sequence[Tensors]:
-    """Return two different samples of equal sizes; none if there are none."""
-    shapes = [{name: value.shape for name, value in feed.items()} for feed in given[:2]]
-    if len(shapes) == 2 and shapes[0] == shapes[1]:
-        return given[:2]
+) -> Iterator[Sequence[Tensors]]:
+    """Yield pairs of samples of equal sizes, the likeliest first; none if there are none.
+
+    They are of the sizes of samples that are given, of those that are named, or else guesses.
+
+    Args:
+        model: A model.
+        given: Samples of the user. A lone one is joined by a random one, or by itself.
+        named: Sizes by name, perhaps also of dimensions of other models.
+    """
     try:
-        sizes, _ = settled_sizes(model, named)
-        return [model.sample_inputs(seed=seed, dims=sizes) for seed in (1, 2)]
+        if given:
+            yield _given_pair(model, given)
+            return
+        own = {name: size for name, size in named.items() if name in model.open_dims}
+        for guess in guessed_sizes(model, own):
+            sizes = {**own, **guess}
+            yield [model.sample_inputs(seed=seed, dims=sizes) for seed in (1, 2)]
     except CoinferError:  # the same is said where the samples to measure with are made
-        return ()
+        return
+
+
+def _given_pair(model: Model, given: Sequence[Tensors]) -> Sequence[Tensors]:
+    for one, other in combinations(given[:_MOST_GIVEN], 2):
+        if all(one[name].shape == value.shape for name, value in other.items()):
+            return one, other
+    first = given[0]
+    try:
+        return first, model.sample_inputs(seed=1, dims=model.input_check.sizes_of(first))
+    except CoinferError:  # such as of strings
+        return first, first
 
 
 def with_work(planned: ModelPlan, model: Model, feeds: Sequence[Tensors]) -> ModelPlan:

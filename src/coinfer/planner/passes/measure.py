@@ -16,6 +16,7 @@ from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
 from coinfer.planner.samples import samples_of, with_work
 from coinfer.profiling import require_runnable
+from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["measure"]
 
@@ -86,16 +87,24 @@ def _guess_again(plan: Plan, planning: Planning, name: str) -> tuple[Plan, Profi
             text = ", ".join(f"{dim}={size}" for dim, size in guess.items())
             return tried.warned(f"{name}: does not run at that guess, but at {text}"), found
     planning.skips = before
+    planning.unmeasured.add(name)
     return _unmeasured(plan, name)
 
 
 def _unmeasured(plan: Plan, name: str) -> tuple[Plan, Profile]:
-    """Load a model everywhere in fp32: what is wrong may only be the guess."""
+    """Load a model in fp32: what is wrong may only be the guess.
+
+    Its answers cannot be compared, so it runs where the reference does, if there is such a
+    processor.
+    """
     nominal = Measurement(seconds=(_NOMINAL_S,), estimated=True)
-    found = {ProfileKey(name, p.name): nominal for p in plan.processors if p.precision == "fp32"}
+    able = [p for p in plan.processors if p.precision == "fp32"]
+    able = [p for p in able if p.backend == REFERENCE.backend] or able
+    where = ", ".join(processor.name for processor in able)
     return plan.warned(
-        f"{name}: runs at no guess of its sizes, so nothing is known of its times; give samples"
-    ), Profile(found)
+        f"{name}: runs at no guess of its sizes, so nothing is known of its times and answers; it "
+        f"is used on {where}; give samples"
+    ), Profile({ProfileKey(name, p.name): nominal for p in able})
 
 
 def _by_batch(names: list[str], planning: Planning) -> Iterator[tuple[int, list[str]]]:
