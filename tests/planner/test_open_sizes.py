@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import coinfer
+from coinfer.backends.null import NullBackend
+from coinfer.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coinfer.errors import ModelError, UnknownNameError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model, load_model
@@ -16,9 +18,12 @@ from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.plan_folder import save_plan
 from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.opened_plan import read_plan
+from coinfer.planner.prepare import prepare
+from coinfer.planner.samples import settled_sizes
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Effort, ProfileCache, Profiler
 from coinfer.testing.models import model_from_text
+from coinfer.workload.scenario_file import load_scenario
 
 pytest.importorskip("onnxruntime")
 
@@ -137,6 +142,34 @@ def test_whether_an_axis_is_the_batch_is_found_out_at_sizes_that_run(samples: ob
 def test_a_state_is_guessed_for_one_sequence(first: str) -> None:
     text = f"m (float[7,{first},u] x, float[2,v,8] h) => (float[2,v,8] y) {{ y = Relu(h) }}"
     assert next(guessed_sizes(model_from_text(text, name="m"), {}))["v"] == 1
+
+
+def test_a_scenario_is_run_at_a_guess_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path))
+    model = model_from_text(ONLY_32_WIDE % ", ".join(["1.0"] * 32), name="m")
+    (tmp_path / "m.onnx").write_bytes(model.to_bytes())
+    (tmp_path / "s.yaml").write_text(
+        "models: {m: m.onnx}\narrivals: {m: {closed: 1}}\nprocessors: [cpu0]\n"
+    )
+    prepared = prepare(load_scenario(tmp_path / "s.yaml"))
+    assert {feed["x"].shape[1] for feed in prepared.feeds["m"]} == {32}
+    assert any("guess: n=32, w=32" in warning for warning in prepared.plan.warnings)
+
+
+def test_the_guess_that_runs_is_found_once(tmp_path: Path) -> None:
+    class Refusing(NullBackend):
+        def load(self, *_: object, **__: object):  # type: ignore[no-untyped-def, override]
+            raise AssertionError("it is known which guess runs")
+
+    model = model_from_text(ONLY_32_WIDE % ", ".join(["1.0"] * 32), name="m")
+    cache, version = ProfileCache(tmp_path), OnnxRuntimeBackend().versions()
+    profiler = Profiler(cache=cache)
+    for backend in (OnnxRuntimeBackend(), Refusing()):
+        backend.versions = lambda: version  # type: ignore[method-assign]
+        profiler = replace(profiler, backends={"onnxruntime": backend})
+        assert settled_sizes(model, {}, [CPU], profiler)[0] == {"w": 32}
 
 
 def test_beside_each_guess_stands_one_with_first_axes_of_one() -> None:

@@ -78,7 +78,7 @@ def _of_pictures(model: Model) -> tuple[set[str], set[str]]:
 
 def _of_states(model: Model) -> set[str]:
     """Return the dimensions that count the sequences of a recurrent network, by its states."""
-    found = set()
+    found: set[str] = set()
     for spec in model.inputs:
         if len(spec.shape) == 3 and [axis for axis, _ in open_axes(spec)] == [1]:
             found.update(name for _, name in open_axes(spec))
