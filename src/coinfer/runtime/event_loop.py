@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -339,16 +340,10 @@ class EventLoop:
             self.look()
 
     def watch_memory(self, watch: MemoryWatch) -> None:
-        """Let the loader's thread measure memory from now on, too.
-
-        Raises:
-            BackendError: the system has no thread left.
-        """
+        """Let the loader's thread measure memory from now on, too."""
         self.loader.watch = watch
-        try:
+        with suppress(RuntimeError):  # the system has no thread left: the first load tries again
             self.call(self.loader.start)
-        except RuntimeError as error:
-            raise BackendError(f"the engine has no thread to load models: {error}") from error
 
     # for workers
 
