@@ -18,9 +18,16 @@ from coinfer.backends.torch.network import Network
 from coinfer.backends.torch.program import Program
 from coinfer.model import Model
 
-__all__ = ["PEERS", "Peer"]
+__all__ = ["PEERS", "GraphsOnStreams", "Peer", "translated"]
 
 Feed = Mapping[str, np.ndarray]
+
+
+def translated(models: Sequence[Model], device: torch.device) -> list[Program]:
+    """Translate networks for a device, in full single precision."""
+    return [
+        Program.of(model, compute=torch.float32, device=device, what=model.name) for model in models
+    ]
 
 
 class Peer:
@@ -29,18 +36,18 @@ class Peer:
     Args:
         models: The networks.
         device: A `torch.device`.
+        programs: Their translations, made by `translated`; peers share them.
     """
 
     needs_gpu = False
 
-    def __init__(self, models: Sequence[Model], device: torch.device) -> None:
+    def __init__(
+        self, models: Sequence[Model], device: torch.device, programs: Sequence[Program]
+    ) -> None:
         self.device = device
         self.names = [[spec.name for spec in model.inputs] for model in models]
         self.outputs = [[spec.name for spec in model.outputs] for model in models]
-        self.programs = [
-            Program.of(model, compute=torch.float32, device=device, what=model.name)
-            for model in models
-        ]
+        self.programs = programs
 
     def round(self, feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:
         """Answer one request of each network."""
@@ -74,8 +81,10 @@ class AStreamEach(Peer):
 
     needs_gpu = True
 
-    def __init__(self, models: Sequence[Model], device: torch.device) -> None:
-        super().__init__(models, device)
+    def __init__(
+        self, models: Sequence[Model], device: torch.device, programs: Sequence[Program]
+    ) -> None:
+        super().__init__(models, device, programs)
         self.streams = [torch.cuda.Stream(device) for _ in models]
 
     def round(self, feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:
@@ -96,8 +105,10 @@ class Graphs(Peer):
     needs_gpu = True
     on_streams = False
 
-    def __init__(self, models: Sequence[Model], device: torch.device) -> None:
-        super().__init__(models, device)
+    def __init__(
+        self, models: Sequence[Model], device: torch.device, programs: Sequence[Program]
+    ) -> None:
+        super().__init__(models, device, programs)
         self.streams = [torch.cuda.Stream(device) for _ in models]
         self.recorded: list[tuple[list[Any], list[Any], Any, list[Any]]] = []
 
@@ -138,8 +149,10 @@ class GraphsOnStreams(Graphs):
 class Vmapped(Peer):
     """`torch.func.vmap` over the stacked weights; of networks whose weights are all in layers."""
 
-    def __init__(self, models: Sequence[Model], device: torch.device) -> None:
-        super().__init__(models, device)
+    def __init__(
+        self, models: Sequence[Model], device: torch.device, programs: Sequence[Program]
+    ) -> None:
+        super().__init__(models, device, programs)
         networks = [Network(model, device, model.name) for model in models]
         if _untrained(networks[0]):
             raise ValueError("it has weights outside of layers, which vmap would share")

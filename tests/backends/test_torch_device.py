@@ -15,6 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backends.late_stream import LateStream  # noqa: E402
+from coinfer.backends import get_backend  # noqa: E402
+from coinfer.backends.base import device_bytes  # noqa: E402
 from coinfer.backends.torch.cuda import fault_of  # noqa: E402
 from coinfer.backends.torch.device_session import (  # noqa: E402
     DeviceSession,
@@ -28,16 +30,20 @@ from coinfer.backends.values import joined, parted, run_part, to_host  # noqa: E
 from coinfer.errors import ExecutionError  # noqa: E402
 from coinfer.graph.extract import extract  # noqa: E402
 from coinfer.graph.partition import partition_at  # noqa: E402
+from coinfer.machine.processor import Processor  # noqa: E402
 from coinfer.machine.span import Span  # noqa: E402
 from coinfer.model import Model  # noqa: E402
 from coinfer.testing.models import (  # noqa: E402
     Example,
     examples,
     int_gather,
+    model_from_text,
     tiny_linear,
     two_convs,
     two_inputs,
 )
+
+CPU = Processor(name="cpu", backend="torch", units=frozenset({"core0"}))
 
 
 def program_of(model: Model) -> Program:
@@ -254,3 +260,25 @@ def test_a_closed_session_refuses_to_run() -> None:
     session.close()
     with pytest.raises(ExecutionError, match="closed"):
         session.run(tiny_linear().model.sample_inputs())
+
+
+def test_it_says_what_its_weights_take_on_the_device() -> None:
+    session = session_of(tiny_linear().model, LateStream())
+    assert device_bytes(session) == (4 * 3 + 3) * 4
+    assert device_bytes(get_backend("torch").load(tiny_linear().model, CPU)) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "waits"),
+    [
+        ("(float[N,4] x) => (float[M,2] y) { y = Reshape(x, s) }", False),
+        ("(float[N,4] x, int64[2] s) => (float[A,B] y) { y = Reshape(x, s) }", True),
+        ("(float[N] x) => (int64[1,M] y) { y = NonZero(x) }", True),
+        ("(float[N,4] x) => (float[A,B] y) { n = Shape(x)  y = Expand(x, n) }", False),
+    ],
+)
+def test_what_waits_for_values_to_learn_a_shape_is_not_recorded(text: str, waits: bool) -> None:
+    constant = "<int64[2] s = {-1, 2}>" if not waits and "Reshape" in text else ""
+    head, body = text.split(" {")
+    program = program_of(model_from_text(f"agraph {head} {constant} {{{body}", name="m"))
+    assert program.waits is waits

@@ -26,6 +26,9 @@ _LOST = (
 )
 """Errors after which CUDA answers every call of the process with the same error."""
 
+_CAPTURING = threading.Lock()
+"""Held while something is recorded: torch waits for the whole GPU before it begins."""
+
 _BF16_SINCE = (8, 0)
 """Compute capability from which bfloat16 is computed and not emulated."""
 
@@ -67,8 +70,11 @@ class CudaStream:
     def capture(self, run: Run, inputs: Sequence[Any]) -> Captured:
         """Record a CUDA graph. Other threads may use the GPU meanwhile."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        with (
+            _CAPTURING,
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ),
         ):
             outputs = run(inputs)
         return Captured(outputs=outputs, replay=graph.replay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -72,6 +73,9 @@ class DeviceSession:
     """A program on a stream of a device; made by `TorchBackend.load`.
 
     It is a `values.PartSession`: what only other parts of the model read stays on the device.
+
+    Attributes:
+        device_bytes: What its weights take there; other streams' sessions share them.
     """
 
     def __init__(
@@ -88,8 +92,10 @@ class DeviceSession:
         self._inputs = tuple(spec.name for spec in model.inputs)
         self._outputs = tuple(spec.name for spec in model.outputs)
         kept = [at for at, name in enumerate(self._outputs) if name in model.borders]
-        self._whole: Launcher | None = Launcher(run=program.run, stream=stream)
-        self._part: Launcher | None = Launcher(run=program.run, stream=stream, keep=kept)
+        launcher = partial(Launcher, run=program.run, stream=stream, records=not program.waits)
+        self._whole: Launcher | None = launcher()
+        self._part: Launcher | None = launcher(keep=kept)
+        self.device_bytes = program.constant_bytes
         self._steps = len(program.steps)
         self._bounds = program.bounds
         self._stream = stream

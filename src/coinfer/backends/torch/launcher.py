@@ -49,12 +49,14 @@ class Launcher:
         run: Launches the program.
         stream: Where.
         keep: Positions of outputs that stay on the device.
+        records: Whether the program can be recorded, as far as is known.
         clock: Seconds.
     """
 
     run: Run
     stream: Stream
     keep: Collection[int] = ()
+    records: bool = True
     clock: Callable[[], float] = time.perf_counter
     _sizes: OrderedDict[Hashable, _Size] = field(default_factory=OrderedDict)
 
@@ -96,7 +98,7 @@ class Launcher:
         size = self._size(inputs)
         size.runs += 1
         self._fill(size, inputs, resident)
-        if size.runs == 2:  # one of a size that came once may never come again
+        if size.runs == 2 and self.records:  # one of a size that came once may never come again
             self._choose(size)
         made = self._launched(size)
         out = [self._out(at, each) for at, each in enumerate(made)]

@@ -26,6 +26,8 @@ __all__ = ["LayerOf", "Program", "Step", "no_layer", "tensor_of"]
 
 LayerOf = Callable[[Translated, Sequence[Any]], str]
 
+_SIZES_FROM_VALUES = frozenset({"NonZero", "Range"})
+
 _NO_LAYERS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -70,6 +72,9 @@ class Program:
         slots: What the slots hold at the start: constants.
         device: Where it runs.
         constants: Addresses of what the constants are kept in.
+        constant_bytes: What these take on the device.
+        waits: Whether somebody waits for the device while it runs, to learn a shape from values.
+            Then it cannot be recorded.
         bounds: Of inputs that are positions in a table, by name, how many rows that has. A GPU is
             lost for the process if it is asked for one that is not there.
         origin: The content of the model, which is another one's only once this is gone.
@@ -81,6 +86,8 @@ class Program:
     slots: tuple[Any, ...] = field(repr=False)
     device: Any
     constants: frozenset[int] = field(repr=False)
+    constant_bytes: int
+    waits: bool
     bounds: Mapping[str, int] = field(default_factory=dict)
     origin: object = field(repr=False, default=None)
 
@@ -186,6 +193,7 @@ class _Builder:
         self._on_host: set[str] = set()
         self._steps: list[Step] = []
         self._rows: dict[str, int] = {}
+        self._waits = False
 
     def program(self, model: Model) -> Program:
         inputs = [self._slot(spec.name) for spec in model.inputs]
@@ -205,6 +213,8 @@ class _Builder:
             outputs=tuple(outputs),
             slots=tuple(self._slots),
             device=self._device,
+            waits=self._waits,
+            constant_bytes=sum(x.nbytes for x in tensors if x.device.type == self._device.type),
             constants=frozenset(each.untyped_storage().data_ptr() for each in tensors),
             bounds={
                 spec.name: self._rows[spec.name] for spec in model.inputs if spec.name in self._rows
@@ -254,6 +264,7 @@ class _Builder:
         ]
         changing = [name for name in tensors if not self._is_constant(name)]
         host = bool(changing) and all(name in self._on_host for name in changing)
+        self._waits |= each.node.op_type in _SIZES_FROM_VALUES and not host
         if host or self._makes_sizes(each):
             self._on_host.update(name for name in each.writes if name)
         reads: list[int | None] = []
@@ -268,8 +279,10 @@ class _Builder:
                 reads.append(self._slot(name))
                 if at in settings:
                     late.append(at)
+                    self._waits |= name not in self._on_host
                 elif name in self._on_host and not host and self._device.type != "cpu":
                     moves.append(at)
+                    self._waits = True
         return Step(
             function=each.operator.function,
             node=each.node,
