@@ -17,7 +17,12 @@ from conformance.verdict import Run, outputs_error
 
 __all__ = ["TORCH_EXCLUSIONS", "TorchRun", "TorchVerdict", "torch_verdict", "unexplained"]
 
-TORCH_EXCLUSIONS: Mapping[str, str] = {}
+TORCH_EXCLUSIONS: Mapping[str, str] = {
+    "test_attention_4d_causal_fp16_expanded": (
+        "float16: sums are rounded in another order, and two of 192 elements are one step of that "
+        "type off, which is more than the relative 0.001 that the suite allows"
+    ),
+}
 """Cases that torch computes otherwise than the suite wants, with the reason."""
 
 TOLERANCE = 1e-5

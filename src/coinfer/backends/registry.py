@@ -64,8 +64,8 @@ class Availability:
 def backend_names() -> tuple[str, ...]:
     """Return every known name, built in first, whether or not its library is installed.
 
-    >>> backend_names()[:3]
-    ('onnxruntime', 'openvino', 'null')
+    >>> backend_names()[:4]
+    ('onnxruntime', 'openvino', 'torch', 'null')
     """
     return tuple(_known())
 
