@@ -66,6 +66,7 @@ soak: $(READY)
 conformance: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m conformance.table
 	PYTHONPATH=tests $(BIN)/python -m conformance.fused_table
+	PYTHONPATH=tests $(BIN)/python -m conformance.torch_table
 
 clean:
 	rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

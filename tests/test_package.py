@@ -24,7 +24,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages([str(ROOT)], "coinfer.")
     if module.name != "coinfer.__main__"  # importing it runs the program
 )
-OPTIONAL = {"coinfer.backends.openvino": "openvino"}
+OPTIONAL = {"coinfer.backends.openvino": "openvino", "coinfer.backends.torch": "torch"}
 """Modules that need a library which is not always installed."""
 
 

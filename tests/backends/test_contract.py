@@ -30,6 +30,15 @@ class TestOpenVino(BackendSuite):
         return one_thread("openvino", "CPU")
 
 
+class TestTorch(BackendSuite):
+    def backend(self) -> Backend:
+        pytest.importorskip("torch")
+        return get_backend("torch")
+
+    def processor(self) -> Processor:
+        return one_thread("torch", "CPU")
+
+
 class TestNull(BackendSuite):
     computes = False
 

@@ -14,7 +14,7 @@ from coinfer.onnx_backend import CoinferBackend, PreparedModel
 from conformance.plain import Plain
 from conformance.suite import Attempt, Case
 
-__all__ = ["TOLERANCE", "Run", "Verdict", "plain_attempt", "verdict"]
+__all__ = ["TOLERANCE", "Run", "Verdict", "outputs_error", "plain_attempt", "verdict"]
 
 TOLERANCE = 1e-5
 """Largest ||out - ref|| / ||ref|| in single precision: a cut hinders fusion, so sums are rounded at
@@ -84,14 +84,7 @@ def verdict(case: Case, plain: Attempt, run: Run, *, seed: int = 0) -> Verdict:
         )
 
     ours = case.attempt(prepare)
-    error = max(
-        (
-            _error(out, ref)
-            for outs, refs in zip(ours.outputs, plain.outputs, strict=False)
-            for out, ref in zip(outs, refs, strict=True)
-        ),
-        default=0.0,
-    )
+    error = outputs_error(ours, plain)
     parts = 0
     if ours.prepared is not None:
         parts = len(ours.prepared.route.steps)
@@ -104,6 +97,18 @@ def verdict(case: Case, plain: Attempt, run: Run, *, seed: int = 0) -> Verdict:
         difference=_difference(ours, plain, run, error),
         parts=parts,
         error=error,
+    )
+
+
+def outputs_error(ours: Attempt, plain: Attempt) -> float:
+    """Return the largest relative error of a single-precision output."""
+    return max(
+        (
+            _error(out, ref)
+            for outs, refs in zip(ours.outputs, plain.outputs, strict=False)
+            for out, ref in zip(outs, refs, strict=True)
+        ),
+        default=0.0,
     )
 
 

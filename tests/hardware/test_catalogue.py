@@ -144,3 +144,24 @@ def test_every_default_processor_is_one_that_its_backend_reports() -> None:
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="nosuch"):
         default_processors(["nosuch"])
+
+
+def test_a_gpu_of_torch_is_one_processor_and_two_streams_that_run_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = Fake("torch", device("CUDA:1", "gpu", "bf16"))
+    ort = Fake("onnxruntime", device("CUDA:1", "gpu"))
+    found = processors_of(monkeypatch, torch, ort, precisions=("fp32", "bf16"))
+    streams = {"gpu1", "gpu1_s1", "gpu1_s2"}
+    assert set(found) == streams | {f"{name}_bf16" for name in streams} | {"cuda1"}
+    assert not found["gpu1_s1"].excludes(found["gpu1_s2"])
+    assert found["gpu1_s1"].excludes(found["gpu1_s1_bf16"])
+    assert all(found["gpu1"].excludes(found[name]) for name in (*streams, "cuda1"))
+    assert found["gpu1_s1"].likeness == found["gpu1_s2"].likeness
+
+
+def test_the_cpu_of_torch_is_there_only_if_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = Fake("torch", device("CPU", "cpu"))
+    assert "torch0" in processors_of(monkeypatch, torch)
+    monkeypatch.setattr(catalogue, "installed", lambda: (torch,))
+    assert default_processors(cores=cores(4, 6)) == ()

@@ -26,6 +26,7 @@ __all__ = [
     "caller_cores",
     "channel_block",
     "computes",
+    "device_bytes",
     "note_of",
     "reading_once",
 ]
@@ -92,6 +93,15 @@ def note_of(session: Session) -> str:
     """
     note: str = getattr(session, "note", "")
     return note
+
+
+def device_bytes(session: Session) -> int:
+    """Return what a session holds of the memory of a device; 0 if all it holds is the host's.
+
+    A session of a device with memory of its own says it in an attribute `device_bytes`.
+    """
+    taken: int = getattr(session, "device_bytes", 0)
+    return taken
 
 
 class Backend(Protocol):

@@ -25,6 +25,7 @@ __all__ = [
     "check_devices",
     "find_backends",
     "get_backend",
+    "is_started",
 ]
 
 ENTRY_POINT_GROUP = "coinfer.backends"
@@ -32,11 +33,13 @@ ENTRY_POINT_GROUP = "coinfer.backends"
 _BUILT_IN: Mapping[str, str] = {
     "onnxruntime": "coinfer.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "coinfer.backends.openvino:OpenVinoBackend",
+    "torch": "coinfer.backends.torch:TorchBackend",
     "null": "coinfer.backends.null:NullBackend",
 }
 _INSTALL: Mapping[str, str] = {
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install 'coinfer[openvino]'",
+    "torch": "pip install 'coinfer[torch]'",
 }
 _instances: dict[str, Backend] = {}
 _hanging: dict[str, HangError] = {}
@@ -62,8 +65,8 @@ class Availability:
 def backend_names() -> tuple[str, ...]:
     """Return every known name, built in first, whether or not its library is installed.
 
-    >>> backend_names()[:3]
-    ('onnxruntime', 'openvino', 'null')
+    >>> backend_names()[:4]
+    ('onnxruntime', 'openvino', 'torch', 'null')
     """
     return tuple(_known())
 
@@ -117,9 +120,14 @@ def find_backends(
     return {name: given[name] if name in given else get_backend(name) for name in names}
 
 
-def available() -> tuple[Availability, ...]:
-    """Try every known backend and say which can be used, and why the others cannot."""
-    return tuple(_availability(name) for name in backend_names())
+def available(names: Iterable[str] | None = None) -> tuple[Availability, ...]:
+    """Try backends and say which can be used, and why the others cannot; None: every known one."""
+    return tuple(_availability(name) for name in (backend_names() if names is None else names))
+
+
+def is_started(name: str) -> bool:
+    """Tell whether a backend's library was imported by `get_backend` before."""
+    return name in _instances
 
 
 def _availability(name: str) -> Availability:

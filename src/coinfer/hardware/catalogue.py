@@ -4,7 +4,8 @@ Names: `cpu0`, `cpu1`, ... and `cpu_all` run onnxruntime, `ov0`, `ov1`, ... and 
 OpenVINO, and another backend's processors begin with its name. The number counts the cores to use
 from 0 by locality, whatever the system calls them, so that a scenario fits any machine; units and
 `cores` have the system's numbers. `cpu0-3` runs on cores 0 to 3 together. Accelerators are `cuda0`,
-`ov_gpu0`, ...; a precision below fp32 is a suffix: `ov0_bf16`. An express processor has the name of
+`ov_gpu0`, ...; with torch, a GPU is `gpu0`, and `gpu0_s1`, `gpu0_s2` are streams of it that run
+together. A precision below fp32 is a suffix: `ov0_bf16`. An express processor has the name of
 the one below it and a plus: `cpu0+`.
 """
 
@@ -13,15 +14,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from coinfer.backends import Backend, Device, available, get_backend
+from coinfer.backends import Backend, Device, get_backend
 from coinfer.backends.registry import check_devices
 from coinfer.hardware.cores import Cores, find_cores
+from coinfer.hardware.installed import installed
 from coinfer.machine.core_groups import core_groups
 from coinfer.machine.processor import Processor
 
 __all__ = ["default_processors"]
 
 _PREFIXES = {"onnxruntime": "cpu", "openvino": "ov"}
+_ONLY_WHEN_NAMED = frozenset({"torch"})
+"""Backends whose CPU is there to compare and to fall back on: others are faster on these cores."""
+
+_STREAMS = 2
+"""Streams of a GPU that are processors of their own. More can be described in a scenario."""
+
 _SAME_HARDWARE = {"tensorrt": "cuda", "nvtensorrtrtx": "cuda"}
 """Execution providers that use the device of another one."""
 
@@ -37,7 +45,7 @@ def default_processors(
 
     Per backend with a CPU device: one per group of cores that is worth using together
     (`core_groups`): a 1-thread processor per core, and on two cores one over both. Per accelerator:
-    one processor.
+    one processor, and with torch two streams. torch's CPU counts only if the backend is named.
 
     Args:
         backends: Names of backends; every installed one except `null` if None.
@@ -51,10 +59,12 @@ def default_processors(
     """
     cores = find_cores() if cores is None else cores
     allowed = tuple(precisions)
+    names = None if backends is None else tuple(backends)
     found = tuple(
         processor
-        for backend in _installed(backends)
+        for backend in _installed(names)
         for device in _used_devices(backend.devices())
+        if names is not None or device.kind != "cpu" or backend.name not in _ONLY_WHEN_NAMED
         for precision in allowed
         if precision in device.precisions
         for processor in _processors(backend.name, device, cores, precision)
@@ -78,8 +88,7 @@ def _installed(names: Iterable[str] | None) -> list[Backend]:
         for backend in backends:
             check_devices(backend)
         return backends
-    found = (each.backend for each in available() if each.name != "null")
-    return [backend for backend in found if backend is not None]
+    return [backend for backend in installed() if backend.name != "null"]
 
 
 def _used_devices(devices: tuple[Device, ...]) -> Iterator[Device]:
@@ -91,6 +100,9 @@ def _used_devices(devices: tuple[Device, ...]) -> Iterator[Device]:
 
 def _processors(backend: str, device: Device, cores: Cores, precision: str) -> Iterator[Processor]:
     suffix = "" if precision == "fp32" else f"_{precision}"
+    if device.kind != "cpu" and backend == "torch":
+        yield from _streams(device, precision, suffix)
+        return
     if device.kind != "cpu":
         yield _accelerator(backend, device, precision, suffix)
         return
@@ -105,6 +117,22 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
             precision=precision,
             cores=numbers if cores.pinnable else (),
             spread=spread,
+        )
+
+
+def _streams(device: Device, precision: str, suffix: str) -> Iterator[Processor]:
+    """The whole GPU, on which nothing else runs meanwhile, and streams that share it."""
+    unit, number = device.name.lower(), device.name.partition(":")[2]
+    streams = {f"_s{at}": frozenset({f"{unit}.s{at}"}) for at in range(1, _STREAMS + 1)}
+    # The unit of the device is that of other libraries' processors on it.
+    whole = frozenset({unit}).union(*streams.values())
+    for which, units in {"": whole, **streams}.items():
+        yield Processor(
+            name=f"gpu{number}{which}{suffix}",
+            backend="torch",
+            device=device.name,
+            units=units,
+            precision=precision,
         )
 
 

@@ -13,6 +13,7 @@ from coinfer.backends import Availability, available
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
+from coinfer.hardware.nvidia import find_nvidia
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_json import encode_processor
 from coinfer.machine.processor import Processor
@@ -108,6 +109,7 @@ def diagnose() -> Diagnosis:
         *_wheel_findings(onnxruntime_wheels()),
         *_variable_findings(thread_variables(os.environ)),
         *_core_findings(cores, pinning),
+        *_gpu_findings(backends),
         *_extra_findings(),
     )
     return Diagnosis(
@@ -159,6 +161,15 @@ def _core_findings(cores: Cores, pinning: bool) -> Iterator[Finding]:
             Severity.NOTE,
             "threads cannot be pinned to cores here; everything works, latencies vary more",
         )
+
+
+def _gpu_findings(backends: tuple[Availability, ...]) -> Iterator[Finding]:
+    usable = [each.backend for each in backends if each.backend is not None]
+    cuda = [d.name for each in usable for d in each.devices() if d.name.startswith("CUDA")]
+    torch = next((each.versions()["torch"] for each in usable if each.name == "torch"), None)
+    problem = find_nvidia().problem(cuda, torch)
+    if problem is not None:
+        yield Finding(Severity.NOTE, *problem)
 
 
 def _extra_findings() -> Iterator[Finding]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from coinfer.backends import available
 from coinfer.hardware import cgroup
 from coinfer.hardware.cores import Cores, find_cores
+from coinfer.hardware.installed import installed
 
 __all__ = [
     "THREAD_VARIABLES",
@@ -63,7 +63,7 @@ def describe(*, cores: Cores | None = None) -> dict[str, Any]:
             "pinned": cores.pinnable,
         },
         "memory_bytes": memory_bytes(),
-        "backends": {e.name: dict(e.backend.versions()) for e in available() if e.backend},
+        "backends": {each.name: dict(each.versions()) for each in installed()},
         "variables": thread_variables(os.environ),
     }
 

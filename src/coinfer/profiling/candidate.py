@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from coinfer.backends.base import Session, Tensors
+from coinfer.backends.base import Session, Tensors, device_bytes
 from coinfer.backends.patience import HangError, patiently
 from coinfer.errors import BackendError
 from coinfer.machine.profile import Measurement
@@ -76,7 +76,7 @@ class Candidate:
             session=session,
             sampler=Sampler(session, feeds, context.effort),
             load_s=load_s,
-            resident_bytes=max(0, loaded - before),
+            resident_bytes=device_bytes(session) or max(0, loaded - before),
             run_bytes=max(0, running - loaded),
         )
 

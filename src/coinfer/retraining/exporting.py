@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from contextlib import closing
@@ -55,6 +56,10 @@ def exported(
     # An example of batch 1 would make the exporter take 1 for a constant.
     two = tuple(torch().cat([each[:1], each[:1]]) for each in arguments)
     batch = dim("batch")
+    shapes: tuple[Any, ...] = tuple({0: batch} for _ in two)
+    first = next(iter(inspect.signature(module.forward).parameters.values()), None)
+    if first is not None and first.kind is first.VAR_POSITIONAL:  # one argument to the exporter
+        shapes = (shapes,)
     with evaluating(module), quiet("torch.onnx", logging.ERROR):
         expected = module(*arguments)
         try:
@@ -63,7 +68,7 @@ def exported(
                 two,
                 input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=tuple({0: batch} for _ in two),
+                dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,
             )

@@ -1,0 +1,207 @@
+"""DeviceSession: a program on a device with memory of its own, for one processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from coinfer.backends.base import Placement, Tensor, Tensors
+from coinfer.backends.torch.launcher import Launcher
+from coinfer.backends.torch.library import torch
+from coinfer.backends.torch.program import Program
+from coinfer.backends.torch.session import host_tensor
+from coinfer.backends.torch.stream import Fault, Stream
+from coinfer.backends.values import Value, Values, to_host
+from coinfer.errors import BackendError, ExecutionError, first_line
+from coinfer.model import Model
+
+__all__ = ["DeviceSession", "DeviceValue", "LostDevices"]
+
+
+class DeviceValue(NamedTuple):
+    """A tensor that stays on the device between two parts of a model.
+
+    Attributes:
+        tensor: It is complete: nothing that is queued still writes it.
+        device: Where it is.
+    """
+
+    tensor: Any
+    device: Any
+
+    def to_host(self) -> Tensor:
+        """Return it as an array."""
+        array: Tensor = self.tensor.contiguous().cpu().numpy()
+        return array
+
+    def copy(self) -> Self:
+        """Return one that shares no memory with it."""
+        return self._replace(tensor=_settled(self.tensor.clone()))
+
+    def join(self, others: Sequence[Value]) -> Self | None:
+        """Put others behind it along the first axis; None if one is not on the same device."""
+        alike = [v.tensor for v in others if isinstance(v, DeviceValue) and v.device == self.device]
+        if len(alike) < len(others):
+            return None
+        return self._replace(tensor=_settled(torch.cat([self.tensor, *alike])))
+
+    def part(self, cuts: Sequence[int]) -> list[Self]:
+        """Cut it along the first axis before these positions."""
+        parts = torch.tensor_split(self.tensor, list(cuts))
+        return [self._replace(tensor=each) for each in parts]
+
+
+class LostDevices:
+    """Devices that failed for good in this process, with the reason."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def lose(self, device: str, reason: str) -> None:
+        """Note that nothing works there any more."""
+        self._reasons.setdefault(device, reason)
+
+    def reason(self, device: str) -> str:
+        """Return why it does not work; empty if it does."""
+        return self._reasons.get(device, "")
+
+
+class DeviceSession:
+    """A program on a stream of a device; made by `TorchBackend.load`.
+
+    It is a `values.PartSession`: what only other parts of the model read stays on the device.
+
+    Attributes:
+        device_bytes: What its weights take there; other streams' sessions share them.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        model: Model,
+        stream: Stream,
+        *,
+        what: str,
+        device: str,
+        precision: str,
+        lost: LostDevices,
+    ) -> None:
+        self._inputs = tuple(spec.name for spec in model.inputs)
+        self._outputs = tuple(spec.name for spec in model.outputs)
+        kept = [at for at, name in enumerate(self._outputs) if name in model.borders]
+        launcher = partial(Launcher, run=program.run, stream=stream, records=not program.waits)
+        self._whole: Launcher | None = launcher()
+        self._part: Launcher | None = launcher(keep=kept)
+        self.device_bytes = program.constant_bytes
+        self._steps = len(program.steps)
+        self._bounds = program.bounds
+        self._stream = stream
+        self._what = what
+        self._device = device
+        self._precision = precision
+        self._lost = lost
+
+    def run(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Compute all outputs; the arrays belong to the caller.
+
+        Raises:
+            ExecutionError: the device failed or is lost, or the session is closed.
+        """
+        made = self._executed(self._whole, inputs)
+        return {name: each.numpy() for name, each in zip(self._outputs, made, strict=True)}
+
+    def run_part(self, inputs: Values) -> dict[str, Value]:
+        """Compute all outputs; those at borders stay on the device.
+
+        Raises:
+            ExecutionError: the device failed or is lost, or the session is closed.
+        """
+        part = self._part
+        kept = () if part is None else part.keep
+        made = enumerate(self._executed(part, inputs))
+        values: list[Value] = [
+            DeviceValue(each, self._stream.device) if at in kept else each.numpy()
+            for at, each in made
+        ]
+        return dict(zip(self._outputs, values, strict=True))
+
+    def owned(self, inputs: Values) -> dict[str, Value]:
+        """Return inputs as they are on the device."""
+        device = self._stream.device
+        return {
+            name: value
+            if isinstance(value, DeviceValue) and value.device == device
+            else DeviceValue(_settled(host_tensor(to_host({name: value})[name]).to(device)), device)
+            for name, value in inputs.items()
+        }
+
+    def placement(self) -> Placement:
+        """Tell how many functions are called.
+
+        Raises:
+            BackendError: the session is closed.
+        """
+        if self._whole is None:
+            raise BackendError(f"{self._what}: the session is closed; load the model again")
+        operators = {self._device: max(1, self._steps)}
+        return Placement(operators=operators, precision=self._precision, threads=1)
+
+    def close(self) -> None:
+        """Give memory back; a run in progress ends first."""
+        with self._stream.lock:
+            self._whole = self._part = None
+
+    def _executed(self, launcher: Launcher | None, inputs: Values) -> list[Any]:
+        if launcher is None:
+            raise ExecutionError.of(self._what, "the session is closed; load the model again")
+        if reason := self._lost.reason(self._device):
+            raise ExecutionError.of(self._what, _gone(self._device, reason))
+        resident = []
+        given = []
+        for at, name in enumerate(self._inputs):
+            value = inputs[name]
+            if isinstance(value, DeviceValue) and value.device == self._stream.device:
+                resident.append(at)
+                given.append(value.tensor)
+            else:
+                array = value if isinstance(value, np.ndarray) else value.to_host()
+                self._check_rows(name, array)
+                given.append(host_tensor(array))
+        try:
+            with torch.inference_mode():
+                return launcher.execute(given, resident)
+        except Exception as error:
+            # The library raises RuntimeError, ValueError, TypeError and its own kinds.
+            reason = first_line(error)
+            fault = self._stream.fault(error)
+            if fault is Fault.LOST:
+                self._lost.lose(self._device, reason)
+                reason = _gone(self._device, reason)
+            elif fault is Fault.MEMORY:
+                reason = f"{self._device} is out of memory ({reason}); load fewer models there"
+            raise ExecutionError.of(self._what, reason) from error
+
+    def _check_rows(self, name: str, array: Tensor) -> None:
+        rows = self._bounds.get(name)
+        if rows is None or not array.size:
+            return
+        least, most = int(array.min()), int(array.max())
+        if least < -rows or most >= rows:
+            wrong = most if most >= rows else least
+            raise ExecutionError.of(
+                self._what, f"input {name!r} has {wrong}, but there are {rows} rows to pick from"
+            )
+
+
+def _gone(device: str, reason: str) -> str:
+    return f"{device} is lost for this process ({reason}); start a new one to use it again"
+
+
+def _settled(tensor: Any) -> Any:
+    """Wait until it is complete: who reads it next may do so on another stream."""
+    if tensor.is_cuda:
+        torch.cuda.current_stream(tensor.device).synchronize()
+    return tensor
