@@ -159,7 +159,7 @@ class Dispatcher:
     @property
     def is_loading(self) -> bool:
         """Whether something is being loaded into a memory with a budget."""
-        return self._loading.in_flight is not None
+        return self._loading.is_busy
 
     @property
     def n_unanswered(self) -> int:
@@ -216,7 +216,7 @@ class Dispatcher:
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
-        if state.residency.is_tight or self._loading.held:
+        if state.residency.is_tight or self._loading.holds_back:
             self._decide_with_loads()
         elif waiting and state.used != state.all_units:
             if self._deferral is None:
