@@ -1,12 +1,19 @@
-"""Demand: what is loaded is needed for: by what waits, now, and by what runs, next."""
+"""Demand: what is loaded is needed for: by what waits, now, and by what runs, next.
+
+Who waits and has other variants than his own (cheaper ones, fused ones) is told when his own should
+be there, loads for those before him included; whoever may is lent what is loaded instead.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coinfer.core.needs import Allows, Need, needs_of, options_of
+from coinfer.core.needs import Allows, Need, Option, lent_to, needs_of, options_of
 from coinfer.core.place import Place
 from coinfer.core.state import State
+from coinfer.core.transfers import Transfers
 
 __all__ = ["Demand"]
 
@@ -25,11 +32,13 @@ class Demand:
     """
 
     _state: State
+    _transfers: Transfers
     allows: Allows
     needs: list[Need] = field(default_factory=list)
     guards: dict[Place, Need] = field(default_factory=dict)
     soon: set[Place] = field(default_factory=set)
     is_urgent: bool = False
+    _due: list[Place] = field(default_factory=list)
 
     def look_at_running(self) -> None:
         """Find out what running requests need next, and whether they are urgent."""
@@ -53,12 +62,51 @@ class Demand:
                 that was loaded for somebody.
         """
         self.needs = sorted(needs_of(self._state, self.allows), key=_order)
+        self._lend()
         self.guards.clear()
         for need in self.needs:
             self.is_urgent = self.is_urgent or need.head.request.is_urgent
             place = need.best()
             if place is not None and (place.is_fresh or not only_fresh):
                 self.guards.setdefault(place, need)
+
+    def ways(self, need: Need) -> Iterator[list[Option]]:
+        """Yield the ways in which a lane could go on, by variant: the most accurate first."""
+        yield need.options
+        for cheaper in need.lane.cheaper:
+            yield options_of(self._state, cheaper, need.lane.key.position, self.allows)
+
+    def _lend(self) -> None:
+        """Let other variants serve where nothing of the own is loaded and that may be."""
+        for place in self._due:
+            place.due_s = math.inf
+        self._due.clear()
+        free_s = self._transfers.free_s
+        for at, need in enumerate(self.needs):
+            if need.is_met():
+                continue
+            if need.lane.cheaper or need.lane.fused:
+                self._foresee(need, free_s)
+                need = self.needs[at] = need._replace(lent=lent_to(self._state, need))
+            if not need.is_met() and not any(o.place and o.place.is_loading for o in need.options):
+                free_s += need.load_s
+
+    def _foresee(self, need: Need, free_s: float) -> None:
+        """Note when what a lane needs should be there.
+
+        Args:
+            need: What it needs.
+            free_s: When the next load could begin for it.
+        """
+        most = self._state.residency.most
+        for _, _, place in need.options:
+            if place is None or place.is_loaded:
+                continue
+            if place.is_loading:
+                place.due_s = self._transfers.free_s
+            elif place.size <= most(place):
+                place.due_s = max(free_s, place.retry_s) + place.load_s
+            self._due.append(place)
 
 
 def _order(need: Need) -> tuple[object, ...]:

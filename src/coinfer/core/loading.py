@@ -24,14 +24,15 @@ from coinfer.core.eviction import Eviction
 from coinfer.core.lane import Lane
 from coinfer.core.needs import Allows, Need, needs_of
 from coinfer.core.place import Place
-from coinfer.core.popularity import Popularity
 from coinfer.core.prefetch import Prefetch
 from coinfer.core.progress import Progress
 from coinfer.core.readiness import Readiness
 from coinfer.core.room import Room
 from coinfer.core.state import State
 from coinfer.core.transfers import Transfers
+from coinfer.core.variants import MARGIN
 from coinfer.core.waits import Waits
+from coinfer.machine.span import Span
 from coinfer.units import format_bytes
 
 __all__ = ["Loading"]
@@ -59,8 +60,8 @@ class Loading:
     def __post_init__(self) -> None:
         """Make the parts."""
         state = self._state
-        self._demand = demand = Demand(state, self.allows)
         self._transfers = transfers = Transfers(state)
+        self._demand = demand = Demand(state, transfers, self.allows)
         self._room = room = Room(state, demand, transfers)
         self._prefetch = Prefetch(state, demand, room, transfers)
         self._readiness = Readiness(state, demand, room, transfers)
@@ -74,11 +75,6 @@ class Loading:
     def holds_back(self) -> bool:
         """Whether lanes are held back."""
         return bool(self._readiness.held)
-
-    @property
-    def popularity(self) -> Popularity:
-        """How often what is asked for."""
-        return self._room.popularity
 
     # events
 
@@ -115,11 +111,12 @@ class Loading:
         Args:
             deferred: Lanes that are held back for another reason.
         """
+        if self._state.residency.is_tight:
+            self._room.begin()
         if not self._state.residency.is_tight:  # it was until now
             self._readiness.release()
             return math.inf
         self._transfers.again_s = math.inf
-        self._room.draining.clear()
         self._blocked.clear()
         self._demand.look_at_running()
         self._has_refused = True
@@ -152,25 +149,58 @@ class Loading:
                 self._blocked.add(place.pool)
 
     def _wanted(self, need: Need) -> Place | None:
-        """Return what is to be loaded for a lane; refuse its requests if nothing ever can be."""
-        now, best, least_s, smallest = self._state.now, None, math.inf, math.inf
-        for option in need.options:
-            place = option.place
-            assert place is not None
-            if place.is_loaded:  # but must go
+        """Return what is to be loaded for a lane; refuse its requests if nothing ever can be.
+
+        The most accurate variant by which its first request is in time, or else the one by which it
+        is answered first; in place of its own, a fused variant that served its model lately.
+        """
+        most, now = self._state.residency.most, self._state.now
+        left_s = need.head.request.deadline_s - now
+        found: Place | None = None
+        soonest_s = smallest = math.inf
+        for options in self._demand.ways(need):
+            best, least_s = None, math.inf
+            for _, _, place in options:
+                if place is not None and place.size > most(place):
+                    smallest = min(smallest, place.size)
+            for seconds, _, place in options:
+                if place is None or place.is_loaded or place.size > most(place):
+                    continue
                 smallest = -math.inf
-                continue
-            if place.size > self._state.residency.pool(place).capacity:
-                smallest = min(smallest, place.size)
-                continue
-            smallest = -math.inf
-            if place.retry_s > now:
-                self._transfers.look_again(place.retry_s)
-            elif place.load_s + option.seconds < least_s:
-                best, least_s = place, place.load_s + option.seconds
-        if 0 < smallest < math.inf:
+                if place.retry_s > now:
+                    self._transfers.look_again(place.retry_s)
+                elif place.load_s + seconds < least_s:
+                    best, least_s = place, place.load_s + seconds
+            if least_s < soonest_s:
+                found, soonest_s = best, least_s
+            if (1 + MARGIN) * least_s <= left_s and best is not None:
+                found = best
+                break
+        fused = self._fused(need, is_needed=0 < smallest < math.inf)
+        if fused is None and 0 < smallest < math.inf:
             self._refuse(need, f"loading it needs {format_bytes(smallest)}, more than memory has")
-        return best
+        return fused or found
+
+    def _fused(self, need: Need, *, is_needed: bool) -> Place | None:
+        """Return what is to be loaded of a fused variant that may serve a lane; None if nothing.
+
+        Args:
+            need: What the lane needs.
+            is_needed: Whether nothing else can be loaded.
+        """
+        residency = self._state.residency
+        found: list[Place] = []
+        for fused in need.lane.fused:
+            used = residency.popularity.of([fused.name])
+            if not is_needed and used <= residency.popularity.of(fused.members):
+                continue
+            for _, processor, _ in need.options:
+                place = residency.place(fused.name, Span(), processor)
+                if place is None or place.size > residency.most(place):
+                    continue
+                if self._transfers.may_load(place):
+                    found.append(place)
+        return min(found, key=_load_s, default=None)
 
     # after the policy decided
 
@@ -194,6 +224,10 @@ class Loading:
             key = lane.key
             progress.lane = state.lane(key._replace(excluded=key.excluded | names))
             self._waits.try_again(progress, key.position, lane.variant)
+
+
+def _load_s(place: Place) -> float:
+    return place.load_s
 
 
 def _cannot_help(other: Place | None, failed: Place) -> bool:

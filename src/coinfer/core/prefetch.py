@@ -1,13 +1,16 @@
 """Prefetch: what is loaded though nobody waits for it.
 
-What running requests need next, to be there when they are; then what fits into the room that is
-left, what it is dearest to be without first, as long as nobody needs that room.
+What running requests need next, to be there when they are. Then what is pinned. Then what fits into
+the room that is left, what it is dearest to be without first, as long as nobody needs that room: of
+what is equally dear, as at the start, fused variants before their members, and those last for which
+one is there. At last the original of a model that cheaper variants serve, in place of what it is
+half as dear to be without and nobody waits for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from coinfer.core.demand import Demand
@@ -54,19 +57,36 @@ class Prefetch:
                 if place.pool not in blocked and self._room.make(place, None):
                     transfers.load(place)
                     return math.inf
-        self._fill(blocked)
+        able = [
+            place
+            for place in residency.places.values()
+            if transfers.may_load(place) and place.pool not in blocked
+        ]
+        for place in able:
+            if residency.is_kept(place) and self._room.make(place, None):
+                transfers.load(place)
+                return math.inf
+        found = [place for place in able if self._room.fits(place)]
+        if found:
+            transfers.load(max(found, key=self._order))
+        elif len(state.uses) > 0:
+            self._make_more_accurate(able)
         return math.inf
 
-    def _fill(self, blocked: Collection[str]) -> None:
-        found = [
-            place
-            for place in self._state.residency.places.values()
-            if self._transfers.may_load(place)
-            and place.pool not in blocked
-            and self._room.fits(place)
-        ]
-        if found:
-            self._transfers.load(max(found, key=self._room.gain))
+    def _order(self, place: Place) -> tuple[float, int, int]:
+        """Return what it is worth to load a place; comparable."""
+        fusions, is_loaded = self._state.fusions, self._state.residency.is_loaded
+        name, span, processor = place.variants[0], place.span, place.processors[0]
+        is_served = any(is_loaded(each.name, span, processor) for each in fusions.of.get(name, ()))
+        return self._room.worth(place), (name in fusions.by_name) - is_served, -place.id
+
+    def _make_more_accurate(self, able: Sequence[Place]) -> None:
+        variants, room = self._state.variants, self._room
+        missed = [p for p in able if any(len(variants.get(name, ())) > 1 for name in p.variants)]
+        for place in sorted(missed, key=room.worth, reverse=True):
+            if room.replace(place):
+                self._transfers.load(place)
+                return
 
 
 def _load_s(place: Place) -> float:

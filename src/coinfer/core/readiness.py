@@ -46,7 +46,7 @@ class Readiness:
         """
         state, held = self._state, list[Lane]()
         unmet, n_units = 0, state.all_units.bit_count()
-        free_s, end_s = self._loader_free_s()
+        free_s = end_s = self._transfers.free_s
         for need in self._demand.needs:
             lane = need.lane
             is_met = need.is_met(self._room.draining)
@@ -60,13 +60,14 @@ class Readiness:
                     ready_s[name] = max(at_s, ready_s.get(name, at_s))
             unmet += not is_met
             if is_waiting:
-                free_s += min([o.place.load_s for o in need.options if o.place], default=0.0)
+                free_s += need.load_s
+            lane.is_lent = bool(need.lent)
             is_ready = is_met or (is_coming and need.head.request.is_urgent)
             if is_ready:
                 state.show(lane)
             else:
                 state.hide(lane)
-            if ready_s or lane.ready_s or not is_ready:
+            if ready_s or lane.ready_s or not is_ready or lane.is_lent:
                 state.hold_back(lane, ready_s)
                 held.append(lane)
         self.release(but=held)
@@ -76,18 +77,10 @@ class Readiness:
         """Let all lanes start that were held back, but for these."""
         for lane in self.held:
             if lane not in but:
+                lane.is_lent = False
                 self._state.show(lane)
                 self._state.hold_back(lane, {})
         self.held = []
-
-    def _loader_free_s(self) -> tuple[float, float]:
-        """Return when the next load can begin, and when the one under way should end."""
-        now, place = self._state.now, self._transfers.in_flight
-        if place is None:
-            return now, now
-        end_s = place.since_s + place.load_s
-        end_s = end_s if end_s > now else now + max(now - end_s, 1e-3)
-        return end_s, end_s
 
     def _ready_s(self, need: Need, free_s: float, end_s: float) -> dict[str, float]:
         """Return when a lane may start, by processor where it may not now.
@@ -98,9 +91,10 @@ class Readiness:
             end_s: When what is under way should be there.
         """
         state, now, lane = self._state, self._state.now, need.lane
+        lent = {name for _, name, place in need.lent if place and not place.is_draining}
         ready_s = {}
         for _, name, place in need.options:
-            if place is None or (place.is_loaded and place not in self._room.draining):
+            if place is None or (place.is_loaded and not place.is_draining) or name in lent:
                 continue
             if place.is_loading:
                 at_s = end_s

@@ -16,7 +16,6 @@ from coinfer.core.demand import Demand
 from coinfer.core.eviction import Eviction, room_from
 from coinfer.core.needs import Need
 from coinfer.core.place import Place
-from coinfer.core.popularity import Popularity
 from coinfer.core.state import State
 from coinfer.core.transfers import Transfers
 
@@ -31,7 +30,6 @@ class Room:
     """Makes room.
 
     Attributes:
-        popularity: How often what is asked for.
         eviction: What is evicted first.
         most_models: So many models may be loaded; 0: as many as have room.
         draining: What must go as soon as it does not run: nothing more starts there.
@@ -40,7 +38,6 @@ class Room:
     _state: State
     _demand: Demand
     _transfers: Transfers
-    popularity: Popularity = field(default_factory=Popularity)
     eviction: Eviction = Eviction.COST
     most_models: int = 0
     draining: set[Place] = field(default_factory=set)
@@ -61,26 +58,59 @@ class Room:
             gone = [each for each in crowd if any(each in group for group in groups)]
             chosen = gone if len(gone) == len(crowd) else None
             if chosen is not None and sum(each.size for each in gone) < missing:
-                chosen = room_from(groups, missing, self._worth)
+                chosen = room_from(groups, missing, self._dear)
                 chosen = None if chosen is None else list({*gone, *chosen})
         else:
-            chosen = room_from(groups, missing, self._worth)
+            chosen = room_from(groups, missing, self._dear)
         if chosen is None:
             return False
         running = [each for each in chosen if each.running]
         if running:
-            self.draining.update(running)
+            self._drain(running)
             return False
         self._evict(sorted(chosen, key=_number))
         return True
+
+    def begin(self) -> None:
+        """Let what was to go stay, until it is found out anew what must go.
+
+        What nothing will run from goes now, unless something still does.
+        """
+        residency = self._state.residency
+        for place in self.draining:
+            place.is_draining = False
+        self.draining.clear()
+        for variant in list(residency.retired):
+            mine = [place for place in residency.places.values() if place.variants == [variant]]
+            if not any(place.running or place.is_loading for place in mine):
+                self._evict([place for place in mine if place.is_loaded])
+                residency.forget(variant)
+        if not residency.is_tight:
+            self._state.mark_lanes()
 
     def fits(self, place: Place) -> bool:
         """Tell whether there is room for a place as it is."""
         return self._state.residency.pool(place).fits(place.size) and not self.crowd(place)
 
-    def gain(self, place: Place) -> tuple[float, int]:
-        """Return what it is worth to load a place; comparable."""
-        return self._cost(place), -place.id
+    def replace(self, place: Place) -> bool:
+        """Evict for a place what is worth less than half of it together; tell whether that was."""
+        pool = self._state.residency.pool(place)
+        if place.size > self._state.residency.most(place) or self.crowd(place):
+            return False
+        [idle] = self._who_may_go(place, None)
+        chosen = room_from([idle], pool.lacks(place.size), self._dear)
+        if chosen is None:
+            return False
+        lost = sum(each.size * self.worth(each) for each in chosen)
+        if 2 * lost > place.size * self.worth(place):
+            return False
+        self._evict(sorted(chosen, key=_number))
+        return True
+
+    def worth(self, place: Place) -> float:
+        """Return what it costs to be without a place, by the byte."""
+        popularity = self._state.residency.popularity.of(place.variants)
+        return popularity * place.load_s / max(place.size, 1.0)
 
     def shrink(self) -> None:
         """Evict what a budget that became smaller has no room for, as soon as it does not run."""
@@ -90,11 +120,13 @@ class Room:
                 mine = [place for place in residency.loaded() if place.pool == name]
                 idle = [place for place in mine if not place.running]
                 runs = [place for place in mine if place.running]
+                free = [place for place in idle if not place.is_pinned]
+                pinned = [place for place in idle if place.is_pinned]
                 missing = pool.taken - pool.capacity
-                chosen = room_from([idle], missing, self._worth)
+                chosen = room_from([free, pinned], missing, self._dear)
                 if chosen is None:
                     chosen = idle
-                    self.draining.update(runs)
+                    self._drain(runs)
                 self._evict(chosen)
 
     def crowd(self, place: Place) -> list[Place]:
@@ -116,9 +148,9 @@ class Room:
         runs: list[Place] = []
         due: list[Place] = []
         due_runs: list[Place] = []
-        demand = self._demand
-        for other in self._state.residency.loaded():
-            if other.pool != place.pool or other.is_pinned:
+        demand, residency = self._demand, self._state.residency
+        for other in residency.loaded():
+            if other.pool != place.pool or residency.is_kept(other):
                 continue
             guard = demand.guards.get(other)
             if guard is None and other not in demand.soon:
@@ -131,14 +163,16 @@ class Room:
                     self._transfers.look_again(until_s)
         return [idle] if need is None else [idle, runs, due, due_runs]
 
-    def _worth(self, place: Place) -> float:
-        """Return what it costs to be without a place, by the byte, or when it was last used."""
+    def _dear(self, place: Place) -> float:
+        """Return what it costs to evict a place: what it is worth, or when it was last used."""
         if self.eviction is Eviction.LRU:
             return list(self._state.residency.pool(place).held).index(place.id)
-        return self._cost(place)
+        return self.worth(place)
 
-    def _cost(self, place: Place) -> float:
-        return self.popularity.of(place.variants) * place.load_s / max(place.size, 1.0)
+    def _drain(self, places: Collection[Place]) -> None:
+        for place in places:
+            place.is_draining = True
+            self.draining.add(place)
 
     def _evict(self, places: Collection[Place]) -> None:
         for place in places:

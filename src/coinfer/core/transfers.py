@@ -31,13 +31,23 @@ class Transfers:
     rest_until_s: float = -math.inf
     again_s: float = math.inf
 
+    @property
+    def free_s(self) -> float:
+        """When the next load could begin: now, or when that under way should end."""
+        now, place = self._state.now, self.in_flight
+        if place is None:
+            return now
+        end_s = place.since_s + place.load_s
+        return end_s if end_s > now else now + max(now - end_s, 1e-3)
+
     def look_again(self, at_s: float) -> None:
         """Note a moment from which something can be done that cannot be done now."""
         self.again_s = min(self.again_s, at_s)
 
     def may_load(self, place: Place) -> bool:
         """Tell whether a place is not there and may be tried now."""
-        return not (place.is_loaded or place.is_loading) and place.retry_s <= self._state.now
+        is_there = place.is_loaded or place.is_loading or place.is_retired
+        return not is_there and place.retry_s <= self._state.now
 
     def rests(self, request: Request) -> bool:
         """Tell whether the loader must rest beside urgent requests before it loads for this one."""

@@ -440,7 +440,8 @@ class Engine:
         """Load a fused variant as a plan says; return the plan, without it where that fails."""
         with self._loading:
             self._check_open()
-            return self._model_loader.load_fused(name, models, plan, profile)
+            later = not fits(plan, plan.models)
+            return self._model_loader.load_fused(name, models, plan, profile, later=later)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

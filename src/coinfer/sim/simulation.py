@@ -149,7 +149,7 @@ class Simulation:
         for model in models:
             self._tell(model_loaded(plan, model, plan.profile, are_loaded=are_loaded))
         for name in plan.fused:
-            self._tell(fused_loaded(plan, name, plan.profile))
+            self._tell(fused_loaded(plan, name, plan.profile, are_loaded=are_loaded))
         while self._loads is not None:
             self._tell(self._end_load())
 
