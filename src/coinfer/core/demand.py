@@ -15,7 +15,12 @@ from coinfer.core.place import Place
 from coinfer.core.state import State
 from coinfer.core.transfers import Transfers
 
-__all__ = ["Demand"]
+__all__ = ["PATIENCE", "Demand"]
+
+PATIENCE = 10.0
+"""Times the seconds of his load, by the requests that it is for, that who is not urgent lets others
+go first whose loads are shorter. One load is done at a time: behind a long one processors soon have
+nothing left to do. The rule is that of Smith (1956) for one machine, with an end to waiting."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +29,7 @@ class Demand:
 
     Attributes:
         allows: Where a policy serves a lane at all.
-        needs: What waiting requests need, those that go first at first.
+        needs: What waiting requests need, in the order in which it is loaded.
         guards: By place that is loaded and from which something that waits could be served, who
             goes first of those that wait for it.
         soon: What running requests need next.
@@ -62,6 +67,8 @@ class Demand:
                 that was loaded for somebody.
         """
         self.needs = sorted(needs_of(self._state, self.allows), key=_order)
+        if not only_fresh:
+            _let_short_loads_first(self.needs)
         self._lend()
         self.guards.clear()
         for need in self.needs:
@@ -111,3 +118,20 @@ class Demand:
 
 def _order(need: Need) -> tuple[object, ...]:
     return need.order
+
+
+def _let_short_loads_first(needs: list[Need]) -> None:
+    """Order anew those who are not under way and not urgent; others keep their turn."""
+    patient = [
+        at
+        for at, need in enumerate(needs)
+        if not (need.head.started or need.head.request.is_urgent)
+    ]
+    ordered = sorted([needs[at] for at in patient], key=_patience)
+    for at, need in zip(patient, ordered, strict=True):
+        needs[at] = need
+
+
+def _patience(need: Need) -> tuple[int, float]:
+    request = need.head.request
+    return -request.priority, request.arrival_s + PATIENCE * need.load_s / len(need.lane)
