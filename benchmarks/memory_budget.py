@@ -149,7 +149,7 @@ def least_ms(scenario: Scenario, plan: Plan, budget: int) -> float:
     left, load_s, work_s = float(budget), 0.0, 0.0
     dear = []
     for model, share in shares.items():
-        times = [entry.mean_s for _, entry in plan.profile.restricted([model])]
+        times = [entry.mean_s / key.batch for key, entry in plan.profile.restricted([model])]
         work_s += share * min(times) / len(plan.processors)
         place = min(loadables(plan, model, plan.profile), key=lambda place: place.size_bytes)
         dear.append((share * place.load_s / most[model], place.size_bytes))

@@ -105,6 +105,6 @@ class Readiness:
             ready_s[name] = max(at_s, now + 1e-6)
         if self._demand.allows is not None:  # it may allow more than it did, once it has started
             for _, name, place in options_of(state, lane, lane.key.position, None):
-                if place is not None and not place.is_loaded:
+                if place is not None and not place.is_loaded and name not in lent:
                     ready_s.setdefault(name, now + _FAR_S)
         return ready_s
