@@ -97,7 +97,8 @@ def planned(machine: Machine, asked: Scenario) -> Machine:
     """The machine with what a plan would load, and no more."""
     profile = useful(machine.profile.restricted(asked.models), machine.processors)
     demand = Demand(
-        rates=Load(asked).offered_mix() or {},
+        rates=Load(asked).offered_rates_per_s() or {},
+        is_absolute=True,
         deadlines={m: s.deadline_s for m, s in asked.models.items() if s.deadline_s},
     )
     columns = few(

@@ -12,6 +12,7 @@ __all__ = [
     "format_count",
     "format_digits",
     "format_seconds",
+    "is_in_range",
     "parse_bytes",
     "parse_rate",
     "parse_seconds",
@@ -43,7 +44,18 @@ def _parse(text: str | float, table: dict[str, float], default: str, kind: str) 
         value = float(match[1]) * table[match[2] or default]
     if not math.isfinite(value) or value < 0:
         raise ConfigurationError(f"{text!r} is not {kind}: it must be finite and not negative")
+    if not is_in_range(value):
+        raise ConfigurationError(f"{text!r} is not {kind}: it must be 0 or from 1e-12 to 1e18")
     return value
+
+
+def is_in_range(value: float) -> bool:
+    """Tell whether a figure is 0 or of a size whose ratios to others can be computed.
+
+    >>> is_in_range(0.0), is_in_range(0.033), is_in_range(1e-320)
+    (True, True, False)
+    """
+    return value == 0 or 1e-12 <= value <= 1e18
 
 
 def parse_seconds(text: str | float) -> float:
@@ -53,7 +65,7 @@ def parse_seconds(text: str | float) -> float:
         text: e.g. `"33ms"`, `"1.5 s"`, `"2min"` or `0.033`.
 
     Returns:
-        Seconds, finite and not negative.
+        Seconds: 0, or from 1e-12 to 1e18.
 
     Raises:
         ConfigurationError: not a duration.

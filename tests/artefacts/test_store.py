@@ -17,6 +17,7 @@ import pytest
 from artefacts.stored import KIB, age, ensure, opened, parts_of, writing
 from coinfer.artefacts import ArtefactStore, Made, MakeError, store
 from coinfer.artefacts.artefact import MANIFEST
+from coinfer.documents.digest import digest_of
 
 MIB = 2**20
 
@@ -90,6 +91,28 @@ def change_a_fact(folder: Path) -> None:
     file.write_text(file.read_text().replace('{"x": 3}', '{"x": 4}'))
 
 
+def put_a_fifo_for_the_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+
+
+def put_a_fifo_for_a_file(folder: Path) -> None:
+    (folder / "weights.bin").unlink()
+    os.mkfifo(folder / "weights.bin")
+
+
+def signed(**changes: object) -> Callable[[Path], None]:
+    """Change the manifest, and its digest with it."""
+
+    def change(folder: Path) -> None:
+        data = json.loads((folder / MANIFEST).read_text())
+        data.update(changes)
+        del data["digest"]
+        (folder / MANIFEST).write_text(json.dumps({**data, "digest": digest_of(data)}))
+
+    return change
+
+
 def put_another_in_its_place(folder: Path) -> None:
     other = ArtefactStore(folder.parent / "other", MIB)
     ensure(other, "b")
@@ -108,6 +131,14 @@ DAMAGES: list[Callable[[Path], object]] = [
     lambda folder: (folder / MANIFEST).write_bytes(b""),
     lambda folder: (folder / MANIFEST).write_text(json.dumps({"digest": 1})),
     lambda folder: (folder / MANIFEST).write_text("[]"),
+    put_a_fifo_for_the_manifest,
+    put_a_fifo_for_a_file,
+    signed(parts=[]),
+    signed(model=3),
+    signed(facts=[]),
+    signed(made_s="x"),
+    signed(files={"weights.bin": {"size": 1, "sha256": "", "state": 3}}),
+    signed(files={"../weights.bin": {"size": 1, "sha256": "", "state": []}}),
 ]
 
 
@@ -126,6 +157,17 @@ def test_a_damaged_one_is_never_opened_but_made_again_with_one_warning(
     assert opened(artefacts).path("weights.bin").read_bytes() == b"new"
     [warning] = warnings(caplog)
     assert "is damaged" in warning
+
+
+def test_what_stands_in_the_place_of_its_folder_makes_way(artefacts: ArtefactStore) -> None:
+    ensure(artefacts)
+    folder = artefacts.path(parts_of("a"))
+    shutil.rmtree(folder)
+    os.mkfifo(folder)
+    assert artefacts.entries() == []
+    assert artefacts.open(parts_of("a")) is None
+    ensure(artefacts)
+    opened(artefacts).close()
 
 
 def test_a_damaged_one_is_replaced_while_another_process_uses_what_it_was(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_a_damaged_one_is_removed_and_the_exit_status_says_so(
     )
     assert program("cache", "verify").status == 0
     assert json.loads(program("cache", "verify", "--json").out) == {"checked": 1, "removed": {}}
+
+
+def test_what_is_no_artefact_is_listed_as_damaged_and_obeyed_by_no_terminal(
+    program: Program, store: ArtefactStore
+) -> None:
+    ensure(store, "a\x1b[31m[bold]")
+    ensure(store, "b")
+    manifest = store.path({"name": "b"}) / "manifest.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    (store.folder / ("0" * 32)).write_bytes(b"no folder")
+    listed = program("cache", "ls").out
+    assert "damaged" in listed
+    assert "\x1b" not in listed
+    assert program("cache", "verify").out.endswith("2 checked, 1 removed\n")
 
 
 def test_those_in_use_stay(program: Program, store: ArtefactStore) -> None:

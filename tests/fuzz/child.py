@@ -67,14 +67,15 @@ def run_here(folder: Path, arguments: tuple[str, ...], report: Path) -> None:
 
 
 def _status_of(arguments: tuple[str, ...]) -> int:
-    from coinfer.cli import main
+    from coinfer.__main__ import main
     from fuzz.api_calls import API_CALLS
 
     try:
         if arguments[0] in API_CALLS:
             API_CALLS[arguments[0]](*arguments[1:])
         else:
-            main(list(arguments))
+            sys.argv = ["coinfer", *arguments]
+            main()
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
     except BaseException:  # noqa: BLE001 - the verdict is on the traceback, as of a process

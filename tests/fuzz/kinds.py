@@ -118,6 +118,8 @@ def _fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
 
 def _compressed(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     _onnx_file(rng, seeds, folder)
+    if rng.random() < 0.25:
+        return ("compress", "m.onnx", "--int8", "-o", "small.onnx", "--processor", "cpu0")
     rule = rng.choice(("ratio:0.5", "energy:0.9", "evbmf", "macs:0.7"))
     more = rng.choice(((), ("-o", "small.onnx", "--processor", "cpu0")))
     return ("compress", "m.onnx", "--svd", "--ranks", rule, *more)
@@ -207,10 +209,10 @@ def _all_words(seeds: Path) -> list[str]:
 
 
 def _scenario(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
-    name = rng.choice(("run", "run", "cut", "simulated", "simulated", "offline", "mix"))
+    name = rng.choice(("run", "budget", "cut", "simulated", "simulated", "offline", "mix"))
     _mutated_yaml(folder / f"{name}.yaml", rng, _all_words(seeds))
     file = f"{name}.yaml"
-    if name in ("run", "cut"):
+    if name in ("run", "budget", "cut"):
         verbs: tuple[tuple[str, ...], ...] = (
             ("run", file, *_OWN_RUN), ("run", file, "--report", "out.html"),
             ("plan", file, "--measure", "0.05s", "-o", "planned"),
@@ -434,6 +436,35 @@ def _cache(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     return ("plan", "mlp.onnx", "open.onnx", "--measure", "0.2s", "-o", "planned")
 
 
+def _artefacts(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    """Damage what is kept of prepared models, and ask for it."""
+    store = folder / "cache" / "artefacts"
+    shutil.copytree(seeds / "artefacts", store)
+    for path in sorted(path for path in store.rglob("*.*") if path.is_file()):
+        if rng.random() < 0.5:
+            _damage(path, rng)
+            if rng.random() < 0.7:
+                _sign_manifest(path)
+    if rng.random() < 0.2:
+        os.mkfifo(store / ("0" * 32))
+    verbs = (("ls",), ("ls", "--json"), ("verify",), ("verify", "--json"), ("rm", "--all"))
+    return ("cache", *rng.choice(verbs))
+
+
+def _sign_manifest(path: Path) -> None:
+    """Put the digest of a changed manifest into it, so that it is read for what it says."""
+    from coinfer.documents.digest import digest_of
+
+    if not path.is_file() or path.is_symlink():
+        return
+    try:
+        data = json.loads(path.read_bytes())
+        data.pop("digest", None)
+        path.write_text(json.dumps({**data, "digest": digest_of(data)}))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return
+
+
 def _damage(path: Path, rng: random.Random) -> None:
     """Change a file of the cache, or put something else in its place."""
     match rng.randrange(12):
@@ -449,6 +480,8 @@ def _damage(path: Path, rng: random.Random) -> None:
         case 3:
             path.write_bytes(b"[" * 100_000)
         case 4:
+            path.write_bytes(mutate_bytes(path.read_bytes(), rng))
+        case _ if path.suffix != ".json":
             path.write_bytes(mutate_bytes(path.read_bytes(), rng))
         case _:
             _mutated_json(path, rng)
@@ -473,5 +506,6 @@ KINDS: Mapping[str, _Kind] = {
     "photos": _Kind(3, _photos),
     "trace": _Kind(4, _trace),
     "cache": _Kind(2, _cache),
+    "artefacts": _Kind(3, _artefacts),
 }
 """By name; weights are chosen so that a mean case takes a third of a second."""

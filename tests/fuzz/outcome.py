@@ -50,7 +50,8 @@ class Outcome:
         """Say what is wrong, the same for the same cause; None: a success or a clean error."""
         if self.hung:
             return "hang"
-        if self.interrupted and self.status == -signal.SIGINT and not self.err:
+        is_clean = not self.err or (_ERROR.match(self.err) and _TRACEBACK not in self.err)
+        if self.interrupted and self.status == -signal.SIGINT and is_clean:
             return None  # the interpreter was on its way out, where nothing handles signals
         if self.status < 0:
             return f"crash {signal.Signals(-self.status).name}"

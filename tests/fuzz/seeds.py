@@ -89,6 +89,17 @@ processors:
 - {name: cpu0, backend: onnxruntime, cores: [0]}
 - {name: npu, backend: imagined, units: [npu], unsupported_ops: [Add, Gemm]}
 """,
+    "budget.yaml": """\
+models:
+  a: mlp.onnx
+  b: {source: open.onnx, dims: {width: 4}}
+  c: "zoo:tiny_mlp"
+arrivals: {a: {closed: 1}, b: {poisson: 50/s}, c: {periodic: 20/s}}
+duration: 0.1s
+memory: {host: 300KiB}
+fuse: never
+processors: [{name: b, backend: onnxruntime, cores: [0]}]
+""",
     "planned.yaml": """\
 models: {mlp: mlp.onnx, open: {source: open.onnx, dims: {width: 4}}}
 arrivals: {mlp: {poisson: 100/s}, open: {closed: 1}}
@@ -129,6 +140,7 @@ def make_seeds(folder: Path) -> None:
     _write_inputs(base)
     _write_plan(folder, base)
     _write_results(folder, base)
+    _write_artefacts(folder / "artefacts")
     _write_measured(folder, base)
 
 
@@ -205,6 +217,21 @@ def _write_measured(folder: Path, base: Path) -> None:
         for entry in found.get("entries", ()) if isinstance(found, dict) else ():
             entry["seconds"] = [0.001] * len(entry["seconds"])
         path.write_text(json.dumps(found))
+
+
+def _write_artefacts(folder: Path) -> None:
+    """Fill a store with what no library made."""
+    from coinfer.artefacts import ArtefactStore, Made
+
+    def make(inner: Path) -> Made:
+        (inner / "weights.bin").write_bytes(b"w" * 100)
+        return Made({"takes": {"x": 3}})
+
+    for name in ("a", "b", "c"):
+        parts = {"backend": "onnxruntime", "precision": "fp32", "name": name}
+        ArtefactStore(folder, 2**20).ensure(
+            parts, make, model=name, expected_bytes=100, patience_s=1.0
+        )
 
 
 def _write_results(folder: Path, base: Path) -> None:

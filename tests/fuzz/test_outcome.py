@@ -22,6 +22,8 @@ ValueError: too large
         (Outcome(status=1, out="differs: step 3\n"), "error"),
         (Outcome(status=130, err="coinfer: interrupted\n", interrupted=True), "stopped"),
         (Outcome(status=-2, interrupted=True), "stopped"),
+        (Outcome(status=-2, err="coinfer: error: m.onnx: broken\n", interrupted=True), "stopped"),
+        (Outcome(status=-2, err=TRACEBACK, interrupted=True), "fault"),
         (Outcome(status=-2), "fault"),
         (Outcome(status=2), "fault"),
         (Outcome(status=2, err="coinfer: error: a\ncoinfer: error: b\n"), "fault"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -139,3 +140,31 @@ def test_two_cores_have_no_widths_to_choose_among() -> None:
         for name, units in {"0": "a", "1": "b", "_all": "ab"}.items()
     ]
     assert not has_widths(two)
+
+
+def test_where_the_load_is_known_the_widths_that_serve_it_best_are_loaded(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    threads = {p.name: p.threads for p in processors}
+    mix = dict.fromkeys(SCALINGS, 1.0)
+    bound = throughput_bound(profile, processors, mix).throughput_per_s
+
+    def widths(load: float, room: Room = ROOM) -> Counter[int]:
+        rates = {model: load * bound / len(mix) for model in mix}
+        demand = Demand(rates=rates, is_absolute=True)
+        kept = few(profile, processors, demand, room=room)["large"].processors
+        return Counter(threads[name] for name in kept)
+
+    busy, idle = widths(0.95), widths(0.15)
+    assert max(busy) < max(idle)
+    assert busy[1] > sum(n for width, n in busy.items() if width > 2)
+    # More than those that are busy on average, while there is room, and the room is kept.
+    tight = widths(0.5, Room(threads=24))
+    assert sum(widths(0.5).values()) > sum(tight.values())
+    assert sum(width * n for width, n in tight.items() if width > 1) <= 24
+
+
+def test_a_rare_model_stays_on_few_processors_where_rates_are_known(tmp_path: Path) -> None:
+    processors, profile = machine(fakes.desktop, 32, tmp_path)
+    rates = {"small": 100.0, "middle": 40.0, "large": 0.05}
+    found = few(profile, processors, Demand(rates=rates, is_absolute=True), room=ROOM)
+    assert len(found["large"].processors) < len(found["middle"].processors) / 2

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import coinfer
+from coinfer.backends.null import NullBackend
+from coinfer.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coinfer.errors import ModelError, UnknownNameError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model, load_model
+from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.plan_folder import save_plan
 from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.opened_plan import read_plan
+from coinfer.planner.prepare import prepare
+from coinfer.planner.samples import settled_sizes
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Effort, ProfileCache, Profiler
 from coinfer.testing.models import model_from_text
+from coinfer.workload.scenario_file import load_scenario
 
 pytest.importorskip("onnxruntime")
 
@@ -109,6 +116,74 @@ def test_an_axis_of_samples_is_the_batch() -> None:
     assert model.check_inputs({"x": np.zeros((5, 3, 8, 8), "float32")}) == 5
 
 
+@pytest.mark.parametrize("shared", ["float s", "float[3] s"])
+def test_inputs_without_the_batch_are_the_same_for_two_samples(shared: str) -> None:
+    text = f"m (float[n,3] x, {shared}) => (float[n,3] y) {{ y = Mul(x, s) }}"
+    found = planned(model_from_text(text, name="m"))
+    assert found.models["m"].has_batch
+    assert found.plan.warnings == ()
+
+
+ONLY_32_WIDE = """m (float[n,w] x) => (float[n,w] y)
+<float[32] k = {%s}, int64[1] s = {32}, int64[1] first = {0}>
+{ r = Mul(s, s)  q = Div(r, s)  v = Reshape(k, q)
+  e = Add(x, v)  t = ReduceMean<keepdims=1>(e, first)  y = Add(e, t) }"""
+"""Only 32 numbers can be added, which shape inference does not see; the answers mix samples."""
+
+
+@pytest.mark.parametrize("samples", [None, [{"x": np.ones((1, 32), "float32")}]])
+def test_whether_an_axis_is_the_batch_is_found_out_at_sizes_that_run(samples: object) -> None:
+    model = model_from_text(ONLY_32_WIDE % ", ".join(["1.0"] * 32), name="m")
+    given = {} if samples is None else {"samples": samples}
+    assert planned(model, **given).models["m"].has_batch is False
+
+
+@pytest.mark.parametrize("first", ["w", "v"])
+def test_a_state_is_guessed_for_one_sequence(first: str) -> None:
+    text = f"m (float[7,{first},u] x, float[2,v,8] h) => (float[2,v,8] y) {{ y = Relu(h) }}"
+    assert next(guessed_sizes(model_from_text(text, name="m"), {}))["v"] == 1
+
+
+def test_a_scenario_is_run_at_a_guess_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path))
+    model = model_from_text(ONLY_32_WIDE % ", ".join(["1.0"] * 32), name="m")
+    (tmp_path / "m.onnx").write_bytes(model.to_bytes())
+    (tmp_path / "s.yaml").write_text(
+        "models: {m: m.onnx}\narrivals: {m: {closed: 1}}\nprocessors: [cpu0]\n"
+    )
+    prepared = prepare(load_scenario(tmp_path / "s.yaml"))
+    assert {feed["x"].shape[1] for feed in prepared.feeds["m"]} == {32}
+    assert any("guess: n=32, w=32" in warning for warning in prepared.plan.warnings)
+
+
+def test_the_guess_that_runs_is_found_once(tmp_path: Path) -> None:
+    class Refusing(NullBackend):
+        def load(self, *_: object, **__: object):  # type: ignore[no-untyped-def, override]
+            raise AssertionError("it is known which guess runs")
+
+    model = model_from_text(ONLY_32_WIDE % ", ".join(["1.0"] * 32), name="m")
+    cache, version = ProfileCache(tmp_path), OnnxRuntimeBackend().versions()
+    profiler = Profiler(cache=cache)
+    for backend in (OnnxRuntimeBackend(), Refusing()):
+        backend.versions = lambda: version  # type: ignore[method-assign]
+        profiler = replace(profiler, backends={"onnxruntime": backend})
+        assert settled_sizes(model, {}, [CPU], profiler)[0] == {"w": 32}
+
+
+def test_beside_each_guess_stands_one_with_first_axes_of_one() -> None:
+    model = model_from_text(
+        "m (float[w,u] x, float[v] z) => (float[v] y) { y = Relu(z) }", name="m"
+    )
+    guesses = list(guessed_sizes(model, {}))
+    assert guesses[:3] == [
+        {"w": 128, "u": 128, "v": 128},
+        {"w": 1, "u": 128, "v": 1},
+        {"w": 64, "u": 64, "v": 64},
+    ]
+
+
 def test_what_the_first_axis_is_is_found_out_once(tmp_path: Path) -> None:
     from coinfer.backends.onnxruntime.backend import OnnxRuntimeBackend
     from coinfer.profiling import batch_axis
@@ -122,8 +197,9 @@ def test_what_the_first_axis_is_is_found_out_once(tmp_path: Path) -> None:
 
     model, cache = conv(), ProfileCache(tmp_path)
     two = [model.sample_inputs(seed=s, dims={"h": 8, "w": 8}) for s in (1, 2)]
+    backends = {"onnxruntime": Counting()}
     for _ in range(2):
-        assert batch_axis.counts_samples(model, [CPU], {"onnxruntime": Counting()}, two, cache)
+        assert batch_axis.counts_samples(model, [CPU], backends, lambda: [two], cache)
     assert len(loads) == 1
 
 
@@ -153,18 +229,24 @@ def test_samples_of_a_model_that_there_is_not_are_refused() -> None:
         coinfer.Engine({"m": conv()}, samples={"typo": {"x": np.zeros((1, 3, 8, 8), "float32")}})
 
 
+@pytest.mark.parametrize("backends", [["onnxruntime"], ["openvino"], ["openvino", "onnxruntime"]])
 def test_a_model_that_runs_at_no_guess_is_still_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backends: list[str]
 ) -> None:
+    for backend in backends:
+        pytest.importorskip(backend)
+    cpus = [replace(CPU, name=backend, backend=backend) for backend in backends]
     monkeypatch.setenv("COINFER_CACHE", str(tmp_path))
     # Only 12 x 20 pictures can be reshaped so, which shape inference does not see.
     text = """m (float[1,3,h,w] x) => (float[a,b] y) <int64[2] s = {9, 80}>
     { r = Mul(s, s)  q = Div(r, s)  y = Reshape(x, q) }"""
     model = model_from_text(text, name="m")
-    with coinfer.Engine({"m": model}, processors=[CPU]) as engine:
+    with coinfer.Engine({"m": model}, processors=cpus) as engine:
         assert any("give samples" in warning for warning in engine.warnings)
         x = np.arange(720, dtype="float32").reshape(1, 3, 12, 20)
         assert engine.infer("m", {"x": x})["y"].shape == (9, 80)
+        # What cannot be compared with the reference runs where that does, if that is possible.
+        assert set(engine.placement("m")) == {backends[-1]}
 
 
 def test_a_model_whose_operators_contradict_every_guess_is_still_loaded(

@@ -53,12 +53,30 @@ def test_a_lone_request_gets_all_cores() -> None:
     assert widths(machine) == [8]
 
 
-def test_as_many_requests_as_cores_get_one_each() -> None:
+def test_of_many_requests_each_gets_one_core() -> None:
     machine = machine_of(8)
-    for _ in range(24):
+    for _ in range(96):
         machine.submit("m")
     machine.run()
-    assert Counter(widths(machine)[4:16]) == {1: 12}
+    assert Counter(widths(machine)[4:48]) == {1: 44}
+
+
+def test_a_request_waits_for_a_wide_processor_that_is_free_soon() -> None:
+    """Core 1 is free and core 0 will be in 2 ms; on both it takes 55 ms, on one of them 100."""
+    everyone = processors(4)
+    units = {p.name: sorted(p.units) for p in everyone}
+    pairs = {name for name, cores in units.items() if len(cores) == 2}
+    pair = next(name for name in pairs if "core0" in units[name])
+    seconds = {
+        "short": {"p0": 0.002},
+        "long": dict.fromkeys(pairs - {pair}, 1.0),
+        "m": {name: 0.055 if name in pairs else 0.1 for name in units if len(units[name]) < 4},
+    }
+    machine = VirtualMachine(everyone, make_policy("earliest_finish"), seconds)
+    for model in ("long", "short", "m"):
+        machine.submit(model)
+    machine.run()
+    assert [e.processor for e in machine.executions if e.requests[0].model == "m"] == [pair]
 
 
 def test_a_deadline_that_one_core_misses_makes_a_run_wide() -> None:

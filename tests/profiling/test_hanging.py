@@ -190,10 +190,12 @@ def test_whether_an_axis_is_the_batch_is_asked_elsewhere_if_a_library_hangs(
         backend = Stuck("other", hangs)
         backends = {"other": backend, "onnxruntime": Stuck("onnxruntime", lambda *_: False)}
         cache = ProfileCache(tmp_path)
-        assert counts_samples(model, [OTHER, CPU], backends, two, cache)
+        assert counts_samples(model, [OTHER, CPU], backends, lambda: [two], cache)
         assert backend.closed == []
         # Nothing is kept of a library that hangs.
-        assert counts_samples(model, [OTHER], {"other": Stuck("other", always)}, two, cache)
+        assert counts_samples(
+            model, [OTHER], {"other": Stuck("other", always)}, lambda: [two], cache
+        )
 
 
 def test_an_output_error_below_fp32_whose_reference_hangs_is_a_reason_to_skip() -> None:

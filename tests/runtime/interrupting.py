@@ -80,10 +80,10 @@ def interrupted(act: Callable[[], object], at: int, *, where: tuple[str, ...]) -
 
 
 def each_point(
-    act: Callable[[], object], *, where: tuple[str, ...] = RUNTIME + STDLIB
+    act: Callable[[], object], *, where: tuple[str, ...] = RUNTIME + STDLIB, step: int = 1
 ) -> Iterator[int]:
-    """Do something again and again, each time interrupted a point later; yield after each."""
+    """Do something again and again, each time interrupted `step` points later; yield after each."""
     at = 0
     while interrupted(act, at, where=where):
         yield at
-        at += 1
+        at += step

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from backends.hanging import Hanging
+from coinfer.api import Engine
+from coinfer.backends import loading, registry
 from coinfer.backends.null import Faults
+from coinfer.backends.pools import POOLS
 from coinfer.errors import ClosedError
-from runtime.engines import FEED, null_engine
+from coinfer.machine.profile import Profile
+from coinfer.runtime import future as future_module
+from runtime.engines import FEED, MODEL, cpus, null_engine
 
 WAIT_S = 20.0
 
@@ -33,6 +41,7 @@ def in_child(act: Callable[[], object]) -> str:
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(int(WAIT_S))  # one that hangs says nothing
         try:
             said = repr(act())
         except BaseException as error:  # noqa: BLE001 - to be told to the parent
@@ -105,3 +114,53 @@ def test_leaving_the_block_of_the_parent_in_the_child_is_quiet() -> None:
         assert in_child(leave) == "None"
         with pytest.raises(ClosedError):
             raise ClosedError(in_child(lambda: engine.submit("m", FEED)))
+
+
+def test_the_engine_of_a_parent_that_is_loading_is_refused_at_once() -> None:
+    backend = Hanging("nowhere", processor="p0")
+    profile = Profile.from_seconds({"m": {"p0": 1e-4}, "n": {"p0": 1e-4}})
+    with Engine(
+        {"m": MODEL},
+        processors=cpus("p0"),
+        profile=profile,
+        backends={"null": backend},
+        pin=False,
+    ) as engine:
+        backend.at = "load"
+        load = threading.Thread(target=engine.load, args=("n", MODEL, profile))
+        load.start()
+        assert backend.hangs.wait(WAIT_S)
+        for ask in (
+            lambda: engine.submit("m", FEED),
+            lambda: engine.warm_up("m", FEED),
+            lambda: engine.load("o", MODEL),
+            lambda: engine.unload("m"),
+        ):
+            assert in_child(ask).startswith("ClosedError: this process is a fork")
+        assert in_child(engine.stop) == "None"
+        backend.go_on.set()
+        load.join(WAIT_S)
+
+
+def test_what_others_hold_at_the_fork_is_free_in_the_child() -> None:
+    """Locks of the process and of a model: their threads are not there any more."""
+    held = [MODEL.content._lock, future_module._NOTING, POOLS._lock]
+    held += [loading._CREATION_LOCK, registry._lock]
+
+    def ask() -> tuple[list[str], bool]:
+        with null_engine("p0", "p1") as own:
+            POOLS.reserve(1, what="it")
+            POOLS.release(1)
+            registry.get_backend("null")
+            own.load("n", MODEL, Profile.from_seconds({"n": {"p0": 1e-4}}))
+            own.submit("m", FEED).cancel()
+            return sorted(own.infer("n", FEED)), len(MODEL.to_bytes()) > 0
+
+    for lock in held:
+        lock.acquire()
+    try:
+        said = in_child(ask)
+    finally:
+        for lock in held:
+            lock.release()
+    assert said == "(['y'], True)"

@@ -22,6 +22,7 @@ from coinfer.planner.compressing.wish import CompressionWish
 from coinfer.planner.given_samples import SampleSource, read_samples
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.samples import settled_sizes
+from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["choose_ranks", "compress"]
@@ -155,8 +156,8 @@ class _Setting:
     ) -> _Setting:
         """Read the arguments of `compress`; it raises what that raises."""
         model = source if isinstance(source, Model) else resolve_model(str(source))
-        feeds, warnings = _feeds(model, samples, dims, seed)
         chosen = _processors(processors)
+        feeds, warnings = _feeds(model, samples, dims, seed, (*chosen, REFERENCE), backends)
         return cls(
             model=model,
             samples=split(feeds, model.name, seed=seed),
@@ -195,13 +196,19 @@ class _Setting:
 
 
 def _feeds(
-    model: Model, samples: SampleSource | None, dims: Mapping[str, int], seed: int
+    model: Model,
+    samples: SampleSource | None,
+    dims: Mapping[str, int],
+    seed: int,
+    processors: Sequence[Processor],
+    backends: Mapping[str, Backend],
 ) -> tuple[list[Tensors], list[str]]:
     """Return samples, of batch 1 where that is open, and what there is to say of them."""
     if samples is not None:
         feeds, warnings = read_samples(model, samples), []
     else:
-        sizes, guessed = settled_sizes(model, dims)
+        profiler = Profiler(cache=default_cache(), backends=backends)
+        sizes, guessed = settled_sizes(model, dims, processors, profiler)
         seeds = range(seed * _RANDOM_SAMPLES, (seed + 1) * _RANDOM_SAMPLES)
         feeds = [model.sample_inputs(seed=each, dims=sizes) for each in seeds]
         warnings = [

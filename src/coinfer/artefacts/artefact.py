@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,15 @@ __all__ = ["MANIFEST", "Artefact", "DamagedError", "Lease", "StoredFile"]
 
 MANIFEST = "manifest.json"
 _FORMAT = "coinfer-artefact/1"
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "parts": dict,
+    "model": str,
+    "facts": dict,
+    "refused": str,
+    "made_s": (int, float),
+}
+"""Of what a manifest says beside the files."""
 
 
 class DamagedError(Exception):
@@ -85,12 +95,19 @@ class Artefact:
             DamagedError: it is not what was written.
         """
         try:
+            _state(folder / MANIFEST)  # to open a FIFO would wait for ever
             data = parse_json(read_bytes(folder / MANIFEST))
             digest = data.pop("digest")
             if data["format"] != _FORMAT or digest != digest_of(data):
                 raise DamagedError("its manifest was changed")
             files = {name: StoredFile(**each) for name, each in data["files"].items()}
-            kept = {key: data[key] for key in ("parts", "model", "facts", "refused", "made_s")}
+            kept = {key: data[key] for key in _KINDS}
+            if wrong := [key for key, kind in _KINDS.items() if not isinstance(kept[key], kind)]:
+                raise DamagedError(f"{wrong[0]} in its manifest is of another kind")
+            if not all(isinstance(each.state, list) for each in files.values()):
+                raise DamagedError("the state of a file in its manifest is of another kind")
+            if any(Path(name).name != name for name in files):
+                raise DamagedError("its manifest names files elsewhere")
             return cls(**kept, files=files)
         except (DamagedError, OSError):
             raise
@@ -181,6 +198,8 @@ class Lease:
 
 def _state(path: Path) -> list[int]:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedError(f"{path.name} is no file")
     return [
         status.st_dev,
         status.st_ino,

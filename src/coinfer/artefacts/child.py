@@ -39,7 +39,7 @@ def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise MakeError("this program is no Python interpreter that could be started again")
     with subprocess.Popen(
-        [sys.executable, "-c", _START, json.dumps(sys.path), module],
+        [sys.executable, "-P", "-c", _START, json.dumps(sys.path), module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -20,6 +20,9 @@ except ImportError:  # Windows: nobody can be asked, and open files cannot be re
 
 __all__ = ["Locked", "alone", "exclusive", "shared"]
 
+_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+"""Opening a FIFO in the place of a folder would wait for ever."""
+
 _LOOK_S = 0.02
 _TRIES, _TRY_S = 10, 0.002
 """Who only looks whether a folder is in use holds it for an instant."""
@@ -87,7 +90,7 @@ def exclusive(folder: Path) -> Locked | None:
 
 
 def _held(folder: Path, kind: int) -> Locked:
-    locked = Locked(file := os.open(folder, os.O_RDONLY))
+    locked = Locked(file := os.open(folder, _FOLDER_FLAGS))
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         # Another process may have put a new folder in its place before this one was locked.

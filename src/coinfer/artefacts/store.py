@@ -264,6 +264,8 @@ class ArtefactStore:
             artefact.write(scratch)
             for each in (*scratch.iterdir(), scratch):
                 _to_disk(each)
+            with suppress(OSError):  # there is nothing, or a folder
+                path.unlink()
             with suppress(OSError):  # another one was put there meanwhile: it is as good
                 scratch.rename(path)
         finally:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 
 from coinfer.backends.base import Backend, Session
 from coinfer.backends.patience import patiently
+from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
 __all__ = ["ask_support", "load", "timed_load"]
 
-_CREATION_LOCK = threading.Lock()
+_CREATION_LOCK = free_after_fork(threading.Lock())
 """Held while any session of the process is created. Creating sessions concurrently races in the
 inference libraries, and it holds the interpreter's lock. No request waits for this one. A library
 that hangs gives it back: others go on, at the risk of that race."""
-
-if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it at a fork
-    os.register_at_fork(after_in_child=_CREATION_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def load(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coinfer.errors import BackendError
+from coinfer.fork_locks import free_after_fork
 from coinfer.threads.affinity import allowed_threads
 
 __all__ = ["POOLS", "PoolBudget", "reserved"]
@@ -35,7 +36,7 @@ class PoolBudget:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._in_use = 0
 
     @property

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from coinfer.backends.base import Backend
 from coinfer.backends.patience import HangError, patiently
 from coinfer.errors import BackendError, UnknownNameError
+from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
 
 __all__ = [
@@ -40,7 +41,7 @@ _INSTALL: Mapping[str, str] = {
 _instances: dict[str, Backend] = {}
 _hanging: dict[str, HangError] = {}
 _found_devices: list[Backend] = []
-_lock = threading.Lock()
+_lock = free_after_fork(threading.Lock())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

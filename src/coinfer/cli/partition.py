@@ -138,6 +138,7 @@ def _chosen(
     from coinfer.graph.shares import costs_by_operator, operator_shares
     from coinfer.planner.given_samples import read_samples
     from coinfer.planner.samples import guess_warning, samples_of
+    from coinfer.profiling import Profiler, default_cache
     from coinfer.profiling.support import find_support
 
     # A processor of a described machine has no backend that can be asked.
@@ -145,7 +146,8 @@ def _chosen(
     backends = find_backends(real, {})
     operators = Operators.of(model.graph)
     support = find_support(model, processors, backends, operators=operators)
-    samples = samples_of(model, None if inputs is None else read_samples(model, inputs), dims)
+    given = None if inputs is None else read_samples(model, inputs)
+    samples = samples_of(model, given, dims, real, Profiler(cache=default_cache()))
     warning = guess_warning(model.name, samples.guessed)
     print_lines(*([] if warning is None else [f"warning: {warning}"]))
     shares = operator_shares(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane
 from coinfer.core.state import State
@@ -130,9 +132,9 @@ def _check_residency(state: State) -> None:
     assert residency.is_tight or all(p.is_loaded for p in residency.places.values()), "not tight"
     for name, pool in residency.pools.items():
         in_use = [p for p in residency.places.values() if p.running or p.is_loading]
-        used = sum(p.size for p in in_use if p.pool == name)  # a budget may become smaller
+        used = math.fsum(p.size for p in in_use if p.pool == name)  # a budget may become smaller
         # A place that is loaded for a model that left meanwhile has its room until that has ended.
-        used += sum(size for n, size in pool.held.items() if n not in residency.places)
+        used += math.fsum(s for n, s in pool.held.items() if n not in residency.places)
         assert pool.taken <= max(pool.capacity, used), f"memory {name}: {pool.taken} bytes taken"
     assert residency.is_tight or not state.unready, "a lane is not ready, but everything is loaded"
     lent = any(lane.is_lent for lane in state._all_lanes.values())

@@ -7,7 +7,6 @@ Knows neither how the numbers were measured (`profiling`) nor who reads them (`c
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from coinfer.documents.raw import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.span import Span
+from coinfer.units import is_in_range
 
 __all__ = ["STEP", "Measurement", "Profile", "ProfileKey", "work_ratio"]
 
@@ -77,9 +77,10 @@ class Measurement:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a service time."""
-        if not self.seconds or not all(s >= 0 and math.isfinite(s) for s in self.seconds):
+        if not self.seconds or not all(map(is_in_range, self.seconds)):
             raise ConfigurationError(
-                f"a measurement needs finite times that are not negative, got {self.seconds[:3]}"
+                f"a measurement needs times that are 0 or from 1e-12 to 1e18 seconds, got "
+                f"{self.seconds[:3]}"
             )
 
     @property

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from coinfer.errors import ModelError
+from coinfer.fork_locks import free_after_fork
 from coinfer.model.data_file import DataFile
 from coinfer.model.fingerprint import Fingerprint
 from coinfer.units import format_bytes
@@ -126,7 +127,7 @@ class Content:
     def __init__(self, name: str, held: ir.Model | Encoded, origin: Origin | None = None) -> None:
         self._name = name
         self._origin = held.origin if isinstance(held, Encoded) else origin
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._encoded = held if isinstance(held, Encoded) else None
         self._graph = None if isinstance(held, Encoded) else held
         self._fingerprint: Fingerprint | None = None

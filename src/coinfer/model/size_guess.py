@@ -2,7 +2,9 @@
 
 Rule: height and width of what looks like a picture (rank 4, one axis of 1, 3 or 4 channels, or two
 open axes at its end) are those that trained networks mostly have, and its first axis is 1. All
-others are taken for the length of a sequence. A dimension that exporters named as the sum of
+others are taken for the length of a sequence, but for the second of three axes whose others are
+fixed: that counts the sequences of which it is a state, and is 1. Next to each guess stands one in
+which all first axes are 1. A dimension that exporters named as the sum of
 others, like `past + 1`, is that sum. Of the candidates the first counts that no operator
 contradicts, or the very first where all are contradicted.
 """
@@ -39,20 +41,29 @@ def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, 
     >>> next(guessed_sizes(model_from_text(relu, name="m"), {"h": 48}))
     {'w': 224}
     """
-    candidates = list(_candidates(model, known))
-    fitting = [sizes for sizes in candidates if _fits(model, {**known, **sizes})]
-    yield from fitting or candidates[:1]
+    contradicted = True
+    for sizes in _candidates(model, known):
+        if _fits(model, {**known, **sizes}):
+            contradicted = False
+            yield sizes
+    if contradicted:
+        yield next(_candidates(model, known))
 
 
 def _candidates(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    pictures, firsts = _of_pictures(model)
+    pictures, ones = _of_pictures(model)
+    ones |= _of_states(model)
+    firsts = {name for spec in model.inputs for axis, name in open_axes(spec) if axis == 0}
     unknown = [name for name in model.open_dims if name not in known]
     for picture, length in zip(_PICTURES, _SEQUENCES, strict=True):
         sizes = {name: picture if name in pictures else length for name in unknown}
-        sizes |= {name: 1 for name in unknown if name in firsts}
-        for name in unknown:
-            sizes[name] = _sum_of(name, {**known, **sizes}) or sizes[name]
-        yield sizes
+        sizes |= {name: 1 for name in unknown if name in ones}
+        for also in (set(), firsts.intersection(unknown) - ones):
+            guess = {**sizes, **dict.fromkeys(also, 1)}
+            for name in unknown:
+                guess[name] = _sum_of(name, {**known, **guess}) or guess[name]
+            if not also or guess != sizes:
+                yield guess
 
 
 def _of_pictures(model: Model) -> tuple[set[str], set[str]]:
@@ -62,6 +73,15 @@ def _of_pictures(model: Model) -> tuple[set[str], set[str]]:
         if _is_picture(spec):
             for axis, name in open_axes(spec):
                 found[axis == 0].add(name)
+    return found
+
+
+def _of_states(model: Model) -> set[str]:
+    """Return the dimensions that count the sequences of a recurrent network, by its states."""
+    found: set[str] = set()
+    for spec in model.inputs:
+        if len(spec.shape) == 3 and [axis for axis, _ in open_axes(spec)] == [1]:
+            found.update(name for _, name in open_axes(spec))
     return found
 
 

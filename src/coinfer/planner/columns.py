@@ -2,9 +2,10 @@
 
 On a machine of many cores each model could be loaded on hundreds of processors, and every session
 takes memory, threads and time to load. What is kept of those that are worth it (`useful`): the
-columns that the bound uses at the models' rates, of those that meet their deadlines; where a lone
-request is answered fastest; the widths that serve best at loads between (`policies.crowding`); and
-one more of each in case one fails or is busy. Processors that are alike differ in nothing but their
+columns that the bound uses at the models' rates, of those that meet their deadlines; the widths
+that serve best at the load that these rates make (`policies.crowding`), or, where only the mix is
+known, at loads from a lone request to the bound; one more of each in case one fails or is busy; and
+more of what is kept while there is room. Processors that are alike differ in nothing but their
 cores, so it is decided how many of them there are to be; which ones, spreads the models over the
 machine.
 """
@@ -29,8 +30,18 @@ _SPARE = 1.5
 _LOADS = (0.8, 0.5, 0.25)
 """Shares of the bound at which requests may come, beside the bound itself and a lone one."""
 
+_AROUND = (1.0, 1.3, 0.7)
+"""The same where the rates are known, as multiples of the share of the bound that they make."""
+
 _MOST_LOAD_S = 15.0
 """Seconds that loading all sessions may take; beyond it fewer of them have to do."""
+
+_MOST_SPARE = 8.0
+"""Where the load is known and there is room, so many times the processors that it keeps busy: a
+request that finds those of its model taken may find others idle that its model is not loaded on."""
+
+_FILLED = 1 / 3
+"""Of the seconds to load, what may be taken by more sessions than are needed."""
 
 _Pairs: TypeAlias = Container[tuple[str, str]]
 _Kind: TypeAlias = tuple[object, ...]
@@ -43,10 +54,12 @@ class Demand:
 
     Attributes:
         rates: Requests per second or shares of the requests, by model; 1 of those not named.
+        is_absolute: Whether they are requests per second.
         deadlines: Relative deadlines by model, in seconds.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
+    is_absolute: bool = False
     deadlines: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -152,9 +165,13 @@ def few(
         for model in profile.models()
     }
     rows = {m: {n: entry.mean_s for n, entry in table.items()} for m, table in tables.items()}
-    used = _used_by_bound(rows, processors, demand)
-    wanted = {m: _wanted(table, processors, used[m], session_of) for m, table in tables.items()}
+    used, loads = _used_by_bound(rows, processors, demand)
+    wanted = {
+        m: _wanted(table, processors, used[m], loads, session_of) for m, table in tables.items()
+    }
     _fit(wanted, room)
+    if loads is not _LOADS:
+        _fill(wanted, room)
     load: dict[tuple[int, str], int] = {}  # by width, 0 for all of them, and unit
     found = {}
     for model, row in rows.items():
@@ -185,8 +202,11 @@ def _kinds(row: Container[str], processors: Sequence[Processor]) -> dict[_Kind, 
 
 def _used_by_bound(
     rows: Mapping[str, _Row], processors: Sequence[Processor], demand: Demand
-) -> dict[str, dict[str, float]]:
-    """Return by model the share of its time that the bound gives it of each processor."""
+) -> tuple[dict[str, dict[str, float]], Sequence[float]]:
+    """Return by model the share of its time that the bound gives it of each processor.
+
+    And the shares of the bound at which requests may come.
+    """
     in_time = {}
     for model, row in rows.items():
         deadline_s = demand.deadlines.get(model, math.inf)
@@ -196,19 +216,33 @@ def _used_by_bound(
     least = min((amount for amount in mix.values() if amount > 0), default=1.0)
     mix = {model: amount if amount > 0 else least for model, amount in mix.items()}
     bound = throughput_bound(in_time, [p for p in processors if not p.overlays], mix)
-    return {
+    loads: Sequence[float] = _LOADS
+    if demand.is_absolute and set(rows) <= set(demand.rates):
+        load = sum(mix.values()) / bound.throughput_per_s
+        loads = [min(around * load, 1.0) for around in _AROUND]
+    shares = {
         model: {name: row[model] for name, row in bound.shares.items() if model in row}
         for model in rows
     }
+    return shares, loads
 
 
 def _wanted(
     table: Mapping[str, Measurement],
     processors: Sequence[Processor],
     used: _Row,
+    loads: Sequence[float],
     session_of: Callable[[Processor], Hashable],
 ) -> list[_Wanted]:
-    """Say which kinds a model wants, and how many of each."""
+    """Say which kinds a model wants, and how many of each.
+
+    Args:
+        table: The model's measurements by processor.
+        processors: Those in use.
+        used: The share of its time that the bound gives it of each processor.
+        loads: Shares of the bound at which requests may come; a lone one too if they are `_LOADS`.
+        session_of: As of `few`.
+    """
     kinds = _kinds(table, processors)
     if not kinds:
         return []
@@ -229,7 +263,7 @@ def _wanted(
             why = f"the bound keeps {share:.1f} of {len(members)} busy with it"
             want(kind, share, why, must=True)
     cores = sum(used.get(p.name, 0.0) * p.threads for of in kinds.values() for p in of)
-    for load in _LOADS:
+    for load in loads:
         best, growth = _fastest_at(load, kinds, least_s)
         if best not in found:
             busy = load * cores * growth / kinds[best][0].threads
@@ -238,7 +272,7 @@ def _wanted(
     lone = f"a lone request takes {least_s[fastest] * 1e3:.3g} ms, the least"
     if fastest in found:
         found[fastest].why += f"; {lone}"
-    else:
+    elif loads is _LOADS or not found:
         want(fastest, 0.0, lone)
     if len({p.units for each in found.values() for p in each.members[: each.count]}) < 2:
         other = next((k for k in kinds if k not in found), None)
@@ -281,6 +315,22 @@ def _fit(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
         for row in wanted.values():
             if least in row:
                 row.remove(least)
+
+
+def _fill(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
+    """Add more of what is wanted while there is room, first where there are fewest for the load."""
+    room = room._replace(load_s=room.load_s * _FILLED)
+    everyone = [each for row in wanted.values() for each in row]
+    growing = list(everyone)
+    while growing:
+        least = min(growing, key=lambda e: (e.count / (e.busy + 0.5), e.threads))
+        if least.count >= min(len(least.members), math.ceil(_MOST_SPARE * least.busy) + 2):
+            growing.remove(least)
+            continue
+        least.count += 1
+        if room.exceeded([sum(each) for each in zip(*(e.takes for e in everyone), strict=True)]):
+            least.count -= 1
+            growing.remove(least)
 
 
 def _spread(wanted: _Wanted, load: dict[tuple[int, str], int]) -> list[str]:

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.optimize import nnls
@@ -184,9 +185,9 @@ def _require_batches(
     reason = first_axis_obstacle(model)
     if reason:
         raise ConfigurationError(f"{model.name!r} cannot be run in batches: {reason}")
-    two = two_samples(model, feeds, model.input_check.sizes_of(feeds[0]))
+    pairs = partial(two_samples, model, feeds, model.input_check.sizes_of(feeds[0]))
     backends = find_backends([processor], profiler.backends)
-    error = company_error(model, [processor], backends, two, profiler.cache) if two else None
+    error = company_error(model, [processor], backends, pairs, profiler.cache)
     if error is not None and error > tolerance:
         raise ConfigurationError(
             f"{model.name!r} cannot be run in batches: on {processor.name} its answers change with "

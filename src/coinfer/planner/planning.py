@@ -50,6 +50,7 @@ class Planning:
         cut_models: The models that are cut, with their spans: those that were given so, and those
             that the partition pass has cut.
         fused: The fused variants that are in the plan, by name.
+        unmeasured: Models that run at no sizes that were guessed; nothing can be measured of them.
         skips: Why a processor does not run a model, as far as was found out.
         random: Models of which the samples are random.
         variants: Of `models`, those that are variants of others, by name.
@@ -63,6 +64,7 @@ class Planning:
     guessed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cut_models: dict[str, CutModel] = field(default_factory=dict)
     fused: dict[str, Model] = field(default_factory=dict)
+    unmeasured: set[str] = field(default_factory=set)
     skips: list[Skip] = field(default_factory=list)
     random: frozenset[str] = frozenset()
     variants: dict[str, PlannedVariant] = field(default_factory=dict)

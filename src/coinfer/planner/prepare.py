@@ -16,7 +16,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
-from coinfer.machine.processor import ordinary
+from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
 from coinfer.model.paging import paged
 from coinfer.plan.plan import Plan, PolicyChoice
@@ -82,7 +82,7 @@ def prepare(
     wishes = _wishes(scenario, asked, surroundings=surroundings)
     named = {name: {**_stated_sizes(spec), **dims} for name, spec in scenario.models.items()}
     models = with_batch_found_out(models, processors, named, profiler, {})
-    scenario, guesses = _sized(scenario, models, dims)
+    scenario, guesses = _sized(scenario, models, dims, processors, profiler)
     feeds = feeds_of(scenario, models)
     samples = _samples(scenario, models, feeds)
     planned = make_plan(models, processors, wishes, profiler, samples=samples)
@@ -112,7 +112,11 @@ def _paged(models: Mapping[str, Model | CutModel]) -> dict[str, Model | CutModel
 
 
 def _sized(
-    scenario: Scenario, models: Mapping[str, Model], dims: Mapping[str, int]
+    scenario: Scenario,
+    models: Mapping[str, Model],
+    dims: Mapping[str, int],
+    processors: Sequence[Processor],
+    profiler: Profiler,
 ) -> tuple[Scenario, list[str]]:
     """Settle the sizes of random inputs; return also what to say of those that are guessed."""
     sizes: dict[str, Mapping[str, int]] = {}
@@ -120,7 +124,8 @@ def _sized(
     for name, model in models.items():
         spec = scenario.models[name]
         if isinstance(spec.inputs, RandomInputs):
-            sizes[name], guessed = settled_sizes(model, {**_stated_sizes(spec), **dims})
+            stated = {**_stated_sizes(spec), **dims}
+            sizes[name], guessed = settled_sizes(model, stated, processors, profiler)
             warning = guess_warning(name, guessed)
             warnings += [] if warning is None else [warning]
     open_dims = {name: model.open_dims for name, model in models.items()}
@@ -245,10 +250,17 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         memory=scenario.memory.budget,
         pinned=scenario.memory.pin,
         sources={name: spec.source for name, spec in scenario.models.items()},
-        demand=Demand(
-            rates=Load(scenario).offered_mix() or {},
-            deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
-        ),
+        demand=_demand(scenario),
+    )
+
+
+def _demand(scenario: Scenario) -> Demand:
+    load = Load(scenario)
+    rates = load.offered_rates_per_s()
+    return Demand(
+        rates=rates or load.offered_mix() or {},
+        is_absolute=bool(rates),
+        deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
     )
 
 

@@ -7,7 +7,9 @@ once, with all open dimensions.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations, islice
 from typing import NamedTuple
 
 from coinfer.backends.base import Tensors
@@ -22,6 +24,7 @@ from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.work import Work
 from coinfer.profiling import Profiler
 from coinfer.profiling.batch_axis import counts_samples
+from coinfer.profiling.runnable_guess import first_that_runs
 
 __all__ = [
     "Measurable",
@@ -38,6 +41,9 @@ __all__ = [
 
 _SEEDS = 4
 """Random samples of each model."""
+
+_MOST_GIVEN = 16
+"""Among so many samples that were given two of equal sizes are looked for."""
 
 
 class Samples(NamedTuple):
@@ -90,7 +96,10 @@ def measurable(
     named = dict.fromkeys(models, dims)
     settled = with_batch_found_out(models, processors, named, profiler, given)
     _check_dims(settled.values(), dims)
-    samples = {name: samples_of(each, given.get(name), dims) for name, each in settled.items()}
+    samples = {
+        name: samples_of(each, given.get(name), dims, processors, profiler)
+        for name, each in settled.items()
+    }
     warnings = [
         warning
         for name, model in settled.items()
@@ -124,27 +133,53 @@ def _check_dims(models: Iterable[Model], dims: Mapping[str, int]) -> None:
             raise UnknownNameError.of("open dimension", name, sorted(known))
 
 
-def settled_sizes(model: Model, named: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+def settled_sizes(
+    model: Model, named: Mapping[str, int], processors: Sequence[Processor], profiler: Profiler
+) -> tuple[dict[str, int], dict[str, int]]:
     """Return the sizes of all open dimensions, and which of them are guessed.
+
+    Of the guesses it is the first that runs, or the likeliest where none does.
 
     Args:
         model: A model.
         named: Sizes by name, perhaps also of dimensions of other models.
+        processors: Where it may be run to find out.
+        profiler: Has the cache and the backends.
+
+    Raises:
+        ModelError: it takes strings: nobody can make them up.
     """
     own = {name: size for name, size in named.items() if name in model.open_dims}
     if len(own) == len(model.open_dims):
         return own, {}
-    guessed = next(guessed_sizes(model, own))
+    processors = ordinary(processors)
+    backends = find_backends(processors, profiler.backends)
+    feeds = partial(_guessed_feeds, model, own)
+    found = first_that_runs(model, processors, backends, own, feeds, profiler.cache)
+    guessed = next(islice(guessed_sizes(model, own), found or 0, None))
     return {**own, **guessed}, guessed
 
 
-def samples_of(model: Model, given: Sequence[Tensors] | None, named: Mapping[str, int]) -> Samples:
+def _guessed_feeds(model: Model, own: Mapping[str, int]) -> Iterator[Tensors]:
+    for guess in guessed_sizes(model, own):
+        yield model.sample_inputs(seed=0, dims={**own, **guess})
+
+
+def samples_of(
+    model: Model,
+    given: Sequence[Tensors] | None,
+    named: Mapping[str, int],
+    processors: Sequence[Processor],
+    profiler: Profiler,
+) -> Samples:
     """Return what a model is measured with.
 
     Args:
         model: The model.
         given: Samples of the user, of batch 1 where that is open; None or none: made at random.
         named: Sizes of open dimensions by name.
+        processors: Where the model may be run to find out which guess of its sizes it takes.
+        profiler: Has the cache and the backends.
 
     Raises:
         InputError: a sample does not fit the model.
@@ -154,7 +189,7 @@ def samples_of(model: Model, given: Sequence[Tensors] | None, named: Mapping[str
         for feed in given:
             model.check_inputs(feed)
         return Samples(given, {})
-    sizes, guessed = settled_sizes(model, named)
+    sizes, guessed = settled_sizes(model, named, processors, profiler)
     feeds = [model.sample_inputs(seed=seed, dims=sizes) for seed in range(_SEEDS)]
     return Samples(feeds, guessed)
 
@@ -181,10 +216,9 @@ def with_batch_found_out(
     for name, model in models.items():
         if model.batch_symbol is None or model.has_batch is not None:
             continue
-        two = two_samples(model, given.get(name, ()), named.get(name, {}))
-        if two:
-            is_batch = counts_samples(model, processors, backends, two, profiler.cache)
-            found[name] = model.with_batch(is_batch)
+        pairs = partial(two_samples, model, given.get(name, ()), named.get(name, {}))
+        is_batch = counts_samples(model, processors, backends, pairs, profiler.cache)
+        found[name] = model.with_batch(is_batch)
     return found
 
 
@@ -201,16 +235,37 @@ def _no_batch_warning(model: Model) -> str | None:
 
 def two_samples(
     model: Model, given: Sequence[Tensors], named: Mapping[str, int]
-) -> Sequence[Tensors]:
-    """Return two different samples of equal sizes; none if there are none."""
-    shapes = [{name: value.shape for name, value in feed.items()} for feed in given[:2]]
-    if len(shapes) == 2 and shapes[0] == shapes[1]:
-        return given[:2]
+) -> Iterator[Sequence[Tensors]]:
+    """Yield pairs of samples of equal sizes, the likeliest first; none if there are none.
+
+    They are of the sizes of samples that are given, of those that are named, or else guesses.
+
+    Args:
+        model: A model.
+        given: Samples of the user. A lone one is joined by a random one, or by itself.
+        named: Sizes by name, perhaps also of dimensions of other models.
+    """
     try:
-        sizes, _ = settled_sizes(model, named)
-        return [model.sample_inputs(seed=seed, dims=sizes) for seed in (1, 2)]
+        if given:
+            yield _given_pair(model, given)
+            return
+        own = {name: size for name, size in named.items() if name in model.open_dims}
+        for guess in guessed_sizes(model, own):
+            sizes = {**own, **guess}
+            yield [model.sample_inputs(seed=seed, dims=sizes) for seed in (1, 2)]
     except CoinferError:  # the same is said where the samples to measure with are made
-        return ()
+        return
+
+
+def _given_pair(model: Model, given: Sequence[Tensors]) -> Sequence[Tensors]:
+    for one, other in combinations(given[:_MOST_GIVEN], 2):
+        if all(one[name].shape == value.shape for name, value in other.items()):
+            return one, other
+    first = given[0]
+    try:
+        return first, model.sample_inputs(seed=1, dims=model.input_check.sizes_of(first))
+    except CoinferError:  # such as of strings
+        return first, first
 
 
 def with_work(planned: ModelPlan, model: Model, feeds: Sequence[Tensors]) -> ModelPlan:

@@ -49,7 +49,6 @@ def best_among_alike(
     now, processors = view.now, view.processors
     best = (_INF, _INF, _INF)
     chosen = ""
-    place = ("", "")
     least_work_s = _INF
     n_free = max(1, view.n_units - used.bit_count())
     for alike in view.alike:
@@ -63,20 +62,19 @@ def best_among_alike(
         weight = crowding.factor(width, work_s / least_work_s)
         if width > 1:
             weight *= stall
-        # All that wait, at that width, take turns on what is free.
-        turns = waiting * width / n_free
+        # All that wait, at that width, take turns on what is free: half of them on average.
+        turns = waiting * width / max(n_free, width)
         if turns > 1.0:
-            weight *= turns
+            weight *= (turns + 1.0) / 2.0
         if (int(now + least_s > deadline_s), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)
-        if not name and place == alike.place and not best[0]:
-            continue  # others of the same cores are free and in time
         if not name or forecast is not None:
             free_at = view.units_free_at() if free_at is None else free_at
         if not name:
             assert free_at is not None
-            start, name = _soonest(view, alike, seconds, weight, free_at)
+            score_s = _INF if best[0] else best[1]
+            start, name = _soonest(view, alike, seconds, weight, free_at, score_s)
             if not name:
                 continue
         finish = start + seconds[name]
@@ -87,7 +85,6 @@ def best_among_alike(
         value = (late, start + seconds[name] * weight, finish)
         if value < best:
             best, chosen = value, name
-            place = alike.place
     return chosen, best[2]
 
 
@@ -97,14 +94,24 @@ def _soonest(
     seconds: Mapping[str, float],
     weight: float,
     free_at: Mapping[str, float],
+    score_s: float,
 ) -> tuple[float, str]:
-    """Return when the best of alike processors, all busy, will be free, and its name."""
+    """Return when the best of alike processors will be free, and its name; empty if none is better.
+
+    All of them are busy. Better is what has a lower score: the start and the weighted seconds.
+    """
     now, processors = view.now, view.processors
-    least, found = _INF, (now, "")
+    found = (now, "")
     for name in alike.names:
-        if name in seconds:
-            start = max([free_at.get(unit, now) for unit in processors[name].units])
-            score = start + seconds[name] * weight
-            if score < least:
-                least, found = score, (start, name)
+        weighted_s = seconds.get(name, _INF) * weight
+        start, limit_s = now, score_s - weighted_s
+        for unit in processors[name].units:
+            free_s = free_at.get(unit, now)
+            if free_s > start:
+                start = free_s
+                if start >= limit_s:
+                    break
+        else:
+            if start < limit_s:
+                score_s, found = start + weighted_s, (start, name)
     return found

@@ -2,13 +2,14 @@
 
 Rule: it does if two samples together give what they give apart. Sequences, lists of boxes or
 points have an open first axis, too, and what is computed of one entry depends on the others. It is
-found out once per model and library, and kept: by how much the answers differ.
+found out once per model and library, and kept: by how much the answers differ. Inputs without the
+batch, such as a threshold, are the same for both samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -25,7 +26,10 @@ from coinfer.profiling.error import relative_error
 from coinfer.profiling.fingerprints import fingerprint_of
 from coinfer.profiling.patient_sessions import PatientSession, running
 
-__all__ = ["company_error", "counts_samples"]
+__all__ = ["Pairs", "company_error", "counts_samples"]
+
+Pairs = Callable[[], Iterable[Sequence[Tensors]]]
+"""Makes pairs of samples of equal sizes; the first that runs tells."""
 
 _LARGEST = 1e9
 """A larger difference is kept as infinite: JSON has no number for that."""
@@ -38,7 +42,7 @@ def counts_samples(
     model: Model,
     processors: Sequence[Processor],
     backends: Mapping[str, Backend],
-    samples: Sequence[Tensors],
+    pairs: Pairs,
     cache: ProfileCache | None = None,
 ) -> bool:
     """Tell whether the open first axis of a model is the batch.
@@ -47,13 +51,14 @@ def counts_samples(
         model: A model with a `batch_symbol`.
         processors: Where it may be run to find out: in fp32, on the first that can.
         backends: By name.
-        samples: Two different ones of batch 1.
+        pairs: Two different samples of batch 1; more pairs, of other sizes, are tried where
+            the first does not run.
         cache: Where to look first and to keep the answer.
 
     Returns:
-        True also if no processor can run one of the samples alone: then nothing is known.
+        True also if no processor can run a pair apart: then nothing is known.
     """
-    error = company_error(model, processors, backends, samples, cache)
+    error = company_error(model, processors, backends, pairs, cache)
     return error is None or error <= _TOLERANCE
 
 
@@ -61,7 +66,7 @@ def company_error(
     model: Model,
     processors: Sequence[Processor],
     backends: Mapping[str, Backend],
-    samples: Sequence[Tensors],
+    pairs: Pairs,
     cache: ProfileCache | None = None,
 ) -> float | None:
     """Return by how much two samples together differ from what they give apart.
@@ -71,8 +76,12 @@ def company_error(
     Returns:
         The largest ||together - apart|| / ||apart|| over outputs and samples; of other types than
         floats the share of values that differ. Infinite where that cannot even be compared. None
-        if no processor can run one of the samples alone.
+        if no processor can run a pair apart.
     """
+    first = next(iter(pairs()), None)
+    if first is None:
+        return None
+    shared = [name for name in sorted(first[0]) if name not in model.input_check.batched]
     for processor in processors:
         backend = backends[processor.backend]
         versions = dict(backend.versions())
@@ -81,13 +90,14 @@ def company_error(
             continue
         parts = {
             "company": fingerprint_of(model, cache).full,
-            "shapes": [list(sample[n].shape) for sample in samples for n in sorted(sample)],
+            "shapes": [list(sample[n].shape) for sample in first for n in sorted(sample)],
             "versions": {processor.backend: versions},
+            **({"shared": shared} if shared else {}),
         }
         known = None if cache is None else cache.get(parts)
         if known is not None:
             return math.inf if known.seconds[0] > _LARGEST else known.seconds[0]
-        found = _found_out(model, backend, processor, samples)
+        found = _found_out(model, backend, processor, pairs())
         if found is None:
             continue
         if cache is not None:
@@ -97,22 +107,33 @@ def company_error(
 
 
 def _found_out(
-    model: Model, backend: Backend, processor: Processor, samples: Sequence[Tensors]
+    model: Model, backend: Backend, processor: Processor, pairs: Iterable[Sequence[Tensors]]
 ) -> float | None:
-    """Run two samples apart and together; None if not even one of them runs."""
+    """Run the first pair that can be run, apart and together; None if there is none."""
     try:
         session = PatientSession(load(backend, model, processor), running(model, processor))
     except CoinferError:
         return None
     with closing(session):
-        try:
-            apart = [session.run(sample) for sample in samples]
-        except Exception:  # noqa: BLE001 - a session is foreign code
-            return None
-        try:
-            return _difference(session, model, samples, apart)
-        except HangError:
-            return None
+        for pair in pairs:
+            samples = _sharing(model, pair)
+            try:
+                apart = [session.run(sample) for sample in samples]
+            except HangError:
+                return None
+            except Exception:  # noqa: BLE001 - a session is foreign code
+                continue
+            try:
+                return _difference(session, model, samples, apart)
+            except HangError:
+                return None
+    return None
+
+
+def _sharing(model: Model, pair: Sequence[Tensors]) -> Sequence[Tensors]:
+    """Give all samples those inputs of the first that do not have the batch in front."""
+    own = model.input_check.batched
+    return [{n: one[n] if n in own else value for n, value in pair[0].items()} for one in pair]
 
 
 def _difference(

@@ -27,6 +27,7 @@ from coinfer.core.policy import Policy
 from coinfer.core.request import OnLate
 from coinfer.core.view import View
 from coinfer.errors import BackendError, ClosedError, CoinferError
+from coinfer.fork_locks import free_after_fork
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
@@ -105,7 +106,7 @@ class Engine:
         # The same objects as the event loop's and the store's: one look-up less per request.
         self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
         self._models = self._model_store.models
-        self._loading = threading.RLock()
+        self._loading = free_after_fork(threading.RLock())
         self._stopped = False
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF

@@ -132,12 +132,20 @@ class EventLoop:
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
         self.loader = Loader(
-            model_store, self._loaded, self._not_loaded, lambda: not self.worker_pool.has_retired
+            model_store,
+            self._loaded,
+            self._not_loaded,
+            lambda: not self.worker_pool.has_retired,
+            partial(self._fail, "the thread that loads and evicts"),
         )
         settle = self._unanswered.settle
         self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
-        self.timer = Timer(lambda: self.post(TimerFired()), self.look, self._fail)
+        self.timer = Timer(
+            lambda: self.post(TimerFired()),
+            self.look,
+            partial(self._fail, "the thread that keeps time"),
+        )
 
     # for the engine
 
@@ -278,6 +286,7 @@ class EventLoop:
         self.drain(timeout_s)
         self.stop(max(until_s - clock.now(), 0.1))
         self.worker_pool.join(max(until_s - clock.now(), 0.0))
+        self.loader.join(max(until_s - clock.now(), 0.0))
 
     def stop(self, timeout_s: float = _GIVE_UP_S) -> None:
         """Start nothing more, answer what is left with `ClosedError`, and end the timer.
@@ -517,9 +526,9 @@ class EventLoop:
         """Return the answer to a request that comes too late."""
         return ClosedError(self.closing) if self.crashed is None else another(self.crashed)
 
-    def _fail(self, error: BaseException) -> None:
-        """Close: the thread that keeps time has failed."""
-        _log.error("the thread that keeps time failed", exc_info=error)
+    def _fail(self, thread: str, error: BaseException) -> None:
+        """Close: a thread without which nobody can be served has failed."""
+        _log.error("%s failed", thread, exc_info=error)
         try:
             self.post(partial(self._crash, error))
         except BaseException:  # noqa: BLE001 - nor can the owner

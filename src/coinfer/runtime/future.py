@@ -15,13 +15,14 @@ from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.values import Values, to_host
 from coinfer.core.request import Request
 from coinfer.errors import ClosedError, CoinferError
+from coinfer.fork_locks import free_after_fork
 from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["InferenceFuture"]
 
 _log = logging.getLogger(__name__)
 
-_NOTING = threading.Lock()
+_NOTING = free_after_fork(threading.Lock())
 """Held while those are told who wait for a future that was cancelled."""
 
 _NOTHING: Values = {}

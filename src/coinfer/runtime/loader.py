@@ -1,11 +1,13 @@
 """Loader: the thread that loads and evicts places, one at a time, in the order that it is told.
 
 It knows neither why nor what for. Making sessions is slow, and closing them may be: no worker and
-nobody who decides waits for it.
+nobody who decides waits for it. Whatever a backend raises, also to end the thread, is that load's
+affair alone.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from coinfer.runtime.model_store import ModelStore
 __all__ = ["Loader", "LoaderUse"]
 
 _Outcome: TypeAlias = Loaded | LoadFailed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Loader:
         failed: Gets each load that failed, and why; called by the thread.
         may_close: Tells whether sessions that are not used may be closed: a worker that was given
             up may still run on one.
+        broken: Gets what nobody foresaw, which ended the thread.
 
     Attributes:
         use: What it did so far.
@@ -61,11 +66,13 @@ class Loader:
         done: Callable[[_Outcome], None],
         failed: Callable[[Load, str], None],
         may_close: Callable[[], bool],
+        broken: Callable[[BaseException], None],
     ) -> None:
         self._model_store = model_store
         self._done = done
         self._failed = failed
         self._may_close = may_close
+        self._broken = broken
         self._commands: SimpleQueue[Load | Evict | None] = SimpleQueue()
         self._ended = Latch()
         self._thread: threading.Thread | None = None
@@ -75,12 +82,17 @@ class Loader:
     def give(self, command: Load | Evict) -> None:
         """Hand over a command; returns at once. The owner of the core does it.
 
-        Raises:
-            RuntimeError: the system has no thread left.
+        Without a thread, because the system has none left, a load fails.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="coinfer-loader", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="coinfer-loader", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if isinstance(command, Load):
+                    self._done(self._failure(command, error))
+                return
+            self._thread = thread
         self._commands.put(command)
 
     def stop(self) -> None:
@@ -98,24 +110,33 @@ class Loader:
                 if isinstance(command, Load):
                     self._done(self._load(command))
                 else:
-                    close = self._may_close()
-                    self.use.evictions += 1
-                    self._model_store.evict(
-                        command.model, command.span, command.processors, close=close
-                    )
+                    self._evict(command)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
+            self._broken(error)
         finally:
             self._ended.set()
+
+    def _evict(self, evict: Evict) -> None:
+        close = self._may_close()
+        self.use.evictions += 1
+        try:
+            self._model_store.evict(evict.model, evict.span, evict.processors, close=close)
+        except BaseException:  # noqa: BLE001 - a session is foreign code, and forgotten already
+            _log.exception("a session of model %r could not be closed", evict.model)
 
     def _load(self, load: Load) -> _Outcome:
         started_s = clock.now()
         try:
             self._model_store.load(load.variant, load.span, load.processors)
-        except Exception as error:  # noqa: BLE001 - a backend is foreign code; the engine goes on
-            reason = " ".join(said(error).split())
-            self.use.failed += 1
-            self._failed(load, reason)
-            return LoadFailed(load.place, reason)
+        except BaseException as error:  # noqa: BLE001 - a backend is foreign code
+            return self._failure(load, error)
         seconds = clock.now() - started_s
         self.use.loads += 1
         self.use.load_s += seconds
         return Loaded(load.place, seconds)
+
+    def _failure(self, load: Load, error: BaseException) -> LoadFailed:
+        reason = " ".join(said(error).split())
+        self.use.failed += 1
+        self._failed(load, reason)
+        return LoadFailed(load.place, reason)

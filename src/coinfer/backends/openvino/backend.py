@@ -30,6 +30,7 @@ from coinfer.backends.precision import require_quantised_for_int8, require_repor
 from coinfer.backends.source import source_of
 from coinfer.documents.writing import replacing
 from coinfer.errors import BackendError
+from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
@@ -49,7 +50,7 @@ class OpenVinoBackend:
 
     def __init__(self) -> None:
         self._core = ov.Core()
-        self._lock = threading.Lock()
+        self._lock = free_after_fork(threading.Lock())
         self._readers = 0
         self._read_graphs: dict[int, tuple[Model, Any, Callable[[], None]]] = {}
 

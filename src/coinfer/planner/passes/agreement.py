@@ -32,7 +32,8 @@ def agreement(plan: Plan, planning: Planning) -> Plan:
     Raises:
         ConfigurationError: a model agrees nowhere.
     """
-    judged = {name: _judged(plan, planning, name) for name in planning.whole}
+    known = [name for name in planning.whole if name not in planning.unmeasured]
+    judged = {name: _judged(plan, planning, name) for name in known}
     kept = plan.measured
     for name, verdict in judged.items():
         _require_some(name, kept, verdict)

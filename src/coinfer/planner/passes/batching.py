@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.registry import find_backends
@@ -136,8 +137,8 @@ def first_axis_obstacle(model: Model, *, fixed: bool = False) -> str:
 def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -> str:
     """Run two samples alone and together where the model is loaded, once per library."""
     tolerance = planning.wishes.agreement.tolerance
-    two = two_samples(model, planning.samples[name], _sizes(plan, name))
-    if not two:
+    pairs = partial(two_samples, model, planning.samples[name], _sizes(plan, name))
+    if next(pairs(), None) is None:
         return "there are no two samples to compare"
     loaded = plan.models[name].original.spans
     libraries = {p.backend for p in plan.processors if p.name in loaded}
@@ -149,7 +150,7 @@ def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -
     errors: dict[str, float] = {}
     with planning.profiler.budget.spending():
         for processor in used.values():
-            error = company_error(model, [processor], backends, two, planning.profiler.cache)
+            error = company_error(model, [processor], backends, pairs, planning.profiler.cache)
             if error is not None:
                 errors[processor.name] = error
     for at, error in errors.items():

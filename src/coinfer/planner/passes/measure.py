@@ -2,20 +2,18 @@
 
 Rule: all that runs may be loaded, so far. A processor that cannot run a model is left out with the
 reason. Where the budget is spent, times are estimated by what other models show. A model that runs
-nowhere at sizes that were guessed is tried at other ones.
+nowhere at sizes that were guessed is loaded all the same.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
-from coinfer.planner.samples import samples_of, with_work
 from coinfer.profiling import require_runnable
+from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["measure"]
 
@@ -35,7 +33,8 @@ def measure(plan: Plan, planning: Planning) -> Plan:
         measured = measured.merged(_measured(plan, planning, names, batch))
     for name in planning.guessed:
         if name in whole and name not in measured.models():
-            plan, found = _guess_again(plan, planning, name)
+            planning.unmeasured.add(name)
+            plan, found = _unmeasured(plan, name)
             measured = measured.merged(found)
     require_runnable(whole, measured, planning.skips)
     profile = plan.measured.merged(measured)
@@ -67,35 +66,20 @@ def _measured(plan: Plan, planning: Planning, names: list[str], batch: int) -> P
     )
 
 
-def _guess_again(plan: Plan, planning: Planning, name: str) -> tuple[Plan, Profile]:
-    """Try other sizes for the dimensions that were guessed, until the model runs somewhere."""
-    model, first = planning.models[name], planning.guessed[name]
-    sizes = plan.models[name].sizes[0]
-    known = {dim: size for dim, size in sizes.items() if dim not in first}
-    before = list(planning.skips)
-    for guess in guessed_sizes(model, known):
-        if guess == first:
-            continue
-        planning.skips = [skip for skip in before if skip.model != name]
-        feeds = samples_of(model, None, {**known, **guess}).feeds
-        planning.samples[name] = feeds
-        planned = with_work(plan.models[name], model, feeds)
-        tried = dataclasses.replace(plan, models={**plan.models, name: planned})
-        found = _measured(tried, planning, [name], planning.wishes.batches.get(name, 1))
-        if found.entries:
-            text = ", ".join(f"{dim}={size}" for dim, size in guess.items())
-            return tried.warned(f"{name}: does not run at that guess, but at {text}"), found
-    planning.skips = before
-    return _unmeasured(plan, name)
-
-
 def _unmeasured(plan: Plan, name: str) -> tuple[Plan, Profile]:
-    """Load a model everywhere in fp32: what is wrong may only be the guess."""
+    """Load a model in fp32: what is wrong may only be the guess.
+
+    Its answers cannot be compared, so it runs where the reference does, if there is such a
+    processor.
+    """
     nominal = Measurement(seconds=(_NOMINAL_S,), estimated=True)
-    found = {ProfileKey(name, p.name): nominal for p in plan.processors if p.precision == "fp32"}
+    able = [p for p in plan.processors if p.precision == "fp32"]
+    able = [p for p in able if p.backend == REFERENCE.backend] or able
+    where = ", ".join(processor.name for processor in able)
     return plan.warned(
-        f"{name}: runs at no guess of its sizes, so nothing is known of its times; give samples"
-    ), Profile(found)
+        f"{name}: runs at no guess of its sizes, so nothing is known of its times and answers; it "
+        f"is used on {where}; give samples"
+    ), Profile({ProfileKey(name, p.name): nominal for p in able})
 
 
 def _by_batch(names: list[str], planning: Planning) -> Iterator[tuple[int, list[str]]]:
