@@ -18,7 +18,15 @@ from coinfer.plan.plan import Plan
 from coinfer.plan.variant import Variant
 from coinfer.units import format_bytes
 
-__all__ = ["check_memory", "fits", "fused_loaded", "loadables", "memory_given", "model_loaded"]
+__all__ = [
+    "check_memory",
+    "fits",
+    "fused_loaded",
+    "loadables",
+    "memory_given",
+    "model_loaded",
+    "nothing_given",
+]
 
 
 def memory_given(plan: Plan) -> MemoryGiven | None:
@@ -36,6 +44,15 @@ def memory_given(plan: Plan) -> MemoryGiven | None:
                 f"memory: there is no memory {name!r}; those of this machine are {', '.join(known)}"
             )
     return MemoryGiven(dict(plan.memory))
+
+
+def nothing_given(given: MemoryGiven) -> MemoryGiven:
+    """Return the event that these memories have no room yet, until all that can be loaded is known.
+
+    >>> nothing_given(MemoryGiven({"host": 100})).budgets
+    {'host': 0}
+    """
+    return given._replace(budgets=dict.fromkeys(given.budgets, 0))
 
 
 def model_loaded(
