@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5] [--quick]
 
-Parts: held, copies, reload, speed, cycles, budget, rules, beside, spans. Each measurement is a
-process of its own; contestants alternate. The start is `start.py`'s. `budget` really runs, in a
-memory group where one can be made; `rules` simulates the same on measured times.
+Parts: held, copies, reload, speed, cycles, budget, rules, given, beside, spans. Each measurement is
+a process of its own; contestants alternate. The start is `start.py`'s. `budget` really runs, in a
+memory group where one can be made; `rules` simulates the same on measured times, `given` on times
+that are the same on every machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from rich.console import Console
 import memory_budget
 import memory_ways as ways
 from coinfer.metrics.paired import in_turn
+from coinfer.plan.plan import Plan
+from coinfer.workload.scenario import Scenario
 from coinfer.zoo.files import export
 from environment import OtherWork, print_environment
 from memory_real import Found, real_runs, rest_bytes
@@ -294,41 +297,56 @@ def spans(bench: Bench) -> None:
 
 def rules(bench: Bench) -> None:
     """Milliseconds per request within a budget, by what is evicted: simulated on measured times."""
-    shares = bench.shares
     for load, scenario in memory_budget.scenarios().items():
         if load not in bench.loads:
             continue
         warm = memory_budget.measured(scenario)
-        total = memory_budget.working_set(warm)
         for kind, plan in (("warm", warm), ("cold", memory_budget.cold(warm))):
-            bench.console.print(f"{load}, {kind} loads; working set {total / MIB:.0f} MiB")
-            table = new_table(("budget", "rule"), ("ms a request", "of LRU's", "loads", "GiB"))
-            rows = list(memory_budget.compared(scenario, plan, shares))
-            lru = {r.budget: r.seconds for r in rows if r.contestant == "LRU by bytes"}
-            for row in rows:
-                share = f"{row.budget:.0%}"
-                if row.why:
-                    table.add_row(share, row.contestant, "cannot run", "", "", "")
-                    continue
-                cells = f"{row.seconds:.1f}", f"{row.seconds / lru[row.budget]:.2f}"
-                gib = f"{row.loaded_bytes / 2**30:.1f}"
-                table.add_row(share, row.contestant, *cells, f"{row.loads}", gib)
-            bench.console.print(table)
-            mine = {r.budget: r.seconds for r in rows if r.contestant == "coinfer"}
-            what = f"{load}, {kind}"
-            if mine.get(0.5):
-                gain = lru[0.5] / mine[0.5]
-                bench.require(f"{what}: LRU's time at 50 %", gain, GAIN, "x", most=False)
-            if mine.get(0.4) and mine.get(1.0):
-                ratio = mine[0.4] / mine[1.0]
-                bench.require(f"{what}: time at 40 %, of ample", ratio, OF_AMPLE, "x", most=True)
-            for why in dict.fromkeys(row.why for row in rows if row.why):
-                bench.console.print(f"cannot run: {why}")
+            _compare(bench, f"{load}, {kind} loads", scenario, plan)
+
+
+def given(bench: Bench) -> None:
+    """The same on given times, for comparisons that are the same on every machine."""
+    zipf = memory_budget.zipf(tuple(memory_budget.GIVEN))
+    seconds = 5.0 if bench.quick else 60.0
+    for kind, slower in memory_budget.SLOWER.items():
+        scenario = zipf.model_copy(update={"duration_s": seconds})
+        _compare(bench, f"zipf, given times, {kind}", scenario, memory_budget.given(slower))
+
+
+def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:
+    shares = bench.shares
+    total = memory_budget.working_set(plan)
+    bench.console.print(f"{what}; working set {total / MIB:.0f} MiB")
+    table = new_table(("budget", "rule"), ("ms a request", "of LRU's", "loads", "GiB"))
+    rows = list(memory_budget.compared(scenario, plan, shares))
+    lru = {r.budget: r.seconds for r in rows if r.contestant == "LRU by bytes"}
+    for row in rows:
+        share = f"{row.budget:.0%}"
+        if row.why:
+            table.add_row(share, row.contestant, "cannot run", "", "", "")
+            continue
+        cells = f"{row.seconds:.1f}", f"{row.seconds / lru[row.budget]:.2f}"
+        gib = f"{row.loaded_bytes / 2**30:.1f}"
+        table.add_row(share, row.contestant, *cells, f"{row.loads}", gib)
+    for share in shares:
+        least = memory_budget.least_ms(scenario, plan, int(share * total))
+        table.add_row(f"{share:.0%}", "bound", f"{least:.1f}", "", "", "")
+    bench.console.print(table)
+    mine = {r.budget: r.seconds for r in rows if r.contestant == "coinfer"}
+    if mine.get(0.5):
+        gain = lru[0.5] / mine[0.5]
+        bench.require(f"{what}: LRU's time at 50 %", gain, GAIN, "x", most=False)
+    if mine.get(0.4) and mine.get(1.0):
+        ratio = mine[0.4] / mine[1.0]
+        bench.require(f"{what}: time at 40 %, of ample", ratio, OF_AMPLE, "x", most=True)
+    for why in dict.fromkeys(row.why for row in rows if row.why):
+        bench.console.print(f"cannot run: {why}")
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     each.__name__: each
-    for each in (held, copies, reload, speed, cycles, budget, rules, beside, spans)
+    for each in (held, copies, reload, speed, cycles, budget, rules, given, beside, spans)
 }
 
 

@@ -2,8 +2,9 @@
 
 What is measured here: how long each network runs on one core with ONNX Runtime, what it takes, and
 how long loading it takes once it is prepared (`warm`). `cold` loads read the weights from a disk of
-1.5 GiB/s instead. All contestants are the same core with another rule of what is evicted, under
-first come first served: differences are those of residency alone.
+1.5 GiB/s instead. All contestants are the same core under first come first served: differences are
+those of residency alone, of what is evicted and of which load goes first. Beside them stands what
+no rule could fall below (`least_ms`).
 """
 
 from __future__ import annotations
@@ -14,18 +15,34 @@ from typing import NamedTuple
 
 from coinfer.core.events import MemoryGiven
 from coinfer.errors import ConfigurationError
+from coinfer.machine.machine import Machine
 from coinfer.machine.memories import HOST
-from coinfer.machine.profile import Profile
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.opening import loadables
 from coinfer.plan.plan import Plan
 from coinfer.planner.prepare import prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import Profiler, default_cache
 from coinfer.sim import simulate
-from coinfer.workload.scenario import Scenario
+from coinfer.workload.scenario import MixArrivals, OfflineArrivals, Scenario
 from coinfer.workload.scenario_file import parse_scenario
 
-__all__ = ["BUDGETS", "Row", "compared", "measured", "scenarios", "spans", "tiny", "working_set"]
+__all__ = [
+    "BUDGETS",
+    "GIVEN",
+    "SLOWER",
+    "Row",
+    "compared",
+    "given",
+    "least_ms",
+    "measured",
+    "scenarios",
+    "spans",
+    "tiny",
+    "working_set",
+    "zipf",
+]
 
 BUDGETS = (1.0, 0.75, 0.5, 0.4, 0.25)
 """Shares of the working set."""
@@ -39,6 +56,26 @@ ZIPF = (
     *("vgg16", "bert_base", "tiny_encoder", "vgg19", "regnet_y_32gf", "tiny_mlp", "tiny_branchy"),
 )
 """In the order of their popularity."""
+
+GIVEN = {
+    "resnet50": (105, 99, 25),
+    "mobilenet_v2": (36, 11, 35),
+    "inception_v3": (118, 97, 45),
+    "squeezenet1_1": (57, 10.5, 31),
+    "densenet201": (127, 192, 37),
+    "resnet101": (182, 175, 24),
+    "alexnet": (252, 45, 600),
+    "resnext50": (97, 105, 14),
+    "small_resnet": (10, 5, 10),
+    "resnet152": (211, 345, 24),
+    "tiny_cnn": (5, 0.5, 4),
+    "lenet": (5, 0.3, 4),
+}
+"""MiB, milliseconds of a run and milliseconds of a load, about as they are on two quiet cores: for
+comparisons that are the same everywhere."""
+
+SLOWER = {"quiet": (1.0, 0.0), "slow loads": (5.0, 0.1)}
+"""Times the seconds of each load, and seconds added."""
 
 _PROCESSORS = ", ".join(
     f"{{name: cpu{core}, backend: onnxruntime, cores: [{core}]}}" for core in range(2)
@@ -60,15 +97,21 @@ def scenarios() -> dict[str, Scenario]:
     """Return what is asked for."""
     models = ", ".join(f'{name}: {{source: "zoo:{name}", batch: off}}' for name in LARGE)
     counts = ", ".join(f"{name}: {count}" for name, count in LARGE.items())
-    many = ", ".join(f'{name}: {{source: "zoo:{name}", batch: off}}' for name in ZIPF)
-    weights = ", ".join(f"{name}: {1 / rank:.4f}" for rank, name in enumerate(ZIPF, 1))
-    large = f"models: {{{models}}}\narrivals: {{offline: {{counts: {{{counts}}}}}}}\n"
-    zipf = (
-        f"models: {{{many}}}\narrivals: {{mix: {{in_flight: 8, weights: {{{weights}}}}}}}\n"
-        "duration: 20s\nwarmup: 2s\n"
+    large = (
+        f"models: {{{models}}}\narrivals: {{offline: {{counts: {{{counts}}}}}}}\n"
+        f"processors: [{_PROCESSORS}]\npolicy: fcfs\n"
     )
-    common = f"processors: [{_PROCESSORS}]\npolicy: fcfs\n"
-    return {"large": parse_scenario(large + common), "zipf": parse_scenario(zipf + common)}
+    return {"large": parse_scenario(large), "zipf": zipf(ZIPF)}
+
+
+def zipf(names: Sequence[str]) -> Scenario:
+    """Return a scenario of networks of the zoo, in the order of their popularity."""
+    models = ", ".join(f'{name}: {{source: "zoo:{name}", batch: off}}' for name in names)
+    weights = ", ".join(f"{name}: {1 / rank:.4f}" for rank, name in enumerate(names, 1))
+    return parse_scenario(
+        f"models: {{{models}}}\narrivals: {{mix: {{in_flight: 8, weights: {{{weights}}}}}}}\n"
+        f"duration: 20s\nwarmup: 2s\nprocessors: [{_PROCESSORS}]\npolicy: fcfs\n"
+    )
 
 
 def spans(memory: str) -> str:
@@ -94,6 +137,27 @@ def measured(scenario: Scenario) -> Plan:
     return prepare(scenario, Profiler(cache=default_cache())).plan
 
 
+def given(slower: tuple[float, float]) -> Plan:
+    """Return a plan of the networks of `GIVEN` on two cores."""
+    cores = tuple(
+        Processor(name=f"cpu{core}", backend="onnxruntime", units=frozenset({f"core{core}"}))
+        for core in range(2)
+    )
+    times, more_s = slower
+    entries = {
+        ProfileKey(name, core.name): Measurement(
+            seconds=(ms / 1e3,),
+            load_s=times * load_ms / 1e3 + more_s,
+            resident_bytes=int(size * 2**20),
+        )
+        for name, (size, ms, load_ms) in GIVEN.items()
+        for core in cores
+    }
+    shares, identity = {"cpu1": "cpu0"}, {"onnxruntime": "any"}
+    machine = Machine(processors=cores, profile=Profile(entries), shares=shares, identity=identity)
+    return Plan.of(machine)
+
+
 def working_set(plan: Plan) -> int:
     """Return the bytes of all models."""
     return sum(
@@ -110,6 +174,41 @@ def cold(plan: Plan) -> Plan:
         for key, entry in plan.measured
     }
     return plan.with_profile(Profile(entries))
+
+
+def least_ms(scenario: Scenario, plan: Plan, budget: int) -> float:
+    """Return the milliseconds per request that no rule of residency could fall below.
+
+    The processors need their time. And a request whose model is not loaded when it comes waits for
+    a load, which serves no more requests than are under way. How many models can be loaded when one
+    comes is bounded by the budget: those that it is dearest to be without, by the byte. Loads of
+    the start do not count.
+    """
+    shares, most = _asked(scenario)
+    left, load_s, work_s = float(budget), 0.0, 0.0
+    dear = []
+    for model, share in shares.items():
+        times = [entry.mean_s / key.batch for key, entry in plan.profile.restricted([model])]
+        work_s += share * min(times) / len(plan.processors)
+        place = min(loadables(plan, model, plan.profile), key=lambda place: place.size_bytes)
+        dear.append((share * place.load_s / most[model], place.size_bytes))
+    for seconds, size in sorted(dear, key=lambda each: each[0] / each[1], reverse=True):
+        kept = min(size, left)
+        left -= kept
+        load_s += seconds * (1 - kept / size)
+    return 1e3 * max(work_s, load_s)
+
+
+def _asked(scenario: Scenario) -> tuple[Mapping[str, float], Mapping[str, int]]:
+    """Return the share of the requests that each model gets, and how many wait at most."""
+    arrivals = scenario.arrivals
+    if isinstance(arrivals, OfflineArrivals):
+        counts = arrivals.offline.counts
+        return {model: n / sum(counts.values()) for model, n in counts.items()}, counts
+    assert isinstance(arrivals, MixArrivals)
+    weights, total = arrivals.mix.weights, sum(arrivals.mix.weights.values())
+    most = dict.fromkeys(weights, arrivals.mix.in_flight)
+    return {model: weight / total for model, weight in weights.items()}, most
 
 
 def compared(scenario: Scenario, plan: Plan, shares: Sequence[float]) -> Iterator[Row]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from coinfer.core.events import FusedLoaded, LoadedVariant, MemoryGiven, ModelLoaded
 from coinfer.core.place import Loadable
 from coinfer.documents.digest import digest_of
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.memories import HOST, memory_of, sharing
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
+from coinfer.machine.variant_use import Use
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
+from coinfer.plan.variant import Variant
 from coinfer.units import format_bytes
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "loadables",
     "memory_given",
     "model_loaded",
+    "nothing_given",
 ]
 
 
@@ -44,6 +47,15 @@ def memory_given(plan: Plan) -> MemoryGiven | None:
     return MemoryGiven(dict(plan.memory))
 
 
+def nothing_given(given: MemoryGiven) -> MemoryGiven:
+    """Return the event that these memories have no room yet, until all that can be loaded is known.
+
+    >>> nothing_given(MemoryGiven({"host": 100})).budgets
+    {'host': 0}
+    """
+    return given._replace(budgets=dict.fromkeys(given.budgets, 0))
+
+
 def model_loaded(
     plan: Plan, model: str, profile: Profile, *, are_loaded: bool = True
 ) -> ModelLoaded:
@@ -62,58 +74,63 @@ def model_loaded(
     >>> model_loaded(Plan.of(Machine(processors=(cpu,), profile=profile)), "m", profile).units
     1
     """
-    planned, known = plan.models[model], profile.restricted([model])
+    planned = plan.models[model]
     variant, swap_s = planned.original, plan.machine.swap_s(model)
-    places: tuple[Loadable, ...] = ()
-    if plan.memory:
-        places = loadables(plan, model, known, are_loaded=are_loaded)
-        large = [p for p in places if p.size_bytes > plan.memory.get(p.pool, math.inf)]
-        never = {(name, place.span) for place in large for name in place.processors}
-        known = known.where(lambda key: (key.processor, key.span) not in never)
-        places = tuple(place for place in places if place not in large)
-    others = tuple(
-        LoadedVariant(
-            name,
-            each.error,
-            each.use,
-            each.n_units,
-            profile.restricted([name]),
-            each.forks,
-            plan.machine.swap_s(name),
-            each.batching,
-        )
-        for name, each in plan.serving(model).items()
-        if name != model
-    )
-    return ModelLoaded(
-        model, variant.n_units, known, variant.forks, swap_s, planned.batching, others, places
-    )
+    known, places = _what_fits(plan, model, profile, are_loaded=are_loaded)
+    others = []
+    for name, each in plan.serving(model).items():
+        if name != model:
+            own, own_places = _what_fits(plan, name, profile, are_loaded=are_loaded)
+            more = each.forks, plan.machine.swap_s(name), each.batching, own_places
+            others.append(LoadedVariant(name, each.error, each.use, each.n_units, own, *more))
+    fields = variant.forks, swap_s, planned.batching, tuple(others), places
+    return ModelLoaded(model, variant.n_units, known, *fields)
 
 
-def fused_loaded(plan: Plan, name: str, profile: Profile) -> FusedLoaded:
+def fused_loaded(
+    plan: Plan, name: str, profile: Profile, *, are_loaded: bool = True
+) -> FusedLoaded:
     """Return the event that a fused variant of a plan can be run; its members can be before.
 
     Args:
         plan: The plan.
         name: Name of one of its fused variants.
-        profile: The times of what is loaded, of this variant at least.
+        profile: The times of what is loaded, or can be, of this variant at least.
+        are_loaded: As for `model_loaded`.
     """
-    return FusedLoaded(name, plan.fused[name].models, profile.restricted([name]))
+    known, places = _what_fits(plan, name, profile, are_loaded=are_loaded)
+    return FusedLoaded(name, plan.fused[name].models, known, places)
+
+
+def _what_fits(
+    plan: Plan, variant: str, profile: Profile, *, are_loaded: bool
+) -> tuple[Profile, tuple[Loadable, ...]]:
+    """Return the times and the places of a variant, without those that memory has no room for."""
+    known = profile.restricted([variant])
+    if not plan.memory:
+        return known, ()
+    places = loadables(plan, variant, known, are_loaded=are_loaded)
+    left = _left(plan)
+    large = [p for p in places if not p.is_pinned and p.size_bytes > left(p.pool)]
+    never = {(name, place.span) for place in large for name in place.processors}
+    known = known.where(lambda key: (key.processor, key.span) not in never)
+    return known, tuple(place for place in places if place not in large)
 
 
 def loadables(
-    plan: Plan, model: str, profile: Profile, *, are_loaded: bool = False
+    plan: Plan, variant: str, profile: Profile, *, are_loaded: bool = False
 ) -> tuple[Loadable, ...]:
-    """Return what can be loaded of a model, with what it takes.
+    """Return what can be loaded of a variant, with what it takes.
 
     A span takes what was measured on whichever of the processors that share it it took most, at the
     largest batch: its weights and, as libraries keep these, the memory of its activations.
     """
-    planned, machine = plan.models[model], plan.machine
-    content = _content(planned) if planned.fingerprint else ""
+    planned, machine = plan.models.get(variant), plan.machine
+    content = _content(planned) if planned is not None and planned.fingerprint else ""
+    pinned = _pinned(plan)
     largest: dict[Span, dict[str, tuple[int, float]]] = {}
     for key, entry in profile:
-        if key.model == model:
+        if key.model == variant:
             row = largest.setdefault(key.span, {})
             size, load_s = row.get(key.processor, (0, 0.0))
             size = max(size, entry.resident_bytes + entry.run_bytes)
@@ -127,8 +144,29 @@ def loadables(
             pool = memory_of(group[0])
             # Of a backend without versions nobody knows what its sessions share.
             of = content if group[0].backend in machine.identity else ""
-            found.append(Loadable(span, names, pool, size, load_s, of, are_loaded))
+            fields = size, load_s, of, are_loaded, variant in pinned
+            found.append(Loadable(span, names, pool, *fields))
     return tuple(found)
+
+
+def _pinned(plan: Plan) -> set[str]:
+    """Return the variants of which all that is planned to be loaded is never evicted."""
+    return {_wanted(plan, model)[0] for model in plan.pinned if model in plan.models}
+
+
+def _pinned_bytes(plan: Plan) -> dict[str, int]:
+    """Return the bytes of all that is never evicted, by name of the memory."""
+    taken: dict[str, int] = {}
+    for variant in _pinned(plan):
+        for place in loadables(plan, variant, plan.profile):
+            taken[place.pool] = taken.get(place.pool, 0) + place.size_bytes
+    return taken
+
+
+def _left(plan: Plan) -> Callable[[str], float]:
+    """Return what tells how many bytes a memory has for what is not pinned."""
+    taken = _pinned_bytes(plan)
+    return lambda pool: plan.memory.get(pool, math.inf) - taken.get(pool, 0)
 
 
 def _content(planned: ModelPlan) -> str:
@@ -139,15 +177,17 @@ def _content(planned: ModelPlan) -> str:
 
 
 def fits(plan: Plan, models: Iterable[str]) -> bool:
-    """Tell whether memories have room for all of these models at once."""
+    """Tell whether memories have room for all of these models at once, with all their variants."""
     if not plan.memory:
         return True
     taken: dict[str, int] = {}
     seen = set[tuple[str, Span, str]]()
-    profile = plan.profile
-    for model in models:
-        for place in loadables(plan, model, profile):
-            key = (place.content or model, place.span, place.processors[0])
+    profile, among = plan.profile, set(models)
+    names = [name for model in models for name in {model: None, **plan.serving(model)}]
+    names += [name for name, fused in plan.fused.items() if among.issuperset(fused.models)]
+    for name in names:
+        for place in loadables(plan, name, profile):
+            key = (place.content or name, place.span, place.processors[0])
             if key not in seen:
                 seen.add(key)
                 taken[place.pool] = taken.get(place.pool, 0) + place.size_bytes
@@ -158,48 +198,86 @@ def check_memory(plan: Plan) -> None:
     """See that every model can be run within the plan's memory.
 
     Raises:
-        ConfigurationError: there are variants beside originals, which are always loaded; or a
-            model has no way to its end whose largest span has room: the message says how much
-            there must be.
+        UnknownNameError: there is no model of a name that is to be pinned.
+        ConfigurationError: what is to be pinned has no room, or a model has no way to its end whose
+            largest span has room beside that: the original, or what always serves in its place. The
+            message says how much there must be.
     """
+    for model in plan.pinned:
+        if model not in plan.models:
+            raise UnknownNameError.of("model", model, plan.models)
     if not plan.memory:
         return
-    if others := [*(name for names in plan.cheaper.values() for name in names), *plan.fused]:
-        raise ConfigurationError(
-            f"memory: {', '.join(others)} would be loaded beside the originals, which no budget "
-            "can do yet; leave out `memory`, or `variants` and `fuse`"
-        )
-    profile = plan.profile
-    for model, planned in plan.models.items():
-        places = loadables(plan, model, profile)
-        n_units = planned.original.n_units
-        budgets = {name: plan.memory.get(name, math.inf) for name in {p.pool for p in places}}
-        usable = {p.span for p in places if p.size_bytes <= budgets[p.pool]}
+    pinned = _pinned_bytes(plan)
+    _check_pinned(plan, pinned)
+    profile, left = plan.profile, _left(plan)
+    for model in plan.models:
+        name, variant = _wanted(plan, model)
+        places = loadables(plan, name, profile)
+        n_units = variant.n_units
+        usable = {p.span for p in places if p.is_pinned or p.size_bytes <= left(p.pool)}
         if completes(usable, n_units):
             continue
         needed = _least_need(places, n_units)
+        if pinned:
+            pool = places[0].pool
+            whole = needed + pinned.get(pool, 0)
+            raise ConfigurationError(
+                f"memory: model {name!r} needs at least {format_bytes(needed)} at a time beside "
+                f"what is pinned; give a budget of {_mib(whole)} or more, or pin less"
+            )
         raise ConfigurationError(
-            f"memory: model {model!r} needs at least {format_bytes(needed)} at a time, for its "
-            f"largest span; give `memory: {math.ceil(needed / 2**20)}MiB` or more, or cut it into "
+            f"memory: model {name!r} needs at least {format_bytes(needed)} at a time, for its "
+            f"largest span; give `memory: {_mib(needed)}` or more, or cut it into "
             "smaller spans (`partition`)"
         )
 
 
 def least_memory(plan: Plan, pool: str = HOST) -> int:
-    """Return the bytes of a memory without which some model of a plan could not run.
+    """Return the bytes of a memory without which some model of a plan could not run, or a pin.
 
     The other memories have what the plan gives them.
     """
     needed, profile = 0, plan.profile
-    for model, planned in plan.models.items():
-        places = loadables(plan, model, profile)
+    for model in plan.models:
+        name, variant = _wanted(plan, model)
+        places = loadables(plan, name, profile)
         others = [
             place._replace(size_bytes=place.size_bytes if place.pool == pool else 0)
             for place in places
             if place.pool == pool or place.size_bytes <= plan.memory.get(place.pool, math.inf)
         ]
-        needed = max(needed, _least_need(others, planned.original.n_units))
-    return needed
+        needed = max(needed, _least_need(others, variant.n_units))
+    return needed + _pinned_bytes(plan).get(pool, 0)
+
+
+def _check_pinned(plan: Plan, pinned: Mapping[str, int]) -> None:
+    for pool, taken in pinned.items():
+        if taken > plan.memory.get(pool, math.inf):
+            raise ConfigurationError(
+                f"memory: {', '.join(plan.pinned)} cannot be pinned: they take "
+                f"{format_bytes(taken)} of {pool!r}; give a budget of {_mib(taken)} or more, or "
+                "pin less"
+            )
+
+
+def _mib(size: int) -> str:
+    return f"{math.ceil(size / 2**20)}MiB"
+
+
+def _wanted(plan: Plan, model: str) -> tuple[str, Variant]:
+    """Return the variant of a model that serves while nobody would be late, and its name."""
+    always = [
+        (name, each)
+        for name, each in plan.serving(model).items()
+        if name != model and each.use is Use.ALWAYS
+    ]
+    original = plan.models[model].original
+    return max(always, key=_error, default=(model, original))
+
+
+def _error(named: tuple[str, Variant]) -> float:
+    return named[1].error
 
 
 def _least_need(places: Iterable[Loadable], n_units: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,7 +24,6 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import (
     Cancelled,
     Closed,
-    FusedLoaded,
     LoadedVariant,
     MemoryGiven,
     ModelUnloaded,
@@ -42,7 +41,7 @@ from coinfer.core.view import View
 from coinfer.errors import PolicyError
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
-from coinfer.machine.span import Fork
+from coinfer.machine.span import Fork, Span
 from coinfer.machine.variant_use import Use
 from coinfer.policies import make_policy, policy_names
 from coinfer.testing.machine import VirtualMachine, processors, profile
@@ -194,7 +193,7 @@ class Watched(VirtualMachine):
     """Sees that nobody is late by riders or served worse than needed, when an execution starts."""
 
     def _start(self, execution: Execution) -> None:
-        if execution.is_fused:
+        if execution.variant in FUSED:
             check_fused(self.dispatcher._state, execution)
             super()._start(execution)
             return
@@ -233,8 +232,11 @@ def check_fused(state: State, execution: Execution) -> None:
     lanes, now = [progress.lane for progress in everyone], execution.started_s
     members = state.fusions.by_name[execution.variant].members
     assert {lane.model for lane in lanes} <= set(members)
-    assert len(set(lanes)) == len(lanes) > 1
+    assert len(set(lanes)) == len(lanes)
     assert not any(lane.is_rare for lane in lanes)
+    if not state.residency.is_loaded(lanes[0].variant, Span(), execution.processor):
+        return  # its own is not there to be compared with
+    assert len(lanes) > 1
     own_s = [lane.seconds[execution.processor] for lane in lanes]
     assert execution.expected_s < sum(own_s), "it costs more than runs apart"
     for progress, seconds in zip(everyone, own_s, strict=True):
@@ -287,9 +289,16 @@ def check_variant(state: State, execution: Execution) -> None:
         if served is lane or is_express:
             continue
         assert not execution.span.first
-        ways = (lane, *lane.cheaper)
+        ways, is_loaded = (lane, *lane.cheaper), state.residency.is_loaded
         for better in ways[: ways.index(served)]:
             if state.can_run(better, processor):
+                span = state.step(better, processor).span
+                if not is_loaded(better.variant, span, processor):
+                    place = state.residency.place(better.variant, span, processor)
+                    assert place is not None
+                    has_room = place.size <= state.residency.pool(place).capacity
+                    assert request.deadline_s < math.inf or not has_room, "it can wait"
+                    continue
                 seconds = max(
                     until_answer_s(state, better, step) for step in steps(state, better, processor)
                 )
@@ -313,6 +322,7 @@ class AnythingHappens(RuleBasedStateMachine):
     variants: Mapping[str, tuple[LoadedVariant, ...]] = {}
     fused: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]] = {}
     budget: int | None = None
+    pinned: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -329,6 +339,7 @@ class AnythingHappens(RuleBasedStateMachine):
             fixed_share=FIXED_SHARE,
             budget=self.budget,
             sizes=SIZES,
+            pinned=self.pinned,
             shared=("cpu0", "cpu1"),
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
@@ -339,6 +350,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.served_by: dict[int, str] = {}
         self.n_executions = 0
         self.n_checked = 0
+        self.kept: set[int] = set()
 
     @property
     def view(self) -> View:
@@ -428,8 +440,7 @@ class AnythingHappens(RuleBasedStateMachine):
     @precondition(lambda self: self.fused)
     @rule(name=st.sampled_from(sorted(FUSED)))
     def fuse(self, name: str) -> None:
-        members, seconds = FUSED[name]
-        self.machine.post(FusedLoaded(name, members, profile(name, seconds)))
+        self.machine.fuse(name, *FUSED[name])
 
     @precondition(lambda self: self.machine.loading is not None)
     @rule(reason=st.sampled_from(["", "", "", "the disk is full"]))
@@ -440,6 +451,7 @@ class AnythingHappens(RuleBasedStateMachine):
     @rule(budget=st.sampled_from([40, 70, 100, 100, 2000]))
     def memory_changes(self, budget: int) -> None:
         self.machine.post(MemoryGiven({"host": budget}))
+        self.kept = set()  # pins may have to go until what runs has ended
 
     @invariant()
     def the_budget_is_held(self) -> None:
@@ -456,6 +468,14 @@ class AnythingHappens(RuleBasedStateMachine):
         in_use = sum(place.size for place in places if place.running or place.is_loading)
         assert taken <= max(pool.capacity, in_use)
         assert set(resident) == {n for n, place in residency.places.items() if place.is_loaded}
+
+    @invariant()
+    def what_is_pinned_stays(self) -> None:
+        residency = self.machine.dispatcher._state.residency
+        pinned = {place.id for place in residency.places.values() if residency.is_kept(place)}
+        there = pinned.intersection(self.machine.resident)
+        assert self.kept & pinned <= there, "a pinned place was evicted"
+        self.kept = there
 
     @invariant()
     def the_oldest_started_request_goes_on(self) -> None:
@@ -486,7 +506,7 @@ class AnythingHappens(RuleBasedStateMachine):
     def executions_start_only_where_they_may(self) -> None:
         for execution in self.machine.executions[self.n_executions :]:
             twin = TWINS[execution.processor]
-            if execution.is_fused:
+            if execution.variant in FUSED:
                 assert execution.model in FUSED[execution.variant][0]
                 assert twin in FUSED[execution.variant][1]
                 self.note_variant(execution)
@@ -581,8 +601,8 @@ class AnythingHappens(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(
     ("varied", "budget"),
-    [(False, None), (True, None), (False, 100)],
-    ids=["originals", "with variants", "memory budget"],
+    [(False, None), (True, None), (False, 100), (True, 100)],
+    ids=["originals", "with variants", "memory budget", "variants in a budget"],
 )
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("express", [[], EXPRESS], ids=["ordinary", "with express processors"])
@@ -600,14 +620,16 @@ def test_every_request_is_answered_once_whatever_happens(
         "batchings": batchings,
         "variants": variants(batchings) if varied else {},
         "budget": budget,
+        "pinned": ["small"] if budget and batchings else [],
     }
     run(fields, examples=10 if varied or budget else 25)
 
 
+@pytest.mark.parametrize("budget", [None, 100], ids=["", "memory budget"])
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
 def test_every_request_is_answered_once_where_models_are_fused(
-    policy: str, batchings: Mapping[str, Batching]
+    policy: str, batchings: Mapping[str, Batching], budget: int | None
 ) -> None:
     fields = {
         "policy": policy,
@@ -615,6 +637,7 @@ def test_every_request_is_answered_once_where_models_are_fused(
         "batchings": batchings,
         "variants": variants(batchings) if batchings else {},
         "fused": FUSED,
+        "budget": budget,
     }
     run(fields)
 
@@ -630,6 +653,7 @@ def run(fields: Mapping[str, object], *, examples: int = 10) -> None:
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],
             database=None,
         ),
     )

@@ -217,3 +217,42 @@ def test_lru_evicts_what_was_used_longest_ago_and_a_limit_counts_models() -> Non
     subject.submit("a")
     subject.run()
     assert [load.variant for load in subject.resident.values()] == ["a"]
+
+
+class TestPins:
+    def test_they_are_loaded_at_the_start_and_stay(self) -> None:
+        subject = machine(200, pinned=("c",))
+        fill(subject)
+        assert "c" in {load.variant for load in subject.resident.values()}
+        for name in "abababab":
+            subject.submit(name)
+            subject.run()
+        assert "-c" not in moves(subject)
+        assert moves(subject).count("-a") > 1
+
+    def test_lru_does_not_evict_them_either(self) -> None:
+        subject = machine(200, pinned=("c",))
+        subject.post(MemoryGiven({"host": 200}, "lru"))
+        fill(subject)
+        for name in "abab":
+            subject.submit(name)
+            subject.run()
+        assert "-c" not in moves(subject)
+
+    def test_a_budget_that_becomes_too_small_for_them_lets_them_go(self) -> None:
+        subject = machine(200, pinned=("c",))
+        fill(subject)
+        subject.post(MemoryGiven({"host": 50}))
+        assert not subject.resident
+        subject.post(MemoryGiven({"host": 200}))
+        fill(subject)
+        assert "c" in {load.variant for load in subject.resident.values()}
+
+    def test_what_has_no_room_beside_them_any_more_is_refused(self) -> None:
+        subject = machine(200, pinned=("c",))
+        fill(subject)
+        subject.post(MemoryGiven({"host": 150}))
+        lost, kept = subject.submit("a"), subject.submit("c")
+        subject.run()
+        assert subject.outcomes() == {lost: Outcome.FAILED, kept: Outcome.COMPLETED}
+        assert "loading it needs 100 B, more than memory has" in subject.replies[lost].reason

@@ -88,6 +88,9 @@ def test_budgets_are_read_as_they_were(tmp_path: Path, size: int) -> None:
     plan = dataclasses.replace(saved(tmp_path).plan, memory={"host": size, "GPU.0": 1 << 20})
     save_plan(plan, tmp_path / "plan")
     assert load_plan(tmp_path / "plan").plan.memory == plan.memory
+    plan = dataclasses.replace(plan, pinned=tuple(plan.models))
+    save_plan(plan, tmp_path / "pinned")
+    assert load_plan(tmp_path / "pinned").plan == plan
 
 
 def test_the_same_plan_gives_the_same_bytes(tmp_path: Path) -> None:

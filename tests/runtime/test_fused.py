@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from coinfer.errors import BackendError, ConfigurationError, ExecutionError, Unk
 from coinfer.graph.fusing.member import members_of
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
 from coinfer.plan import Plan
 from coinfer.plan.fused_plan import FusedPlan
@@ -39,12 +40,14 @@ class Watch:
 
     def __init__(self) -> None:
         self.fused: list[str] = []
+        self.variants: list[str] = []
         self.alone = 0
 
     def observe(self, event: Any, commands: Any, now: float) -> None:
         for command in commands:
             if type(command) is Run:
                 requests = command.execution.requests
+                self.variants.append(command.execution.variant)
                 if command.execution.is_fused:
                     self.fused.append("".join(sorted(r.model for r in requests)))
                 else:
@@ -89,12 +92,22 @@ def models(example: str = "zoo:tiny_cnn") -> dict[str, Model]:
     return {n: resolve_model(f"{example}?seed={at}", name=n) for at, n in enumerate(NAMES)}
 
 
-def made(members: Mapping[str, Model], backend: Any, watch: Watch | None = None) -> Engine:
-    """An engine with a fused variant that the profile likes."""
+def made(
+    members: Mapping[str, Model], backend: Any, watch: Watch | None = None, memory: int = 0
+) -> Engine:
+    """An engine with a fused variant that the profile likes; members take 100 bytes each."""
     fused = coinfer.fuse(list(members.values()), name="all").model
-    seconds = {**{name: {"cpu0": 1e-3} for name in members}, "all": {"cpu0": 1.2e-3}}
-    machine = Machine(processors=(CPU,), profile=Profile.from_seconds(seconds))
+    seconds = {**dict.fromkeys(members, 1e-3), "all": 1.2e-3}
+    sizes = {**dict.fromkeys(members, 100), "all": 100 * len(members)}
+    entries = {
+        ProfileKey(name, "cpu0"): Measurement(
+            seconds=(each,), load_s=0.01, resident_bytes=sizes[name]
+        )
+        for name, each in seconds.items()
+    }
+    machine = Machine(processors=(CPU,), profile=Profile(entries))
     plan = Plan.of(machine, models=members)
+    plan = dataclasses.replace(plan, memory={"host": memory} if memory else {})
     plan = plan.with_fused(
         "all", FusedPlan(models=tuple(members), graph=GraphFile("", ""), processors=("cpu0",))
     )
@@ -262,6 +275,30 @@ class TestFaults:
             assert any("are not fused: " in str(warning) for warning in engine.warnings)
             assert not engine.plan.fused
             assert engine.infer("a", feed("a"))
+
+
+class TestBudget:
+    def test_a_member_that_is_not_loaded_is_answered_by_the_fused_network_alone(self) -> None:
+        backend, watch = Gated(), Watch()
+        engine = made(models(), backend, watch, memory=500)
+        with engine:
+            backend.gate.set()
+            assert engine.stats().memory.resident_bytes == {"host": 500}, "one member, and all"
+            for name in NAMES:
+                outputs = engine.infer(name, feed(name), timeout_s=WAIT_S)
+                close_to(outputs, alone(name, feed(name)))
+            assert watch.variants == ["a", "all", "all", "all"]
+            assert engine.stats().memory.loads == 2
+
+    def test_where_it_has_no_room_members_are_loaded_in_turn(self) -> None:
+        backend, watch = Gated(), Watch()
+        engine = made(models(), backend, watch, memory=100)
+        with engine:
+            backend.gate.set()
+            for name in NAMES:
+                outputs = engine.infer(name, feed(name), timeout_s=WAIT_S)
+                close_to(outputs, alone(name, feed(name)))
+            assert watch.variants == list(NAMES)
 
 
 class TestMembers:

@@ -131,6 +131,16 @@ def test_a_model_that_comes_later_makes_room_for_itself_and_goes() -> None:
             time.sleep(0.01)
 
 
+def test_pinned_models_are_there_from_the_start_and_stay() -> None:
+    with engine({"budget": 2 * SIZE, "pin": ["c"]}) as running:
+        for name in NAMES * 3:
+            assert "c" in running.stats().processors["cpu0"].loaded
+            ask(running, name)
+        assert running.plan.pinned == ("c",)
+    with pytest.raises(ConfigurationError, match="b, c cannot be pinned: they take 200 B"):
+        engine({"budget": SIZE, "pin": ["b", "c"]})
+
+
 def test_stopping_answers_what_waits_for_a_load() -> None:
     running = engine(SIZE)
     inputs = tiny_linear().model.sample_inputs()

@@ -28,7 +28,9 @@ arrivals: {offline: {counts: {a: 4, b: 4}, order: grouped}}
 
 def simulated(memory: str) -> Simulated:
     scenario = parse_scenario(SCENARIO + (f"memory: {memory}\n" if memory else ""))
-    plan = dataclasses.replace(Plan.of(parse_machine(MACHINE)), memory=scenario.memory)
+    plan = dataclasses.replace(
+        Plan.of(parse_machine(MACHINE)), memory=scenario.memory.budget, pinned=scenario.memory.pin
+    )
     policy = make_policy("fcfs")
     return simulate(scenario, plan, policy, deterministic=True, keep_records=True)
 
@@ -51,6 +53,13 @@ def test_with_room_for_both_it_is_as_without_a_budget() -> None:
 def test_a_budget_too_small_is_one_clear_error() -> None:
     with pytest.raises(ConfigurationError, match="model 'a' needs at least 100 MiB at a time"):
         simulated("99MiB")
+
+
+def test_what_is_pinned_is_loaded_once() -> None:
+    done = simulated("{budget: 200MiB, pin: [b]}")
+    assert not done.run_counts.loads
+    with pytest.raises(ConfigurationError, match="'a' needs at least 100 MiB at a time beside"):
+        simulated("{budget: 100MiB, pin: [b]}")
 
 
 def test_loads_and_evictions_are_in_the_trace(tmp_path) -> None:  # type: ignore[no-untyped-def]

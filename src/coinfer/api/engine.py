@@ -21,10 +21,10 @@ from coinfer.graph.partition_options import PartitionOptions
 from coinfer.hardware.awake import awake
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cgroup import memory_limit_bytes
-from coinfer.machine.memories import HOST
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
+from coinfer.plan.memory_spec import MemorySpec
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.planner.given_samples import SampleSource, read_samples
 from coinfer.planner.make_plan import Planned, given_plan, make_plan, whole_of
@@ -37,7 +37,6 @@ from coinfer.profiling.budget import Budget
 from coinfer.runtime import engine
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
-from coinfer.units import parse_bytes
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.fuse_spec import FuseSpec, fuse_of, unknown_member
@@ -142,7 +141,7 @@ class Engine(engine.Engine):
         batch: Batch | Mapping[str, Batch] = "auto",
         variants: Variants | Mapping[str, Variants] | None = None,
         fuse: FuseSpec | Sequence[Sequence[str]] = "auto",
-        memory: str | int | Mapping[str, str | int] | None = None,
+        memory: str | int | Mapping[str, Any] | None = None,
         measure_s: float = MEASURE_S,
     ) -> None:
         if preempt not in (True, False, "auto"):
@@ -175,7 +174,7 @@ class Engine(engine.Engine):
                     "fused networks must be measured; leave the profile out, or `fuse`"
                 )
         self._measure_s = measure_s
-        self._memory = _budgets(memory)
+        self._memory = MemorySpec() if memory is None else MemorySpec.of(memory)
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
         if isinstance(models, Plan | str | Path):
@@ -207,8 +206,9 @@ class Engine(engine.Engine):
         if choice is not None:
             planned = planned._replace(plan=replace(planned.plan, policy=choice))
         if memory is not None:
-            planned = planned._replace(plan=replace(planned.plan, memory=self._memory))
-        self._memory = planned.plan.memory
+            limited = replace(planned.plan, memory=self._memory.budget, pinned=self._memory.pin)
+            planned = planned._replace(plan=limited)
+        self._memory = MemorySpec(budget=dict(planned.plan.memory), pin=planned.plan.pinned)
         super().__init__(
             planned.plan,
             planned.models,
@@ -331,7 +331,7 @@ class Engine(engine.Engine):
         given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
         riders = _riders(self._batch, found)
         if profile is not None:
-            given_wishes = Wishes(sources=sources, riders=riders, memory=self._memory)
+            given_wishes = Wishes(sources=sources, riders=riders, memory=self._memory.budget)
             return given_plan(found, processors, profile, given_wishes, backends=self._given)
         cuts = {}
         if self._partition is not None:
@@ -348,7 +348,8 @@ class Engine(engine.Engine):
             riders=riders,
             variants=_variants(self._variants, found),
             fuse=self._fuse,
-            memory=self._memory,
+            memory=self._memory.budget,
+            pinned=tuple(name for name in self._memory.pin if name in found),
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
 
@@ -369,18 +370,6 @@ def _variants(
     if not isinstance(variants, Mapping) or fields & variants.keys():  # type: ignore[redundant-expr]
         return dict.fromkeys(models, VariantsSpec.of(variants))
     return {name: VariantsSpec.of(each) for name, each in variants.items()}
-
-
-def _budgets(memory: str | int | Mapping[str, str | int] | None) -> Mapping[str, int]:
-    """Return bytes by name of the memory.
-
-    Raises:
-        ConfigurationError: one is no size.
-    """
-    if memory is None:
-        return {}
-    named = memory if isinstance(memory, Mapping) else {HOST: memory}
-    return {name: parse_bytes(size) for name, size in named.items()}
 
 
 def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:

@@ -23,6 +23,7 @@ from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.request import Request
 from coinfer.core.state import State
 from coinfer.core.view import View
+from coinfer.machine.span import Span
 
 __all__ = ["Deferral"]
 
@@ -115,7 +116,7 @@ class Deferral:
         until_s = -math.inf
         for fused in lane.fused:
             fused_s = state.estimates.row(fused.name, lane.rest, key.batch, key.shape).get(name)
-            if fused_s is None:
+            if fused_s is None or not state.residency.may_start(fused.name, Span(), name):
                 continue
             count, rate = self._group(fused, key, groups)
             saved_s = own_s + min(count * own_s, fused_s) - min((count + 1) * own_s, fused_s)

@@ -161,7 +161,7 @@ class Dispatcher:
     @property
     def is_loading(self) -> bool:
         """Whether something is being loaded into a memory with a budget."""
-        return self._loading.in_flight is not None
+        return self._loading.is_busy
 
     @property
     def n_unanswered(self) -> int:
@@ -218,7 +218,7 @@ class Dispatcher:
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
-        if state.residency.is_tight or self._loading.held:
+        if state.residency.is_tight or self._loading.holds_back:
             self._decide_with_loads()
         elif waiting and state.used != state.all_units:
             if self._deferral is None:
@@ -261,9 +261,9 @@ class Dispatcher:
         deferral = self._deferral
         if deferral is not None:
             self._blocking.arrived(request)
-        if state.residency.places:
-            self._loading.popularity.note(request.model)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
+        if state.residency.places:
+            state.residency.popularity.note(progress.lane.variant)
         if (
             not waiting
             and decisions.place is not None
@@ -289,7 +289,9 @@ class Dispatcher:
         if state.residency.costs:
             service_s = state.own_s(execution, service_s)
         lane = state.requests[requests[0].id].lane
-        row = lane.row if len(requests) == 1 and lane.batching is None else None
+        row = None
+        if len(requests) == 1 and lane.batching is None and execution.variant == lane.variant:
+            row = lane.row
         if row is not None and state.preempting is None:
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
         else:
@@ -300,7 +302,7 @@ class Dispatcher:
         if state.running_forks and execution.id in state.running_forks:
             self._forks.end_side(execution.id, well=True)
             return
-        if len(requests) > 1 and execution.is_fused:
+        if lane.fused:
             state.fusions.succeeded(execution.variant)
         done = span.last + 1 >= state.units[execution.variant]
         for request in requests:
@@ -359,10 +361,15 @@ class Dispatcher:
         held = () if deferral is None else deferral.held
         if state.residency.is_tight:
             again_s = min(again_s, self._loading.settle(held))
-        if state.lanes and state.used != state.all_units:
+        starts = self._starts
+        while state.lanes and state.used != state.all_units:
+            starts.has_lent = starts.has_hidden = False
             self._decisions.take()
-            if self._loading.allows is not None:  # the policy may have given models elsewhere
+            # The policy may have given models elsewhere; who is first now may not be lent anything.
+            if self._loading.allows is not None or starts.has_lent or starts.has_hidden:
                 again_s = min(again_s, self._loading.settle(held))
+            if not starts.has_lent:
+                break
         again_s = min(again_s, self._loading.prefetch())
         if again_s < _INF:
             timers.wake(again_s)

@@ -99,6 +99,7 @@ class LoadedVariant(NamedTuple):
     forks: tuple[Fork, ...] = ()
     swap_s: Mapping[str, float] = MappingProxyType({})
     batching: Batching | None = None
+    places: tuple[Loadable, ...] = ()
 
 
 class ModelLoaded(NamedTuple):
@@ -107,9 +108,9 @@ class ModelLoaded(NamedTuple):
     `forks` are those of its spans of which two may run at the same time. `swap_s` has, by
     processor that holds one model at a time, the seconds until this one is there after another.
     `batching` is None if each of its requests is a run of its own. All that is of the original
-    variant, which has the name of the model; `variants` are others that are loaded beside it.
-    `places` are what is loaded of the model, or can be, in memories that have a budget; what is not
-    among them, as variants, is always there.
+    variant, which has the name of the model; `variants` are others that may answer in its place.
+    `places` are what is loaded of the variant, or can be, in memories that have a budget; what is
+    not among them is always there.
     """
 
     model: str
@@ -129,11 +130,13 @@ class FusedLoaded(NamedTuple):
         variant: Its name; no model has it.
         members: The models, in the order of its inputs.
         profile: Its times.
+        places: What is loaded of it, or can be, in memories that have a budget.
     """
 
     variant: str
     members: tuple[str, ...]
     profile: Profile
+    places: tuple[Loadable, ...] = ()
 
 
 class ModelUnloaded(NamedTuple):

@@ -74,9 +74,9 @@ class Faults:
         state = self._state
         state.release(execution)
         state.failures.note(execution, reason)
+        if state.fusions.failed(execution.variant):
+            state.settle_fused()
         if len(execution.requests) > 1:
-            if execution.is_fused and state.fusions.failed(execution.variant):
-                state.settle_fused()
             self._part(execution)
             return
         failure = f"model {execution.variant!r} on processor {execution.processor!r}: {reason}"

@@ -52,15 +52,17 @@ class Fusions:
     (True, {})
     """
 
-    __slots__ = ("by_name", "of")
+    __slots__ = ("_known", "by_name", "of")
 
     def __init__(self) -> None:
+        self._known: set[str] = set()
         self.by_name: dict[str, Fused] = {}
         self.of: dict[str, tuple[Fused, ...]] = {}
 
     def add(self, name: str, members: Iterable[str]) -> None:
         """Take in a variant, or replace it."""
         self.by_name[name] = Fused(name, members)
+        self._known.add(name)
         self._settle()
 
     def leave(self, model: str) -> bool:
@@ -83,6 +85,12 @@ class Fusions:
         del self.by_name[name]
         self._settle()
         return True
+
+    def spent(self) -> list[str]:
+        """Return those that are of no use any more, each once."""
+        spent = self._known - self.by_name.keys()
+        self._known -= spent
+        return sorted(spent)
 
     def succeeded(self, name: str) -> None:
         """Note that a run ended well."""

@@ -137,6 +137,8 @@ def _check_residency(state: State) -> None:
         used += math.fsum(s for n, s in pool.held.items() if n not in residency.places)
         assert pool.taken <= max(pool.capacity, used), f"memory {name}: {pool.taken} bytes taken"
     assert residency.is_tight or not state.unready, "a lane is not ready, but everything is loaded"
+    lent = any(lane.is_lent for lane in state._all_lanes.values())
+    assert residency.is_tight or not lent, "something is lent, but everything is loaded"
 
 
 def _check_offers(state: State) -> None:
@@ -151,10 +153,8 @@ def _check_offers(state: State) -> None:
             continue
         head, *riders = execution.requests
         assert head.model == offer.lane.model, f"execution {number}: another model"
-        if execution.is_fused:
+        if execution.variant not in state._known[head.model]:
             _check_fused(execution)
-        else:
-            assert execution.variant in state._known[head.model], f"execution {number}: variant"
         assert tuple(riders) == offer.riders, f"execution {number}: other riders"
         runs = execution.variant, execution.span, execution.processor, execution.expected_s
         offered = offer.variant, offer.span, offer.processor, offer.expected_s

@@ -73,6 +73,8 @@ class Lane:
             one request, no riders, no load.
         is_served: Whether a processor in service is known to be able to bring its requests to their
             end. The state keeps it.
+        is_lent: Whether it is visible only since other variants are loaded, which may serve some of
+            its requests (`coinfer.core.substitutes`).
         is_rare: Whether its requests are under way, or failed: such lanes are many and seldom used.
         heap: (rank, id, request) of what waits, and of some that no longer do; not of the first.
         batching: How far its requests may share executions; None: each is a run of its own.
@@ -100,6 +102,7 @@ class Lane:
     ready_s: Mapping[str, float] = field(init=False)
     is_plain: bool = field(default=False, init=False)
     is_served: bool = field(default=False, init=False)
+    is_lent: bool = field(default=False, init=False)
     row: dict[str, float] | None = field(default=None, init=False)
     routes: Routes | None = field(default=None, init=False)
     batching: Batching | None = field(default=None, init=False)

@@ -9,8 +9,9 @@ from coinfer.core.lane import Lane
 from coinfer.core.place import Place
 from coinfer.core.progress import Progress
 from coinfer.core.state import State
+from coinfer.core.substitutes import substitute_of
 
-__all__ = ["Allows", "Need", "Option", "needs_of", "options_of"]
+__all__ = ["Allows", "Need", "Option", "lent_to", "needs_of", "options_of"]
 
 Allows: TypeAlias = Callable[[Lane, str], bool] | None
 """Tells whether a lane's requests may be served on a processor at all; None: on all of them."""
@@ -37,11 +38,14 @@ class Need(NamedTuple):
         lane: The lane.
         head: Its first request.
         options: The ways in which it could go on.
+        lent: The ways in which something else that is loaded may serve it meanwhile, where nothing
+            of its own is (`coinfer.core.substitutes`).
     """
 
     lane: Lane
     head: Progress
     options: list[Option]
+    lent: tuple[Option, ...] = ()
 
     @property
     def order(self) -> tuple[int, Any]:
@@ -66,7 +70,7 @@ class Need(NamedTuple):
             but: Places that count as not loaded.
         """
         found: Option | None = None
-        for option in self.options:
+        for option in self.lent or self.options:
             place = option.place
             if place is None or not place.is_loaded or place in but:
                 continue
@@ -76,10 +80,16 @@ class Need(NamedTuple):
 
     def is_met(self, but: Collection[Place] = ()) -> bool:
         """Tell whether it could go on now, if the processor were free."""
-        for option in self.options:
-            if option.place is None or (option.place.is_loaded and option.place not in but):
-                return True
+        for options in (self.options, self.lent):
+            for option in options:
+                if option.place is None or (option.place.is_loaded and option.place not in but):
+                    return True
         return False
+
+    @property
+    def load_s(self) -> float:
+        """The seconds of the shortest load that it could wait for."""
+        return min([o.place.load_s for o in self.options if o.place], default=0.0)
 
 
 def options_of(state: State, lane: Lane, position: int, allows: Allows) -> list[Option]:
@@ -105,3 +115,15 @@ def needs_of(state: State, allows: Allows) -> list[Need]:
         Need(lane, state.requests[lane.head.id], options_of(state, lane, lane.key.position, allows))
         for lane in (*state.lanes, *state.unready)
     ]
+
+
+def lent_to(state: State, need: Need) -> tuple[Option, ...]:
+    """Return the ways in which something else may serve what needs its own."""
+    found = []
+    for _, processor, _ in need.options:
+        other = substitute_of(state, need.lane, processor, need.head.request)
+        if other is not None:
+            variant, (span, _, seconds) = other
+            place = state.residency.place(variant, span, processor)
+            found.append(Option(seconds, processor, place))
+    return tuple(found)

@@ -49,20 +49,27 @@ class Place:
         is_loaded: Whether it is there.
         is_loading: Whether it is on its way.
         is_pinned: Whether it is never evicted.
+        is_draining: Whether it must go as soon as it does not run: nothing more starts from it.
         is_fresh: Whether it was loaded for a request, and nothing ran from it since.
         running: Number of executions that use it now.
         since_s: When it was loaded, or when loading began.
         failures: How often in a row loading failed.
         retry_s: The moment from which loading may be tried again.
+        due_s: While it is not there: when it should be, if it is loaded for whom it is wanted by;
+            infinite if it has no room at all, or nobody wants it.
+        is_retired: Whether nothing will ever run from it again.
     """
 
     __slots__ = (
+        "due_s",
         "failures",
         "id",
+        "is_draining",
         "is_fresh",
         "is_loaded",
         "is_loading",
         "is_pinned",
+        "is_retired",
         "load_s",
         "pool",
         "processors",
@@ -83,8 +90,9 @@ class Place:
         self.load_s = loadable.load_s
         self.is_loaded = loadable.is_loaded
         self.is_pinned = loadable.is_pinned
-        self.is_loading = self.is_fresh = False
+        self.is_loading = self.is_fresh = self.is_draining = self.is_retired = False
         self.variants: list[str] = []
         self.running = 0
         self.failures = 0
         self.since_s = self.retry_s = -math.inf
+        self.due_s = math.inf

@@ -1,4 +1,4 @@
-"""Popularity: how large a share of the requests each model gets. Knows no clock.
+"""Popularity: how large a share of the requests needs each variant. Knows no clock.
 
 Each arrival weighs a little more than the one before it, so that what counts are the last few
 hundred, however fast they come.
@@ -32,14 +32,27 @@ class Popularity:
         self._weight = 1.0
         self._weights: dict[str, float] = {}
 
-    def note(self, model: str) -> None:
-        """Take note of a request that came just now."""
+    def note(self, name: str) -> None:
+        """Take note of a request that came just now: by the variant that should serve it."""
         self._weight *= _GROWTH
-        self._weights[model] = self._weights.get(model, 0.0) + self._weight
+        self._weights[name] = self._weights.get(name, 0.0) + self._weight
         if self._weight > _MOST:
-            self._weights = {name: each / _MOST for name, each in self._weights.items()}
+            self._weights = {known: each / _MOST for known, each in self._weights.items()}
             self._weight /= _MOST
 
-    def of(self, models: Iterable[str]) -> float:
-        """Return how popular models are together, to be compared with others at this moment."""
-        return sum(self._weights.get(model, 0.0) for model in models) / self._weight
+    def add(self, name: str, count: int = 1, instead_of: str = "") -> None:
+        """Take note that a variant served so many requests that have been noted already.
+
+        Args:
+            name: The variant.
+            count: How many.
+            instead_of: What they count for no longer, since they do not need it; empty: nothing.
+        """
+        weight = self._weight * count
+        self._weights[name] = self._weights.get(name, 0.0) + weight
+        if instead_of:
+            self._weights[instead_of] = max(0.0, self._weights.get(instead_of, 0.0) - weight)
+
+    def of(self, names: Iterable[str]) -> float:
+        """Return how popular variants are together, to be compared with others at this moment."""
+        return sum(self._weights.get(name, 0.0) for name in names) / self._weight

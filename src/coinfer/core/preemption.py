@@ -210,8 +210,6 @@ class Preemption:
             if found is None:
                 continue
             step, seconds = found
-            if not self._state.residency.is_loaded(lane.variant, step.span, name):
-                continue
             only_waits = _only_waits(worth[0], mine)
             if not is_late and not (only_waits and seconds <= self._others_spare_s(lane)):
                 continue
@@ -258,6 +256,15 @@ class Preemption:
         return True
 
     def _step(self, express: ExpressProcessors, name: str, lane: Lane) -> tuple[Step, float] | None:
+        """Return what it would run of a lane that is loaded, and the seconds to the end."""
+        found = self._any_step(express, name, lane)
+        if found is None or self._state.residency.may_start(lane.variant, found[0].span, name):
+            return found
+        return None
+
+    def _any_step(
+        self, express: ExpressProcessors, name: str, lane: Lane
+    ) -> tuple[Step, float] | None:
         """Return what it would run of a lane, to the end if it can, and the seconds to the end."""
         batch, shape = lane.key.batch, lane.key.shape
         routes, twin = lane.routes, express.twins[name]

@@ -55,3 +55,8 @@ class Request(NamedTuple):
     batch: int = 1
     shape: int = 0
     sizes: int = 0
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it has a deadline, or a priority above that of others."""
+        return self.deadline_s < math.inf or self.priority > 0

@@ -17,6 +17,7 @@ from itertools import count
 
 from coinfer.core.place import Loadable, Place
 from coinfer.core.pool import Pool
+from coinfer.core.popularity import Popularity
 from coinfer.machine.span import Span
 
 __all__ = ["Residency"]
@@ -32,6 +33,8 @@ class Residency:
             there; empty if no change of a model takes time anywhere.
         pools: Memories by name.
         places: All that is loaded or can be, by number.
+        popularity: How often what of it is asked for.
+        retired: Variants whose places are to be given up, since nothing will run from them.
         is_tight: Whether something that can be loaded is not, or must go, so that whoever starts
             must ask.
 
@@ -43,12 +46,25 @@ class Residency:
     [0.0, 0.5, 0.0]
     """
 
-    __slots__ = ("_by_content", "_numbers", "_of", "_slots", "costs", "is_tight", "places", "pools")
+    __slots__ = (
+        "_by_content",
+        "_numbers",
+        "_of",
+        "_slots",
+        "costs",
+        "is_tight",
+        "places",
+        "pools",
+        "popularity",
+        "retired",
+    )
 
     def __init__(self) -> None:
         self.costs: dict[str, dict[str, float]] = {}
         self.pools: dict[str, Pool] = {}
         self.places: dict[int, Place] = {}
+        self.popularity = Popularity()
+        self.retired: dict[str, None] = {}
         self.is_tight = False
         self._slots: dict[str, Pool] = {}
         self._of: dict[tuple[str, Span, str], Place] = {}
@@ -60,6 +76,7 @@ class Residency:
     ) -> None:
         """Take in what a model costs by processor, and its places; what was known is forgotten."""
         known = {place.id for place in self.places.values() if model in place.variants}
+        self.retired.pop(model, None)
         self._forget_slots(model)
         for processor, swap_s in seconds.items():
             if swap_s > 0:
@@ -72,6 +89,7 @@ class Residency:
     def forget(self, model: str) -> None:
         """Remove every trace of a model."""
         self._forget_slots(model)
+        self.retired.pop(model, None)
         if self.places:
             self._leave(model, {p.id for p in self.places.values() if model in p.variants})
             self.look()
@@ -119,6 +137,25 @@ class Residency:
         place = self._of.get((variant, span, processor))
         return place is None or place.is_loaded
 
+    def may_start(self, variant: str, span: Span, processor: str) -> bool:
+        """Tell whether a processor may begin to run a span now: it is there, and will stay."""
+        place = self._of.get((variant, span, processor))
+        return place is None or (place.is_loaded and not place.is_draining)
+
+    def wait_s(self, variant: str, span: Span, processor: str, now: float) -> float:
+        """Return the seconds until a processor could run a span; infinite if nobody knows."""
+        place = self._of.get((variant, span, processor))
+        return 0.0 if place is None or place.is_loaded else max(0.0, place.due_s - now)
+
+    def retire(self, variant: str) -> None:
+        """Note that nothing will run from the places of a variant any more."""
+        mine = [place for place in self.places.values() if place.variants == [variant]]
+        for place in mine:
+            place.is_retired = True
+        if mine:
+            self.retired[variant] = None
+            self.is_tight = True
+
     def begin(self, variant: str, span: Span, processor: str) -> None:
         """Note that an execution uses a place."""
         place = self._of.get((variant, span, processor))
@@ -158,14 +195,33 @@ class Residency:
         self.look()
         return self.is_tight and not was_tight
 
+    def most(self, place: Place) -> float:
+        """Return the largest size that could ever have room where a place is.
+
+        Pins count as long as all of them have room.
+        """
+        capacity = self.pool(place).capacity
+        pinned = self.pinned(place.pool)
+        return capacity if place.is_pinned or pinned > capacity else capacity - pinned
+
+    def is_kept(self, place: Place) -> bool:
+        """Tell whether a place is never evicted: pinned, in a memory that has room for all pins."""
+        return place.is_pinned and self.pinned(place.pool) <= self.pool(place).capacity
+
+    def pinned(self, pool: str) -> float:
+        """Return what all pins take of a memory, once they are loaded."""
+        return sum([p.size for p in self.places.values() if p.is_pinned and p.pool == pool])
+
     def loaded(self) -> list[Place]:
         """Return what is loaded."""
         return [place for place in self.places.values() if place.is_loaded]
 
     def look(self) -> None:
         """Find out anew whether everything is loaded, and may stay."""
-        self.is_tight = any(not place.is_loaded for place in self.places.values()) or any(
-            pool.taken > pool.capacity for pool in self.pools.values()
+        self.is_tight = (
+            bool(self.retired)
+            or any(not place.is_loaded for place in self.places.values())
+            or any(pool.taken > pool.capacity for pool in self.pools.values())
         )
 
     def _add_place(self, model: str, loadable: Loadable) -> Place:
@@ -178,6 +234,7 @@ class Residency:
                 self.pool(place).use(place.id, place.size)
         if model not in place.variants:
             place.variants.append(model)
+        place.is_retired = False
         for processor in place.processors:
             self._of[model, place.span, processor] = place
         return place

@@ -12,7 +12,8 @@ A request rides along with the first of its lane where all of this holds:
 
 In a fused variant, the first of each lane of another member rides, by the same rules: the run must
 be cheaper than runs of their own although it takes as long for few as for all. Of several fused
-variants, and batches, that is taken which saves most.
+variants, and batches, that is taken which saves most. Where memory has a budget, only of those
+that are loaded; whose own is not is served by one that is, alone if nobody rides.
 
 Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
 equal sizes. A lane that does not batch is not looked at.
@@ -30,6 +31,7 @@ from coinfer.core.lane import Lane
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
 from coinfer.core.state import State
+from coinfer.core.substitutes import fused_substitute
 from coinfer.core.variants import Way
 
 __all__ = ["Riders"]
@@ -72,6 +74,10 @@ class Riders:
             way: How it is served, if not as the lane's own variant; the step is its.
         """
         served = lane if way is None else way.lane
+        if lane.fused and self._state.residency.is_tight and lane.heap:
+            lent = self._lent(lane, served, step, first or lane.head)
+            if lent is not None:
+                return lent
         if (not lane.shares and served is lane) or not lane.heap:
             return step, (), served.variant
         first = first or lane.head
@@ -87,6 +93,20 @@ class Riders:
                 fused, seconds, riders = found
                 variant = fused.name
         return (_new(Step, (span, processor, seconds)) if riders else step), riders, variant
+
+    def _lent(
+        self, lane: Lane, served: Lane, step: Step, first: Request
+    ) -> tuple[Step, tuple[Request, ...], str] | None:
+        """Return how a fused variant serves a request of which nothing is loaded; None if none."""
+        span, processor, _ = step
+        if self._state.residency.is_loaded(served.variant, span, processor):
+            return None
+        found = fused_substitute(self._state, lane, step, first)
+        if found is None:
+            return None
+        fused, seconds = found
+        riders = tuple([each[1] for each in self._heads(fused, lane, processor, first, seconds)])
+        return _new(Step, (span, processor, seconds)), riders, fused.name
 
     def _stacked(self, lane: Lane, way: Way, first: Request) -> tuple[Request, ...]:
         """Return which requests of the same lane ride."""
@@ -110,11 +130,15 @@ class Riders:
         """
         key, processor, own_s = lane.key, step.processor, step.seconds
         left_s, lanes = first.deadline_s - self._state.now, len(self._state.lanes)
+        residency = self._state.residency
+        is_tight = residency.is_tight
         found = None
         for fused in lane.fused:
             row = self._state.estimates.row(fused.name, step.span, key.batch, key.shape)
             seconds = row.get(processor, math.inf)
             if seconds == math.inf or own_s <= left_s < seconds:
+                continue
+            if is_tight and not residency.may_start(fused.name, step.span, processor):
                 continue
             if _MOST_APART * own_s * lanes < seconds:  # too few wait: nearly always, at low load
                 continue
@@ -148,10 +172,14 @@ class Riders:
         waiting.sort(key=_head_rank)
         count = len(lane) + sum(map(len, waiting))
         idle = dict.fromkeys(self._others(lane, processor, count), 0.0)
-        found = []
+        residency, is_tight, found = state.residency, state.residency.is_tight, []
         for other in waiting:
             request = other.head
-            ends = [(s + other.seconds.get(name, math.inf), name) for name, s in idle.items()]
+            ends = [
+                (s + other.seconds.get(name, math.inf), name)
+                for name, s in idle.items()
+                if not is_tight or residency.is_loaded(other.variant, other.rest, name)
+            ]
             sooner_s, name = min(ends, default=(math.inf, ""))
             if sooner_s < seconds:
                 idle[name] = sooner_s

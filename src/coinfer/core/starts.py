@@ -40,6 +40,9 @@ class Starts:
 
     Attributes:
         started: The policy's hook of this name; None if it has only the default.
+        has_lent: Whether something was served by a substitute: who comes next in its lane may not
+            be.
+        has_hidden: Whether a lane was hidden of which nobody may be.
     """
 
     _state: State
@@ -48,6 +51,8 @@ class Starts:
     _watchdog: Watchdog
     _riders: Riders
     started: Callable[..., Any] | None
+    has_lent: bool = False
+    has_hidden: bool = False
     _execution_ids: Iterator[int] = field(default_factory=count, init=False)
 
     def start(self, decision: Start) -> None:
@@ -92,6 +97,9 @@ class Starts:
                 self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
         if state.residency.is_tight:
+            if self._is_lent(lane, processor, last):
+                self._start_lent(lane, processor, requests[0])
+                return
             last = self._loaded_last(lane, processor, last)
         if len(requests) == 1:
             first, way = everyone[0].request, None
@@ -122,6 +130,36 @@ class Starts:
             raise PolicyError(
                 f"request {request.id} is ready for {processor!r} at {ready_s} only; reserve it"
             )
+
+    def _is_lent(self, lane: Lane, processor: str, last: int | None) -> bool:
+        """Tell whether only other variants of what waits in a lane are loaded for a processor."""
+        is_loaded, step = self._state.residency.is_loaded, self._state.step
+        return lane.is_lent and not any(
+            is_loaded(lane.variant, step(lane, processor, end).span, processor)
+            for end in dict.fromkeys((last, None))
+        )
+
+    def _start_lent(self, lane: Lane, processor: str, wanted: Request) -> None:
+        """Start a request of a lane by what is loaded in place of its own variant.
+
+        If that may not serve it, the first of the lane starts instead, since requests of a lane are
+        interchangeable. If it may not serve that one either, policies do not see the lane any more.
+        """
+        state = self._state
+        step = state.step(lane, processor)
+        for first in dict.fromkeys((wanted, lane.head)):
+            way = best_way(state, lane, step, first)
+            joined, riders, variant = self._riders.join(lane, way.step, first, way)
+            if state.residency.may_start(variant, joined.span, processor):
+                requests = (first, *riders)
+                everyone = [state.requests[request.id] for request in requests]
+                for progress in everyone:
+                    state.dequeue(progress)
+                self.launch_step(lane, joined, requests, everyone, variant)
+                self.has_lent = True
+                return
+        state.hide(lane)
+        self.has_hidden = True
 
     def _loaded_last(self, lane: Lane, processor: str, last: int | None) -> int | None:
         """Return the last unit of what a processor has loaded of a lane: the one named, or its own.
@@ -174,6 +212,12 @@ class Starts:
         held = state.residency
         offer = make_offer(lane, step, held if held.costs else None, requests[1:], variant)
         _, processor, variant, span, _, load_s, seconds, _, _ = offer
+        if held.places and variant != lane.variant:
+            if variant in state.fusions.by_name:
+                for progress in everyone:
+                    held.popularity.add(variant, instead_of=progress.lane.variant)
+            else:  # what is more accurate is missed as much as before
+                held.popularity.add(variant, len(everyone))
         self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
 
     def launch(

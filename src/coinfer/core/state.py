@@ -17,7 +17,6 @@ from coinfer.core.failures import Failures
 from coinfer.core.fusing import Fused, Fusions
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
-from coinfer.core.place import Loadable
 from coinfer.core.progress import Progress
 from coinfer.core.request import Request
 from coinfer.core.residency import Residency
@@ -462,14 +461,14 @@ class State:
     def add_model(self, event: ModelLoaded) -> None:
         """Take in a model with its variants, or replace what is known of them."""
         model, units, profile, forks, swap_s, batching, others, places = event
-        original = LoadedVariant(model, 0.0, Use.ALWAYS, units, profile, forks, swap_s, batching)
+        fields = units, profile, forks, swap_s, batching, places
+        original = LoadedVariant(model, 0.0, Use.ALWAYS, *fields)
         others = tuple(sorted(others, key=lambda each: each.error))
         self.variants[model] = (model, *(each.name for each in others))
         self.uses |= {each.name: each.use for each in others}
         was_tight = self.residency.is_tight
         self.leaving.pop(model, None)
-        self._add_variant(original, places)
-        for each in others:
+        for each in (original, *others):
             self._add_variant(each)
         known = self._known.setdefault(model, set())
         known.update(self.variants[model])
@@ -485,14 +484,20 @@ class State:
 
     def add_fused(self, event: FusedLoaded) -> None:
         """Take in a variant that answers several models, or replace it."""
-        name, members, profile = event
+        name, members, profile, places = event
+        was_tight = self.residency.is_tight
         self.units[name] = 1
         self.estimates.add(name, profile)
+        self.residency.add(name, {}, places)
         self.fusions.add(name, [model for model in members if model in self.variants])
         self.settle_fused()
+        if was_tight != self.residency.is_tight:
+            self.mark_lanes()
 
     def settle_fused(self) -> None:
-        """Tell the lanes which fused variants may serve them."""
+        """Tell the lanes which fused variants may serve them; give up what none can use."""
+        for name in self.fusions.spent():
+            self.residency.retire(name)
         for lane in self._all_lanes.values():
             lane.fused = self.fused_of(lane)
             self._mark(lane)
@@ -507,8 +512,8 @@ class State:
         """Return the lane of fresh requests of another model that are as those of a key."""
         return self._entrances.get((model, key.batch, key.queue, key.shape))
 
-    def _add_variant(self, variant: LoadedVariant, places: tuple[Loadable, ...] = ()) -> None:
-        name, _, _, units, profile, forks, swap_s, batching = variant
+    def _add_variant(self, variant: LoadedVariant) -> None:
+        name, _, _, units, profile, forks, swap_s, batching, places = variant
         self.units[name] = units
         self.residency.add(name, swap_s, places)
         self.forks.pop(name, None)

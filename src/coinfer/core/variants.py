@@ -8,6 +8,10 @@ first: whoever waits behind it waits for less long. Variants change at the first
 request without a deadline is never late.
 
 Nobody rides along in a cheaper variant whom a more accurate one would serve in time.
+
+Where memory has a budget, the time until the answer begins with that until the variant is loaded,
+and a cheaper one is put in only where it is loaded. So who would be late by a load gets what is
+there; who has no deadline waits, unless memory will never have room for the more accurate one.
 """
 
 from __future__ import annotations
@@ -54,19 +58,21 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
         step: The step of the lane's own variant.
         request: The request.
     """
-    way = Way(lane, step)
+    way, is_tight = Way(lane, step), state.residency.is_tight
     left_s = request.deadline_s - state.now + EQUAL_S
-    if not lane.cheaper or left_s == math.inf:
+    if not lane.cheaper or (left_s == math.inf and not is_tight):
         return way
     least_s = until_answer_s(state, lane, step)
     better_s = (1 + MARGIN) * least_s
-    if better_s <= left_s:
+    if better_s <= left_s and least_s < math.inf:
         return way
     processor, soonest = step.processor, way
     for cheaper in lane.cheaper:
         if not state.can_run(cheaper, processor):
             continue
         other = state.step(cheaper, processor)
+        if is_tight and not state.residency.may_start(cheaper.variant, other.span, processor):
+            continue
         seconds = until_answer_s(state, cheaper, other)
         way = Way(cheaper, other, better_s)
         if (1 + MARGIN) * seconds <= left_s:
@@ -78,9 +84,11 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
 
 
 def until_answer_s(state: State, lane: Lane, step: Step) -> float:
-    """Return the seconds from the start of a step until the answer, the load before it included."""
+    """Return the seconds until the answer if a step starts as soon as it can, its load included."""
     held, routes = state.residency, lane.routes
     seconds = step.seconds
+    if held.is_tight:
+        seconds += held.wait_s(lane.variant, step.span, step.processor, state.now)
     if held.costs:
         seconds += held.cost_s(step.processor, lane.variant)
     last = step.span.last + 1

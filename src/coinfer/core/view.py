@@ -176,7 +176,7 @@ class View:
             and self.span_s(lane.variant, processor, span, lane.key.batch, lane.key.shape)
             < math.inf
             and (routes is None or routes.leads_on(span))
-            and self._state.residency.is_loaded(lane.variant, span, processor)
+            and (lane.is_lent or self._state.residency.is_loaded(lane.variant, span, processor))
         )
 
     def sharing(self, processor: str) -> Collection[str]:

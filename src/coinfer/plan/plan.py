@@ -51,6 +51,7 @@ class Plan:
         policy: Which policy decides.
         memory: Bytes for what is loaded, by name of the memory (`coinfer.machine.memories`). Those
             not named are as large as need be.
+        pinned: Models that are loaded at the start and never evicted, where memory has a budget.
         warnings: What a reader of results must know.
 
     >>> from coinfer.machine.profile import Profile
@@ -66,6 +67,7 @@ class Plan:
     fused: Mapping[str, FusedPlan] = field(default_factory=dict)
     policy: PolicyChoice = PolicyChoice()
     memory: Mapping[str, int] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -236,7 +238,8 @@ class Plan:
         names = [variant_name(name, kind) for name, each in left.items() for kind in each.variants]
         fused = {name: each for name, each in self.fused.items() if model not in each.models}
         kept = self.with_profile(self.measured.restricted([*names, *fused]))
-        return dataclasses.replace(kept, models=left, fused=fused)
+        pinned = tuple(name for name in self.pinned if name != model)
+        return dataclasses.replace(kept, models=left, fused=fused, pinned=pinned)
 
     def warned(self, *warnings: str) -> Self:
         """Copy it with more warnings; each is kept once."""

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
 
 from coinfer.documents.fields import (
-    ByteSize,
     Count,
     Loc,
     Name,
@@ -34,6 +33,7 @@ from coinfer.machine.variant_use import Use
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.index_ranges import parse_ranges, span_text
+from coinfer.plan.memory_spec import MemorySpec
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.plan.plan_text import FORMAT, WHOLE
@@ -284,7 +284,7 @@ class PlanSection(Section):
     name: str = "plan"
     machine: MachineSection
     policy: PolicySection = PolicySection(name="earliest_finish")
-    memory: dict[str, ByteSize] = Field(default_factory=dict)
+    memory: MemorySpec = MemorySpec()
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
     fused: dict[Name, FusedSection] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -304,7 +304,8 @@ class PlanSection(Section):
             models={name: section.planned(base) for name, section in self.models.items()},
             fused={name: section.planned() for name, section in self.fused.items()},
             policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
-            memory=self.memory,
+            memory=self.memory.budget,
+            pinned=self.memory.pin,
             warnings=self.warnings,
         )
 

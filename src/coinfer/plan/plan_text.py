@@ -47,8 +47,11 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
     yield f"name: {_scalar(plan.name)}"
     yield f"machine: {_flow({'name': plan.machine.name, **files['machine']})}"
     yield f"policy: {_flow({'name': plan.policy.name, 'options': plan.policy.options})}"
-    if plan.memory:
-        yield f"memory: {_flow({name: _size(size) for name, size in plan.memory.items()})}"
+    sizes = {name: _size(size) for name, size in plan.memory.items()}
+    if plan.pinned:
+        yield f"memory: {_flow({'budget': sizes, 'pin': list(plan.pinned)})}"
+    elif sizes:
+        yield f"memory: {_flow(sizes)}"
     yield "models:"
     for name, model in plan.models.items():
         yield f"  {_scalar(name)}:"

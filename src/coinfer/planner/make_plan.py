@@ -169,6 +169,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
         },
         policy=wishes.policy,
         memory=wishes.memory,
+        pinned=wishes.pinned,
     )
 
 

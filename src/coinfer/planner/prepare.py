@@ -150,7 +150,9 @@ def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
     )
     kept = settled(machine, certify(scenario, machine, variants=plan.cheaper))
     asked_for(policy, scenario.models, ordinary(machine.processors))
-    plan = dataclasses.replace(plan, machine=kept, memory=scenario.memory).loading(kept.profile)
+    plan = dataclasses.replace(
+        plan, machine=kept, memory=scenario.memory.budget, pinned=scenario.memory.pin
+    ).loading(kept.profile)
     plan = plan.warned(*_choices(machine, kept))
     for name, spec in scenario.models.items():
         plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
@@ -245,7 +247,8 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
         is_urgent=len({spec.priority for spec in specs}) > 1 or any(s.deadline_s for s in specs),
         asked=asked,
         surroundings=surroundings,
-        memory=scenario.memory,
+        memory=scenario.memory.budget,
+        pinned=scenario.memory.pin,
         sources={name: spec.source for name, spec in scenario.models.items()},
         demand=_demand(scenario),
     )

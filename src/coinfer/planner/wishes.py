@@ -57,6 +57,7 @@ class Wishes:
             knows.
         sources: Where models come from, by name: a path or `zoo:NAME`.
         memory: Bytes for what is loaded, by name of the memory; those not named are not limited.
+        pinned: Models that are never evicted.
         demand: At what rates and with what deadlines models will be asked for, as far as known.
     """
 
@@ -79,4 +80,5 @@ class Wishes:
     is_urgent: bool | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
     demand: Demand = field(default_factory=Demand)

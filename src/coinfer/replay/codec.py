@@ -74,8 +74,9 @@ def decode_event(data: Sequence[Any]) -> Event:
     elif name == "ModelLoaded":
         fields = _loaded(*fields)
     elif name == "FusedLoaded":
-        variant, members, profile = fields
-        fields = [variant, tuple(members), Profile.from_json(profile)]
+        variant, members, profile, *places = fields
+        known = [tuple(map(_loadable, each)) for each in places]
+        fields = [variant, tuple(members), Profile.from_json(profile), *known]
     event: Event = _checked(_EVENTS[name](*fields))
     return event
 
@@ -141,7 +142,8 @@ def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:
 
 
 def _variant(name: str, error: float, use: str, *loaded: Any) -> LoadedVariant:
-    _, units, *fields = _loaded(name, *loaded)
+    _, units, *fields = _loaded(name, *loaded[:5])
+    fields += [tuple(map(_loadable, each)) for each in loaded[5:]]  # older logs have none
     return _checked(LoadedVariant(name, float(error), Use(use), units, *fields))
 
 

@@ -32,7 +32,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
-from coinfer.opening import check_memory, fits, least_memory, memory_given
+from coinfer.opening import check_memory, fits, least_memory, memory_given, nothing_given
 from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -120,15 +120,18 @@ class Engine:
         try:
             given = memory or memory_given(plan)
             check_memory(plan)
-            if given is not None:
-                self._watch_memory(given, memory_limit)
-                self._event_loop.tell(given)
+            is_tight = given is not None and not fits(plan, plan.models)
+            if given is not None:  # nothing is loaded before it is known what there is
+                self._event_loop.tell(nothing_given(given) if is_tight else given)
             profile = plan.profile
             for name in plan.models:
                 self.plan = self._load_planned(name, models, self.plan, profile)
             for name in plan.fused:
                 self.plan = self._load_fused(name, models, self.plan, profile)
             if given is not None:
+                self._watch_memory(given, memory_limit)
+                if is_tight:
+                    self._event_loop.tell(given)
                 self._event_loop.wait_for_loads(patience_s())
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
@@ -461,7 +464,8 @@ class Engine:
         """Load a fused variant as a plan says; return the plan, without it where that fails."""
         with self._loading:
             self._check_open()
-            return self._model_loader.load_fused(name, models, plan, profile)
+            later = not fits(plan, plan.models)
+            return self._model_loader.load_fused(name, models, plan, profile, later=later)
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

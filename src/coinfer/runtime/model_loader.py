@@ -114,9 +114,17 @@ class ModelLoader:
         self._model_store.open(name, _whole(model))
 
     def load_fused(
-        self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
+        self,
+        name: str,
+        models: Mapping[str, Model | CutModel],
+        plan: Plan,
+        profile: Profile,
+        *,
+        later: bool = False,
     ) -> Plan:
         """Load a fused variant of models that are loaded; where that fails, these run alone.
+
+        Arguments are those of `load`.
 
         Returns:
             The plan, without the variant if it could not be loaded.
@@ -126,7 +134,10 @@ class ModelLoader:
         model = _whole(models[name]).renamed(name)
         try:
             parts = members_of(model, members)
-            loaded = self._model_store.put_fused(name, model, parts, profile)
+            keep = bool(plan.memory)
+            loaded = self._model_store.put_fused(
+                name, model, parts, profile, keep=keep, later=later
+            )
         except (BackendError, ModelError) as error:
             event_loop.warnings.append(f"{', '.join(planned.models)} are not fused: {error}")
             return plan.without_fused(name)
@@ -137,7 +148,7 @@ class ModelLoader:
             warm_up(self._model_store, name, model.sample_inputs(), planned.batch, lambda: None)
         for processor in loaded.profile.processors():
             event_loop.start(processor)
-        event_loop.tell(fused_loaded(plan, name, loaded.profile))
+        event_loop.tell(fused_loaded(plan, name, loaded.profile, are_loaded=not later))
         _log.info("%s are fused on %s", planned.models, loaded.profile.processors())
         return plan
 

@@ -164,15 +164,22 @@ class ModelStore:
         return LoadedModel(usable, left_out, tuple(notes))
 
     def put_fused(
-        self, name: str, model: Model, members: Sequence[Member], profile: Profile
+        self,
+        name: str,
+        model: Model,
+        members: Sequence[Member],
+        profile: Profile,
+        *,
+        keep: bool = False,
+        later: bool = False,
     ) -> LoadedModel:
-        """Compile a fused variant where its profile has entries.
+        """Compile a fused variant where its profile has entries; `keep` and `later` as for `put`.
 
         Raises:
             ConfigurationError: something of that name is loaded, or the profile has no entry.
             BackendError: it cannot be loaded on a processor of its profile.
         """
-        loaded = self.put(name, model, profile)
+        loaded = self.put(name, model, profile, keep=keep, later=later)
         whole = self.span_ios[name][Span()]
         slots = {member.name: member for member in members}
         self.span_ios[name] = {Span(): whole._replace(slots=slots)}

@@ -191,7 +191,8 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
     started_s = _now()
     parts: Sequence[Values]
     try:
-        if len(values) == 1 and span_io.is_whole:  # most are, and they are arrays as they come
+        # Most are whole, and arrays as they come; one alone in a fused variant is not.
+        if len(values) == 1 and span_io.is_whole and not span_io.slots:
             made: object = session.run(values[0])  # type: ignore[arg-type]
             if type(made) is dict:
                 for name in span_io.writes:

@@ -30,7 +30,14 @@ from coinfer.core.events import (
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
 from coinfer.metrics.observers import Observer
-from coinfer.opening import check_memory, fits, fused_loaded, memory_given, model_loaded
+from coinfer.opening import (
+    check_memory,
+    fits,
+    fused_loaded,
+    memory_given,
+    model_loaded,
+    nothing_given,
+)
 from coinfer.plan.plan import Plan
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
@@ -145,11 +152,13 @@ class Simulation:
         if memory is not None:
             check_memory(plan)
             are_loaded = fits(plan, models)
-            self._tell(memory)
+            self._tell(memory if are_loaded else nothing_given(memory))
         for model in models:
             self._tell(model_loaded(plan, model, plan.profile, are_loaded=are_loaded))
         for name in plan.fused:
-            self._tell(fused_loaded(plan, name, plan.profile))
+            self._tell(fused_loaded(plan, name, plan.profile, are_loaded=are_loaded))
+        if memory is not None and not are_loaded:
+            self._tell(memory)
         while self._loads is not None:
             self._tell(self._end_load())
 

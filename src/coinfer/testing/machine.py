@@ -178,6 +178,7 @@ class VirtualMachine:
         budget: int | None = None,
         sizes: Mapping[str, int] = _NOTHING,
         load_s: float = 0.01,
+        pinned: Collection[str] = (),
         shared: Collection[str] = (),
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
@@ -197,8 +198,10 @@ class VirtualMachine:
             fixed_share: Of those models, the share of the time of one sample that more do not add.
             fused: By fused variant, its members, and its seconds by processor.
             budget: Bytes of memory for what is loaded; None: there is room for everything.
-            sizes: Bytes by model, of the whole; needed with a budget.
+            sizes: Bytes by model, of the whole; needed with a budget. Of a variant that is not
+                named they are half of its model's, of a fused one the sum of its members'.
             load_s: Seconds to load a whole model.
+            pinned: Models of one unit that are never evicted.
             shared: Processors that share what is loaded.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
@@ -229,12 +232,39 @@ class VirtualMachine:
         if budget is not None:
             self.post(MemoryGiven({"host": budget}))
         self._budget, self._sizes, self._load_s, self._shared = budget, sizes, load_s, shared
+        self._pinned = set(pinned)
         self._shape = (seconds, units, gaps, forks, batchings, fixed_share)
         self._variants = variants
         for model in seconds:
             self.load(model)
         for name, (members, row) in fused.items():
-            self.post(FusedLoaded(name, tuple(members), profile(name, row)))
+            self.fuse(name, members, row)
+
+    def fuse(self, name: str, members: Sequence[str], seconds: Mapping[str, float]) -> None:
+        """Let a fused variant serve its members, at first or again."""
+        size = sum(self._sizes.get(each, 0) for each in members)
+        known, places = self._what_fits(profile(name, seconds), self._sizes.get(name, size))
+        self.post(FusedLoaded(name, tuple(members), known, places))
+
+    def _pinned_bytes(self) -> int:
+        seconds, load_s, shared = self._shape[0], self._load_s, self._shared
+        found = [
+            loadables(profile(name, seconds[name]), self._sizes[name], load_s=load_s, shared=shared)
+            for name in self._pinned
+        ]
+        return sum(place.size_bytes for places in found for place in places)
+
+    def _what_fits(self, known: Profile, size: int) -> tuple[Profile, tuple[Loadable, ...]]:
+        """Return times and places without those that the budget has no room for."""
+        if self._budget is None:
+            return known, ()
+        places = loadables(known, size, load_s=self._load_s, shared=self._shared)
+        if self._pinned.intersection(known.models()):
+            return known, tuple(place._replace(is_pinned=True) for place in places)
+        left = self._budget - self._pinned_bytes()
+        large = {(p.span, n) for p in places for n in p.processors if p.size_bytes > left}
+        known = known.where(lambda key: (key.span, key.processor) not in large)
+        return known, tuple(p for p in places if p.size_bytes <= left)
 
     def load(self, model: str, *, with_variants: bool = True) -> None:
         """Let a model take requests, at first or again."""
@@ -248,21 +278,14 @@ class VirtualMachine:
             most=1 if batching is None else batching.most,
             fixed_share=fixed_share,
         )
-        places: tuple[Loadable, ...] = ()
-        if self._budget is not None:
-            size = self._sizes[model]
-            places = loadables(known, size, load_s=self._load_s, shared=self._shared)
-            large = {
-                (p.span, name)
-                for p in places
-                for name in p.processors
-                if p.size_bytes > self._budget
-            }
-            known = known.where(lambda key: (key.span, key.processor) not in large)
-            places = tuple(p for p in places if p.size_bytes <= self._budget)
-        forked = forks.get(model, ())
-        others = self._variants.get(model, ()) if with_variants else ()
-        self.post(ModelLoaded(model, n_units, known, forked, {}, batching, others, places))
+        size = 0 if self._budget is None else self._sizes[model]
+        known, places = self._what_fits(known, size)
+        forked, others = forks.get(model, ()), list[LoadedVariant]()
+        for each in self._variants.get(model, ()) if with_variants else ():
+            half = self._sizes.get(each.name, size // 2)
+            own, own_places = self._what_fits(each.profile, half)
+            others.append(each._replace(profile=own, places=own_places))
+        self.post(ModelLoaded(model, n_units, known, forked, {}, batching, tuple(others), places))
 
     def submit(self, model: str = "m", **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
@@ -432,10 +455,10 @@ class VirtualMachine:
 
     def _evict(self, command: Evict) -> None:
         if command.place < 0:
-            gone = [n for n, load in self.resident.items() if load.variant == command.model]
+            gone = [n for n, load in self.resident.items() if _is_variant(load, command.model)]
             for number in gone:
                 del self.resident[number]
-            if self.loading is not None and self.loading.variant == command.model:
+            if self.loading is not None and _is_variant(self.loading, command.model):
                 self._is_gone = True
             return
         load = self.resident.pop(command.place)
@@ -453,6 +476,11 @@ class VirtualMachine:
         end_s = self.now + self._service_s(execution)
         if end_s < math.inf:
             self._ends[execution.id] = end_s
+
+
+def _is_variant(load: Load, model: str) -> bool:
+    """Tell whether what was loaded is a variant of a model."""
+    return load.variant == model or load.variant.startswith(f"{model}@")
 
 
 def _is_of(execution: Execution, load: Load) -> bool:

@@ -24,7 +24,6 @@ from pydantic import (
 from coinfer.core.dispatcher import Limits
 from coinfer.core.request import OnLate
 from coinfer.documents.fields import (
-    ByteSize,
     Count,
     FilePath,
     Loc,
@@ -42,7 +41,7 @@ from coinfer.documents.fields import (
     wrong,
 )
 from coinfer.errors import ConfigurationError
-from coinfer.machine.memories import HOST
+from coinfer.plan.memory_spec import MemorySpec
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
 from coinfer.workload.batch_spec import BatchSpec
@@ -174,10 +173,6 @@ def _policy(value: Any) -> Any:
     return {key: value[key] for key in value if key == "name"} | {"options": options}
 
 
-def _memory(value: Any) -> Any:
-    return value if isinstance(value, dict) else {HOST: value}
-
-
 _PROCESSES: TypeAdapter[dict[str, Process]] = TypeAdapter(dict[str, Process])
 
 
@@ -214,8 +209,7 @@ class Scenario(Section):
             of them by name.
         max_blocking: Seconds for which requests that share an execution may keep a processor from
             others, where some model has a deadline; None: twice the longest run of one request.
-        memory: Bytes for what is loaded, by name of the memory: `host`, or a device. Written as
-            one size, it is that of `host`. Empty: what is loaded is not limited.
+        memory: Bytes for what is loaded, and what is never evicted.
         admission_limit: Requests that may wait at once, beside those that run; more are rejected.
         rate_factor: All open-loop rates are multiplied by it; deadlines of one period follow.
         score: A published score to compute beside the figures.
@@ -236,7 +230,7 @@ class Scenario(Section):
     agreement: AgreementSpec = AgreementSpec()
     partition: Partitioning = None
     fuse: Fusing = "auto"
-    memory: Annotated[dict[str, ByteSize], BeforeValidator(_memory)] = Field(default_factory=dict)
+    memory: MemorySpec = MemorySpec()
     admission_limit: Count = 1000
     max_blocking: PositiveSeconds | None = None
     machine: FilePath | None = None

@@ -44,6 +44,6 @@ PASSES: tuple[Pass, ...] = (
     surroundings.surroundings,
     batching.batching,
     variants.variants,
-    residency.residency,
     fusing.fusing,
+    residency.residency,
 )

@@ -34,16 +34,9 @@ def compress(plan: Plan, planning: Planning) -> Plan:
     """Add the variants that are worth having, each as a model of its own.
 
     Raises:
-        ConfigurationError: a given one is further off than is allowed, a name is taken, or there
-            is a memory budget.
+        ConfigurationError: a given one is further off than is allowed, or a name is taken.
         ModelError: a given one cannot be used.
     """
-    asked = [name for name, spec in planning.wishes.variants.items() if spec.asked]
-    if asked and planning.wishes.memory:
-        raise ConfigurationError(
-            f"variants of {', '.join(asked)} would be loaded beside the originals, which no memory "
-            "budget can do yet; leave out `memory`, or `variants`"
-        )
     for name, spec in planning.wishes.variants.items():
         if spec.asked:
             plan = _with_variants(plan, planning, name, spec)

@@ -9,8 +9,8 @@ starting operators is what takes the time; if 8 clearly lose, no other size is t
 were asked for are kept also where they lose: the core uses a fused variant only where its times say
 that it is cheaper (`coinfer.core.fusing`).
 
-It comes last: it competes with what all other passes have chosen. The members stay loaded, so with
-a memory budget nothing is fused.
+It comes after all that changes times: it competes with what other passes have chosen. Its weights
+are its own. The members stay loaded too, where memory has room for both.
 """
 
 from __future__ import annotations
@@ -69,13 +69,8 @@ def fusing(plan: Plan, planning: Planning) -> Plan:
         UnknownNameError: there is no model of a name in a group.
     """
     wish = planning.wishes.fuse
-    if wish == "never" or (wish == "auto" and plan.memory):
+    if wish == "never":
         return plan
-    if plan.memory:
-        raise ConfigurationError(
-            "fused networks are loaded beside their members, which no memory budget can do yet; "
-            "leave out `memory`, or `fuse`"
-        )
     if wish == "auto":
         for group in _auto_groups(plan, planning):
             least_s = min(_least_s(plan, name) for name in group)
