@@ -25,6 +25,7 @@ from coinfer.model import Model
 from coinfer.profiling import memory
 from coinfer.profiling.error import gap
 from coinfer.profiling.measure import on_cores
+from coinfer.profiling.side_by_side import least_run_s
 
 __all__ = ["FusedTrial", "fused_trial"]
 
@@ -99,7 +100,7 @@ def fused_trial(
             }
             took: dict[str, list[float]] = {name: [] for name in sides}
             for _, name in in_turn(sides, rounds):
-                took[name].append(_seconds(sides[name], len(together), stop))
+                took[name].append(least_run_s(sides[name], len(together), stop, round_s=_ROUND_S))
             return error, took
 
         processor, backend = ours
@@ -142,19 +143,3 @@ def _error(
             for name, expected in own.run(feeds[at]).items():
                 worst = max(worst, gap(made[member.outputs[name]], expected))
     return worst
-
-
-def _seconds(run: Callable[[int], object], feeds: int, stop: threading.Event) -> float:
-    """Run for a while; return the least seconds of a run: others only ever disturb."""
-    best, number = float("inf"), 0
-    began = time.perf_counter()
-    while True:
-        started = time.perf_counter()
-        run(number % feeds)
-        ended = time.perf_counter()
-        if stop.is_set():
-            raise KeyboardInterrupt
-        best = min(best, ended - started)
-        number += 1
-        if ended - began >= _ROUND_S:
-            return best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
@@ -16,13 +16,13 @@ from coinfer.metrics.paired import LEAST_ROUNDS, PairedRatio, in_turn, paired_ra
 from coinfer.model import Model
 from coinfer.profiling.measure import Effort, Sampler, on_cores
 
-__all__ = ["Contest", "contest", "time_side_by_side"]
+__all__ = ["Contest", "contest", "least_run_s", "time_side_by_side"]
 
 K = TypeVar("K", bound=Hashable)
 
 _TURN_S = 0.02
 _ROUND_S = 0.08
-"""For so long, and for one run at least, each of two runs in a round."""
+"""For so long, and for one run at least, each of two in a round."""
 
 _EFFORT = Effort(warmup_runs=2, min_runs=5, max_runs=40, max_s=0.08, precision=0.01)
 
@@ -93,11 +93,15 @@ def contest(
             stack.callback(sessions[name].close)
 
         def measure(stop: threading.Event) -> dict[str, list[float]]:
-            for session in sessions.values():
-                _seconds(session, feeds, stop)
-            took: dict[str, list[float]] = {name: [] for name in sessions}
-            for _, name in in_turn(sessions, rounds):
-                took[name].append(_seconds(sessions[name], feeds, stop))
+            def runner(session: Session) -> Callable[[int], object]:
+                return lambda at: session.run(feeds[at])
+
+            sides = {name: runner(session) for name, session in sessions.items()}
+            took: dict[str, list[float]] = {name: [] for name in sides}
+            for run in sides.values():
+                least_run_s(run, len(feeds), stop, round_s=_ROUND_S)
+            for _, name in in_turn(sides, rounds):
+                took[name].append(least_run_s(sides[name], len(feeds), stop, round_s=_ROUND_S))
             return took
 
         took = on_cores(caller_cores(backend, processor), measure)
@@ -108,17 +112,29 @@ def contest(
     )
 
 
-def _seconds(session: Session, feeds: Sequence[Tensors], stop: threading.Event) -> float:
-    """Run for a while; return the seconds per run, the smallest: others only ever disturb."""
+def least_run_s(
+    run: Callable[[int], object], feeds: int, stop: threading.Event, *, round_s: float
+) -> float:
+    """Run for a while, once at least; return the least seconds of a run: others only ever disturb.
+
+    Args:
+        run: Makes a run with the inputs of a number.
+        feeds: So many inputs are used in rotation.
+        stop: Set by another thread to give up after the present run.
+        round_s: For so long.
+
+    Raises:
+        KeyboardInterrupt: `stop` was set.
+    """
     best, began = float("inf"), time.perf_counter()
     number = 0
     while True:
         started = time.perf_counter()
-        session.run(feeds[number % len(feeds)])
+        run(number % feeds)
         ended = time.perf_counter()
         if stop.is_set():
             raise KeyboardInterrupt
         best = min(best, ended - started)
         number += 1
-        if ended - began >= _ROUND_S:
+        if ended - began >= round_s:
             return best

@@ -26,7 +26,6 @@ def problems(draw: st.DrawFn, most_groups: int = 4) -> BatchProblem:
             output_bytes=after,
             seconds={batch: draw(st.integers(1, 30)) / 8 for batch in able},
             inner_bytes=draw(st.integers(0, 5)),
-            workspace_bytes=draw(st.integers(0, 3)),
         )
         for at, (before, after) in enumerate(pairwise(kept))
     ]

@@ -135,7 +135,6 @@ def _with_budget(name: str, problem: BatchProblem, budget: int) -> Contender:
             input_bytes=group.input_bytes,
             output_bytes=group.output_bytes,
             inner_bytes=group.inner_bytes,
-            workspace_bytes=group.workspace_bytes,
             seconds={batch: seconds / 2 for batch, seconds in group.seconds.items()},
         )
         for group in problem.groups

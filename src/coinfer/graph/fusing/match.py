@@ -37,11 +37,6 @@ class Match:
     rest: tuple[tuple[ir.Node, ...], ...] = field(repr=False)
     difference: str
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the models have the same architecture throughout."""
-        return not self.difference
-
 
 def architecture_of(model: Model) -> str:
     """Return a digest that two models share if and only if they can be fused as a whole.

@@ -9,7 +9,7 @@ from coinfer.graph.fusing.builder import Builder
 from coinfer.graph.fusing.layout import MERGED_LAYOUTS, Layout
 from coinfer.graph.fusing.site import Site
 
-__all__ = ["NotMergedError", "Rule", "both", "need", "packed", "possible", "stacked"]
+__all__ = ["NotMergedError", "Rule", "both", "need", "possible", "stacked"]
 
 _Layouts = frozenset[Layout]
 
@@ -34,7 +34,6 @@ class Rule(NamedTuple):
 
 
 stacked: _Layouts = frozenset({Layout.STACKED})
-packed: _Layouts = frozenset({Layout.PACKED})
 both: _Layouts = MERGED_LAYOUTS
 
 

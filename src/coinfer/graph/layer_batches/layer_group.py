@@ -24,7 +24,6 @@ class LayerGroup:
         output_bytes: Per sample, all that is kept of one after it.
         seconds: What a run takes, by batch size.
         inner_bytes: Per sample, what it needs beside inputs and outputs at its peak.
-        workspace_bytes: Per run, what it needs whatever the batch.
     """
 
     name: str
@@ -33,12 +32,10 @@ class LayerGroup:
     output_bytes: int
     seconds: Mapping[int, float]
     inner_bytes: int = 0
-    workspace_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        sizes = (self.weight_bytes, self.input_bytes, self.output_bytes, self.inner_bytes)
-        if min(*sizes, self.workspace_bytes) < 0:
+        if min(self.weight_bytes, self.input_bytes, self.output_bytes, self.inner_bytes) < 0:
             raise ConfigurationError(f"group {self.name!r}: bytes must not be negative")
         times = self.seconds.values()
         if not times or min(self.seconds) < 1 or not all(0 <= s < math.inf for s in times):
@@ -48,8 +45,7 @@ class LayerGroup:
 
     def activation_bytes(self, batch: int) -> int:
         """Return what a run holds beside weights."""
-        per_sample = self.input_bytes + self.output_bytes + self.inner_bytes
-        return batch * per_sample + self.workspace_bytes
+        return batch * (self.input_bytes + self.output_bytes + self.inner_bytes)
 
     def working_set(self, batch: int) -> int:
         """Return all that must be in memory while it runs, in bytes."""
