@@ -1,8 +1,8 @@
-"""Failures: counts of the runs that failed, by model and processor. Judges none (`health` does)."""
+"""Failures: counts of the runs that failed, by variant and processor. Judges none: see `health`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coinfer.core.commands import Execution
 
@@ -11,28 +11,30 @@ __all__ = ["FailureCount", "Failures"]
 
 @dataclass(slots=True)
 class FailureCount:
-    """What failed of one model on one processor.
+    """What failed of one variant on one processor.
 
     Attributes:
-        model: The model.
+        variant: The variant: of most models the original, which has the model's name.
         processor: The processor.
         reason: Why, the last time.
         runs: Runs that failed.
         retried: Those of them after which a request was tried again. The caller of such a request
             may never see that anything went wrong.
+        retried_of: The same by model that they answered: a fused variant answers several.
     """
 
-    model: str
+    variant: str
     processor: str
     reason: str = ""
     runs: int = 0
     retried: int = 0
+    retried_of: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return a sentence for a person."""
         times = "once" if self.retried == 1 else f"{self.retried:,} times"
         return (
-            f"{self.model}: failed on processor {self.processor!r} and was tried again {times}; "
+            f"{self.variant}: failed on processor {self.processor!r} and was tried again {times}; "
             f"the last reason: {self.reason}"
         )
 
@@ -41,7 +43,7 @@ class Failures:
     """Counts failed runs; nothing is forgotten.
 
     Attributes:
-        counts: By model and processor.
+        counts: By variant and processor.
         fresh: Keys of counts that changed. Whoever reports them clears it.
 
     >>> from coinfer.core.request import Request
@@ -68,10 +70,13 @@ class Failures:
 
     def note_retry(self, execution: Execution) -> None:
         """Count that an execution's request, or some of several, are tried again."""
-        self._count(execution).retried += 1
+        count = self._count(execution)
+        count.retried += 1
+        for model in {request.model for request in execution.requests}:
+            count.retried_of[model] = count.retried_of.get(model, 0) + 1
 
     def _count(self, execution: Execution) -> FailureCount:
-        key = (execution.model, execution.processor)
+        key = (execution.variant, execution.processor)
         self.fresh[key] = None
         count = self.counts.get(key)
         if count is None:

@@ -227,7 +227,7 @@ def _model_stats(
         failed=others[Outcome.FAILED],
         rejected=others[Outcome.REJECTED],
         cancelled=others[Outcome.CANCELLED],
-        retried=sum(each.retried for each in failures if each.model == name),
+        retried=sum(each.retried_of.get(name, 0) for each in failures),
         queue=queue,
         running=running,
         latency_ms=latency_summary(latencies),
