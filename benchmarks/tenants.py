@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from coinfer import zoo
 from coinfer.experiments.certificate import certify
 from coinfer.experiments.saturation import Kept, find_saturation, on_machine
@@ -34,10 +32,8 @@ from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim import simulate
 from coinfer.workload.scenario import Scenario
-from coinfer.zoo.builder import NetworkBuilder
-from coinfer.zoo.transformer import _encoder, _Sizes
 from environment import OtherWork, print_environment
-from fusion import cnn, mlp
+from fusion import cnn, encoder, mlp
 from tables import new_console, new_table
 
 TENANTS, LOADS, ROUNDS = 16, (30, 60, 90), 3
@@ -77,20 +73,11 @@ def main() -> int:
 
 
 def _save(network: str, folder: Path) -> None:
-    makers: Mapping[str, Any] = {"cnn": cnn, "mlp": mlp, "encoder": _minilm}
+    makers: Mapping[str, Any] = {"cnn": cnn, "mlp": mlp, "encoder": encoder}
     for seed in range(TENANTS):
         maker = makers.get(network)
         graph = maker(seed) if maker else zoo.build(network, seed=seed)
         save_graph(graph, folder / f"t{seed}.onnx")
-
-
-def _minilm(seed: int) -> ir.Model:
-    """An encoder as all-MiniLM-L6-v2, with fewer words and 16 tokens."""
-    net = NetworkBuilder("encoder", seed)
-    ids = net.input("input_ids", (16,), ir.DataType.INT64)
-    sizes = _Sizes(layers=6, width=384, heads=12, inner=1536, vocabulary=1000, positions=16)
-    net.output(_encoder(net, ids, sizes), "last_hidden_state")
-    return net.model("MiniLM-shaped")
 
 
 def _scenario(network: str, folder: Path, fuse: object, **fields: Any) -> Scenario:
