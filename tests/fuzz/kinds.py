@@ -148,6 +148,22 @@ def _planned(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     return ("plan", "m.onnx", "--measure", "0.05s", "-o", "planned", "--why")
 
 
+def _planned_fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    """Two damaged copies of one file, or one file twice, fused by the child process."""
+    _onnx_file(rng, seeds, folder)
+    other = "m.onnx"
+    if rng.random() < 0.3:
+        other = "other.onnx"
+        (folder / other).write_bytes((folder / "m.onnx").read_bytes())
+        _onnx_file(rng, seeds, folder)
+    (folder / "own.yaml").write_text(
+        f"models: {{m: {{source: m.onnx}}, k: {{source: {other}}}}}\n"
+        "arrivals: {m: {closed: 1}, k: {closed: 1}}\nduration: 0.05s\nfuse: [[m, k]]\n"
+        "processors:\n- {name: a, backend: onnxruntime, cores: [0]}\n"
+    )
+    return ("plan", "own.yaml", "--measure", "5s", "-o", "planned")
+
+
 def _called(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
     if rng.random() < 0.5:
         shutil.copy(seeds / "models" / f"{rng.choice(_model_names(seeds))}.onnx", folder / "m.onnx")
@@ -496,6 +512,7 @@ KINDS: Mapping[str, _Kind] = {
     "compress": _Kind(8, _compressed),
     "run": _Kind(4, _ran),
     "plan-model": _Kind(2, _planned),
+    "plan-fused": _Kind(1, _planned_fused),
     "api": _Kind(6, _called),
     "scenario": _Kind(20, _scenario),
     "machine": _Kind(10, _machine),
