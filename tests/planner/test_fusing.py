@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import coinfer
@@ -199,6 +201,22 @@ class TestGroups:
         plan = planned(networks()).plan
         assert not plan.fused
         assert "it was not made within 0.01 s" in why(plan, "a")
+
+    def test_ctrl_c_ends_the_child_and_the_next_planning_fuses(
+        self, trials: dict[int, float], monkeypatch: pytest.MonkeyPatch, cache: Path
+    ) -> None:
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        trials |= {2: 2.0}
+        before = set(psutil.Process().children())
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess.Popen, "communicate", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                planned(networks(NAMES[:2]))
+        assert set(psutil.Process().children()) <= before
+        assert not list((cache / "artefacts").glob("*/fused.onnx"))
+        assert list(planned(networks(NAMES[:2])).plan.fused) == ["a+1"]
 
     def test_large_weights_are_not_fused(
         self, trials: dict[int, float], monkeypatch: pytest.MonkeyPatch

@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import coinfer
+from coinfer.artefacts.settings import VARIABLE as ARTEFACTS
 from coinfer.backends.base import Session, Tensors
 from coinfer.backends.registry import get_backend
+from coinfer.cache_folder import VARIABLE as CACHE
 from coinfer.core.commands import Run
 from coinfer.core.dispatcher import Limits
 from coinfer.errors import BackendError, ConfigurationError, ExecutionError, UnknownNameError
@@ -25,6 +30,7 @@ from coinfer.model import Model
 from coinfer.plan import Plan
 from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.variant import GraphFile
+from coinfer.planner.fusing import graphs
 from coinfer.planner.model_source import resolve_model
 from coinfer.runtime.engine import Engine
 from coinfer.testing.models import tiny_linear, two_inputs
@@ -86,6 +92,21 @@ class Gated:
         if self._refuses and model.name == self._refuses:
             raise BackendError("no room")
         return Gate(self._real.load(model, processor, *args, **options), self.gate, self.broken)
+
+
+class Counting:
+    """onnxruntime that notes what is loaded."""
+
+    def __init__(self) -> None:
+        self._real: Any = get_backend("onnxruntime")
+        self.loaded: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def load(self, model: Model, processor: Processor, *args: Any, **options: Any) -> Any:
+        self.loaded.append(model.name)
+        return self._real.load(model, processor, *args, **options)
 
 
 def models(example: str = "zoo:tiny_cnn") -> dict[str, Model]:
@@ -326,6 +347,56 @@ class TestMembers:
             engine.unload("c")
             assert not store.items("all")
             assert engine.infer("d", feed("d"))
+
+    def test_one_comes_and_one_goes_while_the_other_groups_answer(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Nothing is built for it but the session of the one that comes."""
+        monkeypatch.setenv(ARTEFACTS, "100MiB")
+        monkeypatch.setenv(CACHE, str(tmp_path))
+        groups = [[f"t{at}" for at in range(start, start + 3)] for start in (0, 3, 6)]
+        tenants = [name for group in groups for name in group]
+        sources = {name: f"zoo:tiny_mlp?seed={at}" for at, name in enumerate(tenants)}
+        counting, graphs_made, make = Counting(), list[str](), graphs._made
+
+        def counted(name: str, *rest: Any) -> Any:
+            graphs_made.append(name)
+            return make(name, *rest)
+
+        monkeypatch.setattr(graphs, "_made", counted)
+        feeds = {
+            name: resolve_model(source, name=name).sample_inputs(seed=at)
+            for at, (name, source) in enumerate(sources.items())
+        }
+        with coinfer.Engine(
+            sources, processors=[CPU], fuse=groups, backends={"onnxruntime": counting}, measure_s=60
+        ) as engine:
+            assert [list(each.models) for each in engine.plan.fused.values()] == groups
+            assert len(graphs_made) == 3
+            loaded, others = len(counting.loaded), tenants[3:]
+            expected = {name: engine.infer(name, feeds[name]) for name in others}
+            stop, answered = threading.Event(), list[int]()
+
+            def ask() -> None:
+                while not stop.is_set():
+                    futures = {name: engine.submit(name, feeds[name]) for name in others}
+                    for name, future in futures.items():
+                        close_to(future.result(WAIT_S), expected[name])
+                    answered.append(len(futures))
+
+            with ThreadPoolExecutor(1) as pool:
+                asking = pool.submit(ask)
+                engine.unload("t0")
+                new = resolve_model("zoo:tiny_mlp?seed=99", name="new")
+                engine.load("new", new, Profile.from_seconds({"new": {"cpu0": 1e-4}}))
+                count = len(answered)
+                engine.infer("new", new.sample_inputs())
+                while len(answered) < count + 3 and not asking.done():
+                    time.sleep(0.001)
+                stop.set()
+                asking.result(WAIT_S)
+            assert len(graphs_made) == 3
+            assert counting.loaded[loaded:] == ["new"]
 
     def test_its_name_is_taken(self, engine: Engine, backend: Gated) -> None:
         with pytest.raises(ConfigurationError, match="'all' is loaded"):

@@ -19,8 +19,9 @@ from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
 from coinfer.model.paging import paged
+from coinfer.plan.fused_plan import FusedPlan
 from coinfer.plan.plan import Plan, PolicyChoice
-from coinfer.plan.variant import Kind, Variant, variant_name
+from coinfer.plan.variant import GraphFile, Kind, Variant, variant_name
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.columns import Demand
 from coinfer.planner.make_plan import make_plan
@@ -39,6 +40,9 @@ from coinfer.workload.load import Load
 from coinfer.workload.partition_spec import PartitionSpec
 from coinfer.workload.processor_spec import DefaultProcessors
 from coinfer.workload.scenario import ModelSpec, Scenario
+
+_TOGETHER = "+"
+"""Between the names of models, in the name of a fused variant of a described machine."""
 
 NO_DIMS: Mapping[str, int] = {}
 
@@ -153,7 +157,7 @@ def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
     plan = dataclasses.replace(
         plan, machine=kept, memory=scenario.memory.budget, pinned=scenario.memory.pin
     ).loading(kept.profile)
-    plan = plan.warned(*_choices(machine, kept))
+    plan = _with_described_fused(plan, scenario).warned(*_choices(machine, kept))
     for name, spec in scenario.models.items():
         plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
     return Prepared(scenario=scenario, plan=plan)
@@ -188,6 +192,42 @@ def _with_described_variants(plan: Plan, scenario: Scenario) -> Plan:
                 use=spec.variants.use,
             )
             plan = plan.with_variant(model, variant)
+    return plan
+
+
+def _with_described_fused(plan: Plan, scenario: Scenario) -> Plan:
+    """Add the fused variants for which a described machine has times, `MODEL+MODEL`.
+
+    Raises:
+        ConfigurationError: there are no times of a group that is asked for.
+    """
+    wish, profile = scenario.fuse, plan.measured
+    if wish == "never" or (wish == "auto" and plan.memory):
+        return plan
+    if plan.memory:
+        raise ConfigurationError(
+            "fused networks are loaded beside their members, which no memory budget can do yet; "
+            "leave out `memory`, or `fuse`"
+        )
+    if isinstance(wish, str):
+        fresh = [name for name in profile.models() if name not in plan.models]
+        named = [tuple(name.split(_TOGETHER)) for name in fresh]
+        groups = [group for group in named if len(group) > 1 and set(group) <= plan.models.keys()]
+    else:
+        groups = list(wish)
+    for group in groups:
+        name = _TOGETHER.join(group)
+        able = [set(profile.restricted([each]).processors()) for each in (name, *group)]
+        shared = set.intersection(*able)
+        if not shared:
+            raise ConfigurationError(
+                f"{', '.join(group)} are to be fused, and machine {plan.machine.name!r} has no "
+                f"times of that on a processor that runs each of them; give it some as {name!r}, "
+                "or leave `fuse` out"
+            )
+        names = tuple(p.name for p in plan.processors if p.name in shared)
+        fused = FusedPlan(models=group, graph=GraphFile("", ""), processors=names)
+        plan = plan.with_fused(name, fused)
     return plan
 
 
