@@ -21,6 +21,7 @@ _OTHERS = {
     "model.outline._MOST_ANSWERS",  # what is remembered
     "model.outline._MOST_BYTES",
     "plan.work._MOST_REMEMBERED",
+    "runtime.memory_watch._LIMIT_PERIOD_S",  # how often a limit is looked at
 }
 """Constants that limit nothing that users give."""
 

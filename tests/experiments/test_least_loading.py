@@ -30,7 +30,7 @@ def ready(arrivals: str, memory: str, more: str = "") -> tuple[Plan, Scenario]:
     end = "" if "offline" in arrivals else "duration: 20s\n"
     budget = f"memory: {memory}\n" if memory else ""
     scenario = parse_scenario(f"models: {models}\narrivals: {{{arrivals}}}\n{end}{budget}")
-    return dataclasses.replace(Plan.of(MACHINE), memory=scenario.memory), scenario
+    return dataclasses.replace(Plan.of(MACHINE), memory=scenario.memory.budget), scenario
 
 
 @pytest.mark.parametrize("arrivals", [OFFLINE, MIX])

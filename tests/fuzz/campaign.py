@@ -10,6 +10,7 @@ run it again. Causes are told apart by what was raised and where; the first two 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import random
@@ -188,7 +189,8 @@ def _keep(case: Case, outcome: Outcome, folder: Path) -> None:
     """Copy a case's files, what was printed, and how to run it again."""
     target = folder / case.name.replace(":", "-")
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(case.folder, target / "files", symlinks=True)
+    with contextlib.suppress(shutil.Error):  # pipes and devices stay where they are
+        shutil.copytree(case.folder, target / "files", symlinks=True)
     (target / "err.txt").write_text(outcome.err, encoding="utf-8", errors="replace")
     (target / "again.txt").write_text(
         f"{outcome.fault}\n\ncd {target / 'files'} && {case.command}\n"

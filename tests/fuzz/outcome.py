@@ -15,6 +15,9 @@ _LONGEST_LINE = 3000
 _STATUSES = {0, 1, 2, 130}
 _TRACEBACK = "Traceback (most recent call last)"
 _REPLAY_DIFFERS = "differs: "
+_VERIFIED = re.compile(r"^\d+ checked, [1-9]\d* removed$", re.M)
+"""What `coinfer cache verify` ends with if something was damaged; its status is 1 then."""
+
 _ERROR = re.compile(r"^coinfer: (error: |interrupted)", re.M)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")
 _FRAME = re.compile(r'File "[^"]*/(coinfer/[\w/]+\.py)", line \d+, in (\S+)')
@@ -77,7 +80,10 @@ class Outcome:
             return f"status {self.status}"
         if _CONTROL.search(self.err) or _CONTROL.search(self.out):
             return "control characters in what is printed"
-        if self.status == 0 or (self.status == 1 and self.out.startswith(_REPLAY_DIFFERS)):
+        if self.status == 0:
+            return None
+        found = self.out.startswith(_REPLAY_DIFFERS) or _VERIFIED.search(self.out)
+        if self.status == 1 and found:
             return None
         errors = [line for line in self.err.splitlines() if _ERROR.match(line)]
         if len(errors) != 1:

@@ -20,6 +20,8 @@ ValueError: too large
         (Outcome(status=0, out="fine"), "success"),
         (Outcome(status=2, err="coinfer: error: m.onnx: broken\n"), "error"),
         (Outcome(status=1, out="differs: step 3\n"), "error"),
+        (Outcome(status=1, out="5afd removed: another size\n3 checked, 1 removed\n"), "error"),
+        (Outcome(status=1, out="3 checked, 0 removed\n"), "fault"),
         (Outcome(status=130, err="coinfer: interrupted\n", interrupted=True), "stopped"),
         (Outcome(status=-2, interrupted=True), "stopped"),
         (Outcome(status=-2, err="coinfer: error: m.onnx: broken\n", interrupted=True), "stopped"),

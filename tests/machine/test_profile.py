@@ -36,7 +36,7 @@ class TestMeasurement:
 
     @pytest.mark.parametrize("seconds", [(), (-0.1,), (math.nan,), (0.1, math.inf), (1e-320,)])
     def test_impossible_times_are_refused(self, seconds: tuple[float, ...]) -> None:
-        with pytest.raises(ConfigurationError, match="0 or from 1e-12 to 1e18 seconds"):
+        with pytest.raises(ConfigurationError, match="0 or from 1e-100 to 1e"):
             Measurement(seconds=seconds)
 
     @given(st.lists(st.just(0.0) | st.floats(1e-12, 1e3), min_size=1), st.floats(0, 1))

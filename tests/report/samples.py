@@ -226,7 +226,7 @@ def with_memory() -> Run:
         "arrivals: {offline: {counts: {a: 4, b: 4}, order: grouped}}\n"
         "memory: 100MiB\n"
     )
-    plan = replace(Plan.of(on), memory=scenario.memory)
+    plan = replace(Plan.of(on), memory=scenario.memory.budget)
     done = simulate(scenario, plan, make_policy("fcfs"), deterministic=True, keep_records=True)
     recorder = done.recorder
     recorder.observe(MemoryMeasured(60 << 20, 50 << 20), (), 0.12)
@@ -237,7 +237,7 @@ def with_memory() -> Run:
         policy="fcfs",
         seed=0,
         processors=on.processors,
-        memory=scenario.memory,
+        memory=scenario.memory.budget,
     )
     return Run(
         summary=summary,

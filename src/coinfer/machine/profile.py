@@ -18,7 +18,6 @@ from coinfer.documents.raw import parse_json, read_bytes
 from coinfer.documents.writing import replace_file
 from coinfer.errors import ConfigurationError
 from coinfer.machine.span import Span
-from coinfer.units import is_in_range
 
 __all__ = ["STEP", "Measurement", "Profile", "ProfileKey", "work_ratio"]
 
@@ -52,6 +51,10 @@ class ProfileKey(NamedTuple):
     shape: int = 0
 
 
+_LEAST, _MOST = 1e-100, 1e18
+"""Ratios of times between these can be computed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """The distribution of one key.
@@ -77,10 +80,10 @@ class Measurement:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a service time."""
-        if not self.seconds or not all(map(is_in_range, self.seconds)):
+        if not self.seconds or not all(s == 0 or _LEAST <= s <= _MOST for s in self.seconds):
             raise ConfigurationError(
-                f"a measurement needs times that are 0 or from 1e-12 to 1e18 seconds, got "
-                f"{self.seconds[:3]}"
+                f"a measurement needs times that are 0 or from {_LEAST:g} to {_MOST:g} seconds, "
+                f"got {self.seconds[:3]}"
             )
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import combinations, islice
+from itertools import combinations
 from typing import NamedTuple
 
 from coinfer.backends.base import Tensors
@@ -156,7 +156,8 @@ def settled_sizes(
     backends = find_backends(processors, profiler.backends)
     feeds = partial(_guessed_feeds, model, own)
     found = first_that_runs(model, processors, backends, own, feeds, profiler.cache)
-    guessed = next(islice(guessed_sizes(model, own), found or 0, None))
+    guesses = list(guessed_sizes(model, own))
+    guessed = guesses[found if found is not None and found < len(guesses) else 0]
     return {**own, **guessed}, guessed
 
 

@@ -54,7 +54,7 @@ def first_that_runs(
             "versions": {processor.backend: versions},
         }
         kept = None if cache is None else cache.get(parts)
-        if kept is not None:
+        if kept is not None and kept.seconds[0] >= 1:  # else the file is damaged
             return round(kept.seconds[0]) - 1
         found = _tried(model, backend, processor, feeds())
         if found is not None:
