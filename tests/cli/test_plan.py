@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from cli.program import TINY, Outcome
+from coinfer import zoo
 from coinfer.testing.models import tiny_linear
 
 Program = Callable[..., Outcome]
@@ -238,3 +239,34 @@ def test_a_file_whose_name_a_plan_cannot_keep_is_named_before_measuring(
     onnx.save(onnx.load_from_string(tiny_linear().model.to_bytes()), tmp_path / "a b.onnx")
     complaint = program("plan", tmp_path / "a b.onnx").complaint
     assert "model name 'a b' cannot be kept in a plan; use only" in complaint
+
+
+def test_models_in_a_cache_of_a_hub_are_planned_and_run_where_that_is_allowed(
+    tmp_path: Path, program: Program
+) -> None:
+    [made] = zoo.export(["tiny_cnn"], tmp_path / "made")
+    hub = tmp_path / "hub"
+    for name in ("blobs", "snapshots"):
+        (hub / name).mkdir(parents=True)
+    onnx.save(
+        *(onnx.load(made), hub / "blobs" / "1.onnx"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    (hub / "snapshots" / "net.onnx").symlink_to("../blobs/1.onnx")
+    (hub / "blobs" / "weights.bin").rename(hub / "blobs" / "2")
+    (hub / "snapshots" / "weights.bin").symlink_to("../blobs/2")
+    file = tmp_path / "hub.yaml"
+    file.write_text(
+        f"models: {{net: {hub}/snapshots/net.onnx}}\narrivals: {{net: {{closed: 1}}}}\n"
+        "processors: {backends: [onnxruntime]}\nduration: 100ms\nwarmup: 0s\n"
+    )
+    allowed, folder = ["--allow-data-in", hub], tmp_path / "planned"
+    for source in (file, hub / "snapshots" / "net.onnx"):
+        assert "--allow-data-in FOLDER" in program("plan", source).complaint
+    assert program("plan", file, "-o", folder, *allowed).status == 0
+    for verb in ("run", "bound", "simulate"):
+        assert program(verb, file, *allowed).status == 0
+    assert "--allow-data-in FOLDER" in program("run", file, "--plan", folder).complaint
+    assert program("run", file, "--plan", folder, *allowed).status == 0

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from coinfer.cli.console import new_table, out
 from coinfer.cli.options import (
+    AllowDataOption,
     Changes,
     DimOption,
     JsonOption,
@@ -33,6 +34,7 @@ def bound(
     machine: MachineOption = None,
     plan: PlanOption = None,
     dim: DimOption = None,
+    allow_data_in: AllowDataOption = None,
     json: JsonOption = None,
 ) -> None:
     """Show the best throughput that any scheduler could reach, and how.
@@ -44,7 +46,7 @@ def bound(
     from coinfer.experiments.least_loading import least_loading
 
     check_writable(json)
-    changes = Changes(dim=dim)
+    changes = Changes(dim=dim, allow_data_in=allow_data_in)
     wanted = changes.applied_to(scenario)
     ready = prepared(wanted, plan, machine=machine, changes=changes, needs_times=True)
     found = ready.plan.machine

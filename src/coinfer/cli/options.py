@@ -111,6 +111,7 @@ class Changes:
         float | None, typer.Option(help="Multiply all open-loop rates.", metavar="F")
     ] = None
     dim: DimOption = None
+    allow_data_in: AllowDataOption = None
 
     def applied_to(self, file: Path) -> Scenario:
         """Load a scenario and apply what the command line overrides.

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from coinfer.cli.console import new_table, out, print_lines
-from coinfer.cli.options import DimOption, PolicyOption, sizes
+from coinfer.cli.options import AllowDataOption, DimOption, PolicyOption, sizes
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
@@ -57,6 +57,7 @@ def plan(
     ] = False,
     policy: PolicyOption = None,
     dim: DimOption = None,
+    allow_data_in: AllowDataOption = None,
     measure: Annotated[
         str | None,
         typer.Option(
@@ -76,13 +77,14 @@ def plan(
 
     if diff:
         given = {"-o": output, "--why": why, "--policy": policy, "--dim": dim}
+        given["--allow-data-in"] = allow_data_in is not None
         given["--measure"] = measure
         _show_difference(sources, [option for option, value in given.items() if value])
         return
     budget_s = math.inf if measure is None else parse_seconds(measure)
     if output is not None:
         check_can_save(output)
-    made = _made(sources, policy, budget_s, sizes(dim))
+    made = _made(sources, policy, budget_s, sizes(dim), allow_data_in)
     out().print(_table(made))
     print_lines(*(_reasons(made) if why else ()))
     print_lines(*(f"warning: {warning}" for warning in made.warnings))
@@ -91,7 +93,13 @@ def plan(
         print_lines(f"plan: {output}")
 
 
-def _made(sources: list[str], policy: str | None, budget_s: float, dims: Mapping[str, int]) -> Plan:
+def _made(
+    sources: list[str],
+    policy: str | None,
+    budget_s: float,
+    dims: Mapping[str, int],
+    data_root: Path | None,
+) -> Plan:
     from coinfer.planner.prepare import prepare
     from coinfer.profiling import Profiler, default_cache
     from coinfer.profiling.budget import Budget
@@ -107,14 +115,18 @@ def _made(sources: list[str], policy: str | None, budget_s: float, dims: Mapping
     with profiler_bar() as progress:
         profiler = Profiler(cache=default_cache(), progress=progress, budget=budget)
         if not scenarios:
-            return _of_models(sources, policy, profiler, dims)
+            return _of_models(sources, policy, profiler, dims, data_root)
         scenario = load_scenario(scenarios[0]).with_options(policy=policy)
-        ready = prepare(scenario, profiler, surroundings=True, dims=dims)
+        ready = prepare(scenario, profiler, surroundings=True, dims=dims, data_root=data_root)
     return ready.plan
 
 
 def _of_models(
-    sources: list[str], policy: str | None, profiler: Profiler, dims: Mapping[str, int]
+    sources: list[str],
+    policy: str | None,
+    profiler: Profiler,
+    dims: Mapping[str, int],
+    data_root: Path | None,
 ) -> Plan:
     from coinfer.planner.make_plan import make_plan
     from coinfer.planner.wishes import Wishes
@@ -122,7 +134,7 @@ def _of_models(
 
     if policy is not None:
         make_policy(policy)  # one that cannot be made is found before anything is measured
-    models, places = _models(sources)
+    models, places = _models(sources, data_root)
     wishes = Wishes(
         policy=PolicyChoice() if policy is None else PolicyChoice(name=policy),
         surroundings=True,
@@ -132,14 +144,14 @@ def _of_models(
     return make_plan(models, default_processors(), wishes, profiler).plan
 
 
-def _models(sources: list[str]) -> tuple[dict[str, Model], dict[str, str]]:
+def _models(sources: list[str], data_root: Path | None) -> tuple[dict[str, Model], dict[str, str]]:
     """Open models; return them and their sources by name."""
     from coinfer.plan.plan_destination import check_model_names
 
     models: dict[str, Model] = {}
     places: dict[str, str] = {}
     for source in sources:
-        model = resolve_model(source)
+        model = resolve_model(source, data_root=data_root)
         if model.name in models:
             raise ConfigurationError(
                 f"two models are named {model.name!r}: {places[model.name]} and {source}; rename "

@@ -56,6 +56,7 @@ def prepared(
             policy_options=policy_options(changes.policy_option),
             is_simulated=(is_simulated or needs_times) and calibrate_s is None,
             dims=sizes(changes.dim),
+            data_root=changes.allow_data_in,
         )
         if calibrate_s is None:
             return ready
@@ -68,6 +69,7 @@ def prepared(
             machine_file=machine,
             surroundings=is_simulated,
             dims=sizes(changes.dim),
+            data_root=changes.allow_data_in,
         )
         if calibrate_s is None:
             return ready

@@ -70,6 +70,7 @@ def saturate(
     duration: options.DurationOption = None,
     seed: options.SeedOption = None,
     dim: options.DimOption = None,
+    allow_data_in: options.AllowDataOption = None,
     precision: Annotated[
         float, typer.Option(help="When to stop: width of the answer, relative.")
     ] = 0.01,
@@ -82,7 +83,12 @@ def saturate(
     """
     check_writable(json)
     changes = options.Changes(
-        policy=policy, policy_option=policy_option, duration=duration, seed=seed, dim=dim
+        policy=policy,
+        policy_option=policy_option,
+        duration=duration,
+        seed=seed,
+        dim=dim,
+        allow_data_in=allow_data_in,
     )
     wanted = changes.applied_to(scenario)
     kept = promise.of(wanted)

@@ -53,12 +53,14 @@ class SavedPlan(NamedTuple):
         folder: Where it is.
         runs: By variant all that was measured, also what is no span of the cut as it is now.
         text: The document, to say where something stands.
+        data_root: A folder in which links of models' files may end, as for `load_model`.
     """
 
     plan: Plan
     folder: Path
     runs: Mapping[str, list[MeasuredRun]]
     text: YamlDocument
+    data_root: Path | None = None
 
     def where(self, *loc: str | int) -> str:
         """Return `FILE:LINE` of a field."""
@@ -309,7 +311,8 @@ def _portable(source: str, folder: Path) -> str:
     """Write a source relative to the folder's parent where it is below that."""
     if not source or source.startswith("zoo:"):
         return source
-    path, base = Path(source).resolve(), folder.resolve().parent
+    # A link stays one: the data of a model lies beside it, by name, and not where it leads to.
+    path, base = Path(source).parent.resolve() / Path(source).name, folder.resolve().parent
     return os.fspath(path.relative_to(base)) if path.is_relative_to(base) else os.fspath(path)
 
 

@@ -51,12 +51,18 @@ def read_plan(folder: str | Path) -> Plan:
     return _with_forks_checked(estimated(saved, opened), saved, opened)
 
 
-def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = None) -> Planned:
+def open_plan(
+    plan: Plan | str | Path,
+    backends: Mapping[str, Backend] | None = None,
+    *,
+    data_root: Path | None = None,
+) -> Planned:
     """Make a plan ready to run here.
 
     Args:
         plan: The plan, or the folder that it was saved in.
         backends: Backends by name, for those that are not to be looked up.
+        data_root: A folder in which links of models' files may end, as for `load_model`.
 
     Raises:
         ScenarioError, ConfigurationError: as of `load_plan`; or it was made for another machine,
@@ -64,6 +70,7 @@ def open_plan(plan: Plan | str | Path, backends: Mapping[str, Backend] | None = 
         ModelError: a model's file cannot be used.
     """
     saved = _in_memory(plan) if isinstance(plan, Plan) else load_plan(plan)
+    saved = saved._replace(data_root=data_root)
     check_here(saved, backends or {})
     models = {name: _checked(saved, name) for name in saved.plan.models}
     done = estimated(saved, models)
@@ -165,7 +172,7 @@ def _loaded(saved: SavedPlan, name: str, planned: ModelPlan) -> Model:
                 "memory; pass the models in place of the plan, or save them to files"
             )
         try:
-            return resolve_model(planned.source, name=name)
+            return resolve_model(planned.source, name=name, data_root=saved.data_root)
         except ModelError as error:
             where = saved.where("models", name, "source")
             raise ModelError(f"{where}: {error}; restore it, or {make_anew(saved)}") from error

@@ -33,6 +33,7 @@ def planned_scenario(
     policy_options: Mapping[str, Any] | None = None,
     is_simulated: bool = False,
     dims: Mapping[str, int] = NO_DIMS,
+    data_root: Path | None = None,
 ) -> Prepared:
     """Put a scenario and a saved plan together.
 
@@ -44,6 +45,7 @@ def planned_scenario(
         policy_options: Asked for too; without a policy they are options of the plan's.
         is_simulated: Only read the plan: no model is opened, and any machine will do.
         dims: Sizes of open dimensions by name, in place of those that the scenario states.
+        data_root: A folder in which links of models' files may end, as for `load_model`.
 
     Raises:
         ConfigurationError: the plan was made for another machine or of other files, or a model of
@@ -57,7 +59,7 @@ def planned_scenario(
     if is_simulated:
         plan = _fitted(read_plan(folder), scenario, folder, asked)
         return Prepared(scenario=_sized(scenario, plan, dims), plan=_noted(plan))
-    opened = open_plan(folder)
+    opened = open_plan(folder, data_root=data_root)
     plan = _fitted(opened.plan, scenario, folder, asked)
     names = {name: None for model in plan.models for name in (model, *plan.serving(model))}
     models = {name: opened.models[name] for name in names}

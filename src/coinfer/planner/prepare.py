@@ -56,6 +56,7 @@ def prepare(
     machine_file: Path | None = None,
     surroundings: bool = False,
     dims: Mapping[str, int] = NO_DIMS,
+    data_root: Path | None = None,
 ) -> Prepared:
     """Make a plan for a scenario, on this machine or on one that a file describes.
 
@@ -65,6 +66,7 @@ def prepare(
         machine_file: A machine file instead of the scenario's; neither: this machine.
         surroundings: Measure also what a simulation needs beside the times of the models.
         dims: Sizes of open dimensions by name, in place of those that the scenario states.
+        data_root: A folder in which links of models' files may end, as for `load_model`.
 
     Raises:
         ModelError, InputError: a model or its inputs cannot be used.
@@ -81,7 +83,10 @@ def prepare(
     profiler = profiler or Profiler()
     policy = make_policy(scenario.policy.name, **scenario.policy.options)
     processors = choose_processors(scenario)
-    models = {name: resolve_model(spec.source, name=name) for name, spec in scenario.models.items()}
+    models = {
+        name: resolve_model(spec.source, name=name, data_root=data_root)
+        for name, spec in scenario.models.items()
+    }
     asked = asked_for(policy, models, ordinary(processors))
     wishes = _wishes(scenario, asked, surroundings=surroundings)
     named = {name: {**_stated_sizes(spec), **dims} for name, spec in scenario.models.items()}
