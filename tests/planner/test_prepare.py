@@ -31,7 +31,8 @@ ALLOW = "precision: {allow: [bf16], tolerance: 0.02}"
 def linear_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model is the one that the fake backend computes."""
     monkeypatch.setattr(
-        "coinfer.planner.prepare.resolve_model", lambda source, *, name: _named(source, name)
+        "coinfer.planner.prepare.resolve_model",
+        lambda source, *, name, data_root: _named(source, name),
     )
 
 
