@@ -69,6 +69,8 @@ def best_among_alike(
         if (int(now + least_s > deadline_s), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)
+        if not name and chosen and not best[0] and waiting * width > view.n_units:
+            continue  # one is free and in time, and not all that wait could be so wide at once
         if not name or forecast is not None:
             free_at = view.units_free_at() if free_at is None else free_at
         if not name:
