@@ -25,6 +25,7 @@ from coinfer.plan import Plan
 from coinfer.policies import make_policy, policy_names
 from coinfer.replay import EventLog, LogHeader, Replayed, recording, replay
 from coinfer.sim import simulate
+from core.compiled import only_plain
 from runtime.engines import FEED, MODEL, cpus, null_engine
 from sim.machines import machine, scenario
 
@@ -314,6 +315,7 @@ def test_a_compressed_log_with_a_wrong_byte_is_named(log: Path, tmp_path: Path, 
         replay(tmp_path / "wrong.jsonl.gz")
 
 
+@only_plain
 def test_what_the_core_cannot_take_is_refused_with_its_line(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
