@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from coinfer import Engine
+from coinfer.backends.base import Session
+from coinfer.backends.null import NullBackend
 from coinfer.core.commands import Evict, Load
 from coinfer.core.events import MemoryGiven, MemoryMeasured
 from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 from coinfer.metrics.memory_track import ProcessMemory
+from coinfer.model import Model
 from coinfer.runtime import clock, memory_watch
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.memory_watch import MemoryWatch
+from runtime.engines import MODEL
 
 MIB = 2**20
 CPU = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
@@ -49,6 +55,42 @@ class Watched:
         self.limit = limit
         self.watch.look()
         return [event for event in self.events if isinstance(event, MemoryGiven)]
+
+
+@pytest.mark.parametrize("budget", [150, 1000], ids=["tight", "ample"])
+def test_memory_is_watched_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    order: list[str] = []
+
+    class Backend(NullBackend):
+        def load(self, model: Model, processor: Processor) -> Session:
+            order.append("load")
+            return super().load(model, processor)
+
+    def process() -> ProcessMemory:
+        order.append("watch")
+        return ProcessMemory(10, 20)
+
+    monkeypatch.setattr(memory_watch, "process_memory", process)
+    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
+    with Engine(
+        {"a": MODEL, "b": MODEL},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": Backend()},
+        memory=budget,
+    ):
+        assert order[0] == "watch"
+        assert "load" in order
+
+
+def test_a_limit_that_is_lowered_while_models_are_loaded_is_kept(watched: Watched) -> None:
+    """What the engine tells the core once it knows all models is what memories have by then."""
+    assert watched.watch.given.budgets == {"host": 600 * MIB}
+    watched.look(500 * MIB)
+    assert watched.watch.given.budgets == {"host": 400 * MIB}
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ class Engine:
             given = memory or memory_given(plan)
             check_memory(plan)
             is_tight = given is not None and not fits(plan, plan.models)
+            watch = None if given is None else self._watch_memory(given, memory_limit)
             if given is not None:  # nothing is loaded before it is known what there is
                 self._event_loop.tell(nothing_given(given) if is_tight else given)
             profile = plan.profile
@@ -128,10 +129,9 @@ class Engine:
                 self.plan = self._load_planned(name, models, self.plan, profile)
             for name in plan.fused:
                 self.plan = self._load_fused(name, models, self.plan, profile)
-            if given is not None:
-                self._watch_memory(given, memory_limit)
+            if watch is not None:
                 if is_tight:
-                    self._event_loop.tell(given)
+                    self._event_loop.tell(watch.given)
                 self._event_loop.wait_for_loads(patience_s())
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
@@ -144,13 +144,15 @@ class Engine:
         self._finalizer.atexit = False  # see `leave_at_exit`
         _log.info("engine started: %s on %s", ", ".join(plan.models), ", ".join(cores))
 
-    def _watch_memory(self, given: MemoryGiven, limit: Callable[[], int | None] | None) -> None:
+    def _watch_memory(
+        self, given: MemoryGiven, limit: Callable[[], int | None] | None
+    ) -> MemoryWatch:
         plan, loop = self.plan, self._event_loop
-        loop.watch_memory(
-            MemoryWatch(
-                given, plan.processors, least_memory(plan), limit, loop.post_beside, self.warnings
-            )
+        watch = MemoryWatch(
+            given, plan.processors, least_memory(plan), limit, loop.post_beside, self.warnings
         )
+        loop.watch_memory(watch)
+        return watch
 
     # for callers
 

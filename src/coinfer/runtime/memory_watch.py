@@ -68,6 +68,7 @@ class MemoryWatch:
 
     Attributes:
         before: What the process held before anything was loaded.
+        given: What memories have now.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class MemoryWatch:
         post: Callable[[MemoryGiven | MemoryMeasured], None],
         warnings: EngineWarnings,
     ) -> None:
-        self._given = self._now_given = given
+        self._given = self.given = given
         self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
         self._least = least
         self._limit = limit
@@ -124,7 +125,7 @@ class MemoryWatch:
             return
         gave = before.total - after.total
         least, known.last = min(gave, known.last), gave
-        size = min(least, self._now_given.budgets[HOST])
+        size = min(least, self.given.budgets[HOST])
         if size < known.planned + _NOISE_BYTES:
             size = known.planned
         if size != known.size:
@@ -150,14 +151,14 @@ class MemoryWatch:
         planned = budget = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
             budget = max(min(planned, int(SHARE * limit)), min(planned, self._least))
-        if budget == self._now_given.budgets[HOST]:
+        if budget == self.given.budgets[HOST]:
             return
-        self._now_given = self._given._replace(budgets={**self._given.budgets, HOST: budget})
+        self.given = self._given._replace(budgets={**self._given.budgets, HOST: budget})
         for known in self._places.values():
             if known.size > max(budget, known.planned):  # else nothing could ever load it
                 known.size = max(budget, known.planned)
                 self._tell(process_memory(), known)
-        self._post(self._now_given)
+        self._post(self.given)
         if limit is None or budget >= planned:
             return
         text = (
