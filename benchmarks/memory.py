@@ -329,7 +329,7 @@ def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:
         cells = f"{row.seconds:.1f}", f"{row.seconds / lru[row.budget]:.2f}"
         gib = f"{row.loaded_bytes / 2**30:.1f}"
         table.add_row(share, row.contestant, *cells, f"{row.loads}", gib)
-    for share in shares:
+    for share in sorted({row.budget for row in rows if not row.why}, reverse=True):
         least = memory_budget.least_ms(scenario, plan, int(share * total))
         table.add_row(f"{share:.0%}", "bound", f"{least:.1f}", "", "", "")
     bench.console.print(table)

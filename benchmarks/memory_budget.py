@@ -13,8 +13,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from coinfer.bound import throughput_bound
 from coinfer.core.events import MemoryGiven
 from coinfer.errors import ConfigurationError
+from coinfer.experiments.least_loading import least_loading
 from coinfer.machine.machine import Machine
 from coinfer.machine.memories import HOST
 from coinfer.machine.processor import Processor
@@ -25,7 +27,8 @@ from coinfer.planner.prepare import prepare
 from coinfer.policies import make_policy
 from coinfer.profiling import Profiler, default_cache
 from coinfer.sim import simulate
-from coinfer.workload.scenario import MixArrivals, OfflineArrivals, Scenario
+from coinfer.workload.load import Load
+from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import parse_scenario
 
 __all__ = [
@@ -177,38 +180,11 @@ def cold(plan: Plan) -> Plan:
 
 
 def least_ms(scenario: Scenario, plan: Plan, budget: int) -> float:
-    """Return the milliseconds per request that no rule of residency could fall below.
-
-    The processors need their time. And a request whose model is not loaded when it comes waits for
-    a load, which serves no more requests than are under way. How many models can be loaded when one
-    comes is bounded by the budget: those that it is dearest to be without, by the byte. Loads of
-    the start do not count.
-    """
-    shares, most = _asked(scenario)
-    left, load_s, work_s = float(budget), 0.0, 0.0
-    dear = []
-    for model, share in shares.items():
-        times = [entry.mean_s / key.batch for key, entry in plan.profile.restricted([model])]
-        work_s += share * min(times) / len(plan.processors)
-        place = min(loadables(plan, model, plan.profile), key=lambda place: place.size_bytes)
-        dear.append((share * place.load_s / most[model], place.size_bytes))
-    for seconds, size in sorted(dear, key=lambda each: each[0] / each[1], reverse=True):
-        kept = min(size, left)
-        left -= kept
-        load_s += seconds * (1 - kept / size)
-    return 1e3 * max(work_s, load_s)
-
-
-def _asked(scenario: Scenario) -> tuple[Mapping[str, float], Mapping[str, int]]:
-    """Return the share of the requests that each model gets, and how many wait at most."""
-    arrivals = scenario.arrivals
-    if isinstance(arrivals, OfflineArrivals):
-        counts = arrivals.offline.counts
-        return {model: n / sum(counts.values()) for model, n in counts.items()}, counts
-    assert isinstance(arrivals, MixArrivals)
-    weights, total = arrivals.mix.weights, sum(arrivals.mix.weights.values())
-    most = dict.fromkeys(weights, arrivals.mix.in_flight)
-    return {model: weight / total for model, weight in weights.items()}, most
+    """Return the milliseconds per request that no schedule could fall below: runs and loads."""
+    limited = dataclasses.replace(plan, memory={HOST: budget})
+    mix = Load(scenario).offered_mix() or {}
+    bound = throughput_bound(plan.profile, plan.processors, mix)
+    return 1e3 * max(1 / bound.throughput_per_s, least_loading(limited, scenario) or 0.0)
 
 
 def compared(scenario: Scenario, plan: Plan, shares: Sequence[float]) -> Iterator[Row]:
