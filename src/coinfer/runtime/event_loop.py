@@ -119,7 +119,7 @@ class EventLoop:
         self.unanswered = self._unanswered.futures
         self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
-        self._handle, self._running = core.handle, core.running
+        self._running = core.running
         self._failure_notices = FailureNotices(core, self.warnings)
         self._fresh_failures = self._failure_notices.fresh
         self._model_store = model_store
@@ -429,7 +429,7 @@ class EventLoop:
                 item(answers)  # type: ignore[operator]  # no other type is left
                 return
             now = clock.now()
-            commands = self._handle(event, now)
+            commands = self._core.handle(event, now)
             if self.watchers.observer is not None:
                 self.watchers.observe(event, commands, now)
             for command in commands:

@@ -164,7 +164,7 @@ class Worker:
 
     def _serve(self) -> None:
         get, owner, use = self._jobs.get, self._owner, self.use
-        done, look = owner.done, owner.look
+        done = owner.done
         while True:
             owner.idle = self
             self.waits = True
@@ -180,7 +180,7 @@ class Worker:
             elif job is None:
                 break
             else:
-                look()
+                owner.look()
         # It may be retired after it was asked whether it is: then that has sent the None.
         if self.retired:
             self._owner.returned(self)
