@@ -22,6 +22,7 @@ from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.onnxruntime.assignment import assigned
 from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
 from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.dense import weights_to_the_left
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, Packed, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
@@ -117,7 +118,12 @@ def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
 
 
 def compiled_in_blocks(
-    model: Model, processor: Processor, common: Mapping[str, Any], kept: Path | None = None
+    model: Model,
+    processor: Processor,
+    common: Mapping[str, Any],
+    kept: Path | None = None,
+    *,
+    swapped: bool = False,
 ) -> OnnxRuntimePart | str:
     """Compile a part of a model so that its values cross borders in blocks, where they can.
 
@@ -126,6 +132,7 @@ def compiled_in_blocks(
         processor: Where it is to run.
         common: What any session of it is told.
         kept: Write it down there, to be opened by `opened_in_blocks`.
+        swapped: Let its dense layers use weights as they are: see `dense`.
 
     Returns:
         Why blocks cannot cross its borders, if it is to be compiled like any model; an empty text
@@ -146,6 +153,8 @@ def compiled_in_blocks(
         return f"onnxruntime {ort.__version__} rewrites one otherwise than is known of it"
     if not (edited.takes or edited.gives):
         return ""
+    if swapped:
+        weights_to_the_left(edited.model)
     data = ir.to_proto(edited.model).SerializeToString()
     del rewritten, source
     try:
