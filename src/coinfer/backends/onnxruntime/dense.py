@@ -56,7 +56,7 @@ def _can_swap(node: ir.Node, batches: set[int | ir.SymbolicDim]) -> bool:
     return (
         x is not None
         and x.shape is not None
-        and len(x.shape) == 2  # noqa: PLR2004 - a matrix
+        and len(x.shape) == 2
         and _has_few_rows(x.shape[0], batches)
         and weight is not None
         and weight.is_initializer()
