@@ -137,15 +137,13 @@ def test_weights_are_in_the_artefact_once() -> None:
 def test_what_does_not_compute_the_same_is_kept_as_the_library_has_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from coinfer.backends.onnxruntime import compiling
-
     def wrong(graph: ir.Model) -> int:
         for value in graph.graph.initializers.values():
             if value.name == "b0":
                 value.const_value = ir.tensor(np.zeros(SIZES[1], np.float32), name="b0")
         return 1
 
-    monkeypatch.setattr(compiling, "weights_to_the_left", wrong)
+    monkeypatch.setattr(dense, "weights_to_the_left", wrong)
     backend = get_backend("onnxruntime")
     model = layers()
     folder = tmp_path / "made"

@@ -125,7 +125,7 @@ class OnnxRuntimeBackend:
     def make_artefact(self, model: Model, processor: Processor, folder: Path) -> Made:
         """Let ONNX Runtime write down what it runs, and see that it computes the same.
 
-        Called in a process of its own, because it holds the interpreter's lock.
+        Called in a process of its own: it takes several times the memory of the weights.
 
         Raises:
             BackendError: as `load`.

@@ -7,11 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnx_ir as ir
-
 from coinfer.backends.onnxruntime.assignment import require_assigned
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.dense import weights_to_the_left
 from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER, Provider
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
@@ -84,6 +81,10 @@ def _swapped(
     Returns:
         The session, and the operators that providers got of the graph as it came.
     """
+    import onnx_ir as ir  # slow to import, and only a child process comes here
+
+    from coinfer.backends.onnxruntime.dense import weights_to_the_left
+
     assert style.kept is not None
     with TemporaryDirectory(dir=style.kept.parent, ignore_cleanup_errors=True) as folder:
         file = Path(folder) / style.kept.name

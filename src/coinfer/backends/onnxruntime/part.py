@@ -13,16 +13,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.onnxruntime.assignment import assigned
-from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
 from coinfer.backends.onnxruntime.creation import Style, create
-from coinfer.backends.onnxruntime.dense import weights_to_the_left
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, Packed, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
@@ -32,6 +29,9 @@ from coinfer.errors import first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.units import format_bytes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["OnnxRuntimePart", "compiled_in_blocks", "opened_in_blocks"]
 
@@ -138,6 +138,11 @@ def compiled_in_blocks(
         Why blocks cannot cross its borders, if it is to be compiled like any model; an empty text
         if nothing is lost by that.
     """
+    import onnx_ir as ir  # slow to import, and opened parts need it not
+
+    from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
+    from coinfer.backends.onnxruntime.dense import weights_to_the_left
+
     inputs, outputs = blockable(model)
     if not (inputs or outputs) or not block_size():
         return ""  # then nothing inside is in blocks either
@@ -195,6 +200,8 @@ def opened_in_blocks(
 
 def _rewritten(source: bytes, processor: Processor) -> tuple[ir.Model, Counter[str]]:
     """Let the library rewrite a graph; return that, and the operators that it had per provider."""
+    import onnx_ir as ir
+
     alone = dataclasses.replace(processor, threads=1)
     with tempfile.TemporaryDirectory(prefix="coinfer-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "rewritten.onnx"
