@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_a_file_that_has_just_changed_is_not_remembered(
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "abc\n{}", "flip", "cut"])
+@pytest.mark.parametrize("damage", ["", "{}", "abc\n{}", "flip", "cut", "fifo", "zeros"])
 def test_a_damaged_record_is_not_used(
     damage: str, tmp_path: Path, folder: Path, parsed: list[str]
 ) -> None:
@@ -107,6 +108,13 @@ def test_a_damaged_record_is_not_used(
             record.write_text(text.replace("float32", "float64"))
         case "cut":
             record.write_text(text[: len(text) // 2])
+        case "fifo":
+            if not hasattr(os, "mkfifo"):
+                pytest.skip("this system has no FIFOs")
+            record.unlink()
+            os.mkfifo(record)
+        case "zeros":
+            record.write_bytes(bytes(2**21))
         case _:
             record.write_text(damage)
     assert alike(first, load_model(path))

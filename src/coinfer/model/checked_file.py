@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -34,6 +35,9 @@ _FORMAT = 1
 
 _SETTLED_NS = 2 * 10**9
 """A file that changed less long ago may change again unnoticed."""
+
+_MOST_BYTES = 2**20
+"""Of what is known of one file: a few hundred for a usual one."""
 
 
 class Checked(NamedTuple):
@@ -58,6 +62,9 @@ def recall(state: FileState | None) -> Checked | None:
         path = _path(state)
         if path is None:
             return None
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            return None  # to read a FIFO would wait for ever
         digest, text = path.read_text(encoding="utf-8").split("\n", 1)
         if digest != _digest(text):
             return None
