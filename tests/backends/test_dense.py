@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -63,8 +64,6 @@ def layers(
 
 def edited(model: Model) -> tuple[Model, int]:
     """Edit a copy of a graph whose values have shapes."""
-    import onnx
-
     proto = onnx.shape_inference.infer_shapes(ir.to_proto(model.graph))
     graph = ir.from_proto(proto)
     count = dense.weights_to_the_left(graph)
@@ -150,8 +149,8 @@ def test_what_does_not_compute_the_same_is_kept_as_the_library_has_it(
     folder.mkdir()
     made = backend.make_artefact(model, CPU, folder)
     assert made.refused == ""
-    assert {node.op_type for node in ir.load(folder / "model.onnx").graph} >= {"FusedGemm", "Gemm"}
-    assert "Transpose" not in {node.op_type for node in ir.load(folder / "model.onnx").graph}
+    kept = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert [node.op_type for node in kept.graph.node] == ["FusedGemm", "Gemm"]
 
 
 def test_rounding_is_near_and_anything_else_is_not() -> None:

@@ -165,10 +165,10 @@ class Content:
             ModelError: as for `graph`, or the graph uses a value that nothing produces, or a
                 function calls itself.
         """
-        from coinfer.model.canonical import fingerprint_of
-
         with self._lock:
             if self._fingerprint is None:
+                from coinfer.model.canonical import fingerprint_of  # needs the heavy libraries
+
                 graph = self._graph or self._built(shapes=False)
                 self._fingerprint = fingerprint_of(graph, self._name)
                 encoded = self._encoded
