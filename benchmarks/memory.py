@@ -165,7 +165,7 @@ def dense(bench: Bench) -> None:
     """Loads and runs of networks with large dense layers, with ONNX Runtime."""
     columns = ("MiB", "direct ms", "pause ms", "artefact MiB", "artefact ms", "pause ms")
     loads, runs = new_table(("network",), columns), new_table(("network", "batch"), ("ratio",))
-    rounds = bench.rounds(9)
+    rounds = bench.rounds(5)
     export(DENSE, bench.folder)
     for name, found in bench.run(ways.dense, "onnxruntime", rounds, names=DENSE).items():
         cells = []

@@ -37,7 +37,7 @@ def warm_up(
         name: Its name.
         inputs: Those of one request.
         batch: Its batch.
-        check_open: Called before each run and after it; raises what ends the warm-up.
+        check_open: Called before and after the runs of a span; raises what ends the warm-up.
 
     Raises:
         ExecutionError: a library failed.
@@ -63,9 +63,9 @@ def _runs(
     check_open: Callable[[], None],
 ) -> Mapping[str, Value]:
     """Run the sessions of one span at the same time; return what one of them made."""
+    check_open()
     begins = []
     for span, processor, session in group:
-        check_open()
         what = f"model {name!r} on processor {processor!r}"
         span_io = model_store.span_ios[name][span]
         run = partial(run_span, session, span_io, [read], [batch])
