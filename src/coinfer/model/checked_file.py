@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -24,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coinfer.cache_folder import cache_folder
+from coinfer.documents.raw import parse_json, read_bytes
+from coinfer.documents.writing import is_special, replace_file
 from coinfer.errors import CoinferError
 from coinfer.model.content import FileState, Summary
 from coinfer.model.specs import TensorSpec
@@ -35,9 +34,6 @@ _FORMAT = 1
 
 _SETTLED_NS = 2 * 10**9
 """A file that changed less long ago may change again unnoticed."""
-
-_MOST_BYTES = 2**20
-"""Of what is known of one file: a few hundred for a usual one."""
 
 
 class Checked(NamedTuple):
@@ -62,13 +58,12 @@ def recall(state: FileState | None) -> Checked | None:
         path = _path(state)
         if path is None:
             return None
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+        if not path.is_file():
             return None  # to read a FIFO would wait for ever
-        digest, text = path.read_text(encoding="utf-8").split("\n", 1)
+        digest, text = read_bytes(path).decode().split("\n", 1)
         if digest != _digest(text):
             return None
-        data = json.loads(text)
+        data = parse_json(text)
         operators, elements, weight_bytes = data["summary"]
         summary = Summary(frozenset(operators), elements, weight_bytes)
         inputs, outputs = (tuple(map(_spec, data[key])) for key in ("inputs", "outputs"))
@@ -97,12 +92,9 @@ def remember(state: FileState | None, checked: Checked) -> None:
             }
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}")
-        try:
-            scratch.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        if is_special(path):
+            path.unlink()
+        replace_file(path, f"{_digest(text)}\n{text}")
 
 
 def _path(state: FileState | None) -> Path | None:
