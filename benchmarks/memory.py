@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5] [--quick]
 
-Parts: held, copies, reload, speed, cycles, budget, rules, given, beside, spans. Each measurement is
-a process of its own; contestants alternate. The start is `start.py`'s. `budget` really runs, in a
-memory group where one can be made; `rules` simulates the same on measured times, `given` on times
-that are the same on every machine.
+Parts: held, copies, reload, speed, dense, cycles, budget, rules, given, beside, spans. Each
+measurement is a process of its own; contestants alternate. The start is `start.py`'s. `budget`
+really runs, in a memory group where one can be made; `rules` simulates the same on measured times,
+`given` on times that are the same on every machine.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from tables import new_console, new_table
 
 NETWORKS = ("mobilenet_v2", "resnet50", "resnet101")
 BACKENDS = ("onnxruntime", "openvino")
+DENSE = ("alexnet", "vgg16")
 COPIED, COPIES = "resnet50", 100
 MIB = 2**20
 
@@ -158,6 +159,26 @@ def speed(bench: Bench) -> None:
                 f"{name} on {backend}: speed, lower bound", least, NOT_WORSE, "x", most=False
             )
     bench.console.print(table)
+
+
+def dense(bench: Bench) -> None:
+    """Loads and runs of networks with large dense layers, with ONNX Runtime."""
+    columns = ("MiB", "direct ms", "pause ms", "artefact MiB", "artefact ms", "pause ms")
+    loads, runs = new_table(("network",), columns), new_table(("network", "batch"), ("ratio",))
+    rounds = bench.rounds(5)
+    export(DENSE, bench.folder)
+    for name, found in bench.run(ways.dense, "onnxruntime", rounds, names=DENSE).items():
+        cells = []
+        for way, size in (("direct", "weights"), ("artefact", "bytes")):
+            middle = [statistics.median(each) for each in zip(*found["loads"][way], strict=True)]
+            cells += [f"{found[size] / MIB:.0f}", *(f"{1e3 * seconds:.1f}" for seconds in middle)]
+        loads.add_row(name, *cells)
+        for batch, direct in found["runs"]["direct"].items():
+            ours = found["runs"]["artefact"][batch]
+            runs.add_row(name, batch, str(ratio_of(ours, direct, larger_is_better=False)))
+    bench.console.print(loads)
+    bench.console.print("speed of runs of the artefact, of those of the model loaded directly")
+    bench.console.print(runs)
 
 
 def cycles(bench: Bench) -> None:
@@ -346,7 +367,7 @@ def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     each.__name__: each
-    for each in (held, copies, reload, speed, cycles, budget, rules, given, beside, spans)
+    for each in (held, copies, reload, speed, dense, cycles, budget, rules, given, beside, spans)
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HOLDERS", "beside", "cycles", "reload", "speed"]
+__all__ = ["HOLDERS", "beside", "cycles", "dense", "reload", "speed"]
 
 _BEGIN = """
 import gc, json, os, sys, threading, time
@@ -159,6 +159,61 @@ for name in names:
             for _ in range(5):
                 ways[way].run({"image": x})
             found[name][way].append((time.perf_counter() - began) / 5)
+say(found)
+"""
+)
+
+dense = (
+    _BACKEND
+    + """
+def pause(call):  # the longest in which another Python thread did not run meanwhile
+    stop, worst = threading.Event(), [0.0]
+    def tick():
+        last = time.perf_counter()
+        while not stop.is_set():
+            time.sleep(0.0005)
+            now = time.perf_counter()
+            worst[0], last = max(worst[0], now - last), now
+    thread = threading.Thread(target=tick)
+    thread.start()
+    time.sleep(0.02)
+    worst[0] = 0.0
+    began = time.perf_counter()
+    result = call()
+    took = time.perf_counter() - began
+    stop.set()
+    thread.join()
+    return result, took, worst[0]
+rounds, batches, found = int(sys.argv[4]), (1, 2, 4, 8, 16), {}
+for name in names:
+    model = loaded(name)
+    prepare(backend, model, cpu)
+    digest = default_store().path(backend.artefact_parts(model, cpu))
+    files = [path for path in digest.iterdir() if path.suffix != ".json"]
+    loads = {"direct": [], "artefact": []}
+    for _ in range(rounds):
+        for way, make in (("direct", without), ("artefact", lambda m: backend.load(m, cpu))):
+            session, took, longest = pause(lambda: make(model))
+            loads[way].append((took, longest))
+            session.close()
+            del session
+    ways = {"direct": without(model), "artefact": backend.load(model, cpu)}
+    runs = {way: {batch: [] for batch in batches} for way in ways}
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    for batch in batches:
+        image = {"image": np.repeat(x, batch, axis=0)}
+        for number in range(rounds + 1):
+            for way in sorted(ways, reverse=bool(number % 2)):
+                began = time.perf_counter()
+                ways[way].run(image)
+                if number:
+                    runs[way][batch].append(time.perf_counter() - began)
+    os.sched_setaffinity(0, cores)
+    for session in ways.values():
+        session.close()
+    size = sum(path.stat().st_size for path in files)
+    found[name] = {"bytes": size, "weights": model.weight_bytes, "loads": loads, "runs": runs}
 say(found)
 """
 )

@@ -134,12 +134,22 @@ def _start(way: str, folder: Path, cache: Path) -> float:
 def _run(script: str, folder: Path, cache: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder), ",".join(NETWORKS)],
-        env={**os.environ, "COINFER_CACHE": str(cache)},
+        env=_environment(cache),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     return done.stdout
+
+
+def _environment(cache: Path) -> dict[str, str]:
+    """Return the environment of a start: modules are compiled once, as in an installed package."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {
+        **kept,
+        "COINFER_CACHE": str(cache),
+        "PYTHONPYCACHEPREFIX": str(cache.parent / "compiled"),
+    }
 
 
 def _arguments() -> argparse.Namespace:

@@ -22,7 +22,7 @@ from backends.blocked_parts import (
 )
 from coinfer.backends import get_backend
 from coinfer.backends.base import note_of
-from coinfer.backends.onnxruntime import OnnxRuntimePart, OnnxRuntimeSession, part
+from coinfer.backends.onnxruntime import OnnxRuntimePart, OnnxRuntimeSession, blocks, part
 from coinfer.backends.onnxruntime.creation import Style
 from coinfer.backends.onnxruntime.packing import Packed, channel_blocks
 from coinfer.backends.values import joined, parted, run_part, to_host
@@ -292,7 +292,7 @@ def test_a_bug_of_ours_is_not_taken_for_a_refusal_of_the_library(
     def wrong(*_: object, **__: object) -> None:
         raise KeyError("value")
 
-    monkeypatch.setattr(part, "without_probes", wrong)
+    monkeypatch.setattr(blocks, "without_probes", wrong)
     model = residual()
     with pytest.raises(KeyError, match="value"):
         load_parts(model, cut(model, [2, 4]))

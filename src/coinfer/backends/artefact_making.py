@@ -1,6 +1,6 @@
 """Artefact making: let a child process prepare a model before it is loaded.
 
-Preparing one takes up to a second in which a library holds the interpreter's lock, and several
+Preparing one takes up to a second in which a library may hold the interpreter's lock, and several
 times the memory of its weights. In a child process neither is this process's. What was made is
 opened in milliseconds.
 """
@@ -22,7 +22,7 @@ from coinfer.model import Model
 __all__ = ["prepare"]
 
 _SHARE = 2.25
-"""What an artefact takes of the bytes of its weights at most: those of dense layers twice."""
+"""What an artefact takes of the bytes of its weights at most: those of matrix products twice."""
 
 
 def prepare(backend: Backend, model: Model, processor: Processor) -> None:

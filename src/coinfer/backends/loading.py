@@ -16,8 +16,8 @@ __all__ = ["ask_support", "load", "timed_load"]
 
 _CREATION_LOCK = free_after_fork(threading.Lock())
 """Held while any session of the process is created. Creating sessions concurrently races in the
-inference libraries, and it holds the interpreter's lock. No request waits for this one. A library
-that hangs gives it back: others go on, at the risk of that race."""
+inference libraries. No request waits for this one. A library that hangs gives it back: others go
+on, at the risk of that race."""
 
 
 def load(

@@ -17,7 +17,15 @@ from typing import Protocol, Self, TypeVar
 
 from coinfer.errors import BackendError, ConfigurationError
 
-__all__ = ["PATIENCE_S", "VARIABLE", "HangError", "closing_unless_hung", "patience_s", "patiently"]
+__all__ = [
+    "PATIENCE_S",
+    "VARIABLE",
+    "HangError",
+    "begun",
+    "closing_unless_hung",
+    "patience_s",
+    "patiently",
+]
 
 R = TypeVar("R")
 
@@ -88,9 +96,6 @@ def patiently(
 ) -> R:
     """Call a library in a daemon thread, and wait for it as long as it may take.
 
-    The thread inherits cores and priority of this one. Ctrl-C waits for the call too, because a
-    library does not bear to be left while the interpreter ends; a second one does not.
-
     Args:
         call: What may hang.
         what: What is done, for the message, e.g. `loading model 'a' on processor 'npu'`.
@@ -103,6 +108,25 @@ def patiently(
 
     >>> patiently(lambda: 7, "counting")
     7
+    """
+    return begun(call, what, late=late, n_calls=n_calls)()
+
+
+def begun(
+    call: Callable[[], R],
+    what: str,
+    *,
+    late: Callable[[R], object] = lambda _: None,
+    n_calls: int = 1,
+) -> Callable[[], R]:
+    """Begin to call a library in a daemon thread; return what waits for it, as `patiently` does.
+
+    The thread inherits cores and priority of this one. Ctrl-C waits for the call too, because a
+    library does not bear to be left while the interpreter ends; a second one does not.
+
+    >>> waits = [begun(lambda: 7, "counting"), begun(lambda: 8, "counting")]
+    >>> [wait() for wait in waits]
+    [7, 8]
     """
     limit_s = patience_s() * n_calls
     result: Future[R] = Future()
@@ -121,14 +145,18 @@ def patiently(
 
     threading.Thread(target=run, name="coinfer-library", daemon=True).start()
     until_s = time.monotonic() + limit_s
-    try:
-        _wait(result, until_s)
-    except KeyboardInterrupt:
-        _wait(result, until_s)
-        raise
-    if result.cancel():
-        raise HangError.of(what, limit_s)
-    return result.result()
+
+    def ended() -> R:
+        try:
+            _wait(result, until_s)
+        except KeyboardInterrupt:
+            _wait(result, until_s)
+            raise
+        if result.cancel():
+            raise HangError.of(what, limit_s)
+        return result.result()
+
+    return ended
 
 
 def _wait(result: Future[R], until_s: float) -> None:

@@ -31,7 +31,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 
 from coinfer.errors import InvariantError
 
@@ -174,6 +173,8 @@ def _most(gains: Mapping[Hashable, float], rows: Sequence[_Row]) -> float:
     # Bytes are large and seconds small: the price of a byte is counted by the largest place.
     scales = np.abs(matrix).max(axis=0, initial=0.0)
     scales[scales == 0.0] = 1.0
+    from scipy.optimize import linprog  # slow to import
+
     found = linprog(
         costs / scales, A_ub=matrix / scales, b_ub=[row.most for row in rows], method="highs"
     )

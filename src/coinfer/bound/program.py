@@ -24,11 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
 from coinfer.bound.capacity import (
     NO_BATCHES,
@@ -44,6 +43,9 @@ from coinfer.bound.capacity import (
 )
 from coinfer.errors import ConfigurationError, InvariantError, UnknownNameError
 from coinfer.machine.processor import Processor
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint, OptimizeResult
 
 __all__ = ["Bound", "Makespan", "makespan", "sustainable_factor", "throughput_bound"]
 
@@ -243,6 +245,8 @@ def _soonest(
     capacity: Capacity, limited: Sequence[int], time_limit_s: float
 ) -> tuple[OptimizeResult, float]:
     """Solve the integer program of `makespan`; return also the seconds of its unit of time."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import
+
     # The solver gets times as multiples of the shortest, so that its tolerances fit.
     scale = float(capacity.seconds.min())
     edges, choices = len(capacity.edges), len(_choices(capacity, limited))
@@ -305,6 +309,8 @@ def _placed(width: int, *blocks: tuple[int, Matrix]) -> Matrix:
 
 
 def _at_most(high: float, width: int, *blocks: tuple[int, Matrix]) -> LinearConstraint:
+    from scipy.optimize import LinearConstraint
+
     return LinearConstraint(_placed(width, *blocks), -np.inf, high)
 
 
@@ -347,6 +353,8 @@ def _made(capacity: Capacity, scale: float) -> Matrix:
 
 
 def _solved(capacity: Capacity) -> Bound:
+    from scipy.optimize import linprog
+
     scale = _scale(capacity)
     edges, width = len(capacity.edges), len(capacity.edges) + 1
     made = _made(capacity, scale)
@@ -411,6 +419,8 @@ def _held(capacity: Capacity, limited: Sequence[int]) -> list[int]:
 
     The linear program with a variable 0 or 1 per model of a limited processor.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     chosen = _choices(capacity, limited)
     edges, choices = len(capacity.edges), len(chosen)
     width = edges + 1 + choices

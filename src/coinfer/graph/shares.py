@@ -6,12 +6,14 @@ Knows no processor. Multiplied by the measured time of the whole model, the shar
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from coinfer.graph.cost import OperatorCost, operator_costs
-from coinfer.graph.operators import Operators, inlined
 from coinfer.model import Model
 from coinfer.model.model import NO_DIMS
+
+if TYPE_CHECKING:
+    from coinfer.graph.cost import OperatorCost
+    from coinfer.graph.operators import Operators
 
 __all__ = ["costs_by_operator", "operator_shares", "work_of"]
 
@@ -47,6 +49,9 @@ def work_of(costs: Iterable[OperatorCost]) -> float:
 
 def costs_by_operator(model: Model, dims: Mapping[str, int] = NO_DIMS) -> dict[str, OperatorCost]:
     """Count what each operator costs for one sample of these sizes, by its `Operator.key`."""
+    from coinfer.graph.cost import operator_costs  # needs the heavy libraries
+    from coinfer.graph.operators import inlined
+
     costs = operator_costs(inlined(model.graph), dims=dims)
     return {cost.writes[0].name: cost for cost in costs if cost.writes}
 

@@ -122,7 +122,7 @@ class Content:
         origin: The files that it comes from; those of an `Encoded` are known.
     """
 
-    __slots__ = ("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin")
+    __slots__ = ("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin", "_summary")
 
     def __init__(self, name: str, held: ir.Model | Encoded, origin: Origin | None = None) -> None:
         self._name = name
@@ -131,6 +131,7 @@ class Content:
         self._encoded = held if isinstance(held, Encoded) else None
         self._graph = None if isinstance(held, Encoded) else held
         self._fingerprint: Fingerprint | None = None
+        self._summary = held.summary if isinstance(held, Encoded) else None
 
     def __reduce__(
         self,
@@ -164,10 +165,10 @@ class Content:
             ModelError: as for `graph`, or the graph uses a value that nothing produces, or a
                 function calls itself.
         """
-        from coinfer.model.canonical import fingerprint_of
-
         with self._lock:
             if self._fingerprint is None:
+                from coinfer.model.canonical import fingerprint_of  # needs the heavy libraries
+
                 graph = self._graph or self._built(shapes=False)
                 self._fingerprint = fingerprint_of(graph, self._name)
                 encoded = self._encoded
@@ -212,9 +213,11 @@ class Content:
 
     @property
     def summary(self) -> Summary:
-        """What the graph is made of."""
-        encoded = self._encoded
-        return _summary_of(self.graph) if encoded is None else encoded.summary
+        """What the graph is made of; found out once."""
+        found = self._summary
+        if found is None:
+            found = self._summary = _summary_of(self.graph)
+        return found
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coinfer.errors import ModelError
-from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Encoded, FileState, Origin
+from coinfer.model.checked_file import Checked, recall, remember
+from coinfer.model.content import PROTOBUF_LIMIT_BYTES, Content, Encoded, FileState, Origin
 from coinfer.model.data_file import opened
 from coinfer.model.model import Model, made_of
 from coinfer.units import format_bytes
@@ -61,7 +62,15 @@ def load_model(
     what = f"model file {str(path)!r}"
     root = None if data_root is None else _checked_root(Path(data_root), what)
     data, state = _read(path, root, what)
-    return _validated(data, name or path.stem, path, what, state, root)
+    known = recall(state)
+    if known is not None:
+        return _recalled(known, data, name or path.stem, path, what, state)
+    model = _validated(data, name or path.stem, path, what, state, root)
+    content, is_plain = model.content, not (model.defaults or model.fixed or model.outline)
+    if is_plain and content.file_state is not None:
+        known = Checked(content.summary, content.metadata, model.inputs, model.outputs)
+        remember(state, known)
+    return model
 
 
 def model_from_bytes(data: bytes, *, name: str) -> Model:
@@ -208,6 +217,28 @@ def _validated(
         # The file is untrusted, and a damaged one raises almost anything in these libraries.
         raise validation.not_valid(what, error) from error
     return made_of(encoded, proto, inputs, outputs, name, path, defaults)
+
+
+def _recalled(
+    known: Checked, data: bytes, name: str, path: Path, what: str, state: FileState | None
+) -> Model:
+    """Make a model of a file that was checked before."""
+    encoded = Encoded(
+        data=data,
+        files={},
+        summary=known.summary,
+        metadata=known.metadata,
+        what=what,
+        state=state,
+        origin=Origin((), state),
+    )
+    return Model(
+        name=name,
+        content=Content(name, encoded),
+        inputs=known.inputs,
+        outputs=known.outputs,
+        source=path,
+    )
 
 
 def _check_versions(proto: onnx.ModelProto, what: str) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.optimize import nnls
 
 from coinfer.backends.base import Tensors
 from coinfer.backends.registry import find_backends
@@ -158,6 +157,8 @@ def fitted_loading(loads: Sequence[tuple[int, float]], fastest: float) -> Loadin
     >>> round(loading.bytes_per_s), round(loading.fixed_s, 3)
     (10000, 0.1)
     """
+    from scipy.optimize import nnls  # slow to import
+
     rows = np.array([[1.0, size / _MIB] for size, _ in loads])
     (fixed_s, per_mib), _ = nnls(rows, np.array([seconds for _, seconds in loads]))
     per_byte = float(per_mib) / _MIB

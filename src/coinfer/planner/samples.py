@@ -15,7 +15,6 @@ from typing import NamedTuple
 from coinfer.backends.base import Tensors
 from coinfer.backends.registry import find_backends
 from coinfer.errors import CoinferError, UnknownNameError
-from coinfer.graph.work_fit import fit_work
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
 from coinfer.model.inputs import batch_symbol
@@ -283,6 +282,8 @@ def work_at(model: Model, feeds: Sequence[Tensors]) -> Work | None:
     """Return how the work grows from that of the smallest sample on; None if nothing is open."""
     if not model.open_dims or not feeds:
         return None
+    from coinfer.graph.work_fit import fit_work  # needs the heavy libraries
+
     return fit_work(model, _distinct_sizes(model, feeds))
 
 

@@ -12,16 +12,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.backends.patience import HangError
-from coinfer.graph.decisions import Decisions
-from coinfer.graph.exposed import exposed
-from coinfer.graph.inference import border_specs
-from coinfer.graph.operators import inlined
-from coinfer.graph.wide_numbers import WideNumbers
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.profiling.agreement import Agreement
@@ -32,6 +28,9 @@ from coinfer.profiling.number_width import NARROW_FLOATS, NARROW_INTEGERS, narro
 from coinfer.profiling.probe_inputs import nonfinite
 from coinfer.profiling.reference import Reference, computes_alike
 from coinfer.profiling.wide_values import wide_values
+
+if TYPE_CHECKING:
+    from coinfer.graph.decisions import Decisions
 
 __all__ = ["Comparison"]
 
@@ -77,6 +76,8 @@ class Comparison:
 
     @cached_property
     def _decisions(self) -> Decisions:
+        from coinfer.graph.decisions import Decisions  # needs the heavy libraries
+
         return Decisions.of(self.model.graph)
 
     @cached_property
@@ -84,10 +85,15 @@ class Comparison:
         if self.wide is None:
             where = self.reference.processor
             return wide_values(self.context, self.model, where, self.samples[0])
+        from coinfer.graph.inference import border_specs  # needs the heavy libraries
+        from coinfer.graph.operators import inlined
+
         return self.wide.intersection(border_specs(inlined(self.model.graph)))
 
     @cached_property
     def _doubles(self) -> bool:
+        from coinfer.graph.wide_numbers import WideNumbers  # needs the heavy libraries
+
         return bool(WideNumbers.of(self.model.graph).doubles)
 
     @cached_property
@@ -137,6 +143,8 @@ class Comparison:
         """Look into the model, on the processor and on the reference, by sample."""
         items = self._decisions.items
         names = dict.fromkeys(name for each in items for name in (*each.floats, *each.made))
+        from coinfer.graph.exposed import exposed  # needs the heavy libraries
+
         looked_into = exposed(self.model, names)
         values = []
         for where in (processor, self.reference.processor):

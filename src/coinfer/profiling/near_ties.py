@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from coinfer.backends.base import Tensors
-from coinfer.graph.decisions import Decision
 from coinfer.profiling.error import gap
+
+if TYPE_CHECKING:
+    from coinfer.graph.decisions import Decision
 
 __all__ = ["NearTies", "near_ties"]
 

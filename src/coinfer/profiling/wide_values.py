@@ -7,8 +7,6 @@ from contextlib import closing
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError
-from coinfer.graph.exposed import exposed
-from coinfer.graph.wide_numbers import MOST_32_BITS, WideNumbers
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.profiling.context import ProfilingContext
@@ -32,6 +30,9 @@ def wide_values(
         processor: Where its outputs count as right.
         sample: Inputs of the model.
     """
+    from coinfer.graph.exposed import exposed  # needs the heavy libraries
+    from coinfer.graph.wide_numbers import WideNumbers
+
     numbers = WideNumbers.of(model.graph)
     found = frozenset(numbers.constants)
     if not numbers.results:
@@ -55,6 +56,8 @@ def wide_values(
 
 
 def _passes(array: Tensor) -> bool:
+    from coinfer.graph.wide_numbers import MOST_32_BITS
+
     return (
         bool(((array >= MOST_32_BITS) | (array < -MOST_32_BITS - 1)).any()) if array.size else False
     )

@@ -6,13 +6,16 @@ scheduler is not told: it would believe that the model is that slow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
-from coinfer.backends.base import Tensors
-from coinfer.backends.patience import HangError, patiently
+from coinfer.backends.base import Session, Tensors
+from coinfer.backends.patience import HangError, begun
 from coinfer.backends.values import Value
-from coinfer.errors import ExecutionError
+from coinfer.errors import CoinferError, ExecutionError
+from coinfer.machine.span import Span
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.span_outputs import checked_part
 from coinfer.runtime.span_run import run_span
@@ -26,37 +29,60 @@ def warm_up(
 ) -> None:
     """Run each session of a model once; returns when all have run.
 
-    Of a model that is cut each span reads what spans before it made.
+    Those of one span run at the same time, each on processors of its own. Of a model that is cut
+    each span reads what spans before it made.
 
     Args:
         model_store: Where the model is.
         name: Its name.
         inputs: Those of one request.
         batch: Its batch.
-        check_open: Called before each run; raises what ends the warm-up.
+        check_open: Called before and after the runs of a span; raises what ends the warm-up.
 
     Raises:
         ExecutionError: a library failed.
         HangError: a library hangs; that session is never closed.
     """
-    span_ios = model_store.span_ios[name]
     values: dict[str, Value] = dict(inputs)
-    seen: set[int] = set()
-    for span, processor, session in sorted(model_store.items(name), key=lambda item: item[0]):
-        if id(session) in seen:
-            continue
-        check_open()
-        seen.add(id(session))
-        if values.keys() >= set(span_ios[span].reads):
-            read = {value: values[value] for value in span_ios[span].reads}
-            what = f"model {name!r} on processor {processor!r}"
-            run = partial(run_span, session, span_ios[span], [read], [batch])
-            try:
-                [made] = patiently(run, f"the first run of {what}")
-                made = checked_part(made, span_ios[span])
-            except HangError:
-                model_store.give_up(session)
-                raise
-            except Exception as error:  # a session is foreign code
-                raise ExecutionError.of(what, reason_of(error)) from error
-            values.update(made)
+    sessions: dict[int, tuple[Span, str, Session]] = {}
+    for item in sorted(model_store.items(name), key=itemgetter(0)):
+        sessions.setdefault(id(item[2]), item)
+    for span, group in groupby(sessions.values(), key=itemgetter(0)):
+        span_io = model_store.span_ios[name][span]
+        if values.keys() >= set(span_io.reads):
+            read = {value: values[value] for value in span_io.reads}
+            values.update(_runs(model_store, name, list(group), read, batch, check_open))
+
+
+def _runs(
+    model_store: ModelStore,
+    name: str,
+    group: Sequence[tuple[Span, str, Session]],
+    read: Mapping[str, Value],
+    batch: int,
+    check_open: Callable[[], None],
+) -> Mapping[str, Value]:
+    """Run the sessions of one span at the same time; return what one of them made."""
+    check_open()
+    begins = []
+    for span, processor, session in group:
+        what = f"model {name!r} on processor {processor!r}"
+        span_io = model_store.span_ios[name][span]
+        run = partial(run_span, session, span_io, [read], [batch])
+        begins.append((session, span_io, what, begun(run, f"the first run of {what}")))
+    made: Mapping[str, Value] = {}
+    failures: list[CoinferError] = []
+    for session, span_io, what, ended in begins:  # all of them: none may be closed while it runs
+        try:
+            [found] = ended()
+            made = checked_part(found, span_io)
+        except HangError as error:
+            model_store.give_up(session)
+            failures.insert(0, error)
+        except Exception as error:  # noqa: BLE001 - a session is foreign code
+            failures.append(ExecutionError.of(what, reason_of(error)))
+            failures[-1].__cause__ = error
+    check_open()
+    if failures:
+        raise failures[0]
+    return made

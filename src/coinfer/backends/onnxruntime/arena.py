@@ -12,7 +12,6 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 
@@ -71,6 +70,8 @@ def one_operator(
     op_type: str, shape: Sequence[int | str], domain: str = "", **attributes: int
 ) -> bytes:
     """Make a model of one operator that takes a float `x` of this shape and gives `y`."""
+    import onnx_ir as ir  # slow to import, and needed for parts only
+
     value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
     node = ir.node(op_type, [value], attributes, domain=domain)
     [made] = node.outputs

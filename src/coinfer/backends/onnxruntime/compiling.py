@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from coinfer.backends.onnxruntime.assignment import require_assigned
@@ -25,6 +26,8 @@ def compiled(
     provider: Provider,
     common: Mapping[str, Any],
     kept: Path | None = None,
+    *,
+    swapped: bool = False,
 ) -> OnnxRuntimeSession:
     """Compile a model.
 
@@ -34,26 +37,33 @@ def compiled(
         provider: What runs it there.
         common: What any session of it is told.
         kept: Write down there what is compiled, in the form in which it is run.
+        swapped: Of what is written down, let dense layers use weights as they are: see `dense`.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph, or the provider took nothing of it.
     """
     what = common["what"]
     is_part = bool(model.borders) and provider[0] == CPU_PROVIDER
-    found = compiled_in_blocks(model, processor, common, kept) if is_part else ""
+    found = compiled_in_blocks(model, processor, common, kept, swapped=swapped) if is_part else ""
     if not isinstance(found, str):
         return found
     try:
         source, check = source_of(model)
-        session = create(source, processor, provider, Style(shared=is_part, kept=kept))
+        style = Style(shared=is_part, kept=kept)
+        if swapped:
+            session, operators = _swapped(source, processor, provider, style, what)
+        else:
+            session = create(source, processor, provider, style)
+            operators = require_assigned(session, provider[0], what)
         check()
+    except BackendError:
+        raise
     except Exception as error:
         # The library's exceptions have no other common base.
         raise BackendError(
             f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
             f"with `coinfer inspect` or run it on another backend"
         ) from error
-    operators = require_assigned(session, provider[0], what)
     return OnnxRuntimeSession(
         session=session,
         operators=operators,
@@ -61,3 +71,31 @@ def compiled(
         note=found and f"its parts convert the values that they hand on: {found}",
         **common,
     )
+
+
+def _swapped(
+    source: bytes | str, processor: Processor, provider: Provider, style: Style, what: str
+) -> tuple[Any, dict[str, int]]:
+    """Create a session of what the library makes of a graph, with weights to the left.
+
+    Returns:
+        The session, and the operators that providers got of the graph as it came.
+    """
+    import onnx_ir as ir  # slow to import, and only a child process comes here
+
+    from coinfer.backends.onnxruntime.dense import weights_to_the_left
+
+    assert style.kept is not None
+    with TemporaryDirectory(dir=style.kept.parent, ignore_cleanup_errors=True) as folder:
+        file = Path(folder) / style.kept.name
+        rewritten = create(source, processor, provider, Style(kept=file, bare=True))
+        operators = require_assigned(rewritten, provider[0], what)
+        del rewritten
+        graph = ir.load(file)
+        weights_to_the_left(graph)
+        ir.save(graph, file.with_stem("swapped"))
+        del graph
+        session = create(
+            str(file.with_stem("swapped")), processor, provider, style._replace(optimised=False)
+        )
+    return session, operators

@@ -36,6 +36,12 @@ _KEPT = {
 }
 """Configuration of a session that writes itself down; ONNX Runtime maps such a file."""
 
+_UNPREPARED = {
+    "session.disable_prepacking": "1",
+    "session.save_external_prepacked_constant_initializers": "0",
+}
+"""Configuration of a session that never runs."""
+
 Call = Callable[[Sequence[str], Mapping[str, Tensor], Any], list[Tensor]]
 """Runs a session: names of outputs, inputs by name, options of this run or None."""
 
@@ -50,12 +56,14 @@ class Style(NamedTuple):
         saved: Write the rewritten graph to this file.
         kept: Write it to this file, too, with weights in the form in which they are used in a file
             beside it: so the library can map them and need not hold them.
+        bare: Write no weights in the form in which they are used, to `kept`; it is never run.
     """
 
     optimised: bool = True
     shared: bool = False
     saved: Path | None = None
     kept: Path | None = None
+    bare: bool = False
 
 
 def create(source: bytes | str, processor: Processor, provider: Provider, style: Style) -> Any:
@@ -116,10 +124,11 @@ def session_options(processor: Processor, style: Style) -> Any:
         entries[AFFINITIES] = ";".join(str(core + 1) for core in pinned)
     if style.saved is not None:
         options.optimized_model_filepath = str(style.saved)
-        entries["session.disable_prepacking"] = "1"  # it never runs
     if style.kept is not None:
         options.optimized_model_filepath = str(style.kept)
         entries |= _KEPT
+    if style.saved is not None or style.bare:
+        entries |= _UNPREPARED
     if style.shared:
         share()
         # With a memory pattern all activations of a run are one piece, in a new place each time.

@@ -14,7 +14,6 @@ import numpy as np
 
 from coinfer.backends.base import Tensor
 from coinfer.backends.onnxruntime.arena import one_operator
-from coinfer.backends.onnxruntime.blocks import DOMAIN
 from coinfer.backends.onnxruntime.creation import Style, create
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
@@ -106,6 +105,8 @@ def _into_blocks() -> Any:
 
 
 def _reorder(op_type: str, **attributes: int) -> Any:
+    from coinfer.backends.onnxruntime.blocks import DOMAIN  # needs the heavy libraries
+
     data = one_operator(op_type, ["n", "c", "h", "w"], DOMAIN, **attributes)
     anywhere = Processor(name="any", backend="onnxruntime", units=frozenset({"any"}))
     return create(data, anywhere, (CPU_PROVIDER, {}), Style(optimised=False, shared=True))

@@ -13,14 +13,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.onnxruntime.assignment import assigned
-from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
 from coinfer.backends.onnxruntime.creation import Style, create
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, Packed, block_size, channel_blocks
@@ -31,6 +29,9 @@ from coinfer.errors import first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.units import format_bytes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["OnnxRuntimePart", "compiled_in_blocks", "opened_in_blocks"]
 
@@ -117,7 +118,12 @@ def _in_form(value: Value, form: ChannelBlocks | None) -> Tensor:
 
 
 def compiled_in_blocks(
-    model: Model, processor: Processor, common: Mapping[str, Any], kept: Path | None = None
+    model: Model,
+    processor: Processor,
+    common: Mapping[str, Any],
+    kept: Path | None = None,
+    *,
+    swapped: bool = False,
 ) -> OnnxRuntimePart | str:
     """Compile a part of a model so that its values cross borders in blocks, where they can.
 
@@ -126,11 +132,17 @@ def compiled_in_blocks(
         processor: Where it is to run.
         common: What any session of it is told.
         kept: Write it down there, to be opened by `opened_in_blocks`.
+        swapped: Let its dense layers use weights as they are: see `dense`.
 
     Returns:
         Why blocks cannot cross its borders, if it is to be compiled like any model; an empty text
         if nothing is lost by that.
     """
+    import onnx_ir as ir  # slow to import, and opened parts need it not
+
+    from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
+    from coinfer.backends.onnxruntime.dense import weights_to_the_left
+
     inputs, outputs = blockable(model)
     if not (inputs or outputs) or not block_size():
         return ""  # then nothing inside is in blocks either
@@ -146,6 +158,8 @@ def compiled_in_blocks(
         return f"onnxruntime {ort.__version__} rewrites one otherwise than is known of it"
     if not (edited.takes or edited.gives):
         return ""
+    if swapped:
+        weights_to_the_left(edited.model)
     data = ir.to_proto(edited.model).SerializeToString()
     del rewritten, source
     try:
@@ -186,6 +200,8 @@ def opened_in_blocks(
 
 def _rewritten(source: bytes, processor: Processor) -> tuple[ir.Model, Counter[str]]:
     """Let the library rewrite a graph; return that, and the operators that it had per provider."""
+    import onnx_ir as ir
+
     alone = dataclasses.replace(processor, threads=1)
     with tempfile.TemporaryDirectory(prefix="coinfer-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "rewritten.onnx"
