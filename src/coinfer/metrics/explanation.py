@@ -291,10 +291,15 @@ class Explainer:
             return "no more accurate one is used, or can run" if known else ""
         if execution.span.first:
             return "chosen at the first unit"
+        if execution.processor not in self._view.all_processors:
+            return "it preempted others; a cheaper one does so only if that alone is in time"
+        needed_s = (1 + MARGIN) * shown.seconds.get(execution.processor, math.inf)
         left_s = request.deadline_s - now
+        if variant != shown.variant and needed_s <= left_s:
+            together = len(execution.requests) > 1
+            return "a more urgent one rides along" if together else f"{shown.variant} is not loaded"
         if left_s == math.inf:
             return "the request has no deadline"
-        needed_s = (1 + MARGIN) * shown.seconds.get(execution.processor, math.inf)
         left = f"{format_seconds(left_s)} were left" if left_s > 0 else "its deadline had passed"
         text = f"{shown.variant} needs {format_seconds(needed_s)}, a quarter of it to spare; {left}"
         if needed_s == math.inf:
