@@ -308,18 +308,13 @@ class View:
             held: Which models the processors will hold then, as the caller foresees it; by default
                 those that they hold now or are about to.
         """
-        held = held or self._state.residency
+        seconds, held = self.resident_s(lane), held or self._state.residency
         if lane.cheaper:
             free_s, now = self.free_s(self.units_free_at()), self.now
             wait_s = {name: at_s - now for name, at_s in free_s.items() if at_s > now}
             ways = offered_ways(self._state, lane, free_s, wait_s)
             if ways is not None:
                 return {n: way.seconds[n] + held.cost_s(n, way.variant) for n, way in ways.items()}
-        return self._own_s(lane, held)
-
-    def _own_s(self, lane: Lane, held: Residency) -> Mapping[str, float]:
-        """Return the seconds of a lane's own variant by processor in service, loads included."""
-        seconds = self.resident_s(lane)
         return held.added_to(seconds, lane.variant) if held.costs else seconds
 
     def offer(
@@ -520,10 +515,12 @@ class View:
         """
         if request.on_late is not _DROP or request.deadline_s == math.inf:
             return False
-        held = self._state.residency
-        best = min(self._own_s(lane, held).values(), default=math.inf)
-        for cheaper in lane.cheaper:
-            best = min(best, min(self._own_s(cheaper, held).values(), default=math.inf))
+        held, best = self._state.residency, math.inf
+        for way in (lane, *lane.cheaper):
+            seconds = self.resident_s(way)
+            if held.costs:
+                seconds = held.added_to(seconds, way.variant)
+            best = min(best, min(seconds.values(), default=math.inf))
         return math.isfinite(best) and self.now + best > request.deadline_s
 
     def part(self, queue: int) -> PartOfView:

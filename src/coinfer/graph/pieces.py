@@ -149,7 +149,7 @@ def _inside_layers(operators: Operators, made: Container[str]) -> dict[str, str]
     The parts that `compressing.decompose` puts in are named after that. Few bytes cross there, but
     the parts are one layer: a cut inside is to cost more than one behind it.
     """
-    found = {}
+    found: dict[str, str] = {}
     for operator in operators:
         layer, _, part = operator.name.rpartition(".")
         if part in ("first", "core") and layer in made:
