@@ -22,17 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 import coinfer
 from coinfer.api.compression import compress
@@ -152,58 +150,35 @@ def _times(folder: Path, names: Sequence[str], rounds: int) -> dict[str, list[fl
 
 
 def _processes(paths: Sequence[Path], *, pinned: bool) -> Arm:
-    context, ends, children = multiprocessing.get_context("spawn"), [], []
     cores = sorted(os.sched_getaffinity(0))
-    for at, path in enumerate(paths):
-        ours, theirs = context.Pipe()
-        core = cores[at % len(cores)] if pinned else None
-        child = context.Process(target=_serve, args=(theirs, str(path), core), daemon=True)
-        child.start()
-        theirs.close()
-        ends.append(ours)
-        children.append(child)
-    for end in ends:
-        end.recv()  # it is loaded
+    command = [sys.executable, str(Path(__file__).with_name("network_process.py"))]
+    children = [
+        subprocess.Popen(
+            [*command, str(path), *([str(cores[at % len(cores)])] if pinned else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        for at, path in enumerate(paths)
+    ]
+
+    def heard() -> None:
+        for child in children:
+            if child.stdout is None or not child.stdout.readline():
+                raise SystemExit(f"{' '.join(map(str, child.args))} ended")
 
     def run() -> None:
-        for end in ends:
-            end.send(None)
-        for end in ends:
-            end.recv()
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write(b"\n")
+        heard()
 
     def close() -> None:
-        for end, child in zip(ends, children, strict=True):
-            end.close()
-            child.join()
+        for child in children:
+            child.communicate()
 
+    heard()  # all are loaded
     return Arm(run, close)
-
-
-def _serve(end: Connection, path: str, core: int | None) -> None:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if core is not None:
-        os.sched_setaffinity(0, [core])
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    feed = {given.name: _picture([d if isinstance(d, int) else 1 for d in given.shape])}
-    session.run(None, feed)
-    end.send(None)
-    with closing(end):
-        while True:
-            try:
-                end.recv()
-            except EOFError:
-                return
-            session.run(None, feed)
-            end.send(None)
-
-
-def _picture(shape: Sequence[int]) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def _queue(paths: Sequence[Path]) -> Arm:
