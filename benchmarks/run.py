@@ -33,6 +33,9 @@ LONG = {
     "awake": ("Cores kept awake", [], ["--quick"]),
     "memory": ("Weights held, loading and loading again", [], ["--quick"]),
     "compression": ("Compressed networks", [], ["--quick"]),
+    "compression_inputs": ("Compressed with and without inputs", [], ["--quick"]),
+    "int8": ("Trained networks in int8", [], ["--quick"]),
+    "retraining": ("Decomposed and retrained", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",

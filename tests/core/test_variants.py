@@ -123,8 +123,102 @@ class TestWhichServes:
         assert served(subject) == ["m", "m"]
 
 
+BLIND = {"affinity", "comparative_advantage", "fixed", "priority", "round_robin"}
+"""These give models to processors, or take turns, by another rule than by the times of offers."""
+
+
+class TestWhereItServes:
+    """Of two processors of which one runs the original, and the other the variant, faster."""
+
+    SECONDS: Mapping[str, float] = {"cpu0": 1.0, "cpu1": 2.0}
+    LESS: Mapping[str, float] = {"cpu0": 0.8, "cpu1": 0.3}
+
+    def served(self, policy: Policy | str, in_s: float, **options: Any) -> tuple[str, str]:
+        subject = machine(
+            less(seconds=self.LESS),
+            policy=policy,
+            seconds=self.SECONDS,
+            names=tuple(self.SECONDS),
+            **options,
+        )
+        subject.submit(deadline_s=in_s)
+        subject.run()
+        (execution,) = subject.executions
+        return execution.processor, execution.variant
+
+    @pytest.mark.parametrize("policy", [n for n in policy_names() if n not in BLIND])
+    def test_it_goes_where_it_alone_is_in_time(self, policy: str) -> None:
+        assert self.served(policy, 0.5) == ("cpu1", "m@c")
+
+    @pytest.mark.parametrize("policy", [n for n in policy_names() if n not in BLIND])
+    def test_the_original_goes_where_it_is_in_time(self, policy: str) -> None:
+        assert self.served(policy, 1.3) == ("cpu0", "m")
+
+    @pytest.mark.parametrize("policy", policy_names())
+    def test_no_policy_starts_what_cannot_start(self, policy: str) -> None:
+        """Cut in another way than the original, it has other spans."""
+        subject = machine(
+            less(seconds=self.LESS, units=3, forks=(Fork(0, 1, 1),)),
+            less("i", {"cpu1": 0.2}, error=0.1),
+            policy=policy,
+            seconds=self.SECONDS,
+            names=tuple(self.SECONDS),
+            units={"m": 2},
+        )
+        numbers = [subject.submit(deadline_s=in_s) for in_s in (0.3, 0.5, 0.9, 1.3, 9.0)]
+        subject.run()
+        assert subject.dispatcher.fault is None
+        assert {subject.outcomes()[number] for number in numbers} == {Outcome.COMPLETED}
+
+    def test_who_is_in_time_by_waiting_waits(self) -> None:
+        subject = machine(
+            less(seconds=self.LESS),
+            policy="earliest_finish",
+            seconds=self.SECONDS,
+            names=tuple(self.SECONDS),
+        )
+        subject.submit(deadline_s=1.3)
+        subject.now = 0.8
+        subject.submit(deadline_s=0.8 + 1.5)
+        subject.run()
+        runs = [(each.processor, each.variant) for each in subject.executions]
+        assert runs == [("cpu0", "m"), ("cpu0", "m")]
+
+    def test_what_must_be_loaded_first_counts(self) -> None:
+        variant = less(seconds=self.LESS)._replace(swap_s={"cpu1": 0.4})
+        subject = machine(
+            variant, policy="earliest_finish", seconds=self.SECONDS, names=tuple(self.SECONDS)
+        )
+        subject.submit(deadline_s=0.5)
+        subject.run()
+        subject.submit(deadline_s=subject.now + 2.6)
+        subject.submit(deadline_s=subject.now + 2.6)  # the original is on cpu1 now
+        subject.run()
+        subject.submit(deadline_s=subject.now + 0.5)
+        subject.run()
+        runs = [(each.processor, each.variant) for each in subject.executions]
+        assert runs[0] == ("cpu1", "m@c")
+        assert runs[-1][1] == "m@c"
+
+    def test_a_batch_of_the_policy_is_served_as_its_most_urgent_request(self) -> None:
+        class AllAtOnce(Policy):
+            def decide(self, view: Any) -> Any:
+                from coinfer.core.policy import Start
+
+                if view.n_waiting == 2:
+                    lane, _ = view.first()
+                    yield Start("cpu0", tuple(lane.in_order()))
+
+        for in_s, variant in ((9.0, "m"), (1.0, "m@c")):
+            subject = machine(less(seconds={"cpu0": 0.2}), policy=AllAtOnce())
+            subject.submit(deadline_s=9.0)
+            subject.submit(deadline_s=in_s)
+            subject.run()
+            assert served(subject) == [variant]
+
+
 class TestHopeless:
-    @pytest.mark.parametrize("policy", ["edf", "earliest_finish"])
+    @pytest.mark.parametrize("policy", ["edf", "earliest_finish", "least_slack", "two_queues"])
     def test_only_what_no_variant_serves_in_time_is_dropped(self, policy: str) -> None:
         subject = machine(less(), policy=policy)
         kept = subject.submit(deadline_s=0.5, on_late=OnLate.DROP)
@@ -209,6 +303,20 @@ class TestSpans:
         subject.submit(deadline_s=subject.now + 0.2)
         subject.run()
         assert served(subject) == ["m", "m", "m@c"]
+
+    def test_who_does_not_fork_goes_to_the_sooner_of_both_processors(self) -> None:
+        both = {"cpu0": 1.0, "cpu1": 1.0}
+        subject = machine(
+            less(seconds={"cpu0": 0.4, "cpu1": 0.1}),
+            policy=Forking(),
+            seconds=both,
+            names=tuple(both),
+            units={"m": 2},
+            forks={"m": (Fork(0, 1, 1),)},
+        )
+        subject.submit(deadline_s=0.2)
+        subject.run()
+        assert [(e.processor, e.variant) for e in subject.executions] == [("cpu1", "m@c")]
 
     def test_a_fork_of_a_cheaper_one_goes_on_in_it(self) -> None:
         both = {"cpu0": 1.0, "cpu1": 1.0}

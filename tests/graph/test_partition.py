@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
+from coinfer.api.compression import compress
 from coinfer.errors import ConfigurationError
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition, choose_partition, partition_at
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.span import Span
-from coinfer.model import Model
+from coinfer.model import Model, model_from_ir
 from coinfer.planner.model_source import resolve_model
 from coinfer.testing.models import model_from_text
 from graph.chains import assert_well_formed, everything, gaps
@@ -229,3 +232,32 @@ def test_cuts_must_lie_between_operators_and_leave_parts_that_something_runs() -
         _cut_at(2, frozenset({0, 1, 2}))
     with pytest.raises(ConfigurationError, match="whole chooses its own cuts"):
         _cut_at(2, frozenset(range(5)), Mode.WHOLE)
+
+
+def test_the_parts_of_a_decomposed_layer_stay_together_where_they_may() -> None:
+    """Between them the fewest bytes cross, and yet they are one layer."""
+    pytest.importorskip("tensorly", reason="decomposing needs tensorly")
+    nodes = "\n".join(
+        f"v{at + 1} = Conv <pads = [1, 1, 1, 1]> (v{at}, w{at})"
+        if at % 2 == 0
+        else f"v{at + 1} = Relu(v{at})"
+        for at in range(8)
+    )
+    graph = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["": 20]>
+        net (float[1, 32, 64, 64] v0) => (float[1, 32, 64, 64] v8) {{ {nodes} }}"""
+    )
+    draw = np.random.default_rng(0)
+    for node in graph.graph:
+        for value in node.inputs[1:]:
+            array = draw.normal(size=(32, 32, 3, 3)).astype(np.float32)
+            value.const_value = ir.tensor(array, name=value.name)
+            graph.graph.register_initializer(value)
+    small = compress(model_from_ir(graph, name="net"), ranks="ratio:0.1", processors=[]).model
+    operators = Operators.of(small.graph)
+    assert [o.op_type for o in operators] == ["Conv", "Conv", "Conv", "Relu"] * 4
+    everything = {"cpu": frozenset(range(len(operators)))}
+    for options in (PartitionOptions(pieces=4), PartitionOptions(max_span_s=4.0)):
+        seconds = {"cpu": [1.0] * len(operators)}
+        partition = choose_partition(small, everything, options, seconds=seconds)
+        assert [len(unit.operators) for unit in partition.units] == [4, 4, 4, 4]

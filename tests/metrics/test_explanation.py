@@ -12,11 +12,20 @@ from rich.console import Console
 
 from coinfer.core.commands import Command, Run
 from coinfer.core.dispatcher import Dispatcher
-from coinfer.core.events import Arrived, Event, Failed, Finished, ModelLoaded, ProcessorLost
+from coinfer.core.events import (
+    Arrived,
+    Event,
+    Failed,
+    Finished,
+    LoadedVariant,
+    ModelLoaded,
+    ProcessorLost,
+)
 from coinfer.core.request import Outcome, Request
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
+from coinfer.machine.variant_use import Use
 from coinfer.metrics.explanation import SLOWEST, Explainer, Explanation
 from coinfer.metrics.explanation_table import render_explanation
 from coinfer.policies import make_policy
@@ -227,3 +236,66 @@ def test_the_table_shows_every_processor_of_every_choice() -> None:
     assert "chosen; took 1 s" in text
     assert "it does not run what comes next" in text
     assert text.count("npu") == text.count("gpu") == 2
+
+
+WHOLE = {"m": 1.0, "m@int8": 0.4, "m@tiny": 0.3}
+
+
+def varied(*uses: Use, wanted: str = SLOWEST) -> Story:
+    """Make a model of one unit on one processor, with cheaper variants."""
+    story = Story(Explainer(wanted), policy="fcfs")
+    known = [
+        Profile({ProfileKey(name, "cpu", 1, Span()): Measurement(seconds=(seconds,))})
+        for name, seconds in WHOLE.items()
+    ]
+    others = tuple(
+        LoadedVariant(name, error, use, 1, each)
+        for name, error, use, each in zip(
+            list(WHOLE)[1:], (0.02, 0.1), uses, known[1:], strict=False
+        )
+    )
+    story.tell(ModelLoaded("m", 1, known[0], variants=others), 0.0)
+    return story
+
+
+def why(story: Story, in_s: float) -> str:
+    """Serve a request with a deadline; return what is printed above the table."""
+    (execution,) = started(story.tell(Arrived(Request(0, "m", 0.0, in_s)), 0.0))
+    story.finish(execution, 1.0)
+    return shown(found(story.explainer))
+
+
+@pytest.mark.parametrize(
+    ("in_s", "said"),
+    [
+        (2.0, "served by m: m needs 1.25 s, a quarter of it to spare; 2 s were left"),
+        (0.9, "served by m@int8: m needs 1.25 s, a quarter of it to spare; 900 ms were left"),
+        (math.inf, "served by m: the request has no deadline"),
+    ],
+)
+def test_it_says_which_variant_served_and_why(in_s: float, said: str) -> None:
+    assert said in why(varied(Use.WHEN_LATE), in_s)
+
+
+def test_what_is_always_used_is_said_to_be() -> None:
+    assert "served by m@int8: no more accurate one is used" in why(varied(Use.ALWAYS), 9.0)
+    both = why(varied(Use.ALWAYS, Use.WHEN_LATE), 0.2)
+    assert "served by m@tiny: m@int8 needs 500 ms, a quarter of it to spare; 200 ms" in both
+
+
+def test_of_a_model_with_one_variant_none_is_named() -> None:
+    assert "served by" not in why(varied(), 0.9)
+
+
+def test_each_processor_is_shown_with_the_variant_that_ran() -> None:
+    story = varied(Use.WHEN_LATE)
+    why(story, 0.9)
+    (choice,) = found(story.explainer).choices
+    assert choice.variant == "m@int8"
+    assert rows(choice)["cpu"][2] == pytest.approx(0.4)
+
+
+def shown(way: Explanation) -> str:
+    out = StringIO()
+    Console(file=out, width=100).print(render_explanation(way))
+    return out.getvalue()

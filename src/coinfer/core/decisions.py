@@ -102,6 +102,8 @@ class Decisions:
             return True
         if not lane.may_start(processor, self._view.now):
             return False
+        if lane.cheaper and request.deadline_s < math.inf:
+            return False  # what is offered to it, policies see where it waits
         step, variant = state.step(lane, processor), ""
         if lane.cheaper:
             way = best_way(state, lane, step, request)

@@ -13,7 +13,7 @@ from coinfer.core.routes import Step
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.starts import Starts
 from coinfer.core.state import State
-from coinfer.core.variants import MARGIN, until_answer_s
+from coinfer.core.variants import MARGIN, best_way, until_answer_s
 from coinfer.core.waits import Waits
 from coinfer.errors import PolicyError
 
@@ -39,7 +39,7 @@ class Forks:
         progress = starts.waiting(decision.request)
         sides = _sides(state, starts, progress.lane, decision)
         if progress.lane.cheaper and self._is_late(progress, sides):
-            starts.start_any(Start(decision.left, (decision.request,)))
+            starts.start_any(Start(self._sooner(progress, decision), (decision.request,)))
             return
         state.dequeue(progress)
         split = RunningFork(progress, decision.fork, progress.lane.variant)
@@ -53,6 +53,16 @@ class Forks:
         both = right._replace(seconds=max(left.seconds, right.seconds))
         until_s = (1 + MARGIN) * until_answer_s(self._state, progress.lane, both)
         return self._state.now + until_s > progress.request.deadline_s
+
+    def _sooner(self, progress: Progress, decision: StartFork) -> str:
+        """Return on which of the two processors a request is done sooner in one piece."""
+        state, lane = self._state, progress.lane
+        found = {}
+        for name in (decision.left, decision.right):
+            if state.can_run(lane, name):
+                way = best_way(state, lane, state.step(lane, name), progress.request)
+                found[name] = until_answer_s(state, way.lane, way.step)
+        return min(found, key=found.__getitem__)
 
     def end_side(self, number: int, *, well: bool) -> None:
         """Take note of the end of a side; after the other one the request goes on."""

@@ -25,6 +25,7 @@ from coinfer.core.request_schedule import (
 from coinfer.core.residency import Residency
 from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
+from coinfer.core.variants import MARGIN
 
 __all__ = ["FinishBounds", "Lookahead"]
 
@@ -35,6 +36,7 @@ class FinishBounds:
 
     Attributes:
         lane: The lane.
+        served: What its variant takes: the lane, or one of `Lane.cheaper`.
         own: The step that was reserved for the request before, if any.
         latest_s: The best schedule finishes no later than this ...
         earliest_s: ... and no sooner than this.
@@ -46,6 +48,7 @@ class FinishBounds:
     """
 
     lane: Lane
+    served: Lane
     own: Step | None
     latest_s: float = math.inf
     earliest_s: float = -math.inf
@@ -66,6 +69,9 @@ class FinishBounds:
 @dataclass(slots=True, eq=False)
 class Lookahead:
     """The schedules of waiting requests at a moment; requests of one lane share a schedule.
+
+    If the first of a lane would be late by its own variant, it is the schedule of the most accurate
+    one that is in time, or else of the one that is done first (`coinfer.core.variants`).
 
     A request for which a step was reserved before is scheduled without that step's time, which does
     not keep it from anything: `own` is this step.
@@ -104,8 +110,9 @@ class Lookahead:
         asked = (lane, own)
         bounds = self._bounds.get(asked)
         if bounds is None:
-            bounds = self._bounds[asked] = FinishBounds(lane, own)
-            routes = lane.routes
+            served = self._served(lane) if lane.cheaper else lane
+            bounds = self._bounds[asked] = FinishBounds(lane, served, own)
+            routes = served.routes
             if routes is not None and self._held is None and lane.key.position in routes.guesses:
                 bounds.steps = routes.guesses[lane.key.position]
                 self._time(bounds)
@@ -119,11 +126,13 @@ class Lookahead:
 
     def look(self, bounds: FinishBounds) -> None:
         """Make a schedule fast, which is perhaps the best, for a better bound."""
-        lane = bounds.lane
+        lane = bounds.served
         schedule, is_best = self._made(bounds)
         bounds.is_looked_at = True
         if schedule is None:
             return
+        if lane is not bounds.lane:
+            schedule = schedule._replace(variant=lane.variant)
         bounds.schedule, bounds.steps = schedule, schedule.steps
         if schedule.finish_s < bounds.latest_s:
             bounds.latest_s = schedule.finish_s
@@ -137,13 +146,15 @@ class Lookahead:
             self.look(bounds)
         schedule = bounds.schedule
         if schedule is None or not bounds.is_best:
-            lane = bounds.lane
+            lane = bounds.served
             routes, position = lane.routes, lane.key.position
             assert routes is not None  # a model of one unit has only one step, known to be best
             ready_s = bounds.ready_s or self._ready_for(bounds)
             schedule = better_schedule(
                 routes, position, ready_s, self.now, schedule, bounds.latest_s
             )
+            if lane is not bounds.lane:
+                schedule = schedule._replace(variant=lane.variant)
             bounds.schedule, bounds.steps, bounds.is_best = schedule, schedule.steps, True
             routes.guesses[position] = schedule.steps
         bounds.latest_s = schedule.finish_s
@@ -228,7 +239,7 @@ class Lookahead:
 
     def _time(self, bounds: FinishBounds) -> None:
         """Compute when the known steps would finish."""
-        routes = bounds.lane.routes
+        routes = bounds.served.routes
         if routes is None or self._held is not None:  # the steps tell nothing: look at once
             bounds.latest_s = math.inf
             self.look(bounds)
@@ -239,7 +250,7 @@ class Lookahead:
 
     def _made(self, bounds: FinishBounds) -> tuple[RequestSchedule | None, bool]:
         """Make a schedule fast, unless it is worse than a known one; tell if it is the best."""
-        lane, held = bounds.lane, self._held
+        lane, held = bounds.served, self._held
         routes, ready_s = lane.routes, bounds.ready_s or self._ready_for(bounds)
         costs = {} if held is None else held.costs_of(lane.variant)
         if routes is not None and costs:
@@ -248,9 +259,32 @@ class Lookahead:
             return first_schedule(routes, lane.key.position, ready_s, self.now, bounds.latest_s)
         excluded = lane.excluded
         seconds = {n: s for n, s in lane.seconds.items() if n in ready_s and n not in excluded}
+        if lane is not bounds.lane:  # it starts where its lane can
+            seconds = {n: s for n, s in seconds.items() if n in bounds.lane.seconds}
+            if not seconds:
+                return None, False
         if costs:
             ready_s = {name: at_s + costs.get(name, 0.0) for name, at_s in ready_s.items()}
         return schedule_alone(lane, seconds, ready_s), True
+
+    def _served(self, lane: Lane) -> Lane:
+        """Return what serves the first of a lane: itself, or one of its cheaper variants."""
+        due_s = lane.heap[0][2].deadline_s if lane.heap else math.inf
+        if due_s == math.inf:
+            return lane
+        soonest, least_s = lane, math.inf
+        for way in (lane, *lane.cheaper):
+            if self._free_s.keys().isdisjoint(way.seconds):
+                continue
+            schedule, _ = self._made(FinishBounds(lane, way, None))
+            if schedule is None or schedule.steps[0].processor not in lane.seconds:
+                continue
+            needed_s = MARGIN * (schedule.finish_s - schedule.start_s)
+            if schedule.finish_s + needed_s <= due_s + EQUAL_S:
+                return way
+            if schedule.finish_s < least_s:
+                soonest, least_s = way, schedule.finish_s
+        return soonest
 
     def _ready_for(self, bounds: FinishBounds) -> Mapping[str, float]:
         own, ready_s = bounds.own, self.ready_s

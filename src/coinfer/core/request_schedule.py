@@ -48,12 +48,14 @@ class RequestSchedule(NamedTuple):
         start_s: When the first step would start, in the engine's seconds.
         finish_s: When the last step would end.
         fork: If the first two steps are to start at the same time, which fork they are.
+        variant: What is run; empty: what the lane shows.
     """
 
     steps: tuple[Step, ...]
     start_s: float
     finish_s: float
     fork: Fork | None = None
+    variant: str = ""
 
     def begin(self, request: Request, lane: Lane, free: Collection[str]) -> Start | StartFork:
         """Return the decision that begins the schedule for a request of its lane.
@@ -65,6 +67,8 @@ class RequestSchedule(NamedTuple):
                 the other side of a fork, the first side is begun alone.
         """
         span, processor, _ = self.steps[0]
+        if self.variant:  # it is put in at the start, and its spans are not those of the lane
+            return Start(processor, (request,))
         if self.fork is not None and self.steps[1].processor in free:
             return StartFork(request, processor, self.steps[1].processor, self.fork)
         return Start(processor, (request,), None if lane.routes is None else span.last)

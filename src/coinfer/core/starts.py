@@ -113,6 +113,10 @@ class Starts:
         else:  # a batch of the policy's own
             batch = sum(request.batch for request in requests)
             step, variant = state.step(lane, processor, last, batch), lane.variant
+            if lane.cheaper:  # as its most urgent request would be served
+                first = min(requests, key=_deadline_s)
+                way = best_way(state, lane, step, first, batch)
+                step, variant = way.step, way.lane.variant
         for progress in everyone:
             state.dequeue(progress)
         self.launch_step(lane, step, requests, everyone, variant)
@@ -259,3 +263,7 @@ class Starts:
                 self.started(execution)
             except Exception as error:  # noqa: BLE001 - third-party code; all must be answered
                 self._admission.blame_policy(error)
+
+
+def _deadline_s(request: Request) -> float:
+    return request.deadline_s

@@ -1,11 +1,15 @@
 """Variants: which variant serves a request that starts now. The rule of `when_late`.
 
-Policies see the most accurate variant that a model may use, and name a request and a processor. At
-the start a cheaper one is put in where that one would answer after the deadline, on this processor
-and by the estimates: the most accurate that is in time. In time is who has a quarter of that time
-to spare (`MARGIN`): what was estimated may take longer. If none is, then the one that is done
-first: whoever waits behind it waits for less long. Variants change at the first span only; a
-request without a deadline is never late.
+A policy names a request and a processor. At the start a cheaper variant is put in where the most
+accurate one that the model may use would answer after the deadline, on this processor and by the
+estimates: the most accurate that is in time. In time is who has a quarter of that time to spare
+(`MARGIN`): what was estimated may take longer. If none is, then the one that is done first: whoever
+waits behind it waits for less long. Variants change at the first span only; a request without a
+deadline is never late.
+
+What policies compare are the times of the most accurate variant as long as that is in time
+somewhere; else, by processor, the times of what would be put in there (`offered_ways`). So they
+choose another processor where that alone is in time.
 
 Nobody rides along in a cheaper variant whom a more accurate one would serve in time.
 
@@ -17,6 +21,8 @@ there; who has no deadline waits, unless memory will never have room for the mor
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
@@ -25,12 +31,14 @@ from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.routes import HANDOVER_S, Step
 from coinfer.core.state import State
 
-__all__ = ["MARGIN", "Way", "best_way", "until_answer_s"]
+__all__ = ["MARGIN", "Way", "best_way", "offered_ways", "until_answer_s"]
 
 MARGIN = 0.25
 """Share of the expected seconds until the answer that must be left after them until the deadline.
 Where work is more than can be done, what waits is started as late as it may: without a margin half
 of what the original serves would be late by the noise of its times."""
+
+_AT_ONCE: Mapping[str, float] = MappingProxyType({})
 
 
 class Way(NamedTuple):
@@ -49,7 +57,9 @@ class Way(NamedTuple):
     better_s: float = math.inf
 
 
-def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
+def best_way(
+    state: State, lane: Lane, step: Step, request: Request, batch: int = 0, wait_s: float = 0.0
+) -> Way:
     """Return how a waiting request of a lane is served best.
 
     Args:
@@ -57,9 +67,11 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
         lane: Where it waits.
         step: The step of the lane's own variant.
         request: The request.
+        batch: Samples of the execution; by default those of the request.
+        wait_s: Seconds until the processor is free.
     """
     way, is_tight = Way(lane, step), state.residency.is_tight
-    left_s = request.deadline_s - state.now + EQUAL_S
+    left_s = request.deadline_s - state.now - wait_s + EQUAL_S
     if not lane.cheaper or (left_s == math.inf and not is_tight):
         return way
     least_s = until_answer_s(state, lane, step)
@@ -70,7 +82,7 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
     for cheaper in lane.cheaper:
         if not state.can_run(cheaper, processor):
             continue
-        other = state.step(cheaper, processor)
+        other = state.step(cheaper, processor, None, batch)
         if is_tight and not state.residency.may_start(cheaper.variant, other.span, processor):
             continue
         seconds = until_answer_s(state, cheaper, other)
@@ -81,6 +93,37 @@ def best_way(state: State, lane: Lane, step: Step, request: Request) -> Way:
         if seconds < least_s:
             least_s, soonest = seconds, way
     return soonest
+
+
+def offered_ways(
+    state: State, lane: Lane, names: Iterable[str], wait_s: Mapping[str, float] = _AT_ONCE
+) -> dict[str, Lane] | None:
+    """Return by processor what would serve the head of a lane; None: its own variant everywhere.
+
+    That is so if its own is in time on one of these processors. Where memory has a budget it is
+    always so: what is loaded decides.
+
+    Args:
+        state: The state.
+        lane: Where it waits.
+        names: The processors that it could be started on.
+        wait_s: Seconds until those are free that are busy.
+    """
+    if not lane.cheaper or not lane.heap or state.residency.is_tight:
+        return None
+    head = lane.heap[0][2]
+    left_s = head.deadline_s - state.now + EQUAL_S
+    if left_s == math.inf:
+        return None
+    steps = {name: state.step(lane, name) for name in names if state.can_run(lane, name)}
+    for name, step in steps.items():
+        needed_s = wait_s.get(name, 0.0) + (1 + MARGIN) * until_answer_s(state, lane, step)
+        if needed_s <= left_s:
+            return None
+    return {
+        name: best_way(state, lane, step, head, 0, wait_s.get(name, 0.0)).lane
+        for name, step in steps.items()
+    }
 
 
 def until_answer_s(state: State, lane: Lane, step: Step) -> float:

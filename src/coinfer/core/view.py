@@ -18,7 +18,7 @@ from coinfer.core.residency import Residency
 from coinfer.core.riders import Riders
 from coinfer.core.running_fork import RunningFork
 from coinfer.core.state import State
-from coinfer.core.variants import best_way
+from coinfer.core.variants import best_way, offered_ways
 from coinfer.errors import PolicyError
 from coinfer.machine.processor import Processor
 from coinfer.machine.span import Span
@@ -261,13 +261,27 @@ class View:
         return self._state.lane(LaneKey(model, 0, batch, shape=shape))
 
     def expected_s(self, lane: Lane, processor: str) -> float:
-        """Seconds of `resident_s` for one processor, also out of service; infinite if it cannot."""
+        """Seconds of the offer to a lane's head, started now, as if nothing had to be loaded.
+
+        Also for a processor that is out of service; infinite if it cannot.
+        """
         if processor in lane.excluded:
             return math.inf
-        return lane.seconds.get(processor, math.inf)
+        seconds = self._started_s(lane) if lane.cheaper else lane.seconds
+        return seconds.get(processor, math.inf)
+
+    def _started_s(self, lane: Lane) -> Mapping[str, float]:
+        """Return the seconds by processor, on idle ones of the variant that would serve the head.
+
+        That is the lane's own wherever it is in time on some idle processor.
+        """
+        ways = offered_ways(self._state, lane, self._idle())
+        if ways is None:
+            return lane.seconds
+        return {**lane.seconds, **{name: way.seconds[name] for name, way in ways.items()}}
 
     def resident_s(self, lane: Lane) -> Mapping[str, float]:
-        """Return the seconds of the offers to a lane's head, as if nothing had to be loaded.
+        """Return the seconds of a lane's own variant, as if nothing had to be loaded.
 
         By processor in service, busy or idle, that can run the next step: the seconds of that and,
         if more follows, of the best rest without waits.
@@ -285,7 +299,9 @@ class View:
     def offered_s(self, lane: Lane, held: Residency | None = None) -> Mapping[str, float]:
         """Return the seconds of the offers to a lane's head, loads included, until its answer.
 
-        By processor in service, busy or idle: what a policy compares. `offer` tells the rest.
+        By processor in service, busy or idle: what a policy compares. `offer` tells the rest. Where
+        a model has cheaper variants, and its most accurate one would be late wherever it starts as
+        soon as it can, they are the seconds of what would be put in.
 
         Args:
             lane: The lane.
@@ -293,6 +309,12 @@ class View:
                 those that they hold now or are about to.
         """
         seconds, held = self.resident_s(lane), held or self._state.residency
+        if lane.cheaper:
+            free_s, now = self.free_s(self.units_free_at()), self.now
+            wait_s = {name: at_s - now for name, at_s in free_s.items() if at_s > now}
+            ways = offered_ways(self._state, lane, free_s, wait_s)
+            if ways is not None:
+                return {n: way.seconds[n] + held.cost_s(n, way.variant) for n, way in ways.items()}
         return held.added_to(seconds, lane.variant) if held.costs else seconds
 
     def offer(
@@ -392,13 +414,20 @@ class View:
     def fastest(self, lane: Lane, names: Iterable[str] | None = None) -> str:
         """Return which processor, of these or of all in service, takes the fewest seconds."""
         among = self._state.in_service if names is None else names
-        return min(among, key=lambda name: self.expected_s(lane, name))
+        seconds = self._started_s(lane) if lane.cheaper else lane.seconds
+        excluded = lane.excluded
+        return min(
+            among,
+            key=lambda name: math.inf if name in excluded else seconds.get(name, math.inf),
+        )
 
     def cheapest(self, lane: Lane, names: Sequence[str]) -> str:
         """Return which of these processors takes the fewest unit-seconds; on a tie the first."""
         if len(names) == 1:
             return names[0]
         seconds, widths = lane.seconds, self._state.widths
+        if lane.cheaper:
+            seconds = self._started_s(lane)
         best, least = names[0], math.inf
         for name in names:
             cost = seconds[name] * widths[name]
@@ -413,7 +442,7 @@ class View:
         at together.
         """
         state = self._state
-        if not self.alike or not lane.is_open:
+        if not self.alike or not lane.is_open or lane.cheaper:
             able = self.idle_runners(lane)
             return self.cheapest(lane, able) if able else ""
         seconds, least, best = lane.seconds, math.inf, ""
@@ -486,9 +515,12 @@ class View:
         """
         if request.on_late is not _DROP or request.deadline_s == math.inf:
             return False
-        best = min(self.offered_s(lane).values(), default=math.inf)
-        for cheaper in lane.cheaper:
-            best = min(best, min(self.offered_s(cheaper).values(), default=math.inf))
+        held, best = self._state.residency, math.inf
+        for way in (lane, *lane.cheaper):
+            seconds = self.resident_s(way)
+            if held.costs:
+                seconds = held.added_to(seconds, way.variant)
+            best = min(best, min(seconds.values(), default=math.inf))
         return math.isfinite(best) and self.now + best > request.deadline_s
 
     def part(self, queue: int) -> PartOfView:

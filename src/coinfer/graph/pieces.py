@@ -6,7 +6,7 @@ Knows units and costs; `cuts` decides where to cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import Final
 
@@ -132,11 +132,26 @@ def _bytes_crossing(
             last[name] = max(last.get(name, 0), places[operator.index])
     # A value of unknown size counts as the largest, so that cuts avoid it.
     unknown = max(value_bytes.values(), default=1)
+    inner = _inside_layers(operators, made)
     change = [0.0] * (len(places) + 1)
     for name, place in made.items():
         if last.get(name, place) > place:
-            size = float(value_bytes.get(name, unknown))
-            size *= _COST_OF_PARTING if name in fused else 1.0
+            size = float(value_bytes.get(inner.get(name, name), unknown))
+            size *= _COST_OF_PARTING if name in fused or name in inner else 1.0
             change[place + 1] += size
             change[last[name] + 1] -= size
     return list(accumulate(change))
+
+
+def _inside_layers(operators: Operators, made: Container[str]) -> dict[str, str]:
+    """Return the values between the parts of decomposed layers, with what the whole layer makes.
+
+    The parts that `compressing.decompose` puts in are named after that. Few bytes cross there, but
+    the parts are one layer: a cut inside is to cost more than one behind it.
+    """
+    found: dict[str, str] = {}
+    for operator in operators:
+        layer, _, part = operator.name.rpartition(".")
+        if part in ("first", "core") and layer in made:
+            found |= dict.fromkeys(operator.writes, layer)
+    return found

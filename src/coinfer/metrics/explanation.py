@@ -17,8 +17,10 @@ from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.lane import Lane
 from coinfer.core.request import Outcome, Request
 from coinfer.core.routes import Step
+from coinfer.core.variants import MARGIN
 from coinfer.core.view import View
 from coinfer.machine.span import Span
+from coinfer.units import format_seconds
 
 __all__ = ["SLOWEST", "Alternative", "Choice", "Explainer", "Explanation", "Moment"]
 
@@ -53,11 +55,14 @@ class Choice:
 
     Attributes:
         at_s: The moment, in the driver's seconds.
+        variant: What it ran; the original variant has the name of the model.
+        why_variant: Why that one, where there was a choice; else empty.
         span: The units that it ran.
         processor: Where.
         expected_s: Seconds that it should take.
         together: Requests in the execution.
-        alternatives: All processors, the soonest expected end first.
+        alternatives: All processors with what they would have done of this variant, the soonest
+            expected end first.
         took_s: Seconds that it took on the processor; None if it did not end well.
         failure: Why it did not end well.
         beside: The units that started at the same moment on another processor, if it forked.
@@ -68,6 +73,8 @@ class Choice:
     """
 
     at_s: float
+    variant: str
+    why_variant: str
     span: Span
     processor: str
     expected_s: float
@@ -216,6 +223,8 @@ class Explainer:
                 continue
             choice = Choice(
                 at_s=now,
+                variant=execution.variant,
+                why_variant=self._why_variant(execution, request, now),
                 span=execution.span,
                 processor=execution.processor,
                 expected_s=execution.expected_s,
@@ -255,9 +264,8 @@ class Explainer:
                 end_s = max(now, running.expected_end_s)
                 units = view.all_processors[running.processor].units
                 free_at.update(dict.fromkeys(units, end_s))
-        entrance = view.entrance(request.model, request.batch)
-        ways = {way.variant: way for way in (entrance, *entrance.cheaper)}
-        lane = ways.get(execution.variant, entrance)
+        ways = _ways(view, request)
+        lane = ways.get(execution.variant, next(iter(ways.values())))
         failed = self._failed.get(request.id, set())
         found = []
         for name, processor in view.all_processors.items():
@@ -269,6 +277,36 @@ class Explainer:
             else:
                 found.append(_expected(lane, execution.span.first, name, wait_s))
         return tuple(sorted(found, key=lambda each: each.finish_s))
+
+    def _why_variant(self, execution: Execution, request: Request, now: float) -> str:
+        """Say why an execution ran the variant that it did, by the rule of `core.variants`."""
+        if self._view is None:
+            return ""
+        ways, variant = _ways(self._view, request), execution.variant
+        shown = next(iter(ways.values()))
+        if variant not in ways:
+            return "it answers requests of several models in one run"
+        if len(ways) == 1:
+            known = variant != request.model
+            return "no more accurate one is used, or can run" if known else ""
+        if execution.span.first:
+            return "chosen at the first unit"
+        if execution.processor not in self._view.all_processors:
+            return "it preempted others; a cheaper one does so only if that alone is in time"
+        needed_s = (1 + MARGIN) * shown.seconds.get(execution.processor, math.inf)
+        left_s = request.deadline_s - now
+        if variant != shown.variant and needed_s <= left_s:
+            together = len(execution.requests) > 1
+            return "a more urgent one rides along" if together else f"{shown.variant} is not loaded"
+        if left_s == math.inf:
+            return "the request has no deadline"
+        left = f"{format_seconds(left_s)} were left" if left_s > 0 else "its deadline had passed"
+        text = f"{shown.variant} needs {format_seconds(needed_s)}, a quarter of it to spare; {left}"
+        if needed_s == math.inf:
+            text = f"{shown.variant} does not run there"
+        if variant == shown.variant and needed_s > left_s:
+            text += "; no other is done sooner there"
+        return text
 
     def _fail(self, number: int, reason: str) -> None:
         execution, choices = self._running.pop(number, (None, []))
@@ -286,6 +324,12 @@ class Explainer:
         way.outcome, way.answered_s = reply.outcome, now
         if way.latency_s > self._slowest_s:
             self.found, self._slowest_s = way, way.latency_s
+
+
+def _ways(view: View, request: Request) -> dict[str, Lane]:
+    """Return what the variants take that may serve a fresh request, that of policies first."""
+    entrance = view.entrance(request.model, request.batch, request.shape)
+    return {way.variant: way for way in (entrance, *entrance.cheaper)}
 
 
 def _expected(lane: Lane, position: int, name: str, wait_s: float) -> Alternative:

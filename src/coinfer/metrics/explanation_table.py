@@ -37,7 +37,13 @@ def render_explanation(way: Explanation) -> RenderableType:
         "done in: wait, span and the best rest without waits",
         style="dim",
     )
-    return Group(title, table, note, _times(way))
+    return Group(title, *_variants(way), table, note, _times(way))
+
+
+def _variants(way: Explanation) -> list[Text]:
+    """Say which variants ran and why, where there was a choice; a variant stays what it is."""
+    reasons = {each.variant: each.why_variant for each in reversed(way.choices)}
+    return [Text(f"served by {name}: {why}") for name, why in reversed(reasons.items()) if why]
 
 
 def _times(way: Explanation) -> Table:

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 from coinfer.core.lane import Lane
@@ -66,16 +67,21 @@ def assign(view: View) -> dict[str, str]:
     """
     places = _places(view)
     entrances = {model: view.entrance(model) for model in view.models}
-    lanes = {model: lane for model, lane in entrances.items() if view.runners(lane)}
+    rows = {model: view.resident_s(lane) for model, lane in entrances.items()}
+    rows = {model: seconds for model, seconds in rows.items() if seconds}
     costs = [
-        [min(view.expected_s(lane, name) for name in place) for place in places]
-        for lane in lanes.values()
+        [min(seconds.get(name, math.inf) for name in place) for place in places]
+        for seconds in rows.values()
     ]
     chosen = _least_loaded(costs) if costs else ()
     return {
-        model: view.fastest(lane, places[at])
-        for (model, lane), at in zip(lanes.items(), chosen, strict=True)
+        model: min(places[at], key=partial(_seconds_at, seconds))
+        for (model, seconds), at in zip(rows.items(), chosen, strict=True)
     }
+
+
+def _seconds_at(seconds: Mapping[str, float], name: str) -> float:
+    return seconds.get(name, math.inf)
 
 
 def _least_loaded(costs: _Costs) -> tuple[int, ...]:

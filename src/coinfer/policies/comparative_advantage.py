@@ -97,6 +97,8 @@ class ComparativeAdvantage(Policy):
         plan = self._plan
         if plan is None or self._since_look + 1 >= _LOOK_AFTER or not plan.is_for(view):
             return None
+        if lane.cheaper:
+            return None  # it is not placed for certain
         seconds = view.resident_s(lane)
         waits = waits_of(view, seconds, view.units_free_at())
         horizon_s = plan.horizon_s(view, lane.model)

@@ -54,7 +54,7 @@ def test_matrices_are_found_on_demand_only() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("float[1,4,8,8] x, float[4,4,3,3] w", "input or output"),
+        ("float[1,4,8,8] x, float[4,4,3,3] w", "an input of the model"),
         ("float[1,4,8,8] x, float[4,4,3,3] z", "computed"),
     ],
 )

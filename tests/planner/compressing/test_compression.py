@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -18,8 +19,10 @@ from coinfer.graph.compressing.layer import Layer
 from coinfer.graph.cost import operator_costs, total
 from coinfer.machine.processor import Processor
 from coinfer.metrics.paired import PairedRatio
-from coinfer.model import Model, model_from_bytes, model_from_ir
+from coinfer.model import Model, load_model, model_from_bytes, model_from_ir
+from coinfer.planner.compressing.calibration import split
 from coinfer.planner.compressing.compression import Compression
+from coinfer.planner.compressing.error import largest_error
 from coinfer.planner.compressing.gauge import MeasuringGauge
 from coinfer.planner.compressing.picture import picture_of
 from coinfer.planner.compressing.renormalising import renormalised
@@ -375,3 +378,95 @@ def test_a_file_with_its_weights_in_constant_nodes_gets_smaller_too(tmp_path: Pa
         found.save(path)
         sizes.append(path.stat().st_size)
     assert sizes[1] < 1.1 * sizes[0]
+
+
+def with_tail(tail: str, output: str) -> Model:
+    """Return `network` with other operators behind it, in place of its output."""
+    model = network().graph.clone()
+    text = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["": 20, "ai.onnx.ml": 3]>
+        g (float[1, 16, 12, 12] v) => ({output} z) {{ {tail} }}"""
+    )
+    (last,) = model.graph.outputs
+    nodes = list(text.graph)
+    for node in nodes:
+        text.graph.remove(node)
+        model.graph.append(node)
+        for at, value in enumerate(node.inputs):
+            if value is not None and value.name == "v":
+                node.replace_input_with(at, last)
+    text.graph.outputs.clear()
+    model.graph.outputs[:] = [nodes[-1].outputs[0]]
+    model.opset_imports["ai.onnx.ml"] = 3
+    return model_from_ir(model, name="net")
+
+
+TAILS = {
+    "the number of a class": ("f = Flatten(v)  z = ArgMax <axis = 1> (f)", "int64[1, 1]"),
+    "places": (
+        "k = Constant <value_float = 0.3> ()  g = Greater(v, k)  h = Cast <to = 6> (g)  "
+        "z = NonZero(h)",
+        "int64[4, n]",
+    ),
+    "a text": (
+        "f = Flatten(v)  m = ArgMax <axis = 1, keepdims = 0> (f)  z = ai.onnx.ml.LabelEncoder "
+        '<keys_int64s = [1, 2], values_strings = ["a", "b"], default_string = "c"> (m)',
+        "string[1]",
+    ),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_an_output_without_distance_is_right_or_infinitely_far_off(tail: str) -> None:
+    """Class 998 in place of 999 is another answer, however near the numbers are."""
+    model = with_tail(*TAILS[tail])
+    whole = coinfer.compress(model, ranks="ratio:1", processors=[], data_aware=False)
+    assert whole.report.output_error == 0.0
+    gone = coinfer.compress(model, ranks="ratio:0.1", samples=correlated(30), processors=[])
+    feeds = split(correlated(30), "net", seed=0).held_out
+    is_right = all(
+        np.array_equal(one["z"], other["z"])
+        for one, other in zip(outputs(model, feeds), outputs(gone.model, feeds), strict=True)
+    )
+    assert gone.report.output_error == (0.0 if is_right else math.inf)
+    assert gone.report.to_json()["output_error"] == (0.0 if is_right else "inf")
+
+
+def test_by_latency_no_answer_without_distance_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _MadeUpTimes(monkeypatch)
+    monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
+    model = with_tail(*TAILS["places"])
+    with pytest.raises(ConfigurationError, match="an output changes that has no distance"):
+        coinfer.compress(model, max_error=0.5, samples=correlated(), processors=[CPU])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    model = network().graph.clone()
+    array = model.graph.initializers["w1"].const_value.numpy().copy()
+    array[0, 0, 0, 0] = value
+    model.graph.initializers["w1"].const_value = ir.tensor(array, name="w1")
+    with pytest.raises(ConfigurationError, match="layer 'a' has weights that are not finite"):
+        coinfer.compress(model_from_ir(model, name="net"), ranks="ratio:0.5", processors=[])
+
+
+def test_old_files_that_list_their_weights_among_the_inputs_are_decomposed(tmp_path: Path) -> None:
+    """Before IR version 4 they had to."""
+    proto = onnx.load_from_string(network(norm=True).to_bytes())
+    proto.ir_version = 3
+    proto.opset_import[0].version = 9
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    path = tmp_path / "old.onnx"
+    onnx.save(proto, path)
+    found = coinfer.compress(path, ranks="ratio:0.5", samples=correlated(), processors=[])
+    assert len(found.report.decomposed) == 2
+    found.save(tmp_path / "new.onnx")
+    read = load_model(tmp_path / "new.onnx")
+    assert [spec.name for spec in read.inputs] == ["x"]
+    feeds = correlated(seed=5)
+    assert largest_error(outputs(read, feeds), outputs(found.model, feeds)) == 0.0
+    cost = total(operator_costs(read.graph))
+    assert cost.trainable_parameters == found.report.parameters[1]

@@ -42,6 +42,8 @@ def decomposed(model: ir.Model, factors: Mapping[str, Factors]) -> ir.Model:
     whole = inlined(model)
     mark(whole)
     clone = whole.clone()
+    # Old files list their weights among the inputs, which says nothing; here they need not be.
+    clone.graph.inputs[:] = [value for value in clone.graph.inputs if value.const_value is None]
     nodes = nodes_by_key(clone)
     rewriter = _Rewriter(clone.graph)
     for key, parts in factors.items():

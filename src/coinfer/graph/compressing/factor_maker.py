@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import onnx_ir as ir
 
 from coinfer.errors import ConfigurationError
@@ -43,8 +44,18 @@ class FactorMaker:
         self._whitener: tuple[str, Whitener] | None = None  # of one layer: they are large
 
     def weight(self, key: str) -> Array:
-        """Return a layer's weight, (groups, outputs, inputs, *kernel)."""
-        return canonical(self._sites[key])
+        """Return a layer's weight, (groups, outputs, inputs, *kernel).
+
+        Raises:
+            ConfigurationError: it is not finite.
+        """
+        weight = canonical(self._sites[key])
+        if not np.isfinite(weight).all():
+            raise ConfigurationError(
+                f"layer {self._layers[key].name!r} has weights that are not finite, and cannot be "
+                "decomposed; repair the model"
+            )
+        return weight
 
     def spectrum(self, key: str) -> Spectrum:
         """Return a layer's spectrum, as its inputs see it if their moments are known."""

@@ -92,11 +92,11 @@ def site_of(node: ir.Node) -> Site | str:
     if len(node.inputs) < 2 or node.inputs[1] is None:
         return "it has no weight"
     value = node.inputs[1]
-    if value.is_graph_input() or value.is_graph_output():
-        return "its weight is an input or output of the model"
     tensor = constant_tensor(value)
+    if value.is_graph_output():
+        return "its weight is an output of the model"
     if tensor is None:
-        return "its weight is computed"
+        return f"its weight is {'an input of the model' if value.is_graph_input() else 'computed'}"
     if not tensor.dtype.is_floating_point():
         return "its weight is not of floating point"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -119,7 +119,7 @@ def _has_plain_bias(node: ir.Node) -> bool:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is None:
         return True
-    return constant_tensor(bias) is not None and not bias.is_graph_input()
+    return constant_tensor(bias) is not None
 
 
 def canonical(site: Site) -> npt.NDArray[np.float64]:

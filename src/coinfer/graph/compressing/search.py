@@ -7,6 +7,7 @@ network. Layers that lose in context are undone.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,10 +145,12 @@ class _Bench:
             known = {**known, WAS: was, **scaled}
             self._timed[kind] = known
         self.seconds[layer.key] = {each: known[each] for each in (WAS, *ranks) if ranks}
-        self._options[layer.key] = [
+        options = [
             Option(each, saved_s, self._squared(layer.key, each))
             for each, saved_s in self._faster(layer)
         ]
+        # Infinite: an output that is no measure, such as the number of a class, is another one.
+        self._options[layer.key] = [each for each in options if each.error < math.inf]
 
     def allocated(self, undone: set[str]) -> dict[str, Ranks]:
         """Take as many steps as the error allows, none on layers that were undone."""

@@ -34,12 +34,12 @@ from coinfer.planner.compressing.calibration import (
     outputs_of,
     with_shapes,
 )
+from coinfer.planner.compressing.error import largest_error
 from coinfer.planner.compressing.gauge import MeasuringGauge
 from coinfer.planner.compressing.renormalising import renormalised
 from coinfer.planner.compressing.report import CompressionReport, ProcessorReport
 from coinfer.planner.compressing.reporting import layer_reports
 from coinfer.planner.compressing.wish import CompressionWish
-from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["CompressedModel", "Compression"]
@@ -241,6 +241,12 @@ class Compression:
         """
         least = found.least_error
         name = self.model.name
+        if least == math.inf:
+            raise ConfigurationError(
+                f"model {name!r}: whatever is decomposed, an output changes that has no distance, "
+                "such as the number of a class or how many boxes there are; compress it without "
+                "that output"
+            )
         if least is not None and least > self.wish.limit:
             raise ConfigurationError(
                 f"model {name!r}: --max-error {self.wish.limit:g} cannot be kept: of all that is "
@@ -266,7 +272,7 @@ class Compression:
         feeds = self.samples.held_out
         if self._originals is None:
             self._originals = outputs_of(self.model, feeds, self._reference)
-        return relative_error(outputs_of(model, feeds, self._reference), self._originals)
+        return largest_error(outputs_of(model, feeds, self._reference), self._originals)
 
     def _rows(self, gauge: MeasuringGauge, model: Model) -> list[ProcessorReport]:
         self.tell("the whole against the original")

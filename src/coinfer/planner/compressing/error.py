@@ -9,10 +9,23 @@ from coinfer.backends.base import Backend, Tensors
 from coinfer.backends.loading import load
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
-from coinfer.profiling.error import relative_error
+from coinfer.profiling.error import gaps
 from coinfer.profiling.reference import REFERENCE
 
-__all__ = ["worst_error"]
+__all__ = ["largest_error", "worst_error"]
+
+
+def largest_error(outputs: Sequence[Tensors], originals: Sequence[Tensors]) -> float:
+    """Return the largest ||out - ref|| / ||ref|| over outputs and samples.
+
+    Infinite if whole numbers or texts, such as the number of a class, are not equal, if an output
+    has another shape, or is not finite where that of the original is.
+
+    >>> import numpy as np
+    >>> largest_error([{"class": np.array([998])}], [{"class": np.array([999])}])
+    inf
+    """
+    return max(gaps(outputs, originals).values(), default=0.0)
 
 
 def worst_error(
@@ -39,5 +52,5 @@ def worst_error(
     for processor in kinds.values():
         with closing(load(backends[processor.backend], model, processor)) as session:
             made = [dict(session.run(feed)) for feed in feeds]
-        errors.append(relative_error(made, originals))
+        errors.append(largest_error(made, originals))
     return max(errors)

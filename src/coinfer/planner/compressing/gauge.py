@@ -20,7 +20,7 @@ from coinfer.machine.processor import Processor
 from coinfer.metrics.paired import LEAST_ROUNDS
 from coinfer.model import Model, model_from_ir
 from coinfer.planner.compressing.against_original import contests
-from coinfer.profiling.error import relative_error
+from coinfer.planner.compressing.error import largest_error
 from coinfer.profiling.reference import REFERENCE
 from coinfer.profiling.side_by_side import Contest, time_side_by_side
 
@@ -113,7 +113,7 @@ class MeasuringGauge:
             assert self._session is not None
             weights = self._substitution.feed(self._maker.all_of(choice))
             outputs = [self._session.run({**feed, **weights}) for feed in self._feeds]
-            self._known[twin] = relative_error(outputs, self._reference)
+            self._known[twin] = largest_error(outputs, self._reference)
         return self._known[twin]
 
     def gain(self, choice: Choice, than: Choice) -> float:

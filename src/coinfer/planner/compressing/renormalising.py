@@ -9,7 +9,7 @@ from coinfer.graph.compressing.batch_norm import moved, normalised_values
 from coinfer.graph.operators import inlined
 from coinfer.model import Model
 from coinfer.planner.compressing.calibration import outputs_of, statistics_of
-from coinfer.profiling.error import relative_error
+from coinfer.planner.compressing.error import largest_error
 
 __all__ = ["renormalised"]
 
@@ -35,7 +35,7 @@ def renormalised(
     reference = outputs_of(original, feeds, backend)
 
     def error(model: Model) -> float:
-        return relative_error(outputs_of(model, feeds, backend), reference)
+        return largest_error(outputs_of(model, feeds, backend), reference)
 
     best, least, model = compressed, error(compressed), compressed
     for _ in range(_PASSES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -169,16 +170,21 @@ class CompressionReport:
             "macs": list(self.macs),
             "macs_removed": self.macs_removed,
             "parameters": list(self.parameters),
-            "output_error": self.output_error,
+            "output_error": _plain(self.output_error),
             "held_out_samples": self.held_out,
             "choices_judged": self.judged,
             "processors": [each.to_json() for each in self.processors],
             "layers": [each.to_json() for each in self.layers],
             "left": dict(self.left),
             "curve": [
-                {"steps": p.taken, "saved_ms": p.saved_s * 1e3, "error": p.error}
+                {"steps": p.taken, "saved_ms": p.saved_s * 1e3, "error": _plain(p.error)}
                 for p in self.curve
             ],
             "warnings": list(self.warnings),
             "int8": None if self.int8 is None else self.int8.to_json(),
         }
+
+
+def _plain(error: float | None) -> float | str | None:
+    """Return an error as JSON can hold it."""
+    return "inf" if error == math.inf else error
