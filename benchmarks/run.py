@@ -34,6 +34,7 @@ LONG = {
     "memory": ("Weights held, loading and loading again", [], ["--quick"]),
     "compression": ("Compressed networks", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
+    "policies_auto": ("The policy that auto chooses", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",
         [],
