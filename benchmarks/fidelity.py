@@ -12,11 +12,13 @@ not the times. Each load is run several times with other arrivals, and the reque
 make one figure.
 
 Before and after everything that is measured the machine itself is timed (`steadiness`). If it
-changed by more than 10 % since the first time, or if for some seconds of a run the same work took a
-quarter longer than in the rest of it, that is measured again; how often is printed. If it changed
-by less, the first simulation is told: it takes its times at the pace that the machine had before
-and after the run. Cores are kept awake (`coinfer.hardware.awake`): the host of a virtual machine
-may otherwise put two of them on one physical core whenever they wake.
+changed by more than 10 % meanwhile, or if for some seconds of a run the same work took a quarter
+longer than in the rest of it, that is measured again; how often is printed. If it changed since the
+first time, the first simulation is told: it takes its times at the pace that the machine had before
+and after the run. The profile is measured three times at most: on a machine that never stays as it
+is, the last counts, and the first column says little. Cores are kept awake
+(`coinfer.hardware.awake`): the host of a virtual machine may otherwise put two of them on one
+physical core whenever they wake.
 """
 
 from __future__ import annotations
@@ -168,7 +170,7 @@ def main() -> int:
         console.print(
             "cores may go idle" if arguments.asleep else refusal or "cores are kept awake"
         )
-        watch = Watch(canary, console.print)
+        watch = Watch(canary, console.print, follows=True)
         calibrate_s = parse_seconds(arguments.calibrate)
         ground = watch.first("profile", lambda: Ground.measured(base))
         bound = ground.bound()

@@ -23,6 +23,7 @@ from coinfer.backends import get_backend
 from coinfer.backends.base import Session, Tensors, caller_cores
 from coinfer.machine.processor import Processor
 from coinfer.metrics.recorder import Recorder
+from coinfer.metrics.records import ExecutionRecord
 from coinfer.runtime.prepared import Prepared
 from coinfer.threads.pinning import pin_current_thread
 
@@ -32,7 +33,8 @@ T = TypeVar("T")
 
 _LOOK_S = 0.7
 _WAIT_S = 5.0
-_MOST_DISCARDED = 20
+_MOST_DISCARDED = 40
+_MOST_FIRST = 3
 _WINDOW_S = 2.0
 _FEWEST = 10
 _EVEN = 0.25
@@ -133,8 +135,13 @@ class Canary(AbstractContextManager["Canary"]):
 
     @staticmethod
     def change(before: Look, after: Look) -> float:
-        """Return by what share the time that changed most has changed."""
-        return max(abs(after[manner] / before[manner] - 1) for manner in before)
+        """Return by what share times have changed on average, or half of that of a single one.
+
+        A machine that is slower is so for all; a single look at one of six is often 10 % off.
+        """
+        ratios = [after[manner] / before[manner] for manner in before]
+        most = max(max(ratio, 1 / ratio) - 1 for ratio in ratios)
+        return max(abs(statistics.geometric_mean(ratios) - 1), most / 2)
 
 
 def _together(birds: Sequence[_Bird]) -> list[float]:
@@ -162,6 +169,8 @@ class Watch:
         tell: Told what is thrown away.
         tolerance: Largest change of the machine's own times during a measurement that counts.
         patience_s: How long to wait in all for the machine to be as it was.
+        follows: Whether the machine may be another one than at first, as long as it is the same
+            before and after a measurement: its `pace` then tells how it differs.
 
     Attributes:
         discarded: How many measurements were thrown away.
@@ -175,23 +184,31 @@ class Watch:
         *,
         tolerance: float = 0.1,
         patience_s: float = 1200.0,
+        follows: bool = False,
     ) -> None:
         self._canary = canary
         self._tell = tell
         self._tolerance = tolerance
         self._patience_s = patience_s
+        self._follows = follows
         self._seen: Look = {}
         self._before: Look = {}
         self.discarded = 0
         self.pace = Pace({})
 
     def first(self, what: str, measure: Callable[[], T]) -> T:
-        """Measure until the machine is the same before and after; so it has to be from then on."""
+        """Measure until the machine is the same before and after; so it has to be from then on.
+
+        One that may change is measured a few times only; the last counts, however it changed.
+        """
         while True:
             self._seen = self._before = self._canary.look()
             found = measure()
             if (after := self._steady_after(what)) is not None:
                 self._seen = _mean(self._before, after)
+                return found
+            if self._follows and self.discarded == _MOST_FIRST:
+                self._tell(f"  {what}: that is how it is taken; it never stays as it is")
                 return found
 
     def steady(
@@ -223,7 +240,7 @@ class Watch:
     def _wait(self) -> None:
         while True:
             self._before = self._canary.look()
-            if self._canary.change(self._seen, self._before) <= self._tolerance:
+            if self._follows or self._canary.change(self._seen, self._before) <= self._tolerance:
                 return
             time.sleep(_WAIT_S)
             self._patience_s -= _WAIT_S
@@ -233,7 +250,7 @@ class Watch:
     def _steady_after(self, what: str) -> Look | None:
         """Look once more; return None, and say so, if the machine is another one."""
         after = self._canary.look()
-        change = self._canary.change(self._seen, after)
+        change = self._canary.change(self._before if self._follows else self._seen, after)
         if change <= self._tolerance:
             return after
         self._discard(f"{what}: the machine changed by {change:.0%}")
@@ -255,17 +272,17 @@ def unevenness(run: Recorder) -> float:
 
     Only the measuring window counts: what runs first after a load is slow on every machine.
     """
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    times: dict[tuple[object, ...], list[float]] = defaultdict(list)
     counted = []
     for execution in run.executions():
         seconds = execution.service_s
         if seconds is not None and execution.started_s >= run.window.start_s:
             counted.append((execution, seconds))
-            times[execution.model, execution.processor].append(seconds)
-    usually = {pair: statistics.median(all_of) for pair, all_of in times.items()}
+            times[_kind(execution)].append(seconds)
+    usually = {kind: statistics.fmean(all_of) for kind, all_of in times.items()}
     windows: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for execution, seconds in counted:
-        usual_s = usually[execution.model, execution.processor]
+        usual_s = usually[_kind(execution)]
         windows[int(execution.finished_s / _WINDOW_S)].append((seconds, usual_s))
     excesses = [
         sum(took for took, _ in pairs) / sum(usual for _, usual in pairs) - 1
@@ -273,3 +290,14 @@ def unevenness(run: Recorder) -> float:
         if len(pairs) >= _FEWEST
     ]
     return max(excesses, default=0.0)
+
+
+def _kind(execution: ExecutionRecord) -> tuple[object, ...]:
+    """What executions of equal work have in common."""
+    return (
+        execution.model,
+        execution.processor,
+        execution.span,
+        execution.batch,
+        execution.sizes,
+    )

@@ -78,16 +78,16 @@ class Network:
 def write(folder: Path) -> None:
     """Write both networks and the scenario."""
     detector = Network(["n", 3, "height", "width"])
-    for channels, stride in ((16, 2), (32, 2), (64, 1), (64, 2), (64, 1)):
+    for channels, stride in ((48, 2), (96, 2), (192, 1), (192, 2), (192, 1)):
         detector.conv(channels, (stride, stride))
     detector.conv(8, (1, 1))
     detector.save(folder / "detector.onnx", ["n", 8, "rows", "columns"])
     recogniser = Network(["n", 3, 32, "width"])
-    for channels, stride in ((32, (2, 2)), (64, (2, 1)), (128, (2, 1)), (128, (2, 1))):
+    for channels, stride in ((96, (2, 2)), (192, (2, 1)), (384, (2, 1)), (384, (2, 1))):
         recogniser.conv(channels, stride)
     recogniser.add("ReduceMean", axes=[2], keepdims=0)
     recogniser.add("Transpose", perm=[0, 2, 1])
-    weight = recogniser.rng.standard_normal((128, 40)).astype(np.float32) / 11
+    weight = recogniser.rng.standard_normal((384, 40)).astype(np.float32) / 20
     recogniser.add("MatMul", weight)
     recogniser.save(folder / "recogniser.onnx", ["n", "columns", 40])
     (folder / "crops.yaml").write_text(SCENARIO)

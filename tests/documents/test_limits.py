@@ -66,6 +66,16 @@ def test_no_field_takes_such_a_number(number: str, field: str) -> None:
         parse_scenario(text)
 
 
+@pytest.mark.parametrize("number", ["1e308", "-1e101", "1e999", "1e-320", "-1e-101"])
+def test_numbers_that_overflow_in_what_follows_are_refused_in_json(number: str) -> None:
+    with pytest.raises(ValueError, match="below 1e-100 or above 1e\\+100"):
+        parse_json(f'{{"share": {number}}}')
+
+
+def test_other_numbers_of_json_are_read() -> None:
+    assert parse_json("[0.0, -0.0, 1e100, -1e-100, 2.5, 7]") == [0, 0, 1e100, -1e-100, 2.5, 7]
+
+
 def test_deep_documents_are_refused() -> None:
     assert refusal(DEEP) == "s.yaml: not valid YAML: it nests too deeply"
 

@@ -15,8 +15,8 @@ _LONGEST_LINE = 3000
 _STATUSES = {0, 1, 2, 130}
 _TRACEBACK = "Traceback (most recent call last)"
 _REPLAY_DIFFERS = "differs: "
-_VERIFIED = re.compile(r"^\d+ checked, [1-9]\d* removed$", re.M)
-"""What `coinfer cache verify` ends with if something was damaged; its status is 1 then."""
+_VERIFIED = re.compile(r'^\d+ checked, [1-9]\d* removed$|^  "removed": \{$', re.M)
+"""What `coinfer cache verify` prints if something was damaged; its status is 1 then."""
 
 _ERROR = re.compile(r"^coinfer: (error: |interrupted)", re.M)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x9b]")

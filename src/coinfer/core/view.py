@@ -75,6 +75,14 @@ class View:
         waiting = len(state.waiting)
         return waiting - sum(map(len, state.unready)) if state.unready else waiting
 
+    @property
+    def n_busy_with(self) -> int:
+        """How many wait that need nothing loaded first, and how many executions run, together."""
+        state = self._state
+        if state.unready or state.preempting is not None:
+            return self.n_waiting + len(self.running())
+        return len(state.waiting) + len(state.running)
+
     def idle(self) -> list[str]:
         """Names of the processors that could start something now."""
         return list(self._idle())
@@ -529,6 +537,11 @@ class PartOfView(View):
     def n_waiting(self) -> int:
         """Number of waiting requests of the queue."""
         return sum(map(len, self._lanes))
+
+    @property
+    def n_busy_with(self) -> int:
+        """How many wait in the queue, and how many executions run, together."""
+        return self.n_waiting + len(self.running())
 
     def by_arrival(self) -> Iterator[Request]:
         """Iterate over the waiting requests of the queue, the one that has waited longest first."""

@@ -17,6 +17,9 @@ MOST_BYTES = 2**28
 MOST_DIGITS = 100
 """Of a number: no quantity needs more."""
 
+_LEAST = 1e-100
+"""Size of the smallest number with a point or an exponent, but 0; its inverse is the largest."""
+
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a file of at most so many bytes; one without an end, such as a device, is refused too.
@@ -38,7 +41,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, nests too deeply, or has a number that no quantity needs.
     """
     try:
-        return json.loads(text, parse_int=_whole)
+        return json.loads(text, parse_int=_whole, parse_float=_broken)
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
 
@@ -47,3 +50,12 @@ def _whole(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise ValueError(f"a number has {len(text)} digits; at most {MOST_DIGITS} are read")
     return int(text)
+
+
+def _broken(text: str) -> float:
+    number = float(text)
+    if number and not _LEAST <= abs(number) <= 1 / _LEAST:  # what is computed from it overflows
+        raise ValueError(
+            f"a number is {number:g}; none but 0 is read below {_LEAST:g} or above {1 / _LEAST:g}"
+        )
+    return number

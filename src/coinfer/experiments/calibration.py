@@ -195,7 +195,7 @@ class _Times(NamedTuple):
             key = (each.model, each.processor, rest_s > _RESTED_S)
             seconds.setdefault(key, []).append(each.service_s)
             overheads.append(each.finished_s - each.started_s - each.service_s)
-        return cls(seconds, max(0.0, statistics.median(overheads)) if overheads else 0.0)
+        return cls(seconds, max(0.0, _middle(overheads)))
 
     def ratios(self, other: _Times, pair: _Pair) -> tuple[float, float]:
         """Return how many times longer executions take here than there: warm, and after a rest."""
@@ -220,3 +220,9 @@ class _Times(NamedTuple):
         if min(len(mine), len(theirs)) < _FEWEST:
             return None
         return statistics.fmean(mine) / statistics.fmean(theirs)
+
+
+def _middle(seconds: Sequence[float]) -> float:
+    """Return the mean without the longest of a hundred: a pause of the process is no hand-over."""
+    kept = sorted(seconds)[: math.ceil(0.99 * len(seconds))]
+    return statistics.fmean(kept) if kept else 0.0

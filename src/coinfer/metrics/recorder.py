@@ -255,6 +255,7 @@ class Recorder:
                 request_ids=tuple(request.id for request in execution.requests),
                 outcome=outcome,
                 reason=reason,
+                sizes=execution.requests[0].sizes,
             )
 
     def memory(self) -> MemoryRecords:

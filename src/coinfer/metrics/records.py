@@ -104,6 +104,7 @@ class ExecutionRecord:
         request_ids: The requests that it served.
         outcome: How it ended.
         reason: Why it did not end well; empty otherwise.
+        sizes: The number of the exact sizes of its requests, per model; 0 if there is one only.
     """
 
     id: int
@@ -118,3 +119,4 @@ class ExecutionRecord:
     request_ids: tuple[int, ...]
     outcome: ExecutionOutcome
     reason: str
+    sizes: int = 0

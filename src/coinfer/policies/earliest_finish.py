@@ -98,11 +98,11 @@ class EarliestFinish(OneByOne):
     def arrived(self, request: Request, now: float) -> None:
         """Take note of when requests come."""
         view = self._view
-        if view is not None and view.alike:
-            self._crowding.note(request, now, view)
-        if view is not None and request.deadline_s == math.inf:  # others say how long they may wait
-            found = view.n_waiting + len(view.running()) + 1
-            self._in_system += _WEIGHT * (found - self._in_system)
+        if view is not None:
+            if view.alike:
+                self._crowding.note(request, now, view)
+            if request.deadline_s == math.inf:  # others say how long they may wait
+                self._in_system += _WEIGHT * (view.n_busy_with + 1 - self._in_system)
         if self.foresee:
             self._foresight.note(request, now)
 

@@ -119,7 +119,7 @@ class EventLoop:
         self.unanswered = self._unanswered.futures
         self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
-        self._running = core.running
+        self._handle, self._running = core.handle, core.running
         self._failure_notices = FailureNotices(core, self.warnings)
         self._fresh_failures = self._failure_notices.fresh
         self._model_store = model_store
@@ -327,14 +327,15 @@ class EventLoop:
         at only after that. Those that give way to others would decide only when these let them.
         """
         pool = self.worker_pool
+        running = self._running
         for worker in pool.express if self._yielding.has_begun else (self.idle,):
-            if worker is not None and worker.waits and worker.has_no_job() and not worker.retired:
-                # It may have taken a job at this moment: then the core knows.
-                running = self._running
-                name = worker.processor.name
-                if not running or all(run.processor != name for run in list(running.values())):
-                    worker.ring()
-                    return
+            if worker is None or not worker.waits or not worker.has_no_job() or worker.retired:
+                continue
+            # It may have taken a job at this moment: then the core knows.
+            name = worker.processor.name
+            if not running or name not in [run.processor for run in list(running.values())]:
+                worker.ring()
+                return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
@@ -419,16 +420,16 @@ class EventLoop:
                     return
                 event: Event = _new(Arrived, (request,))
             elif isinstance(item, tuple):
+                if self.crashed is not None:
+                    return
                 event = item
+                if self._values:
+                    self._advance(event)
             else:
                 item(answers)  # type: ignore[operator]  # no other type is left
                 return
-            if self.crashed is not None:
-                return
             now = clock.now()
-            if self._values:
-                self._advance(event)
-            commands = self._core.handle(event, now)
+            commands = self._handle(event, now)
             if self.watchers.observer is not None:
                 self.watchers.observe(event, commands, now)
             for command in commands:
@@ -494,11 +495,12 @@ class EventLoop:
     def _answer(self, reply: Reply, now: float) -> Answer:
         request, outcome, reason = reply
         counts = self.counts[request.model]
-        served_by = "" if self._served_by is None else self._served_by.ends(request)
+        if self._served_by is not None:
+            served_by = self._served_by.ends(request)
+            if served_by and outcome is _COMPLETED:
+                counts.variants[served_by] = counts.variants.get(served_by, 0) + 1
         if outcome is _COMPLETED:
             counts.completed += 1
-            if served_by:
-                counts.variants[served_by] = counts.variants.get(served_by, 0) + 1
             counts.add_latency(now - request.arrival_s)
             if now > request.deadline_s:
                 counts.late += 1

@@ -164,23 +164,23 @@ class Worker:
 
     def _serve(self) -> None:
         get, owner, use = self._jobs.get, self._owner, self.use
-        done = owner.done
+        done, look = owner.done, owner.look
         while True:
             owner.idle = self
             self.waits = True
             job = get()
             self.waits = False
-            if type(job) is not Job:
-                if job is None:
+            if type(job) is Job:
+                event, parts = _perform(job, use)
+                done(job, event, parts)
+                if self.retired:
                     break
-                owner.look()
-                continue
-            event, parts = _perform(job, use)
-            done(job, event, parts)
-            if self.retired:
+                # While it waits for the next job, nothing must keep the arrays of this one.
+                del job, event, parts
+            elif job is None:
                 break
-            # While it waits for the next job, nothing must keep the arrays of this one.
-            del job, event, parts
+            else:
+                look()
         # It may be retired after it was asked whether it is: then that has sent the None.
         if self.retired:
             self._owner.returned(self)

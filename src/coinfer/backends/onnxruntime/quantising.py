@@ -34,6 +34,9 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 """The quantiser is Python code, and raises what its parts raise."""
 
+_WARNINGS, _FATAL_ONLY = 2, 4
+"""Levels of the library's log."""
+
 _LEAST_OPSET = 13
 """Of ONNX: the first in which DequantizeLinear has an axis."""
 
@@ -147,10 +150,16 @@ def _written(model: Model, folder: str) -> Path:
 @contextmanager
 def _errors_of(model: Model, what: str) -> Iterator[None]:
     """Make one line of what the library raises, and keep what it tells developers away."""
+    import onnxruntime as ort
+
+    # It speaks on the root logger, prints, and makes sessions that warn on stderr.
+    ort.set_default_logger_severity(_FATAL_ONLY)
     try:
-        with quiet(None, logging.CRITICAL):  # it speaks on the root logger, and prints
+        with quiet(None, logging.CRITICAL):
             yield
     except _ERRORS as error:
         raise BackendError(
             f"model {model.name!r} cannot be {what} by onnxruntime: {first_line(error)}"
         ) from error
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)  # its default; nothing tells what it was
