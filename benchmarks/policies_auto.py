@@ -96,8 +96,8 @@ def main() -> int:
     table = new_table(
         ["scenario"], ["load", "auto", "best", "default", "bound", "of best", "of default"]
     )
-    table.add_column("chosen")
-    table.add_column("best policy")
+    table.add_column("chosen", overflow="fold")
+    table.add_column("best policy", overflow="fold")
     for case in cases:
         table.add_row(
             case.scenario,
@@ -167,7 +167,7 @@ def _requirements(cases: Sequence[Case]) -> Iterator[Requirement]:
         required=0.98,
         at_most=False,
     )
-    better = [case for case in cases if case.best >= _CLEARLY * case.default]
+    better = [case for case in cases if 0 < case.best >= _CLEARLY * case.default]
     known = [case.of_default for case in better if case.of_default < math.inf]
     if known:
         yield Requirement(
