@@ -15,8 +15,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import lil_array
 
 from coinfer.machine.processor import Processor
 
@@ -85,7 +85,8 @@ def most_in_time_per_s(
         processors: Those that may be used.
 
     >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
-    >>> most_in_time_per_s({"a": 10.0, "b": 90.0}, {"a": {"cpu": 0.01}, "b": {"cpu": 0.02}}, [cpu])
+    >>> seconds = {"a": {"cpu": 0.01}, "b": {"cpu": 0.02}}
+    >>> round(most_in_time_per_s({"a": 10.0, "b": 90.0}, seconds, [cpu]), 6)
     55.0
     """
     edges = [(model, p) for model in rates for p in processors if p.name in seconds[model]]
@@ -119,13 +120,13 @@ class _Program:
         self._orders = self._starts + len(jobs)
         self._width = self._orders + len(self._pairs)
 
-    def objective(self) -> np.ndarray:
+    def objective(self) -> npt.NDArray[np.float64]:
         """Return what is made small: the jobs in time, below 0."""
         found = np.zeros(self._width)
         found[: self._starts] = -1
         return found
 
-    def integrality(self) -> np.ndarray:
+    def integrality(self) -> npt.NDArray[np.float64]:
         """Return 1 for whole numbers."""
         found = np.ones(self._width)
         found[self._starts : self._orders] = 0
@@ -141,12 +142,12 @@ class _Program:
     def constraints(self) -> LinearConstraint:
         """Return all rows, each of which must not exceed its limit."""
         rows = list(self._rows())
-        matrix, limits = lil_array((len(rows), self._width)), np.zeros(len(rows))
+        matrix, limits = np.zeros((len(rows), self._width)), np.zeros(len(rows))
         for at, (row, limit) in enumerate(rows):
             limits[at] = limit
             for column, value in row.items():
                 matrix[at, column] = value
-        return LinearConstraint(matrix.tocsr(), -np.inf, limits)
+        return LinearConstraint(matrix, -np.inf, limits)
 
     def _rows(self) -> Iterator[tuple[dict[int, float], float]]:
         for number, job in enumerate(self._jobs):

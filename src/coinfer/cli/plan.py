@@ -70,6 +70,8 @@ def plan(
 ) -> None:
     """Decide what runs where, by measuring; show it, and keep it for `--plan`.
 
+    Where a scenario names no policy, simulations of its load choose one.
+
     A kept plan is a folder that can be read, compared and edited. `coinfer run SCENARIO --plan
     FOLDER` starts from it without measuring anything.
     """
