@@ -13,7 +13,6 @@ import onnx
 import onnx.version_converter
 
 from coinfer.backends.base import Tensors
-from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.quiet import quiet
 from coinfer.documents.writing import replace_file
 from coinfer.errors import BackendError, first_line
@@ -21,18 +20,6 @@ from coinfer.graph.operators import MATRIX_PRODUCTS
 from coinfer.model import Model, model_from_bytes
 
 __all__ = ["Way", "prepared", "quantised"]
-
-_ERRORS: tuple[type[Exception], ...] = (
-    *LIBRARY_ERRORS,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    AssertionError,
-    OSError,
-)
-"""The quantiser is Python code, and raises what its parts raise."""
 
 _WARNINGS, _FATAL_ONLY = 2, 4
 """Levels of the library's log."""
@@ -157,7 +144,7 @@ def _errors_of(model: Model, what: str) -> Iterator[None]:
     try:
         with quiet(None, logging.CRITICAL):
             yield
-    except _ERRORS as error:
+    except Exception as error:  # the quantiser is Python code, and raises what its parts raise
         raise BackendError(
             f"model {model.name!r} cannot be {what} by onnxruntime: {first_line(error)}"
         ) from error
