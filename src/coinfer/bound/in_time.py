@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
+from coinfer.errors import InvariantError
 from coinfer.machine.processor import Processor
 
 __all__ = ["Job", "most_in_time", "most_in_time_per_s"]
@@ -97,7 +98,9 @@ def most_in_time_per_s(
     rows += [[(unit in p.units) * seconds[m][p.name] for m, p in edges] for unit in units]
     limits = [*rates.values(), *(1.0 for _ in units)]
     found = linprog(-np.ones(len(edges)), A_ub=np.array(rows), b_ub=np.array(limits))
-    return float(-found.fun)
+    if found.fun is None:
+        raise InvariantError(f"the program has no optimum: {found.message}")
+    return -float(found.fun)
 
 
 class _Program:
@@ -126,9 +129,9 @@ class _Program:
         found[: self._starts] = -1
         return found
 
-    def integrality(self) -> npt.NDArray[np.float64]:
+    def integrality(self) -> npt.NDArray[np.intp]:
         """Return 1 for whole numbers."""
-        found = np.ones(self._width)
+        found = np.ones(self._width, dtype=np.intp)
         found[self._starts : self._orders] = 0
         return found
 
