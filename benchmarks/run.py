@@ -37,6 +37,7 @@ LONG = {
     "int8": ("Trained networks in int8", [], ["--quick"]),
     "retraining": ("Decomposed and retrained", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
+    "policies_auto": ("The policy that auto chooses", [], ["--quick"]),
     "fidelity": (
         "Simulated against measured",
         [],

@@ -20,10 +20,9 @@ import argparse
 import dataclasses
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coinfer.experiments.certificate import certify
+from coinfer.experiments.fixed_mapping import best_mapping
 from coinfer.experiments.saturation import (
     Kept,
     Measure,
@@ -41,8 +41,6 @@ from coinfer.experiments.saturation import (
 )
 from coinfer.hardware.awake import awake
 from coinfer.hardware.cores import available_cores
-from coinfer.machine.machine import Machine
-from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.metrics.counts import RunCounts
 from coinfer.plan import Plan
@@ -52,7 +50,6 @@ from coinfer.profiling import Profiler, default_cache
 from coinfer.runtime.prepared import Prepared
 from coinfer.scenarios import library
 from coinfer.units import parse_seconds
-from coinfer.workload.load import Load
 from coinfer.workload.scenario import PolicySpec, Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
@@ -71,7 +68,6 @@ SCENARIOS = (
 MACHINE = Path("lib:synthetic-edge")
 FIXED, ALONE = "best fixed mapping", "best processor alone"
 ALONE_POLICY = PolicySpec(name="edf")
-_MOST_MAPPINGS = 200_000
 _PRECISION = 0.15
 """Of factors on this machine. Trials are short, and the machine varies by as much."""
 
@@ -244,43 +240,10 @@ def _as_long(measure: Measure) -> Measure:
 
 def _ways(ready: Prepared, policies: Iterable[str]) -> dict[str, PolicySpec]:
     """Return those that use all processors, the one without a scheduler first."""
-    mapping = _best_mapping(ready)
+    mapping = best_mapping(ready.as_run, ready.plan)
     fixed = PolicySpec(name="fixed", options={"assignment": mapping})
     found = {} if mapping is None else {FIXED: fixed}
     return found | {name: PolicySpec(name=name) for name in policies}
-
-
-def _best_mapping(ready: Prepared) -> dict[str, str] | None:
-    """Find the assignment whose busiest compute unit is least busy; None if there are too many."""
-    scenario, machine = ready.as_run, ready.plan.machine
-    loaded = dataclasses.replace(machine, profile=ready.plan.profile)
-    rates = Load(scenario).offered_rates_per_s() or {}
-    able = {
-        model: {
-            p.name: seconds
-            for p in machine.processors
-            if (seconds := _seconds(loaded, scenario, model, p)) is not None
-        }
-        for model in scenario.models
-    }
-    if not rates or math.prod(map(len, able.values())) > _MOST_MAPPINGS:
-        return None
-    units = {p.name: p.units for p in machine.processors}
-    best: tuple[float, tuple[str, ...]] = (math.inf, ())
-    for choice in product(*able.values()):
-        load: Counter[str] = Counter()
-        for model, name in zip(able, choice, strict=True):
-            for unit in units[name]:
-                load[unit] += rates[model] * able[model][name]  # type: ignore[assignment]
-        best = min(best, (max(load.values()), choice))
-    return dict(zip(able, best[1], strict=True))
-
-
-def _seconds(
-    machine: Machine, scenario: Scenario, model: str, processor: Processor
-) -> float | None:
-    batch = scenario.models[model].batch
-    return machine.profile.expected_s(model, processor.name, batch=batch)
 
 
 def _single(ready: Prepared) -> Iterable[Plan]:

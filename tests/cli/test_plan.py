@@ -22,7 +22,7 @@ def must_not_run(*_args: object, **_options: object) -> None:
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
+    path.write_text(f"{TINY}policy: earliest_finish\n")
     return path
 
 
@@ -270,3 +270,66 @@ def test_models_in_a_cache_of_a_hub_are_planned_and_run_where_that_is_allowed(
         assert program(verb, file, *allowed).status == 0
     assert "--allow-data-in FOLDER" in program("run", file, "--plan", folder).complaint
     assert program("run", file, "--plan", folder, *allowed).status == 0
+
+
+FINITE = """\
+models:
+  cnn: {source: "zoo:tiny_cnn", deadline: 1us}
+arrivals:
+  cnn: {periodic: 50/s}
+duration: 1s
+"""
+"""A scenario with so few requests that all policies are simulated in no time."""
+
+
+def test_a_plan_chooses_its_policy_where_the_scenario_names_none(
+    tmp_path: Path, program: Program
+) -> None:
+    path, folder = tmp_path / "finite.yaml", tmp_path / "plan"
+    path.write_text(FINITE)
+    shown = program("plan", path, "-o", folder)
+    assert shown.status == 0, shown.err
+    text = " ".join(shown.out.split())
+    assert "policy: earliest_finish, which none of" in text
+    assert "warning: no policy keeps the deadlines" in text
+    assert "  not edf: " not in shown.out
+    assert "  not edf: " in program("plan", path, "--why").out
+    named = program("plan", path, "--policy", "edf", "--why").out
+    assert "policy:" not in named
+    for verb in ("run", "simulate"):
+        again = program(verb, path, "--plan", folder)
+        assert again.status == 0, again.err
+        assert "policy: earliest_finish, which none of" in " ".join(again.out.split())
+    explained = program("run", path, "--plan", folder, "--explain", "slowest").out
+    assert "  not edf: " in explained
+
+
+def test_a_policy_is_chosen_for_a_run_or_a_simulation_that_asks_for_it(
+    tmp_path: Path, program: Program
+) -> None:
+    path = tmp_path / "finite.yaml"
+    path.write_text(FINITE)
+    for verb in ("run", "simulate"):
+        assert "policy:" not in program(verb, path).out
+        shown = program(verb, path, "--policy", "auto")
+        assert shown.status == 0, shown.err
+        assert "policy: " in shown.out
+    complaint = program(
+        "simulate", path, "--policy", "auto", "--policy-option", "patience_s=2"
+    ).complaint
+    assert "policy 'auto' chooses the options too, and 'patience_s' is given" in complaint
+
+
+def test_the_bound_of_a_scenario_that_leaves_the_policy_open_simulates_nothing(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "finite.yaml"
+    path.write_text(f"{FINITE}policy: auto\n")
+    monkeypatch.setattr("coinfer.planner.passes.policy.with_best_policy", must_not_run)
+    shown = program("bound", path)
+    assert shown.status == 0, shown.err
+
+
+def test_models_alone_have_no_load_to_choose_a_policy_for(program: Program) -> None:
+    complaint = program("plan", "zoo:lenet", "--policy", "auto").complaint
+    assert "policy 'auto' stands for the one that planning finds best for a scenario" in complaint

@@ -159,7 +159,7 @@ def _planned_fused(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, 
     (folder / "own.yaml").write_text(
         f"models: {{m: {{source: m.onnx}}, k: {{source: {other}}}}}\n"
         "arrivals: {m: {closed: 1}, k: {closed: 1}}\nduration: 0.05s\nfuse: [[m, k]]\n"
-        "processors:\n- {name: a, backend: onnxruntime, cores: [0]}\n"
+        "processors:\n- {name: a, backend: onnxruntime, cores: [0]}\npolicy: earliest_finish\n"
     )
     return ("plan", "own.yaml", "--measure", "5s", "-o", "planned")
 

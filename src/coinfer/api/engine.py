@@ -204,7 +204,7 @@ class Engine(engine.Engine):
             self._given = find_backends(used, self._given)
             planned = self._planned(models, used, profile, samples)
         if choice is not None:
-            planned = planned._replace(plan=replace(planned.plan, policy=choice))
+            planned = planned._replace(plan=planned.plan.with_policy(choice))
         if memory is not None:
             limited = replace(planned.plan, memory=self._memory.budget, pinned=self._memory.pin)
             planned = planned._replace(plan=limited)

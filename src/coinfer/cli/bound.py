@@ -43,6 +43,7 @@ def bound(
     spends on each model, and what its time is worth.
     """
     from coinfer.experiments.certificate import certify
+    from coinfer.experiments.deadline_bound import deadline_bound
     from coinfer.experiments.least_loading import least_loading
 
     check_writable(json)
@@ -65,11 +66,18 @@ def bound(
     console.print(_spread(certificate))
     for line in _lines(certificate, wanted.offline):
         console.print(line)
+    in_time = deadline_bound(ready.as_run, ready.plan)
+    if in_time is not None:
+        console.print(f"deadlines: no schedule can meet more than {in_time:.1%} of them")
     if least_load_s is not None:
         console.print(_loading_line(least_load_s))
     for warning in warnings:
         console.print(f"warning: {warning}")
-    found_json = {**certificate.to_json(), "least_load_s": least_load_s}
+    found_json = {
+        **certificate.to_json(),
+        "least_load_s": least_load_s,
+        "in_time": in_time,
+    }
     facts = {"scenario": wanted.name, "machine": found.name}
     write_result(json, {**facts, **found_json, "warnings": warnings})
 

@@ -1,4 +1,4 @@
-"""`--explain REQUEST`: say why each execution of a request went to its processor."""
+"""Explaining: why each execution of a request went to its processor, and why a policy decides."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from coinfer.metrics.explanation import SLOWEST, Explainer
 from coinfer.metrics.explanation_table import render_explanation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coinfer.plan import Plan
     from coinfer.workload.scenario import Scenario
 
-__all__ = ["explainer_of", "print_explanation"]
+__all__ = ["explainer_of", "policy_lines", "print_explanation"]
 
 
 def explainer_of(wanted: str | None, scenario: Scenario) -> Explainer | None:
@@ -27,6 +30,14 @@ def explainer_of(wanted: str | None, scenario: Scenario) -> Explainer | None:
         known = (SLOWEST, *scenario.models)
         raise UnknownNameError.of("request to explain", wanted, known, hint="Or give a number.")
     return Explainer(wanted)
+
+
+def policy_lines(plan: Plan, *, why: bool) -> Iterator[str]:
+    """Say why a plan has its policy, if it was chosen; with `why` also what the others lost by."""
+    for choice in plan.policy_why:
+        yield f"policy: {choice.what}"
+        if why:
+            yield from (f"  not {each.name}: {each.why}" for each in choice.alternatives)
 
 
 def print_explanation(explainer: Explainer | None) -> None:

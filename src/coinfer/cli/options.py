@@ -72,7 +72,11 @@ PlanOption: TypeAlias = Annotated[
     typer.Option("--plan", help="A plan's folder; nothing is measured.", metavar="FOLDER"),
 ]
 PolicyOption: TypeAlias = Annotated[
-    str | None, typer.Option(help="Policy instead of the scenario's.", metavar="NAME")
+    str | None,
+    typer.Option(
+        help="Policy instead of the scenario's; auto: the one that simulations find best for it.",
+        metavar="NAME",
+    ),
 ]
 PolicyOptionsOption: TypeAlias = Annotated[
     list[str] | None,

@@ -10,11 +10,12 @@ import typer
 from rich.table import Table
 
 from coinfer.cli.console import new_table, out, print_lines
+from coinfer.cli.explaining import policy_lines
 from coinfer.cli.options import AllowDataOption, DimOption, PolicyOption, sizes
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
-from coinfer.plan import PolicyChoice
+from coinfer.plan import AUTO, PolicyChoice
 from coinfer.plan.index_ranges import span_text
 from coinfer.plan.variant import Kind
 from coinfer.planner.model_source import lasting_source, resolve_model
@@ -69,6 +70,8 @@ def plan(
 ) -> None:
     """Decide what runs where, by measuring; show it, and keep it for `--plan`.
 
+    Where a scenario names no policy, simulations of its load choose one.
+
     A kept plan is a folder that can be read, compared and edited. `coinfer run SCENARIO --plan
     FOLDER` starts from it without measuring anything.
     """
@@ -86,7 +89,7 @@ def plan(
         check_can_save(output)
     made = _made(sources, policy, budget_s, sizes(dim), allow_data_in)
     out().print(_table(made))
-    print_lines(*(_reasons(made) if why else ()))
+    print_lines(*policy_lines(made, why=why), *(_reasons(made) if why else ()))
     print_lines(*(f"warning: {warning}" for warning in made.warnings))
     if output is not None:
         save_plan(made, Path(output))
@@ -116,7 +119,10 @@ def _made(
         profiler = Profiler(cache=default_cache(), progress=progress, budget=budget)
         if not scenarios:
             return _of_models(sources, policy, profiler, dims, data_root)
-        scenario = load_scenario(scenarios[0]).with_options(policy=policy)
+        scenario = load_scenario(scenarios[0])
+        if policy is None and "policy" not in scenario.model_fields_set:
+            policy = AUTO
+        scenario = scenario.with_options(policy=policy)
         ready = prepare(scenario, profiler, surroundings=True, dims=dims, data_root=data_root)
     return ready.plan
 

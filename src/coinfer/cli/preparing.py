@@ -41,36 +41,39 @@ def prepared(
         ConfigurationError: options contradict each other.
     """
     from coinfer.experiments.calibration import calibrate, check_seconds
+    from coinfer.plan.plan import AUTO, PolicyChoice
+    from coinfer.planner.passes.policy import telling
     from coinfer.planner.planned_scenario import planned_scenario
     from coinfer.planner.prepare import prepare
     from coinfer.profiling import Profiler, default_cache
 
     if calibrate_s is not None:
         check_seconds(calibrate_s)
-    if plan is not None:
-        ready = planned_scenario(
-            scenario,
-            plan,
-            machine=machine,
-            policy=changes.policy,
-            policy_options=policy_options(changes.policy_option),
-            is_simulated=(is_simulated or needs_times) and calibrate_s is None,
-            dims=sizes(changes.dim),
-            data_root=changes.allow_data_in,
-        )
-        if calibrate_s is None:
-            return ready
-        return calibrate(ready, seconds=calibrate_s).prepared(ready)
+    if needs_times and scenario.policy.name == AUTO:
+        scenario = scenario.with_options(policy=PolicyChoice().name)  # times do not depend on it
     with profiler_bar() as progress:
         profiler = Profiler(cache=default_cache(), progress=progress)
-        ready = prepare(
-            scenario,
-            profiler,
-            machine_file=machine,
-            surroundings=is_simulated,
-            dims=sizes(changes.dim),
-            data_root=changes.allow_data_in,
-        )
+        if plan is not None:
+            ready = planned_scenario(
+                scenario,
+                plan,
+                machine=machine,
+                policy=changes.policy,
+                policy_options=policy_options(changes.policy_option),
+                is_simulated=(is_simulated or needs_times) and calibrate_s is None,
+                dims=sizes(changes.dim),
+                data_root=changes.allow_data_in,
+                tell=telling(profiler),
+            )
+        else:
+            ready = prepare(
+                scenario,
+                profiler,
+                machine_file=machine,
+                surroundings=is_simulated,
+                dims=sizes(changes.dim),
+                data_root=changes.allow_data_in,
+            )
         if calibrate_s is None:
             return ready
         if not ready.models:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coinfer.cli import options
-from coinfer.cli.console import out
+from coinfer.cli.console import out, print_lines
 from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import time_bar
 from coinfer.cli.results import Result, ResultFiles
@@ -41,7 +41,7 @@ def run(
 
     Ctrl-C ends the load early: what runs is finished and what there is is shown.
     """
-    from coinfer.cli.explaining import explainer_of, print_explanation
+    from coinfer.cli.explaining import explainer_of, policy_lines, print_explanation
 
     files.check()
     wanted = changes.applied_to(scenario)
@@ -57,6 +57,7 @@ def run(
         held_before=played.held_before,
     )
     out().print(render(result.summary))
+    print_lines(*policy_lines(ready.plan, why=explainer is not None))
     print_explanation(explainer)
     files.write(result, scenario)
     if played.interrupted:

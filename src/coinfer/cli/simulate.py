@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from coinfer.cli import options
-from coinfer.cli.console import out
+from coinfer.cli.console import out, print_lines
+from coinfer.cli.explaining import policy_lines
 from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import time_bar
 from coinfer.cli.results import Result, ResultFiles
@@ -76,6 +77,7 @@ def simulate(
         environment={"machine": ready.plan.machine.name},
     )
     out().print(render(result.summary))
+    print_lines(*policy_lines(ready.plan, why=False))
     files.write(result, scenario)
 
 

@@ -97,14 +97,20 @@ class Kept:
 
     def shares(self, run_counts: RunCounts, scenario: Scenario) -> dict[str, float]:
         """Return the share of each model that it asks about and that had frames."""
-        found = {}
-        for name in _scaled_models(scenario):
-            counts = run_counts.models.get(name) or ModelCounts(LatencySketch())
-            frames = counts.submitted + run_counts.withheld.get(name, 0)
-            if frames and self._asks_about(name, scenario):
-                kept = frames - counts.unfinished - self._lost(name, run_counts)
-                found[name] = kept / frames
-        return found
+        asked = [n for n in _scaled_models(scenario) if self._asks_about(n, scenario)]
+        shares = {name: self.share(name, run_counts) for name in asked}
+        return {name: share for name, share in shares.items() if share is not None}
+
+    def share(self, model: str, run_counts: RunCounts) -> float | None:
+        """Return the share of a model's frames that were what is to be kept; None without any."""
+        kept, frames = self.frames(model, run_counts)
+        return kept / frames if frames else None
+
+    def frames(self, model: str, run_counts: RunCounts) -> tuple[int, int]:
+        """Count the frames of a model that were what is to be kept, and all of its frames."""
+        counts = run_counts.models.get(model) or ModelCounts(LatencySketch())
+        frames = counts.submitted + run_counts.withheld.get(model, 0)
+        return frames - counts.unfinished - self._lost(model, run_counts), frames
 
     def is_broken(
         self, run_counts: RunCounts, scenario: Scenario, frames: Mapping[str, int]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.model_plan import ModelPlan
-from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.plan.plan import AUTO, Plan, PolicyChoice
 from coinfer.plan.variant import Kind, Variant
 
-__all__ = ["Alternative", "Choice", "Kind", "ModelPlan", "Plan", "PolicyChoice", "Variant"]
+__all__ = [
+    "AUTO",
+    "Alternative",
+    "Choice",
+    "Kind",
+    "ModelPlan",
+    "Plan",
+    "PolicyChoice",
+    "Variant",
+]

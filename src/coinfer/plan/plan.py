@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.plan.choice import Choice
@@ -21,7 +21,10 @@ from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.variant import Kind, Variant, variant_name
 from coinfer.plan.work import Work
 
-__all__ = ["Plan", "PolicyChoice"]
+__all__ = ["AUTO", "Plan", "PolicyChoice"]
+
+AUTO = "auto"
+"""In place of a policy's name, where planning is to choose one (`planner.passes.policy`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Plan:
         models: By name.
         fused: Variants that answer several of the models in one run, by name.
         policy: Which policy decides.
+        policy_why: Why it does, and what else was tried, if it was chosen by planning.
         memory: Bytes for what is loaded, by name of the memory (`coinfer.machine.memories`). Those
             not named are as large as need be.
         pinned: Models that are loaded at the start and never evicted, where memory has a budget.
@@ -66,6 +70,7 @@ class Plan:
     models: Mapping[str, ModelPlan]
     fused: Mapping[str, FusedPlan] = field(default_factory=dict)
     policy: PolicyChoice = PolicyChoice()
+    policy_why: tuple[Choice, ...] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -199,6 +204,26 @@ class Plan:
         known = self.models[model]
         changed = dataclasses.replace(known, batching=batching, choices=(*known.choices, *choices))
         return dataclasses.replace(self, models={**self.models, model: changed})
+
+    def with_policy(self, policy: PolicyChoice, *why: Choice) -> Self:
+        """Copy it with another policy, and why that was chosen."""
+        return dataclasses.replace(self, policy=policy, policy_why=why)
+
+    def without_express(self) -> Self:
+        """Copy it without express processors: no request preempts another."""
+        machine = dataclasses.replace(self.machine, processors=ordinary(self.processors))
+        return dataclasses.replace(self, machine=machine)
+
+    def without_batching(self) -> Self:
+        """Copy it so that no requests of one model share an execution."""
+        changed = self
+        for name, model in self.models.items():
+            for variant in model.variants.values():
+                if variant.batching is not None:
+                    alone = dataclasses.replace(variant, batching=None)
+                    changed = changed.with_variant(name, alone)
+            changed = changed.with_batching(name, None)
+        return changed
 
     def with_fused(self, name: str, fused: FusedPlan) -> Self:
         """Copy it with a variant that answers several models."""

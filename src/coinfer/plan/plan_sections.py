@@ -284,6 +284,7 @@ class PlanSection(Section):
     name: str = "plan"
     machine: MachineSection
     policy: PolicySection = PolicySection(name="earliest_finish")
+    policy_why: tuple[ChoiceSection, ...] = ()
     memory: MemorySpec = MemorySpec()
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
     fused: dict[Name, FusedSection] = Field(default_factory=dict)
@@ -304,6 +305,7 @@ class PlanSection(Section):
             models={name: section.planned(base) for name, section in self.models.items()},
             fused={name: section.planned() for name, section in self.fused.items()},
             policy=PolicyChoice(name=self.policy.name, options=self.policy.options),
+            policy_why=_choices(self.policy_why),
             memory=self.memory.budget,
             pinned=self.memory.pin,
             warnings=self.warnings,

@@ -47,6 +47,7 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
     yield f"name: {_scalar(plan.name)}"
     yield f"machine: {_flow({'name': plan.machine.name, **files['machine']})}"
     yield f"policy: {_flow({'name': plan.policy.name, 'options': plan.policy.options})}"
+    yield from _choices(plan.policy_why, "policy_why", "")
     sizes = {name: _size(size) for name, size in plan.memory.items()}
     if plan.pinned:
         yield f"memory: {_flow({'budget': sizes, 'pin': list(plan.pinned)})}"
@@ -162,17 +163,18 @@ def _note(plan: Plan, name: str, kind: Kind, processor: str, spans: tuple[Span, 
     return f"  # {times}; {format_bytes(size)}"
 
 
-def _choices(choices: Sequence[Choice]) -> Iterator[str]:
+def _choices(choices: Sequence[Choice], field: str = "why", indent: str = "    ") -> Iterator[str]:
     if not choices:
         return
-    yield "    why:"
+    yield f"{indent}{field}:"
     for choice in choices:
-        yield f"      - pass: {_scalar(choice.by)}"
-        yield f"        chosen: {_scalar(choice.what)}"
+        yield f"{indent}  - pass: {_scalar(choice.by)}"
+        yield f"{indent}    chosen: {_scalar(choice.what)}"
         if choice.alternatives:
-            yield "        lost:"
+            yield f"{indent}    lost:"
             for each in choice.alternatives:
-                yield f"          - {{what: {_scalar(each.name)}, by: {_scalar(each.why)}}}"
+                why = _scalar(each.why)
+                yield f"{indent}      - {{what: {_scalar(each.name)}, by: {why}}}"
 
 
 def _flow(fields: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from coinfer.errors import ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import ordinary
-from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.plan.plan import AUTO, Plan, PolicyChoice
 from coinfer.planner.assignment import asked_for, require_assigned
 from coinfer.planner.opened_plan import open_plan, read_plan
+from coinfer.planner.passes.policy import with_best_policy
 from coinfer.planner.plan_fit import require_same_models, unlike_sections
 from coinfer.planner.prepare import NO_DIMS, feeds_of
 from coinfer.planner.scenario_sizes import with_sizes
@@ -34,6 +35,7 @@ def planned_scenario(
     is_simulated: bool = False,
     dims: Mapping[str, int] = NO_DIMS,
     data_root: Path | None = None,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Prepared:
     """Put a scenario and a saved plan together.
 
@@ -46,6 +48,7 @@ def planned_scenario(
         is_simulated: Only read the plan: no model is opened, and any machine will do.
         dims: Sizes of open dimensions by name, in place of those that the scenario states.
         data_root: A folder in which links of models' files may end, as for `load_model`.
+        tell: Called with how many requests were simulated, if the policy is to be chosen.
 
     Raises:
         ConfigurationError: the plan was made for another machine or of other files, or a model of
@@ -57,8 +60,8 @@ def planned_scenario(
         )
     asked = PolicyChoice(name=policy or "", options=policy_options or {})
     if is_simulated:
-        plan = _fitted(read_plan(folder), scenario, folder, asked)
-        return Prepared(scenario=_sized(scenario, plan, dims), plan=_noted(plan))
+        plan = _noted(_fitted(read_plan(folder), scenario, folder, asked))
+        return _chosen(Prepared(scenario=_sized(scenario, plan, dims), plan=plan), tell)
     opened = open_plan(folder, data_root=data_root)
     plan = _fitted(opened.plan, scenario, folder, asked)
     names = {name: None for model in plan.models for name in (model, *plan.serving(model))}
@@ -66,7 +69,15 @@ def planned_scenario(
     whole = {n: m.model if isinstance(m, CutModel) else m for n, m in models.items()}
     scenario = _sized(scenario, plan, dims)
     feeds = feeds_of(scenario, whole)
-    return Prepared(scenario=scenario, plan=plan, models=models, feeds=feeds)
+    ready = Prepared(scenario=scenario, plan=plan, models=models, feeds=feeds)
+    return _chosen(ready, tell)
+
+
+def _chosen(ready: Prepared, tell: Callable[[int], None]) -> Prepared:
+    """Choose the policy, if that was asked for."""
+    if ready.plan.policy.name != AUTO:
+        return ready
+    return ready.planned(with_best_policy(ready.plan, ready.scenario, tell))
 
 
 def _sized(scenario: Scenario, plan: Plan, dims: Mapping[str, int]) -> Scenario:
@@ -85,24 +96,28 @@ def _fitted(plan: Plan, scenario: Scenario, folder: Path, asked: PolicyChoice) -
             f"{folder}`"
         )
     plan = _with_policy(plan, scenario, asked)
+    plan = dataclasses.replace(plan, models={name: plan.models[name] for name in scenario.models})
+    if plan.policy.name == AUTO:
+        return plan
     made = make_policy(plan.policy.name, **plan.policy.options)
     asked_for(made, scenario.models, ordinary(plan.processors))
     require_assigned(made, plan.profile, ())
-    return dataclasses.replace(plan, models={name: plan.models[name] for name in scenario.models})
+    return plan
 
 
 def _with_policy(plan: Plan, scenario: Scenario, asked: PolicyChoice) -> Plan:
     """Take the policy that was asked for, else that of the plan with what was asked for."""
     own = PolicyChoice(name=scenario.policy.name, options=scenario.policy.options)
     if asked.name:
-        return dataclasses.replace(plan, policy=own)
-    used = dataclasses.replace(plan.policy, options={**plan.policy.options, **asked.options})
-    plan = dataclasses.replace(plan, policy=used)
-    if used == own:
+        return plan.with_policy(own)
+    if asked.options:
+        used = {**plan.policy.options, **asked.options}
+        plan = plan.with_policy(dataclasses.replace(plan.policy, options=used))
+    if plan.policy == own or own.name == AUTO:
         return plan
     return plan.warned(
-        f"the plan's policy {used.text} is used, not the scenario's {own.text}; name one with "
-        "--policy"
+        f"the plan's policy {plan.policy.text} is used, not the scenario's {own.text}; name one "
+        "with --policy"
     )
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from coinfer.core.policy import Policy
 from coinfer.errors import ConfigurationError
 from coinfer.experiments.certificate import certify, settled
 from coinfer.graph.cut_model import CutModel
@@ -20,13 +21,14 @@ from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
 from coinfer.model.paging import paged
 from coinfer.plan.fused_plan import FusedPlan
-from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.plan.plan import AUTO, Plan, PolicyChoice
 from coinfer.plan.variant import GraphFile, Kind, Variant, variant_name
 from coinfer.planner.assignment import Pairs, asked_for, require_assigned
 from coinfer.planner.columns import Demand
 from coinfer.planner.make_plan import make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.passes.batching import chosen_batching
+from coinfer.planner.passes.policy import telling, with_best_policy
 from coinfer.planner.processors import choose_processors
 from coinfer.planner.samples import guess_warning, settled_sizes, with_batch_found_out
 from coinfer.planner.scenario_sizes import with_sizes
@@ -79,23 +81,25 @@ def prepare(
     path = machine_file or scenario.machine
     if path is not None:
         stated = {name: _stated_sizes(spec) for name, spec in scenario.models.items()}
-        return _prepare_described(with_sizes(scenario, dims, stated, {}), load_machine(path))
+        sized = with_sizes(scenario, dims, stated, {})
+        return _prepare_described(sized, load_machine(path), telling(profiler))
     profiler = profiler or Profiler()
-    policy = make_policy(scenario.policy.name, **scenario.policy.options)
+    policy = _policy(scenario)
     processors = choose_processors(scenario)
     models = {
         name: resolve_model(spec.source, name=name, data_root=data_root)
         for name, spec in scenario.models.items()
     }
-    asked = asked_for(policy, models, ordinary(processors))
-    wishes = _wishes(scenario, asked, surroundings=surroundings)
+    asked = frozenset() if policy is None else asked_for(policy, models, ordinary(processors))
     named = {name: {**_stated_sizes(spec), **dims} for name, spec in scenario.models.items()}
     models = with_batch_found_out(models, processors, named, profiler, {})
     scenario, guesses = _sized(scenario, models, dims, processors, profiler)
     feeds = feeds_of(scenario, models)
     samples = _samples(scenario, models, feeds)
+    wishes = _wishes(scenario, asked, surroundings=surroundings or policy is None)
     planned = make_plan(models, processors, wishes, profiler, samples=samples)
-    require_assigned(policy, planned.plan.measured, planned.skips)
+    if policy is not None:
+        require_assigned(policy, planned.plan.measured, planned.skips)
     return Prepared(
         scenario=scenario,
         plan=planned.plan.warned(*guesses),
@@ -147,24 +151,29 @@ def _stated_sizes(spec: ModelSpec) -> Mapping[str, int]:
     return dims[0].sizes if dims else {}
 
 
-def _prepare_described(scenario: Scenario, machine: Machine) -> Prepared:
+def _prepare_described(
+    scenario: Scenario, machine: Machine, tell: Callable[[int], None]
+) -> Prepared:
     """Plan to use all of a machine that a file describes.
 
     Raises:
         UnknownNameError: a model that no processor of the machine runs, or an unknown policy.
     """
-    policy = make_policy(scenario.policy.name, **scenario.policy.options)
+    policy = _policy(scenario)
     plan = _with_described_variants(
         Plan.of(machine, models=scenario.models, policy=_policy_of(scenario)), scenario
     )
     kept = settled(machine, certify(scenario, machine, variants=plan.cheaper))
-    asked_for(policy, scenario.models, ordinary(machine.processors))
+    if policy is not None:
+        asked_for(policy, scenario.models, ordinary(machine.processors))
     plan = dataclasses.replace(
         plan, machine=kept, memory=scenario.memory.budget, pinned=scenario.memory.pin
     ).loading(kept.profile)
     plan = _with_described_fused(plan, scenario).warned(*_choices(machine, kept))
     for name, spec in scenario.models.items():
         plan = plan.with_batching(name, *chosen_batching(plan, name, spec.batching))
+    if policy is None:
+        plan = with_best_policy(plan, scenario, tell)
     return Prepared(scenario=scenario, plan=plan)
 
 
@@ -276,6 +285,7 @@ def _wishes(scenario: Scenario, asked: Pairs, *, surroundings: bool) -> Wishes:
     return Wishes(
         name=scenario.name,
         policy=_policy_of(scenario),
+        scenario=scenario,
         batches={name: spec.batch for name, spec in scenario.models.items()},
         riders={name: spec.batching for name, spec in scenario.models.items()},
         fuse=scenario.fuse,
@@ -307,6 +317,12 @@ def _demand(scenario: Scenario) -> Demand:
         is_absolute=bool(rates),
         deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
     )
+
+
+def _policy(scenario: Scenario) -> Policy | None:
+    """Make the policy of a scenario; None if planning is to choose one."""
+    spec = scenario.policy
+    return None if spec.name == AUTO else make_policy(spec.name, **spec.options)
 
 
 def _policy_of(scenario: Scenario) -> PolicyChoice:

@@ -15,6 +15,7 @@ from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.fuse_spec import FuseSpec
 from coinfer.workload.processor_spec import Preempt
+from coinfer.workload.scenario import Scenario
 from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["CutWish", "Wishes"]
@@ -38,7 +39,8 @@ class Wishes:
 
     Attributes:
         name: What the plan is called.
-        policy: Which policy decides.
+        policy: Which policy decides; `auto`: the best one for `scenario`.
+        scenario: The load that the policy is chosen for.
         batches: Samples per request, by model; 1 for those not named.
         riders: How requests may share executions, by model; those not named as `BatchSpec` says.
         fuse: Which models may be answered by one run of a fused network.
@@ -63,6 +65,7 @@ class Wishes:
 
     name: str = "plan"
     policy: PolicyChoice = field(default_factory=PolicyChoice)
+    scenario: Scenario | None = None
     batches: Mapping[str, int] = field(default_factory=dict)
     riders: Mapping[str, BatchSpec] = field(default_factory=dict)
     fuse: FuseSpec = "auto"

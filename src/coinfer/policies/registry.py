@@ -13,6 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from coinfer.core.policy import Policy, check_policy
 from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.plan.plan import AUTO
 
 __all__ = ["make_policy", "policy_names"]
 
@@ -57,11 +58,17 @@ def make_policy(name: str, **options: Any) -> Policy:
 
     Raises:
         UnknownNameError: no policy of this name, or an option that it does not have.
-        ConfigurationError: an option's value does not fit, or the class is no policy.
+        ConfigurationError: an option's value does not fit, the class is no policy, or the name is
+            `auto`.
 
     >>> make_policy("priority", ageing_s=2).ageing_s
     2.0
     """
+    if name == AUTO:
+        raise ConfigurationError(
+            f"policy {AUTO!r} stands for the one that planning finds best for a scenario, and here "
+            "is none; name a policy, or make a plan with `coinfer plan SCENARIO` and take that"
+        )
     cls = _find(name)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         try:

@@ -6,6 +6,7 @@ times that another pair is given, and adding a model changes no other model's.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import TypeAlias
@@ -34,12 +35,22 @@ class Services:
         machine: Whose times.
         seed: Of everything random.
         deterministic: Give the mean each time.
+        off_by: Each execution takes so many times as long, or as short, as it would: one or the
+            other at random. 1: as it would.
     """
 
-    def __init__(self, machine: Machine, *, seed: int = 0, deterministic: bool = False) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        seed: int = 0,
+        deterministic: bool = False,
+        off_by: float = 1.0,
+    ) -> None:
         self._machine = machine.equipped()
         self._seed = seed
         self._deterministic = deterministic
+        self._off_by = off_by
         self._draws: dict[tuple[object, ...], _Draws] = {}
         # By model, processor and span: a walk through all of a large profile takes milliseconds.
         self._entries: dict[tuple[str, str, Span], list[tuple[ProfileKey, Measurement]]] = {}
@@ -55,8 +66,16 @@ class Services:
         if draws is None:
             model, span, processor = execution.variant, execution.span, execution.processor
             what = ProfileKey(model, processor, batch, span, requests[0].shape)
-            draws = self._draws[key] = self._times(what).__next__
+            draws = self._draws[key] = self._disturbed(self._times(what), what).__next__
         return draws()
+
+    def _disturbed(self, times: Iterator[float], key: ProfileKey) -> Iterator[float]:
+        """Let times be off, by factors that are the same under every policy."""
+        if self._off_by == 1.0:
+            return times
+        rng = generator(self._seed, Purpose.DISTURBANCE, _name_of(key))
+        factors = (self._off_by, 1 / self._off_by)
+        return map(operator.mul, times, _endless(lambda: rng.choice(factors, _BLOCK)))
 
     def _times(self, key: ProfileKey) -> Iterator[float]:
         machine = self._machine
@@ -68,13 +87,17 @@ class Services:
         samples = _samples(self._entries[model, processor, span], key, mean_s)
         if self._deterministic or (cv == 0 and len(samples) == 1):
             return repeat(mean_s)
-        sizes = f"~{shape}" if shape else ""
-        name = f"{model}@{processor}[{span.first}..{span.last}]x{batch}{sizes}"
-        rng = generator(self._seed, Purpose.SERVICE, name)
+        rng = generator(self._seed, Purpose.SERVICE, _name_of(key))
         if cv:
             k = cv**-2
             return _endless(lambda: rng.gamma(k, mean_s / k, _BLOCK))
         return _endless(lambda: rng.choice(samples, _BLOCK))
+
+
+def _name_of(key: ProfileKey) -> str:
+    """Return what tells the random numbers of these executions from those of others."""
+    sizes = f"~{key.shape}" if key.shape else ""
+    return f"{key.model}@{key.processor}[{key.span.first}..{key.span.last}]x{key.batch}{sizes}"
 
 
 def _samples(

@@ -45,6 +45,7 @@ def simulate(
     policy: Policy | None = None,
     *,
     deterministic: bool = False,
+    off_by: float = 1.0,
     keep_records: bool = False,
     observer: Observer | None = None,
     on_tick: Tick | None = None,
@@ -57,6 +58,8 @@ def simulate(
         plan: What is loaded where, and how long it takes there.
         policy: A fresh policy; None: the plan's.
         deterministic: Executions take their mean times.
+        off_by: Each execution takes so many times as long, or as short, as it would: one or the
+            other at random, under every policy alike.
         keep_records: Keep a record of every request and execution, e.g. for a trace. Without,
             memory grows with what is in flight only.
         observer: Sees every step of the core, from the loading of the models on.
@@ -81,7 +84,9 @@ def simulate(
         scenario.models,
         recorder if observer is None else Observers(recorder, observer),
         limits=scenario.limits,
-        services=Services(plan.machine, seed=scenario.seed, deterministic=deterministic),
+        services=Services(
+            plan.machine, seed=scenario.seed, deterministic=deterministic, off_by=off_by
+        ),
         shapes=request_shapes(scenario, plan.works),
         sizes=request_sizes(scenario),
         memory=memory,

@@ -42,6 +42,7 @@ from coinfer.documents.fields import (
 )
 from coinfer.errors import ConfigurationError
 from coinfer.plan.memory_spec import MemorySpec
+from coinfer.plan.plan import AUTO
 from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
 from coinfer.workload.batch_spec import BatchSpec
@@ -200,7 +201,7 @@ class Scenario(Section):
         warmup_s: Time before that; it is loaded but not counted.
         machine: A file that describes the machine to simulate; None: this machine.
         seed: Of everything random.
-        policy: Which policy decides.
+        policy: Which policy decides; `auto`: the one that planning finds best for this load.
         processors: What to run on: found ones, found ones by name, or described ones.
         precision: What may run below fp32.
         agreement: How near outputs must be to those of the reference.
@@ -251,6 +252,7 @@ class Scenario(Section):
                 *_fuse_problems(self),
                 *cascade_problems(self.processes, self.models),
                 *_score_problems(self),
+                *_policy_problems(self),
             ]
         )
         self.models.update(_with_periods(self))
@@ -315,7 +317,8 @@ class Scenario(Section):
 
         Raises:
             ConfigurationError: the duration is not positive, or the load has none; or the seed is
-                negative, or the rate factor is not positive.
+                negative, or the rate factor is not positive; or the policy is `auto`, which takes
+                no options.
         """
         if duration_s is not None and self.offline:
             raise ConfigurationError(
@@ -339,6 +342,8 @@ class Scenario(Section):
     def _policy_with(self, name: str, options: Mapping[str, Any]) -> PolicySpec:
         # The options in the file are those of the policy in the file.
         own = self.policy.options if name == self.policy.name else {}
+        if name == AUTO and options:
+            raise ConfigurationError(_no_options(next(iter(options))))
         return PolicySpec(name=name, options={**own, **options})
 
 
@@ -411,6 +416,20 @@ def _score_problems(scenario: Scenario) -> Iterator[Problem]:
     for name, spec in scenario.models.items():
         if scenario.score is not None and spec.deadline is None:
             yield Problem(("models", name, "deadline"), remedy)
+
+
+def _policy_problems(scenario: Scenario) -> Iterator[Problem]:
+    """What chooses a policy chooses its options too."""
+    if scenario.policy.name == AUTO:
+        for option in scenario.policy.options:
+            yield Problem(("policy", option), _no_options(option))
+
+
+def _no_options(option: str) -> str:
+    return (
+        f"policy {AUTO!r} chooses the options too, and {option!r} is given; leave it out, or name "
+        "a policy"
+    )
 
 
 def _precision_problems(scenario: Scenario) -> Iterator[Problem]:

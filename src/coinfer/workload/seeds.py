@@ -18,6 +18,7 @@ class Purpose(enum.IntEnum):
     ORDER = 4
     TRIGGER = 5
     SIZES = 6
+    DISTURBANCE = 7
 
 
 def generator(seed: int, purpose: Purpose, name: str) -> np.random.Generator:

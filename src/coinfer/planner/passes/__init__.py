@@ -17,6 +17,7 @@ from coinfer.planner.passes import (
     measure,
     nonfinite,
     partition,
+    policy,
     precision,
     preemption,
     residency,
@@ -46,4 +47,5 @@ PASSES: tuple[Pass, ...] = (
     variants.variants,
     fusing.fusing,
     residency.residency,
+    policy.policy,
 )

@@ -9,13 +9,10 @@ and what is preempted loses what the urgent requests take, no more (`docs/polici
 
 from __future__ import annotations
 
-import dataclasses
-
 from coinfer.hardware.cores import available_cores
-from coinfer.machine.processor import ordinary, twins
+from coinfer.machine.processor import twins
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
-from coinfer.planner.identity import identity_of
 from coinfer.planner.planning import Planning
 from coinfer.threads.priority import why_not_lowered
 
@@ -29,11 +26,8 @@ def preemption(plan: Plan, planning: Planning) -> Plan:
     why_not = _why_not(plan, planning)
     if not why_not:
         return _with_choice(plan, Choice("preemption", "urgent requests preempt, on all cores"))
-    processors = ordinary(plan.processors)
-    identity = identity_of(processors, planning.profiler.backends)
-    machine = dataclasses.replace(plan.machine, processors=processors, identity=identity)
     choice = Choice("preemption", "none", (Alternative("express processors", why_not),))
-    return _with_choice(dataclasses.replace(plan, machine=machine), choice)
+    return _with_choice(plan.without_express(), choice)
 
 
 def _why_not(plan: Plan, planning: Planning) -> str:
