@@ -132,7 +132,8 @@ def test_the_examples_run(path: Path, tmp_path: Path) -> None:
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "COINFER_CACHE": str(tmp_path)},
+        cwd=tmp_path,
+        env={**os.environ, "COINFER_CACHE": str(tmp_path / "cache")},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
