@@ -53,7 +53,7 @@ from coinfer.runtime.play import play
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim import simulate
 from coinfer.units import parse_seconds
-from coinfer.workload.arrivals import Poisson
+from coinfer.workload.arrivals import After, Poisson
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 from environment import OtherWork, print_environment
@@ -204,8 +204,13 @@ def main() -> int:
 
 
 def with_rates(base: Scenario, bound: Bound, load: float, duration_s: float, seed: int) -> Scenario:
-    """Copy a scenario with Poisson arrivals at a share of the bound."""
-    arrivals = {m: Poisson(poisson=load * rate) for m, rate in bound.per_model_per_s.items()}
+    """Copy a scenario with Poisson arrivals at a share of the bound; what follows others does."""
+    arrivals = {
+        model: each
+        if isinstance(each := base.arrivals[model], After)
+        else Poisson(poisson=load * rate)
+        for model, rate in bound.per_model_per_s.items()
+    }
     return base.model_copy(
         update={"arrivals": arrivals, "duration_s": duration_s, "warmup_s": 2.0, "seed": seed}
     )
