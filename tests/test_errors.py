@@ -65,3 +65,13 @@ class TestUnknownName:
 
     def test_no_known_name_at_all(self) -> None:
         assert str(UnknownNameError.of("policy", "x", [])).endswith("Known: none.")
+
+
+def test_a_word_without_end_is_not_repeated_whole() -> None:
+    text = f"tensor 'w' has the length '{'a' * 5000}', not a number; export the model again"
+    error = errors.ModelError(text)
+    assert len(str(error)) < 500
+    assert str(error).startswith("tensor 'w' has the length 'aaa")
+    assert str(error).endswith("aaa', not a number; export the model again")
+    assert error.args == (text,)
+    assert str(errors.ModelError("a/b" * 100)) == "a/b" * 100

@@ -18,11 +18,12 @@
         └── ClosedError             the engine is stopping or the model is being unloaded
 
 A cancelled request raises `concurrent.futures.CancelledError`, as any future does.
-Each class carries the status that a server answers with. This module imports nothing.
+Each class carries the status that a server answers with. This module imports nothing of coinfer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar, Self
@@ -47,11 +48,22 @@ __all__ = [
 ]
 
 
+_LONG_WORD = re.compile(r"\S{1000,}")
+
+
+def _ends(word: re.Match[str]) -> str:
+    return f"{word[0][:200]}[...]{word[0][-100:]}"
+
+
 class CoinferError(Exception):
     """Root of the tree. Catch this to catch everything coinfer raises on purpose."""
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "UNKNOWN"
+
+    def __str__(self) -> str:
+        """Return the message; of a word without end, which some file gave, its ends."""
+        return _LONG_WORD.sub(_ends, super().__str__())
 
 
 class CallerError(CoinferError):
