@@ -170,3 +170,11 @@ def test_a_wrong_field_is_named_and_an_unknown_one_ignored() -> None:
     data["totals"]["submitted"] = "many"
     with pytest.raises(ConfigurationError, match=r"totals\.submitted"):
         Summary.from_json(data)
+
+
+@pytest.mark.parametrize("figure", [math.inf, -math.inf, math.nan])
+def test_figures_that_are_no_numbers_are_refused(figure: float) -> None:
+    data = summary_of(answered(Outcome.COMPLETED), 1.0).to_json()
+    data["totals"]["throughput_per_s"] = figure
+    with pytest.raises(ConfigurationError, match="not the JSON of a run"):
+        Summary.from_json(data)

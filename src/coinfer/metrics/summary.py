@@ -257,7 +257,8 @@ class Summary:
         from pydantic import TypeAdapter, ValidationError
 
         try:
-            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+            # No figure is infinite, nor NaN.
+            return TypeAdapter(cls).validate_json(json.dumps(data, allow_nan=False), strict=True)
         except (ValidationError, TypeError, ValueError) as error:
             raise ConfigurationError(f"not the JSON of a run: {_fault_of(error)}") from error
 
