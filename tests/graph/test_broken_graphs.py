@@ -15,6 +15,7 @@ from cli.program import Program
 from coinfer.errors import ModelError
 from coinfer.graph.cost import operator_costs, total
 from coinfer.graph.operators import Operators
+from coinfer.graph.shapes import bind_shapes
 from coinfer.graph.weights import stored_weights
 from graph.mutations import models, mutated
 
@@ -123,6 +124,20 @@ def test_a_function_of_another_opset_is_unknown_and_cannot_be_put_in_place() -> 
     assert stored_weights(model) == ()
     with pytest.raises(ModelError, match="functions cannot be put in place"):
         Operators.of(model)
+
+
+def test_shapes_of_a_call_that_gives_too_much_are_refused_in_one_line() -> None:
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            """<ir_version: 10, opset_import: ["": 20, "my": 1]>
+            g (float[2,3] x) => (float[2,3] y) { y = my.f(x, x) }
+            <domain: "my", opset_import: ["": 20]> f (a) => (b) { b = Relu(a) }"""
+        )
+    )
+    with pytest.raises(ModelError, match=r"graph 'g': its shapes cannot be inferred: .+inlined"):
+        bind_shapes(model)
+    [cost] = operator_costs(model)
+    assert cost.macs is None
 
 
 @pytest.mark.parametrize("outside", [False, True])

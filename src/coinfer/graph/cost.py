@@ -12,7 +12,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from coinfer.errors import CoinferError, first_line
+from coinfer.errors import ModelError
 from coinfer.graph.count_range import CountRange
 from coinfer.graph.macs import count_macs
 from coinfer.graph.operators import subgraphs
@@ -157,13 +157,8 @@ def _bound(model: ir.Model, batch: int, dims: Mapping[str, int]) -> ir.Model:
     """Bind and infer shapes where the graph allows it; otherwise take those that are stated."""
     try:
         return bind_shapes(model, batch=batch, dims=dims)
-    except CoinferError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a graph that breaks rules raises almost anything
-        _log.warning(
-            "graph %r: its shapes cannot be inferred, so less is known of what it costs: %s",
-            *(model.graph.name, first_line(error)),
-        )
+    except ModelError as error:
+        _log.warning("%s; so less is known of what it costs", error)
         return model
 
 

@@ -14,7 +14,7 @@ from onnx_ir.passes.common import (
     ShapeInferencePass,
 )
 
-from coinfer.errors import UnknownNameError
+from coinfer.errors import ModelError, UnknownNameError, first_line
 from coinfer.graph.inference import infer_shapes, made_values, mark
 from coinfer.model.model import NO_DIMS
 from coinfer.model.validation import dimension
@@ -60,13 +60,24 @@ def bind_shapes(model: ir.Model, *, batch: int = 1, dims: Mapping[str, int] = NO
 
     Raises:
         UnknownNameError: no input has a dimension of one of the names in `dims`.
+        ModelError: the graph breaks rules, e.g. a call gives a function more than it takes.
     """
+    numbers = _numbers(model.graph, batch, dims)
+    try:
+        return _bound(model, numbers)
+    except Exception as error:  # such a graph makes its libraries raise almost anything
+        raise ModelError(
+            f"graph {model.graph.name!r}: its shapes cannot be inferred: {first_line(error)}; "
+            "export it anew, with its functions inlined if it has any"
+        ) from error
+
+
+def _bound(model: ir.Model, numbers: Mapping[str, int]) -> ir.Model:
     mark(model)
     copy = model.clone()
     if copy.functions:
         InlinePass()(copy)
     LiftConstantsToInitializersPass()(copy)
-    numbers = _numbers(copy.graph, batch, dims)
     for value in copy.graph.inputs:
         if value.shape is not None:
             value.shape = ir.Shape(
