@@ -17,10 +17,11 @@ MARK = "## Modules\n"
 
 # From the bottom of the import order to the top.
 ORDER = (
-    "__init__.py", "errors.py", "scenarios", "units.py", "cache_folder.py", "documents", "model",
-    "threads", "artefacts", "machine", "plan", "bound", "core", "policies", "graph", "workload",
-    "metrics", "opening.py", "backends", "hardware", "zoo", "profiling", "report", "runtime", "sim",
-    "replay", "experiments", "planner", "retraining", "api", "onnx_backend", "cli", "testing",
+    "__init__.py", "errors.py", "scenarios", "units.py", "cache_folder.py", "quiet.py", "documents",
+    "model", "threads", "artefacts", "machine", "plan", "bound", "core", "policies", "graph",
+    "workload", "metrics", "opening.py", "backends", "hardware", "zoo", "profiling", "report",
+    "runtime", "sim", "replay", "experiments", "planner", "retraining", "api", "onnx_backend",
+    "cli", "testing",
 )  # fmt: skip
 
 

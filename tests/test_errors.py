@@ -75,3 +75,8 @@ def test_a_word_without_end_is_not_repeated_whole() -> None:
     assert str(error).endswith("aaa', not a number; export the model again")
     assert error.args == (text,)
     assert str(errors.ModelError("a/b" * 100)) == "a/b" * 100
+
+
+def test_control_characters_of_a_name_do_not_reach_terminals_or_logs() -> None:
+    error = errors.ModelError("no operator \x1b[31m\u202e of\n\tthis name, caf\u00e9")
+    assert str(error) == r"no operator \x1b[31m\u202e of" + "\n\tthis name, caf\u00e9"

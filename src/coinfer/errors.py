@@ -62,8 +62,17 @@ class CoinferError(Exception):
     grpc_status: ClassVar[str] = "UNKNOWN"
 
     def __str__(self) -> str:
-        """Return the message; of a word without end, which some file gave, its ends."""
-        return _LONG_WORD.sub(_ends, super().__str__())
+        r"""Return the message, as a terminal or a log may show it: names come from files.
+
+        Control characters are escapes, and of a word without end only its ends are left.
+
+        >>> print(CoinferError("unknown operator \x1b[31m"))
+        unknown operator \x1b[31m
+        """
+        text = super().__str__()
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+        return _LONG_WORD.sub(_ends, text)
 
 
 class CallerError(CoinferError):

@@ -19,6 +19,7 @@ from pathlib import Path
 from fuzz.case import Case
 from fuzz.child import environment, limit, run_here
 from fuzz.outcome import Outcome
+from fuzz.own_time import OwnTime
 
 __all__ = ["Server"]
 
@@ -41,7 +42,7 @@ class Server:
 
     Args:
         report: A folder for what the processes print.
-        limit_s: Seconds after which a case hangs.
+        limit_s: Seconds of its own, computing or asleep, after which a case hangs.
         long_s: Seconds after which a case that may take long is interrupted; it then has `limit_s`
             to end.
     """
@@ -100,12 +101,12 @@ class Server:
     def _follow(self, process: int, case: Case, start_s: float) -> Outcome:
         interrupted = hung = False
         limit_s = start_s + (self._long_s if case.may_take_long else self._limit_s)
-        started_s = time.monotonic()
+        own_time = OwnTime(process)
         while True:
             done, status, usage = os.wait4(process, os.WNOHANG)
             if done:
                 break
-            if time.monotonic() - started_s > limit_s:
+            if own_time.seconds() > limit_s:
                 if case.may_take_long and not interrupted:
                     interrupted, limit_s = True, limit_s + self._limit_s
                     os.kill(process, signal.SIGINT)

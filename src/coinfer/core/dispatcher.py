@@ -118,6 +118,7 @@ class Dispatcher:
         )
         allows = overridden(policy, "allows")
         self._loading = Loading(state, waits, None if allows is None else partial(allows, view))
+        self._held_back = self._loading.held
         self._forks = forks = Forks(state, answers, waits, starts)
         self._decisions = Decisions(policy, state, view, timers, answers, admission, starts, forks)
         self._blocking = Blocking(state, view, limits.max_blocking_s)
@@ -218,7 +219,7 @@ class Dispatcher:
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
-        if state.residency.is_tight or self._loading.holds_back:
+        if state.residency.is_tight or self._held_back:
             self._decide_with_loads()
         elif waiting and state.used != state.all_units:
             if self._deferral is None:
@@ -288,19 +289,24 @@ class Dispatcher:
         service_s = event.service_s
         if state.residency.costs:
             service_s = state.own_s(execution, service_s)
-        lane = state.requests[requests[0].id].lane
+        progress = state.requests[requests[0].id]
+        lane = progress.lane
         row = None
         if len(requests) == 1 and lane.batching is None and execution.variant == lane.variant:
             row = lane.row
         if row is not None and state.preempting is None:
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
         else:
+            row = None
             state.learn(execution, service_s)
         state.release(execution)
         if self._health.records:
             self._health.succeeded(processor)
         if state.running_forks and execution.id in state.running_forks:
             self._forks.end_side(execution.id, well=True)
+            return
+        if row is not None:  # of one unit, alone and by its own variant: nothing follows
+            self._answers.reply(progress, _COMPLETED)
             return
         if lane.fused:
             state.fusions.succeeded(execution.variant)

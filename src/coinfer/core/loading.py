@@ -44,6 +44,7 @@ class Loading:
 
     Attributes:
         allows: Where a policy serves a lane at all.
+        held: The lanes that are held back; always the same list, and only to be read.
     """
 
     _state: State
@@ -54,6 +55,7 @@ class Loading:
     _room: Room = field(init=False)
     _prefetch: Prefetch = field(init=False)
     _readiness: Readiness = field(init=False)
+    held: list[Lane] = field(init=False)
     _has_refused: bool = False
     _blocked: set[str] = field(default_factory=set)
 
@@ -65,16 +67,12 @@ class Loading:
         self._room = room = Room(state, demand, transfers)
         self._prefetch = Prefetch(state, demand, room, transfers)
         self._readiness = Readiness(state, demand, room, transfers)
+        self.held = self._readiness.held
 
     @property
     def is_busy(self) -> bool:
         """Whether something is being loaded."""
         return self._transfers.in_flight is not None
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether lanes are held back."""
-        return bool(self._readiness.held)
 
     # events
 

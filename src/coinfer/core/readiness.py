@@ -71,7 +71,7 @@ class Readiness:
                 state.hold_back(lane, ready_s)
                 held.append(lane)
         self.release(but=held)
-        self.held = held
+        self.held[:] = held
 
     def release(self, but: Sequence[Lane] = ()) -> None:
         """Let all lanes start that were held back, but for these."""
@@ -80,7 +80,7 @@ class Readiness:
                 lane.is_lent = False
                 self._state.show(lane)
                 self._state.hold_back(lane, {})
-        self.held = []
+        self.held.clear()
 
     def _ready_s(self, need: Need, free_s: float, end_s: float) -> dict[str, float]:
         """Return when a lane may start, by processor where it may not now.

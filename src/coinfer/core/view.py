@@ -308,6 +308,8 @@ class View:
             held: Which models the processors will hold then, as the caller foresees it; by default
                 those that they hold now or are about to.
         """
+        if lane.is_plain and self._state.is_complete:
+            return lane.seconds  # nearly always
         seconds, held = self.resident_s(lane), held or self._state.residency
         if lane.cheaper:
             free_s, now = self.free_s(self.units_free_at()), self.now

@@ -5,6 +5,7 @@ Knows what callers call dimensions; knows nothing of cost or of processors.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from coinfer.errors import ModelError, UnknownNameError, first_line
 from coinfer.graph.inference import infer_shapes, made_values, mark
 from coinfer.model.model import NO_DIMS
 from coinfer.model.validation import dimension
+from coinfer.quiet import hushed
 
 __all__ = ["bind_shapes", "static_shape"]
 
@@ -137,11 +139,14 @@ def _infer_inside(model: ir.Model, numbers: Mapping[str, int]) -> None:
     if not is_open:
         return
     # Not strict: if one operator cannot be inferred, only its own outputs stay unknown.
+    # If all of it fails, nothing follows: what the library logs then is for its authors.
     infer = ShapeInferencePass(check_type=False, strict_mode=False)
-    infer(model)
+    with hushed("onnx_ir", logging.ERROR):
+        infer(model)
     loops = [node for node in model.graph.all_nodes() if node.op_type == "Loop"]
     if assumed := [loop for loop in loops if _assume(loop)]:
-        infer(model)
+        with hushed("onnx_ir", logging.ERROR):
+            infer(model)
         for loop in assumed:
             _check(loop)
 

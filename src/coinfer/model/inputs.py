@@ -40,6 +40,11 @@ _DRAWN_BYTES = 8
 _SAFE_HIGH = 2
 """0 and 1 are valid as ids of any vocabulary, as segment ids and as masks."""
 
+_KNOWN_SHAPES = 64
+"""Shapes of a lone input that are known to fit; to check one anew costs a microsecond."""
+
+_Array = np.ndarray
+
 _Rule = tuple[
     TensorSpec,
     str,
@@ -126,6 +131,10 @@ class InputCheck:
     fixed: frozenset[str] = frozenset()
     batch: str | None = field(init=False)
     rules: tuple[_Rule, ...] = field(init=False)
+    _lone: tuple[str, np.dtype[Any]] = field(init=False, repr=False, compare=False)
+    _batches: dict[tuple[int, ...], int] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Work out what depends on the specs alone."""
@@ -143,6 +152,7 @@ class InputCheck:
         batch = batch_symbol(self.specs, self.defaults) if self.has_batch else None
         object.__setattr__(self, "batch", batch)
         object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "_lone", (rules[0][1], rules[0][2]) if rules else ("", None))
 
     @property
     def open_dims(self) -> dict[str, tuple[str, int]]:
@@ -178,6 +188,14 @@ class InputCheck:
         Raises:
             InputError: the first thing that does not fit, and the remedy.
         """
+        batches = self._batches  # those of a lone input by its shape, as they were found before
+        if batches and len(inputs) == 1:
+            name, dtype = self._lone
+            lone = inputs.get(name)
+            if type(lone) is _Array and lone.dtype is dtype:
+                known = batches.get(lone.shape)
+                if known is not None:
+                    return known
         rules = self.rules
         if len(inputs) != len(rules):
             rules = self._rules_of(inputs)
@@ -203,7 +221,10 @@ class InputCheck:
                     unequal = symbol if unequal is None or symbol == self.batch else unequal
         if unequal is not None:
             self._check_unequal(inputs, unequal, sizes)
-        return 1 if self.batch is None else sizes[self.batch]
+        batch_size = 1 if self.batch is None else sizes[self.batch]
+        if len(rules) == len(self.rules) == 1 and unequal is None and len(batches) < _KNOWN_SHAPES:
+            batches[shape] = batch_size
+        return batch_size
 
     def filled(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """Return inputs with the defaults of those that are left out."""

@@ -103,6 +103,7 @@ class EarliestFinish(OneByOne):
                 self._crowding.note(request, now, view)
             if request.deadline_s == math.inf:  # others say how long they may wait
                 self._in_system += _WEIGHT * (view.n_busy_with + 1 - self._in_system)
+                return  # nor are they foreseen
         if self.foresee:
             self._foresight.note(request, now)
 

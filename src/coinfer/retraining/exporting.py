@@ -9,12 +9,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from coinfer.backends.loading import load
-from coinfer.backends.quiet import quiet
 from coinfer.backends.registry import get_backend
 from coinfer.errors import ModelError, first_line
 from coinfer.model import Model, model_from_ir
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
+from coinfer.quiet import quiet
 from coinfer.retraining.library import the_exporter, torch
 from coinfer.retraining.module_layers import as_arguments, evaluating
 

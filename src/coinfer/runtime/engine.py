@@ -231,7 +231,7 @@ class Engine:
             raise ClosedError(self._event_loop.closing)
         inputs, batch = maker.checked(check, inputs)
         request = maker.request(check.model, inputs, batch, deadline_s, priority, on_late, due_s)
-        future = InferenceFuture.of(request, inputs, self._cancel)
+        future = InferenceFuture(request, inputs, self._cancel)
         self._post(future)
         return future
 

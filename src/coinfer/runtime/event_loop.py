@@ -326,14 +326,20 @@ class EventLoop:
         Otherwise by the timer. Where a worker runs something, also what was posted before is looked
         at only after that. Those that give way to others would decide only when these let them.
         """
-        pool = self.worker_pool
         running = self._running
-        for worker in pool.express if self._yielding.has_begun else (self.idle,):
-            if worker is None or not worker.waits or not worker.has_no_job() or worker.retired:
-                continue
+        for worker in self.worker_pool.express if self._yielding.has_begun else (self.idle,):
             # It may have taken a job at this moment: then the core knows.
-            name = worker.processor.name
-            if not running or name not in [run.processor for run in list(running.values())]:
+            if (
+                worker is not None
+                and worker.waits
+                and worker.has_no_job()
+                and not worker.retired
+                and (
+                    not running
+                    or worker.processor.name
+                    not in [run.processor for run in list(running.values())]
+                )
+            ):
                 worker.ring()
                 return
         self.timer.ring()
@@ -354,13 +360,16 @@ class EventLoop:
             service_s = event.service_s if type(event) is Finished else None
             self.watchers.tell("ended", event.execution_id, clock.now(), service_s)
         if job.span_io.is_whole:
+            unanswered = self.unanswered
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
-                future = self.unanswered.get(request.id)
-                if future is not None:
-                    future.keep(outputs)
+                if request.id in unanswered:
+                    unanswered[request.id].keep(outputs)
         elif parts:
             self._values[event.execution_id] = (job, parts)
-        self._post_from(job.execution.processor, event)
+        if self._yielding.has_begun:
+            self._post_from(job.execution.processor, event)
+        else:
+            self._mailbox.post_here(event)
 
     def _post_from(self, processor: str, item: _Item) -> None:
         """Post what a processor's worker has to say, from its thread."""

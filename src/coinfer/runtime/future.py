@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import suppress
 from itertools import repeat
 from operator import call, length_hint
@@ -69,35 +69,25 @@ class InferenceFuture(Future[dict[str, Tensor]]):
         request: The request as the policy sees it.
     """
 
-    # Set by `of` and not by the constructor: one is made per request.
-    request: Request
-    _inputs: Values
-    _on_cancel: Callable[[InferenceFuture], None]
+    _state = _OPEN[0]
+    _result = None
+    _exception = None
     _begun = False
     _started = False
     _is_noted = False
     _is_muted = False
     _outputs: Values = _NOTHING
 
-    def __init__(self) -> None:
-        # All that the base class sets, but for the condition.
+    def __init__(
+        self, request: Request, inputs: Tensors, on_cancel: Callable[[InferenceFuture], None]
+    ) -> None:
+        self.request = request
+        self._inputs: Values = inputs
+        self._on_cancel = on_cancel
+        # All that the base class sets but for the condition, and for what is the same for all.
         self._condition = _Condition()
-        self._state = _OPEN[0]
-        self._result = None
-        self._exception = None
         self._waiters: list[Any] = []
         self._done_callbacks: list[Callable[[InferenceFuture], object]] = []
-
-    @classmethod
-    def of(
-        cls, request: Request, inputs: Tensors, on_cancel: Callable[[InferenceFuture], None]
-    ) -> InferenceFuture:
-        """Make the future of a request."""
-        future = cls()
-        future.request = request
-        future._inputs = inputs
-        future._on_cancel = on_cancel
-        return future
 
     def cancel(self) -> bool:
         """Cancel a request that has not begun its last span; True if it is cancelled."""
@@ -236,13 +226,29 @@ class InferenceFuture(Future[dict[str, Tensor]]):
     def answer(self, error: CoinferError | None) -> None:
         """Resolve with the kept outputs or an error, unless it was cancelled or resolved before."""
         self._begun = True
-        try:
+        condition = self._condition
+        # As `set_result` of the base class, in half the steps.
+        with condition:
+            if self._state not in _OPEN:
+                # Cancelled as it started, or answered before by a stop that ran out of time.
+                self._outputs = self._inputs = _NOTHING
+                return
             if error is None:
-                self.set_result(self._outputs)  # type: ignore[arg-type]  # arrays, see `advance`
+                self._result = self._outputs
             else:
-                self.set_exception(error)
-        except InvalidStateError:
-            # Cancelled as it started, or answered before by a stop that ran out of time.
-            return
-        finally:
-            self._outputs = self._inputs = _NOTHING
+                self._exception = error
+            self._state = "FINISHED"
+            if self._waiters:
+                self._tell_waiters()
+            if condition.waiters:  # type: ignore[attr-defined]  # see `__init__`
+                condition.notify_all()
+        self._outputs = self._inputs = _NOTHING
+        self._invoke_callbacks()
+
+    def _tell_waiters(self) -> None:
+        """Tell those that wait for several futures at once, while the condition is held."""
+        for waiter in self._waiters:
+            if self._exception is None:
+                waiter.add_result(self)
+            else:
+                waiter.add_exception(self)

@@ -97,6 +97,11 @@ class Mailbox(Generic[ItemT, AnswerT]):
         self._items.append(item)
         self.look()
 
+    def post_here(self, item: ItemT) -> None:
+        """Add an item, as `post` does, in a thread that is not the main one."""
+        self._items.append(item)
+        self.look()
+
     def post_later(self, item: ItemT) -> None:
         """Add an item for another thread to handle; takes no lock, so the collector may do it."""
         self._items.append(item)

@@ -13,11 +13,11 @@ import onnx
 import onnx.version_converter
 
 from coinfer.backends.base import Tensors
-from coinfer.backends.quiet import quiet
 from coinfer.documents.writing import replace_file
 from coinfer.errors import BackendError, first_line
 from coinfer.graph.operators import MATRIX_PRODUCTS
 from coinfer.model import Model, model_from_bytes
+from coinfer.quiet import quiet
 
 __all__ = ["Way", "prepared", "quantised"]
 
