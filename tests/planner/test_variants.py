@@ -13,6 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from coinfer.api import Engine
+from coinfer.artefacts.settings import VARIABLE as ARTEFACTS
+from coinfer.cache_folder import VARIABLE as CACHE
 from coinfer.errors import CoinferError, ConfigurationError, ModelError, ScenarioError
 from coinfer.experiments.certificate import certify
 from coinfer.machine.processor import Processor
@@ -124,6 +126,26 @@ class TestPlanning:
         )
         (choice,) = [each for each in model.choices if each.by == "compress of compressed"]
         assert "x as fast on cpu0; off by 0.01 at most" in choice.what
+
+    def test_with_artefacts_too_and_beside_a_model_that_is_alike(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As users have it: artefacts are made, and what is alike is tried fused."""
+        monkeypatch.setenv(ARTEFACTS, "200MiB")
+        monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+        alone = planned(folder, given(folder, "near"))
+        assert alone.cheaper == {"net": ("net@compressed",)}
+        scenario = wanted(folder, given(folder, "near"))
+        both = {"net": scenario.models["net"], "twin": scenario.models["net"]}
+        pair = prepare(
+            scenario.model_copy(
+                update={"models": both, "arrivals": {n: scenario.arrivals["net"] for n in both}}
+            ),
+            profiler(),
+        ).plan
+        assert list(pair.models) == ["net", "twin"]
+        assert pair.cheaper == {"net": ("net@compressed",), "twin": ("twin@compressed",)}
+        assert all("@" not in name for each in pair.fused.values() for name in each.models)
 
     def test_what_was_made_once_is_not_measured_again(
         self, folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch

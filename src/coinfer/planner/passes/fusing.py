@@ -80,18 +80,18 @@ def fusing(plan: Plan, planning: Planning) -> Plan:
             else:
                 plan = _chosen(plan, planning, group)
         return plan
-    stranger = unknown_member(wish, planning.models)
+    stranger = unknown_member(wish, plan.models)
     if stranger is not None:
-        raise UnknownNameError.of("model", stranger, planning.models)
+        raise UnknownNameError.of("model", stranger, plan.models)
     for group in wish:
         plan = _asked(plan, planning, group)
     return plan
 
 
 def _auto_groups(plan: Plan, planning: Planning) -> list[tuple[str, ...]]:
-    if len(planning.models) < 2 or not default_store().limit_bytes:
+    if len(plan.models) < 2 or not default_store().limit_bytes:
         return []
-    able = [name for name in planning.models if not obstacle(plan, planning, name)]
+    able = [name for name in plan.models if not obstacle(plan, planning, name)]
     fast = [name for name in able if _least_s(plan, name) <= _MOST_S]
     slow = [name for name in able if _MOST_S < _least_s(plan, name) < math.inf]
     return alike(plan, planning, fast) + alike(plan, planning, slow, by_fingerprint=True)
