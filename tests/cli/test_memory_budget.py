@@ -53,3 +53,16 @@ def test_results_say_how_far_loading_is_from_the_least_there_can_be(
     assert "within the memory: loading takes at least 6.67 ms a request" in said
     ample = program("bound", str(scenario(tmp_path, "180MiB"))).out
     assert "within the memory: no time is needed for loading" in ample
+
+
+def test_what_all_ends_after_the_measured_time_is_no_measure_of_loading(
+    program: Program, tmp_path: Path
+) -> None:
+    path = scenario(tmp_path, "100MiB")
+    arrivals = "{a: {periodic: 10/s}, b: {periodic: 10/s}}"
+    text = path.read_text().splitlines()
+    text[2] = f"arrivals: {arrivals}"
+    path.write_text("\n".join([*text, "duration: 5ms", "warmup: 0s"]))
+    done = program("simulate", str(path))
+    assert "loads of" in done.out
+    assert "of loading a request" not in done.out

@@ -139,7 +139,7 @@ class TestPlanning:
         both = {"net": scenario.models["net"], "twin": scenario.models["net"]}
         pair = prepare(
             scenario.model_copy(
-                update={"models": both, "arrivals": {n: scenario.arrivals["net"] for n in both}}
+                update={"models": both, "arrivals": dict.fromkeys(both, scenario.arrivals["net"])}
             ),
             profiler(),
         ).plan

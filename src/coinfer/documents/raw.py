@@ -27,6 +27,8 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     Raises:
         OSError: it cannot be read, or is larger.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a null character")
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:

@@ -147,6 +147,7 @@ def _check_aliases(root: yaml.Node, origin: str) -> None:
 def _check(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
     """Refuse what PyYAML lets pass and reads otherwise than a person, wherever it stands below."""
     if isinstance(node, yaml.ScalarNode):
+        _check_text(node, origin)
         _check_number(node, origin, loc)
     elif id(node) not in seen:
         seen.add(id(node))
@@ -172,12 +173,21 @@ def _check_keys(node: yaml.MappingNode, origin: str) -> None:
             raise ScenarioError(
                 f"{origin}:{line}: {written}: a field's name must be text; put it in quotes"
             )
+        _check_text(key, origin)
         if key.value in lines:
             raise ScenarioError(
                 f"{origin}:{line}: {key.value}: is given twice, first in line "
                 f"{lines[key.value]}; remove one"
             )
         lines[key.value] = line
+
+
+def _check_text(node: yaml.ScalarNode, origin: str) -> None:
+    """Refuse what no name and no path can hold, whatever reads it later."""
+    if "\0" in node.value:
+        raise ScenarioError(
+            f"{origin}:{node.start_mark.line + 1}: {node.value!r} holds a null character; remove it"
+        )
 
 
 def _is_misread(text: str) -> bool:

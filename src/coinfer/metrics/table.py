@@ -170,8 +170,10 @@ def memory_lines(summary: Summary) -> list[str]:
         f"{format_bytes(memory.loaded_bytes)}{failed}, {_count(memory.evictions)} evictions; "
         f"loading {_percent(share)} of the time"
     ]
-    if memory.least_load_s is not None and summary.totals.completed:
-        each_ms = memory.load_s / (summary.totals.throughput_per_s * summary.duration_s) * 1e3
+    # What ended in the measured time; much may end after it, and then all of that is no measure.
+    ended = summary.totals.throughput_per_s * summary.duration_s
+    if memory.least_load_s is not None and ended:
+        each_ms = memory.load_s / ended * 1e3
         least_ms = memory.least_load_s * 1e3
         least = f"; no schedule needs less than {_digits(least_ms)} ms" if least_ms else ""
         lines.append(f"  {_digits(each_ms)} ms of loading a request{least}")

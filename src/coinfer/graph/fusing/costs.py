@@ -76,9 +76,10 @@ class ModelledCosts:
         """
         if site.op_type == "Conv" and site.given(1).dims is not None:
             weight = [size for size in site.given(1).dims or () if isinstance(size, int)]
-            if len(weight) != site.given(1).rank or weight[1] == 1:
-                return 0.0
-            if weight[0] // site.number("group", 1) % self.block or weight[1] % self.block:
+            groups = site.number("group", 1)
+            if len(weight) != site.given(1).rank or len(weight) < 2 or weight[1] == 1 or groups < 1:
+                return 0.0  # or nothing that runs, of which a file may say anything
+            if weight[0] // groups % self.block or weight[1] % self.block:
                 return self._elements(site.out) * prod(weight[1:]) * site.models / self.loss_macs_s
         if site.op_type in ("Concat", "Split"):
             made = [bundle for bundle in site.outputs if bundle is not None]
