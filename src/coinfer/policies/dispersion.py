@@ -121,7 +121,7 @@ class Dispersion:
         Args:
             busy: The utilisation.
         """
-        key = int(busy * _GRID)
+        key = int(busy * _GRID) if busy < 1.0 else _GRID
         found = self._found.get(key)
         if found is None:
             spare = max(_GRID / (key + 0.5) - 1.0, _LEAST_SPARE)
