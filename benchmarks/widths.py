@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import math
 import statistics
+from functools import partial
 from typing import NamedTuple
 
 from coinfer.bound import throughput_bound
@@ -96,10 +97,12 @@ def of_width(machine: Machine, width: int) -> Machine:
 def planned(machine: Machine, asked: Scenario) -> Machine:
     """The machine with what a plan would load, and no more."""
     profile = useful(machine.profile.restricted(asked.models), machine.processors)
+    load = Load(asked)
     demand = Demand(
-        rates=Load(asked).offered_rates_per_s() or {},
+        rates=load.offered_rates_per_s() or {},
         is_absolute=True,
         deadlines={m: s.deadline_s for m, s in asked.models.items() if s.deadline_s},
+        arrivals=partial(load.first_arrivals, 4_096),
     )
     columns = few(
         profile,

@@ -63,10 +63,15 @@ class CheckedChoice:
     def __call__(self, policy, groups, lookahead):
         for group in groups:
             lookahead.check(group.bounds)
+        self.compared += len(groups) > 1
+        latest = max(group.bounds.latest_s for group in groups)
         chosen, plan = self.first(policy, groups, lookahead)
+        if not policy._yields_exactly:  # by what is known so far, and no sooner than it can be
+            assert plan.finish_s <= latest
+            assert plan.finish_s >= lookahead.plain(chosen.bounds).finish_s - 2e-9
+            return chosen, plan
         values = [policy.order(g.request, lookahead.plain(g.bounds).finish_s) for g in groups]
         assert policy.order(chosen.request, plan.finish_s) == pytest.approx(min(values), abs=4e-9)
-        self.compared += len(groups) > 1
         return chosen, plan
 
 
@@ -143,3 +148,20 @@ def test_decisions_rest_on_the_best_plans(
     assert started(policy, seed) == plain
     assert any(span.first > 0 for _, _, _, span in plain)
     assert choice.compared > 100 or policy == "shortest_expected_latency"
+
+
+@only_plain
+@pytest.mark.parametrize("seed", range(3))
+def test_with_reservations_little_more_than_what_starts_is_planned_exactly(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = []
+
+    class CountingLookahead(Lookahead):
+        def best_schedule(self, bounds: FinishBounds) -> RequestSchedule:
+            exact.append(bounds)
+            return super().best_schedule(bounds)
+
+    monkeypatch.setattr("coinfer.core.view.Lookahead", CountingLookahead)
+    n_started = len(started("heft_reserved", seed))
+    assert n_started <= len(exact) <= 1.3 * n_started

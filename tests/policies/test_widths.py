@@ -10,8 +10,10 @@ import pytest
 from coinfer.bound import throughput_bound
 from coinfer.core.alike import alike_among
 from coinfer.machine.core_groups import core_groups
+from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.machine.scaling import Scaling
 from coinfer.machine.topology import Topology
 from coinfer.plan import Plan
@@ -143,3 +145,44 @@ def test_it_answers_sooner_than_one_thread_each_and_keeps_up_under_load(
     plan = Plan.of(machine, models=mix)
     alone = plan.loading(plan.profile.where(lambda key: key.processor in narrow))
     assert mean_s(alone) / mean_s(plan) > least
+
+
+def test_what_comes_evenly_is_served_wider_than_what_comes_at_random() -> None:
+    """At this load random arrivals leave no room for pairs of cores, and a steady stream does."""
+
+    def mean_s(process: str) -> float:
+        everyone = processors(16)
+        seconds = {"m": {p.name: SCALING.seconds(p.threads) for p in everyone}}
+        rate = 0.86 * 16 / SCALING.mean_s
+        scenario = Scenario.model_validate(
+            {
+                "models": {"m": {"source": "zoo:lenet"}},
+                "arrivals": {"m": {process: rate}},
+                "duration": 4000 / rate,
+                "warmup": 2000 / rate,
+            }
+        )
+        plan = Plan.of(Machine(processors=tuple(everyone), profile=Profile.from_seconds(seconds)))
+        counts = simulate(scenario, plan, make_policy("earliest_finish")).run_counts.models
+        return counts["m"].latencies.mean_s()
+
+    assert mean_s("periodic") < 1.1 * SCALING.seconds(2) < mean_s("poisson")
+
+
+def test_a_short_queue_on_a_large_machine_does_not_make_runs_narrow() -> None:
+    """What is busy is free soon: of 64 cores one after the other, long before a run could end."""
+    machine = load_machine("lib:cores-64")
+    rates = throughput_bound(machine.profile, machine.processors, {"resnet50": 1.0})
+    rate = 0.8 * rates.throughput_per_s
+    scenario = Scenario.model_validate(
+        {
+            "models": {"resnet50": {"source": "zoo:lenet"}},
+            "arrivals": {"resnet50": {"poisson": rate}},
+            "duration": 4000 / rate,
+            "warmup": 2000 / rate,
+        }
+    )
+    plan = Plan.of(machine, models=["resnet50"])
+    counts = simulate(scenario, plan, make_policy("earliest_finish")).run_counts.models
+    pair_s = min(machine.profile.expected_s("resnet50", f"cpu{n}-{n + 1}") for n in (0, 2))
+    assert counts["resnet50"].latencies.mean_s() < 1.2 * pair_s

@@ -6,7 +6,8 @@ A dispatcher gets a stream of events drawn at random: requests with and without 
 cancellations, failures, hangs, processors that are lost and come back, models that leave and are
 loaded again. Those in `recorded` were made by the version before offers came into the core, but for
 30 in which a failed run decides something, since failures raise estimates, and those in which the
-rule of preemption or priorities under `earliest_finish` decide: they are recorded anew.
+rule of preemption or priorities under `earliest_finish` decide, and forks under `heft_reserved`,
+which plans exactly only what starts: they are recorded anew.
 """
 
 from __future__ import annotations

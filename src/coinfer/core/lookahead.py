@@ -160,6 +160,25 @@ class Lookahead:
         bounds.latest_s = schedule.finish_s
         return schedule
 
+    def good_schedule(self, bounds: FinishBounds) -> RequestSchedule:
+        """Return a schedule that is perhaps not the best, for less work.
+
+        It is the first one, or what was good at the last decision if that ends sooner now.
+        """
+        if not bounds.is_looked_at:
+            self.look(bounds)
+        schedule, routes = bounds.schedule, bounds.served.routes
+        if schedule is not None:
+            return schedule
+        if routes is None or not bounds.steps or bounds.served is not bounds.lane:
+            return self.best_schedule(bounds)
+        steps = tuple(
+            Step(span, name, routes.times(span.first)[name][span.last - span.first])
+            for span, name, _ in bounds.steps
+        )
+        ready_s = bounds.ready_s or self._ready_for(bounds)
+        return RequestSchedule(steps, max(self.now, ready_s[steps[0].processor]), bounds.latest_s)
+
     def take(self, steps: Collection[Step]) -> None:
         """Count steps of requests that are on their way as taken, for all but those themselves."""
         ready_s = self.ready_s

@@ -13,7 +13,7 @@ machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -21,6 +21,7 @@ from coinfer.bound import throughput_bound
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.policies.crowding import crowded
+from coinfer.policies.dispersion import Dispersion
 
 __all__ = ["Columns", "Demand", "Room", "few", "has_widths"]
 
@@ -40,6 +41,9 @@ _MOST_SPARE = 8.0
 """Where the load is known and there is room, so many times the processors that it keeps busy: a
 request that finds those of its model taken may find others idle that its model is not loaded on."""
 
+_ALL_TAKEN = 0.02
+"""How often a request may find all those taken that its model is loaded on, if there is room."""
+
 _FILLED = 1 / 3
 """Of the seconds to load, what may be taken by more sessions than are needed."""
 
@@ -56,11 +60,13 @@ class Demand:
         rates: Requests per second or shares of the requests, by model; 1 of those not named.
         is_absolute: Whether they are requests per second.
         deadlines: Relative deadlines by model, in seconds.
+        arrivals: Tells when the first requests come, in seconds and in order, and their models.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
     is_absolute: bool = False
     deadlines: Mapping[str, float] = field(default_factory=dict)
+    arrivals: Callable[[], Iterable[tuple[float, str]]] = tuple
 
 
 class Columns(NamedTuple):
@@ -102,6 +108,7 @@ class _Wanted:
     Attributes:
         members: All of the kind.
         busy: How many of them the model keeps busy, on average.
+        taken: How often one of them is busy if all runs of all models are that wide.
         why: In words.
         must: Whether it stays whatever it takes.
         memory: Bytes of a session.
@@ -112,6 +119,7 @@ class _Wanted:
 
     members: list[Processor]
     busy: float
+    taken: float
     why: str
     must: bool
     memory: float
@@ -127,6 +135,12 @@ class _Wanted:
     def threads(self) -> int:
         """Threads of each."""
         return self.members[0].threads
+
+    @property
+    def most(self) -> int:
+        """How many are of any use: a model of little work still finds most of them taken."""
+        to_be_free = math.log(_ALL_TAKEN) / math.log(min(max(self.taken, 0.01), 0.99))
+        return min(len(self.members), math.ceil(max(_MOST_SPARE * self.busy + 2, to_be_free)))
 
     @property
     def takes(self) -> tuple[float, float, float]:
@@ -166,8 +180,10 @@ def few(
     }
     rows = {m: {n: entry.mean_s for n, entry in table.items()} for m, table in tables.items()}
     used, loads = _used_by_bound(rows, processors, demand)
+    coming = Dispersion.of(demand.arrivals(), _least_work_s(rows, processors))
     wanted = {
-        m: _wanted(table, processors, used[m], loads, session_of) for m, table in tables.items()
+        m: _wanted(table, processors, used[m], loads, coming, session_of)
+        for m, table in tables.items()
     }
     _fit(wanted, room)
     if loads is not _LOADS:
@@ -227,11 +243,20 @@ def _used_by_bound(
     return shares, loads
 
 
+def _least_work_s(rows: Mapping[str, _Row], processors: Sequence[Processor]) -> dict[str, float]:
+    """Return by model the fewest core-seconds that a request takes."""
+    cores = {p.name: len(p.units) for p in processors}
+    return {
+        m: min(seconds * cores[name] for name, seconds in row.items()) for m, row in rows.items()
+    }
+
+
 def _wanted(
     table: Mapping[str, Measurement],
     processors: Sequence[Processor],
     used: _Row,
     loads: Sequence[float],
+    coming: Dispersion,
     session_of: Callable[[Processor], Hashable],
 ) -> list[_Wanted]:
     """Say which kinds a model wants, and how many of each.
@@ -241,19 +266,31 @@ def _wanted(
         processors: Those in use.
         used: The share of its time that the bound gives it of each processor.
         loads: Shares of the bound at which requests may come; a lone one too if they are `_LOADS`.
+        coming: How unevenly they come.
         session_of: As of `few`.
     """
     kinds = _kinds(table, processors)
     if not kinds:
         return []
     least_s = {k: min(table[p.name].mean_s for p in of) for k, of in kinds.items()}
+    cheapest_s = min(least_s[kind] * of[0].threads for kind, of in kinds.items())
     found: dict[_Kind, _Wanted] = {}
 
     def want(kind: _Kind, busy: float, why: str, *, must: bool = False) -> None:
         members = kinds[kind]
         entry = table[members[0].name]
         sessions = [len({session_of(p) for p in members[:n]}) for n in range(len(members) + 1)]
-        each = _Wanted(members, busy, why, must, entry.resident_bytes, entry.load_s, sessions)
+        growth = entry.mean_s * members[0].threads / cheapest_s
+        each = _Wanted(
+            members,
+            busy,
+            loads[0] * growth,
+            why,
+            must,
+            entry.resident_bytes,
+            entry.load_s,
+            sessions,
+        )
         if kind not in found or found[kind].count < each.count:
             found[kind] = each
 
@@ -264,7 +301,7 @@ def _wanted(
             want(kind, share, why, must=True)
     cores = sum(used.get(p.name, 0.0) * p.threads for of in kinds.values() for p in of)
     for load in loads:
-        best, growth = _fastest_at(load, kinds, least_s)
+        best, growth = _fastest_at(load, coming, kinds, least_s)
         if best not in found:
             busy = load * cores * growth / kinds[best][0].threads
             want(best, busy, f"the fastest at {load:.0%} of the bound, {busy:.1f} of them busy")
@@ -282,15 +319,20 @@ def _wanted(
 
 
 def _fastest_at(
-    load: float, kinds: Mapping[_Kind, list[Processor]], least_s: Mapping[_Kind, float]
+    load: float,
+    coming: Dispersion,
+    kinds: Mapping[_Kind, list[Processor]],
+    least_s: Mapping[_Kind, float],
 ) -> tuple[_Kind, float]:
     """Return the kind that serves best at a share of the bound, and what it adds to the work."""
     threads = {kind: members[0].threads for kind, members in kinds.items()}
     cheapest_s = min(least_s[kind] * threads[kind] for kind in kinds)
     growth = {kind: least_s[kind] * threads[kind] / cheapest_s for kind in kinds}
     units = len({unit for members in kinds.values() for p in members for unit in p.units})
+    busy = {kind: load * growth[kind] for kind in kinds}
     response_s = {
-        kind: least_s[kind] * crowded(load * growth[kind], units / threads[kind]) for kind in kinds
+        kind: least_s[kind] * crowded(busy[kind], units / threads[kind], coming.at(busy[kind]))
+        for kind in kinds
     }
     best = min(response_s, key=response_s.__getitem__)
     return best, growth[best]
@@ -324,7 +366,7 @@ def _fill(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
     growing = list(everyone)
     while growing:
         least = min(growing, key=lambda e: (e.count / (e.busy + 0.5), e.threads))
-        if least.count >= min(len(least.members), math.ceil(_MOST_SPARE * least.busy) + 2):
+        if least.count >= least.most:
             growing.remove(least)
             continue
         least.count += 1

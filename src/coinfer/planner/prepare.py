@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from coinfer.core.policy import Policy
@@ -45,6 +46,9 @@ from coinfer.workload.scenario import ModelSpec, Scenario
 
 _TOGETHER = "+"
 """Between the names of models, in the name of a fused variant of a described machine."""
+
+_ARRIVALS = 4096
+"""From so many requests is found out how evenly they come."""
 
 NO_DIMS: Mapping[str, int] = {}
 
@@ -316,6 +320,7 @@ def _demand(scenario: Scenario) -> Demand:
         rates=rates or load.offered_mix() or {},
         is_absolute=bool(rates),
         deadlines={n: s.deadline_s for n, s in scenario.models.items() if s.deadline_s},
+        arrivals=partial(load.first_arrivals, _ARRIVALS),
     )
 
 

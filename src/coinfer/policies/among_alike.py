@@ -50,7 +50,7 @@ def best_among_alike(
     best = (_INF, _INF, _INF)
     chosen = ""
     least_work_s = _INF
-    n_free = max(1, view.n_units - used.bit_count())
+    n_free = view.n_units - used.bit_count()
     for alike in view.alike:
         width = alike.width
         least_s = alike.least_s(seconds)
@@ -62,10 +62,11 @@ def best_among_alike(
         weight = crowding.factor(width, work_s / least_work_s)
         if width > 1:
             weight *= stall
-        # All that wait, at that width, take turns on what is free: half of them on average.
-        turns = waiting * width / max(n_free, width)
-        if turns > 1.0:
-            weight *= (turns + 1.0) / 2.0
+        # All that wait, at that width, fill what is free and then take turns on all units, as these
+        # become free one after the other: on average a request waits for half of the turns.
+        turns = (waiting * width - n_free) / view.n_units
+        if turns > 0.0:
+            weight *= 1.0 + turns / 2.0
         if (int(now + least_s > deadline_s), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from types import MappingProxyType
+from typing import ClassVar
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import FinishBounds, Lookahead
@@ -68,6 +69,9 @@ class PlannedMapping(OneByOne):
     """
 
     window: int = 10
+    _yields_exactly: ClassVar[bool] = True
+    """Whether requests yield by their best schedules; if not, by ones that are made faster. What
+    starts always starts by its best one."""
 
     def __post_init__(self) -> None:
         """Refuse an option that makes no sense."""
@@ -107,8 +111,11 @@ class PlannedMapping(OneByOne):
         again_s = math.inf
         while groups and unclaimed:
             group, schedule = self._first(groups, lookahead)
+            lane = group.bounds.lane
+            if not self._yields_exactly and schedule.steps[0].processor in unclaimed:
+                schedule = lookahead.best_schedule(group.bounds)
             step = schedule.steps[0]
-            lane, name = group.bounds.lane, step.processor
+            name = step.processor
             if name in unclaimed and (lane.is_open or lane.may_start(name, view.now)):
                 self.note(group.request, schedule)
                 return schedule.begin(group.request, lane, unclaimed)
@@ -131,6 +138,14 @@ class PlannedMapping(OneByOne):
         how soon a request could be served at best.
         """
         order = self.order
+        if not self._yields_exactly:
+
+            def turn(group: _Group) -> tuple[float, float, int]:
+                request = group.request
+                return order(request, group.bounds.latest_s), request.arrival_s, request.id
+
+            group = min(groups, key=turn)
+            return group, lookahead.good_schedule(group.bounds)
         hopes = [
             (order(group.request, group.bounds.latest_s), group.request.id, group)
             for group in groups

@@ -121,6 +121,22 @@ class Load:
             for times, owners, numbers in blocks
         )
 
+    def first_arrivals(self, count: int) -> list[tuple[float, str]]:
+        """Return when the first requests come and their models, as far as no answer decides it.
+
+        Requests of closed loops and cascades are not among them. Of one load only this or the dues
+        can be asked for.
+        """
+        streams = [stream for stream in self._streams if isinstance(stream, _OpenStream)]
+        models = [stream.model for stream in streams]
+        blocks = merged([stream.blocks for stream in streams], self.end_s) if streams else ()
+        arrivals = (
+            (time_s, models[owner])
+            for times, owners, _ in blocks
+            for time_s, owner in zip(times, owners, strict=True)
+        )
+        return list(islice(arrivals, count))
+
     def after_due(self, due: Due) -> list[Due]:
         """Say what is due next, now that this one was submitted."""
         return self._streams[due[1]].after_due(due)
