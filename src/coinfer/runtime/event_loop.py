@@ -20,6 +20,7 @@ from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Repl
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
     Arrived,
+    ArrivedTogether,
     Cancelled,
     Closed,
     Event,
@@ -77,6 +78,9 @@ FORKED = (
 _Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
+_MOST_TOGETHER = 32
+"""Requests that come one after the other before something starts, whatever else follows."""
+
 _MOMENT_S = 0.2
 _GLANCE_S = 0.002
 _GIVE_UP_S = 1.0
@@ -131,6 +135,7 @@ class EventLoop:
         self._served_by: ServedBy | None = None
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
+        self._together = 0
         self.loader = Loader(
             model_store,
             self.post_beside,
@@ -141,6 +146,7 @@ class EventLoop:
         settle = self._unanswered.settle
         self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
+        self._posted = self._mailbox.posted
         self.timer = Timer(
             lambda: self.post(TimerFired()),
             self.look,
@@ -419,6 +425,8 @@ class EventLoop:
                     answers.append((request.id, self._refusal()))
                     return
                 event: Event = _new(Arrived, (request,))
+                if self._posted[-1] is not item and self._comes_with_next():
+                    event = ArrivedTogether(request)
             elif isinstance(item, tuple):
                 if self.crashed is not None:
                     return
@@ -447,6 +455,18 @@ class EventLoop:
             if self.is_stopped and isinstance(error, KeyError):
                 return  # `stop` answered a request, and forgot it, while this was under way
             self._crash(error, answers)
+
+    def _comes_with_next(self) -> bool:
+        """Tell whether a request that comes, and is not the last posted, is followed by another.
+
+        Callers that submit several at once hold the interpreter meanwhile. So does the owner until
+        all are handled: what starts before that begins no sooner, and knows less.
+        """
+        self._together += 1
+        if self._together < _MOST_TOGETHER and type(self._posted[1]) is InferenceFuture:
+            return True
+        self._together = 0
+        return False
 
     def _advance(self, event: Event) -> None:
         """Give a span's values to its requests, unless the core has given the execution up.
