@@ -10,7 +10,7 @@ from coinfer.core.commands import Command
 from coinfer.core.events import Event
 from coinfer.runtime import event_loop
 from coinfer.runtime.engine import Engine
-from runtime.engines import FEED, null_engine
+from runtime.engines import FEED, cpus, null_engine
 
 WAIT_S = 30.0
 
@@ -67,3 +67,34 @@ def test_what_is_no_request_is_not_waited_for() -> None:
         engine._event_loop.call(act, WAIT_S)
         futures[0].result(WAIT_S)
     assert steps.arrivals == ["Arrived"]
+
+
+class Waiting:
+    """A worker that was rung for and has not got round to it."""
+
+    waits, retired = True, False
+    processor = cpus("p0")[0]
+
+    def __init__(self) -> None:
+        self.rings = 0
+
+    def has_no_job(self) -> bool:
+        return not self.rings
+
+    def ring(self) -> None:
+        self.rings += 1
+
+
+def test_one_worker_is_woken_for_all_of_them() -> None:
+    with null_engine("p0") as engine:
+        loop, worker, others = engine._event_loop, Waiting(), list[None]()
+        engine.infer("m", FEED)
+        loop.idle, loop.timer.ring = worker, lambda: others.append(None)  # type: ignore[assignment, method-assign]
+        for _ in range(3):
+            loop._ring()
+        assert (worker.rings, others) == (1, [])
+        loop.worker_pool.has_ended = True  # what it was given may be its end
+        loop._ring()
+        assert (worker.rings, others) == (1, [None])
+        del loop.timer.ring
+        loop.worker_pool.has_ended, loop.idle = False, None

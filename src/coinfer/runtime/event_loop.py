@@ -331,16 +331,21 @@ class EventLoop:
 
         Otherwise by the timer. Where a worker runs something, also what was posted before is looked
         at only after that. Those that give way to others would decide only when these let them.
+        Whoever was rung for and has not looked yet looks after this moment: one is enough.
         """
         pool = self.worker_pool
-        running = self._running
-        for worker in pool.express if self._yielding.has_begun else (self.idle,):
-            if worker is None or not worker.waits or not worker.has_no_job() or worker.retired:
+        running = [run.processor for run in list(self._running.values())] if self._running else ()
+        for worker in pool.on_top(running) if self._yielding.has_begun else (self.idle,):
+            if worker is None or not worker.waits or worker.retired:
                 continue
-            # It may have taken a job at this moment: then the core knows.
-            name = worker.processor.name
-            if not running or name not in [run.processor for run in list(running.values())]:
+            has_no_job = worker.has_no_job()
+            # It may have a job, or have taken one at this moment: then the core knows.
+            if worker.processor.name in running:
+                continue
+            if has_no_job:
                 worker.ring()
+                return
+            if not pool.has_ended:  # then it may be told to end
                 return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
@@ -370,7 +375,7 @@ class EventLoop:
 
     def _post_from(self, processor: str, item: _Item) -> None:
         """Post what a processor's worker has to say, from its thread."""
-        if self._yielding.has_begun and processor not in self.worker_pool.twins:
+        if self._yielding.has_begun and self._workers[processor].gives_way:
             # Whoever gives way must not decide for others, nor answer: it might be kept from it.
             # Nor must it start threads: they would give way, too.
             self._mailbox.post_later(item)
