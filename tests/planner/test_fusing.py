@@ -27,11 +27,13 @@ from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan, read_plan
 from coinfer.planner.passes import fusing as fusing_pass
+from coinfer.planner.planned_scenario import planned_scenario
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Effort, Profiler
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.fused_trial import FusedTrial
+from coinfer.runtime.play import play
 from coinfer.sim import simulate
 from coinfer.workload.fuse_spec import FuseSpec, fuse_of
 from coinfer.workload.scenario_file import parse_scenario
@@ -297,6 +299,18 @@ class TestSaved:
     def test_it_is_opened_with_its_graph(self, folder: Path) -> None:
         opened = open_plan(folder)
         assert {spec.name for spec in opened.models["a+1"].inputs} == {"a/x", "b/x"}  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(("names", "fused"), [("ab", ["a+1"]), ("a", [])])
+    def test_a_scenario_runs_with_those_whose_members_it_has(
+        self, names: str, fused: list[str], folder: Path
+    ) -> None:
+        sources = ", ".join(f"{n}: 'zoo:tiny_mlp?seed={NAMES.index(n)}'" for n in names)
+        loops = ", ".join(f"{n}: {{closed: 1}}" for n in names)
+        wanted = parse_scenario(f"models: {{{sources}}}\narrivals: {{{loops}}}\nduration: 50ms\n")
+        ready = planned_scenario(wanted, folder)
+        assert list(ready.plan.fused) == fused
+        played = play(ready, scenario=ready.as_run)
+        assert all(played.run_counts.models[name].completed for name in names)
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),

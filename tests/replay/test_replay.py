@@ -102,9 +102,10 @@ def test_a_threaded_run_with_faults_replays_identically(policy: str, tmp_path: P
     assert_identical(replay(path))
     events = Counter(step[1][0] for step in steps(path))
     outcomes = Counter(c[2] for step in steps(path) for c in step[2] if c[0] == "Reply")
-    assert events["Arrived"] == 4 * 60 + 1
+    arrivals = events["Arrived"] + events["ArrivedTogether"]
+    assert arrivals == 4 * 60 + 1
     assert events.keys() >= {"ModelLoaded", "ModelUnloaded", "Finished", "Failed", "Cancelled"}
-    assert outcomes.total() == events["Arrived"]
+    assert outcomes.total() == arrivals
     assert outcomes.keys() >= {"completed", "dropped", "cancelled"}
 
 

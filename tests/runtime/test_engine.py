@@ -13,6 +13,7 @@ from coinfer.api import Engine
 from coinfer.backends.base import Tensor, Tensors
 from coinfer.backends.null import Faults, NullBackend, NullSession
 from coinfer.core.dispatcher import Limits
+from coinfer.core.events import Arrived
 from coinfer.core.policy import Policy, Start
 from coinfer.errors import (
     ClosedError,
@@ -434,7 +435,7 @@ def test_an_observer_sees_every_step() -> None:
         replied = 0
 
         def observe(self, event, commands, now):
-            self.arrived += type(event).__name__ == "Arrived"
+            self.arrived += isinstance(event, Arrived)
             self.replied += sum(type(c).__name__ == "Reply" for c in commands)
 
     counter = Counter()

@@ -10,10 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from coinfer.core.commands import Execution
 from coinfer.machine.processor import Processor
-from coinfer.runtime.worker import Worker
+from coinfer.machine.span import Span
+from coinfer.runtime.span_io import SpanIO
+from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.worker_pool import WorkerPool
 from coinfer.runtime.yielding import Yielding
+from coinfer.testing.machine import request
 from coinfer.threads.priority import LOWEST
 
 pytestmark = pytest.mark.skipif(
@@ -36,6 +40,31 @@ class Owner:
     def done(self, job: object, event: object, parts: object) -> None: ...
     def returned(self, worker: Worker) -> None: ...
     def died(self, worker: Worker, reason: str) -> None: ...
+
+
+class Nothing:
+    """A session that computes nothing."""
+
+    placement = None
+
+    def run(self, _inputs: object) -> dict[str, object]:
+        return {}
+
+    def close(self) -> None: ...
+
+
+def job(expected_s: float, **fields: float) -> Job:
+    execution = Execution(0, "m", Span(), "cpu1", (request("m", **fields),), 0.0, expected_s)
+    whole = SpanIO((), (), frozenset(), frozenset(), stacks=False, is_last=True, is_whole=True)
+    return Job(execution, Nothing(), whole, ({},))  # type: ignore[arg-type]
+
+
+def settled(worker: Worker) -> None:
+    """Wait until a worker has done what it was given."""
+    looked = threading.Event()
+    worker._owner.look = looked.set  # type: ignore[method-assign]
+    worker.ring()
+    assert looked.wait(PATIENCE_S)
 
 
 def niceness_of(worker: Worker) -> int:
@@ -72,6 +101,8 @@ def test_an_express_worker_that_a_yielding_one_started_does_not_give_way(
             pool.workers[name]._owner.look = taken.set  # type: ignore[method-assign]
             pool.workers[name].ring()
             assert taken.wait(PATIENCE_S)
+        pool.workers["cpu1"].give(job(expected_s=1.0))
+        settled(pool.workers["cpu1"])
         yielding.begin()
         assert niceness_of(pool.workers["cpu1+"]) == before
         assert niceness_of(pool.workers["cpu1"]) == LOWEST
@@ -94,3 +125,46 @@ def test_who_begins_to_be_apart_when_all_give_way_gives_way_afterwards(
 
     with a_yielding_thread(yielding) as thread:
         assert thread.submit(begins_meanwhile).result(PATIENCE_S) == LOWEST
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "fields", "gives_way"),
+    [
+        (1e-3, {"deadline_s": 0.01}, False),
+        (1e-3, {"priority": 1}, False),
+        (1e-3, {}, True),  # it may run beside what is urgent
+        (5e-3, {"deadline_s": 0.01}, True),  # it may be preempted
+    ],
+)
+def test_a_worker_below_gives_way_from_the_first_run_on_that_may_have_to(
+    expected_s: float, fields: dict[str, float], gives_way: bool
+) -> None:
+    yielding = Yielding()
+    pool = WorkerPool((CPU1, EXPRESS), Owner(), {"cpu1": (), "cpu1+": ()}, yielding)
+    worker = pool.workers["cpu1"]
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    pool.start("cpu1")
+    yielding.begin()
+    for seconds, more in ((1e-3, {"deadline_s": 0.01}), (expected_s, fields)):
+        worker.give(job(seconds, **more))
+        settled(worker)
+    assert worker.gives_way is gives_way
+    assert niceness_of(worker) == (LOWEST if gives_way else before)
+    names = [each.processor.name for each in pool.on_top(["cpu1"])]
+    assert names == (["cpu1+"] if gives_way else ["cpu1", "cpu1+"])
+    pool.stop()
+    assert pool.join(PATIENCE_S)
+
+
+def test_workers_on_idle_cores_are_asked_first() -> None:
+    cores: dict[str, tuple[int, ...]] = {"cpu0": (), "cpu1": (), "cpu1+": ()}
+    pool = WorkerPool((CPU0, CPU1, EXPRESS), Owner(), cores, Yielding())
+    asked = {
+        name: [each.processor.name for each in pool.on_top([name])]
+        for name in ("cpu0", "cpu1", "cpu1+")
+    }
+    assert asked == {
+        "cpu0": ["cpu1", "cpu1+", "cpu0"],
+        "cpu1": ["cpu0", "cpu1", "cpu1+"],
+        "cpu1+": ["cpu0", "cpu1", "cpu1+"],
+    }

@@ -108,17 +108,21 @@ class Deferral:
 
     def _fused_ready_s(self, lane: Lane, groups: dict[_Alike, _Group]) -> float:
         """Return until when a lane waits for more members of a fused variant."""
-        state, first, seconds = self._state, lane.head, self._view.resident_s(lane)
-        name = min(seconds, key=seconds.__getitem__, default="")
-        if not name:
-            return -math.inf
-        key, own_s = lane.key, seconds[name]
-        until_s = -math.inf
+        state, first, key = self._state, lane.head, lane.key
+        until_s, name, own_s = -math.inf, "", 0.0
         for fused in lane.fused:
+            count, rate = self._group(fused, key, groups)
+            if not rate:
+                continue  # all that may come have come
+            if not name:
+                seconds = self._view.resident_s(lane)
+                name = min(seconds, key=seconds.__getitem__, default="")
+                if not name:
+                    return -math.inf
+                own_s = seconds[name]
             fused_s = state.estimates.row(fused.name, lane.rest, key.batch, key.shape).get(name)
             if fused_s is None or not state.residency.may_start(fused.name, Span(), name):
                 continue
-            count, rate = self._group(fused, key, groups)
             saved_s = own_s + min(count * own_s, fused_s) - min((count + 1) * own_s, fused_s)
             if not rate * saved_s >= 1:
                 continue

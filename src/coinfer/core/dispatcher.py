@@ -36,6 +36,7 @@ from coinfer.core.deferral import Deferral
 from coinfer.core.estimates import learn
 from coinfer.core.events import (
     Arrived,
+    ArrivedTogether,
     Cancelled,
     Closed,
     Event,
@@ -125,8 +126,10 @@ class Dispatcher:
         self._deferral: Deferral | None = None  # while no model batches
         self._health = Health(limits.set_aside_after, limits.probe_s)
         self._faults = Faults(state, timers, self._health, watchdog, waits, forks)
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        # One returns True if nothing is to be decided yet: another event follows at this moment.
+        self._handlers: dict[type, Callable[[Any], bool | None]] = {
             Arrived: self._arrived,
+            ArrivedTogether: self._arrived_together,
             Finished: self._finished,
             Failed: self._faults.fail,
             Cancelled: waits.cancel,
@@ -215,7 +218,8 @@ class Dispatcher:
         state.now = self._view.now = now
         commands: list[Command] = []
         state.commands = commands
-        self._handlers[type(event)](event)
+        if self._handlers[type(event)](event):
+            return commands
         if timers.next_s <= now:
             self._look_again(now)
         waiting = state.waiting
@@ -246,7 +250,7 @@ class Dispatcher:
         except AssertionError as error:
             raise InvariantError(f"the dispatcher's state is inconsistent: {error}") from error
 
-    def _arrived(self, event: Arrived) -> None:
+    def _arrived(self, event: Arrived, *, is_followed: bool = False) -> None:
         request = event.request
         state, admission, decisions = self._state, self._admission, self._decisions
         waiting = state.waiting
@@ -267,6 +271,7 @@ class Dispatcher:
             state.residency.popularity.note(progress.lane.variant)
         if (
             not waiting
+            and not is_followed
             and decisions.place is not None
             and not state.residency.is_tight
             and (deferral is None or not deferral.may_hold(progress.lane, request))
@@ -279,6 +284,10 @@ class Dispatcher:
                 self._waits.expire(request.id)
             else:
                 self._timers.add_deadline(request, waiting)
+
+    def _arrived_together(self, event: ArrivedTogether) -> bool:
+        self._arrived(event, is_followed=True)
+        return True
 
     def _finished(self, event: Finished) -> None:
         state = self._state

@@ -19,6 +19,7 @@ from coinfer.machine.variant_use import Use
 
 __all__ = [
     "Arrived",
+    "ArrivedTogether",
     "Cancelled",
     "Closed",
     "Event",
@@ -42,6 +43,15 @@ class Arrived(NamedTuple):
     """A caller submitted a request."""
 
     request: Request
+
+
+class ArrivedTogether(Arrived):
+    """A caller submitted a request, and another event is there already, to be handled next.
+
+    What starts is decided after that one: then the policy, and who shares a run, know of both.
+    """
+
+    __slots__ = ()
 
 
 class Finished(NamedTuple):
@@ -191,6 +201,7 @@ class Closed(NamedTuple):
 
 Event: TypeAlias = (
     Arrived
+    | ArrivedTogether
     | Finished
     | Failed
     | Cancelled

@@ -38,7 +38,7 @@ from coinfer.core.state import State
 from coinfer.core.variants import Way
 from coinfer.core.view import View
 
-__all__ = ["MARGIN", "SHORT_S", "Preemption"]
+__all__ = ["MARGIN", "SHORT_S", "Preemption", "stays_on_top"]
 
 MARGIN = 0.25
 """Share of its relative deadline by which a request that waits is to finish before the deadline."""
@@ -64,6 +64,12 @@ _Below: TypeAlias = tuple[str, _Worth]
 
 _NOTHING: _Urgency = (math.inf, math.inf)
 """What runs where nothing does."""
+
+
+def stays_on_top(execution: Execution) -> bool:
+    """Tell whether an execution need not give way: it is urgent, and too short to be preempted."""
+    first = execution.requests[0]
+    return execution.expected_s < SHORT_S and (first.deadline_s < math.inf or first.priority > 0)
 
 
 def _urgency(request: Request) -> _Urgency:

@@ -144,7 +144,7 @@ class Recorder:
                     self._count_shared(execution)
             else:
                 self._end(execution, now, _OK, event.service_s)
-        elif type(event) is Arrived:
+        elif isinstance(event, Arrived):
             request = event.request
             if self._start_s <= request.arrival_s < self._end_s:
                 counts = self._models[request.model]

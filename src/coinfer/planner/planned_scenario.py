@@ -65,7 +65,7 @@ def planned_scenario(
     opened = open_plan(folder, data_root=data_root)
     plan = _fitted(opened.plan, scenario, folder, asked)
     names = {name: None for model in plan.models for name in (model, *plan.serving(model))}
-    models = {name: opened.models[name] for name in names}
+    models = {name: opened.models[name] for name in (*names, *plan.fused)}
     whole = {n: m.model if isinstance(m, CutModel) else m for n, m in models.items()}
     scenario = _sized(scenario, plan, dims)
     feeds = feeds_of(scenario, whole)
@@ -96,6 +96,8 @@ def _fitted(plan: Plan, scenario: Scenario, folder: Path, asked: PolicyChoice) -
             f"{folder}`"
         )
     plan = _with_policy(plan, scenario, asked)
+    for name in plan.models.keys() - scenario.models.keys():
+        plan = plan.without(name)
     plan = dataclasses.replace(plan, models={name: plan.models[name] for name in scenario.models})
     if plan.policy.name == AUTO:
         return plan

@@ -69,7 +69,7 @@ def decode_event(data: Sequence[Any]) -> Event:
         ConfigurationError: its profile is something else.
     """
     name, *fields = data
-    if name == "Arrived":
+    if name in ("Arrived", "ArrivedTogether"):
         fields = [_request(*fields)]
     elif name == "ModelLoaded":
         fields = _loaded(*fields)

@@ -20,6 +20,7 @@ from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Repl
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.events import (
     Arrived,
+    ArrivedTogether,
     Cancelled,
     Closed,
     Event,
@@ -77,6 +78,9 @@ FORKED = (
 _Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
+_MOST_TOGETHER = 32
+"""Requests that come one after the other before something starts, whatever else follows."""
+
 _MOMENT_S = 0.2
 _GLANCE_S = 0.002
 _GIVE_UP_S = 1.0
@@ -131,6 +135,7 @@ class EventLoop:
         self._served_by: ServedBy | None = None
         self._stopped = Latch()
         self._values: dict[int, tuple[Job, Sequence[Values]]] = {}
+        self._together = 0
         self.loader = Loader(
             model_store,
             self.post_beside,
@@ -141,6 +146,7 @@ class EventLoop:
         settle = self._unanswered.settle
         self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
+        self._posted = self._mailbox.posted
         self.timer = Timer(
             lambda: self.post(TimerFired()),
             self.look,
@@ -325,22 +331,21 @@ class EventLoop:
 
         Otherwise by the timer. Where a worker runs something, also what was posted before is looked
         at only after that. Those that give way to others would decide only when these let them.
+        Whoever was rung for and has not looked yet looks after this moment: one is enough.
         """
-        running = self._running
-        for worker in self.worker_pool.express if self._yielding.has_begun else (self.idle,):
-            # It may have taken a job at this moment: then the core knows.
-            if (
-                worker is not None
-                and worker.waits
-                and worker.has_no_job()
-                and not worker.retired
-                and (
-                    not running
-                    or worker.processor.name
-                    not in [run.processor for run in list(running.values())]
-                )
-            ):
+        pool = self.worker_pool
+        running = [run.processor for run in list(self._running.values())] if self._running else ()
+        for worker in pool.on_top(running) if self._yielding.has_begun else (self.idle,):
+            if worker is None or not worker.waits or worker.retired:
+                continue
+            has_no_job = worker.has_no_job()
+            # It may have a job, or have taken one at this moment: then the core knows.
+            if worker.processor.name in running:
+                continue
+            if has_no_job:
                 worker.ring()
+                return
+            if not pool.has_ended:  # then it may be told to end
                 return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
@@ -373,7 +378,7 @@ class EventLoop:
 
     def _post_from(self, processor: str, item: _Item) -> None:
         """Post what a processor's worker has to say, from its thread."""
-        if self._yielding.has_begun and processor not in self.worker_pool.twins:
+        if self._yielding.has_begun and self._workers[processor].gives_way:
             # Whoever gives way must not decide for others, nor answer: it might be kept from it.
             # Nor must it start threads: they would give way, too.
             self._mailbox.post_later(item)
@@ -428,6 +433,8 @@ class EventLoop:
                     answers.append((request.id, self._refusal()))
                     return
                 event: Event = _new(Arrived, (request,))
+                if self._posted[-1] is not item and self._comes_with_next():
+                    event = ArrivedTogether(request)
             elif isinstance(item, tuple):
                 if self.crashed is not None:
                     return
@@ -456,6 +463,18 @@ class EventLoop:
             if self.is_stopped and isinstance(error, KeyError):
                 return  # `stop` answered a request, and forgot it, while this was under way
             self._crash(error, answers)
+
+    def _comes_with_next(self) -> bool:
+        """Tell whether a request that comes, and is not the last posted, is followed by another.
+
+        Callers that submit several at once hold the interpreter meanwhile. So does the owner until
+        all are handled: what starts before that begins no sooner, and knows less.
+        """
+        self._together += 1
+        if self._together < _MOST_TOGETHER and type(self._posted[1]) is InferenceFuture:
+            return True
+        self._together = 0
+        return False
 
     def _advance(self, event: Event) -> None:
         """Give a span's values to its requests, unless the core has given the execution up.

@@ -53,9 +53,13 @@ class Mailbox(Generic[ItemT, AnswerT]):
         answer: Takes an answer.
         ring: Makes some thread but the main one call `look`, soon; without, the main thread is as
             any other.
+
+    Attributes:
+        posted: What is not handled yet; first what is being handled, if that is so. Only the owner
+            takes away from it.
     """
 
-    __slots__ = ("_answer", "_answers", "_handle", "_here", "_items", "_owned", "_ring")
+    __slots__ = ("_answer", "_answers", "_handle", "_here", "_owned", "_ring", "posted")
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class Mailbox(Generic[ItemT, AnswerT]):
         self._handle = handle
         self._answer = answer
         self._ring = ring
-        self._items: deque[ItemT] = deque()
+        self.posted: deque[ItemT] = deque()
         self._answers: deque[AnswerT] = deque()
         self._owned = threading.Lock()
         self._here = _Here()
@@ -79,7 +83,7 @@ class Mailbox(Generic[ItemT, AnswerT]):
     @property
     def items(self) -> list[ItemT]:
         """What is not handled yet, or being handled."""
-        return list(self._items)
+        return list(self.posted)
 
     def post(self, item: ItemT) -> None:
         """Add an item; on return it has been handled, or the present owner will handle it.
@@ -88,29 +92,29 @@ class Mailbox(Generic[ItemT, AnswerT]):
         """
         if self._ring is not None and _present() == _main:
             try:
-                self._items.append(item)
+                self.posted.append(item)
                 self._ring()
             except BaseException:  # a signal handler raised: perhaps before anybody was told
                 self._ring()
                 raise
             return
-        self._items.append(item)
+        self.posted.append(item)
         self.look()
 
     def post_here(self, item: ItemT) -> None:
         """Add an item, as `post` does, in a thread that is not the main one."""
-        self._items.append(item)
+        self.posted.append(item)
         self.look()
 
     def post_later(self, item: ItemT) -> None:
         """Add an item for another thread to handle; takes no lock, so the collector may do it."""
-        self._items.append(item)
+        self.posted.append(item)
         if self._ring is not None:
             self._ring()
 
     def look(self) -> None:
         """Handle what is there, unless another thread is at it."""
-        items, owned = self._items, self._owned
+        items, owned = self.posted, self._owned
         # The outer loop looks again after giving up ownership: an item posted by a thread that
         # found the box owned, just before it was released, must not be left behind.
         while items and owned.acquire(False):

@@ -15,6 +15,7 @@ from coinfer.backends.base import Session
 from coinfer.backends.values import Values
 from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
+from coinfer.core.preemption import stays_on_top
 from coinfer.errors import ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.runtime.arguments import said
@@ -96,6 +97,8 @@ class Worker:
         give: Hands over an execution; returns at once.
         yielding: Those among which its thread is, if express processors overlay its cores; None:
             it gives way to none.
+        is_spared: Whether its thread is not yet among those, for it has run nothing that would have
+            to give way.
         has_no_job: Tells whether nothing was given that its thread has not taken.
         ring: Has the owner's `look` called by its thread; returns at once.
         waits: Whether its thread waits for a job, or has taken one at this moment.
@@ -111,11 +114,13 @@ class Worker:
         *,
         cores: Collection[int],
         yielding: Yielding | None = None,
+        is_spared: bool = False,
         use: Use | None = None,
     ) -> None:
         self.processor = processor
         self.cores = cores
         self.yielding = yielding
+        self.is_spared = is_spared
         self.use = use or Use()
         self.retired = False
         self._owner = owner
@@ -153,7 +158,7 @@ class Worker:
     def _run(self) -> None:
         try:
             pin_current_thread(self.cores)
-            if self.yielding is not None:
+            if self.yielding is not None and not self.is_spared:
                 self.yielding.join()
             self._serve()
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
@@ -161,6 +166,16 @@ class Worker:
             self._owner.died(self, f"its worker died: {said(error)}")
         finally:
             self._ended.set()
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether its thread is among those that give way once an express processor is used."""
+        return self.yielding is not None and not self.is_spared
+
+    def _join_yielding(self) -> None:
+        assert self.yielding is not None
+        self.is_spared = False
+        self.yielding.join()
 
     def _serve(self) -> None:
         get, owner, use = self._jobs.get, self._owner, self.use
@@ -171,6 +186,8 @@ class Worker:
             job = get()
             self.waits = False
             if type(job) is Job:
+                if self.is_spared and not stays_on_top(job.execution):
+                    self._join_yielding()
                 event, parts = _perform(job, use)
                 done(job, event, parts)
                 if self.retired:

@@ -42,12 +42,14 @@ class WorkerPool:
         self.has_ended = False
         self.twins = twins(processors)
         overlaid = overlaid_units(processors)
+        below = set(self.twins.values())
         self.workers = {
             p.name: Worker(
                 p,
                 owner,
                 cores=cores[p.name],
                 yielding=None if p.units.isdisjoint(overlaid) else yielding,
+                is_spared=p.name in below,
             )
             for p in processors
         }
@@ -59,10 +61,21 @@ class WorkerPool:
         """Whether a worker that was given up may still run something."""
         return any(worker.retired for worker in list(self.workers.values()))
 
-    @property
-    def express(self) -> list[Worker]:
-        """The workers of express processors."""
-        return [self.workers[name] for name in self.twins]
+    def on_top(self, running: Collection[str]) -> list[Worker]:
+        """Return the workers that give way to none, those on cores that are idle first.
+
+        Args:
+            running: Names of the processors that run something.
+        """
+        workers = self.workers
+        busy = [workers[name].processor for name in running]
+        used = {unit for each in busy for unit in each.units | each.overlays}
+        found: tuple[list[Worker], list[Worker]] = ([], [])
+        for worker in workers.values():
+            if not worker.gives_way:
+                of = worker.processor
+                found[not used.isdisjoint(of.overlays or of.units)].append(worker)
+        return [*found[False], *found[True]]
 
     def start(self, processor: str) -> None:
         """Start a processor's worker, and those of express ones on it; again is fine."""
@@ -90,6 +103,7 @@ class WorkerPool:
             self._owner,
             cores=worker.cores,
             yielding=worker.yielding,
+            is_spared=name in self.twins.values(),
             use=worker.use,
         )
         with self._yielding.apart():

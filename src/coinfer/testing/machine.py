@@ -18,6 +18,7 @@ from coinfer.core.commands import Abandon, Command, Evict, Execution, Load, Repl
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import (
     Arrived,
+    ArrivedTogether,
     Event,
     Failed,
     Finished,
@@ -287,11 +288,15 @@ class VirtualMachine:
             others.append(each._replace(profile=own, places=own_places))
         self.post(ModelLoaded(model, n_units, known, forked, {}, batching, tuple(others), places))
 
-    def submit(self, model: str = "m", **fields: Any) -> int:
-        """Let a request arrive now, or at `arrival_s` if that is later; return its id."""
+    def submit(self, model: str = "m", *, is_followed: bool = False, **fields: Any) -> int:
+        """Let a request arrive now, or at `arrival_s` if that is later; return its id.
+
+        If another follows at once, what starts is decided with that one.
+        """
         number = next(self._request_ids)
         fields.setdefault("arrival_s", self.now)
-        self.at(fields["arrival_s"], Arrived(request(model, id=number, **fields)))
+        kind = ArrivedTogether if is_followed else Arrived
+        self.at(fields["arrival_s"], kind(request(model, id=number, **fields)))
         return number
 
     def at(self, at_s: float, event: Event) -> None:
