@@ -1,0 +1,1 @@
+"""Server: the engine behind the Open Inference Protocol, over HTTP and gRPC."""
