@@ -1,6 +1,6 @@
 """Fields of the messages of the Open Inference Protocol over gRPC, as Triton speaks it.
 
-Facts only: names, numbers and types, in the form that `descriptors.Messages` reads. Of `ModelConfig`
+Facts only: names, numbers and types, as `descriptors.Messages` reads them. Of a `ModelConfig`
 there is what `config.pbtxt` may have and what clients read of a model's configuration.
 """
 
