@@ -53,16 +53,16 @@ def asked_of(
     Asked(deadline_s=0.005, priority=9, on_late=<OnLate.DROP: 'drop'>)
     """
     if not parameters and deadline_s is None:  # nearly always
-        return Asked(model.deadline_s, model.priority)
+        return Asked(model.deadline_s, model.priority, model.on_late)
     timeout_us = _whole("timeout", parameters.get("timeout", 0), _LONGEST_US)
     level = _whole("priority", parameters.get("priority", 0), 2**32 - 1)
     given = [seconds for seconds in (deadline_s, timeout_us * _US or None) if seconds is not None]
     text = parameters.get("on_late", "drop")
     if text not in ("run", "drop"):
         raise InputError("parameter 'on_late' must be 'run' or 'drop'")
-    priority = model.priority + (model.levels - level if level else 0)
+    priority = model.priority + (model.level - level if level else 0)
     if not given:
-        return Asked(model.deadline_s, priority)
+        return Asked(model.deadline_s, priority, model.on_late)
     return Asked(max(min(given), 1e-9), priority, OnLate(text))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coinfer.core.request import OnLate
 from coinfer.model import Model
 from coinfer.model.specs import TensorSpec
 from coinfer.server.datatypes import datatype_of
@@ -33,8 +34,9 @@ class ServedModel:
         optional: Names of the inputs that may be left out.
         most_batch: Samples that a request may have; 0: the model has no batch axis.
         priority: Of requests that name none; larger is more urgent.
-        levels: The priority of the protocol that is as urgent as that; smaller ones are more so.
+        level: The priority of the protocol that is as urgent as that; smaller ones are more so.
         deadline_s: Seconds that a request has which names no other deadline; None: it has none.
+        on_late: What becomes of a request with that deadline if it passes before the start.
         labels: By output, a name for each of its classes.
         config: What the model's own configuration adds to what `/config` tells.
     """
@@ -47,8 +49,9 @@ class ServedModel:
     optional: frozenset[str] = frozenset()
     most_batch: int = 0
     priority: int = 0
-    levels: int = 10
+    level: int = 10
     deadline_s: float | None = None
+    on_late: OnLate = OnLate.RUN
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
