@@ -241,6 +241,14 @@ def test_what_is_not_there(tiny_server: Server, method: str, path: str, status: 
     assert ask(tiny_server, method, path).status == status
 
 
+def test_a_header_asks_why_a_request_went_where_it_went(tiny_server: Server) -> None:
+    answer = infer(tiny_server, "FP32", x(), X_Coinfer_Explain="1")
+    said = json.loads(answer.headers["x-coinfer-explain"])
+    assert said["executions"][0]["processor"] in ("p0", "p1")
+    assert json.loads(answer.json["parameters"]["coinfer_explain"]) == said
+    assert "x-coinfer-explain" not in infer(tiny_server, "FP32", x()).headers
+
+
 def test_metrics_count_what_was_asked() -> None:
     options = ServeOptions(http=0, metrics=0, has_triton_metrics=True)
     with serving({"e": echo("FP32")}, options=options) as server:

@@ -166,10 +166,10 @@ def _serve(
     with Server(options) as server:
         opened = sources.opened()
         control = None
-        if sources.folders:
+        if opened.planner is not None:
             control = RepositoryControl(
                 server.service,
-                opened.engine,
+                opened.planner,
                 sources.repositories,
                 sources.folders,
                 lenient=sources.lenient,

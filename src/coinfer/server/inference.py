@@ -22,7 +22,10 @@ from coinfer.server.request import (
 from coinfer.server.served_model import ServedModel
 from coinfer.server.shared_memory import SharedMemory
 
-__all__ = ["Inference", "check_wanted"]
+__all__ = ["EXPLAIN", "Inference", "check_wanted"]
+
+EXPLAIN = "coinfer_explain"
+"""The parameter that asks why a request goes where it goes, and that tells it with the answer."""
 
 
 class Inference:
@@ -32,10 +35,10 @@ class Inference:
         future: The engine's; its callbacks run on the engine's threads.
         request: What was asked.
         served: The version of the model that answers.
-        parameters: What the answer says beside, for whoever has something to add.
+        explain: Says why it went where it went, once it is answered; None: nobody asked.
     """
 
-    __slots__ = ("_memory", "future", "parameters", "request", "served")
+    __slots__ = ("_memory", "explain", "future", "request", "served")
 
     def __init__(
         self,
@@ -43,11 +46,12 @@ class Inference:
         request: InferRequest,
         served: ServedModel,
         memory: SharedMemory,
+        explain: Callable[[], str] | None = None,
     ) -> None:
         self.future = future
         self.request = request
         self.served = served
-        self.parameters: Parameters = NO_PARAMETERS
+        self.explain = explain
         self._memory = memory
 
     def on_done(self, callback: Callable[[InferenceFuture], object]) -> None:
@@ -74,7 +78,10 @@ class Inference:
             outputs = [_plain(name, array) for name, array in arrays.items()]
         else:
             outputs = [self._output(each, arrays[each.name]) for each in request.outputs]
-        return InferResponse(served.name, served.version, request.id, outputs, self.parameters)
+        said: Parameters = NO_PARAMETERS
+        if self.explain is not None:
+            said = {EXPLAIN: self.explain()}
+        return InferResponse(served.name, served.version, request.id, outputs, said)
 
     def _output(self, wanted: Wanted, array: np.ndarray[Any, Any]) -> OutputTensor:
         name, parameters = wanted

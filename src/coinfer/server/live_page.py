@@ -49,7 +49,7 @@ def state_of(service: Service) -> dict[str, Any]:
         found = stats.models.get(model.engine_name)
         if found is None:
             continue
-        said = {"name": model.name, "version": model.version}
+        said: dict[str, Any] = {"name": model.name, "version": model.version}
         for outcome in ("completed", "late", "dropped", "failed", "rejected", "running"):
             said[outcome] = getattr(found, outcome)
         said |= {"waiting": found.queue, "p50_ms": found.latency_ms.p50}

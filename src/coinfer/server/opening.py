@@ -35,10 +35,12 @@ class Opened:
     Attributes:
         engine: The engine; whoever opened it stops it.
         models: All versions of all models.
+        planner: The same engine, if it can load more models; None: it performs one plan.
     """
 
     engine: Engine
     models: list[ServedModel]
+    planner: planning_engine.Engine | None = None
 
 
 def open_folders(
@@ -81,7 +83,7 @@ def open_folders(
         backends=backends,
         progress=progress,
     )
-    return Opened(engine=_warmed(engine, models), models=described)
+    return Opened(engine=_warmed(engine, models), models=described, planner=engine)
 
 
 def open_prepared(ready: Prepared) -> Opened:

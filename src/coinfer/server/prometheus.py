@@ -196,7 +196,7 @@ class _Plain(Metric):
     """A metric whose name is taken as it is: Triton's counters do not end in `_total`."""
 
     def __init__(self, name: str, kind: str) -> None:
-        super().__init__(name, f"As Triton's {name}", "unknown")
+        super().__init__(name, f"As Triton's {name}", "unknown")  # type: ignore[no-untyped-call]
         self.type = "unknown" if kind == "counter" else kind
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from coinfer import __version__
@@ -14,17 +15,21 @@ from coinfer.errors import (
     ForbiddenError,
     InputError,
     NotReadyError,
+    RejectedError,
     TooLargeError,
 )
+from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
+from coinfer.runtime.future import InferenceFuture
 from coinfer.server.asked import asked_of
 from coinfer.server.catalogue import Catalogue
-from coinfer.server.inference import Inference, check_wanted
+from coinfer.server.inference import EXPLAIN, Inference, check_wanted
 from coinfer.server.request import InferRequest
 from coinfer.server.served_model import ServedModel
 from coinfer.server.shared_memory import IS_OFFERED, SharedMemory
-from coinfer.server.statistics import Statistics
 from coinfer.server.status import status_of
+from coinfer.server.watch import Watch, explained
+from coinfer.units import format_seconds
 
 __all__ = ["Control", "Service"]
 
@@ -73,6 +78,8 @@ class Service:
     Attributes:
         catalogue: What is served now.
         statistics: What became of requests.
+        watch: Looks on while the engine works.
+        refuses_early: Whether a request is refused at once that could not be in time.
         shared_memory: The regions that clients registered; None: not offered.
         control: Loads and unloads models; None: clients may not.
         engine: Where requests run; None before `open`.
@@ -95,9 +102,11 @@ class Service:
     def __init__(self, name: str = "coinfer") -> None:
         self.name = name
         self.catalogue = Catalogue()
-        self.statistics = Statistics()
+        self.watch = Watch()
+        self.statistics = self.watch.statistics
         self.shared_memory: SharedMemory | None = SharedMemory() if IS_OFFERED else None
         self.control: Control | None = None
+        self.refuses_early = True
         self.engine: Engine | None = None
         self._closing = ""
         self._no_memory = SharedMemory()
@@ -106,7 +115,7 @@ class Service:
 
     def open(self, engine: Engine, models: list[ServedModel]) -> None:
         """Take requests from now on: the engine has these models, and has run them once."""
-        engine.attach(self.statistics)
+        engine.attach(self.watch)
         for model in models:
             self.catalogue.add(model)
         self.engine = engine
@@ -246,20 +255,60 @@ class Service:
             seen: set[str] = set()
             for wanted in request.outputs:
                 check_wanted(wanted, served, memory, seen)
-            future = engine.submit(
+            if asked.deadline_s is not None and asked.on_late is OnLate.DROP:
+                self._check_in_time(served, asked.deadline_s, asked.priority)
+            submit = partial(
+                engine.submit,
                 served.engine_name,
                 arrays,
                 deadline_s=asked.deadline_s,
                 priority=asked.priority,
                 on_late=asked.on_late if asked.deadline_s is not None else OnLate.RUN,
             )
+            if request.parameters.get(EXPLAIN):
+                future, explain = self._explaining(engine, submit)
+            else:
+                future, explain = submit(), None
         except Exception as error:
             self.statistics.refused(served.engine_name, status_of(error).reason)
             raise
         finally:
             with self._taking:
                 self._submitting[served.engine_name] -= 1
-        return Inference(future, request, served, memory)
+        return Inference(future, request, served, memory, explain)
+
+    def _check_in_time(self, served: ServedModel, deadline_s: float, priority: int) -> None:
+        """Refuse a request at once that would only wait for its deadline to pass.
+
+        Raises:
+            RejectedError: too much waits before it; says how long it would take.
+        """
+        backlog = self.watch.backlog
+        if not self.refuses_early or not backlog.n_waiting:
+            return
+        needed_s = backlog.wait_s(priority) + backlog.cost_s(served.engine_name)
+        if needed_s <= deadline_s:
+            return
+        error = RejectedError(
+            f"model {served.name!r}: an answer within {format_seconds(deadline_s)} cannot be "
+            f"promised: {backlog.n_waiting} requests wait; {format_seconds(needed_s)} could be kept"
+        )
+        error.retry_after_s = needed_s - deadline_s
+        raise error
+
+    def _explaining(
+        self, engine: Engine, submit: Callable[..., InferenceFuture]
+    ) -> tuple[InferenceFuture, Callable[[], str]]:
+        """Submit a request and look after it until it is answered."""
+        due_s = clock.now()
+        explainer = self.watch.explain(engine, due_s)
+        try:
+            future = submit(due_s=due_s)
+        except BaseException:
+            self.watch.forget(engine, explainer)
+            raise
+        future.add_done_callback(lambda _: self.watch.forget(engine, explainer))
+        return future, lambda: explained(explainer.found)
 
     def is_submitting(self, served: ServedModel) -> bool:
         """Tell whether a request is on its way to a version of which no new ones come."""

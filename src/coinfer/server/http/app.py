@@ -15,7 +15,7 @@ from coinfer.server.http.infer_body import parse_infer
 from coinfer.server.http.reply import Reply, of_error
 from coinfer.server.http.routes import Ask, Routes
 from coinfer.server.http.sending import Send, packed, send_reply
-from coinfer.server.inference import Inference
+from coinfer.server.inference import EXPLAIN, Inference
 from coinfer.server.limits import ServerLimits
 from coinfer.server.service import Service
 from coinfer.units import parse_seconds
@@ -104,9 +104,16 @@ class HttpApp:
             body = unpacked(body, encoding.decode("latin-1"), limits, header_length or 0)
         request = parse_infer(model, version, body, header_length, limits, service.shared_memory)
         del body
+        wants_why = b"x-coinfer-explain" in headers
+        if wants_why:
+            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
         inference = service.infer(request, deadline_s=deadline_s)
         await self._answered(inference, receive)
-        return write_infer(request, inference.response())
+        response = inference.response()
+        if wants_why:
+            why = str(response.parameters[EXPLAIN]).encode()
+            return write_infer(request, response, ((b"x-coinfer-explain", why),))
+        return write_infer(request, response)
 
     async def _answered(self, inference: Inference, receive: Receive) -> None:
         """Wait for the answer; a client that goes meanwhile cancels its request.

@@ -77,7 +77,7 @@ class HttpFrontEnd:
         app = HttpApp(self._service, handover, self._limits, self._access, routes)
         tls = self._tls
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]  # an ASGI application with plainer types
+            app,
             loop="none",
             http="httptools",
             ws="none",
