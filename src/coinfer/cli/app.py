@@ -28,6 +28,7 @@ from coinfer.cli.replay import replay
 from coinfer.cli.run import run
 from coinfer.cli.saturate import saturate
 from coinfer.cli.scenarios import scenarios_app
+from coinfer.cli.serve import serve
 from coinfer.cli.simulate import simulate
 from coinfer.cli.zoo import zoo_app
 
@@ -47,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_OF_SCENARIOS = (plan, run, simulate, bound, saturate, compare, replay)
+_OF_SCENARIOS = (plan, run, serve, simulate, bound, saturate, compare, replay)
 _OF_MODELS_AND_MACHINES = (profile, inspect, partition, batch_plan, fuse, compress, doctor)
 for verb in (*_OF_SCENARIOS, *_OF_MODELS_AND_MACHINES):
     app.command()(verb)
