@@ -78,8 +78,11 @@ class Routes:
         if page is not None and len(ask.path) == 1:
             return await page(ask)
         if ask.path[0] == "v2":
-            is_post = ask.method == "POST"
-            found = await (self._post(ask) if is_post else self._get(ask))
+            found = None
+            if ask.method == "POST":
+                found = await self._post(ask)
+            elif ask.method in ("GET", "HEAD"):
+                found = await self._get(ask)
             if found is not None:
                 return found
         shown = "/".join(ask.path)[:200]
