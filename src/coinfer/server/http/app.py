@@ -76,10 +76,13 @@ class HttpApp:
     async def _reply(self, scope: _Scope, headers: _Sent, receive: Receive) -> Reply:
         method, path = scope["method"], scope["path"]
         is_public = path.startswith("/v2/health/")  # probes have no tokens
+        tenant = None
         if not self._access.is_open and not is_public:
-            self._access.check(headers.get(b"authorization", b"").decode("latin-1"))
+            tenant = self._access.check(_text(headers, b"authorization"))
         parts = path.strip("/").split("/")
         if parts[-1] == "infer" and method == "POST" and parts[:2] == ["v2", "models"]:
+            if tenant is not None:
+                tenant.take()
             match parts[2:]:
                 case [model, "infer"]:
                     return await self._infer(model, "", headers, receive)

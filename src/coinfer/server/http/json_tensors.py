@@ -43,6 +43,8 @@ def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object)
     else:
         try:
             found = np.array(data)
+            if datatype == "UINT64" and found.dtype.kind in "fO":
+                found = _large(name, data)
         except (ValueError, OverflowError, RecursionError):
             raise InputError(f"tensor {name!r}: its lists differ in length or depth") from None
         if found.size and found.dtype.kind not in _KINDS[dtype.kind]:
@@ -75,6 +77,14 @@ def to_json(name: str, datatype: str, array: np.ndarray[Any, Any]) -> Any:
             for each in array.ravel().tolist()
         ]
     return np.ascontiguousarray(array).reshape(-1)
+
+
+def _large(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
+    """Read numbers of which some are beyond 63 bits: numpy would take them for floats."""
+    found = np.array(data, object)
+    if not all(type(each) is int and 0 <= each < 2**64 for each in found.ravel()):
+        raise InputError(f"tensor {name!r}: its data are not UINT64")
+    return found.astype(np.uint64)
 
 
 def _check_range(name: str, datatype: str, dtype: np.dtype[Any], found: Any) -> None:
