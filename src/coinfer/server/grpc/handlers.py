@@ -199,7 +199,7 @@ async def _abort(context: _Context, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     status = status_of(error)
-    trailing = ()
+    trailing: tuple[tuple[str, str], ...] = ()
     if status.retry_after_s is not None:
         trailing = (("grpc-retry-pushback-ms", str(max(1, round(status.retry_after_s * 1e3)))),)
     await context.abort(grpc.StatusCode[status.grpc], status.text, trailing)
