@@ -23,7 +23,7 @@ def _message(count: int = 2, size: int = 1000) -> bytes:
     message.outputs.add(name="y").parameters["classification"].int64_param = 5
     for number in range(count):
         message.inputs.add(name=f"x{number}", datatype="UINT8", shape=[size])
-        message.raw_input_contents.append(bytes([number]) * size)
+        message.raw_input_contents.append(bytes([number % 256]) * size)
     return bytes(message.SerializeToString())
 
 
