@@ -23,7 +23,7 @@ __all__ = ["serve"]
 
 _SCENARIO = (".yaml", ".yml")
 _LIBRARY = "lib:"
-_NEEDED = ("uvicorn", "httptools", "orjson", "prometheus_client", "google.protobuf")
+_NEEDED = ("uvicorn", "httptools", "orjson", "prometheus_client", "google.protobuf", "grpc")
 
 
 def serve(
@@ -124,9 +124,9 @@ def serve(
             "`pip install 'coinfer[server]'`"
         )
     from coinfer.server.access import read_tokens
-    from coinfer.server.http.front_end import Tls
     from coinfer.server.limits import ServerLimits
     from coinfer.server.serving import ServeOptions
+    from coinfer.server.tls import Tls
 
     if (tls_certificate is None) != (tls_key is None):
         raise ConfigurationError("--tls-certificate and --tls-key belong together; give both")

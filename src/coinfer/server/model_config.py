@@ -299,7 +299,8 @@ def _datatype(described: Any) -> str:
         for value in described.DESCRIPTOR.fields_by_name["data_type"].enum_type.values
         if value.number == described.data_type
     ] or ["TYPE_INVALID"]
-    return {"TYPE_INVALID": "", "TYPE_STRING": "BYTES"}.get(name, name.removeprefix("TYPE_"))
+    short = {"TYPE_INVALID": "", "TYPE_STRING": "BYTES"}
+    return str(short.get(name, name.removeprefix("TYPE_")))
 
 
 def _batching(message: Any) -> Batching | None:

@@ -16,13 +16,15 @@ from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access, Tenant
 from coinfer.server.control import RepositoryControl
 from coinfer.server.front_end import FrontEnd, FrontEnds
-from coinfer.server.http.front_end import HttpFrontEnd, Tls
+from coinfer.server.grpc.front_end import GrpcFrontEnd
+from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.http.routes import Page
 from coinfer.server.limits import ServerLimits
 from coinfer.server.listening import bound_socket, is_loopback
 from coinfer.server.model_folder import Stamp
 from coinfer.server.opening import Opened
 from coinfer.server.service import Service
+from coinfer.server.tls import Tls
 
 __all__ = ["ServeOptions", "Server"]
 
@@ -104,6 +106,7 @@ class Server:
         self._opened: Opened | None = None
         self._control: RepositoryControl | None = None
         self._front_ends: FrontEnds | None = None
+        self._grpc: GrpcFrontEnd | None = None
         self._ending = threading.Event()
         self._sockets = ExitStack()
         if not options.has_shared_memory:
@@ -123,6 +126,8 @@ class Server:
             self._sockets.close()
             raise
         self._front_ends = front_ends
+        if self._grpc is not None:
+            self.ports["grpc"] = self._grpc.port
 
     def open(self, opened: Opened, control: RepositoryControl | None = None) -> None:
         """Take requests: the models are loaded and warm.
@@ -220,6 +225,16 @@ class Server:
                     tls=options.tls,
                 )
             )
+        if options.grpc is not None:
+            self._grpc = GrpcFrontEnd(
+                service,
+                options.host,
+                options.grpc,
+                limits=options.limits,
+                access=access,
+                tls=options.tls,
+            )
+            made.append(self._grpc)
         return made
 
     def _bound(self, name: str, port: int) -> socket.socket:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
@@ -17,23 +15,9 @@ from coinfer.server.http.app import HttpApp
 from coinfer.server.http.routes import Page, Routes
 from coinfer.server.limits import ServerLimits
 from coinfer.server.service import Service
+from coinfer.server.tls import Tls
 
-__all__ = ["HttpFrontEnd", "Tls"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """The files of a server's certificate.
-
-    Attributes:
-        certificate: Of the server and those that vouch for it, in PEM.
-        key: Its private key, in PEM.
-        client_authorities: Who vouches for clients, in PEM; None: clients need no certificate.
-    """
-
-    certificate: Path
-    key: Path
-    client_authorities: Path | None = None
+__all__ = ["HttpFrontEnd"]
 
 
 class HttpFrontEnd:
