@@ -39,7 +39,7 @@ from tables import new_console, new_table
 
 HERE = Path(__file__).parent
 START_S = 120.0
-SHAPES = {"null": (1, 256), "lenet": (1, 1, 28, 28), "mobilenet_v2": (1, 3, 224, 224)}
+SHAPES = {"null": (1, 256), "lenet": (1, 1, 32, 32), "mobilenet_v2": (1, 3, 224, 224)}
 MOST_ADDED_MS, LEAST_OF_CONSTANT, LEAST_OF_PEERS = 0.5, 0.4, 3.0
 MUST_BE_BEATEN = ("litserve", "ray")
 

@@ -55,24 +55,9 @@ def mosec(source: str, port: int) -> None:
 
 
 def ray(source: str, port: int) -> None:
-    import ray as ray_
-    from ray import serve
-    from starlette.requests import Request
-    from starlette.responses import Response
+    from serving_ray import serve_forever
 
-    @serve.deployment(
-        num_replicas=CORES, max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}
-    )
-    class Served:
-        def __init__(self) -> None:
-            self.run = runner(source)
-
-        async def __call__(self, request: Request) -> Response:
-            return Response(self.run(await request.body()))
-
-    ray_.init(include_dashboard=False, num_cpus=CORES, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(Served.bind(), blocking=True)
+    serve_forever(source, port, CORES)
 
 
 def mlserver(source: str, port: int) -> None:
