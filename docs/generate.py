@@ -20,7 +20,8 @@ ORDER = (
     "__init__.py", "errors.py", "scenarios", "units.py", "cache_folder.py", "documents", "model",
     "threads", "artefacts", "machine", "plan", "bound", "core", "policies", "graph", "workload",
     "metrics", "opening.py", "backends", "hardware", "zoo", "profiling", "report", "runtime", "sim",
-    "replay", "experiments", "planner", "retraining", "api", "onnx_backend", "server", "cli",
+    "replay", "experiments", "planner", "retraining", "api", "onnx_backend", "server", "load_test",
+    "cli",
     "testing",
 )  # fmt: skip
 

@@ -225,7 +225,7 @@ def test_the_deadline_of_the_call_is_that_of_the_request(slow: tuple[Server, Fau
     values = given("x", np.zeros((1, 4), np.float32))
     with triton.InferenceServerClient(_address(server)) as client:
         for _ in range(2):
-            client.async_infer("m", [values], callback=lambda *_: None)
+            client.async_infer("m", [values], callback=lambda result, error: None)
         assert faults.wait_until_hanging(2)
         with pytest.raises(InferenceServerException) as error:
             client.infer("m", [values], client_timeout=0.2)
@@ -240,7 +240,9 @@ def test_a_client_that_goes_cancels_its_request(slow: tuple[Server, Faults]) -> 
     faults.hang(times=2)
     values = given("x", np.zeros((1, 4), np.float32))
     with triton.InferenceServerClient(_address(server)) as client:
-        calls = [client.async_infer("m", [values], callback=lambda *_: None) for _ in range(3)]
+        calls = [
+            client.async_infer("m", [values], callback=lambda result, error: None) for _ in range(3)
+        ]
         assert faults.wait_until_hanging(2)
         calls[2].cancel()
         assert _settled(client, "m").inference_stats.fail.count == 1
