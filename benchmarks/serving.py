@@ -132,11 +132,8 @@ class Measured:
                 port = stack.enter_context(running_peer(self.python, peer, self.source))
                 at, body, said = "/", raw, "{}"
                 if peer in ("litserve", "mosec"):
-                    at, said = {"litserve": "/predict", "mosec": "/inference"}[peer], "{}"
-                if peer == "mlserver":
-                    at, said = path, '{"Content-Type": "application/json"}'
-                    body = self.folder / "mlserver.json"
-                    body.write_text(json_body(array))
+                    at = {"litserve": "/predict", "mosec": "/inference"}[peer]
+                    said = '{"Content-Type": "application/octet-stream"}'
                 self.targets.append(Target(peer, ("http", str(port), at, str(body), said)))
             yield
 
@@ -244,11 +241,6 @@ def bodies(folder: Path, model: str, source: str, array: np.ndarray) -> tuple[Pa
     message.raw_input_contents.append(array.tobytes())
     over_grpc.write_bytes(message.SerializeToString())
     return over_http, len(head), over_grpc
-
-
-def json_body(array: np.ndarray) -> str:
-    tensor = {"name": "x", "datatype": "FP32", "shape": array.shape, "data": array.ravel().tolist()}
-    return json.dumps({"inputs": [tensor]})
 
 
 @contextmanager
