@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the contestants would stay
     rounds, seconds = (2, 0.5) if given.quick else (given.rounds, given.seconds)
     console, requirements = new_console(), list[Requirement]()
     print_environment(console)

@@ -68,9 +68,9 @@ def to_json(name: str, datatype: str, array: np.ndarray[Any, Any]) -> Any:
 def _numbers(
     name: str, datatype: object, dtype: np.dtype[Any], data: list[Any]
 ) -> np.ndarray[Any, Any]:
-    """Read numbers. Numpy must not guess their type: of one long text it makes as many long ones."""
+    """Read numbers. Numpy must not guess types: of one long text it makes as many long ones."""
     flat = data
-    if data and type(data[0]) is list:
+    if data and isinstance(data[0], list):
         flat = np.array(data, object).ravel().tolist()  # ragged ones leave lists, found below
     if not set(map(type, flat)) <= _TYPES[dtype.kind]:
         raise InputError(f"tensor {name!r}: its data are not {datatype}, or lists differ in length")
