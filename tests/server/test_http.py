@@ -106,7 +106,10 @@ def test_versions_are_in_the_path(tiny_server: Server) -> None:
         (x(data=[1.5, 2, 3], datatype="INT8"), "are not INT8"),
         (x(data=[1, 2, 300], datatype="INT8"), "beyond INT8"),
         (x(data=[1, 2, -3], datatype="UINT64"), "beyond UINT64"),
-        (x(data=[1, 2, 2**64], datatype="UINT64"), "not UINT64"),
+        (x(data=[1, 2, 2**64], datatype="UINT64"), "UINT64"),
+        (x(data=[True, 2, 3]), "are not FP32"),
+        (x(data=[["a" * 60_000], *([""] for _ in range(60_000))]), "are not FP32"),
+        (x(data=["a" * 60_000, *([""] * 60_000)]), "are not FP32"),
         (x(data=[1, 0, 1], datatype="BOOL"), "are not BOOL"),
         (x(data=[1, 2, 3], datatype="BYTES"), "are not texts"),
         (x(data={}), "'data' must be a list"),
@@ -263,6 +266,25 @@ def test_metrics_count_what_was_asked() -> None:
     assert 'nv_inference_request_failure{model="e",reason="OTHER",version="1"} 1.0' in text
     assert page.status == 404
     assert state["models"][0]["completed"] == 3
+
+
+def test_heads_that_do_not_come_or_do_not_end_are_cut_off() -> None:
+    limits = ServerLimits(head_s=0.2, head_bytes=4096)
+    with serving({"e": echo("FP32")}, options=ServeOptions(http=0, limits=limits)) as server:
+        place = ("127.0.0.1", server.ports["http"])
+        for sent in (b"", b"GET /v2 HTTP/1.1\r\nHost", b"GET /v2 HTTP/1.1\r\nX: " + b"x" * 9000):
+            with socket.create_connection(place, timeout=20) as slow:
+                slow.sendall(sent)
+                try:
+                    assert slow.recv(1) == b""
+                except ConnectionResetError:
+                    continue
+        big = x(data=[0] * 30_000, shape=[1, 30_000])
+        assert infer(server, "e", big).status == 200  # the body is no part of the head
+        with socket.create_connection(place, timeout=20) as kept:
+            for _ in range(3):
+                kept.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert kept.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 class TestTokens:

@@ -12,6 +12,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
+from coinfer.server.http.connection import limited_connection
 from coinfer.server.http.routes import Page, Routes
 from coinfer.server.limits import ServerLimits
 from coinfer.server.service import Service
@@ -63,7 +64,8 @@ class HttpFrontEnd:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=limited_connection(self._limits),
+            limit_concurrency=self._limits.connections,
             ws="none",
             lifespan="off",
             log_config=None,

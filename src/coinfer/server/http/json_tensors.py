@@ -13,8 +13,8 @@ from coinfer.server.datatypes import BYTES, dtype_of
 __all__ = ["from_json", "to_json"]
 
 _BINARY_ONLY = ("FP16", "BF16")
-_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}
-"""By kind of the wanted dtype: the kinds that numpy may find in JSON."""
+_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+"""By kind of the wanted dtype: what JSON may have."""
 
 
 def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object) -> Any:
@@ -38,21 +38,7 @@ def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object)
         raise InputError(f"tensor {name!r}: {datatype} has no form in JSON; send it as binary data")
     if not isinstance(data, list):
         raise InputError(f"tensor {name!r}: 'data' must be a list")
-    if datatype == BYTES:
-        found = _texts(name, data)
-    else:
-        try:
-            found = np.array(data)
-            if datatype == "UINT64" and found.dtype.kind in "fO":
-                found = _large(name, data)
-        except (ValueError, OverflowError, RecursionError):
-            raise InputError(f"tensor {name!r}: its lists differ in length or depth") from None
-        if found.size and found.dtype.kind not in _KINDS[dtype.kind]:
-            raise InputError(f"tensor {name!r}: its data are not {datatype}")
-        if dtype.kind in "iu" and found.size:
-            _check_range(name, str(datatype), dtype, found)
-        with np.errstate(over="ignore"):
-            found = found.astype(dtype)
+    found = _texts(name, data) if datatype == BYTES else _numbers(name, datatype, dtype, data)
     if found.size != math.prod(shape):
         raise InputError(
             f"tensor {name!r}: {found.size} elements, but shape {list(shape)} has "
@@ -79,18 +65,24 @@ def to_json(name: str, datatype: str, array: np.ndarray[Any, Any]) -> Any:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _large(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
-    """Read numbers of which some are beyond 63 bits: numpy would take them for floats."""
-    found = np.array(data, object)
-    if not all(type(each) is int and 0 <= each < 2**64 for each in found.ravel()):
-        raise InputError(f"tensor {name!r}: its data are not UINT64")
-    return found.astype(np.uint64)
-
-
-def _check_range(name: str, datatype: str, dtype: np.dtype[Any], found: Any) -> None:
-    limits = np.iinfo(dtype)
-    if int(found.min()) < limits.min or int(found.max()) > limits.max:
-        raise InputError(f"tensor {name!r}: its data are beyond {datatype}")
+def _numbers(
+    name: str, datatype: object, dtype: np.dtype[Any], data: list[Any]
+) -> np.ndarray[Any, Any]:
+    """Read numbers. Numpy must not guess types: of one long text it makes as many long ones."""
+    flat = data
+    if data and isinstance(data[0], list):
+        flat = np.array(data, object).ravel().tolist()  # ragged ones leave lists, found below
+    if not set(map(type, flat)) <= _TYPES[dtype.kind]:
+        raise InputError(f"tensor {name!r}: its data are not {datatype}, or lists differ in length")
+    if dtype.kind in "iu" and flat:
+        limits = np.iinfo(dtype)
+        if min(flat) < limits.min or max(flat) > limits.max:
+            raise InputError(f"tensor {name!r}: its data are beyond {datatype}")
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(flat, dtype)
+    except OverflowError:
+        raise InputError(f"tensor {name!r}: its data are beyond {datatype}") from None
 
 
 def _texts(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
