@@ -6,15 +6,20 @@
     │   ├── InputError              inputs that do not fit the model
     │   ├── ScenarioError           a scenario file that is wrong; names file, line and field
     │   ├── UnknownNameError        no policy, backend, model, processor or network of that name
-    │   └── ConfigurationError      options that contradict each other or the machine
+    │   ├── ConfigurationError      options that contradict each other or the machine
+    │   ├── UnauthenticatedError    a request to a server without a valid token
+    │   ├── ForbiddenError          a request to a server for what it was not told to allow
+    │   └── TooLargeError           a request to a server beyond its limits
     ├── SystemFaultError            the system's fault
     │   ├── ExecutionError          a run failed; names the model and the processor
     │   ├── BackendError            a backend cannot be loaded or cannot compile a model
     │   ├── PolicyError             a policy raised or broke an invariant
+    │   ├── NotOfferedError         a server does not offer this part of a protocol
     │   └── InvariantError          the core found its own state inconsistent: a bug
     └── CapacityError               nobody's fault
         ├── RejectedError           the admission limit is reached
         ├── DroppedError            the deadline passed, or could not be met, before the start
+        ├── NotReadyError           a server that still loads what it needs
         └── ClosedError             the engine is stopping or the model is being unloaded
 
 A cancelled request raises `concurrent.futures.CancelledError`, as any future does.
@@ -37,13 +42,18 @@ __all__ = [
     "ConfigurationError",
     "DroppedError",
     "ExecutionError",
+    "ForbiddenError",
     "InputError",
     "InvariantError",
     "ModelError",
+    "NotOfferedError",
+    "NotReadyError",
     "PolicyError",
     "RejectedError",
     "ScenarioError",
     "SystemFaultError",
+    "TooLargeError",
+    "UnauthenticatedError",
     "UnknownNameError",
 ]
 
@@ -114,6 +124,27 @@ class ConfigurationError(CallerError):
     """Options contradict each other or what the machine has."""
 
 
+class UnauthenticatedError(CallerError):
+    """A request to a server that asks for tokens has none, or one that is not valid."""
+
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class ForbiddenError(CallerError):
+    """A request to a server for what its owner did not allow, e.g. to unload a model."""
+
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
+class TooLargeError(CallerError):
+    """A request to a server has more bytes, dimensions or tensors than it takes."""
+
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
 class SystemFaultError(CoinferError):
     """Something of ours, of a backend or of a device failed."""
 
@@ -154,15 +185,27 @@ class PolicyError(SystemFaultError):
     """A policy raised, or decided something that the core must not do."""
 
 
+class NotOfferedError(SystemFaultError):
+    """A server does not offer this part of a protocol."""
+
+    http_status = 501
+    grpc_status = "UNIMPLEMENTED"
+
+
 class InvariantError(SystemFaultError):
     """The core found its own state inconsistent. This is a bug in coinfer."""
 
 
 class CapacityError(CoinferError):
-    """The request is fine, the system is fine, there is just not enough of it."""
+    """The request is fine, the system is fine, there is just not enough of it.
+
+    Attributes:
+        retry_after_s: Seconds after which the same may succeed; None if nobody can tell.
+    """
 
     http_status = 503
     grpc_status = "UNAVAILABLE"
+    retry_after_s: float | None = None
 
 
 class RejectedError(CapacityError):
@@ -177,6 +220,10 @@ class DroppedError(CapacityError):
 
     http_status = 504
     grpc_status = "DEADLINE_EXCEEDED"
+
+
+class NotReadyError(CapacityError):
+    """A server still loads what it needs; try again in a moment."""
 
 
 class ClosedError(CapacityError):

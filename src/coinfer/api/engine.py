@@ -34,6 +34,7 @@ from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.policies import make_policy
 from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
+from coinfer.profiling.deployment import Progress
 from coinfer.runtime import engine
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
@@ -102,6 +103,8 @@ class Engine(engine.Engine):
             needed, and evicted when others are. None: as a given plan says, or no limit.
         measure_s: Seconds to measure for at most. What is not measured by then is estimated from
             what was, said among the warnings, and learnt while running.
+        progress: Called before each measurement with how many are done, how many there are, and
+            what is measured.
 
     Raises:
         ConfigurationError: no processors, a model without an entry in the profile or one that
@@ -143,6 +146,7 @@ class Engine(engine.Engine):
         fuse: FuseSpec | Sequence[Sequence[str]] = "auto",
         memory: str | int | Mapping[str, Any] | None = None,
         measure_s: float = MEASURE_S,
+        progress: Progress | None = None,
     ) -> None:
         if preempt not in (True, False, "auto"):
             raise ConfigurationError(f"preempt is {preempt!r}; give True, False or 'auto'")
@@ -173,7 +177,7 @@ class Engine(engine.Engine):
                 raise ConfigurationError(
                     "fused networks must be measured; leave the profile out, or `fuse`"
                 )
-        self._measure_s = measure_s
+        self._measure_s, self._progress = measure_s, progress
         self._memory = MemorySpec() if memory is None else MemorySpec.of(memory)
         self._preempt: Preempt = True  # what is given is taken as it is
         Budget(measure_s)  # raises at once where it is none
@@ -338,7 +342,10 @@ class Engine(engine.Engine):
             whole = [name for name, model in found.items() if isinstance(model, Model)]
             cuts = dict.fromkeys(whole, CutWish(self._partition))
         profiler = Profiler(
-            cache=default_cache(), backends=self._given, budget=Budget(self._measure_s)
+            cache=default_cache(),
+            backends=self._given,
+            budget=Budget(self._measure_s),
+            progress=self._progress,
         )
         wishes = Wishes(
             cuts=cuts,

@@ -8,7 +8,7 @@ keeps where the time of the request went.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -152,14 +152,15 @@ class Explainer:
     """Keeps the way of one request of a run: an observer, and a timekeeper.
 
     Args:
-        wanted: The number of a request; the name of a model, for its slowest request; or
-            `slowest`, for the slowest of all.
+        wanted: The number of a request; the name of a model, for its slowest request; `slowest`,
+            for the slowest of all; or what tells whether a request is one of those, of which the
+            slowest is kept.
 
     Attributes:
         found: The request that was looked for, as far as it has been seen.
     """
 
-    def __init__(self, wanted: str = SLOWEST) -> None:
+    def __init__(self, wanted: str | Callable[[Request], bool] = SLOWEST) -> None:
         self.found: Explanation | None = None
         self._wanted = wanted
         self._view: View | None = None
@@ -246,6 +247,8 @@ class Explainer:
                         choice.beside = other.span
 
     def _is_candidate(self, request: Request) -> bool:
+        if not isinstance(self._wanted, str):
+            return self._wanted(request)
         if self._wanted.isdecimal():
             return request.id == int(self._wanted)
         return request.arrival_s >= self._since_s and self._wanted in (SLOWEST, request.model)

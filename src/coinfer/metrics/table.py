@@ -34,7 +34,7 @@ def render(summary: Summary) -> RenderableType:
         *_variant_lines(summary),
         *(Text(f" {line}") for line in fused_lines(summary)),
         *score_lines(summary),
-        _processor_table(summary),
+        *([_processor_table(summary)] if summary.processors else []),
         *(Text(line) for line in memory_lines(summary)),
         _bound_line(summary),
         *(Text.assemble(("warning: ", "bold yellow"), text) for text in summary.warnings),

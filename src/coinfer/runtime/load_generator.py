@@ -1,4 +1,4 @@
-"""Load generator: submits a scenario's requests to an engine when they are due."""
+"""Load generator: submits a scenario's requests when they are due, to an engine or a server."""
 
 from __future__ import annotations
 
@@ -9,23 +9,44 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from coinfer.backends.base import Tensors
+from coinfer.core.request import OnLate
 from coinfer.errors import ClosedError
 from coinfer.runtime import clock
-from coinfer.runtime.engine import Engine
 from coinfer.threads.priority import give_up_lag
 from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
-__all__ = ["LoadGenerator", "Tick"]
+__all__ = ["LoadGenerator", "Submits", "Tick"]
 
 Tick = Callable[[float], bool]
 """Called a few times per second with the seconds since the start; False stops the load."""
 
 _TICK_S = 0.2
 _LEAD_S = 0.01
+
+
+class Submits(Protocol):
+    """What takes the requests of a load: an engine, or what stands for a server."""
+
+    def submit(
+        self,
+        name: str,
+        inputs: Tensors,
+        *,
+        deadline_s: float | None = None,
+        priority: int = 0,
+        on_late: OnLate | str = OnLate.RUN,
+        due_s: float | None = None,
+    ) -> Future[Any]:
+        """Take one request, as `Engine.submit` does.
+
+        Raises:
+            ClosedError: no more are taken.
+        """
+        ...
 
 
 class LoadGenerator:
@@ -44,7 +65,7 @@ class LoadGenerator:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Submits,
         load: Load,
         feeds: Mapping[str, Sequence[Tensors]],
         specs: Mapping[str, ModelSpec],

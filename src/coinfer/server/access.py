@@ -1,0 +1,145 @@
+"""Access: who may ask, by tokens, and how often. Compared in constant time; never logged."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from coinfer.errors import ConfigurationError, RejectedError, UnauthenticatedError
+from coinfer.runtime import clock
+from coinfer.units import parse_rate
+
+__all__ = ["Access", "Tenant", "read_tokens"]
+
+_SCHEME = "bearer "
+_LEAST_LENGTH = 16
+
+
+class Tenant:
+    """One who may ask, and how often: bursts of a second's worth, and the rate after that.
+
+    Args:
+        name: What logs and metrics call it.
+        token: Its token; only a digest is kept.
+        rate_per_s: Inferences that it may ask for per second; infinite: any number.
+
+    >>> tenant = Tenant("a", "0123456789abcdef", rate_per_s=2.0)
+    >>> [tenant.take(at_s) for at_s in (0.0, 0.1, 0.6)]
+    [None, None, None]
+    >>> tenant.take(0.6)
+    Traceback (most recent call last):
+    coinfer.errors.RejectedError: tenant 'a' asks for more than 2 inferences per second
+    """
+
+    __slots__ = ("_left", "_seen_s", "digest", "name", "rate_per_s")
+
+    def __init__(self, name: str, token: str, rate_per_s: float = math.inf) -> None:
+        self.name = name
+        self.digest = _digest(token)
+        self.rate_per_s = rate_per_s
+        self._left = max(1.0, rate_per_s)
+        self._seen_s: float | None = None
+
+    def take(self, now_s: float | None = None) -> None:
+        """Note an inference.
+
+        Raises:
+            RejectedError: the tenant asks too often.
+        """
+        if self.rate_per_s == math.inf:
+            return
+        at_s = clock.now() if now_s is None else now_s
+        passed_s = 0.0 if self._seen_s is None else max(0.0, at_s - self._seen_s)
+        self._seen_s = at_s
+        left = self._left + passed_s * self.rate_per_s
+        self._left = min(max(1.0, self.rate_per_s), left)
+        if self._left < 1.0:
+            error = RejectedError(
+                f"tenant {self.name!r} asks for more than {self.rate_per_s:g} inferences per second"
+            )
+            error.retry_after_s = (1.0 - self._left) / self.rate_per_s
+            raise error
+        self._left -= 1.0
+
+
+class Access:
+    """The tenants of a server. Without any, everybody may ask.
+
+    All digests are compared with, so that neither the length nor the beginning of a token shows in
+    how long it takes.
+
+    >>> access = Access([Tenant("a", "0123456789abcdef")])
+    >>> access.check("Bearer 0123456789abcdef").name
+    'a'
+    >>> Access().check("") is None
+    True
+    """
+
+    def __init__(self, tenants: Iterable[Tenant] = ()) -> None:
+        self._tenants = tuple(tenants)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may ask."""
+        return not self._tenants
+
+    def check(self, authorization: str) -> Tenant | None:
+        """See whether a client may ask.
+
+        Args:
+            authorization: What its header or metadata `authorization` says; empty: nothing.
+
+        Returns:
+            Who it is; None where everybody may ask.
+
+        Raises:
+            UnauthenticatedError: it has no token, or one that is not valid.
+        """
+        if not self._tenants:
+            return None
+        if authorization[: len(_SCHEME)].lower() != _SCHEME:
+            raise UnauthenticatedError(
+                "this server wants a token; send it as `Authorization: Bearer TOKEN`"
+            )
+        given, found = _digest(authorization[len(_SCHEME) :].strip()), None
+        for tenant in self._tenants:  # no early end: it would tell which one fits
+            if hmac.compare_digest(given, tenant.digest):
+                found = tenant
+        if found is None:
+            raise UnauthenticatedError("the token is not valid here")
+        return found
+
+
+def read_tokens(path: Path) -> list[Tenant]:
+    """Read a file of tokens: per line a tenant's name, its token, and if limited its rate.
+
+    Raises:
+        ConfigurationError: it cannot be read, or a line is something else; tokens are not shown.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"tokens {path} cannot be read: {error}") from error
+    tenants: list[Tenant] = []
+    for number, line in enumerate(lines, 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if not 2 <= len(words) <= 3:
+            raise ConfigurationError(f"{path}:{number}: write NAME TOKEN, or NAME TOKEN 100/s")
+        name, token, *rate = words
+        if len(token) < _LEAST_LENGTH:
+            raise ConfigurationError(
+                f"{path}:{number}: the token of {name!r} has fewer than {_LEAST_LENGTH} characters"
+            )
+        tenants.append(Tenant(name, token, parse_rate(rate[0]) if rate else math.inf))
+    if not tenants:
+        raise ConfigurationError(f"{path} has no token; write NAME TOKEN in each line")
+    return tenants
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="replace")).digest()

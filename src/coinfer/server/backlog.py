@@ -1,0 +1,103 @@
+"""Backlog: how long a request that comes now would wait, so that a hopeless one is refused at once.
+
+The core drops what cannot be in time once it sees that, which may be as late as the deadline. The
+backlog counts what waits ahead, each at what a request of its model took of a processor lately, and
+divides by how many executions ran at a time. It is an estimate and decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coinfer.core.commands import Command, Execution, Reply, Run
+from coinfer.core.events import Arrived, Event, Failed, Finished
+from coinfer.core.request import Request
+
+__all__ = ["Backlog"]
+
+_WEIGHT = 0.1
+"""Of the last execution in what is expected of the next ones."""
+
+
+class Backlog:
+    """An observer of the core that keeps what waits. Its owner calls it; others only read.
+
+    >>> from coinfer.machine.span import Span
+    >>> backlog = Backlog()
+    >>> first, second = (Request(n, "m", arrival_s=0.0) for n in (1, 2))
+    >>> run = Run(Execution(7, "m", Span(0, 0), "cpu", (first,), 0.0, 0.01))
+    >>> backlog.observe(Arrived(first), [run], 0.0)
+    >>> backlog.observe(Arrived(second), [], 0.0)
+    >>> backlog.observe(Finished(7, 0.02), [], 0.02)
+    >>> backlog.wait_s(0), backlog.cost_s("m")
+    (0.02, 0.02)
+    """
+
+    def __init__(self) -> None:
+        self.n_waiting = 0
+        self._waiting: dict[int, Request] = {}
+        self._running: dict[int, Execution] = {}
+        self._counts: dict[tuple[str, int], int] = {}
+        self._costs: dict[str, float] = {}
+        self._parallel = 1.0
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
+        """Note a step of the core."""
+        kind = type(event)
+        if kind is Arrived:
+            self._wait(event.request)  # type: ignore[union-attr]
+        elif kind is Finished:
+            self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
+        elif kind is Failed:
+            self._running.pop(event.execution_id, None)  # type: ignore[union-attr]
+        for command in commands:
+            of = type(command)
+            if of is Run:
+                self._began(command.execution)  # type: ignore[union-attr]
+            elif of is Reply:
+                self._leave(command.request)  # type: ignore[union-attr]
+
+    def cost_s(self, model: str) -> float:
+        """Return what a request of a model took of a processor lately; 0: none was seen yet."""
+        return self._costs.get(model, 0.0)
+
+    def wait_s(self, priority: int) -> float:
+        """Return how long what waits would keep a request of a priority from starting."""
+        ahead_s = 0.0
+        for (model, level), count in list(self._counts.items()):
+            if level >= priority:
+                ahead_s += count * self._costs.get(model, 0.0)
+        return ahead_s / self._parallel
+
+    def _wait(self, request: Request) -> None:
+        self._waiting[request.id] = request
+        key = (request.model, request.priority)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self.n_waiting += 1
+
+    def _leave(self, request: Request) -> None:
+        if self._waiting.pop(request.id, None) is None:
+            return
+        key = (request.model, request.priority)
+        left = self._counts[key] - 1
+        if left:
+            self._counts[key] = left
+        else:
+            del self._counts[key]
+        self.n_waiting -= 1
+
+    def _began(self, execution: Execution) -> None:
+        for request in execution.requests:
+            self._leave(request)
+        self._running[execution.id] = execution
+        if self._waiting:
+            self._parallel += _WEIGHT * (len(self._running) - self._parallel)
+
+    def _ended(self, number: int, service_s: float) -> None:
+        execution = self._running.pop(number, None)
+        if execution is None:
+            return
+        share_s = service_s / len(execution.requests)
+        for model in {request.model for request in execution.requests}:
+            old = self._costs.get(model)
+            self._costs[model] = share_s if old is None else old + _WEIGHT * (share_s - old)

@@ -1,0 +1,1 @@
+"""gRPC: the protocol's service, streams of inferences and gRPC's own health service."""

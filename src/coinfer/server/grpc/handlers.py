@@ -1,0 +1,221 @@
+"""Handlers: the methods of the protocol's service and of health, as grpc.aio calls them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+
+from coinfer.server.access import Access, Tenant
+from coinfer.server.grpc.calls import Calls
+from coinfer.server.grpc.infer_answer import stream_answer, stream_error, write_infer
+from coinfer.server.grpc.infer_message import parse_infer
+from coinfer.server.handover import Handover
+from coinfer.server.inference import EXPLAIN, Inference
+from coinfer.server.limits import ServerLimits
+from coinfer.server.messages import HEALTH, HEALTH_SERVICE, INFERENCE, METHODS, SERVICE
+from coinfer.server.service import Service
+from coinfer.server.status import status_of
+
+__all__ = ["Handlers"]
+
+_Context = Any
+"""A `grpc.aio.ServicerContext`: its methods have no types."""
+
+_PUBLIC = ("ServerLive", "ServerReady")
+"""Probes have no tokens."""
+
+_STREAMED_AHEAD = 256
+"""Requests of one stream that are under way; more are read when the first one is answered."""
+
+_SERVING, _NOT_SERVING = 1, 2
+_LOOK_S = 0.5
+
+
+class Handlers:
+    """Translates calls.
+
+    Args:
+        service: What answers.
+        handover: Waits for answers, in the loop that calls this.
+        limits: What one request may take.
+        access: Who may ask.
+    """
+
+    def __init__(
+        self, service: Service, handover: Handover, limits: ServerLimits, access: Access
+    ) -> None:
+        self._service = service
+        self._handover = handover
+        self._limits = limits
+        self._access = access
+        self._calls = Calls(service)
+
+    def generic(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """Return what a server of grpc.aio is to be given."""
+        methods: dict[str, Any] = {name: self._unary(name) for name in METHODS}
+        # Both get and give bytes: the tensors in them are read and written here.
+        methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.infer)
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
+        asked = HEALTH["HealthCheckRequest"].FromString
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check, asked, _to_bytes),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, asked, _to_bytes),
+        }
+        generic = grpc.method_handlers_generic_handler
+        return generic(SERVICE, methods), generic(HEALTH_SERVICE, health)
+
+    def _unary(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        async def answer(request: Any, context: _Context) -> Any:
+            try:
+                if method not in _PUBLIC:
+                    self._tenant(context)
+                return await self._calls.answer(method, request)
+            except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
+                await _abort(context, error)
+
+        asked = INFERENCE[METHODS[method].request].FromString
+        return grpc.unary_unary_rpc_method_handler(answer, asked, _to_bytes)
+
+    async def infer(self, data: bytes, context: _Context) -> bytes:
+        """Answer `ModelInfer`; the deadline of the call is that of the request."""
+        try:
+            self._take(context)
+            return write_infer((await self._answered(data, context)).response())
+        except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
+            await _abort(context, error)
+
+    async def _answered(self, data: bytes, context: _Context) -> Inference:
+        """Hand a request to the service and wait; who goes meanwhile cancels it."""
+        request = parse_infer(data, self._limits, self._service.shared_memory)
+        if any(name == "x-coinfer-explain" for name, _ in context.invocation_metadata() or ()):
+            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
+        deadline_s = context.time_remaining()
+        if deadline_s is not None and deadline_s > 1e9:
+            deadline_s = None  # a client that gives none may say so by a time far away
+        inference = self._service.infer(request, deadline_s=deadline_s)
+        try:
+            await self._handover.answered(inference)
+        except asyncio.CancelledError:
+            inference.cancel()
+            raise
+        return inference
+
+    async def stream(self, requests: AsyncIterator[bytes], context: _Context) -> None:
+        """Answer `ModelStreamInfer`: in the order of the requests, many of which run at once."""
+        ahead = asyncio.Semaphore(_STREAMED_AHEAD)
+        answers: deque[asyncio.Task[bytes]] = deque()
+        news = asyncio.Event()
+        reading = asyncio.create_task(self._read(requests, context, answers, ahead, news))
+        try:
+            while answers or not reading.done():
+                if not answers:
+                    news.clear()
+                    if not answers and not reading.done():
+                        await news.wait()
+                    continue
+                await context.write(await answers[0])
+                answers.popleft()
+                ahead.release()
+            await reading
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error)
+        finally:
+            reading.cancel()
+            for task in answers:
+                task.cancel()
+
+    async def _read(
+        self,
+        requests: AsyncIterator[bytes],
+        context: _Context,
+        answers: deque[asyncio.Task[bytes]],
+        ahead: asyncio.Semaphore,
+        news: asyncio.Event,
+    ) -> None:
+        try:
+            tenant = self._tenant(context)
+            async for data in requests:
+                await ahead.acquire()
+                answers.append(asyncio.create_task(self._streamed(data, tenant, context)))
+                news.set()
+        finally:
+            news.set()
+
+    async def _streamed(self, data: bytes, tenant: Tenant | None, context: _Context) -> bytes:
+        """Answer one request of a stream: with an error, too, which does not end the stream."""
+        number = ""
+        try:
+            if tenant is not None:
+                tenant.take()
+            inference = await self._answered(data, context)
+            number = inference.request.id
+            is_final = inference.request.parameters.get("triton_enable_empty_final_response")
+            return stream_answer(write_infer(inference.response(), is_final=is_final is True))
+        except Exception as error:  # noqa: BLE001
+            return stream_error(status_of(error).text, number or _id_of(data))
+
+    async def check(self, request: Any, context: _Context) -> Any:
+        """Answer `Check` of health."""
+        status = self._health(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
+        return HEALTH["HealthCheckResponse"](status=status)
+
+    async def watch(self, request: Any, context: _Context) -> None:
+        """Answer `Watch` of health: its status, and again whenever that changes."""
+        said = -1
+        while not context.cancelled():
+            status = self._health(request.service) or 3
+            if status != said:
+                await context.write(HEALTH["HealthCheckResponse"](status=status))
+                said = status
+            await asyncio.sleep(_LOOK_S)
+
+    def _health(self, service: str) -> int | None:
+        if service not in ("", SERVICE):
+            return None
+        return _SERVING if self._service.is_ready else _NOT_SERVING
+
+    def _tenant(self, context: _Context) -> Tenant | None:
+        """Find out who calls.
+
+        Raises:
+            UnauthenticatedError: nobody who may.
+        """
+        if self._access.is_open:
+            return None
+        sent = dict(context.invocation_metadata() or ())
+        return self._access.check(str(sent.get("authorization", "")))
+
+    def _take(self, context: _Context) -> None:
+        tenant = self._tenant(context)
+        if tenant is not None:
+            tenant.take()
+
+
+async def _abort(context: _Context, error: Exception) -> NoReturn:
+    """End a call with an error, unless it has been ended."""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    status = status_of(error)
+    trailing: tuple[tuple[str, str], ...] = ()
+    if status.retry_after_s is not None:
+        trailing = (("grpc-retry-pushback-ms", str(max(1, round(status.retry_after_s * 1e3)))),)
+    await context.abort(grpc.StatusCode[status.grpc], status.text, trailing)
+    raise AssertionError("abort always raises")
+
+
+def _id_of(data: bytes) -> str:
+    """Return the id of a request that was refused, if it can be read."""
+    try:
+        return str(INFERENCE["ModelInferRequest"].FromString(data).id)
+    except Exception:  # noqa: BLE001 - it is refused, and may be anything
+        return ""
+
+
+def _to_bytes(message: Any) -> bytes:
+    return bytes(message.SerializeToString())

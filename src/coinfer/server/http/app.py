@@ -1,0 +1,195 @@
+"""HttpApp: the protocol as an ASGI application. It translates; the `Service` answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from coinfer.errors import ConfigurationError, InputError
+from coinfer.server.access import Access
+from coinfer.server.handover import Handover
+from coinfer.server.http.body import ClientGoneError, Receive, read_body, unpacked
+from coinfer.server.http.infer_answer import write_infer
+from coinfer.server.http.infer_body import parse_infer
+from coinfer.server.http.reply import Reply, of_error
+from coinfer.server.http.routes import Ask, Routes
+from coinfer.server.http.sending import Send, packed, send_reply
+from coinfer.server.inference import EXPLAIN, Inference
+from coinfer.server.limits import ServerLimits
+from coinfer.server.service import Service
+from coinfer.units import parse_seconds
+
+__all__ = ["HttpApp"]
+
+_WATCH_AFTER_S = 0.02
+"""A client that goes sooner finds its request answered already, or about to be."""
+
+_Scope = MutableMapping[str, Any]
+_Sent = Mapping[bytes, bytes]
+
+
+class HttpApp:
+    """The ASGI application.
+
+    Args:
+        service: What answers.
+        handover: Waits for answers, in the loop that calls this.
+        limits: What one request may take.
+        access: Who may ask.
+        routes: What else is answered beside inferences.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        handover: Handover,
+        limits: ServerLimits,
+        access: Access,
+        routes: Routes,
+    ) -> None:
+        self._service = service
+        self._handover = handover
+        self._limits = limits
+        self._access = access
+        self._routes = routes
+
+    async def __call__(self, scope: _Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        try:
+            try:
+                reply = await self._reply(scope, headers, receive)
+            except ClientGoneError:
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
+                reply = of_error(error)
+            accepted = headers.get(b"accept-encoding")
+            if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
+                reply = packed(reply, accepted.decode("latin-1"))
+            await send_reply(reply, send)
+        except asyncio.CancelledError:  # the server stops and does not wait any longer
+            return
+
+    async def _reply(self, scope: _Scope, headers: _Sent, receive: Receive) -> Reply:
+        method, path = scope["method"], scope["path"]
+        is_public = path.startswith("/v2/health/")  # probes have no tokens
+        tenant = None
+        if not self._access.is_open and not is_public:
+            tenant = self._access.check(_text(headers, b"authorization"))
+        parts = path.strip("/").split("/")
+        if parts[-1] == "infer" and method == "POST" and parts[:2] == ["v2", "models"]:
+            if tenant is not None:
+                tenant.take()
+            match parts[2:]:
+                case [model, "infer"]:
+                    return await self._infer(model, "", headers, receive)
+                case [model, "versions", version, "infer"]:
+                    return await self._infer(model, version, headers, receive)
+        body = b""
+        if method not in ("GET", "HEAD"):
+            read = await read_body(receive, _length(headers), self._limits)
+            body = bytes(unpacked(read, _text(headers, b"content-encoding"), self._limits))
+        return await self._routes.answer(Ask(method, tuple(parts), body, scope["query_string"]))
+
+    async def _infer(self, model: str, version: str, headers: _Sent, receive: Receive) -> Reply:
+        service, limits = self._service, self._limits
+        header_length = _whole(headers, b"inference-header-content-length")
+        deadline_s = _deadline_s(headers)
+        encoding = headers.get(b"content-encoding")
+        body = await read_body(receive, _length(headers), limits, header_length or 0)
+        if encoding is not None:
+            body = unpacked(body, encoding.decode("latin-1"), limits, header_length or 0)
+        request = parse_infer(model, version, body, header_length, limits, service.shared_memory)
+        del body
+        wants_why = b"x-coinfer-explain" in headers
+        if wants_why:
+            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
+        inference = service.infer(request, deadline_s=deadline_s)
+        await self._answered(inference, receive)
+        response = inference.response()
+        if wants_why:
+            why = str(response.parameters[EXPLAIN]).encode()
+            return write_infer(request, response, ((b"x-coinfer-explain", why),))
+        return write_infer(request, response)
+
+    async def _answered(self, inference: Inference, receive: Receive) -> None:
+        """Wait for the answer; a client that goes meanwhile cancels its request.
+
+        Raises:
+            ClientGoneError: it went.
+        """
+        answered = self._handover.answered(inference)
+        watch = _Watch(answered, receive)
+        timer = answered.get_loop().call_later(_WATCH_AFTER_S, watch.start)
+        try:
+            await answered
+        except asyncio.CancelledError:
+            inference.cancel()
+            if watch.has_gone:
+                raise ClientGoneError from None
+            raise
+        finally:
+            timer.cancel()
+            watch.stop()
+
+
+class _Watch:
+    """Sees whether a client goes while it waits for an answer.
+
+    Attributes:
+        has_gone: Whether it did; then `answered` is cancelled.
+    """
+
+    __slots__ = ("_answered", "_receive", "_task", "has_gone")
+
+    def __init__(self, answered: asyncio.Future[None], receive: Receive) -> None:
+        self.has_gone = False
+        self._answered = answered
+        self._receive = receive
+        self._task: asyncio.Future[Any] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.ensure_future(self._receive())
+        self._task.add_done_callback(self._came)
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _came(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and not self._answered.done():
+            self.has_gone = True
+            self._answered.cancel()
+
+
+def _length(headers: _Sent) -> int | None:
+    return _whole(headers, b"content-length")
+
+
+def _text(headers: _Sent, name: bytes) -> str:
+    return headers.get(name, b"").decode("latin-1")
+
+
+def _whole(headers: _Sent, name: bytes) -> int | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 15:
+        raise InputError(f"header {name.decode()} must be a whole number from 0")
+    return int(text)
+
+
+def _deadline_s(headers: _Sent) -> float | None:
+    text = headers.get(b"x-coinfer-deadline")
+    if text is None:
+        return None
+    try:
+        seconds = parse_seconds(text.decode("latin-1"))
+    except (ConfigurationError, ValueError) as error:
+        raise InputError(f"header X-Coinfer-Deadline: {error}") from None
+    if not seconds > 0:
+        raise InputError("header X-Coinfer-Deadline must be more than 0 s")
+    return seconds

@@ -1,0 +1,100 @@
+"""HttpFrontEnd: serves an `HttpApp` with uvicorn on a socket that is bound already."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+
+import uvicorn
+
+from coinfer.errors import ConfigurationError
+from coinfer.server.access import Access
+from coinfer.server.handover import Handover
+from coinfer.server.http.app import HttpApp
+from coinfer.server.http.connection import limited_connection
+from coinfer.server.http.routes import Page, Routes
+from coinfer.server.limits import ServerLimits
+from coinfer.server.service import Service
+from coinfer.server.tls import Tls
+
+__all__ = ["HttpFrontEnd"]
+
+
+class HttpFrontEnd:
+    """HTTP on one socket.
+
+    Args:
+        service: What answers.
+        bound: The socket.
+        limits: What one request may take.
+        access: Who may ask.
+        pages: What is answered beside the protocol, by path.
+        tls: For HTTPS; None: HTTP.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        bound: socket.socket,
+        *,
+        limits: ServerLimits,
+        access: Access,
+        pages: Mapping[str, Page],
+        tls: Tls | None = None,
+    ) -> None:
+        self._service = service
+        self._bound = bound
+        self._limits = limits
+        self._access = access
+        self._pages = pages
+        self._tls = tls
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self, handover: Handover) -> None:
+        """Listen from now on.
+
+        Raises:
+            ConfigurationError: the files of the certificate cannot be used.
+        """
+        routes = Routes(self._service, self._pages)
+        app = HttpApp(self._service, handover, self._limits, self._access, routes)
+        tls = self._tls
+        config = uvicorn.Config(
+            app,
+            loop="none",
+            http=limited_connection(self._limits),
+            limit_concurrency=self._limits.connections,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(self._limits.idle_s),
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
+            ssl_ca_certs=None
+            if tls is None or tls.client_authorities is None
+            else str(tls.client_authorities),
+            ssl_cert_reqs=2 if tls is not None and tls.client_authorities is not None else 0,
+        )
+        try:
+            config.load()
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigurationError(f"the certificate cannot be used: {error}") from error
+        self._server = uvicorn.Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
+        while not self._server.started and not self._serving.done():
+            await asyncio.sleep(0.001)
+
+    async def stop(self, grace_s: float) -> None:
+        """End what is asked within so many seconds, and close."""
+        server, serving = self._server, self._serving
+        if server is None or serving is None:
+            return
+        server.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        server.should_exit = True
+        await serving

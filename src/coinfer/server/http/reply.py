@@ -1,0 +1,60 @@
+"""Reply: what is sent back to a client. A value, and how errors and JSON become one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from coinfer.server.raw_tensors import Buffer
+from coinfer.server.status import status_of
+
+__all__ = ["Headers", "Reply", "of_error", "of_json", "of_text"]
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_JSON: Headers = ((b"content-type", b"application/json"),)
+
+
+class Reply(NamedTuple):
+    """What is sent back.
+
+    Attributes:
+        status: Of HTTP.
+        headers: But for the length.
+        parts: The body; parts are not joined if that would copy much.
+    """
+
+    status: int
+    headers: Headers
+    parts: Sequence[Buffer]
+
+
+def of_json(value: Any, status: int = 200, headers: Headers = ()) -> Reply:
+    """Make a reply of a value."""
+    return Reply(status, _JSON + headers, (orjson.dumps(value),))
+
+
+def of_text(text: str, kind: str, headers: Headers = ()) -> Reply:
+    """Make a reply of a text of a media type."""
+    return Reply(200, ((b"content-type", kind.encode()), *headers), (text.encode(),))
+
+
+def of_error(error: BaseException, headers: Headers = ()) -> Reply:
+    """Make the reply that says an error: `{"error": ...}` with its status.
+
+    >>> from coinfer.errors import InputError
+    >>> reply = of_error(InputError("no"))
+    >>> reply.status, reply.parts
+    (400, (b'{"error":"no"}',))
+    """
+    status = status_of(error)
+    if status.retry_after_s is not None:
+        seconds = max(1, math.ceil(status.retry_after_s))
+        headers = (*headers, (b"retry-after", str(seconds).encode()))
+    if status.http == 401:
+        headers = (*headers, (b"www-authenticate", b"Bearer"))
+    text = status.text.encode(errors="replace").decode()
+    return of_json({"error": text}, status.http, headers)

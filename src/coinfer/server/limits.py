@@ -1,0 +1,48 @@
+"""ServerLimits: what one request or connection may take. A value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coinfer.errors import ConfigurationError
+
+__all__ = ["ServerLimits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What one request or connection may take.
+
+    Attributes:
+        body_bytes: Of a request, also after it was unpacked.
+        tensors: Inputs of a request, and as many outputs.
+        head_bytes: Of the head of a request, with its path.
+        head_s: Seconds in which that must be there, from the connection's begin on.
+        body_s: Seconds in which the whole body of a request must be there.
+        idle_s: Seconds after which a connection is closed on which nothing is asked.
+        connections: That are open at a time.
+        drain_s: Seconds that requests have to end when the server stops.
+
+    >>> ServerLimits(body_bytes=1 << 20).tensors
+    256
+    """
+
+    body_bytes: int = 256 << 20
+    tensors: int = 256
+    head_bytes: int = 64 << 10
+    head_s: float = 30.0
+    body_s: float = 60.0
+    idle_s: float = 75.0
+    connections: int = 20_000
+    drain_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigurationError: one is not positive.
+        """
+        for name in self.__slots__:
+            value: object = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+                raise ConfigurationError(f"{name} must be a number above 0")

@@ -1,0 +1,341 @@
+"""Service: what a server answers, whatever the transport. Front ends only translate it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from coinfer import __version__
+from coinfer.core.request import OnLate
+from coinfer.errors import (
+    ClosedError,
+    ForbiddenError,
+    InputError,
+    NotReadyError,
+    RejectedError,
+    TooLargeError,
+)
+from coinfer.runtime import clock
+from coinfer.runtime.engine import Engine
+from coinfer.runtime.future import InferenceFuture
+from coinfer.server.asked import asked_of
+from coinfer.server.catalogue import Catalogue
+from coinfer.server.inference import EXPLAIN, Inference, check_wanted
+from coinfer.server.request import InferRequest
+from coinfer.server.served_model import ServedModel
+from coinfer.server.shared_memory import IS_OFFERED, SharedMemory
+from coinfer.server.status import status_of
+from coinfer.server.watch import Watch, explained
+from coinfer.units import format_seconds
+
+__all__ = ["Control", "Service"]
+
+_EXTENSIONS = (
+    "classification",
+    "binary_tensor_data",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+
+
+class Control(Protocol):
+    """Loads and unloads models on demand. Its methods wait, so call them beside an event loop."""
+
+    def index(self) -> list[dict[str, str]]:
+        """Return what there is: `name`, `version`, `state` (`READY`, `UNAVAILABLE`), `reason`."""
+        ...
+
+    def load(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Load a model, or its newest version beside the one that serves.
+
+        Raises:
+            CoinferError: it cannot be loaded.
+        """
+        ...
+
+    def unload(self, name: str) -> None:
+        """Unload all versions of a model once what was asked of them is answered.
+
+        Raises:
+            UnknownNameError: it is not loaded.
+        """
+        ...
+
+
+class Service:
+    """The models of an engine behind the Open Inference Protocol. Any thread may call it.
+
+    Before `open` it is live and not ready: a server may answer while its models are loaded.
+
+    Args:
+        name: What it calls itself.
+
+    Attributes:
+        catalogue: What is served now.
+        statistics: What became of requests.
+        watch: Looks on while the engine works.
+        refuses_early: Whether a request is refused at once that could not be in time.
+        shared_memory: The regions that clients registered; None: not offered.
+        control: Loads and unloads models; None: clients may not.
+        engine: Where requests run; None before `open`.
+
+    >>> import coinfer
+    >>> from coinfer.server.request import InputTensor
+    >>> from coinfer.server.served_model import served
+    >>> from coinfer.testing.models import tiny_linear
+    >>> model = tiny_linear().model
+    >>> service = Service()
+    >>> with coinfer.Engine({"m": model}) as engine:
+    ...     service.open(engine, [served("m", model)])
+    ...     x = InputTensor("x", "FP32", model.sample_inputs()["x"])
+    ...     inference = service.infer(InferRequest("m", [x], id="7"))
+    ...     response = inference.response(timeout_s=None)
+    >>> response.id, [(output.name, output.datatype, output.shape) for output in response.outputs]
+    ('7', [('y', 'FP32', (1, 3))])
+    """
+
+    def __init__(self, name: str = "coinfer") -> None:
+        self.name = name
+        self.catalogue = Catalogue()
+        self.watch = Watch()
+        self.statistics = self.watch.statistics
+        self.shared_memory: SharedMemory | None = SharedMemory() if IS_OFFERED else None
+        self.control: Control | None = None
+        self.refuses_early = True
+        self.engine: Engine | None = None
+        self._closing = ""
+        self._no_memory = SharedMemory()
+        self._submitting: Counter[str] = Counter()
+        self._taking = threading.Lock()
+
+    def open(self, engine: Engine, models: list[ServedModel]) -> None:
+        """Take requests from now on: the engine has these models, and has run them once."""
+        engine.attach(self.watch)
+        for model in models:
+            self.catalogue.add(model)
+        self.engine = engine
+
+    def close(self, reason: str = "the server is stopping") -> None:
+        """Take no more requests; what was taken is answered. The engine is the caller's to stop."""
+        self._closing = self._closing or reason
+
+    # what it is
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it answers at all: an engine that broke down does not come back."""
+        return self.engine is None or self.engine.fault is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that is required is loaded and warm, and requests are taken."""
+        return self.engine is not None and not self._closing and self.is_live
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the server; its extensions are those that are offered."""
+        extensions = list(_EXTENSIONS)
+        extensions += ["system_shared_memory"] if self.shared_memory is not None else []
+        extensions += ["model_repository"] if self.control is not None else []
+        return {"name": self.name, "version": __version__, "extensions": sorted(extensions)}
+
+    def is_model_ready(self, name: str, version: str = "") -> bool:
+        """Tell whether requests to a model are taken.
+
+        Raises:
+            UnknownNameError: it is not served.
+        """
+        self.catalogue.find(name, version)
+        return self.is_ready
+
+    def model_metadata(self, name: str, version: str = "") -> dict[str, Any]:
+        """Return the metadata of a model.
+
+        Raises:
+            UnknownNameError: it is not served.
+        """
+        found = self.catalogue.find(name, version)
+        return found.metadata([version] if version else self.catalogue.versions(name))
+
+    def model_config(self, name: str, version: str = "") -> dict[str, Any]:
+        """Return the configuration of a model: Triton's `ModelConfig` as JSON.
+
+        Raises:
+            UnknownNameError: it is not served.
+        """
+        return self.catalogue.find(name, version).configuration()
+
+    def model_statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
+        """Return what became of the requests of a model, or of all.
+
+        Raises:
+            UnknownNameError: it is not served.
+        """
+        if name:
+            versions = [version] if version else self.catalogue.versions(name)
+            models = [self.catalogue.find(name, each) for each in versions]
+        else:
+            models = list(self.catalogue)
+        return {
+            "model_stats": [
+                {
+                    "name": model.name,
+                    "version": model.version,
+                    **self.statistics.models[model.engine_name].to_json(),
+                }
+                for model in models
+            ]
+        }
+
+    # models on demand; these methods wait
+
+    def repository_index(self, *, only_ready: bool = False) -> list[dict[str, str]]:
+        """Return which models there are, and which of them are ready."""
+        if self.control is not None:
+            found = self.control.index()
+        else:
+            found = [
+                {"name": m.name, "version": m.version, "state": "READY", "reason": ""}
+                for m in self.catalogue
+            ]
+        return [each for each in found if each["state"] == "READY" or not only_ready]
+
+    def load_model(self, name: str, parameters: Mapping[str, Any]) -> None:
+        """Load a model, or its newest version.
+
+        Raises:
+            ForbiddenError: clients may not.
+            CoinferError: it cannot be loaded.
+        """
+        self._controlled().load(name, parameters)
+
+    def unload_model(self, name: str) -> None:
+        """Unload a model; what was asked of it before is answered.
+
+        Raises:
+            ForbiddenError: clients may not.
+            UnknownNameError: it is not loaded.
+        """
+        self._controlled().unload(name)
+
+    def _controlled(self) -> Control:
+        if self.control is None:
+            raise ForbiddenError(
+                "models are not loaded or unloaded by clients here; start the server with "
+                "--model-control to allow it"
+            )
+        return self.control
+
+    # requests
+
+    def infer(self, request: InferRequest, *, deadline_s: float | None = None) -> Inference:
+        """Hand a request to the engine; returns at once.
+
+        Args:
+            request: What is asked.
+            deadline_s: Seconds that the transport leaves for it; None: any. A `timeout` among the
+                parameters counts too, and the sooner of both.
+
+        Raises:
+            CoinferError: it is refused: `status_of` says what to answer.
+        """
+        engine, memory = self._taken(), self.shared_memory or self._no_memory
+        served = self._lease(request)
+        try:
+            asked = asked_of(served, request.parameters, deadline_s)
+            arrays = {tensor.name: tensor.array for tensor in request.inputs}
+            if len(arrays) != len(request.inputs):
+                raise InputError("two inputs of the request have the same name; each needs its own")
+            if served.most_batch:
+                _check_batch(served, request)
+            seen: set[str] = set()
+            for wanted in request.outputs:
+                check_wanted(wanted, served, memory, seen)
+            if asked.deadline_s is not None and asked.on_late is OnLate.DROP:
+                self._check_in_time(served, asked.deadline_s, asked.priority)
+            submit = partial(
+                engine.submit,
+                served.engine_name,
+                arrays,
+                deadline_s=asked.deadline_s,
+                priority=asked.priority,
+                on_late=asked.on_late if asked.deadline_s is not None else OnLate.RUN,
+            )
+            if request.parameters.get(EXPLAIN):
+                future, explain = self._explaining(engine, submit)
+            else:
+                future, explain = submit(), None
+        except Exception as error:
+            self.statistics.refused(served.engine_name, status_of(error).reason)
+            raise
+        finally:
+            with self._taking:
+                self._submitting[served.engine_name] -= 1
+        return Inference(future, request, served, memory, explain)
+
+    def _check_in_time(self, served: ServedModel, deadline_s: float, priority: int) -> None:
+        """Refuse a request at once that would only wait for its deadline to pass.
+
+        Raises:
+            RejectedError: too much waits before it; says how long it would take.
+        """
+        backlog = self.watch.backlog
+        if not self.refuses_early or not backlog.n_waiting:
+            return
+        needed_s = backlog.wait_s(priority) + backlog.cost_s(served.engine_name)
+        if needed_s <= deadline_s:
+            return
+        error = RejectedError(
+            f"model {served.name!r}: an answer within {format_seconds(deadline_s)} cannot be "
+            f"promised: {backlog.n_waiting} requests wait; {format_seconds(needed_s)} could be kept"
+        )
+        error.retry_after_s = needed_s - deadline_s
+        raise error
+
+    def _explaining(
+        self, engine: Engine, submit: Callable[..., InferenceFuture]
+    ) -> tuple[InferenceFuture, Callable[[], str]]:
+        """Submit a request and look after it until it is answered."""
+        due_s = clock.now()
+        explainer = self.watch.explain(engine, due_s)
+        try:
+            future = submit(due_s=due_s)
+        except BaseException:
+            self.watch.forget(engine, explainer)
+            raise
+        future.add_done_callback(lambda _: self.watch.forget(engine, explainer))
+        return future, lambda: explained(explainer.found)
+
+    def is_submitting(self, served: ServedModel) -> bool:
+        """Tell whether a request is on its way to a version of which no new ones come."""
+        with self._taking:
+            return self._submitting[served.engine_name] > 0
+
+    def _taken(self) -> Engine:
+        if self._closing:
+            raise ClosedError(self._closing)
+        if self.engine is None:
+            error = NotReadyError("the server still loads its models; ask /v2/health/ready")
+            error.retry_after_s = 1.0
+            raise error
+        return self.engine
+
+    def _lease(self, request: InferRequest) -> ServedModel:
+        """Find the version that answers; it is not unloaded before the engine has the request."""
+        with self._taking:
+            served = self.catalogue.find(request.model, request.version)
+            self._submitting[served.engine_name] += 1
+        return served
+
+
+def _check_batch(served: ServedModel, request: InferRequest) -> None:
+    for name, _, array in request.inputs:
+        if array.ndim and array.shape[0] > served.most_batch and name not in served.optional:
+            raise TooLargeError(
+                f"model {served.name!r}: input {name!r} has {array.shape[0]} samples; a request "
+                f"has at most {served.most_batch}"
+            )

@@ -1,0 +1,153 @@
+"""Statistics: what became of each model's requests, as Triton counts it. An observer of the core.
+
+Parsing requests and writing answers is not in these times: they begin when the engine gets a
+request and end when it has the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coinfer.core.commands import Command, Reply, Run
+from coinfer.core.events import Event
+from coinfer.core.request import Outcome
+
+__all__ = ["ModelStatistics", "Statistics"]
+
+_NS = 1e9
+_COMPLETED = Outcome.COMPLETED
+
+
+@dataclass(slots=True, eq=False)
+class ModelStatistics:
+    """What became of the requests of one version of a model; all seconds are sums.
+
+    Attributes:
+        completed: Requests answered with a result.
+        total_s: From the moment they came to the answer.
+        queue_s: Until they began to run, of the same.
+        run_s: From then to the answer.
+        failures: Requests answered with an error, by Triton's word for the kind.
+        failed_s: From the moment they came to the error.
+        samples: In the completed requests.
+        executions: Runs that started.
+        batches: By samples in a run: how many, and their seconds.
+        last_ms: When the last was answered, in milliseconds since 1970; 0: none was.
+    """
+
+    completed: int = 0
+    total_s: float = 0.0
+    queue_s: float = 0.0
+    run_s: float = 0.0
+    failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    failed_s: float = 0.0
+    samples: int = 0
+    executions: int = 0
+    batches: dict[int, list[float]] = field(default_factory=dict)
+    last_ms: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Requests answered with an error."""
+        return sum(self.failures.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of Triton's `ModelStatistics` that follow from these counts."""
+        done, none = self.completed, _duration(0, 0.0)
+        batches = [
+            {
+                "batch_size": size,
+                "compute_input": _duration(int(count), 0.0),
+                "compute_infer": _duration(int(count), seconds),
+                "compute_output": _duration(int(count), 0.0),
+            }
+            for size, (count, seconds) in sorted(self.batches.items())
+        ]
+        return {
+            "last_inference": self.last_ms,
+            "inference_count": self.samples,
+            "execution_count": self.executions,
+            "inference_stats": {
+                "success": _duration(done, self.total_s),
+                "fail": _duration(self.failed, self.failed_s),
+                "queue": _duration(done, self.queue_s),
+                "compute_input": _duration(done, 0.0),
+                "compute_infer": _duration(done, self.run_s),
+                "compute_output": _duration(done, 0.0),
+                "cache_hit": none,
+                "cache_miss": none,
+            },
+            "batch_stats": batches,
+        }
+
+
+class Statistics:
+    """Counts while the engine works. The owner of the core calls it, so it is quick.
+
+    Attributes:
+        models: By the engine's name of a model.
+        last_misses: The last requests that were refused, dropped or failed: model, moment in
+            seconds since 1970, and why.
+    """
+
+    def __init__(self) -> None:
+        self.models: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
+        self.last_misses: list[tuple[str, float, str]] = []
+        self._started: dict[int, tuple[float, int]] = {}
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
+        """Note a step of the core."""
+        for command in commands:
+            kind = type(command)
+            if kind is Run:
+                execution = command.execution  # type: ignore[union-attr]
+                batch = execution.batch
+                if execution.span.first == 0:
+                    self.models[execution.requests[0].model].executions += 1
+                for request in execution.requests:
+                    self._started.setdefault(request.id, (now, batch))
+            elif kind is Reply:
+                self._answered(command, now)  # type: ignore[arg-type]
+
+    def refused(self, model: str, reason: str, seconds: float = 0.0) -> None:
+        """Count a request that the engine never got."""
+        found = self.models[model]
+        found.failures[reason] += 1
+        found.failed_s += seconds
+
+    def _answered(self, reply: Reply, now: float) -> None:
+        request, found = reply.request, self.models[reply.request.model]
+        began_s, batch = self._started.pop(request.id, (now, request.batch))
+        found.last_ms = int(time.time() * 1000)
+        if reply.outcome is _COMPLETED:
+            run_s = now - began_s
+            found.completed += 1
+            found.samples += request.batch
+            found.total_s += now - request.arrival_s
+            found.queue_s += max(0.0, began_s - request.arrival_s)
+            found.run_s += run_s
+            of_size = found.batches.setdefault(batch, [0, 0.0])
+            of_size[0] += 1
+            of_size[1] += run_s
+            return
+        found.failures[_KINDS[reply.outcome]] += 1
+        found.failed_s += now - request.arrival_s
+        if reply.outcome is not Outcome.CANCELLED:
+            self.last_misses.append((request.model, time.time(), reply.reason))
+            del self.last_misses[:-20]
+
+
+_KINDS = {
+    Outcome.FAILED: "BACKEND",
+    Outcome.CANCELLED: "CANCELED",
+    Outcome.DROPPED: "REJECTED",
+    Outcome.REJECTED: "REJECTED",
+}
+
+
+def _duration(count: int, seconds: float) -> dict[str, int]:
+    return {"count": count, "ns": int(seconds * _NS)}

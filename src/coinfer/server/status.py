@@ -1,0 +1,61 @@
+"""Status: how the protocols say an error. The table is the classes of `coinfer.errors` themselves.
+
+Both front ends answer with what `status_of` returns and decide nothing more about errors.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import CancelledError
+from typing import NamedTuple
+
+from coinfer.errors import CapacityError, CoinferError
+
+__all__ = ["Status", "status_of"]
+
+_log = logging.getLogger(__name__)
+
+
+class Status(NamedTuple):
+    """An error as a client sees it.
+
+    Attributes:
+        http: Status code of HTTP.
+        grpc: Name of the status code of gRPC.
+        text: One line.
+        retry_after_s: Seconds after which the same may succeed; None if nobody can tell.
+        reason: The kind of error for metrics.
+    """
+
+    http: int
+    grpc: str
+    text: str
+    retry_after_s: float | None = None
+    reason: str = "OTHER"
+
+
+def status_of(error: BaseException) -> Status:
+    """Say an error to a client. What nobody raises on purpose is logged, and not shown.
+
+    >>> from coinfer.errors import UnknownNameError
+    >>> status_of(UnknownNameError.of("model", "a", ["b"]))[:2]
+    (404, 'NOT_FOUND')
+    """
+    match error:
+        case CoinferError():
+            text = " ".join(str(error).split())
+            after_s = error.retry_after_s if isinstance(error, CapacityError) else None
+            return Status(error.http_status, error.grpc_status, text, after_s, _reason(error))
+        case CancelledError():
+            return Status(499, "CANCELLED", "the request was cancelled", None, "CANCELED")
+        case MemoryError():
+            return Status(503, "RESOURCE_EXHAUSTED", "out of memory", 1.0)
+    _log.error("a request failed in the server", exc_info=error)
+    return Status(500, "INTERNAL", "internal error; the server's log has the details")
+
+
+def _reason(error: CoinferError) -> str:
+    """Return Triton's word for the kind of failure."""
+    if error.http_status in (429, 503, 504):
+        return "REJECTED"
+    return "BACKEND" if error.http_status == 500 else "OTHER"

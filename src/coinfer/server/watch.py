@@ -1,0 +1,108 @@
+"""Watch: those in the server that look on while the engine works, as one observer of its core."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from coinfer.core.commands import Command
+from coinfer.core.events import Event
+from coinfer.metrics.explanation import Explainer, Explanation
+from coinfer.runtime.engine import Engine
+from coinfer.server.backlog import Backlog
+from coinfer.server.statistics import Statistics
+
+__all__ = ["Watch", "explained"]
+
+_MOST_ALTERNATIVES = 8
+
+
+class Watch:
+    """Hands on what the core does: to the statistics, to the backlog, and to who explains.
+
+    Attributes:
+        statistics: Counts what became of requests.
+        backlog: Knows what waits.
+    """
+
+    def __init__(self) -> None:
+        self.statistics = Statistics()
+        self.backlog = Backlog()
+        self._explainers: tuple[Explainer, ...] = ()
+        self._changing = threading.Lock()
+
+    def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
+        """Note a step of the core."""
+        self.statistics.observe(event, commands, now)
+        self.backlog.observe(event, commands, now)
+        for explainer in self._explainers:
+            explainer.observe(event, commands, now)
+
+    def handed_over(self, execution_id: int, at_s: float) -> None:
+        """Note that an execution is given to its processor's worker."""
+        for explainer in self._explainers:
+            explainer.handed_over(execution_id, at_s)
+
+    def ended(self, execution_id: int, at_s: float, service_s: float | None) -> None:
+        """Note that an execution ended."""
+        for explainer in self._explainers:
+            explainer.ended(execution_id, at_s, service_s)
+
+    def answered(self, request_id: int, at_s: float) -> None:
+        """Note that the caller gets the answer."""
+        for explainer in self._explainers:
+            explainer.answered(request_id, at_s)
+
+    def explain(self, engine: Engine, due_s: float) -> Explainer:
+        """Look after the request that is due at this very moment, until `forget`."""
+        explainer = Explainer(lambda request: request.arrival_s == due_s)
+        explainer.watch(engine.view)
+        with self._changing:
+            self._explainers = (*self._explainers, explainer)
+            engine.attach(self, self)
+        return explainer
+
+    def forget(self, engine: Engine, explainer: Explainer) -> None:
+        """Do not look after a request any longer; again is fine."""
+        with self._changing:
+            self._explainers = tuple(each for each in self._explainers if each is not explainer)
+            if not self._explainers:
+                engine.attach(self)
+
+
+def explained(found: Explanation | None) -> str:
+    """Write an explanation as one line of JSON in ASCII."""
+    if found is None:
+        return json.dumps({"outcome": "not executed"})
+    due_s = found.request.arrival_s
+    said: dict[str, Any] = {
+        "request": found.request.id,
+        "outcome": None if found.outcome is None else found.outcome.value,
+        "latency_ms": _ms(found.latency_s),
+        "executions": [
+            {
+                "at_ms": _ms(choice.at_s - due_s),
+                "processor": choice.processor,
+                "variant": choice.variant,
+                **({"why_variant": choice.why_variant} if choice.why_variant else {}),
+                "expected_ms": _ms(choice.expected_s),
+                "took_ms": None if choice.took_s is None else _ms(choice.took_s),
+                "together": choice.together,
+                **({"failure": choice.failure} if choice.failure else {}),
+                "alternatives": [
+                    {"processor": each.processor, "finish_ms": _ms(each.finish_s)}
+                    if not each.reason
+                    else {"processor": each.processor, "not": each.reason}
+                    for each in choice.alternatives[:_MOST_ALTERNATIVES]
+                ],
+            }
+            for choice in found.choices
+        ],
+    }
+    return json.dumps(said, separators=(",", ":"))
+
+
+def _ms(seconds: float) -> float | None:
+    return round(seconds * 1e3, 3) if seconds < float("inf") else None

@@ -1,0 +1,115 @@
+"""`coinfer serve`: what is wrong is said in one line, before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from cli.program import Program
+from coinfer.testing.models import tiny_linear
+
+pytest.importorskip("uvicorn")
+
+
+def repository(folder: Path) -> Path:
+    path = folder / "models" / "linear" / "1"
+    path.mkdir(parents=True)
+    ir.save(tiny_linear().model.graph, path / "model.onnx")
+    return folder / "models"
+
+
+FREE = ("--http", "0", "--grpc", "-1", "--metrics", "-1")
+
+
+def test_nothing_to_serve(program: Program) -> None:
+    assert "nothing to serve" in program("serve").complaint
+
+
+def test_an_empty_repository(program: Program) -> None:
+    folder = program.folder / "empty"
+    folder.mkdir()
+    failed = program("serve", folder, *FREE)
+    assert (failed.status, "is empty" in failed.complaint) == (2, True)
+    failed = program("serve", program.folder / "absent", *FREE)
+    assert "No such file" in failed.complaint
+
+
+def test_a_model_without_a_version(program: Program) -> None:
+    (program.folder / "models" / "m").mkdir(parents=True)
+    assert "has no version to serve" in program("serve", program.folder / "models").complaint
+
+
+def test_a_broken_model_is_named(program: Program) -> None:
+    models = repository(program.folder)
+    (models / "linear" / "1" / "model.onnx").write_bytes(b"no model")
+    complaint = program("serve", models, *FREE).complaint
+    assert "linear/1/model.onnx" in complaint
+
+
+def test_an_unknown_field_names_its_line(program: Program) -> None:
+    models = repository(program.folder)
+    (models / "linear" / "config.pbtxt").write_text('name: "linear"\nmax_batchsize: 8\n')
+    assert "config.pbtxt:2" in program("serve", models, *FREE).complaint
+
+
+def test_a_port_in_use(program: Program) -> None:
+    models = repository(program.folder)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        failed = program("serve", models, "--http", str(port), "--grpc", "-1", "--metrics", "-1")
+    assert f"port {port} is in use" in failed.complaint
+
+
+def test_others_reach_it_only_with_tokens_or_on_demand(program: Program) -> None:
+    models = repository(program.folder)
+    complaint = program("serve", models, "--host", "0.0.0.0", *FREE).complaint
+    assert "--tokens" in complaint
+    tokens = program.folder / "tokens"
+    tokens.write_text("me short\n")
+    assert "fewer than 16" in program("serve", models, "--tokens", tokens, *FREE).complaint
+
+
+def test_options_that_do_not_fit_together(program: Program) -> None:
+    models = repository(program.folder)
+    scenario = program.scenario()
+    assert "are for repositories" in program("serve", scenario, "--watch").complaint
+    assert "leave the scenario" in program("serve", scenario, models).complaint
+    assert "belong together" in program("serve", models, "--tls-key", "k").complaint
+    none = program("serve", models, "--http", "-1", "--grpc", "-1", "--metrics", "-1")
+    assert "neither HTTP nor gRPC" in none.complaint
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_it_serves_until_it_is_told_to_end(
+    tmp_path: Path, cache_folder: Path, number: signal.Signals
+) -> None:
+    models = repository(tmp_path)
+    command = [sys.executable, "-m", "coinfer", "serve", str(models), *FREE]
+    env = {**os.environ, "COINFER_CACHE": str(cache_folder)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stderr is not None
+        line = ""
+        while "serving linear (1) at " not in line:
+            line = process.stderr.readline()
+            assert line, process.wait()
+        url = line.split(" at ")[1].strip()
+        with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=10) as answer:
+            assert answer.status == 200
+        began_s = time.monotonic()
+        process.send_signal(number)
+        left = process.stderr.read()
+        assert process.wait(30) == 0
+    assert left == "coinfer: ending; what was taken is answered\n"
+    assert time.monotonic() - began_s < 30

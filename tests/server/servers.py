@@ -1,0 +1,81 @@
+"""Servers for tests: in this process, on a free port of the loopback, with tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import coinfer
+from coinfer.backends.base import Backend
+from coinfer.model import Model
+from coinfer.server.opening import Opened
+from coinfer.server.served_model import served
+from coinfer.server.serving import ServeOptions, Server
+from coinfer.testing.models import model_from_text, tiny_linear
+
+ECHO = {
+    "BOOL": "bool",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "FP16": "float16",
+    "FP32": "float",
+    "FP64": "double",
+    "BYTES": "string",
+}
+"""ONNX's name of each datatype."""
+
+
+def echo(datatype: str) -> Model:
+    kind = ECHO[datatype]
+    text = f"agraph ({kind}[N,M] x) => ({kind}[N,M] y) {{ y = Identity(x) }}"
+    return model_from_text(text, name=f"echo_{datatype}")
+
+
+def engine_of(
+    models: Mapping[str, Model],
+    *,
+    backend: str = "onnxruntime",
+    seconds: float = 1e-4,
+    backends: Mapping[str, Backend] | None = None,
+    **how: Any,
+) -> coinfer.Engine:
+    processors = [
+        coinfer.Processor(name=f"p{n}", backend=backend, units=frozenset({f"core{n}"}))
+        for n in range(2)
+    ]
+    times = dict.fromkeys(("p0", "p1"), seconds)
+    profile = coinfer.Profile.from_seconds(dict.fromkeys(models, times))
+    return coinfer.Engine(
+        models, processors=processors, profile=profile, backends=backends, pin=False, **how
+    )
+
+
+@contextmanager
+def serving(
+    models: Mapping[str, Model],
+    *,
+    options: ServeOptions | None = None,
+    described: Mapping[str, Mapping[str, Any]] | None = None,
+    **how: Any,
+) -> Iterator[Server]:
+    """Serve models; the port is `server.ports["http"]`."""
+    with Server(options or ServeOptions(http=0)) as server:
+        said = described or {}
+        seen = [served(name, model, **said.get(name, {})) for name, model in models.items()]
+        server.open(Opened(engine=engine_of(models, **how), models=seen))
+        yield server
+
+
+def address(server: Server) -> str:
+    return f"127.0.0.1:{server.ports['http']}"
+
+
+def tiny_models() -> dict[str, Model]:
+    return {"linear": tiny_linear().model, **{name: echo(name) for name in ECHO}}

@@ -1,0 +1,186 @@
+"""Models of a repository come, change and go while others are served."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import coinfer
+from coinfer.errors import CoinferError, NotOfferedError, UnknownNameError
+from coinfer.server.control import RepositoryControl
+from coinfer.server.model_folder import Stamp, read_model_folder, repository_folders
+from coinfer.server.opening import open_folders
+from coinfer.server.request import InferRequest, InputTensor
+from coinfer.server.service import Service
+from coinfer.testing.models import model_from_text
+
+
+def put(repository: Path, name: str, version: int, factor: float) -> None:
+    """Write a model that multiplies by a factor."""
+    text = f"agraph (float[N,4] x) => (float[N,4] y) <float f = {{{factor}}}> {{ y = Mul(x, f) }}"
+    folder = repository / name / str(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    ir.save(model_from_text(text, name=name).graph, folder / "model.onnx")
+
+
+class Served:
+    """A repository that is served, without a transport."""
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        folders = [read_model_folder(each) for each in repository_folders([repository]).values()]
+        opened = open_folders(folders)
+        assert isinstance(opened.engine, coinfer.Engine)
+        self.engine = opened.engine
+        self.service = Service()
+        self.service.open(opened.engine, opened.models)
+        self.control = RepositoryControl(self.service, self.engine, [repository], folders)
+        self.service.control = self.control
+        self.stamps: dict[str, Stamp] = {}
+
+    def factor(self, name: str = "m", version: str = "") -> tuple[float, str]:
+        """Ask, and return what it multiplied by and the version that answered."""
+        ones = InputTensor("x", "FP32", np.ones((1, 4), np.float32))
+        response = self.service.infer(InferRequest(name, [ones], version)).response(30)
+        array = response.outputs[0].array
+        assert array is not None
+        return float(array[0, 0]), response.version
+
+    def look(self, times: int = 2) -> None:
+        """Look at the repository: what changed is taken over once it is at rest."""
+        for _ in range(times):
+            self.control.follow(self.stamps)
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "repository"
+    put(repository, "m", 1, 2.0)
+    made = Served(repository)
+    try:
+        yield made
+    finally:
+        made.engine.stop()
+
+
+def test_the_highest_version_is_served(served: Served) -> None:
+    assert served.factor() == (2.0, "1")
+    put(served.repository, "m", 10, 10.0)
+    put(served.repository, "m", 9, 9.0)
+    served.control.load("m", {})
+    assert served.factor() == (10.0, "10")
+    with pytest.raises(UnknownNameError, match="version of model 'm' '1'"):
+        served.factor(version="1")
+    assert list(served.engine.models) == ["m/10"]
+
+
+def test_no_request_is_lost_while_a_version_takes_over(served: Served) -> None:
+    stop, seen, errors = threading.Event(), set[tuple[float, str]](), list[Exception]()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                seen.add(served.factor())
+            except CoinferError as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for version in (2, 3):
+        put(served.repository, "m", version, float(version))
+        served.look()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert seen <= {(2.0, "1"), (2.0, "2"), (3.0, "3")}
+    assert served.factor() == (3.0, "3")
+    assert list(served.engine.models) == ["m/3"]
+
+
+def test_a_file_that_was_changed_in_place_takes_over(served: Served) -> None:
+    put(served.repository, "m", 1, 5.0)
+    served.look()
+    assert served.factor() == (5.0, "1")
+
+
+def test_a_model_may_come_and_go(served: Served) -> None:
+    put(served.repository, "new", 1, 7.0)
+    served.look()
+    assert served.factor("new") == (7.0, "1")
+    (served.repository / "new" / "1" / "model.onnx").unlink()
+    (served.repository / "new" / "1").rmdir()
+    (served.repository / "new").rmdir()
+    served.look()
+    with pytest.raises(UnknownNameError):
+        served.factor("new")
+    assert served.factor() == (2.0, "1")
+
+
+def test_a_broken_version_leaves_the_old_one(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = served.repository / "m" / "2"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"no model")
+    served.look(4)
+    assert served.factor() == (2.0, "1")
+    assert len([r for r in caplog.records if "is served as it was" in r.message]) == 1
+    with pytest.raises(CoinferError):
+        served.control.load("m", {})
+
+
+def test_unloading_and_loading_again(served: Served) -> None:
+    served.control.unload("m")
+    with pytest.raises(UnknownNameError):
+        served.factor()
+    served.look()  # what a client unloaded stays so
+    assert served.control.index() == [
+        {"name": "m", "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+    ]
+    assert served.engine.models == ()
+    served.control.load("m", {})
+    assert served.factor() == (2.0, "1")
+    with pytest.raises(UnknownNameError, match="unknown model 'x'"):
+        served.control.load("x", {})
+    with pytest.raises(NotOfferedError, match="'config' is not offered"):
+        served.control.load("m", {"config": "{}"})
+
+
+def test_what_config_pbtxt_says_is_followed(served: Served) -> None:
+    config = """max_batch_size: 8
+        input { name: "x" data_type: TYPE_FP32 dims: 4 }
+        output { name: "y" data_type: TYPE_FP32 dims: 4 }
+        version_policy { all {} }
+        dynamic_batching { priority_levels: 3 default_priority_level: 2
+          default_queue_policy { default_timeout_microseconds: 500000 } }"""
+    (served.repository / "m" / "config.pbtxt").write_text(config)
+    put(served.repository, "m", 2, 4.0)
+    served.control.load("m", {})
+    assert served.factor(version="1") == (2.0, "1")
+    assert served.factor() == (4.0, "2")
+    found = served.service.catalogue.find("m")
+    assert (found.most_batch, found.level, found.deadline_s) == (8, 2, 0.5)
+    config = config.replace("dims: 4 }", "dims: 5 }", 1)
+    (served.repository / "m" / "config.pbtxt").write_text(config)
+    with pytest.raises(CoinferError, match="input 'x'"):
+        served.control.load("m", {})
+    assert served.factor() == (4.0, "2")
+
+
+def test_our_own_options_are_followed(served: Served) -> None:
+    options = served.repository / "m" / "coinfer.yaml"
+    options.write_text("deadline: 250ms\npriority: 3\nmax_batch: 2\non_late: drop\n")
+    served.control.load("m", {})
+    found = served.service.catalogue.find("m")
+    assert (found.deadline_s, found.priority, found.most_batch) == (0.25, 3, 2)
+    options.write_text("dead_line: 250ms\n")
+    with pytest.raises(CoinferError, match=r"coinfer.yaml:1: .*dead_line"):
+        served.control.load("m", {})
