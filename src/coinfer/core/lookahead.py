@@ -132,6 +132,10 @@ class Lookahead:
         if schedule is None:
             return
         if lane is not bounds.lane:
+            if schedule.steps[0].processor not in bounds.lane.seconds:
+                self._serve_itself(bounds)
+                self.look(bounds)
+                return
             schedule = schedule._replace(variant=lane.variant)
         bounds.schedule, bounds.steps = schedule, schedule.steps
         if schedule.finish_s < bounds.latest_s:
@@ -154,11 +158,20 @@ class Lookahead:
                 routes, position, ready_s, self.now, schedule, bounds.latest_s
             )
             if lane is not bounds.lane:
+                if schedule.steps[0].processor not in bounds.lane.seconds:
+                    self._serve_itself(bounds)
+                    return self.best_schedule(bounds)
                 schedule = schedule._replace(variant=lane.variant)
             bounds.schedule, bounds.steps, bounds.is_best = schedule, schedule.steps, True
             routes.guesses[position] = schedule.steps
         bounds.latest_s = schedule.finish_s
         return schedule
+
+    def _serve_itself(self, bounds: FinishBounds) -> None:
+        """Put no cheaper variant in: by what is reserved now, it would start where its lane cannot."""
+        bounds.served, bounds.steps, bounds.schedule = bounds.lane, (), None
+        bounds.latest_s, bounds.earliest_s = math.inf, -math.inf
+        bounds.is_looked_at = bounds.is_best = False
 
     def good_schedule(self, bounds: FinishBounds) -> RequestSchedule:
         """Return a schedule that is perhaps not the best, for less work.
