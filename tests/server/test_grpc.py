@@ -215,6 +215,27 @@ def test_streams_answer_in_order_and_errors_do_not_end_them(
     assert last.get_response().parameters["triton_final_response"].bool_param
 
 
+def test_open_streams_end_well_with_the_server() -> None:
+    method, sent = METHODS["ModelStreamInfer"], queue.SimpleQueue[Any]()
+    options = _options(limits=ServerLimits(drain_s=60.0))
+    with serving(tiny_models(), options=options) as server:
+        channel = grpc.insecure_channel(_address(server))
+        call = channel.stream_stream(method.path, response_deserializer=bytes)
+        message = INFERENCE["ModelInferRequest"](model_name="FP32")
+        message.inputs.add(name="x", datatype="FP32", shape=[1, 1])
+        message.raw_input_contents.append(bytes(4))
+        sent.put(message.SerializeToString())
+        answers = call(iter(sent.get, None))
+        assert next(answers)
+        watched = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert next(watched) == b"\x08\x01"
+    # Had they been cut off, this would raise.
+    assert list(answers) == []
+    assert list(watched) == [b"\x08\x02"]
+    sent.put(None)
+    channel.close()
+
+
 def test_many_at_once_from_an_async_client(tiny: Server) -> None:
     async def ask() -> list[float]:
         async with triton_aio.InferenceServerClient(_address(tiny)) as client:
