@@ -79,9 +79,10 @@ class GrpcFrontEnd:
                 port = server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as error:
             await server.stop(None)
-            raise ConfigurationError(
-                f"gRPC cannot listen at {address}; is the port in use? Give another one with --grpc"
-            ) from error
+            why = "is the port in use? Give another one with --grpc"
+            if self._tls is not None:
+                why += f"; or {self._tls.key} is not the key of {self._tls.certificate}"
+            raise ConfigurationError(f"gRPC cannot listen at {address}; {why}") from error
         self.port = port
         await server.start()
         self._server, self._handlers = server, handlers
