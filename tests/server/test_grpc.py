@@ -6,6 +6,7 @@ import asyncio
 import queue
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,13 @@ def test_the_answer_repeats_the_id_and_counts(client: triton.InferenceServerClie
     assert after - before == 5
 
 
+def test_a_request_may_ask_why(client: triton.InferenceServerClient) -> None:
+    tensors = [given("x", VALUES["FP32"])]
+    said = client.infer("FP32", tensors, headers={"x-coinfer-explain": "1"}).get_response()
+    assert "p0" in said.parameters["coinfer_explain"].string_param
+    assert not client.infer("FP32", tensors).get_response().parameters
+
+
 def test_classes_are_named(client: triton.InferenceServerClient) -> None:
     values = np.array([[1.0, 3.0, 2.0]], np.float32)
     wanted = triton.InferRequestedOutput("y", class_count=2)
@@ -221,37 +229,53 @@ def test_many_at_once_from_an_async_client(tiny: Server) -> None:
 
 def test_the_deadline_of_the_call_is_that_of_the_request(slow: tuple[Server, Faults]) -> None:
     server, faults = slow
-    faults.hang(times=2)
-    values = given("x", np.zeros((1, 4), np.float32))
-    with triton.InferenceServerClient(_address(server)) as client:
-        for _ in range(2):
-            client.async_infer("m", [values], callback=lambda result, error: None)
-        assert faults.wait_until_hanging(2)
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    with triton.InferenceServerClient(_address(server)) as client, _busy(server, faults, client):
         with pytest.raises(InferenceServerException) as error:
-            client.infer("m", [values], client_timeout=0.2)
+            client.infer("m", values, client_timeout=0.2)
         assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
-        statistics = _settled(client, "m")
-        assert statistics.inference_stats.fail.count == 1
-        faults.release()
+        assert _settled(client, "m").inference_stats.fail.count == 1
 
 
 def test_a_client_that_goes_cancels_its_request(slow: tuple[Server, Faults]) -> None:
     server, faults = slow
-    faults.hang(times=2)
-    values = given("x", np.zeros((1, 4), np.float32))
-    with triton.InferenceServerClient(_address(server)) as client:
-        calls = [
-            client.async_infer("m", [values], callback=lambda result, error: None) for _ in range(3)
-        ]
-        assert faults.wait_until_hanging(2)
-        calls[2].cancel()
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    with triton.InferenceServerClient(_address(server)) as client, _busy(server, faults, client):
+        call = client.async_infer("m", values, callback=lambda result, error: None)
+        _until_unanswered(server, 3)
+        call.cancel()
         assert _settled(client, "m").inference_stats.fail.count == 1
+
+
+@contextmanager
+def _busy(server: Server, faults: Faults, client: triton.InferenceServerClient) -> Iterator[None]:
+    """Keep both processors busy with a request each; they are answered in the end."""
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    answers: queue.Queue[Any] = queue.Queue()
+    faults.hang(times=2)
+    try:
+        for count in (1, 2):
+            client.async_infer("m", values, callback=lambda result, error: answers.put(error))
+            _until_unanswered(server, count)
+        assert faults.wait_until_hanging(2)
+        yield
+    finally:
         faults.release()
+    assert [answers.get(timeout=20) for _ in range(2)] == [None, None]
+
+
+def _until_unanswered(server: Server, count: int) -> None:
+    engine = server.service.engine
+    assert engine is not None
+    until_s = time.monotonic() + 20
+    while engine.n_unanswered != count:
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
 
 
 def _settled(client: triton.InferenceServerClient, model: str) -> Any:
     """Return the statistics once a failure is counted; the server hears of it a little later."""
-    for _ in range(500):
+    for _ in range(2000):
         [found] = client.get_inference_statistics(model).model_stats
         if found.inference_stats.fail.count:
             break

@@ -14,7 +14,7 @@ from coinfer.server.grpc.calls import Calls
 from coinfer.server.grpc.infer_answer import stream_answer, stream_error, write_infer
 from coinfer.server.grpc.infer_message import parse_infer
 from coinfer.server.handover import Handover
-from coinfer.server.inference import Inference
+from coinfer.server.inference import EXPLAIN, Inference
 from coinfer.server.limits import ServerLimits
 from coinfer.server.messages import HEALTH, HEALTH_SERVICE, INFERENCE, METHODS, SERVICE
 from coinfer.server.service import Service
@@ -84,13 +84,16 @@ class Handlers:
         """Answer `ModelInfer`; the deadline of the call is that of the request."""
         try:
             self._take(context)
-            return write_infer((await self._answered(data, context.time_remaining())).response())
+            return write_infer((await self._answered(data, context)).response())
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
             await _abort(context, error)
 
-    async def _answered(self, data: bytes, deadline_s: float | None) -> Inference:
+    async def _answered(self, data: bytes, context: _Context) -> Inference:
         """Hand a request to the service and wait; who goes meanwhile cancels it."""
         request = parse_infer(data, self._limits, self._service.shared_memory)
+        if any(name == "x-coinfer-explain" for name, _ in context.invocation_metadata() or ()):
+            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
+        deadline_s = context.time_remaining()
         if deadline_s is not None and deadline_s > 1e9:
             deadline_s = None  # a client that gives none may say so by a time far away
         inference = self._service.infer(request, deadline_s=deadline_s)
@@ -148,7 +151,7 @@ class Handlers:
         try:
             if tenant is not None:
                 tenant.take()
-            inference = await self._answered(data, context.time_remaining())
+            inference = await self._answered(data, context)
             number = inference.request.id
             is_final = inference.request.parameters.get("triton_enable_empty_final_response")
             return stream_answer(write_infer(inference.response(), is_final=is_final is True))
