@@ -292,7 +292,7 @@ class Service:
             return
         error = RejectedError(
             f"model {served.name!r}: an answer within {format_seconds(deadline_s)} cannot be "
-            f"promised: {backlog.n_waiting} requests wait; {format_seconds(needed_s)} could be kept"
+            f"promised: {_waits(backlog.n_waiting)}; {format_seconds(needed_s)} could be kept"
         )
         error.retry_after_s = needed_s - deadline_s
         raise error
@@ -331,6 +331,10 @@ class Service:
             served = self.catalogue.find(request.model, request.version)
             self._submitting[served.engine_name] += 1
         return served
+
+
+def _waits(count: int) -> str:
+    return "1 request waits" if count == 1 else f"{count} requests wait"
 
 
 def _check_batch(served: ServedModel, request: InferRequest) -> None:
