@@ -16,8 +16,6 @@ class ServerLimits:
     Attributes:
         body_bytes: Of a request, also after it was unpacked.
         tensors: Inputs of a request, and as many outputs.
-        head_bytes: Of the head of a request, with its path.
-        head_s: Seconds in which that must be there, from the connection's begin on.
         body_s: Seconds in which the whole body of a request must be there.
         idle_s: Seconds after which a connection is closed on which nothing is asked.
         connections: That are open at a time.
@@ -29,8 +27,6 @@ class ServerLimits:
 
     body_bytes: int = 256 << 20
     tensors: int = 256
-    head_bytes: int = 64 << 10
-    head_s: float = 30.0
     body_s: float = 60.0
     idle_s: float = 75.0
     connections: int = 20_000

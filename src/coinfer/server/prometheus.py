@@ -91,7 +91,9 @@ class _Collector(Collector):
         )
         for key, found, counts in self._served(stats):
             for outcome in _OUTCOMES:
-                requests.add_metric((*key, outcome), getattr(found, outcome))
+                count = getattr(found, outcome)
+                count += counts.refused if outcome == "rejected" else 0
+                requests.add_metric((*key, outcome), count)
             waiting.add_metric(key, found.queue)
             running.add_metric(key, found.running)
             retried.add_metric(key, found.retried)

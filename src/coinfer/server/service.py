@@ -270,7 +270,8 @@ class Service:
             else:
                 future, explain = submit(), None
         except Exception as error:
-            self.statistics.refused(served.engine_name, status_of(error).reason)
+            status = status_of(error)
+            self.statistics.refused(served.engine_name, status.reason, status.text)
             raise
         finally:
             with self._taking:
@@ -291,7 +292,7 @@ class Service:
             return
         error = RejectedError(
             f"model {served.name!r}: an answer within {format_seconds(deadline_s)} cannot be "
-            f"promised: {backlog.n_waiting} requests wait; {format_seconds(needed_s)} could be kept"
+            f"promised: {_waits(backlog.n_waiting)}; {format_seconds(needed_s)} could be kept"
         )
         error.retry_after_s = needed_s - deadline_s
         raise error
@@ -330,6 +331,10 @@ class Service:
             served = self.catalogue.find(request.model, request.version)
             self._submitting[served.engine_name] += 1
         return served
+
+
+def _waits(count: int) -> str:
+    return "1 request waits" if count == 1 else f"{count} requests wait"
 
 
 def _check_batch(served: ServedModel, request: InferRequest) -> None:

@@ -53,6 +53,14 @@ class Handlers:
         self._limits = limits
         self._access = access
         self._calls = Calls(service)
+        self._reading: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+
+    def end(self) -> None:
+        """End the streams, which could go on for ever; what was asked over them is answered."""
+        self._is_ending = True
+        for reading in self._reading:
+            reading.cancel()
 
     def generic(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """Return what a server of grpc.aio is to be given."""
@@ -110,6 +118,8 @@ class Handlers:
         answers: deque[asyncio.Task[bytes]] = deque()
         news = asyncio.Event()
         reading = asyncio.create_task(self._read(requests, context, answers, ahead, news))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
         try:
             while answers or not reading.done():
                 if not answers:
@@ -120,7 +130,8 @@ class Handlers:
                 await context.write(await answers[0])
                 answers.popleft()
                 ahead.release()
-            await reading
+            if not reading.cancelled():
+                await reading
         except Exception as error:  # noqa: BLE001
             await _abort(context, error)
         finally:
@@ -169,10 +180,13 @@ class Handlers:
         """Answer `Watch` of health: its status, and again whenever that changes."""
         said = -1
         while not context.cancelled():
+            is_ending = self._is_ending
             status = self._health(request.service) or 3
             if status != said:
                 await context.write(HEALTH["HealthCheckResponse"](status=status))
                 said = status
+            if is_ending:
+                return
             await asyncio.sleep(_LOOK_S)
 
     def _health(self, service: str) -> int | None:

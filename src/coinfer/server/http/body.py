@@ -19,6 +19,8 @@ __all__ = ["ClientGoneError", "Receive", "read_body", "unpacked"]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _ALIGNMENT = 64
+_SMALL_BYTES = 16 * 1024
+"""Up to here, whoever reads a tensor that is not aligned copies it: that costs less than this."""
 
 
 class ClientGoneError(Exception):
@@ -50,7 +52,8 @@ async def read_body(
         first: bytes = message.get("body", b"")
         if len(first) > limits.body_bytes:
             raise _too_large(limits)
-        return first if not header_length else _aligned([first], len(first), header_length)
+        is_small = len(first) <= _SMALL_BYTES
+        return first if is_small else _aligned([first], len(first), header_length)
     try:
         async with asyncio.timeout(limits.body_s):
             return await _assembled(receive, message["body"], length, limits, header_length)
@@ -84,7 +87,8 @@ async def _assembled(
 def _aligned(parts: list[bytes], size: int, header_length: int) -> Buffer:
     """Join parts so that what comes after the header lies at a multiple of 64 bytes."""
     memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + header_length) % _ALIGNMENT
+    address = memory.__array_interface__["data"][0]
+    start = -(address + header_length) % _ALIGNMENT
     view = memory.data[start : start + size]
     at = 0
     for part in parts:

@@ -12,7 +12,6 @@ from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
-from coinfer.server.http.connection import limited_connection
 from coinfer.server.http.routes import Page, Routes
 from coinfer.server.limits import ServerLimits
 from coinfer.server.service import Service
@@ -64,8 +63,7 @@ class HttpFrontEnd:
         config = uvicorn.Config(
             app,
             loop="none",
-            http=limited_connection(self._limits),
-            limit_concurrency=self._limits.connections,
+            http="httptools",
             ws="none",
             lifespan="off",
             log_config=None,
