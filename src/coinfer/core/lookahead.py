@@ -168,7 +168,7 @@ class Lookahead:
         return schedule
 
     def _serve_itself(self, bounds: FinishBounds) -> None:
-        """Put no cheaper variant in: by what is reserved now, it would start where its lane cannot."""
+        """Put no cheaper variant in: as things are now it would start where its lane cannot."""
         bounds.served, bounds.steps, bounds.schedule = bounds.lane, (), None
         bounds.latest_s, bounds.earliest_s = math.inf, -math.inf
         bounds.is_looked_at = bounds.is_best = False
