@@ -78,7 +78,7 @@ FORKED = (
 _Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
-_MOST_TOGETHER = 32
+_AT_ONCE = 32
 """Requests that come one after the other before something starts, whatever else follows."""
 
 _MOMENT_S = 0.2
@@ -473,7 +473,7 @@ class EventLoop:
         all are handled: what starts before that begins no sooner, and knows less.
         """
         self._together += 1
-        if self._together < _MOST_TOGETHER and type(self._posted[1]) is InferenceFuture:
+        if self._together < _AT_ONCE and type(self._posted[1]) is InferenceFuture:
             return True
         self._together = 0
         return False
