@@ -49,7 +49,7 @@ def test_all_but_the_last_say_that_another_follows() -> None:
 
 
 def test_some_start_although_more_and_more_follow() -> None:
-    steps, most = Steps(), event_loop._MOST_TOGETHER
+    steps, most = Steps(), event_loop._AT_ONCE
     with null_engine("p0", observer=steps) as engine:
         submitted_at_once(engine, 2 * most + 1)
     assert steps.arrivals == 2 * [*(most - 1) * ["ArrivedTogether"], "Arrived"] + ["Arrived"]

@@ -78,7 +78,7 @@ FORKED = (
 _Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
-_MOST_TOGETHER = 32
+_AT_ONCE = 32
 """Requests that come one after the other before something starts, whatever else follows."""
 
 _MOMENT_S = 0.2
@@ -334,13 +334,14 @@ class EventLoop:
         Whoever was rung for and has not looked yet looks after this moment: one is enough.
         """
         pool = self.worker_pool
-        running = [run.processor for run in list(self._running.values())] if self._running else ()
-        for worker in pool.on_top(running) if self._yielding.has_begun else (self.idle,):
+        running = self._running
+        for worker in self._on_top() if self._yielding.has_begun else (self.idle,):
             if worker is None or not worker.waits or worker.retired:
                 continue
             has_no_job = worker.has_no_job()
             # It may have a job, or have taken one at this moment: then the core knows.
-            if worker.processor.name in running:
+            name = worker.processor.name
+            if running and name in [run.processor for run in list(running.values())]:
                 continue
             if has_no_job:
                 worker.ring()
@@ -350,6 +351,10 @@ class EventLoop:
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
+
+    def _on_top(self) -> list[Worker]:
+        running = list(self._running.values())
+        return self.worker_pool.on_top([run.processor for run in running])
 
     def watch_memory(self, watch: MemoryWatch) -> None:
         """Let the loader's thread measure memory from now on, too."""
@@ -471,7 +476,7 @@ class EventLoop:
         all are handled: what starts before that begins no sooner, and knows less.
         """
         self._together += 1
-        if self._together < _MOST_TOGETHER and type(self._posted[1]) is InferenceFuture:
+        if self._together < _AT_ONCE and type(self._posted[1]) is InferenceFuture:
             return True
         self._together = 0
         return False

@@ -20,6 +20,7 @@ from coinfer.core.commands import Load as LoadPlace
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import (
     Arrived,
+    ArrivedTogether,
     Event,
     Finished,
     Loaded,
@@ -271,7 +272,9 @@ class Simulation:
         shape, size = shapes[due.index % len(shapes)], sizes[due.index % len(sizes)]
         until_s = frame_s + patience_s
         fields = (number, model, frame_s, until_s, priority, on_late, batch, shape, size)
-        return _new(Arrived, (_new(Request, fields),))
+        # What ends or fires at this moment came before; so another that is due is handled next.
+        kind = ArrivedTogether if agenda and agenda[0].time_s == due.time_s else Arrived
+        return _new(kind, (_new(Request, fields),))
 
     def _answer(self, reply: Reply) -> None:
         due = self._asked.pop(reply.request.id)
