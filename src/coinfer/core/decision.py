@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from coinfer.core.request import Request
 from coinfer.machine.span import Fork
 
-__all__ = ["Decision", "Drop", "Start", "StartFork", "WaitUntil"]
+__all__ = ["Decision", "Drop", "Rerank", "Start", "StartFork", "WaitUntil"]
 
 
 class Start(NamedTuple):
@@ -49,10 +49,16 @@ class Drop(NamedTuple):
     reason: str
 
 
+class Rerank(NamedTuple):
+    """Order a waiting request anew in its lane: the policy's `rank` of it has changed."""
+
+    request: Request
+
+
 class WaitUntil(NamedTuple):
     """Decide again at `at_s` at the latest, whatever else happens."""
 
     at_s: float
 
 
-Decision: TypeAlias = Start | StartFork | Drop | WaitUntil
+Decision: TypeAlias = Start | StartFork | Drop | Rerank | WaitUntil

@@ -15,7 +15,7 @@ from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
 from coinfer.core.forks import Forks
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Drop, Policy, Start, StartFork, WaitUntil, overridden
+from coinfer.core.policy import Drop, Policy, Rerank, Start, StartFork, WaitUntil, overridden
 from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Outcome, Request
 from coinfer.core.starts import Starts
@@ -184,6 +184,9 @@ class Decisions:
                 if request.on_late is not OnLate.DROP:
                     raise PolicyError(f"request {request.id} must not be dropped")
                 self._answers.reply_waiting(progress, Outcome.DROPPED, reason)
+            case Rerank(request):
+                progress = self._starts.waiting(request)
+                progress.lane.rerank(self._policy.rank(request), request)
             case WaitUntil(at_s):
                 now = self._view.now
                 if not at_s > now:  # would fire at once, for ever; also refuses NaN
@@ -191,7 +194,8 @@ class Decisions:
                 self._timers.wake(at_s)
             case _:
                 raise PolicyError(
-                    f"{decision!r} is no decision; yield Start, StartFork, Drop or WaitUntil"
+                    f"{decision!r} is no decision; yield Start, StartFork, Drop, Rerank or "
+                    "WaitUntil"
                 )
 
 

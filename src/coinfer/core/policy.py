@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from coinfer.core.commands import Execution
-from coinfer.core.decision import Decision, Drop, Start, StartFork, WaitUntil
+from coinfer.core.decision import Decision, Drop, Rerank, Start, StartFork, WaitUntil
 from coinfer.core.lane import Lane
 from coinfer.core.request import Request
 from coinfer.core.view import View
@@ -22,6 +22,7 @@ __all__ = [
     "Drop",
     "Policy",
     "PriorityUse",
+    "Rerank",
     "Start",
     "StartFork",
     "WaitUntil",

@@ -13,7 +13,11 @@ looked at together (`among_alike`).
 
 Four things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
-  of priority. It does not change while a request waits, so nothing starves.
+  of priority. It does not change while a request waits, but for one that cannot be in time any
+  more: if it went first, all that follows would be late for it (the domino effect of deadlines
+  under overload). It counts as if it had just come without a deadline, and again whenever it would
+  be its turn; and a share of the work is kept for what is so late, the oldest first. So nothing
+  starves.
 - A processor made of several units keeps others waiting. Its time counts once for every request
   that could have had one of its units: those that wait, or as many as are in the system as a rule.
   Two callers who ask again as soon as they are answered never wait at the same moment, and yet
@@ -29,6 +33,7 @@ Four things are added:
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -36,7 +41,7 @@ from typing import ClassVar
 
 from coinfer.core.foresight import Forecast, Foresight
 from coinfer.core.lane import Lane
-from coinfer.core.policy import Decision, Drop, PriorityUse, Start, WaitUntil
+from coinfer.core.policy import Decision, Drop, PriorityUse, Rerank, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
@@ -46,6 +51,12 @@ from coinfer.policies.crowding import Crowding
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 
 __all__ = ["EarliestFinish"]
+
+_KEPT = 1 / 10
+"""Of the seconds of what starts, the share that is kept for what is late in any case."""
+
+_SLOWER = 2.0
+"""What is kept is used on processors that take at most so many times the least."""
 
 _WEIGHT = 1 / 8
 """Of the last arrival in the mean of how many are in the system then."""
@@ -71,6 +82,11 @@ class EarliestFinish(OneByOne):
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
     _crowding: Crowding = field(default_factory=Crowding, init=False, repr=False, compare=False)
+    _late: deque[Request] = field(default_factory=deque, init=False, repr=False, compare=False)
+    _late_due_s: dict[int, float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _owed_s: float = field(default=0.0, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -87,6 +103,8 @@ class EarliestFinish(OneByOne):
         due = request.deadline_s
         if due == math.inf:
             due = request.arrival_s + self.patience_s
+        elif self._late_due_s:
+            due = self._late_due_s.get(request.id, due)
         return due - request.priority * self.boost_s
 
     def priority_use(self) -> PriorityUse:
@@ -136,6 +154,8 @@ class EarliestFinish(OneByOne):
         unclaimed = set(view.idle()) if waiting else None
         if not unclaimed:
             return None
+        if self._late and (kept := self._kept(view)) is not None:
+            return kept
         now, free_at = view.now, view.units_free_at()
         self._view = view
         rivals, stall = round(self._in_system), self._stall(view)
@@ -146,6 +166,8 @@ class EarliestFinish(OneByOne):
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.offered_s(lane), request.deadline_s
+            if due_s < math.inf and waiting > 1 and self._gets_late(request, first_s, now):
+                return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
             foreseen = forecast if self.rank(request) > now else None
@@ -153,6 +175,8 @@ class EarliestFinish(OneByOne):
                 view.processors, first_s, due_s, now, free_at, max(waiting, rivals), foreseen, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
+                if self._late:
+                    self._owe(request, first_s[name])
                 return Start(name, (request,))
         processors, held = view.processors, view.residency()
         seconds_of: dict[Lane, Mapping[str, float]] = {}
@@ -174,6 +198,8 @@ class EarliestFinish(OneByOne):
                 processors, seconds, due_s, now, free_at, max(waiting, rivals), foreseen, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
+                if self._late:
+                    self._owe(request, seconds[name])
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, unclaimed)
@@ -197,6 +223,8 @@ class EarliestFinish(OneByOne):
         if not view.n_waiting:
             return None
         self._view = view
+        if self._late and (kept := self._kept(view)) is not None:
+            return kept
         now, used = view.now, view.used
         waiting, stall = view.n_waiting, self._stall(view)
         is_foreseen = now <= self._foresight.until_s and not view.preempts
@@ -216,9 +244,11 @@ class EarliestFinish(OneByOne):
             if lane.ready_s:
                 free_at = view.units_free_at() if free_at is None else free_at
                 seconds = view.waited_s(lane, seconds, free_at)
+            due_s = request.deadline_s
+            if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, seconds, now):
+                return Rerank(request)
             urgency_s = self.rank(request)
             foreseen = forecast if urgency_s > now else None
-            due_s = request.deadline_s
             name, finish_s = best_among_alike(
                 view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
             )
@@ -226,6 +256,8 @@ class EarliestFinish(OneByOne):
                 continue
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
+                if self._late:
+                    self._owe(request, seconds[name])
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, view.idle())
@@ -239,6 +271,45 @@ class EarliestFinish(OneByOne):
             used |= view.bits_of(name)
             waiting = max(waiting - 1 - len(taken), 1)
         return WaitUntil(again_s) if now < again_s < math.inf else None
+
+    def _gets_late(self, request: Request, seconds: Mapping[str, float], now: float) -> bool:
+        """Tell whether a request cannot be in time any more, and so lets others go first now."""
+        if now + min(seconds.values(), default=0.0) <= request.deadline_s:
+            return False
+        patience_s = max(self.patience_s, request.deadline_s - request.arrival_s)
+        due_s = self._late_due_s.get(request.id)
+        if due_s is None:
+            self._late.append(request)
+        elif due_s >= now + patience_s / 2:
+            return False  # it did so not long ago
+        self._late_due_s[request.id] = now + patience_s
+        return True
+
+    def _owe(self, request: Request, seconds: float) -> None:
+        """Keep something for what is late, as another request starts."""
+        if request.id not in self._late_due_s:
+            self._owed_s += _KEPT * seconds
+
+    def _kept(self, view: View) -> Start | None:
+        """Start what has been late for longest, if so much was kept for it; forget what is gone."""
+        late = self._late
+        while late and not view.waits(late[0]):
+            self._late_due_s.pop(late.popleft().id, None)
+        if not late:
+            self._owed_s = 0.0
+            return None
+        if self._owed_s <= 0.0:
+            return None
+        lane = view.lane_of(late[0])
+        seconds = view.offered_s(lane)
+        able = [name for name in view.idle_runners(lane) if lane.may_start(name, view.now)]
+        name = min(able, key=lambda name: seconds.get(name, math.inf), default="")
+        if seconds.get(name, math.inf) > _SLOWER * min(seconds.values(), default=0.0):
+            return None
+        self._owed_s -= seconds[name]
+        request = late.popleft()
+        self._late_due_s.pop(request.id, None)
+        return Start(name, (request,))
 
     def _stall(self, view: View) -> float:
         """Return how many times longer a run on several units takes for what preempts it.

@@ -1,0 +1,94 @@
+"""Overload where nothing may be dropped: what is late does not make the rest late, nor starves."""
+
+from __future__ import annotations
+
+import pytest
+
+from coinfer.core.policy import Rerank
+from coinfer.policies import make_policy
+from coinfer.policies.earliest_finish import EarliestFinish
+from coinfer.testing.machine import VirtualMachine, processors
+
+SERVICE_S, DEADLINE_S = 0.01, 0.05
+N = 600
+
+
+def overloaded(load: float, policy: str = "earliest_finish", **options: object) -> VirtualMachine:
+    """A camera that asks for more than one processor can do."""
+    machine = VirtualMachine(
+        processors("cpu0"), make_policy(policy, **options), {"m": {"cpu0": SERVICE_S}}
+    )
+    for at in range(N):
+        arrival_s = at * SERVICE_S / load
+        machine.submit("m", arrival_s=arrival_s, deadline_s=arrival_s + DEADLINE_S)
+    machine.run()
+    return machine
+
+
+def latencies(machine: VirtualMachine) -> list[float]:
+    return [machine.finished_s[n] - machine.replies[n].request.arrival_s for n in range(N)]
+
+
+@pytest.mark.parametrize("load", [1.1, 1.2, 1.5])
+def test_what_is_late_does_not_make_the_rest_late(load: float) -> None:
+    took = latencies(overloaded(load))
+    assert sum(each <= DEADLINE_S + 1e-9 for each in took) > 0.8 * N / load
+
+
+def test_what_is_late_is_answered_while_the_overload_lasts() -> None:
+    """A tenth of the work is kept for it, and the oldest goes first."""
+    machine = overloaded(1.2)
+    assert len(machine.finished_s) == N
+    last_s = machine.replies[N - 1].request.arrival_s
+    late = [n for n, took in enumerate(latencies(machine)) if took > DEADLINE_S]
+    early = [n for n in late if machine.replies[n].request.arrival_s < last_s / 4]
+    assert early
+    assert all(machine.finished_s[n] < last_s for n in early)
+    ends = [machine.finished_s[n] for n in early]
+    assert ends == sorted(ends)
+
+
+def test_what_is_late_and_alone_is_served_at_once() -> None:
+    machine = VirtualMachine(
+        processors("cpu0"), make_policy("earliest_finish"), {"m": {"cpu0": SERVICE_S}}
+    )
+    number = machine.submit("m", deadline_s=SERVICE_S / 2)
+    machine.run()
+    assert machine.finished_s[number] == pytest.approx(SERVICE_S)
+
+
+def test_the_same_holds_in_one_of_two_queues() -> None:
+    took = latencies(overloaded(1.2, "two_queues", deadline="earliest_finish"))
+    assert sum(each <= DEADLINE_S + 1e-9 for each in took) > 0.7 * N
+
+
+def test_nothing_is_kept_of_requests_that_are_answered() -> None:
+    machine = overloaded(1.2)
+    policy = machine.dispatcher.policy
+    assert isinstance(policy, EarliestFinish)
+    for at in range(200):
+        machine.submit("m", arrival_s=machine.now + 1, deadline_s=machine.now + 1 + at * 1e-4)
+    machine.run()
+    assert len(policy._late_due_s) == len(policy._late) <= 1
+
+
+def test_a_request_in_the_middle_of_its_lane_is_ranked_anew() -> None:
+    class Fickle(EarliestFinish):
+        """Puts the second of three requests last, once."""
+
+        moved = False
+
+        def rank(self, request):
+            return 9.0 if self.moved and request.id == 1 else float(request.id)
+
+        def decide(self, view):
+            if view.n_waiting == 3 and not self.moved:
+                self.moved = True
+                yield Rerank(next(r for r in view.by_arrival() if r.id == 1))
+            yield from super().decide(view)
+
+    machine = VirtualMachine(processors("cpu0"), Fickle(), {"m": {"cpu0": SERVICE_S}})
+    for _ in range(4):
+        machine.submit("m")
+    machine.run()
+    assert [e.requests[0].id for e in machine.executions] == [0, 2, 3, 1]
