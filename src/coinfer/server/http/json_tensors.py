@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from coinfer.errors import InputError
 from coinfer.server.datatypes import BYTES, dtype_of
+from coinfer.server.raw_tensors import MOST_DIMENSIONS, check_count
 
 __all__ = ["from_json", "to_json"]
 
 _BINARY_ONLY = ("FP16", "BF16")
-_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}
-"""By kind of the wanted dtype: the kinds that numpy may find in JSON."""
+_KINDS = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
+"""By kind of the wanted dtype: the types that its elements may have in JSON."""
 
 
 def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object) -> Any:
@@ -28,6 +30,7 @@ def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object)
 
     Raises:
         InputError: they do not fit the datatype or the shape.
+        TooLargeError: there are too many texts.
 
     >>> from_json("x", "FP32", (2, 2), [1, 2, 3, 4.5])
     array([[1. , 2. ],
@@ -38,21 +41,17 @@ def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object)
         raise InputError(f"tensor {name!r}: {datatype} has no form in JSON; send it as binary data")
     if not isinstance(data, list):
         raise InputError(f"tensor {name!r}: 'data' must be a list")
+    values, kinds = _flat(name, data)
+    # Before numpy sees them: it pads texts to the length of the longest.
+    if not kinds <= _KINDS[dtype.kind]:
+        what = "texts" if datatype == BYTES else datatype
+        raise InputError(f"tensor {name!r}: its data are not {what}")
     if datatype == BYTES:
-        found = _texts(name, data)
+        check_count(name, len(values))
+        found = np.empty(len(values), object)
+        found[:] = values
     else:
-        try:
-            found = np.array(data)
-            if datatype == "UINT64" and found.dtype.kind in "fO":
-                found = _large(name, data)
-        except (ValueError, OverflowError, RecursionError):
-            raise InputError(f"tensor {name!r}: its lists differ in length or depth") from None
-        if found.size and found.dtype.kind not in _KINDS[dtype.kind]:
-            raise InputError(f"tensor {name!r}: its data are not {datatype}")
-        if dtype.kind in "iu" and found.size:
-            _check_range(name, str(datatype), dtype, found)
-        with np.errstate(over="ignore"):
-            found = found.astype(dtype)
+        found = _numbers(name, str(datatype), dtype, values)
     if found.size != math.prod(shape):
         raise InputError(
             f"tensor {name!r}: {found.size} elements, but shape {list(shape)} has "
@@ -79,34 +78,24 @@ def to_json(name: str, datatype: str, array: np.ndarray[Any, Any]) -> Any:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _large(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
-    """Read numbers of which some are beyond 63 bits: numpy would take them for floats."""
-    found = np.array(data, object)
-    if not all(type(each) is int and 0 <= each < 2**64 for each in found.ravel()):
-        raise InputError(f"tensor {name!r}: its data are not UINT64")
-    return found.astype(np.uint64)
+def _flat(name: str, data: list[Any]) -> tuple[list[Any], set[type]]:
+    """Return the elements of lists, which are equally long at each depth, and their types."""
+    for _ in range(MOST_DIMENSIONS):
+        kinds = set(map(type, data))
+        if list not in kinds:
+            return data, kinds
+        if len(kinds) > 1 or len(set(map(len, data))) > 1:
+            break
+        data = list(chain.from_iterable(data))
+    raise InputError(f"tensor {name!r}: its lists differ in length or depth")
 
 
-def _check_range(name: str, datatype: str, dtype: np.dtype[Any], found: Any) -> None:
-    limits = np.iinfo(dtype)
-    if int(found.min()) < limits.min or int(found.max()) > limits.max:
-        raise InputError(f"tensor {name!r}: its data are beyond {datatype}")
-
-
-def _texts(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
-    """Flatten nested lists of texts, without recursion."""
-    found: list[str] = []
-    left = [iter(data)]
-    while left:
-        each = next(left[-1], left)
-        if each is left:
-            left.pop()
-        elif isinstance(each, list):
-            left.append(iter(each))
-        elif isinstance(each, str):
-            found.append(each)
-        else:
-            raise InputError(f"tensor {name!r}: its data are not texts")
-    array = np.empty(len(found), object)
-    array[:] = found
-    return array
+def _numbers(
+    name: str, datatype: str, dtype: np.dtype[Any], values: list[Any]
+) -> np.ndarray[Any, Any]:
+    if values and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if min(values) < limits.min or max(values) > limits.max:
+            raise InputError(f"tensor {name!r}: its data are beyond {datatype}")
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype)
