@@ -39,7 +39,7 @@ from tables import new_console, new_table
 
 HERE = Path(__file__).parent
 START_S = 120.0
-SHAPES = {"null": (1, 256), "lenet": (1, 1, 28, 28), "mobilenet_v2": (1, 3, 224, 224)}
+SHAPES = {"null": (1, 256), "lenet": (1, 1, 32, 32), "mobilenet_v2": (1, 3, 224, 224)}
 MOST_ADDED_MS, LEAST_OF_CONSTANT, LEAST_OF_PEERS = 0.5, 0.4, 3.0
 MUST_BE_BEATEN = ("litserve", "ray")
 
@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the contestants would stay
     rounds, seconds = (2, 0.5) if given.quick else (given.rounds, given.seconds)
     console, requirements = new_console(), list[Requirement]()
     print_environment(console)
@@ -132,11 +133,8 @@ class Measured:
                 port = stack.enter_context(running_peer(self.python, peer, self.source))
                 at, body, said = "/", raw, "{}"
                 if peer in ("litserve", "mosec"):
-                    at, said = {"litserve": "/predict", "mosec": "/inference"}[peer], "{}"
-                if peer == "mlserver":
-                    at, said = path, '{"Content-Type": "application/json"}'
-                    body = self.folder / "mlserver.json"
-                    body.write_text(json_body(array))
+                    at = {"litserve": "/predict", "mosec": "/inference"}[peer]
+                    said = '{"Content-Type": "application/octet-stream"}'
                 self.targets.append(Target(peer, ("http", str(port), at, str(body), said)))
             yield
 
@@ -244,11 +242,6 @@ def bodies(folder: Path, model: str, source: str, array: np.ndarray) -> tuple[Pa
     message.raw_input_contents.append(array.tobytes())
     over_grpc.write_bytes(message.SerializeToString())
     return over_http, len(head), over_grpc
-
-
-def json_body(array: np.ndarray) -> str:
-    tensor = {"name": "x", "datatype": "FP32", "shape": array.shape, "data": array.ravel().tolist()}
-    return json.dumps({"inputs": [tensor]})
 
 
 @contextmanager

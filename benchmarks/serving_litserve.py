@@ -1,13 +1,15 @@
 """LitServe for `serving_peers.py`: the bytes of a tensor in, those of another out."""
 
-from __future__ import annotations
+from typing import Annotated
 
 import litserve as ls
-from fastapi import Request, Response
+from fastapi import Body, Response
 
 from serving_peers import runner
 
 __all__ = ["serve"]
+
+Raw = Annotated[bytes, Body(media_type="application/octet-stream")]
 
 
 class Served(ls.LitAPI):
@@ -18,8 +20,8 @@ class Served(ls.LitAPI):
     def setup(self, device: str) -> None:  # noqa: ARG002 - as of the base class
         self.run = runner(self.source)
 
-    async def decode_request(self, request: Request) -> bytes:
-        return await request.body()
+    def decode_request(self, request: Raw) -> bytes:
+        return request
 
     def predict(self, x: bytes) -> bytes:
         return self.run(x)

@@ -1,12 +1,11 @@
 """Other servers for `serving.py`, each in the way that its documentation shows, with raw bodies.
 
-    python benchmarks/serving_peers.py litserve|mosec|ray|mlserver FILE.onnx|null PORT
+    python benchmarks/serving_peers.py litserve|mosec|ray FILE.onnx|null PORT
 
-Runs under an interpreter that has the peer and onnxruntime; coinfer need not be installed. All but
-MLServer take the bytes of one float32 tensor and answer with those of one, so that nobody pays for
-JSON; MLServer takes the protocol's binary tensors where it knows them, and else its JSON. Each
-runs the model with onnxruntime, one session of one thread per worker, as many workers as there are
-cores. With `null` the model's part is a copy of the input.
+Runs under an interpreter that has the peer and onnxruntime; coinfer need not be installed. All
+take the bytes of one float32 tensor and answer with those of one, so that nobody pays for JSON.
+Each runs the model with onnxruntime, one session of one thread per worker, as many workers as there
+are cores. With `null` the model's part is a copy of the input.
 """
 
 from __future__ import annotations
@@ -55,59 +54,11 @@ def mosec(source: str, port: int) -> None:
 
 
 def ray(source: str, port: int) -> None:
-    import ray as ray_
-    from ray import serve
-    from starlette.requests import Request
-    from starlette.responses import Response
+    from serving_ray import serve_forever
 
-    @serve.deployment(
-        num_replicas=CORES, max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}
-    )
-    class Served:
-        def __init__(self) -> None:
-            self.run = runner(source)
-
-        async def __call__(self, request: Request) -> Response:
-            return Response(self.run(await request.body()))
-
-    ray_.init(include_dashboard=False, num_cpus=CORES, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(Served.bind(), blocking=True)
-
-
-def mlserver(source: str, port: int) -> None:
-    import asyncio
-
-    from mlserver import MLModel, MLServer, ModelSettings, Settings
-    from mlserver.codecs import NumpyCodec
-    from mlserver.types import InferenceRequest, InferenceResponse
-
-    class Served(MLModel):
-        async def load(self) -> bool:
-            self.answer = runner(source)
-            return True
-
-        async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-            x = NumpyCodec.decode_input(payload.inputs[0])
-            raw = self.answer(np.ascontiguousarray(x, np.float32).tobytes())
-            y = NumpyCodec.encode_output("y", np.frombuffer(raw, np.float32).reshape(1, -1))
-            return InferenceResponse(model_name="m", outputs=[y])
-
-    settings = Settings(
-        host="127.0.0.1",
-        http_port=port,
-        grpc_port=port + 1,
-        metrics_endpoint=None,
-        parallel_workers=0,
-    )
-
-    async def serve_forever() -> None:
-        server = MLServer(settings)
-        await server.start([ModelSettings(name="m", implementation=Served)])
-
-    asyncio.run(serve_forever())
+    serve_forever(source, port, CORES)
 
 
 if __name__ == "__main__":
     _, peer, given, at = sys.argv
-    {"litserve": litserve, "mosec": mosec, "ray": ray, "mlserver": mlserver}[peer](given, int(at))
+    {"litserve": litserve, "mosec": mosec, "ray": ray}[peer](given, int(at))

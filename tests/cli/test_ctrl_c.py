@@ -50,6 +50,7 @@ AT_WORK = {
     "coinfer.experiments.certificate": ["bound", "SCENARIO"],
     "coinfer.experiments.saturation": ["saturate", "SCENARIO"],
     "coinfer.replay": ["replay", "log"],
+    "coinfer.load_test.play": ["load", "SCENARIO", "--url", "http://127.0.0.1:9"],
     "coinfer.profiling": ["profile", "zoo:tiny_mlp"],
     "coinfer.graph.cost": ["inspect", "zoo:tiny_mlp"],
     "onnx_ir": ["inspect", "zoo:tiny_mlp"],

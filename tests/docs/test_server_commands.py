@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 pytest.importorskip("grpc", reason="the extra `server` is not installed")
 
-from docs.pages import PAGES, commands
+from docs.pages import PAGES, ROOT, blocks, commands
 from docs.test_commands import NEEDS_SERVER, Workplace, workplace
 
 __all__ = ["workplace"]
@@ -37,9 +39,16 @@ class _Served:
 
 @pytest.fixture(scope="module")
 def beside(workplace: Workplace) -> Iterator[_Served]:
+    with _serving(_SERVED, workplace) as served:
+        yield served
+
+
+@contextmanager
+def _serving(command: str, workplace: Workplace) -> Iterator[_Served]:
+    """Type a command that serves, with ports that are free."""
     ports = ["--http", "0", "--grpc", "0", "--metrics", "-1"]
     program = subprocess.Popen(
-        [*_SERVED.split(), *ports],
+        [*command.split(), *ports],
         cwd=workplace.folder,
         env=workplace.environment,
         stderr=subprocess.PIPE,
@@ -76,3 +85,19 @@ def test_a_command_beside_a_server_ends_with_status_0(
         words += ["--duration", "0.5s"]
     done = workplace.run(words)
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_first_steps_with_a_server_work(workplace: Workplace) -> None:
+    page = ROOT / "docs" / "serving.md"
+    make, serve = commands(page)[1:3]
+    assert make.startswith("coinfer zoo export")
+    assert serve.startswith("coinfer serve")
+    assert workplace.run(make.split()).returncode == 0
+    with _serving(serve, workplace) as served:
+        for block in blocks(page, "py"):
+            text = block.text
+            for shown, place in served.places.items():
+                text = text.replace(shown, place)
+            done = workplace.run([sys.executable, "-c", text])
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "(1, 10)\n"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +34,7 @@ from coinfer.server.access import Tenant  # noqa: E402
 from coinfer.server.limits import ServerLimits  # noqa: E402
 from coinfer.server.messages import INFERENCE, METHODS  # noqa: E402
 from coinfer.server.serving import ServeOptions, Server  # noqa: E402
+from coinfer.server.tls import Tls  # noqa: E402
 from coinfer.testing.models import tiny_linear  # noqa: E402
 from coinfer.testing.oip.grpc_client import GrpcClient  # noqa: E402
 from server.servers import ECHO, serving, tiny_models  # noqa: E402
@@ -133,6 +138,13 @@ def test_the_answer_repeats_the_id_and_counts(client: triton.InferenceServerClie
     assert after - before == 5
 
 
+def test_a_request_may_ask_why(client: triton.InferenceServerClient) -> None:
+    tensors = [given("x", VALUES["FP32"])]
+    said = client.infer("FP32", tensors, headers={"x-coinfer-explain": "1"}).get_response()
+    assert "p0" in said.parameters["coinfer_explain"].string_param
+    assert not client.infer("FP32", tensors).get_response().parameters
+
+
 def test_classes_are_named(client: triton.InferenceServerClient) -> None:
     values = np.array([[1.0, 3.0, 2.0]], np.float32)
     wanted = triton.InferRequestedOutput("y", class_count=2)
@@ -207,6 +219,27 @@ def test_streams_answer_in_order_and_errors_do_not_end_them(
     assert last.get_response().parameters["triton_final_response"].bool_param
 
 
+def test_open_streams_end_well_with_the_server() -> None:
+    method, sent = METHODS["ModelStreamInfer"], queue.SimpleQueue[Any]()
+    options = _options(limits=ServerLimits(drain_s=60.0))
+    with serving(tiny_models(), options=options) as server:
+        channel = grpc.insecure_channel(_address(server))
+        call = channel.stream_stream(method.path, response_deserializer=bytes)
+        message = INFERENCE["ModelInferRequest"](model_name="FP32")
+        message.inputs.add(name="x", datatype="FP32", shape=[1, 1])
+        message.raw_input_contents.append(bytes(4))
+        sent.put(message.SerializeToString())
+        answers = call(iter(sent.get, None))
+        assert next(answers)
+        watched = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert next(watched) == b"\x08\x01"
+    # Had they been cut off, this would raise.
+    assert list(answers) == []
+    assert list(watched) == [b"\x08\x02"]
+    sent.put(None)
+    channel.close()
+
+
 def test_many_at_once_from_an_async_client(tiny: Server) -> None:
     async def ask() -> list[float]:
         async with triton_aio.InferenceServerClient(_address(tiny)) as client:
@@ -221,37 +254,53 @@ def test_many_at_once_from_an_async_client(tiny: Server) -> None:
 
 def test_the_deadline_of_the_call_is_that_of_the_request(slow: tuple[Server, Faults]) -> None:
     server, faults = slow
-    faults.hang(times=2)
-    values = given("x", np.zeros((1, 4), np.float32))
-    with triton.InferenceServerClient(_address(server)) as client:
-        for _ in range(2):
-            client.async_infer("m", [values], callback=lambda result, error: None)
-        assert faults.wait_until_hanging(2)
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    with triton.InferenceServerClient(_address(server)) as client, _busy(server, faults, client):
         with pytest.raises(InferenceServerException) as error:
-            client.infer("m", [values], client_timeout=0.2)
+            client.infer("m", values, client_timeout=0.2)
         assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
-        statistics = _settled(client, "m")
-        assert statistics.inference_stats.fail.count == 1
-        faults.release()
+        assert _settled(client, "m").inference_stats.fail.count == 1
 
 
 def test_a_client_that_goes_cancels_its_request(slow: tuple[Server, Faults]) -> None:
     server, faults = slow
-    faults.hang(times=2)
-    values = given("x", np.zeros((1, 4), np.float32))
-    with triton.InferenceServerClient(_address(server)) as client:
-        calls = [
-            client.async_infer("m", [values], callback=lambda result, error: None) for _ in range(3)
-        ]
-        assert faults.wait_until_hanging(2)
-        calls[2].cancel()
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    with triton.InferenceServerClient(_address(server)) as client, _busy(server, faults, client):
+        call = client.async_infer("m", values, callback=lambda result, error: None)
+        _until_unanswered(server, 3)
+        call.cancel()
         assert _settled(client, "m").inference_stats.fail.count == 1
+
+
+@contextmanager
+def _busy(server: Server, faults: Faults, client: triton.InferenceServerClient) -> Iterator[None]:
+    """Keep both processors busy with a request each; they are answered in the end."""
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    answers: queue.Queue[Any] = queue.Queue()
+    faults.hang(times=2)
+    try:
+        for count in (1, 2):
+            client.async_infer("m", values, callback=lambda result, error: answers.put(error))
+            _until_unanswered(server, count)
+        assert faults.wait_until_hanging(2)
+        yield
+    finally:
         faults.release()
+    assert [answers.get(timeout=20) for _ in range(2)] == [None, None]
+
+
+def _until_unanswered(server: Server, count: int) -> None:
+    engine = server.service.engine
+    assert engine is not None
+    until_s = time.monotonic() + 20
+    while engine.n_unanswered != count:
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
 
 
 def _settled(client: triton.InferenceServerClient, model: str) -> Any:
     """Return the statistics once a failure is counted; the server hears of it a little later."""
-    for _ in range(500):
+    for _ in range(2000):
         [found] = client.get_inference_statistics(model).model_stats
         if found.inference_stats.fail.count:
             break
@@ -291,6 +340,35 @@ def test_tokens_are_asked_for() -> None:
         with pytest.raises(InferenceServerException) as error:
             client.infer("m", values, headers=right)
         assert error.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_calls_may_be_encrypted(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = [*make, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    options = _options(tls=Tls(certificate=certificate, key=key, client_authorities=certificate))
+    with serving({"m": tiny_linear().model}, options=options) as server:
+        address = f"localhost:{server.ports['grpc']}"
+        own = {"root_certificates": str(certificate)}
+        own |= {"private_key": str(key), "certificate_chain": str(certificate)}
+        with triton.InferenceServerClient(address, ssl=True, **own) as client:
+            assert client.infer("m", values).as_numpy("y").shape == (1, 3)
+        with triton.InferenceServerClient(address, ssl=True) as stranger:
+            assert not _is_live(stranger)
+    key.write_text("no key")
+    with pytest.raises(ConfigurationError, match=r"key.pem is not the key of .*certificate.pem"):
+        Server(options).start()
+
+
+def _is_live(client: triton.InferenceServerClient) -> bool:
+    try:
+        return bool(client.is_server_live(client_timeout=5))
+    except InferenceServerException:
+        return False
 
 
 def test_a_port_is_not_shared_with_another_server(tiny: Server) -> None:

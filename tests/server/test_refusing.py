@@ -10,6 +10,7 @@ import pytest
 
 from coinfer.backends.null import Faults, NullBackend
 from coinfer.errors import RejectedError
+from coinfer.server.live_page import state_of
 from coinfer.server.request import InferRequest, InputTensor
 from coinfer.server.served_model import served
 from coinfer.server.service import Service
@@ -47,6 +48,8 @@ def test_what_cannot_be_in_time_is_refused_with_what_could_be_kept(busy: Service
     needed_s = busy.watch.backlog.wait_s(0) + 1.0
     assert after_s == pytest.approx(needed_s - 1.0)
     assert busy.statistics.models["m"].failures == {"REJECTED": 1}
+    assert state_of(busy)["models"][0]["rejected"] == 1
+    assert "could be kept" in state_of(busy)["misses"][-1]["why"]
 
 
 def test_a_request_that_may_be_late_or_goes_first_is_taken(busy: Service) -> None:

@@ -51,6 +51,10 @@ def export_networks(
         Path, typer.Option("-o", "--output", metavar="DIR", help="Directory; made if missing.")
     ],
     seed: Annotated[int, typer.Option(help="Decides the weights.")] = 0,
+    repository: Annotated[
+        bool,
+        typer.Option("--repository", help="Write DIR/NAME/1/model.onnx, for `coinfer serve`."),
+    ] = False,
 ) -> None:
     """Write networks to DIR/NAME.onnx, replacing what is there."""
     from coinfer import zoo
@@ -60,7 +64,7 @@ def export_networks(
         zoo.spec(name)
     for name in chosen:
         try:
-            (path,) = zoo.export([name], output, seed=seed)
+            (path,) = zoo.export([name], output, seed=seed, as_repository=repository)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot write {name} to {output}: {error.strerror or error}; "

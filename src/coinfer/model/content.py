@@ -232,7 +232,7 @@ class Content:
             ModelError: it would exceed the 2 GiB that a protobuf message can hold.
         """
         import onnx_ir as ir
-        from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import EncodeError
 
         from coinfer.model.validation import embed, tensors_of
 

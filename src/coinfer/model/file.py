@@ -153,7 +153,7 @@ def _state(status: os.stat_result, read_ns: int) -> FileState:
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     for magic, offset, kind, remedy in _OTHER_FORMATS:
         if data[offset : offset + len(magic)] == magic:

@@ -52,6 +52,7 @@ def state_of(service: Service) -> dict[str, Any]:
         said: dict[str, Any] = {"name": model.name, "version": model.version}
         for outcome in ("completed", "late", "dropped", "failed", "rejected", "running"):
             said[outcome] = getattr(found, outcome)
+        said["rejected"] += service.statistics.models[model.engine_name].refused
         said |= {"waiting": found.queue, "p50_ms": found.latency_ms.p50}
         state["models"].append({**said, "p99_ms": found.latency_ms.p99})
     for name, use in stats.processors.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -91,7 +91,9 @@ class _Collector(Collector):
         )
         for key, found, counts in self._served(stats):
             for outcome in _OUTCOMES:
-                requests.add_metric((*key, outcome), getattr(found, outcome))
+                count = getattr(found, outcome)
+                count += counts.refused if outcome == "rejected" else 0
+                requests.add_metric((*key, outcome), count)
             waiting.add_metric(key, found.queue)
             running.add_metric(key, found.running)
             retried.add_metric(key, found.retried)
@@ -161,7 +163,7 @@ class _TritonCollector(Collector):
         if service.engine is None:
             return
         stats = service.engine.stats()
-        counts = {
+        counts: dict[str, Callable[[ModelStatistics], int]] = {
             "request_success": lambda m: m.completed,
             "inference_count": lambda m: m.samples,
             "inference_exec_count": lambda m: m.executions,
@@ -196,7 +198,7 @@ class _Plain(Metric):
     """A metric whose name is taken as it is: Triton's counters do not end in `_total`."""
 
     def __init__(self, name: str, kind: str) -> None:
-        super().__init__(name, f"As Triton's {name}", "unknown")  # type: ignore[no-untyped-call]
+        super().__init__(name, f"As Triton's {name}", "unknown")
         self.type = "unknown" if kind == "counter" else kind
 
 

@@ -270,7 +270,8 @@ class Service:
             else:
                 future, explain = submit(), None
         except Exception as error:
-            self.statistics.refused(served.engine_name, status_of(error).reason)
+            status = status_of(error)
+            self.statistics.refused(served.engine_name, status.reason, status.text)
             raise
         finally:
             with self._taking:

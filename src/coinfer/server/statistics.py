@@ -7,7 +7,7 @@ request and end when it has the answer.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,8 @@ from coinfer.core.request import Outcome
 __all__ = ["ModelStatistics", "Statistics"]
 
 _NS = 1e9
+_LAST = 20
+_REJECTED = "REJECTED"
 _COMPLETED = Outcome.COMPLETED
 
 
@@ -32,6 +34,7 @@ class ModelStatistics:
         queue_s: Until they began to run, of the same.
         run_s: From then to the answer.
         failures: Requests answered with an error, by Triton's word for the kind.
+        refused: Those of them that the engine never got, because too much waited or ended.
         failed_s: From the moment they came to the error.
         samples: In the completed requests.
         executions: Runs that started.
@@ -44,6 +47,7 @@ class ModelStatistics:
     queue_s: float = 0.0
     run_s: float = 0.0
     failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    refused: int = 0
     failed_s: float = 0.0
     samples: int = 0
     executions: int = 0
@@ -96,7 +100,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self.models: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
-        self.last_misses: list[tuple[str, float, str]] = []
+        self.last_misses: deque[tuple[str, float, str]] = deque(maxlen=_LAST)
         self._started: dict[int, tuple[float, int]] = {}
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
@@ -113,11 +117,19 @@ class Statistics:
             elif kind is Reply:
                 self._answered(command, now)  # type: ignore[arg-type]
 
-    def refused(self, model: str, reason: str, seconds: float = 0.0) -> None:
-        """Count a request that the engine never got."""
+    def refused(self, model: str, reason: str, why: str) -> None:
+        """Count a request that the engine never got.
+
+        Args:
+            model: The engine's name of it.
+            reason: Triton's word for the kind.
+            why: In a sentence.
+        """
         found = self.models[model]
         found.failures[reason] += 1
-        found.failed_s += seconds
+        if reason == _REJECTED:
+            found.refused += 1
+            self.last_misses.append((model, time.time(), why))
 
     def _answered(self, reply: Reply, now: float) -> None:
         request, found = reply.request, self.models[reply.request.model]
@@ -138,14 +150,13 @@ class Statistics:
         found.failed_s += now - request.arrival_s
         if reply.outcome is not Outcome.CANCELLED:
             self.last_misses.append((request.model, time.time(), reply.reason))
-            del self.last_misses[:-20]
 
 
 _KINDS = {
     Outcome.FAILED: "BACKEND",
     Outcome.CANCELLED: "CANCELED",
-    Outcome.DROPPED: "REJECTED",
-    Outcome.REJECTED: "REJECTED",
+    Outcome.DROPPED: _REJECTED,
+    Outcome.REJECTED: _REJECTED,
 }
 
 

@@ -13,7 +13,9 @@ from coinfer.zoo.registry import build, spec
 __all__ = ["export"]
 
 
-def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> list[Path]:
+def export(
+    names: Iterable[str], directory: str | Path, *, seed: int = 0, as_repository: bool = False
+) -> list[Path]:
     """Write each network to `directory/NAME.onnx`, replacing what is there.
 
     A reader of the directory sees either the old file or the whole new one.
@@ -22,6 +24,7 @@ def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> lis
         names: Networks; all are looked up before the first is written.
         directory: Made if it does not exist.
         seed: Decides the weights.
+        as_repository: Write to `directory/NAME/1/model.onnx` instead, as servers take models.
 
     Returns:
         The files, in the order of `names`.
@@ -32,11 +35,13 @@ def export(names: Iterable[str], directory: str | Path, *, seed: int = 0) -> lis
     """
     target = Path(directory)
     entries = [spec(name) for name in names]
-    target.mkdir(parents=True, exist_ok=True)
-    return [_write(build(entry.name, seed=seed), entry.name, target) for entry in entries]
+    place = "{}/1/model.onnx" if as_repository else "{}.onnx"
+    return [
+        _write(build(entry.name, seed=seed), target / place.format(entry.name)) for entry in entries
+    ]
 
 
-def _write(model: ir.Model, name: str, directory: Path) -> Path:
-    path = directory / f"{name}.onnx"
+def _write(model: ir.Model, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_graph(model, path)
     return path

@@ -14,7 +14,7 @@ from coinfer.server.grpc.calls import Calls
 from coinfer.server.grpc.infer_answer import stream_answer, stream_error, write_infer
 from coinfer.server.grpc.infer_message import parse_infer
 from coinfer.server.handover import Handover
-from coinfer.server.inference import Inference
+from coinfer.server.inference import EXPLAIN, Inference
 from coinfer.server.limits import ServerLimits
 from coinfer.server.messages import HEALTH, HEALTH_SERVICE, INFERENCE, METHODS, SERVICE
 from coinfer.server.service import Service
@@ -53,6 +53,14 @@ class Handlers:
         self._limits = limits
         self._access = access
         self._calls = Calls(service)
+        self._reading: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+
+    def end(self) -> None:
+        """End the streams, which could go on for ever; what was asked over them is answered."""
+        self._is_ending = True
+        for reading in self._reading:
+            reading.cancel()
 
     def generic(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """Return what a server of grpc.aio is to be given."""
@@ -84,13 +92,16 @@ class Handlers:
         """Answer `ModelInfer`; the deadline of the call is that of the request."""
         try:
             self._take(context)
-            return write_infer((await self._answered(data, context.time_remaining())).response())
+            return write_infer((await self._answered(data, context)).response())
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
             await _abort(context, error)
 
-    async def _answered(self, data: bytes, deadline_s: float | None) -> Inference:
+    async def _answered(self, data: bytes, context: _Context) -> Inference:
         """Hand a request to the service and wait; who goes meanwhile cancels it."""
         request = parse_infer(data, self._limits, self._service.shared_memory)
+        if any(name == "x-coinfer-explain" for name, _ in context.invocation_metadata() or ()):
+            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
+        deadline_s = context.time_remaining()
         if deadline_s is not None and deadline_s > 1e9:
             deadline_s = None  # a client that gives none may say so by a time far away
         inference = self._service.infer(request, deadline_s=deadline_s)
@@ -107,6 +118,8 @@ class Handlers:
         answers: deque[asyncio.Task[bytes]] = deque()
         news = asyncio.Event()
         reading = asyncio.create_task(self._read(requests, context, answers, ahead, news))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
         try:
             while answers or not reading.done():
                 if not answers:
@@ -117,7 +130,8 @@ class Handlers:
                 await context.write(await answers[0])
                 answers.popleft()
                 ahead.release()
-            await reading
+            if not reading.cancelled():
+                await reading
         except Exception as error:  # noqa: BLE001
             await _abort(context, error)
         finally:
@@ -148,7 +162,7 @@ class Handlers:
         try:
             if tenant is not None:
                 tenant.take()
-            inference = await self._answered(data, context.time_remaining())
+            inference = await self._answered(data, context)
             number = inference.request.id
             is_final = inference.request.parameters.get("triton_enable_empty_final_response")
             return stream_answer(write_infer(inference.response(), is_final=is_final is True))
@@ -166,10 +180,13 @@ class Handlers:
         """Answer `Watch` of health: its status, and again whenever that changes."""
         said = -1
         while not context.cancelled():
+            is_ending = self._is_ending
             status = self._health(request.service) or 3
             if status != said:
                 await context.write(HEALTH["HealthCheckResponse"](status=status))
                 said = status
+            if is_ending:
+                return
             await asyncio.sleep(_LOOK_S)
 
     def _health(self, service: str) -> int | None:

@@ -15,7 +15,7 @@ from coinfer.server.raw_tensors import MOST_DIMENSIONS, check_count
 __all__ = ["from_json", "to_json"]
 
 _BINARY_ONLY = ("FP16", "BF16")
-_KINDS = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
+_KINDS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
 """By kind of the wanted dtype: the types that its elements may have in JSON."""
 
 
