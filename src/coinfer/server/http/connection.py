@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coinfer.server.limits import ServerLimits
 
@@ -106,7 +106,7 @@ class Connection(HttpToolsProtocol):
     @property
     def _is_answered_early(self) -> bool:
         """Whether the body of an answered request still comes."""
-        cycle = self.cycle
+        cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is not None and cycle.response_complete and cycle.more_body
 
     def _refuse(self, status: bytes, why: bytes) -> None:
@@ -132,13 +132,14 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         self._unsent_bytes = unsent
-        is_idle = self.cycle is None or self.cycle.response_complete
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        is_idle = cycle is None or cycle.response_complete
         if not unsent and (is_idle or self._is_begun):
             is_part_there = self._is_begun or self._is_answered_early
             most_s = limits.body_s if is_part_there else limits.idle_s
             left_s = self._since_s + most_s - self.loop.time()
             if left_s <= 0:
-                cast(asyncio.Transport, transport).abort()
+                transport.abort()
                 return
             self._look_after(max(left_s, 0.01))
             return
