@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("httptools", reason="the extra `server` is not installed")
 pytest.importorskip("grpc", reason="the extra `server` is not installed")
 
+from cli.test_run import Running, needs_sigint
 from coinfer.cli.app import main
 from coinfer.planner.model_source import resolve_model
 from coinfer.server.serving import ServeOptions
@@ -54,3 +55,18 @@ def test_one_server_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "name the server with --url" in capsys.readouterr().err
     assert _status(str(tmp_path / "both.yaml"), "--url", "http://127.0.0.1:9") == 2
     assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.alone
+@needs_sigint
+def test_an_interrupted_load_shows_what_there_is(tmp_path: Path, cache_folder: Path) -> None:
+    text = 'models: {a: {source: "zoo:lenet"}}\narrivals: {a: {closed: 1}}\nduration: 1h\n'
+    (tmp_path / "long.yaml").write_text(text)
+    model = resolve_model("zoo:lenet", name="a")
+    with serving({"a": model}) as server:
+        url = f"http://127.0.0.1:{server.ports['http']}"
+        running = Running(tmp_path, cache_folder, "load", "long.yaml", "--url", url)
+        outcome = running.interrupt_when("running")
+    assert outcome.status == 130, outcome
+    assert outcome.err == "coinfer: interrupted\n"
+    assert "warning: interrupted" in outcome.out

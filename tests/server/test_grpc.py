@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,7 @@ from coinfer.server.access import Tenant  # noqa: E402
 from coinfer.server.limits import ServerLimits  # noqa: E402
 from coinfer.server.messages import INFERENCE, METHODS  # noqa: E402
 from coinfer.server.serving import ServeOptions, Server  # noqa: E402
+from coinfer.server.tls import Tls  # noqa: E402
 from coinfer.testing.models import tiny_linear  # noqa: E402
 from coinfer.testing.oip.grpc_client import GrpcClient  # noqa: E402
 from server.servers import ECHO, serving, tiny_models  # noqa: E402
@@ -215,6 +219,27 @@ def test_streams_answer_in_order_and_errors_do_not_end_them(
     assert last.get_response().parameters["triton_final_response"].bool_param
 
 
+def test_open_streams_end_well_with_the_server() -> None:
+    method, sent = METHODS["ModelStreamInfer"], queue.SimpleQueue[Any]()
+    options = _options(limits=ServerLimits(drain_s=60.0))
+    with serving(tiny_models(), options=options) as server:
+        channel = grpc.insecure_channel(_address(server))
+        call = channel.stream_stream(method.path, response_deserializer=bytes)
+        message = INFERENCE["ModelInferRequest"](model_name="FP32")
+        message.inputs.add(name="x", datatype="FP32", shape=[1, 1])
+        message.raw_input_contents.append(bytes(4))
+        sent.put(message.SerializeToString())
+        answers = call(iter(sent.get, None))
+        assert next(answers)
+        watched = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert next(watched) == b"\x08\x01"
+    # Had they been cut off, this would raise.
+    assert list(answers) == []
+    assert list(watched) == [b"\x08\x02"]
+    sent.put(None)
+    channel.close()
+
+
 def test_many_at_once_from_an_async_client(tiny: Server) -> None:
     async def ask() -> list[float]:
         async with triton_aio.InferenceServerClient(_address(tiny)) as client:
@@ -317,6 +342,35 @@ def test_tokens_are_asked_for() -> None:
         assert error.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_calls_may_be_encrypted(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = [*make, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    values = [given("x", np.zeros((1, 4), np.float32))]
+    options = _options(tls=Tls(certificate=certificate, key=key, client_authorities=certificate))
+    with serving({"m": tiny_linear().model}, options=options) as server:
+        address = f"localhost:{server.ports['grpc']}"
+        own = {"root_certificates": str(certificate)}
+        own |= {"private_key": str(key), "certificate_chain": str(certificate)}
+        with triton.InferenceServerClient(address, ssl=True, **own) as client:
+            assert client.infer("m", values).as_numpy("y").shape == (1, 3)
+        with triton.InferenceServerClient(address, ssl=True) as stranger:
+            assert not _is_live(stranger)
+    key.write_text("no key")
+    with pytest.raises(ConfigurationError, match=r"key.pem is not the key of .*certificate.pem"):
+        Server(options).start()
+
+
+def _is_live(client: triton.InferenceServerClient) -> bool:
+    try:
+        return bool(client.is_server_live(client_timeout=5))
+    except InferenceServerException:
+        return False
+
+
 def test_a_port_is_not_shared_with_another_server(tiny: Server) -> None:
     options = ServeOptions(http=None, grpc=tiny.ports["grpc"])
     with pytest.raises(ConfigurationError, match="is the port in use"):
@@ -361,3 +415,14 @@ def test_every_method_answers_or_says_that_it_is_not_offered(tiny: Server) -> No
     }
     assert "INTERNAL" not in codes.values()
     assert "UNKNOWN" not in codes.values()
+
+
+def test_a_message_that_is_none_is_the_fault_of_its_client(tiny: Server) -> None:
+    with grpc.insecure_channel(_address(tiny)) as channel:
+        for method in METHODS:
+            if method in ("ModelInfer", "ModelStreamInfer"):
+                continue
+            call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"\xff", timeout=30)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

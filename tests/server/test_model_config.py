@@ -186,6 +186,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         config_from_text(text, origin="config.pbtxt")
 
 
+@given(st.integers(0, len(_WHOLE)), st.integers(0, 12), st.sampled_from([*'{}[]:,<># "\n-9x', ""]))
+def test_a_damaged_file_is_read_or_refused(at: int, count: int, put: str) -> None:
+    text = _WHOLE[:at] + put + _WHOLE[at + count :]
+    for lenient in (False, True):
+        with suppress(ConfigurationError):
+            config_from_text(text, origin="c", lenient=lenient).check(tiny_linear().model)
+
+
 @given(st.text(max_size=40))
 def test_any_text_after_a_field_is_read_or_refused(text: str) -> None:
     with suppress(ConfigurationError):

@@ -52,6 +52,7 @@ class GrpcFrontEnd:
         self._access = access
         self._tls = tls
         self._server: grpc.aio.Server | None = None
+        self._handlers: Handlers | None = None
 
     async def start(self, handover: Handover) -> None:
         """Listen from now on.
@@ -78,15 +79,18 @@ class GrpcFrontEnd:
                 port = server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as error:
             await server.stop(None)
-            raise ConfigurationError(
-                f"gRPC cannot listen at {address}; is the port in use? Give another one with --grpc"
-            ) from error
+            why = "is the port in use? Give another one with --grpc"
+            if self._tls is not None:
+                why += f"; or {self._tls.key} is not the key of {self._tls.certificate}"
+            raise ConfigurationError(f"gRPC cannot listen at {address}; {why}") from error
         self.port = port
         await server.start()
-        self._server = server
+        self._server, self._handlers = server, handlers
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, end what is asked within so many seconds, and close."""
+        if self._handlers is not None:
+            self._handlers.end()
         if self._server is not None:
             await self._server.stop(grace_s)
 

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from coinfer.errors import InputError
 from coinfer.server.access import Access, Tenant
 from coinfer.server.grpc.calls import Calls
 from coinfer.server.grpc.infer_answer import stream_answer, stream_error, write_infer
@@ -53,6 +55,14 @@ class Handlers:
         self._limits = limits
         self._access = access
         self._calls = Calls(service)
+        self._reading: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+
+    def end(self) -> None:
+        """End the streams, which could go on for ever; what was asked over them is answered."""
+        self._is_ending = True
+        for reading in self._reading:
+            reading.cancel()
 
     def generic(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """Return what a server of grpc.aio is to be given."""
@@ -69,16 +79,21 @@ class Handlers:
         return generic(SERVICE, methods), generic(HEALTH_SERVICE, health)
 
     def _unary(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-        async def answer(request: Any, context: _Context) -> Any:
+        parse = INFERENCE[METHODS[method].request].FromString
+
+        async def answer(data: bytes, context: _Context) -> Any:
             try:
                 if method not in _PUBLIC:
                     self._tenant(context)
+                try:
+                    request = parse(data)
+                except DecodeError:
+                    raise InputError(f"the request of {method} is not its message") from None
                 return await self._calls.answer(method, request)
             except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
                 await _abort(context, error)
 
-        asked = INFERENCE[METHODS[method].request].FromString
-        return grpc.unary_unary_rpc_method_handler(answer, asked, _to_bytes)
+        return grpc.unary_unary_rpc_method_handler(answer, None, _to_bytes)
 
     async def infer(self, data: bytes, context: _Context) -> bytes:
         """Answer `ModelInfer`; the deadline of the call is that of the request."""
@@ -110,6 +125,8 @@ class Handlers:
         answers: deque[asyncio.Task[bytes]] = deque()
         news = asyncio.Event()
         reading = asyncio.create_task(self._read(requests, context, answers, ahead, news))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
         try:
             while answers or not reading.done():
                 if not answers:
@@ -120,7 +137,8 @@ class Handlers:
                 await context.write(await answers[0])
                 answers.popleft()
                 ahead.release()
-            await reading
+            if not reading.cancelled():
+                await reading
         except Exception as error:  # noqa: BLE001
             await _abort(context, error)
         finally:
@@ -169,10 +187,13 @@ class Handlers:
         """Answer `Watch` of health: its status, and again whenever that changes."""
         said = -1
         while not context.cancelled():
+            is_ending = self._is_ending
             status = self._health(request.service) or 3
             if status != said:
                 await context.write(HEALTH["HealthCheckResponse"](status=status))
                 said = status
+            if is_ending:
+                return
             await asyncio.sleep(_LOOK_S)
 
     def _health(self, service: str) -> int | None:

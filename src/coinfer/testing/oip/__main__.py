@@ -18,6 +18,8 @@ from coinfer.errors import CoinferError
 from coinfer.testing.oip.suite import run_suite
 from coinfer.testing.oip.verdict import Result, Verdict
 
+__all__ = ["main"]
+
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.NOT_OFFERED: "dim"}
 
 
