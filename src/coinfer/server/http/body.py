@@ -55,7 +55,8 @@ async def read_body(
                 return await _assembled(receive, first, length, limits, header_length)
             if len(first) > limits.body_bytes:
                 raise _too_large(limits)
-            return first if not header_length else _aligned([first], len(first), header_length)
+            is_small = len(first) <= _SMALL_BYTES
+            return first if is_small else _aligned([first], len(first), header_length)
     except TimeoutError:
         raise InputError(
             f"the body of the request did not come within {limits.body_s:g} s"
