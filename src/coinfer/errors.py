@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 
+_MOST_NAME = 250
 _LONG_WORD = re.compile(r"\S{1000,}")
 
 
@@ -113,7 +114,10 @@ class UnknownNameError(CallerError):
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Self:
         """Build the message: what is unknown, the nearest known name, all known names."""
-        names = sorted(known)
+        names, name = (
+            sorted(known),
+            name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}[...]",
+        )
         near = get_close_matches(name, names, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         listed = ", ".join(names) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,3 +185,42 @@ def test_our_own_options_are_followed(served: Served) -> None:
     options.write_text("dead_line: 250ms\n")
     with pytest.raises(CoinferError, match=r"coinfer.yaml:1: .*dead_line"):
         served.control.load("m", {})
+
+
+def test_a_model_of_which_one_version_is_broken_leaves_nothing_behind(served: Served) -> None:
+    (served.repository / "m" / "config.pbtxt").write_text("version_policy { all {} }")
+    put(served.repository, "m", 2, 3.0)
+    (served.repository / "m" / "3").mkdir()
+    (served.repository / "m" / "3" / "model.onnx").write_bytes(b"no model")
+    for _ in range(3):
+        with pytest.raises(CoinferError):
+            served.control.load("m", {})
+    assert served.engine.models == ("m/1",)
+    assert served.factor() == (2.0, "1")
+
+
+def test_a_configuration_names_no_files_elsewhere(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a\nb\nc\nd")
+    config = served.repository / "m" / "config.pbtxt"
+    label = 'output { name: "y" label_filename: "%s" }'
+    for name in ("../../secret", str(tmp_path / "secret")):
+        config.write_text(label % name)
+        with pytest.raises(CoinferError, match="put them there"):
+            served.control.load("m", {})
+    (served.repository / "m" / "link").symlink_to(tmp_path / "secret")
+    config.write_text(label % "link")
+    with pytest.raises(CoinferError, match="put them there"):
+        served.control.load("m", {})
+    config.write_text('default_model_filename: "../../m/1/model.onnx"')
+    with pytest.raises(CoinferError, match="is no name of a file"):
+        served.control.load("m", {})
+    assert served.factor() == (2.0, "1")
+
+
+def test_a_folder_whose_name_is_no_text_is_no_model(tmp_path: Path) -> None:
+    put(tmp_path, "m", 1, 2.0)
+    try:
+        (tmp_path / os.fsdecode(b"a\xff")).mkdir()
+    except OSError:
+        pytest.skip("this file system has texts for names only")
+    assert list(repository_folders([tmp_path])) == ["m"]

@@ -415,3 +415,14 @@ def test_every_method_answers_or_says_that_it_is_not_offered(tiny: Server) -> No
     }
     assert "INTERNAL" not in codes.values()
     assert "UNKNOWN" not in codes.values()
+
+
+def test_a_message_that_is_none_is_the_fault_of_its_client(tiny: Server) -> None:
+    with grpc.insecure_channel(_address(tiny)) as channel:
+        for method in METHODS:
+            if method in ("ModelInfer", "ModelStreamInfer"):
+                continue
+            call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"\xff", timeout=30)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

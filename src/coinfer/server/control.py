@@ -158,7 +158,7 @@ class RepositoryControl:
         try:
             folder = read_model_folder(path, lenient=self._lenient)
             is_same = folder.stamp == self._stamps.get(name)
-            models = [self._version(folder, version, is_same) for version in folder.versions]
+            models = self._versions(folder, is_same)
         except CoinferError as error:
             self._failed[name] = str(error)
             raise
@@ -166,6 +166,16 @@ class RepositoryControl:
         self._stamps[name] = folder.stamp
         self._replace(name, models)
         self._loaded.update({(name, each.version): each.stamp for each in folder.versions})
+
+    def _versions(self, folder: ModelFolder, is_same: bool) -> list[ServedModel]:
+        """Return all versions as they are served; if one cannot be loaded, none is loaded anew."""
+        before = set(self._engine.models)
+        try:
+            return [self._version(folder, version, is_same) for version in folder.versions]
+        except BaseException:
+            for name in set(self._engine.models) - before:
+                self._engine.unload(name)
+            raise
 
     def _version(self, folder: ModelFolder, version: ModelVersion, is_same: bool) -> ServedModel:
         """Return a version as it is served, loaded anew if something of it was changed."""

@@ -16,9 +16,10 @@ class ServerLimits:
     Attributes:
         body_bytes: Of a request, also after it was unpacked.
         tensors: Inputs of a request, and as many outputs.
-        body_s: Seconds in which the whole body of a request must be there.
-        idle_s: Seconds after which a connection is closed on which nothing is asked.
-        connections: That are open at a time.
+        body_s: Seconds in which the head of a request must be there, and then its body.
+        idle_s: Seconds after which a connection is closed on which nothing is asked, or an answer
+            is not read.
+        connections: Of HTTP that are open at a time; the next ones are closed at once.
         drain_s: Seconds that requests have to end when the server stops.
 
     >>> ServerLimits(body_bytes=1 << 20).tensors

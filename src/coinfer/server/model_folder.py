@@ -15,7 +15,8 @@ from coinfer.server.model_options import ModelOptions, read_model_options
 __all__ = ["ModelFolder", "ModelVersion", "Stamp", "read_model_folder", "repository_folders"]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
-_NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
+_NAME = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+"""Names of models. Bytes that are not UTF-8 are surrogates in Python, and no text of a protocol."""
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Of files: path, nanoseconds of the last change, bytes. It differs once one was changed."""
@@ -110,6 +111,11 @@ def read_model_folder(
                 "them the same"
             )
     file_name = "model.onnx" if config is None else config.model_file
+    if Path(file_name).name != file_name:
+        raise ConfigurationError(
+            f"{config_file}: default_model_filename {file_name!r} is no name of a file in the "
+            "folder of a version"
+        )
     numbers = [int(each.name) for each in path.iterdir() if _VERSION.fullmatch(each.name)]
     wanted = sorted(numbers)[-1:] if config is None else config.versions.of(sorted(numbers))
     versions = [

@@ -161,7 +161,7 @@ def opened_version(
             described = replace(described, most_batch=0)
         described = _scheduled(described, folder)
         labels = {
-            tensor.name: _labels(folder.path / tensor.label_file)
+            tensor.name: _labels(folder.path, tensor.label_file)
             for tensor in config.outputs
             if tensor.label_file
         }
@@ -212,7 +212,10 @@ def _scheduled(described: ServedModel, folder: ModelFolder) -> ServedModel:
     return described
 
 
-def _labels(path: Path) -> tuple[str, ...]:
+def _labels(folder: Path, name: str) -> tuple[str, ...]:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):  # clients get to see them
+        raise ConfigurationError(f"labels {name!r} are not in {folder}; put them there")
     try:
         return tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

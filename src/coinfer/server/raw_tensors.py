@@ -15,7 +15,7 @@ import numpy as np
 from coinfer.errors import InputError, TooLargeError
 from coinfer.server.datatypes import BYTES, dtype_of
 
-__all__ = ["MOST_DIMENSIONS", "Buffer", "checked_shape", "from_raw", "to_raw"]
+__all__ = ["MOST_DIMENSIONS", "Buffer", "check_count", "checked_shape", "from_raw", "to_raw"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -23,6 +23,7 @@ MOST_DIMENSIONS = 32
 """Axes of one tensor. ONNX Runtime and numpy take no more than 64."""
 
 _MOST_ELEMENTS = 2**40
+_MOST_TEXTS = 2**18
 _LENGTH = struct.Struct("<I")
 
 
@@ -52,6 +53,18 @@ def checked_shape(name: str, shape: object) -> tuple[int, ...]:
     return sizes
 
 
+def check_count(name: str, count: int) -> None:
+    """See that a tensor has not too many texts: each is read apart, while others wait.
+
+    Raises:
+        TooLargeError: it has.
+    """
+    if count > _MOST_TEXTS:
+        raise TooLargeError(
+            f"tensor {name!r} has {count} texts; a tensor has at most {_MOST_TEXTS}"
+        )
+
+
 def from_raw(
     name: str, datatype: object, shape: tuple[int, ...], data: Buffer
 ) -> np.ndarray[Any, Any]:
@@ -65,6 +78,7 @@ def from_raw(
 
     Raises:
         InputError: an unknown datatype, or the number of bytes does not fit the shape.
+        TooLargeError: there are too many texts.
 
     >>> from_raw("x", "INT16", (2,), bytes([1, 0, 2, 0]))
     array([1, 2], dtype=int16)
@@ -108,6 +122,7 @@ def to_raw(array: np.ndarray[Any, Any]) -> Buffer:
 def _texts(name: str, shape: tuple[int, ...], data: Buffer) -> np.ndarray[Any, Any]:
     """Read texts, each with its length before it."""
     count, view = math.prod(shape), memoryview(data)
+    check_count(name, count)
     if count * _LENGTH.size > len(view):
         raise InputError(
             f"tensor {name!r}: {len(view)} bytes cannot hold {count} texts with their lengths"

@@ -111,6 +111,8 @@ class Server:
         self._sockets = ExitStack()
         if not options.has_shared_memory:
             self.service.shared_memory = None
+        elif self.service.shared_memory is not None:
+            self.service.shared_memory.most_bytes = options.limits.body_bytes
 
     def start(self) -> None:
         """Listen: it is live from now on, and not ready.

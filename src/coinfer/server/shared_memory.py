@@ -1,18 +1,20 @@
 """Shared memory: regions of the system's memory that clients share with the server. Linux only.
 
 A client makes a region, tells the server its name and size, and then says where in it a tensor
-lies. The server maps it; it makes and removes none.
+lies. The server reads and writes it as a file, which costs one copy, and does not map it: a client
+may shorten it at any time, which would end a process that has it mapped, and may change it while it
+is checked.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import re
 import stat
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coinfer.errors import InputError, NotOfferedError, TooLargeError, UnknownNameError
+from coinfer.server.datatypes import dtype_of, item_bytes
 from coinfer.server.raw_tensors import from_raw, to_raw
 
 __all__ = ["IS_OFFERED", "Region", "SharedMemory"]
@@ -32,6 +35,16 @@ _KEY = re.compile(r"/?[A-Za-z0-9_.\-]{1,250}")
 _MOST_REGIONS = 1024
 
 
+class _File:
+    """A file that is open, until nobody has it any more."""
+
+    __slots__ = ("__weakref__", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        weakref.finalize(self, os.close, number)
+
+
 class Region(NamedTuple):
     """A part of shared memory that a client registered.
 
@@ -40,14 +53,14 @@ class Region(NamedTuple):
         key: What the system calls the memory that it is in.
         offset: Bytes before it there.
         byte_size: Its length.
-        memory: The mapped bytes.
+        file: The memory.
     """
 
     name: str
     key: str
     offset: int
     byte_size: int
-    memory: memoryview
+    file: _File
 
     def to_json(self) -> dict[str, Any]:
         """Return what the protocol tells of a region."""
@@ -60,9 +73,14 @@ class Region(NamedTuple):
 
 
 class SharedMemory:
-    """The regions that are registered. Any thread may call it."""
+    """The regions that are registered. Any thread may call it.
 
-    def __init__(self) -> None:
+    Attributes:
+        most_bytes: Of one input.
+    """
+
+    def __init__(self, most_bytes: int = 256 << 20) -> None:
+        self.most_bytes = most_bytes
         self._regions: dict[str, Region] = {}
         self._changing = threading.Lock()
 
@@ -89,14 +107,11 @@ class SharedMemory:
                 raise InputError(f"shared memory region {name!r} is registered already")
             if len(self._regions) >= _MOST_REGIONS:
                 raise TooLargeError(f"{_MOST_REGIONS} shared memory regions are registered already")
-            memory = _mapped(name, key, start, size)
-            self._regions[name] = Region(name, key, start, size, memory)
+            file = _opened(name, key, start, size)
+            self._regions[name] = Region(name, key, start, size, file)
 
     def unregister(self, name: str = "") -> None:
-        """Forget a region, or without a name all; that it is not there is fine.
-
-        Memory that a request still uses goes with its last use.
-        """
+        """Forget a region, or without a name all; that it is not there is fine."""
         with self._changing:
             if name:
                 self._regions.pop(name, None)
@@ -117,12 +132,33 @@ class SharedMemory:
     def read(
         self, tensor: str, datatype: str, shape: tuple[int, ...], parameters: Mapping[str, Any]
     ) -> np.ndarray[Any, Any]:
-        """Return the array that parameters `shared_memory_*` of an input name: a view of it.
+        """Return a copy of the array that parameters `shared_memory_*` of an input name.
 
         Raises:
             InputError, UnknownNameError: there is no such place, or it does not fit the shape.
+            TooLargeError: it has too many bytes.
         """
-        return from_raw(tensor, datatype, shape, self._place(tensor, parameters))
+        region, start, size = self._place(tensor, parameters)
+        dtype_of(datatype)
+        item = item_bytes(datatype)
+        if item is not None and item * math.prod(shape) != size:  # before it is read
+            raise InputError(
+                f"tensor {tensor!r}: {size} bytes of shared memory, but {datatype} of shape "
+                f"{list(shape)} takes {item * math.prod(shape)}"
+            )
+        if size > self.most_bytes:
+            raise TooLargeError(
+                f"tensor {tensor!r} has {size} bytes in shared memory; at most {self.most_bytes} "
+                "are taken"
+            )
+        data = np.empty(size, np.uint8)
+        n_read = _read(region.file.number, data.data, region.offset + start) if size else 0
+        if n_read < size:
+            raise InputError(
+                f"tensor {tensor!r}: shared memory {region.key!r} ends after {n_read} of its "
+                f"{size} bytes; it was shortened after it was registered"
+            )
+        return from_raw(tensor, datatype, shape, data.data)
 
     def write(
         self, tensor: str, array: np.ndarray[Any, Any], parameters: Mapping[str, Any]
@@ -132,13 +168,19 @@ class SharedMemory:
         Raises:
             InputError, UnknownNameError: there is no such place, or it is too small.
         """
-        place, data = self._place(tensor, parameters), to_raw(array)
-        if len(data) > len(place):
+        (region, start, size), data = self._place(tensor, parameters), to_raw(array)
+        if len(data) > size:
             raise InputError(
                 f"output {tensor!r} has {len(data)} bytes, and its place in shared memory only "
-                f"{len(place)}"
+                f"{size}"
             )
-        place[: len(data)] = data
+        number, at = region.file.number, region.offset + start
+        if at + len(data) > os.fstat(number).st_size:
+            raise InputError(
+                f"output {tensor!r}: shared memory {region.key!r} was shortened after it was "
+                "registered"
+            )
+        _write(number, memoryview(data), at)
         return {
             "shared_memory_region": parameters["shared_memory_region"],
             "shared_memory_offset": parameters.get("shared_memory_offset", 0),
@@ -153,7 +195,7 @@ class SharedMemory:
         """
         self._place(tensor, parameters)
 
-    def _place(self, tensor: str, parameters: Mapping[str, Any]) -> memoryview:
+    def _place(self, tensor: str, parameters: Mapping[str, Any]) -> tuple[Region, int, int]:
         name = parameters.get("shared_memory_region")
         region = self._regions.get(name) if isinstance(name, str) else None
         if region is None:
@@ -167,10 +209,10 @@ class SharedMemory:
                 f"tensor {tensor!r}: bytes {start} to {start + size} are not in shared memory "
                 f"region {name!r}, which has {region.byte_size}"
             )
-        return region.memory[start : start + size]
+        return region, start, size
 
 
-def _mapped(name: str, key: str, offset: int, size: int) -> memoryview:
+def _opened(name: str, key: str, offset: int, size: int) -> _File:
     path = _FOLDER / key.removeprefix("/")
     try:
         number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -178,21 +220,41 @@ def _mapped(name: str, key: str, offset: int, size: int) -> memoryview:
         raise InputError(
             f"shared memory region {name!r}: {key!r} cannot be opened: {error.strerror}"
         ) from None
+    file = _File(number)
+    found = os.fstat(number)
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"shared memory region {name!r}: {key!r} is no shared memory")
+    if offset + size > found.st_size:
+        raise InputError(
+            f"shared memory region {name!r}: bytes {offset} to {offset + size} are not in "
+            f"{key!r}, which has {found.st_size}"
+        )
+    return file
+
+
+def _read(number: int, data: memoryview, at: int) -> int:
+    """Read what there is; return how many bytes."""
+    n_read = 0
+    while n_read < len(data):
+        got = os.preadv(number, [data[n_read:]], at + n_read)
+        if got == 0:
+            break
+        n_read += got
+    return n_read
+
+
+def _write(number: int, data: memoryview, at: int) -> None:
+    """Write all bytes.
+
+    Raises:
+        InputError: there is no room for them.
+    """
     try:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"shared memory region {name!r}: {key!r} is no shared memory")
-        if offset + size > found.st_size:
-            raise InputError(
-                f"shared memory region {name!r}: bytes {offset} to {offset + size} are not in "
-                f"{key!r}, which has {found.st_size}"
-            )
-        page = mmap.ALLOCATIONGRANULARITY
-        start = math.floor(offset / page) * page
-        whole = mmap.mmap(number, offset + size - start, offset=start)
-    finally:
-        os.close(number)
-    return memoryview(whole)[offset - start :]
+        while len(data):
+            written = os.pwrite(number, data, at)
+            data, at = data[written:], at + written
+    except OSError as error:
+        raise InputError(f"shared memory cannot be written: {error.strerror}") from None
 
 
 def _whole(name: str, what: str, value: object, least: int) -> int:

@@ -15,6 +15,9 @@ __all__ = ["Status", "status_of"]
 
 _log = logging.getLogger(__name__)
 
+_MOST_TEXT = 1500
+"""Characters of an error. Clients of gRPC take at most 8 KiB of them, percent-encoded."""
+
 
 class Status(NamedTuple):
     """An error as a client sees it.
@@ -43,7 +46,7 @@ def status_of(error: BaseException) -> Status:
     """
     match error:
         case CoinferError():
-            text = " ".join(str(error).split())
+            text = _line(str(error))
             after_s = error.retry_after_s if isinstance(error, CapacityError) else None
             return Status(error.http_status, error.grpc_status, text, after_s, _reason(error))
         case CancelledError():
@@ -52,6 +55,12 @@ def status_of(error: BaseException) -> Status:
             return Status(503, "RESOURCE_EXHAUSTED", "out of memory", 1.0)
     _log.error("a request failed in the server", exc_info=error)
     return Status(500, "INTERNAL", "internal error; the server's log has the details")
+
+
+def _line(text: str) -> str:
+    """Write a text as one line that is not too long."""
+    line = " ".join(text[: 4 * _MOST_TEXT].split())
+    return line if len(line) <= _MOST_TEXT else f"{line[: _MOST_TEXT - 300]} [...] {line[-200:]}"
 
 
 def _reason(error: CoinferError) -> str:

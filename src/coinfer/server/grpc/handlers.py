@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from coinfer.errors import InputError
 from coinfer.server.access import Access, Tenant
 from coinfer.server.grpc.calls import Calls
 from coinfer.server.grpc.infer_answer import stream_answer, stream_error, write_infer
@@ -77,16 +79,21 @@ class Handlers:
         return generic(SERVICE, methods), generic(HEALTH_SERVICE, health)
 
     def _unary(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-        async def answer(request: Any, context: _Context) -> Any:
+        parse = INFERENCE[METHODS[method].request].FromString
+
+        async def answer(data: bytes, context: _Context) -> Any:
             try:
                 if method not in _PUBLIC:
                     self._tenant(context)
+                try:
+                    request = parse(data)
+                except DecodeError:
+                    raise InputError(f"the request of {method} is not its message") from None
                 return await self._calls.answer(method, request)
             except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
                 await _abort(context, error)
 
-        asked = INFERENCE[METHODS[method].request].FromString
-        return grpc.unary_unary_rpc_method_handler(answer, asked, _to_bytes)
+        return grpc.unary_unary_rpc_method_handler(answer, None, _to_bytes)
 
     async def infer(self, data: bytes, context: _Context) -> bytes:
         """Answer `ModelInfer`; the deadline of the call is that of the request."""

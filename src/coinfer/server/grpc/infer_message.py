@@ -16,13 +16,17 @@ from coinfer.errors import InputError, TooLargeError
 from coinfer.server.datatypes import BYTES, DTYPES, dtype_of
 from coinfer.server.limits import ServerLimits
 from coinfer.server.messages import INFERENCE
-from coinfer.server.raw_tensors import checked_shape, from_raw
+from coinfer.server.raw_tensors import check_count, checked_shape, from_raw
 from coinfer.server.request import NO_PARAMETERS, InferRequest, InputTensor, Parameters, Wanted
 from coinfer.server.shared_memory import SharedMemory
 
 __all__ = ["parse_infer"]
 
 _RAW_FIELD = 7
+_FIELDS_PER_TENSOR = 4
+"""Of a request, at most: an input, its raw contents, an output, and a parameter."""
+
+_MOST_PARAMETERS = 256
 _VARINT, _FIXED_64, _DELIMITED, _FIXED_32 = 0, 1, 2, 5
 _MESSAGE = INFERENCE["ModelInferRequest"]
 _CONTENTS = {
@@ -62,7 +66,7 @@ def parse_infer(data: bytes, limits: ServerLimits, memory: SharedMemory | None) 
     >>> request.model, request.inputs[0].array
     ('m', array([1, 2], dtype=int16))
     """
-    head, raw = _split(data)
+    head, raw = _split(data, _FIELDS_PER_TENSOR * limits.tensors)
     try:
         message = _MESSAGE.FromString(head)
     except Exception as error:
@@ -82,17 +86,22 @@ def parse_infer(data: bytes, limits: ServerLimits, memory: SharedMemory | None) 
     )
 
 
-def _split(data: bytes) -> tuple[bytes, list[memoryview]]:
+def _split(data: bytes, most: int) -> tuple[bytes, list[memoryview]]:
     """Take the raw contents out of a message; return the rest of it, and views of them.
 
     Raises:
         InputError: the bytes are no message.
+        TooLargeError: it has more fields than that.
     """
     view, end, at, kept = memoryview(data), len(data), 0, 0
     parts: list[memoryview] = []
     raw: list[memoryview] = []
+    n_fields = 0
     while at < end:
         start = at
+        n_fields += 1
+        if n_fields > most:
+            raise TooLargeError(f"the request has more than {most} fields; send fewer tensors")
         tag, at = _varint(data, at)
         kind = tag & 7
         if kind == _DELIMITED:
@@ -144,7 +153,7 @@ def _inputs(
     for tensor in tensors:
         name, datatype = tensor.name, tensor.datatype
         dtype_of(datatype)
-        shape = checked_shape(name, list(tensor.shape))
+        shape = checked_shape(name, tensor.shape)
         # Some clients send an empty message beside raw contents: nothing is in it.
         is_typed = tensor.HasField("contents") and bool(tensor.contents.ListFields())
         if is_typed and raw:
@@ -188,6 +197,7 @@ def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> n
             f"{math.prod(shape)}"
         )
     if datatype == BYTES:
+        check_count(name, len(values))
         array = np.empty(len(values), object)
         array[:] = [_text(name, each) for each in values]
         return array.reshape(shape)
@@ -209,6 +219,8 @@ def _text(name: str, data: bytes) -> str:
 
 
 def _parameters(said: Mapping[str, Any]) -> Parameters:
+    if len(said) > _MOST_PARAMETERS:
+        raise TooLargeError(f"{len(said)} parameters; at most {_MOST_PARAMETERS} are taken")
     found: dict[str, bool | int | float | str] = {}
     for name, value in said.items():
         choice = value.WhichOneof("parameter_choice")

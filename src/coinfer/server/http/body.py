@@ -45,18 +45,18 @@ async def read_body(
     """
     if length is not None and length > limits.body_bytes:
         raise _too_large(limits)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    if not message.get("more_body"):
-        first: bytes = message.get("body", b"")
-        if len(first) > limits.body_bytes:
-            raise _too_large(limits)
-        is_small = len(first) <= _SMALL_BYTES
-        return first if is_small else _aligned([first], len(first), header_length)
     try:
         async with asyncio.timeout(limits.body_s):
-            return await _assembled(receive, message["body"], length, limits, header_length)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            first: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                return await _assembled(receive, first, length, limits, header_length)
+            if len(first) > limits.body_bytes:
+                raise _too_large(limits)
+            is_small = len(first) <= _SMALL_BYTES
+            return first if is_small else _aligned([first], len(first), header_length)
     except TimeoutError:
         raise InputError(
             f"the body of the request did not come within {limits.body_s:g} s"
@@ -128,6 +128,8 @@ def unpacked(body: Buffer, encoding: str, limits: ServerLimits, header_length: i
         raise _too_large(limits)
     if not packed.eof:
         raise InputError(f"the body of the request ends within its {kind} data")
+    if packed.unused_data:
+        raise InputError(f"the body of the request has more after its {kind} data")
     return _aligned([data], len(data), header_length) if header_length else data
 
 

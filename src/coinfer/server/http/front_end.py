@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -12,6 +15,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
+from coinfer.server.http.connection import Connection
 from coinfer.server.http.routes import Page, Routes
 from coinfer.server.limits import ServerLimits
 from coinfer.server.service import Service
@@ -63,7 +67,7 @@ class HttpFrontEnd:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=cast(Any, partial(Connection, limits=self._limits)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -71,7 +75,7 @@ class HttpFrontEnd:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(self._limits.idle_s),
+            timeout_keep_alive=max(1, math.ceil(self._limits.idle_s)),
             ssl_certfile=None if tls is None else tls.certificate,
             ssl_keyfile=None if tls is None else tls.key,
             ssl_ca_certs=None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from coinfer.errors import InputError
 from coinfer.server.datatypes import BYTES, dtype_of
+from coinfer.server.raw_tensors import MOST_DIMENSIONS, check_count
 
 __all__ = ["from_json", "to_json"]
 
 _BINARY_ONLY = ("FP16", "BF16")
-_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
-"""By kind of the wanted dtype: what JSON may have."""
+_KINDS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
+"""By kind of the wanted dtype: the types that its elements may have in JSON."""
 
 
 def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object) -> Any:
@@ -28,6 +30,7 @@ def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object)
 
     Raises:
         InputError: they do not fit the datatype or the shape.
+        TooLargeError: there are too many texts.
 
     >>> from_json("x", "FP32", (2, 2), [1, 2, 3, 4.5])
     array([[1. , 2. ],
@@ -38,7 +41,17 @@ def from_json(name: str, datatype: object, shape: tuple[int, ...], data: object)
         raise InputError(f"tensor {name!r}: {datatype} has no form in JSON; send it as binary data")
     if not isinstance(data, list):
         raise InputError(f"tensor {name!r}: 'data' must be a list")
-    found = _texts(name, data) if datatype == BYTES else _numbers(name, datatype, dtype, data)
+    values, kinds = _flat(name, data)
+    # Before numpy sees them: it pads texts to the length of the longest.
+    if not kinds <= _KINDS[dtype.kind]:
+        what = "texts" if datatype == BYTES else datatype
+        raise InputError(f"tensor {name!r}: its data are not {what}")
+    if datatype == BYTES:
+        check_count(name, len(values))
+        found = np.empty(len(values), object)
+        found[:] = values
+    else:
+        found = _numbers(name, str(datatype), dtype, values)
     if found.size != math.prod(shape):
         raise InputError(
             f"tensor {name!r}: {found.size} elements, but shape {list(shape)} has "
@@ -65,40 +78,24 @@ def to_json(name: str, datatype: str, array: np.ndarray[Any, Any]) -> Any:
     return np.ascontiguousarray(array).reshape(-1)
 
 
+def _flat(name: str, data: list[Any]) -> tuple[list[Any], set[type]]:
+    """Return the elements of lists, which are equally long at each depth, and their types."""
+    for _ in range(MOST_DIMENSIONS):
+        kinds = set(map(type, data))
+        if list not in kinds:
+            return data, kinds
+        if len(kinds) > 1 or len(set(map(len, data))) > 1:
+            break
+        data = list(chain.from_iterable(data))
+    raise InputError(f"tensor {name!r}: its lists differ in length or depth")
+
+
 def _numbers(
-    name: str, datatype: object, dtype: np.dtype[Any], data: list[Any]
+    name: str, datatype: str, dtype: np.dtype[Any], values: list[Any]
 ) -> np.ndarray[Any, Any]:
-    """Read numbers. Numpy must not guess types: of one long text it makes as many long ones."""
-    flat = data
-    if data and isinstance(data[0], list):
-        flat = np.array(data, object).ravel().tolist()  # ragged ones leave lists, found below
-    if not set(map(type, flat)) <= _TYPES[dtype.kind]:
-        raise InputError(f"tensor {name!r}: its data are not {datatype}, or lists differ in length")
-    if dtype.kind in "iu" and flat:
+    if values and dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        if min(flat) < limits.min or max(flat) > limits.max:
+        if min(values) < limits.min or max(values) > limits.max:
             raise InputError(f"tensor {name!r}: its data are beyond {datatype}")
-    try:
-        with np.errstate(over="ignore"):
-            return np.array(flat, dtype)
-    except OverflowError:
-        raise InputError(f"tensor {name!r}: its data are beyond {datatype}") from None
-
-
-def _texts(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
-    """Flatten nested lists of texts, without recursion."""
-    found: list[str] = []
-    left = [iter(data)]
-    while left:
-        each = next(left[-1], left)
-        if each is left:
-            left.pop()
-        elif isinstance(each, list):
-            left.append(iter(each))
-        elif isinstance(each, str):
-            found.append(each)
-        else:
-            raise InputError(f"tensor {name!r}: its data are not texts")
-    array = np.empty(len(found), object)
-    array[:] = found
-    return array
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype)

@@ -1,0 +1,146 @@
+"""Connection: one connection of a client to uvicorn, with limits on what it may take.
+
+uvicorn limits neither the bytes of a head, nor the time until a request is there, nor how long a
+client may leave an answer unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from coinfer.server.limits import ServerLimits
+
+__all__ = ["Connection"]
+
+_MOST_HEAD_BYTES = 1 << 16
+"""Of a request besides its body: line, headers, and what frames chunks."""
+
+_MOST_UNREAD_BYTES = 1 << 20
+"""Of a body that comes after its request was answered, e.g. refused."""
+
+_log = logging.getLogger("coinfer.server.connection")
+_log.setLevel(logging.ERROR)  # what clients send wrong would fill the log
+
+
+class Connection(HttpToolsProtocol):
+    """Closes the connection of a client that takes too much.
+
+    Args:
+        limits: How many connections there may be, and the times that a client has.
+        given: What uvicorn gives.
+    """
+
+    def __init__(self, *given: Any, limits: ServerLimits, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.logger = _log
+        self._limits = limits
+        self._timer: asyncio.TimerHandle | None = None
+        self._since_s = 0.0
+        self._is_begun = False
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._unread_bytes = 0
+        self._unsent_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or close it if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._refuse(b"503 Service Unavailable", b"too many connections are open")
+            return
+        self._rest()
+        self._look_after(min(self._limits.idle_s, self._limits.body_s))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless it is too much."""
+        if self.transport.is_closing():
+            return
+        if self._is_answered_early:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > _MOST_UNREAD_BYTES:
+                self.transport.abort()
+                return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        # A chunk may be as small as what frames it.
+        if self._head_bytes > _MOST_HEAD_BYTES + self._body_bytes:
+            if self._is_begun and not self.transport.is_closing():
+                self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
+            else:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Note that a request begins."""
+        # What came before it in the same bytes is not counted, nor is its own beginning.
+        self._head_bytes = self._body_bytes = 0
+        self._is_begun = True
+        self._since_s = self.loop.time()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Note that the request is under way."""
+        self._is_begun = False
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._head_bytes -= len(body)
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Note that a request was answered."""
+        self._rest()
+        super().on_response_complete()
+
+    @property
+    def _is_answered_early(self) -> bool:
+        """Whether the body of an answered request still comes."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and cycle.response_complete and cycle.more_body
+
+    def _refuse(self, status: bytes, why: bytes) -> None:
+        body = b'{"error":"%s"}' % why
+        kind = b"content-type: application/json\r\nconnection: close"
+        head = b"HTTP/1.1 %s\r\n%s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body))
+        self.transport.write(head + body)
+        self.transport.close()
+
+    def _rest(self) -> None:
+        if not self._is_begun:
+            self._since_s = self.loop.time()
+        self._unread_bytes = 0
+
+    def _look_after(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Close the connection if its client lets others wait; look again later."""
+        limits, transport = self._limits, self.transport
+        unsent = transport.get_write_buffer_size()
+        if unsent and unsent >= self._unsent_bytes > 0:  # it reads no answer
+            transport.abort()
+            return
+        self._unsent_bytes = unsent
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        is_idle = cycle is None or cycle.response_complete
+        if not unsent and (is_idle or self._is_begun):
+            is_part_there = self._is_begun or self._is_answered_early
+            most_s = limits.body_s if is_part_there else limits.idle_s
+            left_s = self._since_s + most_s - self.loop.time()
+            if left_s <= 0:
+                transport.abort()
+                return
+            self._look_after(max(left_s, 0.01))
+            return
+        self._look_after(min(limits.idle_s, limits.body_s))

@@ -1,0 +1,88 @@
+"""Connections whose clients are slow, silent or endless cost the others nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from coinfer.server.limits import ServerLimits
+from coinfer.server.serving import ServeOptions, Server
+from coinfer.testing.models import tiny_linear
+from server.servers import serving
+
+LINEAR = {"linear": tiny_linear().model}
+INFER = b"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\n"
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Server]:
+    limits = ServerLimits(body_s=0.3, idle_s=0.3, connections=30, body_bytes=1 << 20)
+    with serving(LINEAR, options=ServeOptions(http=0, limits=limits)) as server:
+        yield server
+
+
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.ports["http"]), timeout=20)
+
+
+def said(server: Server, *sent: bytes) -> bytes:
+    """Send this and return what comes until the server closes the connection."""
+    with connected(server) as client:
+        found = b""
+        try:
+            for part in sent:
+                client.sendall(part)
+            while part := client.recv(1 << 16):
+                found += part
+        except ConnectionError:
+            pass
+        return found
+
+
+def test_a_connection_on_which_nothing_is_asked_is_closed(hasty: Server) -> None:
+    assert said(hasty) == b""
+    assert said(hasty, LIVE).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
+    assert said(hasty, INFER) == b""
+    # Nor on a connection that was used before.
+    assert said(hasty, LIVE + INFER).count(b"HTTP/1.1") == 1
+
+
+def test_a_body_of_which_nothing_comes_is_not_waited_for(hasty: Server) -> None:
+    assert b"did not come within" in said(hasty, INFER + b"Content-Length: 9\r\n\r\n")
+
+
+def test_a_head_without_end_is_refused(hasty: Server) -> None:
+    line = b"X-A: " + b"a" * 65_536 + b"\r\n"
+    assert len(said(hasty, INFER, *[line] * 400)) < 1000
+    assert len(said(hasty, b"GET /", *[b"a" * 65_536] * 400)) < 1000
+    assert len(said(hasty, INFER + b"X-A: ", *[b"a" * 65_536] * 400)) < 1000
+
+
+def test_trailers_and_chunk_extensions_without_end_are_refused(hasty: Server) -> None:
+    head = INFER + b"Transfer-Encoding: chunked\r\n\r\n"
+    assert b" 200 " not in said(hasty, head, b"1;", *[b"a" * 65_536] * 400)
+    assert b" 200 " not in said(hasty, head, b"0\r\nX: ", *[b"a" * 65_536] * 400)
+
+
+def test_a_body_that_is_refused_is_not_read_forever(hasty: Server) -> None:
+    head = INFER + b"Transfer-Encoding: chunked\r\n\r\n"
+    part = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
+    with connected(hasty) as client, pytest.raises(ConnectionError):
+        client.sendall(head + 4096 * part)
+
+
+def test_connections_beyond_the_limit_are_closed_at_once(hasty: Server) -> None:
+    clients = [connected(hasty) for _ in range(30)]
+    try:
+        clients[-1].sendall(LIVE)
+        assert clients[-1].recv(100).startswith(b"HTTP/1.1 200")
+        assert said(hasty).startswith(b"HTTP/1.1 503")
+    finally:
+        for client in clients:
+            client.close()
