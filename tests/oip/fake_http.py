@@ -82,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
                     extensions.append("logging")
                 if self.fault == "hides what is there":
                     extensions.remove("statistics")
+                if self.fault == "no binary tensors":
+                    extensions.remove("binary_tensor_data")
                 said = {"name": "fake", "version": "1.0", "extensions": extensions}
                 return {}, json.dumps(said).encode()
             case ("POST", ["v2", "repository", "index"]):
@@ -145,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         body, tail = self._unpacked(body), b""
         length = self.headers.get(HEADER)
         if length is not None:
+            if self.fault == "no binary tensors":
+                raise RefusedError("binary tensors", 500)
             if not length.isdecimal() or int(length) > len(body):
                 raise RefusedError(f"{HEADER}: {length!r}")
             body, tail = body[: int(length)], body[int(length) :]

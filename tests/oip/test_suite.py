@@ -28,6 +28,15 @@ def test_an_honest_server_passes() -> None:
     }
 
 
+def test_a_server_without_binary_tensors_is_asked_in_json_only() -> None:
+    with http_server("no binary tensors") as (url, _):
+        results = list(run_suite(url))
+    assert not _failed(results)
+    skipped = {each.case for each in results if each.verdict is Verdict.NOT_OFFERED}
+    assert {"binary_in_binary_out", "sizes_that_lie", "inputs_of_both_kinds"} <= skipped
+    assert "ids_come_back" not in skipped
+
+
 @pytest.mark.parametrize(
     ("fault", "case"),
     [

@@ -41,6 +41,17 @@ def test_tensors_are_views_of_the_message() -> None:
     ]
 
 
+def test_empty_typed_contents_beside_raw_ones_say_nothing() -> None:
+    message = INFERENCE["ModelInferRequest"].FromString(_message())
+    for tensor in message.inputs:
+        tensor.contents.SetInParent()
+    request = parse_infer(message.SerializeToString(), LIMITS, None)
+    assert [each.array[0] for each in request.inputs] == [0, 1]
+    message.inputs[0].contents.uint_contents.append(1)
+    with pytest.raises(InputError, match="typed contents beside raw"):
+        parse_infer(message.SerializeToString(), LIMITS, None)
+
+
 def test_fields_may_come_in_any_order() -> None:
     first, second = _message(count=1), INFERENCE["ModelInferRequest"](id="9")
     second.inputs.add(name="z", datatype="UINT8", shape=[1])

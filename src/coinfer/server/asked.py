@@ -12,6 +12,7 @@ from coinfer.server.served_model import ServedModel
 __all__ = ["Asked", "asked_of"]
 
 _US = 1e-6
+_NAMES = frozenset(("priority", "timeout", "on_late"))
 _LONGEST_US = 10**15
 
 
@@ -52,7 +53,7 @@ def asked_of(
     >>> asked_of(served("m", tiny_linear().model), {"timeout": 5000, "priority": 1})
     Asked(deadline_s=0.005, priority=9, on_late=<OnLate.DROP: 'drop'>)
     """
-    if not parameters and deadline_s is None:  # nearly always
+    if deadline_s is None and _NAMES.isdisjoint(parameters):  # nearly always
         return Asked(model.deadline_s, model.priority, model.on_late)
     timeout_us = _whole("timeout", parameters.get("timeout", 0), _LONGEST_US)
     level = _whole("priority", parameters.get("priority", 0), 2**32 - 1)

@@ -43,6 +43,9 @@ _EXTENSIONS = (
 )
 
 
+_NOT_EXPLAINED = '{"outcome":"not explained: too many are at a time"}'
+
+
 class Control(Protocol):
     """Loads and unloads models on demand. Its methods wait, so call them beside an event loop."""
 
@@ -292,7 +295,7 @@ class Service:
             return
         error = RejectedError(
             f"model {served.name!r}: an answer within {format_seconds(deadline_s)} cannot be "
-            f"promised: {backlog.n_waiting} requests wait; {format_seconds(needed_s)} could be kept"
+            f"promised: {_waits(backlog.n_waiting)}; {format_seconds(needed_s)} could be kept"
         )
         error.retry_after_s = needed_s - deadline_s
         raise error
@@ -303,6 +306,8 @@ class Service:
         """Submit a request and look after it until it is answered."""
         due_s = clock.now()
         explainer = self.watch.explain(engine, due_s)
+        if explainer is None:
+            return submit(due_s=due_s), lambda: _NOT_EXPLAINED
         try:
             future = submit(due_s=due_s)
         except BaseException:
@@ -331,6 +336,10 @@ class Service:
             served = self.catalogue.find(request.model, request.version)
             self._submitting[served.engine_name] += 1
         return served
+
+
+def _waits(count: int) -> str:
+    return "1 request waits" if count == 1 else f"{count} requests wait"
 
 
 def _check_batch(served: ServedModel, request: InferRequest) -> None:

@@ -154,7 +154,8 @@ def _inputs(
         name, datatype = tensor.name, tensor.datatype
         dtype_of(datatype)
         shape = checked_shape(name, tensor.shape)
-        is_typed = tensor.HasField("contents")
+        # Some clients send an empty message beside raw contents: nothing is in it.
+        is_typed = tensor.HasField("contents") and bool(tensor.contents.ListFields())
         if is_typed and raw:
             raise InputError(
                 f"input {name!r} has typed contents beside raw_input_contents; send all inputs one "

@@ -19,6 +19,8 @@ __all__ = ["ClientGoneError", "Receive", "read_body", "unpacked"]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _ALIGNMENT = 64
+_SMALL_BYTES = 16 * 1024
+"""Up to here, whoever reads a tensor that is not aligned copies it: that costs less than this."""
 
 
 class ClientGoneError(Exception):
@@ -43,17 +45,18 @@ async def read_body(
     """
     if length is not None and length > limits.body_bytes:
         raise _too_large(limits)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    if not message.get("more_body"):
+        first: bytes = message.get("body", b"")
+        if len(first) > limits.body_bytes:
+            raise _too_large(limits)
+        is_small = len(first) <= _SMALL_BYTES
+        return first if is_small else _aligned([first], len(first), header_length)
     try:
         async with asyncio.timeout(limits.body_s):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            first: bytes = message.get("body", b"")
-            if message.get("more_body"):
-                return await _assembled(receive, first, length, limits, header_length)
-            if len(first) > limits.body_bytes:
-                raise _too_large(limits)
-            return first if not header_length else _aligned([first], len(first), header_length)
+            return await _assembled(receive, message["body"], length, limits, header_length)
     except TimeoutError:
         raise InputError(
             f"the body of the request did not come within {limits.body_s:g} s"
@@ -84,7 +87,8 @@ async def _assembled(
 def _aligned(parts: list[bytes], size: int, header_length: int) -> Buffer:
     """Join parts so that what comes after the header lies at a multiple of 64 bytes."""
     memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -(memory.ctypes.data + header_length) % _ALIGNMENT
+    address = memory.__array_interface__["data"][0]
+    start = -(address + header_length) % _ALIGNMENT
     view = memory.data[start : start + size]
     at = 0
     for part in parts:

@@ -27,8 +27,8 @@ def _refused(
 def _alive(target: Target) -> Iterator[None]:
     """After the errors of a case, a right request is answered as before."""
     yield
-    way = {"binary_data_output": True} if target.offers("binary_tensor_data") else {}
-    expect_reference(target, infer(target, Infer(binary=None, parameters=way)).outputs)
+    how = Infer(binary=None, parameters={"binary_data_output": True})
+    expect_reference(target, infer(target, how).outputs)
 
 
 def _input(body: Body, number: int = 0) -> dict[str, Any]:

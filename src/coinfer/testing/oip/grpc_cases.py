@@ -154,7 +154,7 @@ def _request(
 def _outputs(answer: Any) -> dict[str, Array]:
     """Read the outputs, of which all are raw or none is."""
     raw = list(answer.raw_output_contents)
-    typed = [each.HasField("contents") for each in answer.outputs]
+    typed = [bool(each.contents.ListFields()) for each in answer.outputs]
     if raw and any(typed):
         fail("the answer mixes raw and typed contents")
     if raw and len(raw) != len(answer.outputs):

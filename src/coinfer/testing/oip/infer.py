@@ -59,7 +59,8 @@ class Infer:
     """How a request is written.
 
     Attributes:
-        binary: Which inputs are sent as bytes; None: all.
+        binary: Which inputs are sent as bytes; None: all, or none if the server does not offer
+            binary tensors. Then it is not asked for binary outputs either.
         nested: Whether JSON has the axes as nested lists.
         outputs: The outputs that are asked for, with their parameters; None: not said.
         parameters: Of the request.
@@ -75,6 +76,7 @@ class Infer:
     def body(self, target: Target, arrays: Mapping[str, Array] | None = None) -> Body:
         """Write the request."""
         datatypes = target.datatypes()
+        has_binary = target.offers("binary_tensor_data")
         inputs, tail = [], b""
         for name, array in (target.arrays() if arrays is None else arrays).items():
             said: dict[str, Any] = {
@@ -82,7 +84,7 @@ class Infer:
                 "shape": list(array.shape),
                 "datatype": datatypes[name],
             }
-            if self.binary is None or name in self.binary:
+            if (self.binary is None and has_binary) or name in (self.binary or ()):
                 raw = to_raw(array)
                 said["parameters"] = {"binary_data_size": len(raw)}
                 tail += raw
@@ -94,14 +96,19 @@ class Infer:
         head: dict[str, Any] = {"inputs": inputs}
         if self.id is not None:
             head["id"] = self.id
-        if self.parameters:
-            head["parameters"] = dict(self.parameters)
+        if parameters := _understood(self.parameters, has_binary=has_binary):
+            head["parameters"] = parameters
         if self.outputs is not None:
             head["outputs"] = [
-                {"name": name, **({"parameters": dict(given)} if given else {})}
+                {"name": name, **({"parameters": said} if said else {})}
                 for name, given in self.outputs.items()
+                for said in (_understood(given, has_binary=has_binary),)
             ]
         return Body(head=head, tail=tail)
+
+
+def _understood(parameters: Mapping[str, Any], *, has_binary: bool) -> dict[str, Any]:
+    return {k: v for k, v in parameters.items() if has_binary or not k.startswith("binary_data")}
 
 
 def _as_json(array: Array, *, nested: bool) -> Any:
@@ -209,8 +216,6 @@ def reference(target: Target) -> dict[str, Array]:
     """Return the outputs for `target.arrays()`: all as bytes, both ways, the plainest request."""
     if target.reference is None:
         how = Infer(binary=None, parameters={"binary_data_output": True})
-        if not target.offers("binary_tensor_data"):
-            how = Infer()
         target.reference = dict(infer(target, how).outputs)
     return target.reference
 

@@ -126,7 +126,8 @@ def _reads(target: Target, said: dict[str, Any]) -> Body:
     """Write a request that reads its first input there."""
     body = Infer(binary=None).body(target)
     tensor = body.head["inputs"][0]
-    body.tail = body.tail[tensor["parameters"]["binary_data_size"] :]
+    body.tail = body.tail[tensor.get("parameters", {}).get("binary_data_size", 0) :]
+    tensor.pop("data", None)
     tensor["parameters"] = said
     return body
 
@@ -158,8 +159,8 @@ def regions_have_bounds(target: Target) -> None:
                 _where(region, 0, size - 1),
             ):
                 expect_error(asks(target, said).send(target), 400, 404, 413)
-    way = {"binary_data_output": True} if target.offers("binary_tensor_data") else {}
-    expect_reference(target, infer(target, Infer(binary=None, parameters=way)).outputs)
+    how = Infer(binary=None, parameters={"binary_data_output": True})
+    expect_reference(target, infer(target, how).outputs)
 
 
 def memory_that_is_none_is_refused(target: Target) -> None:
