@@ -33,14 +33,16 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
-    def open(self, page: Path) -> None:
-        """Open a report and wait until its script has drawn all charts."""
+    def open(
+        self, page: Path | str, *, ready: str = "document.documentElement.dataset.charts"
+    ) -> None:
+        """Open a report, or an address, and wait until its script has drawn all charts."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         self.complaints()  # those of the page before
-        self._driver.get(page.as_uri())
+        self._driver.get(page if isinstance(page, str) else page.as_uri())
         WebDriverWait(self._driver, _WAIT_S, poll_frequency=0.05).until(
-            lambda _: self.ask("document.documentElement.dataset.charts"),
+            lambda _: self.ask(ready),
             message="the charts of the page were not drawn",
         )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+import socket
 import tracemalloc
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -11,11 +14,13 @@ import pytest
 from coinfer.errors import InputError, TooLargeError, UnknownNameError
 from coinfer.server.grpc.infer_message import parse_infer
 from coinfer.server.http.body import unpacked
+from coinfer.server.http.infer_body import parse_infer as parse_body
 from coinfer.server.http.json_tensors import from_json
 from coinfer.server.limits import ServerLimits
 from coinfer.server.messages import INFERENCE
 from coinfer.server.raw_tensors import from_raw
 from coinfer.server.status import status_of
+from server.servers import address, echo, serving
 
 
 def test_one_long_text_among_many_is_not_padded_to() -> None:
@@ -83,3 +88,32 @@ def test_nothing_may_follow_what_is_packed() -> None:
 
 def test_numbers_beyond_a_float_become_infinite() -> None:
     assert np.isinf(from_json("x", "FP32", (1,), [1e300]))[0]
+
+
+def test_json_is_limited_and_binary_data_are_not() -> None:
+    limits = ServerLimits(json_bytes=200)
+    tensor = {"name": "x", "datatype": "UINT8", "shape": [300]}
+    plain = json.dumps({"inputs": [{**tensor, "data": [1] * 300}]}).encode()
+    with pytest.raises(TooLargeError, match="send the tensors as binary data"):
+        parse_body("m", "", plain, None, limits)
+    head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 300}}]}).encode()
+    [found] = parse_body("m", "", head + bytes(300), len(head), limits).inputs
+    assert found.array.shape == (300,)
+
+
+def test_what_is_large_is_answered_beside_the_loop_as_well() -> None:
+    tensor = {"name": "x", "datatype": "INT32", "shape": [1, 300_000]}
+    body = json.dumps({"inputs": [{**tensor, "data": [7] * 300_000}]}).encode()
+    with serving({"m": echo("INT32")}) as server:
+        url = f"http://{address(server)}/v2/models/m/infer"
+        for sent, encoding in ((body, "identity"), (gzip.compress(body), "gzip")):
+            headers = {"content-encoding": encoding, "accept-encoding": encoding}
+            with urlopen(Request(url, sent, headers), timeout=30) as answer:
+                said = answer.read()
+                packed = answer.headers.get("content-encoding")
+            assert packed == ("gzip" if encoding == "gzip" else None)
+            [y] = json.loads(gzip.decompress(said) if packed else said)["outputs"]
+            assert y["data"] == [7] * 300_000
+        with socket.create_connection(("127.0.0.1", server.ports["http"]), timeout=30) as client:
+            client.sendall(b"POST /v2/repository/index HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 413")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 
@@ -10,9 +11,9 @@ import pytest
 from coinfer.server.limits import ServerLimits
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
-from server.servers import serving
+from server.servers import echo, serving
 
-LINEAR = {"linear": tiny_linear().model}
+MODELS = {"linear": tiny_linear().model, "echo": echo("UINT8")}
 INFER = b"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\n"
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -20,7 +21,7 @@ LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
     limits = ServerLimits(body_s=0.3, idle_s=0.3, connections=30, body_bytes=1 << 20)
-    with serving(LINEAR, options=ServeOptions(http=0, limits=limits)) as server:
+    with serving(MODELS, options=ServeOptions(http=0, limits=limits)) as server:
         yield server
 
 
@@ -54,7 +55,9 @@ def test_a_head_that_does_not_come_is_not_waited_for(hasty: Server) -> None:
 
 
 def test_a_body_of_which_nothing_comes_is_not_waited_for(hasty: Server) -> None:
-    assert b"did not come within" in said(hasty, INFER + b"Content-Length: 9\r\n\r\n")
+    head = INFER + b"Content-Length: 9\r\n\r\n"
+    assert said(hasty, head).startswith(b"HTTP/1.1 408")
+    assert b"did not come within" in said(hasty, head + b"{")
 
 
 def test_a_head_without_end_is_refused(hasty: Server) -> None:
@@ -86,3 +89,16 @@ def test_connections_beyond_the_limit_are_closed_at_once(hasty: Server) -> None:
     finally:
         for client in clients:
             client.close()
+
+
+def test_a_client_that_reads_no_answers_is_let_go(hasty: Server) -> None:
+    size = 1_000_000
+    tensor = {"name": "x", "datatype": "UINT8", "shape": [1, size]}
+    tensor["parameters"] = {"binary_data_size": size}
+    said = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    head = json.dumps(said).encode()
+    lengths = f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {len(head) + size}"
+    line = b"POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\n"
+    request = line + lengths.encode() + b"\r\n\r\n" + head + bytes(size)
+    with connected(hasty) as client, pytest.raises(ConnectionError):
+        client.sendall(request * 60)

@@ -224,3 +224,20 @@ def test_a_folder_whose_name_is_no_text_is_no_model(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has texts for names only")
     assert list(repository_folders([tmp_path])) == ["m"]
+
+
+def test_clients_are_not_told_where_the_repository_is(served: Served) -> None:
+    (served.repository / "m" / "2").mkdir()
+    (served.repository / "m" / "2" / "model.onnx").write_bytes(b"no model")
+    put(served.repository, "broken", 1, 1.0)
+    (served.repository / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    (served.repository / "broken" / "coinfer.yaml").write_text("nonsense: 1")
+    told = []
+    for name in ("m", "broken"):
+        with pytest.raises(CoinferError) as caught:
+            served.control.load(name, {})
+        told.append(str(caught.value))
+    served.look(4)
+    told += [each["reason"] for each in served.control.index()]
+    assert "m/2/model.onnx" in told[0]
+    assert all(str(served.repository.parent) not in each for each in told)

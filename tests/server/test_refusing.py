@@ -68,6 +68,19 @@ def test_nothing_is_refused_early_while_nothing_waits() -> None:
         assert service.infer(request).response(10).model == "m"
 
 
+def test_many_explanations_at_a_time_are_not_given() -> None:
+    service = Service()
+    with engine_of({"m": MODEL}, backend="null", seconds=0.002) as engine:
+        service.open(engine, [served("m", MODEL)])
+        request = InferRequest("m", [X], parameters={"coinfer_explain": True})
+        inferences = [service.infer(request) for _ in range(200)]
+        n_most = len(service.watch._explainers)
+        said = [str(each.response(10).parameters["coinfer_explain"]) for each in inferences]
+    assert n_most <= 16
+    assert service.watch._explainers == ()
+    assert any("too many" in each for each in said)
+
+
 def test_why_a_request_went_where_it_went() -> None:
     service = Service()
     with engine_of({"m": MODEL}, backend="null") as engine:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coinfer.core.commands import Command, Execution, Reply, Run
-from coinfer.core.events import Arrived, Event, Failed, Finished
+from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
+from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
 from coinfer.core.request import Request
 
 __all__ = ["Backlog"]
@@ -50,12 +50,17 @@ class Backlog:
             self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
         elif kind is Failed:
             self._running.pop(event.execution_id, None)  # type: ignore[union-attr]
+        elif kind is ProcessorLost:
+            lost = event.processor  # type: ignore[union-attr]
+            self._running = {n: e for n, e in self._running.items() if e.processor != lost}
         for command in commands:
             of = type(command)
             if of is Run:
                 self._began(command.execution)  # type: ignore[union-attr]
             elif of is Reply:
                 self._leave(command.request)  # type: ignore[union-attr]
+            elif of is Abandon:
+                self._running.pop(command.execution.id, None)  # type: ignore[union-attr]
 
     def cost_s(self, model: str) -> float:
         """Return what a request of a model took of a processor lately; 0: none was seen yet."""

@@ -101,7 +101,11 @@ class RepositoryControl:
             folders = repository_folders(self._repositories)
             if name not in folders:
                 raise UnknownNameError.of("model", name, folders, hint="They are in the repository")
-            self._load(folders[name])
+            try:
+                self._load(folders[name])
+            except CoinferError as error:
+                error.args = (self._without_paths(str(error)), *error.args[1:])
+                raise
             self._unloaded.discard(name)
 
     def unload(self, name: str) -> None:
@@ -137,8 +141,9 @@ class RepositoryControl:
             stamp = read_model_folder(path, lenient=self._lenient).stamp
         except (CoinferError, OSError) as error:
             # Perhaps it is being copied: say it once it has stayed like that.
-            if self._failed.get(name) != str(error) and name in stamps and not stamps[name]:
-                self._failed[name] = str(error)
+            text = self._without_paths(str(error))
+            if self._failed.get(name) != text and name in stamps and not stamps[name]:
+                self._failed[name] = text
                 _log.warning("model %r is served as it was: %s", name, error)
             stamps[name] = ()
             return
@@ -160,12 +165,18 @@ class RepositoryControl:
             is_same = folder.stamp == self._stamps.get(name)
             models = self._versions(folder, is_same)
         except CoinferError as error:
-            self._failed[name] = str(error)
+            self._failed[name] = self._without_paths(str(error))
             raise
         self._failed.pop(name, None)
         self._stamps[name] = folder.stamp
         self._replace(name, models)
         self._loaded.update({(name, each.version): each.stamp for each in folder.versions})
+
+    def _without_paths(self, text: str) -> str:
+        """Return what clients may be told: where the repositories are is not theirs to know."""
+        for repository in self._repositories:
+            text = text.replace(f"{repository}/", "")
+        return text
 
     def _versions(self, folder: ModelFolder, is_same: bool) -> list[ServedModel]:
         """Return all versions as they are served; if one cannot be loaded, none is loaded anew."""

@@ -15,6 +15,7 @@ class ServerLimits:
 
     Attributes:
         body_bytes: Of a request, also after it was unpacked.
+        json_bytes: Of these, those that are JSON: while it is read, nothing else is.
         tensors: Inputs of a request, and as many outputs.
         body_s: Seconds in which the head of a request must be there, and then its body.
         idle_s: Seconds after which a connection is closed on which nothing is asked, or an answer
@@ -27,6 +28,7 @@ class ServerLimits:
     """
 
     body_bytes: int = 256 << 20
+    json_bytes: int = 32 << 20
     tensors: int = 256
     body_s: float = 60.0
     idle_s: float = 75.0

@@ -43,6 +43,9 @@ _EXTENSIONS = (
 )
 
 
+_NOT_EXPLAINED = '{"outcome":"not explained: too many are at a time"}'
+
+
 class Control(Protocol):
     """Loads and unloads models on demand. Its methods wait, so call them beside an event loop."""
 
@@ -303,6 +306,8 @@ class Service:
         """Submit a request and look after it until it is answered."""
         due_s = clock.now()
         explainer = self.watch.explain(engine, due_s)
+        if explainer is None:
+            return submit(due_s=due_s), lambda: _NOT_EXPLAINED
         try:
             future = submit(due_s=due_s)
         except BaseException:

@@ -17,6 +17,8 @@ from coinfer.server.statistics import Statistics
 __all__ = ["Watch", "explained"]
 
 _MOST_ALTERNATIVES = 8
+_MOST_EXPLAINED = 16
+"""Requests that are looked after at a time: each costs something at every step of the core."""
 
 
 class Watch:
@@ -55,11 +57,17 @@ class Watch:
         for explainer in self._explainers:
             explainer.answered(request_id, at_s)
 
-    def explain(self, engine: Engine, due_s: float) -> Explainer:
-        """Look after the request that is due at this very moment, until `forget`."""
+    def explain(self, engine: Engine, due_s: float) -> Explainer | None:
+        """Look after the request that is due at this very moment, until `forget`.
+
+        Returns:
+            Who does; None if there are too many already.
+        """
         explainer = Explainer(lambda request: request.arrival_s == due_s)
         explainer.watch(engine.view)
         with self._changing:
+            if len(self._explainers) >= _MOST_EXPLAINED:
+                return None
             self._explainers = (*self._explainers, explainer)
             engine.attach(self, self)
         return explainer

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from coinfer.errors import ConfigurationError, InputError
 from coinfer.server.access import Access
@@ -12,7 +15,7 @@ from coinfer.server.handover import Handover
 from coinfer.server.http.body import ClientGoneError, Receive, read_body, unpacked
 from coinfer.server.http.infer_answer import write_infer
 from coinfer.server.http.infer_body import parse_infer
-from coinfer.server.http.reply import Reply, of_error
+from coinfer.server.http.reply import Headers, Reply, of_error
 from coinfer.server.http.routes import Ask, Routes
 from coinfer.server.http.sending import Send, packed, send_reply
 from coinfer.server.inference import EXPLAIN, Inference
@@ -24,6 +27,18 @@ __all__ = ["HttpApp"]
 
 _WATCH_AFTER_S = 0.02
 """A client that goes sooner finds its request answered already, or about to be."""
+
+_QUICK_BYTES = 1 << 19
+"""Up to here, reading or writing takes about a millisecond, and less than handing it on."""
+
+_MOST_BYTES = 1 << 20
+"""Of a request that has no tensors."""
+
+_PACKED_RATIO = 100
+"""What comes of packed bytes, if somebody means it ill."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _Scope = MutableMapping[str, Any]
 _Sent = Mapping[bytes, bytes]
@@ -38,6 +53,7 @@ class HttpApp:
         limits: What one request may take.
         access: Who may ask.
         routes: What else is answered beside inferences.
+        aside: Does what takes long, so that others need not wait for it.
     """
 
     def __init__(
@@ -47,12 +63,15 @@ class HttpApp:
         limits: ServerLimits,
         access: Access,
         routes: Routes,
+        aside: Executor,
     ) -> None:
         self._service = service
         self._handover = handover
         self._limits = limits
+        self._few = replace(limits, body_bytes=min(limits.body_bytes, _MOST_BYTES))
         self._access = access
         self._routes = routes
+        self._aside = aside
 
     async def __call__(self, scope: _Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -68,7 +87,8 @@ class HttpApp:
                 reply = of_error(error)
             accepted = headers.get(b"accept-encoding")
             if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
-                reply = packed(reply, accepted.decode("latin-1"))
+                size = sum(map(len, reply.parts))
+                reply = await self._done(size, packed, reply, accepted.decode("latin-1"))
             await send_reply(reply, send)
         except asyncio.CancelledError:  # the server stops and does not wait any longer
             return
@@ -90,8 +110,11 @@ class HttpApp:
                     return await self._infer(model, version, headers, receive)
         body = b""
         if method not in ("GET", "HEAD"):
-            read = await read_body(receive, _length(headers), self._limits)
-            body = bytes(unpacked(read, _text(headers, b"content-encoding"), self._limits))
+            limits = self._few
+            read = await read_body(receive, _length(headers), limits)
+            encoding = _text(headers, b"content-encoding")
+            size = len(read) * _PACKED_RATIO if encoding else 0
+            body = bytes(await self._done(size, unpacked, read, encoding, limits))
         return await self._routes.answer(Ask(method, tuple(parts), body, scope["query_string"]))
 
     async def _infer(self, model: str, version: str, headers: _Sent, receive: Receive) -> Reply:
@@ -101,8 +124,13 @@ class HttpApp:
         encoding = headers.get(b"content-encoding")
         body = await read_body(receive, _length(headers), limits, header_length or 0)
         if encoding is not None:
-            body = unpacked(body, encoding.decode("latin-1"), limits, header_length or 0)
-        request = parse_infer(model, version, body, header_length, limits, service.shared_memory)
+            size, text = len(body) * _PACKED_RATIO, encoding.decode("latin-1")
+            body = await self._done(size, unpacked, body, text, limits, header_length or 0)
+        size = len(body) if header_length is None else header_length
+        memory = service.shared_memory
+        request = await self._done(
+            size, parse_infer, model, version, body, header_length, limits, memory
+        )
         del body
         wants_why = b"x-coinfer-explain" in headers
         if wants_why:
@@ -110,10 +138,18 @@ class HttpApp:
         inference = service.infer(request, deadline_s=deadline_s)
         await self._answered(inference, receive)
         response = inference.response()
+        said: Headers = ()
         if wants_why:
-            why = str(response.parameters[EXPLAIN]).encode()
-            return write_infer(request, response, ((b"x-coinfer-explain", why),))
-        return write_infer(request, response)
+            said = ((b"x-coinfer-explain", str(response.parameters[EXPLAIN]).encode()),)
+        size = sum(each.array.nbytes for each in response.outputs if each.array is not None)
+        return await self._done(size, write_infer, request, response, said)
+
+    async def _done(self, size: int, do: Callable[_P, _T], *of: _P.args, **named: _P.kwargs) -> _T:
+        """Do something with so many bytes: here, or beside the loop if they are many."""
+        if size <= _QUICK_BYTES:
+            return do(*of, **named)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._aside, partial(do, *of, **named))
 
     async def _answered(self, inference: Inference, receive: Receive) -> None:
         """Wait for the answer; a client that goes meanwhile cancels its request.

@@ -45,18 +45,18 @@ async def read_body(
     """
     if length is not None and length > limits.body_bytes:
         raise _too_large(limits)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    if not message.get("more_body"):
+        first: bytes = message.get("body", b"")
+        if len(first) > limits.body_bytes:
+            raise _too_large(limits)
+        is_small = len(first) <= _SMALL_BYTES
+        return first if is_small else _aligned([first], len(first), header_length)
     try:
         async with asyncio.timeout(limits.body_s):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            first: bytes = message.get("body", b"")
-            if message.get("more_body"):
-                return await _assembled(receive, first, length, limits, header_length)
-            if len(first) > limits.body_bytes:
-                raise _too_large(limits)
-            is_small = len(first) <= _SMALL_BYTES
-            return first if is_small else _aligned([first], len(first), header_length)
+            return await _assembled(receive, message["body"], length, limits, header_length)
     except TimeoutError:
         raise InputError(
             f"the body of the request did not come within {limits.body_s:g} s"

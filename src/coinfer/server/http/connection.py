@@ -143,4 +143,10 @@ class Connection(HttpToolsProtocol):
                 return
             self._look_after(max(left_s, 0.01))
             return
+        is_body_awaited = cycle is not None and cycle.more_body and not self._body_bytes
+        if is_body_awaited and self.loop.time() >= self._since_s + limits.body_s:
+            self._refuse(
+                b"408 Request Timeout", b"the body of the request did not come within time"
+            )
+            return
         self._look_after(min(limits.idle_s, limits.body_s))

@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -52,6 +53,7 @@ class HttpFrontEnd:
         self._access = access
         self._pages = pages
         self._tls = tls
+        self._aside = ThreadPoolExecutor(2, thread_name_prefix="coinfer-server-aside")
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -62,7 +64,7 @@ class HttpFrontEnd:
             ConfigurationError: the files of the certificate cannot be used.
         """
         routes = Routes(self._service, self._pages)
-        app = HttpApp(self._service, handover, self._limits, self._access, routes)
+        app = HttpApp(self._service, handover, self._limits, self._access, routes, self._aside)
         tls = self._tls
         config = uvicorn.Config(
             app,
@@ -100,3 +102,4 @@ class HttpFrontEnd:
         server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         server.should_exit = True
         await serving
+        self._aside.shutdown(wait=False, cancel_futures=True)

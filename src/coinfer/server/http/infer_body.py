@@ -39,7 +39,7 @@ def parse_infer(
 
     Raises:
         InputError: it is not what the protocol says.
-        TooLargeError: it has too many tensors or dimensions.
+        TooLargeError: it has too many tensors or dimensions, or too much JSON.
 
     >>> body = b'{"inputs":[{"name":"x","datatype":"UINT8","shape":[2],"data":[1,2]}]}'
     >>> parse_infer("m", "", body, None, ServerLimits()).inputs[0].array
@@ -51,7 +51,13 @@ def parse_infer(
             f"Inference-Header-Content-Length is {header_length}, and the body has only "
             f"{len(view)} bytes"
         )
-    head = _object(view[:header_length], "the request")
+    text = view[:header_length]
+    if len(text) > limits.json_bytes:
+        raise TooLargeError(
+            f"the request has {len(text)} bytes of JSON; at most {limits.json_bytes} are taken; "
+            "send the tensors as binary data"
+        )
+    head = _object(text, "the request")
     rest = _Rest(view[header_length:] if header_length is not None else view[:0])
     inputs = _list(head, "inputs", limits)
     if not inputs:
