@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from coinfer.backends.null import NullBackend
 from coinfer.server.limits import ServerLimits
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
@@ -102,3 +104,18 @@ def test_a_client_that_reads_no_answers_is_let_go(hasty: Server) -> None:
     request = line + lengths.encode() + b"\r\n\r\n" + head + bytes(size)
     with connected(hasty) as client, pytest.raises(ConnectionError):
         client.sendall(request * 60)
+
+
+def test_who_is_not_waited_for_at_the_end_is_told_so() -> None:
+    backend, limits = NullBackend(service_s=lambda *_: 1.7), ServerLimits(drain_s=0.5)
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]}'
+    options = ServeOptions(http=0, limits=limits)
+    with serving(MODELS, options=options, backend="null", backends={"null": backend}) as server:
+        client = connected(server)
+        client.sendall(INFER + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        while not server.service.engine or not server.service.engine.n_unanswered:
+            time.sleep(0.001)
+    with client:
+        said = client.recv(1000)
+    assert said.startswith(b"HTTP/1.1 503")
+    assert said.endswith(b'{"error":"the server is stopping and waits no longer"}')

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from coinfer.errors import ConfigurationError, InputError
+from coinfer.errors import ClosedError, ConfigurationError, InputError
 from coinfer.server.access import Access
 from coinfer.server.handover import Handover
 from coinfer.server.http.body import ClientGoneError, Receive, read_body, unpacked
@@ -83,6 +83,8 @@ class HttpApp:
                 reply = await self._reply(scope, headers, receive)
             except ClientGoneError:
                 return
+            except asyncio.CancelledError:
+                reply = of_error(ClosedError("the server is stopping and waits no longer"))
             except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
                 reply = of_error(error)
             accepted = headers.get(b"accept-encoding")
