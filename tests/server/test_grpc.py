@@ -371,10 +371,13 @@ def _is_live(client: triton.InferenceServerClient) -> bool:
         return False
 
 
-def test_a_port_is_not_shared_with_another_server(tiny: Server) -> None:
+def test_a_port_is_not_shared_with_another_server(
+    tiny: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
     options = ServeOptions(http=None, grpc=tiny.ports["grpc"])
-    with pytest.raises(ConfigurationError, match="is the port in use"):
+    with pytest.raises(ConfigurationError, match="is in use"):
         Server(options).start()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_typed_contents_are_read_and_checked(tiny: Server) -> None:

@@ -11,6 +11,7 @@ from coinfer.server.access import Access
 from coinfer.server.grpc.handlers import Handlers
 from coinfer.server.handover import Handover
 from coinfer.server.limits import ServerLimits
+from coinfer.server.listening import bound_socket
 from coinfer.server.service import Service
 from coinfer.server.tls import Tls
 
@@ -60,6 +61,8 @@ class GrpcFrontEnd:
         Raises:
             ConfigurationError: the port is taken, or the files of the certificate cannot be used.
         """
+        if self.port:  # gRPC itself would write to stderr why it cannot
+            bound_socket(self._host.strip("[]"), self.port, "grpc").close()
         limits = self._limits
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", limits.body_bytes + _ROOM_BYTES),
