@@ -49,9 +49,10 @@ class FakeSender:
         return {"x": "FP32"}
 
     async def send(self, call: Call, parameters: Mapping[str, Any]) -> Answered:
+        answer = self._answers[len(self.asked) % len(self._answers)]
         self.asked.append((call.model, parameters))
         await asyncio.sleep(0)
-        return self._answers[(len(self.asked) - 1) % len(self._answers)]
+        return answer
 
     async def close(self) -> None:
         self.is_closed = True

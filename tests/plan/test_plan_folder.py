@@ -257,14 +257,14 @@ MISTAKES: list[tuple[str, Callable[[str], str], str]] = [
         (
             f"NUL in {field}",
             lambda t, field=field: re.sub(rf"\b{field}: [\w./]+", rf'{field}: "a\\0b"', t, count=1),
-            f"{field}: 'a\\x00b' is no name of a file",
+            f"{field}: 'a\\x00b' holds a null character",
         )
         for field in ("source", "file")
     ),
     (
         "NUL in graph",
         lambda t: t.replace("original:", 'original:\n        graph: "a\\0b"\n        sha256: "0"'),
-        "graph: 'a\\x00b' is no name of a file",
+        "graph: 'a\\x00b' holds a null character",
     ),
     (
         "home",

@@ -201,7 +201,7 @@ def test_anchors_and_merges_are_understood() -> None:
         ("[" * 1000, "s.yaml: not valid YAML: it nests too deeply"),
         ("- 1\n", "s.yaml:1: expected a mapping of fields, got a list"),
         (VALID + "seed: 1\nseed: 2\n", "s.yaml:4: seed: is given twice, first in line 3"),
-        (VALID + 'name: "a\\0b"\n', "s.yaml:3: 'a\\x00b' holds a null character; remove it"),
+        (VALID + 'name: "a\\0b"\n', "s.yaml:3: name: 'a\\x00b' holds a null character; remove it"),
         (VALID + '"na\\0me": b\n', "s.yaml:3: 'na\\x00me' holds a null character; remove it"),
         (
             "models:\n  on: zoo:lenet\n",

@@ -147,7 +147,7 @@ def _check_aliases(root: yaml.Node, origin: str) -> None:
 def _check(node: yaml.Node, origin: str, loc: Loc, seen: set[int]) -> None:
     """Refuse what PyYAML lets pass and reads otherwise than a person, wherever it stands below."""
     if isinstance(node, yaml.ScalarNode):
-        _check_text(node, origin)
+        _check_text(node, origin, loc)
         _check_number(node, origin, loc)
     elif id(node) not in seen:
         seen.add(id(node))
@@ -173,7 +173,7 @@ def _check_keys(node: yaml.MappingNode, origin: str) -> None:
             raise ScenarioError(
                 f"{origin}:{line}: {written}: a field's name must be text; put it in quotes"
             )
-        _check_text(key, origin)
+        _check_text(key, origin, ())
         if key.value in lines:
             raise ScenarioError(
                 f"{origin}:{line}: {key.value}: is given twice, first in line "
@@ -182,11 +182,13 @@ def _check_keys(node: yaml.MappingNode, origin: str) -> None:
         lines[key.value] = line
 
 
-def _check_text(node: yaml.ScalarNode, origin: str) -> None:
+def _check_text(node: yaml.ScalarNode, origin: str, loc: Loc) -> None:
     """Refuse what no name and no path can hold, whatever reads it later."""
     if "\0" in node.value:
+        where = f"{dotted(loc)}: " if loc else ""
         raise ScenarioError(
-            f"{origin}:{node.start_mark.line + 1}: {node.value!r} holds a null character; remove it"
+            f"{origin}:{node.start_mark.line + 1}: {where}{node.value!r} holds a null character; "
+            "remove it"
         )
 
 

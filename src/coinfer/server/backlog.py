@@ -44,8 +44,8 @@ class Backlog:
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
         """Note a step of the core."""
         kind = type(event)
-        if kind is Arrived:
-            self._wait(event.request)  # type: ignore[union-attr]
+        if isinstance(event, Arrived):
+            self._wait(event.request)
         elif kind is Finished:
             self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
         elif kind is Failed:
