@@ -184,6 +184,14 @@ def test_beside_each_guess_stands_one_with_first_axes_of_one() -> None:
     ]
 
 
+def test_guesses_that_take_gigabytes_are_not_tried() -> None:
+    text = "m (float[a,n,3,h,w] x) => (float[a,n,3,h,w] y) { y = Relu(x) }"
+    tried = [each["n"] for each in guessed_sizes(model_from_text(text, name="m"), {})]
+    assert tried[0] == 128
+    assert 256 in tried
+    assert 512 not in tried
+
+
 def test_what_the_first_axis_is_is_found_out_once(tmp_path: Path) -> None:
     from coinfer.backends.onnxruntime.backend import OnnxRuntimeBackend
     from coinfer.profiling import batch_axis

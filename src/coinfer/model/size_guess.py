@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from coinfer.model.inputs import open_axes
+from coinfer.model.inputs import open_axes, sample_bytes
 from coinfer.model.model import Model
 from coinfer.model.specs import TensorSpec
 
@@ -25,12 +25,15 @@ _SEQUENCES = (128, 64, 256, 32, 512, 16, 8, 4, 2, 1)
 _SUM = re.compile(r"\s*([A-Za-z_][\w.]*|\d+)\s*\+\s*([A-Za-z_][\w.]*|\d+)\s*")
 _CHANNELS = (1, 3, 4)
 
+_LARGE = 2**28
+"""Bytes of inputs that nobody meant: what is tried is run, which takes several times that."""
+
 
 def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Yield sizes for the open dimensions that are not known, the likeliest first.
 
-    Those that the model's operators contradict are left out, as far as can be told, but for one
-    that stands for itself: something must be tried.
+    Those that the model's operators contradict are left out, as far as can be told, and those whose
+    inputs take very much; but for one that stands for itself: something must be tried.
 
     Args:
         model: A model.
@@ -43,7 +46,7 @@ def guessed_sizes(model: Model, known: Mapping[str, int]) -> Iterator[dict[str, 
     """
     contradicted = True
     for sizes in _candidates(model, known):
-        if _fits(model, {**known, **sizes}):
+        if _bytes(model, {**known, **sizes}) <= _LARGE and _fits(model, {**known, **sizes}):
             contradicted = False
             yield sizes
     if contradicted:
@@ -98,6 +101,12 @@ def _sum_of(name: str, sizes: Mapping[str, int]) -> int | None:
         return None
     parts = [int(part) if part.isdecimal() else sizes.get(part) for part in found.groups()]
     return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _bytes(model: Model, sizes: Mapping[str, int]) -> int:
+    batch = 1 if model.batch_symbol is None else sizes.get(model.batch_symbol, 1)
+    others = {name: size for name, size in sizes.items() if name != model.batch_symbol}
+    return sample_bytes(model.input_check, batch=batch, dims=others)
 
 
 def _fits(model: Model, sizes: Mapping[str, int]) -> bool:

@@ -26,6 +26,7 @@ from coinfer.planner.compressing.error import largest_error
 from coinfer.planner.compressing.gauge import MeasuringGauge
 from coinfer.planner.compressing.picture import picture_of
 from coinfer.planner.compressing.renormalising import renormalised
+from coinfer.planner.compressing.setting import CompressionSetting
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.side_by_side import Contest
 
@@ -236,6 +237,19 @@ def test_the_seed_draws_random_samples_too() -> None:
         for seed in (0, 0, 1)
     }
     assert len(errors) == 2
+
+
+@pytest.mark.parametrize(("most", "count"), [(2**28, 12), (10 * 4608 + 7, 10), (1, 2)])
+def test_random_samples_are_fewer_where_each_is_large(
+    most: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network()
+    monkeypatch.setattr("coinfer.planner.compressing.setting._RANDOM_BYTES", most)
+    setting = CompressionSetting.of(model, None, processors=[], backends={}, dims={}, seed=0)
+    samples = setting.samples
+    assert len(samples.calibration) + len(samples.held_out) == count
+    [feed] = samples.calibration[:1]
+    assert sum(array.nbytes for array in feed.values()) == 4608
 
 
 def test_what_is_not_surely_faster_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

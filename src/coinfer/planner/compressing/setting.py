@@ -12,6 +12,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.hardware.catalogue import default_processors
 from coinfer.machine.processor import Processor, named, ordinary
 from coinfer.model import Model
+from coinfer.model.inputs import sample_bytes
 from coinfer.planner.compressing.calibration import Samples, split
 from coinfer.planner.compressing.compression import Compression
 from coinfer.planner.compressing.quantisation import Quantisation
@@ -25,6 +26,9 @@ from coinfer.profiling.reference import REFERENCE
 __all__ = ["CompressionSetting"]
 
 _RANDOM_SAMPLES = 12
+_FEWEST_SAMPLES = 2
+_RANDOM_BYTES = 2**28
+"""Of random samples, unless the fewest take more: some come to a gigabyte each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,9 @@ def _feeds(
         profiler = Profiler(cache=default_cache(), backends=backends)
         sizes, guessed = settled_sizes(model, dims, processors, profiler)
         seeds = range(seed * _RANDOM_SAMPLES, (seed + 1) * _RANDOM_SAMPLES)
-        feeds = [model.sample_inputs(seed=each, dims=sizes) for each in seeds]
+        each_bytes = sample_bytes(model.input_check, batch=1, dims=sizes)
+        count = min(_RANDOM_SAMPLES, max(_FEWEST_SAMPLES, _RANDOM_BYTES // max(each_bytes, 1)))
+        feeds = [model.sample_inputs(seed=each, dims=sizes) for each in seeds[:count]]
         warnings = [
             f"{model.name}: no samples were given, so errors are those on random inputs; give real "
             "ones (--inputs)"
