@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 
@@ -161,6 +162,7 @@ def test_devices_that_cannot_be_found_make_a_backend_unusable(
 
 def test_a_process_with_something_that_hangs_ends(tmp_path) -> None:
     program = """\
+import textwrap
 import threading
 from coinfer.backends.patience import HangError, patiently
 from coinfer.profiling.measure import on_cores
@@ -183,3 +185,28 @@ except HangError:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "given up\n" * 2, "")
+
+
+def test_a_process_ends_when_all_that_was_begun_has_returned(tmp_path) -> None:
+    """A thread that returns from a library to an ending interpreter aborts the process."""
+    code = """
+        import pathlib, time
+        from coinfer.backends.patience import begun
+
+        def call(name):
+            time.sleep(0.7)
+            pathlib.Path(name).touch()
+
+        for name in ("first", "second"):
+            begun(lambda name=name: call(name), "loading")
+        raise KeyboardInterrupt
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}

@@ -7,13 +7,14 @@ and no obstacle to the end of the process. Runs of requests have a limit of thei
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from typing import Protocol, Self, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, Self, TypeVar
 
 from coinfer.errors import BackendError, ConfigurationError
 
@@ -37,6 +38,15 @@ PATIENCE_S = 300.0
 
 _LOOK_S = 0.2
 """On some systems a wait cannot be interrupted."""
+
+
+_LEAVE_S = 10.0
+"""How long the end of the interpreter waits for what has not returned, and does not hang."""
+
+_GLANCE_S = 0.01
+
+_under_way: set[Future[Any]] = set()
+"""What libraries were called for and have not returned, but for what hangs."""
 
 
 class HangError(BackendError):
@@ -138,12 +148,19 @@ def begun(
             if result.set_running_or_notify_cancel():
                 result.set_exception(error)
             return
+        finally:
+            _under_way.discard(result)
         if result.set_running_or_notify_cancel():
             result.set_result(value)
         else:
             late(value)
 
-    threading.Thread(target=run, name="coinfer-library", daemon=True).start()
+    _under_way.add(result)
+    try:
+        threading.Thread(target=run, name="coinfer-library", daemon=True).start()
+    except BaseException:
+        _under_way.discard(result)
+        raise
     until_s = time.monotonic() + limit_s
 
     def ended() -> R:
@@ -153,10 +170,24 @@ def begun(
             _wait(result, until_s)
             raise
         if result.cancel():
+            _under_way.discard(result)
             raise HangError.of(what, limit_s)
         return result.result()
 
     return ended
+
+
+def _let_return() -> None:
+    """Wait a while for what is called still: of several, Ctrl-C waits for one only."""
+    until_s = time.monotonic() + _LEAVE_S
+    with suppress(KeyboardInterrupt):
+        while _under_way and time.monotonic() < until_s:
+            time.sleep(_GLANCE_S)
+
+
+atexit.register(_let_return)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)  # the child has none of the threads
 
 
 def _wait(result: Future[R], until_s: float) -> None:
