@@ -300,6 +300,7 @@ class Content:
         import onnx
         import onnx_ir as ir
 
+        from coinfer.model.text_walk import broken_text
         from coinfer.model.validation import not_valid, read_from
 
         encoded = self._encoded
@@ -308,6 +309,8 @@ class Content:
             proto = onnx.ModelProto.FromString(bytes(encoded.data))
             if not shapes:
                 proto.graph.ClearField("value_info")
+            if broken := broken_text(proto):
+                raise ValueError(f"{broken} is not text in UTF-8")
             built: ir.Model = ir.from_proto(proto)
         except Exception as error:
             # The file is untrusted, and a damaged one raises almost anything in this library.

@@ -189,8 +189,11 @@ def _validated(
     from coinfer.model.defaults import take_from_message
     from coinfer.model.external import check_external_data, external_of
     from coinfer.model.tensor_walk import find_tensors
+    from coinfer.model.text_walk import broken_text
 
     proto = _parse(data, what)
+    if broken := broken_text(*proto.graph.input, *proto.graph.output):
+        raise validation.not_valid(what, ValueError(f"{broken} is not text in UTF-8"))
     found = find_tensors(proto)
     _check_representable(proto, found, what)
     files = check_external_data(external_of(found.tensors), path and path.parent, what, root)
@@ -205,7 +208,7 @@ def _validated(
             data=data,
             files=files,
             summary=message.summary_of(proto, found, weight_bytes),
-            metadata={entry.key: entry.value for entry in proto.metadata_props},
+            metadata={_text(e.key): _text(e.value) for e in proto.metadata_props},
             what=what,
             state=None if defaults.values else state,
             origin=Origin(tuple(files.values()), state),
@@ -277,6 +280,11 @@ def _check_rules(proto: onnx.ModelProto, data: bytes, *, has_external: bool) -> 
         tensor.ClearField("external_data")
         tensor.dims[:] = [0]
     onnx.checker.check_model(copy.SerializeToString())
+
+
+def _text(text: str | bytes) -> str:
+    """Return a text; some releases of protobuf give what is not UTF-8 as bytes."""
+    return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")
 
 
 def _check_representable(proto: onnx.ModelProto, found: Found, what: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-__all__ = ["Found", "find_tensors"]
+__all__ = ["Found", "find_tensors", "is_repeated"]
 
 _TENSOR = "onnx.TensorProto"
 _NODE = "onnx.NodeProto"
@@ -111,7 +111,7 @@ def _ways() -> dict[str, dict[str, _Way]]:
         name: {
             field.name: _Way(
                 field.message_type.full_name,
-                _is_repeated(field),
+                is_repeated(field),
                 field.full_name in _KEPT,
                 field.full_name not in _ASIDE,
             )
@@ -138,7 +138,8 @@ def _messages(descriptor: Any) -> list[Any]:
     return [field for field in descriptor.fields if field.message_type is not None]
 
 
-def _is_repeated(field: Any) -> bool:
+def is_repeated(field: Any) -> bool:
+    """Tell whether a field is a list."""
     # `is_repeated` came with protobuf 6.31, which warns of `label`.
     if hasattr(field, "is_repeated"):
         return bool(field.is_repeated)
