@@ -15,7 +15,8 @@ class ServerLimits:
 
     Attributes:
         body_bytes: Of a request, also after it was unpacked.
-        json_bytes: Of these, those that are JSON: while it is read, nothing else is.
+        bodies_bytes: Of the requests over HTTP that are under way together.
+        json_bytes: Of these of one, those that are JSON: while it is read, nothing else is.
         tensors: Inputs of a request, and as many outputs.
         body_s: Seconds in which the head of a request must be there, and then its body.
         idle_s: Seconds after which a connection is closed on which nothing is asked, or an answer
@@ -28,6 +29,7 @@ class ServerLimits:
     """
 
     body_bytes: int = 256 << 20
+    bodies_bytes: int = 2 << 30
     json_bytes: int = 32 << 20
     tensors: int = 256
     body_s: float = 60.0

@@ -20,6 +20,7 @@ from coinfer.server.http.routes import Ask, Routes
 from coinfer.server.http.sending import Send, packed, send_reply
 from coinfer.server.inference import EXPLAIN, Inference
 from coinfer.server.limits import ServerLimits
+from coinfer.server.room import Held, Room
 from coinfer.server.service import Service
 from coinfer.units import parse_seconds
 
@@ -72,6 +73,7 @@ class HttpApp:
         self._access = access
         self._routes = routes
         self._aside = aside
+        self._room = Room(limits.bodies_bytes)
 
     async def __call__(self, scope: _Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -113,21 +115,29 @@ class HttpApp:
         body = b""
         if method not in ("GET", "HEAD"):
             limits = self._few
-            read = await read_body(receive, _length(headers), limits)
+            with self._room.holding() as held:
+                read = await read_body(receive, _length(headers), limits, held)
             encoding = _text(headers, b"content-encoding")
             size = len(read) * _PACKED_RATIO if encoding else 0
             body = bytes(await self._done(size, unpacked, read, encoding, limits))
         return await self._routes.answer(Ask(method, tuple(parts), body, scope["query_string"]))
 
     async def _infer(self, model: str, version: str, headers: _Sent, receive: Receive) -> Reply:
+        with self._room.holding() as held:
+            return await self._held_infer(held, model, version, headers, receive)
+
+    async def _held_infer(
+        self, held: Held, model: str, version: str, headers: _Sent, receive: Receive
+    ) -> Reply:
         service, limits = self._service, self._limits
         header_length = _whole(headers, b"inference-header-content-length")
         deadline_s = _deadline_s(headers)
         encoding = headers.get(b"content-encoding")
-        body = await read_body(receive, _length(headers), limits, header_length or 0)
+        body = await read_body(receive, _length(headers), limits, held, header_length or 0)
         if encoding is not None:
             size, text = len(body) * _PACKED_RATIO, encoding.decode("latin-1")
             body = await self._done(size, unpacked, body, text, limits, header_length or 0)
+            held.take(len(body))
         size = len(body) if header_length is None else header_length
         memory = service.shared_memory
         request = await self._done(

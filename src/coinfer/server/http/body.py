@@ -12,6 +12,7 @@ import numpy as np
 from coinfer.errors import InputError, TooLargeError
 from coinfer.server.limits import ServerLimits
 from coinfer.server.raw_tensors import Buffer
+from coinfer.server.room import Held
 from coinfer.units import format_bytes
 
 __all__ = ["ClientGoneError", "Receive", "read_body", "unpacked"]
@@ -28,7 +29,7 @@ class ClientGoneError(Exception):
 
 
 async def read_body(
-    receive: Receive, length: int | None, limits: ServerLimits, header_length: int = 0
+    receive: Receive, length: int | None, limits: ServerLimits, held: Held, header_length: int = 0
 ) -> Buffer:
     """Return the body of a request.
 
@@ -36,11 +37,13 @@ async def read_body(
         receive: Of ASGI.
         length: Bytes that the client announced; None: it did not.
         limits: How much is taken, and in which time.
+        held: What the request holds of the room for all; what comes is added.
         header_length: Bytes before the first tensor, which is to lie at a multiple of 64 bytes.
 
     Raises:
         TooLargeError: it is longer than allowed.
         InputError: it did not come in time, or has another length than announced.
+        RejectedError: the requests under way leave no room for it.
         ClientGoneError: nobody waits for an answer any more.
     """
     if length is not None and length > limits.body_bytes:
@@ -52,11 +55,12 @@ async def read_body(
         first: bytes = message.get("body", b"")
         if len(first) > limits.body_bytes:
             raise _too_large(limits)
+        held.take(len(first))
         is_small = len(first) <= _SMALL_BYTES
         return first if is_small else _aligned([first], len(first), header_length)
     try:
         async with asyncio.timeout(limits.body_s):
-            return await _assembled(receive, message["body"], length, limits, header_length)
+            return await _assembled(receive, message["body"], length, limits, held, header_length)
     except TimeoutError:
         raise InputError(
             f"the body of the request did not come within {limits.body_s:g} s"
@@ -64,10 +68,16 @@ async def read_body(
 
 
 async def _assembled(
-    receive: Receive, first: bytes, length: int | None, limits: ServerLimits, header_length: int
+    receive: Receive,
+    first: bytes,
+    length: int | None,
+    limits: ServerLimits,
+    held: Held,
+    header_length: int,
 ) -> Buffer:
     """Put the parts of a body together; memory is taken as it comes, not as it is announced."""
     parts, size = [first], len(first)
+    held.take(size)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -76,6 +86,7 @@ async def _assembled(
         size += len(part)
         if size > limits.body_bytes:
             raise _too_large(limits)
+        held.take(len(part))
         parts.append(part)
         if not message.get("more_body"):
             break
