@@ -90,6 +90,41 @@ def test_options_that_do_not_fit_together(program: Program) -> None:
     assert "neither HTTP nor gRPC" in none.complaint
 
 
+def _url_of(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    line = ""
+    while " at http" not in line:
+        line = process.stderr.readline()
+        assert line, process.wait()
+    return line.split(" at ")[1].split(",")[0].strip()
+
+
+def test_a_server_that_was_killed_is_back_from_its_plan_on_the_same_port(
+    program: Program, cache_folder: Path
+) -> None:
+    models = repository(program.folder)
+    model = models / "linear" / "1" / "model.onnx"
+    done = program("plan", model, "--measure", "0.05s", "-o", program.folder / "planned")
+    assert done.status == 0, done.complaint
+    env = {**os.environ, "COINFER_CACHE": str(cache_folder)}
+    command = [sys.executable, "-m", "coinfer", "serve", "--plan", str(program.folder / "planned")]
+    port = "0"
+    for _ in range(2):
+        ports = ("--http", port, "--grpc", "-1", "--metrics", "-1")
+        with subprocess.Popen(
+            [*command, *ports], stderr=subprocess.PIPE, text=True, env=env
+        ) as process:
+            try:
+                url = _url_of(process)
+                with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=10) as answer:
+                    assert answer.status == 200
+                with urllib.request.urlopen(f"{url}/v2/models/model", timeout=10) as answer:
+                    assert b'"model"' in answer.read()
+            finally:
+                process.kill()
+        port = url.rpartition(":")[2]
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_it_serves_until_it_is_told_to_end(
