@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,12 @@ from coinfer.experiments.calibration import Calibrated, calibrate, calibration_l
 from coinfer.machine.cold import Cold
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.runtime.prepared import Prepared
 from coinfer.sim import Simulated, simulate
+from coinfer.workload.request_shapes import request_shapes
 from coinfer.workload.scenario import Scenario
 
 ONE = Processor(name="one", backend="null", units=frozenset({"core0"}))
@@ -141,3 +143,30 @@ def test_the_first_execution_of_each_pair_does_not_count(load: Scenario, run: Si
     assert len(first) == len(FACTORS)
     usual, found = (fitted(Plan.of(MEASURED), load, each) for each in (records, slow))
     assert found.factors == usual.factors
+
+
+def test_only_executions_of_like_sizes_are_compared() -> None:
+    scenario = Scenario.model_validate(
+        {
+            "models": {"net": {"source": "net.onnx", "dims": {"width": [32, 320]}}},
+            "arrivals": {"net": {"poisson": 60}},
+            "duration": 30,
+        }
+    )
+    wide = request_shapes(scenario)["net"][-1]
+    factors = {"one": 1.6, "two": 0.8}
+
+    def machine(factor: Mapping[str, float]) -> Machine:
+        entries = {
+            ProfileKey("net", name, shape=shape): Measurement(seconds=(seconds * factor[name],))
+            for name, each in {"one": (0.004, 0.020), "two": (0.005, 0.040)}.items()
+            for shape, seconds in zip((0, wide), each, strict=True)
+        }
+        return Machine(processors=(ONE, TWO), profile=Profile(entries))
+
+    measured, true = (machine(each) for each in ({"one": 1.0, "two": 1.0}, factors))
+    policy = make_policy("earliest_finish")
+    run = simulate(scenario, Plan.of(true), policy, keep_records=True)
+    found = fitted(Plan.of(measured), scenario, run.recorder.executions())
+    for name, factor in factors.items():
+        assert found.factors["net", name] == pytest.approx(factor, rel=0.001)

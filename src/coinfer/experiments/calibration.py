@@ -3,8 +3,10 @@
 A model is measured in a loop of its own. Among others, in the order that a policy makes, with
 rests, and beside the threads of the engine, it takes longer or shorter, and a virtual machine is
 not every minute as fast. So the same load is run and simulated, and what took `f` times as long as
-simulated is scaled by `f`: per model and processor, apart for executions after a rest. As times
-decide who runs where, this is repeated until it no longer changes much.
+simulated is scaled by `f`: per model and processor, apart for executions after a rest. Only like is
+compared with like: executions of the same span, batch and sizes, as a run and its simulation do not
+send the same ones everywhere. As times decide who runs where, this is repeated until it no longer
+changes much.
 """
 
 from __future__ import annotations
@@ -165,10 +167,23 @@ def fitted(plan: Plan, load: Scenario, measured: Iterable[ExecutionRecord]) -> C
     return Calibrated(corrected, {pair: factors[pair] for pair in sorted(factors)})
 
 
-class _Times(NamedTuple):
-    """Service times by model, processor and whether the processor had rested."""
+class _Kind(NamedTuple):
+    """Executions of one kind take equally long: what they run, at which batch and sizes."""
 
-    seconds: Mapping[tuple[str, str, bool], Sequence[float]]
+    span: Span
+    batch: int
+    sizes: int
+
+    @classmethod
+    def of(cls, execution: ExecutionRecord) -> _Kind:
+        """Return the kind of an execution."""
+        return cls(execution.span, execution.batch, execution.sizes)
+
+
+class _Times(NamedTuple):
+    """Service times by model, processor and whether the processor had rested; then by kind."""
+
+    seconds: Mapping[tuple[str, str, bool], Mapping[_Kind, Sequence[float]]]
     overhead_s: float
 
     @classmethod
@@ -177,23 +192,24 @@ class _Times(NamedTuple):
     ) -> _Times:
         """Sort executions that ended well.
 
-        The first run of each session, and that of each size of batch, is left out: it allocates.
+        The first run of each kind in a session is left out: it allocates.
         """
         ended = [each for each in executions if each.service_s is not None]
-        seconds: dict[tuple[str, str, bool], list[float]] = {}
+        seconds: dict[tuple[str, str, bool], dict[_Kind, list[float]]] = {}
         overheads: list[float] = []
         used_s: dict[str, float] = {}
-        seen: set[tuple[str, str, Span, int]] = set()
+        seen: set[tuple[str, str, _Kind]] = set()
         for each in sorted(ended, key=lambda record: record.started_s):
             assert each.service_s is not None
             mine = units[each.processor]
             rest_s = each.started_s - max(used_s.get(unit, -math.inf) for unit in mine)
             used_s |= dict.fromkeys(mine, each.finished_s)
-            if (kind := (each.model, each.processor, each.span, each.batch)) not in seen:
-                seen.add(kind)
+            kind = _Kind.of(each)
+            if (first := (each.model, each.processor, kind)) not in seen:
+                seen.add(first)
                 continue
             key = (each.model, each.processor, rest_s > _RESTED_S)
-            seconds.setdefault(key, []).append(each.service_s)
+            seconds.setdefault(key, {}).setdefault(kind, []).append(each.service_s)
             overheads.append(each.finished_s - each.started_s - each.service_s)
         return cls(seconds, max(0.0, _middle(overheads)))
 
@@ -213,13 +229,19 @@ class _Times(NamedTuple):
     def _ratio(
         self, other: _Times, pair: _Pair, rests: Iterable[bool] = (False, True)
     ) -> float | None:
-        """Compare the means of executions, after a rest or not; None if there are too few."""
-        keys = [(*pair, rest) for rest in rests]
-        mine = [s for key in keys for s in self.seconds.get(key, ())]
-        theirs = [s for key in keys for s in other.seconds.get(key, ())]
-        if min(len(mine), len(theirs)) < _FEWEST:
-            return None
-        return statistics.fmean(mine) / statistics.fmean(theirs)
+        """Compare executions of like kind, after a rest or not; None if there are too few.
+
+        There, the mean of each kind counts as often as the kind ran here.
+        """
+        count, mine_s, theirs_s = 0, 0.0, 0.0
+        for rest in rests:
+            theirs = other.seconds.get((*pair, rest), {})
+            for kind, mine in self.seconds.get((*pair, rest), {}).items():
+                if kind in theirs:
+                    count += len(mine)
+                    mine_s += math.fsum(mine)
+                    theirs_s += len(mine) * statistics.fmean(theirs[kind])
+        return mine_s / theirs_s if count >= _FEWEST else None
 
 
 def _middle(seconds: Sequence[float]) -> float:
