@@ -16,6 +16,7 @@ from coinfer.hardware import available_cores
 from coinfer.threads import priority
 from coinfer.threads.priority import (
     LOWEST,
+    above_idle_class,
     give_up_lag,
     lower_current_thread,
     lower_marked,
@@ -46,6 +47,24 @@ def test_a_lowered_thread_yields_and_no_other_does() -> None:
     before = niceness()
     assert in_thread(lambda: (lower_current_thread(), niceness())) == (True, LOWEST)
     assert niceness() == before
+
+
+@linux
+def test_a_lowered_thread_is_of_the_idle_class_unless_that_is_forbidden_or_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def kind() -> tuple[bool, int]:
+        return lower_current_thread(), os.sched_getscheduler(threading.get_native_id())
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("no")
+
+    assert in_thread(kind) == (True, os.SCHED_IDLE)
+    with above_idle_class():
+        assert in_thread(kind) == (True, os.SCHED_OTHER)
+    assert in_thread(kind) == (True, os.SCHED_IDLE)
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    assert in_thread(kind) == (True, os.SCHED_OTHER)
 
 
 @linux
@@ -82,7 +101,8 @@ def test_it_is_tried_whether_lowered_threads_give_way(monkeypatch: pytest.Monkey
     priority._tried.cache_clear()
     assert why_not_lowered(core) == ""
     priority._tried.cache_clear()
-    monkeypatch.setattr(priority.os, "setpriority", lambda *_: None)  # as if it were ignored
+    for call in ("setpriority", "sched_setscheduler"):
+        monkeypatch.setattr(priority.os, call, lambda *_: None)  # as if it were ignored
     assert "still gets" in why_not_lowered(core)
     priority._tried.cache_clear()
     monkeypatch.setattr(priority.sys, "platform", "darwin")

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 from coinfer.hardware.cgroup import cpu_quota
+from coinfer.threads.priority import above_idle_class
 
 __all__ = ["awake"]
 
@@ -62,6 +63,8 @@ def awake(cores: Collection[int]) -> Iterator[str]:
     elif cpu_quota() is not None:
         refusal = "processor time is limited here, and that would be used up"
     with ExitStack() as stack:
+        if cores and not refusal:
+            stack.enter_context(above_idle_class())  # else they would share with what spins
         for core in cores:
             refusal = refusal or _spin(core, stack)
         yield f"cores are not kept awake: {refusal}" if refusal else ""

@@ -11,8 +11,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from coinfer.threads.pinning import pin_current_thread
 
 __all__ = [
     "LOWEST",
+    "above_idle_class",
     "give_up_lag",
     "lower_current_thread",
     "lower_marked",
@@ -30,11 +32,17 @@ __all__ = [
 ]
 
 LOWEST = 19
-"""The niceness of threads that yield to all others: what is left over is theirs."""
+"""The niceness of threads that yield to all others: what is left over is theirs.
 
+They are of the class `SCHED_IDLE` as well, where that is allowed. A thread of niceness 19 that has
+just been given a core keeps it for up to 4 ms, even from one that wakes up with 68 times its
+weight; one of that class never does (`check_preempt_wakeup_fair` in Linux's kernel/sched/fair.c).
+"""
+
+_spinning: list[None] = []
 _TASKS = Path("/proc/self/task")
 _MOST_SHARE = 0.25
-"""What a lowered thread may get beside one of normal priority; the weights say 0.014."""
+"""What a lowered thread may get beside one of normal priority; the weights say 0.014 at most."""
 
 _TRIED_S = 0.04
 _TRIALS = 5
@@ -53,6 +61,16 @@ def lower_current_thread() -> bool:
         and where a container forbids it; the log says so once.
     """
     return _lowered(threading.get_native_id())
+
+
+@contextmanager
+def above_idle_class() -> Iterator[None]:
+    """Let threads that are lowered meanwhile stay above `SCHED_IDLE`, of which something spins."""
+    _spinning.append(None)
+    try:
+        yield
+    finally:
+        _spinning.pop()
 
 
 def give_up_lag() -> None:
@@ -153,6 +171,9 @@ def _lowered(thread: int) -> bool:
         return _refused(f"{sys.platform} has no priorities of single threads")
     try:
         os.setpriority(os.PRIO_PROCESS, thread, LOWEST)
+        if not _spinning:
+            with suppress(PermissionError):  # the niceness remains
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
     except ProcessLookupError:
         return True  # it ended meanwhile
     except OSError as error:
