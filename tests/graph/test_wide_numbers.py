@@ -24,6 +24,17 @@ def test_what_follows_from_arithmetic_on_inputs_is_found() -> None:
     assert found.constants == found.doubles == ()
 
 
+def test_integers_that_come_out_again_and_wide_choices_are_found() -> None:
+    found = WideNumbers.of(
+        graph(
+            """(int64[n] a, int64[n] b) => (int64[n] y, int64[n] z)
+            <int64 k = {34359738375}> { y = Identity(a)  c = Equal(b, a)  w = Where(c, k, b)
+            z = Identity(w) }"""
+        )
+    )
+    assert (found.inputs, found.results, found.constants) == (("a", "b"), ("y", "w", "z"), ("w",))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -261,3 +261,32 @@ def test_a_cut_is_compared_span_by_span() -> None:
     assert [*plan.models["m"].original.spans] == ["ort"]
     [choice] = [each for each in plan.models["m"].choices if each.by == "agreement"]
     assert any("off that of onnxruntime" in each.why for each in choice.alternatives)
+
+
+@pytest.mark.parametrize(
+    ("text", "feed", "expected"),
+    [
+        ("g (int64[n] i) => (int64[n] h) { h = Identity(i) }", [2**40 + 1, 5], [2**40 + 1, 5]),
+        (
+            """g (int64[n] i) => (int64[n] h) <int64 k = {34359738375}, int64 z = {100}>
+            { c = Equal(i, z)  h = Where(c, k, i) }""",
+            [100, 101],
+            [2**35 + 7, 101],
+        ),
+    ],
+)
+def test_integers_of_64_bits_are_handed_on_as_they_are(
+    text: str, feed: list[int], expected: list[int]
+) -> None:
+    for engine in engines(text):
+        assert engine.infer("m", {"i": np.array(feed)})["h"].tolist() == expected
+        assert any("m does not run on ov: int64" in warning for warning in engine.warnings)
+
+
+def test_a_library_that_computes_in_32_bits_is_not_asked_for_more() -> None:
+    """OpenVINO crashes where it reads far beyond a table; onnxruntime refuses these samples."""
+    text = """g (int64[n] i) => (int64[n] h) <int64[4] table = {1, 2, 3, 4}, int64 first = {100}>
+        { at = Sub(i, first)  h = Gather(table, at) }"""
+    with pytest.raises(ConfigurationError, match="agrees with the reference on no processor"):
+        planned(text)
+    assert planned(text, samples={"i": np.array([100, 103])}).plan.models["m"].original.spans

@@ -30,6 +30,14 @@ _ARITHMETIC: Final = frozenset(
     }
 )
 
+_CHOICES: Final = frozenset(
+    {
+        *("Compress", "Concat", "Gather", "GatherElements", "GatherND"),
+        *("ScatterElements", "ScatterND", "Where"),
+    }
+)
+"""What hands constants on as they are."""
+
 _SIZES: Final[dict[str, frozenset[int]]] = {
     "CenterCropPad": frozenset({1}),
     "ConstantOfShape": frozenset({0}),
@@ -61,8 +69,9 @@ class WideNumbers:
     """Where a graph may compute with more than 32 bits.
 
     Attributes:
-        inputs: Integer inputs that enter arithmetic and say no size.
-        results: The 64-bit integers that such arithmetic makes, and those that follow from them.
+        inputs: Integer inputs that enter arithmetic, or come out again, and say no size.
+        results: The 64-bit integers that such arithmetic makes, those that follow from them, and
+            outputs that such inputs come out of as they are.
         constants: Of `results`, those made with a constant that does not fit 32 bits.
         doubles: The operators that compute with float64. One that only converts it does not.
 
@@ -86,13 +95,18 @@ class WideNumbers:
         found: dict[str, frozenset[str]] = {}
         constants = []
         for operator in operators:
-            if operator.op_type not in _ARITHMETIC and found.keys().isdisjoint(operator.reads):
-                continue
+            computes = operator.op_type in _ARITHMETIC
+            takes_wide = (computes or operator.op_type in _CHOICES) and _has_wide_constant(
+                nodes[operator.key]
+            )
+            counts = computes or takes_wide or not found.keys().isdisjoint(operator.reads)
             for name in operator.writes:
+                if not counts and name not in operators.outputs:
+                    continue
                 from_data = integers.get(name, frozenset()) - sizes
                 if from_data and operators.specs[name].dtype.itemsize == 8:
                     found[name] = from_data
-                    if operator.op_type in _ARITHMETIC and _has_wide_constant(nodes[operator.key]):
+                    if takes_wide:
                         constants.append(name)
         entering = frozenset[str]().union(*found.values())
         return cls(

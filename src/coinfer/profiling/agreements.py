@@ -114,7 +114,7 @@ class _Asked(NamedTuple):
         return {
             **self._parts(processor),
             **self.output_parts,
-            "agreement": 1,
+            "agreement": 2,
             "tolerance": self.tolerance,
             "wide": None if self.wide is None else sorted(self.wide),
             "bounds": self.model.integer_bounds(),

@@ -10,6 +10,7 @@ from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.profiling.context import ProfilingContext
+from coinfer.profiling.number_width import narrows
 from coinfer.profiling.probe_inputs import large
 
 __all__ = ["wide_values"]
@@ -37,6 +38,8 @@ def wide_values(
     found = frozenset(numbers.constants)
     if not numbers.results:
         return found
+    if narrows(context, processor, "int64"):  # it shows none, and may crash beyond a table
+        return frozenset(numbers.results)
     try:
         session = context.patient(exposed(model, numbers.results), processor)
     except BackendError:
