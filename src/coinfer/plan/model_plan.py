@@ -24,6 +24,8 @@ class ModelPlan:
         batch: Samples per request that the times were measured at; 1 if the batch is fixed.
         fixed_batch: Whether the model leaves no batch size open. A request to it is one run,
             however many samples that has.
+        filling: Samples of the batch that the file fixes, where runs of any number of samples are
+            filled up to so many; 0: they are not.
         batching: How far its requests may share executions; None: each is a run of its own.
         sizes: Sizes of its other open dimensions, by name, that it was measured at: the smallest
             sample first.
@@ -36,6 +38,7 @@ class ModelPlan:
     fingerprint: str = ""
     batch: int = 1
     fixed_batch: bool = False
+    filling: int = 0
     batching: Batching | None = None
     sizes: tuple[Mapping[str, int], ...] = ()
     work: Work | None = None

@@ -232,6 +232,7 @@ class ModelSection(Section):
     source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count | Literal["fixed"] = 1
+    filling: WholeNumber = 0
     batching: BatchingSection | None = None
     sizes: tuple[dict[str, WholeNumber], ...] = ()
     work: WorkSection | None = None
@@ -247,6 +248,7 @@ class ModelSection(Section):
             fingerprint=self.fingerprint,
             batch=1 if self.batch == "fixed" else self.batch,
             fixed_batch=self.batch == "fixed",
+            filling=self.filling,
             batching=None if self.batching is None else self.batching.value,
             sizes=self.sizes,
             work=None if self.work is None else self.work.work(),

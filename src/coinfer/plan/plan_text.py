@@ -61,6 +61,8 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
         yield "    batch: fixed" if model.fixed_batch else f"    batch: {model.batch}"
+        if model.filling:
+            yield f"    filling: {model.filling}"
         if model.batching is not None:
             yield f"    batching: {_flow(_batching(model.batching))}"
         if model.work is not None:

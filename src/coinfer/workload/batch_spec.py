@@ -64,6 +64,12 @@ class BatchSpec(Section):
             return 0
         return AUTO_MOST if self.max == "auto" else int(self.max)
 
+    def at_most(self, samples: int) -> BatchSpec:
+        """Return the same with no more samples in an execution."""
+        if self.max in ("auto", "off") or int(self.max) <= samples:
+            return self
+        return self.model_copy(update={"max": samples})
+
     @classmethod
     def of(cls, value: BatchSpec | Mapping[str, Any] | str) -> BatchSpec:
         """Return what a program asks for.

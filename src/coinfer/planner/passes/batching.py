@@ -22,11 +22,11 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
-from coinfer.model.inputs import batch_symbol
+from coinfer.model.inputs import batch_symbol, fixed_first_axis
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
-from coinfer.planner.samples import two_samples
+from coinfer.planner.samples import several_samples, two_samples
 from coinfer.profiling.batch_axis import company_error
 from coinfer.runtime.span_io import span_ios_of
 from coinfer.workload.batch_spec import BatchSpec
@@ -63,9 +63,13 @@ def chosen_batching(plan: Plan, name: str, spec: BatchSpec) -> tuple[Batching | 
         name: The model.
         spec: What is wished.
     """
-    samples = plan.models[name].batch
+    samples, filling = plan.models[name].batch, plan.models[name].filling
     if spec.most < 2 * samples:
         return None, Choice("batching", "none: as asked")
+    if filling:
+        spec = spec.at_most(filling)
+        if spec.most < 2 * samples:
+            return None, Choice("batching", f"none: a request fills the {filling} of its file")
     gains = _gains(plan, name)
     best = min(gains.values(), default=1.0)
     seen = tuple(
@@ -84,7 +88,8 @@ def chosen_batching(plan: Plan, name: str, spec: BatchSpec) -> tuple[Batching | 
     if spec.max_delay:
         most = max(most, 2 * samples)
     others = tuple(each for each in seen if each.name != f"batch {most}")
-    what = f"up to {most}: a sample takes {gains[most]:.2f}x as long as in a run of its own"
+    filled = ", which its file fixes; what is free is filled up" if filling else ""
+    what = f"up to {most}{filled}: a sample takes {gains[most]:.2f}x as long as in a run of its own"
     return Batching(most, spec.max_delay), Choice("batching", what, others)
 
 
@@ -121,6 +126,11 @@ def first_axis_obstacle(model: Model, *, fixed: bool = False) -> str:
         fixed: Whether it shall run at the batch size that it has.
     """
     symbol = model.batch_symbol
+    if symbol is None and (size := fixed_first_axis(model.inputs, model.outputs)):
+        return (
+            f"the model leaves no batch size open, and its first axis of {size} was not found to "
+            "be one: a sample among others does not get what it gets among copies of itself"
+        )
     if model.has_batch is False and batch_symbol(model.inputs) is not None:
         return (
             "its open first axis is no batch: two samples together do not give what they give apart"
@@ -137,7 +147,10 @@ def first_axis_obstacle(model: Model, *, fixed: bool = False) -> str:
 def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -> str:
     """Run two samples alone and together where the model is loaded, once per library."""
     tolerance = planning.wishes.agreement.tolerance
-    pairs = partial(two_samples, model, planning.samples[name], _sizes(plan, name))
+    given, sizes = planning.samples[name], _sizes(plan, name)
+    pairs = partial(two_samples, model, given, sizes)
+    if model.filling:
+        pairs = partial(several_samples, model, given, sizes, model.filling)
     if next(pairs(), None) is None:
         return "there are no two samples to compare"
     loaded = plan.models[name].original.spans
@@ -175,6 +188,10 @@ def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
     processors = [p for p in plan.processors if p.name in planned.original.spans]
     feeds = planning.samples[name]
     alone = _at(planning, name, model, processors, samples, feeds)
+    if model.filling:  # all runs are of the whole batch
+        full = model.filling // samples * samples
+        times = _at(planning, name, model, processors, full, feeds) if full > samples else Profile()
+        return _of_spans(loaded, alone, times, units)
     found, before, batch = Profile(), 1.0, samples
     while (batch := 2 * batch) <= spec.most:
         times = _at(planning, name, model, processors, batch, feeds)
