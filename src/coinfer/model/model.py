@@ -52,6 +52,8 @@ class Model:
             found out, and it is taken for that.
         filling: Samples of the batch that the file fixes where `inputs` and `outputs` leave it
             open: runs are filled up to so many. 0: the file is as they say.
+        padding: By open dimension along which requests may be padded, what each input that has it
+            is padded with.
         input_check: Checks the inputs of one request, as `check_inputs` does. It does not hold the
             model.
     """
@@ -67,6 +69,7 @@ class Model:
     outline: Outline | None = field(default=None, repr=False)
     has_batch: bool | None = None
     filling: int = 0
+    padding: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -196,6 +199,10 @@ class Model:
             has_batch=True,
             filling=samples,
         )
+
+    def with_padding(self, padding: Mapping[str, Mapping[str, float]]) -> Model:
+        """Return the model as one whose requests may be padded along some open dimensions."""
+        return dataclasses.replace(self, padding=padding)
 
     @property
     def filed(self) -> Model:

@@ -161,6 +161,8 @@ def _opened(saved: SavedPlan, name: str) -> Model:
         model = model.with_filling(planned.filling)
     elif model.batch_symbol is not None:
         model = model.with_batch(not planned.fixed_batch)
+    if planned.padding:
+        model = _padded(saved, model, planned)
     found = fingerprint_of(model, default_cache())
     if planned.fingerprint and found.full != planned.fingerprint:
         where = planned.source or name
@@ -169,6 +171,17 @@ def _opened(saved: SavedPlan, name: str) -> Model:
             f"{make_anew(saved)}"
         )
     return model
+
+
+def _padded(saved: SavedPlan, model: Model, planned: ModelPlan) -> Model:
+    having = {dim: {s.name for s in model.inputs if dim in s.shape} for dim in model.open_dims}
+    for dim, row in planned.padding.items():
+        if not row or not row.keys() <= having.get(dim, set()):
+            raise ConfigurationError(
+                f"{saved.where('models', model.name, 'padding')}: {model.name!r} has no inputs "
+                f"{', '.join(row)} with an open dimension {dim!r}; {make_anew(saved)}"
+            )
+    return model.with_padding(planned.padding)
 
 
 def _loaded(saved: SavedPlan, name: str, planned: ModelPlan) -> Model:
