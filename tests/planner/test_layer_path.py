@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def test_each_part_gets_its_own_size_and_the_plan_says_so(tmp_path: Path) -> Non
     made = plan()
     found, choice = chosen_batching(made, "m", BatchSpec())
     assert found == Batching(8, by_unit=(1, 8))
-    assert "units 0 at 1, 1 at 8: 16 that wait take" in str(choice)
+    # 16 x 10 + 2 x 14 ms of 16 x 20 ms; loading is over by then.
+    assert "units 0 at 1, 1 at 8: 16 that wait take 0.59x of one run each" in str(choice)
     assert "batch 8: " in str(choice)
     save_plan(made.with_batching("m", found, choice), tmp_path / "plan")
     assert load_plan(tmp_path / "plan").plan.models["m"].batching == found
@@ -71,6 +73,16 @@ def test_what_is_kept_between_parts_costs_where_the_size_changes() -> None:
     assert dear is not None
     assert free.by_unit == (1, 8)
     assert len(set(dear.by_unit)) == 1
+
+
+def test_a_budget_counts_what_is_loaded_again_in_every_pass() -> None:
+    ample = layer_path(plan(), "m", 8)
+    tight = layer_path(dataclasses.replace(plan(), memory={"host": 1100}), "m", 8)
+    assert ample is not None
+    assert tight is not None
+    assert ample.path.cost.load_s == 0
+    assert tight.path.cost.load_s == pytest.approx(0.02)  # each part once, one after the other
+    assert layer_path(dataclasses.replace(plan(), memory={"host": 900}), "m", 8) is None
 
 
 def test_executions_keep_to_it() -> None:

@@ -246,9 +246,11 @@ def layer_path(
             )
         )
     total, load_s = sum(size for size, _ in loads), sum(seconds for _, seconds in loads)
+    is_tight = HOST in plan.memory and total > 0 and load_s > 0
     memory = MemoryBudget(
         bytes=plan.memory.get(HOST, _AMPLE),
-        load_bytes_per_s=total / load_s if total and load_s else 1e12,
+        # Without a budget all is loaded before anything runs.
+        load_bytes_per_s=total / load_s if is_tight else math.inf,
         copy_bytes_per_s=_COPIED_PER_S,
     )
     try:
