@@ -1,6 +1,7 @@
 """Batching: requests that share runs against runs apart, and against the best fixed batch.
 
-    python benchmarks/batching.py [--network dense|mobilenet] [--load 30] [--rounds 9] [--seconds 2]
+    python benchmarks/batching.py [--network dense|mobilenet|ZOO-NAME] [--load 30] [--rounds 9]
+        [--seconds 2] [--quick]
 
 Poisson load at 30, 60, 90 and 120 % of the bound without batching; without deadlines, and with
 deadlines of ten runs, where late requests are dropped. Then `full`: 64 requests are always under
@@ -8,7 +9,9 @@ way. The engines are told the same but for `batch`: `auto` or `off`; they take t
 with the same arrivals. At full load there is the best hand-made batcher, too: each core runs full
 batches of one size on ONNX Runtime without a pause, with nothing to collect; the best of 2 to 16.
 
-`dense` is three layers of 1,024 x 1,024, `mobilenet` is MobileNetV2; one thread per core.
+`dense` is three layers of 1,024 x 1,024, `mobilenet` is MobileNetV2, others are networks of the
+zoo with the sizes that they are planned for, e.g. `distilbert` for an encoder; one thread per core.
+Other servers that batch are in `serving.py --batch`.
 """
 
 from __future__ import annotations
@@ -56,8 +59,9 @@ class Result:
 
 
 def network(name: str) -> Model:
-    if name == "mobilenet":
-        return resolve_model("zoo:mobilenet_v2", name="m")
+    if name != "dense":
+        name = {"mobilenet": "mobilenet_v2"}.get(name, name)
+        return resolve_model(f"zoo:{name}", name="m")
     net = NetworkBuilder("dense", seed=0)
     y = net.input("x", (WIDTH,))
     for layer in range(3):
@@ -117,10 +121,12 @@ def saturated(engine: coinfer.Engine, feed: Mapping[str, Any], seconds: float) -
     return Result(per_s=done[0] / (time.perf_counter() - until_s + seconds))
 
 
-def fixed(model: Model, processors: Sequence[Any], batch: int, seconds: float) -> float:
+def fixed(
+    model: Model, processors: Sequence[Any], batch: int, seconds: float, dims: Mapping[str, int]
+) -> float:
     """Samples per second of full batches on every core at once."""
     sessions = [OnnxRuntimeBackend().load(model, processor) for processor in processors]
-    feed = model.sample_inputs(batch=batch)
+    feed = model.sample_inputs(batch=batch, dims=dims)
     for session in sessions:
         session.run(feed)
 
@@ -145,11 +151,14 @@ def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--network", choices=("dense", "mobilenet"), default="dense")
+    parser.add_argument("--network", default="dense")
     parser.add_argument("--load", choices=[*map(str, LOADS), "full"], action="append")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--quick", action="store_true", help="two short rounds, no claims")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.rounds, chosen.seconds = 2, 0.5
     console = new_console()
     model, loads = network(chosen.network), chosen.load or [*map(str, LOADS), "full"]
     requirements: list[Requirement] = []
@@ -158,8 +167,8 @@ def main() -> int:
             way: stack.enter_context(coinfer.Engine({"m": model}, batch=way))
             for way in ("auto", "off")
         }
-        feed = model.sample_inputs()
         plan = engines["auto"].plan
+        feed = model.sample_inputs(dims=dims_of(plan))
         alone = throughput_bound(plan.measured, plan.processors, {"m": 1}).throughput_per_s
         run_s = min(e.mean_s for k, e in plan.profile if k.batch == 1)
         console.print(f"{chosen.network}: {alone:.0f}/s is the bound without batching")
@@ -181,6 +190,12 @@ def main() -> int:
         console.print(table)
         print_environment(console)
     return print_requirements(console, requirements)
+
+
+def dims_of(plan: Any) -> Mapping[str, int]:
+    """Sizes of the open dimensions that the network was planned for."""
+    sizes = plan.models["m"].sizes
+    return sizes[0] if sizes else {}
 
 
 def _add(table: Any, load: str, deadline_s: float, found: Mapping[str, Sequence[Result]]) -> None:
@@ -223,10 +238,11 @@ def _against_fixed(
     model: Model, plan: Any, found: Mapping[str, Sequence[Result]], chosen: argparse.Namespace
 ) -> Requirement:
     cores = [p for p in plan.processors if p.backend == "onnxruntime" and len(p.units) == 1]
+    dims = dims_of(plan)
     best = max(
-        (statistics.median(fixed(model, cores, b, 0.5) for _ in range(3)), b) for b in BATCHES
+        (statistics.median(fixed(model, cores, b, 0.5, dims) for _ in range(3)), b) for b in BATCHES
     )
-    rounds = [fixed(model, cores, best[1], chosen.seconds / 2) for _ in range(chosen.rounds)]
+    rounds = [fixed(model, cores, best[1], chosen.seconds / 2, dims) for _ in range(chosen.rounds)]
     ours = [result.per_s for result in found["auto"]]
     ratio = ratio_of(ours, rounds, larger_is_better=True)
     gain = ratio_of(ours, [r.per_s for r in found["off"]], larger_is_better=True)

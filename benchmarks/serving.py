@@ -1,7 +1,7 @@
 """What serving costs: coinfer over HTTP and gRPC beside other servers, and beside a constant.
 
     python benchmarks/serving.py [--quick] [--models null lenet] [--peers litserve mosec ray]
-        [--python PYTHON] [--concurrency 1 16] [--seconds 3] [--rounds 9]
+        [--python PYTHON] [--concurrency 1 16] [--seconds 3] [--rounds 9] [--batch 16]
 
 All servers run at once and are asked in turn, in rounds, so that drift of the machine hits all;
 those that are not asked do nothing. The client is a process of its own on the same machine: it
@@ -9,6 +9,10 @@ takes a part of the cores, the same for all. `null` is coinfer's null backend wi
 beside the same event loop, HTTP server and gRPC server answering a constant of the same length.
 What coinfer adds to `Engine.submit` is measured at one connection, beside the engine alone in the
 same round.
+
+With `--batch` the peers collect so many requests at most, for 2 ms at most, in the way that their
+documentation shows, and coinfer is there twice: with `batch: auto` and with `batch: off`. `dense`
+is the network of `batching.py` that gains by it.
 
 PYTHON is an interpreter that has the peers (`pip install litserve mosec 'ray[serve]' onnxruntime`).
 """
@@ -39,7 +43,12 @@ from tables import new_console, new_table
 
 HERE = Path(__file__).parent
 START_S = 120.0
-SHAPES = {"null": (1, 256), "lenet": (1, 1, 32, 32), "mobilenet_v2": (1, 3, 224, 224)}
+SHAPES = {
+    "null": (1, 256),
+    "dense": (1, 1024),
+    "lenet": (1, 1, 32, 32),
+    "mobilenet_v2": (1, 3, 224, 224),
+}
 MOST_ADDED_MS, LEAST_OF_CONSTANT, LEAST_OF_PEERS = 0.5, 0.4, 3.0
 MUST_BE_BEATEN = ("litserve", "ray")
 
@@ -67,6 +76,7 @@ def main() -> int:
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=1, help="requests that the peers collect")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the contestants would stay
     rounds, seconds = (2, 0.5) if given.quick else (given.rounds, given.seconds)
@@ -74,7 +84,7 @@ def main() -> int:
     print_environment(console)
     with OtherWork() as other, tempfile.TemporaryDirectory() as folder:
         for model in given.models:
-            asked = Measured(Path(folder), model, given.python, given.peers)
+            asked = Measured(Path(folder), model, given.python, given.peers, given.batch)
             with asked.running():
                 for concurrency in given.concurrency:
                     asked.measure(concurrency, seconds, rounds)
@@ -87,16 +97,20 @@ def main() -> int:
 class Measured:
     """One model, behind all contestants."""
 
-    def __init__(self, folder: Path, model: str, python: str, peers: list[str]) -> None:
+    def __init__(
+        self, folder: Path, model: str, python: str, peers: list[str], batch: int = 1
+    ) -> None:
         self.folder, self.model, self.python, self.peers = folder, model, python, peers
-        self.source = "null"
+        self.source, self.batch = "null", batch
         if model != "null":
             import onnx_ir
 
+            from batching import network
             from coinfer import zoo
 
             file = folder / f"{model}.onnx"
-            onnx_ir.save(zoo.build(model, seed=0), file)
+            graph = network(model).graph if model == "dense" else zoo.build(model, seed=0)
+            onnx_ir.save(graph, file)
             self.source = str(file)
         self.targets: list[Target] = []
         self.found: dict[str, list[dict[str, float]]] = {}
@@ -118,6 +132,10 @@ class Measured:
                 Target("coinfer HTTP", ("http", str(ports["http"]), path, str(http_body), headers)),
                 Target("coinfer gRPC", ("grpc", str(ports["grpc"]), call, str(grpc_body), "{}")),
             ]
+            if self.batch > 1:
+                ports = stack.enter_context(ours(self.folder, "apart", self.source))
+                said = ("http", str(ports["http"]), path, str(http_body), headers)
+                self.targets.append(Target("coinfer HTTP, batch off", said))
             if self.model == "null":
                 size = str(array.nbytes)
                 ports = stack.enter_context(ours(self.folder, "constant", size))
@@ -130,7 +148,7 @@ class Measured:
                     ),
                 ]
             for peer in self.peers:
-                port = stack.enter_context(running_peer(self.python, peer, self.source))
+                port = stack.enter_context(running_peer(self.python, peer, self.source, self.batch))
                 at, body, said = "/", raw, "{}"
                 if peer in ("litserve", "mosec"):
                     at = {"litserve": "/predict", "mosec": "/inference"}[peer]
@@ -261,12 +279,12 @@ def ours(folder: Path, kind: str, source: str) -> Iterator[dict[str, int]]:
 
 
 @contextmanager
-def running_peer(python: str, peer: str, source: str) -> Iterator[int]:
+def running_peer(python: str, peer: str, source: str, batch: int = 1) -> Iterator[int]:
     """Run a peer in a group of processes of its own; yields its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [python, str(HERE / "serving_peers.py"), peer, source, str(port)]
+    command = [python, str(HERE / "serving_peers.py"), peer, source, str(port), str(batch)]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process,

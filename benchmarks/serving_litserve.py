@@ -5,7 +5,7 @@ from typing import Annotated
 import litserve as ls
 from fastapi import Body, Response
 
-from serving_peers import runner
+from serving_peers import WAIT_S, runner, runner_of_many
 
 __all__ = ["serve"]
 
@@ -30,6 +30,31 @@ class Served(ls.LitAPI):
         return Response(content=output, media_type="application/octet-stream")
 
 
-def serve(source: str, port: int, workers: int) -> None:
-    server = ls.LitServer(Served(source), accelerator="cpu", workers_per_device=workers)
+class ServedTogether(ls.LitAPI):
+    def __init__(self, source: str, batch: int) -> None:
+        super().__init__(max_batch_size=batch, batch_timeout=WAIT_S)
+        self.source = source
+
+    def setup(self, device: str) -> None:  # noqa: ARG002 - as of the base class
+        self.run = runner_of_many(self.source)
+
+    def decode_request(self, request: Raw) -> bytes:
+        return request
+
+    def batch(self, inputs: list[bytes]) -> list[bytes]:
+        return inputs
+
+    def predict(self, x: list[bytes]) -> list[bytes]:
+        return self.run(x)
+
+    def unbatch(self, output: list[bytes]) -> list[bytes]:
+        return output
+
+    def encode_response(self, output: bytes) -> Response:
+        return Response(content=output, media_type="application/octet-stream")
+
+
+def serve(source: str, port: int, workers: int, batch: int) -> None:
+    api = Served(source) if batch == 1 else ServedTogether(source, batch)
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers)
     server.run(port=port, host="127.0.0.1", log_level="error", generate_client_file=False)

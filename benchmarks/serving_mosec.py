@@ -7,7 +7,7 @@ import sys
 
 from mosec import Server, Worker
 
-from serving_peers import runner
+from serving_peers import WAIT_S, runner, runner_of_many
 
 __all__ = ["serve"]
 
@@ -28,9 +28,21 @@ class Served(Worker):
         return self.run(data)
 
 
-def serve(source: str, port: int, workers: int) -> None:
+class ServedTogether(Served):
+    def __init__(self) -> None:
+        self.run_many = runner_of_many(os.environ[SOURCE])
+
+    def forward(self, data: list[bytes]) -> list[bytes]:  # type: ignore[override]
+        return self.run_many(data)
+
+
+def serve(source: str, port: int, workers: int, batch: int) -> None:
     os.environ[SOURCE] = source
     sys.argv = ["mosec", "--port", str(port), "--address", "127.0.0.1", "--log-level", "error"]
     server = Server()
-    server.append_worker(Served, num=workers)
+    if batch == 1:
+        server.append_worker(Served, num=workers)
+    else:
+        waits = {"max_batch_size": batch, "max_wait_time": int(WAIT_S * 1000)}
+        server.append_worker(ServedTogether, num=workers, **waits)
     server.run()

@@ -1,10 +1,11 @@
 """coinfer's server for `serving.py`, and the same stack returning a constant.
 
-    python benchmarks/serving_ours.py coinfer null|FILE.onnx PORTS-FILE
+    python benchmarks/serving_ours.py coinfer|apart null|FILE.onnx PORTS-FILE
     python benchmarks/serving_ours.py constant BYTES PORTS-FILE
 
 `null` is the null backend with an answer of 1 KiB. It prints `ready` and serves until it is ended.
-With `engine` for `coinfer`, nothing is served: it prints the seconds of `Engine.infer`.
+With `apart` each request is a run of its own. With `engine` for `coinfer`, nothing is served: it
+prints the seconds of `Engine.infer`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def model_of(source: str) -> Model:
     return model_from_text(text, name="m")
 
 
-def engine_of(source: str, model: Model) -> coinfer.Engine:
+def engine_of(source: str, model: Model, batch: str = "auto") -> coinfer.Engine:
     if source != "null":
-        return coinfer.Engine({"m": model})
+        return coinfer.Engine({"m": model}, batch=batch)
     processors = [
         coinfer.Processor(name=f"p{n}", backend="null", units=frozenset({f"core{n}"}))
         for n in range(2)
@@ -114,7 +115,8 @@ def main() -> None:
         print(json.dumps(engine_seconds(source, model)))
         return
     with Server(ServeOptions(http=0, grpc=0)) as server:
-        server.open(Opened(engine=engine_of(source, model), models=[served("m", model)]))
+        engine = engine_of(source, model, "off" if kind == "apart" else "auto")
+        server.open(Opened(engine=engine, models=[served("m", model)]))
         Path(ports_file).write_text(json.dumps(server.ports))
         print("ready", flush=True)
         ended.wait()

@@ -23,10 +23,30 @@ class Served:
         return Response(self.run(await request.body()))
 
 
-def serve_forever(source: str, port: int, replicas: int) -> None:
+@serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0})
+class ServedTogether:
+    def __init__(self, source: str, folder: str, batch: int) -> None:
+        sys.path.insert(0, folder)
+        from serving_peers import WAIT_S, runner_of_many
+
+        self.run = runner_of_many(source)
+        self.many.set_max_batch_size(batch)
+        self.many.set_batch_wait_timeout_s(WAIT_S)
+
+    @serve.batch
+    async def many(self, bodies: list[bytes]) -> list[bytes]:
+        return self.run(bodies)
+
+    async def __call__(self, request: Request) -> Response:
+        return Response(await self.many(await request.body()))
+
+
+def serve_forever(source: str, port: int, replicas: int, batch: int) -> None:
     ray.init(include_dashboard=False, num_cpus=replicas, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     app = Served.options(num_replicas=replicas).bind(source, sys.path[0])
+    if batch > 1:
+        app = ServedTogether.options(num_replicas=replicas).bind(source, sys.path[0], batch)
     serve.run(app)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

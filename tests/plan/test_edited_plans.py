@@ -22,7 +22,7 @@ from coinfer.planner.model_source import resolve_model
 from coinfer.planner.opened_plan import open_plan, read_plan
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.profiling import Effort, Profiler
-from coinfer.testing.models import tiny_linear
+from coinfer.testing.models import model_from_text
 
 BF16 = Processor(name="low", backend="onnxruntime", units=frozenset({"core0"}), precision="bf16")
 NO_RELU = Processor(
@@ -173,10 +173,10 @@ def test_a_cut_that_cannot_be_made_is_said_with_its_line(tmp_path: Path) -> None
 
 
 def test_a_fixed_batch_is_part_of_the_plan(tmp_path: Path) -> None:
-    proto = onnx.load_from_string(tiny_linear().model.to_bytes())
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 4
-    onnx.save(proto, tmp_path / "m.onnx")
+    rows = model_from_text(
+        "agraph (float[4,3] x) => (float[4,3] y) { y = Softmax <axis = 0> (x) }", name="m"
+    )  # depend on each other
+    onnx.save(onnx.load_from_string(rows.to_bytes()), tmp_path / "m.onnx")
     wishes = Wishes(sources={"m": str(tmp_path / "m.onnx")}, batches={"m": 4})
     planned = make_plan({"m": load_model(tmp_path / "m.onnx", name="m")}, [CPU], wishes, QUICK)
     save_plan(planned.plan, tmp_path / "plan")

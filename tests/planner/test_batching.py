@@ -19,7 +19,7 @@ from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.passes.batching import chosen_batching
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Effort, Profiler
-from coinfer.testing.models import fixed_batch, model_from_text, tiny_linear
+from coinfer.testing.models import model_from_text, tiny_linear
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.scenario_file import parse_scenario
 
@@ -36,6 +36,23 @@ COMPANY = model_from_text(
 NO_AXIS = model_from_text(
     """agraph (float[N,4] x) => (float[N,4] y, float[4] m) <float[4] b = {1, 2, 3, 4}>
     { y = Relu(x) m = Identity(b) }""",
+    name="m",
+)
+
+FIXED_ROWS = model_from_text(
+    """agraph (float[4,3] x) => (float[4,3] y)
+    { y = Softmax <axis = 0> (x) }""",
+    name="m",
+)
+"""Four rows that depend on each other: no batch."""
+FIXED_PLACES = model_from_text(
+    """agraph (float[4,1] x) => (float[4,1] y) <float[4,1] b = {1, 2, 3, 4}>
+    { y = Add(x, b) }""",
+    name="m",
+)
+"""What a row gets depends on its place: no batch."""
+FIXED_ONE = model_from_text(
+    "agraph (float[1,3] x) => (float[1,3] y) { y = Relu(x) }",
     name="m",
 )
 
@@ -63,9 +80,11 @@ def measured(*shares: float, samples: int = 1) -> Plan:
         (COMPANY, "its answers change with the company that they are computed in"),
         (NO_AXIS, "its open first axis is no batch"),
         (NO_AXIS.with_batch(True), "the first axis of output 'm' is not the batch"),
-        (fixed_batch().model, "leaves no batch size open"),
+        (FIXED_ROWS, "its first axis of 4 was not found to be one"),
+        (FIXED_PLACES, "its first axis of 4 was not found to be one"),
+        (FIXED_ONE, "leaves no batch size open"),
     ],
-    ids=["company", "no axis", "no axis, told otherwise", "fixed"],
+    ids=["company", "no axis", "no axis, told otherwise", "fixed rows", "fixed places", "fixed 1"],
 )
 def test_what_must_not_be_batched_is_not_and_the_plan_says_why(model: Model, reason: str) -> None:
     plan = planned(model).plan

@@ -8,11 +8,12 @@ import onnx
 import pytest
 
 from coinfer.errors import ConfigurationError
+from coinfer.machine.batching import Batching
 from coinfer.plan.plan_folder import save_plan
 from coinfer.planner.planned_scenario import planned_scenario
 from coinfer.planner.prepare import prepare
 from coinfer.profiling import Effort, Profiler
-from coinfer.testing.models import fixed_batch, tiny_linear
+from coinfer.testing.models import fixed_batch, model_from_text, tiny_linear
 from coinfer.workload.scenario import Scenario
 from coinfer.workload.scenario_file import load_scenario
 
@@ -58,9 +59,25 @@ def test_a_plan_is_simulated_where_its_files_are_not(folder: Path, tmp_path: Pat
 
 
 def test_a_request_to_a_model_of_fixed_batch_is_one_run_also_with_a_plan(tmp_path: Path) -> None:
-    onnx.save(onnx.load_from_string(fixed_batch().model.to_bytes()), tmp_path / "m.onnx")
+    rows = model_from_text(
+        "agraph (float[2,3] x) => (float[2,3] y) { y = Softmax <axis = 0> (x) }", name="m"
+    )  # depend on each other
+    onnx.save(onnx.load_from_string(rows.to_bytes()), tmp_path / "m.onnx")
     wanted = scenario(tmp_path, "{source: m.onnx, batch: 2}")
     ready = prepare(wanted, Profiler(effort=Effort(max_runs=2)))
     save_plan(ready.plan, tmp_path / "plan")
     planned = planned_scenario(wanted, tmp_path / "plan", is_simulated=True)
     assert ready.as_run.models["m"].batch == planned.as_run.models["m"].batch == 1
+
+
+def test_a_request_to_a_file_of_a_true_batch_counts_its_samples_also_with_a_plan(
+    tmp_path: Path,
+) -> None:
+    onnx.save(onnx.load_from_string(fixed_batch().model.to_bytes()), tmp_path / "m.onnx")
+    wanted = scenario(tmp_path, "{source: m.onnx, batch: 1}")
+    ready = prepare(wanted, Profiler(effort=Effort(max_runs=2)))
+    save_plan(ready.plan, tmp_path / "plan")
+    planned = planned_scenario(wanted, tmp_path / "plan", is_simulated=True)
+    assert {feed["x"].shape for feed in ready.feeds["m"]} == {(1, 3)}
+    assert ready.as_run.models["m"].batch == planned.as_run.models["m"].batch == 1
+    assert ready.plan.models["m"].batching == planned.plan.models["m"].batching == Batching(2)

@@ -140,7 +140,8 @@ def test_a_fixed_batch_is_measured_with_the_samples_it_takes(tmp_path: Path) -> 
     onnx = f"{{name: p, backend: onnxruntime, cores: [{CORE}]}}"
     models = "{m: {source: fixed.onnx, batch: 2, inputs: in.npz}}"
     ready = prepared(scenario(processors=onnx, models=models, base=tmp_path))
-    assert [key.batch for key in ready.plan.profile.entries] == [1]
+    assert ready.plan.models["m"].filling == 2
+    assert [key.batch for key in ready.plan.profile.entries] == [2]
     assert {feed["x"].shape for feed in ready.feeds["m"]} == {(2, 3)}
 
 

@@ -239,6 +239,15 @@ def test_an_execution_that_failed_is_black(run: Run, tmp_path: Path) -> None:
     assert bar["customdata"][0][2] == "failed: &lt;boom&gt;"
 
 
+def test_a_bar_says_how_many_requests_shared_its_run(run: Run, tmp_path: Path) -> None:
+    alone, shared = run.executions[0], replace(run.executions[1], request_ids=(1, 2, 3))
+    page = replace(run, executions=[alone, shared]).write(tmp_path / "shared.html")
+    texts = [text for bar in _chart(page, "gantt") for text in bar.get("text", [])]
+    assert "3" in texts
+    page = replace(run, executions=[alone]).write(tmp_path / "alone.html")
+    assert all("text" not in bar for bar in _chart(page, "gantt"))
+
+
 def test_times_count_from_the_begin_of_the_load(run: Run, tmp_path: Path) -> None:
     from coinfer.report.facts import gather
 

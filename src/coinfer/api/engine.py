@@ -389,7 +389,7 @@ def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mappin
         return dict.fromkeys(models, BatchSpec.of(batch))
     if not isinstance(batch, Mapping):
         raise _no_batch(batch)
-    if "max" in batch or "max_delay" in batch:
+    if {"max", "max_delay", "pad"} & batch.keys():
         return dict.fromkeys(models, _one(batch))
     return {name: _one(each) for name, each in batch.items()}
 

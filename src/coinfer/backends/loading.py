@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from coinfer.backends.base import Backend, Session
+from coinfer.backends.filled_session import FilledSession
 from coinfer.backends.patience import patiently
 from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
@@ -42,7 +43,7 @@ def timed_load(
 
     Args:
         backend: The processor's.
-        model: The model.
+        model: The model. One of a fixed batch that is filled up takes any number of samples.
         processor: Where it shall run.
         begin: Called first by the thread that compiles: a pool that the library makes inherits
             from it.
@@ -55,7 +56,8 @@ def timed_load(
     def create() -> Session:
         if begin is not None:
             begin()
-        return backend.load(model, processor)
+        session = backend.load(model.filed, processor)
+        return FilledSession(session, model) if model.filling else session
 
     with _CREATION_LOCK:
         started = time.perf_counter()
@@ -72,7 +74,7 @@ def ask_support(backend: Backend, model: Model, processor: Processor) -> frozens
     """
     what = f"asking what runs of {_named(model, processor)}"
     with _CREATION_LOCK:
-        return patiently(lambda: backend.supported(model, processor), what)
+        return patiently(lambda: backend.supported(model.filed, processor), what)
 
 
 def _close(session: Session) -> None:

@@ -127,7 +127,8 @@ def _measured_at(
     if inputs is not None and len(models) > 1:
         raise ConfigurationError("--inputs are those of one model; measure it alone")
     given = {} if inputs is None else {n: read_samples(m, inputs) for n, m in models.items()}
-    found = measurable(models, processors, dims, Profiler(cache=default_cache()), given)
+    profiler = Profiler(cache=default_cache())
+    found = measurable(models, processors, dims, profiler, given, filled=models.keys())
     feeds = {name: each.feeds for name, each in found.samples.items()}
     works = {name: work_at(model, feeds[name]) for name, model in found.models.items()}
     return _MeasuredAt(

@@ -93,7 +93,12 @@ class Deferral:
         name = min(seconds, key=seconds.__getitem__, default="")
         if not name:
             return -math.inf
-        last = None if lane.routes is None else self._state.step(lane, name).span.last
+        last = None
+        if lane.routes is not None:
+            span = self._state.step(lane, name).span
+            if (count + 1) * samples > batching.at(span):
+                return -math.inf
+            last = span.last
         runs_s = [
             self._state.step(lane, name, last, size * samples).seconds
             for size in (1, count, count + 1)

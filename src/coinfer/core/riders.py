@@ -114,7 +114,8 @@ class Riders:
         if batching is None or len(lane.heap) < 2 or lane.excluded or lane.key.alone:
             return ()
         samples = lane.key.batch
-        most = min(batching.most // samples, len(lane)) if samples else 1
+        most = batching.at(way.step.span) if batching.by_unit else batching.most
+        most = min(most // samples, len(lane)) if samples else 1
         return self._chosen(lane, way, first, most) if most > 1 else ()
 
     def _fused(

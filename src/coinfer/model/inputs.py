@@ -6,6 +6,7 @@ when it is built.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -23,10 +24,12 @@ __all__ = [
     "MOST_BYTES",
     "InputCheck",
     "batch_symbol",
+    "fixed_first_axis",
     "has_open_dims",
     "open_axes",
     "sample_bytes",
     "sample_inputs",
+    "with_first_axis",
 ]
 
 _log = logging.getLogger(__name__)
@@ -96,6 +99,39 @@ def batch_symbol(specs: tuple[TensorSpec, ...], optional: Collection[str] = ()) 
     required = [spec for spec in specs if spec.name not in optional]
     leading = {symbol for spec in required for axis, symbol in open_axes(spec) if axis == 0}
     return leading.pop() if len(leading) == 1 else None
+
+
+def with_first_axis(
+    specs: Sequence[TensorSpec], before: int | str, after: int | str
+) -> tuple[TensorSpec, ...]:
+    """Return specs with another first axis, where it is this one.
+
+    >>> f4 = np.dtype("float32")
+    >>> str(with_first_axis([TensorSpec(name="x", dtype=f4, shape=(4, 3))], 4, "batch")[0])
+    'x: float32[batch,3]'
+    """
+    return tuple(
+        dataclasses.replace(spec, shape=(after, *spec.shape[1:]))
+        if spec.shape[:1] == (before,)
+        else spec
+        for spec in specs
+    )
+
+
+def fixed_first_axis(model_inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int:
+    """Return the size, from 2, that leads all outputs and some input; 0 if there is none.
+
+    That may be a fixed batch; only running the model tells.
+
+    >>> f4 = np.dtype("float32")
+    >>> x, y = (TensorSpec(name=n, dtype=f4, shape=(4, 3)) for n in "xy")
+    >>> fixed_first_axis([x], [y]), fixed_first_axis([x], [])
+    (4, 0)
+    """
+    sizes = {spec.shape[0] if spec.shape else 0 for spec in outputs}
+    size = sizes.pop() if len(sizes) == 1 else 0
+    leads = any(spec.shape[:1] == (size,) for spec in model_inputs)
+    return size if isinstance(size, int) and size > 1 and leads else 0
 
 
 def has_open_dims(specs: Sequence[TensorSpec]) -> bool:

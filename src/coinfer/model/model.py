@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_DIMS", "Model", "made_of", "model_from_ir"]
 
+_FILLED = "batch"
+"""What the first axis of a model is called whose fixed batch is filled up."""
+
 NO_DIMS: Mapping[str, int] = MappingProxyType({})
 """No dimension bound besides the batch."""
 
@@ -47,6 +50,10 @@ class Model:
         outline: What the shapes follow from; None where no dimension but the batch is open.
         has_batch: Whether an open first axis that all inputs share is the batch; None: nobody has
             found out, and it is taken for that.
+        filling: Samples of the batch that the file fixes where `inputs` and `outputs` leave it
+            open: runs are filled up to so many. 0: the file is as they say.
+        padding: By open dimension along which requests may be padded, what each input that has it
+            is padded with.
         input_check: Checks the inputs of one request, as `check_inputs` does. It does not hold the
             model.
     """
@@ -61,6 +68,8 @@ class Model:
     borders: frozenset[str] = frozenset()
     outline: Outline | None = field(default=None, repr=False)
     has_batch: bool | None = None
+    filling: int = 0
+    padding: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
     input_check: InputCheck = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +178,52 @@ class Model:
         If it is not, it is an open dimension like any other.
         """
         return dataclasses.replace(self, has_batch=has_batch)
+
+    def with_filling(self, samples: int) -> Model:
+        """Return a model of a fixed batch as one that takes any number of samples.
+
+        Whoever loads it fills runs up to the batch of the file (`backends.loading`).
+
+        Args:
+            samples: The batch of the file: the first axis of all outputs, and of those inputs that
+                bring samples.
+
+        >>> from coinfer.testing.models import fixed_batch
+        >>> [str(spec) for spec in fixed_batch().model.with_filling(2).inputs]
+        ['x: float32[batch,3]']
+        """
+        return dataclasses.replace(
+            self,
+            inputs=_inputs.with_first_axis(self.inputs, samples, _FILLED),
+            outputs=_inputs.with_first_axis(self.outputs, samples, _FILLED),
+            has_batch=True,
+            filling=samples,
+        )
+
+    def with_padding(self, padding: Mapping[str, Mapping[str, float]]) -> Model:
+        """Return the model as one whose requests may be padded along some open dimensions."""
+        return dataclasses.replace(self, padding=padding)
+
+    @property
+    def filed(self) -> Model:
+        """The model as its file has it, with the batch that is fixed there."""
+        if not self.filling:
+            return self
+        return dataclasses.replace(
+            self,
+            inputs=_inputs.with_first_axis(self.inputs, _FILLED, self.filling),
+            outputs=_inputs.with_first_axis(self.outputs, _FILLED, self.filling),
+            has_batch=None,
+            filling=0,
+        )
+
+    def like(self, original: Model) -> Model:
+        """Return a variant of a model with what was found out of the original's first axis."""
+        if original.filling:
+            return self.with_filling(original.filling)
+        if self.batch_symbol is not None and original.has_batch is not None:
+            return self.with_batch(original.has_batch)
+        return self
 
     def renamed(self, name: str) -> Model:
         """Return the same model, with the same content, under another name."""

@@ -58,7 +58,16 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
 
 def _of_model(one: Plan, other: Plan, name: str) -> Iterator[str]:
     before, after = one.models[name], other.models[name]
-    for what in ("source", "fingerprint", "batch", "fixed_batch", "batching", "sizes"):
+    for what in (
+        "source",
+        "fingerprint",
+        "batch",
+        "fixed_batch",
+        "filling",
+        "batching",
+        "padding",
+        "sizes",
+    ):
         yield from _changed(f"{name}: {what}", getattr(before, what), getattr(after, what))
     cuts = before.original, after.original
     if cuts[0].units != cuts[1].units:

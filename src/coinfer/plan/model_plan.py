@@ -24,7 +24,11 @@ class ModelPlan:
         batch: Samples per request that the times were measured at; 1 if the batch is fixed.
         fixed_batch: Whether the model leaves no batch size open. A request to it is one run,
             however many samples that has.
+        filling: Samples of the batch that the file fixes, where runs of any number of samples are
+            filled up to so many; 0: they are not.
         batching: How far its requests may share executions; None: each is a run of its own.
+        padding: By open dimension along which requests are padded to share runs, what each input
+            that has it is padded with.
         sizes: Sizes of its other open dimensions, by name, that it was measured at: the smallest
             sample first.
         work: How the work grows with these; None: the model has no other open dimensions.
@@ -36,7 +40,9 @@ class ModelPlan:
     fingerprint: str = ""
     batch: int = 1
     fixed_batch: bool = False
+    filling: int = 0
     batching: Batching | None = None
+    padding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sizes: tuple[Mapping[str, int], ...] = ()
     work: Work | None = None
     variants: Mapping[Kind, Variant] = field(default_factory=dict)

@@ -205,6 +205,13 @@ class Plan:
         changed = dataclasses.replace(known, batching=batching, choices=(*known.choices, *choices))
         return dataclasses.replace(self, models={**self.models, model: changed})
 
+    def with_padding(self, model: str, padding: Mapping[str, Mapping[str, float]]) -> Self:
+        """Copy it with dimensions along which requests of a model are padded to share runs."""
+        known = self.models[model]
+        work = known.work and dataclasses.replace(known.work, padded=tuple(padding))
+        changed = dataclasses.replace(known, padding=padding, work=work)
+        return dataclasses.replace(self, models={**self.models, model: changed})
+
     def with_policy(self, policy: PolicyChoice, *why: Choice) -> Self:
         """Copy it with another policy, and why that was chosen."""
         return dataclasses.replace(self, policy=policy, policy_why=why)

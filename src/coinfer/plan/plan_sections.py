@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Strict,
+    field_validator,
+    model_validator,
+)
 
 from coinfer.documents.fields import (
     Count,
@@ -123,11 +130,12 @@ class BatchingSection(Section):
 
     max: Count
     max_delay: NonNegativeSeconds = 0.0
+    by_unit: tuple[Count, ...] = ()
 
     @property
     def value(self) -> Batching:
         """The batching."""
-        return Batching(self.max, self.max_delay)
+        return Batching(self.max, self.max_delay, self.by_unit)
 
 
 class VariantSection(Section):
@@ -219,11 +227,11 @@ class WorkSection(Section):
                 raise wrong("expected a number and then names of dimensions, e.g. `[880.0, h, w]`")
         return terms
 
-    def work(self) -> Work:
-        """Build the work."""
+    def work(self, padded: tuple[str, ...] = ()) -> Work:
+        """Build the work, of a model that is padded along some dimensions."""
         axes = {name: Axis(*place) for name, place in self.axes.items()}
         terms = {tuple(map(str, names)): float(factor) for factor, *names in self.terms}
-        return Work(axes, terms, self.base)
+        return Work(axes, terms, self.base, padded)
 
 
 class ModelSection(Section):
@@ -232,12 +240,23 @@ class ModelSection(Section):
     source: Annotated[str, AfterValidator(_file_name), AfterValidator(_source)] = ""
     fingerprint: str = ""
     batch: Count | Literal["fixed"] = 1
+    filling: WholeNumber = 0
+    padding: dict[str, dict[str, Number]] = Field(default_factory=dict)
     batching: BatchingSection | None = None
     sizes: tuple[dict[str, WholeNumber], ...] = ()
     work: WorkSection | None = None
     profile: ProfileSection
     variants: Annotated[dict[Kind, VariantSection], Field(min_length=1)]
     why: tuple[ChoiceSection, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_each_unit(self) -> Self:
+        by_unit = () if self.batching is None else self.batching.by_unit
+        original = self.variants.get(Kind.ORIGINAL)
+        n_units = 0 if original is None else original.count
+        if by_unit and len(by_unit) != n_units:
+            raise wrong(f"`by_unit` has {len(by_unit)} numbers, and the model has {n_units} units")
+        return self
 
     def planned(self, base: Path) -> ModelPlan:
         """Build the model's plan; relative sources start in a folder."""
@@ -247,9 +266,11 @@ class ModelSection(Section):
             fingerprint=self.fingerprint,
             batch=1 if self.batch == "fixed" else self.batch,
             fixed_batch=self.batch == "fixed",
+            filling=self.filling,
             batching=None if self.batching is None else self.batching.value,
+            padding=self.padding,
             sizes=self.sizes,
-            work=None if self.work is None else self.work.work(),
+            work=None if self.work is None else self.work.work(tuple(self.padding)),
             variants={kind: section.variant(kind) for kind, section in self.variants.items()},
             choices=_choices(self.why),
         )

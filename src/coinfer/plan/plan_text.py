@@ -61,8 +61,12 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         if model.fingerprint:
             yield f"    fingerprint: {_scalar(model.fingerprint)}"
         yield "    batch: fixed" if model.fixed_batch else f"    batch: {model.batch}"
+        if model.filling:
+            yield f"    filling: {model.filling}"
         if model.batching is not None:
             yield f"    batching: {_flow(_batching(model.batching))}"
+        if model.padding:
+            yield f"    padding: {_flow(model.padding)}"
         if model.work is not None:
             yield f"    sizes: {_value(model.sizes)}"
             yield f"    work: {_flow(_work(model.work))}"
@@ -101,7 +105,8 @@ def _size(size: int) -> int | str:
 
 
 def _batching(batching: Batching) -> dict[str, Any]:
-    return {"max": batching.most, "max_delay": batching.max_delay_s}
+    by_unit = {"by_unit": list(batching.by_unit)} if batching.by_unit else {}
+    return {"max": batching.most, "max_delay": batching.max_delay_s, **by_unit}
 
 
 def _work(work: Work) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from coinfer.machine.profile import Measurement, Profile
 from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.planner.border_values import Samples
-from coinfer.planner.passes.batching import first_axis_obstacle
+from coinfer.planner.first_axis import first_axis_obstacle
 from coinfer.planner.samples import two_samples
 from coinfer.profiling import Profiler
 from coinfer.profiling.batch_axis import company_error

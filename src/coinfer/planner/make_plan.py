@@ -77,7 +77,10 @@ def make_plan(
     {'cpu': (Span(first=0, last=0),)}
     """
     whole = {name: whole_of(model) for name, model in models.items()}
-    found = measurable(whole, processors, wishes.dims, profiler, samples or {})
+    cut = wishes.cuts.keys() | {n for n, each in models.items() if isinstance(each, CutModel)}
+    found = measurable(
+        whole, processors, wishes.dims, profiler, samples or {}, filled=models.keys() - cut
+    )
     planning = _planning(models, found, wishes, profiler)
     planning.random = wishes.random | (models.keys() - (samples or {}).keys())
     plan = _empty(planning, processors).warned(*found.warnings)
@@ -160,6 +163,7 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
                     fingerprint=fingerprint_of(model, planning.profiler.cache).full,
                     batch=1 if model.batch_symbol is None else wishes.batches.get(name, 1),
                     fixed_batch=model.batch_symbol is None,
+                    filling=model.filling,
                     variants={Kind.ORIGINAL: Variant()},
                 ),
                 model,

@@ -17,6 +17,7 @@ from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import members_of
 from coinfer.machine.profile import Profile
 from coinfer.model import Model, load_model
+from coinfer.model.inputs import fixed_first_axis
 from coinfer.plan.measured_run import runs_of
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
@@ -151,8 +152,17 @@ def _opened(saved: SavedPlan, name: str) -> Model:
     """Open a model of a plan and see that it is the one that was planned."""
     planned = saved.plan.models[name]
     model = _loaded(saved, name, planned)
-    if model.batch_symbol is not None:
+    if planned.filling:
+        if fixed_first_axis(model.inputs, model.outputs) != planned.filling:
+            raise ConfigurationError(
+                f"{saved.where('models', name, 'filling')}: the file of {name!r} has no fixed "
+                f"batch of {planned.filling}; {make_anew(saved)}"
+            )
+        model = model.with_filling(planned.filling)
+    elif model.batch_symbol is not None:
         model = model.with_batch(not planned.fixed_batch)
+    if planned.padding:
+        model = _padded(saved, model, planned)
     found = fingerprint_of(model, default_cache())
     if planned.fingerprint and found.full != planned.fingerprint:
         where = planned.source or name
@@ -161,6 +171,17 @@ def _opened(saved: SavedPlan, name: str) -> Model:
             f"{make_anew(saved)}"
         )
     return model
+
+
+def _padded(saved: SavedPlan, model: Model, planned: ModelPlan) -> Model:
+    having = {dim: {s.name for s in model.inputs if dim in s.shape} for dim in model.open_dims}
+    for dim, row in planned.padding.items():
+        if not row or not row.keys() <= having.get(dim, set()):
+            raise ConfigurationError(
+                f"{saved.where('models', model.name, 'padding')}: {model.name!r} has no inputs "
+                f"{', '.join(row)} with an open dimension {dim!r}; {make_anew(saved)}"
+            )
+    return model.with_padding(planned.padding)
 
 
 def _loaded(saved: SavedPlan, name: str, planned: ModelPlan) -> Model:

@@ -51,9 +51,7 @@ def opened_variants(saved: SavedPlan, model: str, original: Model) -> dict[str, 
         if variant.graph is None:
             raise ConfigurationError(f"{place}: has no `graph`; {make_anew(saved)}")
         graph_bytes(variant.graph, None if saved.folder == Path() else saved.folder)
-        opened = load_model(saved.folder / variant.graph.path, name=name)
-        if opened.batch_symbol is not None and original.has_batch is not None:
-            opened = opened.with_batch(original.has_batch)
+        opened = load_model(saved.folder / variant.graph.path, name=name).like(original)
         require_same_interface(original, opened, f"{place}: {variant.graph.path}")
         if variant.n_units == 1:
             found[name] = opened

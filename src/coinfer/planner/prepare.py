@@ -96,7 +96,8 @@ def prepare(
     }
     asked = frozenset() if policy is None else asked_for(policy, models, ordinary(processors))
     named = {name: {**_stated_sizes(spec), **dims} for name, spec in scenario.models.items()}
-    models = with_batch_found_out(models, processors, named, profiler, {})
+    filled = [name for name in models if scenario.partition_of(name) is None]
+    models = with_batch_found_out(models, processors, named, profiler, {}, filled=filled)
     scenario, guesses = _sized(scenario, models, dims, processors, profiler)
     feeds = feeds_of(scenario, models)
     samples = _samples(scenario, models, feeds)

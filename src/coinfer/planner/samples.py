@@ -7,7 +7,7 @@ once, with all open dimensions.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from coinfer.backends.registry import find_backends
 from coinfer.errors import CoinferError, UnknownNameError
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.model import Model
-from coinfer.model.inputs import batch_symbol
+from coinfer.model.inputs import batch_symbol, fixed_first_axis
 from coinfer.model.size_guess import guessed_sizes
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.work import Work
@@ -32,11 +32,16 @@ __all__ = [
     "measurable",
     "samples_of",
     "settled_sizes",
+    "several_samples",
+    "single_samples",
     "two_samples",
     "with_batch_found_out",
     "with_work",
     "work_at",
 ]
+
+MOST_FILLED = 64
+"""A larger fixed first axis is not tried for a batch: it is one of points, boxes or words."""
 
 _SEEDS = 4
 """Random samples of each model."""
@@ -77,6 +82,8 @@ def measurable(
     dims: Mapping[str, int],
     profiler: Profiler,
     given: Mapping[str, Sequence[Tensors]],
+    *,
+    filled: Collection[str] = (),
 ) -> Measurable:
     """Settle what models are measured with.
 
@@ -86,6 +93,7 @@ def measurable(
         dims: Sizes of open dimensions by name, for models without samples.
         profiler: Has the cache and the backends.
         given: Samples of the user by model, of batch 1 where that is open.
+        filled: Models whose runs may be filled up, where their batch is fixed.
 
     Raises:
         UnknownNameError: no model has a dimension that is named.
@@ -93,7 +101,12 @@ def measurable(
         ModelError: a model takes strings, and no samples were given.
     """
     named = dict.fromkeys(models, dims)
-    settled = with_batch_found_out(models, processors, named, profiler, given)
+    settled = with_batch_found_out(models, processors, named, profiler, given, filled=filled)
+    given = {
+        name: single_samples(settled[name], feeds) if settled[name].filling else feeds
+        for name, feeds in given.items()
+        if name in settled
+    }
     _check_dims(settled.values(), dims)
     samples = {
         name: samples_of(each, given.get(name), dims, processors, profiler)
@@ -200,8 +213,10 @@ def with_batch_found_out(
     named: Mapping[str, Mapping[str, int]],
     profiler: Profiler,
     given: Mapping[str, Sequence[Tensors]],
+    *,
+    filled: Collection[str] = (),
 ) -> dict[str, Model]:
-    """Let an open first axis be the batch only of those models where it is.
+    """Let an open first axis be the batch only of those models where it is, and open fixed ones.
 
     Args:
         models: By name.
@@ -209,17 +224,76 @@ def with_batch_found_out(
         named: Sizes of open dimensions that were named, by model.
         profiler: Has the cache and the backends.
         given: Samples of the user, by model.
+        filled: Models of which a fixed first axis is opened where it is the batch.
     """
     processors = ordinary(processors)
     backends = find_backends(processors, profiler.backends)
     found = dict(models)
     for name, model in models.items():
+        if model.batch_symbol is None and name in filled and not model.filling:
+            size = fixed_first_axis(model.inputs, model.outputs)
+            if 1 < size <= MOST_FILLED and _names_no_batch(model):
+                opened = model.with_filling(size)
+                pairs = partial(
+                    several_samples, opened, given.get(name, ()), named.get(name, {}), size
+                )
+                if counts_samples(opened, processors, backends, pairs, profiler.cache):
+                    found[name] = opened
+            continue
         if model.batch_symbol is None or model.has_batch is not None:
             continue
         pairs = partial(two_samples, model, given.get(name, ()), named.get(name, {}))
         is_batch = counts_samples(model, processors, backends, pairs, profiler.cache)
         found[name] = model.with_batch(is_batch)
     return found
+
+
+def _names_no_batch(model: Model) -> bool:
+    """Tell whether the axis of an opened batch can have its name."""
+    return all("batch" not in spec.shape for spec in (*model.inputs, *model.outputs))
+
+
+def single_samples(model: Model, feeds: Sequence[Tensors]) -> list[Tensors]:
+    """Cut feeds of several samples into those of one each.
+
+    >>> from coinfer.testing.models import fixed_batch
+    >>> model = fixed_batch().model.with_filling(2)
+    >>> [each["x"].shape for each in single_samples(model, [model.sample_inputs(batch=2)])]
+    [(1, 3), (1, 3)]
+    """
+    own = model.input_check.batched
+    return [
+        {name: value[at : at + 1] if name in own else value for name, value in feed.items()}
+        for feed in feeds
+        for at in range(model.check_inputs(feed))
+    ]
+
+
+def several_samples(
+    model: Model, given: Sequence[Tensors], named: Mapping[str, int], count: int
+) -> Iterator[Sequence[Tensors]]:
+    """Yield so many different samples of equal sizes; none if nobody can make them.
+
+    Args:
+        model: A model that takes any number of samples.
+        given: Samples of the user; where they are too few, or of other sizes, random ones follow.
+        named: Sizes by name, perhaps also of dimensions of other models.
+        count: How many.
+    """
+    try:
+        if given:
+            ones = single_samples(model, given[:count])[:count]
+            sizes = model.input_check.sizes_of(ones[0])
+            alike = [one for one in ones if model.input_check.sizes_of(one) == sizes]
+            seeds = range(1, 1 + count - len(alike))
+            yield [*alike, *(model.sample_inputs(seed=seed, dims=sizes) for seed in seeds)]
+            return
+        own = {name: size for name, size in named.items() if name in model.open_dims}
+        for guess in guessed_sizes(model, own):
+            sizes = {**own, **guess}
+            yield [model.sample_inputs(seed=seed, dims=sizes) for seed in range(1, 1 + count)]
+    except CoinferError:  # the same is said where the samples to measure with are made
+        return
 
 
 def _no_batch_warning(model: Model) -> str | None:
@@ -245,16 +319,13 @@ def two_samples(
         given: Samples of the user. A lone one is joined by a random one, or by itself.
         named: Sizes by name, perhaps also of dimensions of other models.
     """
-    try:
-        if given:
+    if given:
+        try:
             yield _given_pair(model, given)
+        except CoinferError:  # the same is said where the samples to measure with are made
             return
-        own = {name: size for name, size in named.items() if name in model.open_dims}
-        for guess in guessed_sizes(model, own):
-            sizes = {**own, **guess}
-            yield [model.sample_inputs(seed=seed, dims=sizes) for seed in (1, 2)]
-    except CoinferError:  # the same is said where the samples to measure with are made
-        return
+    else:
+        yield from several_samples(model, (), named, 2)
 
 
 def _given_pair(model: Model, given: Sequence[Tensors]) -> Sequence[Tensors]:

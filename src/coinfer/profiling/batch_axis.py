@@ -3,7 +3,9 @@
 Rule: it does if two samples together give what they give apart. Sequences, lists of boxes or
 points have an open first axis, too, and what is computed of one entry depends on the others. It is
 found out once per model and library, and kept: by how much the answers differ. Inputs without the
-batch, such as a threshold, are the same for both samples.
+batch, such as a threshold, are the same for both samples. A first axis that the file fixes is tried
+with as many different samples as it has room for: each must get, at its place among the others,
+what a run full of its copies gives.
 """
 
 from __future__ import annotations
@@ -56,10 +58,11 @@ def counts_samples(
         cache: Where to look first and to keep the answer.
 
     Returns:
-        True also if no processor can run a pair apart: then nothing is known.
+        True also if no processor can run a pair apart: then nothing is known. Of a fixed batch
+        that is to be filled up, False.
     """
     error = company_error(model, processors, backends, pairs, cache)
-    return error is None or error <= _TOLERANCE
+    return not model.filling if error is None else error <= _TOLERANCE
 
 
 def company_error(
@@ -93,6 +96,7 @@ def company_error(
             "shapes": [list(sample[n].shape) for sample in first for n in sorted(sample)],
             "versions": {processor.backend: versions},
             **({"shared": shared} if shared else {}),
+            **({"filling": model.filling} if model.filling else {}),
         }
         known = None if cache is None else cache.get(parts)
         if known is not None:
@@ -146,7 +150,8 @@ def _difference(
     }
     outputs = [{name: np.asarray(value) for name, value in one.items()} for one in apart]
     if not any(np.any(value) for one in outputs for value in one.values()):
-        return 0.0  # zeros tell nothing
+        # Zeros tell nothing: an open first axis is then believed to be the batch, a fixed one not.
+        return math.inf if model.filling else 0.0
     try:
         together = session.run(stacked)
     except HangError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,8 +91,9 @@ def _caption(facts: Facts, used: Ints) -> str:
     idle = [escaped(n) for i, n in enumerate(facts.processors) if i not in set(used.tolist())]
     never = f" Never used: {', '.join(idle)}." if idle else ""
     return (
-        "One bar per execution, in the colour of its model; a red frame: it served a request "
-        "that was late; black: it failed or was abandoned. Drag to pan; zoom with Ctrl and the "
+        "One bar per execution, in the colour of its model; a number: so many requests shared it; "
+        "a red frame: it served a request that was late; black: it failed or was abandoned. "
+        "Drag to pan; zoom with Ctrl and the "
         f"wheel or with + and −; double-click to go back; hover for details.{never}"
         + moves_caption(facts)
     )
@@ -190,7 +192,22 @@ def _bars(facts: Facts, positions: Ints, rows: dict[int, int], model: str, colou
             },
         },
         customdata=[_details(facts, record) for record in records],
+        **_shared_texts(records),
     )
+
+
+def _shared_texts(records: Sequence[ExecutionRecord]) -> dict[str, Any]:
+    """Return what lets bars say how many requests they serve; nothing if each serves one."""
+    texts = [str(served) if (served := len(r.request_ids)) > 1 else "" for r in records]
+    if not any(texts):
+        return {}
+    return {
+        "text": texts,
+        "textposition": "inside",
+        "insidetextanchor": "middle",
+        "textangle": 0,
+        "constraintext": "inside",
+    }
 
 
 def _served_late(facts: Facts, record: ExecutionRecord) -> bool:

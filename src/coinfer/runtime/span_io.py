@@ -9,7 +9,8 @@ from typing import NamedTuple
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import Member
 from coinfer.machine.span import Span
-from coinfer.model import TensorSpec
+from coinfer.model import Model, TensorSpec
+from coinfer.model.inputs import open_axes
 
 __all__ = ["SpanIO", "span_ios_of"]
 
@@ -28,6 +29,10 @@ class SpanIO(NamedTuple):
         is_whole: Whether it is the whole model: then it reads what the request brings.
         writes: Names of what it makes.
         slots: Of a fused variant, by model that it answers for, what that calls the values here.
+        padding: Of inputs that may be padded so that requests of unequal sizes can be stacked, the
+            axes and what is filled in.
+        trimming: Of outputs, the axes that are cut back then, each to the size of this axis of this
+            input.
         may_differ: Whether what it reads may have another batch than its request: a default has.
     """
 
@@ -41,6 +46,8 @@ class SpanIO(NamedTuple):
     may_differ: bool = False
     writes: tuple[str, ...] = ()
     slots: Mapping[str, Member] = MappingProxyType({})
+    padding: Mapping[str, tuple[tuple[int, ...], float]] = MappingProxyType({})
+    trimming: Mapping[str, Mapping[int, tuple[str, int]]] = MappingProxyType({})
 
 
 def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
@@ -62,7 +69,28 @@ def span_ios_of(cut: CutModel) -> Mapping[Span, SpanIO]:
             may_differ=bool(cut.model.defaults),
             writes=tuple(spec.name for spec in writes),
         )
+    if cut.units == 1 and cut.model.padding:
+        span_ios = {span: _with_padding(each, cut.model) for span, each in span_ios.items()}
     return span_ios
+
+
+def _with_padding(span_io: SpanIO, model: Model) -> SpanIO:
+    """Return what a whole model takes and leaves with the axes along which it may be padded."""
+    padding, trimming = {}, {}
+    for spec in model.inputs:
+        axes = tuple(axis for axis, dim in open_axes(spec) if dim in model.padding)
+        if axes:
+            dim = next(dim for _, dim in open_axes(spec) if dim in model.padding)
+            padding[spec.name] = axes, model.padding[dim][spec.name]
+    for spec in model.outputs:
+        cuts = {
+            axis: model.open_dims[dim]
+            for axis, dim in enumerate(spec.shape)
+            if isinstance(dim, str) and dim in model.padding
+        }
+        if cuts:
+            trimming[spec.name] = cuts
+    return span_io._replace(padding=padding, trimming=trimming)
 
 
 def _varying(cut: CutModel, symbol: str | None) -> frozenset[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from coinfer.backends.base import Session
 from coinfer.backends.values import Value, Values, joined, parted, run_part, to_host
+from coinfer.runtime.padded_values import padded, trimmed
 from coinfer.runtime.span_io import SpanIO
 
 __all__ = ["run_span"]
@@ -20,8 +21,9 @@ def run_span(
     """Run a span for several requests: in one run if they can be stacked, else one by one.
 
     They can if every value that the span reads or makes either has the batch in front or cannot
-    depend on it, and those that it reads without one are the same in all requests. A request with
-    an empty batch runs alone: what has no batch may depend on there being none.
+    depend on it, and those that it reads without one are the same in all requests. Where they may
+    be padded, they are, to the longest. A request with an empty batch runs alone: what has no batch
+    may depend on there being none.
 
     Args:
         session: What runs the span.
@@ -36,7 +38,10 @@ def run_span(
         ValueError: an output's first axis is not the batch, so it cannot be told whose it is.
     """
     stacks = len(values) > 1 and span_io.stacks and all(sizes)
-    stacked = _stacked(span_io, values, sizes) if stacks else None
+    given = values
+    if stacks and span_io.padding:
+        given = padded(span_io, values)
+    stacked = _stacked(span_io, given, sizes) if stacks else None
     if stacked is None:
         return [run_part(session, each) for each in values]
     *cuts, total = accumulate(sizes)
@@ -50,6 +55,8 @@ def run_span(
             each = [value, *(value.copy() for _ in cuts)]
         for part, own in zip(parts, each, strict=True):
             part[name] = own
+    if given is not values and span_io.trimming:
+        return [trimmed(span_io, own, part) for own, part in zip(values, parts, strict=True)]
     return parts
 
 

@@ -88,7 +88,7 @@ def simulate(
             plan.machine, seed=scenario.seed, deterministic=deterministic, off_by=off_by
         ),
         shapes=request_shapes(scenario, plan.works),
-        sizes=request_sizes(scenario),
+        sizes=request_sizes(scenario, plan.works),
         memory=memory,
     )
     recorder.follow_memory(lambda: simulation.core.memories, simulation.now)

@@ -40,7 +40,8 @@ def request_shapes(
         work = works.get(name)
         if work is None and rotation:
             work = Work({}, {tuple(rotation[0]): 1.0})
-            work = Work({}, work.terms, min(map(work.at, rotation)) or 1.0)
+            base = min(map(work.at, rotation)) or 1.0
+            work = Work({}, work.terms, base, tuple(spec.batching.pad))
         if work is not None:
             shapes = tuple(map(work.size_class, rotation))
             if any(shapes):
@@ -48,16 +49,21 @@ def request_shapes(
     return found
 
 
-def request_sizes(scenario: Scenario) -> dict[str, tuple[int, ...]]:
+def request_sizes(
+    scenario: Scenario, works: Mapping[str, Work] = NO_WORKS
+) -> dict[str, tuple[int, ...]]:
     """Return numbers of the exact sizes of each model's requests: the k-th has `[k % len]`.
 
-    Those whose requests are all of the same sizes are left out.
+    Those whose requests are all of the same sizes are left out, but for those along which they are
+    padded.
     """
     found = {}
     for name, spec in scenario.models.items():
         numbers: dict[tuple[tuple[str, int], ...], int] = {}
         rotation = size_rotation(spec, name, scenario.seed)
-        sizes = [numbers.setdefault(tuple(each.items()), len(numbers)) for each in rotation]
+        padded = tuple(spec.batching.pad) if name not in works else works[name].padded
+        fixed = [tuple((k, v) for k, v in each.items() if k not in padded) for each in rotation]
+        sizes = [numbers.setdefault(each, len(numbers)) for each in fixed]
         if len(numbers) > 1:
             found[name] = tuple(sizes)
     return found

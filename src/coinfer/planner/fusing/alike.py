@@ -44,6 +44,10 @@ def obstacle(plan: Plan, planning: Planning, name: str) -> str:
     model = planning.models[name]
     if name in planning.cut_models:
         return "it is cut, and fused variants run whole"
+    if model.filling:
+        return "its batch is fixed in the file, and its runs are filled up"
+    if plan.models[name].padding:
+        return "its requests are padded to share runs"
     if model.defaults:
         return "some of its inputs have defaults"
     if any(spec.dtype == object for spec in (*model.inputs, *model.outputs)):

@@ -7,12 +7,15 @@ pay. Without a wish, the largest batch is the smallest one at which a sample tak
 at the best, and there is none if a sample takes hardly less than alone. Who shares an execution is
 decided while running (`coinfer.core.riders`).
 
-A model that is cut is measured whole; its spans are taken to speed up as it does.
+The parts of a model that is cut are measured one by one, and each gets the batch size that the
+shortest path finds for it (`coinfer.planner.layer_path`). Where they cannot be measured, the model
+is measured whole, and its spans are taken to speed up as it does.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -22,16 +25,18 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
-from coinfer.model.inputs import batch_symbol
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
+from coinfer.planner.first_axis import first_axis_obstacle
+from coinfer.planner.layer_path import layer_path, measured_layers
+from coinfer.planner.padding import padding_error, settled_padding
 from coinfer.planner.planning import Planning
-from coinfer.planner.samples import two_samples
+from coinfer.planner.samples import several_samples, two_samples
 from coinfer.profiling.batch_axis import company_error
 from coinfer.runtime.span_io import span_ios_of
 from coinfer.workload.batch_spec import BatchSpec
 
-__all__ = ["batching", "chosen_batching", "first_axis_obstacle"]
+__all__ = ["batching", "chosen_batching"]
 
 _LEAST_GAIN = 0.05
 """Share of its time alone that a sample must save in the best batch."""
@@ -47,25 +52,43 @@ def batching(plan: Plan, planning: Planning) -> Plan:
         reason = _obstacle(plan, planning, name, model, spec)
         if reason:
             plan = plan.with_batching(name, None, Choice("batching", f"none: {reason}"))
+            if spec.pad:
+                plan = plan.warned(f"{name}: nothing is padded: no requests share runs: {reason}")
             continue
-        measured = _measured(plan, planning, name, model, spec)
+        if spec.pad:
+            plan = _with_padding(plan, planning, name, spec)
+            model = planning.models[name]
+        measured, kept = _measured_parts(plan, planning, name, spec)
+        if not kept:
+            measured = _measured(plan, planning, name, model, spec)
         plan = plan.with_profile(plan.measured.merged(measured))
-        chosen, choice = chosen_batching(plan, name, spec)
+        chosen, choice = chosen_batching(plan, name, spec, kept)
         plan = plan.with_batching(name, chosen, choice)
     return plan
 
 
-def chosen_batching(plan: Plan, name: str, spec: BatchSpec) -> tuple[Batching | None, Choice]:
+def chosen_batching(
+    plan: Plan, name: str, spec: BatchSpec, kept: Sequence[int] = ()
+) -> tuple[Batching | None, Choice]:
     """Choose the batching of a model by the times that a plan has for it.
 
     Args:
         plan: The plan.
         name: The model.
         spec: What is wished.
+        kept: Of a model that is cut, the bytes of a sample before each part and behind the last.
     """
-    samples = plan.models[name].batch
+    samples, filling = plan.models[name].batch, plan.models[name].filling
     if spec.most < 2 * samples:
         return None, Choice("batching", "none: as asked")
+    if filling:
+        spec = spec.at_most(filling)
+        if spec.most < 2 * samples:
+            return None, Choice("batching", f"none: a request fills the {filling} of its file")
+    if plan.models[name].is_cut and samples == 1:
+        found = _by_layers(plan, name, spec, kept)
+        if found is not None:
+            return found
     gains = _gains(plan, name)
     best = min(gains.values(), default=1.0)
     seen = tuple(
@@ -84,8 +107,46 @@ def chosen_batching(plan: Plan, name: str, spec: BatchSpec) -> tuple[Batching | 
     if spec.max_delay:
         most = max(most, 2 * samples)
     others = tuple(each for each in seen if each.name != f"batch {most}")
-    what = f"up to {most}: a sample takes {gains[most]:.2f}x as long as in a run of its own"
+    filled = ", which its file fixes; what is free is filled up" if filling else ""
+    what = f"up to {most}{filled}: a sample takes {gains[most]:.2f}x as long as in a run of its own"
     return Batching(most, spec.max_delay), Choice("batching", what, others)
+
+
+def _by_layers(
+    plan: Plan, name: str, spec: BatchSpec, kept: Sequence[int]
+) -> tuple[Batching | None, Choice] | None:
+    """Choose the batch size of each part of a cut model; None if little is known of the parts."""
+    found = layer_path(plan, name, spec.most, kept)
+    if found is None:
+        return None
+    path = found.path
+    alone_s = path.fixed_s[min(path.fixed_s)]
+    share = path.seconds / alone_s if alone_s else 1.0
+    seen = tuple(
+        Alternative(f"batch {batch}", f"{seconds / alone_s:.2f}x of one run each")
+        for batch, seconds in path.fixed_s.items()
+        if batch > 1 and alone_s
+    )
+    if spec.max != "auto" and max(found.by_unit) < 2:
+        return None  # as asked, then; who shares is decided while running
+    if share > 1 - _LEAST_GAIN and spec.max == "auto":
+        what = f"none: a sample takes {share:.2f}x as long at best as in a run of its own"
+        return None, Choice("batching", what, seen)
+    what = f"{found.text}: {found.requests} that wait take {share:.2f}x of one run each"
+    most = max(found.by_unit) if spec.max == "auto" else spec.most
+    by_unit = () if min(found.by_unit) == most else found.by_unit
+    return Batching(most, spec.max_delay, by_unit), Choice("batching", what, seen)
+
+
+def _measured_parts(
+    plan: Plan, planning: Planning, name: str, spec: BatchSpec
+) -> tuple[Profile, Sequence[int]]:
+    """Measure the parts of a model that is cut; nothing of one that is whole."""
+    cut = planning.cut_models.get(name)
+    if cut is None or plan.models[name].batch != 1:
+        return Profile(), ()
+    batches = [2**power for power in range(1, spec.most.bit_length()) if 2**power <= spec.most]
+    return measured_layers(plan, name, cut, batches, planning.samples[name], planning.profiler)
 
 
 def _gains(plan: Plan, name: str) -> dict[int, float]:
@@ -113,43 +174,19 @@ def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
     return _company_obstacle(plan, planning, name, model)
 
 
-def first_axis_obstacle(model: Model, *, fixed: bool = False) -> str:
-    """Say why a model has no batch in front of all that it reads and makes; nothing if it has.
-
-    Args:
-        model: The model; it was found out whether its open first axis is the batch.
-        fixed: Whether it shall run at the batch size that it has.
-    """
-    symbol = model.batch_symbol
-    if model.has_batch is False and batch_symbol(model.inputs) is not None:
-        return (
-            "its open first axis is no batch: two samples together do not give what they give apart"
-        )
-    if fixed or symbol is None:
-        return "the model leaves no batch size open"
-    for kind, values in (("input", model.inputs), ("output", model.outputs)):
-        for value in values:
-            if value.shape[:1] != (symbol,):
-                return f"the first axis of {kind} {value.name!r} is not the batch"
-    return ""
-
-
 def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -> str:
     """Run two samples alone and together where the model is loaded, once per library."""
     tolerance = planning.wishes.agreement.tolerance
-    pairs = partial(two_samples, model, planning.samples[name], _sizes(plan, name))
+    given, sizes = planning.samples[name], _sizes(plan, name)
+    pairs = partial(two_samples, model, given, sizes)
+    if model.filling:
+        pairs = partial(several_samples, model, given, sizes, model.filling)
     if next(pairs(), None) is None:
         return "there are no two samples to compare"
-    loaded = plan.models[name].original.spans
-    libraries = {p.backend for p in plan.processors if p.name in loaded}
-    used: dict[str, Processor] = {}
-    for processor in ordinary(plan.processors):
-        if processor.backend in libraries and processor.precision == "fp32":
-            used.setdefault(processor.backend, processor)
     backends = find_backends(plan.processors, planning.profiler.backends)
     errors: dict[str, float] = {}
     with planning.profiler.budget.spending():
-        for processor in used.values():
+        for processor in _one_per_library(plan, name):
             error = company_error(model, [processor], backends, pairs, planning.profiler.cache)
             if error is not None:
                 errors[processor.name] = error
@@ -160,6 +197,51 @@ def _company_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -
                 f"{error:.2g}; {tolerance:g} is allowed"
             )
     return "" if errors else "no processor could tell whether answers depend on the company"
+
+
+def _with_padding(plan: Plan, planning: Planning, name: str, spec: BatchSpec) -> Plan:
+    """Let requests be padded as asked, if they get what they get alone."""
+    padding = settled_padding(planning.models[name], spec)
+    model = planning.models[name].with_padding(padding)
+    along = ", ".join(padding)
+    reason = _padding_obstacle(plan, planning, name, model)
+    if reason:
+        return plan.warned(f"{name}: requests are not padded along {along}: {reason}")
+    planning.models = {**planning.models, name: model}
+    return plan.with_padding(name, padding)
+
+
+def _padding_obstacle(plan: Plan, planning: Planning, name: str, model: Model) -> str:
+    if name in planning.cut_models:
+        return "the model is cut"
+    if name in planning.wishes.variants or name in planning.variants:
+        return "it has variants, which were not tried"
+    tolerance = planning.wishes.agreement.tolerance
+    backends = find_backends(plan.processors, planning.profiler.backends)
+    sample, errors = planning.samples[name][0], list[float]()
+    with planning.profiler.budget.spending():
+        for at in _one_per_library(plan, name):
+            cache = planning.profiler.cache
+            error = padding_error(model, at, backends[at.backend], sample, cache)
+            if error is not None and not error <= tolerance:
+                differs = "of another shape" if error == math.inf else f"off by {error:.2g}"
+                return (
+                    f"on {at.name} answers of a padded request are {differs}, {tolerance:g} is "
+                    "allowed; pad with a value that the model ignores, and its mask with 0"
+                )
+            errors += [] if error is None else [error]
+    return "" if errors else "no processor could tell whether its answers stay what they are"
+
+
+def _one_per_library(plan: Plan, name: str) -> list[Processor]:
+    """Return of each library that a model is loaded with a processor in fp32."""
+    loaded = plan.models[name].original.spans
+    libraries = {p.backend for p in plan.processors if p.name in loaded}
+    used: dict[str, Processor] = {}
+    for processor in ordinary(plan.processors):
+        if processor.backend in libraries and processor.precision == "fp32":
+            used.setdefault(processor.backend, processor)
+    return list(used.values())
 
 
 def _sizes(plan: Plan, name: str) -> Mapping[str, int]:
@@ -175,6 +257,10 @@ def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
     processors = [p for p in plan.processors if p.name in planned.original.spans]
     feeds = planning.samples[name]
     alone = _at(planning, name, model, processors, samples, feeds)
+    if model.filling:  # all runs are of the whole batch
+        full = model.filling // samples * samples
+        times = _at(planning, name, model, processors, full, feeds) if full > samples else Profile()
+        return _of_spans(loaded, alone, times, units)
     found, before, batch = Profile(), 1.0, samples
     while (batch := 2 * batch) <= spec.most:
         times = _at(planning, name, model, processors, batch, feeds)

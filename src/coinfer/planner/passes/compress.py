@@ -73,9 +73,7 @@ def _with_variants(plan: Plan, planning: Planning, name: str, spec: VariantsSpec
                 f"{variant}: its error is that on random inputs, which says little of a trained "
                 "network; give real ones"
             )
-        loaded = load_model(made.graph.path, name=variant)
-        if loaded.batch_symbol is not None and model.has_batch is not None:
-            loaded = loaded.with_batch(model.has_batch)
+        loaded = load_model(made.graph.path, name=variant).like(model)
         planned = PlannedVariant(name, kind, spec.use, made.error, spec.max_error, made.graph)
         _add(planning, variant, loaded, planned)
         own = dataclasses.replace(
