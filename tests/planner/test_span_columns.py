@@ -109,6 +109,11 @@ def test_rates_decide_how_wide_the_spans_are_loaded(fake: FakeProfiler) -> None:
     assert wide(0.1) > wide(0.95)
 
 
+def test_a_plan_keeps_the_rates_that_its_processors_were_chosen_for(fake: FakeProfiler) -> None:
+    assert planned(Demand(rates={"cut": 3.0}, is_absolute=True)).rates == {"cut": 3.0}
+    assert planned(Demand(rates={"cut": 3.0})).rates == {}
+
+
 def test_spans_of_a_cut_model_run_wide_or_narrow_by_what_comes(fake: FakeProfiler) -> None:
     """The same plan at little and at high load."""
     plan = planned(Demand())

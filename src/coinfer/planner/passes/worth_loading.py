@@ -10,6 +10,7 @@ by one, and stay.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -46,6 +47,10 @@ def worth_loading(plan: Plan, planning: Planning) -> Plan:
         choices |= {name: _spans_choice(name, spans, columns) for name in planning.cut_models}
         kept = kept.of_pairs({(m, p) for m in names for p in columns[m].processors})
         cut = spans.kept(cut, columns)
+        demand = planning.wishes.demand
+        if demand.is_absolute:
+            rates = {m: rate for m, rate in demand.rates.items() if m in plan.models and rate > 0}
+            plan = dataclasses.replace(plan, rates=rates)
     for name, choice in choices.items():
         plan = plan.with_variant(name, plan.models[name].original, choice)
     return plan.loading(kept.merged(cut))
