@@ -93,6 +93,13 @@ def test_budgets_are_read_as_they_were(tmp_path: Path, size: int) -> None:
     assert load_plan(tmp_path / "pinned").plan == plan
 
 
+def test_the_rates_that_processors_were_chosen_for_are_read_as_they_were(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    plan = dataclasses.replace(plan, rates=dict.fromkeys(plan.models, 12.5))
+    save_plan(plan, tmp_path / "rated")
+    assert load_plan(tmp_path / "rated").plan == plan
+
+
 def test_the_same_plan_gives_the_same_bytes(tmp_path: Path) -> None:
     plan = saved(tmp_path).plan
     save_plan(load_plan(tmp_path / "plan").plan, tmp_path / "again")

@@ -38,10 +38,10 @@ def processors(cores: int) -> Sequence[Processor]:
     ]
 
 
-def machine_of(cores: int, policy: str = "earliest_finish") -> VirtualMachine:
+def machine_of(cores: int, policy: str = "earliest_finish", units: int = 1) -> VirtualMachine:
     everyone = processors(cores)
     seconds = {p.name: SCALING.seconds(p.threads) for p in everyone}
-    return VirtualMachine(everyone, make_policy(policy), {"m": seconds})
+    return VirtualMachine(everyone, make_policy(policy), {"m": seconds}, units={"m": units})
 
 
 def widths(machine: VirtualMachine) -> list[int]:
@@ -61,6 +61,23 @@ def test_of_many_requests_each_gets_one_core() -> None:
         machine.submit("m")
     machine.run()
     assert Counter(widths(machine)[4:48]) == {1: 44}
+
+
+def test_spans_of_a_cut_model_get_wider_as_the_queue_gets_shorter() -> None:
+    """Decided anew at each unit boundary: the same requests run narrow first, and wide at last."""
+    machine = machine_of(8, units=4)
+    ids = [machine.submit("m") for _ in range(24)]
+    machine.run()
+    by_request = {
+        number: [
+            width
+            for width, execution in zip(widths(machine), machine.executions, strict=True)
+            if execution.requests[0].id == number
+        ]
+        for number in ids
+    }
+    assert Counter(widths(machine)[8:64])[1] >= 48
+    assert any(found[0] == 1 and found[-1] >= 4 for found in by_request.values())
 
 
 def test_a_request_waits_for_a_wide_processor_that_is_free_soon() -> None:

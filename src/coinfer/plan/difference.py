@@ -31,6 +31,7 @@ def differences(one: Plan, other: Plan) -> Iterator[str]:
         yield f"policy: {one.policy.text} -> {other.policy.text}"
     yield from _changed("memory", dict(one.memory), dict(other.memory))
     yield from _changed("pinned", ", ".join(one.pinned), ", ".join(other.pinned))
+    yield from _changed("rates", dict(one.rates), dict(other.rates))
     for what in sorted({*one.machine.identity, *other.machine.identity}):
         texts = (plan.machine.identity.get(what) or "none" for plan in (one, other))
         yield from _changed(f"machine: {what}", *texts)

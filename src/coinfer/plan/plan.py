@@ -57,6 +57,8 @@ class Plan:
             not named are as large as need be.
         pinned: Models that are loaded at the start and never evicted, where memory has a budget.
         warnings: What a reader of results must know.
+        rates: Requests per second by model that the choice of processors rests on; empty where none
+            were known, or where there was nothing to choose.
 
     >>> from coinfer.machine.profile import Profile
     >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))
@@ -74,6 +76,7 @@ class Plan:
     memory: Mapping[str, int] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -271,7 +274,8 @@ class Plan:
         fused = {name: each for name, each in self.fused.items() if model not in each.models}
         kept = self.with_profile(self.measured.restricted([*names, *fused]))
         pinned = tuple(name for name in self.pinned if name != model)
-        return dataclasses.replace(kept, models=left, fused=fused, pinned=pinned)
+        rates = {name: rate for name, rate in self.rates.items() if name != model}
+        return dataclasses.replace(kept, models=left, fused=fused, pinned=pinned, rates=rates)
 
     def warned(self, *warnings: str) -> Self:
         """Copy it with more warnings; each is kept once."""

@@ -310,6 +310,7 @@ class PlanSection(Section):
     models: Annotated[dict[Name, ModelSection], Field(min_length=1)]
     fused: dict[Name, FusedSection] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    rates: dict[Name, PositiveNumber] = Field(default_factory=dict)
 
     def plan(self, machine: Machine, base: Path, document: YamlDocument) -> Plan:
         """Build the plan.
@@ -330,6 +331,7 @@ class PlanSection(Section):
             memory=self.memory.budget,
             pinned=self.memory.pin,
             warnings=self.warnings,
+            rates={name: rate for name, rate in self.rates.items() if name in self.models},
         )
 
 

@@ -53,6 +53,8 @@ def _lines(plan: Plan, files: Mapping[str, Any]) -> Iterator[str]:
         yield f"memory: {_flow({'budget': sizes, 'pin': list(plan.pinned)})}"
     elif sizes:
         yield f"memory: {_flow(sizes)}"
+    if plan.rates:
+        yield f"rates: {_flow(dict(plan.rates))}"
     yield "models:"
     for name, model in plan.models.items():
         yield f"  {_scalar(name)}:"

@@ -96,9 +96,9 @@ class Room(NamedTuple):
     memory: float = math.inf
     load_s: float = _MOST_LOAD_S
 
-    def exceeded(self, taken: Sequence[float]) -> bool:
-        """Tell whether some of it is too little."""
-        return any(need > room for need, room in zip(taken, self, strict=True))
+    def exceeded(self, taken: Sequence[float]) -> list[int]:
+        """Return the positions of what is too little."""
+        return [at for at, (need, room) in enumerate(zip(taken, self, strict=True)) if need > room]
 
 
 @dataclass(slots=True, eq=False)
@@ -343,14 +343,17 @@ def _fit(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
     while True:
         everyone = [each for row in wanted.values() for each in row]
         taken = [sum(each) for each in zip(*(each.takes for each in everyone), strict=True)]
-        if not everyone or not room.exceeded(taken):
+        exceeded = room.exceeded(taken) if everyone else []
+        if not exceeded:
             return
-        spare = [e for e in everyone if e.count > 1 and e.sessions[e.count] > 1]
+        # Fewer of what takes nothing of it, as 1-thread processors of pools, would not help.
+        takers = [e for e in everyone if any(e.takes[at] > 0 for at in exceeded)]
+        spare = [e for e in takers if e.count > 1 and e.sessions[e.count] > 1]
         if spare:
             most = max(spare, key=lambda e: (e.count / (e.busy + 0.5), e.threads))
             most.count -= 1
             continue
-        options = [e for e in everyone if not e.must and e.sessions[e.count] > 0]
+        options = [e for e in takers if not e.must and e.sessions[e.count] > 0]
         if not options:
             return  # nothing more can go: the pass on threads says what that means
         least = max(options, key=lambda e: e.threads)

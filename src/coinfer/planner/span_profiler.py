@@ -15,7 +15,7 @@ from coinfer.graph.extract import extract, kept_after
 from coinfer.graph.operators import Operators
 from coinfer.graph.partition import Partition
 from coinfer.graph.shares import costs_by_operator, operator_shares
-from coinfer.graph.span_choice import forks_on, machine_states, worthwhile
+from coinfer.graph.span_choice import forks_on, machine_states, plan, worthwhile
 from coinfer.graph.span_times import SpanTimes, Table
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -24,6 +24,7 @@ from coinfer.model import Model
 from coinfer.plan.choice import Alternative
 from coinfer.plan.variant import Unit
 from coinfer.planner.border_values import Samples
+from coinfer.planner.columns import has_widths
 from coinfer.planner.useful import wanted
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.agreement import refusals, with_errors
@@ -87,19 +88,26 @@ class SpanProfiler:
         """Choose spans and measure them, until nothing that is chosen is unknown.
 
         State by state of the machine: what was measured for one makes the estimates for the next
-        ones right, so that little is measured in vain.
+        ones right, so that little is measured in vain. Where there are widths between one core and
+        all, two processors of each kind stand for the others, and what is worth it on one of them
+        is measured on every width: how wide a span runs is decided at its start.
         """
         chosen: set[tuple[Span, str]] = set()
-        forks = partition.forks
-        for states in range(1, len(machine_states(self.processors, 1.0)) + 1):
+        forks, is_wide = partition.forks, has_widths(self.processors)
+        looked_at = _two_of_each(self.processors) if is_wide else self.processors
+        for states in range(1, len(machine_states(looked_at, 1.0)) + 1):
             while True:
+                table = self.table(partition, spare=spare, processors=looked_at)
                 chosen = worthwhile(
-                    self.table(partition, spare=spare),
+                    table,
                     len(partition.units),
-                    self.processors,
+                    looked_at,
                     forks=forks,
                     most_states=states,
                 )
+                if is_wide:
+                    chosen |= self._least_work(partition, table)
+                    chosen = self._on_all_widths(partition, chosen, table)
                 unknown = [
                     (span, name)
                     for span, name in sorted(chosen)
@@ -112,15 +120,45 @@ class SpanProfiler:
             raise BackendError(self.nothing_runs())
         return chosen
 
-    def table(self, partition: Partition, *, spare: bool) -> Table:
-        """Return the seconds of all spans, perhaps without processors that are superfluous."""
+    def table(
+        self, partition: Partition, *, spare: bool, processors: Sequence[Processor] = ()
+    ) -> Table:
+        """Return the seconds of all spans, perhaps without processors that are superfluous.
+
+        Args:
+            partition: The spans.
+            spare: Keep processors that others make superfluous.
+            processors: Those that are looked at; empty: all.
+        """
         table = self.times.table(partition)
+        looked_at = processors or self.processors
         if spare:
-            return table
+            names = {processor.name for processor in looked_at}
+            return {
+                span: {n: s for n, s in row.items() if n in names} for span, row in table.items()
+            }
         return {
-            span: {name: row[name] for name in wanted(row, self.processors)}
+            span: {name: row[name] for name in wanted(row, looked_at)}
             for span, row in table.items()
         }
+
+    def _least_work(self, partition: Partition, table: Table) -> set[tuple[Span, str]]:
+        """Return the chain of the fewest core-seconds: what a machine under load wants."""
+        cores = {p.name: len(p.units) for p in self.processors}
+        work = {span: {n: s * cores[n] for n, s in row.items()} for span, row in table.items()}
+        return set(plan(work, len(partition.units))[0])
+
+    def _on_all_widths(
+        self, partition: Partition, chosen: Iterable[tuple[Span, str]], table: Table
+    ) -> set[tuple[Span, str]]:
+        """Return what was chosen, each span on all processors that are as those in the table."""
+        kinds = {p.name: p.likeness for p in self.processors}
+        found = set()
+        for span in {span for span, _ in chosen}:
+            worth = {kinds[name] for name in table.get(span, {})}
+            able = partition.spans[span]
+            found |= {(span, n) for n, kind in kinds.items() if n in able and kind in worth}
+        return found
 
     def longest_s(self, partition: Partition, chosen: Iterable[tuple[Span, str]]) -> float:
         """Return what the longest span of several operators takes, in seconds; 0: none has."""
@@ -145,10 +183,10 @@ class SpanProfiler:
         """
         by_span: dict[Span, list[Processor]] = {}
         for span, name in runs:
-            kind = next(_kind(p) for p in self.processors if p.name == name)
+            kind = next(p.likeness for p in self.processors if p.name == name)
             able = partition.spans[span]
             # Equal processors share one measurement: note it for all of them.
-            twins = [p for p in self.processors if p.name in able and _kind(p) == kind]
+            twins = [p for p in self.processors if p.name in able and p.likeness == kind]
             known = by_span.setdefault(span, [])
             known += [p for p in twins if p not in known]
         for span, processors in by_span.items():
@@ -320,11 +358,13 @@ def _named_units(partition: Partition) -> tuple[Unit, ...]:
     )
 
 
-def _kind(processor: Processor) -> object:
-    """Equal for processors that differ only in which of the machine's equal cores they use."""
-    same = ("backend", "device", "threads", "precision", "options")
-    declared = (processor.supported_ops, processor.unsupported_ops, len(processor.units))
-    return (*(getattr(processor, name) for name in same), *declared)
+def _two_of_each(processors: Sequence[Processor]) -> list[Processor]:
+    """Return the first and the last of those that are alike: two, so that branches run on both."""
+    kinds: dict[object, list[Processor]] = {}
+    for processor in processors:
+        kinds.setdefault(processor.likeness, []).append(processor)
+    kept = {p.name for alike in kinds.values() for p in (alike[0], alike[-1])}
+    return [processor for processor in processors if processor.name in kept]
 
 
 def _as_one_unit(entries: _Entries) -> _Entries:

@@ -13,6 +13,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -37,13 +38,14 @@ from coinfer.plan.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
 from coinfer.runtime.arguments import patience, said
-from coinfer.runtime.engine_stats import EngineStats, engine_stats
+from coinfer.runtime.engine_stats import EngineStats, engine_stats, submitted
 from coinfer.runtime.event_loop import EventLoop, Observer
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.rate_watch import RateWatch
 from coinfer.runtime.request_maker import RequestMaker
 from coinfer.runtime.warm_up import warm_up
 
@@ -116,6 +118,9 @@ class Engine:
         self._stopped = False
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
+        if plan.rates:
+            counts = partial(submitted, self._core, self._event_loop)
+            self._event_loop.timer.watch = RateWatch(plan.rates, counts, self.warnings)
         self._event_loop.begin()
         try:
             given = memory or memory_given(plan)

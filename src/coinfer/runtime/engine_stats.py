@@ -23,7 +23,14 @@ from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.process_memory import process_memory
 from coinfer.runtime.worker import Use
 
-__all__ = ["EngineStats", "MemoryStats", "ModelStats", "ProcessorStats", "engine_stats"]
+__all__ = [
+    "EngineStats",
+    "MemoryStats",
+    "ModelStats",
+    "ProcessorStats",
+    "engine_stats",
+    "submitted",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +187,15 @@ def engine_stats(
     }
     memory = _memory_stats(core, event_loop.loader)
     return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
+
+
+def submitted(core: Dispatcher, event_loop: EventLoop) -> dict[str, int]:
+    """Return by model how many requests came since the start."""
+    found = {name: sum(left) for name, left in core.unanswered().items()}
+    for name, counts in list(event_loop.counts.items()):
+        answered = counts.completed + sum(counts.others.values())
+        found[name] = found.get(name, 0) + answered
+    return found
 
 
 def _memory_stats(core: Dispatcher, loader: Loader) -> MemoryStats:

@@ -6,11 +6,22 @@ import math
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from coinfer.runtime import clock
 from coinfer.runtime.latch import Latch
 
-__all__ = ["Timer"]
+__all__ = ["Timer", "Watch"]
+
+
+class Watch(Protocol):
+    """What the timer's thread is to look at now and then."""
+
+    def due_in_s(self) -> float:
+        """Return the seconds until it wants to be called; 0 if it does now."""
+
+    def look(self) -> None:
+        """Look at it."""
 
 
 class Timer:
@@ -25,6 +36,7 @@ class Timer:
 
     Attributes:
         is_stopped: Whether it does nothing any more.
+        watch: Looked at when it is due, from the timer's thread; set before the start.
     """
 
     def __init__(
@@ -39,6 +51,7 @@ class Timer:
         # A moment is a list of its own each time: the one that was fired is told by its identity.
         self._armed = self._fired = [math.inf]
         self.is_stopped = False
+        self.watch: Watch | None = None
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._ended = Latch()
         self._thread = threading.Thread(target=self._run, name="coinfer-timer", daemon=True)
@@ -75,10 +88,13 @@ class Timer:
             while not self.is_stopped:
                 armed = self._armed
                 left_s = math.inf if armed is self._fired else armed[0] - clock.now()
+                watch_s = math.inf if self.watch is None else self.watch.due_in_s()
                 if left_s <= 0:
                     self._fired = armed
                     self._fire()
-                elif self._is_rung(left_s):
+                elif self.watch is not None and watch_s <= 0:
+                    self.watch.look()
+                elif self._is_rung(min(left_s, watch_s)):
                     self._look()
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
             self.is_stopped = True  # first: whoever posts from now on looks himself

@@ -3,13 +3,16 @@
 Rule: a processor is superfluous for a model if one that stays occupies the same units and takes no
 longer, or occupies some of them and takes hardly longer (`WIDE_GAIN`). Where there are widths
 between one core and all, few of those that are left are loaded: what the bound uses, what a lone
-request needs and what a failure would (`coinfer.planner.columns`). Models that are cut are not
-looked at: their spans were chosen one by one.
+request needs and what a failure would (`coinfer.planner.columns`). There the spans of models that
+are cut are looked at like models (`coinfer.planner.span_columns`); elsewhere they were chosen one
+by one, and stay.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 
 from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
@@ -19,6 +22,7 @@ from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
 from coinfer.planner.columns import Columns, Room, few, has_widths
 from coinfer.planner.planning import Planning
+from coinfer.planner.span_columns import SpanColumns
 from coinfer.planner.useful import useful
 
 __all__ = ["worth_loading"]
@@ -36,26 +40,36 @@ def worth_loading(plan: Plan, planning: Planning) -> Plan:
     kept = useful(whole, plan.processors, keep=asked)
     cut = plan.profile.restricted(planning.cut_models)
     choices = {name: _choice(plan, name, kept) for name in names}
-    if has_widths(plan.processors) and names:
-        columns = _few(plan, planning, kept)
+    if has_widths(plan.processors) and (names or planning.cut_models):
+        spans = SpanColumns.of(cut, planning.cut_models, plan.processors)
+        columns = _few(plan, planning, kept, spans, cut)
         choices = {name: _columns_choice(columns[name]) for name in names}
-        kept = kept.of_pairs({(m, p) for m, each in columns.items() for p in each.processors})
-    for name in names:
-        plan = plan.with_variant(name, plan.models[name].original, choices[name])
+        choices |= {name: _spans_choice(name, spans, columns) for name in planning.cut_models}
+        kept = kept.of_pairs({(m, p) for m in names for p in columns[m].processors})
+        cut = spans.kept(cut, columns)
+        demand = planning.wishes.demand
+        if demand.is_absolute:
+            rates = {m: rate for m, rate in demand.rates.items() if m in plan.models and rate > 0}
+            plan = dataclasses.replace(plan, rates=rates)
+    for name, choice in choices.items():
+        plan = plan.with_variant(name, plan.models[name].original, choice)
     return plan.loading(kept.merged(cut))
 
 
-def _few(plan: Plan, planning: Planning, kept: Profile) -> dict[str, Columns]:
+def _few(
+    plan: Plan, planning: Planning, kept: Profile, spans: SpanColumns, cut: Profile
+) -> dict[str, Columns]:
     backends = find_backends(plan.processors, planning.profiler.backends)
+    asked = planning.wishes.asked
     return few(
-        kept,
+        kept.merged(useful(spans.apart(cut), plan.processors, keep=spans.pairs(asked))),
         plan.processors,
-        planning.wishes.demand,
+        spans.demand(planning.wishes.demand),
         room=Room(
             threads=POOLS.room(max(processor.threads for processor in plan.processors)),
             memory=_MEMORY_SHARE * (memory_bytes() or math.inf),
         ),
-        keep=planning.wishes.asked,
+        keep={*asked, *spans.pairs(asked)},
         session_of=lambda processor: backends[processor.backend].sharing_key(processor),
     )
 
@@ -63,6 +77,16 @@ def _few(plan: Plan, planning: Planning, kept: Profile) -> dict[str, Columns]:
 def _columns_choice(columns: Columns) -> Choice:
     left = tuple(Alternative(name, why) for name, why in columns.left)
     return Choice("worth_loading", "; ".join(columns.why), left)
+
+
+def _spans_choice(model: str, spans: SpanColumns, columns: Mapping[str, Columns]) -> Choice:
+    """Say of each span where it stays, and why."""
+    why, left = [], []
+    for name, span in spans.of_model(model):
+        units = f"units {span.first}-{span.last}"
+        why.append(f"{units} on {', '.join(columns[name].why)}")
+        left += [Alternative(f"{units} on {where}", reason) for where, reason in columns[name].left]
+    return Choice("worth_loading", "; ".join(why), tuple(left))
 
 
 def _choice(plan: Plan, model: str, kept: Profile) -> Choice:
