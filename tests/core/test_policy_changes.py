@@ -38,7 +38,7 @@ def changed(name: str, **options: Any) -> PolicyChanged:
 class ChangingPolicy(AnythingHappens):
     @rule(name=st.sampled_from(NAMES))
     def change_policy(self, name: str) -> None:
-        waiting, unanswered = self.view.n_waiting, set(self.machine.unanswered)
+        unanswered = set(self.machine.unanswered)
         running = set(self.machine.running)
         self.policy = name
         self.machine.post(PolicyChanged(build(name), name, OPTIONS.get(name, {})))
@@ -46,7 +46,6 @@ class ChangingPolicy(AnythingHappens):
         gone = unanswered - self.machine.unanswered
         late = {n for n in gone if self.machine.replies[n].outcome is Outcome.DROPPED}
         assert gone == late, "only what a policy may drop is answered by a change"
-        assert waiting >= 0
 
 
 @pytest.mark.parametrize("budget", [None, 100], ids=["", "memory budget"])
@@ -63,7 +62,7 @@ def test_every_request_is_answered_once_whoever_decides(
         "fused": FUSED if batchings else {},
         "budget": budget,
     }
-    run(fields, examples=60, base=ChangingPolicy)
+    run(fields, examples=40, base=ChangingPolicy)
 
 
 def test_the_new_policy_orders_what_waits_already() -> None:
