@@ -657,9 +657,14 @@ def test_every_request_is_answered_once_where_models_are_fused(
     run(fields)
 
 
-def run(fields: Mapping[str, object], *, examples: int = 10) -> None:
+def run(
+    fields: Mapping[str, object],
+    *,
+    examples: int = 10,
+    base: type[AnythingHappens] = AnythingHappens,
+) -> None:
     """Let anything happen, with these fields of the case."""
-    case = type("Case", (AnythingHappens,), dict(fields))
+    case = type("Case", (base,), dict(fields))
     run_state_machine_as_test(
         case,
         settings=settings(

@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import json
+import math
 import random
 import sys
 import threading
@@ -16,9 +17,17 @@ from typing import Any
 import pytest
 
 from coinfer.backends.null import Faults
-from coinfer.core.commands import Command
+from coinfer.core.commands import Command, Execution, Run
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Event, Finished, TimerFired
+from coinfer.core.events import (
+    Arrived,
+    Event,
+    Finished,
+    ModelLoaded,
+    PolicyChanged,
+    TimerFired,
+)
+from coinfer.core.request import Request
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.profile import Profile
 from coinfer.plan import Plan
@@ -125,6 +134,61 @@ def test_a_simulation_replays_identically(policy: str, tmp_path: Path) -> None:
     assert_identical(found)
     assert found.header.policy == policy
     assert found.steps > 2 * sum(t.completed for t in done.run_counts.models.values()) > 100
+
+
+@pytest.mark.parametrize("later", policy_names())
+def test_a_run_whose_policy_changes_replays_identically(later: str, tmp_path: Path) -> None:
+    path, options = tmp_path / "run.jsonl", OPTIONS.get(later, {})
+    with recording(path, header("earliest_finish", limits=NO_LIMIT)) as log:
+        seconds = {"m": {"p0": 0.01, "p1": 0.03}, "n": {"p0": 0.05, "p1": 0.02}}
+        core = Dispatcher(cpus("p0", "p1"), make_policy("earliest_finish"), limits=NO_LIMIT)
+        machine = Recorded(core, log)
+        machine.load(seconds)
+        machine.arrive(30)
+        machine.post(PolicyChanged(make_policy(later, **options), later, options))
+        machine.arrive(30)
+        machine.end_all()
+    assert_identical(replay(path))
+    assert [step[1] for step in steps(path) if step[1][0] == "PolicyChanged"] == [
+        ["PolicyChanged", later, options]
+    ]
+
+
+class Recorded:
+    """A dispatcher that is driven by hand, with a log."""
+
+    def __init__(self, core: Dispatcher, log: EventLog) -> None:
+        self.core, self.log, self.now, self.n = core, log, 0.0, 0
+        self.running: list[Execution] = []
+
+    def post(self, event: Event) -> None:
+        commands = self.core.handle(event, self.now)
+        self.log.observe(event, commands, self.now)
+        self.core.check()
+        self.running += [each.execution for each in commands if isinstance(each, Run)]
+
+    def load(self, seconds: dict[str, dict[str, float]]) -> None:
+        for model, row in seconds.items():
+            self.post(ModelLoaded(model, 1, Profile.from_seconds({model: row})))
+
+    def arrive(self, count: int) -> None:
+        for _ in range(count):
+            self.now += 0.005
+            deadline_s = self.now + 0.1 if self.n % 3 else math.inf
+            self.post(Arrived(Request(self.n, "mn"[self.n % 2], self.now, deadline_s, self.n % 4)))
+            self.n += 1
+            if self.n % 4 == 0:
+                self.end_one()
+
+    def end_one(self) -> None:
+        execution = self.running.pop(0)
+        self.post(Finished(execution.id, 0.01))
+
+    def end_all(self) -> None:
+        while self.running:
+            self.now += 0.01
+            self.end_one()
+        assert not self.core.n_unanswered
 
 
 @pytest.fixture

@@ -26,13 +26,14 @@ class Admission:
 
     Attributes:
         most_waiting: Requests that may wait; one more is rejected. Infinite: no limit.
+        policy: Who decides.
         closed: Why no more requests are taken; empty as long as they are.
         fault: What the policy did, if that is why.
     """
 
     _state: State
     _answers: Answers
-    _policy: Policy
+    policy: Policy
     most_waiting: float
     closed: str = ""
     fault: PolicyError | None = None
@@ -76,7 +77,7 @@ class Admission:
 
     def blame_policy(self, error: Exception) -> None:
         """Answer all that waits and take no more: the policy cannot be trusted any longer."""
-        name = type(self._policy).__name__
+        name = type(self.policy).__name__
         self.fault = PolicyError(f"policy {name} failed: {type(error).__name__}: {error}")
         self.fault.__cause__ = error
         self.closed = str(self.fault)

@@ -74,6 +74,10 @@ class Blocking:
             due[:] = [entry for entry in due if self._waits(lane, entry[1])]
             heapq.heapify(due)
 
+    def forget_lanes(self) -> None:
+        """Forget what waits: all lanes are made anew, and what waits is noted again."""
+        self._due.clear()
+
     def note_all(self, everyone: Iterable[Progress]) -> None:
         """Take note of what waits already."""
         for progress in everyone:

@@ -56,6 +56,11 @@ class Decisions:
 
     def __post_init__(self) -> None:
         """Ask for the hooks once: it is a question per request otherwise."""
+        self.follow(self._policy)
+
+    def follow(self, policy: Policy) -> None:
+        """Let a policy decide from now on."""
+        self._policy = policy
         self.place = overridden(self._policy, "place")
         self._queue = overridden(self._policy, "queue")
         self._arrived = overridden(self._policy, "arrived")

@@ -59,6 +59,10 @@ class Deferral:
         is_delayed = batching is not None and batching.max_delay_s > 0
         return is_delayed or request.deadline_s < math.inf
 
+    def forget_lanes(self) -> None:
+        """Hold nothing back: all lanes are made anew."""
+        self.held.clear()
+
     def settle(self) -> float:
         """Hold back what had better wait for others; return when to look again, if at all."""
         state = self._state

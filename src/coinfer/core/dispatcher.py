@@ -49,6 +49,7 @@ from coinfer.core.events import (
     MemoryMeasured,
     ModelLoaded,
     ModelUnloaded,
+    PolicyChanged,
     ProcessorLost,
     ProcessorRestored,
     TimerFired,
@@ -117,8 +118,7 @@ class Dispatcher:
         self._waits = waits = Waits(
             state, answers, admission, policy.rank, self._preemption, limits.retries
         )
-        allows = overridden(policy, "allows")
-        self._loading = Loading(state, waits, None if allows is None else partial(allows, view))
+        self._loading = Loading(state, waits, self._allows)
         self._held_back = self._loading.held
         self._forks = forks = Forks(state, answers, waits, starts)
         self._decisions = Decisions(policy, state, view, timers, answers, admission, starts, forks)
@@ -143,6 +143,7 @@ class Dispatcher:
             MemoryMeasured: self._memory_measured,
             Loaded: self._loading.loaded,
             LoadFailed: self._loading.failed,
+            PolicyChanged: self._policy_changed,
             Closed: self._admission.close,
         }
 
@@ -356,9 +357,45 @@ class Dispatcher:
         self._waits.blocking = blocking
         blocking.note_all(state.requests.values())
         self._riders.longest_s = blocking.longest_s
+        self._riders.allows = self._allows
+
+    @property
+    def _allows(self) -> Callable[..., bool] | None:
+        """Where the policy serves a lane at all; None: everywhere."""
         allows = overridden(self.policy, "allows")
-        if allows is not None:
-            self._riders.allows = partial(allows, self._view)
+        return None if allows is None else partial(allows, self._view)
+
+    def _policy_changed(self, event: PolicyChanged) -> None:
+        if self._admission.fault is not None:
+            return  # nothing waits and nothing is taken any more
+        self.policy = policy = check_policy(event.policy)
+        self._admission.policy = policy
+        self._decisions.follow(policy)
+        self._starts.started = overridden(policy, "started")
+        self._waits.rank = policy.rank
+        self._loading.follow(self._allows)
+        if self._deferral is not None:
+            self._riders.allows = self._allows
+        self._queue_anew()
+
+    def _queue_anew(self) -> None:
+        """Let all that waits wait in the order of the policy, with nothing lost."""
+        state, decisions, admission = self._state, self._decisions, self._admission
+        waiting = state.clear_waiting()
+        self._loading.forget_lanes()
+        self._blocking.forget_lanes()
+        if self._deferral is not None:
+            self._deferral.forget_lanes()
+        for progress in list(state.requests.values()):
+            if progress.execution is not None:
+                queue = decisions.queue_of(progress.request) if decisions.is_told else 0
+                progress.lane = state.moved(progress.lane, queue)
+        for progress in waiting:
+            if admission.fault is None:
+                queue = decisions.queue_of(progress.request) if decisions.is_told else 0
+                self._waits.begin_anew(progress, queue)
+        if admission.fault is not None:
+            admission.fail_lost()
 
     def _decide_with_riders(self, deferral: Deferral) -> None:
         again_s = deferral.settle()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from coinfer.core.place import Loadable
 from coinfer.core.request import Request
@@ -33,6 +33,7 @@ __all__ = [
     "MemoryMeasured",
     "ModelLoaded",
     "ModelUnloaded",
+    "PolicyChanged",
     "ProcessorLost",
     "ProcessorRestored",
     "TimerFired",
@@ -193,6 +194,20 @@ class LoadFailed(NamedTuple):
     reason: str
 
 
+class PolicyChanged(NamedTuple):
+    """Another policy decides from now on.
+
+    Attributes:
+        policy: It, a `coinfer.core.policy.Policy`; a fresh one.
+        name: Its name, for logs.
+        options: Its options, for logs.
+    """
+
+    policy: object
+    name: str
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
 class Closed(NamedTuple):
     """The engine takes no more requests. `drop_waiting` also answers those not yet started."""
 
@@ -215,5 +230,6 @@ Event: TypeAlias = (
     | MemoryMeasured
     | Loaded
     | LoadFailed
+    | PolicyChanged
     | Closed
 )

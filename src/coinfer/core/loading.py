@@ -74,6 +74,14 @@ class Loading:
         """Whether something is being loaded."""
         return self._transfers.in_flight is not None
 
+    def follow(self, allows: Allows) -> None:
+        """Take note of where the policy that decides from now on serves a lane at all."""
+        self.allows = self._demand.allows = allows
+
+    def forget_lanes(self) -> None:
+        """Hold nothing back: all lanes are made anew."""
+        self.held.clear()
+
     # events
 
     def give(self, event: MemoryGiven) -> None:

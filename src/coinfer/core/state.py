@@ -458,6 +458,20 @@ class State:
         self._routes.clear()
         return everyone
 
+    def moved(self, lane: Lane, queue: int) -> Lane:
+        """Return a lane as one of another queue, for requests of it that run.
+
+        Nothing waits there, so one of those that are many is not kept.
+        """
+        key = lane.key._replace(queue=queue)
+        if not lane.is_rare:
+            return self.lane(key)
+        found = self._all_lanes.get(key)
+        if found is None:
+            found = Lane(key)
+            self._equip(found)
+        return found
+
     def add_model(self, event: ModelLoaded) -> None:
         """Take in a model with its variants, or replace what is known of them."""
         model, units, profile, forks, swap_s, batching, others, places = event

@@ -67,6 +67,12 @@ class Waits:
             self._admission.blame_policy(error)
             self._answers.reply(progress, Outcome.FAILED, self._admission.closed)
 
+    def begin_anew(self, progress: Progress, queue: int) -> None:
+        """Let a request wait that waited in a lane of another policy, where it has been."""
+        key = progress.lane.key
+        progress.lane = self._state.lane(key._replace(queue=queue))
+        self.begin(progress)
+
     def go_on(self, progress: Progress, position: int, variant: str) -> None:
         """Let a request wait for what comes next, unless nobody wants it any more.
 

@@ -13,13 +13,14 @@ from functools import cache
 from typing import Any, TypeVar, assert_never, cast, get_args, get_type_hints
 
 from coinfer.core.commands import Abandon, Command, Evict, Load, Reply, Run, SetTimer
-from coinfer.core.events import Event, LoadedVariant
+from coinfer.core.events import Event, LoadedVariant, PolicyChanged
 from coinfer.core.place import Loadable
 from coinfer.core.request import OnLate, Request
 from coinfer.machine.batching import Batching
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Fork, Span
 from coinfer.machine.variant_use import Use
+from coinfer.policies import make_policy
 
 __all__ = ["decode_event", "encode_command", "encode_event", "plain"]
 
@@ -58,6 +59,8 @@ def encode_event(event: Event) -> list[Any]:
     >>> decode_event(encode_event(Finished(3, 0.1)))
     Finished(execution_id=3, service_s=0.1)
     """
+    if isinstance(event, PolicyChanged):
+        return [type(event).__name__, event.name, plain(event.options)]
     return [type(event).__name__, *plain(event)]
 
 
@@ -66,7 +69,8 @@ def decode_event(data: Sequence[Any]) -> Event:
 
     Raises:
         KeyError, TypeError, ValueError: it is something else.
-        ConfigurationError: its profile is something else.
+        ConfigurationError: its profile, or an option of its policy, is something else.
+        UnknownNameError: its policy is not installed.
     """
     name, *fields = data
     if name in ("Arrived", "ArrivedTogether"):
@@ -77,6 +81,9 @@ def decode_event(data: Sequence[Any]) -> Event:
         variant, members, profile, *places = fields
         known = [tuple(map(_loadable, each)) for each in places]
         fields = [variant, tuple(members), Profile.from_json(profile), *known]
+    elif name == "PolicyChanged":
+        policy, options = fields
+        fields = [make_policy(policy, **options), policy, options]
     event: Event = _checked(_EVENTS[name](*fields))
     return event
 
