@@ -150,9 +150,11 @@ class Engine(engine.Engine):
     ) -> None:
         if preempt not in (True, False, "auto"):
             raise ConfigurationError(f"preempt is {preempt!r}; give True, False or 'auto'")
-        choice = None if policy is None else _choice(policy)
+        choice = None if policy is None else PolicyChoice.of(policy)
         if isinstance(policy, str):
             policy = make_policy(policy)
+        elif policy is not None:
+            check_policy(policy)
         self._given = dict(backends or {})
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
@@ -408,13 +410,6 @@ def _no_batch(batch: object) -> ConfigurationError:
         f"batch is {shown(batch)}; requests bring their own samples: write 'auto', 'off', or e.g. "
         "{'max': 16, 'max_delay': '2ms'}"
     )
-
-
-def _choice(policy: str | Policy) -> PolicyChoice:
-    """Return what a plan says of a policy; of an object it cannot say how to make it again."""
-    if isinstance(policy, str):
-        return PolicyChoice(name=policy)
-    return PolicyChoice(name=f"an object of {type(check_policy(policy)).__name__}")
 
 
 def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 from coinfer.machine.batching import Batching
@@ -39,6 +40,17 @@ class PolicyChoice:
         """What messages call it: the name, with the options if there are any."""
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
         return f"{self.name} ({options})" if options else self.name
+
+    @classmethod
+    def of(cls, policy: object, options: Mapping[str, Any] = MappingProxyType({})) -> Self:
+        """Return the choice of a policy by name; of an object it cannot say how to make it again.
+
+        >>> PolicyChoice.of("edf").text, PolicyChoice.of(object()).text
+        ('edf', 'an object of object')
+        """
+        if isinstance(policy, str):
+            return cls(name=policy, options=dict(options))
+        return cls(name=f"an object of {type(policy).__name__}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

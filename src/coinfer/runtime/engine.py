@@ -22,19 +22,19 @@ from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_co
 from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
-from coinfer.core.events import Closed, MemoryGiven
+from coinfer.core.events import Closed, MemoryGiven, PolicyChanged
 from coinfer.core.health import Outage
-from coinfer.core.policy import Policy
+from coinfer.core.policy import Policy, check_policy
 from coinfer.core.request import OnLate
 from coinfer.core.view import View
-from coinfer.errors import BackendError, ClosedError, CoinferError
+from coinfer.errors import BackendError, ClosedError, CoinferError, ConfigurationError
 from coinfer.fork_locks import free_after_fork
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.opening import check_memory, fits, least_memory, memory_given, nothing_given
-from coinfer.plan.plan import Plan
+from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
 from coinfer.runtime.arguments import patience, said
@@ -351,6 +351,46 @@ class Engine:
             raise BackendError(
                 f"model {name!r}: its placement is unknown: {said(error)}"
             ) from error
+
+    def change_policy(self, policy: str | Policy, **options: object) -> None:
+        """Let another policy decide from now on; returns at once, and nothing is lost.
+
+        What waits gets its queue and its rank from the new policy, in the order in which it began
+        to wait; what runs goes on. A log replays the change, if the policy has a name.
+
+        Args:
+            policy: The name of one (`coinfer policies`), or a fresh object.
+            options: Of the policy that is named.
+
+        Raises:
+            UnknownNameError: no such policy.
+            ConfigurationError: it has no such option, or is no policy.
+            ClosedError: the engine has stopped, or this process is a fork of that of the engine.
+
+        >>> from coinfer.api import Engine
+        >>> from coinfer.testing.models import tiny_linear
+        >>> model = tiny_linear().model
+        >>> with Engine({"net": model}, policy="fcfs") as engine:
+        ...     engine.change_policy("edf")
+        ...     answers = engine.infer("net", model.sample_inputs())
+        ...     engine.plan.policy.text
+        'edf'
+        """
+        self._check_process()
+        self._check_open()
+        if isinstance(policy, str):
+            fresh = make_policy(policy, **options)
+        elif options:
+            raise ConfigurationError(
+                "options belong to a policy that is named; give the object its own"
+            )
+        else:
+            fresh = check_policy(policy)
+        choice = PolicyChoice.of(policy, options)
+        with self._loading:  # which also changes the plan
+            self.plan = self.plan.with_policy(choice)
+            self._post(PolicyChanged(fresh, choice.name, choice.options))
+        _log.info("policy %s decides from now on", choice.text)
 
     def attach(self, observer: Observer | None, timekeeper: Timekeeper | None = None) -> None:
         """Let an observer see every step of the core from now on; None: nobody.
