@@ -83,6 +83,8 @@ def turbulent_run(path: Path, policy: str) -> None:
         ]
         for thread in threads:
             thread.start()
+        engine.change_policy("sjf", patience_s=0.5)
+        engine.change_policy(policy, **OPTIONS.get(policy, {}))
         for thread in threads:
             thread.join()
         engine.drain(10.0)
@@ -114,6 +116,7 @@ def test_a_threaded_run_with_faults_replays_identically(policy: str, tmp_path: P
     arrivals = events["Arrived"] + events["ArrivedTogether"]
     assert arrivals == 4 * 60 + 1
     assert events.keys() >= {"ModelLoaded", "ModelUnloaded", "Finished", "Failed", "Cancelled"}
+    assert events["PolicyChanged"] == 2
     assert outcomes.total() == arrivals
     assert outcomes.keys() >= {"completed", "dropped", "cancelled"}
 
