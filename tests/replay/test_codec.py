@@ -99,7 +99,14 @@ def test_a_profile_is_read_as_it_was_written(times: list[float]) -> None:
 def test_a_loaded_model_keeps_its_variants() -> None:
     entries = {ProfileKey("m@c", "cpu"): Measurement(seconds=(0.5,))}
     cheap = LoadedVariant(
-        "m@c", 0.02, Use.WHEN_LATE, 2, Profile(entries), (Fork(0, 1, 1),), {"npu": 0.5}, Batching(4)
+        "m@c",
+        0.02,
+        Use.WHEN_LATE,
+        2,
+        Profile(entries),
+        (Fork(0, 1, 1),),
+        {"npu": 0.5},
+        Batching(4, by_unit=(1, 4)),
     )
     event = ModelLoaded("m", 1, Profile(), variants=(cheap,))
     assert decode_event(json.loads(json.dumps(encode_event(event)))) == event

@@ -146,10 +146,10 @@ def test_requests_are_stacked_and_parted_in_blocks(monkeypatch: pytest.MonkeyPat
 def test_a_part_that_fails_starts_again_elsewhere_from_blocks(
     monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    watch = Watch(monkeypatch, failing=failing)
     model = cut(MODEL, CUTS, ["p0", "p1"], mode=Mode.UNIT)
     feed = MODEL.sample_inputs()
     with Engine({"m": model}, processors=computing("p0", "p1")) as engine:
+        watch = Watch(monkeypatch, failing=failing)  # parts were measured before
         assert_right(engine.submit("m", feed).result(WAIT_S), feed)
     assert watch.failed
     assert len(watch.given) == 5

@@ -141,7 +141,7 @@ def _plain_fields(record: Any) -> tuple[tuple[str, type[Any]], ...]:
 def _loaded(model: str, units: int, profile: Any, *later: Any) -> list[Any]:
     forks = [tuple(Fork(*fork) for fork in each) for each in later[:1]]  # older logs have none
     swap_s = later[1:2]
-    batching = [None if each is None else Batching(*each) for each in later[2:3]]
+    batching = [None if each is None else _batching(*each) for each in later[2:3]]
     variants = [tuple(_variant(*fields) for fields in each) for each in later[3:4]]
     places = [tuple(map(_loadable, each)) for each in later[4:5]]
     known = [*forks, *swap_s, *batching, *variants, *places]
@@ -152,6 +152,10 @@ def _variant(name: str, error: float, use: str, *loaded: Any) -> LoadedVariant:
     _, units, *fields = _loaded(name, *loaded[:5])
     fields += [tuple(map(_loadable, each)) for each in loaded[5:]]  # older logs have none
     return _checked(LoadedVariant(name, float(error), Use(use), units, *fields))
+
+
+def _batching(most: int, max_delay_s: float = 0.0, by_unit: Sequence[int] = ()) -> Batching:
+    return _checked(Batching(most, max_delay_s, tuple(by_unit)))  # older logs have two
 
 
 def _loadable(fields: Sequence[Any]) -> Loadable:
