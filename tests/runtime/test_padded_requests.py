@@ -15,6 +15,7 @@ from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.processor import Processor
 from coinfer.plan.plan_folder import load_plan, save_plan
 from coinfer.plan.work import Axis, SizeClasses, Work
+from coinfer.planner.padding import settled_padding
 from coinfer.testing.models import model_from_text
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.request_shapes import request_sizes
@@ -103,6 +104,30 @@ def test_what_is_not_there_is_said(pad: Any) -> None:
         Engine(
             {"m": MASKED}, processors=[CPU], batch={"pad": pad}, samples={"m": [feed(10, 1)]}
         ).close()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "is_held"),
+    [
+        ("int64", 1, True),
+        ("int64", 1.5, False),
+        ("uint8", -1, False),
+        ("uint8", 300, False),
+        ("bool", 1, True),
+        ("bool", 2, False),
+        ("float", 0.1, True),
+        ("float", 1e39, False),
+        ("string", 0, False),
+    ],
+)
+def test_what_an_input_cannot_hold_is_refused(dtype: str, fill: float, is_held: bool) -> None:
+    text = f"agraph ({dtype}[N,S] ids) => ({dtype}[N,S] y) {{ y = Identity(ids) }}"
+    model, spec = model_from_text(text, name="m"), BatchSpec.of({"pad": {"S": fill}})
+    if is_held:
+        assert settled_padding(model, spec) == {"S": {"ids": fill}}
+    else:
+        with pytest.raises(ConfigurationError, match=r"m: input 'ids' of \w+ cannot be padded"):
+            settled_padding(model, spec)
 
 
 @pytest.mark.parametrize("pad", ["S", 3, {"S": "x"}, {"S": float("nan")}, [3]])

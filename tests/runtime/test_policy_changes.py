@@ -74,3 +74,25 @@ def test_what_is_no_policy_is_refused_and_the_old_one_stays() -> None:
         assert "y" in engine.infer("m", FEED)
     with pytest.raises(ClosedError):
         engine.change_policy("edf")
+
+
+def test_a_callback_may_not_wait_for_a_model_that_is_being_loaded() -> None:
+    found: list[BaseException] = []
+
+    def change(_future: object) -> None:
+        try:
+            engine.change_policy("edf")
+        except ConfigurationError as error:
+            found.append(error)
+
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults, policy="fcfs") as engine:
+        future = engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        future.add_done_callback(change)
+        faults.release()
+        future.result(10)
+        engine.drain(10)
+    assert "change_policy() in a callback" in str(found[0])
+    assert engine.plan.policy.name == "fcfs"

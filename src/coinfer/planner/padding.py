@@ -16,12 +16,12 @@ import numpy as np
 
 from coinfer.backends.base import Backend, Session, Tensors
 from coinfer.backends.loading import load
-from coinfer.errors import CoinferError, UnknownNameError
+from coinfer.errors import CoinferError, ConfigurationError, UnknownNameError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.machine.span import Span
-from coinfer.model import Model
+from coinfer.model import Model, TensorSpec
 from coinfer.model.inputs import open_axes
 from coinfer.profiling.cache import ProfileCache
 from coinfer.profiling.error import relative_error
@@ -46,6 +46,7 @@ def settled_padding(model: Model, spec: BatchSpec) -> dict[str, dict[str, float]
 
     Raises:
         UnknownNameError: it has no such open dimension, or no such input has it.
+        ConfigurationError: an input cannot hold what it is to be padded with.
     """
     having: dict[str, list[str]] = {name: [] for name in model.open_dims}
     for each in model.inputs:
@@ -67,7 +68,28 @@ def settled_padding(model: Model, spec: BatchSpec) -> dict[str, dict[str, float]
         row = found.setdefault(dim, {})
         for of in having[dim]:
             row[of] = values.get(of, row.get(of, other))
+    specs = {spec.name: spec for spec in model.inputs}
+    for row in found.values():
+        for of, fill in row.items():
+            _check_fill(model.name, specs[of], fill)
     return found
+
+
+def _check_fill(model: str, spec: TensorSpec, fill: float) -> None:
+    """Refuse what an input cannot hold: it would be padded with something else.
+
+    Raises:
+        ConfigurationError: it says so.
+    """
+    held = math.nan
+    if spec.dtype != object:
+        with np.errstate(all="ignore"):
+            held = float(np.asarray(fill).astype(spec.dtype))
+    if held != fill if spec.dtype.kind in "iub" else not math.isfinite(held):
+        raise ConfigurationError(
+            f"{model}: input {spec.name!r} of {spec.dtype} cannot be padded with {fill:g}; under "
+            "`batch: {pad: ...}`, give a value that it can hold"
+        )
 
 
 def padding_error(

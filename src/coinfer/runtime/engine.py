@@ -353,10 +353,11 @@ class Engine:
             ) from error
 
     def change_policy(self, policy: str | Policy, **options: object) -> None:
-        """Let another policy decide from now on; returns at once, and nothing is lost.
+        """Let another policy decide from now on; nothing is lost.
 
-        What waits gets its queue and its rank from the new policy, in the order in which it began
-        to wait; what runs goes on. A log replays the change, if the policy has a name.
+        It waits for nothing but a model that another thread loads. What waits gets its queue and
+        its rank from the new policy, in the order in which it began to wait; what runs goes on. A
+        log replays the change, if the policy has a name.
 
         Args:
             policy: The name of one (`coinfer policies`), or a fresh object.
@@ -364,7 +365,8 @@ class Engine:
 
         Raises:
             UnknownNameError: no such policy.
-            ConfigurationError: it has no such option, or is no policy.
+            ConfigurationError: an option does not fit, it is no policy, or the calling thread is in
+                a callback of a future.
             ClosedError: the engine has stopped, or this process is a fork of that of the engine.
 
         >>> from coinfer.api import Engine
@@ -376,6 +378,7 @@ class Engine:
         ...     engine.plan.policy.text
         'edf'
         """
+        self._event_loop.check_may_wait("change_policy")
         self._check_process()
         self._check_open()
         if isinstance(policy, str):
