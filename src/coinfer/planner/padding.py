@@ -59,12 +59,14 @@ def settled_padding(model: Model, spec: BatchSpec) -> dict[str, dict[str, float]
         if name not in having:
             dims = [each for each, inputs in having.items() if name in inputs]
             if len(dims) != 1:
-                raise UnknownNameError.of("open dimension", name, having)
+                raise UnknownNameError.of(f"open dimension of {model.name!r}", name, having)
             dim, values = dims[0], {name: fills.get("", 0.0)}
         other = values.pop("", 0.0)
         for of in values:
             if of not in having[dim]:
-                raise UnknownNameError.of(f"input with the dimension {dim!r}", of, having[dim])
+                raise UnknownNameError.of(
+                    f"input of {model.name!r} with the dimension {dim!r}", of, having[dim]
+                )
         row = found.setdefault(dim, {})
         for of in having[dim]:
             row[of] = values.get(of, row.get(of, other))
