@@ -54,7 +54,7 @@ def test_the_timer_looks_at_what_is_due_without_being_rung() -> None:
             looked.set()
 
     timer = Timer(lambda: None)
-    timer.watch = Due()
+    timer.watches.append(Due())
     timer.start()
     assert looked.wait(10.0)
     assert timer.stop(10.0)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import pytest
 
@@ -38,6 +39,7 @@ class Owner:
 
     def look(self) -> None: ...
     def done(self, job: object, event: object, parts: object) -> None: ...
+    def left(self, worker: Worker) -> None: ...
     def returned(self, worker: Worker) -> None: ...
     def died(self, worker: Worker, reason: str) -> None: ...
 
@@ -152,6 +154,53 @@ def test_a_worker_below_gives_way_from_the_first_run_on_that_may_have_to(
     assert niceness_of(worker) == (LOWEST if gives_way else before)
     names = [each.processor.name for each in pool.on_top(["cpu1"])]
     assert names == (["cpu1+"] if gives_way else ["cpu1", "cpu1+"])
+    pool.stop()
+    assert pool.join(PATIENCE_S)
+
+
+def test_fresh_threads_take_the_place_of_those_that_gave_way_and_lose_no_job() -> None:
+    yielding = Yielding()
+    owner = Owner()
+    left: SimpleQueue[Worker] = SimpleQueue()
+    owner.left = left.put  # type: ignore[method-assign]
+    pool = WorkerPool((CPU0, CPU1, EXPRESS), owner, {"cpu0": (), "cpu1": (), "cpu1+": ()}, yielding)
+    worker = pool.workers["cpu1"]
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    pool.start("cpu1")
+    worker.give(job(expected_s=1.0))
+    settled(worker)
+    pool.workers["cpu1+"].give(job(expected_s=1e-3))
+    assert yielding.has_begun
+    assert niceness_of(worker) == LOWEST
+
+    pool.raise_again()
+    assert left.get(timeout=PATIENCE_S) is worker
+    assert yielding.has_begun  # who gives way may still be on its way out
+    worker.give(job(expected_s=1.0))  # none takes it yet
+    pool.start_anew(worker)
+    settled(worker)
+    assert worker.use.executions == 2
+    assert niceness_of(worker) == before
+    assert not yielding.has_begun
+
+    pool.workers["cpu1+"].give(job(expected_s=1e-3))  # and it may begin once more
+    assert yielding.has_begun
+    assert niceness_of(worker) == LOWEST
+    pool.stop()
+    assert pool.join(PATIENCE_S)
+
+
+def test_none_gives_way_where_that_is_not_to_be_and_all_are_asked_again() -> None:
+    yielding = Yielding()
+    pool = WorkerPool((CPU1, EXPRESS), Owner(), {"cpu1": (), "cpu1+": ()}, yielding)
+    pool.start("cpu1")
+    answers = [True, False]
+    pool.may_lower = answers.pop
+    begun = []
+    for _ in range(2):
+        pool.workers["cpu1+"].give(job(expected_s=1e-3))
+        begun.append(yielding.has_begun)
+    assert begun == [False, True]
     pool.stop()
     assert pool.join(PATIENCE_S)
 

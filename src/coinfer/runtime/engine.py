@@ -120,7 +120,8 @@ class Engine:
         self._started_s, self._ended_s = clock.now(), _INF
         if plan.rates:
             counts = partial(submitted, self._core, self._event_loop)
-            self._event_loop.timer.watch = RateWatch(plan.rates, counts, self.warnings)
+            self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
+        self._event_loop.watch_starvation()
         self._event_loop.begin()
         try:
             given = memory or memory_given(plan)

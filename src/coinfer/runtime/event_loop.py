@@ -52,7 +52,9 @@ from coinfer.runtime.loader import Loader
 from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_store import ModelStore
+from coinfer.runtime.preemption_switch import PreemptionSwitch
 from coinfer.runtime.span_io import SpanIO
+from coinfer.runtime.starvation_watch import StarvationWatch
 from coinfer.runtime.timer import Timer
 from coinfer.runtime.unanswered import Answer, Unanswered
 from coinfer.runtime.watchers import Watchers
@@ -103,6 +105,7 @@ class EventLoop:
         counts: What became of each model's requests.
         worker_pool: The workers.
         loader: Loads and evicts what the core asks for.
+        preemption: Lets nothing preempt, or again.
         timer: Calls back at the moment that the core asked for.
         warnings: What went wrong beside the requests.
     """
@@ -147,6 +150,9 @@ class EventLoop:
         self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
         self._posted = self._mailbox.posted
+        self.preemption = PreemptionSwitch(
+            self.worker_pool, self._running, self.post, self._mailbox.post_later
+        )
         self.timer = Timer(
             lambda: self.post(TimerFired()),
             self.look,
@@ -356,6 +362,13 @@ class EventLoop:
         running = list(self._running.values())
         return self.worker_pool.on_top([run.processor for run in running])
 
+    def watch_starvation(self) -> None:
+        """Let the timer's thread look whether what gives way gets on; called before `begin`."""
+        if self.worker_pool.twins:
+            pool, switch = self.worker_pool, self.preemption
+            watch = StarvationWatch(pool, self._running, switch.set, self.warnings)
+            self.timer.watches += [switch, watch]
+
     def watch_memory(self, watch: MemoryWatch) -> None:
         """Let the loader's thread measure memory from now on, too."""
         self.loader.watch = watch
@@ -389,6 +402,16 @@ class EventLoop:
             self._mailbox.post_later(item)
         else:
             self.post(item)
+
+    def left(self, worker: Worker) -> None:
+        """Have a fresh thread take the place of a worker's own, which ends."""
+        self._mailbox.post_later(partial(self._start_anew, worker))
+
+    def _start_anew(self, worker: Worker, _answers: deque[Answer]) -> None:
+        try:
+            self.worker_pool.start_anew(worker)
+        except RuntimeError as error:
+            self.died(worker, f"its worker has no thread: {error}")
 
     def returned(self, worker: Worker) -> None:
         """Use the processor again: its worker came back from a run that had been given up."""

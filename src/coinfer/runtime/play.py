@@ -129,9 +129,16 @@ def play(
         recorder=recorder,
         origin_s=driver.start_s,
         interrupted=interruption.requested,
-        warnings=(*engine.warnings, *map(str, engine.outages)),
+        warnings=(*engine.warnings, *_untold(engine)),
         held_before=engine.stats().memory.before,
     )
+
+
+def _untold(engine: Engine) -> list[str]:
+    """Return which processors were set aside, but for express ones of which a warning told."""
+    told = "\n".join(engine.warnings)
+    express = {processor.name for processor in engine.plan.processors if processor.overlays}
+    return [str(o) for o in engine.outages if o.processor not in express or o.reason not in told]
 
 
 def _recorder(scenario: Scenario, origin_s: float, plan: Plan, *, keep_records: bool) -> Recorder:

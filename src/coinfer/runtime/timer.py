@@ -36,7 +36,7 @@ class Timer:
 
     Attributes:
         is_stopped: Whether it does nothing any more.
-        watch: Looked at when it is due, from the timer's thread; set before the start.
+        watches: Looked at when they are due, from the timer's thread; set before the start.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Timer:
         # A moment is a list of its own each time: the one that was fired is told by its identity.
         self._armed = self._fired = [math.inf]
         self.is_stopped = False
-        self.watch: Watch | None = None
+        self.watches: list[Watch] = []
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._ended = Latch()
         self._thread = threading.Thread(target=self._run, name="coinfer-timer", daemon=True)
@@ -88,12 +88,13 @@ class Timer:
             while not self.is_stopped:
                 armed = self._armed
                 left_s = math.inf if armed is self._fired else armed[0] - clock.now()
-                watch_s = math.inf if self.watch is None else self.watch.due_in_s()
+                due_s = [(each.due_in_s(), number) for number, each in enumerate(self.watches)]
+                watch_s, first = min(due_s, default=(math.inf, 0))
                 if left_s <= 0:
                     self._fired = armed
                     self._fire()
-                elif self.watch is not None and watch_s <= 0:
-                    self.watch.look()
+                elif watch_s <= 0:
+                    self.watches[first].look()
                 elif self._is_rung(min(left_s, watch_s)):
                     self._look()
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers

@@ -81,6 +81,9 @@ class Owner(Protocol):
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
         """Take the result; `parts` holds the outputs per request, empty if it failed."""
 
+    def left(self, worker: Worker) -> None:
+        """Take note that a worker's thread has ended for another to take its place."""
+
     def returned(self, worker: Worker) -> None:
         """Note that the session of a retired worker has returned; the worker's thread ends."""
 
@@ -123,21 +126,41 @@ class Worker:
         self.is_spared = is_spared
         self.use = use or Use()
         self.retired = False
+        self._leaves = False
         self._owner = owner
         self.waits = False
         self._jobs: SimpleQueue[Job | str | None] = SimpleQueue()
-        self.give: Callable[[Job], None] = self._jobs.put
+        self.put: Callable[[Job], None] = self._jobs.put
+        self.give: Callable[[Job], None] = self.put
         self.has_no_job: Callable[[], bool] = self._jobs.empty
         self.ring: Callable[[], None] = partial(self._jobs.put, _LOOK)
         self._ended = Latch()
-        self._thread = threading.Thread(
-            target=self._run, name=f"coinfer-{processor.name}", daemon=True
-        )
+        self._thread = self._new_thread()
+
+    @property
+    def thread_id(self) -> int | None:
+        """What the system calls its thread; None: it is not started."""
+        return self._thread.native_id
 
     def start(self) -> None:
         """Start the thread; again is fine."""
         if self._thread.ident is None:
             self._thread.start()
+
+    def leave(self) -> None:
+        """End the thread after its present job, and tell the owner; the jobs given wait."""
+        self._leaves = True
+        self._jobs.put(_LOOK)
+
+    def start_anew(self, *, is_spared: bool) -> None:
+        """Let a fresh thread take the place of the one that left.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
+        self.is_spared = is_spared
+        self._thread = self._new_thread()
+        self._thread.start()
 
     def retire(self) -> None:
         """Give up the present execution; once its session returns, the thread ends."""
@@ -155,17 +178,25 @@ class Worker:
         # `Thread.join` is not made for several at once, nor for signal handlers that raise.
         return self._thread is not threading.current_thread() and self._ended.wait(timeout_s)
 
+    def _new_thread(self) -> threading.Thread:
+        name = f"coinfer-{self.processor.name}"
+        return threading.Thread(target=self._run, name=name, daemon=True)
+
     def _run(self) -> None:
+        has_left = False
         try:
             pin_current_thread(self.cores)
             if self.yielding is not None and not self.is_spared:
                 self.yielding.join()
-            self._serve()
+            has_left = self._serve()
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
             self.retired = True
             self._owner.died(self, f"its worker died: {said(error)}")
         finally:
-            self._ended.set()
+            if has_left:
+                self._owner.left(self)
+            else:
+                self._ended.set()
 
     @property
     def gives_way(self) -> bool:
@@ -177,10 +208,14 @@ class Worker:
         self.is_spared = False
         self.yielding.join()
 
-    def _serve(self) -> None:
+    def _serve(self) -> bool:
+        """Work until told to end; True if another thread is to go on."""
         get, owner, use = self._jobs.get, self._owner, self.use
         done = owner.done
         while True:
+            if self._leaves:
+                self._leaves = False
+                return True
             owner.idle = self
             self.waits = True
             job = get()
@@ -201,6 +236,7 @@ class Worker:
         # It may be retired after it was asked whether it is: then that has sent the None.
         if self.retired:
             self._owner.returned(self)
+        return False
 
 
 def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:

@@ -5,7 +5,7 @@ Only the owner of the core changes it: workers are started and replaced one at a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from coinfer.machine.processor import Processor, overlaid_units, twins
 from coinfer.runtime import clock
@@ -28,6 +28,7 @@ class WorkerPool:
         twins: By express processor, the one on which it stands.
         workers: By the processor's name. Whoever reads it sees replacements.
         has_ended: Whether `stop` was called: no worker is started any more.
+        may_lower: Asked with the first jobs of express workers whether others shall give way now.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class WorkerPool:
         self._owner = owner
         self._yielding = yielding
         self.has_ended = False
+        self._leaving: set[str] = set()
+        self.may_lower: Callable[[], bool] = lambda: True
         self.twins = twins(processors)
         overlaid = overlaid_units(processors)
         below = set(self.twins.values())
@@ -53,8 +56,7 @@ class WorkerPool:
             )
             for p in processors
         }
-        for express in self.twins:
-            self._preempt_with(self.workers[express])
+        self._begin_with_first_use()
 
     @property
     def has_retired(self) -> bool:
@@ -108,8 +110,40 @@ class WorkerPool:
         )
         with self._yielding.apart():
             fresh.start()
+        if name in self.twins:
+            self._preempt_with(fresh)
         self.workers[name] = fresh
+        self._note_left(name)
         return True
+
+    def raise_again(self) -> None:
+        """Let fresh threads of normal priority take the place of those that give way.
+
+        Each ends after its present job. The owner does this.
+        """
+        if self._yielding.is_lowering:
+            self._yielding.end()
+            for name, worker in self.workers.items():
+                if worker.gives_way and worker.thread_id is not None and not worker.retired:
+                    self._leaving.add(name)
+                    worker.leave()
+        self._begin_with_first_use()
+
+    def start_anew(self, worker: Worker) -> None:
+        """Let a fresh thread take the place of one that left. The owner does this.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
+        name = worker.processor.name
+        with self._yielding.apart():
+            worker.start_anew(is_spared=name in self.twins.values())
+        self._note_left(name)
+
+    def _note_left(self, name: str) -> None:
+        self._leaving.discard(name)
+        if not self._leaving:
+            self._yielding.note_all_left()
 
     def stop(self) -> None:
         """Let all threads end after the jobs given so far; start and replace none any more."""
@@ -127,13 +161,18 @@ class WorkerPool:
             ended = worker.join(0.0 if worker.retired else left_s) and ended
         return ended
 
+    def _begin_with_first_use(self) -> None:
+        """Let the first job of an express worker make all others give way, if that may be."""
+        for express in self.twins:
+            self._preempt_with(self.workers[express])
+
     def _preempt_with(self, worker: Worker) -> None:
-        """Let the first job of an express worker make all others give way."""
-        put = worker.give
+        put = worker.put
 
         def give(job: Job) -> None:
-            worker.give = put
-            self._yielding.begin()
+            if self.may_lower():
+                worker.give = put
+                self._yielding.begin()
             put(job)
 
         worker.give = give
