@@ -131,7 +131,7 @@ def _case(scenario: Scenario, load: float | None) -> Case:
     judged = scenario.with_options(seed=scenario.seed + 1)
     judged = shortened(judged, REQUESTS / most_requests(judged, plain.plan))
     found = {
-        _name(each): _figure(judged, plain.plan, each)
+        name_of(each): _figure(judged, plain.plan, each)
         for each in candidates(plain.as_run, plain.plan)[0]
     }
     best = max(found, key=found.__getitem__)
@@ -139,7 +139,7 @@ def _case(scenario: Scenario, load: float | None) -> Case:
     return Case(
         scenario=scenario.name,
         load=load,
-        chosen=_name(chosen),
+        chosen=name_of(chosen),
         auto=_figure(judged, ready.plan, chosen),
         default=found[default.text],
         best=found[best],
@@ -148,7 +148,7 @@ def _case(scenario: Scenario, load: float | None) -> Case:
     )
 
 
-def _name(choice: PolicyChoice) -> str:
+def name_of(choice: PolicyChoice) -> str:
     """Return a name that fits into a table."""
     return choice.name if choice.name == "fixed" else choice.text
 
