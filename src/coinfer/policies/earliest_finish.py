@@ -11,7 +11,7 @@ On a machine of several widths between one core and all, what a width costs is t
 machine is (`crowding`) and not by who could have had a unit; and processors that are alike are
 looked at together (`among_alike`).
 
-Four things are added:
+Five things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, but for one that cannot be in time any
   more: if it went first, all that follows would be late for it (the domino effect of deadlines
@@ -24,6 +24,9 @@ Four things are added:
   each would have a unit for itself.
 - Processors that meet the deadline go before those that do not; a droppable request that no
   processor can finish in time any more is dropped at once.
+- A processor that makes none late of those that wait (`rivals`) goes before one that does: what is
+  in time on two leaves the only fast one to what needs it. Where processors are alike in classes,
+  there are enough of each, and nobody looks.
 - A processor that makes no request late which is about to come (`foresight`) goes before one that
   does: a long run does not take both of two cores when a frame is due that must be answered before
   it would end. That holds until its own urgency has passed; from then on nothing is kept for what
@@ -49,6 +52,7 @@ from coinfer.machine.processor import Processor
 from coinfer.policies.among_alike import best_among_alike
 from coinfer.policies.crowding import Crowding
 from coinfer.policies.one_by_one import OneByOne, look_again_s
+from coinfer.policies.rivals import Rivals
 
 __all__ = ["EarliestFinish"]
 
@@ -143,7 +147,7 @@ class EarliestFinish(OneByOne):
             return min(seconds, key=seconds.__getitem__, default=None)
         stall = self._stall(view)
         processors, free_at = view.processors, view.units_free_at()
-        name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, stall)
+        name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, None, stall)
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def next(self, view: View) -> Decision | None:
@@ -162,6 +166,9 @@ class EarliestFinish(OneByOne):
         foresight = self._foresight
         is_foreseen = now <= foresight.until_s and not view.preempts
         forecast = foresight.forecast(view) if is_foreseen else None
+        beside = None
+        if waiting > 1 and not view.preempts and len(view.lanes()) > 1:
+            beside = Rivals(view) or None
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
@@ -170,9 +177,21 @@ class EarliestFinish(OneByOne):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
-            foreseen = forecast if self.rank(request) > now else None
+            foreseen, others = forecast, beside
+            if self.rank(request) <= now:
+                foreseen = others = None
+            elif others is not None:
+                others.settle(request.id)
             name, _ = _best(
-                view.processors, first_s, due_s, now, free_at, max(waiting, rivals), foreseen, stall
+                view.processors,
+                first_s,
+                due_s,
+                now,
+                free_at,
+                max(waiting, rivals),
+                foreseen,
+                others,
+                stall,
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
@@ -193,9 +212,21 @@ class EarliestFinish(OneByOne):
             if lane.ready_s:
                 seconds = view.waited_s(lane, seconds, free_at)
             due_s, urgency_s = request.deadline_s, self.rank(request)
-            foreseen = forecast if urgency_s > now else None
+            foreseen, others = forecast, beside
+            if urgency_s <= now:
+                foreseen = others = None
+            elif others is not None:
+                others.settle(request.id)
             name, finish_s = _best(
-                processors, seconds, due_s, now, free_at, max(waiting, rivals), foreseen, stall
+                processors,
+                seconds,
+                due_s,
+                now,
+                free_at,
+                max(waiting, rivals),
+                foreseen,
+                others,
+                stall,
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
@@ -329,13 +360,14 @@ def _best(
     free_at: Mapping[str, float],
     waiting: int,
     forecast: Forecast | None,
+    beside: Rivals | None,
     stall: float,
 ) -> tuple[str, float]:
     """Return the processor where a request finishes first, others considered, and when that is.
 
     Others are considered in that each of the `waiting` requests, this one included, could have
     used one of the units: a run on several of them costs its time as often. And what is about
-    to come and would be late counts like the lateness of the request itself.
+    to come, or waits beside it, and would be late counts like the lateness of the request itself.
     """
     best = (math.inf, math.inf, math.inf)
     chosen = ""
@@ -352,6 +384,8 @@ def _best(
         late = int(finish > deadline_s)
         if forecast is not None:
             late += forecast.n_late(free_at, units, finish)
+        if beside is not None:
+            late += beside.n_late(free_at, units, finish)
         value = (late, score, finish)
         if value < best:
             best, chosen = value, name

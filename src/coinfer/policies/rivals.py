@@ -1,0 +1,72 @@
+"""Rivals: the requests that wait beside one that is decided on, and would be late for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+from coinfer.core.view import View
+
+__all__ = ["Rivals"]
+
+
+class Rivals:
+    """The first request of each lane, if it can be in time.
+
+    A processor that only one of them can do with is left to it, if the request that is decided on
+    is in time elsewhere. Each is held against what is busy, not against the others. What was given
+    a place is to be settled: it is no rival any more. Good for one decision.
+    """
+
+    __slots__ = ("_processors", "_waiting", "now")
+
+    def __init__(self, view: View) -> None:
+        """Look at what waits."""
+        self.now = now = view.now
+        self._processors = view.processors
+        self._waiting: list[tuple[int, float, float, Mapping[str, float]]] = []
+        for lane in view.lanes():
+            request = lane.head
+            due_s = request.deadline_s
+            if due_s == math.inf:
+                continue
+            seconds = view.offered_s(lane)
+            least_s = min(seconds.values(), default=math.inf)
+            if now + least_s <= due_s:
+                self._waiting.append((request.id, due_s, due_s - least_s, seconds))
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._waiting)
+
+    def settle(self, request_id: int) -> None:
+        """Take a request out."""
+        self._waiting = [rival for rival in self._waiting if rival[0] != request_id]
+
+    def n_late(self, free_at: Mapping[str, float], taken: Collection[str], until_s: float) -> int:
+        """Count those that would be late if units were taken until some moment, and only then.
+
+        Args:
+            free_at: When each busy unit will be free; others are free.
+            taken: The units that would be taken.
+            until_s: Until when.
+        """
+        now, processors, late = self.now, self._processors, 0
+        for _, due_s, last_s, seconds in self._waiting:
+            if until_s <= last_s:
+                continue
+            is_in_time = is_kept = False
+            for name, service_s in seconds.items():
+                start_s, units = now, processors[name].units
+                for unit in units:
+                    free_s = free_at.get(unit, now)
+                    if free_s > start_s:
+                        start_s = free_s
+                if start_s + service_s > due_s:
+                    continue
+                is_in_time = True
+                if until_s + service_s <= due_s or units.isdisjoint(taken):
+                    is_kept = True
+                    break
+            late += is_in_time and not is_kept
+        return late

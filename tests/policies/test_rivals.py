@@ -1,0 +1,83 @@
+"""A processor that only one of those that wait can do with is left to it, if that costs none."""
+
+from __future__ import annotations
+
+import pytest
+
+from coinfer.policies import make_policy
+from coinfer.policies.rivals import Rivals
+from coinfer.testing.machine import VirtualMachine, processors
+
+FRAMES = {"npu": 1.18e-3, "gpu": 1.21e-3}
+SEGMENTS = {"npu": 4.87e-3, "gpu": 15.97e-3}
+
+
+def placed(
+    seconds: dict[str, dict[str, float]], *asked: tuple[str, float], together: bool = True
+) -> dict[str, str]:
+    """Let requests come, with these deadlines; return where those run that start at once."""
+    names = sorted({name for row in seconds.values() for name in row})
+    machine = VirtualMachine(processors(*names), make_policy("earliest_finish"), seconds)
+    for model, deadline_s in asked:
+        is_followed = together and (model, deadline_s) != asked[-1]
+        machine.submit(model, deadline_s=deadline_s, is_followed=is_followed)
+    return {e.variant: e.processor for e in machine.running.values()}
+
+
+def test_the_most_urgent_leaves_the_only_fast_processor_to_who_needs_it() -> None:
+    # XRBench's outdoor activity A at 90 %: the frames took the NPU for 2 % less time, and every
+    # tenth frame of the other camera was late.
+    seconds = {"frames": FRAMES, "segments": SEGMENTS}
+    found = placed(seconds, ("frames", 1.63e-3), ("segments", 4.9e-3))
+    assert found == {"frames": "gpu", "segments": "npu"}
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "why"),
+    [
+        ((1.20e-3, 4.9e-3), "it would be late elsewhere"),
+        ((1.63e-3, 4.0e-3), "the other one is late in any case"),
+        ((1.63e-3, 6.1e-3), "the other one can start after it"),
+        ((1.63e-3, 17.0e-3), "the other one is in time elsewhere"),
+        ((1.63e-3, float("inf")), "the other one has no deadline"),
+    ],
+)
+def test_it_takes_the_fastest_where_it_harms_nobody_by_it(
+    deadlines: tuple[float, float], why: str
+) -> None:
+    seconds = {"frames": FRAMES, "segments": SEGMENTS}
+    found = placed(seconds, *zip(seconds, deadlines, strict=True))
+    assert found["frames"] == "npu", why
+
+
+def test_what_was_given_a_place_counts_no_more() -> None:
+    # The first waits for the busy one and has it reserved; the second is not held up by that.
+    seconds = {
+        "long": {"npu": 2.0},
+        "first": {"npu": 1.0, "gpu": 9.0},
+        "second": {"gpu": 1.0, "npu": 1.5},
+    }
+    found = placed(seconds, ("long", 3.0), ("first", 3.5), ("second", 4.0), together=False)
+    assert found == {"long": "npu", "second": "gpu"}
+
+
+def test_one_is_held_against_what_is_busy_and_not_against_the_others() -> None:
+    machine = VirtualMachine(
+        processors("npu", "gpu"),
+        make_policy("earliest_finish"),
+        {"a": FRAMES, "b": SEGMENTS, "c": SEGMENTS},
+    )
+    view = machine.dispatcher.view
+    npu = {"npu"}
+    for model, deadline_s in (("b", 4.9e-3), ("c", 5.0e-3)):
+        machine.submit(model, deadline_s=deadline_s, is_followed=True)
+    rivals = Rivals(view)
+    assert rivals
+    assert rivals.n_late({}, npu, 1e-3) == 2
+    assert rivals.n_late({}, npu, 1e-5) == 0
+    assert rivals.n_late({}, {"gpu"}, 1e-3) == 0
+    assert rivals.n_late({"npu": 1e-3}, npu, 2e-3) == 0  # they are late by what is busy
+    rivals.settle(0)
+    assert rivals.n_late({}, npu, 1e-3) == 1
+    rivals.settle(1)
+    assert not rivals
