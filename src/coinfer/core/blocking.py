@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from coinfer.core.flow import Flow
 from coinfer.core.foresight import Foresight
 from coinfer.core.lane import Lane
 from coinfer.core.progress import Progress
@@ -43,14 +44,20 @@ class Blocking:
     Attributes:
         most_s: `Limits.max_blocking_s`.
         foresight: What is about to come.
+        flow: How much work comes.
     """
 
     _state: State
     _view: View
     most_s: float | None
     foresight: Foresight = field(default_factory=Foresight)
+    flow: Flow = field(init=False)
     _due: dict[Lane, _Due] = field(default_factory=dict)
     _patience_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing seen."""
+        self.flow = Flow(self._state)
 
     def arrived(self, request: Request) -> None:
         """Take note of a request that comes."""
@@ -63,6 +70,7 @@ class Blocking:
     def note(self, progress: Progress) -> None:
         """Take note of a request that begins to wait."""
         request, lane = progress.request, progress.lane
+        self.flow.note(lane)
         if request.deadline_s == math.inf:
             return
         due = self._due.get(lane)
@@ -77,6 +85,7 @@ class Blocking:
     def forget_lanes(self) -> None:
         """Forget what waits: all lanes are made anew, and what waits is noted again."""
         self._due.clear()
+        self.flow.forget_lanes()
 
     def note_all(self, everyone: Iterable[Progress]) -> None:
         """Take note of what waits already."""

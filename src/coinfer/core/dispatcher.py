@@ -356,7 +356,7 @@ class Dispatcher:
         self._deferral = Deferral(state, self._view, blocking)
         self._waits.blocking = blocking
         blocking.note_all(state.requests.values())
-        self._riders.longest_s = blocking.longest_s
+        self._riders.longest_s, self._riders.flow = blocking.longest_s, blocking.flow
         self._riders.allows = self._allows
 
     @property

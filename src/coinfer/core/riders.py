@@ -7,6 +7,7 @@ A request rides along with the first of its lane where all of this holds:
   Of the numbers of riders that are allowed, the one is taken that saves most.
 - Nobody in the execution becomes late by it. Who would be late alone as well does not count.
 - It keeps the processor no longer from others than `Blocking` allows.
+- The other processors have enough to do until its end (`flow`).
 - It would not be served sooner, as far as the profile tells, by a processor that is idle: what
   waits is dealt out among the idle processors that no other waiting request needs.
 
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.core.flow import Flow
 from coinfer.core.fusing import Fused
 from coinfer.core.lane import Lane
 from coinfer.core.request import OnLate, Request
@@ -56,11 +58,13 @@ class Riders:
         longest_s: Returns how long an execution of a lane, and of those that ride with it, may keep
             a processor, at least the seconds of one request; None: as long as it takes.
         allows: Tells whether a lane's requests may be served on a processor; None: on all.
+        flow: Tells whether the other processors have enough to do meanwhile; None: they have.
     """
 
     _state: State
     longest_s: Callable[..., float] | None = None
     allows: Callable[[Lane, str], bool] | None = None
+    flow: Flow | None = None
 
     def join(
         self, lane: Lane, step: Step, first: Request | None = None, way: Way | None = None
@@ -203,6 +207,9 @@ class Riders:
         after_s, least_s = self._after_s(served, step), self._least_s(served)
         if own_s + after_s <= first.deadline_s - self._state.now:
             limit_s = min(limit_s, first.deadline_s - self._state.now - after_s)
+        flow, units = self.flow, len(self._state.units_of[processor])
+        work_s, others = (math.inf, 0.0) if flow is None else flow.beside_s(lane)
+        others -= units
         chosen: list[Request] = []
         most_saved_s, best, looks, is_before = 0.0, 0, _LOOKS * most, first is not lane.head
         for request in lane.in_order():
@@ -215,6 +222,10 @@ class Riders:
             seconds = self._seconds(served, step, len(chosen) + 2)
             if seconds > limit_s:
                 break
+            if flow is not None and others > 0:
+                left_s = work_s - units * seconds + flow.comes_s(seconds)
+                if left_s < others * seconds:
+                    break
             if request.sizes != first.sizes:
                 continue
             if served is not lane and request.deadline_s - self._state.now >= better_s:
