@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from coinfer.errors import InputError
+from coinfer.model.datatypes import BYTES, datatype_of
 from coinfer.runtime.future import InferenceFuture
 from coinfer.server.classification import classified
-from coinfer.server.datatypes import BYTES, datatype_of
 from coinfer.server.request import (
     NO_PARAMETERS,
     InferRequest,

@@ -8,8 +8,8 @@ from typing import Any
 
 from coinfer.core.request import OnLate
 from coinfer.model import Model
+from coinfer.model.datatypes import datatype_of
 from coinfer.model.specs import TensorSpec
-from coinfer.server.datatypes import datatype_of
 
 __all__ = ["MOST_BATCH", "ServedModel", "served"]
 
