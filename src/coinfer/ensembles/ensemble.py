@@ -225,7 +225,7 @@ class Ensemble:
             for future in under_way:
                 future.cancel()
         wait(under_way)
-        self._threads.shutdown()
+        self._threads.shutdown(wait=drain, cancel_futures=not drain)
 
     def __enter__(self) -> Self:
         """Return the ensemble."""
