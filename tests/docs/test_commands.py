@@ -153,6 +153,10 @@ def test_a_scenario_a_machine_or_an_ensemble_in_the_docs_is_valid(block: Block) 
     if "\nstages:" in block.text:
         assert parse_ensemble(block.text, origin=block.place).models
         return
+    if "\nensembles:" in block.text:
+        folder = ROOT / "examples" / "ensemble"
+        assert parse_scenario(block.text, base=folder, origin=block.place).models
+        return
     is_machine = "\ntimes:" in block.text or "\nwidths:" in block.text
     parse = parse_machine if is_machine else parse_scenario
     assert parse(block.text, origin=block.place).models
