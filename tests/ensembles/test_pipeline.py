@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,24 @@ def test_no_items_of_an_unknown_shape_are_an_error(tmp_path: Path) -> None:
         pytest.raises(ExecutionError, match=r"no items, and of output 'y' only \[\?,K\] is known"),
     ):
         ensemble.infer({"rows": np.zeros((0, 3), np.float32)}, timeout_s=WAIT_S)
+
+
+@pytest.mark.parametrize("ending", ["answered", "failed", "cancelled"])
+def test_a_future_that_is_kept_does_not_keep_what_was_computed(tmp_path: Path, ending: str) -> None:
+    engine = EngineByHand()
+    with Ensemble(described(tmp_path, TWO_WAYS, BOTH), engine, MODELS) as ensemble:
+        inputs = picture()
+        image = weakref.ref(inputs["image"])
+        future = ensemble.submit(inputs)
+        if ending == "answered":
+            engine.asked[0].future.set_result(HEAT)
+            engine.asked[1].future.set_result(HEAT)
+            future.result(WAIT_S)
+        elif ending == "failed":
+            engine.asked[0].future.set_exception(DroppedError("late"))
+        else:
+            future.cancel()
+    engine.asked.clear()
+    del inputs
+    assert image() is None
+    assert future.done()

@@ -72,20 +72,27 @@ class Pipeline:
         inputs: What comes in, checked.
         terms: What was promised.
 
-    Attributes:
-        future: The answer to come.
     """
 
     def __init__(self, plan: Plan, inputs: Mapping[str, Any], terms: Terms) -> None:
-        self.future = EnsembleFuture(self._end)
+        self._future: EnsembleFuture | None = EnsembleFuture(lambda: self._end() is not None)
         self._plan = plan
         self._terms = terms
         self._values = {Source("", name): value for name, value in inputs.items()}
         self._missing = {name: len(each.stage.after) for name, each in plan.stages.items()}
         self._left = len(plan.stages)
         self._asked: list[Future[Any]] = []
-        self._is_over = False
         self._lock = threading.Lock()
+
+    @property
+    def future(self) -> EnsembleFuture:
+        """The answer to come; it is there to take before `begin`."""
+        assert self._future is not None
+        return self._future
+
+    @property
+    def _is_over(self) -> bool:
+        return self._future is None
 
     def begin(self) -> None:
         """Begin the stages that wait for nothing."""
@@ -231,14 +238,17 @@ class Pipeline:
                         ready.append(name)
         if not is_last:
             self._begin(ready)
-        elif self._end():
-            found = {name: self._values[of] for name, of in self._plan.outputs.items()}
-            self.future.set_result(found)
+            return
+        values = self._values
+        future = self._end()
+        if future is not None:
+            future.set_result({name: values[of] for name, of in self._plan.outputs.items()})
 
     def _fail(self, wired: WiredStage, error: BaseException, which: str = "") -> None:
-        if self._end():
+        future = self._end()
+        if future is not None:
             where = f"ensemble {self._plan.name!r}, stage {wired.stage.name!r}{which}"
-            self.future.set_exception(named(where, error))
+            future.set_exception(named(where, error))
 
     def _keep(self, future: Future[Any]) -> None:
         """Remember a request, which is cancelled if this ends before it."""
@@ -248,16 +258,21 @@ class Pipeline:
                 return
         future.cancel()
 
-    def _end(self) -> bool:
-        """End it, and cancel what is left; True for the first who does, who says how it ended."""
+    def _end(self) -> EnsembleFuture | None:
+        """End it, cancel what is left, and forget what was computed: the future may be kept long.
+
+        Returns:
+            The future, for the first who ends it to resolve; None: somebody did.
+        """
         with self._lock:
-            if self._is_over:
-                return False
-            self._is_over = True
+            future, self._future = self._future, None
+            if future is None:
+                return None
             asked, self._asked = self._asked, []
-        for future in asked:
-            future.cancel()
-        return True
+            self._values = {}
+        for each in asked:
+            each.cancel()
+        return future
 
 
 def _sample(wired: WiredStage, name: str, item: Any) -> Any:
