@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coinfer.ensembles import Ensemble, load_ensemble, parse_ensemble
+from coinfer.ensembles import Ensemble, Signature, load_ensemble, parse_ensemble
 from coinfer.errors import CoinferError, ConfigurationError, ScenarioError, UnknownNameError
 from ensembles.pipelines import FACES, MODELS, EngineByHand, described
 
@@ -124,6 +124,13 @@ def test_what_does_not_fit_to_the_models_is_explained(
         Ensemble(description, EngineByHand(), MODELS)
     assert said in str(found.value)
     assert "faces.yaml" in str(found.value)
+
+
+def test_an_item_is_no_batch_of_a_model_that_has_none(tmp_path: Path) -> None:
+    model = MODELS["classifier"]
+    signature = Signature(inputs=model.inputs, outputs=model.outputs, has_batch=False)
+    with pytest.raises(ConfigurationError, match=r"'name': .* but cut.crops is float32\[1,8,8\]"):
+        Ensemble(described(tmp_path), EngineByHand(), {**MODELS, "classifier": signature})
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ class Signature:
         inputs: Specs of its inputs.
         outputs: Specs of its outputs.
         optional: Names of the inputs that may be left out.
+        has_batch: Whether an open first axis that all inputs share is the batch.
 
     >>> from coinfer.testing.models import tiny_linear
     >>> found = Signature.of(tiny_linear().model)
@@ -31,17 +32,22 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     optional: frozenset[str] = frozenset()
+    has_batch: bool = True
 
     @classmethod
     def of(cls, model: Model) -> Signature:
         """Return that of a model."""
-        optional = frozenset(model.defaults)
-        return cls(inputs=model.inputs, outputs=model.outputs, optional=optional)
+        return cls(
+            inputs=model.inputs,
+            outputs=model.outputs,
+            optional=frozenset(model.defaults),
+            has_batch=model.batch_symbol is not None,
+        )
 
     @property
     def batch(self) -> str | None:
         """Symbol of the batch axis; None: the model has none."""
-        return batch_symbol(self.inputs, self.optional)
+        return batch_symbol(self.inputs, self.optional) if self.has_batch else None
 
     def is_batch_of(self, spec: TensorSpec) -> bool:
         """Tell whether the first axis of an input is the batch, or fixed to one sample."""

@@ -61,8 +61,13 @@ class Ensembles:
             if each.platform != _PLATFORM
         }
         signatures = {
-            name: Signature(inputs=m.inputs, outputs=m.outputs, optional=m.optional)
-            for name, m in models.items()
+            name: Signature(
+                inputs=model.inputs,
+                outputs=model.outputs,
+                optional=model.optional,
+                has_batch=model.most_batch > 0,
+            )
+            for name, model in models.items()
         }
         for description in descriptions:
             name = description.name
