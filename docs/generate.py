@@ -21,7 +21,7 @@ ORDER = (
     "model", "threads", "artefacts", "machine", "plan", "bound", "core", "policies", "graph",
     "workload", "metrics", "opening.py", "backends", "hardware", "zoo", "profiling", "report",
     "runtime", "sim", "replay", "experiments", "planner", "retraining", "api", "onnx_backend",
-    "server", "load_test", "cli", "testing",
+    "ensembles", "server", "load_test", "cli", "testing",
 )  # fmt: skip
 
 

@@ -148,3 +148,20 @@ def test_it_serves_until_it_is_told_to_end(
         assert process.wait(30) == 0
     assert left == "coinfer: ending; what was taken is answered\n"
     assert time.monotonic() - began_s < 30
+
+
+def test_a_wrong_ensemble_is_explained_before_anything_is_loaded(program: Program) -> None:
+    models, file = repository(program.folder), program.folder / "e.yaml"
+    assert "no such ensemble file" in program("serve", models, "--ensemble", file).complaint
+    file.write_text("ensemble: e\n")
+    assert "e.yaml:1: inputs: is missing" in program("serve", models, "--ensemble", file).complaint
+
+
+def test_an_ensemble_of_other_models_names_its_file_and_stage(program: Program) -> None:
+    models, file = repository(program.folder), program.folder / "e.yaml"
+    file.write_text(
+        "ensemble: e\ninputs: {x: {datatype: FP32, shape: [1, 4]}}\n"
+        "stages: [{name: s, model: liner, inputs: {x: x}}]\noutputs: {y: s.y}\n"
+    )
+    complaint = program("serve", models, "--ensemble", file, *FREE).complaint
+    assert "e.yaml: stage 's': unknown model 'liner'. Did you mean 'linear'?" in complaint

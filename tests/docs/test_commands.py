@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from coinfer.machine.machine_file import parse_machine
+from coinfer.workload.ensemble_file import parse_ensemble
 from coinfer.workload.scenario_file import parse_scenario
 from docs.pages import PAGES, ROOT, Block, blocks, commands
 
@@ -79,7 +80,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("root")
     examples = folder / "examples"
     examples.mkdir()
-    for as_it_is in ("photos", "machines", "processors", "open_sizes.py"):
+    for as_it_is in ("photos", "machines", "processors", "ensemble", "open_sizes.py"):
         (examples / as_it_is).symlink_to(ROOT / "examples" / as_it_is)
     for file in (ROOT / "examples").glob("*.yaml"):
         (examples / file.name).write_text(_light(file.read_text()))
@@ -148,7 +149,14 @@ def test_the_suites_for_policies_and_backends_are_shown() -> None:
     [block for page in PAGES for block in blocks(page, "yaml")],
     ids=lambda block: block.place,
 )
-def test_a_scenario_or_a_machine_in_the_docs_is_valid(block: Block) -> None:
+def test_a_scenario_a_machine_or_an_ensemble_in_the_docs_is_valid(block: Block) -> None:
+    if "\nstages:" in block.text:
+        assert parse_ensemble(block.text, origin=block.place).models
+        return
+    if "\nensembles:" in block.text:
+        folder = ROOT / "examples" / "ensemble"
+        assert parse_scenario(block.text, base=folder, origin=block.place).models
+        return
     is_machine = "\ntimes:" in block.text or "\nwidths:" in block.text
     parse = parse_machine if is_machine else parse_scenario
     assert parse(block.text, origin=block.place).models

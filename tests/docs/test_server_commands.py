@@ -87,17 +87,27 @@ def test_a_command_beside_a_server_ends_with_status_0(
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_first_steps_with_a_server_work(workplace: Workplace) -> None:
-    page = ROOT / "docs" / "serving.md"
-    make, serve = commands(page)[1:3]
-    assert make.startswith("coinfer zoo export")
-    assert serve.startswith("coinfer serve")
-    assert workplace.run(make.split()).returncode == 0
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("serving.md", "coinfer zoo export", "(1, 10)\n"),
+        ("ensembles.md", "python examples/ensemble", "[[32, 64]] (1, 10)\n"),
+    ],
+)
+def test_the_first_steps_with_a_server_work(
+    name: str, make: str, said: str, workplace: Workplace
+) -> None:
+    page = ROOT / "docs" / name
+    made = next(command for command in commands(page) if command.startswith(make))
+    serve = next(command for command in commands(page) if command.startswith("coinfer serve"))
+    assert workplace.run(made.split()).returncode == 0
     with _serving(serve, workplace) as served:
         for block in blocks(page, "py"):
+            if "tritonclient" not in block.text:
+                continue
             text = block.text
             for shown, place in served.places.items():
                 text = text.replace(shown, place)
             done = workplace.run([sys.executable, "-c", text])
             assert done.returncode == 0, done.stderr
-            assert done.stdout == "(1, 10)\n"
+            assert done.stdout == said

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import coinfer
 from coinfer.backends.base import Backend
+from coinfer.ensembles import EnsembleDescription
 from coinfer.model import Model
 from coinfer.server.opening import Opened
 from coinfer.server.served_model import served
@@ -63,13 +64,15 @@ def serving(
     *,
     options: ServeOptions | None = None,
     described: Mapping[str, Mapping[str, Any]] | None = None,
+    ensembles: Iterable[EnsembleDescription] = (),
     **how: Any,
 ) -> Iterator[Server]:
     """Serve models; the port is `server.ports["http"]`."""
     with Server(options or ServeOptions(http=0)) as server:
         said = described or {}
         seen = [served(name, model, **said.get(name, {})) for name, model in models.items()]
-        server.open(Opened(engine=engine_of(models, **how), models=seen))
+        opened = Opened(engine=engine_of(models, **how), models=seen)
+        server.open(opened, ensembles=ensembles)
         yield server
 
 

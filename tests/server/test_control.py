@@ -12,7 +12,14 @@ import onnx_ir as ir
 import pytest
 
 import coinfer
-from coinfer.errors import CoinferError, NotOfferedError, UnknownNameError
+from coinfer.ensembles import parse_ensemble
+from coinfer.errors import (
+    CoinferError,
+    ForbiddenError,
+    NotOfferedError,
+    NotReadyError,
+    UnknownNameError,
+)
 from coinfer.server.control import RepositoryControl
 from coinfer.server.model_folder import Stamp, read_model_folder, repository_folders
 from coinfer.server.opening import open_folders
@@ -241,3 +248,57 @@ def test_clients_are_not_told_where_the_repository_is(served: Served) -> None:
     told += [each["reason"] for each in served.control.index()]
     assert "m/2/model.onnx" in told[0]
     assert all(str(served.repository.parent) not in each for each in told)
+
+
+TWICE = """
+ensemble: twice
+inputs: {x: {datatype: FP32, shape: [N, 4]}}
+stages:
+  - {name: first, model: m, inputs: {x: x}}
+  - {name: then, model: m, inputs: {x: first.y}}
+outputs: {y: then.y}
+"""
+
+
+def test_an_ensemble_loses_no_request_while_a_version_takes_over(served: Served) -> None:
+    served.service.ensembles.add([parse_ensemble(TWICE)])
+    stop, seen, errors = threading.Event(), set[float](), list[Exception]()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                seen.add(served.factor("twice")[0])
+            except CoinferError as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    put(served.repository, "m", 2, 3.0)
+    served.look()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert seen <= {4.0, 6.0, 9.0}
+    assert served.factor("twice") == (9.0, "1")
+
+
+def test_a_folder_with_the_name_of_an_ensemble_does_not_replace_it(served: Served) -> None:
+    served.service.ensembles.add([parse_ensemble(TWICE)])
+    put(served.repository, "twice", 1, 5.0)
+    served.look(3)
+    assert served.factor("twice") == (4.0, "1")
+    with pytest.raises(ForbiddenError, match="'twice' is an ensemble"):
+        served.service.load_model("twice", {})
+
+
+def test_an_ensemble_comes_back_with_its_model(served: Served) -> None:
+    served.service.ensembles.add([parse_ensemble(TWICE)])
+    served.control.unload("m")
+    assert not served.service.is_model_ready("twice")
+    with pytest.raises(NotReadyError, match="stage 'first': model 'm' is not served now"):
+        served.factor("twice")
+    served.control.load("m", {})
+    assert served.service.is_model_ready("twice")
+    assert served.factor("twice") == (4.0, "1")

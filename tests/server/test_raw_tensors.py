@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coinfer.errors import CoinferError
-from coinfer.server.datatypes import DTYPES
+from coinfer.model.datatypes import DTYPES
 from coinfer.server.raw_tensors import checked_shape, from_raw, to_raw
 
 

@@ -15,6 +15,7 @@ from coinfer.errors import BackendError, ConfigurationError
 from coinfer.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
+    from coinfer.ensembles import EnsembleDescription
     from coinfer.server.model_folder import ModelFolder
     from coinfer.server.opening import Opened
     from coinfer.server.serving import ServeOptions, Server
@@ -38,6 +39,15 @@ def serve(
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="A plan's folder; nothing is measured.", metavar="FOLDER"),
+    ] = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--ensemble",
+            help="A file that describes a pipeline of these models, served as one; may be given "
+            "several times. Python functions that it names run in the server.",
+            metavar="FILE",
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to bind; others than this machine's own need tokens.")
@@ -152,6 +162,7 @@ def serve(
         memory=memory,
         max_waiting=max_waiting,
         lenient=lenient,
+        ensembles=ensemble or [],
     )
     made.check(needs_repository=model_control or watch)
     _serve(options, made, has_control=model_control, watch_s=1.0 if watch else None)
@@ -176,7 +187,7 @@ def _serve(
             )
             server.service.control = control if has_control else None
         server.end_by_signals()
-        server.open(opened, control)
+        server.open(opened, control, sources.ensembles)
         _announce(server, opened, options)
         server.wait(watch_s)
         err().print("coinfer: ending; what was taken is answered")
@@ -185,7 +196,7 @@ def _serve(
 def _announce(server: Server, opened: Opened, options: ServeOptions) -> None:
     for warning in opened.engine.warnings:
         err().print(f"coinfer: warning: {warning}")
-    names = ", ".join(f"{each.name} ({each.version})" for each in opened.models)
+    names = ", ".join(f"{each.name} ({each.version})" for each in server.service.catalogue)
     scheme = "http" if options.tls is None else "https"
     host = f"[{options.host}]" if ":" in options.host else options.host
     schemes = {"http": f"{scheme}://", "metrics": f"{scheme}://", "grpc": ""}
@@ -203,6 +214,7 @@ class _Sources:
         repositories: Folders of models.
         folders: What is in them, once it was opened.
         lenient: As of the verb.
+        ensembles: Pipelines of the models, once they were read.
     """
 
     def __init__(
@@ -214,6 +226,7 @@ class _Sources:
         memory: str | None,
         max_waiting: int,
         lenient: bool,
+        ensembles: list[Path],
     ) -> None:
         self._scenarios = [n for n in names if n.endswith(_SCENARIO) or n.startswith(_LIBRARY)]
         self.repositories = [Path(name) for name in names if name not in self._scenarios]
@@ -221,6 +234,8 @@ class _Sources:
         self.lenient = lenient
         self._plan, self._policy, self._memory = plan, policy, memory
         self._max_waiting = max_waiting
+        self.ensembles: list[EnsembleDescription] = []
+        self._ensemble_files = ensembles
 
     def check(self, *, needs_repository: bool) -> None:
         """See that they make sense, before a port is bound.
@@ -228,6 +243,7 @@ class _Sources:
         Raises:
             ConfigurationError: they do not.
         """
+        from coinfer.ensembles import load_ensemble
         from coinfer.server.model_folder import read_model_folder, repository_folders
 
         if not self._scenarios and not self.repositories and self._plan is None:
@@ -249,6 +265,7 @@ class _Sources:
             raise ConfigurationError(
                 "--policy and --memory are for repositories; a scenario and a plan say their own"
             )
+        self.ensembles = [load_ensemble(path) for path in self._ensemble_files]
         paths = repository_folders(self.repositories)
         self.folders = [
             read_model_folder(path, lenient=self.lenient, warn=_warn) for path in paths.values()

@@ -9,7 +9,7 @@ from coinfer.backends.base import Tensors
 from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError
 from coinfer.load_test.call import Answered, Call
-from coinfer.server.datatypes import datatype_of
+from coinfer.model.datatypes import datatype_of
 from coinfer.server.messages import INFERENCE, METHODS
 from coinfer.server.raw_tensors import to_raw
 

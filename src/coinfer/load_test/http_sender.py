@@ -14,7 +14,7 @@ from coinfer.core.request import Outcome
 from coinfer.errors import ConfigurationError, first_line
 from coinfer.load_test.call import Answered, Call
 from coinfer.load_test.http_connection import HttpConnection
-from coinfer.server.datatypes import datatype_of
+from coinfer.model.datatypes import datatype_of
 from coinfer.server.raw_tensors import to_raw
 
 __all__ = ["HttpSender"]

@@ -20,10 +20,10 @@ from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.recorder import Recorder
 from coinfer.metrics.records import Window
 from coinfer.metrics.xrbench import ScoredCounts
+from coinfer.model.datatypes import datatype_of
 from coinfer.runtime import clock
 from coinfer.runtime.interruption import Interruption
 from coinfer.runtime.load_generator import LoadGenerator
-from coinfer.server.datatypes import datatype_of
 from coinfer.workload.load import Load
 from coinfer.workload.scenario import Scenario
 

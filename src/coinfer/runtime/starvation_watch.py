@@ -41,7 +41,7 @@ and three that float on two cores for a third."""
 
 CALM_SHARE = 0.2
 CALM_S = 10.0
-MOST_CALM_S = 160.0
+_LONGEST_CALM_S = 160.0
 _GLANCE_S = 0.01
 _NONE = RunTime(0.0, 0.0)
 _LEAST_S = 0.05 * WINDOW_S
@@ -196,7 +196,7 @@ class StarvationWatch:
 
     def _give_up(self, kept: str) -> None:
         if self._given_up:
-            self._patience_s = min(2 * self._patience_s, MOST_CALM_S)
+            self._patience_s = min(2 * self._patience_s, _LONGEST_CALM_S)
         self.is_given_up = True
         self._given_up += 1
         self._calm_s = 0.0

@@ -160,6 +160,7 @@ class RepositoryControl:
     def _load(self, path: Path) -> None:
         """Load what is new of a model, let it take over, and unload what it replaces."""
         name = path.name
+        self._service.ensembles.check_is_none(name)
         try:
             folder = read_model_folder(path, lenient=self._lenient)
             is_same = folder.stamp == self._stamps.get(name)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
-from coinfer.runtime.future import InferenceFuture
 from coinfer.server.inference import Inference
 
 __all__ = ["Handover"]
@@ -33,7 +34,7 @@ class Handover:
         waiting = self._loop.create_future()
         future = inference.future
 
-        def done(_: InferenceFuture) -> None:
+        def done(_: Future[dict[str, Any]]) -> None:
             self._done.append(waiting)
             if not self._is_woken:
                 self._is_woken = True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 
 from coinfer.errors import InputError
-from coinfer.runtime.future import InferenceFuture
+from coinfer.model.datatypes import BYTES, datatype_of
 from coinfer.server.classification import classified
-from coinfer.server.datatypes import BYTES, datatype_of
 from coinfer.server.request import (
     NO_PARAMETERS,
     InferRequest,
@@ -32,7 +32,7 @@ class Inference:
     """A request under way.
 
     Attributes:
-        future: The engine's; its callbacks run on the engine's threads.
+        future: The engine's, or an ensemble's; its callbacks run on their threads.
         request: What was asked.
         served: The version of the model that answers.
         explain: Says why it went where it went, once it is answered; None: nobody asked.
@@ -42,7 +42,7 @@ class Inference:
 
     def __init__(
         self,
-        future: InferenceFuture,
+        future: Future[dict[str, Any]],
         request: InferRequest,
         served: ServedModel,
         memory: SharedMemory,
@@ -54,9 +54,9 @@ class Inference:
         self.explain = explain
         self._memory = memory
 
-    def on_done(self, callback: Callable[[InferenceFuture], object]) -> None:
+    def on_done(self, callback: Callable[[Future[dict[str, Any]]], object]) -> None:
         """Have something called once it is answered: on an engine's thread, so be quick."""
-        self.future.add_done_callback(callback)  # type: ignore[arg-type]  # it is called with itself
+        self.future.add_done_callback(callback)
 
     def cancel(self) -> None:
         """Say that nobody wants the answer any more."""

@@ -14,9 +14,9 @@ from typing import Any
 
 from coinfer.errors import ConfigurationError
 from coinfer.model import Model
+from coinfer.model.datatypes import datatype_of
 from coinfer.model.specs import TensorSpec
 from coinfer.server.config_text import parsed
-from coinfer.server.datatypes import datatype_of
 
 __all__ = ["Batching", "ModelConfig", "TensorConfig", "Versions", "Warmup", "read_model_config"]
 

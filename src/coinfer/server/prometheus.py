@@ -105,6 +105,9 @@ class _Collector(Collector):
             run.add_metric(key, counts.run_s)
             executions.add_metric(key, counts.executions)
             samples.add_metric(key, counts.samples)
+        for key, counts in self._ensembles():
+            for outcome, count in counts.outcomes().items():
+                requests.add_metric((*key, outcome), count)
         yield from (requests, waiting, running, retried, latency, queue, run, executions, samples)
 
     def _served(
@@ -115,6 +118,12 @@ class _Collector(Collector):
             found = stats.models.get(model.engine_name)
             if found is not None:
                 yield (model.name, model.version), found, counted[model.engine_name]
+
+    def _ensembles(self) -> Iterator[tuple[tuple[str, str], ModelStatistics]]:
+        service = self._service
+        for model in list(service.catalogue):
+            if service.ensembles.of(model) is not None:
+                yield (model.name, model.version), service.statistics.models[model.engine_name]
 
 
 def _of_processors(stats: EngineStats) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coinfer.errors import InputError, TooLargeError
-from coinfer.server.datatypes import BYTES, dtype_of
+from coinfer.model.datatypes import BYTES, dtype_of
 
 __all__ = ["MOST_DIMENSIONS", "Buffer", "check_count", "checked_shape", "from_raw", "to_raw"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from coinfer.core.request import OnLate
 from coinfer.model import Model
+from coinfer.model.datatypes import datatype_of
 from coinfer.model.specs import TensorSpec
-from coinfer.server.datatypes import datatype_of
 
 __all__ = ["MOST_BATCH", "ServedModel", "served"]
 
@@ -39,6 +39,7 @@ class ServedModel:
         on_late: What becomes of a request with that deadline if it passes before the start.
         labels: By output, a name for each of its classes.
         config: What the model's own configuration adds to what `/config` tells.
+        platform: What the protocol calls its kind: a model, or `ensemble`.
     """
 
     name: str
@@ -54,13 +55,14 @@ class ServedModel:
     on_late: OnLate = OnLate.RUN
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    platform: str = PLATFORM
 
     def metadata(self, versions: list[str]) -> dict[str, Any]:
         """Return what the protocol calls the metadata of a model."""
         return {
             "name": self.name,
             "versions": versions,
-            "platform": PLATFORM,
+            "platform": self.platform,
             "inputs": [_tensor_metadata(spec) for spec in self.inputs],
             "outputs": [_tensor_metadata(spec) for spec in self.outputs],
         }
@@ -74,8 +76,8 @@ class ServedModel:
         ]
         return {
             "name": self.name,
-            "platform": PLATFORM,
-            "backend": "onnxruntime",
+            "platform": self.platform,
+            "backend": "onnxruntime" if self.platform == PLATFORM else "",
             "max_batch_size": self.most_batch,
             "input": inputs,
             "output": [_tensor_config(spec, skipped) for spec in self.outputs],

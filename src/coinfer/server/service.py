@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
 from coinfer import __version__
+from coinfer.backends.base import Tensors
 from coinfer.core.request import OnLate
+from coinfer.ensembles import EnsembleDescription
 from coinfer.errors import (
     ClosedError,
     ForbiddenError,
@@ -17,12 +20,13 @@ from coinfer.errors import (
     NotReadyError,
     RejectedError,
     TooLargeError,
+    UnknownNameError,
 )
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
-from coinfer.runtime.future import InferenceFuture
 from coinfer.server.asked import asked_of
 from coinfer.server.catalogue import Catalogue
+from coinfer.server.ensembles import Ensembles
 from coinfer.server.inference import EXPLAIN, Inference, check_wanted
 from coinfer.server.request import InferRequest
 from coinfer.server.served_model import ServedModel
@@ -86,6 +90,7 @@ class Service:
         shared_memory: The regions that clients registered; None: not offered.
         control: Loads and unloads models; None: clients may not.
         engine: Where requests run; None before `open`.
+        ensembles: Pipelines of the models, which are models to clients.
 
     >>> import coinfer
     >>> from coinfer.server.request import InputTensor
@@ -106,6 +111,7 @@ class Service:
         self.name = name
         self.catalogue = Catalogue()
         self.watch = Watch()
+        self.ensembles = Ensembles(self.catalogue, self.watch.statistics, self)
         self.statistics = self.watch.statistics
         self.shared_memory: SharedMemory | None = SharedMemory() if IS_OFFERED else None
         self.control: Control | None = None
@@ -116,11 +122,21 @@ class Service:
         self._submitting: Counter[str] = Counter()
         self._taking = threading.Lock()
 
-    def open(self, engine: Engine, models: list[ServedModel]) -> None:
-        """Take requests from now on: the engine has these models, and has run them once."""
+    def open(
+        self,
+        engine: Engine,
+        models: list[ServedModel],
+        ensembles: Iterable[EnsembleDescription] = (),
+    ) -> None:
+        """Take requests from now on: the engine has these models, and has run them once.
+
+        Raises:
+            CoinferError: an ensemble does not fit to the models.
+        """
         engine.attach(self.watch)
         for model in models:
             self.catalogue.add(model)
+        self.ensembles.add(ensembles)
         self.engine = engine
 
     def close(self, reason: str = "the server is stopping") -> None:
@@ -152,8 +168,7 @@ class Service:
         Raises:
             UnknownNameError: it is not served.
         """
-        self.catalogue.find(name, version)
-        return self.is_ready
+        return self.ensembles.is_ready(self.catalogue.find(name, version)) and self.is_ready
 
     def model_metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """Return the metadata of a model.
@@ -211,19 +226,23 @@ class Service:
         """Load a model, or its newest version.
 
         Raises:
-            ForbiddenError: clients may not.
+            ForbiddenError: clients may not, or it is an ensemble.
             CoinferError: it cannot be loaded.
         """
-        self._controlled().load(name, parameters)
+        control = self._controlled()
+        self.ensembles.check_is_none(name)
+        control.load(name, parameters)
 
     def unload_model(self, name: str) -> None:
         """Unload a model; what was asked of it before is answered.
 
         Raises:
-            ForbiddenError: clients may not.
+            ForbiddenError: clients may not, or it is an ensemble.
             UnknownNameError: it is not loaded.
         """
-        self._controlled().unload(name)
+        control = self._controlled()
+        self.ensembles.check_is_none(name)
+        control.unload(name)
 
     def _controlled(self) -> Control:
         if self.control is None:
@@ -247,7 +266,7 @@ class Service:
             CoinferError: it is refused: `status_of` says what to answer.
         """
         engine, memory = self._taken(), self.shared_memory or self._no_memory
-        served = self._lease(request)
+        served = self._lease(request.model, request.version)
         try:
             asked = asked_of(served, request.parameters, deadline_s)
             arrays = {tensor.name: tensor.array for tensor in request.inputs}
@@ -260,9 +279,13 @@ class Service:
                 check_wanted(wanted, served, memory, seen)
             if asked.deadline_s is not None and asked.on_late is OnLate.DROP:
                 self._check_in_time(served, asked.deadline_s, asked.priority)
+            ensemble = self.ensembles.of(served)
+            if ensemble is None:
+                begin: Callable[..., Future[Any]] = partial(engine.submit, served.engine_name)
+            else:
+                begin = partial(self.ensembles.submit, ensemble, served)
             submit = partial(
-                engine.submit,
-                served.engine_name,
+                begin,
                 arrays,
                 deadline_s=asked.deadline_s,
                 priority=asked.priority,
@@ -277,9 +300,30 @@ class Service:
             self.statistics.refused(served.engine_name, status.reason, status.text)
             raise
         finally:
-            with self._taking:
-                self._submitting[served.engine_name] -= 1
+            self._release(served)
         return Inference(future, request, served, memory, explain)
+
+    def submit(self, name: str, inputs: Tensors, **terms: Any) -> Future[Any]:
+        """Submit the request of a stage of an ensemble to the newest version of a model.
+
+        Args:
+            name: What clients call the model.
+            inputs: As of `Engine.submit`, and so are the others.
+            terms: See there.
+
+        Raises:
+            NotReadyError: it is not served now.
+            CoinferError: as `Engine.submit`.
+        """
+        try:
+            served = self._lease(name)
+        except UnknownNameError as error:
+            raise NotReadyError(f"model {name!r} is not served now") from error
+        try:
+            assert self.engine is not None  # else nobody asked an ensemble
+            return self.engine.submit(served.engine_name, inputs, **terms)
+        finally:
+            self._release(served)
 
     def _check_in_time(self, served: ServedModel, deadline_s: float, priority: int) -> None:
         """Refuse a request at once that would only wait for its deadline to pass.
@@ -290,7 +334,7 @@ class Service:
         backlog = self.watch.backlog
         if not self.refuses_early or not backlog.n_waiting:
             return
-        needed_s = backlog.wait_s(priority) + backlog.cost_s(served.engine_name)
+        needed_s = backlog.wait_s(priority) + self._cost_s(served)
         if needed_s <= deadline_s:
             return
         error = RejectedError(
@@ -300,10 +344,18 @@ class Service:
         error.retry_after_s = needed_s - deadline_s
         raise error
 
+    def _cost_s(self, served: ServedModel) -> float:
+        """Return what a request takes of processors, of an ensemble on its longest way."""
+        backlog, ensemble = self.watch.backlog, self.ensembles.of(served)
+        if ensemble is None:
+            return backlog.cost_s(served.engine_name)
+        newest = {each.name: each.engine_name for each in self.catalogue}
+        return ensemble.least_s(lambda name: backlog.cost_s(newest.get(name, "")))
+
     def _explaining(
-        self, engine: Engine, submit: Callable[..., InferenceFuture]
-    ) -> tuple[InferenceFuture, Callable[[], str]]:
-        """Submit a request and look after it until it is answered."""
+        self, engine: Engine, submit: Callable[..., Future[Any]]
+    ) -> tuple[Future[Any], Callable[[], str]]:
+        """Submit a request and look after it until it is answered; of an ensemble, one stage."""
         due_s = clock.now()
         explainer = self.watch.explain(engine, due_s)
         if explainer is None:
@@ -330,12 +382,16 @@ class Service:
             raise error
         return self.engine
 
-    def _lease(self, request: InferRequest) -> ServedModel:
+    def _lease(self, name: str, version: str = "") -> ServedModel:
         """Find the version that answers; it is not unloaded before the engine has the request."""
         with self._taking:
-            served = self.catalogue.find(request.model, request.version)
+            served = self.catalogue.find(name, version)
             self._submitting[served.engine_name] += 1
         return served
+
+    def _release(self, served: ServedModel) -> None:
+        with self._taking:
+            self._submitting[served.engine_name] -= 1
 
 
 def _waits(count: int) -> str:

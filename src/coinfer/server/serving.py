@@ -6,12 +6,13 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from coinfer.ensembles import EnsembleDescription
 from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access, Tenant
 from coinfer.server.control import RepositoryControl
@@ -131,15 +132,24 @@ class Server:
         if self._grpc is not None:
             self.ports["grpc"] = self._grpc.port
 
-    def open(self, opened: Opened, control: RepositoryControl | None = None) -> None:
+    def open(
+        self,
+        opened: Opened,
+        control: RepositoryControl | None = None,
+        ensembles: Iterable[EnsembleDescription] = (),
+    ) -> None:
         """Take requests: the models are loaded and warm.
 
         Args:
             opened: The engine, which is stopped with the server, and the models.
             control: Follows the repository, if there is one.
+            ensembles: Pipelines of the models, served as models of their own.
+
+        Raises:
+            CoinferError: an ensemble does not fit to the models.
         """
         self._opened, self._control = opened, control
-        self.service.open(opened.engine, opened.models)
+        self.service.open(opened.engine, opened.models, ensembles)
 
     def wait(self, watch_s: float | None = None) -> None:
         """Return once the server is to end: by SIGTERM, Ctrl-C, `end`, or a fault of the engine.
@@ -190,6 +200,7 @@ class Server:
                 self._front_ends.stop(grace_s)
         finally:
             self._sockets.close()
+            self.service.ensembles.close()
             if self._opened is not None:
                 self._opened.engine.stop(timeout_s=grace_s)
 

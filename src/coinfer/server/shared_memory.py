@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coinfer.errors import InputError, NotOfferedError, TooLargeError, UnknownNameError
-from coinfer.server.datatypes import dtype_of, item_bytes
+from coinfer.model.datatypes import dtype_of, item_bytes
 from coinfer.server.raw_tensors import from_raw, to_raw
 
 __all__ = ["IS_OFFERED", "Region", "SharedMemory"]

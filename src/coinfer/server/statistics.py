@@ -6,6 +6,7 @@ request and end when it has the answer.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -59,6 +60,17 @@ class ModelStatistics:
         """Requests answered with an error."""
         return sum(self.failures.values())
 
+    def outcomes(self) -> dict[str, int]:
+        """Return the requests by what became of them."""
+        failures = dict(self.failures)
+        rejected, cancelled = failures.pop(_REJECTED, 0), failures.pop("CANCELED", 0)
+        return {
+            "completed": self.completed,
+            "failed": sum(failures.values()),
+            "rejected": rejected,
+            "cancelled": cancelled,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields of Triton's `ModelStatistics` that follow from these counts."""
         done, none = self.completed, _duration(0, 0.0)
@@ -102,6 +114,7 @@ class Statistics:
         self.models: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
         self.last_misses: deque[tuple[str, float, str]] = deque(maxlen=_LAST)
         self._started: dict[int, tuple[float, int]] = {}
+        self._ending = threading.Lock()
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
         """Note a step of the core."""
@@ -129,6 +142,29 @@ class Statistics:
         found.failures[reason] += 1
         if reason == _REJECTED:
             found.refused += 1
+            self.last_misses.append((model, time.time(), why))
+
+    def ended(self, model: str, seconds: float, reason: str = "", why: str = "") -> None:
+        """Count a request to an ensemble, whose stages are counted by themselves.
+
+        Args:
+            model: The engine's name of it.
+            seconds: It took.
+            reason: Triton's word for the kind of failure; empty: it has a result.
+            why: In a sentence; empty: that is not told.
+        """
+        with self._ending:  # on any thread
+            found = self.models[model]
+            found.last_ms = int(time.time() * 1000)
+            if reason:
+                found.failures[reason] += 1
+                found.failed_s += seconds
+            else:
+                found.completed += 1
+                found.samples += 1
+                found.executions += 1
+                found.total_s += seconds
+        if why:
             self.last_misses.append((model, time.time(), why))
 
     def _answered(self, reply: Reply, now: float) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "MOST_FOLLOWERS",
     "After",
     "Closed",
+    "FollowerCount",
     "Gamma",
     "Mix",
     "Offline",
@@ -128,6 +129,10 @@ def _count(value: Any, info: ValidationInfo) -> Any:
     return _FIXED.validate_python(value)
 
 
+FollowerCount: TypeAlias = Annotated[int | PoissonCount, PlainValidator(_count)]
+"""How many requests follow one: always so many, or a number that is drawn."""
+
+
 class After(Section):
     """A cascade: a request follows each completed request of another model, or some of them.
 
@@ -144,7 +149,7 @@ class After(Section):
 
     model: str = Field(alias="after")
     probability: Probability = 1.0
-    count: Annotated[int | PoissonCount, PlainValidator(_count)] = 1
+    count: FollowerCount = 1
 
     @property
     def mean_if_any(self) -> float:

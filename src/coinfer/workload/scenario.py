@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainValidator,
     PrivateAttr,
     TypeAdapter,
     ValidationInfo,
@@ -35,7 +34,6 @@ from coinfer.documents.fields import (
     Section,
     WholeNumber,
     base_of,
-    positive_seconds,
     raise_all,
     unknown_name,
     wrong,
@@ -47,7 +45,9 @@ from coinfer.workload.agreement_spec import AgreementSpec
 from coinfer.workload.arrivals import After, Closed, Mix, Offline, Periodic, Process
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.cascades import cascade_problems, root_of
+from coinfer.workload.deadline import PERIOD, Deadline
 from coinfer.workload.dims_spec import Dims
+from coinfer.workload.ensemble_load import EnsembleLoads, after_one_another
 from coinfer.workload.fuse_spec import Fusing, unknown_member
 from coinfer.workload.input_spec import InputSpec, RandomInputs, with_dims
 from coinfer.workload.partition_spec import Partitioning, PartitionSpec
@@ -62,17 +62,12 @@ from coinfer.workload.variants_spec import VariantsSpec
 __all__ = ["MixArrivals", "ModelSpec", "OfflineArrivals", "PolicySpec", "Scenario"]
 
 _ZOO = "zoo:"
-_PERIOD: Literal["period"] = "period"
 
 
 def _source(value: str, info: ValidationInfo) -> str:
     if value.startswith(_ZOO):
         return value
     return str(base_of(info) / Path(value).expanduser())
-
-
-def _deadline(value: Any) -> Any:
-    return value if value is None or value == _PERIOD else positive_seconds(value)
 
 
 def _sized(inputs: InputSpec, info: ValidationInfo) -> InputSpec:
@@ -102,7 +97,7 @@ class ModelSpec(Section):
     inputs: Annotated[InputSpec, AfterValidator(_sized), Field(validate_default=True)] = (
         RandomInputs()
     )
-    deadline: Annotated[float | Literal["period"] | None, PlainValidator(_deadline)] = None
+    deadline: Deadline = None
     priority: WholeNumber = 0
     on_late: OnLate = OnLate.RUN
     batching: BatchSpec = Field(alias="batch", default=BatchSpec())
@@ -126,7 +121,7 @@ class ModelSpec(Section):
 
         A deadline of one period is known in a scenario only, which knows the process.
         """
-        return self._period_s if self.deadline == _PERIOD else self.deadline
+        return self._period_s if self.deadline == PERIOD else self.deadline
 
     def with_period(self, seconds: float) -> Self:
         """Copy it with the period that a deadline of one period stands for."""
@@ -196,6 +191,7 @@ class Scenario(Section):
     Attributes:
         name: What reports call it.
         models: By name; two names may have the same source.
+        ensembles: Pipelines of these models. Once read, the models have their requests.
         arrivals: One closed loop over the mix, finite counts at once, or a process per model.
         duration_s: Measured time. Nothing is due after `warmup_s + duration_s`.
         warmup_s: Time before that; it is loaded but not counted.
@@ -219,6 +215,7 @@ class Scenario(Section):
 
     name: str = "scenario"
     models: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
+    ensembles: EnsembleLoads
     arrivals: Annotated[
         MixArrivals | OfflineArrivals | dict[str, Process], BeforeValidator(_arrivals)
     ]
@@ -241,6 +238,7 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scenario:
+        raise_all(_ensemble_problems(self))
         raise_all(
             [
                 *_source_problems(self),
@@ -345,6 +343,14 @@ class Scenario(Section):
         if name == AUTO and options:
             raise ConfigurationError(_no_options(next(iter(options))))
         return PolicySpec(name=name, options={**own, **options})
+
+
+def _ensemble_problems(scenario: Scenario) -> list[Problem]:
+    """Give the models of ensembles their requests; name what is wrong."""
+    if isinstance(scenario.arrivals, dict):
+        return list(after_one_another(scenario.ensembles, scenario.models, scenario.arrivals))
+    text = "needs arrivals of its own, e.g. `arrivals: {%s: {periodic: 30/s}}`"
+    return [Problem(("ensembles", name), text % name) for name in scenario.ensembles]
 
 
 def _source_problems(scenario: Scenario) -> Iterator[Problem]:
@@ -461,7 +467,7 @@ def _with_periods(scenario: Scenario) -> dict[str, ModelSpec]:
     found: dict[str, ModelSpec] = {}
     problems = []
     for name, spec in scenario.models.items():
-        if spec.deadline != _PERIOD:
+        if spec.deadline != PERIOD:
             continue
         process = scenario.processes.get(root_of(name, scenario.processes))
         if isinstance(process, Periodic):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coinfer.errors import InputError, TooLargeError
-from coinfer.server.datatypes import BYTES, DTYPES, dtype_of
+from coinfer.model.datatypes import BYTES, DTYPES, dtype_of
 from coinfer.server.limits import ServerLimits
 from coinfer.server.messages import INFERENCE
 from coinfer.server.raw_tensors import check_count, checked_shape, from_raw

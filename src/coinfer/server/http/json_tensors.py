@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coinfer.errors import InputError
-from coinfer.server.datatypes import BYTES, dtype_of
+from coinfer.model.datatypes import BYTES, dtype_of
 from coinfer.server.raw_tensors import MOST_DIMENSIONS, check_count
 
 __all__ = ["from_json", "to_json"]

@@ -1,4 +1,4 @@
-"""Datatypes of the protocol and those of numpy. Knows no tensor."""
+"""Datatypes: what the Open Inference Protocol calls the dtypes of numpy. Knows no tensor."""
 
 from __future__ import annotations
 
