@@ -11,6 +11,7 @@ import typer
 from coinfer.cli.console import err
 from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import profiler_bar
+from coinfer.cli.serve_log import LogFormat, serve_log
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.units import parse_bytes, parse_seconds
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coinfer.server.model_folder import ModelFolder
     from coinfer.server.opening import Opened
     from coinfer.server.serving import ServeOptions, Server
+    from coinfer.server.telemetry.writer import LogWriter
 
 __all__ = ["serve"]
 
@@ -103,6 +105,12 @@ def serve(
         bool,
         typer.Option(help="Let clients share memory with the server."),
     ] = True,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line for each request.")
+    ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How the lines of the log are written.")
+    ] = LogFormat.TEXT,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="Certificate of the server (PEM).", metavar="FILE")
     ] = None,
@@ -154,16 +162,30 @@ def serve(
         lenient=lenient,
     )
     made.check(needs_repository=model_control or watch)
-    _serve(options, made, has_control=model_control, watch_s=1.0 if watch else None)
+    with serve_log(log_format) as log:
+        _serve(
+            options,
+            made,
+            log,
+            has_control=model_control,
+            watch_s=1.0 if watch else None,
+            has_access_log=access_log,
+        )
 
 
 def _serve(
-    options: ServeOptions, sources: _Sources, *, has_control: bool, watch_s: float | None
+    options: ServeOptions,
+    sources: _Sources,
+    log: LogWriter,
+    *,
+    has_control: bool,
+    watch_s: float | None,
+    has_access_log: bool,
 ) -> None:
     from coinfer.server.control import RepositoryControl
     from coinfer.server.serving import Server
 
-    with Server(options) as server:
+    with Server(options, listeners=(log.tell,) if has_access_log else ()) as server:
         opened = sources.opened()
         control = None
         if opened.planner is not None:
@@ -177,14 +199,12 @@ def _serve(
             server.service.control = control if has_control else None
         server.end_by_signals()
         server.open(opened, control)
-        _announce(server, opened, options)
+        log.say(_announcement(server, opened, options))
         server.wait(watch_s)
-        err().print("coinfer: ending; what was taken is answered")
+        log.say("ending; what was taken is answered")
 
 
-def _announce(server: Server, opened: Opened, options: ServeOptions) -> None:
-    for warning in opened.engine.warnings:
-        err().print(f"coinfer: warning: {warning}")
+def _announcement(server: Server, opened: Opened, options: ServeOptions) -> str:
     names = ", ".join(f"{each.name} ({each.version})" for each in opened.models)
     scheme = "http" if options.tls is None else "https"
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -193,7 +213,7 @@ def _announce(server: Server, opened: Opened, options: ServeOptions) -> None:
     places = [
         f"{schemes[name]}{host}:{port}{paths.get(name, '')}" for name, port in server.ports.items()
     ]
-    err().print(f"coinfer: serving {names} at {', '.join(places)}")
+    return f"serving {names} at {', '.join(places)}"
 
 
 class _Sources:

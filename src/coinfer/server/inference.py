@@ -54,6 +54,11 @@ class Inference:
         self.explain = explain
         self._memory = memory
 
+    @property
+    def number(self) -> int:
+        """The engine's number of it."""
+        return self.future.request.id
+
     def on_done(self, callback: Callable[[InferenceFuture], object]) -> None:
         """Have something called once it is answered: on an engine's thread, so be quick."""
         self.future.add_done_callback(callback)  # type: ignore[arg-type]  # it is called with itself

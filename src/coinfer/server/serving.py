@@ -24,6 +24,7 @@ from coinfer.server.listening import bound_socket, is_loopback
 from coinfer.server.model_folder import Stamp
 from coinfer.server.opening import Opened
 from coinfer.server.service import Service
+from coinfer.server.telemetry.recorder import Listener, Recorder
 from coinfer.server.tls import Tls
 
 __all__ = ["ServeOptions", "Server"]
@@ -82,6 +83,7 @@ class Server:
     Args:
         options: Where it listens, and what it allows.
         service: What answers; None: a fresh one.
+        listeners: Who is told of each request that was answered.
 
     Attributes:
         service: What answers.
@@ -99,8 +101,17 @@ class Server:
     200
     """
 
-    def __init__(self, options: ServeOptions, service: Service | None = None) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        service: Service | None = None,
+        *,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         self.service = service or Service()
+        self._recorder = Recorder(listeners) if listeners else None
+        if self._recorder is not None:
+            self.service.statistics.times = self._recorder.times
         self.ports: dict[str, int] = {}
         self._options = options
         self._opened: Opened | None = None
@@ -225,6 +236,7 @@ class Server:
                     access=access,
                     pages=shown,
                     tls=options.tls,
+                    recorder=self._recorder,
                 )
             )
         if options.grpc is not None:
@@ -235,6 +247,7 @@ class Server:
                 limits=options.limits,
                 access=access,
                 tls=options.tls,
+                recorder=self._recorder,
             )
             made.append(self._grpc)
         return made

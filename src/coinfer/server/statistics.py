@@ -15,6 +15,7 @@ from typing import Any
 from coinfer.core.commands import Command, Reply, Run
 from coinfer.core.events import Event
 from coinfer.core.request import Outcome
+from coinfer.server.telemetry.times import RequestTimes, Times
 
 __all__ = ["ModelStatistics", "Statistics"]
 
@@ -96,11 +97,13 @@ class Statistics:
         models: By the engine's name of a model.
         last_misses: The last requests that were refused, dropped or failed: model, moment in
             seconds since 1970, and why.
+        times: Where the times of each request go; None: nobody wants them.
     """
 
     def __init__(self) -> None:
         self.models: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
         self.last_misses: deque[tuple[str, float, str]] = deque(maxlen=_LAST)
+        self.times: RequestTimes | None = None
         self._started: dict[int, tuple[float, int]] = {}
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
@@ -133,7 +136,11 @@ class Statistics:
 
     def _answered(self, reply: Reply, now: float) -> None:
         request, found = reply.request, self.models[reply.request.model]
-        began_s, batch = self._started.pop(request.id, (now, request.batch))
+        started = self._started.pop(request.id, None)
+        began_s, batch = started or (now, request.batch)
+        if self.times is not None:
+            moment = None if started is None else began_s
+            self.times.add(request.id, Times(request.arrival_s, moment, now))
         found.last_ms = int(time.time() * 1000)
         if reply.outcome is _COMPLETED:
             run_s = now - began_s

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from coinfer.errors import CapacityError, CoinferError
 
-__all__ = ["Status", "status_of"]
+__all__ = ["CLIENT_GONE", "Status", "status_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,16 @@ class Status(NamedTuple):
     reason: str = "OTHER"
 
 
-def status_of(error: BaseException) -> Status:
+CLIENT_GONE = Status(499, "CANCELLED", "the client went before the answer", None, "CANCELED")
+"""What becomes of a request whose client does not wait any longer; only logs show it."""
+
+
+def status_of(error: BaseException, request_id: str = "") -> Status:
     """Say an error to a client. What nobody raises on purpose is logged, and not shown.
+
+    Args:
+        error: What was raised.
+        request_id: Of the request, for the log; empty: it has none.
 
     >>> from coinfer.errors import UnknownNameError
     >>> status_of(UnknownNameError.of("model", "a", ["b"]))[:2]
@@ -53,7 +61,8 @@ def status_of(error: BaseException) -> Status:
             return Status(499, "CANCELLED", "the request was cancelled", None, "CANCELED")
         case MemoryError():
             return Status(503, "RESOURCE_EXHAUSTED", "out of memory", 1.0)
-    _log.error("a request failed in the server", exc_info=error)
+    said = {"request_id": request_id}
+    _log.error("a request failed in the server", exc_info=error, extra=said)
     return Status(500, "INTERNAL", "internal error; the server's log has the details")
 
 

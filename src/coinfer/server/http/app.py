@@ -15,13 +15,16 @@ from coinfer.server.handover import Handover
 from coinfer.server.http.body import ClientGoneError, Receive, read_body, unpacked
 from coinfer.server.http.infer_answer import write_infer
 from coinfer.server.http.infer_body import parse_infer
-from coinfer.server.http.reply import Headers, Reply, of_error
+from coinfer.server.http.reply import Headers, Reply, of_status
 from coinfer.server.http.routes import Ask, Routes
 from coinfer.server.http.sending import Send, packed, send_reply
 from coinfer.server.inference import EXPLAIN, Inference
 from coinfer.server.limits import ServerLimits
 from coinfer.server.room import Held, Room
 from coinfer.server.service import Service
+from coinfer.server.status import CLIENT_GONE, status_of
+from coinfer.server.telemetry.record import RequestRecord
+from coinfer.server.telemetry.recorder import Recorder
 from coinfer.units import parse_seconds
 
 __all__ = ["HttpApp"]
@@ -55,6 +58,7 @@ class HttpApp:
         access: Who may ask.
         routes: What else is answered beside inferences.
         aside: Does what takes long, so that others need not wait for it.
+        recorder: Follows each request; None: nobody wants to be told of them.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class HttpApp:
         access: Access,
         routes: Routes,
         aside: Executor,
+        recorder: Recorder | None = None,
     ) -> None:
         self._service = service
         self._handover = handover
@@ -73,6 +78,7 @@ class HttpApp:
         self._access = access
         self._routes = routes
         self._aside = aside
+        self._recorder = recorder
         self._room = Room(limits.bodies_bytes)
 
     async def __call__(self, scope: _Scope, receive: Receive, send: Send) -> None:
@@ -80,15 +86,40 @@ class HttpApp:
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        recorder = self._recorder
+        if recorder is None:
+            await self._answer(scope, headers, receive, send, None)
+            return
+        call = f"{scope['method']} {scope['path']}"
+        parent, state = _text(headers, b"traceparent"), _text(headers, b"tracestate")
+        record = recorder.begin("http", call, parent, state)
+        try:
+            await self._answer(scope, headers, receive, send, record)
+        finally:
+            recorder.end(record)
+
+    async def _answer(
+        self,
+        scope: _Scope,
+        headers: _Sent,
+        receive: Receive,
+        send: Send,
+        record: RequestRecord | None,
+    ) -> None:
         try:
             try:
-                reply = await self._reply(scope, headers, receive)
+                reply = await self._reply(scope, headers, receive, record)
             except ClientGoneError:
+                if record is not None:
+                    record.fail(CLIENT_GONE, CLIENT_GONE.http)
                 return
             except asyncio.CancelledError:
-                reply = of_error(ClosedError("the server is stopping and waits no longer"))
+                closed = ClosedError("the server is stopping and waits no longer")
+                reply = _refusal(closed, record)
             except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
-                reply = of_error(error)
+                reply = _refusal(error, record)
+            if record is not None:
+                record.status = reply.status
             accepted = headers.get(b"accept-encoding")
             if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
                 size = sum(map(len, reply.parts))
@@ -97,21 +128,25 @@ class HttpApp:
         except asyncio.CancelledError:  # the server stops and does not wait any longer
             return
 
-    async def _reply(self, scope: _Scope, headers: _Sent, receive: Receive) -> Reply:
+    async def _reply(
+        self, scope: _Scope, headers: _Sent, receive: Receive, record: RequestRecord | None
+    ) -> Reply:
         method, path = scope["method"], scope["path"]
         is_public = path.startswith("/v2/health/")  # probes have no tokens
         tenant = None
         if not self._access.is_open and not is_public:
             tenant = self._access.check(_text(headers, b"authorization"))
+            if record is not None and tenant is not None:
+                record.tenant = tenant.name
         parts = path.strip("/").split("/")
         if parts[-1] == "infer" and method == "POST" and parts[:2] == ["v2", "models"]:
             if tenant is not None:
                 tenant.take()
             match parts[2:]:
                 case [model, "infer"]:
-                    return await self._infer(model, "", headers, receive)
+                    return await self._infer(model, "", headers, receive, record)
                 case [model, "versions", version, "infer"]:
-                    return await self._infer(model, version, headers, receive)
+                    return await self._infer(model, version, headers, receive, record)
         body = b""
         if method not in ("GET", "HEAD"):
             limits = self._few
@@ -122,12 +157,27 @@ class HttpApp:
             body = bytes(await self._done(size, unpacked, read, encoding, limits))
         return await self._routes.answer(Ask(method, tuple(parts), body, scope["query_string"]))
 
-    async def _infer(self, model: str, version: str, headers: _Sent, receive: Receive) -> Reply:
+    async def _infer(
+        self,
+        model: str,
+        version: str,
+        headers: _Sent,
+        receive: Receive,
+        record: RequestRecord | None,
+    ) -> Reply:
+        if record is not None:
+            record.call, record.model, record.version = "infer", model, version
         with self._room.holding() as held:
-            return await self._held_infer(held, model, version, headers, receive)
+            return await self._held_infer(held, model, version, headers, receive, record)
 
     async def _held_infer(
-        self, held: Held, model: str, version: str, headers: _Sent, receive: Receive
+        self,
+        held: Held,
+        model: str,
+        version: str,
+        headers: _Sent,
+        receive: Receive,
+        record: RequestRecord | None,
     ) -> Reply:
         service, limits = self._service, self._limits
         header_length = _whole(headers, b"inference-header-content-length")
@@ -144,10 +194,14 @@ class HttpApp:
             size, parse_infer, model, version, body, header_length, limits, memory
         )
         del body
+        if record is not None and request.id:
+            record.id = request.id
         wants_why = b"x-coinfer-explain" in headers
         if wants_why:
             request = request._replace(parameters={**request.parameters, EXPLAIN: True})
         inference = service.infer(request, deadline_s=deadline_s)
+        if record is not None:
+            record.number, record.version = inference.number, inference.served.version
         await self._answered(inference, receive)
         response = inference.response()
         said: Headers = ()
@@ -211,6 +265,13 @@ class _Watch:
         if not task.cancelled() and not self._answered.done():
             self.has_gone = True
             self._answered.cancel()
+
+
+def _refusal(error: BaseException, record: RequestRecord | None) -> Reply:
+    status = status_of(error, "" if record is None else record.id)
+    if record is not None:
+        record.fail(status, status.http)
+    return of_status(status)
 
 
 def _length(headers: _Sent) -> int | None:

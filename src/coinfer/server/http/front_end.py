@@ -20,6 +20,7 @@ from coinfer.server.http.connection import Connection
 from coinfer.server.http.routes import Page, Routes
 from coinfer.server.limits import ServerLimits
 from coinfer.server.service import Service
+from coinfer.server.telemetry.recorder import Recorder
 from coinfer.server.tls import Tls
 
 __all__ = ["HttpFrontEnd"]
@@ -35,6 +36,7 @@ class HttpFrontEnd:
         access: Who may ask.
         pages: What is answered beside the protocol, by path.
         tls: For HTTPS; None: HTTP.
+        recorder: Follows each request; None: nobody wants to be told of them.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class HttpFrontEnd:
         access: Access,
         pages: Mapping[str, Page],
         tls: Tls | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._service = service
         self._bound = bound
@@ -53,6 +56,7 @@ class HttpFrontEnd:
         self._access = access
         self._pages = pages
         self._tls = tls
+        self._recorder = recorder
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="coinfer-server-aside")
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -64,7 +68,15 @@ class HttpFrontEnd:
             ConfigurationError: the files of the certificate cannot be used.
         """
         routes = Routes(self._service, self._pages)
-        app = HttpApp(self._service, handover, self._limits, self._access, routes, self._aside)
+        app = HttpApp(
+            self._service,
+            handover,
+            self._limits,
+            self._access,
+            routes,
+            self._aside,
+            self._recorder,
+        )
         tls = self._tls
         config = uvicorn.Config(
             app,
