@@ -86,6 +86,7 @@ class Server:
         listeners: Who is told of each request that was answered.
 
     Attributes:
+        options: Where it listens, and what it allows.
         service: What answers.
         ports: By front end (`http`, `grpc`, `metrics`), the port that it listens on.
 
@@ -113,7 +114,7 @@ class Server:
         if self._recorder is not None:
             self.service.statistics.times = self._recorder.times
         self.ports: dict[str, int] = {}
-        self._options = options
+        self.options = options
         self._opened: Opened | None = None
         self._control: RepositoryControl | None = None
         self._front_ends: FrontEnds | None = None
@@ -131,7 +132,7 @@ class Server:
         Raises:
             ConfigurationError: a port is in use, or the options make no sense.
         """
-        self._options.check()
+        self.options.check()
         try:
             front_ends = FrontEnds(self._made())
             front_ends.start()
@@ -195,7 +196,7 @@ class Server:
         """Take no more requests, answer what was taken, close the sockets, stop the engine."""
         self._ending.set()
         self.service.close()
-        grace_s = self._options.limits.drain_s
+        grace_s = self.options.limits.drain_s
         try:
             if self._front_ends is not None:
                 self._front_ends.stop(grace_s)
@@ -220,7 +221,7 @@ class Server:
 
     def _made(self) -> list[FrontEnd]:
         """Bind the sockets and make what serves them."""
-        options, service = self._options, self.service
+        options, service = self.options, self.service
         access = Access(options.tenants)
         pages = self._pages()
         made: list[FrontEnd] = []
@@ -253,7 +254,7 @@ class Server:
         return made
 
     def _bound(self, name: str, port: int) -> socket.socket:
-        bound = self._sockets.enter_context(bound_socket(self._options.host, port, name))
+        bound = self._sockets.enter_context(bound_socket(self.options.host, port, name))
         self.ports[name] = bound.getsockname()[1]
         return bound
 
@@ -261,7 +262,7 @@ class Server:
         from coinfer.server.live_page import live_pages
         from coinfer.server.prometheus import metrics_page
 
-        metrics = metrics_page(self.service, has_triton_names=self._options.has_triton_metrics)
+        metrics = metrics_page(self.service, has_triton_names=self.options.has_triton_metrics)
         return {"metrics": metrics, **live_pages(self.service)}
 
     def _watch(self, control: RepositoryControl, every_s: float) -> None:
