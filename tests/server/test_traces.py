@@ -185,9 +185,10 @@ def test_what_cannot_be_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) 
     for wrong in ("127.0.0.1:4318", "grpc://a:1", "http://", "http://a:b"):
         with pytest.raises(ConfigurationError, match="is no address"):
             exporting_spans(wrong)
-    with monkeypatch.context() as patched, pytest.raises(BackendError, match=r"coinfer\[otel\]"):
+    with monkeypatch.context() as patched:
         patched.setattr("importlib.util.find_spec", lambda _: None)
-        exporting_spans("http://127.0.0.1:1")
+        with pytest.raises(BackendError, match=r"coinfer\[otel\]"):
+            exporting_spans("http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(BackendError, match="over HTTP only"):
         exporting_spans(None)

@@ -9,7 +9,7 @@ import logging
 from concurrent.futures import CancelledError
 from typing import NamedTuple
 
-from coinfer.errors import CapacityError, CoinferError
+from coinfer.errors import CapacityError, CoinferError, MethodNotAllowedError
 
 __all__ = ["CLIENT_GONE", "Status", "status_of"]
 
@@ -28,6 +28,7 @@ class Status(NamedTuple):
         text: One line.
         retry_after_s: Seconds after which the same may succeed; None if nobody can tell.
         reason: The kind of error for metrics.
+        allowed: The methods of HTTP that would have been right; empty: any was.
     """
 
     http: int
@@ -35,6 +36,7 @@ class Status(NamedTuple):
     text: str
     retry_after_s: float | None = None
     reason: str = "OTHER"
+    allowed: tuple[str, ...] = ()
 
 
 CLIENT_GONE = Status(499, "CANCELLED", "the client went before the answer", None, "CANCELED")
@@ -53,6 +55,9 @@ def status_of(error: BaseException, request_id: str = "") -> Status:
     (404, 'NOT_FOUND')
     """
     match error:
+        case MethodNotAllowedError():
+            text = _line(str(error))
+            return Status(405, error.grpc_status, text, allowed=error.allowed)
         case CoinferError():
             text = _line(str(error))
             after_s = error.retry_after_s if isinstance(error, CapacityError) else None

@@ -55,6 +55,8 @@ def of_status(status: Status) -> Reply:
     if status.retry_after_s is not None:
         seconds = max(1, math.ceil(status.retry_after_s))
         headers = (*headers, (b"retry-after", str(seconds).encode()))
+    if status.allowed:
+        headers = (*headers, (b"allow", ", ".join(status.allowed).encode()))
     if status.http == 401:
         headers = (*headers, (b"www-authenticate", b"Bearer"))
     text = status.text.encode(errors="replace").decode()
