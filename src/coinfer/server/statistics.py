@@ -40,7 +40,7 @@ class ModelStatistics:
         samples: In the completed requests.
         executions: Runs that started.
         batches: By samples in a run: how many, and their seconds.
-        last_ms: When the last was answered, in milliseconds since 1970; 0: none was.
+        last_s: When the last was answered, in seconds since 1970; 0: none was.
     """
 
     completed: int = 0
@@ -53,7 +53,7 @@ class ModelStatistics:
     samples: int = 0
     executions: int = 0
     batches: dict[int, list[float]] = field(default_factory=dict)
-    last_ms: int = 0
+    last_s: float = 0.0
 
     @property
     def failed(self) -> int:
@@ -73,7 +73,7 @@ class ModelStatistics:
             for size, (count, seconds) in sorted(self.batches.items())
         ]
         return {
-            "last_inference": self.last_ms,
+            "last_inference": int(self.last_s * 1000),
             "inference_count": self.samples,
             "execution_count": self.executions,
             "inference_stats": {
@@ -115,8 +115,9 @@ class Statistics:
                 batch = execution.batch
                 if execution.span.first == 0:
                     self.models[execution.requests[0].model].executions += 1
+                started, moment = self._started, (now, batch)
                 for request in execution.requests:
-                    self._started.setdefault(request.id, (now, batch))
+                    started.setdefault(request.id, moment)
             elif kind is Reply:
                 self._answered(command, now)  # type: ignore[arg-type]
 
@@ -141,7 +142,7 @@ class Statistics:
         if self.times is not None:
             moment = None if started is None else began_s
             self.times.add(request.id, Times(request.arrival_s, moment, now))
-        found.last_ms = int(time.time() * 1000)
+        found.last_s = time.time()
         if reply.outcome is _COMPLETED:
             run_s = now - began_s
             found.completed += 1
@@ -149,7 +150,9 @@ class Statistics:
             found.total_s += now - request.arrival_s
             found.queue_s += max(0.0, began_s - request.arrival_s)
             found.run_s += run_s
-            of_size = found.batches.setdefault(batch, [0, 0.0])
+            of_size = found.batches.get(batch)
+            if of_size is None:
+                of_size = found.batches[batch] = [0, 0.0]
             of_size[0] += 1
             of_size[1] += run_s
             return
