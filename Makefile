@@ -24,7 +24,7 @@ READY  := $(VENV)/.ready
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[openvino,images,report,compress,server]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[openvino,images,report,compress,server,otel]' --group dev
 	touch $@
 
 demo: $(READY)

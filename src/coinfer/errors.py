@@ -7,6 +7,7 @@
     │   ├── ScenarioError           a scenario file that is wrong; names file, line and field
     │   ├── UnknownNameError        no policy, backend, model, processor or network of that name
     │   ├── ConfigurationError      options that contradict each other or the machine
+    │   ├── MethodNotAllowedError   a request to a server by a method that its path does not have
     │   ├── UnauthenticatedError    a request to a server without a valid token
     │   ├── ForbiddenError          a request to a server for what it was not told to allow
     │   └── TooLargeError           a request to a server beyond its limits
@@ -45,6 +46,7 @@ __all__ = [
     "ForbiddenError",
     "InputError",
     "InvariantError",
+    "MethodNotAllowedError",
     "ModelError",
     "NotOfferedError",
     "NotReadyError",
@@ -126,6 +128,30 @@ class UnknownNameError(CallerError):
 
 class ConfigurationError(CallerError):
     """Options contradict each other or what the machine has."""
+
+
+class MethodNotAllowedError(CallerError):
+    """A request to a server by a method of HTTP that its path does not have.
+
+    Attributes:
+        allowed: The methods that it has.
+
+    >>> error = MethodNotAllowedError.of("PUT", "/v2", ["GET", "HEAD"])
+    >>> str(error), error.allowed
+    ('there is no PUT for /v2; it takes GET, HEAD', ('GET', 'HEAD'))
+    """
+
+    http_status = 405
+    grpc_status = "UNIMPLEMENTED"
+    allowed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, method: str, path: str, allowed: Iterable[str]) -> Self:
+        """Build the message: what was asked, and what is possible."""
+        methods = tuple(allowed)
+        error = cls(f"there is no {method} for {path}; it takes {', '.join(methods)}")
+        error.allowed = methods
+        return error
 
 
 class UnauthenticatedError(CallerError):

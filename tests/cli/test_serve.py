@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -165,3 +166,26 @@ def test_an_ensemble_of_other_models_names_its_file_and_stage(program: Program) 
     )
     complaint = program("serve", models, "--ensemble", file, *FREE).complaint
     assert "e.yaml: stage 's': unknown model 'liner'. Did you mean 'linear'?" in complaint
+
+
+def test_its_log_is_json_on_demand_with_a_line_per_request(
+    program: Program, cache_folder: Path
+) -> None:
+    command = [sys.executable, "-m", "coinfer", "serve", str(repository(program.folder)), *FREE]
+    command += ["--access-log", "--log-format", "json"]
+    env = {**os.environ, "COINFER_CACHE": str(cache_folder)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stderr is not None
+            said = [json.loads(process.stderr.readline())]
+            url = said[0]["message"].split(" at ")[1].split(",")[0]
+            with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=10):
+                said.append(json.loads(process.stderr.readline()))
+            process.send_signal(signal.SIGTERM)
+            said += [json.loads(line) for line in process.stderr]
+        finally:
+            process.kill()
+    assert said[0]["message"].startswith("serving linear (1)")
+    assert said[1]["call"] == "GET /v2/health/ready"
+    assert said[1]["status"] == 200
+    assert [each["event"] for each in said] == ["message", "request", "message"]

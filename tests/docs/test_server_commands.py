@@ -111,3 +111,19 @@ def test_the_first_steps_with_a_server_work(
             done = workplace.run([sys.executable, "-c", text])
             assert done.returncode == 0, done.stderr
             assert done.stdout == said
+
+
+def test_servers_that_tell_of_requests_start_as_shown(workplace: Workplace) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="the extra `otel` is not installed")
+    page = ROOT / "docs" / "serving.md"
+    make, serve, *further = (c for c in commands(page) if c.startswith("coinfer "))
+    shown = [c for c in further if c.startswith(serve)]
+    assert {option for c in shown for option in c.split() if option.startswith("--")} == {
+        "--access-log",
+        "--log-format",
+        "--otlp",
+    }
+    assert workplace.run(make.split()).returncode == 0
+    for command in shown:
+        with _serving(command, workplace):
+            pass

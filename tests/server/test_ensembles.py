@@ -198,8 +198,8 @@ def test_a_request_that_could_not_be_in_time_is_refused_at_once(
     faults.hang(times=2)
     waiting = [service.infer(_request()) for _ in range(4)]
     assert faults.wait_until_hanging(2)
-    with pytest.raises(RejectedError, match="'faces': an answer within 10 s cannot be promised"):
-        service.infer(_request(timeout=10_000_000))
+    with pytest.raises(RejectedError, match="'faces': an answer within 6 s cannot be promised"):
+        service.infer(_request(timeout=6_000_000))
     assert service.statistics.models["ensemble:faces"].refused == 1
     faults.release()
     for each in waiting:

@@ -230,8 +230,7 @@ def test_a_body_beyond_the_limit_is_refused_packed_or_not() -> None:
     [
         ("GET", "/v3", 404),
         ("GET", "/v2/models/linear/nothing", 404),
-        ("GET", "/v2/models/linear/infer", 404),
-        ("DELETE", "/v2/models/linear", 404),
+        ("GET", "/v2/nothing/infer", 404),
         ("GET", "/v2/cudasharedmemory/status", 501),
         ("POST", "/v2/trace/setting", 501),
         ("GET", "/v2/systemsharedmemory/region/x/status", 404),
@@ -242,6 +241,32 @@ def test_a_body_beyond_the_limit_is_refused_packed_or_not() -> None:
 )
 def test_what_is_not_there(tiny_server: Server, method: str, path: str, status: int) -> None:
     assert ask(tiny_server, method, path).status == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v2/models/linear/infer", "POST"),
+        ("PUT", "/v2/models/linear/versions/1/infer", "POST"),
+        ("DELETE", "/v2/models/linear", "GET, HEAD"),
+        ("POST", "/v2/models/linear/config", "GET, HEAD"),
+        ("POST", "/v2", "GET, HEAD"),
+        ("POST", "/v2/health/ready", "GET, HEAD"),
+        ("GET", "/v2/repository/index", "POST"),
+        ("GET", "/v2/repository/models/linear/load", "POST"),
+        ("POST", "/v2/systemsharedmemory/status", "GET, HEAD"),
+        ("GET", "/v2/systemsharedmemory/region/x/register", "POST"),
+        ("PATCH", "/v2/logging", "GET, HEAD, POST"),
+        ("POST", "/metrics", "GET, HEAD"),
+        ("OPTIONS", "/", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_which_is_right(
+    tiny_server: Server, method: str, path: str, allowed: str
+) -> None:
+    answer = ask(tiny_server, method, path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert f"there is no {method} for {path}" in answer.error
 
 
 def test_a_header_asks_why_a_request_went_where_it_went(tiny_server: Server) -> None:

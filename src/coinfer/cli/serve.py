@@ -11,6 +11,7 @@ import typer
 from coinfer.cli.console import err
 from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import profiler_bar
+from coinfer.cli.serve_log import LogFormat, request_listeners, serve_log
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.units import parse_bytes, parse_seconds
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from coinfer.ensembles import EnsembleDescription
     from coinfer.server.model_folder import ModelFolder
     from coinfer.server.opening import Opened
-    from coinfer.server.serving import ServeOptions, Server
+    from coinfer.server.serving import Server
+    from coinfer.server.telemetry.writer import LogWriter
 
 __all__ = ["serve"]
 
@@ -113,6 +115,20 @@ def serve(
         bool,
         typer.Option(help="Let clients share memory with the server."),
     ] = True,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line for each request.")
+    ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How the lines of the log are written.")
+    ] = LogFormat.TEXT,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            help="Send traces there over OTLP/HTTP, e.g. http://127.0.0.1:4318; without, where "
+            "OTEL_EXPORTER_OTLP_ENDPOINT says, if it does.",
+            metavar="URL",
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="Certificate of the server (PEM).", metavar="FILE")
     ] = None,
@@ -135,7 +151,7 @@ def serve(
         )
     from coinfer.server.access import read_tokens
     from coinfer.server.limits import ServerLimits
-    from coinfer.server.serving import ServeOptions
+    from coinfer.server.serving import ServeOptions, Server
     from coinfer.server.tls import Tls
 
     if (tls_certificate is None) != (tls_key is None):
@@ -165,37 +181,39 @@ def serve(
         ensembles=ensemble or [],
     )
     made.check(needs_repository=model_control or watch)
-    _serve(options, made, has_control=model_control, watch_s=1.0 if watch else None)
+    with (
+        serve_log(log_format) as log,
+        request_listeners(log, has_access_log=access_log, otlp=otlp) as listeners,
+        Server(options, listeners=listeners) as server,
+    ):
+        _serve(server, made, log, has_control=model_control, watch_s=1.0 if watch else None)
 
 
 def _serve(
-    options: ServeOptions, sources: _Sources, *, has_control: bool, watch_s: float | None
+    server: Server, sources: _Sources, log: LogWriter, *, has_control: bool, watch_s: float | None
 ) -> None:
     from coinfer.server.control import RepositoryControl
-    from coinfer.server.serving import Server
 
-    with Server(options) as server:
-        opened = sources.opened()
-        control = None
-        if opened.planner is not None:
-            control = RepositoryControl(
-                server.service,
-                opened.planner,
-                sources.repositories,
-                sources.folders,
-                lenient=sources.lenient,
-            )
-            server.service.control = control if has_control else None
-        server.end_by_signals()
-        server.open(opened, control, sources.ensembles)
-        _announce(server, opened, options)
-        server.wait(watch_s)
-        err().print("coinfer: ending; what was taken is answered")
+    opened = sources.opened()
+    control = None
+    if opened.planner is not None:
+        control = RepositoryControl(
+            server.service,
+            opened.planner,
+            sources.repositories,
+            sources.folders,
+            lenient=sources.lenient,
+        )
+        server.service.control = control if has_control else None
+    server.end_by_signals()
+    server.open(opened, control, sources.ensembles)
+    log.say(_announcement(server))
+    server.wait(watch_s)
+    log.say("ending; what was taken is answered")
 
 
-def _announce(server: Server, opened: Opened, options: ServeOptions) -> None:
-    for warning in opened.engine.warnings:
-        err().print(f"coinfer: warning: {warning}")
+def _announcement(server: Server) -> str:
+    options = server.options
     names = ", ".join(f"{each.name} ({each.version})" for each in server.service.catalogue)
     scheme = "http" if options.tls is None else "https"
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -204,7 +222,7 @@ def _announce(server: Server, opened: Opened, options: ServeOptions) -> None:
     places = [
         f"{schemes[name]}{host}:{port}{paths.get(name, '')}" for name, port in server.ports.items()
     ]
-    err().print(f"coinfer: serving {names} at {', '.join(places)}")
+    return f"serving {names} at {', '.join(places)}"
 
 
 class _Sources:

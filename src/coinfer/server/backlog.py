@@ -45,7 +45,13 @@ class Backlog:
         """Note a step of the core."""
         kind = type(event)
         if isinstance(event, Arrived):
-            self._wait(event.request)
+            request = event.request
+            if len(commands) == 1 and type(commands[0]) is Run:
+                execution = commands[0].execution
+                if len(execution.requests) == 1 and execution.requests[0] is request:
+                    self._note_run(execution)  # it started at once: most do where little waits
+                    return
+            self._wait(request)
         elif kind is Finished:
             self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
         elif kind is Failed:
@@ -94,6 +100,9 @@ class Backlog:
     def _began(self, execution: Execution) -> None:
         for request in execution.requests:
             self._leave(request)
+        self._note_run(execution)
+
+    def _note_run(self, execution: Execution) -> None:
         self._running[execution.id] = execution
         if self._waiting:
             self._parallel += _WEIGHT * (len(self._running) - self._parallel)
@@ -102,7 +111,13 @@ class Backlog:
         execution = self._running.pop(number, None)
         if execution is None:
             return
-        share_s = service_s / len(execution.requests)
-        for model in {request.model for request in execution.requests}:
-            old = self._costs.get(model)
-            self._costs[model] = share_s if old is None else old + _WEIGHT * (share_s - old)
+        requests = execution.requests
+        if len(requests) == 1:  # nearly always
+            self._note_cost(requests[0].model, service_s)
+            return
+        for model in {request.model for request in requests}:
+            self._note_cost(model, service_s / len(requests))
+
+    def _note_cost(self, model: str, share_s: float) -> None:
+        old = self._costs.get(model)
+        self._costs[model] = share_s if old is None else old + _WEIGHT * (share_s - old)

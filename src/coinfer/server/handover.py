@@ -7,7 +7,9 @@ only join it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -16,42 +18,53 @@ from coinfer.server.inference import Inference
 
 __all__ = ["Handover"]
 
+_log = logging.getLogger(__name__)
+
 
 class Handover:
-    """Lets coroutines of one event loop wait for inferences.
+    """Lets one event loop wait for inferences.
 
     Args:
-        loop: The loop; only its thread calls `answered`.
+        loop: The loop; only its thread calls `answered` and `call`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._done: deque[asyncio.Future[None]] = deque()
+        self._done: deque[Callable[[], None]] = deque()
         self._is_woken = False
 
     def answered(self, inference: Inference) -> asyncio.Future[None]:
         """Return what resolves once an inference is answered, however that went."""
         waiting = self._loop.create_future()
-        future = inference.future
+
+        def resolve() -> None:
+            if not waiting.done():  # else whoever waited was cancelled
+                waiting.set_result(None)
+
+        if inference.future.done():
+            resolve()
+        else:
+            self.call(inference, resolve)
+        return waiting
+
+    def call(self, inference: Inference, act: Callable[[], None]) -> None:
+        """Call something in the loop once an inference is answered; never from in here."""
 
         def done(_: Future[dict[str, Any]]) -> None:
-            self._done.append(waiting)
+            self._done.append(act)
             if not self._is_woken:
                 self._is_woken = True
                 with suppress(RuntimeError):  # the loop is closed: nobody waits
                     self._loop.call_soon_threadsafe(self._deliver)
 
-        if future.done():
-            waiting.set_result(None)
-        else:
-            inference.on_done(done)
-        return waiting
+        inference.on_done(done)
 
     def _deliver(self) -> None:
         # First the flag: an answer that comes from here on wakes the loop again.
         self._is_woken = False
-        waiting = self._done
-        while waiting:
-            future = waiting.popleft()
-            if not future.done():  # else whoever waited was cancelled
-                future.set_result(None)
+        acts = self._done
+        for _ in range(len(acts)):  # those that come meanwhile have a wake of their own
+            try:
+                acts.popleft()()
+            except Exception:  # noqa: BLE001 - what fails for one must not keep the others
+                _log.exception("an answer could not be handed over")

@@ -10,6 +10,7 @@ import numpy as np
 
 from coinfer.errors import InputError
 from coinfer.model.datatypes import BYTES, datatype_of
+from coinfer.runtime.future import InferenceFuture
 from coinfer.server.classification import classified
 from coinfer.server.request import (
     NO_PARAMETERS,
@@ -53,6 +54,11 @@ class Inference:
         self.served = served
         self.explain = explain
         self._memory = memory
+
+    @property
+    def number(self) -> int:
+        """The engine's number of it; -1: an ensemble answers, and the engine knows its stages."""
+        return self.future.request.id if isinstance(self.future, InferenceFuture) else -1
 
     def on_done(self, callback: Callable[[Future[dict[str, Any]]], object]) -> None:
         """Have something called once it is answered: on an engine's thread, so be quick."""

@@ -39,6 +39,11 @@ class Held:
         room.held_bytes += n_bytes
         self.n_bytes += n_bytes
 
+    def give_back(self) -> None:
+        """Hold nothing any more. Again is fine."""
+        self._room.held_bytes -= self.n_bytes
+        self.n_bytes = 0
+
 
 class Room:
     """Bytes that requests may hold together.
@@ -67,4 +72,4 @@ class Room:
         try:
             yield held
         finally:
-            self.held_bytes -= held.n_bytes
+            held.give_back()

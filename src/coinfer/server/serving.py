@@ -25,6 +25,7 @@ from coinfer.server.listening import bound_socket, is_loopback
 from coinfer.server.model_folder import Stamp
 from coinfer.server.opening import Opened
 from coinfer.server.service import Service
+from coinfer.server.telemetry.recorder import Listener, Recorder
 from coinfer.server.tls import Tls
 
 __all__ = ["ServeOptions", "Server"]
@@ -83,8 +84,10 @@ class Server:
     Args:
         options: Where it listens, and what it allows.
         service: What answers; None: a fresh one.
+        listeners: Who is told of each request that was answered.
 
     Attributes:
+        options: Where it listens, and what it allows.
         service: What answers.
         ports: By front end (`http`, `grpc`, `metrics`), the port that it listens on.
 
@@ -100,10 +103,19 @@ class Server:
     200
     """
 
-    def __init__(self, options: ServeOptions, service: Service | None = None) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        service: Service | None = None,
+        *,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         self.service = service or Service()
+        self._recorder = Recorder(listeners) if listeners else None
+        if self._recorder is not None:
+            self.service.statistics.times = self._recorder.times
         self.ports: dict[str, int] = {}
-        self._options = options
+        self.options = options
         self._opened: Opened | None = None
         self._control: RepositoryControl | None = None
         self._front_ends: FrontEnds | None = None
@@ -121,7 +133,7 @@ class Server:
         Raises:
             ConfigurationError: a port is in use, or the options make no sense.
         """
-        self._options.check()
+        self.options.check()
         try:
             front_ends = FrontEnds(self._made())
             front_ends.start()
@@ -194,7 +206,7 @@ class Server:
         """Take no more requests, answer what was taken, close the sockets, stop the engine."""
         self._ending.set()
         self.service.close()
-        grace_s = self._options.limits.drain_s
+        grace_s = self.options.limits.drain_s
         try:
             if self._front_ends is not None:
                 self._front_ends.stop(grace_s)
@@ -220,7 +232,7 @@ class Server:
 
     def _made(self) -> list[FrontEnd]:
         """Bind the sockets and make what serves them."""
-        options, service = self._options, self.service
+        options, service = self.options, self.service
         access = Access(options.tenants)
         pages = self._pages()
         made: list[FrontEnd] = []
@@ -236,6 +248,7 @@ class Server:
                     access=access,
                     pages=shown,
                     tls=options.tls,
+                    recorder=self._recorder,
                 )
             )
         if options.grpc is not None:
@@ -246,12 +259,13 @@ class Server:
                 limits=options.limits,
                 access=access,
                 tls=options.tls,
+                recorder=self._recorder,
             )
             made.append(self._grpc)
         return made
 
     def _bound(self, name: str, port: int) -> socket.socket:
-        bound = self._sockets.enter_context(bound_socket(self._options.host, port, name))
+        bound = self._sockets.enter_context(bound_socket(self.options.host, port, name))
         self.ports[name] = bound.getsockname()[1]
         return bound
 
@@ -259,7 +273,7 @@ class Server:
         from coinfer.server.live_page import live_pages
         from coinfer.server.prometheus import metrics_page
 
-        metrics = metrics_page(self.service, has_triton_names=self._options.has_triton_metrics)
+        metrics = metrics_page(self.service, has_triton_names=self.options.has_triton_metrics)
         return {"metrics": metrics, **live_pages(self.service)}
 
     def _watch(self, control: RepositoryControl, every_s: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from coinfer.core.commands import Command, Reply, Run
 from coinfer.core.events import Event
 from coinfer.core.request import Outcome
+from coinfer.server.telemetry.times import RequestTimes, Times
 
 __all__ = ["ModelStatistics", "Statistics"]
 
@@ -40,7 +41,7 @@ class ModelStatistics:
         samples: In the completed requests.
         executions: Runs that started.
         batches: By samples in a run: how many, and their seconds.
-        last_ms: When the last was answered, in milliseconds since 1970; 0: none was.
+        last_s: When the last was answered, in seconds since 1970; 0: none was.
     """
 
     completed: int = 0
@@ -53,7 +54,7 @@ class ModelStatistics:
     samples: int = 0
     executions: int = 0
     batches: dict[int, list[float]] = field(default_factory=dict)
-    last_ms: int = 0
+    last_s: float = 0.0
 
     @property
     def failed(self) -> int:
@@ -84,7 +85,7 @@ class ModelStatistics:
             for size, (count, seconds) in sorted(self.batches.items())
         ]
         return {
-            "last_inference": self.last_ms,
+            "last_inference": int(self.last_s * 1000),
             "inference_count": self.samples,
             "execution_count": self.executions,
             "inference_stats": {
@@ -108,11 +109,13 @@ class Statistics:
         models: By the engine's name of a model.
         last_misses: The last requests that were refused, dropped or failed: model, moment in
             seconds since 1970, and why.
+        times: Where the times of each request go; None: nobody wants them.
     """
 
     def __init__(self) -> None:
         self.models: dict[str, ModelStatistics] = defaultdict(ModelStatistics)
         self.last_misses: deque[tuple[str, float, str]] = deque(maxlen=_LAST)
+        self.times: RequestTimes | None = None
         self._started: dict[int, tuple[float, int]] = {}
         self._ending = threading.Lock()
 
@@ -125,8 +128,9 @@ class Statistics:
                 batch = execution.batch
                 if execution.span.first == 0:
                     self.models[execution.requests[0].model].executions += 1
+                started, moment = self._started, (now, batch)
                 for request in execution.requests:
-                    self._started.setdefault(request.id, (now, batch))
+                    started.setdefault(request.id, moment)
             elif kind is Reply:
                 self._answered(command, now)  # type: ignore[arg-type]
 
@@ -155,7 +159,7 @@ class Statistics:
         """
         with self._ending:  # on any thread
             found = self.models[model]
-            found.last_ms = int(time.time() * 1000)
+            found.last_s = time.time()
             if reason:
                 found.failures[reason] += 1
                 found.failed_s += seconds
@@ -169,8 +173,12 @@ class Statistics:
 
     def _answered(self, reply: Reply, now: float) -> None:
         request, found = reply.request, self.models[reply.request.model]
-        began_s, batch = self._started.pop(request.id, (now, request.batch))
-        found.last_ms = int(time.time() * 1000)
+        started = self._started.pop(request.id, None)
+        began_s, batch = started or (now, request.batch)
+        if self.times is not None:
+            moment = None if started is None else began_s
+            self.times.add(request.id, Times(request.arrival_s, moment, now))
+        found.last_s = time.time()
         if reply.outcome is _COMPLETED:
             run_s = now - began_s
             found.completed += 1
@@ -178,7 +186,9 @@ class Statistics:
             found.total_s += now - request.arrival_s
             found.queue_s += max(0.0, began_s - request.arrival_s)
             found.run_s += run_s
-            of_size = found.batches.setdefault(batch, [0, 0.0])
+            of_size = found.batches.get(batch)
+            if of_size is None:
+                of_size = found.batches[batch] = [0, 0.0]
             of_size[0] += 1
             of_size[1] += run_s
             return

@@ -9,9 +9,9 @@ import logging
 from concurrent.futures import CancelledError
 from typing import NamedTuple
 
-from coinfer.errors import CapacityError, CoinferError
+from coinfer.errors import CapacityError, CoinferError, MethodNotAllowedError
 
-__all__ = ["Status", "status_of"]
+__all__ = ["CLIENT_GONE", "Status", "status_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Status(NamedTuple):
         text: One line.
         retry_after_s: Seconds after which the same may succeed; None if nobody can tell.
         reason: The kind of error for metrics.
+        allowed: The methods of HTTP that would have been right; empty: any was.
     """
 
     http: int
@@ -35,16 +36,28 @@ class Status(NamedTuple):
     text: str
     retry_after_s: float | None = None
     reason: str = "OTHER"
+    allowed: tuple[str, ...] = ()
 
 
-def status_of(error: BaseException) -> Status:
+CLIENT_GONE = Status(499, "CANCELLED", "the client went before the answer", None, "CANCELED")
+"""What becomes of a request whose client does not wait any longer; only logs show it."""
+
+
+def status_of(error: BaseException, request_id: str = "") -> Status:
     """Say an error to a client. What nobody raises on purpose is logged, and not shown.
+
+    Args:
+        error: What was raised.
+        request_id: Of the request, for the log; empty: it has none.
 
     >>> from coinfer.errors import UnknownNameError
     >>> status_of(UnknownNameError.of("model", "a", ["b"]))[:2]
     (404, 'NOT_FOUND')
     """
     match error:
+        case MethodNotAllowedError():
+            text = _line(str(error))
+            return Status(405, error.grpc_status, text, allowed=error.allowed)
         case CoinferError():
             text = _line(str(error))
             after_s = error.retry_after_s if isinstance(error, CapacityError) else None
@@ -53,7 +66,8 @@ def status_of(error: BaseException) -> Status:
             return Status(499, "CANCELLED", "the request was cancelled", None, "CANCELED")
         case MemoryError():
             return Status(503, "RESOURCE_EXHAUSTED", "out of memory", 1.0)
-    _log.error("a request failed in the server", exc_info=error)
+    said = {"request_id": request_id}
+    _log.error("a request failed in the server", exc_info=error, extra=said)
     return Status(500, "INTERNAL", "internal error; the server's log has the details")
 
 

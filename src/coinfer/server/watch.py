@@ -37,10 +37,12 @@ class Watch:
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
         """Note a step of the core."""
-        self.statistics.observe(event, commands, now)
+        if commands:  # it looks at nothing else
+            self.statistics.observe(event, commands, now)
         self.backlog.observe(event, commands, now)
-        for explainer in self._explainers:
-            explainer.observe(event, commands, now)
+        if self._explainers:
+            for explainer in self._explainers:
+                explainer.observe(event, commands, now)
 
     def handed_over(self, execution_id: int, at_s: float) -> None:
         """Note that an execution is given to its processor's worker."""

@@ -13,6 +13,7 @@ from coinfer.server.handover import Handover
 from coinfer.server.limits import ServerLimits
 from coinfer.server.listening import bound_socket
 from coinfer.server.service import Service
+from coinfer.server.telemetry.recorder import Recorder
 from coinfer.server.tls import Tls
 
 __all__ = ["GrpcFrontEnd"]
@@ -31,6 +32,7 @@ class GrpcFrontEnd:
         limits: What one request may take.
         access: Who may ask.
         tls: For TLS; None: without.
+        recorder: Follows each request; None: nobody wants to be told of them.
 
     Attributes:
         port: Where it listens, once it does.
@@ -45,6 +47,7 @@ class GrpcFrontEnd:
         limits: ServerLimits,
         access: Access,
         tls: Tls | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.port = port
         self._service = service
@@ -52,6 +55,7 @@ class GrpcFrontEnd:
         self._limits = limits
         self._access = access
         self._tls = tls
+        self._recorder = recorder
         self._server: grpc.aio.Server | None = None
         self._handlers: Handlers | None = None
 
@@ -72,7 +76,7 @@ class GrpcFrontEnd:
             ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)),
         ]
         server = grpc.aio.server(options=options)
-        handlers = Handlers(self._service, handover, limits, self._access)
+        handlers = Handlers(self._service, handover, limits, self._access, self._recorder)
         server.add_generic_rpc_handlers(handlers.generic())
         address = f"{self._host}:{self.port}"
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,12 +20,16 @@ from coinfer.server.inference import EXPLAIN, Inference
 from coinfer.server.limits import ServerLimits
 from coinfer.server.messages import HEALTH, HEALTH_SERVICE, INFERENCE, METHODS, SERVICE
 from coinfer.server.service import Service
-from coinfer.server.status import status_of
+from coinfer.server.status import CLIENT_GONE, Status, status_of
+from coinfer.server.telemetry.record import RequestRecord
+from coinfer.server.telemetry.recorder import Recorder
 
 __all__ = ["Handlers"]
 
 _Context = Any
 """A `grpc.aio.ServicerContext`: its methods have no types."""
+
+_T = TypeVar("_T")
 
 _PUBLIC = ("ServerLive", "ServerReady")
 """Probes have no tokens."""
@@ -45,15 +49,22 @@ class Handlers:
         handover: Waits for answers, in the loop that calls this.
         limits: What one request may take.
         access: Who may ask.
+        recorder: Follows each request; None: nobody wants to be told of them.
     """
 
     def __init__(
-        self, service: Service, handover: Handover, limits: ServerLimits, access: Access
+        self,
+        service: Service,
+        handover: Handover,
+        limits: ServerLimits,
+        access: Access,
+        recorder: Recorder | None = None,
     ) -> None:
         self._service = service
         self._handover = handover
         self._limits = limits
         self._access = access
+        self._recorder = recorder
         self._calls = Calls(service)
         self._reading: set[asyncio.Task[None]] = set()
         self._is_ending = False
@@ -81,37 +92,79 @@ class Handlers:
     def _unary(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         parse = INFERENCE[METHODS[method].request].FromString
 
-        async def answer(data: bytes, context: _Context) -> Any:
+        async def answer(data: bytes, context: _Context, record: RequestRecord | None) -> Any:
+            if method not in _PUBLIC:
+                self._tenant(context, record)
             try:
-                if method not in _PUBLIC:
-                    self._tenant(context)
-                try:
-                    request = parse(data)
-                except DecodeError:
-                    raise InputError(f"the request of {method} is not its message") from None
-                return await self._calls.answer(method, request)
-            except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
-                await _abort(context, error)
+                request = parse(data)
+            except DecodeError:
+                raise InputError(f"the request of {method} is not its message") from None
+            return await self._calls.answer(method, request)
 
-        return grpc.unary_unary_rpc_method_handler(answer, None, _to_bytes)
+        async def told(data: bytes, context: _Context) -> Any:
+            return await self._told(method, answer, data, context)
+
+        return grpc.unary_unary_rpc_method_handler(told, None, _to_bytes)
 
     async def infer(self, data: bytes, context: _Context) -> bytes:
         """Answer `ModelInfer`; the deadline of the call is that of the request."""
-        try:
-            self._take(context)
-            return write_infer((await self._answered(data, context)).response())
-        except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
-            await _abort(context, error)
+        return await self._told("ModelInfer", self._infer, data, context)
 
-    async def _answered(self, data: bytes, context: _Context) -> Inference:
+    async def _infer(self, data: bytes, context: _Context, record: RequestRecord | None) -> bytes:
+        tenant = self._tenant(context, record)
+        if tenant is not None:
+            tenant.take()
+        return write_infer((await self._answered(data, context, record)).response())
+
+    async def _told(
+        self,
+        method: str,
+        answer: Callable[[bytes, _Context, RequestRecord | None], Awaitable[_T]],
+        data: bytes,
+        context: _Context,
+    ) -> _T:
+        """Answer a call, with an error too, and tell the recorder of it."""
+        record = self._begun(method, context)
+        try:
+            return await answer(data, context, record)
+        except asyncio.CancelledError:
+            _note(record, CLIENT_GONE)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
+            status = status_of(error, "" if record is None else record.id)
+            _note(record, status)
+            await _abort(context, status)
+        finally:
+            self._ended(record)
+
+    def _begun(self, method: str, context: _Context) -> RequestRecord | None:
+        if self._recorder is None:
+            return None
+        sent = dict(context.invocation_metadata() or ())
+        parent, state = (str(sent.get(name, "")) for name in ("traceparent", "tracestate"))
+        return self._recorder.begin("grpc", method, parent, state)
+
+    def _ended(self, record: RequestRecord | None) -> None:
+        if self._recorder is not None and record is not None:
+            record.status = record.status or "OK"
+            self._recorder.end(record)
+
+    async def _answered(
+        self, data: bytes, context: _Context, record: RequestRecord | None
+    ) -> Inference:
         """Hand a request to the service and wait; who goes meanwhile cancels it."""
         request = parse_infer(data, self._limits, self._service.shared_memory)
+        if record is not None:
+            record.model, record.version = request.model, request.version
+            record.id = request.id or record.id
         if any(name == "x-coinfer-explain" for name, _ in context.invocation_metadata() or ()):
             request = request._replace(parameters={**request.parameters, EXPLAIN: True})
         deadline_s = context.time_remaining()
         if deadline_s is not None and deadline_s > 1e9:
             deadline_s = None  # a client that gives none may say so by a time far away
         inference = self._service.infer(request, deadline_s=deadline_s)
+        if record is not None:
+            record.number, record.version = inference.number, inference.served.version
         try:
             await self._handover.answered(inference)
         except asyncio.CancelledError:
@@ -139,8 +192,10 @@ class Handlers:
                 ahead.release()
             if not reading.cancelled():
                 await reading
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:  # noqa: BLE001
-            await _abort(context, error)
+            await _abort(context, status_of(error))
         finally:
             reading.cancel()
             for task in answers:
@@ -166,15 +221,24 @@ class Handlers:
     async def _streamed(self, data: bytes, tenant: Tenant | None, context: _Context) -> bytes:
         """Answer one request of a stream: with an error, too, which does not end the stream."""
         number = ""
+        record = self._begun("ModelStreamInfer", context)
         try:
             if tenant is not None:
+                _name(record, tenant)
                 tenant.take()
-            inference = await self._answered(data, context)
+            inference = await self._answered(data, context, record)
             number = inference.request.id
             is_final = inference.request.parameters.get("triton_enable_empty_final_response")
             return stream_answer(write_infer(inference.response(), is_final=is_final is True))
+        except asyncio.CancelledError:
+            _note(record, CLIENT_GONE)
+            raise
         except Exception as error:  # noqa: BLE001
-            return stream_error(status_of(error).text, number or _id_of(data))
+            status = status_of(error, "" if record is None else record.id)
+            _note(record, status)
+            return stream_error(status.text, number or _id_of(data))
+        finally:
+            self._ended(record)
 
     async def check(self, request: Any, context: _Context) -> Any:
         """Answer `Check` of health."""
@@ -201,7 +265,7 @@ class Handlers:
             return None
         return _SERVING if self._service.is_ready else _NOT_SERVING
 
-    def _tenant(self, context: _Context) -> Tenant | None:
+    def _tenant(self, context: _Context, record: RequestRecord | None = None) -> Tenant | None:
         """Find out who calls.
 
         Raises:
@@ -210,19 +274,24 @@ class Handlers:
         if self._access.is_open:
             return None
         sent = dict(context.invocation_metadata() or ())
-        return self._access.check(str(sent.get("authorization", "")))
-
-    def _take(self, context: _Context) -> None:
-        tenant = self._tenant(context)
+        tenant = self._access.check(str(sent.get("authorization", "")))
         if tenant is not None:
-            tenant.take()
+            _name(record, tenant)
+        return tenant
 
 
-async def _abort(context: _Context, error: Exception) -> NoReturn:
-    """End a call with an error, unless it has been ended."""
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    status = status_of(error)
+def _name(record: RequestRecord | None, tenant: Tenant) -> None:
+    if record is not None:
+        record.tenant = tenant.name
+
+
+def _note(record: RequestRecord | None, why: Status) -> None:
+    if record is not None:
+        record.fail(why, why.grpc)
+
+
+async def _abort(context: _Context, status: Status) -> NoReturn:
+    """End a call with an error."""
     trailing: tuple[tuple[str, str], ...] = ()
     if status.retry_after_s is not None:
         trailing = (("grpc-retry-pushback-ms", str(max(1, round(status.retry_after_s * 1e3)))),)

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from coinfer.errors import ClosedError, ConfigurationError, InputError
-from coinfer.server.access import Access
+from coinfer.errors import ClosedError
 from coinfer.server.handover import Handover
 from coinfer.server.http.body import ClientGoneError, Receive, read_body, unpacked
-from coinfer.server.http.infer_answer import write_infer
-from coinfer.server.http.infer_body import parse_infer
-from coinfer.server.http.reply import Headers, Reply, of_error
+from coinfer.server.http.infer_steps import InferSteps, Sent, refusal, text_of, whole_of
+from coinfer.server.http.reply import Reply
 from coinfer.server.http.routes import Ask, Routes
-from coinfer.server.http.sending import Send, packed, send_reply
-from coinfer.server.inference import EXPLAIN, Inference
+from coinfer.server.http.sending import QUICK_BYTES, Send, packed, send_reply
+from coinfer.server.inference import Inference
 from coinfer.server.limits import ServerLimits
 from coinfer.server.room import Held, Room
-from coinfer.server.service import Service
-from coinfer.units import parse_seconds
+from coinfer.server.status import CLIENT_GONE
+from coinfer.server.telemetry.record import RequestRecord
+from coinfer.server.telemetry.recorder import Recorder
 
 __all__ = ["HttpApp"]
 
 _WATCH_AFTER_S = 0.02
 """A client that goes sooner finds its request answered already, or about to be."""
-
-_QUICK_BYTES = 1 << 19
-"""Up to here, reading or writing takes about a millisecond, and less than handing it on."""
 
 _MOST_BYTES = 1 << 20
 """Of a request that has no tensors."""
@@ -42,53 +38,79 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _Scope = MutableMapping[str, Any]
-_Sent = Mapping[bytes, bytes]
 
 
 class HttpApp:
     """The ASGI application.
 
     Args:
-        service: What answers.
+        steps: What is done with an inference.
         handover: Waits for answers, in the loop that calls this.
         limits: What one request may take.
-        access: Who may ask.
+        room: Of all requests.
         routes: What else is answered beside inferences.
         aside: Does what takes long, so that others need not wait for it.
+        recorder: Follows each request; None: nobody wants to be told of them.
     """
 
     def __init__(
         self,
-        service: Service,
+        steps: InferSteps,
         handover: Handover,
         limits: ServerLimits,
-        access: Access,
+        room: Room,
         routes: Routes,
         aside: Executor,
+        recorder: Recorder | None = None,
     ) -> None:
-        self._service = service
         self._handover = handover
         self._limits = limits
         self._few = replace(limits, body_bytes=min(limits.body_bytes, _MOST_BYTES))
-        self._access = access
+        self._steps = steps
         self._routes = routes
         self._aside = aside
-        self._room = Room(limits.bodies_bytes)
+        self._recorder = recorder
+        self._room = room
 
     async def __call__(self, scope: _Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        recorder = self._recorder
+        if recorder is None:
+            await self._answer(scope, headers, receive, send, None)
+            return
+        call = f"{scope['method']} {scope['path']}"
+        parent, state = text_of(headers, b"traceparent"), text_of(headers, b"tracestate")
+        record = recorder.begin("http", call, parent, state)
+        try:
+            await self._answer(scope, headers, receive, send, record)
+        finally:
+            recorder.end(record)
+
+    async def _answer(
+        self,
+        scope: _Scope,
+        headers: Sent,
+        receive: Receive,
+        send: Send,
+        record: RequestRecord | None,
+    ) -> None:
         try:
             try:
-                reply = await self._reply(scope, headers, receive)
+                reply = await self._reply(scope, headers, receive, record)
             except ClientGoneError:
+                if record is not None:
+                    record.fail(CLIENT_GONE, CLIENT_GONE.http)
                 return
             except asyncio.CancelledError:
-                reply = of_error(ClosedError("the server is stopping and waits no longer"))
+                closed = ClosedError("the server is stopping and waits no longer")
+                reply = refusal(closed, record)
             except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
-                reply = of_error(error)
+                reply = refusal(error, record)
+            if record is not None:
+                record.status = reply.status
             accepted = headers.get(b"accept-encoding")
             if accepted is not None and (b"gzip" in accepted or b"deflate" in accepted):
                 size = sum(map(len, reply.parts))
@@ -97,68 +119,74 @@ class HttpApp:
         except asyncio.CancelledError:  # the server stops and does not wait any longer
             return
 
-    async def _reply(self, scope: _Scope, headers: _Sent, receive: Receive) -> Reply:
+    async def _reply(
+        self, scope: _Scope, headers: Sent, receive: Receive, record: RequestRecord | None
+    ) -> Reply:
         method, path = scope["method"], scope["path"]
         is_public = path.startswith("/v2/health/")  # probes have no tokens
-        tenant = None
-        if not self._access.is_open and not is_public:
-            tenant = self._access.check(_text(headers, b"authorization"))
+        tenant = None if is_public else self._steps.tenant(headers, record)
         parts = path.strip("/").split("/")
         if parts[-1] == "infer" and method == "POST" and parts[:2] == ["v2", "models"]:
             if tenant is not None:
                 tenant.take()
             match parts[2:]:
                 case [model, "infer"]:
-                    return await self._infer(model, "", headers, receive)
+                    return await self._infer(model, "", headers, receive, record)
                 case [model, "versions", version, "infer"]:
-                    return await self._infer(model, version, headers, receive)
+                    return await self._infer(model, version, headers, receive, record)
         body = b""
         if method not in ("GET", "HEAD"):
             limits = self._few
             with self._room.holding() as held:
-                read = await read_body(receive, _length(headers), limits, held)
-            encoding = _text(headers, b"content-encoding")
+                read = await read_body(receive, whole_of(headers, b"content-length"), limits, held)
+            encoding = text_of(headers, b"content-encoding")
             size = len(read) * _PACKED_RATIO if encoding else 0
             body = bytes(await self._done(size, unpacked, read, encoding, limits))
         return await self._routes.answer(Ask(method, tuple(parts), body, scope["query_string"]))
 
-    async def _infer(self, model: str, version: str, headers: _Sent, receive: Receive) -> Reply:
+    async def _infer(
+        self,
+        model: str,
+        version: str,
+        headers: Sent,
+        receive: Receive,
+        record: RequestRecord | None,
+    ) -> Reply:
+        if record is not None:
+            record.call, record.model, record.version = "infer", model, version
         with self._room.holding() as held:
-            return await self._held_infer(held, model, version, headers, receive)
+            return await self._held_infer(held, model, version, headers, receive, record)
 
     async def _held_infer(
-        self, held: Held, model: str, version: str, headers: _Sent, receive: Receive
+        self,
+        held: Held,
+        model: str,
+        version: str,
+        headers: Sent,
+        receive: Receive,
+        record: RequestRecord | None,
     ) -> Reply:
-        service, limits = self._service, self._limits
-        header_length = _whole(headers, b"inference-header-content-length")
-        deadline_s = _deadline_s(headers)
+        steps, limits = self._steps, self._limits
+        header_length = steps.header_length(headers)
         encoding = headers.get(b"content-encoding")
-        body = await read_body(receive, _length(headers), limits, held, header_length or 0)
+        length = whole_of(headers, b"content-length")
+        body = await read_body(receive, length, limits, held, header_length or 0)
         if encoding is not None:
             size, text = len(body) * _PACKED_RATIO, encoding.decode("latin-1")
             body = await self._done(size, unpacked, body, text, limits, header_length or 0)
             held.take(len(body))
         size = len(body) if header_length is None else header_length
-        memory = service.shared_memory
-        request = await self._done(
-            size, parse_infer, model, version, body, header_length, limits, memory
-        )
+        request = await self._done(size, steps.parse, model, version, body, header_length)
         del body
-        wants_why = b"x-coinfer-explain" in headers
-        if wants_why:
-            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
-        inference = service.infer(request, deadline_s=deadline_s)
+        inference = steps.submit(request, headers, record)
         await self._answered(inference, receive)
         response = inference.response()
-        said: Headers = ()
-        if wants_why:
-            said = ((b"x-coinfer-explain", str(response.parameters[EXPLAIN]).encode()),)
         size = sum(each.array.nbytes for each in response.outputs if each.array is not None)
-        return await self._done(size, write_infer, request, response, said)
+        return await self._done(size, steps.write, inference, response, headers)
 
     async def _done(self, size: int, do: Callable[_P, _T], *of: _P.args, **named: _P.kwargs) -> _T:
         """Do something with so many bytes: here, or beside the loop if they are many."""
-        if size <= _QUICK_BYTES:
+        if size <= QUICK_BYTES:
             return do(*of, **named)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._aside, partial(do, *of, **named))
@@ -211,33 +239,3 @@ class _Watch:
         if not task.cancelled() and not self._answered.done():
             self.has_gone = True
             self._answered.cancel()
-
-
-def _length(headers: _Sent) -> int | None:
-    return _whole(headers, b"content-length")
-
-
-def _text(headers: _Sent, name: bytes) -> str:
-    return headers.get(name, b"").decode("latin-1")
-
-
-def _whole(headers: _Sent, name: bytes) -> int | None:
-    text = headers.get(name)
-    if text is None:
-        return None
-    if not text.isdigit() or len(text) > 15:
-        raise InputError(f"header {name.decode()} must be a whole number from 0")
-    return int(text)
-
-
-def _deadline_s(headers: _Sent) -> float | None:
-    text = headers.get(b"x-coinfer-deadline")
-    if text is None:
-        return None
-    try:
-        seconds = parse_seconds(text.decode("latin-1"))
-    except (ConfigurationError, ValueError) as error:
-        raise InputError(f"header X-Coinfer-Deadline: {error}") from None
-    if not seconds > 0:
-        raise InputError("header X-Coinfer-Deadline must be more than 0 s")
-    return seconds

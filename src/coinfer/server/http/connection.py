@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from coinfer.server.http.direct import Direct, DirectCycle
 from coinfer.server.limits import ServerLimits
 
 __all__ = ["Connection"]
@@ -31,13 +32,15 @@ class Connection(HttpToolsProtocol):
 
     Args:
         limits: How many connections there may be, and the times that a client has.
+        direct: Answers small inferences without uvicorn's cycle and its task.
         given: What uvicorn gives.
     """
 
-    def __init__(self, *given: Any, limits: ServerLimits, **named: Any) -> None:
+    def __init__(self, *given: Any, limits: ServerLimits, direct: Direct, **named: Any) -> None:
         super().__init__(*given, **named)
         self.logger = _log
         self._limits = limits
+        self._direct = direct
         self._timer: asyncio.TimerHandle | None = None
         self._since_s = 0.0
         self._is_begun = False
@@ -72,6 +75,9 @@ class Connection(HttpToolsProtocol):
                 return
         self._head_bytes += len(data)
         super().data_received(data)
+        cycle: object = self.cycle
+        if type(cycle) is DirectCycle and cycle.more_body and not self.transport.is_closing():
+            self._leave_to_app(cycle)
         # A chunk may be as small as what frames it.
         if self._head_bytes > _MOST_HEAD_BYTES + self._body_bytes:
             if self._is_begun and not self.transport.is_closing():
@@ -85,12 +91,45 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._body_bytes = 0
         self._is_begun = True
         self._since_s = self.loop.time()
-        super().on_message_begin()
+        # As uvicorn does, but for what only its cycle needs: see `_take_as_usual`.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
-        """Note that the request is under way."""
+        """Find out who answers the request, which is under way now."""
         self._is_begun = False
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if (cycle is None or cycle.response_complete) and not self.flow.write_paused:
+            parser = self.parser
+            if parser.get_method() == b"POST" and parser.get_http_version() == "1.1":
+                write, end = self.transport.write, self._end
+                direct = self._direct.cycle(self.url, self.headers, write, end)
+                if direct is not None:
+                    direct.keep_alive = parser.should_keep_alive()
+                    self.cycle = cast(Any, direct)
+                    return
+        self._take_as_usual()
+
+    def _take_as_usual(self) -> None:
+        """Let uvicorn begin a cycle of its own, and the application answer."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
         super().on_headers_complete()
+
+    def _leave_to_app(self, direct: DirectCycle) -> None:
+        """Let the application wait for the rest of a body."""
+        self.cycle = cast(Any, None)
+        self._take_as_usual()
+        if direct.body:
+            self.cycle.body += direct.body
+            self.cycle.message_event.set()
+
+    def _end(self, keep_alive: bool) -> None:
+        """Note that a request was answered directly."""
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -101,7 +140,12 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Note that a request was answered."""
         self._rest()
-        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        # As uvicorn does, but for its timer of idle connections: `_look` closes them.
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
 
     @property
     def _is_answered_early(self) -> bool:

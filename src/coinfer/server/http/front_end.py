@@ -17,9 +17,13 @@ from coinfer.server.access import Access
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
 from coinfer.server.http.connection import Connection
+from coinfer.server.http.direct import Direct
+from coinfer.server.http.infer_steps import InferSteps
 from coinfer.server.http.routes import Page, Routes
 from coinfer.server.limits import ServerLimits
+from coinfer.server.room import Room
 from coinfer.server.service import Service
+from coinfer.server.telemetry.recorder import Recorder
 from coinfer.server.tls import Tls
 
 __all__ = ["HttpFrontEnd"]
@@ -35,6 +39,7 @@ class HttpFrontEnd:
         access: Who may ask.
         pages: What is answered beside the protocol, by path.
         tls: For HTTPS; None: HTTP.
+        recorder: Follows each request; None: nobody wants to be told of them.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class HttpFrontEnd:
         access: Access,
         pages: Mapping[str, Page],
         tls: Tls | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._service = service
         self._bound = bound
@@ -53,7 +59,9 @@ class HttpFrontEnd:
         self._access = access
         self._pages = pages
         self._tls = tls
+        self._recorder = recorder
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="coinfer-server-aside")
+        self._direct: Direct | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -64,12 +72,16 @@ class HttpFrontEnd:
             ConfigurationError: the files of the certificate cannot be used.
         """
         routes = Routes(self._service, self._pages)
-        app = HttpApp(self._service, handover, self._limits, self._access, routes, self._aside)
+        limits, aside, recorder = self._limits, self._aside, self._recorder
+        room = Room(limits.bodies_bytes)
+        steps = InferSteps(self._service, limits, self._access)
+        app = HttpApp(steps, handover, limits, room, routes, aside, recorder)
+        direct = self._direct = Direct(steps, limits, room, handover, aside, recorder)
         tls = self._tls
         config = uvicorn.Config(
             app,
             loop="none",
-            http=cast(Any, partial(Connection, limits=self._limits)),
+            http=cast(Any, partial(Connection, limits=limits, direct=direct)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -102,4 +114,6 @@ class HttpFrontEnd:
         server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         server.should_exit = True
         await serving
+        if self._direct is not None:
+            self._direct.give_up()
         self._aside.shutdown(wait=False, cancel_futures=True)

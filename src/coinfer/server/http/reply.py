@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from coinfer.server.raw_tensors import Buffer
-from coinfer.server.status import status_of
+from coinfer.server.status import Status
 
-__all__ = ["Headers", "Reply", "of_error", "of_json", "of_text"]
+__all__ = ["Headers", "Reply", "of_json", "of_status", "of_text"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -42,18 +42,21 @@ def of_text(text: str, kind: str, headers: Headers = ()) -> Reply:
     return Reply(200, ((b"content-type", kind.encode()), *headers), (text.encode(),))
 
 
-def of_error(error: BaseException, headers: Headers = ()) -> Reply:
+def of_status(status: Status) -> Reply:
     """Make the reply that says an error: `{"error": ...}` with its status.
 
     >>> from coinfer.errors import InputError
-    >>> reply = of_error(InputError("no"))
+    >>> from coinfer.server.status import status_of
+    >>> reply = of_status(status_of(InputError("no")))
     >>> reply.status, reply.parts
     (400, (b'{"error":"no"}',))
     """
-    status = status_of(error)
+    headers: Headers = ()
     if status.retry_after_s is not None:
         seconds = max(1, math.ceil(status.retry_after_s))
         headers = (*headers, (b"retry-after", str(seconds).encode()))
+    if status.allowed:
+        headers = (*headers, (b"allow", ", ".join(status.allowed).encode()))
     if status.http == 401:
         headers = (*headers, (b"www-authenticate", b"Bearer"))
     text = status.text.encode(errors="replace").decode()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qs
 
 import orjson
 
-from coinfer.errors import InputError, NotOfferedError, UnknownNameError
+from coinfer.errors import (
+    InputError,
+    MethodNotAllowedError,
+    NotOfferedError,
+    UnknownNameError,
+)
 from coinfer.server.http.reply import Reply, of_json
 from coinfer.server.service import Service
 from coinfer.server.shared_memory import SharedMemory
@@ -55,6 +61,11 @@ class Ask(NamedTuple):
 
 Page = Callable[[Ask], Awaitable[Reply]]
 
+_Actions = Mapping[str, Callable[[], Reply | Awaitable[Reply]] | None]
+"""By method, what it does."""
+
+_GET, _POST = "GET", "POST"
+
 
 class Routes:
     """Finds who answers.
@@ -72,98 +83,115 @@ class Routes:
         """Answer what was asked.
 
         Raises:
+            MethodNotAllowedError: there is such a thing, and another method is for it.
             CoinferError: it is refused, or there is no such thing.
         """
-        page = self._pages.get(ask.path[0])
-        if page is not None and len(ask.path) == 1:
-            return await page(ask)
-        if ask.path[0] == "v2":
-            found = None
-            if ask.method == "POST":
-                found = await self._post(ask)
-            elif ask.method in ("GET", "HEAD"):
-                found = await self._get(ask)
-            if found is not None:
-                return found
+        first, *rest = ask.path
+        actions: _Actions = {}
+        if first in self._pages and not rest:
+            actions = {_GET: partial(self._pages[first], ask)}
+        elif first == "v2":
+            actions = self._actions(rest, ask)
         shown = "/".join(ask.path)[:200]
-        raise UnknownNameError(f"there is no {ask.method} /{shown} here; see /v2")
+        if not actions:
+            raise UnknownNameError(f"there is no {ask.method} /{shown} here; see /v2")
+        action = actions.get(_GET if ask.method == "HEAD" else ask.method)
+        if action is None:
+            raise MethodNotAllowedError.of(ask.method, f"/{shown}", _allowed(actions))
+        found = action()
+        return found if isinstance(found, Reply) else await found
 
-    async def _get(self, ask: Ask) -> Reply | None:
+    def _actions(self, path: list[str], ask: Ask) -> _Actions:
+        """Return what each method does with a path of the protocol; nothing: there is none."""
         service = self._service
-        match ask.path[1:]:
+        match path:
             case []:
-                return of_json(service.metadata())
+                return {_GET: lambda: of_json(service.metadata())}
             case ["health", "live"]:
-                return _health(service.is_live)
+                return {_GET: lambda: _health(service.is_live)}
             case ["health", "ready"]:
-                return _health(service.is_ready)
+                return {_GET: lambda: _health(service.is_ready)}
             case ["models", "stats"]:
-                return of_json(service.model_statistics())
-            case ["models", name, "versions", version, *what] if len(what) <= 1:
-                return self._model(name, version, *what)
-            case ["models", name, *what] if len(what) <= 1:
-                return self._model(name, "", *what)
-            case [("systemsharedmemory" | "cudasharedmemory") as kind, *rest]:
-                return self._shared_memory(kind, [*rest], ask)
+                return {_GET: lambda: of_json(service.model_statistics())}
             case ["trace", "setting"] | ["logging"] | ["models", _, "trace", "setting"]:
-                raise _not_offered("trace and log settings")
-        return None
+                return _not_offered("trace and log settings")
+            case ["models", name, "versions", version, *what] if len(what) <= 1:
+                return self._of_model(name, version, *what)
+            case ["models", name, *what] if len(what) <= 1:
+                return self._of_model(name, "", *what)
+            case ["repository", "index"]:
+                return {_POST: partial(self._index, ask)}
+            case ["repository", "models", name, "load"]:
+                return {_POST: partial(self._load, name, ask)}
+            case ["repository", "models", name, "unload"]:
+                return {_POST: partial(self._unload, name)}
+            case ["cudasharedmemory", *_]:
+                return _not_offered("shared memory of CUDA devices")
+            case ["systemsharedmemory", *rest]:
+                return self._of_memory(rest, ask)
+        return {}
 
-    def _model(self, name: str, version: str, what: str = "") -> Reply | None:
+    def _of_model(self, name: str, version: str, what: str = "") -> _Actions:
         service = self._service
         match what:
             case "":
-                return of_json(service.model_metadata(name, version))
+                return {_GET: lambda: of_json(service.model_metadata(name, version))}
             case "ready":
-                return _health(service.is_model_ready(name, version))
+                return {_GET: lambda: _health(service.is_model_ready(name, version))}
             case "config":
-                return of_json(service.model_config(name, version))
+                return {_GET: lambda: of_json(service.model_config(name, version))}
             case "stats":
-                return of_json(service.model_statistics(name, version))
-        return None
+                return {_GET: lambda: of_json(service.model_statistics(name, version))}
+            case "infer":  # that is answered before it comes here
+                return {_POST: None}
+        return {}
 
-    async def _post(self, ask: Ask) -> Reply | None:
-        service = self._service
-        match ask.path[1:]:
-            case ["repository", "index"]:
-                only_ready = ask.json().get("ready") is True
-                index = await asyncio.to_thread(service.repository_index, only_ready=only_ready)
-                return of_json(index)
-            case ["repository", "models", name, "load"]:
-                parameters = ask.json().get("parameters") or {}
-                if not isinstance(parameters, dict):
-                    raise InputError("'parameters' must be an object")
-                await asyncio.to_thread(service.load_model, name, parameters)
-                return of_json({})
-            case ["repository", "models", name, "unload"]:
-                await asyncio.to_thread(service.unload_model, name)
-                return of_json({})
-            case [("systemsharedmemory" | "cudasharedmemory") as kind, *rest]:
-                return self._shared_memory(kind, [*rest], ask)
-            case ["trace", "setting"] | ["logging"] | ["models", _, "trace", "setting"]:
-                raise _not_offered("trace and log settings")
-        return None
+    async def _index(self, ask: Ask) -> Reply:
+        only_ready = ask.json().get("ready") is True
+        return of_json(
+            await asyncio.to_thread(self._service.repository_index, only_ready=only_ready)
+        )
 
-    def _shared_memory(self, kind: str, rest: list[str], ask: Ask) -> Reply | None:
+    async def _load(self, name: str, ask: Ask) -> Reply:
+        parameters = ask.json().get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise InputError("'parameters' must be an object")
+        await asyncio.to_thread(self._service.load_model, name, parameters)
+        return of_json({})
+
+    async def _unload(self, name: str) -> Reply:
+        await asyncio.to_thread(self._service.unload_model, name)
+        return of_json({})
+
+    def _of_memory(self, rest: list[str], ask: Ask) -> _Actions:
         memory = self._service.shared_memory
-        if kind == "cudasharedmemory":
-            raise _not_offered("shared memory of CUDA devices")
         if memory is None:
-            raise _not_offered("shared memory")
+            return _not_offered("shared memory")
         match rest:
-            case ["status"] if ask.method == "GET":
-                return of_json([region.to_json() for region in memory.status()])
-            case ["region", name, "status"] if ask.method == "GET":
-                return of_json([region.to_json() for region in memory.status(name)])
-            case ["region", name, "register"] if ask.method == "POST":
-                return _register(memory, name, ask.json())
-            case ["region", name, "unregister"] if ask.method == "POST":
-                memory.unregister(name)
-                return of_json({})
-            case ["unregister"] if ask.method == "POST":
-                memory.unregister()
-                return of_json({})
-        return None
+            case ["status"]:
+                return {_GET: lambda: _regions(memory)}
+            case ["region", name, "status"]:
+                return {_GET: lambda: _regions(memory, name)}
+            case ["region", name, "register"]:
+                return {_POST: lambda: _register(memory, name, ask.json())}
+            case ["region", name, "unregister"]:
+                return {_POST: lambda: _unregister(memory, name)}
+            case ["unregister"]:
+                return {_POST: lambda: _unregister(memory)}
+        return {}
+
+
+def _allowed(actions: _Actions) -> list[str]:
+    return sorted({*actions, *(("HEAD",) if _GET in actions else ())})
+
+
+def _regions(memory: SharedMemory, *names: str) -> Reply:
+    return of_json([region.to_json() for region in memory.status(*names)])
+
+
+def _unregister(memory: SharedMemory, *names: str) -> Reply:
+    memory.unregister(*names)
+    return of_json({})
 
 
 def _register(memory: SharedMemory, name: str, said: Mapping[str, Any]) -> Reply:
@@ -175,5 +203,8 @@ def _health(is_well: bool) -> Reply:
     return Reply(200 if is_well else 503, (), (b"",))
 
 
-def _not_offered(what: str) -> NotOfferedError:
-    return NotOfferedError(f"this server does not offer {what}; /v2 lists its extensions")
+def _not_offered(what: str) -> _Actions:
+    def refuse() -> NoReturn:
+        raise NotOfferedError(f"this server does not offer {what}; /v2 lists its extensions")
+
+    return {_GET: refuse, _POST: refuse}

@@ -1,0 +1,1 @@
+"""Telemetry: what a server tells of its requests: a line of the log each, and traces."""
