@@ -30,6 +30,9 @@ __all__ = ["Choose", "PolicyThread", "Reviewed"]
 
 _log = logging.getLogger(__name__)
 
+_LIMIT_S = 120.0
+"""Seconds that a review may take: on a busy machine the process gets what others leave."""
+
 _JOIN_S = 5.0
 """A model that another thread loads may keep it from changing the policy for longer."""
 
@@ -115,8 +118,7 @@ class PolicyThread:
             warnings = engine.warnings
             del engine  # it may be dropped meanwhile
             try:
-                limit_s = self.controller.settings.interval_s
-                advice = self._choose(asked, limit_s, self._note_started)
+                advice = self._choose(asked, _LIMIT_S, self._note_started)
             except CoinferError as error:
                 if not self._closed.is_set:
                     policy = asked.plan.policy.text

@@ -117,6 +117,7 @@ class Engine:
         self._models = self._model_store.models
         self._loading = free_after_fork(threading.RLock())
         self._stopped = False
+        self._policy_changes = 0
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
         if plan.rates:
@@ -191,7 +192,9 @@ class Engine:
         """Return what it has done so far, per model and per processor; also after `stop`."""
         self._event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
-        return engine_stats(self._core, self._event_loop, self._model_store, self.plan, up_s)
+        return engine_stats(
+            self._core, self._event_loop, self._model_store, self.plan, up_s, self._policy_changes
+        )
 
     @property
     def n_unanswered(self) -> int:
@@ -394,6 +397,7 @@ class Engine:
         with self._loading:  # which also changes the plan
             self.plan = self.plan.with_policy(choice)
             self._post(PolicyChanged(fresh, choice.name, choice.options))
+            self._policy_changes += 1
         _log.info("policy %s decides from now on", choice.text)
 
     def note_requests(self, note: Callable[[Request], None] | None) -> None:
