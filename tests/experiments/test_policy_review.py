@@ -54,6 +54,14 @@ def test_a_light_load_changes_nothing_under_any_policy() -> None:
     assert review(under("fcfs", calm)).policy == PolicyChoice(name="fcfs")
 
 
+def test_requests_to_models_that_were_unloaded_are_left_aside() -> None:
+    gone = [request._replace(model="gone") for request in busy()]
+    assert review(under("fcfs", gone)) == Advice(
+        PolicyChoice(name="fcfs"), 0.0, "what was asked for is not loaded any more", 0
+    )
+    assert review(under("fcfs", gone + busy())).policy.name != "fcfs"
+
+
 def test_a_policy_that_knows_the_seen_models_only_is_not_taken() -> None:
     plan = PLAN.with_policy(PolicyChoice(name="round_robin"))
     assert review(Review(plan=plan, requests=busy(), budget=BUDGET)).policy.name != "fixed"

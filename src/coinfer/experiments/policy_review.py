@@ -68,6 +68,8 @@ def review(asked: Review) -> Advice:
     for name in [name for name in plan.models if name not in names]:
         plan = plan.without(name)
     known = [request for request in asked.requests if request.model in plan.models]
+    if not known:
+        return Advice(now, 0.0, "what was asked for is not loaded any more", 0)
     load = seen_scenario(known, plan.models, asked.limits)
     # `fixed` knows only the models that were seen, and fails with the first request to another.
     others = [p for p in candidates(load, plan)[0] if p.name != "fixed" and p != now]
