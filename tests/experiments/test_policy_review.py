@@ -49,9 +49,14 @@ def test_the_best_policy_stays() -> None:
     assert advice.why.startswith("none of ")
 
 
-def test_a_light_load_changes_nothing_under_any_policy() -> None:
+def test_a_load_that_is_served_in_time_changes_nothing() -> None:
     calm = [Request(n, "short", 0.1 * n, 0.1 * n + 0.05) for n in range(100)]
-    assert review(under("fcfs", calm)).policy == PolicyChoice(name="fcfs")
+    advice = review(under("fcfs", calm))
+    assert advice.policy == PolicyChoice(name="fcfs")
+    assert advice.why == "all is served and in time, also where times are off by 1.5x"
+    assert advice.simulated < 2.5 * len(calm)  # nothing is searched
+    waiting = [Request(n, "long", 0.02 * n) for n in range(100)]  # of which a third is not served
+    assert review(under("fcfs", waiting)).simulated > 10 * len(waiting)
 
 
 def test_requests_to_models_that_were_unloaded_are_left_aside() -> None:

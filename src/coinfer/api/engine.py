@@ -265,6 +265,8 @@ class Engine(engine.Engine):
         engine chooses from now on. Any other policy ends that.
         """
         auto = auto_policy(policy, options)
+        self._event_loop.check_may_wait("change_policy")
+        self._check_process()
         with self._loading:
             if auto is None:
                 super().change_policy(policy, **options)  # type: ignore[arg-type]
@@ -294,7 +296,10 @@ class Engine(engine.Engine):
 
         self._policy_thread = thread = PolicyThread(self, auto, self._limits)
         self.note_requests(thread.controller.seen.note)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self.warnings.append(f"there is no thread to review the policy, which stays: {error}")
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best; for the policy thread.
