@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 _LIMIT_S = 600.0
 """Seconds that a review may take. It needs some five on a core of its own, and where all cores are
-busy Linux gives a process of the lowest niceness a seventieth of one (15 of 1,039 shares)."""
+busy a process of the lowest niceness gets a twentieth of one, or less."""
 
 _JOIN_S = 5.0
 """A model that another thread loads may keep it from changing the policy for longer."""
