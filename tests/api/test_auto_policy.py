@@ -222,8 +222,11 @@ def test_naming_a_policy_ends_that_and_auto_begins_it_again() -> None:
 
 
 def test_an_engine_that_is_dropped_takes_its_thread_along() -> None:
-    engine = null_engine(policy="auto")
-    assert threads()
+    engine = null_engine(policy=AutoPolicy(interval_s=0.06))
+    thread = engine._policy_thread
+    assert thread is not None
+    first_s = thread.controller._next_look_s
+    assert until(lambda: thread.controller._next_look_s > first_s)  # it has looked at the engine
     dropped = [engine]
     del engine
     with pytest.warns(ResourceWarning, match="without stop"):

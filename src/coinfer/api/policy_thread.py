@@ -109,33 +109,41 @@ class PolicyThread:
 
     def _run(self) -> None:
         while not self._closed.wait(self.controller.due_in_s(clock.now())):
-            engine = self._engine()
-            if engine is None:
+            if not self._look():
                 return
-            due = self.controller.look(clock.now())
-            if due is None:
-                continue
-            asked = self._asked(engine.plan, due)
-            warnings = engine.warnings
-            del engine  # it may be dropped meanwhile
-            try:
-                advice = self._choose(asked, _LIMIT_S, self._note_started)
-            except CoinferError as error:
-                if not self._closed.is_set:
-                    policy = asked.plan.policy.text
-                    text = f"the policy could not be reviewed and stays {policy}: {error}"
-                    warnings.put("policy review", text)
-                continue
-            finally:
-                self._process = None
-            engine = self._engine()
-            if engine is None or self._closed.is_set:
-                return
-            try:
-                engine.settle(self, self.controller.judge(due, asked.plan.policy, advice))
-            except ClosedError:
-                return
-            del engine
+
+    def _look(self) -> bool:
+        """Review the policy if that is due; return False if the engine is not there any more.
+
+        A method of its own: while the thread sleeps, and while others simulate, nothing of it may
+        keep the engine alive.
+        """
+        engine = self._engine()
+        if engine is None:
+            return False
+        due = self.controller.look(clock.now())
+        if due is None:
+            return True
+        asked, warnings = self._asked(engine.plan, due), engine.warnings
+        del engine
+        present = asked.plan.policy
+        try:
+            advice = self._choose(asked, _LIMIT_S, self._note_started)
+        except CoinferError as error:
+            if not self._closed.is_set:
+                text = f"the policy could not be reviewed and stays {present.text}: {error}"
+                warnings.put("policy review", text)
+            return True
+        finally:
+            self._process = None
+        engine = self._engine()
+        if engine is None or self._closed.is_set:
+            return False
+        try:
+            engine.settle(self, self.controller.judge(due, present, advice))
+        except ClosedError:
+            return False
+        return True
 
     def _asked(self, plan: Plan, due: Due) -> Review:
         budget = self.controller.settings.budget

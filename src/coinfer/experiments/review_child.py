@@ -50,7 +50,7 @@ def reviewed(
             has_one_thread=True,
             started=started,
         )
-    except MakeError as error:
+    except (MakeError, OSError) as error:  # OSError: the system has no process left
         raise PolicyError(str(error)) from error
     if found["refused"]:
         raise PolicyError(found["refused"])
