@@ -30,7 +30,7 @@ from coinfer.core.events import Arrived, Event
 from coinfer.core.request import OnLate, Outcome
 from coinfer.experiments.auto_policy import AutoPolicy
 from coinfer.experiments.policy_candidates import candidates
-from coinfer.experiments.policy_controller import PolicyController
+from coinfer.experiments.policy_controller import Due, PolicyController, Tally, Verdict
 from coinfer.experiments.policy_review import Review, review
 from coinfer.machine.machine_file import load_machine
 from coinfer.plan import Plan, PolicyChoice
@@ -123,6 +123,8 @@ class Shares:
     begin_s: float = 0.0
     came: dict[int, int] = field(default_factory=dict)
     kept: dict[int, int] = field(default_factory=dict)
+    good: int = 0
+    answered: int = 0
     note: Callable[[object], None] = lambda _: None
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
@@ -133,14 +135,22 @@ class Shares:
                 at = self._bucket(event.request.arrival_s)
                 self.came[at] = self.came.get(at, 0) + 1
         for command in commands:
-            if isinstance(command, Reply) and command.outcome is Outcome.COMPLETED:
-                request = command.request
-                if now <= request.deadline_s < math.inf:
+            if not isinstance(command, Reply):
+                continue
+            self.answered += 1
+            request = command.request
+            if command.outcome is Outcome.COMPLETED and now <= request.deadline_s:
+                self.good += 1
+                if request.deadline_s < math.inf:
                     at = self._bucket(request.arrival_s)
                     self.kept[at] = self.kept.get(at, 0) + 1
 
     def _bucket(self, at_s: float) -> int:
         return math.floor((at_s - self.begin_s) / self.bucket_s + 1e-9)
+
+    def tally(self) -> Tally:
+        """Return what was answered, as an engine does."""
+        return Tally(self.good, self.answered)
 
     def shares(self) -> list[float]:
         """Return the share in time of each."""
@@ -174,8 +184,11 @@ def simulated_auto(
     changes, now = [], 0.0
     while now < drift.end_s:
         now = _run(simulation, drift, now, now + controller.due_in_s(now))
-        due = controller.look(now)
-        if due is None:
+        due = controller.look(now, shares.tally(), plan.policy)
+        if isinstance(due, Verdict):
+            plan = _changed(simulation, plan, due, now)
+            changes.append(Change(now, due.policy.text))
+        if not isinstance(due, Due):
             continue
         asked = Review(
             plan=plan, requests=due.requests, limits=drift.load.limits, budget=auto.budget
@@ -184,12 +197,18 @@ def simulated_auto(
         now = _run(simulation, drift, now, now + review_s)
         verdict = controller.judge(due, plan.policy, advice)
         if verdict.policy != plan.policy:
-            fresh = make_policy(verdict.policy.name, **verdict.policy.options)
-            simulation.change_policy(fresh, verdict.policy, now)
             changes.append(Change(now, verdict.policy.text))
-        plan = plan.with_policy(verdict.policy, verdict.why)
+        plan = _changed(simulation, plan, verdict, now)
     simulation.run()
     return shares.shares(), changes
+
+
+def _changed(simulation: Simulation, plan: Plan, verdict: Verdict, now: float) -> Plan:
+    """Do what a verdict says."""
+    policy = verdict.policy
+    if policy != plan.policy:
+        simulation.change_policy(make_policy(policy.name, **policy.options), policy, now)
+    return plan.with_policy(policy, verdict.why)
 
 
 def _simulation(drift: Drift, plan: Plan, choice: PolicyChoice, shares: Shares) -> Simulation:

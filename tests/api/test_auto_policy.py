@@ -22,7 +22,7 @@ from coinfer.core.limits import Limits
 from coinfer.core.request import Request
 from coinfer.errors import ConfigurationError, PolicyError, UnknownNameError
 from coinfer.experiments.auto_policy import AutoPolicy
-from coinfer.experiments.policy_controller import Verdict
+from coinfer.experiments.policy_controller import Tally, Verdict
 from coinfer.experiments.policy_review import Advice, Review
 from coinfer.machine.profile import Profile
 from coinfer.plan import Plan, PolicyChoice
@@ -53,6 +53,9 @@ class Bystander:
         self.plan = Plan.of(machine({"m": {"p": 0.01}}), policy=FCFS)
         self.warnings = EngineWarnings()
         self.verdicts: list[Verdict] = []
+
+    def tally(self) -> Tally:
+        return Tally(0, 0)
 
     def settle(self, _thread: PolicyThread, verdict: Verdict) -> None:
         self.plan = self.plan.with_policy(verdict.policy, verdict.why)
@@ -183,6 +186,7 @@ def test_an_engine_that_chooses_begins_with_the_default_and_notes_what_comes() -
         assert thread.controller.settings == AutoPolicy()
         for _ in range(3):
             engine.infer("m", FEED, deadline_s=1.0, priority=2)
+        assert engine.tally() == Tally(3, 3)
         assert thread.controller.seen.counts == {("m", 2, True): 3}
         assert threads()
     assert not threads()

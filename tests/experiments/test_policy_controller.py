@@ -10,7 +10,12 @@ import pytest
 from coinfer.core.request import Request
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.experiments.auto_policy import AutoPolicy, auto_policy
-from coinfer.experiments.policy_controller import Due, PolicyController
+from coinfer.experiments.policy_controller import (
+    Due,
+    PolicyController,
+    Tally,
+    Verdict,
+)
 from coinfer.experiments.policy_review import Advice, Review, review
 from coinfer.plan import Plan, PolicyChoice
 from sim.machines import machine
@@ -23,12 +28,17 @@ class Driver:
 
     Attributes:
         dues: Each review that became due, with its moment.
+        share: That of the requests that are answered in time.
+        returns: Each policy that came back, with the moment.
     """
 
     def __init__(self, **settings: float) -> None:
         self.controller = PolicyController(AutoPolicy(**settings), 0.0)  # type: ignore[arg-type]
         self.now = 0.0
         self.dues: list[tuple[float, Due]] = []
+        self.share = 1.0
+        self.good = self.answered = 0.0
+        self.returns: list[tuple[float, Verdict]] = []
 
     def go(self, seconds: float, **rates: float) -> None:
         """Let requests of models come evenly; one whose name is in capitals has a deadline."""
@@ -45,9 +55,22 @@ class Driver:
                 at_s, name = came.pop()
                 deadline_s = at_s + 0.1 if name.isupper() else math.inf
                 self.controller.seen.note(Request(0, name.lower(), at_s, deadline_s))
+                self.good += self.share
+                self.answered += 1
             self.now = min(look_s, until_s)
-            if self.now == look_s and (due := self.controller.look(look_s)) is not None:
-                self.dues.append((look_s, due))
+            if self.now < look_s:
+                continue
+            tally = Tally(round(self.good), round(self.answered))
+            found = self.controller.look(look_s, tally, EDF)
+            if isinstance(found, Due):
+                self.dues.append((look_s, found))
+            elif found is not None:
+                self.returns.append((look_s, found))
+
+    def change(self) -> None:
+        """Let a review find that `edf` is better than `fcfs`."""
+        due = self.dues[-1][1]
+        assert self.controller.judge(due, FCFS, Advice(EDF, 0.5, "", 0)).policy == EDF
 
     @property
     def moments(self) -> list[float]:
@@ -128,6 +151,67 @@ def test_only_a_gain_above_the_margin_changes_the_policy() -> None:
     assert judged(controller, FCFS, Advice(EDF, -0.2, "", 0)) == FCFS
     assert judged(controller, FCFS, Advice(FCFS, 0.0, "", 0)) == FCFS
     assert controller.reviews == 5
+
+
+def test_a_change_after_which_less_is_answered_in_time_is_taken_back() -> None:
+    driver = Driver()
+    driver.share = 0.8
+    driver.go(60, m=10)
+    driver.change()
+    driver.share = 0.7
+    driver.go(50, m=10)
+    [(at_s, verdict)] = driver.returns
+    assert at_s == 100  # three whole windows after the first look since
+    assert verdict.policy == FCFS
+    assert verdict.why.what == (
+        "fcfs, again, until the load drifts: under edf 70.0% of the answers were good, 7/s, and "
+        "under it 80.0%, 8/s"
+    )
+    driver.go(200, m=10)
+    assert driver.moments == [60]  # what is simulated is not trusted for this load
+    driver.go(40, m=20)
+    assert driver.moments == [60, 340]
+    driver.go(60, m=20)
+    assert driver.moments == [60, 340, 400]
+
+
+def test_the_policy_that_did_best_comes_back_also_later() -> None:
+    driver = Driver()
+    driver.share = 0.8
+    driver.go(60, m=10)
+    driver.change()
+    driver.go(65, m=10)  # nothing is wrong yet
+    sjf = PolicyChoice(name="sjf")
+    due = driver.dues[-1][1]
+    assert driver.controller.judge(due, EDF, Advice(sjf, 0.5, "", 0)).policy == sjf
+    driver.share = 0.78
+    driver.go(45, m=10)
+    assert not driver.returns
+    driver.share = 0.5
+    driver.go(30, m=10)
+    assert [verdict.policy for _, verdict in driver.returns] == [FCFS]
+
+
+@pytest.mark.parametrize("share", [0.79, 0.8, 0.95])
+def test_a_change_after_which_as_much_is_answered_in_time_stays(share: float) -> None:
+    driver = Driver()
+    driver.share = 0.8
+    driver.go(60, m=10)
+    driver.change()
+    driver.share = share
+    driver.go(120, m=10)
+    assert not driver.returns
+    assert driver.moments == [60, 120, 180]
+
+
+def test_more_answers_of_which_fewer_are_in_time_are_no_step_back() -> None:
+    driver = Driver()
+    driver.share = 0.8
+    driver.go(60, m=10)
+    driver.change()
+    driver.share = 0.7
+    driver.go(50, m=12)
+    assert not driver.returns
 
 
 def test_two_that_are_nearly_as_good_do_not_alternate() -> None:

@@ -48,7 +48,7 @@ from coinfer.workload.variants_spec import VariantsSpec
 
 if TYPE_CHECKING:
     from coinfer.api.policy_thread import PolicyThread
-    from coinfer.experiments.policy_controller import Verdict
+    from coinfer.experiments.policy_controller import Tally, Verdict
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -300,6 +300,15 @@ class Engine(engine.Engine):
             thread.start()
         except RuntimeError as error:
             self.warnings.append(f"there is no thread to review the policy, which stays: {error}")
+
+    def tally(self) -> Tally:
+        """Return how many requests were answered since the start, for the policy thread."""
+        from coinfer.experiments.policy_controller import Tally
+
+        counts = list(self._event_loop.counts.values())
+        good = sum(each.completed - each.late for each in counts)
+        others = sum(sum(each.others.values()) for each in counts)
+        return Tally(good, sum(each.completed for each in counts) + others)
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best; for the policy thread.

@@ -17,7 +17,7 @@ from typing import Protocol
 from coinfer.core.limits import Limits
 from coinfer.errors import ClosedError, CoinferError
 from coinfer.experiments.auto_policy import AutoPolicy
-from coinfer.experiments.policy_controller import Due, PolicyController, Verdict
+from coinfer.experiments.policy_controller import Due, PolicyController, Tally, Verdict
 from coinfer.experiments.policy_review import Advice, Review
 from coinfer.experiments.review_child import reviewed
 from coinfer.plan.plan import Plan
@@ -51,6 +51,9 @@ class Reviewed(Protocol):
 
     plan: Plan
     warnings: EngineWarnings
+
+    def tally(self) -> Tally:
+        """Return what was answered since the start."""
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best."""
@@ -121,9 +124,11 @@ class PolicyThread:
         engine = self._engine()
         if engine is None:
             return False
-        due = self.controller.look(clock.now())
+        due = self.controller.look(clock.now(), engine.tally(), engine.plan.policy)
         if due is None:
             return True
+        if isinstance(due, Verdict):
+            return self._settled(engine, due)
         asked, warnings = self._asked(engine.plan, due), engine.warnings
         del engine
         present = asked.plan.policy
@@ -139,8 +144,11 @@ class PolicyThread:
         engine = self._engine()
         if engine is None or self._closed.is_set:
             return False
+        return self._settled(engine, self.controller.judge(due, present, advice))
+
+    def _settled(self, engine: Reviewed, verdict: Verdict) -> bool:
         try:
-            engine.settle(self, self.controller.judge(due, present, advice))
+            engine.settle(self, verdict)
         except ClosedError:
             return False
         return True

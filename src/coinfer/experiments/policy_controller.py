@@ -6,12 +6,19 @@ than 1.5 times the rate of the last review, or less. A model that becomes urgent
 Reviewed are the requests of these windows only: what came before may be another load.
 
 The policy changes only for a gain above the margin, so two that are near a tie do not alternate.
+What was measured under the policies before is remembered until the load drifts. If under the
+present one both a smaller share of the requests is answered in time than under one of them, and
+fewer per second, each by more than the margin, the simulation is wrong for this load: the one that
+did best comes back, and stays until the load drifts. So it may be where requests follow from
+answers, or where more and more wait, which the simulation of half a minute does not know.
+
 It knows no clock and no thread, and simulates nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +31,7 @@ from coinfer.plan.choice import Choice
 from coinfer.plan.plan import PolicyChoice
 from coinfer.workload.seen_requests import SeenRequests, kind_of
 
-__all__ = ["Due", "PolicyController", "Verdict"]
+__all__ = ["Due", "Measured", "PolicyController", "Record", "Tally", "Verdict"]
 
 _FEWEST = 50
 """Requests below which a review says nothing."""
@@ -49,6 +56,47 @@ class Due(NamedTuple):
     requests: Sequence[Request]
     seconds: float
     has_drifted: bool
+
+
+class Tally(NamedTuple):
+    """Requests that were answered since the start.
+
+    Attributes:
+        good: Those that were completed, and in time if they had a deadline.
+        answered: All, whatever the answer.
+    """
+
+    good: int
+    answered: int
+
+
+class Measured(NamedTuple):
+    """What was measured in some windows.
+
+    Attributes:
+        share: That of the answers that were good.
+        per_s: Good ones per second.
+    """
+
+    share: float
+    per_s: float
+
+    def is_worse(self, other: Measured, margin: float) -> bool:
+        """Tell whether both figures are below the other ones by more than a margin."""
+        least = 1 - margin
+        return self.share < other.share * least and self.per_s < other.per_s * least
+
+
+class Record(NamedTuple):
+    """What was measured under a policy.
+
+    Attributes:
+        policy: The policy.
+        measured: In the last windows in which it decided.
+    """
+
+    policy: PolicyChoice
+    measured: Measured
 
 
 class Verdict(NamedTuple):
@@ -86,18 +134,41 @@ class PolicyController:
         self._next_review_s = begin_s + settings.interval_s
         self._rates: dict[str, float] = {}
         self._drift = RateDrift({}, far=OFF_BY)
+        self._tallies: deque[tuple[float, Tally]] = deque(maxlen=IN_A_ROW + 1)
+        self._records: list[Record] = []
+        self._trusts_simulation = True
 
     def due_in_s(self, now: float) -> float:
         """Return the seconds until `look` wants to be called; 0 if it does now."""
         return max(0.0, self._next_look_s - now)
 
-    def look(self, now: float) -> Due | None:
-        """Look at what came; return what is to be reviewed, if anything is."""
+    def look(self, now: float, tally: Tally, present: PolicyChoice) -> Due | Verdict | None:
+        """Look at what came and what was answered.
+
+        Args:
+            now: The moment.
+            tally: What was answered up to now.
+            present: The policy that decides.
+
+        Returns:
+            What is to be reviewed, if anything is; or which policy comes back after a trial.
+        """
         self._next_look_s = now + self._look_s
+        self._tallies.append((now, tally))
         counts = {_name(kind): count for kind, count in self.seen.counts.copy().items()}
         self._drift.planned = {**dict.fromkeys(counts, 0.0), **self._rates} if self._rates else {}
         has_drifted = bool(self._drift.note(counts, now))
-        if not has_drifted and now < self._next_review_s:
+        if self._records:
+            measured = self._measured()
+            if measured is None:
+                return None  # the change is too fresh
+            best = max(self._records, key=lambda record: record.measured)
+            if measured.is_worse(best.measured, self.settings.margin):
+                return self._back(best, present, measured)
+        if has_drifted:
+            self._records, self._trusts_simulation = [], True
+        is_due = now >= self._next_review_s and self._trusts_simulation
+        if not (has_drifted or is_due):
             return None
         requests = self.seen.since(now - self._window_s)
         if len(requests) < _FEWEST:
@@ -106,6 +177,27 @@ class PolicyController:
         seconds = max(now - min(request.arrival_s for request in requests), 1e-9)
         self._begin(requests, seconds)
         return Due(requests, seconds, has_drifted)
+
+    def _measured(self) -> Measured | None:
+        """Return what was measured in the last windows; None if they are not all there yet."""
+        (begin_s, before), (end_s, after) = self._tallies[0], self._tallies[-1]
+        answered = after.answered - before.answered
+        if len(self._tallies) <= IN_A_ROW or not answered:
+            return None
+        good = after.good - before.good
+        return Measured(good / answered, good / (end_s - begin_s))
+
+    def _back(self, best: Record, present: PolicyChoice, measured: Measured) -> Verdict:
+        """Let a policy come back that did better."""
+        self._records, self._trusts_simulation = [], False
+        self._tallies.clear()
+        self._drift = RateDrift({}, far=OFF_BY)
+        what = (
+            f"{best.policy.text}, again, until the load drifts: under {present.text} "
+            f"{measured.share:.1%} of the answers were good, {measured.per_s:.4g}/s, and under it "
+            f"{best.measured.share:.1%}, {best.measured.per_s:.4g}/s"
+        )
+        return Verdict(best.policy, Choice("auto", what))
 
     def _begin(self, requests: Sequence[Request], seconds: float) -> None:
         """Compare from now on with the rates of what is reviewed."""
@@ -129,6 +221,10 @@ class PolicyController:
             came += ", in which the load drifted"
         if advice.policy != present and advice.gain > self.settings.margin:
             gain = f"{advice.gain:.1%} better" if advice.gain < math.inf else "better"
+            measured = self._measured() if self._tallies else None
+            if measured is not None:
+                self._records.append(Record(present, measured))
+            self._tallies.clear()
             what = f"{advice.policy.text}, {gain} than {present.text} on {came}: {advice.why}"
             return Verdict(advice.policy, Choice("auto", what))
         limit = f"{self.settings.margin:.1%}"
