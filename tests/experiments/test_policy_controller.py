@@ -175,6 +175,17 @@ def test_a_change_after_which_less_is_answered_in_time_is_taken_back() -> None:
     assert driver.moments == [60, 340, 400]
 
 
+def test_rates_that_follow_from_a_change_of_policy_are_no_drift() -> None:
+    driver = Driver()
+    driver.go(60, m=10, n=10)
+    driver.change()
+    driver.go(59, m=10, n=20)  # n follows from answers of m, of which there are more
+    assert driver.moments == [60]
+    driver.go(62, m=10, n=20)
+    assert driver.moments == [60, 120, 180]
+    assert not any(due.has_drifted for _, due in driver.dues)
+
+
 def test_the_policy_that_did_best_comes_back_also_later() -> None:
     driver = Driver()
     driver.share = 0.8

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.core.request import Request
@@ -134,7 +134,8 @@ class PolicyController:
         self._next_review_s = begin_s + settings.interval_s
         self._rates: dict[str, float] = {}
         self._drift = RateDrift({}, far=OFF_BY)
-        self._tallies: deque[tuple[float, Tally]] = deque(maxlen=IN_A_ROW + 1)
+        self._looks: deque[_Look] = deque(maxlen=IN_A_ROW + 1)
+        self._is_fresh = False
         self._records: list[Record] = []
         self._trusts_simulation = True
 
@@ -154,14 +155,14 @@ class PolicyController:
             What is to be reviewed, if anything is; or which policy comes back after a trial.
         """
         self._next_look_s = now + self._look_s
-        self._tallies.append((now, tally))
         counts = {_name(kind): count for kind, count in self.seen.counts.copy().items()}
+        self._looks.append(_Look(now, tally, counts))
+        if self._is_fresh and not self._has_settled():
+            return None
         self._drift.planned = {**dict.fromkeys(counts, 0.0), **self._rates} if self._rates else {}
         has_drifted = bool(self._drift.note(counts, now))
-        if self._records:
-            measured = self._measured()
-            if measured is None:
-                return None  # the change is too fresh
+        measured = self._measured()
+        if self._records and measured is not None:
             best = max(self._records, key=lambda record: record.measured)
             if measured.is_worse(best.measured, self.settings.margin):
                 return self._back(best, present, measured)
@@ -180,18 +181,37 @@ class PolicyController:
 
     def _measured(self) -> Measured | None:
         """Return what was measured in the last windows; None if they are not all there yet."""
-        (begin_s, before), (end_s, after) = self._tallies[0], self._tallies[-1]
-        answered = after.answered - before.answered
-        if len(self._tallies) <= IN_A_ROW or not answered:
+        if len(self._looks) <= IN_A_ROW:
             return None
-        good = after.good - before.good
-        return Measured(good / answered, good / (end_s - begin_s))
+        first, last = self._looks[0], self._looks[-1]
+        good = last.tally.good - first.tally.good
+        answered = last.tally.answered - first.tally.answered
+        return Measured(good / answered, good / (last.at_s - first.at_s)) if answered else None
+
+    def _has_settled(self) -> bool:
+        """Tell whether there are whole windows since a change; compare with these from now on.
+
+        Where requests follow from answers, they come at other rates under another policy.
+        """
+        if len(self._looks) <= IN_A_ROW:
+            return False
+        first, last = self._looks[0], self._looks[-1]
+        self._rates = {
+            kind: (count - first.counts.get(kind, 0)) / (last.at_s - first.at_s)
+            for kind, count in last.counts.items()
+        }
+        self._drift = RateDrift({}, far=OFF_BY)
+        self._is_fresh = False
+        return True
+
+    def _note_change(self) -> None:
+        self._looks.clear()
+        self._is_fresh = True
 
     def _back(self, best: Record, present: PolicyChoice, measured: Measured) -> Verdict:
         """Let a policy come back that did better."""
         self._records, self._trusts_simulation = [], False
-        self._tallies.clear()
-        self._drift = RateDrift({}, far=OFF_BY)
+        self._note_change()
         what = (
             f"{best.policy.text}, again, until the load drifts: under {present.text} "
             f"{measured.share:.1%} of the answers were good, {measured.per_s:.4g}/s, and under it "
@@ -221,15 +241,23 @@ class PolicyController:
             came += ", in which the load drifted"
         if advice.policy != present and advice.gain > self.settings.margin:
             gain = f"{advice.gain:.1%} better" if advice.gain < math.inf else "better"
-            measured = self._measured() if self._tallies else None
+            measured = self._measured()
             if measured is not None:
                 self._records.append(Record(present, measured))
-            self._tallies.clear()
+            self._note_change()
             what = f"{advice.policy.text}, {gain} than {present.text} on {came}: {advice.why}"
             return Verdict(advice.policy, Choice("auto", what))
         limit = f"{self.settings.margin:.1%}"
         what = f"{present.text}, which none beats by more than {limit} on {came}: {advice.why}"
         return Verdict(present, Choice("auto", what))
+
+
+class _Look(NamedTuple):
+    """What there was at a moment: answers, and requests by kind."""
+
+    at_s: float
+    tally: Tally
+    counts: Mapping[str, int]
 
 
 def _name(kind: tuple[str, int, bool]) -> str:
