@@ -123,8 +123,8 @@ class Shares:
     begin_s: float = 0.0
     came: dict[int, int] = field(default_factory=dict)
     kept: dict[int, int] = field(default_factory=dict)
-    good: int = 0
-    answered: int = 0
+    good: dict[str, int] = field(default_factory=dict)
+    answered: dict[str, int] = field(default_factory=dict)
     note: Callable[[object], None] = lambda _: None
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:
@@ -137,10 +137,11 @@ class Shares:
         for command in commands:
             if not isinstance(command, Reply):
                 continue
-            self.answered += 1
             request = command.request
+            name = request.model
+            self.answered[name] = self.answered.get(name, 0) + 1
             if command.outcome is Outcome.COMPLETED and now <= request.deadline_s:
-                self.good += 1
+                self.good[name] = self.good.get(name, 0) + 1
                 if request.deadline_s < math.inf:
                     at = self._bucket(request.arrival_s)
                     self.kept[at] = self.kept.get(at, 0) + 1
@@ -148,9 +149,9 @@ class Shares:
     def _bucket(self, at_s: float) -> int:
         return math.floor((at_s - self.begin_s) / self.bucket_s + 1e-9)
 
-    def tally(self) -> Tally:
-        """Return what was answered, as an engine does."""
-        return Tally(self.good, self.answered)
+    def tallies(self) -> dict[str, Tally]:
+        """Return what was answered by model, as an engine does."""
+        return {name: Tally(self.good.get(name, 0), n) for name, n in self.answered.items()}
 
     def shares(self) -> list[float]:
         """Return the share in time of each."""
@@ -184,7 +185,7 @@ def simulated_auto(
     changes, now = [], 0.0
     while now < drift.end_s:
         now = _run(simulation, drift, now, now + controller.due_in_s(now))
-        due = controller.look(now, shares.tally(), plan.policy)
+        due = controller.look(now, shares.tallies(), plan.policy)
         if isinstance(due, Verdict):
             plan = _changed(simulation, plan, due, now)
             changes.append(Change(now, due.policy.text))

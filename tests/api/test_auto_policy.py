@@ -54,8 +54,8 @@ class Bystander:
         self.warnings = EngineWarnings()
         self.verdicts: list[Verdict] = []
 
-    def tally(self) -> Tally:
-        return Tally(0, 0)
+    def tallies(self) -> dict[str, Tally]:
+        return {}
 
     def settle(self, _thread: PolicyThread, verdict: Verdict) -> None:
         self.plan = self.plan.with_policy(verdict.policy, verdict.why)
@@ -186,7 +186,7 @@ def test_an_engine_that_chooses_begins_with_the_default_and_notes_what_comes() -
         assert thread.controller.settings == AutoPolicy()
         for _ in range(3):
             engine.infer("m", FEED, deadline_s=1.0, priority=2)
-        assert engine.tally() == Tally(3, 3)
+        assert engine.tallies() == {"m": Tally(3, 3)}
         assert thread.controller.seen.counts == {("m", 2, True): 3}
         assert threads()
     assert not threads()

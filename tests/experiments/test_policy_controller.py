@@ -60,8 +60,8 @@ class Driver:
             self.now = min(look_s, until_s)
             if self.now < look_s:
                 continue
-            tally = Tally(round(self.good), round(self.answered))
-            found = self.controller.look(look_s, tally, EDF)
+            tallies = {"m": Tally(round(self.good), round(self.answered)), "idle": Tally(0, 0)}
+            found = self.controller.look(look_s, tallies, EDF)
             if isinstance(found, Due):
                 self.dues.append((look_s, found))
             elif found is not None:
@@ -173,6 +173,27 @@ def test_a_change_after_which_less_is_answered_in_time_is_taken_back() -> None:
     assert driver.moments == [60, 340]
     driver.go(60, m=20)
     assert driver.moments == [60, 340, 400]
+
+
+def test_answers_of_models_without_deadlines_do_not_make_up_for_late_ones() -> None:
+    controller = PolicyController(AutoPolicy(), 0.0)
+    controller.seen.note(Request(0, "urgent", 0.0, 1.0))
+    controller.seen.note(Request(1, "other", 0.0))
+    controller.judge(Due([Request(0, "m", 0.0)], 1.0, False), FCFS, Advice(EDF, 0.5, "", 0))
+    for number in range(4):  # a policy before, of which nothing is known
+        controller.look(10.0 * number, {"urgent": Tally(9 * number, 10 * number)}, FCFS)
+    controller.judge(Due([Request(0, "m", 0.0)], 1.0, False), FCFS, Advice(EDF, 0.5, "", 0))
+    found = [
+        controller.look(
+            40.0 + 10.0 * number,
+            {"urgent": Tally(27 + 5 * number, 30 + 10 * number), "other": Tally(99 * number, 99)},
+            EDF,
+        )
+        for number in range(4)
+    ]
+    assert found[:3] == [None] * 3
+    assert isinstance(found[3], Verdict)
+    assert found[3].policy == FCFS
 
 
 def test_rates_that_follow_from_a_change_of_policy_are_no_drift() -> None:

@@ -301,14 +301,14 @@ class Engine(engine.Engine):
         except RuntimeError as error:
             self.warnings.append(f"there is no thread to review the policy, which stays: {error}")
 
-    def tally(self) -> Tally:
+    def tallies(self) -> dict[str, Tally]:
         """Return how many requests were answered since the start, for the policy thread."""
         from coinfer.experiments.policy_controller import Tally
 
-        counts = list(self._event_loop.counts.values())
-        good = sum(each.completed - each.late for each in counts)
-        others = sum(sum(each.others.values()) for each in counts)
-        return Tally(good, sum(each.completed for each in counts) + others)
+        return {
+            name: Tally(each.completed - each.late, each.completed + sum(each.others.values()))
+            for name, each in list(self._event_loop.counts.items())
+        }
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best; for the policy thread.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from subprocess import Popen
 from typing import Protocol
 
@@ -52,8 +52,8 @@ class Reviewed(Protocol):
     plan: Plan
     warnings: EngineWarnings
 
-    def tally(self) -> Tally:
-        """Return what was answered since the start."""
+    def tallies(self) -> Mapping[str, Tally]:
+        """Return what was answered since the start, by model."""
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best."""
@@ -124,7 +124,7 @@ class PolicyThread:
         engine = self._engine()
         if engine is None:
             return False
-        due = self.controller.look(clock.now(), engine.tally(), engine.plan.policy)
+        due = self.controller.look(clock.now(), engine.tallies(), engine.plan.policy)
         if due is None:
             return True
         if isinstance(due, Verdict):

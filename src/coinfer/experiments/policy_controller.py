@@ -59,7 +59,7 @@ class Due(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Requests that were answered since the start.
+    """Requests of a model that were answered since the start.
 
     Attributes:
         good: Those that were completed, and in time if they had a deadline.
@@ -143,12 +143,14 @@ class PolicyController:
         """Return the seconds until `look` wants to be called; 0 if it does now."""
         return max(0.0, self._next_look_s - now)
 
-    def look(self, now: float, tally: Tally, present: PolicyChoice) -> Due | Verdict | None:
+    def look(
+        self, now: float, tallies: Mapping[str, Tally], present: PolicyChoice
+    ) -> Due | Verdict | None:
         """Look at what came and what was answered.
 
         Args:
             now: The moment.
-            tally: What was answered up to now.
+            tallies: What was answered up to now, by model.
             present: The policy that decides.
 
         Returns:
@@ -156,7 +158,7 @@ class PolicyController:
         """
         self._next_look_s = now + self._look_s
         counts = {_name(kind): count for kind, count in self.seen.counts.copy().items()}
-        self._looks.append(_Look(now, tally, counts))
+        self._looks.append(_Look(now, self._total(tallies), counts))
         if self._is_fresh and not self._has_settled():
             return None
         self._drift.planned = {**dict.fromkeys(counts, 0.0), **self._rates} if self._rates else {}
@@ -178,6 +180,12 @@ class PolicyController:
         seconds = max(now - min(request.arrival_s for request in requests), 1e-9)
         self._begin(requests, seconds)
         return Due(requests, seconds, has_drifted)
+
+    def _total(self, tallies: Mapping[str, Tally]) -> Tally:
+        """Add up what counts first: models whose requests have deadlines, if there are any."""
+        timed = {model for model, _, has_deadline in self.seen.counts.copy() if has_deadline}
+        counted = [tally for model, tally in tallies.items() if model in timed or not timed]
+        return Tally(sum(each.good for each in counted), sum(each.answered for each in counted))
 
     def _measured(self) -> Measured | None:
         """Return what was measured in the last windows; None if they are not all there yet."""
