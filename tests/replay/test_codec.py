@@ -22,6 +22,7 @@ from coinfer.core.events import (
     MemoryGiven,
     ModelLoaded,
     ModelUnloaded,
+    PolicyChanged,
     ProcessorLost,
     ProcessorRestored,
     TimerFired,
@@ -34,6 +35,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Fork, Span
 from coinfer.machine.variant_use import Use
+from coinfer.policies import make_policy
 from coinfer.replay.codec import (
     decode_event,
     encode_command,
@@ -70,6 +72,9 @@ events = st.one_of(
         st.sampled_from(["cost", "lru"]),
         st.integers(0),
     ),
+    st.sampled_from(
+        [("edf", {}), ("sjf", {"patience_s": 0.5}), ("fixed", {"assignment": {"m": "p"}})]
+    ).map(lambda named: PolicyChanged(make_policy(named[0], **named[1]), *named)),
 )
 
 

@@ -284,8 +284,20 @@ def test_a_missing_file_and_a_policy_that_is_not_installed_are_named(
         recording(tmp_path / "nowhere" / "log.jsonl", header("fcfs")),
     ):
         pass
-    with pytest.raises(UnknownNameError, match="fcfz"):
+    with pytest.raises(UnknownNameError, match=r"\.jsonl:1: unknown policy 'fcfz'"):
         replay(changed(log, 0, '"fcfs"', '"fcfz"'))
+
+
+def test_a_later_policy_that_is_not_installed_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with (
+        recording(path, header("fcfs")) as written,
+        null_engine("p0", "p1", policy="fcfs", observer=written) as engine,
+    ):
+        engine.change_policy("edf")
+    at = next(n for n, step in enumerate(steps(path), 2) if step[1][0] == "PolicyChanged")
+    with pytest.raises(UnknownNameError, match=rf"\.jsonl:{at}: unknown policy 'edg'"):
+        replay(changed(path, at - 1, '"edf"', '"edg"'))
 
 
 class FullDisk(io.StringIO):

@@ -39,10 +39,10 @@ def put(repository: Path, name: str, version: int, factor: float) -> None:
 class Served:
     """A repository that is served, without a transport."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, policy: str | None = None) -> None:
         self.repository = repository
         folders = [read_model_folder(each) for each in repository_folders([repository]).values()]
-        opened = open_folders(folders)
+        opened = open_folders(folders, policy=policy)
         assert isinstance(opened.engine, coinfer.Engine)
         self.engine = opened.engine
         self.service = Service()
@@ -75,6 +75,22 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         yield made
     finally:
         made.engine.stop()
+
+
+def test_a_server_that_chooses_its_policy_notes_what_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    put(tmp_path / "repository", "m", 1, 2.0)
+    served = Served(tmp_path / "repository", policy="auto")
+    with served.engine:
+        assert served.factor() == (2.0, "1")
+        put(served.repository, "m", 2, 3.0)
+        served.look()
+        assert served.factor() == (3.0, "2")
+        thread = served.engine._policy_thread
+        assert thread is not None
+        assert {name for name, _, _ in thread.controller.seen.counts} == {"m/1", "m/2"}
 
 
 def test_the_highest_version_is_served(served: Served) -> None:

@@ -273,6 +273,7 @@ def test_a_header_asks_why_a_request_went_where_it_went(tiny_server: Server) -> 
     answer = infer(tiny_server, "FP32", x(), X_Coinfer_Explain="1")
     said = json.loads(answer.headers["x-coinfer-explain"])
     assert said["executions"][0]["processor"] in ("p0", "p1")
+    assert said["policy"] == "earliest_finish"
     assert json.loads(answer.json["parameters"]["coinfer_explain"]) == said
     assert "x-coinfer-explain" not in infer(tiny_server, "FP32", x()).headers
 
@@ -289,6 +290,8 @@ def test_metrics_count_what_was_asked() -> None:
     assert 'coinfer_requests_total{model="e",outcome="completed",version="1"} 3.0' in text
     assert 'nv_inference_request_success{model="e",version="1"} 3.0' in text
     assert 'nv_inference_request_failure{model="e",reason="OTHER",version="1"} 1.0' in text
+    assert 'coinfer_policy{policy="earliest_finish"} 1.0' in text
+    assert "coinfer_policy_changes_total 0.0" in text
     assert page.status == 404
     assert state["models"][0]["completed"] == 3
 

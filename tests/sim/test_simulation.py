@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from coinfer.core.commands import Run
 from coinfer.core.dispatcher import Limits
-from coinfer.core.events import Arrived, Finished, ModelLoaded, ProcessorRestored, TimerFired
+from coinfer.core.events import (
+    Arrived,
+    Finished,
+    ModelLoaded,
+    PolicyChanged,
+    ProcessorRestored,
+    TimerFired,
+)
 from coinfer.core.request import Outcome
 from coinfer.errors import PolicyError, UnknownNameError
 from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.machine_file import parse_machine
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
-from coinfer.plan import Plan
+from coinfer.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy, policy_names
 from coinfer.sim import Simulation, simulate
 from coinfer.sim.services import Services
@@ -280,3 +288,50 @@ def test_services_of_equal_seeds_are_equal() -> None:
     runs = [c.execution for _, _, commands in steps for c in commands if isinstance(c, Run)]
     first, second = Services(shape, seed=3), Services(shape, seed=3)
     assert [first.draw(e) for e in runs] == [second.draw(e) for e in runs]
+
+
+def test_another_policy_may_decide_from_a_moment_on() -> None:
+    board, log = machine({"m": {"p": 0.5}, "n": {"p": 0.1}}), Log()
+    load = scenario({"m": {"trace": [0.0, 0.1, 0.2]}, "n": {"trace": [0.3, 0.35]}})
+    plan = Plan.of(board, policy=PolicyChoice(name="fcfs"))
+    simulation = Simulation(plan, make_policy("fcfs"), Load(load), load.models, log)
+    simulation.run(0.4)
+    simulation.change_policy(make_policy("sjf"), PolicyChoice(name="sjf"), 0.4)
+    simulation.core.check()
+    simulation.run()
+    order = [c.execution.variant for *_, done in log.steps for c in done if isinstance(c, Run)]
+    assert order == ["m", "n", "n", "m", "m"]
+    assert [at_s for at_s, event, _ in log.steps if isinstance(event, PolicyChanged)] == [0.4]
+
+
+def test_a_change_of_policy_starts_what_waits_for_a_processor_that_is_idle() -> None:
+    board, log = machine({"m": {"p": 0.5, "q": 0.5}}), Log()
+    load = scenario({"m": {"trace": [0.0, 0.0, 0.0]}})
+    fixed = make_policy("fixed", assignment={"m": "p"})
+    simulation = Simulation(Plan.of(board), fixed, Load(load), load.models, log)
+    simulation.run(0.2)
+    simulation.change_policy(make_policy("fcfs"), PolicyChoice(name="fcfs"), 0.25)
+    simulation.run()
+    assert sorted(at_s for at_s, _ in log.finished.values()) == [0.5, 0.75, 1.0]
+
+
+def test_requests_are_promised_something_else_from_a_moment_on() -> None:
+    board, log = machine({"m": {"p": 0.1}}), Log()
+    load = scenario({"m": {"trace": [0.0, 1.0, 2.0]}})
+    simulation = Simulation(Plan.of(board), make_policy("fcfs"), Load(load), load.models, log)
+    simulation.run(1.5)
+    simulation.promise({"m": ModelSpec(source="zoo:lenet", deadline=0.25, priority=3)})
+    simulation.run()
+    requests = [event.request for _, event, _ in log.steps if isinstance(event, Arrived)]
+    assert [request.deadline_s for request in requests] == [math.inf, math.inf, 2.25]
+    assert [request.priority for request in requests] == [0, 0, 3]
+
+
+def test_a_closed_loop_goes_on_from_where_a_simulation_stopped() -> None:
+    board, load = machine({"m": {"p": 0.1}}), scenario({"m": {"closed": 2}}, duration=3.0)
+    whole, parts = play(board, load), Log()
+    simulation = Simulation(Plan.of(board), make_policy("fcfs"), Load(load), load.models, parts)
+    for until_s in (0.05, 1.0, 1.0, 2.55):
+        simulation.run(until_s)
+    simulation.run()
+    assert parts.finished == whole.finished

@@ -8,30 +8,47 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from coinfer.artefacts.store import MakeError
 
 __all__ = ["answer_of", "answering"]
 
-_START = (
-    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "importlib.import_module(sys.argv[2]).main()"
-)
+_START = """
+import importlib, json, os, sys
+try:
+    os.nice(int(sys.argv[3]))
+except (AttributeError, OSError):  # not on Windows
+    pass
+sys.path[:] = json.loads(sys.argv[1])
+importlib.import_module(sys.argv[2]).main()
+"""
 
 _NICENESS = 10
 """What runs already comes first."""
 
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
+
+def answer_of(
+    module: str,
+    order: object,
+    limit_s: float,
+    *,
+    niceness: int = _NICENESS,
+    has_one_thread: bool = False,
+    started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> Mapping[str, Any]:
     """Run the `main` of a module in a child process; return what it answers.
 
     Args:
         module: Its name.
         order: What its standard input gets, pickled.
         limit_s: Seconds that it may take; it is ended then.
+        niceness: That of the child, where the system has one.
+        has_one_thread: Whether numerical libraries shall start no further threads.
+        started: Gets the child as soon as it is there: whoever kills it ends the wait.
 
     Raises:
         MakeError: it could not be started or told, failed or took too long.
@@ -39,12 +56,14 @@ def answer_of(module: str, order: object, limit_s: float) -> Mapping[str, Any]:
     if not sys.executable or getattr(sys, "frozen", False):
         raise MakeError("this program is no Python interpreter that could be started again")
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", _START, json.dumps(sys.path), module],
+        [sys.executable, "-P", "-c", _START, json.dumps(sys.path), module, str(niceness)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which ends the child
+        env={**os.environ, **_ONE_THREAD} if has_one_thread else None,
     ) as child:
+        started(child)
         writer = _Order(child, order)
         try:
             # None: the system's longest wait.
@@ -86,14 +105,9 @@ class _Order(threading.Thread):
 
 
 def answering() -> TextIO:
-    """Return where the child writes its answer; what libraries print goes elsewhere.
-
-    It comes after all others from now on.
-    """
+    """Return where the child writes its answer; what libraries print goes elsewhere."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    with suppress(OSError, AttributeError):  # not on Windows
-        os.nice(_NICENESS)
     return answer
 
 

@@ -94,7 +94,11 @@ def serve(
         typer.Option("--lenient", help="Warn of fields of config.pbtxt that are not followed."),
     ] = False,
     policy: Annotated[
-        str | None, typer.Option(help="Policy of a repository's models.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="Policy of a repository's models; `auto`: chosen while it serves, for what comes.",
+            metavar="NAME",
+        ),
     ] = None,
     memory: Annotated[
         str | None,

@@ -27,6 +27,7 @@ class RateDrift:
 
     Attributes:
         planned: Requests per second by model.
+        far: How many times more or less is far off.
 
     >>> drift = RateDrift({"front": 30.0})
     >>> [drift.note({"front": 1000 * n}, 10.0 * n) for n in range(5)]
@@ -34,6 +35,7 @@ class RateDrift:
     """
 
     planned: Mapping[str, float]
+    far: float = FAR
     _before: Mapping[str, int] = field(default_factory=dict, init=False)
     _since_s: float = field(default=math.nan, init=False)
     _off: dict[str, int] = field(default_factory=dict, init=False)
@@ -55,7 +57,7 @@ class RateDrift:
             return {}
         found = {}
         for name, rate in self.planned.items():
-            way = _way(came[name], rate * seconds)
+            way = _way(came[name], rate * seconds, self.far)
             row = self._off.get(name, 0)
             # A row of windows above counts up from 0, one below down.
             self._off[name] = row + way if way * row >= 0 and way else way
@@ -64,8 +66,8 @@ class RateDrift:
         return found
 
 
-def _way(came: int, expected: float) -> int:
+def _way(came: int, expected: float, far: float) -> int:
     """Return 1 if far more came than expected, -1 if far fewer, else 0."""
     if abs(came - expected) <= SURE * math.sqrt(max(came, expected)):
         return 0
-    return int(came > FAR * expected) - int(FAR * came < expected)
+    return int(came > far * expected) - int(far * came < expected)

@@ -22,7 +22,7 @@ from coinfer.core.commands import Command
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Event
 from coinfer.documents.raw import parse_json
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.machine_json import decode_processor, encode_processor
 from coinfer.machine.processor import Processor
 from coinfer.replay.codec import decode_event, encode_command, encode_event, plain
@@ -169,6 +169,7 @@ def read_log(path: Path) -> Iterator[LogHeader | Step]:
 
     Raises:
         ConfigurationError: the file cannot be read, is no log, or is damaged; names the line.
+        UnknownNameError: a policy is not installed; names the line, too.
     """
     number = 0
     try:
@@ -185,6 +186,8 @@ def read_log(path: Path) -> Iterator[LogHeader | Step]:
         raise ConfigurationError(f"cannot read {path}: {_reason(error)}") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}:{number}: {error}") from error
+    except UnknownNameError as error:  # of a policy
+        raise UnknownNameError(f"{path}:{number}: {error}") from error
     except _WRONG as error:
         raise ConfigurationError(
             f"{path}:{number}: {error}; the line is damaged, or the end of the log is missing: "

@@ -93,8 +93,8 @@ def _dispatcher(path: Path, header: LogHeader) -> Dispatcher:
     try:
         policy = make_policy(header.policy, **header.options)
         return Dispatcher(header.processors, policy, limits=header.limits)
-    except UnknownNameError:
-        raise
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{path}:1: {error}") from error
     except CoinferError as error:
         raise ConfigurationError(f"{path}:1: {error}") from error
     except Exception as error:

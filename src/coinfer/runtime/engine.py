@@ -25,7 +25,7 @@ from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed, MemoryGiven, PolicyChanged
 from coinfer.core.health import Outage
 from coinfer.core.policy import Policy, check_policy
-from coinfer.core.request import OnLate
+from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import BackendError, ClosedError, CoinferError, ConfigurationError
 from coinfer.fork_locks import free_after_fork
@@ -39,7 +39,7 @@ from coinfer.policies import make_policy
 from coinfer.runtime import clock
 from coinfer.runtime.arguments import patience, said
 from coinfer.runtime.engine_stats import EngineStats, engine_stats, submitted
-from coinfer.runtime.event_loop import EventLoop, Observer
+from coinfer.runtime.event_loop import EventLoop, Observer, Posted
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.memory_watch import MemoryWatch
@@ -112,10 +112,12 @@ class Engine:
         self._request_maker = maker = RequestMaker(self._model_store.models)
         self._model_loader = ModelLoader(self._event_loop, self._model_store, maker.classes)
         # The same objects as the event loop's and the store's: one look-up less per request.
-        self._post, self._cancel = self._event_loop.post, self._event_loop.cancel
+        self._cancel = self._event_loop.cancel
+        self.note_requests(None)
         self._models = self._model_store.models
         self._loading = free_after_fork(threading.RLock())
         self._stopped = False
+        self._policy_changes = 0
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
         if plan.rates:
@@ -191,7 +193,9 @@ class Engine:
         """Return what it has done so far, per model and per processor; also after `stop`."""
         self._event_loop.catch_up()
         up_s = min(clock.now(), self._ended_s) - self._started_s
-        return engine_stats(self._core, self._event_loop, self._model_store, self.plan, up_s)
+        return engine_stats(
+            self._core, self._event_loop, self._model_store, self.plan, up_s, self._policy_changes
+        )
 
     @property
     def n_unanswered(self) -> int:
@@ -394,7 +398,22 @@ class Engine:
         with self._loading:  # which also changes the plan
             self.plan = self.plan.with_policy(choice)
             self._post(PolicyChanged(fresh, choice.name, choice.options))
+            self._policy_changes += 1
         _log.info("policy %s decides from now on", choice.text)
+
+    def note_requests(self, note: Callable[[Request], None] | None) -> None:
+        """Have each request that is submitted from now on noted, too; None: no more.
+
+        The thread that submits it does that, and must not be kept by it.
+        """
+        post = self._event_loop.post
+
+        def noted(item: Posted) -> None:
+            if note is not None and type(item) is InferenceFuture:
+                note(item.request)
+            post(item)
+
+        self._post = post if note is None else noted
 
     def attach(self, observer: Observer | None, timekeeper: Timekeeper | None = None) -> None:
         """Let an observer see every step of the core from now on; None: nobody.

@@ -27,6 +27,7 @@ __all__ = [
     "EngineStats",
     "MemoryStats",
     "ModelStats",
+    "PolicyStats",
     "ProcessorStats",
     "engine_stats",
     "submitted",
@@ -124,6 +125,21 @@ class MemoryStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyStats:
+    """Which policy decides.
+
+    Attributes:
+        name: Its name, with the options if there are any.
+        why: Why it does, if it was chosen and not given; else empty.
+        changes: How often another one took over since the start.
+    """
+
+    name: str
+    why: str
+    changes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """What an engine has done so far.
 
@@ -132,6 +148,7 @@ class EngineStats:
         models: By name, those that are loaded.
         processors: By name, in the order of preference.
         memory: What is held, loaded and evicted.
+        policy: Which policy decides, and why.
 
     >>> from coinfer import Engine
     >>> from coinfer.testing.models import tiny_linear
@@ -147,6 +164,7 @@ class EngineStats:
     models: Mapping[str, ModelStats]
     processors: Mapping[str, ProcessorStats]
     memory: MemoryStats
+    policy: PolicyStats
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json.dumps` writes, e.g. for a page of metrics."""
@@ -159,6 +177,7 @@ def engine_stats(
     model_store: ModelStore,
     plan: Plan,
     up_s: float,
+    policy_changes: int,
 ) -> EngineStats:
     """Put together what is known of an engine, whether it runs or was stopped.
 
@@ -166,8 +185,9 @@ def engine_stats(
         core: Counts failures and what has no answer.
         event_loop: Counts answers and what the workers did.
         model_store: Has what is loaded.
-        plan: Tells the bytes of that, and how far variants are off.
+        plan: Tells the bytes of that, how far variants are off, and the policy.
         up_s: Seconds since the engine's start.
+        policy_changes: How often the policy was changed.
     """
     failures = list(core.failures.counts.values())
     unanswered, errors, profile = core.unanswered(), plan.variant_errors, plan.profile
@@ -186,7 +206,14 @@ def engine_stats(
         for name, worker in event_loop.worker_pool.workers.items()
     }
     memory = _memory_stats(core, event_loop.loader)
-    return EngineStats(up_s=up_s, models=models, processors=processors, memory=memory)
+    why = "; ".join(choice.what for choice in plan.policy_why)
+    return EngineStats(
+        up_s=up_s,
+        models=models,
+        processors=processors,
+        memory=memory,
+        policy=PolicyStats(name=plan.policy.text, why=why, changes=policy_changes),
+    )
 
 
 def submitted(core: Dispatcher, event_loop: EventLoop) -> dict[str, int]:

@@ -61,7 +61,7 @@ from coinfer.runtime.watchers import Watchers
 from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.worker_pool import WorkerPool
 
-__all__ = ["EventLoop", "Observer"]
+__all__ = ["EventLoop", "Observer", "Posted"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ FORKED = (
 )
 """Why an engine takes no requests in the child of a fork."""
 
-_Item = Event | InferenceFuture | Callable[[deque[Answer]], None]
+Posted = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
 _AT_ONCE = 32
@@ -147,7 +147,7 @@ class EventLoop:
             partial(self._fail, "the thread that loads and evicts"),
         )
         settle = self._unanswered.settle
-        self._mailbox: Mailbox[_Item, Answer] = Mailbox(self._step, settle, self._ring)
+        self._mailbox: Mailbox[Posted, Answer] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
         self._posted = self._mailbox.posted
         self.preemption = PreemptionSwitch(
@@ -394,7 +394,7 @@ class EventLoop:
         else:
             self._mailbox.post_here(event)
 
-    def _post_from(self, processor: str, item: _Item) -> None:
+    def _post_from(self, processor: str, item: Posted) -> None:
         """Post what a processor's worker has to say, from its thread."""
         if self._yielding.has_begun and self._workers[processor].gives_way:
             # Whoever gives way must not decide for others, nor answer: it might be kept from it.
@@ -451,7 +451,7 @@ class EventLoop:
 
     # the owner's step
 
-    def _step(self, item: _Item, answers: deque[Answer]) -> None:
+    def _step(self, item: Posted, answers: deque[Answer]) -> None:
         """Let the core handle one event and perform its commands; answers are given afterwards."""
         try:
             if type(item) is InferenceFuture:

@@ -62,6 +62,7 @@ class _Collector(Collector):
         yield from self._of_models(stats)
         yield from _of_processors(stats)
         yield from _of_memory(stats)
+        yield from _of_policy(stats)
 
     def _of_models(self, stats: EngineStats) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -159,6 +160,14 @@ def _of_memory(stats: EngineStats) -> Iterator[Metric]:
     up = GaugeMetricFamily("coinfer_up_seconds", "Seconds since the engine's start")
     up.add_metric((), stats.up_s)
     yield from (budget, taken, loads, evictions, up)
+
+
+def _of_policy(stats: EngineStats) -> Iterator[Metric]:
+    policy = GaugeMetricFamily("coinfer_policy", "The policy that decides", labels=("policy",))
+    policy.add_metric((stats.policy.name,), 1)
+    changes = CounterMetricFamily("coinfer_policy_changes", "Changes of the policy")
+    changes.add_metric((), stats.policy.changes)
+    yield from (policy, changes)
 
 
 class _TritonCollector(Collector):

@@ -366,7 +366,7 @@ class Service:
             self.watch.forget(engine, explainer)
             raise
         future.add_done_callback(lambda _: self.watch.forget(engine, explainer))
-        return future, lambda: explained(explainer.found)
+        return future, lambda: explained(explainer.found, engine.plan.policy.text)
 
     def is_submitting(self, served: ServedModel) -> bool:
         """Tell whether a request is on its way to a version of which no new ones come."""

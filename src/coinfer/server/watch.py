@@ -82,8 +82,8 @@ class Watch:
                 engine.attach(self)
 
 
-def explained(found: Explanation | None) -> str:
-    """Write an explanation as one line of JSON in ASCII."""
+def explained(found: Explanation | None, policy: str) -> str:
+    """Write an explanation, under the policy that decides now, as one line of JSON in ASCII."""
     if found is None:
         return json.dumps({"outcome": "not executed"})
     due_s = found.request.arrival_s
@@ -91,6 +91,7 @@ def explained(found: Explanation | None) -> str:
         "request": found.request.id,
         "outcome": None if found.outcome is None else found.outcome.value,
         "latency_ms": _ms(found.latency_s),
+        "policy": policy,
         "executions": [
             {
                 "at_ms": _ms(choice.at_s - due_s),

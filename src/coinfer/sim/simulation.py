@@ -25,6 +25,7 @@ from coinfer.core.events import (
     Finished,
     Loaded,
     MemoryGiven,
+    PolicyChanged,
     ProcessorRestored,
     TimerFired,
 )
@@ -39,7 +40,7 @@ from coinfer.opening import (
     model_loaded,
     nothing_given,
 )
-from coinfer.plan.plan import Plan
+from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.sim.completions import completions
 from coinfer.sim.services import Services
 from coinfer.workload.load import Due, Load
@@ -97,23 +98,18 @@ class Simulation:
         self.core = Dispatcher(machine.processors, policy, limits=limits)
         self._machine = machine
         self._load = load
-        self._promises = {
-            model: (
-                _INF if spec.deadline_s is None else spec.deadline_s,
-                spec.priority,
-                spec.on_late,
-                spec.batch,
-                tuple(shapes.get(model, (0,))),
-                tuple(sizes.get(model, (0,))),
-            )
-            for model, spec in specs.items()
+        self._sizes = {
+            model: (tuple(shapes.get(model, (0,))), tuple(sizes.get(model, (0,))))
+            for model in specs
         }
+        self.promise(specs)
         self._observer = observer
         self._services = services or Services(machine)
         self._completions = completions(machine.contention, machine.overhead_s)
         self._agenda: list[Due] = []
         self._reacts = load.reacts
         self._dues = load.in_order()
+        self._has_begun = False
         self._asked: dict[int, Due] = {}
         self._n_asked = 0
         self._timer_s = _INF
@@ -131,18 +127,54 @@ class Simulation:
         """Requests that were submitted and not yet answered."""
         return self.core.n_unanswered
 
+    def promise(self, specs: Mapping[str, ModelSpec]) -> None:
+        """Promise requests that come from now on what these specs say, of the same models."""
+        self._promises = {
+            model: (
+                _INF if spec.deadline_s is None else spec.deadline_s,
+                spec.priority,
+                spec.on_late,
+                spec.batch,
+                *self._sizes[model],
+            )
+            for model, spec in specs.items()
+        }
+
+    def change_policy(self, policy: Policy, choice: PolicyChoice, at_s: float) -> None:
+        """Let another policy decide from now on, as `Engine.change_policy` does.
+
+        Args:
+            policy: A fresh one.
+            choice: Its name and options, for logs.
+            at_s: The moment, up to which `run` has gone.
+        """
+        self.now = max(self.now, at_s)
+        event = PolicyChanged(policy, choice.name, choice.options)
+        commands = self.core.handle(event, self.now)
+        self._observer.observe(event, commands, self.now)
+        for command in commands:
+            if isinstance(command, Run):
+                self._start(command.execution)
+            elif isinstance(command, Reply):
+                if self._reacts:
+                    self._answer(command)
+            else:
+                self._note(command)
+
     def run(self, until_s: float = _INF, on_tick: Tick | None = None) -> None:
         """Go on until nothing is due or unanswered any more, or the next thing is after `until_s`.
+
+        Called again, it goes on from there.
 
         Args:
             until_s: Virtual seconds since the start.
             on_tick: Called now and then, e.g. to show progress.
         """
-        if self._dues is None:
-            for due in self._load.initial():
+        if not self._has_begun:
+            self._has_begun = True
+            first = self._load.initial() if self._dues is None else islice(self._dues, 1)
+            for due in first:
                 heapq.heappush(self._agenda, due)
-        elif not self._agenda:
-            self._agenda.extend(islice(self._dues, 1))
         while self._go_on(until_s, _STEPS_PER_TICK):
             if on_tick is not None:
                 on_tick(self.now)
@@ -281,6 +313,15 @@ class Simulation:
         completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
             heapq.heappush(self._agenda, following)
+
+    def _start(self, execution: Execution) -> None:
+        """Start an execution; `_go_on` has the same in its loop."""
+        work_s = self._services.draw(execution)
+        if self._machine.cold:
+            work_s *= self._coldness(execution)
+        if self._machine.swaps:
+            work_s += self._swap_s(execution)
+        self._completions.start(execution, work_s, self.now)
 
     def _coldness(self, execution: Execution) -> float:
         """How many times longer it takes for what its units did before."""

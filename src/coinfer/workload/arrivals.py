@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
@@ -97,10 +98,27 @@ class Closed(Section):
     in_flight: Count = Field(alias="closed")
 
 
-class Trace(Section):
-    """Recorded times, from a file."""
+_TIMES: TypeAdapter[tuple[float, ...]] = TypeAdapter(
+    Annotated[tuple[NonNegativeSeconds, ...], Field(min_length=1)]
+)
+_FILE: TypeAdapter[Path] = TypeAdapter(FilePath)
 
-    file: FilePath = Field(alias="trace")
+
+def _recorded(value: Any, info: ValidationInfo) -> Path | tuple[float, ...]:
+    """Choose the one form that is meant, so that errors speak of that one only."""
+    if isinstance(value, list | tuple):
+        return tuple(sorted(_TIMES.validate_python(value, context=info.context)))
+    return _FILE.validate_python(value, context=info.context)
+
+
+class Trace(Section):
+    """Recorded times.
+
+    Attributes:
+        source: The file that they are in, or the times in seconds from the start, in order.
+    """
+
+    source: Annotated[Path | tuple[float, ...], PlainValidator(_recorded)] = Field(alias="trace")
 
 
 class PoissonCount(Section):

@@ -324,7 +324,7 @@ def _stream(
         case After():
             return _Cascade(stream, model, process, scenario.seed)
         case Trace():
-            times = times_of(model, trace(process.file), process.file)
+            times = _recorded(model, process, trace)
             inside = np.searchsorted(times, end_s * factor)
             rate_per_s, blocks = float(inside) / end_s / factor, iter([times])
         case _:
@@ -332,6 +332,13 @@ def _stream(
             rate_per_s, blocks = process.rate_per_s, drawn_times(process, rng)
     scaled = (block / factor for block in blocks)
     return _OpenStream(stream, model, rate_per_s * factor, scaled, end_s)
+
+
+def _recorded(model: str, process: Trace, trace: Callable[[Path], TraceTimes]) -> Times:
+    source = process.source
+    if isinstance(source, Path):
+        return times_of(model, trace(source), source)
+    return np.array(source)
 
 
 def _turns(offline: Offline, seed: int) -> Iterator[str]:
