@@ -76,7 +76,7 @@ def test_what_is_to_come_is_what_came_before_until_it_is_overdue(
     assert flow.comes_s(5.0) == pytest.approx(12.0)
     state.now = 8.0
     assert flow.comes_s(1.0) == pytest.approx(3.0)
-    state.now = 10.0
+    state.now = 38.0
     assert flow.comes_s(5.0) == 0.0
 
 
@@ -87,6 +87,21 @@ def test_units_count_by_how_fast_they_are() -> None:
     seconds = {"a": 1.0, "b": 1.0, "both": 0.6, "npu": 0.25}
     subject = VirtualMachine([a, b, wide, npu], make_policy("fcfs"), {"m": seconds})
     flow = Flow(subject.dispatcher._state)
-    work_s, like = flow.beside_s(subject.dispatcher.view.entrance("m"))
-    assert work_s == 0.0
+    work_s, least_s, like = flow.beside_s(subject.dispatcher.view.entrance("m"))
+    assert (work_s, least_s) == (0.0, 0.25)
     assert like == pytest.approx(1.5)  # the NPU, and two cores of a quarter of its speed
+
+
+def test_what_is_out_of_service_is_no_measure() -> None:
+    subject = VirtualMachine(
+        processors("npu", "cpu"),
+        make_policy("fcfs"),
+        {"m": {"npu": 0.1, "cpu": 1.0}},
+        batchings={"m": Batching(16)},
+        fixed_share=0.5,
+    )
+    subject.lose("npu")
+    for number in range(16):
+        subject.submit("m", is_followed=number < 15)
+    subject.run()
+    assert sizes(subject) == [16]  # one each would take twice as long

@@ -6,7 +6,7 @@ import pytest
 
 from coinfer.policies import make_policy
 from coinfer.policies.rivals import Rivals
-from coinfer.testing.machine import VirtualMachine, processors
+from coinfer.testing.machine import VirtualMachine, processors, request
 
 FRAMES = {"npu": 1.18e-3, "gpu": 1.21e-3}
 SEGMENTS = {"npu": 4.87e-3, "gpu": 15.97e-3}
@@ -81,3 +81,17 @@ def test_one_is_held_against_what_is_busy_and_not_against_the_others() -> None:
     assert rivals.n_late({}, npu, 1e-3) == 1
     rivals.settle(1)
     assert not rivals
+
+
+def test_those_of_a_lower_priority_are_no_rivals_and_what_is_late_has_none() -> None:
+    machine = VirtualMachine(
+        processors("npu", "gpu"), make_policy("earliest_finish"), {"a": FRAMES, "b": SEGMENTS}
+    )
+    machine.submit("b", deadline_s=4.9e-3, priority=1, is_followed=True)
+    view, npu = machine.dispatcher.view, {"npu"}
+    for priority, found in ((0, 1), (1, 1), (2, 0)):
+        rivals = Rivals(view).of(request("a", id=9, deadline_s=2e-3, priority=priority))
+        assert rivals is not None
+        assert rivals.n_late({}, npu, 1e-3) == found
+    assert Rivals(view).of(request("a", id=9, deadline_s=0.0)) is None
+    assert Rivals(view).of(request("b", id=0, deadline_s=4.9e-3)) is None  # itself

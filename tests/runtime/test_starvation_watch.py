@@ -59,6 +59,7 @@ class Scene:
 
     monkeypatch: pytest.MonkeyPatch
     now_s: float = 0.0
+    process_s: float = 0.0
     times: dict[int, RunTime] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     running: dict[int, Execution] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Scene:
             self.said.append,
             self.warnings,
             self.times.get,
+            lambda: self.process_s,
         )
 
     def runs(self, processor: str, deadline_s: float = math.inf) -> None:
@@ -101,6 +103,7 @@ class Scene:
             number = self.numbers[name.replace("_express", "+")]
             before = self.times[number]
             self.times[number] = RunTime(before.ran_s + ran_s, before.kept_s + kept_s)
+            self.process_s += ran_s
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_what_has_a_deadline_and_starves_ends_preemption_until_it_is_calm(scene:
     for _ in range(IN_A_ROW):
         assert scene.said == []
         scene.pass_by(cpu1=(0.001, 0.499))
-    assert scene.said == ["other programs kept cpu1 from the cores"]
+    assert scene.said == ["other programs or threads kept cpu1 from the cores"]
     assert scene.watch.is_given_up
     for _ in range(5):  # others still want the core
         scene.pass_by(cpu1=(0.25, 0.25))
@@ -137,8 +140,8 @@ def test_the_next_time_it_waits_for_twice_as_long_and_says_so(scene: Scene) -> N
         assert not scene.watch.is_given_up
     (text,) = scene.warnings
     assert text == (
-        "other programs kept cpu0 from the cores: urgent requests do not preempt until these are "
-        "calm for 20 s (given up 2 times); `preempt: false` avoids it"
+        "other programs or threads kept cpu0 from the cores: urgent requests do not preempt until "
+        "these are calm for 20 s (given up 2 times); `preempt: false` avoids it"
     )
 
 
@@ -167,8 +170,8 @@ def test_what_has_no_deadline_may_starve_but_that_is_said_once(scene: Scene) -> 
         scene.pass_by(cpu0=(0.0, 0.5))
     assert scene.said == []
     assert list(scene.warnings) == [
-        "other programs kept cpu0 from the cores: what has no deadline gives way to all that is "
-        "not idle; leave a core to it, or give `preempt: false`"
+        "other programs or threads kept cpu0 from the cores: what has no deadline gives way to all "
+        "that is not idle; leave a core to it, or give `preempt: false`"
     ]
 
 
@@ -176,7 +179,7 @@ def test_what_has_no_deadline_may_starve_but_that_is_said_once(scene: Scene) -> 
     ("met", "may"),
     [
         ({}, True),
-        ({"cpu0": (0.001, 0.004)}, True),  # too little to tell
+        ({"cpu0": (0.01, 0.015)}, True),  # too little to tell
         ({"cpu0": (0.2, 0.02), "cpu1": (0.1, 0.1)}, True),  # one core is free of others
         ({"cpu0": (0.2, 0.2), "cpu1": (0.1, 0.1)}, False),
         ({"cpu0": (0.02, 0.02)}, False),
@@ -191,6 +194,13 @@ def test_nothing_is_lowered_where_others_are_seen_to_want_the_cores(
     assert scene.pool.may_lower() is may  # type: ignore[attr-defined]
     scene.pass_by()
     assert scene.said == ([] if may else ["other programs keep the cores busy"])
+
+
+def test_threads_of_the_application_are_no_reason_not_to_preempt(scene: Scene) -> None:
+    scene.pass_by(cpu0=(0.5, 0.0), cpu1=(0.5, 0.0))
+    scene.meet(cpu0=(0.1, 0.1), cpu1=(0.1, 0.1))
+    scene.process_s += 0.1  # one of them kept one or the other from its core
+    assert scene.pool.may_lower()  # type: ignore[attr-defined]
 
 
 def test_an_engine_that_gave_preemption_up_serves_on_and_preempts_again_later() -> None:

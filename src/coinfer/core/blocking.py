@@ -70,7 +70,6 @@ class Blocking:
     def note(self, progress: Progress) -> None:
         """Take note of a request that begins to wait."""
         request, lane = progress.request, progress.lane
-        self.flow.note(lane)
         if request.deadline_s == math.inf:
             return
         due = self._due.get(lane)

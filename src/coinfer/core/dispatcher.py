@@ -268,6 +268,8 @@ class Dispatcher:
         if deferral is not None:
             self._blocking.arrived(request)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
+        if deferral is not None:
+            self._blocking.flow.note(progress.lane)
         if state.residency.places:
             state.residency.popularity.note(progress.lane.variant)
         if (

@@ -25,8 +25,8 @@ _FEWEST = 3
 
 _FEW = 64
 
-_PAUSE = 4.0
-"""Mean gaps after which nothing is expected any more."""
+_PAUSE = 32.0
+"""Mean gaps after which nothing is expected any more. At random one in 55 is longer than four."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,9 +42,11 @@ class Flow:
     _now_s: float = 0.0
     """What came at the last moment so far."""
     _known: dict[Lane, tuple[float, float]] = field(default_factory=dict)
+    _least_s: dict[str, float] = field(default_factory=dict)
+    _served: tuple[str, ...] = ()
 
     def note(self, lane: Lane) -> None:
-        """Take note of a request that begins to wait."""
+        """Take note of a request that comes."""
         now, work_s = self._state.now, self._of(lane)[0]
         if now <= self._last_s:
             self._now_s += work_s
@@ -64,17 +66,23 @@ class Flow:
         """Forget what is known of lanes: they are made anew."""
         self._known.clear()
 
-    def beside_s(self, lane: Lane) -> tuple[float, float]:
-        """Return what there is to do in all, and how many units like its own a lane could use.
+    def beside_s(self, lane: Lane) -> tuple[float, float, float]:
+        """Return what there is to do in all, what a request of a lane is of that, and who could.
 
-        The first in seconds: what waits, and what still runs.
+        The first two in seconds of the units that need least: what waits, and what still runs. The
+        last is how many such units there are for the lane, slower ones by how fast they are.
         """
         state = self._state
+        served = tuple(state.in_service)
+        if served != self._served:
+            self._served = served
+            self._known.clear()
         work_s = sum(len(each) * self._of(each)[0] for each in state.lanes)
         for execution in state.running.values():
-            units = len(state.units_of[execution.processor])
-            work_s += units * max(0.0, execution.expected_end_s - state.now)
-        return work_s, self._of(lane)[1]
+            share = max(0.0, execution.expected_end_s - state.now) / max(execution.expected_s, 1e-9)
+            least_s = [self._least_s.get(request.model, 0.0) for request in execution.requests]
+            work_s += min(share, 1.0) * sum(least_s)
+        return work_s, *self._of(lane)
 
     def comes_s(self, seconds: float) -> float:
         """Return how much work is expected to come within so many seconds."""
@@ -90,13 +98,16 @@ class Flow:
         if known is None:
             if len(self._known) > _FEW + 2 * len(self._state.lanes):
                 self._known.clear()  # most are of lanes that are gone
-            units_of = self._state.units_of
+            units_of, served = self._state.units_of, self._state.in_service
             per_unit: dict[str, float] = {}
             for name, seconds in lane.seconds.items():
-                units = units_of.get(name, ())
+                if name not in served or name in lane.excluded:
+                    continue
+                units = units_of[name]
                 for unit in units:
                     per_unit[unit] = min(per_unit.get(unit, math.inf), seconds * len(units))
             least_s = min(per_unit.values(), default=0.0)
             like = math.fsum(least_s / each for each in per_unit.values() if each > 0)
             known = self._known[lane] = least_s, max(like, 1.0)
+            self._least_s[lane.model] = least_s
         return known

@@ -207,9 +207,10 @@ class Riders:
         after_s, least_s = self._after_s(served, step), self._least_s(served)
         if own_s + after_s <= first.deadline_s - self._state.now:
             limit_s = min(limit_s, first.deadline_s - self._state.now - after_s)
-        flow, units = self.flow, len(self._state.units_of[processor])
-        work_s, others = (math.inf, 0.0) if flow is None else flow.beside_s(lane)
-        others -= units
+        flow, work_s, least_work_s, others = self.flow, math.inf, 0.0, 0.0
+        if flow is not None:
+            work_s, least_work_s, like = flow.beside_s(lane)
+            others = like - least_work_s / own_s if own_s > 0 else 0.0
         chosen: list[Request] = []
         most_saved_s, best, looks, is_before = 0.0, 0, _LOOKS * most, first is not lane.head
         for request in lane.in_order():
@@ -223,7 +224,7 @@ class Riders:
             if seconds > limit_s:
                 break
             if flow is not None and others > 0:
-                left_s = work_s - units * seconds + flow.comes_s(seconds)
+                left_s = work_s - (len(chosen) + 2) * least_work_s + flow.comes_s(seconds)
                 if left_s < others * seconds:
                     break
             if request.sizes != first.sizes:

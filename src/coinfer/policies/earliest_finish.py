@@ -177,11 +177,8 @@ class EarliestFinish(OneByOne):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
-            foreseen, others = forecast, beside
-            if self.rank(request) <= now:
-                foreseen = others = None
-            elif others is not None:
-                others.settle(request.id)
+            foreseen = forecast if self.rank(request) > now else None
+            others = beside and beside.of(request)
             name, _ = _best(
                 view.processors,
                 first_s,
@@ -212,11 +209,8 @@ class EarliestFinish(OneByOne):
             if lane.ready_s:
                 seconds = view.waited_s(lane, seconds, free_at)
             due_s, urgency_s = request.deadline_s, self.rank(request)
-            foreseen, others = forecast, beside
-            if urgency_s <= now:
-                foreseen = others = None
-            elif others is not None:
-                others.settle(request.id)
+            foreseen = forecast if urgency_s > now else None
+            others = beside and beside.of(request)
             name, finish_s = _best(
                 processors,
                 seconds,
@@ -238,6 +232,9 @@ class EarliestFinish(OneByOne):
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
             taken = view.reserve(lane, name, finish_s, free_at, held, request)
             riders.update(taken)
+            if beside is not None:
+                for rider in taken:
+                    beside.settle(rider.id)
             if held is not None:
                 seconds_of.clear()
             unclaimed.difference_update(view.sharing(name))

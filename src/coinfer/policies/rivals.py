@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import TypeAlias
 
+from coinfer.core.request import Request
 from coinfer.core.view import View
 
 __all__ = ["Rivals"]
+
+
+_Rival: TypeAlias = tuple[int, float, float, Mapping[str, float], int]
+"""Its id, its deadline, when it must start at the latest, its seconds, and its priority."""
 
 
 class Rivals:
@@ -18,13 +24,14 @@ class Rivals:
     a place is to be settled: it is no rival any more. Good for one decision.
     """
 
-    __slots__ = ("_processors", "_waiting", "now")
+    __slots__ = ("_priority", "_processors", "_waiting", "now")
 
     def __init__(self, view: View) -> None:
         """Look at what waits."""
         self.now = now = view.now
         self._processors = view.processors
-        self._waiting: list[tuple[int, float, float, Mapping[str, float]]] = []
+        self._waiting: list[_Rival] = []
+        self._priority = 0
         for lane in view.lanes():
             request = lane.head
             due_s = request.deadline_s
@@ -33,11 +40,24 @@ class Rivals:
             seconds = view.offered_s(lane)
             least_s = min(seconds.values(), default=math.inf)
             if now + least_s <= due_s:
-                self._waiting.append((request.id, due_s, due_s - least_s, seconds))
+                self._waiting.append(
+                    (request.id, due_s, due_s - least_s, seconds, request.priority)
+                )
 
     def __bool__(self) -> bool:
         """Tell whether there are any."""
         return bool(self._waiting)
+
+    def of(self, request: Request) -> Rivals | None:
+        """Return the rivals of a request, which is settled by that; None if it has none.
+
+        Those of a lower priority are none, and what is late in any case has none.
+        """
+        self.settle(request.id)
+        if not self._waiting or request.deadline_s <= self.now:
+            return None
+        self._priority = request.priority
+        return self
 
     def settle(self, request_id: int) -> None:
         """Take a request out."""
@@ -52,8 +72,8 @@ class Rivals:
             until_s: Until when.
         """
         now, processors, late = self.now, self._processors, 0
-        for _, due_s, last_s, seconds in self._waiting:
-            if until_s <= last_s:
+        for _, due_s, last_s, seconds, priority in self._waiting:
+            if until_s <= last_s or priority < self._priority:
                 continue
             is_in_time = is_kept = False
             for name, service_s in seconds.items():

@@ -151,7 +151,7 @@ class EventLoop:
         self.post, self.look = self._mailbox.post, self._mailbox.look
         self._posted = self._mailbox.posted
         self.preemption = PreemptionSwitch(
-            self.worker_pool, self._running, self.post, self._mailbox.post_later
+            self.worker_pool, self._running, self._step, self._mailbox.post_later
         )
         self.timer = Timer(
             lambda: self.post(TimerFired()),
@@ -431,7 +431,7 @@ class EventLoop:
         except RuntimeError as error:
             self.warnings.append(f"processor {name!r} stays out of service: {error}")
             return
-        if replaced:
+        if replaced and not (name in self.worker_pool.twins and self.preemption.reason):
             _log.info("processor %r is used again", name)
             self.post(ProcessorRestored(name))
 

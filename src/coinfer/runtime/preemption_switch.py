@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from coinfer.core.commands import Execution
 from coinfer.core.events import ProcessorLost, ProcessorRestored
 from coinfer.runtime import clock
+from coinfer.runtime.unanswered import Answer
 from coinfer.runtime.worker_pool import WorkerPool
 
 __all__ = ["PreemptionSwitch"]
@@ -21,22 +23,25 @@ class PreemptionSwitch:
     Args:
         pool: The workers.
         running: What runs, by number.
-        post: Posts an event; the owner of the core does it.
+        handle: Has the core handle an event at once, with the answers to give; for the owner.
         post_later: Has the owner do something.
+
+    Attributes:
+        reason: Why nothing preempts; empty: it may.
     """
 
     def __init__(
         self,
         pool: WorkerPool,
         running: Mapping[int, Execution],
-        post: Callable[[ProcessorLost | ProcessorRestored], None],
-        post_later: Callable[[Callable[[object], None]], None],
+        handle: Callable[[ProcessorLost | ProcessorRestored, deque[Answer]], None],
+        post_later: Callable[[Callable[[deque[Answer]], None]], None],
     ) -> None:
         self._pool = pool
         self._running = running
-        self._post = post
+        self._handle = handle
         self._post_later = post_later
-        self._reason = ""
+        self.reason = ""
         self._left: set[str] = set()
         self._again_s = math.inf
 
@@ -45,7 +50,7 @@ class PreemptionSwitch:
 
         Returns at once. An express processor that runs something goes once it has ended.
         """
-        self._reason, self._left = reason, {*self._pool.twins}
+        self.reason, self._left = reason, {*self._pool.twins}
         self._again_s = clock.now() + _AGAIN_S
         self._post_later(self._perform)
 
@@ -59,15 +64,16 @@ class PreemptionSwitch:
         if self._left:
             self._post_later(self._perform)
 
-    def _perform(self, _answers: object) -> None:
-        busy = {run.processor for run in self._running.values()}
-        for name in sorted(self._left):
-            if not self._reason:
-                self._post(ProcessorRestored(name))
-            elif name not in busy:
-                self._post(ProcessorLost(name, self._reason))
-            else:
+    def _perform(self, answers: deque[Answer]) -> None:
+        reason, left = self.reason, self._left  # the timer's thread may set others meanwhile
+        for name in sorted(left):
+            if not reason:
+                if not self._pool.workers[name].retired:  # else it comes back with its next worker
+                    self._handle(ProcessorRestored(name), answers)
+            elif name in {run.processor for run in self._running.values()}:
                 continue
-            self._left.discard(name)
-        if self._reason:
+            else:
+                self._handle(ProcessorLost(name, reason), answers)
+            left.discard(name)
+        if reason:
             self._pool.raise_again()

@@ -17,6 +17,7 @@ said. The timer's thread looks, twice a second; requests do not know of it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ and three that float on two cores for a third."""
 CALM_SHARE = 0.2
 CALM_S = 10.0
 _LONGEST_CALM_S = 160.0
-_GLANCE_S = 0.01
+_GLANCE_S = 0.03
 _NONE = RunTime(0.0, 0.0)
 _LEAST_S = 0.05 * WINDOW_S
 """Less than this in a window says nothing about who else wants the cores."""
@@ -65,6 +66,7 @@ class StarvationWatch:
         set_preemption: Lets nothing preempt, for the reason given; or again, without one.
         warnings: Where to say it.
         times: Tells how long a thread ran and was kept from running.
+        process_s: Tells for how long all threads of this process ran.
 
     Attributes:
         is_given_up: Whether nothing preempts at present.
@@ -77,6 +79,7 @@ class StarvationWatch:
         set_preemption: Callable[[str], None],
         warnings: EngineWarnings,
         times: Callable[[int], RunTime | None] = run_time,
+        process_s: Callable[[], float] = time.process_time,
     ) -> None:
         self.is_given_up = False
         self._pool = pool
@@ -84,6 +87,8 @@ class StarvationWatch:
         self._set_preemption = set_preemption
         self._warnings = warnings
         self._times = times
+        self._process_s = process_s
+        self._before_s = process_s()
         self._looked_s = clock.now()
         self._before: dict[int, RunTime] = {}
         self._in_a_row: dict[str, int] = {}
@@ -101,8 +106,9 @@ class StarvationWatch:
         """Compare with the last look, and act on what was seen."""
         now = clock.now()
         window_s, self._looked_s = now - self._looked_s, now
-        before, self._before = self._before, {}
-        seen = self._seen(before, self._before)
+        after: dict[int, RunTime] = {}
+        seen, _ = self._seen(self._before, after)
+        self._before, self._before_s = after, self._process_s()
         if self._is_busy:
             self._is_busy = False
             self._give_up("other programs keep the cores busy")
@@ -118,17 +124,23 @@ class StarvationWatch:
         """
         if self.is_given_up:
             return False
-        seen = self._seen(self._before, {})
-        shares = [
-            met.kept_s / (met.ran_s + met.kept_s)
-            for met in seen.values()
-            if met.ran_s + met.kept_s >= _GLANCE_S
-        ]
-        self._is_busy = self._is_busy or min(shares, default=0.0) > BUSY_SHARE
+        seen, ran_s = self._seen(self._before, {})
+        told = [met for met in seen.values() if met.ran_s + met.kept_s >= _GLANCE_S]
+        # Threads of the application take cores, too: that is no reason not to preempt.
+        own_s = max(0.0, self._process_s() - self._before_s - ran_s)
+        kept_s = sum(met.kept_s for met in told) - own_s
+        if kept_s > BUSY_SHARE * sum(met.ran_s + met.kept_s for met in told) and all(
+            met.kept_s > BUSY_SHARE * (met.ran_s + met.kept_s) for met in told
+        ):
+            self._is_busy = True
         return not self._is_busy
 
-    def _seen(self, before: Mapping[int, RunTime], after: dict[int, RunTime]) -> dict[str, _Seen]:
+    def _seen(
+        self, before: Mapping[int, RunTime], after: dict[int, RunTime]
+    ) -> tuple[dict[str, _Seen], float]:
         """Return by worker that is below an express one, or shares its cores, what it met with.
+
+        And for how many seconds all workers ran.
 
         Args:
             before: What the threads had by then.
@@ -138,12 +150,14 @@ class StarvationWatch:
         express = [worker for worker in workers if worker.processor.overlays]
         above = {each.processor.name: self._since(each, before, after) for each in express}
         seen: dict[str, _Seen] = {}
+        ran_s = sum(met.ran_s for met in above.values() if met is not None)
         for worker in workers:
             if worker.yielding is None:
                 continue
             met = self._since(worker, before, after)
             if met is None:
                 continue
+            ran_s += met.ran_s
             units = worker.processor.units
             ours_s = sum(
                 on_top.ran_s
@@ -152,7 +166,7 @@ class StarvationWatch:
                 and (on_top := above[each.processor.name]) is not None
             )
             seen[worker.processor.name] = _Seen(met.ran_s, max(0.0, met.kept_s - ours_s))
-        return seen
+        return seen, ran_s
 
     def _since(
         self, worker: Worker, before: Mapping[int, RunTime], after: dict[int, RunTime]
@@ -176,7 +190,7 @@ class StarvationWatch:
         names = [name for name, times in self._in_a_row.items() if times >= IN_A_ROW]
         if not names:
             return
-        kept = f"other programs kept {', '.join(names)} from the cores"
+        kept = f"other programs or threads kept {', '.join(names)} from the cores"
         if self._have_deadlines(names):
             self._give_up(kept)
         else:

@@ -231,7 +231,7 @@ class Worker:
                 del job, event, parts
             elif job is None:
                 break
-            else:
+            elif not self._leaves:  # else it gives way, and must neither decide nor start threads
                 owner.look()
         # It may be retired after it was asked whether it is: then that has sent the None.
         if self.retired:

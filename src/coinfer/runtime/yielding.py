@@ -33,6 +33,7 @@ class Yielding:
 
     def __init__(self) -> None:
         self._mark = _new_mark()
+        self._marks = {self._mark}
         self.is_lowering = self.has_begun = False
 
     def join(self) -> None:
@@ -48,7 +49,7 @@ class Yielding:
 
         A worker owns the core now and then. What it starts has its mark, and would give way too.
         """
-        is_among = mark_of_current_thread() == self._mark
+        is_among = mark_of_current_thread() in self._marks
         if is_among:
             mark_current_thread(_APART)
         try:
@@ -66,6 +67,7 @@ class Yielding:
     def end(self) -> None:
         """Let those that join from now on keep their priority, until it begins again."""
         self._mark = _new_mark()  # those of before are lowered already
+        self._marks.add(self._mark)
         self.is_lowering = False
 
     def note_all_left(self) -> None:
