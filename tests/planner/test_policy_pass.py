@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import coinfer
 from coinfer.backends.null import NullBackend
 from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.batching import Batching
@@ -93,8 +92,6 @@ def test_it_is_no_policy_where_there_is_no_scenario() -> None:
     wishes = Wishes(policy=PolicyChoice(name=AUTO))
     with pytest.raises(ConfigurationError, match="there is none; name a policy"):
         make_plan({"m": tiny_linear().model}, [cpu], wishes, profiler)
-    with pytest.raises(ConfigurationError, match="coinfer plan SCENARIO"):
-        coinfer.Engine({"m": tiny_linear().model}, policy=AUTO)
 
 
 def test_the_choice_is_saved_and_read_again(tmp_path: Path) -> None:

@@ -265,10 +265,9 @@ class Dispatcher:
         if self._preemption is not None and request.priority < 0:
             self._preemption.arrived(request)
         deferral = self._deferral
-        if deferral is not None:
-            self._blocking.arrived(request)
         progress = state.add(request, decisions.queue_of(request) if decisions.is_told else 0)
         if deferral is not None:
+            self._blocking.arrived(request)
             self._blocking.flow.note(progress.lane)
         if state.residency.places:
             state.residency.popularity.note(progress.lane.variant)

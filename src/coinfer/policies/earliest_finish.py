@@ -92,6 +92,7 @@ class EarliestFinish(OneByOne):
     )
     _owed_s: float = field(default=0.0, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
+    _has_deadlines: bool = field(default=False, init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +127,7 @@ class EarliestFinish(OneByOne):
             if request.deadline_s == math.inf:  # others say how long they may wait
                 self._in_system += _WEIGHT * (view.n_busy_with + 1 - self._in_system)
                 return  # nor are they foreseen
+        self._has_deadlines = self._has_deadlines or request.deadline_s < math.inf
         if self.foresee:
             self._foresight.note(request, now)
 
@@ -163,11 +165,11 @@ class EarliestFinish(OneByOne):
         now, free_at = view.now, view.units_free_at()
         self._view = view
         rivals, stall = round(self._in_system), self._stall(view)
-        foresight = self._foresight
+        processors, foresight = view.processors, self._foresight
         is_foreseen = now <= foresight.until_s and not view.preempts
         forecast = foresight.forecast(view) if is_foreseen else None
         beside = None
-        if waiting > 1 and not view.preempts and len(view.lanes()) > 1:
+        if self._has_deadlines and waiting > 1 and not view.preempts and len(view.lanes()) > 1:
             beside = Rivals(view) or None
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
@@ -177,26 +179,17 @@ class EarliestFinish(OneByOne):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
-            foreseen = forecast if self.rank(request) > now else None
-            others = beside and beside.of(request)
+            coming = forecast if self.rank(request) > now else None
+            peers = beside and beside.of(request)
             name, _ = _best(
-                view.processors,
-                first_s,
-                due_s,
-                now,
-                free_at,
-                max(waiting, rivals),
-                foreseen,
-                others,
-                stall,
+                processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
                     self._owe(request, first_s[name])
                 return Start(name, (request,))
-        processors, held = view.processors, view.residency()
+        held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
-        again_s = math.inf
         riders: set[Request] = set()
         for lane, request in islice(view.in_order(), self.window):
             if riders and request in riders:
@@ -209,18 +202,10 @@ class EarliestFinish(OneByOne):
             if lane.ready_s:
                 seconds = view.waited_s(lane, seconds, free_at)
             due_s, urgency_s = request.deadline_s, self.rank(request)
-            foreseen = forecast if urgency_s > now else None
-            others = beside and beside.of(request)
+            coming = forecast if urgency_s > now else None
+            peers = beside and beside.of(request)
             name, finish_s = _best(
-                processors,
-                seconds,
-                due_s,
-                now,
-                free_at,
-                max(waiting, rivals),
-                foreseen,
-                others,
-                stall,
+                processors, seconds, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
@@ -228,7 +213,7 @@ class EarliestFinish(OneByOne):
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, unclaimed)
-                if foreseen is not None:  # it may be what speaks against the free ones
+                if coming is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
             taken = view.reserve(lane, name, finish_s, free_at, held, request)
             riders.update(taken)

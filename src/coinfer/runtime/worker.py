@@ -212,10 +212,7 @@ class Worker:
         """Work until told to end; True if another thread is to go on."""
         get, owner, use = self._jobs.get, self._owner, self.use
         done = owner.done
-        while True:
-            if self._leaves:
-                self._leaves = False
-                return True
+        while not self._leaves:
             owner.idle = self
             self.waits = True
             job = get()
@@ -233,6 +230,9 @@ class Worker:
                 break
             elif not self._leaves:  # else it gives way, and must neither decide nor start threads
                 owner.look()
+        else:
+            self._leaves = False
+            return True
         # It may be retired after it was asked whether it is: then that has sent the None.
         if self.retired:
             self._owner.returned(self)
