@@ -88,7 +88,10 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     with OtherWork() as other:
-        cases = [_case(name, arguments) for name in arguments.scenarios]
+        cases = []
+        for name in arguments.scenarios:
+            cases.append(_case(name, arguments))
+            console.print(f"{name}: done", highlight=False)
     table = new_table(["scenario", "policy"], ["median", "lowest", "highest"])
     for case in cases:
         for policy in sorted(case.figures, key=case.median, reverse=True):
