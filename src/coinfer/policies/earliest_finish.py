@@ -179,7 +179,9 @@ class EarliestFinish(OneByOne):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
-            coming = forecast if self.rank(request) > now else None
+            coming = forecast
+            if coming is not None and self.rank(request) <= now:
+                coming = None
             peers = beside and beside.of(request)
             name, _ = _best(
                 processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
