@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
 from coinfer.core.commands import Execution
 from coinfer.runtime import clock
@@ -47,14 +46,6 @@ _GLANCE_S = 0.03
 _NONE = RunTime(0.0, 0.0)
 _LEAST_S = 0.05 * WINDOW_S
 """Less than this in a window says nothing about who else wants the cores."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a window was like for a worker, in seconds: it ran, or others than ours had its core."""
-
-    ran_s: float
-    kept_s: float
 
 
 class StarvationWatch:
@@ -137,10 +128,11 @@ class StarvationWatch:
 
     def _seen(
         self, before: Mapping[int, RunTime], after: dict[int, RunTime]
-    ) -> tuple[dict[str, _Seen], float]:
+    ) -> tuple[dict[str, RunTime], float]:
         """Return by worker that is below an express one, or shares its cores, what it met with.
 
-        And for how many seconds all workers ran.
+        What kept it from its core are others than our urgent runs. And for how many seconds all
+        workers ran.
 
         Args:
             before: What the threads had by then.
@@ -149,7 +141,7 @@ class StarvationWatch:
         workers = list(self._pool.workers.values())
         express = [worker for worker in workers if worker.processor.overlays]
         above = {each.processor.name: self._since(each, before, after) for each in express}
-        seen: dict[str, _Seen] = {}
+        seen: dict[str, RunTime] = {}
         ran_s = sum(met.ran_s for met in above.values() if met is not None)
         for worker in workers:
             if worker.yielding is None:
@@ -165,7 +157,7 @@ class StarvationWatch:
                 if not units.isdisjoint(each.processor.overlays)
                 and (on_top := above[each.processor.name]) is not None
             )
-            seen[worker.processor.name] = _Seen(met.ran_s, max(0.0, met.kept_s - ours_s))
+            seen[worker.processor.name] = RunTime(met.ran_s, max(0.0, met.kept_s - ours_s))
         return seen, ran_s
 
     def _since(
@@ -180,7 +172,7 @@ class StarvationWatch:
         last = before.get(thread, _NONE)
         return RunTime(at.ran_s - last.ran_s, at.kept_s - last.kept_s)
 
-    def _look_for_starving(self, seen: Mapping[str, _Seen], window_s: float) -> None:
+    def _look_for_starving(self, seen: Mapping[str, RunTime], window_s: float) -> None:
         starving = {
             name
             for name, met in seen.items()
@@ -222,7 +214,7 @@ class StarvationWatch:
         )
         self._set_preemption(kept)
 
-    def _wait_for_calm(self, seen: Mapping[str, _Seen], window_s: float) -> None:
+    def _wait_for_calm(self, seen: Mapping[str, RunTime], window_s: float) -> None:
         kept_s = sum(met.kept_s for met in seen.values())
         used_s = kept_s + sum(met.ran_s for met in seen.values())
         if kept_s > CALM_SHARE * used_s:
