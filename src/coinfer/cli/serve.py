@@ -75,7 +75,8 @@ def serve(
     tokens: Annotated[
         Path | None,
         typer.Option(
-            help="Only these may ask: lines of NAME TOKEN, or NAME TOKEN 100/s.", metavar="FILE"
+            help="Only these may ask: lines of NAME TOKEN, and if wanted 100/s and weight=3.",
+            metavar="FILE",
         ),
     ] = None,
     allow_anyone: Annotated[

@@ -12,10 +12,12 @@ from coinfer.errors import ConfigurationError, RejectedError, UnauthenticatedErr
 from coinfer.runtime import clock
 from coinfer.units import parse_rate
 
-__all__ = ["Access", "Tenant", "read_tokens"]
+__all__ = ["Access", "Tenant", "read_tokens", "weights_of"]
 
 _SCHEME = "bearer "
 _LEAST_LENGTH = 16
+_WEIGHT = "weight="
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-3, 1e6
 
 
 class Tenant:
@@ -25,6 +27,8 @@ class Tenant:
         name: What logs and metrics call it.
         token: Its token; only a digest is kept.
         rate_per_s: Inferences that it may ask for per second; infinite: any number.
+        weight: Its share of processors' time beside others', when it is short; None: no tenant is
+            to have a share, or this one has 1.
 
     >>> tenant = Tenant("a", "0123456789abcdef", rate_per_s=2.0)
     >>> [tenant.take(at_s) for at_s in (0.0, 0.1, 0.6)]
@@ -34,10 +38,17 @@ class Tenant:
     coinfer.errors.RejectedError: tenant 'a' asks for more than 2 inferences per second
     """
 
-    __slots__ = ("_left", "_seen_s", "digest", "name", "rate_per_s")
+    __slots__ = ("_left", "_seen_s", "digest", "name", "rate_per_s", "weight")
 
-    def __init__(self, name: str, token: str, rate_per_s: float = math.inf) -> None:
+    def __init__(
+        self,
+        name: str,
+        token: str,
+        rate_per_s: float = math.inf,
+        weight: float | None = None,
+    ) -> None:
         self.name = name
+        self.weight = weight
         self.digest = _digest(token)
         self.rate_per_s = rate_per_s
         self._left = max(1.0, rate_per_s)
@@ -113,8 +124,34 @@ class Access:
         return found
 
 
+def weights_of(tenants: Iterable[Tenant]) -> dict[str, float]:
+    """Return the weights of tenants by name; those without one have 1. Empty: none has one.
+
+    Raises:
+        ConfigurationError: a tenant with several tokens has several weights.
+
+    >>> weights_of([Tenant("a", "0123456789abcdef", weight=3.0), Tenant("b", "fedcba9876543210")])
+    {'a': 3.0, 'b': 1.0}
+    """
+    tenants = list(tenants)
+    if all(tenant.weight is None for tenant in tenants):
+        return {}
+    said: dict[str, float] = {}
+    for tenant in tenants:
+        if (
+            tenant.weight is not None
+            and said.setdefault(tenant.name, tenant.weight) != tenant.weight
+        ):
+            raise ConfigurationError(
+                f"tenant {tenant.name!r} has several weights; give all its tokens the same"
+            )
+    return {tenant.name: said.get(tenant.name, 1.0) for tenant in tenants}
+
+
 def read_tokens(path: Path) -> list[Tenant]:
-    """Read a file of tokens: per line a tenant's name, its token, and if limited its rate.
+    """Read a file of tokens: per line a tenant's name and its token, and what limits it.
+
+    That is a rate, `100/s`, and a weight, `weight=3`; both may be left out.
 
     Raises:
         ConfigurationError: it cannot be read, or a line is something else; tokens are not shown.
@@ -128,17 +165,38 @@ def read_tokens(path: Path) -> list[Tenant]:
         words = line.split("#")[0].split()
         if not words:
             continue
-        if not 2 <= len(words) <= 3:
-            raise ConfigurationError(f"{path}:{number}: write NAME TOKEN, or NAME TOKEN 100/s")
-        name, token, *rate = words
+        if not 2 <= len(words) <= 4:
+            raise ConfigurationError(
+                f"{path}:{number}: write NAME TOKEN, and if wanted 100/s and weight=3 behind it"
+            )
+        name, token, *terms = words
         if len(token) < _LEAST_LENGTH:
             raise ConfigurationError(
                 f"{path}:{number}: the token of {name!r} has fewer than {_LEAST_LENGTH} characters"
             )
-        tenants.append(Tenant(name, token, parse_rate(rate[0]) if rate else math.inf))
+        rates = [term for term in terms if not term.startswith(_WEIGHT)]
+        weights = [_weight(term, f"{path}:{number}") for term in terms if term not in rates]
+        if len(rates) > 1 or len(weights) > 1:
+            raise ConfigurationError(f"{path}:{number}: give {name!r} one rate and one weight")
+        rate_per_s = parse_rate(rates[0]) if rates else math.inf
+        tenants.append(Tenant(name, token, rate_per_s, weights[0] if weights else None))
     if not tenants:
         raise ConfigurationError(f"{path} has no token; write NAME TOKEN in each line")
+    weights_of(tenants)
     return tenants
+
+
+def _weight(term: str, where: str) -> float:
+    try:
+        weight = float(term.removeprefix(_WEIGHT))
+    except ValueError:
+        weight = math.nan
+    if not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:
+        raise ConfigurationError(
+            f"{where}: {term!r} is no weight; write a number from {_LEAST_WEIGHT:g} to "
+            f"{_MOST_WEIGHT:g}, e.g. weight=3"
+        )
+    return weight
 
 
 def _digest(token: str) -> bytes:

@@ -12,6 +12,7 @@ from coinfer.errors import InputError
 from coinfer.model.datatypes import BYTES, datatype_of
 from coinfer.runtime.future import InferenceFuture
 from coinfer.server.classification import classified
+from coinfer.server.held_future import HeldFuture
 from coinfer.server.request import (
     NO_PARAMETERS,
     InferRequest,
@@ -59,6 +60,13 @@ class Inference:
     def number(self) -> int:
         """The engine's number of it; -1: an ensemble answers, and the engine knows its stages."""
         return self.future.request.id if isinstance(self.future, InferenceFuture) else -1
+
+    def note_number(self, note: Callable[[int], None]) -> None:
+        """Have the engine's number of it noted: now, or when the engine gets it."""
+        if isinstance(self.future, HeldFuture):
+            self.future.note_number(note)
+        else:
+            note(self.number)
 
     def on_done(self, callback: Callable[[Future[dict[str, Any]]], object]) -> None:
         """Have something called once it is answered: on an engine's thread, so be quick."""

@@ -36,11 +36,13 @@ class Opened:
         engine: The engine; whoever opened it stops it.
         models: All versions of all models.
         planner: The same engine, if it can load more models; None: it performs one plan.
+        most_waiting: Requests that may wait; None: any number.
     """
 
     engine: Engine
     models: list[ServedModel]
     planner: planning_engine.Engine | None = None
+    most_waiting: int | None = None
 
 
 def open_folders(
@@ -83,7 +85,12 @@ def open_folders(
         backends=backends,
         progress=progress,
     )
-    return Opened(engine=_warmed(engine, models), models=described, planner=engine)
+    return Opened(
+        engine=_warmed(engine, models),
+        models=described,
+        planner=engine,
+        most_waiting=limits.max_waiting,
+    )
 
 
 def open_prepared(ready: Prepared) -> Opened:
@@ -117,7 +124,11 @@ def open_prepared(ready: Prepared) -> Opened:
         backends=ready.backends,
         memory_limit=memory_limit_bytes,
     )
-    return Opened(engine=_warmed(engine, models), models=described)
+    return Opened(
+        engine=_warmed(engine, models),
+        models=described,
+        most_waiting=ready.scenario.limits.max_waiting,
+    )
 
 
 def open_saved_plan(folder: Path, *, limits: Limits = Limits()) -> Opened:
@@ -130,7 +141,7 @@ def open_saved_plan(folder: Path, *, limits: Limits = Limits()) -> Opened:
     models = {name: whole_of(planned.models[name]) for name in planned.plan.models}
     described = [served(name, model) for name, model in models.items()]
     engine = Engine(planned.plan, planned.models, limits=limits, memory_limit=memory_limit_bytes)
-    return Opened(engine=_warmed(engine, models), models=described)
+    return Opened(engine=_warmed(engine, models), models=described, most_waiting=limits.max_waiting)
 
 
 def opened_version(

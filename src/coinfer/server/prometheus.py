@@ -14,6 +14,7 @@ from coinfer.server.http.reply import Reply
 from coinfer.server.http.routes import Ask, Page
 from coinfer.server.service import Service
 from coinfer.server.statistics import ModelStatistics
+from coinfer.server.tenant_queue import TenantCounts
 
 __all__ = ["metrics_page"]
 
@@ -63,6 +64,8 @@ class _Collector(Collector):
         yield from _of_processors(stats)
         yield from _of_memory(stats)
         yield from _of_policy(stats)
+        if service.tenants is not None:
+            yield from _of_tenants(service.tenants.counts())
 
     def _of_models(self, stats: EngineStats) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -168,6 +171,32 @@ def _of_policy(stats: EngineStats) -> Iterator[Metric]:
     changes = CounterMetricFamily("coinfer_policy_changes", "Changes of the policy")
     changes.add_metric((), stats.policy.changes)
     yield from (policy, changes)
+
+
+def _of_tenants(counts: Iterable[TenantCounts]) -> Iterator[Metric]:
+    labels = ("tenant",)
+    weight = GaugeMetricFamily("coinfer_tenant_weight", "Weight of a tenant", labels=labels)
+    requests = CounterMetricFamily(
+        "coinfer_tenant_requests", "Inferences of a tenant that were taken", labels=labels
+    )
+    refused = CounterMetricFamily(
+        "coinfer_tenant_refused", "Those refused because too many waited", labels=labels
+    )
+    seconds = CounterMetricFamily(
+        "coinfer_tenant_processor_seconds",
+        "What answered inferences of a tenant took of processors",
+        labels=labels,
+    )
+    held = GaugeMetricFamily(
+        "coinfer_tenant_requests_held", "Inferences that wait for their turn", labels=labels
+    )
+    for each in counts:
+        weight.add_metric((each.tenant,), each.weight)
+        requests.add_metric((each.tenant,), each.requests)
+        refused.add_metric((each.tenant,), each.refused)
+        seconds.add_metric((each.tenant,), each.seconds)
+        held.add_metric((each.tenant,), each.waiting)
+    yield from (weight, requests, refused, seconds, held)
 
 
 class _TritonCollector(Collector):

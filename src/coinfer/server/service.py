@@ -18,22 +18,22 @@ from coinfer.errors import (
     ForbiddenError,
     InputError,
     NotReadyError,
-    RejectedError,
     TooLargeError,
     UnknownNameError,
 )
 from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
-from coinfer.server.asked import asked_of
+from coinfer.server.asked import Asked, asked_of
 from coinfer.server.catalogue import Catalogue
+from coinfer.server.early_refusal import check_in_time
 from coinfer.server.ensembles import Ensembles
 from coinfer.server.inference import EXPLAIN, Inference, check_wanted
 from coinfer.server.request import InferRequest
 from coinfer.server.served_model import ServedModel
 from coinfer.server.shared_memory import IS_OFFERED, SharedMemory
 from coinfer.server.status import status_of
+from coinfer.server.tenant_queue import TenantQueue
 from coinfer.server.watch import Watch, explained
-from coinfer.units import format_seconds
 
 __all__ = ["Control", "Service"]
 
@@ -90,6 +90,9 @@ class Service:
         shared_memory: The regions that clients registered; None: not offered.
         control: Loads and unloads models; None: clients may not.
         engine: Where requests run; None before `open`.
+        weights: By tenant, its weight when processors are short; empty: nothing is held back, and
+            requests go in the order of the engine. To be set before `open`.
+        tenants: Holds requests back for that; None: there are no weights.
         ensembles: Pipelines of the models, which are models to clients.
 
     >>> import coinfer
@@ -117,6 +120,8 @@ class Service:
         self.control: Control | None = None
         self.refuses_early = True
         self.engine: Engine | None = None
+        self.weights: Mapping[str, float] = {}
+        self.tenants: TenantQueue | None = None
         self._closing = ""
         self._no_memory = SharedMemory()
         self._submitting: Counter[str] = Counter()
@@ -127,12 +132,24 @@ class Service:
         engine: Engine,
         models: list[ServedModel],
         ensembles: Iterable[EnsembleDescription] = (),
+        *,
+        most_waiting: int | None = None,
     ) -> None:
         """Take requests from now on: the engine has these models, and has run them once.
+
+        Args:
+            engine: Where requests run.
+            models: What clients see of its models.
+            ensembles: Pipelines of these.
+            most_waiting: Requests that may wait, where tenants have weights; None: any number.
 
         Raises:
             CoinferError: an ensemble does not fit to the models.
         """
+        if self.weights:
+            self.tenants = TenantQueue(self.weights, engine.plan.processors, most_waiting)
+            self.tenants.start()
+            self.watch.tenants = self.tenants.observe
         engine.attach(self.watch)
         for model in models:
             self.catalogue.add(model)
@@ -254,19 +271,23 @@ class Service:
 
     # requests
 
-    def infer(self, request: InferRequest, *, deadline_s: float | None = None) -> Inference:
-        """Hand a request to the engine; returns at once.
+    def infer(
+        self, request: InferRequest, *, deadline_s: float | None = None, tenant: str = ""
+    ) -> Inference:
+        """Hand a request to the engine, now or when it is its tenant's turn; returns at once.
 
         Args:
             request: What is asked.
             deadline_s: Seconds that the transport leaves for it; None: any. A `timeout` among the
                 parameters counts too, and the sooner of both.
+            tenant: Who asks; empty: nobody in particular.
 
         Raises:
             CoinferError: it is refused: `status_of` says what to answer.
         """
         engine, memory = self._taken(), self.shared_memory or self._no_memory
         served = self._lease(request.model, request.version)
+        tenants, is_leased = self.tenants, True
         try:
             asked = asked_of(served, request.parameters, deadline_s)
             arrays = {tensor.name: tensor.array for tensor in request.inputs}
@@ -278,19 +299,22 @@ class Service:
             for wanted in request.outputs:
                 check_wanted(wanted, served, memory, seen)
             if asked.deadline_s is not None and asked.on_late is OnLate.DROP:
-                self._check_in_time(served, asked.deadline_s, asked.priority)
+                self._check_in_time(served, asked.deadline_s, asked.priority, tenant)
             ensemble = self.ensembles.of(served)
             if ensemble is None:
                 begin: Callable[..., Future[Any]] = partial(engine.submit, served.engine_name)
             else:
                 begin = partial(self.ensembles.submit, ensemble, served)
-            submit = partial(
+            submit: Callable[..., Future[Any]] = partial(
                 begin,
                 arrays,
                 deadline_s=asked.deadline_s,
                 priority=asked.priority,
                 on_late=asked.on_late if asked.deadline_s is not None else OnLate.RUN,
             )
+            if tenants is not None:
+                submit = self._in_turn(tenants, tenant, served, submit, asked)
+                is_leased = False  # until the engine has it
             if request.parameters.get(EXPLAIN):
                 future, explain = self._explaining(engine, submit)
             else:
@@ -300,7 +324,8 @@ class Service:
             self.statistics.refused(served.engine_name, status.reason, status.text)
             raise
         finally:
-            self._release(served)
+            if is_leased:
+                self._release(served)
         return Inference(future, request, served, memory, explain)
 
     def submit(self, name: str, inputs: Tensors, **terms: Any) -> Future[Any]:
@@ -325,24 +350,42 @@ class Service:
         finally:
             self._release(served)
 
-    def _check_in_time(self, served: ServedModel, deadline_s: float, priority: int) -> None:
+    def _in_turn(
+        self,
+        tenants: TenantQueue,
+        tenant: str,
+        served: ServedModel,
+        submit: Callable[..., Future[Any]],
+        asked: Asked,
+    ) -> Callable[..., Future[Any]]:
+        """Return what submits a request when it is its tenant's turn."""
+        return partial(
+            tenants.submit,
+            tenant,
+            served.engine_name,
+            lambda due_s: submit(due_s=due_s),
+            deadline_s=asked.deadline_s,
+            priority=asked.priority,
+            is_dropped=asked.deadline_s is not None and asked.on_late is OnLate.DROP,
+            left=partial(self._release, served),
+        )
+
+    def _check_in_time(
+        self, served: ServedModel, deadline_s: float, priority: int, tenant: str
+    ) -> None:
         """Refuse a request at once that would only wait for its deadline to pass.
 
         Raises:
             RejectedError: too much waits before it; says how long it would take.
         """
-        backlog = self.watch.backlog
-        if not self.refuses_early or not backlog.n_waiting:
+        backlog, tenants = self.watch.backlog, self.tenants
+        n_waiting = backlog.n_waiting + (0 if tenants is None else tenants.n_held)
+        if not self.refuses_early or not n_waiting:
             return
         needed_s = backlog.wait_s(priority) + self._cost_s(served)
-        if needed_s <= deadline_s:
-            return
-        error = RejectedError(
-            f"model {served.name!r}: an answer within {format_seconds(deadline_s)} cannot be "
-            f"promised: {_waits(backlog.n_waiting)}; {format_seconds(needed_s)} could be kept"
-        )
-        error.retry_after_s = needed_s - deadline_s
-        raise error
+        if tenants is not None:
+            needed_s += tenants.wait_s(tenant, served.engine_name, priority)
+        check_in_time(served.name, deadline_s, needed_s, n_waiting)
 
     def _cost_s(self, served: ServedModel) -> float:
         """Return what a request takes of processors, of an ensemble on its longest way."""
@@ -392,10 +435,6 @@ class Service:
     def _release(self, served: ServedModel) -> None:
         with self._taking:
             self._submitting[served.engine_name] -= 1
-
-
-def _waits(count: int) -> str:
-    return "1 request waits" if count == 1 else f"{count} requests wait"
 
 
 def _check_batch(served: ServedModel, request: InferRequest) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from coinfer.ensembles import EnsembleDescription
 from coinfer.errors import ConfigurationError
-from coinfer.server.access import Access, Tenant
+from coinfer.server.access import Access, Tenant, weights_of
 from coinfer.server.control import RepositoryControl
 from coinfer.server.front_end import FrontEnd, FrontEnds
 from coinfer.server.grpc.front_end import GrpcFrontEnd
@@ -161,7 +161,8 @@ class Server:
             CoinferError: an ensemble does not fit to the models.
         """
         self._opened, self._control = opened, control
-        self.service.open(opened.engine, opened.models, ensembles)
+        self.service.weights = weights_of(self.options.tenants)
+        self.service.open(opened.engine, opened.models, ensembles, most_waiting=opened.most_waiting)
 
     def wait(self, watch_s: float | None = None) -> None:
         """Return once the server is to end: by SIGTERM, Ctrl-C, `end`, or a fault of the engine.
@@ -212,6 +213,8 @@ class Server:
                 self._front_ends.stop(grace_s)
         finally:
             self._sockets.close()
+            if self.service.tenants is not None:
+                self.service.tenants.close("the server is stopping")
             self.service.ensembles.close()
             if self._opened is not None:
                 self._opened.engine.stop(timeout_s=grace_s)

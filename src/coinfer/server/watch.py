@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from coinfer.core.commands import Command
@@ -27,9 +27,11 @@ class Watch:
     Attributes:
         statistics: Counts what became of requests.
         backlog: Knows what waits.
+        tenants: Is told of each step, where tenants have weights; None: they have none.
     """
 
     def __init__(self) -> None:
+        self.tenants: Callable[[Event, Sequence[Command]], None] | None = None
         self.statistics = Statistics()
         self.backlog = Backlog()
         self._explainers: tuple[Explainer, ...] = ()
@@ -40,6 +42,8 @@ class Watch:
         if commands:  # it looks at nothing else
             self.statistics.observe(event, commands, now)
         self.backlog.observe(event, commands, now)
+        if self.tenants is not None:
+            self.tenants(event, commands)
         if self._explainers:
             for explainer in self._explainers:
                 explainer.observe(event, commands, now)

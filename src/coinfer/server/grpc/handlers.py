@@ -114,7 +114,7 @@ class Handlers:
         tenant = self._tenant(context, record)
         if tenant is not None:
             tenant.take()
-        return write_infer((await self._answered(data, context, record)).response())
+        return write_infer((await self._answered(data, context, record, tenant)).response())
 
     async def _told(
         self,
@@ -150,7 +150,11 @@ class Handlers:
             self._recorder.end(record)
 
     async def _answered(
-        self, data: bytes, context: _Context, record: RequestRecord | None
+        self,
+        data: bytes,
+        context: _Context,
+        record: RequestRecord | None,
+        tenant: Tenant | None,
     ) -> Inference:
         """Hand a request to the service and wait; who goes meanwhile cancels it."""
         request = parse_infer(data, self._limits, self._service.shared_memory)
@@ -162,9 +166,12 @@ class Handlers:
         deadline_s = context.time_remaining()
         if deadline_s is not None and deadline_s > 1e9:
             deadline_s = None  # a client that gives none may say so by a time far away
-        inference = self._service.infer(request, deadline_s=deadline_s)
+        inference = self._service.infer(
+            request, deadline_s=deadline_s, tenant="" if tenant is None else tenant.name
+        )
         if record is not None:
-            record.number, record.version = inference.number, inference.served.version
+            record.version = inference.served.version
+            inference.note_number(record.note_number)
         try:
             await self._handover.answered(inference)
         except asyncio.CancelledError:
@@ -226,7 +233,7 @@ class Handlers:
             if tenant is not None:
                 _name(record, tenant)
                 tenant.take()
-            inference = await self._answered(data, context, record)
+            inference = await self._answered(data, context, record, tenant)
             number = inference.request.id
             is_final = inference.request.parameters.get("triton_enable_empty_final_response")
             return stream_answer(write_infer(inference.response(), is_final=is_final is True))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from coinfer.errors import ClosedError
+from coinfer.server.access import Tenant
 from coinfer.server.handover import Handover
 from coinfer.server.http.body import ClientGoneError, Receive, read_body, unpacked
 from coinfer.server.http.infer_steps import InferSteps, Sent, refusal, text_of, whole_of
@@ -131,9 +132,9 @@ class HttpApp:
                 tenant.take()
             match parts[2:]:
                 case [model, "infer"]:
-                    return await self._infer(model, "", headers, receive, record)
+                    return await self._infer(model, "", headers, receive, record, tenant)
                 case [model, "versions", version, "infer"]:
-                    return await self._infer(model, version, headers, receive, record)
+                    return await self._infer(model, version, headers, receive, record, tenant)
         body = b""
         if method not in ("GET", "HEAD"):
             limits = self._few
@@ -151,11 +152,12 @@ class HttpApp:
         headers: Sent,
         receive: Receive,
         record: RequestRecord | None,
+        tenant: Tenant | None,
     ) -> Reply:
         if record is not None:
             record.call, record.model, record.version = "infer", model, version
         with self._room.holding() as held:
-            return await self._held_infer(held, model, version, headers, receive, record)
+            return await self._held_infer(held, model, version, headers, receive, record, tenant)
 
     async def _held_infer(
         self,
@@ -165,6 +167,7 @@ class HttpApp:
         headers: Sent,
         receive: Receive,
         record: RequestRecord | None,
+        tenant: Tenant | None,
     ) -> Reply:
         steps, limits = self._steps, self._limits
         header_length = steps.header_length(headers)
@@ -178,7 +181,7 @@ class HttpApp:
         size = len(body) if header_length is None else header_length
         request = await self._done(size, steps.parse, model, version, body, header_length)
         del body
-        inference = steps.submit(request, headers, record)
+        inference = steps.submit(request, headers, record, tenant)
         await self._answered(inference, receive)
         response = inference.response()
         size = sum(each.array.nbytes for each in response.outputs if each.array is not None)

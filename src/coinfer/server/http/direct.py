@@ -197,7 +197,7 @@ class DirectCycle:
             length = steps.header_length(headers)
             held.take(len(body))
             request = steps.parse(self._model, self._version, body, length)
-            self._inference = inference = steps.submit(request, headers, record)
+            self._inference = inference = steps.submit(request, headers, record, tenant)
             self.body = b""
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
             self._send(refusal(error, record))

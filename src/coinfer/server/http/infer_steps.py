@@ -73,7 +73,11 @@ class InferSteps:
         return parse_infer(model, version, body, header_length, self._limits, memory)
 
     def submit(
-        self, request: InferRequest, headers: Sent, record: RequestRecord | None
+        self,
+        request: InferRequest,
+        headers: Sent,
+        record: RequestRecord | None,
+        tenant: Tenant | None,
     ) -> Inference:
         """Hand the request to the engine.
 
@@ -86,9 +90,11 @@ class InferSteps:
             request = request._replace(parameters={**request.parameters, EXPLAIN: True})
         deadline = headers.get(b"x-coinfer-deadline")
         deadline_s = None if deadline is None else _deadline_s(deadline)
-        inference = self._service.infer(request, deadline_s=deadline_s)
+        name = "" if tenant is None else tenant.name
+        inference = self._service.infer(request, deadline_s=deadline_s, tenant=name)
         if record is not None:
-            record.number, record.version = inference.number, inference.served.version
+            record.version = inference.served.version
+            inference.note_number(record.note_number)
         return inference
 
     def write(self, inference: Inference, response: InferResponse, headers: Sent) -> Reply:

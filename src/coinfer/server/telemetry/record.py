@@ -61,6 +61,10 @@ class RequestRecord:
         """Note that it was refused or failed, and the status that its transport says."""
         self.status, self.kind, self.reason = status, why.reason, why.text
 
+    def note_number(self, number: int) -> None:
+        """Note the engine's number of it."""
+        self.number = number
+
     @property
     def queue_s(self) -> float | None:
         """Seconds from when the engine got it until it began to run, or was given up."""

@@ -1,0 +1,158 @@
+"""ReleasedWork: what of tenants' requests the engine has, and what they take of its processors.
+
+It finds the requests again by the moment from which their latency counts, which is another one for
+each. The stages of an ensemble share that of the request from outside, so what they take is that
+request's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from threading import Lock
+
+from coinfer.core.commands import Abandon, Command, Execution, Run
+from coinfer.core.events import Event, Failed, Finished, ProcessorLost
+from coinfer.machine.processor import Processor
+from coinfer.server.tenant_request import TenantRequest
+
+__all__ = ["ReleasedWork"]
+
+_WEIGHT = 0.1
+"""Of the last request in what is expected of the next ones."""
+
+_FORGETS = 0.98
+"""Of the longest run, with each that is shorter."""
+
+_RUNS_AHEAD = 2.0
+_LEAST_AHEAD_S = 0.002
+_UNKNOWN_S = 0.001
+
+
+class ReleasedWork:
+    """An observer of the core. All but `observe` is called while the lock is held.
+
+    Args:
+        processors: Those of the engine.
+        lock: Guards it.
+        most_waiting: Requests that may wait in the engine; None: any number.
+
+    Attributes:
+        n_unanswered: Requests of tenants that the engine has.
+        n_waiting: Those of them that no processor has begun with.
+    """
+
+    def __init__(
+        self, processors: Iterable[Processor], lock: Lock, most_waiting: int | None = None
+    ) -> None:
+        self._lock = lock
+        self._most_waiting = math.inf if most_waiting is None else max(1, most_waiting)
+        self._units = {each.name: each.units for each in processors}
+        self._requests: dict[float, TenantRequest] = {}
+        self._running: dict[int, Execution] = {}
+        self._costs: dict[str, float] = {}
+        self._ran_on: dict[str, set[str]] = defaultdict(set)
+        self._waiting: Counter[str] = Counter()
+        self._longest_s = 0.0
+        self.n_waiting = 0
+
+    @property
+    def n_unanswered(self) -> int:
+        """Requests of tenants that the engine has."""
+        return len(self._requests)
+
+    @property
+    def parallel(self) -> int:
+        """How many executions run now; at least 1."""
+        return max(1, len(self._running))
+
+    def cost_s(self, model: str) -> float:
+        """Return what a request to a model took of processors lately, in seconds."""
+        found = self._costs.get(model)
+        if found is not None:
+            return found
+        return max(self._costs.values(), default=_UNKNOWN_S)
+
+    def has_room(self) -> bool:
+        """Tell whether so little waits in the engine that its processors might run out of it."""
+        if not self.n_waiting:
+            return True
+        if self.n_waiting >= self._most_waiting:
+            return False
+        waiting_s = sum(count * self.cost_s(model) for model, count in self._waiting.items())
+        ahead_s = max(_LEAST_AHEAD_S, _RUNS_AHEAD * self._longest_s)
+        return waiting_s < ahead_s * self.parallel
+
+    def can_start(self, model: str) -> bool:
+        """Tell whether a model might start at once, though other models' requests wait."""
+        if self._waiting[model]:
+            return False
+        busy = {execution.processor for execution in self._running.values()}
+        taken = frozenset[str]().union(*(self._units.get(name, frozenset()) for name in busy))
+        known = self._ran_on.get(model)
+        if not known:
+            return True
+        return any(name not in busy and not self._units[name] & taken for name in known)
+
+    def add(self, request: TenantRequest) -> None:
+        """Note that the engine is about to get a request; may change its `due_s` a little."""
+        while request.due_s in self._requests:
+            request.due_s = math.nextafter(request.due_s, math.inf)
+        self._requests[request.due_s] = request
+        self._waiting[request.model] += 1
+        self.n_waiting += 1
+
+    def end(self, request: TenantRequest, *, is_completed: bool) -> None:
+        """Note that a request is answered, or that the engine did not take it."""
+        self._requests.pop(request.due_s, None)
+        self._begun(request)
+        if is_completed:
+            old = self._costs.get(request.model)
+            new = request.spent_s
+            self._costs[request.model] = new if old is None else old + _WEIGHT * (new - old)
+
+    def observe(self, event: Event, commands: Sequence[Command]) -> bool:
+        """Note a step of the core; True if a processor began with a request of a tenant."""
+        kind, has_begun = type(event), False
+        with self._lock:
+            if kind is Finished:
+                self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
+            elif kind is Failed:
+                self._ended(event.execution_id)  # type: ignore[union-attr]
+            elif kind is ProcessorLost:
+                for number, execution in list(self._running.items()):
+                    if execution.processor == event.processor:  # type: ignore[union-attr]
+                        self._ended(number)
+            for command in commands:
+                if type(command) is Run:
+                    execution = command.execution
+                    self._running[execution.id] = execution
+                    for each in execution.requests:
+                        request = self._requests.get(each.arrival_s)
+                        if request is not None:
+                            has_begun = True
+                            self._ran_on[request.model].add(execution.processor)
+                            self._begun(request)
+                elif type(command) is Abandon:
+                    self._ended(command.execution.id)
+        return has_begun
+
+    def _begun(self, request: TenantRequest) -> None:
+        if not request.has_started:
+            request.has_started = True
+            self._waiting[request.model] -= 1
+            self.n_waiting -= 1
+
+    def _ended(self, number: int, service_s: float | None = None) -> None:
+        """Note the end of an execution; of one that failed, what it was to take."""
+        execution = self._running.pop(number, None)
+        if execution is None:
+            return
+        seconds = execution.expected_s if service_s is None else service_s
+        self._longest_s = max(seconds, self._longest_s * _FORGETS)
+        samples = sum(each.batch for each in execution.requests)
+        for each in execution.requests:
+            request = self._requests.get(each.arrival_s)
+            if request is not None:
+                request.spent_s += seconds * each.batch / samples

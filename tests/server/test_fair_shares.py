@@ -1,0 +1,118 @@
+"""Fair shares: no tenant is further from its weight's share than one request of each."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coinfer.server.fair_shares import FairShares
+from coinfer.server.tenant_request import TenantRequest
+
+COSTS = {"small": 1.0, "middle": 4.0, "large": 20.0}
+WEIGHTS = st.dictionaries(
+    st.sampled_from("abcd"), st.sampled_from([0.25, 1.0, 2.0, 3.0, 7.5]), min_size=2
+)
+
+
+def backlogged(weights: dict[str, float], models: dict[str, list[str]]) -> FairShares:
+    shares = FairShares(weights, COSTS.__getitem__)
+    for tenant in weights:
+        for number, model in enumerate(models[tenant]):
+            shares.add(TenantRequest(tenant, model, number))
+    return shares
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    weights=WEIGHTS,
+    models=st.fixed_dictionaries(
+        {
+            each: st.lists(st.sampled_from(sorted(COSTS)), min_size=40, max_size=40)
+            for each in "abcd"
+        }
+    ),
+    factors=st.lists(st.sampled_from([0.5, 1.0, 1.0, 2.0]), min_size=160, max_size=160),
+)
+def test_over_any_backlogged_interval_shares_are_within_a_request_of_the_weights(
+    weights: dict[str, float], models: dict[str, list[str]], factors: list[float]
+) -> None:
+    shares = backlogged(weights, models)
+    taken = dict.fromkeys(weights, 0.0)
+    moments = [dict(taken)]
+    most = 2.0 * max(COSTS.values())
+    while all(shares.held_of(tenant) for tenant in weights):
+        request = shares.take()
+        assert request is not None
+        request.spent_s = COSTS[request.model] * factors[len(moments)]
+        shares.settle(request)
+        taken[request.tenant] += request.spent_s / weights[request.tenant]
+        moments.append(dict(taken))
+    for one, other in combinations(weights, 2):
+        gaps = [moment[one] - moment[other] for moment in moments]
+        # The theorem of start-time fair queueing: over an interval, not only from the beginning.
+        assert max(gaps) - min(gaps) <= most / weights[one] + most / weights[other] + 1e-9
+
+
+def test_a_tenant_that_comes_later_gets_its_share_and_no_more() -> None:
+    shares = FairShares({"a": 1.0, "b": 1.0}, lambda _: 1.0)
+    for number in range(60):
+        shares.add(TenantRequest("a", "m", number))
+    assert [taken(shares) for _ in range(20)] == ["a"] * 20
+    for number in range(20):
+        shares.add(TenantRequest("b", "m", number))
+    assert sum(taken(shares) == "a" for _ in range(10)) in (4, 5, 6)
+
+
+def taken(shares: FairShares) -> str:
+    request = shares.take()
+    assert request is not None
+    return request.tenant
+
+
+def test_among_the_requests_of_a_tenant_priority_and_then_deadlines_decide() -> None:
+    shares = FairShares({"a": 1.0}, lambda _: 1.0)
+    said = [(0, 9.0), (0, 3.0), (1, 9.0), (0, 9.0)]
+    for number, (priority, before_s) in enumerate(said):
+        name = f"m{number % 2}"
+        shares.add(TenantRequest("a", name, number, priority=priority, before_s=before_s))
+    order = [shares.take() for _ in said]
+    assert [request.number for request in order if request is not None] == [2, 1, 0, 3]
+    assert shares.take() is None
+
+
+def test_what_goes_because_only_it_may_go_costs_nothing() -> None:
+    shares = FairShares({"a": 1.0, "b": 1.0}, lambda _: 1.0)
+    for number in range(40):
+        shares.add(TenantRequest("a", "cpu", number))
+        shares.add(TenantRequest("b", "gpu", number))
+    for _ in range(30):
+        assert shares.take(lambda model: model == "cpu").tenant == "a"  # type: ignore[union-attr]
+    assert sorted(taken(shares) for _ in range(10)) == ["a"] * 5 + ["b"] * 5
+
+
+def test_what_is_ahead_counts_the_turns_of_others_but_not_more_than_they_have() -> None:
+    shares = FairShares({"a": 1.0, "b": 3.0}, lambda _: 1.0)
+    assert shares.ahead_s("a", 0, 1.0) == 0.0
+    for number in range(4):
+        shares.add(TenantRequest("a", "m", number))
+    for number in range(10):
+        shares.add(TenantRequest("b", "m", number))
+    assert shares.ahead_s("a", 0, 1.0) == 4.0 + 10.0  # b has but 10 of its 15
+    assert shares.ahead_s("a", 1, 1.0) == 3.0  # before an urgent one of `a` only b's turn
+    assert shares.ahead_s("b", 0, 1.0) == pytest.approx(10.0 + (10 + 1) / 3)
+
+
+def test_requests_that_go_in_between_leave_nothing_behind() -> None:
+    shares = FairShares({"a": 1.0}, lambda _: 1.0)
+    for number in range(5_000):
+        request = TenantRequest("a", "m", number)
+        shares.add(request)
+        if number:
+            shares.remove(request)
+    [heap] = shares._flows["a"].heaps.values()
+    assert len(heap._entries) < 200
+    assert shares.n_held == 1
+    assert taken(shares) == "a"
