@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fuzz.server_requests import ask_service
+
 __all__ = ["API_CALLS"]
 
 _ANSWER_S = 15.0
@@ -75,7 +77,7 @@ def _awaited(future: Any, rng: random.Random) -> None:
         return
 
 
-API_CALLS: Mapping[str, Callable[..., None]] = {"api": _api}
+API_CALLS: Mapping[str, Callable[..., None]] = {"api": _api, "request": ask_service}
 """By the first word of a case's arguments."""
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import yaml
 from fuzz.byte_mutation import mutate_bytes
 from fuzz.case import Case
 from fuzz.message_mutation import mutate_message
+from fuzz.server_requests import write_request
 from fuzz.tree_mutation import Tree, keys_of, mutate_tree
 
 __all__ = ["KINDS", "make_case"]
@@ -503,6 +504,12 @@ def _damage(path: Path, rng: random.Random) -> None:
             _mutated_json(path, rng)
 
 
+def _requested(rng: random.Random, seeds: Path, folder: Path) -> tuple[str, ...]:
+    """A request to a server, over HTTP or gRPC."""
+    write_request(rng, folder)
+    return ("request", ".")
+
+
 KINDS: Mapping[str, _Kind] = {
     "inspect": _Kind(24, _inspected),
     "partition": _Kind(16, _partitioned),
@@ -524,5 +531,6 @@ KINDS: Mapping[str, _Kind] = {
     "trace": _Kind(4, _trace),
     "cache": _Kind(2, _cache),
     "artefacts": _Kind(3, _artefacts),
+    "request": _Kind(8, _requested),
 }
 """By name; weights are chosen so that a mean case takes a third of a second."""

@@ -44,6 +44,11 @@ def mutate_message(message: Message, rng: random.Random, donors: list[Message]) 
 
 def _places(message: Message) -> Iterator[_Place]:
     for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            for each in value.values():
+                if isinstance(each, Message):
+                    yield from _places(each)
+            continue
         yield _Place(message, field)
         if field.message_type is not None:
             for each in value if field.is_repeated else (value,):

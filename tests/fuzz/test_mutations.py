@@ -30,6 +30,20 @@ def test_messages_are_mutated_the_same_way_every_time_and_in_many_ways() -> None
     assert len(set(made)) > 50
 
 
+def test_messages_in_maps_are_mutated_too() -> None:
+    from coinfer.server.messages import INFERENCE
+
+    made = INFERENCE["ModelInferRequest"]
+    sound = made()
+    sound.parameters["timeout"].int64_param = 5
+    before = sound.SerializeToString(deterministic=True)
+    changed = [made.FromString(before) for _ in range(20)]
+    for seed, message in enumerate(changed):
+        mutate_message(message, random.Random(seed), [message])
+    texts = {message.SerializePartialToString(deterministic=True) for message in changed}
+    assert len(texts - {before}) > 5
+
+
 def test_trees_and_bytes_are_mutated_and_the_seed_is_left_alone() -> None:
     before = repr(TREE)
     trees = [repr(mutate_tree(TREE, random.Random(seed), ["x"])) for seed in range(60)]

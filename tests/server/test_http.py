@@ -409,3 +409,11 @@ def _until(is_so: Any) -> None:
     while not is_so():
         assert time.monotonic() < until_s
         time.sleep(0.002)
+
+
+def test_of_an_empty_batch_there_is_nothing_to_classify() -> None:
+    outputs = [{"name": "y", "parameters": {"classification": 2}}]
+    with serving(LINEAR, backend="null") as server:
+        answer = infer(server, "linear", {**x([], shape=(0, 4)), "outputs": outputs})
+    assert answer.status == 200
+    assert answer.json["outputs"][0]["shape"] == [0, 2]

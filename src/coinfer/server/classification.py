@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,11 +43,15 @@ def classified(
         raise InputError(f"output {name!r}: 'classification' must be a whole number from 1")
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise InputError(f"output {name!r} has no numbers that could be classified")
-    rows = array.reshape(len(array), -1) if is_batched and array.ndim else array.reshape(1, -1)
+    has_rows = is_batched and array.ndim > 0
+    # A width of -1 would not be found where there are no rows.
+    rows = (
+        array.reshape(len(array), math.prod(array.shape[1:])) if has_rows else array.reshape(1, -1)
+    )
     kept = min(count, rows.shape[1])
     found = np.empty((len(rows), kept), object)
     for at, row in enumerate(rows.astype(np.float64)):
         for place, index in enumerate(np.argsort(-row, kind="stable")[:kept]):
             label = f":{labels[index]}" if index < len(labels) else ""
             found[at, place] = f"{row[index]:f}:{index}{label}"
-    return found if is_batched and array.ndim else found[0]
+    return found if has_rows else found[0]

@@ -19,6 +19,7 @@ from coinfer.server.control import RepositoryControl
 from coinfer.server.front_end import FrontEnd, FrontEnds
 from coinfer.server.grpc.front_end import GrpcFrontEnd
 from coinfer.server.http.front_end import HttpFrontEnd
+from coinfer.server.http.openapi import openapi_page
 from coinfer.server.http.routes import Page
 from coinfer.server.limits import ServerLimits
 from coinfer.server.listening import bound_socket, is_loopback
@@ -277,7 +278,7 @@ class Server:
         from coinfer.server.prometheus import metrics_page
 
         metrics = metrics_page(self.service, has_triton_names=self.options.has_triton_metrics)
-        return {"metrics": metrics, **live_pages(self.service)}
+        return {"metrics": metrics, "openapi.json": openapi_page(), **live_pages(self.service)}
 
     def _watch(self, control: RepositoryControl, every_s: float) -> None:
         stamps: dict[str, Stamp] = {}
