@@ -1,6 +1,6 @@
 """How wide a run should be, in simulation: machines of 8, 16 and 64 cores.
 
-    python benchmarks/widths.py [--quick] [--cores 8 16 64]
+    python benchmarks/widths.py [--quick] [--cores 8 16 64] [--planned-for 0.25 0.5 0.8 0.95]
 
 Two loads at 50, 80 and 95 % of the bound: three networks in equal mix with Poisson arrivals, and
 eight networks at frame rates. The default policy on processors of every useful width against the
@@ -9,7 +9,7 @@ machines are `lib:cores-8`, `lib:cores-16` and `lib:cores-64`, which say what th
 is the geometric mean over the networks of their mean response times; all contestants have the same
 requests. The best fixed width of each column is the best of all of them there, so no single
 contestant is meant. At 95 % what is completed counts, of the bound. `coinfer` has only what a plan
-would load.
+would load. `--planned-for` shows instead what a plan that was made for another load costs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import math
 import statistics
 from functools import partial
 from typing import NamedTuple
+
+from rich.console import Console
 
 from coinfer.bound import throughput_bound
 from coinfer.machine.machine import Machine
@@ -183,11 +185,27 @@ def required(what: str, load: float, found: dict[str, Result]) -> list[Requireme
     return wanted
 
 
+def print_stale(console: Console, cores: int, shares: list[float], requests: int) -> None:
+    """Print what plans made for some shares of the bound do at each of them."""
+    machine = load_machine(f"lib:cores-{cores}")
+    for kind in ("mix", "frames"):
+        columns = [*(f"for {share:.0%}" for share in shares), "all widths"]
+        table = new_table([f"{cores} cores, {kind}, ms"], columns)
+        demands = [scenario(machine, kind, share, requests) for share in shares]
+        plans = [planned(machine, asked) for asked in demands]
+        for share, asked in zip(shares, demands, strict=True):
+            found = [run(each, asked) for each in (*plans, machine)]
+            cells = [f"{each.response_ms:.3g} ({each.in_time:.1%})" for each in found]
+            table.add_row(f"load {share:.0%}", *cells)
+        console.print(table)
+
+
 def main() -> int:
     """Print the tables; the exit status is 1 if something is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="short, to see that it works")
     parser.add_argument("--cores", type=int, nargs="*", default=[8, 16, 64])
+    parser.add_argument("--planned-for", type=float, nargs="+", help="shares of the bound")
     arguments = parser.parse_args()
     console = new_console()
     print_environment(console)
@@ -195,6 +213,9 @@ def main() -> int:
     for cores in arguments.cores:
         machine = load_machine(f"lib:cores-{cores}")
         requests = 100 * cores if arguments.quick else 1_000 * cores
+        if arguments.planned_for:
+            print_stale(console, cores, arguments.planned_for, requests)
+            continue
         for kind in ("mix", "frames"):
             columns = [f"{load:.0%} {what}" for load in LOADS for what in ("in time", "ms")]
             table = new_table([f"{cores} cores, {kind}"], columns)
@@ -208,7 +229,7 @@ def main() -> int:
             for name, cells in rows.items():
                 table.add_row(name, *cells)
             console.print(table)
-    return print_requirements(console, requirements)
+    return print_requirements(console, requirements) if requirements else 0
 
 
 if __name__ == "__main__":

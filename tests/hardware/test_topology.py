@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from coinfer.backends import get_backend
+from coinfer.backends.base import caller_cores
+from coinfer.backends.onnxruntime import creation
 from coinfer.backends.onnxruntime.creation import pool_cores
 from coinfer.errors import ConfigurationError
 from coinfer.hardware import Cores, default_processors, find_cores
@@ -113,6 +117,34 @@ def test_the_pool_of_a_wide_session_stays_inside_of_its_cache(tmp_path: Path) ->
     found = processors_of(fakes.desktop, tmp_path)
     assert pool_cores(found["cpu8-11"]) == (9, 10, 11)
     assert pool_cores(found["cpu8-15"]) == tuple(range(9, 16))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
+def test_a_session_of_one_node_is_made_and_run_by_threads_of_that_node_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def noted(cores: Collection[int]) -> Iterator[None]:
+        placed.append(tuple(cores))
+        yield
+
+    class Made:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr(creation, "placed_on", noted)
+    monkeypatch.setattr(creation.ort, "InferenceSession", Made)
+    backend = get_backend("onnxruntime")
+    nodes = (set(range(0, 64, 2)), set(range(1, 64, 2)))
+    for processor in processors_of(fakes.server, tmp_path).values():
+        if processor.threads == 1 or processor.spread:
+            continue
+        creation.create(b"", processor, ("CPUExecutionProvider", {}), creation.Style())
+        threads = {*caller_cores(backend, processor), *pool_cores(processor)}
+        assert len(threads) == processor.threads
+        assert any(threads <= node for node in nodes)
+        assert set(placed.pop()) == threads
 
 
 def test_widths_of_a_container_are_not_pinned(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from coinfer.bound import throughput_bound
 from coinfer.hardware import default_processors, find_cores
+from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.scaling import Scaling
@@ -161,6 +162,25 @@ def test_where_the_load_is_known_the_widths_that_serve_it_best_are_loaded(tmp_pa
     tight = widths(0.5, Room(threads=24))
     assert sum(widths(0.5).values()) > sum(tight.values())
     assert sum(width * n for width, n in tight.items() if width > 1) <= 24
+
+
+def test_where_room_is_short_the_width_that_serves_best_is_filled_first() -> None:
+    """A model of little work finds cores taken as often as others do: by the runs of these."""
+    machine = load_machine("lib:cores-64")
+    frames = {"squeezenet1_1": 30.0, "resnet50": 10.0, "densenet201": 8.0, "vgg16": 2.0}
+    bound = throughput_bound(machine.profile, machine.processors, frames).per_model_per_s
+    found = few(
+        useful(machine.profile.restricted(frames), machine.processors),
+        machine.processors,
+        Demand(rates={m: rate / 2 for m, rate in bound.items()}, is_absolute=True),
+        room=Room(threads=64 * len(frames)),
+        session_of=lambda p: p.threads == 1 or p.name,
+    )
+    threads = {p.name: p.threads for p in machine.processors}
+    fours = {
+        model: sum(threads[name] == 4 for name in each.processors) for model, each in found.items()
+    }
+    assert min(fours.values()) >= 6, fours
 
 
 def test_a_rare_model_stays_on_few_processors_where_rates_are_known(tmp_path: Path) -> None:

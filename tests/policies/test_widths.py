@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -16,6 +16,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.scaling import Scaling
 from coinfer.machine.topology import Topology
+from coinfer.metrics.counts import ModelCounts
 from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.policies.crowding import crowded
@@ -203,3 +204,30 @@ def test_a_short_queue_on_a_large_machine_does_not_make_runs_narrow() -> None:
     counts = simulate(scenario, plan, make_policy("earliest_finish")).run_counts.models
     pair_s = min(machine.profile.expected_s("resnet50", f"cpu{n}-{n + 1}") for n in (0, 2))
     assert counts["resnet50"].latencies.mean_s() < 1.2 * pair_s
+
+
+def served(load: float) -> Collection[ModelCounts]:
+    """Three networks on 8 cores, each with a deadline of three times what one core takes."""
+    machine = load_machine("lib:cores-8")
+    mix = {"mobilenet_v2": 1.0, "resnet50": 1.0, "resnet101": 1.0}
+    rates = throughput_bound(machine.profile, machine.processors, mix).per_model_per_s
+    alone_s = {model: machine.profile.expected_s(model, "cpu0") or 0.0 for model in mix}
+    scenario = Scenario.model_validate(
+        {
+            "models": {m: {"source": "zoo:lenet", "deadline": 3 * alone_s[m]} for m in mix},
+            "arrivals": {m: {"poisson": load * rate} for m, rate in rates.items()},
+            "duration": 2000 / (load * sum(rates.values())),
+            "warmup": 0.0,
+            "admission_limit": 10**9,
+        }
+    )
+    done = simulate(scenario, Plan.of(machine, models=mix), make_policy("earliest_finish"))
+    return done.run_counts.models.values()
+
+
+def test_a_width_that_wastes_cores_is_no_rescue_where_more_comes_than_can_be_done() -> None:
+    """Each rescue would make others late, that would have to be rescued in their turn."""
+    models = served(1.1)
+    submitted = sum(each.submitted for each in models)
+    assert sum(each.hits for each in models) > 0.8 * submitted
+    assert sum(each.served for each in models) > 0.92 * submitted

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +25,13 @@ from coinfer.errors import (
     UnknownNameError,
 )
 from coinfer.graph.partition_options import Mode
+from coinfer.hardware import default_processors, find_cores
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.runtime import warm_up as module
 from coinfer.runtime.span_io import SpanIO
 from coinfer.runtime.span_run import run_span
+from hardware.fake_machines import server
 from planner.cut_models import chain_with_skip, cut
 from runtime.engines import FEED, MODEL, cpus, null_engine
 
@@ -84,6 +89,44 @@ def test_processors_that_share_a_session_run_it_once(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(session, "run", noted)
         engine.warm_up("m", model.sample_inputs())
     assert len(ran) == 1
+
+
+class _LikeOnnxRuntime(NullBackend):
+    """One session for all processors of one thread; the worker of a wide one has its first core."""
+
+    def sharing_key(self, processor: Processor) -> Hashable:
+        return processor.threads == 1 or processor.name
+
+    def caller_cores(self, processor: Processor) -> tuple[int, ...]:
+        return processor.cores[:1] if processor.threads > 1 else processor.cores
+
+
+def test_memory_is_first_touched_where_the_worker_of_the_session_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server of two sockets: there is its NUMA node. What all share may lie on any."""
+    cores = find_cores(root=server(tmp_path), affinity=range(64))
+    found = default_processors(["onnxruntime"], cores=cores)
+    names = ("cpu0", "cpu32", "cpu2-3", "cpu32-35", "cpu32-63")
+    processors = [replace(p, backend="null") for p in found if p.name in names]
+    assert len(processors) == len(names)
+    placed: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def noted(cores: Collection[int]) -> Iterator[None]:
+        placed.append(tuple(cores))
+        yield
+
+    monkeypatch.setattr(module, "placed_on", noted)
+    with Engine(
+        {"m": MODEL},
+        processors=processors,
+        profile=Profile.from_seconds({"m": dict.fromkeys(names, 0.1)}),
+        backends={"null": _LikeOnnxRuntime(0.0)},
+    ) as engine:
+        placed.clear()  # it warms up when it starts, too
+        engine.warm_up("m", FEED)
+    assert sorted(placed) == [(), (1,), (1,), (4,)]
 
 
 @pytest.mark.parametrize("mode", [Mode.UNIT, Mode.MERGED])

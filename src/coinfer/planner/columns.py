@@ -111,6 +111,7 @@ class _Wanted:
         taken: How often one of them is busy if all runs of all models are that wide.
         why: In words.
         must: Whether it stays whatever it takes.
+        usual: Whether it serves best at the load that is expected.
         memory: Bytes of a session.
         load_s: Seconds to load one.
         sessions: By number of members, how many sessions that makes.
@@ -122,6 +123,7 @@ class _Wanted:
     taken: float
     why: str
     must: bool
+    usual: bool
     memory: float
     load_s: float
     sessions: Sequence[int]
@@ -137,9 +139,14 @@ class _Wanted:
         return self.members[0].threads
 
     @property
+    def all_taken(self) -> float:
+        """How often a request finds all of them busy."""
+        return self.taken**self.count
+
+    @property
     def most(self) -> int:
         """How many are of any use: a model of little work still finds most of them taken."""
-        to_be_free = math.log(_ALL_TAKEN) / math.log(min(max(self.taken, 0.01), 0.99))
+        to_be_free = math.log(_ALL_TAKEN) / math.log(self.taken)
         return min(len(self.members), math.ceil(max(_MOST_SPARE * self.busy + 2, to_be_free)))
 
     @property
@@ -276,6 +283,8 @@ def _wanted(
     cheapest_s = min(least_s[kind] * of[0].threads for kind, of in kinds.items())
     found: dict[_Kind, _Wanted] = {}
 
+    usual, _ = _fastest_at(loads[0], coming, kinds, least_s)
+
     def want(kind: _Kind, busy: float, why: str, *, must: bool = False) -> None:
         members = kinds[kind]
         entry = table[members[0].name]
@@ -284,9 +293,10 @@ def _wanted(
         each = _Wanted(
             members,
             busy,
-            loads[0] * growth,
+            min(max(loads[0] * growth, 0.01), 0.99),
             why,
             must,
+            kind == usual,
             entry.resident_bytes,
             entry.load_s,
             sessions,
@@ -363,12 +373,17 @@ def _fit(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
 
 
 def _fill(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
-    """Add more of what is wanted while there is room, first where there are fewest for the load."""
+    """Add more of what is wanted while there is room.
+
+    First of the kinds that serve best at the load that is expected, and of these where a request
+    most often finds all of them taken, by the threads that one more has: it then takes what serves
+    worse. Models of little work count like others: it is the runs of all models that take cores.
+    """
     room = room._replace(load_s=room.load_s * _FILLED)
     everyone = [each for row in wanted.values() for each in row]
     growing = list(everyone)
     while growing:
-        least = min(growing, key=lambda e: (e.count / (e.busy + 0.5), e.threads))
+        least = min(growing, key=lambda e: (not e.usual, -e.all_taken / e.threads, e.threads))
         if least.count >= least.most:
             growing.remove(least)
             continue

@@ -5,6 +5,10 @@ that are alike the first free one stands for all, and one that is busy only coun
 A busy kind does not count either where another width of the same cores is free and in time. Kinds
 are looked at from narrow to wide; one that could not win if it were free is skipped. So a
 decision costs as much on 64 cores as on four.
+
+A width at which the machine could not do what comes is no rescue for a request whose deadline a
+narrower run would miss, as long as others wait: each core-second that it wastes makes some of these
+late, they would have to be rescued in their turn, and the queue never ends.
 """
 
 from __future__ import annotations
@@ -32,8 +36,10 @@ def best_among_alike(
     crowding: Crowding,
     free_at: Mapping[str, float] | None,
     used: int,
-) -> tuple[str, float]:
+) -> tuple[str, float, float]:
     """Return the processor where a request finishes first, others considered, and when that is.
+
+    And the least seconds that it takes at a width that wastes nothing; infinite if nothing runs it.
 
     Args:
         view: The state.
@@ -49,7 +55,7 @@ def best_among_alike(
     now, processors = view.now, view.processors
     best = (_INF, _INF, _INF)
     chosen = ""
-    least_work_s = _INF
+    least_work_s = unwasted_s = _INF
     n_free = view.n_units - used.bit_count()
     for alike in view.alike:
         width = alike.width
@@ -59,15 +65,21 @@ def best_among_alike(
         work_s = least_s * width
         if work_s < least_work_s:
             least_work_s = work_s
-        weight = crowding.factor(width, work_s / least_work_s)
+        growth = work_s / least_work_s
+        weight = crowding.factor(width, growth)
         if width > 1:
             weight *= stall
         # All that wait, at that width, fill what is free and then take turns on all units, as these
         # become free one after the other: on average a request waits for half of the turns.
         turns = (waiting * width - n_free) / view.n_units
+        is_wasted = False
         if turns > 0.0:
             weight *= 1.0 + turns / 2.0
-        if (int(now + least_s > deadline_s), now + least_s * weight, now + least_s) >= best:
+            is_wasted = growth > 1.0 and crowding.load * growth > 1.0
+        if not is_wasted and least_s < unwasted_s:
+            unwasted_s = least_s
+        is_late = is_wasted or now + least_s > deadline_s
+        if (int(is_late), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)
         if not name and chosen and not best[0] and waiting * width > view.n_units:
@@ -81,14 +93,14 @@ def best_among_alike(
             if not name:
                 continue
         finish = start + seconds[name]
-        late = int(finish > deadline_s)
+        late = int(is_wasted or finish > deadline_s)
         if forecast is not None:
             assert free_at is not None
             late += forecast.n_late(free_at, processors[name].units, finish)
         value = (late, start + seconds[name] * weight, finish)
         if value < best:
             best, chosen = value, name
-    return chosen, best[2]
+    return chosen, best[2], unwasted_s
 
 
 def _soonest(

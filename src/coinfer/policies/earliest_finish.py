@@ -141,7 +141,7 @@ class EarliestFinish(OneByOne):
         seconds, rivals = view.offered_s(lane), round(self._in_system)
         if view.alike:
             stall, crowding = self._stall(view), self._crowding
-            name, _ = best_among_alike(
+            name, _, _ = best_among_alike(
                 view, seconds, math.inf, 1, None, stall, crowding, None, view.used
             )
             return name if name and view.is_idle(name) else None
@@ -175,7 +175,8 @@ class EarliestFinish(OneByOne):
         if not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.offered_s(lane), request.deadline_s
-            if due_s < math.inf and waiting > 1 and self._gets_late(request, first_s, now):
+            least_s = min(first_s.values(), default=0.0)
+            if due_s < math.inf and waiting > 1 and self._gets_late(request, least_s, now):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
@@ -260,13 +261,13 @@ class EarliestFinish(OneByOne):
                 free_at = view.units_free_at() if free_at is None else free_at
                 seconds = view.waited_s(lane, seconds, free_at)
             due_s = request.deadline_s
-            if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, seconds, now):
-                return Rerank(request)
             urgency_s = self.rank(request)
             foreseen = forecast if urgency_s > now else None
-            name, finish_s = best_among_alike(
+            name, finish_s, least_s = best_among_alike(
                 view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
             )
+            if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, least_s, now):
+                return Rerank(request)
             if not name:
                 continue
             is_free = not view.bits_of(name) & used
@@ -287,9 +288,15 @@ class EarliestFinish(OneByOne):
             waiting = max(waiting - 1 - len(taken), 1)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
-    def _gets_late(self, request: Request, seconds: Mapping[str, float], now: float) -> bool:
-        """Tell whether a request cannot be in time any more, and so lets others go first now."""
-        if now + min(seconds.values(), default=0.0) <= request.deadline_s:
+    def _gets_late(self, request: Request, least_s: float, now: float) -> bool:
+        """Tell whether a request cannot be in time any more, and so lets others go first now.
+
+        Args:
+            request: The request.
+            least_s: The least that it can take; infinite if nothing can run it.
+            now: The time.
+        """
+        if not request.deadline_s < now + least_s < math.inf:
             return False
         patience_s = max(self.patience_s, request.deadline_s - request.arrival_s)
         due_s = self._late_due_s.get(request.id)
@@ -317,10 +324,18 @@ class EarliestFinish(OneByOne):
             return None
         lane = view.lane_of(late[0])
         seconds = view.offered_s(lane)
-        able = [name for name in view.idle_runners(lane) if lane.may_start(name, view.now)]
-        name = min(able, key=lambda name: seconds.get(name, math.inf), default="")
-        if seconds.get(name, math.inf) > _SLOWER * min(seconds.values(), default=0.0):
-            return None
+        if view.alike:
+            # As wide as the load allows: what is late has no right to more than others.
+            name, _, _ = best_among_alike(
+                view, seconds, math.inf, view.n_waiting, None, 1.0, self._crowding, None, view.used
+            )
+            if not name or not view.is_idle(name) or not lane.may_start(name, view.now):
+                return None
+        else:
+            able = [name for name in view.idle_runners(lane) if lane.may_start(name, view.now)]
+            name = min(able, key=lambda name: seconds.get(name, math.inf), default="")
+            if seconds.get(name, math.inf) > _SLOWER * min(seconds.values(), default=0.0):
+                return None
         self._owed_s -= seconds[name]
         request = late.popleft()
         self._late_due_s.pop(request.id, None)

@@ -17,6 +17,7 @@ from coinfer.backends.base import (
     Backend,
     Placement,
     Session,
+    caller_cores,
     note_of,
     reading_once,
 )
@@ -235,6 +236,11 @@ class ModelStore:
         """Return (span, processor, session) of a model."""
         # A list first, in one step: another thread may be loading.
         return [(i, p, s) for (m, i, p), s in list(self._sessions.items()) if m == name]
+
+    def caller_cores(self, processor: str) -> tuple[int, ...]:
+        """Return the cores of the thread that runs a processor's sessions; none: any."""
+        found = self._all[processor]
+        return caller_cores(self._backends[found.backend], found)
 
     def variants(self, name: str) -> list[str]:
         """Return the names of what is loaded of a model: itself and its variants."""
