@@ -111,7 +111,6 @@ class Routes:
     first_steps: list[dict[str, Step]] = field(init=False)
     tails: list[float] = field(init=False)
     _times: list[dict[str, list[float]]] = field(init=False)
-    _totals: list[dict[str, list[float]]] = field(init=False)
     _into: list[int] = field(init=False)
     _endings: list[dict[str, Endings]] = field(init=False)
     _outdated: int = field(default=0, init=False)
@@ -144,8 +143,6 @@ class Routes:
         self.ways = [{} for _ in range(units)]
         self.ranked = [[] for _ in range(units)]
         self.first_steps = [{} for _ in range(units)]
-        # Of each of `_times`, the seconds to the end by the best way from there on; with `ways`.
-        self._totals = [{} for _ in range(units)]
         # The spans of each, the one that begins the best way first, likewise as far as asked for.
         self._endings = [{} for _ in range(units)]
         # Of `_outdated`, as bits: the boundaries of which these are out of date.
@@ -182,7 +179,8 @@ class Routes:
         if step is None:
             # The shortest of the best, found again: most are never asked for.
             times = self._times[position][processor]
-            at = self._totals[position][processor].index(self.ways[position][processor])
+            totals = list(map(add, times, self.tails[position + 1 :]))
+            at = totals.index(self.ways[position][processor])
             step = steps[processor] = Step(Span(position, position + at), processor, times[at])
         return step
 
@@ -209,7 +207,8 @@ class Routes:
 
     def endings_of(self, position: int, processor: str) -> Endings:
         """Return the spans of a processor from a boundary, by the best times to the end."""
-        times, totals = self._times[position][processor], self._totals[position][processor]
+        times = self._times[position][processor]
+        totals = map(add, times, self.tails[position + 1 :])
         endings = sorted(zip(totals, times, range(position + 1, self.units + 1), strict=False))
         self._endings[position][processor] = endings
         return endings
@@ -226,12 +225,11 @@ class Routes:
     def _compute(self, at: int) -> bool:
         """Find the best of one boundary; tell whether its least time changed."""
         tails = self.tails[at + 1 :]
-        seconds, totals = self.ways[at], self._totals[at]
+        seconds = self.ways[at]
         seconds.clear()
         self.first_steps[at].clear()
         for name, times in self._times[at].items():
-            totals[name] = sums = list(map(add, times, tails))
-            best = min(sums)
+            best = min(map(add, times, tails))
             if best < math.inf:
                 seconds[name] = best
         ranked = sorted([(s, rank, name) for rank, (name, s) in enumerate(seconds.items())])
