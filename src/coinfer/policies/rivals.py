@@ -21,8 +21,9 @@ class Rivals:
 
     A processor that only one of them can do with is left to it, if the request that is decided on
     is in time elsewhere: always if the other would be late (`n_late`), and if it would only wait
-    (`n_held`), too, where that does not cost the first one much. Each is held against what is busy, not against the others. What was given
-    a place is to be settled: it is no rival any more. Good for one decision.
+    (`n_held`), where that does not cost the first one much. Each is held against what is busy, not
+    against the others. What was given a place is to be settled: it is no rival any more. Good for
+    one decision.
     """
 
     __slots__ = ("_priority", "_processors", "_waiting", "now")
