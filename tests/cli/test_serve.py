@@ -12,10 +12,16 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from cli.program import Program
+from coinfer.cli.serve import _Sources
+from coinfer.experiments.policy_controller import Verdict
+from coinfer.plan.choice import Choice
+from coinfer.plan.plan import PolicyChoice
+from coinfer.server.opening import Opened
 from coinfer.testing.models import tiny_linear
 
 pytest.importorskip("uvicorn")
@@ -189,3 +195,38 @@ def test_its_log_is_json_on_demand_with_a_line_per_request(
     assert said[1]["call"] == "GET /v2/health/ready"
     assert said[1]["status"] == 200
     assert [each["event"] for each in said] == ["message", "request", "message"]
+
+
+def test_the_policy_of_a_scenario_and_of_a_plan_can_be_chosen_while_they_serve(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Opened] = []
+
+    def look(_server: object, made: _Sources, *_rest: object, **_options: object) -> None:
+        opened.append(made.opened())
+
+    monkeypatch.setattr("coinfer.cli.serve._serve", look)
+    scenario, folder = program.scenario(), program.folder / "planned"
+    done = program("plan", scenario, "--measure", "0.05s", "--policy", "fcfs", "-o", folder)
+    assert done.status == 0, done.err
+    for source in ([scenario, "--plan", folder], ["--plan", folder]):
+        for options, chooses in (["--policy", "auto"], True), ([], False):
+            assert program("serve", *source, *options, *FREE).status == 0
+            engine = opened[-1].engine
+            with engine:
+                thread = engine._policy_thread
+                assert (thread is not None) == chooses
+                engine.infer("mlp", {"x": np.ones((1, 16), np.float32)})
+                if thread is None:
+                    continue
+                assert [name for name, _, _ in thread.controller.seen.counts] == ["mlp"]
+                assert engine.plan.policy.name == "fcfs"
+                engine.settle(thread, Verdict(PolicyChoice(name="edf"), Choice("auto", "so")))
+                assert (engine.plan.policy.name, engine.policy_why) == ("edf", "so")
+            assert not thread._thread.is_alive()
+
+
+def test_another_policy_than_auto_is_for_repositories(program: Program) -> None:
+    scenario = program.scenario()
+    assert "but for `--policy auto`" in program("serve", scenario, "--policy", "edf").complaint
+    assert "--memory" in program("serve", scenario, "--memory", "1GiB").complaint

@@ -161,7 +161,7 @@ def test_a_change_after_which_less_is_answered_in_time_is_taken_back() -> None:
     driver.share = 0.7
     driver.go(50, m=10)
     [(at_s, verdict)] = driver.returns
-    assert at_s == 100  # three whole windows after the first look since
+    assert at_s == 90  # three whole windows later
     assert verdict.policy == FCFS
     assert verdict.why.what == (
         "fcfs, again, until the load drifts: under edf 70.0% of the answers were good, 7/s, and "
@@ -173,6 +173,21 @@ def test_a_change_after_which_less_is_answered_in_time_is_taken_back() -> None:
     assert driver.moments == [60, 340]
     driver.go(60, m=20)
     assert driver.moments == [60, 340, 400]
+
+
+@pytest.mark.parametrize(
+    ("rate", "share", "taken_back_s"), [(10, 0.3, 70), (10, 0.54, 80), (10, 0.7, 90), (200, 0.7, 70)]
+)
+def test_the_clearer_a_trial_goes_wrong_the_sooner_it_ends(
+    rate: int, share: float, taken_back_s: float
+) -> None:
+    driver = Driver()
+    driver.share = 0.8
+    driver.go(60, m=rate)
+    driver.change()
+    driver.share = share
+    driver.go(35, m=rate)
+    assert [at_s for at_s, _ in driver.returns] == [taken_back_s]
 
 
 def test_answers_of_models_without_deadlines_do_not_make_up_for_late_ones() -> None:

@@ -11,7 +11,12 @@ import pytest
 from coinfer.core.events import ModelLoaded
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import FinishBounds, Lookahead
-from coinfer.core.request_schedule import RequestSchedule, schedule_alone
+from coinfer.core.request_schedule import (
+    EQUAL_S,
+    RequestSchedule,
+    finish_of,
+    schedule_alone,
+)
 from coinfer.core.routes import HANDOVER_S, Routes, Step
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
@@ -65,14 +70,27 @@ class CheckedChoice:
             lookahead.check(group.bounds)
         self.compared += len(groups) > 1
         latest = max(group.bounds.latest_s for group in groups)
+        first = min(groups, key=lambda group: turn(policy, group, lookahead))
         chosen, plan = self.first(policy, groups, lookahead)
         if not policy._yields_exactly:  # by what is known so far, and no sooner than it can be
+            assert chosen is first
             assert plan.finish_s <= latest
             assert plan.finish_s >= lookahead.plain(chosen.bounds).finish_s - 2e-9
             return chosen, plan
         values = [policy.order(g.request, lookahead.plain(g.bounds).finish_s) for g in groups]
         assert policy.order(chosen.request, plan.finish_s) == pytest.approx(min(values), abs=4e-9)
         return chosen, plan
+
+
+def turn(policy, group, lookahead: Lookahead) -> tuple[float, float, int]:
+    """Return where a group stands by the steps that are known, timed if they are not."""
+    bounds, request = group.bounds, group.request
+    latest_s = bounds.latest_s
+    if not bounds.is_timed:
+        ready_s, routes = lookahead._ready_for(bounds), bounds.served.routes
+        latest_s = finish_of(routes, bounds.steps, ready_s, lookahead.now) + EQUAL_S
+        assert latest_s <= bounds.latest_s
+    return policy.order(request, latest_s), request.arrival_s, request.id
 
 
 def plain_plan(

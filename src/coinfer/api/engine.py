@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from coinfer.api.choosing_engine import ChoosingEngine
 from coinfer.backends import heap
 from coinfer.backends.base import Backend
 from coinfer.backends.patience import HangError
@@ -37,7 +37,6 @@ from coinfer.policies import make_policy
 from coinfer.profiling import Profiler, default_cache
 from coinfer.profiling.budget import Budget
 from coinfer.profiling.deployment import Progress
-from coinfer.runtime import engine
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
@@ -46,13 +45,7 @@ from coinfer.workload.fuse_spec import FuseSpec, fuse_of, unknown_member
 from coinfer.workload.processor_spec import Preempt
 from coinfer.workload.variants_spec import VariantsSpec
 
-if TYPE_CHECKING:
-    from coinfer.api.policy_thread import PolicyThread
-    from coinfer.experiments.policy_controller import Tally, Verdict
-
 __all__ = ["MEASURE_S", "Engine"]
-
-_log = logging.getLogger(__name__)
 
 MEASURE_S = 20.0
 """Seconds that an engine measures for at most, unless it is told otherwise."""
@@ -66,7 +59,7 @@ Batch = BatchSpec | Mapping[str, Any] | str
 """How requests may share executions, see `BatchSpec`."""
 
 
-class Engine(engine.Engine):
+class Engine(ChoosingEngine):
     """Runs models together. Threads may call any method at any time.
 
     Args:
@@ -159,8 +152,6 @@ class Engine(engine.Engine):
     ) -> None:
         if preempt not in (True, False, "auto"):
             raise ConfigurationError(f"preempt is {preempt!r}; give True, False or 'auto'")
-        self._policy_thread: PolicyThread | None = None
-        self._limits = limits
         auto = auto_policy(policy)
         if auto is not None or isinstance(policy, AutoPolicy):
             policy = None
@@ -247,83 +238,6 @@ class Engine(engine.Engine):
         del planned
         gc.collect()
         heap.trim()
-
-    @property
-    def policy(self) -> PolicyChoice:
-        """The policy that decides now."""
-        return self.plan.policy
-
-    @property
-    def policy_why(self) -> str:
-        """Why it does, if it was chosen by planning or by `auto`; empty if it was given."""
-        return "; ".join(choice.what for choice in self.plan.policy_why)
-
-    def change_policy(self, policy: str | Policy | AutoPolicy, **options: object) -> None:
-        """Let another policy decide from now on; nothing is lost.
-
-        As of `coinfer.runtime.engine.Engine`, and `auto` or an `AutoPolicy` may be given: then the
-        engine chooses from now on. Any other policy ends that.
-        """
-        auto = auto_policy(policy, options)
-        self._event_loop.check_may_wait("change_policy")
-        self._check_process()
-        with self._loading:
-            if auto is None:
-                super().change_policy(policy, **options)  # type: ignore[arg-type]
-            thread, self._policy_thread = self._policy_thread, None
-            if thread is not None:
-                self.note_requests(None)
-                thread.leave()
-            if auto is not None:
-                self._check_open()
-                self._choose_policy(auto)
-
-    def stop(self, *, drain: bool = True, timeout_s: float | None = None) -> None:
-        """Take no more requests, answer those there are, end the threads. Again is fine.
-
-        As of `coinfer.runtime.engine.Engine`.
-        """
-        thread = self._policy_thread
-        if thread is not None:
-            thread.leave()
-        super().stop(drain=drain, timeout_s=timeout_s)
-        if thread is not None:
-            thread.wait_until_left()
-
-    def _choose_policy(self, auto: AutoPolicy) -> None:
-        """Choose the policy from now on."""
-        from coinfer.api.policy_thread import PolicyThread  # what simulates is imported only here
-
-        self._policy_thread = thread = PolicyThread(self, auto, self._limits)
-        self.note_requests(thread.controller.seen.note)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            self.warnings.append(f"there is no thread to review the policy, which stays: {error}")
-
-    def tallies(self) -> dict[str, Tally]:
-        """Return how many requests were answered since the start, for the policy thread."""
-        from coinfer.experiments.policy_controller import Tally
-
-        return {
-            name: Tally(each.completed - each.late, each.completed + sum(each.others.values()))
-            for name, each in list(self._event_loop.counts.items())
-        }
-
-    def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
-        """Do what a review has shown to be best; for the policy thread.
-
-        Raises:
-            ClosedError: the engine has stopped.
-        """
-        policy, why = verdict
-        with self._loading:
-            if self._policy_thread is not thread:
-                return  # somebody has named a policy meanwhile
-            if policy != self.plan.policy:
-                super().change_policy(policy.name, **policy.options)
-            self.plan = self.plan.with_policy(policy, why)
-        _log.info("%s", why.what)
 
     def load(
         self,

@@ -13,6 +13,7 @@ from coinfer.cli.preparing import prepared
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.cli.serve_log import LogFormat, request_listeners, serve_log
 from coinfer.errors import BackendError, ConfigurationError
+from coinfer.plan.plan import AUTO
 from coinfer.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def serve(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="Policy of a repository's models; `auto`: chosen while it serves, for what comes.",
+            help="Policy of a repository's models; `auto`: chosen while it serves, for what comes, "
+            "also for a scenario's or a plan's.",
             metavar="NAME",
         ),
     ] = None,
@@ -284,9 +286,10 @@ class _Sources:
             raise ConfigurationError(
                 "--model-control and --watch are for repositories; name one, or leave them out"
             )
-        if not self.repositories and (self._policy or self._memory):
+        if not self.repositories and (self._memory or self._policy not in (None, AUTO)):
             raise ConfigurationError(
-                "--policy and --memory are for repositories; a scenario and a plan say their own"
+                "--memory and --policy, but for `--policy auto`, are for repositories; a scenario "
+                "and a plan say their own"
             )
         self.ensembles = [load_ensemble(path) for path in self._ensemble_files]
         paths = repository_folders(self.repositories)
@@ -304,12 +307,12 @@ class _Sources:
         from coinfer.server.opening import open_folders, open_prepared, open_saved_plan
         from coinfer.workload.scenario_file import load_scenario
 
-        limits = Limits(max_waiting=self._max_waiting)
+        limits, is_auto = Limits(max_waiting=self._max_waiting), self._policy == AUTO
         if self._scenarios:
             scenario = load_scenario(self._scenarios[0])
-            return open_prepared(prepared(scenario, self._plan))
+            return open_prepared(prepared(scenario, self._plan), is_auto=is_auto)
         if self._plan is not None:
-            return open_saved_plan(self._plan, limits=limits)
+            return open_saved_plan(self._plan, limits=limits, is_auto=is_auto)
         with profiler_bar() as progress:
             return open_folders(
                 self.folders,

@@ -40,6 +40,8 @@ class FinishBounds:
         own: The step that was reserved for the request before, if any.
         latest_s: The best schedule finishes no later than this ...
         earliest_s: ... and no sooner than this.
+        is_timed: Whether `latest_s` was computed since processors of `steps` were taken. If not,
+            it is no less than what `Lookahead.time` finds.
         steps: Those that finish no later than `latest_s`: of the schedule, or a guess.
         schedule: The best schedule if `is_best`; else the first one, if it may be as good.
         is_looked_at: Whether the first schedule was made.
@@ -52,6 +54,7 @@ class FinishBounds:
     own: Step | None
     latest_s: float = math.inf
     earliest_s: float = -math.inf
+    is_timed: bool = True
     steps: tuple[Step, ...] = ()
     schedule: RequestSchedule | None = None
     is_looked_at: bool = False
@@ -115,7 +118,7 @@ class Lookahead:
             routes = served.routes
             if routes is not None and self._held is None and lane.key.position in routes.guesses:
                 bounds.steps = routes.guesses[lane.key.position]
-                self._time(bounds)
+                self.time(bounds)
             else:
                 self.look(bounds)
         return bounds
@@ -126,6 +129,8 @@ class Lookahead:
 
     def look(self, bounds: FinishBounds) -> None:
         """Make a schedule fast, which is perhaps the best, for a better bound."""
+        if not bounds.is_timed:
+            self.time(bounds)
         lane = bounds.served
         schedule, is_best = self._made(bounds)
         bounds.is_looked_at = True
@@ -170,7 +175,7 @@ class Lookahead:
     def _serve_itself(self, bounds: FinishBounds) -> None:
         """Put no cheaper variant in: as things are now it would start where its lane cannot."""
         bounds.served, bounds.steps, bounds.schedule = bounds.lane, (), None
-        bounds.latest_s, bounds.earliest_s = math.inf, -math.inf
+        bounds.latest_s, bounds.earliest_s, bounds.is_timed = math.inf, -math.inf, True
         bounds.is_looked_at = bounds.is_best = False
 
     def good_schedule(self, bounds: FinishBounds) -> RequestSchedule:
@@ -249,36 +254,45 @@ class Lookahead:
         return offer.riders
 
     def _take_until(self, processor: str, until_s: float) -> None:
-        ready_s = self.ready_s
-        raised = {n for n in self._neighbours[processor] if ready_s.get(n, until_s) < until_s}
-        for name in raised:
-            ready_s[name] = until_s
+        ready_s, later_s = self.ready_s, 0.0
+        raised = set()
+        for name in self._neighbours[processor]:
+            before_s = ready_s.get(name, until_s)
+            if before_s < until_s:
+                raised.add(name)
+                ready_s[name] = until_s
+                later_s = max(later_s, until_s - before_s)
         # What a schedule does not use only got worse: the schedule stays what it is.
         for bounds in self._bounds.values():
             bounds.ready_s = None
             if bounds.uses(raised):
-                self._delay(bounds)
+                self._delay(bounds, later_s)
             elif bounds.schedule is None:
                 bounds.is_looked_at = False
 
-    def _delay(self, bounds: FinishBounds) -> None:
-        """Drop the schedule and keep its bounds: a processor that it uses gets ready later."""
+    def _delay(self, bounds: FinishBounds, later_s: float) -> None:
+        """Drop the schedule and keep its bounds: a processor gets ready later by up to so much."""
         if bounds.is_best and self._held is None:
             bounds.earliest_s = bounds.latest_s
         bounds.schedule = None
         bounds.is_looked_at = bounds.is_best = False
-        self._time(bounds)
+        if bounds.served.routes is None or self._held is not None:
+            self.time(bounds)
+        else:  # no end moves by more than what a start moves by
+            bounds.latest_s += later_s + 2 * EQUAL_S
+            bounds.is_timed = False
 
-    def _time(self, bounds: FinishBounds) -> None:
+    def time(self, bounds: FinishBounds) -> None:
         """Compute when the known steps would finish."""
         routes = bounds.served.routes
+        bounds.is_timed = True
         if routes is None or self._held is not None:  # the steps tell nothing: look at once
             bounds.latest_s = math.inf
             self.look(bounds)
-        else:
-            ready_s = bounds.ready_s or self._ready_for(bounds)
-            # As many steps may be added in another order: none of what is equal may look worse.
-            bounds.latest_s = finish_of(routes, bounds.steps, ready_s, self.now) + EQUAL_S
+            return
+        ready_s = bounds.ready_s or self._ready_for(bounds)
+        # As many steps may be added in another order: none of what is equal may look worse.
+        bounds.latest_s = finish_of(routes, bounds.steps, ready_s, self.now) + EQUAL_S
 
     def _made(self, bounds: FinishBounds) -> tuple[RequestSchedule | None, bool]:
         """Make a schedule fast, unless it is worse than a known one; tell if it is the best."""
@@ -320,11 +334,13 @@ class Lookahead:
 
     def _ready_for(self, bounds: FinishBounds) -> Mapping[str, float]:
         own, ready_s = bounds.own, self.ready_s
-        if own is not None and own.processor in ready_s:
-            ready_s = ready_s.copy()
-            for name in self._neighbours[own.processor]:
+        if own is not None and own[1] in ready_s:
+            _, processor, seconds = own
+            ready_s, free_s = ready_s.copy(), self._free_s
+            for name in self._neighbours[processor]:
                 if name in ready_s:
-                    ready_s[name] = max(self._free_s[name], ready_s[name] - own.seconds)
+                    at_s, least_s = ready_s[name] - seconds, free_s[name]
+                    ready_s[name] = at_s if at_s > least_s else least_s
         if bounds.lane.ready_s:
             lane_s = bounds.lane.ready_s
             ready_s = {name: max(at_s, lane_s.get(name, at_s)) for name, at_s in ready_s.items()}

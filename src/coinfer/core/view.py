@@ -217,22 +217,27 @@ class View:
         """Return the first `count` waiting requests in the policy's order, by lane."""
         if self.n_waiting <= count:
             return {lane: lane.in_order() for lane in self._lanes}
-        # As `heapq.merge` would, at half the price for so few.
-        heap = []
-        for lane in self._lanes:
-            ranked = lane.ranked()
-            rank, request = next(ranked)
-            heap.append((rank, request, lane, ranked))  # ranks differ: no more is compared
-        heapq.heapify(heap)
+        # As `heapq.merge` would, at less than half the price for so few; of most lanes only the
+        # head is looked at.
+        heads = [(*lane.heap[0], lane) for lane in self._lanes]
+        heapq.heapify(heads)  # ids differ: no more is compared
         found: dict[Lane, list[Request]] = {}
+        others: dict[Lane, Iterator[tuple[tuple[Any, int], Request]]] = {}
         for _ in range(count):
-            _, request, lane, ranked = heap[0]
+            _, _, request, lane = heads[0]
             found.setdefault(lane, []).append(request)
-            following = next(ranked, None)
+            following = None
+            if len(lane.heap) > 1:
+                ranked = others.get(lane)
+                if ranked is None:
+                    ranked = others[lane] = lane.ranked()
+                    next(ranked)
+                following = next(ranked, None)
             if following is None:
-                heapq.heappop(heap)
+                heapq.heappop(heads)
             else:
-                heapq.heapreplace(heap, (*following, lane, ranked))
+                (rank, number), request = following
+                heapq.heapreplace(heads, (rank, number, request, lane))
         return {**found}
 
     def in_order(self) -> Iterator[tuple[Lane, Request]]:

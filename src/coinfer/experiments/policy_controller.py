@@ -9,8 +9,10 @@ The policy changes only for a gain above the margin, so two that are near a tie 
 What was measured under the policies before is remembered until the load drifts. If under the
 present one both a smaller share of the requests is answered in time than under one of them, and
 fewer per second, each by more than the margin, the simulation is wrong for this load: the one that
-did best comes back, and stays until the load drifts. So it may be where requests follow from
-answers, or where more and more wait, which the simulation of half a minute does not know.
+did best comes back, and stays until the load drifts. That is decided after as many windows, and
+after each one before if the difference is larger than chance could make it. So it may be where
+requests follow from answers, or where more and more wait, which the simulation of half a minute
+does not know.
 
 It knows no clock and no thread, and simulates nothing.
 """
@@ -39,6 +41,9 @@ _FEWEST = 50
 _LAST_ROUND = 40
 """The last round of a search simulates about this share of its budget on each policy, so no more
 requests are kept than that."""
+
+_CLEARLY = 3.0
+"""Standard errors by which a trial must be worse to end before all its windows are over."""
 
 _LOOKS = 6
 """To an interval, at least: a drift is seen in half of one."""
@@ -74,17 +79,46 @@ class Measured(NamedTuple):
     """What was measured in some windows.
 
     Attributes:
-        share: That of the answers that were good.
-        per_s: Good ones per second.
+        good: Answers that were good.
+        answered: All; at least one.
+        seconds: In how long.
     """
 
-    share: float
-    per_s: float
+    good: int
+    answered: int
+    seconds: float
 
-    def is_worse(self, other: Measured, margin: float) -> bool:
-        """Tell whether both figures are below the other ones by more than a margin."""
-        least = 1 - margin
-        return self.share < other.share * least and self.per_s < other.per_s * least
+    @property
+    def share(self) -> float:
+        """That of the answers that were good."""
+        return self.good / self.answered
+
+    @property
+    def per_s(self) -> float:
+        """Good ones per second."""
+        return self.good / self.seconds
+
+    def is_worse(self, other: Measured, margin: float, errors: float = 0.0) -> bool:
+        """Tell whether both figures are below the other ones by more than a margin.
+
+        Args:
+            other: Measured under another policy.
+            margin: As a share.
+            errors: By how many standard errors of the difference more, as if requests were
+                independent of each other and came at random.
+
+        >>> Measured(70, 100, 10.0).is_worse(Measured(240, 300, 30.0), 0.03)
+        True
+        >>> Measured(70, 100, 10.0).is_worse(Measured(240, 300, 30.0), 0.03, errors=3.0)
+        False
+        """
+        least, both = 1 - margin, (self, other)
+        share_error = math.sqrt(sum(each.share * (1 - each.share) / each.answered for each in both))
+        rate_error = math.sqrt(sum(each.good / each.seconds**2 for each in both))
+        return (
+            self.share < other.share * least - errors * share_error
+            and self.per_s < other.per_s * least - errors * rate_error
+        )
 
 
 class Record(NamedTuple):
@@ -160,14 +194,16 @@ class PolicyController:
         counts = {_name(kind): count for kind, count in self.seen.counts.copy().items()}
         self._looks.append(_Look(now, self._total(tallies), counts))
         if self._is_fresh and not self._has_settled():
-            return None
+            return self._given_up(present)
         self._drift.planned = {**dict.fromkeys(counts, 0.0), **self._rates} if self._rates else {}
         has_drifted = bool(self._drift.note(counts, now))
-        measured = self._measured()
-        if self._records and measured is not None:
-            best = max(self._records, key=lambda record: record.measured)
-            if measured.is_worse(best.measured, self.settings.margin):
-                return self._back(best, present, measured)
+        best, measured = self._best(), self._measured()
+        if (
+            best is not None
+            and measured is not None
+            and measured.is_worse(best.measured, self.settings.margin)
+        ):
+            return self._back(best, present, measured)
         if has_drifted:
             self._records, self._trusts_simulation = [], True
         is_due = now >= self._next_review_s and self._trusts_simulation
@@ -187,14 +223,29 @@ class PolicyController:
         counted = [tally for model, tally in tallies.items() if model in timed or not timed]
         return Tally(sum(each.good for each in counted), sum(each.answered for each in counted))
 
-    def _measured(self) -> Measured | None:
-        """Return what was measured in the last windows; None if they are not all there yet."""
-        if len(self._looks) <= IN_A_ROW:
+    def _best(self) -> Record | None:
+        """Return what was measured under the policy that did best; None if there is nothing."""
+        return max(
+            self._records, key=lambda each: (each.measured.share, each.measured.per_s), default=None
+        )
+
+    def _given_up(self, present: PolicyChoice) -> Verdict | None:
+        """End a trial before all its windows are over, if it is clear that it goes wrong."""
+        best, measured = self._best(), self._measured(1)
+        if best is None or measured is None:
+            return None
+        if not measured.is_worse(best.measured, self.settings.margin, _CLEARLY):
+            return None
+        return self._back(best, present, measured)
+
+    def _measured(self, windows: int = IN_A_ROW) -> Measured | None:
+        """Return what was measured in the last windows; None if there are fewer than so many."""
+        if len(self._looks) <= windows:
             return None
         first, last = self._looks[0], self._looks[-1]
         good = last.tally.good - first.tally.good
         answered = last.tally.answered - first.tally.answered
-        return Measured(good / answered, good / (last.at_s - first.at_s)) if answered else None
+        return Measured(good, answered, last.at_s - first.at_s) if answered else None
 
     def _has_settled(self) -> bool:
         """Tell whether there are whole windows since a change; compare with these from now on.
@@ -213,6 +264,7 @@ class PolicyController:
         return True
 
     def _note_change(self) -> None:
+        self._next_look_s = -math.inf  # what is measured from now on counts
         self._looks.clear()
         self._is_fresh = True
 

@@ -25,8 +25,9 @@ Five things are added:
 - Processors that meet the deadline go before those that do not; a droppable request that no
   processor can finish in time any more is dropped at once.
 - A processor that makes none late of those that wait (`rivals`) goes before one that does: what is
-  in time on two leaves the only fast one to what needs it. Where processors are alike in classes,
-  there are enough of each, and nobody looks.
+  in time on two leaves the only fast one to what needs it. So it does where that would only wait,
+  unless the other one takes much longer: time of a processor that nothing can replace is what is
+  short. Where processors are alike in classes, there are enough of each, and nobody looks.
 - A processor that makes no request late which is about to come (`foresight`) goes before one that
   does: a long run does not take both of two cores when a frame is due that must be answered before
   it would end. That holds until its own urgency has passed; from then on nothing is kept for what
@@ -42,14 +43,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
 
-from coinfer.core.foresight import Forecast, Foresight
+from coinfer.core.foresight import Foresight
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, PriorityUse, Rerank, Start, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
-from coinfer.machine.processor import Processor
 from coinfer.policies.among_alike import best_among_alike
+from coinfer.policies.among_all import best_among_all
 from coinfer.policies.crowding import Crowding
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 from coinfer.policies.rivals import Rivals
@@ -149,7 +150,9 @@ class EarliestFinish(OneByOne):
             return min(seconds, key=seconds.__getitem__, default=None)
         stall = self._stall(view)
         processors, free_at = view.processors, view.units_free_at()
-        name, _ = _best(processors, seconds, math.inf, view.now, free_at, rivals, None, None, stall)
+        name, _ = best_among_all(
+            processors, seconds, math.inf, view.now, free_at, rivals, None, None, stall
+        )
         return name if name and processors[name].units.isdisjoint(free_at) else None
 
     def next(self, view: View) -> Decision | None:
@@ -184,7 +187,7 @@ class EarliestFinish(OneByOne):
             if coming is not None and self.rank(request) <= now:
                 coming = None
             peers = beside and beside.of(request)
-            name, _ = _best(
+            name, _ = best_among_all(
                 processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
@@ -207,7 +210,7 @@ class EarliestFinish(OneByOne):
             due_s, urgency_s = request.deadline_s, self.rank(request)
             coming = forecast if urgency_s > now else None
             peers = beside and beside.of(request)
-            name, finish_s = _best(
+            name, finish_s = best_among_all(
                 processors, seconds, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
@@ -349,43 +352,3 @@ class EarliestFinish(OneByOne):
         if not view.preempts or view.now > self._foresight.until_s:
             return 1.0
         return 1.0 + self._foresight.load(view)
-
-
-def _best(
-    processors: Mapping[str, Processor],
-    seconds: Mapping[str, float],
-    deadline_s: float,
-    now: float,
-    free_at: Mapping[str, float],
-    waiting: int,
-    forecast: Forecast | None,
-    beside: Rivals | None,
-    stall: float,
-) -> tuple[str, float]:
-    """Return the processor where a request finishes first, others considered, and when that is.
-
-    Others are considered in that each of the `waiting` requests, this one included, could have
-    used one of the units: a run on several of them costs its time as often. And what is about
-    to come, or waits beside it, and would be late counts like the lateness of the request itself.
-    """
-    best = (math.inf, math.inf, math.inf)
-    chosen = ""
-    for name, service_s in seconds.items():
-        units = processors[name].units
-        start = now
-        for unit in units:
-            free = free_at.get(unit, now)
-            if free > start:
-                start = free
-        finish = start + service_s
-        wide_s = service_s * stall * min(len(units), waiting)
-        score = finish if len(units) == 1 else start + wide_s
-        late = int(finish > deadline_s)
-        if forecast is not None:
-            late += forecast.n_late(free_at, units, finish)
-        if beside is not None:
-            late += beside.n_late(free_at, units, finish)
-        value = (late, score, finish)
-        if value < best:
-            best, chosen = value, name
-    return chosen, best[2]

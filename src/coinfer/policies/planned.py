@@ -52,8 +52,10 @@ class _Group:
 
     def skip(self, riders: Collection[Request] = ()) -> bool:
         """Go on to the next request that is none of these; tell whether there is one."""
-        ids = {rider.id for rider in riders}
-        following = next((request for request in self._rest if request.id not in ids), None)
+        ids = {rider.id for rider in riders} if riders else ()
+        following = next(self._rest, None)
+        while following is not None and following.id in ids:
+            following = next(self._rest, None)
         if following is None:
             return False
         self.request = following
@@ -123,7 +125,7 @@ class PlannedMapping(OneByOne):
                 again_s = look_again_s(view.now, view.resident_s(lane), name, unclaimed)
             riders = lookahead.reserve_step(lane, step, group.request)
             unclaimed.difference_update(view.sharing(name))
-            for each in [group, *_riding(groups, group, riders)]:
+            for each in [group, *_riding(groups, group, riders)] if riders else (group,):
                 if not each.skip(riders):
                     groups.remove(each)
                     lookahead.forget(each.bounds)
@@ -139,12 +141,7 @@ class PlannedMapping(OneByOne):
         """
         order = self.order
         if not self._yields_exactly:
-
-            def turn(group: _Group) -> tuple[float, float, int]:
-                request = group.request
-                return order(request, group.bounds.latest_s), request.arrival_s, request.id
-
-            group = min(groups, key=turn)
+            group = self._first_known(groups, lookahead)
             return group, lookahead.good_schedule(group.bounds)
         hopes = [
             (order(group.request, group.bounds.latest_s), group.request.id, group)
@@ -168,11 +165,30 @@ class PlannedMapping(OneByOne):
                 best, chosen = value, (group, schedule)
         return chosen
 
+    def _first_known(self, groups: Sequence[_Group], lookahead: Lookahead) -> _Group:
+        """Return what comes first by the steps that are known now.
+
+        They are timed only where that can matter.
+        """
+        best: tuple[float, float, int] | None = None
+        for group in groups:
+            request, bounds = group.request, group.bounds
+            turn = self.order(request, bounds.latest_s)
+            if best is not None and turn > best[0]:
+                continue
+            if not bounds.is_timed:
+                lookahead.time(bounds)
+                turn = self.order(request, bounds.latest_s)
+            value = (turn, request.arrival_s, request.id)
+            if best is None or value < best:
+                best, chosen = value, group
+        return chosen
+
 
 def _riding(groups: Iterable[_Group], group: _Group, riders: Collection[Request]) -> list[_Group]:
     """Return the other groups of which the next request rides."""
     ids = {rider.id for rider in riders}
-    return [each for each in groups if each is not group and each.request.id in ids] if ids else []
+    return [each for each in groups if each is not group and each.request.id in ids]
 
 
 def _groups(

@@ -20,8 +20,10 @@ class Rivals:
     """The first request of each lane, if it can be in time.
 
     A processor that only one of them can do with is left to it, if the request that is decided on
-    is in time elsewhere. Each is held against what is busy, not against the others. What was given
-    a place is to be settled: it is no rival any more. Good for one decision.
+    is in time elsewhere: always if the other would be late (`n_late`), and if it would only wait
+    (`n_held`), where that does not cost the first one much. Each is held against what is busy, not
+    against the others. What was given a place is to be settled: it is no rival any more. Good for
+    one decision.
     """
 
     __slots__ = ("_priority", "_processors", "_waiting", "now")
@@ -90,3 +92,31 @@ class Rivals:
                     break
             late += is_in_time and not is_kept
         return late
+
+    def n_held(self, free_at: Mapping[str, float], taken: Collection[str]) -> int:
+        """Count those that can be in time on these units and nowhere else, and so wait for them.
+
+        Args:
+            free_at: When each busy unit will be free; others are free.
+            taken: The units.
+        """
+        now, processors, held = self.now, self._processors, 0
+        for _, due_s, _, seconds, priority in self._waiting:
+            if priority < self._priority:
+                continue
+            is_in_time = False
+            for name, service_s in seconds.items():
+                units = processors[name].units
+                start_s = now
+                for unit in units:
+                    free_s = free_at.get(unit, now)
+                    if free_s > start_s:
+                        start_s = free_s
+                if start_s + service_s > due_s:
+                    continue
+                if units.isdisjoint(taken):
+                    break
+                is_in_time = True
+            else:
+                held += is_in_time
+        return held

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coinfer.api import engine as planning_engine
+from coinfer.api.choosing_engine import ChoosingEngine
 from coinfer.backends.base import Backend
 from coinfer.core.dispatcher import Limits
 from coinfer.core.request import OnLate
 from coinfer.errors import CoinferError, ConfigurationError
 from coinfer.hardware.cgroup import memory_limit_bytes
 from coinfer.model import Model, load_model
+from coinfer.plan.plan import AUTO
 from coinfer.planner.make_plan import whole_of
 from coinfer.planner.opened_plan import open_plan
 from coinfer.profiling.deployment import Progress
@@ -39,7 +41,7 @@ class Opened:
         most_waiting: Requests that may wait; None: any number.
     """
 
-    engine: Engine
+    engine: ChoosingEngine
     models: list[ServedModel]
     planner: planning_engine.Engine | None = None
     most_waiting: int | None = None
@@ -85,16 +87,18 @@ def open_folders(
         backends=backends,
         progress=progress,
     )
+    warm_engine = _warmed(engine, models, is_auto=False)  # it chooses already, if it is to
     return Opened(
-        engine=_warmed(engine, models),
-        models=described,
-        planner=engine,
-        most_waiting=limits.max_waiting,
+        engine=warm_engine, models=described, planner=engine, most_waiting=limits.max_waiting
     )
 
 
-def open_prepared(ready: Prepared) -> Opened:
+def open_prepared(ready: Prepared, *, is_auto: bool = False) -> Opened:
     """Load the models of a scenario that was prepared.
+
+    Args:
+        ready: The scenario, its plan and its models.
+        is_auto: Whether the policy is chosen while it serves; it begins with that of the plan.
 
     Raises:
         ConfigurationError: the scenario is of a machine that a file describes.
@@ -117,7 +121,7 @@ def open_prepared(ready: Prepared) -> Opened:
         )
         for name, model in models.items()
     ]
-    engine = Engine(
+    engine = ChoosingEngine(
         ready.plan,
         ready.models,
         limits=ready.scenario.limits,
@@ -125,14 +129,19 @@ def open_prepared(ready: Prepared) -> Opened:
         memory_limit=memory_limit_bytes,
     )
     return Opened(
-        engine=_warmed(engine, models),
+        engine=_warmed(engine, models, is_auto=is_auto),
         models=described,
         most_waiting=ready.scenario.limits.max_waiting,
     )
 
 
-def open_saved_plan(folder: Path, *, limits: Limits = Limits()) -> Opened:
+def open_saved_plan(folder: Path, *, limits: Limits = Limits(), is_auto: bool = False) -> Opened:
     """Load the models of a saved plan; nothing is measured.
+
+    Args:
+        folder: Where it was saved.
+        limits: What the core enforces.
+        is_auto: Whether the policy is chosen while it serves; it begins with that of the plan.
 
     Raises:
         CoinferError: the plan is of other files or another machine, or cannot be loaded.
@@ -140,8 +149,14 @@ def open_saved_plan(folder: Path, *, limits: Limits = Limits()) -> Opened:
     planned = open_plan(folder)
     models = {name: whole_of(planned.models[name]) for name in planned.plan.models}
     described = [served(name, model) for name, model in models.items()]
-    engine = Engine(planned.plan, planned.models, limits=limits, memory_limit=memory_limit_bytes)
-    return Opened(engine=_warmed(engine, models), models=described, most_waiting=limits.max_waiting)
+    engine = ChoosingEngine(
+        planned.plan, planned.models, limits=limits, memory_limit=memory_limit_bytes
+    )
+    return Opened(
+        engine=_warmed(engine, models, is_auto=is_auto),
+        models=described,
+        most_waiting=limits.max_waiting,
+    )
 
 
 def opened_version(
@@ -201,9 +216,13 @@ def warm(engine: Engine, models: Mapping[str, Model]) -> None:
             _log.info("model %r was not warmed up: %s", name, error)
 
 
-def _warmed(engine: Engine, models: Mapping[str, Model]) -> Engine:
+def _warmed(
+    engine: ChoosingEngine, models: Mapping[str, Model], *, is_auto: bool
+) -> ChoosingEngine:
     try:
         warm(engine, models)
+        if is_auto:
+            engine.change_policy(AUTO)
     except BaseException:
         engine.stop(drain=False, timeout_s=1.0)
         raise
