@@ -21,8 +21,8 @@ from coinfer.model import Model, model_from_ir
 dense = pytest.importorskip("coinfer.backends.onnxruntime.dense", exc_type=ImportError)
 
 CPU = Processor(name="p", backend="onnxruntime", units=frozenset({"core0"}))
-SIZES = (700, 520, 401)
-"""Of weights of 1.4 and 0.8 MiB: only the first layer is large."""
+SIZES = (2200, 1030, 401)
+"""Of weights of 8.6 and 1.6 MiB: only the first layer is large."""
 
 
 def layers(
@@ -100,7 +100,7 @@ def test_an_edited_graph_computes_the_same(
         assert got.keys() == expected.keys()
         for name, value in expected.items():
             assert value.shape == got[name].shape
-            # 700 products of fp32 in another order
+            # 2,200 products of fp32 in another order
             assert np.linalg.norm(value - got[name]) <= 2e-6 * np.linalg.norm(value)
     one.close()
     two.close()
@@ -114,6 +114,19 @@ def test_what_has_many_rows_or_small_weights_or_an_unknown_size_stays() -> None:
     unknown = model.graph.clone()
     unknown.graph.inputs[0].shape = None
     assert dense.weights_to_the_left(unknown) == 0
+
+
+def test_weights_that_fit_into_caches_stay_at_the_right() -> None:
+    """There a run of two rows would take as long as one of sixteen."""
+    rng = np.random.default_rng(3)
+    graph = layers().graph.clone()
+    [weight] = [v for v in graph.graph.initializers.values() if v.name == "w0"]
+    for rows, swapped in ((900, 0), (1030, 1)):
+        array = rng.standard_normal((rows, SIZES[0]), np.float32)
+        weight.const_value = ir.tensor(array, name="w0")
+        bias = ir.tensor(np.zeros(rows, np.float32), name="b0")
+        graph.graph.initializers["b0"].const_value = bias
+        assert dense.weights_to_the_left(graph.clone()) == swapped
 
 
 def test_weights_are_in_the_artefact_once() -> None:
