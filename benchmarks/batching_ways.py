@@ -198,7 +198,7 @@ class HandMade:
                 for key, queue in self._waiting.items():
                     while queue and queue[0][1] < now + self.own_s[key[0]]:
                         queue.popleft()[2](False)
-                        self._open -= 1
+                        self._over(1)
                     if not queue:
                         continue
                     if len(queue) >= self.most[key[0]] or queue[0][0] + self.delay_s <= now:
@@ -209,15 +209,13 @@ class HandMade:
                     key = min(ready, key=lambda each: self._waiting[each][0][1::-1])
                     queue = self._waiting[key]
                     return key, [queue.popleft() for _ in range(min(len(queue), self.most[key[0]]))]
-                if not self._open:
-                    self._turn.notify_all()
                 self._turn.wait(None if soonest_s == np.inf else soonest_s - now)
 
     def _over(self, count: int) -> None:
         with self._turn:
             self._open -= count
             if not self._open:
-                self._turn.notify_all()
+                self._turn.notify_all()  # who settles waits for that
 
 
 def stack(feeds: Sequence[Feed]) -> Feed:
