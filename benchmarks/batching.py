@@ -1,7 +1,7 @@
 """Batching: requests that share runs against runs apart, hand-made batchers, and other servers.
 
-    python benchmarks/batching.py [--networks minilm dense mobilenet detector | ZOO-NAME ...]
-        [--loads 30 60 90 120 full] [--deadlines no yes] [--rounds 9] [--seconds 2] [--quick]
+    python benchmarks/batching.py [--networks minilm wide mobilenet detector | ZOO-NAME ...]
+        [--loads 30 60 90 120 full] [--deadlines no yes] [--rounds 9] [--seconds 3] [--quick]
         [--ways auto off hand-made http] [--peers mosec litserve ray] [--python PYTHON]
         [--json FILE]
 
@@ -21,8 +21,9 @@ same batches for 2 ms at most: the client is a process of its own, so these are 
 with the others. PYTHON is an interpreter that has the peers, see `serving.py`. They know no
 deadlines.
 
-One load with deadlines and without takes about 2 * rounds * seconds for each way, so 90 s without
-and 250 s with `http` and two peers; before that come up to 60 s of planning.
+A load takes about rounds * seconds for each way, with deadlines as long again: 3 minutes without
+`http`, 9 with it and three peers, after up to a minute of planning and starting. So run one load at
+a time: `--loads 30`, then `--loads 60`, and so on.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", default=[], help="with `--ways http`")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with the peers")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--quick", action="store_true", help="two short rounds, no claims")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

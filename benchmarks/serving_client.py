@@ -41,6 +41,7 @@ class HttpConnection(asyncio.Protocol):
             self.head = bytes(self.buffer[:end]).lower()
             at = self.head.find(b"\r\ncontent-length:")
             if at < 0:
+                self.transport.close()
                 self.answered(False, b"no content-length: " + self.head[:200])
                 return
             length = int(self.head[at + 17 :].split(b"\r\n")[0])

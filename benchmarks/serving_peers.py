@@ -89,7 +89,7 @@ def runner_of_many(source: str) -> RunMany:
     def run(bodies: list[bytes]) -> list[bytes]:
         alike: dict[bytes, list[int]] = {}
         for at, body in enumerate(bodies):
-            alike.setdefault(body[: network.open], []).append(at)
+            alike.setdefault(bytes(body[: network.open]), []).append(at)
         answers = [b""] * len(bodies)
         for head, places in alike.items():
             data = b"".join([bodies[at][network.open :] for at in places])
