@@ -105,7 +105,7 @@ class Measured:
         if model != "null":
             import onnx_ir
 
-            from batching import network
+            from batching_networks import network
             from coinfer import zoo
 
             file = folder / f"{model}.onnx"
@@ -279,7 +279,7 @@ def ours(folder: Path, kind: str, source: str) -> Iterator[dict[str, int]]:
 
 
 @contextmanager
-def running_peer(python: str, peer: str, source: str, batch: int = 1) -> Iterator[int]:
+def running_peer(python: str, peer: str, source: str, batch: object = 1) -> Iterator[int]:
     """Run a peer in a group of processes of its own; yields its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

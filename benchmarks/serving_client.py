@@ -18,18 +18,51 @@ from pathlib import Path
 WARM_UP_S = 0.5
 
 
-class Connection(asyncio.Protocol):
-    """Asks over HTTP/1.1, keeps the connection, and looks at nothing but status and length."""
+class HttpConnection(asyncio.Protocol):
+    """Sends requests over HTTP/1.1 one by one, and looks at nothing but status and length."""
 
-    def __init__(self, request: bytes, seconds: list[float], errors: list[bytes]) -> None:
-        self.request, self.seconds, self.errors = request, seconds, errors
-        self.ended = asyncio.get_running_loop().create_future()
-        self.until_s = 0.0
+    def __init__(self) -> None:
         self.buffer = bytearray()
         self.left = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+
+    def answered(self, is_ok: bool, head: bytes) -> None:
+        """Take note of an answer."""
+        raise NotImplementedError
+
+    def data_received(self, data: bytes) -> None:
+        if self.left < 0:
+            self.buffer += data
+            end = self.buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self.head = bytes(self.buffer[:end]).lower()
+            at = self.head.find(b"\r\ncontent-length:")
+            if at < 0:
+                self.transport.close()
+                self.answered(False, b"no content-length: " + self.head[:200])
+                return
+            length = int(self.head[at + 17 :].split(b"\r\n")[0])
+            self.left = length - (len(self.buffer) - end - 4)
+            self.text = bytes(self.buffer[:300])
+            self.buffer.clear()
+        else:
+            self.left -= len(data)
+        if self.left == 0:
+            self.left = -1
+            self.answered(self.head.startswith(b"http/1.1 200"), self.text)
+
+
+class Connection(HttpConnection):
+    """Asks the same again as soon as it has its answer."""
+
+    def __init__(self, request: bytes, seconds: list[float], errors: list[bytes]) -> None:
+        super().__init__()
+        self.request, self.seconds, self.errors = request, seconds, errors
+        self.ended = asyncio.get_running_loop().create_future()
+        self.until_s = 0.0
 
     def begin(self, until_s: float) -> None:
         self.until_s = until_s
@@ -39,34 +72,17 @@ class Connection(asyncio.Protocol):
         self.began_s = time.perf_counter()
         self.transport.write(self.request)
 
-    def data_received(self, data: bytes) -> None:
-        if self.left < 0:
-            self.buffer += data
-            end = self.buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            head = bytes(self.buffer[:end]).lower()
-            if not head.startswith(b"http/1.1 200"):
-                self.errors.append(bytes(self.buffer[:300]))
-                self.transport.close()
-                return
-            at = head.find(b"\r\ncontent-length:")
-            if at < 0:
-                self.errors.append(b"no content-length: " + head[:200])
-                self.transport.close()
-                return
-            self.left = int(head[at + 17 :].split(b"\r\n")[0]) - (len(self.buffer) - end - 4)
-            self.buffer.clear()
-        else:
-            self.left -= len(data)
-        if self.left == 0:
-            self.left = -1
-            now = time.perf_counter()
-            self.seconds.append(now - self.began_s)
-            if now < self.until_s:
-                self.ask()
-            elif not self.ended.done():
-                self.ended.set_result(None)
+    def answered(self, is_ok: bool, head: bytes) -> None:
+        if not is_ok:
+            self.errors.append(head)
+            self.transport.close()
+            return
+        now = time.perf_counter()
+        self.seconds.append(now - self.began_s)
+        if now < self.until_s:
+            self.ask()
+        elif not self.ended.done():
+            self.ended.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.ended.done():

@@ -5,7 +5,7 @@ from typing import Annotated
 import litserve as ls
 from fastapi import Body, Response
 
-from serving_peers import WAIT_S, runner, runner_of_many
+from serving_peers import WAIT_S, Batch, runner, runner_of_many, sources
 
 __all__ = ["serve"]
 
@@ -13,8 +13,8 @@ Raw = Annotated[bytes, Body(media_type="application/octet-stream")]
 
 
 class Served(ls.LitAPI):
-    def __init__(self, source: str) -> None:
-        super().__init__()
+    def __init__(self, path: str, source: str) -> None:
+        super().__init__(api_path=path or "/predict")
         self.source = source
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - as of the base class
@@ -31,8 +31,9 @@ class Served(ls.LitAPI):
 
 
 class ServedTogether(ls.LitAPI):
-    def __init__(self, source: str, batch: int) -> None:
-        super().__init__(max_batch_size=batch, batch_timeout=WAIT_S)
+    def __init__(self, path: str, source: str, batch: int) -> None:
+        path = path or "/predict"
+        super().__init__(api_path=path, max_batch_size=batch, batch_timeout=WAIT_S)
         self.source = source
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - as of the base class
@@ -54,7 +55,10 @@ class ServedTogether(ls.LitAPI):
         return Response(content=output, media_type="application/octet-stream")
 
 
-def serve(source: str, port: int, workers: int, batch: int) -> None:
-    api = Served(source) if batch == 1 else ServedTogether(source, batch)
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers)
+def serve(source: str, port: int, workers: int, batch: Batch) -> None:
+    apis = [
+        Served(path, file) if most == 1 else ServedTogether(path, file, most)
+        for path, file, most in sources(source, batch)
+    ]
+    server = ls.LitServer(apis, accelerator="cpu", workers_per_device=workers)
     server.run(port=port, host="127.0.0.1", log_level="error", generate_client_file=False)

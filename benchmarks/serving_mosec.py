@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from mosec import Server, Worker
+from mosec import Runtime, Server, Worker
 
-from serving_peers import WAIT_S, runner, runner_of_many
+from serving_peers import WAIT_S, Batch, runner, runner_of_many, sources
 
 __all__ = ["serve"]
 
@@ -36,13 +36,17 @@ class ServedTogether(Served):
         return self.run_many(data)
 
 
-def serve(source: str, port: int, workers: int, batch: int) -> None:
-    os.environ[SOURCE] = source
+def serve(source: str, port: int, workers: int, batch: Batch) -> None:
     sys.argv = ["mosec", "--port", str(port), "--address", "127.0.0.1", "--log-level", "error"]
+    routes = {}
+    for path, file, most in sources(source, batch):
+        given = [{SOURCE: file}] * workers
+        if most == 1:
+            stage = Runtime(Served, num=workers, env=given)
+        else:
+            waits = {"max_batch_size": most, "max_wait_time": int(WAIT_S * 1000)}
+            stage = Runtime(ServedTogether, num=workers, env=given, **waits)
+        routes[path or "/inference"] = [stage]
     server = Server()
-    if batch == 1:
-        server.append_worker(Served, num=workers)
-    else:
-        waits = {"max_batch_size": batch, "max_wait_time": int(WAIT_S * 1000)}
-        server.append_worker(ServedTogether, num=workers, **waits)
+    server.register_runtime(routes)
     server.run()

@@ -1,10 +1,11 @@
 """coinfer's server for `serving.py`, and the same stack returning a constant.
 
-    python benchmarks/serving_ours.py coinfer|apart null|FILE.onnx PORTS-FILE
+    python benchmarks/serving_ours.py coinfer|apart null|FILE.onnx|FOLDER PORTS-FILE
     python benchmarks/serving_ours.py constant BYTES PORTS-FILE
 
 `null` is the null backend with an answer of 1 KiB. It prints `ready` and serves until it is ended.
-With `apart` each request is a run of its own. With `engine` for `coinfer`, nothing is served: it
+With `apart` each request is a run of its own. Of a folder all models are served, by an engine on
+ONNX Runtime alone. With `engine` for `coinfer`, nothing is served: it
 prints the seconds of `Engine.infer`.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import coinfer
+from batching_ways import engine_of_all
 from coinfer.model import Model, load_model
 from coinfer.server.front_end import FrontEnds
 from coinfer.server.handover import Handover
@@ -110,13 +112,18 @@ def main() -> None:
         constant.front_ends.stop(0.1)
         constant.bound.close()
         return
-    model = model_of(source)
     if kind == "engine":
-        print(json.dumps(engine_seconds(source, model)))
+        print(json.dumps(engine_seconds(source, model_of(source))))
         return
+    batch = "off" if kind == "apart" else "auto"
     with Server(ServeOptions(http=0, grpc=0)) as server:
-        engine = engine_of(source, model, "off" if kind == "apart" else "auto")
-        server.open(Opened(engine=engine, models=[served("m", model)]))
+        if Path(source).is_dir():
+            models = {each.stem: load_model(each) for each in sorted(Path(source).glob("*.onnx"))}
+            engine = engine_of_all(models, batch)
+        else:
+            models = {"m": model_of(source)}
+            engine = engine_of(source, models["m"], batch)
+        server.open(Opened(engine=engine, models=[served(n, m) for n, m in models.items()]))
         Path(ports_file).write_text(json.dumps(server.ports))
         print("ready", flush=True)
         ended.wait()

@@ -8,6 +8,8 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving_peers import Batch, sources
+
 __all__ = ["serve_forever"]
 
 
@@ -41,13 +43,14 @@ class ServedTogether:
         return Response(await self.many(await request.body()))
 
 
-def serve_forever(source: str, port: int, replicas: int, batch: int) -> None:
+def serve_forever(source: str, port: int, replicas: int, batch: Batch) -> None:
     ray.init(include_dashboard=False, num_cpus=replicas, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    app = Served.options(num_replicas=replicas).bind(source, sys.path[0])
-    if batch > 1:
-        app = ServedTogether.options(num_replicas=replicas).bind(source, sys.path[0], batch)
-    serve.run(app)
+    for path, file, most in sources(source, batch):
+        app = Served.options(num_replicas=replicas).bind(file, sys.path[0])
+        if most > 1:
+            app = ServedTogether.options(num_replicas=replicas).bind(file, sys.path[0], most)
+        serve.run(app, name=path[1:] or "default", route_prefix=path or "/")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime.engines import FEED, MODEL, null_engine
@@ -15,7 +16,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.plan.plan_folder import save_plan
 from coinfer.policies import make_policy
-from coinfer.testing.models import tiny_linear
+from coinfer.testing.models import model_from_text, tiny_linear
 
 OWN = Processor(name="a", backend="own", units=frozenset({"a"}))
 TIMES = Profile.from_seconds({"m": {"a": 0.01}})
@@ -35,6 +36,29 @@ def test_a_processor_that_could_not_take_a_model_is_not_in_the_plan() -> None:
     ) as engine:
         assert engine.placement("m").keys() == {"p0"}
         assert engine.plan.models["m"].original.spans.keys() == {"p0"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ("auto", "none: with a given profile nobody has seen whether answers change"),
+        ("off", "none: as asked"),
+        ({"max": 4}, "up to 4, as asked"),
+        ({"max": 4, "pad": ["C"]}, "up to 4, as asked"),
+    ],
+)
+def test_with_a_given_profile_the_plan_says_what_is_not_batched_and_not_padded(
+    batch: Any, said: str
+) -> None:
+    model = model_from_text("agraph (float[N,C] x) => (float[N,C] y) { y = Relu(x) }", name="m")
+    used = [OWN]
+    with coinfer.Engine(
+        {"m": model}, processors=used, profile=TIMES, backends={"own": NullBackend()}, batch=batch
+    ) as engine:
+        [choice] = [each for each in engine.plan.models["m"].choices if each.by == "batching"]
+        assert said in str(choice)
+        warned = [text for text in engine.warnings if "padded along C" in text]
+        assert len(warned) == ("pad" in batch)
 
 
 def test_models_that_come_and_go_leave_nothing_behind() -> None:

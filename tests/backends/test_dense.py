@@ -22,18 +22,25 @@ dense = pytest.importorskip("coinfer.backends.onnxruntime.dense", exc_type=Impor
 
 CPU = Processor(name="p", backend="onnxruntime", units=frozenset({"core0"}))
 SIZES = (700, 520, 401)
-"""Of weights of 1.4 and 0.8 MiB: only the first layer is large."""
+"""Of weights of 1.4 and 0.8 MiB: only the first layer is large, where 1 MiB is."""
+LARGE = (4200, 2000, 401)
+"""Of weights of 32 and 3 MiB: the first is large in another process, too."""
 
 
 def layers(
-    *, rows: str | int = "batch", turned: bool = True, bias: bool = True, shared: bool = False
+    *,
+    rows: str | int = "batch",
+    turned: bool = True,
+    bias: bool = True,
+    shared: bool = False,
+    sizes: tuple[int, ...] = SIZES,
 ) -> Model:
     """Make two dense layers with a Relu between them."""
     rng = np.random.default_rng(3)
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([rows, SIZES[0]]))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([rows, sizes[0]]))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": 17}, name="layers")
     value = x
-    for number, (before, after) in enumerate(pairwise(SIZES)):
+    for number, (before, after) in enumerate(pairwise(sizes)):
         shape = (after, before) if turned else (before, after)
         arrays = {f"w{number}": rng.standard_normal(shape, np.float32) / np.float32(before**0.5)}
         if bias:
@@ -57,7 +64,7 @@ def layers(
                 graph.outputs.append(other)
             value = last.outputs[0]
     [made] = node.outputs
-    made.name, made.type, made.shape = "y", x.type, ir.Shape([rows, SIZES[-1]])
+    made.name, made.type, made.shape = "y", x.type, ir.Shape([rows, sizes[-1]])
     graph.outputs.append(made)
     return model_from_ir(ir.Model(graph, ir_version=8), name="layers")
 
@@ -75,6 +82,7 @@ def all_models_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COINFER_ARTEFACTS")
     monkeypatch.setattr(artefact_parts, "LEAST_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(dense, "_LEAST_WEIGHT_BYTES", 2**20)
     monkeypatch.setattr(coinfer.artefacts.store, "_warned", set())
 
 
@@ -116,12 +124,25 @@ def test_what_has_many_rows_or_small_weights_or_an_unknown_size_stays() -> None:
     assert dense.weights_to_the_left(unknown) == 0
 
 
+@pytest.mark.parametrize(("width", "swapped"), [(2048, 0), (2896, 0), (2897, 1)])
+def test_weights_that_are_prepared_soon_stay_at_the_right(
+    width: int, swapped: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With them to the left a run of two rows would take as long as one of sixteen."""
+    monkeypatch.undo()
+    graph = layers().graph.clone()
+    [weight] = [v for v in graph.graph.initializers.values() if v.name == "w0"]
+    weight.const_value = ir.tensor(np.zeros((width, width), np.float32), name="w0")
+    graph.graph.initializers["b0"].const_value = ir.tensor(np.zeros(width, np.float32), name="b0")
+    assert dense.weights_to_the_left(graph) == swapped
+
+
 def test_weights_are_in_the_artefact_once() -> None:
-    model = layers()
+    model = layers(sizes=LARGE)
     backend = get_backend("onnxruntime")
     prepare(backend, model, CPU)
     [entry] = default_store().entries()
-    small = 4 * SIZES[1] * SIZES[2]  # has both forms
+    small = 4 * LARGE[1] * LARGE[2]  # has both forms
     assert model.weight_bytes <= entry.size < model.weight_bytes + small + 2**18
     opened = backend.load(model, CPU)
     assert opened.lease is not None

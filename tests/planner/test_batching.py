@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.passes.batching import chosen_batching
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Effort, Profiler
+from coinfer.profiling.context import by_class
 from coinfer.testing.models import model_from_text, tiny_linear
 from coinfer.workload.batch_spec import BatchSpec
 from coinfer.workload.scenario_file import parse_scenario
@@ -139,6 +141,64 @@ class TestChoice:
     def test_what_is_asked_for_is_taken(self) -> None:
         batching, _ = chosen_batching(measured(0.98), "m", EIGHT)
         assert batching == Batching(8)
+
+
+class TestMeasuring:
+    """What is measured at larger batches, with a profiler that is told the times."""
+
+    @staticmethod
+    def plan_of(
+        monkeypatch: pytest.MonkeyPatch, model: Model, seconds: Callable[[int, float], float]
+    ) -> Plan:
+        """Make a plan where a run takes seconds by batch and by the work of a sample."""
+
+        def profile(_self: Profiler, models: Mapping[str, Model], on: Any, **how: Any) -> Profile:
+            entries: dict[ProfileKey, Measurement] = {}
+            for name in models:
+                classes = by_class(how["feeds"][name], how.get("works", {}).get(name))
+                for shape, feeds in classes.items():
+                    runs = [seconds(how["batch"], float(feed["x"].size)) for feed in feeds]
+                    key = ProfileKey(name, on[0].name, how["batch"], shape=shape)
+                    entries[key] = Measurement(seconds=tuple(runs))
+            return Profile(entries)
+
+        monkeypatch.setattr(Profiler, "profile", profile)
+        samples = [model.sample_inputs(dims=dict.fromkeys(model.open_dims, n)) for n in (4, 64)]
+        return make_plan({"m": model}, [CPU], Wishes(), Profiler(), samples={"m": samples}).plan
+
+    def test_sizes_are_measured_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = "agraph (float[N,C] x) => (float[N,C] y) { y = Relu(x) }"
+        plan = self.plan_of(
+            monkeypatch, model_from_text(text, name="m"), lambda batch, work: work * batch**0.5
+        )
+        found = {(key.batch, key.shape) for key, _ in plan.profile}
+        classes = {shape for batch, shape in found if batch == 1}
+        assert len(classes) == 2
+        assert found == {(batch, shape) for batch in (1, 2, 4, 8, 16) for shape in classes}
+        assert plan.models["m"].batching == Batching(16)
+        assert "a sample takes 0.25x" in why(plan)
+
+    @pytest.mark.parametrize(
+        ("shares", "most", "largest"),
+        [
+            ((1.2, 0.6, 0.35, 0.34), 8, 16),  # as long for 2 as for 4
+            ((0.6, 0.61, 0.3, 0.295), 8, 16),
+            ((1.1, 1.1, 0.1, 0.1), None, 4),  # twice in a row
+            ((0.6, 0.61, 0.61, 0.1), 2, 8),
+        ],
+    )
+    def test_one_size_that_does_not_pay_ends_nothing(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        shares: tuple[float, ...],
+        most: int | None,
+        largest: int,
+    ) -> None:
+        by_batch = dict(zip((1, 2, 4, 8, 16), (1.0, *shares), strict=True))
+        model = tiny_linear().model
+        plan = self.plan_of(monkeypatch, model, lambda batch, _work: by_batch[batch] * batch)
+        assert plan.models["m"].batching == (None if most is None else Batching(most))
+        assert max(key.batch for key, _ in plan.profile) == largest
 
 
 def scenario(batch: str) -> Any:

@@ -14,6 +14,7 @@ from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor, ordinary
 from coinfer.machine.profile import Profile
 from coinfer.model import Model
+from coinfer.plan.choice import Choice
 from coinfer.plan.model_plan import ModelPlan
 from coinfer.plan.plan import Plan
 from coinfer.plan.variant import Kind, Variant
@@ -24,6 +25,7 @@ from coinfer.planner.samples import Measurable, Samples, measurable, with_work
 from coinfer.planner.wishes import Wishes
 from coinfer.profiling import Profiler, Skip
 from coinfer.profiling.fingerprints import fingerprint_of
+from coinfer.workload.batch_spec import BatchSpec
 
 __all__ = ["HERE", "Planned", "given_plan", "make_plan", "whole_of"]
 
@@ -115,11 +117,32 @@ def given_plan(
     plan = plan.loading(profile)
     for name in plan.models:
         spec = planning.wishes.riders.get(name)
-        if spec is None:
-            continue
-        if spec.max not in ("auto", "off") and not plan.models[name].fixed_batch:
-            plan = plan.with_batching(name, Batching(spec.most, spec.max_delay))
+        if spec is not None:
+            plan = _batched_unseen(plan, name, spec)
     return Planned(plan, planning.loads)
+
+
+def _batched_unseen(plan: Plan, name: str, spec: BatchSpec) -> Plan:
+    """Let requests share executions as far as is asked: nobody has seen what they get then."""
+    if spec.pad:
+        plan = plan.warned(
+            f"{name}: requests are not padded along {', '.join(spec.pad)}: with a given profile "
+            "nothing is run before, so nobody has seen whether padded ones get what they get "
+            "alone; leave the profile out"
+        )
+    if spec.max == "auto":
+        what = (
+            "none: with a given profile nobody has seen whether answers change with the company "
+            "that they are computed in; ask for it, e.g. with {'max': 16}"
+        )
+        return plan.with_batching(name, None, Choice("batching", what))
+    if spec.max == "off":
+        return plan.with_batching(name, None, Choice("batching", "none: as asked"))
+    if plan.models[name].fixed_batch:
+        what = "none: its file fixes the batch, and with a given profile it is not filled up"
+        return plan.with_batching(name, None, Choice("batching", what))
+    choice = Choice("batching", f"up to {spec.max}, as asked")
+    return plan.with_batching(name, Batching(spec.most, spec.max_delay), choice)
 
 
 def whole_of(model: Model | CutModel) -> Model:

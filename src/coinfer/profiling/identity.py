@@ -9,7 +9,7 @@ decide nothing, unless the backend states no versions: it may then be anything, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,8 @@ def key_parts(
         parts["pool"] = "pinned"
     if processor.device == "CPU" and not processor.cores:
         parts["worker"] = "not pinned"
+    if layout := _layout(backend, model, processor):
+        parts["layout"] = layout
     if processor.spread:
         parts["spread"] = processor.spread
     if processor.precision != "fp32":
@@ -67,6 +69,14 @@ def key_parts(
     if not versions:
         parts |= {"model": name, "processor": processor.name}
     return parts
+
+
+def _layout(backend: Backend, model: Model, processor: Processor) -> object:
+    """Return the version of the form in which a backend keeps a prepared model: times differ."""
+    ask: Callable[[Model, Processor], Mapping[str, object] | None] | None
+    ask = getattr(backend, "artefact_parts", None)
+    parts = None if ask is None else ask(model, processor)
+    return None if parts is None else parts.get("layout")
 
 
 def output_parts(model: Model, samples: Sequence[Tensors]) -> dict[str, object]:

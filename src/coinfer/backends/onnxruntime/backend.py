@@ -29,7 +29,7 @@ __all__ = ["OnnxRuntimeBackend"]
 
 _CPU = "CPU"
 _DENSE = ("Gemm", "MatMul")
-_LAYOUT = 2
+_LAYOUT = 3
 """Raised when an artefact of this library's same key would be another one."""
 
 

@@ -2,9 +2,10 @@
 
 Rule: requests may share an execution only where their answers do not change with the company that
 they are computed in, by more than the tolerance of the agreement: two different samples are run
-alone and together. How long a run takes is measured at 2, 4, 8 and 16 samples, until more no longer
-pay. Without a wish, the largest batch is the smallest one at which a sample takes hardly more than
-at the best, and there is none if a sample takes hardly less than alone. Who shares an execution is
+alone and together. How long a run takes is measured at 2, 4, 8 and 16 samples, of each class of
+sizes, until twice in a row more do not pay: a library may take as long for 2 samples as for 16.
+Without a wish, the largest batch is the smallest one at which a sample takes hardly more than at
+the best, and there is none if a sample takes hardly less than alone. Who shares an execution is
 decided while running (`coinfer.core.riders`).
 
 The parts of a model that is cut are measured one by one, and each gets the batch size that the
@@ -16,10 +17,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from coinfer.backends.base import Tensors
 from coinfer.backends.registry import find_backends
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor, ordinary
@@ -43,6 +43,9 @@ _LEAST_GAIN = 0.05
 
 _HARDLY = 0.03
 """A sample may take so much more than in the best batch, if that keeps the batch smaller."""
+
+_MISSES = 2
+"""Sizes in a row at which a sample takes no less than before, after which none is measured."""
 
 
 def batching(plan: Plan, planning: Planning) -> Plan:
@@ -152,13 +155,28 @@ def _measured_parts(
 def _gains(plan: Plan, name: str) -> dict[int, float]:
     """Return by batch what a sample takes of a run of its own, where that is least."""
     samples, gains = plan.models[name].batch, dict[int, float]()
-    profile = plan.profile.restricted([name]).at_smallest
-    for key, entry in profile:
-        alone = profile.entries.get(key._replace(batch=samples))
-        if alone is not None and alone.mean_s > 0:
-            gain = entry.mean_s / alone.mean_s * samples / key.batch
-            gains[key.batch] = min(gain, gains.get(key.batch, gain))
+    profile = plan.profile.restricted([name])
+    alone = profile.where(lambda key: key.batch == samples)
+    for key, share in _shares(alone, profile):
+        gains[key.batch] = min(share, gains.get(key.batch, share))
     return dict(sorted(gains.items()))
+
+
+def _shares(alone: Profile, times: Profile) -> Iterator[tuple[ProfileKey, float]]:
+    """Yield what a sample takes of a run of its own, over all classes of sizes together."""
+    sums: dict[ProfileKey, tuple[float, float]] = {}
+    one_of = {key._replace(batch=1): (key.batch, entry) for key, entry in alone}
+    for key, entry in times:
+        samples, one = one_of.get(key._replace(batch=1), (1, None))
+        if one is not None and one.mean_s > 0:
+            of = key._replace(shape=0)
+            before = sums.get(of, (0.0, 0.0))
+            sums[of] = (
+                before[0] + entry.mean_s * samples,
+                before[1] + one.mean_s * key.batch,
+            )
+    for key, (together_s, apart_s) in sums.items():
+        yield key, together_s / apart_s
 
 
 def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> str:
@@ -255,59 +273,47 @@ def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
     samples, units = planned.batch, planned.original.n_units
     loaded = plan.profile.restricted([name])
     processors = [p for p in plan.processors if p.name in planned.original.spans]
-    feeds = planning.samples[name]
-    alone = _at(planning, name, model, processors, samples, feeds)
+    works = {} if planned.work is None else {name: planned.work}
+
+    def at(batch: int) -> Profile:
+        return planning.profiler.profile(
+            {name: model},
+            processors,
+            batch=batch,
+            feeds={name: planning.samples[name]},
+            works=works,
+            skipped=lambda _skip: None,
+        )
+
+    alone = at(samples)
     if model.filling:  # all runs are of the whole batch
         full = model.filling // samples * samples
-        times = _at(planning, name, model, processors, full, feeds) if full > samples else Profile()
+        times = at(full) if full > samples else Profile()
         return _of_spans(loaded, alone, times, units)
-    found, before, batch = Profile(), 1.0, samples
-    while (batch := 2 * batch) <= spec.most:
-        times = _at(planning, name, model, processors, batch, feeds)
+    found, best, batch, misses = Profile(), 1.0, samples, 0
+    while misses < _MISSES and (batch := 2 * batch) <= spec.most:
+        times = at(batch)
         found = found.merged(_of_spans(loaded, alone, times, units))
-        gain = _least_share(alone, times)
-        if gain > before * (1 - _HARDLY) or any(entry.estimated for _, entry in times):
+        if any(entry.estimated for _, entry in times):
             break
-        before = gain
+        gain = min([share for _, share in _shares(alone, times)], default=1.0)
+        misses = 0 if gain <= best * (1 - _HARDLY) else misses + 1
+        best = min(best, gain)
     return found
-
-
-def _at(
-    planning: Planning,
-    name: str,
-    model: Model,
-    processors: Sequence[Processor],
-    batch: int,
-    feeds: Sequence[Tensors],
-) -> Profile:
-    """Measure the whole model at a batch size; what cannot run it is left out."""
-    profiler = planning.profiler
-    return profiler.profile(
-        {name: model}, processors, batch=batch, feeds={name: feeds}, skipped=lambda _skip: None
-    )
-
-
-def _least_share(alone: Profile, times: Profile) -> float:
-    """Return the least share of its time alone that a sample takes, over processors."""
-    shares = [
-        entry.mean_s / one.mean_s * of.batch / key.batch
-        for key, entry in times
-        for of, one in alone
-        if of.processor == key.processor and one.mean_s > 0
-    ]
-    return min(shares, default=1.0)
 
 
 def _of_spans(loaded: Profile, alone: Profile, times: Profile, units: int) -> Profile:
     """Return the times of what is loaded: as measured, or of spans in proportion to the whole."""
     entries: dict[ProfileKey, Measurement] = {}
+    ones = {(of.processor, of.shape): each for of, each in alone}
+    samples = next((of.batch for of, _ in alone), 1)
     for key, entry in times:
-        one = {of.processor: each for of, each in alone}.get(key.processor)
+        one = ones.get((key.processor, key.shape))
         if one is None or entry.estimated or not one.mean_s:
             continue
         factor = entry.mean_s / one.mean_s
-        for of, each in loaded.at_smallest:
-            if of.processor != key.processor or of.batch != _batch_of(alone):
+        for of, each in loaded:
+            if (of.processor, of.shape) != (key.processor, key.shape) or of.batch != samples:
                 continue
             if units == 1:
                 found = dataclasses.replace(entry, error=each.error)
@@ -316,7 +322,3 @@ def _of_spans(loaded: Profile, alone: Profile, times: Profile, units: int) -> Pr
                 found = dataclasses.replace(each, seconds=scaled, estimated=True)
             entries[of._replace(batch=key.batch)] = found
     return Profile(entries)
-
-
-def _batch_of(alone: Profile) -> int:
-    return next((key.batch for key, _ in alone), 1)
