@@ -8,7 +8,7 @@ next step is half as long: what lasts is tried ever more seldom.
 
 from __future__ import annotations
 
-__all__ = ["LEAST", "STEP", "Doubts"]
+__all__ = ["LEAST", "NEAR", "STEP", "Doubts"]
 
 STEP = 0.05
 """Of the way back to what was measured, at first."""
@@ -16,19 +16,22 @@ STEP = 0.05
 LEAST = STEP / 32
 """The shortest step: whatever changes is found out some time."""
 
+NEAR = 1.01
+"""What is at most so many times what was measured is as it was measured."""
+
 
 class Doubts:
     """The steps of what was doubted, by variant and processor.
 
     Attributes:
-        steps: Those that are not the first.
+        steps: Those of what was doubted and is still above what was measured, or lasts.
 
     >>> doubts = Doubts()
-    >>> doubts.step("m", "cpu0")
-    0.05
+    >>> doubts.taken_back("m", "cpu0", 2.0, measured_s=1.0)
+    1.95
     >>> doubts.judge("m", "cpu0", is_confirmed=True)
-    >>> doubts.step("m", "cpu0")
-    0.025
+    >>> doubts.taken_back("m", "cpu0", 2.0, measured_s=1.0)
+    1.975
     """
 
     __slots__ = ("steps",)
@@ -36,9 +39,16 @@ class Doubts:
     def __init__(self) -> None:
         self.steps: dict[tuple[str, str], float] = {}
 
-    def step(self, variant: str, processor: str) -> float:
-        """Return the next step of an estimate that is doubted."""
-        return self.steps.setdefault((variant, processor), STEP)
+    def taken_back(
+        self, variant: str, processor: str, expected_s: float, measured_s: float
+    ) -> float:
+        """Return an estimate that is a step nearer to what was measured."""
+        step = self.steps.setdefault((variant, processor), STEP)
+        if expected_s > NEAR * measured_s:
+            return expected_s - step * (expected_s - measured_s)
+        if step == STEP:
+            del self.steps[variant, processor]
+        return measured_s
 
     def judge(self, variant: str, processor: str, *, is_confirmed: bool) -> None:
         """Note whether a run took at least what was estimated."""

@@ -42,9 +42,23 @@ class Estimates:
     What an estimate keeps from being run never corrects it. So estimates above what was measured
     are taken back to it in small steps (`coinfer.core.doubts`): of the processors that are not
     chosen now and then, of a variant that is not run at all whenever that is so (`doubt`).
+
+    Attributes:
+        until_look: Executions until the next look at what is not chosen.
+        is_doubted: Whether what an execution shows is of use beyond its own row.
     """
 
-    __slots__ = ("_curves", "_doubts", "_factors", "_measured", "_n_seen", "_profiles", "_rows", "_unrun")
+    __slots__ = (
+        "_curves",
+        "_doubts",
+        "_factors",
+        "_measured",
+        "_profiles",
+        "_rows",
+        "_unrun",
+        "is_doubted",
+        "until_look",
+    )
 
     def __init__(self) -> None:
         # By span: a lookup in a profile walks all of it, and there may be hundreds of spans.
@@ -55,7 +69,8 @@ class Estimates:
         self._factors: dict[tuple[str, Span, int], dict[str, float]] = {}
         self._measured: dict[tuple[str, Span, int, int], Mapping[str, float]] = {}
         self._doubts = Doubts()
-        self._n_seen = 0
+        self.until_look = LOOK
+        self.is_doubted = False
         self._unrun: set[str] = set()  # since the last time that they were doubted
 
     def add(self, variant: str, profile: Profile, *, as_curve: bool = False) -> None:
@@ -139,12 +154,15 @@ class Estimates:
         learn(row, processor, service_s)
         if variant in self._curves and batch and before_s > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / before_s)
-        if self._unrun:
+        if self.is_doubted:
             self._unrun.discard(variant)
-        if self._doubts.steps:
             self._doubts.judge(variant, processor, is_confirmed=service_s >= before_s)
-        self._n_seen += 1
-        return () if self._n_seen % LOOK else self._relax(variant, span, batch, shape, processor)
+            self.is_doubted = bool(self._unrun or self._doubts.steps)
+        self.until_look -= 1
+        if self.until_look > 0:
+            return ()
+        self.until_look = LOOK
+        return self._relax(variant, span, batch, shape, processor)
 
     def doubt(self, variant: str, batch: int, shape: int) -> list[tuple[Span, str]]:
         """Take the estimates of a variant back that is not run because of them.
@@ -154,6 +172,7 @@ class Estimates:
         Returns:
             The spans and processors whose estimates changed.
         """
+        self.is_doubted = True
         if variant not in self._unrun:
             self._unrun.add(variant)
             return []
@@ -173,10 +192,11 @@ class Estimates:
             old = row[name]
             if old <= known_s or name == chosen:
                 continue
-            row[name] = old - self._doubts.step(variant, name) * (old - known_s)
+            row[name] = self._doubts.taken_back(variant, name, old, known_s)
             if variant in self._curves and batch:
                 self._follow(variant, span, shape, row, name, row[name] / old)
             changed.append((span, name))
+        self.is_doubted = bool(self._unrun or self._doubts.steps)
         return changed
 
     def _follow(
@@ -205,8 +225,7 @@ class Estimates:
         known_s = profile.expected_s(variant, processor, batch=batch, span=span, shape=shape)
         measured = known_s or old
         row[processor] = max(old, min(FAILURE * old, MOST_BLAMED * measured))
-        if self._doubts.steps:
-            self._doubts.judge(variant, processor, is_confirmed=True)
+        self._doubts.judge(variant, processor, is_confirmed=True)
         if variant in self._curves and batch and old > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / old)
 
