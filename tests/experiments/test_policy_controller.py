@@ -176,7 +176,8 @@ def test_a_change_after_which_less_is_answered_in_time_is_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "share", "taken_back_s"), [(10, 0.3, 70), (10, 0.54, 80), (10, 0.7, 90), (200, 0.7, 70)]
+    ("rate", "share", "taken_back_s"),
+    [(10, 0.3, 70), (10, 0.54, 80), (10, 0.7, 90), (200, 0.7, 70)],
 )
 def test_the_clearer_a_trial_goes_wrong_the_sooner_it_ends(
     rate: int, share: float, taken_back_s: float

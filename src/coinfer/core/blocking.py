@@ -116,7 +116,7 @@ class Blocking:
                 least_s = min(seconds.values())
                 due_s = self._first_due(other, due, now + least_s, now + least_s + alone_s)
                 limit_s = min(limit_s, due_s - now - least_s)
-        if now <= self.foresight.until_s and not view.preempts:
+        if self.foresight.is_needed(view):
             forecast, units = self.foresight.forecast(view), self._state.units_of[processor]
             end_s = forecast.latest_end_s(view.units_free_at(), units, now + alone_s)
             limit_s = min(limit_s, end_s - now)

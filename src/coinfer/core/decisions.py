@@ -188,6 +188,9 @@ class Decisions:
                 progress = self._starts.waiting(request)
                 if request.on_late is not OnLate.DROP:
                     raise PolicyError(f"request {request.id} must not be dropped")
+                lane = progress.lane
+                for way in (lane, *lane.cheaper):
+                    self._state.doubt(way)
                 self._answers.reply_waiting(progress, Outcome.DROPPED, reason)
             case Rerank(request):
                 progress = self._starts.waiting(request)

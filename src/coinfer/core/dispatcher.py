@@ -305,8 +305,11 @@ class Dispatcher:
         row = None
         if len(requests) == 1 and lane.batching is None and execution.variant == lane.variant:
             row = lane.row
-        if row is not None and state.preempting is None:
+        estimates = state.estimates
+        until_look = estimates.until_look - 1
+        if row is not None and until_look and not (state.preempting or estimates.is_doubted):
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
+            estimates.until_look = until_look
         else:
             row = None
             state.learn(execution, service_s)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+from coinfer.core.doubts import Doubts
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 
-__all__ = ["FAILURE", "MOST_BLAMED", "OUTLIER", "SMOOTHING", "Estimates", "learn"]
+__all__ = ["FAILURE", "LOOK", "MOST_BLAMED", "OUTLIER", "SMOOTHING", "Estimates", "learn"]
 
 SMOOTHING = 0.1
 """Weight of a new observation (Band, MobiSys 2022, section 4.2)."""
@@ -22,6 +25,10 @@ MOST_BLAMED = 10.0
 """Failures raise an estimate to at most this many times what was measured: a processor on which all
 fails is not to look so slow that no run on it ever seems to hang."""
 
+LOOK = 31
+"""Executions from one look at what is not chosen to the next. A prime: streams that take turns are
+all looked at."""
+
 _NOTHING = Profile()
 
 
@@ -31,9 +38,27 @@ class Estimates:
     Of a variant that batches, they are the measured curve over the batch times one learnt factor
     per span, processor and class of sizes: else what runs often would be compared as it is with
     what never runs as it was measured. Each batch of other variants is learnt by itself.
+
+    What an estimate keeps from being run never corrects it. So estimates above what was measured
+    are taken back to it in small steps (`coinfer.core.doubts`): of the processors that are not
+    chosen now and then, of a variant that is not run at all whenever that is so (`doubt`).
+
+    Attributes:
+        until_look: Executions until the next look at what is not chosen.
+        is_doubted: Whether what an execution shows is of use beyond its own row.
     """
 
-    __slots__ = ("_curves", "_factors", "_profiles", "_rows")
+    __slots__ = (
+        "_curves",
+        "_doubts",
+        "_factors",
+        "_measured",
+        "_profiles",
+        "_rows",
+        "_unrun",
+        "is_doubted",
+        "until_look",
+    )
 
     def __init__(self) -> None:
         # By span: a lookup in a profile walks all of it, and there may be hundreds of spans.
@@ -42,6 +67,11 @@ class Estimates:
         # Of variants that batch, by span and class of sizes: the rows of all batches; the factors.
         self._curves: dict[str, dict[tuple[Span, int], list[dict[str, float]]]] = {}
         self._factors: dict[tuple[str, Span, int], dict[str, float]] = {}
+        self._measured: dict[tuple[str, Span, int, int], Mapping[str, float]] = {}
+        self._doubts = Doubts()
+        self.until_look = LOOK
+        self.is_doubted = False
+        self._unrun: set[str] = set()  # since the last time that they were doubted
 
     def add(self, variant: str, profile: Profile, *, as_curve: bool = False) -> None:
         """Take over a variant's profile."""
@@ -60,6 +90,9 @@ class Estimates:
         if self._curves.pop(variant, None) is not None:
             self._factors = {key: each for key, each in self._factors.items() if key[0] != variant}
         self._rows = {key: row for key, row in self._rows.items() if key[0] != variant}
+        self._measured = {key: row for key, row in self._measured.items() if key[0] != variant}
+        self._unrun.discard(variant)
+        self._doubts.forget(variant)
 
     def rows(self, variant: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
         """Return the row of every span of a variant that some processor can run."""
@@ -86,6 +119,7 @@ class Estimates:
                 for name in profile.processors()
             }
             row = self._rows[key] = {n: s for n, s in found.items() if s is not None}
+            self._measured[key] = dict(row)
             if variant in self._curves and batch:
                 factors = self._factors.get((variant, span, shape), {})
                 for name, factor in factors.items():
@@ -107,15 +141,63 @@ class Estimates:
         batch: int,
         service_s: float,
         shape: int = 0,
-    ) -> None:
-        """Learn from an execution that ended well, unless the variant was replaced meanwhile."""
+    ) -> Iterable[tuple[Span, str]]:
+        """Learn from an execution that ended well, unless the variant was replaced meanwhile.
+
+        Returns:
+            The spans and processors whose estimates changed besides.
+        """
         row = self._rows.get((variant, span, batch, shape))
         if row is None:
-            return
+            return ()
         before_s = row.get(processor, 0.0)
         learn(row, processor, service_s)
         if variant in self._curves and batch and before_s > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / before_s)
+        if self.is_doubted:
+            self._unrun.discard(variant)
+            self._doubts.judge(variant, processor, is_confirmed=service_s >= before_s)
+            self.is_doubted = bool(self._unrun or self._doubts.steps)
+        self.until_look -= 1
+        if self.until_look > 0:
+            return ()
+        self.until_look = LOOK
+        return self._relax(variant, span, batch, shape, processor)
+
+    def doubt(self, variant: str, batch: int, shape: int) -> list[tuple[Span, str]]:
+        """Take the estimates of a variant back that is not run because of them.
+
+        Nothing is done unless it was asked for since the last run: what runs corrects itself.
+
+        Returns:
+            The spans and processors whose estimates changed.
+        """
+        self.is_doubted = True
+        if variant not in self._unrun:
+            self._unrun.add(variant)
+            return []
+        return [
+            changed
+            for span in self._profiles.get(variant, {})
+            for changed in self._relax(variant, span, batch, shape)
+        ]
+
+    def _relax(
+        self, variant: str, span: Span, batch: int, shape: int, chosen: str = ""
+    ) -> list[tuple[Span, str]]:
+        """Take estimates that are above what was measured a step back, but for the one chosen."""
+        key, changed = (variant, span, batch, shape), []
+        row = self._rows.get(key, {})
+        for name, known_s in self._measured.get(key, {}).items():
+            old = row[name]
+            if old <= known_s or name == chosen:
+                continue
+            row[name] = self._doubts.taken_back(variant, name, old, known_s)
+            if variant in self._curves and batch:
+                self._follow(variant, span, shape, row, name, row[name] / old)
+            changed.append((span, name))
+        self.is_doubted = bool(self._unrun or self._doubts.steps)
+        return changed
 
     def _follow(
         self,
@@ -143,6 +225,7 @@ class Estimates:
         known_s = profile.expected_s(variant, processor, batch=batch, span=span, shape=shape)
         measured = known_s or old
         row[processor] = max(old, min(FAILURE * old, MOST_BLAMED * measured))
+        self._doubts.judge(variant, processor, is_confirmed=True)
         if variant in self._curves and batch and old > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / old)
 

@@ -42,6 +42,7 @@ class _Stream:
         slack_s: Seconds that the last one had until its deadline when it came.
         batch: Its samples.
         shape: The class of its sizes.
+        overtakes: Whether one that preempts others is in time; None: nobody has looked yet.
     """
 
     last_s: float
@@ -53,10 +54,12 @@ class _Stream:
     slack_s: float = 0.0
     batch: int = 1
     shape: int = 0
+    overtakes: bool | None = None
 
     def note(self, request: Request, now: float) -> None:
         self.slack_s = request.deadline_s - now
         self.batch, self.shape = request.batch, request.shape
+        self.overtakes = None
         gap_s = now - self.last_s
         if not gap_s > 0:
             return  # of several at once the first counts
@@ -110,14 +113,32 @@ class Foresight:
                 busy += min(seconds.values(), default=0.0) / stream.gap_s
         return busy
 
+    def is_needed(self, view: View) -> bool:
+        """Tell whether anything is foreseen for which something must be kept free.
+
+        That need not be for what preempts others and is in time by that.
+        """
+        now = view.now
+        if now > self.until_s:
+            return False
+        if not view.preempts:
+            return True
+        return any(
+            stream.until_s >= now and not _overtakes(view, model, stream)
+            for model, stream in self._streams.items()
+        )
+
     def forecast(self, view: View) -> Forecast:
-        """Return what is foreseen at this moment."""
-        models, now = view.models, view.now
+        """Return what is foreseen at this moment, without what is in time by preempting others."""
+        models, now, preempts = view.models, view.now, view.preempts
         if len(self._streams) > len(models):
             self._streams = {name: self._streams[name] for name in models if name in self._streams}
-        return Forecast(
-            [(m, stream) for m, stream in self._streams.items() if stream.until_s >= now], view
-        )
+        foreseen = [
+            (model, stream)
+            for model, stream in self._streams.items()
+            if stream.until_s >= now and not (preempts and _overtakes(view, model, stream))
+        ]
+        return Forecast(foreseen, view)
 
 
 class Forecast:
@@ -198,6 +219,16 @@ class Forecast:
                 seconds = {n: s for n, s in everywhere.items() if s <= stream.slack_s}
             self._seconds[model] = seconds
         return seconds
+
+
+def _overtakes(view: View, model: str, stream: _Stream) -> bool:
+    """Tell whether preempting others would have brought the last one in time."""
+    found = stream.overtakes
+    if found is None:
+        found = stream.overtakes = model not in view.models or view.overtakes(
+            view.entrance(model, stream.batch, stream.shape), stream.slack_s
+        )
+    return found
 
 
 def _weight(count: int) -> float:

@@ -23,7 +23,7 @@ from coinfer.core.riders import Riders
 from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.timers import Timers
-from coinfer.core.variants import best_way
+from coinfer.core.variants import best_way, doubt_better
 from coinfer.core.watchdog import Watchdog
 from coinfer.errors import PolicyError
 from coinfer.machine.span import Span
@@ -107,6 +107,8 @@ class Starts:
             if lane.cheaper:
                 way = best_way(state, lane, step, first)
                 step = way.step
+                if way.lane is not lane:
+                    doubt_better(state, lane, first, way.lane)
             step, riders, variant = self._riders.join(lane, step, first, way)
             requests = (*requests, *riders)
             everyone += [state.requests[rider.id] for rider in riders]

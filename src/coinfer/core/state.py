@@ -407,8 +407,10 @@ class State:
             service_s -= held_up_s
             if processor in self.express.processors:
                 estimates = self.express.estimates
-        estimates.observe(variant, processor, span, batch, service_s, shape)
-        self._tell_routes(execution)
+        changed = estimates.observe(variant, processor, span, batch, service_s, shape)
+        self._tell_routes(variant, span, processor, batch, shape)
+        for other_span, other in changed:
+            self._tell_routes(variant, other_span, other, batch, shape)
 
     def blame(self, runs: Sequence[Execution]) -> None:
         """Let a request's failed runs make their processors look slower: it ended well after all.
@@ -421,12 +423,18 @@ class State:
                 estimates = express.estimates
             shape = run.requests[0].shape
             estimates.blame(run.variant, run.processor, run.span, run.batch, shape)
-            self._tell_routes(run)
+            self._tell_routes(run.variant, run.span, run.processor, run.batch, shape)
 
-    def _tell_routes(self, execution: Execution) -> None:
+    def doubt(self, lane: Lane) -> None:
+        """Trust the estimates of a lane's variant less: it is not run because of them."""
+        variant, batch, shape = lane.variant, lane.key.batch, lane.key.shape
+        for span, processor in self.estimates.doubt(variant, batch, shape):
+            self._tell_routes(variant, span, processor, batch, shape)
+
+    def _tell_routes(
+        self, variant: str, span: Span, processor: str, batch: int, shape: int
+    ) -> None:
         """Let the routes of a variant follow its estimate of an execution."""
-        variant, span, processor = execution.variant, execution.span, execution.processor
-        batch, shape = execution.batch, execution.requests[0].shape
         is_curve = variant in self.batchings
         for (model, samples, of_shape, _), routes in self._routes.items():
             if model == variant and of_shape == shape and (is_curve or samples == batch):

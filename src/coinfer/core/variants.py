@@ -31,7 +31,7 @@ from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.routes import HANDOVER_S, Step
 from coinfer.core.state import State
 
-__all__ = ["MARGIN", "Way", "best_way", "offered_ways", "until_answer_s"]
+__all__ = ["MARGIN", "Way", "best_way", "doubt_better", "offered_ways", "until_answer_s"]
 
 MARGIN = 0.25
 """Share of the expected seconds until the answer that must be left after them until the deadline.
@@ -93,6 +93,28 @@ def best_way(
         if seconds < least_s:
             least_s, soonest = seconds, way
     return soonest
+
+
+def doubt_better(state: State, lane: Lane, request: Request, chosen: Lane) -> None:
+    """Doubt the estimates of more accurate variants by which they could never have been in time.
+
+    Else a variant that was slow for a while would never be run again, which alone would show that
+    it is not slow any more.
+
+    Args:
+        state: The state.
+        lane: Where the request waits.
+        request: The request.
+        chosen: The lane of the cheaper variant that serves it.
+    """
+    for way in (lane, *lane.cheaper):
+        if way is chosen:
+            return
+        routes = way.routes
+        seconds = way.seconds if routes is None else routes.seconds(way.key.position)
+        least_s = (1 + MARGIN) * min(seconds.values(), default=math.inf)
+        if request.arrival_s + least_s > request.deadline_s:
+            state.doubt(way)
 
 
 def offered_ways(

@@ -49,9 +49,22 @@ class View:
 
     @property
     def preempts(self) -> bool:
-        """Whether urgent requests preempt others: then nothing need be kept free for them."""
+        """Whether urgent requests preempt others; `overtakes` tells whether that is of use."""
         express = self._state.express
         return express is not None and bool(express.in_service)
+
+    def overtakes(self, lane: Lane, left_s: float) -> bool:
+        """Tell whether a request of a lane, if it preempts others, is answered in so many seconds.
+
+        Of a model that is cut that is taken for granted where anything preempts.
+        """
+        express = self._state.express
+        if express is None or not express.in_service:
+            return False
+        row = express.estimates.row(lane.variant, lane.rest, lane.key.batch, lane.key.shape)
+        if lane.routes is not None and not row:
+            return True
+        return any(s <= left_s and name in express.in_service for name, s in row.items())
 
     @property
     def processors(self) -> Mapping[str, Processor]:

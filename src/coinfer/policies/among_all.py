@@ -48,9 +48,11 @@ def best_among_all(
             if free > start:
                 start = free
         finish = start + service_s
-        wide_s = service_s * stall * min(len(units), waiting)
-        score = finish if len(units) == 1 else start + wide_s
-        late = int(finish > deadline_s)
+        score, stalled = finish, finish
+        if len(units) > 1:
+            stalled = start + service_s * stall
+            score = start + service_s * stall * min(len(units), waiting)
+        late = int(stalled > deadline_s)
         if forecast is not None:
             late += forecast.n_late(free_at, units, finish)
         if beside is not None:

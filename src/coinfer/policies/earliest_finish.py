@@ -23,7 +23,8 @@ Five things are added:
   Two callers who ask again as soon as they are answered never wait at the same moment, and yet
   each would have a unit for itself.
 - Processors that meet the deadline go before those that do not; a droppable request that no
-  processor can finish in time any more is dropped at once.
+  processor can finish in time any more is dropped at once, and none is started where it would be
+  late.
 - A processor that makes none late of those that wait (`rivals`) goes before one that does: what is
   in time on two leaves the only fast one to what needs it. So it does where that would only wait,
   unless the other one takes much longer: time of a processor that nothing can replace is what is
@@ -46,7 +47,7 @@ from typing import ClassVar
 from coinfer.core.foresight import Foresight
 from coinfer.core.lane import Lane
 from coinfer.core.policy import Decision, Drop, PriorityUse, Rerank, Start, WaitUntil
-from coinfer.core.request import Request
+from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.policies.among_alike import best_among_alike
@@ -56,6 +57,8 @@ from coinfer.policies.one_by_one import OneByOne, look_again_s
 from coinfer.policies.rivals import Rivals
 
 __all__ = ["EarliestFinish"]
+
+_DROP = OnLate.DROP
 
 _KEPT = 1 / 10
 """Of the seconds of what starts, the share that is kept for what is late in any case."""
@@ -134,8 +137,9 @@ class EarliestFinish(OneByOne):
 
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
+        foresight = self._foresight
         if request.deadline_s < math.inf or (
-            view.now <= self._foresight.until_s and not view.preempts
+            view.now <= foresight.until_s and foresight.is_needed(view)
         ):
             return None  # it may be hopeless, or make others late
         self._view = view
@@ -169,10 +173,15 @@ class EarliestFinish(OneByOne):
         self._view = view
         rivals, stall = round(self._in_system), self._stall(view)
         processors, foresight = view.processors, self._foresight
-        is_foreseen = now <= foresight.until_s and not view.preempts
+        is_foreseen = now <= foresight.until_s and foresight.is_needed(view)
         forecast = foresight.forecast(view) if is_foreseen else None
         beside = None
-        if self._has_deadlines and waiting > 1 and not view.preempts and len(view.lanes()) > 1:
+        if (
+            self._has_deadlines
+            and waiting > 1
+            and (is_foreseen or not view.preempts)
+            and len(view.lanes()) > 1
+        ):
             beside = Rivals(view) or None
         lane, request = view.first()
         if not view.is_hopeless(lane, request):
@@ -187,10 +196,11 @@ class EarliestFinish(OneByOne):
             if coming is not None and self.rank(request) <= now:
                 coming = None
             peers = beside and beside.of(request)
-            name, _ = best_among_all(
+            name, finish_s = best_among_all(
                 processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
-            if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
+            is_vain = finish_s > due_s and request.on_late is _DROP
+            if not is_vain and name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
                     self._owe(request, first_s[name])
                 return Start(name, (request,))
@@ -213,6 +223,8 @@ class EarliestFinish(OneByOne):
             name, finish_s = best_among_all(
                 processors, seconds, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
+            if finish_s > due_s and request.on_late is _DROP:
+                continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
                     self._owe(request, seconds[name])
@@ -246,8 +258,8 @@ class EarliestFinish(OneByOne):
             return kept
         now, used = view.now, view.used
         waiting, stall = view.n_waiting, self._stall(view)
-        is_foreseen = now <= self._foresight.until_s and not view.preempts
-        forecast = self._foresight.forecast(view) if is_foreseen else None
+        foresight = self._foresight
+        forecast = foresight.forecast(view) if foresight.is_needed(view) else None
         held, free_at = view.residency(), None
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         riders: set[Request] = set()
@@ -271,7 +283,7 @@ class EarliestFinish(OneByOne):
             )
             if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, least_s, now):
                 return Rerank(request)
-            if not name:
+            if not name or (finish_s > due_s and request.on_late is _DROP):
                 continue
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
