@@ -7,8 +7,8 @@ cancellations, failures, hangs, processors that are lost and come back, models t
 loaded again. Those in `recorded` were made by the version before offers came into the core, but for
 30 in which a failed run decides something, since failures raise estimates, and those in which the
 rule of preemption or priorities under `earliest_finish` decide, and forks under `heft_reserved`,
-which plans exactly only what starts, and what is late under `earliest_finish`: they are recorded
-anew.
+which plans exactly only what starts, what is late or may be dropped under `earliest_finish`, and
+estimates of what is not run: they are recorded anew.
 """
 
 from __future__ import annotations
