@@ -199,6 +199,7 @@ def serve(
 def _serve(
     server: Server, sources: _Sources, log: LogWriter, *, has_control: bool, watch_s: float | None
 ) -> None:
+    from coinfer.backends import heap
     from coinfer.server.control import RepositoryControl
 
     opened = sources.opened()
@@ -215,7 +216,8 @@ def _serve(
     server.end_by_signals()
     server.open(opened, control, sources.ensembles)
     log.say(_announcement(server))
-    server.wait(watch_s)
+    with heap.settled():
+        server.wait(watch_s)
     log.say("ending; what was taken is answered")
 
 

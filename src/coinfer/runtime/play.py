@@ -7,13 +7,13 @@ executions that run are finished.
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from coinfer.backends import heap
 from coinfer.backends.base import Backend
 from coinfer.core.events import MemoryGiven
 from coinfer.core.policy import Policy
@@ -111,7 +111,7 @@ def play(
         memory=memory,
         memory_limit=memory_limit,
     ) as engine:
-        with _settled_heap(), Interruption() as interruption:
+        with heap.settled(), Interruption() as interruption:
             load = Load(scenario)
             driver = LoadGenerator(engine, load, ready.feeds, scenario.models)
             recorder = _recorder(scenario, driver.start_s, engine.plan, keep_records=keep_records)
@@ -216,14 +216,3 @@ class _Playing:
             while not self._look() and not self.engine.drain(_LOOK_S) and clock.now() < until_s:
                 if self.interruption.requested and not hurried:
                     until_s, hurried = min(until_s, clock.now() + _INTERRUPTED_DRAIN_S), True
-
-
-@contextmanager
-def _settled_heap() -> Iterator[None]:
-    """Keep the objects made so far out of garbage collections: those would pause the run."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
