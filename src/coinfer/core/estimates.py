@@ -71,7 +71,7 @@ class Estimates:
         self._doubts = Doubts()
         self.until_look = LOOK
         self.is_doubted = False
-        self._unrun: set[str] = set()  # since the last time that they were doubted
+        self._unrun: dict[str, float] = {}  # when it was doubted last, unless it ran since
 
     def add(self, variant: str, profile: Profile, *, as_curve: bool = False) -> None:
         """Take over a variant's profile."""
@@ -91,8 +91,9 @@ class Estimates:
             self._factors = {key: each for key, each in self._factors.items() if key[0] != variant}
         self._rows = {key: row for key, row in self._rows.items() if key[0] != variant}
         self._measured = {key: row for key, row in self._measured.items() if key[0] != variant}
-        self._unrun.discard(variant)
+        self._unrun.pop(variant, None)
         self._doubts.forget(variant)
+        self.is_doubted = bool(self._unrun or self._doubts.steps)
 
     def rows(self, variant: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
         """Return the row of every span of a variant that some processor can run."""
@@ -155,7 +156,7 @@ class Estimates:
         if variant in self._curves and batch and before_s > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / before_s)
         if self.is_doubted:
-            self._unrun.discard(variant)
+            self._unrun.pop(variant, None)
             self._doubts.judge(variant, processor, is_confirmed=service_s >= before_s)
             self.is_doubted = bool(self._unrun or self._doubts.steps)
         self.until_look -= 1
@@ -164,17 +165,25 @@ class Estimates:
         self.until_look = LOOK
         return self._relax(variant, span, batch, shape, processor)
 
-    def doubt(self, variant: str, batch: int, shape: int) -> list[tuple[Span, str]]:
+    def doubt(self, variant: str, batch: int, shape: int, now: float) -> list[tuple[Span, str]]:
         """Take the estimates of a variant back that is not run because of them.
 
-        Nothing is done unless it was asked for since the last run: what runs corrects itself.
+        Nothing is done unless that was asked for since the last run, at another moment: what runs
+        corrects itself, and what came at once counts once.
+
+        Args:
+            variant: The variant.
+            batch: Its samples.
+            shape: The class of its sizes.
+            now: The moment.
 
         Returns:
             The spans and processors whose estimates changed.
         """
         self.is_doubted = True
-        if variant not in self._unrun:
-            self._unrun.add(variant)
+        last = self._unrun.get(variant)
+        self._unrun[variant] = now
+        if last is None or last == now:
             return []
         return [
             changed

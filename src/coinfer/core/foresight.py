@@ -42,7 +42,8 @@ class _Stream:
         slack_s: Seconds that the last one had until its deadline when it came.
         batch: Its samples.
         shape: The class of its sizes.
-        overtakes: Whether one that preempts others is in time; None: nobody has looked yet.
+        overtaking_s: Seconds of one that preempts others; infinite if it would be late all the
+            same, None: nobody has looked yet.
     """
 
     last_s: float
@@ -54,12 +55,12 @@ class _Stream:
     slack_s: float = 0.0
     batch: int = 1
     shape: int = 0
-    overtakes: bool | None = None
+    overtaking_s: float | None = None
 
     def note(self, request: Request, now: float) -> None:
         self.slack_s = request.deadline_s - now
         self.batch, self.shape = request.batch, request.shape
-        self.overtakes = None
+        self.overtaking_s = None
         gap_s = now - self.last_s
         if not gap_s > 0:
             return  # of several at once the first counts
@@ -105,13 +106,37 @@ class Foresight:
         return math.inf if stream is None or stream.gaps < _FEWEST else stream.gap_s
 
     def load(self, view: View) -> float:
-        """Return how many units the requests to come keep busy, on average."""
+        """Return how many units the requests to come that preempt others keep busy, on average."""
         busy = 0.0
         for model, stream in self._streams.items():
-            if stream.until_s >= view.now and model in view.models:
-                seconds = view.resident_s(view.entrance(model, stream.batch, stream.shape))
-                busy += min(seconds.values(), default=0.0) / stream.gap_s
+            if stream.until_s >= view.now:
+                seconds = _overtaking_s(view, model, stream)
+                busy += seconds / stream.gap_s if seconds < math.inf else 0.0
         return busy
+
+    def stalled_s(self, view: View, model: str, service_s: float, most_s: float) -> float:
+        """Return how long a run takes at least where it stands still for all that preempts it.
+
+        Response-time analysis (Joseph and Pandya, The Computer Journal, 1986), with each stream as
+        far away as it can be.
+
+        Args:
+            view: What is seen.
+            model: Of the run: the next ones of it do not preempt it.
+            service_s: How long it would take alone.
+            most_s: How much is of interest; more than that may be too little.
+        """
+        found = [
+            (stream.gap_s, seconds)
+            for name, stream in self._streams.items()
+            if name != model and stream.until_s >= view.now
+            if (seconds := _overtaking_s(view, name, stream)) < math.inf
+        ]
+        total_s, before_s = service_s, 0.0
+        while before_s < total_s <= most_s:
+            before_s = total_s
+            total_s = service_s + sum(total_s // gap_s * seconds for gap_s, seconds in found)
+        return total_s
 
     def is_needed(self, view: View) -> bool:
         """Tell whether anything is foreseen for which something must be kept free.
@@ -124,7 +149,7 @@ class Foresight:
         if not view.preempts:
             return True
         return any(
-            stream.until_s >= now and not _overtakes(view, model, stream)
+            stream.until_s >= now and _overtaking_s(view, model, stream) == math.inf
             for model, stream in self._streams.items()
         )
 
@@ -136,7 +161,8 @@ class Foresight:
         foreseen = [
             (model, stream)
             for model, stream in self._streams.items()
-            if stream.until_s >= now and not (preempts and _overtakes(view, model, stream))
+            if stream.until_s >= now
+            and not (preempts and _overtaking_s(view, model, stream) < math.inf)
         ]
         return Forecast(foreseen, view)
 
@@ -221,13 +247,19 @@ class Forecast:
         return seconds
 
 
-def _overtakes(view: View, model: str, stream: _Stream) -> bool:
-    """Tell whether preempting others would have brought the last one in time."""
-    found = stream.overtakes
+def _overtaking_s(view: View, model: str, stream: _Stream) -> float:
+    """Return the seconds of a next one that preempts others; infinite if it is late all the same.
+
+    Of a model that is not loaded any more, none.
+    """
+    found = stream.overtaking_s
     if found is None:
-        found = stream.overtakes = model not in view.models or view.overtakes(
-            view.entrance(model, stream.batch, stream.shape), stream.slack_s
-        )
+        found = 0.0
+        if model in view.models:
+            found = view.overtaking_s(view.entrance(model, stream.batch, stream.shape))
+        if found > stream.slack_s:
+            found = math.inf
+        stream.overtaking_s = found
     return found
 
 

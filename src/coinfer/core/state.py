@@ -428,7 +428,7 @@ class State:
     def doubt(self, lane: Lane) -> None:
         """Trust the estimates of a lane's variant less: it is not run because of them."""
         variant, batch, shape = lane.variant, lane.key.batch, lane.key.shape
-        for span, processor in self.estimates.doubt(variant, batch, shape):
+        for span, processor in self.estimates.doubt(variant, batch, shape, self.now):
             self._tell_routes(variant, span, processor, batch, shape)
 
     def _tell_routes(

@@ -49,22 +49,22 @@ class View:
 
     @property
     def preempts(self) -> bool:
-        """Whether urgent requests preempt others; `overtakes` tells whether that is of use."""
+        """Whether urgent requests preempt others; `overtaking_s` tells how soon."""
         express = self._state.express
         return express is not None and bool(express.in_service)
 
-    def overtakes(self, lane: Lane, left_s: float) -> bool:
-        """Tell whether a request of a lane, if it preempts others, is answered in so many seconds.
+    def overtaking_s(self, lane: Lane) -> float:
+        """Return the seconds until the answer to a request of a lane that preempts others.
 
-        Of a model that is cut that is taken for granted where anything preempts.
+        Infinite if none can. Of a model that is cut they are those where nothing is preempted.
         """
         express = self._state.express
         if express is None or not express.in_service:
-            return False
+            return math.inf
         row = express.estimates.row(lane.variant, lane.rest, lane.key.batch, lane.key.shape)
         if lane.routes is not None and not row:
-            return True
-        return any(s <= left_s and name in express.in_service for name, s in row.items())
+            return min(self.resident_s(lane).values(), default=math.inf)
+        return min([s for name, s in row.items() if name in express.in_service], default=math.inf)
 
     @property
     def processors(self) -> Mapping[str, Processor]:

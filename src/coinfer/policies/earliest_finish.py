@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
@@ -199,7 +199,8 @@ class EarliestFinish(OneByOne):
             name, finish_s = best_among_all(
                 processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
-            is_vain = finish_s > due_s and request.on_late is _DROP
+            is_late = finish_s > due_s or stall > 1.0
+            is_vain = is_late and self._is_vain(view, lane, request, unclaimed)
             if not is_vain and name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
                     self._owe(request, first_s[name])
@@ -223,7 +224,8 @@ class EarliestFinish(OneByOne):
             name, finish_s = best_among_all(
                 processors, seconds, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
-            if finish_s > due_s and request.on_late is _DROP:
+            is_late = finish_s > due_s or (stall > 1.0 and name in unclaimed)
+            if is_late and self._is_vain(view, lane, request, unclaimed):
                 continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
@@ -283,7 +285,7 @@ class EarliestFinish(OneByOne):
             )
             if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, least_s, now):
                 return Rerank(request)
-            if not name or (finish_s > due_s and request.on_late is _DROP):
+            if not name or (finish_s > due_s and self._is_vain(view, lane, request, view.idle())):
                 continue
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
@@ -355,6 +357,24 @@ class EarliestFinish(OneByOne):
         request = late.popleft()
         self._late_due_s.pop(request.id, None)
         return Start(name, (request,))
+
+    def _is_vain(self, view: View, lane: Lane, request: Request, free: Iterable[str]) -> bool:
+        """Tell whether a request that may be dropped would be late on every free processor.
+
+        By their run times alone, of any variant, and what preempts them: what has to be loaded
+        first may be there in time, and what is loaded may serve it in place of what is not.
+        """
+        if request.on_late is not _DROP:
+            return False
+        left_s, processors = request.deadline_s - view.now, view.processors
+        ways = [view.resident_s(way) for way in (lane, *lane.cheaper)]
+        for name in free:
+            least_s = min(seconds.get(name, math.inf) for seconds in ways)
+            if least_s <= left_s and view.preempts and len(processors[name].units) > 1:
+                least_s = self._foresight.stalled_s(view, request.model, least_s, left_s)
+            if least_s <= left_s:
+                return False
+        return True
 
     def _stall(self, view: View) -> float:
         """Return how many times longer a run on several units takes for what preempts it.

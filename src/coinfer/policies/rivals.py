@@ -41,7 +41,7 @@ class Rivals:
                 continue
             seconds = view.offered_s(lane)
             least_s = min(seconds.values(), default=math.inf)
-            if now + least_s <= due_s and not view.overtakes(lane, due_s - now):
+            if now + least_s <= due_s and now + view.overtaking_s(lane) > due_s:
                 self._waiting.append(
                     (request.id, due_s, due_s - least_s, seconds, request.priority)
                 )
