@@ -154,3 +154,23 @@ def test_a_variant_that_was_slow_for_a_while_serves_again() -> None:
     served = [execution.variant for execution in machine.executions]
     assert "m@c" in served[2:12]
     assert set(served[-50:]) == {"m"}
+
+
+@pytest.mark.parametrize("slower", [1.3, 2.0])
+def test_estimates_hold_where_more_comes_than_can_be_served(slower: float) -> None:
+    seconds = 0.01
+    machine = VirtualMachine(
+        processors("cpu"),
+        make_policy("earliest_finish"),
+        {"m": {"cpu": seconds}},
+        service_s=lambda _: slower * seconds,
+        limits=Limits(hang_min_s=math.inf),
+    )
+    for at in range(3000):
+        at_s = at * 0.001
+        machine.submit(arrival_s=at_s, deadline_s=at_s + 0.06, on_late=OnLate.DROP)
+    machine.run()
+    completed = [n for n, out in machine.outcomes().items() if out is Outcome.COMPLETED]
+    late = [n for n in completed if machine.finished_s[n] > n * 0.001 + 0.06 + 1e-9]
+    assert len(completed) > 0.9 * 3 / (slower * seconds)
+    assert len(late) < 0.25 * len(completed)

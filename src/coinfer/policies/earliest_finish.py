@@ -196,12 +196,14 @@ class EarliestFinish(OneByOne):
             if coming is not None and self.rank(request) <= now:
                 coming = None
             peers = beside and beside.of(request)
-            name, finish_s = best_among_all(
+            name, _ = best_among_all(
                 processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
-            is_late = finish_s > due_s or stall > 1.0
-            is_vain = is_late and self._is_vain(view, lane, request, unclaimed)
-            if not is_vain and name in unclaimed and (lane.is_open or lane.may_start(name, now)):
+            if (
+                name in unclaimed
+                and (lane.is_open or lane.may_start(name, now))
+                and not (request.on_late is _DROP and self._is_vain(view, lane, request, unclaimed))
+            ):
                 if self._late:
                     self._owe(request, first_s[name])
                 return Start(name, (request,))
@@ -224,8 +226,11 @@ class EarliestFinish(OneByOne):
             name, finish_s = best_among_all(
                 processors, seconds, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
             )
-            is_late = finish_s > due_s or (stall > 1.0 and name in unclaimed)
-            if is_late and self._is_vain(view, lane, request, unclaimed):
+            if (
+                request.on_late is _DROP
+                and (finish_s > due_s or name in unclaimed)
+                and self._is_vain(view, lane, request, unclaimed)
+            ):
                 continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if self._late:
@@ -285,7 +290,13 @@ class EarliestFinish(OneByOne):
             )
             if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, least_s, now):
                 return Rerank(request)
-            if not name or (finish_s > due_s and self._is_vain(view, lane, request, view.idle())):
+            if not name:
+                continue
+            if (
+                request.on_late is _DROP
+                and finish_s > due_s
+                and self._is_vain(view, lane, request, view.idle())
+            ):
                 continue
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
@@ -364,8 +375,6 @@ class EarliestFinish(OneByOne):
         By their run times alone, of any variant, and what preempts them: what has to be loaded
         first may be there in time, and what is loaded may serve it in place of what is not.
         """
-        if request.on_late is not _DROP:
-            return False
         left_s, processors = request.deadline_s - view.now, view.processors
         ways = [view.resident_s(way) for way in (lane, *lane.cheaper)]
         for name in free:
