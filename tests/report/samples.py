@@ -40,6 +40,7 @@ arrivals:
   idle_time: {closed: 1}
 duration: 4s
 warmup: 500ms
+seed: 1
 """
 
 MACHINE = machine(
