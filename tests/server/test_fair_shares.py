@@ -93,6 +93,62 @@ def test_what_goes_because_only_it_may_go_costs_nothing() -> None:
     assert sorted(taken(shares) for _ in range(10)) == ["a"] * 5 + ["b"] * 5
 
 
+def beside(shares: FairShares, *models: str) -> str:
+    """Take what goes while only these models may, and return whose it was."""
+    request = shares.take(lambda model: model in models)
+    assert request is not None
+    assert request.is_beside
+    request.spent_s = request.charged_s
+    shares.settle(request)
+    return request.tenant
+
+
+def test_what_goes_beside_the_turns_is_shared_by_weight() -> None:
+    shares = FairShares({"a": 1.0, "b": 3.0, "c": 1.0}, lambda _: 1.0)
+    for number in range(100):
+        shares.add(TenantRequest("a", "gpu", number))
+        shares.add(TenantRequest("b", "gpu", number))
+        shares.add(TenantRequest("c", "cpu", number))
+    gone = "".join(beside(shares, "gpu") + beside(shares, "cpu") for _ in range(40))
+    assert gone.count("b") == 3 * gone.count("a") == 30
+
+
+def test_what_nobody_else_could_have_is_not_held_against_a_tenant_where_others_can() -> None:
+    shares = FairShares({"a": 1.0, "b": 3.0}, lambda _: 1.0)
+    for number in range(100):
+        shares.add(TenantRequest("a", "cpu", number))
+        shares.add(TenantRequest("b", "gpu", number))
+    assert {beside(shares, "cpu") for _ in range(50)} == {"a"}
+    gone = "".join(beside(shares, "cpu", "gpu") for _ in range(40))
+    assert gone.count("a") in (9, 10, 11)
+
+
+def test_what_a_tenant_did_not_ask_for_beside_the_turns_is_not_made_up_for() -> None:
+    shares = FairShares({"a": 1.0, "b": 9.0, "c": 5.0}, lambda _: 1.0)
+    for number in range(300):
+        shares.add(TenantRequest("a", "gpu", number))
+        shares.add(TenantRequest("b", "gpu", number))
+    gone = ""
+    for number in range(180):
+        if number % 9 == 0:  # less than its share, which must not cost `a` its turns
+            shares.add(TenantRequest("c", "gpu", 1000 + number))
+        gone += beside(shares, "gpu")
+    assert gone.count("c") == 20
+    assert gone.count("a") in (15, 16, 17)
+
+
+def test_what_began_elsewhere_than_was_thought_is_charged_after_all() -> None:
+    shares = FairShares({"a": 1.0, "b": 1.0}, lambda _: 1.0)
+    for number in range(20):
+        shares.add(TenantRequest("a", "m", number))
+        shares.add(TenantRequest("b", "n", number))
+    request = shares.take(lambda model: model == "m")
+    assert request is not None
+    request.is_misplaced, request.spent_s = True, 3.0
+    shares.settle(request)
+    assert "".join(taken(shares) for _ in range(6)) == "bbbaba"
+
+
 def test_what_is_ahead_counts_the_turns_of_others_but_not_more_than_they_have() -> None:
     shares = FairShares({"a": 1.0, "b": 3.0}, lambda _: 1.0)
     assert shares.ahead_s("a", 0, 1.0) == 0.0

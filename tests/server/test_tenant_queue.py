@@ -36,7 +36,7 @@ class FakeEngine:
         self.now = 0.0
         self.idle_s = 0.0
         self.began: list[str] = []
-        self._only = only or {}
+        self.only = only or {}
         self._numbers = itertools.count()
         self._waiting: list[tuple[Request, Future[Any]]] = []
         self._ends: list[tuple[float, int, Execution, Future[Any]]] = []
@@ -62,7 +62,7 @@ class FakeEngine:
         commands: list[Command] = []
         for request, future in list(self._waiting):
             busy = {execution.processor for _, _, execution, _ in self._ends}
-            names = self._only.get(request.model, {each.name for each in self.processors})
+            names = self.only.get(request.model, {each.name for each in self.processors})
             free = sorted(names - busy)
             if future.cancelled() or not free:
                 continue
@@ -143,6 +143,36 @@ def test_no_processor_is_idle_that_a_held_request_could_use() -> None:
     engine.run_until(2.0)
     assert sum(each.done() for each in answers) >= 99
     assert engine.idle_s == idle_s
+
+
+def test_weights_count_too_while_the_engine_is_full_of_what_cannot_begin() -> None:
+    engine = FakeEngine(2, only={"large": {"p0"}, "small": {"p1"}})
+    queue_of(engine, {"a": 3.0, "b": 1.0, "c": 1.0})
+    seen(engine)
+    engine.only["large"] = set()  # its processor is set aside
+    flood(engine, "c", "large", 50)
+    others = flood(engine, "b", "small", 500), flood(engine, "a", "small", 500)
+    engine.run_until(5.0)
+    n_b, n_a = (sum(each.done() for each in answers) for answers in others)
+    assert n_a + n_b in (399, 400)
+    assert n_a / n_b == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.mark.parametrize("idle", ["express", "unwanted"])
+def test_weights_count_too_where_a_processor_is_idle_that_is_not_chosen(idle: str) -> None:
+    engine = FakeEngine(only={"large": {"p1"}, "small": {"p0"}})
+    overlays = frozenset({"core0"} if idle == "express" else ())
+    engine.processors.append(
+        Processor(name="p1", backend="null", units=frozenset({"core1"}), overlays=overlays)
+    )
+    queue = queue_of(engine, {"a": 9.0, "b": 1.0})
+    seen(engine)
+    engine.only["large"] = {"p0"}
+    flood(engine, "a", "small", 1500)
+    flood(engine, "b", "large", 100)
+    engine.run_until(11.0)
+    seconds = {each.tenant: each.seconds for each in queue.counts()}
+    assert seconds["b"] == pytest.approx(1.0, abs=0.21)
 
 
 def test_little_waits_in_the_engine_itself() -> None:

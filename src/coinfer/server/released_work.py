@@ -48,7 +48,9 @@ class ReleasedWork:
     ) -> None:
         self._lock = lock
         self._most_waiting = math.inf if most_waiting is None else max(1, most_waiting)
+        processors = list(processors)
         self._units = {each.name: each.units for each in processors}
+        self._express = {each.name for each in processors if each.overlays}
         self._requests: dict[float, TenantRequest] = {}
         self._running: dict[int, Execution] = {}
         self._costs: dict[str, float] = {}
@@ -88,17 +90,21 @@ class ReleasedWork:
         """Tell whether a model might start at once, though other models' requests wait."""
         if self._waiting[model]:
             return False
+        return model not in self._ran_on or bool(self._idle(model))
+
+    def _idle(self, model: str) -> frozenset[str]:
+        """Return the idle processors on which a model ran; none that runs on top of others."""
         busy = {execution.processor for execution in self._running.values()}
         taken = frozenset[str]().union(*(self._units.get(name, frozenset()) for name in busy))
-        known = self._ran_on.get(model)
-        if not known:
-            return True
-        return any(name not in busy and not self._units[name] & taken for name in known)
+        known = self._ran_on.get(model, set()) - busy - self._express
+        return frozenset(name for name in known if not self._units[name] & taken)
 
     def add(self, request: TenantRequest) -> None:
         """Note that the engine is about to get a request; may change its `due_s` a little."""
         while request.due_s in self._requests:
             request.due_s = math.nextafter(request.due_s, math.inf)
+        if request.is_beside:
+            request.idle_on = self._idle(request.model)
         self._requests[request.due_s] = request
         self._waiting[request.model] += 1
         self.n_waiting += 1
@@ -132,11 +138,19 @@ class ReleasedWork:
                         request = self._requests.get(each.arrival_s)
                         if request is not None:
                             has_begun = True
-                            self._ran_on[request.model].add(execution.processor)
+                            self._place(request, execution.processor)
                             self._begun(request)
                 elif type(command) is Abandon:
                     self._ended(command.execution.id)
         return has_begun
+
+    def _place(self, request: TenantRequest, processor: str) -> None:
+        """Note where a request runs. What its policy left idle is not taken for a place again."""
+        ran_on = self._ran_on[request.model]
+        if request.is_beside and not request.has_started and processor not in request.idle_on:
+            request.is_misplaced = True
+            ran_on -= request.idle_on
+        ran_on.add(processor)
 
     def _begun(self, request: TenantRequest) -> None:
         if not request.has_started:

@@ -266,7 +266,7 @@ class TenantQueue:
         if not self._late.is_empty and self._late.first()[0][0] <= self._now():
             request = self._late.first()[1]
             self._shares.remove(request)
-            request.is_free = True
+            request.is_beside = True
         else:
             may_go = None if self._work.has_room() else self._work.can_start
             found = self._shares.take(may_go)
