@@ -228,6 +228,28 @@ def test_a_thread_drops_what_is_late_though_nothing_ends() -> None:
         queue.close("the end")
 
 
+def test_nothing_is_kept_of_what_is_answered_or_cancelled() -> None:
+    engine = FakeEngine()
+    queue = queue_of(engine, {"a": 1.0, "b": 100.0})
+    seen(engine)
+
+    def submit(tenant: str, deadline_s: float) -> Future[Any]:
+        begin = engine.begin("small", deadline_s)
+        return queue.submit(tenant, "small", begin, deadline_s=deadline_s, is_dropped=True)
+
+    for _ in range(50):
+        submit("a", 600.0)
+    for number in range(2000):
+        answer = submit("b", 3600.0)
+        if number % 2 and getattr(answer, "_inner", answer) is None:  # it is held
+            answer.cancel()
+        elif number % 8 == 0:
+            engine.run_until(engine.now + 0.045)
+    kept = [request for _, request in queue._late._entries]
+    assert len(kept) <= 2 * queue.n_held + 66
+    assert all(request.future is None for request in kept if not request.is_held)
+
+
 def test_what_nobody_wants_any_more_is_not_released() -> None:
     engine, left = FakeEngine(), Counter[str]()
     queue = queue_of(engine, {"a": 1.0})

@@ -102,8 +102,9 @@ class TenantQueue:
                 self._closing = self._closing or reason
                 self._changed.notify_all()
                 request = self._shares.take(lambda _model: True)
-            if request is None:
-                break
+                if request is None:
+                    break
+                self._not_late(request)
             request.left()
             assert request.future is not None  # it was held
             request.future.set_exception(ClosedError(self._closing))
@@ -163,10 +164,11 @@ class TenantQueue:
         except BaseException:
             left()
             raise
-        if request.future is None:
+        future = request.future
+        if future is None:
             return self._begun(request)
         self.release()
-        return request.future
+        return future
 
     def release(self) -> None:
         """Hand to the engine what may go now. Never while the core handles an event."""
@@ -175,7 +177,7 @@ class TenantQueue:
                 request = self._next()
             if request is None:
                 return
-            future = request.future
+            future, request.future = request.future, None
             assert future is not None  # it was held
             try:
                 future.follow(self._begun(request))
@@ -273,8 +275,14 @@ class TenantQueue:
             if found is None:
                 return None
             request = found
+        self._not_late(request)
         self._work.add(request)
         return request
+
+    def _not_late(self, request: TenantRequest) -> None:
+        """Note that a request is not held any longer, so that what is to be dropped forgets it."""
+        if request.until_s < math.inf:
+            self._late.n_gone += 1
 
     def _begun(self, request: TenantRequest) -> Future[dict[str, Any]]:
         """Hand a request to the engine.
@@ -326,7 +334,8 @@ class TenantQueue:
             if not request.is_held:
                 return False
             self._shares.remove(request)
-            request.begin = None
+            self._not_late(request)
+            request.begin = request.future = None
         request.left()
         return True
 
