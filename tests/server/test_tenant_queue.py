@@ -332,6 +332,31 @@ def test_at_the_end_what_is_held_is_answered() -> None:
     queue.close("again")
 
 
+def test_what_would_start_at_once_is_not_expected_to_wait() -> None:
+    engine = FakeEngine(2, only={"large": {"p0"}, "small": {"p1"}})
+    queue = queue_of(engine, {"a": 1.0, "b": 1.0})
+    seen(engine)
+    flood(engine, "a", "large", 100)
+    assert queue.wait_s("a", "large", 0) > 9.0
+    assert queue.wait_s("a", "small", 0) == 0.0
+    flood(engine, "a", "small", 1)
+    assert engine.began == ["large", "small"]
+    assert queue.wait_s("a", "small", 0) == 0.0  # what is held waits for the other processor
+    flood(engine, "b", "small", 100)
+    assert queue.wait_s("b", "small", 0) == pytest.approx(100 * 0.010 / 2)
+
+
+def test_what_ran_nowhere_yet_is_not_expected_to_wait_where_it_may_start() -> None:
+    engine = FakeEngine(2, only={"large": {"p0"}})
+    queue = queue_of(engine, {"a": 1.0})
+    flood(engine, "a", "large", 1)
+    engine.run_until(1.0)
+    flood(engine, "a", "large", 100)
+    assert queue.wait_s("a", "small", 0) == 0.0
+    flood(engine, "a", "small", 1)
+    assert engine.began == ["large", "large", "small"]
+
+
 def test_what_is_expected_to_wait_is_what_waits() -> None:
     engine = FakeEngine()
     queue = queue_of(engine, {"a": 1.0, "b": 1.0})

@@ -194,6 +194,10 @@ class FairShares:
         for flow in self._flows.values():
             flow.beside = flow.beside_s = 0.0
 
+    def holds(self, model: str) -> bool:
+        """Tell whether a request to a model is held back."""
+        return any(model in flow.heaps for flow in self._flows.values())
+
     def held_of(self, tenant: str) -> int:
         """Return how many requests of a tenant are held back."""
         flow = self._flows.get(tenant)
@@ -208,16 +212,24 @@ class FairShares:
         own = self.weight_of(tenant)
         return own / math.fsum(flow.weight for flow in self._flows.values())
 
-    def ahead_s(self, tenant: str, priority: int, cost_s: float) -> float:
+    def ahead_s(
+        self,
+        tenant: str,
+        priority: int,
+        cost_s: float,
+        is_rival: Callable[[str], bool] = lambda _model: True,
+    ) -> float:
         """Return what would go before a request that came now, in seconds of processors.
 
         Args:
             tenant: Whose request.
             priority: Of the request.
             cost_s: What it takes itself.
+            is_rival: Whether it might wait for the same processor as requests to a model.
         """
+        is_rival = cache(is_rival)
         own = self._flow(tenant)
-        before_s = self._held_s(own, priority)
+        before_s = self._held_s(own, is_rival, priority)
         begins = (max(own.start, self._virtual) if not own.n_held else own.start) + (
             before_s / own.weight
         )
@@ -225,13 +237,17 @@ class FairShares:
             if flow is own or not flow.n_held:
                 continue
             turn_s = (begins + cost_s / own.weight - flow.start) * flow.weight
-            before_s += min(self._held_s(flow), max(0.0, turn_s))
+            before_s += min(self._held_s(flow, is_rival), max(0.0, turn_s))
         return before_s
 
-    def _held_s(self, flow: _Flow, priority: float = -math.inf) -> float:
-        cost_s = self._cost_s
-        counts = flow.counts.items()
-        return sum(count * cost_s(model) for (model, level), count in counts if level >= priority)
+    def _held_s(
+        self, flow: _Flow, is_rival: Callable[[str], bool], priority: float = -math.inf
+    ) -> float:
+        return sum(
+            count * self._cost_s(model)
+            for (model, level), count in flow.counts.items()
+            if level >= priority and is_rival(model)
+        )
 
     def _flow(self, tenant: str) -> _Flow:
         flow = self._flows.get(tenant)

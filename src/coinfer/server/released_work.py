@@ -95,9 +95,15 @@ class ReleasedWork:
     def _idle(self, model: str) -> frozenset[str]:
         """Return the idle processors on which a model ran; none that runs on top of others."""
         busy = {execution.processor for execution in self._running.values()}
-        taken = frozenset[str]().union(*(self._units.get(name, frozenset()) for name in busy))
+        taken = self._occupied(busy)
         known = self._ran_on.get(model, set()) - busy - self._express
         return frozenset(name for name in known if not self._units[name] & taken)
+
+    def are_rivals(self, one: str, other: str) -> bool:
+        """Tell whether two models may wait for the same processor, as far as they ran before."""
+        if one == other or one not in self._ran_on or other not in self._ran_on:
+            return True
+        return not self._occupied(self._ran_on[one]).isdisjoint(self._occupied(self._ran_on[other]))
 
     def add(self, request: TenantRequest) -> None:
         """Note that the engine is about to get a request; may change its `due_s` a little."""
@@ -143,6 +149,10 @@ class ReleasedWork:
                 elif type(command) is Abandon:
                     self._ended(command.execution.id)
         return has_begun
+
+    def _occupied(self, processors: Iterable[str]) -> frozenset[str]:
+        """Return the units that processors occupy."""
+        return frozenset[str]().union(*(self._units.get(name, frozenset()) for name in processors))
 
     def _place(self, request: TenantRequest, processor: str) -> None:
         """Note where a request runs. What its policy left idle is not taken for a place again."""

@@ -202,8 +202,11 @@ class TenantQueue:
         if not self._shares.n_held:
             return 0.0
         with self._lock:
+            if not self._shares.holds(model) and self._work.can_start(model):
+                return 0.0
             cost_s = self._work.cost_s(model)
-            return self._shares.ahead_s(tenant, priority, cost_s) / self._work.parallel
+            is_rival = partial(self._work.are_rivals, model)
+            return self._shares.ahead_s(tenant, priority, cost_s, is_rival) / self._work.parallel
 
     def counts(self) -> list[TenantCounts]:
         """Return what became of the requests of each tenant."""
