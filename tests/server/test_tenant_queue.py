@@ -282,6 +282,37 @@ def test_what_is_cancelled_after_its_release_is_cancelled_in_the_engine() -> Non
     assert queue._work.n_waiting == queue._work.n_unanswered == 0
 
 
+def test_what_is_hastened_goes_out_of_turn_as_far_as_so_much_may_wait() -> None:
+    engine = FakeEngine()
+    queue = queue_of(engine, {"a": 1.0, "b": 100.0})
+    seen(engine)
+    flood(engine, "b", "large", 100)
+    wanted = flood(engine, "a", "small", 9)
+    queue._work._most_waiting = 8
+    queue.hasten("small")
+    assert queue._work.n_waiting == 8
+    held = queue.counts()[0].waiting
+    assert 0 < held < 9
+    engine.run_until(engine.now + 0.35)
+    queue.hasten("small")
+    assert queue.counts()[0].waiting == 0
+    engine.run_until(engine.now + 1.0)
+    assert all(each.done() for each in wanted)
+    assert queue.counts()[0].seconds == pytest.approx(0.110 + 9 * 0.010)
+
+
+def test_of_a_model_that_is_unloaded_nothing_is_kept() -> None:
+    engine = FakeEngine()
+    queue = queue_of(engine, {"a": 1.0})
+    seen(engine)
+    work = queue._work
+    for model in COSTS:
+        queue.forget(model)
+    assert not work._costs
+    assert not work._ran_on
+    assert not work._waiting
+
+
 def test_an_error_at_the_release_is_the_answer() -> None:
     engine, left = FakeEngine(), Counter[str]()
     queue = queue_of(engine, {"a": 1.0})

@@ -170,6 +170,22 @@ class FairShares:
         flow.beside, flow.beside_s = now, request.charged_s
         return request
 
+    def take_to(self, model: str) -> TenantRequest | None:
+        """Take the request to a model that goes first, out of turn; it is charged to its tenant.
+
+        Returns:
+            The request; None: none is held.
+        """
+        flows = [flow for flow in self._flows.values() if model in flow.heaps]
+        if not flows:
+            return None
+        flow = min(flows, key=lambda each: each.start)
+        request = flow.first([model])
+        self.remove(request)
+        request.charged_s = self._cost_s(model)
+        flow.start += request.charged_s / flow.weight
+        return request
+
     def begin(self, request: TenantRequest) -> None:
         """Charge a request that goes at once to its tenant."""
         flow = self._flow(request.tenant)

@@ -65,6 +65,11 @@ class ReleasedWork:
         return len(self._requests)
 
     @property
+    def is_full(self) -> bool:
+        """Whether as many requests wait in the engine as may."""
+        return self.n_waiting >= self._most_waiting
+
+    @property
     def parallel(self) -> int:
         """How many executions run now; at least 1."""
         return max(1, len(self._running))
@@ -80,7 +85,7 @@ class ReleasedWork:
         """Tell whether so little waits in the engine that its processors might run out of it."""
         if not self.n_waiting:
             return True
-        if self.n_waiting >= self._most_waiting:
+        if self.is_full:
             return False
         waiting_s = sum(count * self.cost_s(model) for model, count in self._waiting.items())
         ahead_s = max(_LEAST_AHEAD_S, _RUNS_AHEAD * self._longest_s)
@@ -119,10 +124,15 @@ class ReleasedWork:
         """Note that a request is answered, or that the engine did not take it."""
         self._requests.pop(request.due_s, None)
         self._begun(request)
-        if is_completed:
+        if is_completed and request.model in self._ran_on:  # else it is forgotten meanwhile
             old = self._costs.get(request.model)
             new = request.spent_s
             self._costs[request.model] = new if old is None else old + _WEIGHT * (new - old)
+
+    def forget(self, model: str) -> None:
+        """Forget what was learned of a model that is not there any more."""
+        self._costs.pop(model, None)
+        self._ran_on.pop(model, None)
 
     def observe(self, event: Event, commands: Sequence[Command]) -> bool:
         """Note a step of the core; True if a processor began with a request of a tenant."""
@@ -166,6 +176,8 @@ class ReleasedWork:
         if not request.has_started:
             request.has_started = True
             self._waiting[request.model] -= 1
+            if not self._waiting[request.model]:
+                del self._waiting[request.model]
             self.n_waiting -= 1
 
     def _ended(self, number: int, service_s: float | None = None) -> None:

@@ -172,9 +172,21 @@ class TenantQueue:
 
     def release(self) -> None:
         """Hand to the engine what may go now. Never while the core handles an event."""
+        self._release(self._next)
+
+    def hasten(self, model: str) -> None:
+        """Hand to the engine what is held of a model, out of turn, until too much waits there."""
+        self._release(partial(self._next_to, model))
+
+    def forget(self, model: str) -> None:
+        """Forget what was learned of a model: it is unloaded."""
+        with self._lock:
+            self._work.forget(model)
+
+    def _release(self, take: Callable[[], TenantRequest | None]) -> None:
         while True:
             with self._lock:
-                request = self._next()
+                request = take()
             if request is None:
                 return
             future, request.future = request.future, None
@@ -280,6 +292,15 @@ class TenantQueue:
             request = found
         self._not_late(request)
         self._work.add(request)
+        return request
+
+    def _next_to(self, model: str) -> TenantRequest | None:
+        if self._closing or self._work.is_full:
+            return None
+        request = self._shares.take_to(model)
+        if request is not None:
+            self._not_late(request)
+            self._work.add(request)
         return request
 
     def _not_late(self, request: TenantRequest) -> None:
