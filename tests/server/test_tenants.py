@@ -17,7 +17,9 @@ from coinfer.backends.null import Faults, NullBackend
 from coinfer.errors import ConfigurationError, InputError, RejectedError
 from coinfer.runtime import clock
 from coinfer.server.access import Tenant, read_tokens, weights_of
+from coinfer.server.live_page import state_of
 from coinfer.server.opening import Opened
+from coinfer.server.prometheus import _Collector, _TritonCollector
 from coinfer.server.request import InferRequest, InputTensor
 from coinfer.server.served_model import served
 from coinfer.server.service import Service
@@ -195,6 +197,22 @@ def test_an_explained_request_is_found_though_another_came_at_the_same_moment(
     faults.release()
     said = [json.loads(str(each.response(WAIT_S).parameters["coinfer_explain"])) for each in asked]
     assert len({each["request"] for each in said}) == 3
+
+
+def test_what_is_held_is_told_as_waiting(server: Server, faults: Faults) -> None:
+    service = server.service
+    hang(service, faults)
+    n_waiting = 30 - 2  # two run
+    collectors = _Collector(service), _TritonCollector(service)
+    found = {
+        (sample.name, sample.labels.get("model")): sample.value
+        for collector in collectors
+        for family in collector.collect()
+        for sample in family.samples
+    }
+    assert found["coinfer_requests_waiting", "m"] == n_waiting
+    assert found["nv_inference_pending_request_count", "m"] == n_waiting
+    assert state_of(service)["models"][0]["waiting"] == n_waiting
 
 
 def test_a_request_that_cannot_be_explained_keeps_no_model_loaded(

@@ -16,6 +16,7 @@ It knows no clock, thread or engine.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
@@ -213,6 +214,14 @@ class FairShares:
     def holds(self, model: str) -> bool:
         """Tell whether a request to a model is held back."""
         return any(model in flow.heaps for flow in self._flows.values())
+
+    def held_by_model(self) -> Counter[str]:
+        """Return how many requests are held back, by model."""
+        held = Counter[str]()
+        for flow in self._flows.values():
+            for (model, _), count in flow.counts.items():
+                held[model] += count
+        return held
 
     def held_of(self, tenant: str) -> int:
         """Return how many requests of a tenant are held back."""

@@ -222,6 +222,10 @@ class Service:
             ]
         }
 
+    def held(self) -> Mapping[str, int]:
+        """Return how many requests wait for their tenant's turn, by engine name; 0 of others."""
+        return Counter[str]() if self.tenants is None else self.tenants.held_by_model()
+
     # models on demand; these methods wait
 
     def repository_index(self, *, only_ready: bool = False) -> list[dict[str, str]]:

@@ -220,6 +220,11 @@ class TenantQueue:
             is_rival = partial(self._work.are_rivals, model)
             return self._shares.ahead_s(tenant, priority, cost_s, is_rival) / self._work.parallel
 
+    def held_by_model(self) -> Mapping[str, int]:
+        """Return how many requests are held back, by the engine's name of a model."""
+        with self._lock:
+            return self._shares.held_by_model()
+
     def counts(self) -> list[TenantCounts]:
         """Return what became of the requests of each tenant."""
         with self._lock:
