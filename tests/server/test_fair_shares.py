@@ -113,6 +113,39 @@ def test_what_goes_beside_the_turns_is_shared_by_weight() -> None:
     assert gone.count("b") == 3 * gone.count("a") == 30
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    weights=WEIGHTS.filter(lambda weights: {"a", "b"} <= set(weights)),
+    may=st.lists(
+        st.sampled_from(["gpu", "gpu", "cpu", "cpu gpu", "npu gpu"]), min_size=200, max_size=200
+    ),
+    factors=st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=200, max_size=200),
+    returns=st.integers(3, 20),
+)
+def test_beside_the_turns_too_shares_are_within_a_request_of_the_weights(
+    weights: dict[str, float], may: list[str], factors: list[float], returns: int
+) -> None:
+    """`a` and `b` always want the same; `c` also elsewhere, and `d` comes now and then."""
+    shares = FairShares(weights, lambda _: 1.0)
+    for number in range(200):
+        for tenant, model in [("a", "gpu"), ("b", "gpu"), ("c", "gpu"), ("c", "cpu")]:
+            if tenant in weights:
+                shares.add(TenantRequest(tenant, model, number))
+    taken = dict.fromkeys(weights, 0.0)
+    gaps = [0.0]
+    for number, (models, factor) in enumerate(zip(may, factors, strict=True)):
+        if "d" in weights and number % returns == 0:
+            shares.add(TenantRequest("d", "gpu", 1000 + number))
+        request = shares.take(lambda model, models=models: model in models.split())
+        if request is None:
+            continue
+        request.spent_s = factor
+        shares.settle(request)
+        taken[request.tenant] += request.spent_s / weights[request.tenant]
+        gaps.append(taken["a"] - taken["b"])
+    assert max(gaps) - min(gaps) <= 4.0 / weights["a"] + 4.0 / weights["b"] + 1e-9
+
+
 def test_what_nobody_else_could_have_is_not_held_against_a_tenant_where_others_can() -> None:
     shares = FairShares({"a": 1.0, "b": 3.0}, lambda _: 1.0)
     for number in range(100):

@@ -53,7 +53,8 @@ class _Flow:
 
     def first(self, models: Iterable[str]) -> TenantRequest:
         """Return the request that goes first, among those to some models."""
-        return min(self.heaps[model].first() for model in models)[1]
+        firsts = (self.heaps[model].first() for model in models)
+        return min(firsts, key=lambda first: first[0])[1]
 
     def note(self, request: TenantRequest, change: int) -> None:
         key = (request.model, request.priority)
