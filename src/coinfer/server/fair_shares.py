@@ -128,7 +128,7 @@ class FairShares:
             The request; None: there is none that may go.
         """
         if may_go is not None:
-            return self._take_beside(cache(may_go))
+            return self._take_beside(may_go)
         flows = [flow for flow in self._flows.values() if flow.n_held]
         if not flows:
             return None
@@ -140,31 +140,25 @@ class FairShares:
         return request
 
     def _take_beside(self, may_go: Callable[[str], bool]) -> TenantRequest | None:
-        waiting: list[_Flow] = []
-        firsts: list[TenantRequest] = []
-        stayed: list[float] = []
-        for flow in self._flows.values():
-            able = [model for model in flow.heaps if may_go(model)]
-            if not able:
-                continue
-            waiting.append(flow)
-            firsts.append(flow.first(able))
-            if not flow.waited.isdisjoint(able):
-                stayed.append(flow.next_beside)
-            flow.waited.update(able)
-        if not waiting:
+        held = {model for flow in self._flows.values() for model in flow.heaps}
+        able = {model for model in held if may_go(model)}
+        if not able:
             return None
+        waiting = [flow for flow in self._flows.values() if not able.isdisjoint(flow.heaps)]
+        stayed = [flow.next_beside for flow in waiting if not able.isdisjoint(flow.waited)]
         now = min(stayed or [flow.next_beside for flow in waiting])
+        firsts = []
         for flow in waiting:
+            models = able.intersection(flow.heaps)
+            flow.waited |= models
             if flow.next_beside < now:  # it asked for nothing: that is not made up for
                 flow.beside, flow.beside_s = now, 0.0
             flow.beside = min(
                 flow.beside, now
             )  # what nobody else could have is not held against it
-        request = min(
-            (first for flow, first in zip(waiting, firsts, strict=True) if flow.next_beside <= now),
-            key=_order,
-        )
+            if flow.next_beside <= now:
+                firsts.append(flow.first(models))
+        request = min(firsts, key=_order)
         self.remove(request)
         request.is_beside = True
         request.charged_s = self._cost_s(request.model)
