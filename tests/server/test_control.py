@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +39,19 @@ def put(repository: Path, name: str, version: int, factor: float) -> None:
 class Served:
     """A repository that is served, without a transport."""
 
-    def __init__(self, repository: Path, policy: str | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        policy: str | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         self.repository = repository
         folders = [read_model_folder(each) for each in repository_folders([repository]).values()]
         opened = open_folders(folders, policy=policy)
         assert isinstance(opened.engine, coinfer.Engine)
         self.engine = opened.engine
         self.service = Service()
+        self.service.weights = weights or {}
         self.service.open(opened.engine, opened.models)
         self.control = RepositoryControl(self.service, self.engine, [repository], folders)
         self.service.control = self.control
@@ -127,6 +133,31 @@ def test_no_request_is_lost_while_a_version_takes_over(served: Served) -> None:
     assert seen <= {(2.0, "1"), (2.0, "2"), (3.0, "3")}
     assert served.factor() == (3.0, "3")
     assert list(served.engine.models) == ["m/3"]
+
+
+def test_what_waits_for_its_turn_is_answered_when_its_version_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("coinfer.server.control._DRAIN_S", 1.0)
+    put(tmp_path / "repository", "m", 1, 2.0)
+    served = Served(tmp_path / "repository", weights={"light": 0.01, "heavy": 1.0})
+    tenants = served.service.tenants
+    assert tenants is not None
+    try:
+        assert served.factor() == (2.0, "1")
+        monkeypatch.setattr(tenants._work, "has_room", lambda: False)
+        monkeypatch.setattr(tenants._work, "can_start", lambda _model: False)
+        ones = InputTensor("x", "FP32", np.ones((1, 4), np.float32))
+        asked = [served.service.infer(InferRequest("m", [ones]), tenant="light") for _ in range(5)]
+        assert tenants.n_held == 5
+        put(served.repository, "m", 2, 3.0)
+        served.look()
+        assert [each.response(10).version for each in asked] == ["1"] * 5
+        assert not any("m/1" in names for names in (tenants._work._costs, tenants._work._ran_on))
+    finally:
+        tenants.close("the end")
+        served.engine.stop()
 
 
 def test_a_file_that_was_changed_in_place_takes_over(served: Served) -> None:

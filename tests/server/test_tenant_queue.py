@@ -36,7 +36,7 @@ class FakeEngine:
         self.now = 0.0
         self.idle_s = 0.0
         self.began: list[str] = []
-        self._only = only or {}
+        self.only = only or {}
         self._numbers = itertools.count()
         self._waiting: list[tuple[Request, Future[Any]]] = []
         self._ends: list[tuple[float, int, Execution, Future[Any]]] = []
@@ -62,7 +62,7 @@ class FakeEngine:
         commands: list[Command] = []
         for request, future in list(self._waiting):
             busy = {execution.processor for _, _, execution, _ in self._ends}
-            names = self._only.get(request.model, {each.name for each in self.processors})
+            names = self.only.get(request.model, {each.name for each in self.processors})
             free = sorted(names - busy)
             if future.cancelled() or not free:
                 continue
@@ -145,6 +145,36 @@ def test_no_processor_is_idle_that_a_held_request_could_use() -> None:
     assert engine.idle_s == idle_s
 
 
+def test_weights_count_too_while_the_engine_is_full_of_what_cannot_begin() -> None:
+    engine = FakeEngine(2, only={"large": {"p0"}, "small": {"p1"}})
+    queue_of(engine, {"a": 3.0, "b": 1.0, "c": 1.0})
+    seen(engine)
+    engine.only["large"] = set()  # its processor is set aside
+    flood(engine, "c", "large", 50)
+    others = flood(engine, "b", "small", 500), flood(engine, "a", "small", 500)
+    engine.run_until(5.0)
+    n_b, n_a = (sum(each.done() for each in answers) for answers in others)
+    assert n_a + n_b in (399, 400)
+    assert n_a / n_b == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.mark.parametrize("idle", ["express", "unwanted"])
+def test_weights_count_too_where_a_processor_is_idle_that_is_not_chosen(idle: str) -> None:
+    engine = FakeEngine(only={"large": {"p1"}, "small": {"p0"}})
+    overlays = frozenset({"core0"} if idle == "express" else ())
+    engine.processors.append(
+        Processor(name="p1", backend="null", units=frozenset({"core1"}), overlays=overlays)
+    )
+    queue = queue_of(engine, {"a": 9.0, "b": 1.0})
+    seen(engine)
+    engine.only["large"] = {"p0"}
+    flood(engine, "a", "small", 1500)
+    flood(engine, "b", "large", 100)
+    engine.run_until(11.0)
+    seconds = {each.tenant: each.seconds for each in queue.counts()}
+    assert seconds["b"] == pytest.approx(1.0, abs=0.21)
+
+
 def test_little_waits_in_the_engine_itself() -> None:
     engine = FakeEngine()
     queue = queue_of(engine, {"a": 1.0})
@@ -198,6 +228,28 @@ def test_a_thread_drops_what_is_late_though_nothing_ends() -> None:
         queue.close("the end")
 
 
+def test_nothing_is_kept_of_what_is_answered_or_cancelled() -> None:
+    engine = FakeEngine()
+    queue = queue_of(engine, {"a": 1.0, "b": 100.0})
+    seen(engine)
+
+    def submit(tenant: str, deadline_s: float) -> Future[Any]:
+        begin = engine.begin("small", deadline_s)
+        return queue.submit(tenant, "small", begin, deadline_s=deadline_s, is_dropped=True)
+
+    for _ in range(50):
+        submit("a", 600.0)
+    for number in range(2000):
+        answer = submit("b", 3600.0)
+        if number % 2 and getattr(answer, "_inner", answer) is None:  # it is held
+            answer.cancel()
+        elif number % 8 == 0:
+            engine.run_until(engine.now + 0.045)
+    kept = [request for _, request in queue._late._entries]
+    assert len(kept) <= 2 * queue.n_held + 66
+    assert all(request.future is None for request in kept if not request.is_held)
+
+
 def test_what_nobody_wants_any_more_is_not_released() -> None:
     engine, left = FakeEngine(), Counter[str]()
     queue = queue_of(engine, {"a": 1.0})
@@ -228,6 +280,37 @@ def test_what_is_cancelled_after_its_release_is_cancelled_in_the_engine() -> Non
     engine.run_until(5.0)
     assert engine.began == ["large"] * 5
     assert queue._work.n_waiting == queue._work.n_unanswered == 0
+
+
+def test_what_is_hastened_goes_out_of_turn_as_far_as_so_much_may_wait() -> None:
+    engine = FakeEngine()
+    queue = queue_of(engine, {"a": 1.0, "b": 100.0})
+    seen(engine)
+    flood(engine, "b", "large", 100)
+    wanted = flood(engine, "a", "small", 9)
+    queue._work._most_waiting = 8
+    queue.hasten("small")
+    assert queue._work.n_waiting == 8
+    held = queue.counts()[0].waiting
+    assert 0 < held < 9
+    engine.run_until(engine.now + 0.35)
+    queue.hasten("small")
+    assert queue.counts()[0].waiting == 0
+    engine.run_until(engine.now + 1.0)
+    assert all(each.done() for each in wanted)
+    assert queue.counts()[0].seconds == pytest.approx(0.110 + 9 * 0.010)
+
+
+def test_of_a_model_that_is_unloaded_nothing_is_kept() -> None:
+    engine = FakeEngine()
+    queue = queue_of(engine, {"a": 1.0})
+    seen(engine)
+    work = queue._work
+    for model in COSTS:
+        queue.forget(model)
+    assert not work._costs
+    assert not work._ran_on
+    assert not work._waiting
 
 
 def test_an_error_at_the_release_is_the_answer() -> None:
@@ -278,6 +361,31 @@ def test_at_the_end_what_is_held_is_answered() -> None:
     with pytest.raises(ClosedError):
         flood(engine, "a", "large", 1)
     queue.close("again")
+
+
+def test_what_would_start_at_once_is_not_expected_to_wait() -> None:
+    engine = FakeEngine(2, only={"large": {"p0"}, "small": {"p1"}})
+    queue = queue_of(engine, {"a": 1.0, "b": 1.0})
+    seen(engine)
+    flood(engine, "a", "large", 100)
+    assert queue.wait_s("a", "large", 0) > 9.0
+    assert queue.wait_s("a", "small", 0) == 0.0
+    flood(engine, "a", "small", 1)
+    assert engine.began == ["large", "small"]
+    assert queue.wait_s("a", "small", 0) == 0.0  # what is held waits for the other processor
+    flood(engine, "b", "small", 100)
+    assert queue.wait_s("b", "small", 0) == pytest.approx(100 * 0.010 / 2)
+
+
+def test_what_ran_nowhere_yet_is_not_expected_to_wait_where_it_may_start() -> None:
+    engine = FakeEngine(2, only={"large": {"p0"}})
+    queue = queue_of(engine, {"a": 1.0})
+    flood(engine, "a", "large", 1)
+    engine.run_until(1.0)
+    flood(engine, "a", "large", 100)
+    assert queue.wait_s("a", "small", 0) == 0.0
+    flood(engine, "a", "small", 1)
+    assert engine.began == ["large", "large", "small"]
 
 
 def test_what_is_expected_to_wait_is_what_waits() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from coinfer.backends.null import Faults, NullBackend
 from coinfer.errors import ConfigurationError, InputError, RejectedError
+from coinfer.runtime import clock
 from coinfer.server.access import Tenant, read_tokens, weights_of
+from coinfer.server.live_page import state_of
 from coinfer.server.opening import Opened
+from coinfer.server.prometheus import _Collector, _TritonCollector
 from coinfer.server.request import InferRequest, InputTensor
 from coinfer.server.served_model import served
 from coinfer.server.service import Service
@@ -175,6 +180,54 @@ def test_a_wrong_request_that_is_held_is_refused_all_the_same(
         asked.response(WAIT_S)
     [model] = list(service.catalogue)
     until(lambda: not service.is_submitting(model))
+
+
+def test_an_explained_request_is_found_though_another_came_at_the_same_moment(
+    server: Server, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = server.service
+    hang(service, faults)
+    tenants, at_s = service.tenants, clock.now()
+    assert tenants is not None
+    monkeypatch.setattr("coinfer.server.watch.clock", SimpleNamespace(now=lambda: at_s))
+    monkeypatch.setattr(tenants, "_now", lambda: at_s)
+    service.infer(InferRequest("m", [X]), tenant="a")
+    wanted = InferRequest("m", [X], parameters={"coinfer_explain": True})
+    asked = [service.infer(wanted, tenant="a") for _ in range(3)]
+    faults.release()
+    said = [json.loads(str(each.response(WAIT_S).parameters["coinfer_explain"])) for each in asked]
+    assert len({each["request"] for each in said}) == 3
+
+
+def test_what_is_held_is_told_as_waiting(server: Server, faults: Faults) -> None:
+    service = server.service
+    hang(service, faults)
+    n_waiting = 30 - 2  # two run
+    collectors = _Collector(service), _TritonCollector(service)
+    found = {
+        (sample.name, sample.labels.get("model")): sample.value
+        for collector in collectors
+        for family in collector.collect()
+        for sample in family.samples
+    }
+    assert found["coinfer_requests_waiting", "m"] == n_waiting
+    assert found["nv_inference_pending_request_count", "m"] == n_waiting
+    assert state_of(service)["models"][0]["waiting"] == n_waiting
+
+
+def test_a_request_that_cannot_be_explained_keeps_no_model_loaded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = server.service
+
+    def fail(*_: object) -> None:
+        raise InputError("no")
+
+    monkeypatch.setattr(service.watch, "explain", fail)
+    with pytest.raises(InputError):
+        service.infer(InferRequest("m", [X], parameters={"coinfer_explain": True}), tenant="a")
+    [model] = list(service.catalogue)
+    assert not service.is_submitting(model)
 
 
 def test_what_stages_of_an_ensemble_take_is_the_tenants(tmp_path: Path) -> None:

@@ -223,10 +223,12 @@ class RepositoryControl:
         engine, name = self._engine, model.engine_name
         until_s = time.monotonic() + _DRAIN_S
         while time.monotonic() < until_s:
-            found = engine.stats().models.get(name)
-            is_used = found is not None and found.queue + found.running > 0
-            if not self._service.is_submitting(model) and not is_used:
-                break
+            self._service.hasten(model)
+            if not self._service.is_submitting(model):  # then the engine has all that there is
+                found = engine.stats().models.get(name)
+                if found is None or not found.queue + found.running:
+                    break
             time.sleep(_LOOK_S)
         engine.unload(name)
+        self._service.forget(model)
         _log.info("model %r: version %s is unloaded", model.name, model.version)

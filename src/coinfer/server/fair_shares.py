@@ -3,14 +3,22 @@
 Start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996), interposed before an engine that has
 several requests at a time (Jin, Chase, Kaur: SIGMETRICS 2004, SFQ(D)). A tenant has one start tag
 rather than one per request, so that within a tenant the urgent ones may go first; and what a
-request took, once that is known, takes the place of what it was expected to take. It knows no
-clock, thread or engine.
+request took, once that is known, takes the place of what it was expected to take.
+
+Where the engine has enough, but not for all of its processors, some models' requests go beside the
+turns. A tenant has a tag of its own for those. They compete only with what may go at that moment
+too, so such a tag is compared with those of others whose requests wait for the same, and what a
+tenant had while nobody else could have it counts for one request at most.
+
+It knows no clock, thread or engine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from coinfer.server.lazy_heap import LazyHeap
 from coinfer.server.tenant_request import TenantRequest
@@ -19,16 +27,34 @@ __all__ = ["FairShares"]
 
 
 class _Flow:
-    """What a tenant has waiting; `start` is the virtual time at which its next request begins."""
+    """What a tenant has waiting.
 
-    __slots__ = ("counts", "heaps", "n_held", "start", "weight")
+    Attributes:
+        start: The virtual time at which its next request begins.
+        beside: The virtual time beside the turns at which its last request there began.
+        beside_s: Seconds of processors that it had from then on.
+        waited: Models whose requests waited already when one went beside the turns.
+    """
+
+    __slots__ = ("beside", "beside_s", "counts", "heaps", "n_held", "start", "waited", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
-        self.start = 0.0
+        self.start = self.beside = self.beside_s = 0.0
         self.n_held = 0
+        self.waited: set[str] = set()
         self.heaps: dict[str, LazyHeap[TenantRequest]] = {}
         self.counts: dict[tuple[str, int], int] = {}
+
+    @property
+    def next_beside(self) -> float:
+        """The virtual time beside the turns at which its next request there begins."""
+        return self.beside + self.beside_s / self.weight
+
+    def first(self, models: Iterable[str]) -> TenantRequest:
+        """Return the request that goes first, among those to some models."""
+        firsts = (self.heaps[model].first() for model in models)
+        return min(firsts, key=lambda first: first[0])[1]
 
     def note(self, request: TenantRequest, change: int) -> None:
         key = (request.model, request.priority)
@@ -89,35 +115,71 @@ class FairShares:
         heap.n_gone += 1
         if heap.is_empty:
             del flow.heaps[request.model]
+            flow.waited.discard(request.model)
 
     def take(self, may_go: Callable[[str], bool] | None = None) -> TenantRequest | None:
         """Take the request that goes next; it is charged to its tenant.
 
         Args:
-            may_go: Whether a request to a model may go. What goes because only some may is not
-                charged: it takes what nobody else that waits can use. None: all may.
+            may_go: Whether a request to a model may go. What goes because only some may goes beside
+                the turns: it takes what only those can use. None: all may.
 
         Returns:
             The request; None: there is none that may go.
         """
-        best: tuple[float, tuple[float, ...], TenantRequest] | None = None
-        for flow in self._flows.values():
-            if not flow.n_held or (best is not None and flow.start > best[0]):
-                continue
-            for model, heap in flow.heaps.items():
-                if may_go is not None and not may_go(model):
-                    continue
-                order, request = heap.first()
-                if best is None or (flow.start, order) < best[:2]:
-                    best = (flow.start, order, request)
-        if best is None:
+        if may_go is not None:
+            return self._take_beside(may_go)
+        flows = [flow for flow in self._flows.values() if flow.n_held]
+        if not flows:
             return None
-        request = best[2]
+        start = min(flow.start for flow in flows)
+        firsts = (flow.first(flow.heaps) for flow in flows if flow.start == start)
+        request = min(firsts, key=_order)
         self.remove(request)
-        if may_go is None:
-            self.begin(request)
-        else:
-            request.is_free = True
+        self.begin(request)
+        return request
+
+    def _take_beside(self, may_go: Callable[[str], bool]) -> TenantRequest | None:
+        held = {model for flow in self._flows.values() for model in flow.heaps}
+        able = {model for model in held if may_go(model)}
+        if not able:
+            return None
+        waiting = [flow for flow in self._flows.values() if not able.isdisjoint(flow.heaps)]
+        stayed = [flow.next_beside for flow in waiting if not able.isdisjoint(flow.waited)]
+        now = min(stayed or [flow.next_beside for flow in waiting])
+        firsts = []
+        for flow in waiting:
+            models = able.intersection(flow.heaps)
+            flow.waited |= models
+            if flow.next_beside < now:  # it asked for nothing: that is not made up for
+                flow.beside, flow.beside_s = now, 0.0
+            flow.beside = min(
+                flow.beside, now
+            )  # what nobody else could have is not held against it
+            if flow.next_beside <= now:
+                firsts.append(flow.first(models))
+        request = min(firsts, key=_order)
+        self.remove(request)
+        request.is_beside = True
+        request.charged_s = self._cost_s(request.model)
+        flow = self._flow(request.tenant)
+        flow.beside, flow.beside_s = now, request.charged_s
+        return request
+
+    def take_to(self, model: str) -> TenantRequest | None:
+        """Take the request to a model that goes first, out of turn; it is charged to its tenant.
+
+        Returns:
+            The request; None: none is held.
+        """
+        flows = [flow for flow in self._flows.values() if model in flow.heaps]
+        if not flows:
+            return None
+        flow = min(flows, key=lambda each: each.start)
+        request = flow.first([model])
+        self.remove(request)
+        request.charged_s = self._cost_s(model)
+        flow.start += request.charged_s / flow.weight
         return request
 
     def begin(self, request: TenantRequest) -> None:
@@ -130,14 +192,31 @@ class FairShares:
 
     def settle(self, request: TenantRequest) -> None:
         """Replace what a request was expected to take by what it took."""
-        if request.is_free:
-            return
         flow = self._flow(request.tenant)
-        flow.start += (request.spent_s - request.charged_s) / flow.weight
+        if not request.is_beside:
+            flow.start += (request.spent_s - request.charged_s) / flow.weight
+            return
+        flow.beside_s += request.spent_s - request.charged_s
+        if request.is_misplaced:
+            flow.start += request.spent_s / flow.weight
 
     def rest(self) -> None:
         """Nothing is held and nothing runs: what was is no longer held against anybody."""
         self._virtual = max((flow.start for flow in self._flows.values()), default=0.0)
+        for flow in self._flows.values():
+            flow.beside = flow.beside_s = 0.0
+
+    def holds(self, model: str) -> bool:
+        """Tell whether a request to a model is held back."""
+        return any(model in flow.heaps for flow in self._flows.values())
+
+    def held_by_model(self) -> Counter[str]:
+        """Return how many requests are held back, by model."""
+        held = Counter[str]()
+        for flow in self._flows.values():
+            for (model, _), count in flow.counts.items():
+                held[model] += count
+        return held
 
     def held_of(self, tenant: str) -> int:
         """Return how many requests of a tenant are held back."""
@@ -153,20 +232,24 @@ class FairShares:
         own = self.weight_of(tenant)
         return own / math.fsum(flow.weight for flow in self._flows.values())
 
-    def tenants(self) -> Iterator[str]:
-        """Iterate over the names of all tenants that there are or were."""
-        return iter(list(self._flows))
-
-    def ahead_s(self, tenant: str, priority: int, cost_s: float) -> float:
+    def ahead_s(
+        self,
+        tenant: str,
+        priority: int,
+        cost_s: float,
+        is_rival: Callable[[str], bool] = lambda _model: True,
+    ) -> float:
         """Return what would go before a request that came now, in seconds of processors.
 
         Args:
             tenant: Whose request.
             priority: Of the request.
             cost_s: What it takes itself.
+            is_rival: Whether it might wait for the same processor as requests to a model.
         """
+        is_rival = cache(is_rival)
         own = self._flow(tenant)
-        before_s = self._held_s(own, priority)
+        before_s = self._held_s(own, is_rival, priority)
         begins = (max(own.start, self._virtual) if not own.n_held else own.start) + (
             before_s / own.weight
         )
@@ -174,19 +257,27 @@ class FairShares:
             if flow is own or not flow.n_held:
                 continue
             turn_s = (begins + cost_s / own.weight - flow.start) * flow.weight
-            before_s += min(self._held_s(flow), max(0.0, turn_s))
+            before_s += min(self._held_s(flow, is_rival), max(0.0, turn_s))
         return before_s
 
-    def _held_s(self, flow: _Flow, priority: float = -math.inf) -> float:
-        cost_s = self._cost_s
-        counts = flow.counts.items()
-        return sum(count * cost_s(model) for (model, level), count in counts if level >= priority)
+    def _held_s(
+        self, flow: _Flow, is_rival: Callable[[str], bool], priority: float = -math.inf
+    ) -> float:
+        return sum(
+            count * self._cost_s(model)
+            for (model, level), count in flow.counts.items()
+            if level >= priority and is_rival(model)
+        )
 
     def _flow(self, tenant: str) -> _Flow:
         flow = self._flows.get(tenant)
         if flow is None:
             flow = self._flows[tenant] = _Flow(1.0)
         return flow
+
+
+def _order(request: TenantRequest) -> tuple[float, ...]:
+    return request.order
 
 
 def _is_held(request: TenantRequest) -> bool:

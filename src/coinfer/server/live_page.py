@@ -42,7 +42,7 @@ def state_of(service: Service) -> dict[str, Any]:
     state |= {"models": [], "processors": [], "memory": [], "misses": []}
     if engine is None:
         return state
-    stats, names = engine.stats(), {}
+    stats, held, names = engine.stats(), service.held(), {}
     state["up_s"] = stats.up_s
     for model in list(service.catalogue):
         names[model.engine_name] = model.name
@@ -53,7 +53,8 @@ def state_of(service: Service) -> dict[str, Any]:
         for outcome in ("completed", "late", "dropped", "failed", "rejected", "running"):
             said[outcome] = getattr(found, outcome)
         said["rejected"] += service.statistics.models[model.engine_name].refused
-        said |= {"waiting": found.queue, "p50_ms": found.latency_ms.p50}
+        waiting = found.queue + held[model.engine_name]
+        said |= {"waiting": waiting, "p50_ms": found.latency_ms.p50}
         state["models"].append({**said, "p99_ms": found.latency_ms.p99})
     for name, use in stats.processors.items():
         state["processors"].append(

@@ -12,6 +12,7 @@ from coinfer import __version__
 from coinfer.runtime.engine_stats import EngineStats, ModelStats
 from coinfer.server.http.reply import Reply
 from coinfer.server.http.routes import Ask, Page
+from coinfer.server.served_model import ServedModel
 from coinfer.server.service import Service
 from coinfer.server.statistics import ModelStatistics
 from coinfer.server.tenant_queue import TenantCounts
@@ -93,12 +94,14 @@ class _Collector(Collector):
         samples = CounterMetricFamily(
             "coinfer_samples", "Samples in completed requests", labels=_MODEL
         )
-        for key, found, counts in self._served(stats):
+        held = self._service.held()
+        for model, found, counts in self._served(stats):
+            key = (model.name, model.version)
             for outcome in _OUTCOMES:
                 count = getattr(found, outcome)
                 count += counts.refused if outcome == "rejected" else 0
                 requests.add_metric((*key, outcome), count)
-            waiting.add_metric(key, found.queue)
+            waiting.add_metric(key, found.queue + held[model.engine_name])
             running.add_metric(key, found.running)
             retried.add_metric(key, found.retried)
             for name, quantile in _QUANTILES:
@@ -109,25 +112,28 @@ class _Collector(Collector):
             run.add_metric(key, counts.run_s)
             executions.add_metric(key, counts.executions)
             samples.add_metric(key, counts.samples)
-        for key, counts in self._ensembles():
+        for model, counts in self._ensembles():
+            key = (model.name, model.version)
             for outcome, count in counts.outcomes().items():
                 requests.add_metric((*key, outcome), count)
+            if self._service.tenants is not None:  # what of it waits in the engine is its models'
+                waiting.add_metric(key, held[model.engine_name])
         yield from (requests, waiting, running, retried, latency, queue, run, executions, samples)
 
     def _served(
         self, stats: EngineStats
-    ) -> Iterator[tuple[tuple[str, str], ModelStats, ModelStatistics]]:
+    ) -> Iterator[tuple[ServedModel, ModelStats, ModelStatistics]]:
         counted = self._service.statistics.models
         for model in list(self._service.catalogue):
             found = stats.models.get(model.engine_name)
             if found is not None:
-                yield (model.name, model.version), found, counted[model.engine_name]
+                yield model, found, counted[model.engine_name]
 
-    def _ensembles(self) -> Iterator[tuple[tuple[str, str], ModelStatistics]]:
+    def _ensembles(self) -> Iterator[tuple[ServedModel, ModelStatistics]]:
         service = self._service
         for model in list(service.catalogue):
             if service.ensembles.of(model) is not None:
-                yield (model.name, model.version), service.statistics.models[model.engine_name]
+                yield model, service.statistics.models[model.engine_name]
 
 
 def _of_processors(stats: EngineStats) -> Iterator[Metric]:
@@ -209,7 +215,7 @@ class _TritonCollector(Collector):
         service = self._service
         if service.engine is None:
             return
-        stats = service.engine.stats()
+        stats, held = service.engine.stats(), service.held()
         counts: dict[str, Callable[[ModelStatistics], int]] = {
             "request_success": lambda m: m.completed,
             "inference_count": lambda m: m.samples,
@@ -237,7 +243,8 @@ class _TritonCollector(Collector):
                 )
             engine_stats = stats.models.get(model.engine_name)
             if engine_stats is not None:
-                pending.add_sample(pending.name, labels, engine_stats.queue)
+                waiting = engine_stats.queue + held[model.engine_name]
+                pending.add_sample(pending.name, labels, waiting)
         yield from (failures, pending)
 
 

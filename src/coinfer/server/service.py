@@ -21,7 +21,6 @@ from coinfer.errors import (
     TooLargeError,
     UnknownNameError,
 )
-from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.server.asked import Asked, asked_of
 from coinfer.server.catalogue import Catalogue
@@ -33,7 +32,7 @@ from coinfer.server.served_model import ServedModel
 from coinfer.server.shared_memory import IS_OFFERED, SharedMemory
 from coinfer.server.status import status_of
 from coinfer.server.tenant_queue import TenantQueue
-from coinfer.server.watch import Watch, explained
+from coinfer.server.watch import Watch
 
 __all__ = ["Control", "Service"]
 
@@ -45,9 +44,6 @@ _EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-
-
-_NOT_EXPLAINED = '{"outcome":"not explained: too many are at a time"}'
 
 
 class Control(Protocol):
@@ -226,6 +222,10 @@ class Service:
             ]
         }
 
+    def held(self) -> Mapping[str, int]:
+        """Return how many requests wait for their tenant's turn, by engine name; 0 of others."""
+        return Counter[str]() if self.tenants is None else self.tenants.held_by_model()
+
     # models on demand; these methods wait
 
     def repository_index(self, *, only_ready: bool = False) -> list[dict[str, str]]:
@@ -312,13 +312,13 @@ class Service:
                 priority=asked.priority,
                 on_late=asked.on_late if asked.deadline_s is not None else OnLate.RUN,
             )
+            explain: Callable[[], str] | None = None
+            if request.parameters.get(EXPLAIN):
+                submit, explain = self.watch.explaining(engine, submit)
             if tenants is not None:
                 submit = self._in_turn(tenants, tenant, served, submit, asked)
                 is_leased = False  # until the engine has it
-            if request.parameters.get(EXPLAIN):
-                future, explain = self._explaining(engine, submit)
-            else:
-                future, explain = submit(), None
+            future = submit()
         except Exception as error:
             status = status_of(error)
             self.statistics.refused(served.engine_name, status.reason, status.text)
@@ -395,26 +395,20 @@ class Service:
         newest = {each.name: each.engine_name for each in self.catalogue}
         return ensemble.least_s(lambda name: backlog.cost_s(newest.get(name, "")))
 
-    def _explaining(
-        self, engine: Engine, submit: Callable[..., Future[Any]]
-    ) -> tuple[Future[Any], Callable[[], str]]:
-        """Submit a request and look after it until it is answered; of an ensemble, one stage."""
-        due_s = clock.now()
-        explainer = self.watch.explain(engine, due_s)
-        if explainer is None:
-            return submit(due_s=due_s), lambda: _NOT_EXPLAINED
-        try:
-            future = submit(due_s=due_s)
-        except BaseException:
-            self.watch.forget(engine, explainer)
-            raise
-        future.add_done_callback(lambda _: self.watch.forget(engine, explainer))
-        return future, lambda: explained(explainer.found, engine.plan.policy.text)
-
     def is_submitting(self, served: ServedModel) -> bool:
         """Tell whether a request is on its way to a version of which no new ones come."""
         with self._taking:
             return self._submitting[served.engine_name] > 0
+
+    def hasten(self, served: ServedModel) -> None:
+        """Let what is held of a version go out of turn: it is to be unloaded."""
+        if self.tenants is not None:
+            self.tenants.hasten(served.engine_name)
+
+    def forget(self, served: ServedModel) -> None:
+        """Forget what was learned of a version that is unloaded."""
+        if self.tenants is not None:
+            self.tenants.forget(served.engine_name)
 
     def _taken(self) -> Engine:
         if self._closing:

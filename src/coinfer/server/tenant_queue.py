@@ -102,8 +102,9 @@ class TenantQueue:
                 self._closing = self._closing or reason
                 self._changed.notify_all()
                 request = self._shares.take(lambda _model: True)
-            if request is None:
-                break
+                if request is None:
+                    break
+                self._not_late(request)
             request.left()
             assert request.future is not None  # it was held
             request.future.set_exception(ClosedError(self._closing))
@@ -163,19 +164,32 @@ class TenantQueue:
         except BaseException:
             left()
             raise
-        if request.future is None:
+        future = request.future
+        if future is None:
             return self._begun(request)
         self.release()
-        return request.future
+        return future
 
     def release(self) -> None:
         """Hand to the engine what may go now. Never while the core handles an event."""
+        self._release(self._next)
+
+    def hasten(self, model: str) -> None:
+        """Hand to the engine what is held of a model, out of turn, until too much waits there."""
+        self._release(partial(self._next_to, model))
+
+    def forget(self, model: str) -> None:
+        """Forget what was learned of a model: it is unloaded."""
+        with self._lock:
+            self._work.forget(model)
+
+    def _release(self, take: Callable[[], TenantRequest | None]) -> None:
         while True:
             with self._lock:
-                request = self._next()
+                request = take()
             if request is None:
                 return
-            future = request.future
+            future, request.future = request.future, None
             assert future is not None  # it was held
             try:
                 future.follow(self._begun(request))
@@ -200,8 +214,16 @@ class TenantQueue:
         if not self._shares.n_held:
             return 0.0
         with self._lock:
+            if not self._shares.holds(model) and self._work.can_start(model):
+                return 0.0
             cost_s = self._work.cost_s(model)
-            return self._shares.ahead_s(tenant, priority, cost_s) / self._work.parallel
+            is_rival = partial(self._work.are_rivals, model)
+            return self._shares.ahead_s(tenant, priority, cost_s, is_rival) / self._work.parallel
+
+    def held_by_model(self) -> Mapping[str, int]:
+        """Return how many requests are held back, by the engine's name of a model."""
+        with self._lock:
+            return self._shares.held_by_model()
 
     def counts(self) -> list[TenantCounts]:
         """Return what became of the requests of each tenant."""
@@ -266,15 +288,30 @@ class TenantQueue:
         if not self._late.is_empty and self._late.first()[0][0] <= self._now():
             request = self._late.first()[1]
             self._shares.remove(request)
-            request.is_free = True
+            request.is_beside = True
         else:
             may_go = None if self._work.has_room() else self._work.can_start
             found = self._shares.take(may_go)
             if found is None:
                 return None
             request = found
+        self._not_late(request)
         self._work.add(request)
         return request
+
+    def _next_to(self, model: str) -> TenantRequest | None:
+        if self._closing or self._work.is_full:
+            return None
+        request = self._shares.take_to(model)
+        if request is not None:
+            self._not_late(request)
+            self._work.add(request)
+        return request
+
+    def _not_late(self, request: TenantRequest) -> None:
+        """Note that a request is not held any longer, so that what is to be dropped forgets it."""
+        if request.until_s < math.inf:
+            self._late.n_gone += 1
 
     def _begun(self, request: TenantRequest) -> Future[dict[str, Any]]:
         """Hand a request to the engine.
@@ -326,7 +363,8 @@ class TenantQueue:
             if not request.is_held:
                 return False
             self._shares.remove(request)
-            request.begin = None
+            self._not_late(request)
+            request.begin = request.future = None
         request.left()
         return True
 

@@ -32,7 +32,9 @@ class TenantRequest:
 
     Attributes:
         is_held: Whether it is held back.
-        is_free: Whether it is not charged to the tenant.
+        is_beside: Whether it goes beside the turns, because of what waits only some may start.
+        idle_on: Processors on which it might start at once when it went beside the turns.
+        is_misplaced: Whether it began on another one.
         charged_s: Seconds of processors that it was expected to take, and that were charged.
         spent_s: Seconds of processors that it took.
         has_started: Whether a processor began with it.
@@ -46,8 +48,10 @@ class TenantRequest:
         "due_s",
         "future",
         "has_started",
-        "is_free",
+        "idle_on",
+        "is_beside",
         "is_held",
+        "is_misplaced",
         "left",
         "model",
         "number",
@@ -79,7 +83,8 @@ class TenantRequest:
         self.before_s = before_s
         self.begin = begin
         self.left = left
-        self.is_held = self.is_free = self.has_started = False
+        self.is_held = self.is_beside = self.is_misplaced = self.has_started = False
+        self.idle_on: frozenset[str] = frozenset()
         self.charged_s = self.spent_s = 0.0
         self.future: HeldFuture | None = None
 

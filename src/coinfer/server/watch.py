@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from coinfer.core.commands import Command
 from coinfer.core.events import Event
 from coinfer.metrics.explanation import Explainer, Explanation
+from coinfer.runtime import clock
 from coinfer.runtime.engine import Engine
 from coinfer.server.backlog import Backlog
 from coinfer.server.statistics import Statistics
 
-__all__ = ["Watch", "explained"]
+__all__ = ["Watch"]
 
+_NOT_EXPLAINED = '{"outcome":"not explained: too many are at a time"}'
 _MOST_ALTERNATIVES = 8
 _MOST_EXPLAINED = 16
 """Requests that are looked after at a time: each costs something at every step of the core."""
@@ -78,6 +81,43 @@ class Watch:
             engine.attach(self, self)
         return explainer
 
+    def explaining(
+        self, engine: Engine, submit: Callable[..., Future[Any]]
+    ) -> tuple[Callable[..., Future[Any]], Callable[[], str]]:
+        """Have a request looked after from its submission to its answer; of an ensemble, one stage.
+
+        Args:
+            engine: Where it runs.
+            submit: Submits it, given the moment from which its latency counts as `due_s`.
+
+        Returns:
+            What submits it, and what tells about it once it is answered.
+        """
+        found: list[Explainer | None] = []
+
+        def explaining(due_s: float | None = None) -> Future[Any]:
+            due_s = clock.now() if due_s is None else due_s
+            explainer = self.explain(engine, due_s)
+            found.append(explainer)
+            if explainer is None:
+                return submit(due_s=due_s)
+            try:
+                future = submit(due_s=due_s)
+            except BaseException:
+                self.forget(engine, explainer)
+                raise
+            future.add_done_callback(lambda _: self.forget(engine, explainer))
+            return future
+
+        def told() -> str:
+            explainer = found[0] if found else None
+            if found and explainer is None:
+                return _NOT_EXPLAINED
+            explanation = None if explainer is None else explainer.found
+            return _explained(explanation, engine.plan.policy.text)
+
+        return explaining, told
+
     def forget(self, engine: Engine, explainer: Explainer) -> None:
         """Do not look after a request any longer; again is fine."""
         with self._changing:
@@ -86,7 +126,7 @@ class Watch:
                 engine.attach(self)
 
 
-def explained(found: Explanation | None, policy: str) -> str:
+def _explained(found: Explanation | None, policy: str) -> str:
     """Write an explanation, under the policy that decides now, as one line of JSON in ASCII."""
     if found is None:
         return json.dumps({"outcome": "not executed"})
