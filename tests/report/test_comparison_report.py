@@ -78,7 +78,7 @@ def test_labels_are_what_tells_runs_apart(runs: list[Summary]) -> None:
     assert run_labels([runs[0], replace(runs[0], mode="run")]) == ["simulate", "run"]
     assert run_labels([runs[0], runs[0]]) == ["1: earliest_finish", "2: earliest_finish"]
     assert run_labels([runs[0], replace(runs[1], seed=3)]) == [
-        "earliest_finish, seed 0",
+        "earliest_finish, seed 1",
         "fcfs, seed 3",
     ]
 

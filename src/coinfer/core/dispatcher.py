@@ -306,8 +306,12 @@ class Dispatcher:
         if len(requests) == 1 and lane.batching is None and execution.variant == lane.variant:
             row = lane.row
         estimates = state.estimates
-        until_look = estimates.until_look - 1
-        if row is not None and until_look and not (state.preempting or estimates.is_doubted):
+        if (
+            row is not None
+            and state.preempting is None
+            and not estimates.is_doubted
+            and (until_look := estimates.until_look - 1)
+        ):
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
             estimates.until_look = until_look
         else:

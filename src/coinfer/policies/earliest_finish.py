@@ -173,13 +173,13 @@ class EarliestFinish(OneByOne):
         self._view = view
         rivals, stall = round(self._in_system), self._stall(view)
         processors, foresight = view.processors, self._foresight
-        is_foreseen = now <= foresight.until_s and foresight.is_needed(view)
-        forecast = foresight.forecast(view) if is_foreseen else None
-        beside = None
+        forecast = beside = None
+        if now <= foresight.until_s and foresight.is_needed(view):
+            forecast = foresight.forecast(view)
         if (
             self._has_deadlines
             and waiting > 1
-            and (is_foreseen or not view.preempts)
+            and (forecast is not None or not view.preempts)
             and len(view.lanes()) > 1
         ):
             beside = Rivals(view) or None
