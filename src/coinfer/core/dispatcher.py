@@ -305,15 +305,10 @@ class Dispatcher:
         row = None
         if len(requests) == 1 and lane.batching is None and execution.variant == lane.variant:
             row = lane.row
-        estimates = state.estimates
-        if (
-            row is not None
-            and state.preempting is None
-            and not estimates.is_doubted
-            and (until_look := estimates.until_look - 1)
-        ):
+        until_look = state.estimates.until_look
+        if row is not None and until_look and state.preempting is None:
             learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
-            estimates.until_look = until_look
+            state.estimates.until_look = until_look - 1
         else:
             row = None
             state.learn(execution, service_s)

@@ -44,7 +44,8 @@ class Estimates:
     chosen now and then, of a variant that is not run at all whenever that is so (`doubt`).
 
     Attributes:
-        until_look: Executions until the next look at what is not chosen.
+        until_look: Executions of which only the row need learn (`learn`) until the next look at
+            what is not chosen; 0 while anything is doubted.
         is_doubted: Whether what an execution shows is of use beyond its own row.
     """
 
@@ -52,6 +53,7 @@ class Estimates:
         "_curves",
         "_doubts",
         "_factors",
+        "_left",
         "_measured",
         "_profiles",
         "_rows",
@@ -69,8 +71,9 @@ class Estimates:
         self._factors: dict[tuple[str, Span, int], dict[str, float]] = {}
         self._measured: dict[tuple[str, Span, int, int], Mapping[str, float]] = {}
         self._doubts = Doubts()
-        self.until_look = LOOK
+        self.until_look = LOOK - 1
         self.is_doubted = False
+        self._left = LOOK - 1
         self._unrun: dict[str, float] = {}  # when it was doubted last, unless it ran since
 
     def add(self, variant: str, profile: Profile, *, as_curve: bool = False) -> None:
@@ -93,7 +96,7 @@ class Estimates:
         self._measured = {key: row for key, row in self._measured.items() if key[0] != variant}
         self._unrun.pop(variant, None)
         self._doubts.forget(variant)
-        self.is_doubted = bool(self._unrun or self._doubts.steps)
+        self._note_doubts(self._left if self.is_doubted else self.until_look)
 
     def rows(self, variant: str, batch: int, shape: int) -> dict[Span, dict[str, float]]:
         """Return the row of every span of a variant that some processor can run."""
@@ -155,15 +158,18 @@ class Estimates:
         learn(row, processor, service_s)
         if variant in self._curves and batch and before_s > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / before_s)
+        left = self._left if self.is_doubted else self.until_look
         if self.is_doubted:
             self._unrun.pop(variant, None)
             self._doubts.judge(variant, processor, is_confirmed=service_s >= before_s)
-            self.is_doubted = bool(self._unrun or self._doubts.steps)
-        self.until_look -= 1
-        if self.until_look > 0:
-            return ()
-        self.until_look = LOOK
-        return self._relax(variant, span, batch, shape, processor)
+        self._note_doubts(left - 1 if left else LOOK - 1)
+        return () if left else self._relax(variant, span, batch, shape, processor)
+
+    def _note_doubts(self, left: int) -> None:
+        """Let `learn` alone be enough for so many executions, unless anything is doubted."""
+        self._left = left
+        self.is_doubted = bool(self._unrun or self._doubts.steps)
+        self.until_look = 0 if self.is_doubted else left
 
     def doubt(self, variant: str, batch: int, shape: int, now: float) -> list[tuple[Span, str]]:
         """Take the estimates of a variant back that is not run because of them.
@@ -180,9 +186,10 @@ class Estimates:
         Returns:
             The spans and processors whose estimates changed.
         """
-        self.is_doubted = True
+        left = self._left if self.is_doubted else self.until_look
         last = self._unrun.get(variant)
         self._unrun[variant] = now
+        self._note_doubts(left)
         if last is None or last == now:
             return []
         return [
@@ -205,7 +212,7 @@ class Estimates:
             if variant in self._curves and batch:
                 self._follow(variant, span, shape, row, name, row[name] / old)
             changed.append((span, name))
-        self.is_doubted = bool(self._unrun or self._doubts.steps)
+        self._note_doubts(self._left)
         return changed
 
     def _follow(
