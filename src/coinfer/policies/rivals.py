@@ -79,12 +79,8 @@ class Rivals:
                 continue
             is_in_time = is_kept = False
             for name, service_s in seconds.items():
-                start_s, units = now, processors[name].units
-                for unit in units:
-                    free_s = free_at.get(unit, now)
-                    if free_s > start_s:
-                        start_s = free_s
-                if start_s + service_s > due_s:
+                units = processors[name].units
+                if _free_s(units, free_at, now) + service_s > due_s:
                     continue
                 is_in_time = True
                 if until_s + service_s <= due_s or units.isdisjoint(taken):
@@ -107,12 +103,7 @@ class Rivals:
             is_in_time = False
             for name, service_s in seconds.items():
                 units = processors[name].units
-                start_s = now
-                for unit in units:
-                    free_s = free_at.get(unit, now)
-                    if free_s > start_s:
-                        start_s = free_s
-                if start_s + service_s > due_s:
+                if _free_s(units, free_at, now) + service_s > due_s:
                     continue
                 if units.isdisjoint(taken):
                     break
@@ -120,3 +111,13 @@ class Rivals:
             else:
                 held += is_in_time
         return held
+
+
+def _free_s(units: Collection[str], free_at: Mapping[str, float], now: float) -> float:
+    """Return when all of some units are free."""
+    free_s = now
+    for unit in units:
+        unit_s = free_at.get(unit, now)
+        if unit_s > free_s:
+            free_s = unit_s
+    return free_s
