@@ -210,3 +210,39 @@ def test_a_process_ends_when_all_that_was_begun_has_returned(tmp_path) -> None:
     )
     assert done.returncode != 0
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
+
+
+CLOSING = """
+import os, signal, time
+from coinfer.backends.patience import begun
+from coinfer.profiling.measure import on_cores
+
+class Session:
+    def __call__(self, *_):
+        if interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)  # so that this thread is the last that knows it
+    def __del__(self):
+        time.sleep(0.3)
+        os.write(1, b"closed")
+
+interrupted = {interrupted}
+try:
+    {call}
+except KeyboardInterrupt as error:
+    error.__traceback__ = None
+"""
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("call", ["begun(Session(), '')()", "on_cores((), Session())"])
+def test_the_interpreter_waits_for_a_thread_that_still_closes_sessions(
+    call: str, interrupted: bool
+) -> None:
+    code = CLOSING.format(call=call, interrupted=interrupted)
+    # No limit that is so short that what starts late counts as hanging.
+    environment = {**os.environ, VARIABLE: "20"}
+    process = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "closed", "")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from coinfer.errors import BackendError, ConfigurationError
 
@@ -24,8 +24,10 @@ __all__ = [
     "HangError",
     "begun",
     "closing_unless_hung",
+    "leave_behind",
     "patience_s",
     "patiently",
+    "start",
 ]
 
 R = TypeVar("R")
@@ -45,8 +47,8 @@ _LEAVE_S = 10.0
 
 _GLANCE_S = 0.01
 
-_under_way: set[Future[Any]] = set()
-"""What libraries were called for and have not returned, but for what hangs."""
+_threads: set[threading.Thread] = set()
+"""Threads that call libraries and have not ended, but for those that hang."""
 
 
 class HangError(BackendError):
@@ -148,19 +150,13 @@ def begun(
             if result.set_running_or_notify_cancel():
                 result.set_exception(error)
             return
-        finally:
-            _under_way.discard(result)
         if result.set_running_or_notify_cancel():
             result.set_result(value)
         else:
             late(value)
 
-    _under_way.add(result)
-    try:
-        threading.Thread(target=run, name="coinfer-library", daemon=True).start()
-    except BaseException:
-        _under_way.discard(result)
-        raise
+    thread = threading.Thread(target=run, name="coinfer-library", daemon=True)
+    start(thread)
     until_s = time.monotonic() + limit_s
 
     def ended() -> R:
@@ -170,24 +166,40 @@ def begun(
             _wait(result, until_s)
             raise
         if result.cancel():
-            _under_way.discard(result)
+            leave_behind(thread)
             raise HangError.of(what, limit_s)
         return result.result()
 
     return ended
 
 
+def start(thread: threading.Thread) -> None:
+    """Start a daemon that calls a library, for which the end of the interpreter waits a while.
+
+    Not only for what it returns: a daemon that is still closing sessions when the interpreter is
+    gone takes the process down with it.
+    """
+    _threads.difference_update([other for other in list(_threads) if not other.is_alive()])
+    _threads.add(thread)  # before, because Ctrl-C may come while it starts
+    thread.start()
+
+
+def leave_behind(thread: threading.Thread) -> None:
+    """Do not wait for one that hangs."""
+    _threads.discard(thread)
+
+
 def _let_return() -> None:
     """Wait a while for what is called still: of several, Ctrl-C waits for one only."""
     until_s = time.monotonic() + _LEAVE_S
     with suppress(KeyboardInterrupt):
-        while _under_way and time.monotonic() < until_s:
+        while any(thread.is_alive() for thread in _threads) and time.monotonic() < until_s:
             time.sleep(_GLANCE_S)
 
 
 atexit.register(_let_return)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_under_way.clear)  # the child has none of the threads
+    os.register_at_fork(after_in_child=_threads.clear)  # the child has none of the threads
 
 
 def _wait(result: Future[R], until_s: float) -> None:

@@ -19,7 +19,7 @@ from itertools import cycle, permutations
 from typing import Self
 
 from coinfer.backends.base import Tensors
-from coinfer.backends.patience import HangError
+from coinfer.backends.patience import HangError, leave_behind, start
 from coinfer.errors import BackendError
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import Processor
@@ -146,17 +146,22 @@ class Neighbour:
         self._thread = threading.Thread(target=self._run, name="coinfer-neighbour", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        start(self._thread)
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._ended = True
         self._wanted.set()
         if isinstance(error, HangError):
-            return  # it may be the one that hangs
+            leave_behind(self._thread)  # it may be the one that hangs
+            return
         while self._thread.is_alive():
-            for session, _ in self._work:
-                session.check()
+            try:
+                for session, _ in self._work:
+                    session.check()
+            except HangError:
+                leave_behind(self._thread)
+                raise
             self._thread.join(_LOOK_S)
 
     def rest(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.patience import HangError, patience_s
+from coinfer.backends.patience import HangError, leave_behind, patience_s, start
 from coinfer.backends.values import own_runs
 from coinfer.profiling.patient_sessions import WatchedSession
 from coinfer.threads.pinning import pin_current_thread
@@ -171,15 +171,18 @@ def on_cores(
 
     # A daemon, because one that hangs must not keep the process.
     thread = threading.Thread(target=run, name="coinfer-profiler", daemon=True)
-    thread.start()
     try:
-        wait_for_it()
-    except KeyboardInterrupt:
-        stop.set()
-        wait_for_it()
-        raise
+        try:
+            start(thread)
+            wait_for_it()
+        except KeyboardInterrupt:
+            stop.set()
+            if thread.is_alive():
+                wait_for_it()
+            raise
     except HangError:
         stop.set()  # another session may be what hangs
+        leave_behind(thread)
         raise
     thread.join()
     return result.result()
