@@ -46,8 +46,12 @@ def main() -> int:
     with OtherWork() as other:
         for name in names:
             table = new_table([name], figures, wraps=True)
-            for row in _rows(name, arguments):
-                table.add_row(*row)
+            try:
+                for row in _rows(name, arguments):
+                    table.add_row(*row)
+            except CoinferError as error:
+                console.print(f"{name}: {error}")
+                continue
             console.print(table)
     console.print(other.note)
     return 0
@@ -59,10 +63,7 @@ def _rows(name: str, arguments: argparse.Namespace) -> list[tuple[str, ...]]:
         return [(f"{', '.join(absent)} not installed", *["-"] * 7)]
     trained = _text(name) if name in TEXT else _trained(name, arguments.quick)
     samples = _batches(trained.samples[: arguments.samples], arguments.batch)
-    try:
-        found = compress(trained.model, int8=True, max_error=arguments.max_error, samples=samples)
-    except CoinferError as error:
-        return [(str(error), *["-"] * 7)]
+    found = compress(trained.model, int8=True, max_error=arguments.max_error, samples=samples)
     report, accuracy = found.report, "-"
     if report.int8 is None:
         return [("left as it is", *["-"] * 7)]

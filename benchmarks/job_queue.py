@@ -188,7 +188,12 @@ def _queue(paths: Sequence[Path]) -> Arm:
     """Coinfer: jobs of layers in one queue, and a worker with one thread for each core."""
     where = [each for each in default_processors(preempt=False) if each.threads == 1]
     where = [each for each in where if each.backend == "onnxruntime"]
-    models = {f"{at}-{path.stem}": load_model(path) for at, path in enumerate(paths)}
+    loaded = {path: load_model(path) for path in set(paths)}
+    models = {
+        name: loaded[path].renamed(name)
+        for at, path in enumerate(paths)
+        for name in [f"{at}-{path.stem}"]
+    }
     stack = ExitStack()
     engine = stack.enter_context(
         coinfer.Engine(
