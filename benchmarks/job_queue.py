@@ -34,6 +34,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 import coinfer
 from coinfer.api.compression import compress
 from coinfer.graph.partition_options import Mode, PartitionOptions
@@ -57,6 +59,9 @@ JOB_S = 0.02
 
 MOST_LEFT = 1 - 0.756
 """Of the time of the originals in processes: what the paper's best workload leaves."""
+
+LEAST_FREE_BYTES = 3 * 2**30
+"""What the machine must have left after each process that is started."""
 
 LEAST_REMOVED = 0.2
 """A network with fewer operations removed does not count as decomposed."""
@@ -181,6 +186,9 @@ def _processes(paths: Sequence[Path], *, pinned: bool) -> Arm:
         )
         children.append(child)
         heard(child)  # it is loaded: while it loads, onnxruntime holds the weights twice
+        if psutil.virtual_memory().available < LEAST_FREE_BYTES:
+            close()
+            raise SystemExit("the memory is nearly full; give fewer --copies, or no --mix")
     return Arm(run, close)
 
 
