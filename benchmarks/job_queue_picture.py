@@ -25,7 +25,7 @@ COLOURS = {
     "decomposed pinned": "#d09a3a",
     "decomposed queue": "#0072b2",
 }
-BAR, GAP, LEFT, TOP, HEIGHT = 22, 34, 56, 76, 260
+BAR, GAP, LEFT, TOP, HEIGHT = 22, 34, 56, 92, 240
 GROUP = BAR * len(COLOURS) + GAP
 
 
@@ -53,7 +53,7 @@ def _shares(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 def _picture(shares: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     most = max(1.0, *(share for each in shares.values() for share in each.values()))
-    width, bottom = max(640, LEFT + GROUP * len(shares) + 8), TOP + HEIGHT
+    width, bottom = max(660, LEFT + GROUP * len(shares) + 8), TOP + HEIGHT
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 30}" '
         f'width="{width}" height="{bottom + 30}">'
@@ -62,12 +62,12 @@ def _picture(shares: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         "<style>text{font:12px system-ui,Helvetica,Arial,sans-serif;fill:#1f2933}"
         ".title{font-size:15px;font-weight:600}.small{font-size:10px}</style>"
         '<rect width="100%" height="100%" fill="#fff"/>'
-        f'<text class="title" x="{LEFT}" y="22">Time until all networks have answered, '
-        "% of the originals in processes</text>"
+        f'<text class="title" x="{LEFT}" y="22">Time until all have answered, '
+        "originals in processes: 100 %</text>"
     )
     for at, (arm, colour) in enumerate(COLOURS.items()):
         form, way = arm.split(" ")
-        x, y = LEFT + 190 * (at % 3), 36 + 17 * (at // 3)
+        x, y = LEFT + 212 * (at % 3), 36 + 17 * (at // 3)
         yield f'<rect x="{x}" y="{y}" width="11" height="11" fill="{colour}"/>'
         yield f'<text x="{x + 16}" y="{y + 10}">{form}, {WAYS[way]}</text>'
     for step in range(5):
