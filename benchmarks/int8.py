@@ -1,16 +1,19 @@
 """Trained networks in int8: how much faster they are, and how far off.
 
-    python benchmarks/int8.py [--quick] [--networks digits det rec cls] [--max-error E]
+    python benchmarks/int8.py [--quick] [--networks digits minilm pitch ...] [--batch N]
+        [--samples N] [--max-error E]
 
-`digits` is trained here (`digits.py`; torch and scikit-learn); the others are those of
-`rapidocr-onnxruntime` (PP-OCR), on rendered text. What is not installed is left out. Errors are
-the largest ||out - ref|| / ||ref|| over held-out samples and processors.
+Networks are those of `trained_networks.py`, and text detector and recogniser of
+`rapidocr-onnxruntime` (PP-OCR) on rendered text. What is not installed is left out. Errors are the
+largest ||out - ref|| / ||ref|| over held-out samples and processors; accuracies those on data that
+chose nothing. With a batch, each sample is so many inputs.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +25,51 @@ from coinfer.model import load_model
 from compression_inputs import FILES, pictures
 from environment import OtherWork, print_environment
 from tables import new_console, new_table
+from trained_networks import TRAINED, Trained, digits, missing
+
+TEXT = ("det", "rec")
 
 
 def main() -> int:
     """Quantise, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the smallest: shows that it works")
-    parser.add_argument("--networks", nargs="+", choices=["digits", *FILES], default=None)
+    parser.add_argument("--networks", nargs="+", choices=[*TRAINED, *TEXT], default=None)
     parser.add_argument("--max-error", type=float, default=0.1)
+    parser.add_argument("--samples", type=int, default=180, help="at most, of batch 1")
+    parser.add_argument("--batch", type=int, default=1, help="inputs in each sample")
     arguments = parser.parse_args()
     console = new_console()
     print_environment(console)
     figures = ["layers", "weights", "fp32 ms", "int8 ms", "times as fast", "error", "accuracy"]
-    table = new_table(["network", "processor"], figures, wraps=True)
-    names = arguments.networks or (["digits"] if arguments.quick else ["digits", *FILES])
+    names = arguments.networks or (["digits"] if arguments.quick else [*TRAINED, *TEXT])
     with OtherWork() as other:
         for name in names:
-            for row in _rows(name, arguments.max_error, 1 if arguments.quick else 10):
-                table.add_row(name, *row)
-    console.print(table)
+            table = new_table([name], figures, wraps=True)
+            try:
+                for row in _rows(name, arguments):
+                    table.add_row(*row)
+            except CoinferError as error:
+                console.print(f"{name}: {error}")
+                continue
+            console.print(table)
     console.print(other.note)
     return 0
 
 
-def _rows(name: str, max_error: float, epochs: int) -> list[tuple[str, ...]]:
-    needed = ("torch", "onnxscript", "sklearn") if name == "digits" else ("rapidocr_onnxruntime",)
-    if missing := [each for each in needed if importlib.util.find_spec(each) is None]:
-        return [(f"{', '.join(missing)} not installed", *["-"] * 7)]
-    model, samples, test = _digits(epochs) if name == "digits" else _text(name)
-    try:
-        found = compress(model, int8=True, max_error=max_error, samples=samples)
-    except CoinferError as error:
-        return [(str(error)[:60], *["-"] * 7)]
+def _rows(name: str, arguments: argparse.Namespace) -> list[tuple[str, ...]]:
+    is_absent = name in TEXT and importlib.util.find_spec("rapidocr_onnxruntime") is None
+    if absent := ["rapidocr_onnxruntime"] * is_absent or (missing(name) if name in TRAINED else []):
+        return [(f"{', '.join(absent)} not installed", *["-"] * 7)]
+    trained = _text(name) if name in TEXT else _trained(name, arguments.quick)
+    samples = _batches(trained.samples[: arguments.samples], arguments.batch)
+    found = compress(trained.model, int8=True, max_error=arguments.max_error, samples=samples)
     report, accuracy = found.report, "-"
     if report.int8 is None:
         return [("left as it is", *["-"] * 7)]
-    if test is not None:
-        accuracy = " ".join(f"{_accuracy(each, *test):.1%}" for each in (model, found.model))
+    if name in TRAINED:
+        models = (trained.model, found.model)
+        accuracy = " ".join(f"{trained.accuracy(each):.1%}" for each in models)
     layers = "{} of {}".format(*report.int8.layers)
     before, after = report.int8.weight_bytes
     return [
@@ -75,38 +86,27 @@ def _rows(name: str, max_error: float, epochs: int) -> list[tuple[str, ...]]:
     ]
 
 
-def _digits(epochs: int) -> tuple[Any, list[dict[str, Any]], Any]:
-    """Return the network, samples that it was trained on, and test data."""
-    from coinfer.retraining import Recipe, exported, train
-    from digits import Digits, network
-
-    data, module = Digits.load(0), network(0)
-    recipe = Recipe(epochs=epochs, learning_rate=2e-3)
-    train(module, None, data.training, data.validation, recipe=recipe)
-    model = exported(module, data.images[:1], name="digits", inputs=["image"], outputs=["scores"])
-    samples = [{"image": each[np.newaxis].numpy()} for each in data.images[:180]]
-    images, classes = data.test.dataset.tensors
-    return model, samples, (images.numpy(), classes.numpy())
+def _trained(name: str, is_quick: bool) -> Trained:
+    return digits(epochs=1) if is_quick else TRAINED[name][1]()
 
 
-def _text(name: str) -> tuple[Any, list[dict[str, Any]], Any]:
+def _text(name: str) -> Trained:
     found = importlib.util.find_spec("rapidocr_onnxruntime")
     assert found is not None
     assert found.origin is not None
     model = load_model(Path(found.origin).parent / "models" / FILES[name])
-    return model, [{model.inputs[0].name: each[np.newaxis]} for each in pictures(name)], None
+    samples = [{model.inputs[0].name: each[np.newaxis]} for each in pictures(name)]
+    return Trained(model, samples, lambda _: float("nan"))
 
 
-def _accuracy(model: Any, images: Any, classes: Any) -> float:
-    from coinfer.backends.registry import get_backend
-    from coinfer.profiling.reference import REFERENCE
-
-    session = get_backend(REFERENCE.backend).load(model, REFERENCE)
-    try:
-        (scores,) = session.run({model.inputs[0].name: images}).values()
-    finally:
-        session.close()
-    return float((np.asarray(scores).argmax(1) == classes).mean())
+def _batches(samples: Sequence[Mapping[str, Any]], batch: int) -> list[dict[str, Any]]:
+    return [
+        {
+            name: np.concatenate([each[name] for each in samples[at : at + batch]])
+            for name in samples[at]
+        }
+        for at in range(0, len(samples) - batch + 1, batch)
+    ]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Job queue: decomposed networks by groups of layers, against one process per network.
 
     python benchmarks/job_queue.py --folder FOLDER --make [--networks vgg16 ...]
-    python benchmarks/job_queue.py --folder FOLDER [--networks ...] [--copies N] [--json FILE]
+    python benchmarks/job_queue.py --folder FOLDER [--networks ...] [--copies N] [--mix]
+        [--json FILE]
 
 The experiment of JKIICE 26(6):842-849 (2022), with the arms that it forgot. Copies of a network, or
-one of each, answer one request each at the same time; the time is that until all have answered.
+the paper's mix of eight, answer one request each at the same time; the time is that until all have
+answered. With `--copies 0` only the mix is compared.
 Arms, each with the originals and with the decomposed networks:
 
 - a process per network, plain onnxruntime with its default number of threads;
@@ -32,6 +34,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 import coinfer
 from coinfer.api.compression import compress
 from coinfer.graph.partition_options import Mode, PartitionOptions
@@ -45,6 +49,9 @@ from tables import new_console, new_table
 
 NETWORKS = ("vgg16", "resnet152", "inception_v3", "regnet_y_32gf")
 MIX = "mix"
+MIXED = {"vgg16": 3, "resnet152": 1, "inception_v3": 2, "regnet_y_32gf": 2}
+"""How many of each network the paper's mix has."""
+
 FORMS = ("original", "decomposed")
 DEFAULT, PINNED, QUEUE = "processes", "pinned", "queue"
 JOB_S = 0.02
@@ -52,6 +59,9 @@ JOB_S = 0.02
 
 MOST_LEFT = 1 - 0.756
 """Of the time of the originals in processes: what the paper's best workload leaves."""
+
+LEAST_FREE_BYTES = 3 * 2**30
+"""What the machine must have left after each process that is started."""
 
 LEAST_REMOVED = 0.2
 """A network with fewer operations removed does not count as decomposed."""
@@ -70,7 +80,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="where the networks are")
     parser.add_argument("--make", action="store_true", help="write and decompose those missing")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
-    parser.add_argument("--mix", action="store_true", help="also one of each at once")
+    parser.add_argument("--mix", action="store_true", help="also the paper's mix of eight")
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, default=None, help="write all times here")
@@ -81,9 +91,9 @@ def main() -> int:
         for name in arguments.networks:
             console.print(_made(arguments.folder, name))
         return 0
-    workloads = {name: [name] * arguments.copies for name in arguments.networks}
+    workloads = {name: [name] * arguments.copies for name in arguments.networks if arguments.copies}
     if arguments.mix:
-        workloads[MIX] = list(arguments.networks)
+        workloads[MIX] = [name for name in arguments.networks for _ in range(MIXED.get(name, 1))]
     with OtherWork() as other:
         times = {
             name: _times(arguments.folder, names, arguments.rounds)
@@ -152,32 +162,33 @@ def _times(folder: Path, names: Sequence[str], rounds: int) -> dict[str, list[fl
 def _processes(paths: Sequence[Path], *, pinned: bool) -> Arm:
     cores = sorted(os.sched_getaffinity(0))
     command = [sys.executable, str(Path(__file__).with_name("network_process.py"))]
-    children = [
-        subprocess.Popen(
-            [*command, str(path), *([str(cores[at % len(cores)])] if pinned else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-        for at, path in enumerate(paths)
-    ]
+    children: list[subprocess.Popen[bytes]] = []
 
-    def heard() -> None:
-        for child in children:
-            if child.stdout is None or not child.stdout.readline():
-                raise SystemExit(f"{' '.join(map(str, child.args))} ended")
+    def heard(child: subprocess.Popen[bytes]) -> None:
+        if child.stdout is None or not child.stdout.readline():
+            raise SystemExit(f"{' '.join(map(str, child.args))} ended")
 
     def run() -> None:
         for child in children:
             assert child.stdin is not None
             child.stdin.write(b"\n")
-        heard()
+        for child in children:
+            heard(child)
 
     def close() -> None:
         for child in children:
             child.communicate()
 
-    heard()  # all are loaded
+    for at, path in enumerate(paths):
+        place = [str(cores[at % len(cores)])] if pinned else []
+        child = subprocess.Popen(
+            [*command, str(path), *place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        children.append(child)
+        heard(child)  # it is loaded: while it loads, onnxruntime holds the weights twice
+        if psutil.virtual_memory().available < LEAST_FREE_BYTES:
+            close()
+            raise SystemExit("the memory is nearly full; give fewer --copies, or no --mix")
     return Arm(run, close)
 
 
@@ -185,7 +196,12 @@ def _queue(paths: Sequence[Path]) -> Arm:
     """Coinfer: jobs of layers in one queue, and a worker with one thread for each core."""
     where = [each for each in default_processors(preempt=False) if each.threads == 1]
     where = [each for each in where if each.backend == "onnxruntime"]
-    models = {f"{at}-{path.stem}": load_model(path) for at, path in enumerate(paths)}
+    loaded = {path: load_model(path) for path in set(paths)}
+    models = {
+        name: loaded[path].renamed(name)
+        for at, path in enumerate(paths)
+        for name in [f"{at}-{path.stem}"]
+    }
     stack = ExitStack()
     engine = stack.enter_context(
         coinfer.Engine(
@@ -195,7 +211,7 @@ def _queue(paths: Sequence[Path]) -> Arm:
             partition=PartitionOptions(mode=Mode.UNIT, max_span_s=JOB_S),
             batch="off",
             fuse="never",
-            measure_s=120.0,
+            measure_s=60.0,
         )
     )
     feeds = {name: model.sample_inputs() for name, model in models.items()}

@@ -34,6 +34,7 @@ LONG = {
     "memory": ("Weights held, loading and loading again", [], ["--quick"]),
     "compression": ("Compressed networks", [], ["--quick"]),
     "compression_inputs": ("Compressed with and without inputs", [], ["--quick"]),
+    "trained": ("Trained networks decomposed", [], ["--quick"]),
     "int8": ("Trained networks in int8", [], ["--quick"]),
     "retraining": ("Decomposed and retrained", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coinfer.backends import get_backend
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, InputError
 from coinfer.graph.compressing.decompose import decomposed
 from coinfer.graph.compressing.factor_maker import FactorMaker
 from coinfer.graph.compressing.layer import WAS, Ranks
@@ -17,8 +17,11 @@ from coinfer.graph.compressing.layers import Layers
 from coinfer.graph.compressing.rank_rule import RankRule
 from coinfer.graph.compressing.spectrum import Spectrum
 from coinfer.graph.cost import operator_costs, total
+from coinfer.metrics.paired import PairedRatio
 from coinfer.model import model_from_ir
+from coinfer.planner.compressing.gauge import MeasuringGauge
 from coinfer.profiling.reference import REFERENCE
+from coinfer.profiling.side_by_side import Contest
 
 torch = pytest.importorskip("torch", reason="retraining needs torch")
 pytest.importorskip("tensorly", reason="decomposing needs tensorly")
@@ -190,13 +193,58 @@ def test_what_is_left_has_its_reason() -> None:
     assert set(reasons) >= {"torch reads its weight without calling it"}
 
 
+@pytest.fixture
+def times_by_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing depends on the machine."""
+    ratio = PairedRatio(median=1.3, lower=1.3, upper=1.3, rounds=9)
+
+    def seconds(gauge: Any, layer: Any, ranks: Any) -> Any:
+        return {each: [layer.macs(each) * 1e-9] * len(gauge._processors) for each in ranks}
+
+    def contests(gauge: Any, *_: Any, **__: Any) -> Any:
+        return [Contest(ratio=ratio, ours_s=1.0, theirs_s=1.3)] * len(gauge._processors)
+
+    monkeypatch.setattr(MeasuringGauge, "seconds", seconds)
+    monkeypatch.setattr(MeasuringGauge, "gain", lambda *_: 1.1)
+    monkeypatch.setattr(MeasuringGauge, "contests", contests)
+    monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
+
+
+@pytest.mark.usefixtures("times_by_operations")
+@pytest.mark.parametrize("max_error", [0.3, 0.6])
+def test_ranks_by_latency_are_those_of_the_exported_file(max_error: float) -> None:
+    """Within the error, which the module then has too; layers keep their names."""
+    pytest.importorskip("onnxscript", reason="torch exports by onnxscript")
+    original, student = convolutions(), convolutions()
+    sample = torch.cat([SAMPLE, SAMPLE.flip(0) * 0.5, SAMPLE.flip(2)])
+    found = decompose(student, sample, ranks="latency", svd=True, max_error=max_error)
+    assert found.layers
+    names = {name for name, _ in original.named_modules()}
+    assert {each.layer.key for each in found.layers} <= names
+    with torch.no_grad():
+        expected, made = original(sample), student(sample)
+    off = (made - expected).norm(dim=1) / expected.norm(dim=1)
+    assert float(off.max()) <= max_error * 1.001
+
+
+def test_by_latency_one_sample_is_not_enough() -> None:
+    pytest.importorskip("onnxscript", reason="torch exports by onnxscript")
+    with pytest.raises(InputError, match="at least 2"):
+        decompose(convolutions(), SAMPLE[:1], ranks="latency")
+
+
+def test_an_error_without_measuring_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="latency only"):
+        decompose(convolutions(), SAMPLE, ranks="ratio:0.5", max_error=0.1)
+
+
 @pytest.mark.parametrize(
     ("module", "ranks", "said"),
     [
         (nn.Sequential(nn.ReLU()), "ratio:0.5", "nothing to decompose: it has no convolutions"),
         (nn.Sequential(nn.Conv2d(6, 6, 1)), "ratio:0.5", "nothing to decompose: .*try svd=True"),
         (nn.Conv2d(6, 6, 3), "ratio:0.5", "nothing around it"),
-        (nn.Sequential(nn.Conv2d(6, 6, 3)), "latency", "not chosen by latency"),
+        (nn.Sequential(nn.Conv2d(6, 6, 3)), "latency", "cannot be kept"),
         (nn.Sequential(nn.Conv2d(6, 6, 3)), "ratio:2", "out of range"),
         (nn.Sequential(nn.Conv2d(6, 6, 3)), {"0": Ranks(7, 3)}, "input rank 7 is out of range"),
         (nn.Sequential(nn.Conv2d(6, 6, 3)), {"1": Ranks(2, 3)}, "there is no such layer"),
@@ -204,6 +252,7 @@ def test_what_is_left_has_its_reason() -> None:
         (nn.Sequential(nn.Conv2d(5, 6, 3)), "ratio:0.5", "does not run on the sample: .*give a"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("times_by_operations")
 def test_what_cannot_be_done_is_said_in_a_line(module: Any, ranks: Any, said: str) -> None:
     before = copy.deepcopy(module.state_dict())
     with pytest.raises(ConfigurationError, match=said) as caught:

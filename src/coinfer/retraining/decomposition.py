@@ -21,6 +21,7 @@ from coinfer.graph.compressing.layer import WAS, Layer, Ranks, check_ranks
 from coinfer.graph.compressing.rank_rule import RankRule
 from coinfer.graph.compressing.spectrum import Spectrum
 from coinfer.retraining.library import torch
+from coinfer.retraining.measured_ranks import measured_ranks
 from coinfer.retraining.module_layers import ModuleLayers, canonical_weight, macs_of
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ def choose_ranks(layers: ModuleLayers, module: Module, rule: str | RankRule) -> 
     parsed = RankRule.parse(rule) if isinstance(rule, str) else rule
     if parsed.is_measured:
         raise ConfigurationError(
-            "ranks of a torch module are not chosen by latency; give ratio:R, energy:E, evbmf or "
-            "macs:F, or ranks by layer"
+            "weights alone do not tell ranks by latency: call decompose with a sample, or give "
+            "ratio:R, energy:E, evbmf or macs:F"
         )
     spectra = {}
     if parsed.needs_weights:
@@ -99,6 +100,7 @@ def decompose(
     *,
     ranks: str | RankRule | Mapping[str, Ranks],
     svd: bool = False,
+    max_error: float | None = None,
 ) -> Decomposition:
     """Replace layers of a module by smaller ones, in place.
 
@@ -109,13 +111,19 @@ def decompose(
     Args:
         module: It is changed; keep a `copy.deepcopy` of it as the teacher.
         sample: What it takes, as one tensor or as all its positional arguments: operations are
-            counted on it.
-        ranks: A rule, see `choose_ranks`, or ranks by the names of `named_modules`.
+            counted on it. By `latency` its first axis counts samples, at least 2.
+        ranks: A rule, see `choose_ranks`; `latency`: by the measured times of what the module
+            exports to, as of `coinfer.compress`; or ranks by the names of `named_modules`.
         svd: Decompose 1x1 convolutions and dense layers too.
+        max_error: By `latency` only: the most that outputs may be off before retraining, ||out -
+            ref|| / ||ref||; None: 0.02; `math.inf`: time alone decides.
 
     Raises:
         ConfigurationError: there is nothing to decompose, a layer cannot have its ranks, the rule
-            cannot be kept, or torch or `tensorly` is not installed. The module is as it was.
+            cannot be kept, or torch or `tensorly` is not installed (by `latency` also onnxscript).
+            The module is as it was.
+        InputError: by `latency`, there is one sample only.
+        ModelError: by `latency`, the module cannot be exported.
 
     >>> import torch
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.ReLU())
@@ -126,14 +134,7 @@ def decompose(
     layers = ModuleLayers.of(module, sample, svd=svd)
     if not layers.items:
         raise ConfigurationError(_nothing(module, layers))
-    if isinstance(ranks, Mapping):
-        choice = {key: each for key, each in ranks.items() if each != WAS}
-    else:
-        choice = choose_ranks(layers, module, ranks)
-    if not choice:
-        raise ConfigurationError(
-            f"{type(module).__name__}: {ranks} leaves every layer as it is; give a smaller share"
-        )
+    choice = _choice(layers, module, sample, ranks, svd=svd, max_error=max_error)
     factors = _factors(layers, module, choice)
     parameters = _trainable(module)
     found = []
@@ -149,6 +150,33 @@ def decompose(
         macs=(layers.macs, _replaced_all(module, factors, sample)),
         parameters=(parameters, _trainable(module)),
     )
+
+
+def _choice(
+    layers: ModuleLayers,
+    module: Module,
+    sample: Tensor | tuple[Tensor, ...],
+    ranks: str | RankRule | Mapping[str, Ranks],
+    *,
+    svd: bool,
+    max_error: float | None,
+) -> Mapping[str, Ranks]:
+    rule = RankRule.parse(ranks) if isinstance(ranks, str) else ranks
+    is_measured = isinstance(rule, RankRule) and rule.is_measured
+    if max_error is not None and not is_measured:
+        raise ConfigurationError("max_error is for ranks by latency only; other rules measure none")
+    if isinstance(rule, Mapping):
+        choice = {key: each for key, each in rule.items() if each != WAS}
+    elif is_measured:
+        choice = measured_ranks(layers, module, sample, max_error=max_error, svd=svd)
+    else:
+        choice = choose_ranks(layers, module, rule)
+    if not choice:
+        hint = "none is faster decomposed here" if is_measured else "give a smaller share"
+        raise ConfigurationError(
+            f"{type(module).__name__}: {ranks} leaves every layer as it is; {hint}"
+        )
+    return choice
 
 
 def _factors(
