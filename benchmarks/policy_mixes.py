@@ -124,7 +124,8 @@ def _drawn(number: int, requests: int) -> tuple[Scenario, Plan, float]:
         arrivals[name] = {kind: f"{rate_per_s:.4f}/s"}
         if kind == "gamma":
             arrivals[name]["cv"] = draw.choice([2.0, 3.0])
-        models[name] = spec = {"source": "zoo:lenet"}
+        spec: dict[str, Any] = {"source": "zoo:lenet"}
+        models[name] = spec
         wanted = draw.choice(["period", "multiple", "multiple", None])
         if wanted is not None:
             least_s = min(_seconds(plan, name))
