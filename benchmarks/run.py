@@ -39,6 +39,7 @@ LONG = {
     "retraining": ("Decomposed and retrained", [], ["--quick"]),
     "xrbench": ("XRBench's scenarios by policy", [], ["--quick"]),
     "policies_auto": ("The policy that auto chooses", [], ["--quick"]),
+    "policy_mixes": ("The default policy on random mixes", [], ["--quick"]),
     "compute_units": ("Compute units and batches together", [], ["--quick"]),
     "policies_measured": ("The policy that auto chooses, measured", [], ["--quick"]),
     "fidelity": (

@@ -151,9 +151,23 @@ def test_a_deadline_shorter_than_the_run_is_named_and_nothing_is_searched(tmp_pa
     )
     [warning] = described(tmp_path, text).plan.warnings
     assert warning.endswith(
-        "of those of front the best one meets 0.0%: it takes at least 4 ms, and its deadline is "
-        "2 ms"
+        "of those of front the best one meets 0.0%: front takes at least 4 ms, and its deadline is "
+        "2 ms at any rates"
     )
+
+
+def test_a_period_shorter_than_the_run_is_named_with_the_rates_at_which_it_is_not(
+    tmp_path: Path,
+) -> None:
+    text = (
+        "models: {front: {source: a.onnx, deadline: period, on_late: drop}}\n"
+        "arrivals: {front: {periodic: 500/s}}\nduration: 5s\npolicy: auto\n"
+    )
+    [warning] = described(tmp_path, text).plan.warnings
+    assert "front takes at least 4 ms, and its deadline is 2 ms, one period" in warning
+    assert "front is the first to break" in warning
+    factor = float(warning.split("multiplied by ")[1].split(" ")[0])
+    assert factor == pytest.approx(1 / (500 * 0.004), rel=0.04)
 
 
 def test_what_loops_break_at_any_rate_is_given_up_within_the_budget() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from coinfer.core.policy import Rerank
@@ -46,6 +48,52 @@ def test_what_is_late_is_answered_while_the_overload_lasts() -> None:
     assert all(machine.finished_s[n] < last_s for n in early)
     ends = [machine.finished_s[n] for n in early]
     assert ends == sorted(ends)
+
+
+def beside_too_much(**options: object) -> VirtualMachine:
+    """A camera that takes a third of a processor, beside so many others that they take it all."""
+    machine = VirtualMachine(
+        processors("cpu0"),
+        make_policy("earliest_finish", **options),
+        {"frame": {"cpu0": SERVICE_S}, "rest": {"cpu0": SERVICE_S}},
+    )
+    for at in range(N):
+        arrival_s = at * 3 * SERVICE_S
+        machine.submit("frame", arrival_s=arrival_s, deadline_s=arrival_s + 3 * SERVICE_S)
+        for more in (0.0, 1.0, 2.0):
+            machine.submit("rest", arrival_s=arrival_s + (more + 0.5) * SERVICE_S)
+    machine.run()
+    return machine
+
+
+def test_what_has_no_deadline_and_waits_for_long_does_not_make_frames_late() -> None:
+    machine = beside_too_much()
+    frames = [r.request for r in machine.replies.values() if r.request.deadline_s < math.inf]
+    kept = sum(machine.finished_s[each.id] <= each.deadline_s + 1e-9 for each in frames)
+    assert len(frames) == N
+    assert kept > 0.8 * N
+
+
+def test_what_has_no_deadline_gets_all_that_frames_leave_and_does_not_starve() -> None:
+    machine = beside_too_much()
+    rest = [r.request for r in machine.replies.values() if r.request.deadline_s == math.inf]
+    end_s = N * 3 * SERVICE_S
+    assert sum(machine.finished_s[each.id] < end_s for each in rest) > 1.95 * N
+    early = [each for each in rest if each.arrival_s < end_s / 10]
+    assert all(machine.finished_s[each.id] < end_s for each in early)
+
+
+@pytest.mark.parametrize("first_s", [None, SERVICE_S])
+def test_without_deadlines_order_stays(first_s: float | None) -> None:
+    """That the first of all had one changes nothing for what comes long after it."""
+    machine = VirtualMachine(
+        processors("cpu0"), make_policy("earliest_finish"), {"m": {"cpu0": SERVICE_S}}
+    )
+    machine.submit("m", deadline_s=math.inf if first_s is None else first_s)
+    for at in range(N):
+        machine.submit("m", arrival_s=2.0 + at * SERVICE_S / 2)
+    machine.run()
+    assert [e.requests[0].id for e in machine.executions] == list(range(N + 1))
 
 
 def test_what_is_late_and_alone_is_served_at_once() -> None:

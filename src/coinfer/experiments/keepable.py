@@ -20,6 +20,7 @@ from coinfer.experiments.shortening import most_requests, shortened
 from coinfer.metrics.counts import RunCounts
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.units import format_seconds
+from coinfer.workload.deadline import PERIOD
 from coinfer.workload.scenario import PolicySpec, Scenario
 
 __all__ = ["why_not_kept"]
@@ -56,15 +57,17 @@ def why_not_kept(
         f"no policy keeps the deadlines: {IN_TIME.least:.0%} of them should be met in every "
         f"model, and of those of {worst} the best one meets {shares[worst]:.1%}"
     )
-    least_s, deadline_s = _least_s(ways[0][1], worst), scenario.models[worst].deadline_s or 0.0
-    if least_s > deadline_s:
-        least, deadline = format_seconds(least_s), format_seconds(deadline_s)
-        return f"{text}: it takes at least {least}, and its deadline is {deadline}"
+    plan = ways[0][1]
+    for name in timed:
+        if scenario.models[name].deadline != PERIOD and (why := _too_short(scenario, plan, name)):
+            return f"{text}: {why} at any rates"
+    if why := _too_short(scenario, plan, worst):
+        text += f": {why}, one period"
     try:
         kept = Kept.of(piece, quality=Quality.HIT_RATE, least=IN_TIME.least)
     except ConfigurationError:  # closed loops have no rate
         return f"{text}; give it more time, or less to do"
-    return f"{text}. {_remedy(piece, kept, trials, ways[0][1])}"
+    return f"{text}. {_remedy(piece, kept, trials, plan)}"
 
 
 @dataclass(slots=True)
@@ -112,6 +115,15 @@ def _least_s(plan: Plan, model: str) -> float:
     return min((entry.mean_s for key, entry in entries), default=0.0)
 
 
+def _too_short(scenario: Scenario, plan: Plan, model: str) -> str:
+    """Say that a deadline is shorter than any answer takes; empty if it is not."""
+    least_s, deadline_s = _least_s(plan, model), scenario.models[model].deadline_s or 0.0
+    if least_s <= deadline_s:
+        return ""
+    least, deadline = format_seconds(least_s), format_seconds(deadline_s)
+    return f"{model} takes at least {least}, and its deadline is {deadline}"
+
+
 def _shares(models: Sequence[str], run_counts: RunCounts) -> dict[str, float]:
     shares = {name: IN_TIME.share(name, run_counts) for name in models}
     return {name: share for name, share in shares.items() if share is not None}
@@ -122,13 +134,18 @@ def _remedy(scenario: Scenario, kept: Kept, trials: _BestOf, plan: Plan) -> str:
     bound = certify(
         scenario, plan.machine, plan.works, plan.together, plan.cheaper, plan.fused_models
     ).sustainable_factor
+    spared = [1.0, bound or 1.0]
+    for name in trials.timed:
+        spec, least_s = scenario.models[name], _least_s(plan, name)
+        if spec.deadline == PERIOD and least_s > 0.0:
+            spared.append((spec.deadline_s or 0.0) / least_s)
     tried: list[Trial] = []
     with suppress(_SpentError):
         find_saturation(
             scenario,
             kept,
             trials,
-            guess=min(1.0, bound or 1.0),
+            guess=min(spared),
             stride=1.5,
             precision=_PRECISION,
             on_trial=tried.append,

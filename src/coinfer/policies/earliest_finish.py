@@ -17,7 +17,8 @@ Five things are added:
   more: if it went first, all that follows would be late for it (the domino effect of deadlines
   under overload). It counts as if it had just come without a deadline, and again whenever it would
   be its turn; and a share of the work is kept for what is so late, the oldest first. So nothing
-  starves.
+  starves. What has no deadline is late in that sense after half of `patience_s`, where others
+  have one.
 - A processor made of several units keeps others waiting. Its time counts once for every request
   that could have had one of its units: those that wait, or as many as are in the system as a rule.
   Two callers who ask again as soon as they are answered never wait at the same moment, and yet
@@ -97,6 +98,7 @@ class EarliestFinish(OneByOne):
     _owed_s: float = field(default=0.0, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
     _has_deadlines: bool = field(default=False, init=False, repr=False, compare=False)
+    _last_due_s: float = field(default=-math.inf, init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +114,7 @@ class EarliestFinish(OneByOne):
         due = request.deadline_s
         if due == math.inf:
             due = request.arrival_s + self.patience_s
-        elif self._late_due_s:
+        if self._late_due_s:
             due = self._late_due_s.get(request.id, due)
         return due - request.priority * self.boost_s
 
@@ -131,7 +133,9 @@ class EarliestFinish(OneByOne):
             if request.deadline_s == math.inf:  # others say how long they may wait
                 self._in_system += _WEIGHT * (view.n_busy_with + 1 - self._in_system)
                 return  # nor are they foreseen
-        self._has_deadlines = self._has_deadlines or request.deadline_s < math.inf
+        if request.deadline_s < math.inf:
+            self._has_deadlines = True
+            self._last_due_s = max(self._last_due_s, request.deadline_s)
         if self.foresee:
             self._foresight.note(request, now)
 
@@ -188,12 +192,12 @@ class EarliestFinish(OneByOne):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.offered_s(lane), request.deadline_s
             least_s = min(first_s.values(), default=0.0)
-            if due_s < math.inf and waiting > 1 and self._gets_late(request, least_s, now):
+            if self._has_deadlines and waiting > 1 and self._gets_late(request, least_s, now):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
             coming = forecast
-            if coming is not None and self.rank(request) <= now:
+            if coming is not None and self._urgency_s(request) <= now:
                 coming = None
             peers = beside and beside.of(request)
             name, _ = best_among_all(
@@ -220,7 +224,7 @@ class EarliestFinish(OneByOne):
                 seconds = seconds_of[lane] = view.offered_s(lane, held)
             if lane.ready_s:
                 seconds = view.waited_s(lane, seconds, free_at)
-            due_s, urgency_s = request.deadline_s, self.rank(request)
+            due_s, urgency_s = request.deadline_s, self._urgency_s(request)
             coming = forecast if urgency_s > now else None
             peers = beside and beside.of(request)
             name, finish_s = best_among_all(
@@ -283,12 +287,16 @@ class EarliestFinish(OneByOne):
                 free_at = view.units_free_at() if free_at is None else free_at
                 seconds = view.waited_s(lane, seconds, free_at)
             due_s = request.deadline_s
-            urgency_s = self.rank(request)
+            urgency_s = self._urgency_s(request)
             foreseen = forecast if urgency_s > now else None
             name, finish_s, least_s = best_among_alike(
                 view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
             )
-            if due_s < math.inf and view.n_waiting > 1 and self._gets_late(request, least_s, now):
+            if (
+                self._has_deadlines
+                and view.n_waiting > 1
+                and self._gets_late(request, least_s, now)
+            ):
                 return Rerank(request)
             if not name:
                 continue
@@ -316,17 +324,35 @@ class EarliestFinish(OneByOne):
             waiting = max(waiting - 1 - len(taken), 1)
         return WaitUntil(again_s) if now < again_s < math.inf else None
 
+    def _urgency_s(self, request: Request) -> float:
+        """Return when a request's own urgency passes, from when on nothing is kept for others.
+
+        One without a deadline has waited long enough then, whatever goes before it.
+        """
+        if request.deadline_s < math.inf:
+            return self.rank(request)
+        return request.arrival_s + self.patience_s - request.priority * self.boost_s
+
     def _gets_late(self, request: Request, least_s: float, now: float) -> bool:
         """Tell whether a request cannot be in time any more, and so lets others go first now.
+
+        One without a deadline does when half of its patience has passed: were that the whole, as
+        many of them as a processor can serve would always be about to reach it, and go first. Once
+        deadlines have stopped coming it keeps its place.
 
         Args:
             request: The request.
             least_s: The least that it can take; infinite if nothing can run it.
             now: The time.
         """
-        if not request.deadline_s < now + least_s < math.inf:
-            return False
-        patience_s = max(self.patience_s, request.deadline_s - request.arrival_s)
+        if request.deadline_s == math.inf:
+            patience_s = self.patience_s
+            if now <= request.arrival_s + patience_s / 2 or now > self._last_due_s + patience_s:
+                return False
+        else:
+            if not request.deadline_s < now + least_s < math.inf:
+                return False
+            patience_s = max(self.patience_s, request.deadline_s - request.arrival_s)
         due_s = self._late_due_s.get(request.id)
         if due_s is None:
             self._late.append(request)
