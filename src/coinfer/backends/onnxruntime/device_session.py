@@ -1,0 +1,235 @@
+"""OnnxRuntimeDeviceSession: a model on an NVIDIA GPU, by CUDA's provider of onnxruntime.
+
+One execution is in flight per session: it is launched kernel by kernel, or repeated as a CUDA graph
+if that is faster. What the provider asks of graphs (onnxruntime, "Using CUDA Graphs"): every node
+on the provider, no control flow, inputs and outputs of one size at fixed addresses, all of them on
+the GPU, and one thread at a time; it records anew for each thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from coinfer.backends.base import Tensor, Tensors
+from coinfer.backends.device_faults import Fault, fault_of, reason_of
+from coinfer.backends.onnxruntime.binding import LAUNCHED, Binding, run_options
+from coinfer.backends.onnxruntime.creation import call_of
+from coinfer.backends.onnxruntime.gpu import Gpu
+from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
+from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.errors import first_line
+
+__all__ = ["OnnxRuntimeDeviceSession"]
+
+_MOST_SIZES = 16
+"""Sizes for which buffers are kept; they take memory of the GPU."""
+
+_MOST_GRAPHS = 64
+"""Graphs that one session records in its life: the provider forgets none before it is closed."""
+
+_TRIALS = 5
+"""Runs of either kind when a graph is compared with plain launches."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Size:
+    """What is kept for inputs of certain sizes.
+
+    Attributes:
+        binding: Where they are.
+        runs: Executions so far.
+        graph: The number of its graph, or `LAUNCHED`.
+        recorded: The threads for which that is recorded.
+    """
+
+    binding: Binding
+    runs: int = 0
+    graph: int = LAUNCHED
+    recorded: weakref.WeakSet[threading.Thread] = field(default_factory=weakref.WeakSet)
+
+
+@dataclass(kw_only=True, eq=False)
+class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
+    """A compiled model on a GPU; made by `OnnxRuntimeBackend.load`.
+
+    Attributes:
+        gpu: Where it runs.
+        device_bytes: What its weights take there.
+        without_graphs: Makes the library's session anew, so that it never records; None: this one
+            never does.
+        insists: Whether it must record, faster or not.
+        clock: Seconds.
+    """
+
+    gpu: Gpu
+    device_bytes: int = 0
+    without_graphs: Callable[[], Any] | None = None
+    insists: bool = False
+    clock: Callable[[], float] = time.perf_counter
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[Hashable, _Size] = OrderedDict()
+        self._records = self.without_graphs is not None
+        self._graphs = 0
+        self._zeros: dict[str, Tensor] = {}
+        self.gpu.enter(self)
+
+    @property
+    def recorded(self) -> int:
+        """For how many sizes executions are repeated as graphs."""
+        return sum(size.graph != LAUNCHED for size in self._sizes.values())
+
+    def run(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Compute all outputs; the arrays belong to the caller.
+
+        Out of memory, what this and other sessions of the GPU keep for later is given back, and the
+        run is tried once more.
+
+        Raises:
+            ExecutionError: the GPU failed or is lost, or the session is closed.
+        """
+        if gone := self.gpu.lost.gone(self.gpu.name):
+            raise self._failed(gone)
+        with self._lock:
+            if self.session is None:
+                raise self._failed("the session is closed; load the model again")
+            try:
+                values = self._executed(inputs)
+            except Exception as error:  # noqa: BLE001  # see there
+                # The library's exceptions have no other common base.
+                values = self._executed_again(inputs, error)
+        return dict(zip(self.outputs, values, strict=True))
+
+    def give_back(self) -> None:
+        """Give back memory that is kept for later, unless something runs.
+
+        Graphs are forgotten too, for they use that memory.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            call = self._call
+            self._sizes.clear()
+            if call is not None and self._zeros:
+                # The library gives memory back at the end of a run, and at no other time.
+                with suppress(*LIBRARY_ERRORS), self.gpu.running():
+                    call(self.outputs, self._zeros, run_options(shrinks=self.gpu.number))
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Give memory back; a run in progress ends first."""
+        with self._lock:
+            self._sizes.clear()
+            self.without_graphs = None
+            super().close()
+
+    def _executed_again(self, inputs: Tensors, error: Exception) -> list[Tensor]:
+        fault = fault_of(error)
+        if fault is Fault.MEMORY:
+            self._sizes.clear()
+            self.gpu.relieve()
+            try:
+                return self._executed(inputs)
+            except Exception as again:  # noqa: BLE001  # as above
+                error, fault = again, fault_of(again)
+        self._sizes.clear()  # a graph may be half recorded
+        reason = reason_of(fault, self.gpu.name, first_line(error), self.gpu.lost)
+        raise self._failed(reason) from error
+
+    def _executed(self, inputs: Tensors) -> list[Tensor]:
+        with self.gpu.running():
+            size = self._filled(inputs)
+            # One of a size that came once may never come again.
+            is_due = size.runs == 2 and self._records and self._graphs < _MOST_GRAPHS
+            if not is_due and _is_recorded(size):
+                return self._ran(size)
+        if is_due:
+            self._choose(size)
+        else:
+            self._record(size)
+        with self.gpu.running():
+            return self._ran(self._filled(inputs))
+
+    def _filled(self, inputs: Tensors) -> _Size:
+        """Copy inputs to the GPU, to where those of this size are read."""
+        key = frozenset((name, value.shape, value.dtype) for name, value in inputs.items())
+        size = self._sizes.get(key)
+        if size is None:
+            binding = Binding(self.session, self.outputs, inputs, self.gpu.number)
+            size = self._sizes[key] = _Size(binding=binding)
+            if len(self._sizes) > _MOST_SIZES:
+                self._sizes.popitem(last=False)
+            if not self._zeros:
+                self._zeros = {name: np.zeros_like(value) for name, value in inputs.items()}
+        else:
+            size.binding.fill(inputs)
+        self._sizes.move_to_end(key)
+        size.runs += 1
+        return size
+
+    def _ran(self, size: _Size) -> list[Tensor]:
+        size.binding.run(run_options(size.graph))
+        values = size.binding.to_host()
+        if size.runs == 1 and self._records:
+            size.binding.fix_outputs()
+        return values
+
+    def _record(self, size: _Size) -> None:
+        """Record a graph for the calling thread: its first run with the graph's number does."""
+        with self.gpu.recording():
+            size.binding.run(run_options(size.graph))
+        size.recorded.add(threading.current_thread())
+
+    def _choose(self, size: _Size) -> None:
+        """Record the execution, if that can be done and is faster."""
+        plain_s = self._seconds(size)
+        self._graphs += 1
+        size.graph = self._graphs
+        try:
+            self._record(size)
+        except Exception as error:
+            # What cannot be recorded says so in many ways.
+            if self.insists or fault_of(error) is not Fault.OTHER:
+                raise
+            self._start_without_graphs()
+            return
+        if not self.insists and self._seconds(size) > plain_s:
+            size.graph = LAUNCHED
+        self.without_graphs = None  # it holds the model
+
+    def _seconds(self, size: _Size) -> float:
+        """Return the least of some runs."""
+        options, found = run_options(size.graph), []
+        for _ in range(_TRIALS):
+            with self.gpu.running():
+                started = self.clock()
+                size.binding.run(options)
+                found.append(self.clock() - started)
+        return min(found)
+
+    def _start_without_graphs(self) -> None:
+        """Take another session of the library: after a failed recording it may be of no use."""
+        self._sizes.clear()
+        self._records = False
+        if self.without_graphs is None:
+            return
+        self.session = self._call = None  # its memory first
+        self.session, self.without_graphs = self.without_graphs(), None
+        self._call = call_of(self.session)
+
+
+def _is_recorded(size: _Size) -> bool:
+    """Tell whether the calling thread has nothing to record before it runs."""
+    return size.graph == LAUNCHED or threading.current_thread() in size.recorded
