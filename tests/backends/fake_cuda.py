@@ -15,7 +15,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from coinfer.backends.onnxruntime import binding, creation, gpu_compiling, providers
+from coinfer.backends.onnxruntime import (
+    binding,
+    creation,
+    gpu_compiling,
+    gpu_value,
+    providers,
+)
 
 __all__ = ["CUDA", "FakeCuda"]
 
@@ -30,7 +36,9 @@ class FakeCuda:
         made: Options of CUDA's provider, of each session that was made.
         untaken: Types of operators that the provider does not take.
         can_record: Whether a run can be recorded.
+        can_copy: Whether values can be copied inside of the GPU.
         errors: Raised by the next runs, or None for one that works.
+        load_error: Raised when a session is made.
         graph_s: What a repetition takes on the clock.
         plain_s: What a launch takes on the clock.
     """
@@ -40,8 +48,9 @@ class FakeCuda:
         self.log: list[str] = []
         self.made: list[Mapping[str, str]] = []
         self.untaken: Collection[str] = ()
-        self.can_record = True
+        self.can_record = self.can_copy = True
         self.errors: list[Exception | None] = []
+        self.load_error: Exception | None = None
         self.graph_s, self.plain_s = 1.0, 2.0
         self.time_s = 0.0
         self.OrtValue = _Buffer
@@ -50,7 +59,7 @@ class FakeCuda:
         return getattr(ort, name)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (binding, creation, gpu_compiling, providers):
+        for module in (binding, creation, gpu_compiling, gpu_value, providers):
             monkeypatch.setattr(module, "ort", self)
         monkeypatch.setattr(providers, "gpu_names", lambda: tuple(self.gpus))
 
@@ -60,11 +69,19 @@ class FakeCuda:
     def preload_dlls(self) -> None:
         raise RuntimeError("there are none")
 
+    def copy_tensors(self, sources: Sequence[_Buffer], targets: Sequence[_Buffer]) -> None:
+        if not self.can_copy:
+            raise RuntimeError("there is no data transfer for this device")
+        for source, target in zip(sources, targets, strict=True):
+            target.update_inplace(source.memory)
+
     def get_available_providers(self) -> list[str]:
         return [CUDA, CPU]
 
     def InferenceSession(self, source: Any, options: Any, chosen: Any, **_: Any) -> Any:  # noqa: N802
         ((name, told),) = chosen
+        if self.load_error is not None:
+            raise self.load_error
         if name != CUDA:
             return ort.InferenceSession(source, options, [CPU])
         return _Session(self, source, options, told)
@@ -81,7 +98,18 @@ class _Buffer:
         assert device == "cuda"
         return cls(array)
 
+    def shape(self) -> list[int]:
+        return [*self.memory.shape]
+
+    def data_type(self) -> str:
+        return f"tensor({'float' if self.memory.dtype == np.float32 else self.memory.dtype})"
+
+    def numpy(self) -> np.ndarray:
+        return np.array(self.memory)
+
     def update_inplace(self, array: np.ndarray) -> None:
+        if isinstance(array, _Buffer):
+            raise TypeError("data must be a numpy.ndarray")  # as an older onnxruntime says
         assert (array.shape, array.dtype) == (self.memory.shape, self.memory.dtype)
         self.memory[...] = array
 

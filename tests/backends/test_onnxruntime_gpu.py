@@ -22,10 +22,22 @@ from coinfer.backends.device_faults import Fault, LostDevices, fault_of
 from coinfer.backends.onnxruntime import OnnxRuntimeBackend, providers
 from coinfer.backends.onnxruntime.gpu import Gpu
 from coinfer.backends.onnxruntime.gpu_compiling import compiled_for_gpu
+from coinfer.backends.onnxruntime.gpu_value import GpuValue, on_gpu
+from coinfer.backends.values import joined, parted, run_part, to_host
 from coinfer.errors import BackendError, ExecutionError
+from coinfer.graph.extract import extract
+from coinfer.graph.partition import partition_at
 from coinfer.machine.processor import Processor
+from coinfer.machine.span import Span
 from coinfer.model import Model
-from coinfer.testing.models import Example, examples, model_from_text, tiny_linear, two_inputs
+from coinfer.testing.models import (
+    Example,
+    examples,
+    model_from_text,
+    tiny_linear,
+    two_convs,
+    two_inputs,
+)
 
 GPU0 = Processor(name="cuda0", backend="onnxruntime", device="CUDA:0", units=frozenset({"cuda:0"}))
 OTHER = dataclasses.replace(GPU0, name="other", units=frozenset({"cuda:0.s2"}))
@@ -219,6 +231,17 @@ def test_a_sticky_error_loses_the_gpu_for_all_its_sessions(cuda: FakeCuda) -> No
         loaded(cuda, model, gpu)
 
 
+def test_a_gpu_that_is_lost_while_a_model_is_loaded_is_lost_for_all(cuda: FakeCuda) -> None:
+    gpu = Gpu("CUDA:0", LostDevices())
+    model = tiny_linear().model
+    session = loaded(cuda, model, gpu)
+    cuda.load_error = STICKY
+    with pytest.raises(BackendError, match="CUDA:0 is lost for this process"):
+        loaded(cuda, model, gpu)
+    with pytest.raises(ExecutionError, match="CUDA:0 is lost for this process"):
+        session.run(model.sample_inputs())
+
+
 def test_another_error_fails_that_run_only(cuda: FakeCuda) -> None:
     example = tiny_linear()
     session = loaded(cuda, example.model)
@@ -243,6 +266,35 @@ def test_another_error_fails_that_run_only(cuda: FakeCuda) -> None:
 )
 def test_errors_of_the_library_are_told_apart(text: str, fault: Fault) -> None:
     assert fault_of(RuntimeError(text)) is fault
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("can_copy", [True, False])
+def test_what_parts_hand_on_stays_on_the_gpu(cuda: FakeCuda, batch: int, can_copy: bool) -> None:
+    cuda.can_copy = can_copy
+    example, gpu = two_convs(), Gpu("CUDA:0", LostDevices())
+    partition = partition_at(example.model, [1], {"it": frozenset(range(3))})
+    parts = (extract(example.model, partition, Span(at, at)) for at in range(2))
+    first, second = (loaded(cuda, part, gpu) for part in parts)
+    for seed in range(4):
+        inputs = example.model.sample_inputs(batch=batch, seed=seed)
+        between = run_part(first, inputs)
+        assert all(isinstance(value, GpuValue) == can_copy for value in between.values())
+        check(example, inputs, to_host(run_part(second, between)))
+        check(example, inputs, second.run(to_host(between)))
+        if can_copy:
+            check(example, inputs, to_host(run_part(second, second.owned(between))))
+    assert ("pass the host" in note_of(first)) is not can_copy
+
+
+def test_values_on_the_gpu_are_joined_on_the_host_and_parted(cuda: FakeCuda) -> None:
+    gpu = Gpu("CUDA:0", LostDevices())
+    arrays = [np.full((n, 2), float(n), np.float32) for n in (1, 2)]
+    values = [GpuValue(on_gpu(each, gpu), gpu, each.shape, each.dtype) for each in arrays]
+    together = joined(values)
+    np.testing.assert_array_equal(to_host({"v": together})["v"], np.concatenate(arrays))
+    parts = parted(values[1].copy(), [1])
+    assert [to_host({"v": part})["v"].shape for part in parts] == [(1, 2), (1, 2)]
 
 
 def test_a_closed_session_refuses_to_run(cuda: FakeCuda) -> None:

@@ -12,10 +12,10 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,11 +24,16 @@ from coinfer.backends.device_faults import Fault, fault_of, reason_of
 from coinfer.backends.onnxruntime.binding import LAUNCHED, Binding, run_options
 from coinfer.backends.onnxruntime.creation import call_of
 from coinfer.backends.onnxruntime.gpu import Gpu
+from coinfer.backends.onnxruntime.gpu_value import GpuValue, on_gpu
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.backends.values import Value, Values, to_host
 from coinfer.errors import first_line
 
 __all__ = ["OnnxRuntimeDeviceSession"]
+
+_Given: TypeAlias = Mapping[str, Tensor | GpuValue]
+"""Inputs on the host and on this GPU."""
 
 _MOST_SIZES = 16
 """Sizes for which buffers are kept; they take memory of the GPU."""
@@ -67,6 +72,7 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
         without_graphs: Makes the library's session anew, so that it never records; None: this one
             never does.
         insists: Whether it must record, faster or not.
+        borders: Outputs that other parts of the model read, and nobody else.
         clock: Seconds.
     """
 
@@ -74,6 +80,7 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
     device_bytes: int = 0
     without_graphs: Callable[[], Any] | None = None
     insists: bool = False
+    borders: Collection[str] = ()
     clock: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
@@ -83,6 +90,9 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
         self._records = self.without_graphs is not None
         self._graphs = 0
         self._zeros: dict[str, Tensor] = {}
+        # What only other parts of the model read stays on the GPU.
+        self._borders = tuple(at for at, n in enumerate(self.outputs) if n in self.borders)
+        self._keep: Collection[int] = ()
         self.gpu.enter(self)
 
     @property
@@ -99,11 +109,38 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
         Raises:
             ExecutionError: the GPU failed or is lost, or the session is closed.
         """
+        return to_host(self._answer(inputs))
+
+    def run_part(self, inputs: Values) -> dict[str, Value]:
+        """Compute all outputs; those at borders stay on the GPU, if the library can copy there.
+
+        Raises:
+            ExecutionError: the GPU failed or is lost, or the session is closed.
+        """
+        given: dict[str, Tensor | GpuValue] = {}
+        for name, value in inputs.items():
+            is_here = isinstance(value, GpuValue) and value.gpu is self.gpu
+            given[name] = value if is_here else to_host({name: value})[name]  # type: ignore[assignment]
+        return {**self._answer(given, self._borders)}
+
+    def owned(self, inputs: Values) -> dict[str, Value]:
+        """Return inputs as they are on the GPU."""
+        arrays = to_host(inputs)
+        with self.gpu.running():
+            return {
+                name: GpuValue(on_gpu(array, self.gpu), self.gpu, array.shape, array.dtype)
+                for name, array in arrays.items()
+            }
+
+    def _answer(
+        self, inputs: _Given, keep: Collection[int] = ()
+    ) -> dict[str, Tensor | GpuValue]:
         if gone := self.gpu.lost.gone(self.gpu.name):
             raise self._failed(gone)
         with self._lock:
             if self.session is None:
                 raise self._failed("the session is closed; load the model again")
+            self._keep = keep
             try:
                 values = self._executed(inputs)
             except Exception as error:  # noqa: BLE001  # see there
@@ -130,12 +167,12 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
 
     def close(self) -> None:
         """Give memory back; a run in progress ends first."""
-        with self._lock:
+        with self._lock, self.gpu.running():
             self._sizes.clear()
             self.without_graphs = None
             super().close()
 
-    def _executed_again(self, inputs: Tensors, error: Exception) -> list[Tensor]:
+    def _executed_again(self, inputs: _Given, error: Exception) -> list[Tensor | GpuValue]:
         fault = fault_of(error)
         if fault is Fault.MEMORY:
             self._sizes.clear()
@@ -148,7 +185,7 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
         reason = reason_of(fault, self.gpu.name, first_line(error), self.gpu.lost)
         raise self._failed(reason) from error
 
-    def _executed(self, inputs: Tensors) -> list[Tensor]:
+    def _executed(self, inputs: _Given) -> list[Tensor | GpuValue]:
         with self.gpu.running():
             size = self._filled(inputs)
             # One of a size that came once may never come again.
@@ -162,29 +199,39 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
         with self.gpu.running():
             return self._ran(self._filled(inputs))
 
-    def _filled(self, inputs: Tensors) -> _Size:
+    def _filled(self, inputs: _Given) -> _Size:
         """Copy inputs to the GPU, to where those of this size are read."""
         key = frozenset((name, value.shape, value.dtype) for name, value in inputs.items())
         size = self._sizes.get(key)
         if size is None:
-            binding = Binding(self.session, self.outputs, inputs, self.gpu.number)
+            binding = Binding(self.session, self.outputs, inputs, self.gpu)
             size = self._sizes[key] = _Size(binding=binding)
             if len(self._sizes) > _MOST_SIZES:
                 self._sizes.popitem(last=False)
             if not self._zeros:
-                self._zeros = {name: np.zeros_like(value) for name, value in inputs.items()}
+                self._zeros = {n: np.zeros(v.shape, v.dtype) for n, v in inputs.items()}
         else:
             size.binding.fill(inputs)
         self._sizes.move_to_end(key)
         size.runs += 1
         return size
 
-    def _ran(self, size: _Size) -> list[Tensor]:
+    def _ran(self, size: _Size) -> list[Tensor | GpuValue]:
         size.binding.run(run_options(size.graph))
-        values = size.binding.to_host()
+        values = self._outputs_of(size)
         if size.runs == 1 and self._records:
             size.binding.fix_outputs()
         return values
+
+    def _outputs_of(self, size: _Size) -> list[Tensor | GpuValue]:
+        try:
+            return size.binding.outputs(self._keep)
+        except Exception as error:
+            if not self._keep or fault_of(error) is not Fault.OTHER:
+                raise
+            self._borders = self._keep = ()
+            self.note = f"values that its parts hand on pass the host: {first_line(error)}"
+        return size.binding.outputs()
 
     def _record(self, size: _Size) -> None:
         """Record a graph for the calling thread: its first run with the graph's number does."""

@@ -65,7 +65,7 @@ class Gpu:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run something inside; nothing is recorded meanwhile. Not to be nested."""
+        """Run, load or close something inside; nothing is recorded meanwhile. Not to be nested."""
         with self._changed:
             while self._recorders:
                 self._changed.wait()

@@ -8,13 +8,14 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
+from coinfer.backends.device_faults import Fault, fault_of
 from coinfer.backends.onnxruntime.compiling import compiled
 from coinfer.backends.onnxruntime.device_session import OnnxRuntimeDeviceSession
 from coinfer.backends.onnxruntime.gpu import Gpu
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.providers import Provider
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
-from coinfer.errors import BackendError, ExecutionError
+from coinfer.errors import BackendError, ExecutionError, first_line
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 from coinfer.quiet import quiet
@@ -81,18 +82,32 @@ def _compiled(
     graphs: bool,
 ) -> OnnxRuntimeSession:
     name, options = provider
-    told = {**common, "gpu": gpu, "device_bytes": model.weight_bytes}
-    kind = OnnxRuntimeDeviceSession
+    told = {
+        **common,
+        "gpu": gpu,
+        "device_bytes": model.weight_bytes,
+        "borders": frozenset(model.borders),
+    }
+
+    def compiled_by(graphs: str, told: Mapping[str, Any]) -> OnnxRuntimeSession:
+        by, kind = (name, options | {_GRAPHS: graphs}), OnnxRuntimeDeviceSession
+        try:
+            with gpu.running():
+                return compiled(model, processor, by, told, kind=kind)
+        except BackendError as error:
+            if fault_of(error) is not Fault.LOST:
+                raise
+            gpu.lost.lose(gpu.name, first_line(error))
+            raise BackendError(f"{common['what']}: {gpu.lost.gone(gpu.name)}") from error
+
     if not graphs:
-        return compiled(model, processor, (name, options | {_GRAPHS: "0"}), told, kind=kind)
-
-    def without() -> Any:
-        plain = name, options | {_GRAPHS: "0"}
-        return compiled(model, processor, plain, told, kind=kind).session
-
-    insists = options.get(_GRAPHS) == "1"
-    graphed = {**told, "insists": insists, "without_graphs": without}
-    return compiled(model, processor, (name, options | {_GRAPHS: "1"}), graphed, kind=kind)
+        return compiled_by("0", told)
+    graphed = {
+        **told,
+        "insists": options.get(_GRAPHS) == "1",
+        "without_graphs": lambda: compiled_by("0", told).session,
+    }
+    return compiled_by("1", graphed)
 
 
 def _rehearsed(session: OnnxRuntimeSession, model: Model) -> OnnxRuntimeSession:
