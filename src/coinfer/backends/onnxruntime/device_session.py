@@ -119,8 +119,10 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
         """
         given: dict[str, Tensor | GpuValue] = {}
         for name, value in inputs.items():
-            is_here = isinstance(value, GpuValue) and value.gpu is self.gpu
-            given[name] = value if is_here else to_host({name: value})[name]  # type: ignore[assignment]
+            if isinstance(value, GpuValue) and value.gpu is self.gpu:
+                given[name] = value
+            else:
+                given[name] = to_host({name: value})[name]
         return {**self._answer(given, self._borders)}
 
     def owned(self, inputs: Values) -> dict[str, Value]:
