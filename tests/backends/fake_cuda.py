@@ -66,6 +66,10 @@ class FakeCuda:
     def clock(self) -> float:
         return self.time_s
 
+    @property
+    def buffers(self) -> int:
+        return _Buffer.alive
+
     def preload_dlls(self) -> None:
         raise RuntimeError("there are none")
 
@@ -90,7 +94,10 @@ class FakeCuda:
 class _Buffer:
     """A value in the memory of the GPU."""
 
+    alive = 0
+
     def __init__(self, array: np.ndarray) -> None:
+        _Buffer.alive += 1
         self.memory = np.array(array)
 
     @classmethod
@@ -114,6 +121,7 @@ class _Buffer:
         self.memory[...] = array
 
     def __del__(self) -> None:
+        _Buffer.alive -= 1
         self.memory.fill(np.nan if self.memory.dtype.kind == "f" else 77)
 
 

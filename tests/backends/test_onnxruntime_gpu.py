@@ -209,6 +209,18 @@ def test_out_of_memory_all_give_back_and_it_tries_again(cuda: FakeCuda) -> None:
     assert idle.recorded == 1  # anew: the old one used what was given back
 
 
+def test_its_buffers_are_free_before_it_tries_again(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, before = Gpu("CUDA:0", LostDevices()), cuda.buffers
+    session = loaded(cuda, tiny_linear().model, gpu)
+    seen: list[int] = []
+    monkeypatch.setattr(gpu, "relieve", lambda: seen.append(cuda.buffers - before))
+    cuda.errors = [MEMORY]
+    session.run(tiny_linear().model.sample_inputs())
+    assert seen == [0]
+
+
 def test_out_of_memory_twice_fails_that_run_only(cuda: FakeCuda) -> None:
     example = tiny_linear()
     session = loaded(cuda, example.model)

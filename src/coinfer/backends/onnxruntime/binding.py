@@ -43,7 +43,7 @@ class Binding:
         self._outputs = tuple(outputs)
         self._gpu = gpu
         self._bound = session.io_binding()
-        self._inputs = {}
+        self._inputs: dict[str, Any] = {}
         for name, value in feed.items():
             array = np.zeros(value.shape, value.dtype) if isinstance(value, GpuValue) else value
             self._inputs[name] = on_gpu(array, gpu)

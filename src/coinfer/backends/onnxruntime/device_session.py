@@ -143,11 +143,11 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
             if self.session is None:
                 raise self._failed("the session is closed; load the model again")
             self._keep = keep
-            try:
-                values = self._executed(inputs)
-            except Exception as error:  # noqa: BLE001  # see there
-                # The library's exceptions have no other common base.
-                values = self._executed_again(inputs, error)
+            values = self._tried(inputs)
+            if values is None:
+                self.gpu.relieve()
+                values = self._tried(inputs, is_last=True)
+            assert values is not None
         return dict(zip(self.outputs, values, strict=True))
 
     def give_back(self) -> None:
@@ -174,18 +174,20 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
             self.without_graphs = None
             super().close()
 
-    def _executed_again(self, inputs: _Given, error: Exception) -> list[Tensor | GpuValue]:
-        fault = fault_of(error)
-        if fault is Fault.MEMORY:
-            self._sizes.clear()
-            self.gpu.relieve()
-            try:
-                return self._executed(inputs)
-            except Exception as again:  # noqa: BLE001  # as above
-                error, fault = again, fault_of(again)
-        self._sizes.clear()  # a graph may be half recorded
-        reason = reason_of(fault, self.gpu.name, first_line(error), self.gpu.lost)
-        raise self._failed(reason) from error
+    def _tried(
+        self, inputs: _Given, *, is_last: bool = False
+    ) -> list[Tensor | GpuValue] | None:
+        """Execute; None if memory is short and it is not the last time: buffers are free then."""
+        try:
+            return self._executed(inputs)
+        except Exception as error:
+            # The library's exceptions have no other common base.
+            self._sizes.clear()  # a graph may be half recorded
+            fault = fault_of(error)
+            if fault is not Fault.MEMORY or is_last:
+                reason = reason_of(fault, self.gpu.name, first_line(error), self.gpu.lost)
+                raise self._failed(reason) from error
+        return None
 
     def _executed(self, inputs: _Given) -> list[Tensor | GpuValue]:
         with self.gpu.running():
@@ -194,10 +196,11 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
             is_due = size.runs == 2 and self._records and self._graphs < _MOST_GRAPHS
             if not is_due and _is_recorded(size):
                 return self._ran(size)
-        if is_due:
-            self._choose(size)
-        else:
+        if not is_due:
             self._record(size)
+        elif not self._choose(size):
+            del size  # with it goes the session
+            self._start_without_graphs()
         with self.gpu.running():
             return self._ran(self._filled(inputs))
 
@@ -241,8 +244,8 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
             size.binding.run(run_options(size.graph))
         size.recorded.add(threading.current_thread())
 
-    def _choose(self, size: _Size) -> None:
-        """Record the execution, if that can be done and is faster."""
+    def _choose(self, size: _Size) -> bool:
+        """Record the execution and keep that if it is faster; False if it cannot be recorded."""
         plain_s = self._seconds(size)
         self._graphs += 1
         size.graph = self._graphs
@@ -252,11 +255,11 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
             # What cannot be recorded says so in many ways.
             if self.insists or fault_of(error) is not Fault.OTHER:
                 raise
-            self._start_without_graphs()
-            return
+            return False
         if not self.insists and self._seconds(size) > plain_s:
             size.graph = LAUNCHED
         self.without_graphs = None  # it holds the model
+        return True
 
     def _seconds(self, size: _Size) -> float:
         """Return the least of some runs."""

@@ -82,13 +82,15 @@ class Gpu:
         """Record something inside; nothing else runs meanwhile. Not to be nested."""
         with self._changed:
             self._recorders += 1  # what comes now waits, or the recorder might for ever
-            while self._running or self._is_recording:
-                self._changed.wait()
-            self._is_recording = True
+        is_first = False
         try:
+            with self._changed:
+                while self._running or self._is_recording:
+                    self._changed.wait()
+                self._is_recording = is_first = True
             yield
         finally:
             with self._changed:
                 self._recorders -= 1
-                self._is_recording = False
+                self._is_recording = self._is_recording and not is_first
                 self._changed.notify_all()
