@@ -37,7 +37,7 @@ class FakeCuda:
         untaken: Types of operators that the provider does not take.
         can_record: Whether a run can be recorded.
         can_copy: Whether values can be copied inside of the GPU.
-        errors: Raised by the next runs, or None for one that works.
+        errors: Raised by the next runs.
         load_error: Raised when a session is made.
         graph_s: What a repetition takes on the clock.
         plain_s: What a launch takes on the clock.
@@ -49,7 +49,7 @@ class FakeCuda:
         self.made: list[Mapping[str, str]] = []
         self.untaken: Collection[str] = ()
         self.can_record = self.can_copy = True
-        self.errors: list[Exception | None] = []
+        self.errors: list[Exception] = []
         self.load_error: Exception | None = None
         self.graph_s, self.plain_s = 1.0, 2.0
         self.time_s = 0.0
@@ -186,9 +186,8 @@ class _Session:
 
     def run_with_iobinding(self, bound: _Binding, options: Any) -> None:
         assert bound.session is self
-        error = self.cuda.errors.pop(0) if self.cuda.errors else None
-        if error is not None:
-            raise error
+        if self.cuda.errors:
+            raise self.cuda.errors.pop(0)  # not by a name here: the frame would keep it, and it that
         number = _entry(options, "gpu_graph_id")
         if number == "-1" or not self.records:
             self._launch(bound)

@@ -1,4 +1,4 @@
-"""The benchmark of GPUs works without one, so that a borrowed card is not wasted on its mistakes."""
+"""The benchmark of GPUs works without one: a borrowed card is not wasted on its mistakes."""
 
 from __future__ import annotations
 

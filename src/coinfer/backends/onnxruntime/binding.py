@@ -99,4 +99,3 @@ def run_options(graph: int = LAUNCHED, *, shrinks: int | None = None) -> Any:
     if shrinks is not None:
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{shrinks}")
     return options
-

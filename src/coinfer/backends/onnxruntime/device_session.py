@@ -134,9 +134,7 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
                 for name, array in arrays.items()
             }
 
-    def _answer(
-        self, inputs: _Given, keep: Collection[int] = ()
-    ) -> dict[str, Tensor | GpuValue]:
+    def _answer(self, inputs: _Given, keep: Collection[int] = ()) -> dict[str, Tensor | GpuValue]:
         if gone := self.gpu.lost.gone(self.gpu.name):
             raise self._failed(gone)
         with self._lock:
@@ -174,9 +172,7 @@ class OnnxRuntimeDeviceSession(OnnxRuntimeSession):
             self.without_graphs = None
             super().close()
 
-    def _tried(
-        self, inputs: _Given, *, is_last: bool = False
-    ) -> list[Tensor | GpuValue] | None:
+    def _tried(self, inputs: _Given, *, is_last: bool = False) -> list[Tensor | GpuValue] | None:
         """Execute; None if memory is short and it is not the last time: buffers are free then."""
         try:
             return self._executed(inputs)

@@ -85,7 +85,7 @@ class GpuValue(NamedTuple):
         with self.gpu.running():
             return self.copy_inside()
 
-    def join(self, others: Sequence[Value]) -> Self | None:
+    def join(self, others: Sequence[Value]) -> Self | None:  # noqa: ARG002  # the protocol's
         """Put nothing behind it: onnxruntime's Python has no function for that."""
         return None
 
