@@ -187,7 +187,9 @@ class _Session:
     def run_with_iobinding(self, bound: _Binding, options: Any) -> None:
         assert bound.session is self
         if self.cuda.errors:
-            raise self.cuda.errors.pop(0)  # not by a name here: the frame would keep it, and it that
+            raise self.cuda.errors.pop(
+                0
+            )  # not by a name here: the frame would keep it, and it that
         number = _entry(options, "gpu_graph_id")
         if number == "-1" or not self.records:
             self._launch(bound)
