@@ -85,7 +85,7 @@ def _express(processors: Iterable[Processor], cores: Cores) -> Iterator[Processo
             yield dataclasses.replace(
                 twin, name=f"{twin.name}+", units=own[twin.units], overlays=twin.units
             )
-        elif twin.backend == "torch" and twin.device != "CPU":
+        elif twin.backend == "torch" and twin.device != "CPU" and not twin.options:
             yield dataclasses.replace(
                 twin,
                 name=f"{twin.name}+",
