@@ -1,14 +1,15 @@
 """What coinfer makes of a GPU, beside other ways to use it, in one run of at most eight minutes.
 
-    python benchmarks/gpu.py [--parts a,b,c,e,f,o] [--seconds 420] [--output FOLDER]
+    python benchmarks/gpu.py [--parts a,b,c,d,e,f,o] [--seconds 420] [--output FOLDER]
     python benchmarks/gpu.py --device cpu --tiny        # shows that it works, without a GPU
 
 Prints the card and markdown tables, and writes `gpu.json` and `gpu.md`. Needs Python, torch, numpy,
 scipy, onnx, onnx_ir, onnxruntime and coinfer's small dependencies; says at once which are missing.
 
 Parts: a errors against onnxruntime on the CPU; b many networks of one architecture; c urgent
-requests beside loops; e three networks in equal mix; f more networks than memory; o what an
-execution costs beyond a graph's replay. Contestants take turns in rounds.
+requests beside loops; d decomposed networks, a process each or in threads; e three networks in
+equal mix; f more networks than memory; o what an execution costs beyond a graph's replay.
+Contestants take turns in rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,98 +44,23 @@ from coinfer.backends.base import Session  # noqa: E402
 from coinfer.backends.torch.program import Program  # noqa: E402
 from coinfer.errors import CoinferError  # noqa: E402
 from coinfer.graph.fusing.fused_model import FusedModel, fuse_models  # noqa: E402
-from coinfer.machine.processor import Processor  # noqa: E402
-from coinfer.model import Model, model_from_ir  # noqa: E402
-from coinfer.zoo import registry  # noqa: E402
-from gpu_peers import PEERS, GraphsOnStreams, Peer, translated  # noqa: E402
+from coinfer.machine.processor import Processor, ordinary  # noqa: E402
+from coinfer.model import Model  # noqa: E402
+from gpu_groups import part_d  # noqa: E402
+from gpu_peers import PEERS, GraphsOnStreams, Peer, UrgentGraph, translated  # noqa: E402
+from gpu_setting import (  # noqa: E402
+    MOST_OFF,
+    Setting,
+    Table,
+    error_of,
+    feed_of,
+    reference,
+    turns,
+    zoo,
+)
 
-LEAST_ROUNDS = 3
-MOST_ROUNDS = 30
-MOST_OFF = 1e-3
-"""Largest relative error with which a way still counts: coinfer asks no less of itself."""
-
-SHARES = {"a": 0.1, "b": 0.45, "c": 0.15, "e": 0.1, "f": 0.15, "o": 0.05}
+SHARES = {"a": 0.08, "b": 0.38, "c": 0.13, "d": 0.16, "e": 0.08, "f": 0.13, "o": 0.04}
 """Of the time, by part."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is measured on.
-
-    Attributes:
-        device: `cuda` or `cpu`.
-        is_tiny: Whether small networks and few of them stand in.
-        processors: coinfer's.
-    """
-
-    device: torch.device
-    is_tiny: bool
-    processors: tuple[Processor, ...]
-
-    @property
-    def first(self) -> Processor:
-        return self.processors[0]
-
-
-@dataclass
-class Table:
-    """A table of a part.
-
-    Attributes:
-        title: What it answers.
-        columns: Headings; the first is that of the rows.
-        rows: Texts.
-        notes: What must be known of it.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: list[Sequence[str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
-        lines.append("|---" + "|---:" * (len(self.columns) - 1) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        return "\n".join([*lines, "", *(f"{note}." for note in self.notes)])
-
-
-def zoo(name: str, seed: int = 0) -> Model:
-    return model_from_ir(registry.build(name, seed=seed), name=f"{name}_{seed}")
-
-
-def feed_of(name: str, seed: int) -> dict[str, np.ndarray]:
-    return dict(registry.sample_inputs(name, seed=seed))
-
-
-def error_of(made: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
-    gaps = (np.linalg.norm(made[name] - ref) / np.linalg.norm(ref) for name, ref in wanted.items())
-    return float(max(gaps))
-
-
-def reference(model: Model, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    cpu = Processor(name="cpu", backend="onnxruntime", units=frozenset({"cpu"}))
-    with closing(get_backend("onnxruntime").load(model, cpu)) as session:
-        return dict(session.run(feed))
-
-
-def turns(
-    contestants: Mapping[str, Callable[[], object]], seconds: float
-) -> dict[str, list[float]]:
-    """Time contestants in turn, as many rounds as the time allows."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():
-        run()
-        run()  # what is recorded is recorded at the second run
-    ends = time.perf_counter() + seconds
-    for number in range(MOST_ROUNDS):
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - started)
-        if time.perf_counter() > ends and number + 1 >= LEAST_ROUNDS:
-            break
-    return times
 
 
 def part_a(setting: Setting, seconds: float) -> Iterator[Table]:
@@ -290,7 +215,6 @@ def part_c(setting: Setting, seconds: float) -> Iterator[Table]:
     alone = [kind([model], setting.device, translated([model], setting.device)) for model in models]
     for peer, feed in zip(alone, feeds, strict=True):
         peer.round([feed])
-    each_s = seconds / 3
     ways: dict[str, tuple[Callable[[], object], list[Callable[[], object]]]] = {}
     runs = [
         (lambda peer=peer, feed=feed: peer.round([feed]))
@@ -298,8 +222,17 @@ def part_c(setting: Setting, seconds: float) -> Iterator[Table]:
     ]
     ways["alone"] = (runs[0], [])
     ways["threads"] = (runs[0], runs[1:])
+    if setting.device.type == "cuda":
+        urgent_peer = UrgentGraph(models[:1], setting.device, alone[0].programs)
+        urgent_peer.round(feeds[:1])
+        ways["threads, stream of high priority"] = (lambda: urgent_peer.round(feeds[:1]), runs[1:])
+    else:
+        table.notes.append("A CPU has no streams, and so none of high priority")
+    each_s = seconds / (len(ways) + 1)
     with coinfer.Engine(
-        {model.name: model for model in models}, processors=setting.processors, measure_s=10
+        {model.name: model for model in models},
+        processors=(*setting.processors, *setting.express),
+        measure_s=10,
     ) as engine:
         name = models[0].name
         ways["coinfer"] = (
@@ -313,9 +246,7 @@ def part_c(setting: Setting, seconds: float) -> Iterator[Table]:
             latencies, rate = _beside(run, others, each_s)
             p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
             table.rows.append([way, f"{p50:.2f}", f"{p99:.2f}", f"{rate:.1f}"])
-    table.notes.append(
-        "Shares of the chip by green contexts, and stream priorities, are not part of it yet"
-    )
+    table.notes.append("Shares of the chip by green contexts are not part of it yet")
     yield table
 
 
@@ -446,7 +377,7 @@ def part_o(setting: Setting, seconds: float) -> Iterator[Table]:
     yield table
 
 
-PARTS = {"a": part_a, "b": part_b, "c": part_c, "e": part_e, "f": part_f, "o": part_o}
+PARTS = {"a": part_a, "b": part_b, "c": part_c, "d": part_d, "e": part_e, "f": part_f, "o": part_o}
 
 
 def main() -> int:
@@ -490,11 +421,12 @@ def _setting(device: str, is_tiny: bool) -> Setting:
         torch.set_num_threads(1)  # as many as coinfer's processor has
         cpu = Processor(name="torch0", backend="torch", units=frozenset({"core0"}))
         return Setting(device=torch.device("cpu"), is_tiny=is_tiny, processors=(cpu,))
-    found = coinfer.hardware.default_processors(["torch"])
-    gpus = tuple(each for each in found if each.device == "CUDA:0")
+    found = coinfer.hardware.default_processors(["torch"], preempt=True)
+    everyone = tuple(each for each in found if each.device == "CUDA:0")
+    gpus, express = ordinary(everyone), tuple(each for each in everyone if each.overlays)
     if not gpus:
         raise SystemExit("no GPU that torch can use; see `coinfer doctor`, or give --device cpu")
-    return Setting(device=torch.device("cuda:0"), is_tiny=is_tiny, processors=gpus)
+    return Setting(device=torch.device("cuda:0"), is_tiny=is_tiny, processors=gpus, express=express)
 
 
 def _machine_lines(setting: Setting) -> list[str]:

@@ -18,7 +18,7 @@ from coinfer.backends.torch.network import Network
 from coinfer.backends.torch.program import Program
 from coinfer.model import Model
 
-__all__ = ["PEERS", "GraphsOnStreams", "Peer", "translated"]
+__all__ = ["PEERS", "GraphsOnStreams", "Peer", "UrgentGraph", "translated"]
 
 Feed = Mapping[str, np.ndarray]
 
@@ -104,12 +104,13 @@ class Graphs(Peer):
 
     needs_gpu = True
     on_streams = False
+    priority = 0
 
     def __init__(
         self, models: Sequence[Model], device: torch.device, programs: Sequence[Program]
     ) -> None:
         super().__init__(models, device, programs)
-        self.streams = [torch.cuda.Stream(device) for _ in models]
+        self.streams = [torch.cuda.Stream(device, priority=self.priority) for _ in models]
         self.recorded: list[tuple[list[Any], list[Any], Any, list[Any]]] = []
 
     def _record(self, feeds: Sequence[Feed]) -> None:
@@ -119,7 +120,8 @@ class Graphs(Peer):
             self.programs[at].run(inputs)
             torch.cuda.synchronize(self.device)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # What is recorded keeps the priority of the stream that it is recorded on.
+            with torch.cuda.graph(graph, stream=self.streams[at] if self.on_streams else None):
                 outputs = self.programs[at].run(inputs)
             self.recorded.append((given, inputs, graph, outputs))
 
@@ -144,6 +146,12 @@ class GraphsOnStreams(Graphs):
     """A CUDA graph per network, each on a stream of its own."""
 
     on_streams = True
+
+
+class UrgentGraph(GraphsOnStreams):
+    """A CUDA graph on a stream of high priority."""
+
+    priority = -1
 
 
 class Vmapped(Peer):

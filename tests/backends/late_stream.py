@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from coinfer.backends.torch.stream import Captured, Fault, Run
+from coinfer.backends.device_faults import Fault
+from coinfer.backends.torch.stream import Captured, Run
 
 __all__ = ["LateStream"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,13 @@ torch = pytest.importorskip("torch")
 from backends.late_stream import LateStream  # noqa: E402
 from coinfer.backends import get_backend  # noqa: E402
 from coinfer.backends.base import device_bytes  # noqa: E402
-from coinfer.backends.torch.cuda import fault_of  # noqa: E402
+from coinfer.backends.device_faults import Fault, LostDevices, fault_of  # noqa: E402
 from coinfer.backends.torch.device_session import (  # noqa: E402
     DeviceSession,
     DeviceValue,
-    LostDevices,
 )
 from coinfer.backends.torch.launcher import Launcher  # noqa: E402
 from coinfer.backends.torch.program import Program  # noqa: E402
-from coinfer.backends.torch.stream import Fault  # noqa: E402
 from coinfer.backends.values import joined, parted, run_part, to_host  # noqa: E402
 from coinfer.errors import ExecutionError  # noqa: E402
 from coinfer.graph.extract import extract  # noqa: E402
@@ -252,6 +251,17 @@ def test_values_on_the_device_are_joined_and_parted_along_the_batch() -> None:
     mixed = joined([values[0], np.zeros((1, 2), np.float32)])
     assert isinstance(mixed, np.ndarray)
     assert mixed.shape == (2, 2)
+
+
+def test_an_express_processor_of_a_gpu_has_a_session_and_so_a_stream_of_its_own() -> None:
+    backend = get_backend("torch")
+    below = replace(CPU, device="CUDA:0", units=frozenset({"cuda:0.s1"}))
+    above = replace(
+        below, units=frozenset({"cuda:0+"}), overlays=below.units, options={"priority": "high"}
+    )
+    assert backend.sharing_key(below) != backend.sharing_key(above)
+    other = replace(above, name="other", overlays=frozenset({"cuda:0.s2"}))
+    assert backend.sharing_key(other) == backend.sharing_key(above)
 
 
 def test_a_closed_session_refuses_to_run() -> None:

@@ -111,6 +111,17 @@ class TestTheRule:
         urgent(vm, 1.0)
         assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
 
+    def test_a_short_run_on_a_gpu_is_not_waited_for_either(self) -> None:
+        (ordinary,) = processors("gpu0")
+        ordinary = dataclasses.replace(ordinary, device="CUDA:0")
+        seconds = {"urgent": {"gpu0": 0.001}, "heavy": {"gpu0": 0.0029}}
+        everyone = [ordinary, *express_on(ordinary)]
+        vm = VirtualMachine(everyone, make_policy("fcfs"), seconds, service_s=expected)
+        vm.submit("heavy")
+        urgent(vm, 1.0)
+        assert started(vm) == [("heavy", "gpu0"), ("urgent", "gpu0+")]
+        vm.run()
+
     def test_a_short_run_that_should_have_ended_long_ago_is_preempted(self) -> None:
         seconds = {"urgent": {"cpu0": 0.003}, "heavy": {"cpu0": 0.001}}
         vm = machine(seconds=seconds, service_s=lambda e: 1.0 if e.model == "heavy" else 0.003)

@@ -99,17 +99,18 @@ def test_low_precision_needs_both_the_users_and_the_devices_word(
 
 
 def test_every_accelerator_is_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = device("CUDA:0", "gpu")
-    found = processors_of(monkeypatch, Fake("onnxruntime", device("CPU", "cpu"), gpu))
-    assert found["cuda0"].units == {"cuda:0"}
-    assert found["cuda0"].device == "CUDA:0"
-    assert found["cuda0"].cores == ()
+    npu = device("QNN:0", "npu")
+    found = processors_of(monkeypatch, Fake("onnxruntime", device("CPU", "cpu"), npu))
+    assert found["qnn0"].units == {"qnn:0"}
+    assert found["qnn0"].device == "QNN:0"
+    assert found["qnn0"].cores == ()
 
 
 def test_two_libraries_for_one_gpu_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Fake("onnxruntime", device("CUDA:0", "gpu"), device("Tensorrt:0", "gpu"))
     found = processors_of(monkeypatch, backend)
-    assert found["cuda0"].excludes(found["tensorrt0"])
+    assert set(found) == {"cuda0", "cuda0_s1", "cuda0_s2", "tensorrt0"}
+    assert all(found["tensorrt0"].excludes(processor) for processor in found.values())
 
 
 def test_gpus_of_different_vendors_do_not_exclude_each_other(
@@ -120,8 +121,9 @@ def test_gpus_of_different_vendors_do_not_exclude_each_other(
         Fake("onnxruntime", device("CUDA:0", "gpu")),
         Fake("openvino", device("GPU.0", "gpu"), device("NPU", "npu")),
     )
-    assert sorted(found) == ["cuda0", "ov_gpu0", "ov_npu"]
-    assert not any(a.excludes(b) for a, b in combinations(found.values(), 2))
+    assert sorted(found) == ["cuda0", "cuda0_s1", "cuda0_s2", "ov_gpu0", "ov_npu"]
+    three = [found[name] for name in ("cuda0", "ov_gpu0", "ov_npu")]
+    assert not any(a.excludes(b) for a, b in combinations(three, 2))
 
 
 def test_a_third_partys_processors_carry_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +154,13 @@ def test_a_gpu_of_torch_is_one_processor_and_two_streams_that_run_together(
     torch = Fake("torch", device("CUDA:1", "gpu", "bf16"))
     ort = Fake("onnxruntime", device("CUDA:1", "gpu"))
     found = processors_of(monkeypatch, torch, ort, precisions=("fp32", "bf16"))
-    streams = {"gpu1", "gpu1_s1", "gpu1_s2"}
-    assert set(found) == streams | {f"{name}_bf16" for name in streams} | {"cuda1"}
+    streams, others = {"gpu1", "gpu1_s1", "gpu1_s2"}, {"cuda1", "cuda1_s1", "cuda1_s2"}
+    assert set(found) == streams | {f"{name}_bf16" for name in streams} | others
     assert not found["gpu1_s1"].excludes(found["gpu1_s2"])
     assert found["gpu1_s1"].excludes(found["gpu1_s1_bf16"])
-    assert all(found["gpu1"].excludes(found[name]) for name in (*streams, "cuda1"))
+    assert all(found["gpu1"].excludes(found[name]) for name in (*streams, *others))
+    assert found["gpu1_s1"].excludes(found["cuda1_s1"])  # never more than two together
+    assert not found["gpu1_s1"].excludes(found["cuda1_s2"])
     assert found["gpu1_s1"].likeness == found["gpu1_s2"].likeness
 
 
@@ -165,3 +169,15 @@ def test_the_cpu_of_torch_is_there_only_if_it_is_named(monkeypatch: pytest.Monke
     assert "torch0" in processors_of(monkeypatch, torch)
     monkeypatch.setattr(catalogue, "installed", lambda: (torch,))
     assert default_processors(cores=cores(4, 6)) == ()
+
+
+def test_urgent_work_of_a_gpu_has_one_stream_of_high_priority(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = Fake("torch", device("CUDA:0", "gpu"))
+    found = processors_of(monkeypatch, torch, preempt=True)
+    express = [name for name, processor in found.items() if processor.overlays]
+    assert express == ["gpu0+", "gpu0_s1+", "gpu0_s2+"]
+    assert twins(found.values()) == {name: name[:-1] for name in express}
+    assert {found[name].units for name in express} == {frozenset({"cuda:0+"})}
+    assert all(found[name].options == {"priority": "high"} for name in express)

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from coinfer.backends import Availability, Device
+from coinfer.backends.base import Session
+from coinfer.backends.null import NullBackend
+from coinfer.errors import BackendError
 from coinfer.hardware import diagnosis
 from coinfer.hardware.nvidia import NvidiaFacts, find_nvidia
+from coinfer.machine.processor import Processor
+from coinfer.model import Model
 from hardware.fake_root import write
 
 CARD = {
@@ -68,6 +74,60 @@ def test_an_old_driver_must_be_renewed(tmp_path: Path) -> None:
 def test_where_a_backend_reports_the_gpu_nothing_is_missing(tmp_path: Path) -> None:
     facts = find_nvidia(root=write(tmp_path, {**CARD, **driver("580.65.06")}))
     assert facts.problem(["CUDA:0"], "2.13.0") is None
+
+
+def missing(driver: int | None, wheels: str = "onnxruntime", *failures: str) -> str:
+    facts = NvidiaFacts(cards=1, driver=driver, reachable=driver is not None)
+    has_provider = wheels == "onnxruntime-gpu"
+    found = facts.onnxruntime_problem([wheels], failures, has_provider=has_provider)
+    return "" if found is None else " -> ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("version", "wheel"),
+    [(580, "onnxruntime-gpu[cuda,cudnn]'"), (570, "onnxruntime-gpu[cuda,cudnn]<1.27'")],
+)
+def test_the_onnxruntime_that_fits_the_driver_takes_the_place_of_the_other(
+    version: int, wheel: str
+) -> None:
+    found = missing(version)
+    assert "onnxruntime has no provider for them" in found
+    assert found.endswith(f"pip uninstall -y onnxruntime onnxruntime-gpu; pip install '{wheel}")
+
+
+def test_an_onnxruntime_that_cannot_load_its_libraries_is_told_why() -> None:
+    why = "CUDAExecutionProvider took none of its operators"
+    assert why in missing(580, "onnxruntime-gpu", why)
+    assert missing(580, "onnxruntime-gpu") == ""
+
+
+def test_without_a_driver_that_fits_onnxruntime_is_not_the_matter() -> None:
+    assert missing(None) == missing(470) == ""
+
+
+class _OnnxRuntime(NullBackend):
+    """Reports a GPU, on which nothing runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "onnxruntime"
+
+    def devices(self) -> tuple[Device, ...]:
+        return (Device(name="CUDA:0", kind="gpu", precisions=("fp32",), description="a GPU"),)
+
+    def load(self, model: Model, processor: Processor) -> Session:
+        raise BackendError(f"model {model.name!r} on processor {processor.name!r}: no libcudnn")
+
+
+def test_the_diagnosis_tries_what_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = NvidiaFacts(cards=1, driver=580, reachable=True)
+    monkeypatch.setattr(diagnosis, "find_nvidia", lambda: facts)
+    there = (Availability(name="onnxruntime", backend=_OnnxRuntime(), problem=""),)
+    monkeypatch.setattr(diagnosis, "available", lambda: there)
+    found = {each.remedy: each for each in diagnosis.diagnose().findings}
+    assert "pip install --upgrade torch" in " ".join(found)
+    (ours,) = (each for remedy, each in found.items() if "onnxruntime-gpu[cuda,cudnn]" in remedy)
+    assert "no libcudnn" in ours.text
 
 
 def test_the_diagnosis_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

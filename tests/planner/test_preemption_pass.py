@@ -20,6 +20,15 @@ EXPRESS = dataclasses.replace(
     CORE, name="cpu0+", units=frozenset({"core0+"}), overlays=frozenset({"core0"})
 )
 
+GPU = Processor(name="gpu0", backend="null", device="CUDA:0", units=frozenset({"cuda:0"}))
+GPU_EXPRESS = dataclasses.replace(
+    GPU,
+    name="gpu0+",
+    units=frozenset({"cuda:0+"}),
+    overlays=GPU.units,
+    options={"priority": "high"},
+)
+
 
 @pytest.fixture(autouse=True)
 def works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +84,14 @@ def test_what_was_asked_for_stays() -> None:
 
 def test_an_engine_that_has_no_model_yet_keeps_them() -> None:
     assert names(plan_of(models=0)) == ["cpu0", "cpu0+"]
+
+
+def test_those_of_a_gpu_need_no_thread_that_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preemption, "why_not_lowered", lambda _core: "it is forbidden")
+    plan = plan_of(GPU, GPU_EXPRESS, is_urgent=True)
+    assert names(plan) == ["gpu0", "gpu0+"]
+    assert why(plan) == "urgent requests preempt, on GPUs"
+    both = plan_of(CORE, EXPRESS, GPU, GPU_EXPRESS, is_urgent=True)
+    assert names(both) == ["cpu0", "gpu0", "gpu0+"]
+    assert why(both).startswith("urgent requests preempt, on GPUs; express processors on cores")
+    assert names(plan_of(GPU, GPU_EXPRESS, is_urgent=False)) == ["gpu0"]

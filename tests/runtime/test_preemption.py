@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,27 @@ def test_an_urgent_request_overtakes_what_runs_on_its_core() -> None:
         assert backend.creates == {"cpu0": LOWEST, "cpu0+": before}
         engine.infer("late", FEED)
         assert backend.runs["cpu0"] == [LOWEST, LOWEST]
+
+
+@linux
+def test_on_a_gpu_no_thread_gives_way() -> None:
+    backend = Noting()
+    seconds = {"slow": {"cpu0": 10.0}, "quick": {"cpu0": 1e-3}}
+    with Engine(
+        {"slow": MODEL, "quick": MODEL},
+        processors=[replace(each, device="CUDA:0") for each in cpus()],
+        profile=Profile.from_seconds(seconds),
+        backends={"null": backend},
+        pin=False,
+    ) as engine:
+        slow = engine.submit("slow", FEED)
+        assert backend.began.wait(PATIENCE_S)
+        engine.submit("quick", FEED, deadline_s=5.0).result(PATIENCE_S)
+        assert not slow.done()
+        backend.go_on.set()
+        slow.result(PATIENCE_S)
+        before = niceness()
+        assert backend.runs == {"cpu0": [before, before], "cpu0+": [before]}
 
 
 @linux

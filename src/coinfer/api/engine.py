@@ -86,9 +86,10 @@ class Engine(ChoosingEngine):
         agreement: How near the outputs of a processor must be to those of onnxruntime in fp32 for
             a model to run there, e.g. `{"tolerance": 1e-4, "nonfinite": "strict"}`. A given profile
             or plan is taken as it is.
-        preempt: Whether urgent requests preempt others on CPU cores, if `processors` are left open;
-            `auto`: where that pays (see the page on processors). Where they may, and without a
-            given profile, each model runs once on each of its processors before they can come.
+        preempt: Whether urgent requests preempt others on CPU cores and GPUs, if `processors` are
+            left open; `auto`: where that pays (see the page on processors). Where they may, and
+            without a given profile, each model runs once on each of its processors before they can
+            come.
         batch: How requests of a model may share executions: `auto`, where the measured times say
             that it pays; `off`; or e.g. `{"max": 16, "max_delay": "2ms"}`. One of these for all
             models, or by model. A given plan is taken as it is; with a given profile, `auto` is

@@ -1,4 +1,4 @@
-"""Express processors: they run on top of others by the operating system's thread priority.
+"""Express processors: they run on top of others by priority, of threads or of streams.
 
 Who runs there, and for how long that holds up what it overlays. Decides nothing; the rule that
 starts something there is `coinfer.core.preemption`.

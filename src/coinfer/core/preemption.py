@@ -11,7 +11,8 @@ goes first, on top of what is least urgent:
    less than `MARGIN` of its relative deadline before the deadline.
 What runs for less than `SHORT_S` is waited for: threads of one priority that share a core take
 turns of that length. So where all runs are short, threads never lose their priority, beside other
-programs neither. What should have ended long ago counts as long.
+programs neither. What should have ended long ago counts as long. On a device with priorities of its
+own nothing is waited for.
 Nothing is started in vain: it finishes in time there, or it may run late and nobody misses a
 deadline by it; and nothing more urgent is held up.
 
@@ -37,6 +38,7 @@ from coinfer.core.routes import Step
 from coinfer.core.state import State
 from coinfer.core.variants import Way
 from coinfer.core.view import View
+from coinfer.machine.memories import lowers_threads
 
 __all__ = ["MARGIN", "SHORT_S", "Preemption", "stays_on_top"]
 
@@ -243,7 +245,8 @@ class Preemption:
         for name in express.idle():
             numbers = {unit_user.get(unit) for unit in express.processors[name].overlays}
             under = [running[number] for number in numbers if number is not None]
-            if under and self._are_short(under):
+            by_threads = lowers_threads(express.processors[name])
+            if under and by_threads and self._are_short(under):
                 continue
             urgencies = [_urgency(r) for execution in under for r in execution.requests]
             held_up_s = [express.held_up_s(execution.id, now) for execution in under]

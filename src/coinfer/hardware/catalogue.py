@@ -4,9 +4,10 @@ Names: `cpu0`, `cpu1`, ... and `cpu_all` run onnxruntime, `ov0`, `ov1`, ... and 
 OpenVINO, and another backend's processors begin with its name. The number counts the cores to use
 from 0 by locality, whatever the system calls them, so that a scenario fits any machine; units and
 `cores` have the system's numbers. `cpu0-3` runs on cores 0 to 3 together. Accelerators are `cuda0`,
-`ov_gpu0`, ...; with torch, a GPU is `gpu0`, and `gpu0_s1`, `gpu0_s2` are streams of it that run
-together. A precision below fp32 is a suffix: `ov0_bf16`. An express processor has the name of
-the one below it and a plus: `cpu0+`.
+`ov_gpu0`, ...; of an NVIDIA GPU, `gpu0` with torch, there are also `cuda0_s1`, `cuda0_s2` and
+`gpu0_s1`, `gpu0_s2`: streams that run together. A precision below fp32 is a suffix: `ov0_bf16`. An
+express processor has the name of the one below it and a plus: `cpu0+`; those of a GPU, `gpu0+`,
+`gpu0_s1+`, ..., are one stream of high priority.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _PREFIXES = {"onnxruntime": "cpu", "openvino": "ov"}
 _ONLY_WHEN_NAMED = frozenset({"torch"})
 """Backends whose CPU is there to compare and to fall back on: others are faster on these cores."""
 
+_STREAMING = {"onnxruntime": "cuda", "torch": "gpu"}
+"""Backends that have streams on NVIDIA GPUs, and what these processors are called."""
+
 _STREAMS = 2
 """Streams of a GPU that are processors of their own. More can be described in a scenario."""
 
@@ -45,13 +49,14 @@ def default_processors(
 
     Per backend with a CPU device: one per group of cores that is worth using together
     (`core_groups`): a 1-thread processor per core, and on two cores one over both. Per accelerator:
-    one processor, and with torch two streams. torch's CPU counts only if the backend is named.
+    one processor, and of an NVIDIA GPU two streams. torch's CPU counts only if it is named.
 
     Args:
         backends: Names of backends; every installed one except `null` if None.
         cores: The cores to use; found if None.
         precisions: Precisions that the user allows; a device gets those of them that it reports.
-        preempt: Add an express processor on top of each processor of one core.
+        preempt: Add an express processor on top of each processor of one core, and of a GPU by
+            torch.
 
     Raises:
         UnknownNameError: a backend of `backends` does not exist.
@@ -73,12 +78,20 @@ def default_processors(
 
 
 def _express(processors: Iterable[Processor], cores: Cores) -> Iterator[Processor]:
-    """One on top of each processor of one core; those of one core exclude each other."""
+    """One on top of each of one core or of a GPU's; those of one core or GPU exclude each other."""
     own = {frozenset({f"core{n}"}): frozenset({f"core{n}+"}) for n in cores.numbers}
     for twin in processors:
         if twin.units in own:
             yield dataclasses.replace(
                 twin, name=f"{twin.name}+", units=own[twin.units], overlays=twin.units
+            )
+        elif twin.backend == "torch" and twin.device != "CPU" and not twin.options:
+            yield dataclasses.replace(
+                twin,
+                name=f"{twin.name}+",
+                units=frozenset({f"{twin.device.lower()}+"}),
+                overlays=twin.units,
+                options={"priority": "high"},
             )
 
 
@@ -100,8 +113,8 @@ def _used_devices(devices: tuple[Device, ...]) -> Iterator[Device]:
 
 def _processors(backend: str, device: Device, cores: Cores, precision: str) -> Iterator[Processor]:
     suffix = "" if precision == "fp32" else f"_{precision}"
-    if device.kind != "cpu" and backend == "torch":
-        yield from _streams(device, precision, suffix)
+    if device.kind != "cpu" and device.name.startswith("CUDA:") and backend in _STREAMING:
+        yield from _streams(backend, device, precision, suffix)
         return
     if device.kind != "cpu":
         yield _accelerator(backend, device, precision, suffix)
@@ -120,29 +133,34 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
         )
 
 
-def _streams(device: Device, precision: str, suffix: str) -> Iterator[Processor]:
+def _streams(backend: str, device: Device, precision: str, suffix: str) -> Iterator[Processor]:
     """The whole GPU, on which nothing else runs meanwhile, and streams that share it."""
-    unit, number = device.name.lower(), device.name.partition(":")[2]
-    streams = {f"_s{at}": frozenset({f"{unit}.s{at}"}) for at in range(1, _STREAMS + 1)}
-    # The unit of the device is that of other libraries' processors on it.
-    whole = frozenset({unit}).union(*streams.values())
-    for which, units in {"": whole, **streams}.items():
+    number = device.name.partition(":")[2]
+    *streams, whole = _units_of_gpu(f"cuda:{number}")
+    for which, units in (("", whole), *((f"_s{at}", one) for at, one in enumerate(streams, 1))):
         yield Processor(
-            name=f"gpu{number}{which}{suffix}",
-            backend="torch",
+            name=f"{_STREAMING[backend]}{number}{which}{suffix}",
+            backend=backend,
             device=device.name,
             units=units,
             precision=precision,
         )
 
 
+def _units_of_gpu(unit: str) -> list[frozenset[str]]:
+    """Return the units of each stream of an NVIDIA GPU, whoever uses it, and those of all of it."""
+    streams = [frozenset({f"{unit}.s{at}"}) for at in range(1, _STREAMS + 1)]
+    return [*streams, frozenset({unit}).union(*streams)]
+
+
 def _accelerator(backend: str, device: Device, precision: str, suffix: str) -> Processor:
     base, _, number = device.name.lower().replace(".", ":").partition(":")
     prefix = "" if backend == "onnxruntime" else f"{_PREFIXES.get(backend, backend)}_"
+    unit = f"{_SAME_HARDWARE.get(base, base)}:{number or 0}"
     return Processor(
         name=f"{prefix}{base}{number}{suffix}",
         backend=backend,
         device=device.name,
-        units=frozenset({f"{_SAME_HARDWARE.get(base, base)}:{number or 0}"}),
+        units=_units_of_gpu(unit)[-1] if base in _SAME_HARDWARE else frozenset({unit}),
         precision=precision,
     )

@@ -14,6 +14,7 @@ from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
 from coinfer.hardware.nvidia import find_nvidia
+from coinfer.hardware.trial import why_unusable
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_json import encode_processor
 from coinfer.machine.processor import Processor
@@ -165,11 +166,22 @@ def _core_findings(cores: Cores, pinning: bool) -> Iterator[Finding]:
 
 def _gpu_findings(backends: tuple[Availability, ...]) -> Iterator[Finding]:
     usable = [each.backend for each in backends if each.backend is not None]
-    cuda = [d.name for each in usable for d in each.devices() if d.name.startswith("CUDA")]
+    gpus = [(b, d) for b in usable if b.name != "null" for d in b.devices() if d.kind == "gpu"]
+    why = {(b.name, d.name): why_unusable(b, d) for b, d in gpus}
+    cuda = [name for (_, name), reason in why.items() if name.startswith("CUDA") and not reason]
     torch = next((each.versions()["torch"] for each in usable if each.name == "torch"), None)
-    problem = find_nvidia().problem(cuda, torch)
+    nvidia = find_nvidia()
+    problem = nvidia.problem(cuda, torch)
     if problem is not None:
         yield Finding(Severity.NOTE, *problem)
+    ours = {d: reason for (b, d), reason in why.items() if (b, d[:4]) == ("onnxruntime", "CUDA")}
+    failures = tuple(filter(None, ours.values()))
+    missing = nvidia.onnxruntime_problem(onnxruntime_wheels(), failures, has_provider=bool(ours))
+    if missing is not None:
+        yield Finding(Severity.WARNING if failures else Severity.NOTE, *missing)
+    for (backend, device), reason in why.items():
+        if reason and (missing is None or reason not in failures):
+            yield Finding(Severity.WARNING, f"{backend} cannot run anything on {device}: {reason}")
 
 
 def _extra_findings() -> Iterator[Finding]:

@@ -20,6 +20,13 @@ _WHEELS = ((580, "cu130"), (525, "cu126"))
 """The oldest driver for each kind of torch wheel, the newest first. A driver runs what was made
 for its CUDA version and for older ones (NVIDIA, CUDA Compatibility, table of minor versions)."""
 
+_ONNXRUNTIMES = (
+    (580, "onnxruntime-gpu[cuda,cudnn]"),
+    (525, "onnxruntime-gpu[cuda,cudnn]<1.27"),
+)
+"""The same for onnxruntime: since 1.27 its wheels on PyPI are made for CUDA 13, before for 12. The
+extras are CUDA's own libraries."""
+
 _INDEX = "https://download.pytorch.org/whl"
 
 
@@ -67,6 +74,33 @@ class NvidiaFacts:
         return (
             f"{count} with driver {self.driver}, but {has}",
             f"pip install --upgrade torch --index-url {_INDEX}/{wheel}",
+        )
+
+    def onnxruntime_problem(
+        self, wheels: Iterable[str], failures: Iterable[str], *, has_provider: bool
+    ) -> tuple[str, str] | None:
+        """Say what onnxruntime is missing to use them, and the remedy.
+
+        Args:
+            wheels: Names of the installed wheels that contain onnxruntime.
+            failures: Why nothing runs on the CUDA devices that it reports.
+            has_provider: Whether it reports CUDA devices.
+
+        Returns:
+            None if nothing is missing, or what `problem` says comes first.
+        """
+        wheel = next((w for oldest, w in _ONNXRUNTIMES if (self.driver or 0) >= oldest), None)
+        if wheel is None or not self.reachable:
+            return None
+        why = next(iter(failures), "")
+        if has_provider and not why:
+            return None
+        if not has_provider:
+            why = f"{' and '.join(wheels) or 'onnxruntime'} has no provider for them"
+        gone = "pip uninstall -y onnxruntime onnxruntime-gpu; "
+        return (
+            f"onnxruntime cannot use the NVIDIA GPU here: {why}",
+            f"{gone}pip install '{wheel}'",
         )
 
 

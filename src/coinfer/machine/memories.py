@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from coinfer.machine.processor import Processor, twins
 
-__all__ = ["HOST", "SHARE", "memory_of", "sharing"]
+__all__ = ["HOST", "SHARE", "lowers_threads", "memory_of", "sharing"]
 
 HOST = "host"
 """The memory of the CPU cores."""
@@ -24,6 +24,14 @@ def memory_of(processor: Processor) -> str:
     'GPU'
     """
     return HOST if processor.device in _ON_HOST else processor.device
+
+
+def lowers_threads(processor: Processor) -> bool:
+    """Tell whether an express processor runs on top by the priority of threads, on CPU cores.
+
+    Elsewhere the device does it: a stream of high priority goes first.
+    """
+    return bool(processor.overlays) and memory_of(processor) == HOST
 
 
 def sharing(

@@ -33,8 +33,8 @@ class Processor:
             empty if not declared: then the backend is asked.
         unsupported_ops: The operator types that it must not be given; at most one of the two.
         overlays: Empty for an ordinary processor. An *express* one runs on top of the ordinary ones
-            that occupy these units, by the operating system's priority: it does not exclude them,
-            but they hardly get on while it runs.
+            that occupy these units, by the operating system's priority or the device's: it does not
+            exclude them, but they hardly get on while it runs.
         spread: What tells its cores from as many others: their kind, and how many caches or NUMA
             nodes they are spread over (`Topology.spread`). Processors that differ in nothing but
             name, units and cores are alike: models take equally long on them.

@@ -6,14 +6,14 @@ The passes of `coinfer.planner` make plans, `plan_folder` keeps them, the driver
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
 from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
-from coinfer.machine.processor import Processor, ordinary
+from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.plan.choice import Choice
@@ -231,9 +231,10 @@ class Plan:
         """Copy it with another policy, and why that was chosen."""
         return dataclasses.replace(self, policy=policy, policy_why=why)
 
-    def without_express(self) -> Self:
-        """Copy it without express processors: no request preempts another."""
-        machine = dataclasses.replace(self.machine, processors=ordinary(self.processors))
+    def without_express(self, *, but: Collection[str] = ()) -> Self:
+        """Copy it without express processors, but for these: no request preempts another there."""
+        kept = tuple(p for p in self.processors if not p.overlays or p.name in but)
+        machine = dataclasses.replace(self.machine, processors=kept)
         return dataclasses.replace(self, machine=machine)
 
     def without_batching(self) -> Self:

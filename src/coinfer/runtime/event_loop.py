@@ -364,7 +364,7 @@ class EventLoop:
 
     def watch_starvation(self) -> None:
         """Let the timer's thread look whether what gives way gets on; called before `begin`."""
-        if self.worker_pool.twins:
+        if self.worker_pool.lowering:
             pool, switch = self.worker_pool, self.preemption
             watch = StarvationWatch(pool, self._running, switch.set, self.warnings)
             self.timer.watches += [switch, watch]
@@ -431,7 +431,7 @@ class EventLoop:
         except RuntimeError as error:
             self.warnings.append(f"processor {name!r} stays out of service: {error}")
             return
-        if replaced and not (name in self.worker_pool.twins and self.preemption.reason):
+        if replaced and not (name in self.worker_pool.lowering and self.preemption.reason):
             _log.info("processor %r is used again", name)
             self.post(ProcessorRestored(name))
 

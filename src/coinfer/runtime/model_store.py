@@ -26,6 +26,7 @@ from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import Member
+from coinfer.machine.memories import lowers_threads
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
@@ -76,7 +77,7 @@ class ModelStore:
         self.models: dict[str, InputCheck] = {}
         self.span_ios: dict[str, Mapping[Span, SpanIO]] = {}
         self.fused: dict[str, tuple[str, ...]] = {}
-        overlaid = overlaid_units(processors.values())
+        overlaid = overlaid_units(p for p in processors.values() if lowers_threads(p))
         self._overlaid = {p.name for p in processors.values() if not p.units.isdisjoint(overlaid)}
         self.yielding = Yielding()
         self._backends = backends

@@ -1,4 +1,4 @@
-"""Preemption switch: takes express processors out of service, and puts them back."""
+"""Preemption switch: takes express processors of CPU cores out of service, and puts them back."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PreemptionSwitch:
 
         Returns at once. An express processor that runs something goes once it has ended.
         """
-        self.reason, self._left = reason, {*self._pool.twins}
+        self.reason, self._left = reason, {*self._pool.lowering}
         self._again_s = clock.now() + _AGAIN_S
         self._post_later(self._perform)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from coinfer.machine.memories import lowers_threads
 from coinfer.machine.processor import Processor, overlaid_units, twins
 from coinfer.runtime import clock
 from coinfer.runtime.worker import Job, Owner, Worker
@@ -26,6 +27,7 @@ class WorkerPool:
 
     Attributes:
         twins: By express processor, the one on which it stands.
+        lowering: Those of them for which threads give way.
         workers: By the processor's name. Whoever reads it sees replacements.
         has_ended: Whether `stop` was called: no worker is started any more.
         may_lower: Asked with the first jobs of express workers whether others shall give way now.
@@ -44,8 +46,10 @@ class WorkerPool:
         self._leaving: set[str] = set()
         self.may_lower: Callable[[], bool] = lambda: True
         self.twins = twins(processors)
-        overlaid = overlaid_units(processors)
-        below = set(self.twins.values())
+        above = [p for p in processors if lowers_threads(p)]
+        overlaid = overlaid_units(above)
+        self.lowering = {p.name: self.twins[p.name] for p in above}
+        below = set(self.lowering.values())
         self.workers = {
             p.name: Worker(
                 p,
@@ -105,12 +109,12 @@ class WorkerPool:
             self._owner,
             cores=worker.cores,
             yielding=worker.yielding,
-            is_spared=name in self.twins.values(),
+            is_spared=name in self.lowering.values(),
             use=worker.use,
         )
         with self._yielding.apart():
             fresh.start()
-        if name in self.twins:
+        if name in self.lowering:
             self._preempt_with(fresh)
         self.workers[name] = fresh
         self._note_left(name)
@@ -137,7 +141,7 @@ class WorkerPool:
         """
         name = worker.processor.name
         with self._yielding.apart():
-            worker.start_anew(is_spared=name in self.twins.values())
+            worker.start_anew(is_spared=name in self.lowering.values())
         self._note_left(name)
 
     def _note_left(self, name: str) -> None:
@@ -163,7 +167,7 @@ class WorkerPool:
 
     def _begin_with_first_use(self) -> None:
         """Let the first job of an express worker make all others give way, if that may be."""
-        for express in self.twins:
+        for express in self.lowering:
             self._preempt_with(self.workers[express])
 
     def _preempt_with(self, worker: Worker) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 from coinfer.errors import BackendError
 from coinfer.model import Model
 
-__all__ = ["assigned", "numbered", "require_assigned", "taken"]
+__all__ = ["assigned", "fallen_back", "numbered", "require_assigned", "taken"]
 
 _NUMBERED = "coinfer-node-"
+_NAMED = 5
+"""Types of operators that a sentence names."""
+
 _NUMBER = re.compile(rf"{_NUMBERED}(\d+)")
 
 
@@ -39,6 +42,22 @@ def require_assigned(session: Any, provider: str, what: str) -> dict[str, int]:
             f"driver and libraries, or place the model on the CPU"
         )
     return counts
+
+
+def fallen_back(session: Any, provider: str) -> str:
+    """Return which operators another provider took, in half a sentence; empty if none."""
+    missed: Counter[str] = Counter()
+    for subgraph in session.get_provider_graph_assignment_info():
+        if subgraph.ep_name != provider:
+            missed.update(node.op_type for node in subgraph.get_nodes())
+    if not missed:
+        return ""
+    named = ", ".join(f"{count} {op_type}" for op_type, count in missed.most_common(_NAMED))
+    rest = f" and {len(missed) - _NAMED} more types" if len(missed) > _NAMED else ""
+    return (
+        f"{provider} does not take {missed.total()} of its operators, which the CPU computes: "
+        f"{named}{rest}"
+    )
 
 
 def numbered(model: Model) -> tuple[Model, dict[str, bool]]:

@@ -15,6 +15,8 @@ from coinfer.backends.onnxruntime import artefact, providers
 from coinfer.backends.onnxruntime.assignment import numbered, taken
 from coinfer.backends.onnxruntime.compiling import compiled
 from coinfer.backends.onnxruntime.creation import AFFINITIES, Style, create, pool_cores
+from coinfer.backends.onnxruntime.gpu import Gpu
+from coinfer.backends.onnxruntime.gpu_compiling import compiled_for_gpu
 from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.packing import block_size
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
@@ -38,10 +40,14 @@ class OnnxRuntimeBackend:
 
     Devices are providers without their suffix, with a number for accelerators: `CPU`, `CUDA:0`.
     Options of a processor that contain a dot are session configuration entries; the others are
-    options of the execution provider.
+    options of the execution provider. On CUDA, `enable_cuda_graph` says whether executions are
+    repeated as graphs: `1` they must, `0` they must not; else it is measured.
     """
 
     name = "onnxruntime"
+
+    def __init__(self) -> None:
+        self._gpus: dict[str, Gpu] = {}
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of onnxruntime."""
@@ -54,10 +60,12 @@ class OnnxRuntimeBackend:
     def sharing_key(self, processor: Processor) -> Hashable:
         """One session serves all processors of equal device, threads, precision and options.
 
-        A pool of threads serves one processor: two that run at once would share its threads.
+        A pool of threads serves one processor: two that run at once would share its threads. So
+        does the stream of a session on a GPU.
         """
         options = frozenset(processor.options.items())
-        pool = (processor.cores or processor.units) if processor.threads > 1 else ()
+        is_alone = processor.threads > 1 or processor.device.startswith("CUDA:")
+        pool = (processor.cores or processor.units) if is_alone else ()
         return (self.name, processor.device, processor.threads, processor.precision, options, pool)
 
     def channel_block(self) -> int:
@@ -107,6 +115,9 @@ class OnnxRuntimeBackend:
             )
         common = {"what": what, **self._common(model, processor)}
         with reserved(processor.threads - 1, what):
+            if provider[0] == providers.CUDA_PROVIDER:
+                gpu = self._gpus.setdefault(processor.device, Gpu(processor.device))
+                return compiled_for_gpu(model, processor, provider, common, gpu)
             lease = lease_of(self.artefact_parts(model, processor))
             found = None if lease is None else artefact.opened(lease, model, processor, common)
             return found or compiled(model, processor, provider, common)

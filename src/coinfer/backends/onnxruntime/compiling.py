@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from coinfer.backends.onnxruntime.assignment import require_assigned
+from coinfer.backends.onnxruntime.assignment import fallen_back, require_assigned
 from coinfer.backends.onnxruntime.creation import Style, create
 from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER, Provider
@@ -28,6 +28,7 @@ def compiled(
     kept: Path | None = None,
     *,
     swapped: bool = False,
+    kind: type[OnnxRuntimeSession] = OnnxRuntimeSession,
 ) -> OnnxRuntimeSession:
     """Compile a model.
 
@@ -38,6 +39,7 @@ def compiled(
         common: What any session of it is told.
         kept: Write down there what is compiled, in the form in which it is run.
         swapped: Of what is written down, let dense layers use weights as they are: see `dense`.
+        kind: What wraps the library's session.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph, or the provider took nothing of it.
@@ -64,11 +66,12 @@ def compiled(
             f"{what}: onnxruntime cannot compile it: {first_line(error)}; check the model "
             f"with `coinfer inspect` or run it on another backend"
         ) from error
-    return OnnxRuntimeSession(
+    note = found and f"its parts convert the values that they hand on: {found}"
+    return kind(
         session=session,
         operators=operators,
         shares=is_part,
-        note=found and f"its parts convert the values that they hand on: {found}",
+        note=note or fallen_back(session, provider[0]),
         **common,
     )
 

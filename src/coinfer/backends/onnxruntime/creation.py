@@ -122,6 +122,9 @@ def session_options(processor: Processor, style: Style) -> Any:
     if pinned := pool_cores(processor):
         # ONNX Runtime counts them from one.
         entries[AFFINITIES] = ";".join(str(core + 1) for core in pinned)
+    if processor.device.startswith("CUDA:"):
+        # Outside of the arena, which then can be given back while they stay.
+        entries["session.use_device_allocator_for_initializers"] = "1"
     if style.saved is not None:
         options.optimized_model_filepath = str(style.saved)
     if style.kept is not None:

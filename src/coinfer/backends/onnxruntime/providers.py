@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coinfer.backends.base import Device
+from coinfer.backends.cuda_driver import gpu_names
 from coinfer.backends.onnxruntime.library import ort
 from coinfer.errors import BackendError
 from coinfer.machine.processor import Processor
 
-__all__ = ["CPU_PROVIDER", "Provider", "devices", "provider_of"]
+__all__ = ["CPU_PROVIDER", "CUDA_PROVIDER", "Provider", "devices", "provider_of"]
 
 Provider = tuple[str, dict[str, str]]
 """Name and options of an execution provider."""
@@ -24,21 +25,35 @@ _GPUS = ("CUDA", "Tensorrt", "NvTensorRTRTX", "MIGraphX", "Dml", "WebGpu")
 _NPUS = ("CoreML", "QNN", "VitisAI", "CANN", "Rknpu", "Nnapi")
 """Anything else computes on the CPU."""
 
-_FP32_OPTIONS: Mapping[str, Mapping[str, str]] = {"CUDA": {"use_tf32": "0"}}
-"""What a provider needs to compute in full fp32: TensorFloat-32 keeps 10 bits of the mantissa."""
+CUDA_PROVIDER = "CUDA" + _SUFFIX
+
+_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    # TensorFloat-32 keeps 10 bits of the mantissa. By powers of two, memory would be taken in
+    # pieces that are up to twice as large as what is needed.
+    CUDA_PROVIDER: {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+}
+"""What a provider is told unless a processor says otherwise."""
 
 
 def devices() -> tuple[Device, ...]:
-    """Return a device per installed execution provider, the CPU first."""
-    bases = [p.removesuffix(_SUFFIX) for p in ort.get_available_providers()]
-    found = [_device(base) for base in bases if base != _REMOTE]
+    """Return a device per installed execution provider and GPU of CUDA, the CPU first.
+
+    A wheel has CUDA's provider whether or not there is a GPU: CUDA's driver is asked for them.
+    """
+    found: list[Device] = []
+    for provider in ort.get_available_providers():
+        base = provider.removesuffix(_SUFFIX)
+        if provider == CUDA_PROVIDER:
+            found += [_device(base, number, name) for number, name in enumerate(gpu_names())]
+        elif base != _REMOTE:
+            found.append(_device(base))
     return tuple(sorted(found, key=lambda device: device.name != _CPU))
 
 
 def provider_of(processor: Processor, what: str) -> Provider:
     """Return the provider that a processor's device is of, with the options that it gets.
 
-    The processor's own options go above what fp32 needs.
+    The processor's own options go above what this backend tells the provider.
 
     Raises:
         BackendError: this onnxruntime does not have it, or it has no option of some name.
@@ -66,13 +81,12 @@ def _options(processor: Processor, provider: str, what: str) -> dict[str, str]:
             )
         return {}
     number = processor.device.partition(":")[2]
-    base = provider.removesuffix(_SUFFIX)
-    defaults = dict(_FP32_OPTIONS.get(base, {})) | ({"device_id": number} if number else {})
+    defaults = dict(_DEFAULTS.get(provider, {})) | ({"device_id": number} if number else {})
     return defaults | given
 
 
-def _device(base: str) -> Device:
+def _device(base: str, number: int = 0, card: str = "") -> Device:
     kind = "gpu" if base in _GPUS else "npu" if base in _NPUS else "cpu"
-    name = base if kind == "cpu" else f"{base}:0"
-    description = f"{base} execution provider of onnxruntime"
+    name = base if kind == "cpu" else f"{base}:{number}"
+    description = f"{base} execution provider of onnxruntime{card and f' on {card}'}"
     return Device(name=name, kind=kind, precisions=("fp32", "int8"), description=description)

@@ -12,10 +12,11 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from coinfer.backends.base import Device, Session
+from coinfer.backends.device_faults import LOST_DEVICES
 from coinfer.backends.pools import reserved
 from coinfer.backends.precision import require_reported
 from coinfer.backends.torch.cuda import CudaStream, cuda_devices
-from coinfer.backends.torch.device_session import DeviceSession, LostDevices
+from coinfer.backends.torch.device_session import DeviceSession
 from coinfer.backends.torch.library import torch
 from coinfer.backends.torch.program import Program
 from coinfer.backends.torch.session import TorchSession
@@ -46,7 +47,7 @@ class TorchBackend:
         self._programs: weakref.WeakValueDictionary[Hashable, Program]
         self._programs = weakref.WeakValueDictionary()
         self._streams: dict[Hashable, Stream] = {}
-        self._lost = LostDevices()
+        self._lost = LOST_DEVICES
 
     def versions(self) -> Mapping[str, str]:
         """Return the version of torch."""
@@ -104,8 +105,8 @@ class TorchBackend:
 
     def _device_session(self, model: Model, processor: Processor, what: str) -> DeviceSession:
         stream = self._stream(processor, what)
-        if reason := self._lost.reason(processor.device):
-            raise BackendError(f"{what}: the device is lost for this process: {reason}")
+        if reason := self._lost.gone(processor.device):
+            raise BackendError(f"{what}: {reason}")
         session = DeviceSession(
             self._program(model, processor, stream.device, what),
             model,

@@ -8,23 +8,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from coinfer.backends.base import Device
+from coinfer.backends.device_faults import Fault, fault_of
 from coinfer.backends.torch.library import torch
-from coinfer.backends.torch.stream import Captured, Fault, Run
+from coinfer.backends.torch.stream import Captured, Run
 
-__all__ = ["CudaStream", "cuda_devices", "fault_of"]
-
-_LOST = (
-    "an illegal memory access",
-    "device-side assert",
-    "illegal address",
-    "illegal instruction",
-    "misaligned address",
-    "unspecified launch failure",
-    "hardware stack error",
-    "uncorrectable ecc error",
-    "context is destroyed",
-)
-"""Errors after which CUDA answers every call of the process with the same error."""
+__all__ = ["CudaStream", "cuda_devices"]
 
 _CAPTURING = threading.Lock()
 """Held while something is recorded: torch waits for the whole GPU before it begins."""
@@ -91,18 +79,6 @@ class CudaStream:
     def relieve(self) -> None:
         """Give back what torch keeps for later."""
         torch.cuda.empty_cache()
-
-
-def fault_of(error: BaseException) -> Fault:
-    """Tell what an error of CUDA means.
-
-    >>> fault_of(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    <Fault.LOST: 'lost'>
-    """
-    text = str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text:
-        return Fault.MEMORY
-    return Fault.LOST if any(known in text for known in _LOST) else Fault.OTHER
 
 
 def cuda_devices() -> tuple[Device, ...]:

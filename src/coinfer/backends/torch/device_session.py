@@ -9,16 +9,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from coinfer.backends.base import Placement, Tensor, Tensors
+from coinfer.backends.device_faults import LostDevices, reason_of
 from coinfer.backends.torch.launcher import Launcher
 from coinfer.backends.torch.library import torch
 from coinfer.backends.torch.program import Program
 from coinfer.backends.torch.session import host_tensor
-from coinfer.backends.torch.stream import Fault, Stream
+from coinfer.backends.torch.stream import Stream
 from coinfer.backends.values import Value, Values, to_host
 from coinfer.errors import BackendError, ExecutionError, first_line
 from coinfer.model import Model
 
-__all__ = ["DeviceSession", "DeviceValue", "LostDevices"]
+__all__ = ["DeviceSession", "DeviceValue"]
 
 
 class DeviceValue(NamedTuple):
@@ -52,21 +53,6 @@ class DeviceValue(NamedTuple):
         """Cut it along the first axis before these positions."""
         parts = torch.tensor_split(self.tensor, list(cuts))
         return [self._replace(tensor=each) for each in parts]
-
-
-class LostDevices:
-    """Devices that failed for good in this process, with the reason."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
-
-    def lose(self, device: str, reason: str) -> None:
-        """Note that nothing works there any more."""
-        self._reasons.setdefault(device, reason)
-
-    def reason(self, device: str) -> str:
-        """Return why it does not work; empty if it does."""
-        return self._reasons.get(device, "")
 
 
 class DeviceSession:
@@ -157,8 +143,8 @@ class DeviceSession:
     def _executed(self, launcher: Launcher | None, inputs: Values) -> list[Any]:
         if launcher is None:
             raise ExecutionError.of(self._what, "the session is closed; load the model again")
-        if reason := self._lost.reason(self._device):
-            raise ExecutionError.of(self._what, _gone(self._device, reason))
+        if reason := self._lost.gone(self._device):
+            raise ExecutionError.of(self._what, reason)
         resident = []
         given = []
         for at, name in enumerate(self._inputs):
@@ -175,13 +161,8 @@ class DeviceSession:
                 return launcher.execute(given, resident)
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
-            reason = first_line(error)
             fault = self._stream.fault(error)
-            if fault is Fault.LOST:
-                self._lost.lose(self._device, reason)
-                reason = _gone(self._device, reason)
-            elif fault is Fault.MEMORY:
-                reason = f"{self._device} is out of memory ({reason}); load fewer models there"
+            reason = reason_of(fault, self._device, first_line(error), self._lost)
             raise ExecutionError.of(self._what, reason) from error
 
     def _check_rows(self, name: str, array: Tensor) -> None:
@@ -194,10 +175,6 @@ class DeviceSession:
             raise ExecutionError.of(
                 self._what, f"input {name!r} has {wrong}, but there are {rows} rows to pick from"
             )
-
-
-def _gone(device: str, reason: str) -> str:
-    return f"{device} is lost for this process ({reason}); start a new one to use it again"
 
 
 def _settled(tensor: Any) -> Any:

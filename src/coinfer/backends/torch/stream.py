@@ -9,27 +9,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
+
+from coinfer.backends.device_faults import Fault
 
 __all__ = ["Captured", "Fault", "Run", "Stream"]
 
 Run = Callable[[Sequence[Any]], list[Any]]
 """Queues what makes output tensors of input tensors on the device."""
-
-
-class Fault(StrEnum):
-    """What an error of a device means.
-
-    Members:
-        MEMORY: There is no memory left: after some is given back it may work.
-        LOST: Nothing works in this process from now on.
-        OTHER: This run failed.
-    """
-
-    MEMORY = "memory"
-    LOST = "lost"
-    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
