@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coinfer import Engine
-from coinfer.backends.base import Session
+from coinfer.backends.base import DeviceUse, Session
 from coinfer.backends.null import NullBackend
 from coinfer.core.commands import Evict, Load
 from coinfer.core.events import MemoryGiven, MemoryMeasured
@@ -32,20 +32,26 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int | None = 1024 * MIB) -> None:
         self.held: ProcessMemory | None = ProcessMemory(10 * MIB, 20 * MIB)
         self.now, self.limit = 0.0, limit
+        self.uses: dict[str, DeviceUse] = {}
         self.events: list[MemoryGiven | MemoryMeasured] = []
         self.warnings = EngineWarnings()
         monkeypatch.setattr(memory_watch, "process_memory", lambda: self.held)
         monkeypatch.setattr(clock, "now", lambda: self.now)
         given = MemoryGiven({"host": 600 * MIB}, "lru", 7)
         self.watch = MemoryWatch(
-            given, [CPU, GPU], 200 * MIB, lambda: self.limit, self.events.append, self.warnings
+            given,
+            [CPU, GPU],
+            lambda _: 200 * MIB,
+            lambda: self.limit,
+            self.events.append,
+            self.warnings,
+            lambda: self.uses,
         )
 
     def evict(self, gave: int, evict: Evict = EVICT) -> list[int]:
         """Let an eviction give back so many MiB; return the sizes that the core is told."""
         self.events.clear()
-        before, after = ProcessMemory(gave * MIB, 9), ProcessMemory(0, 9)
-        self.watch.note_eviction(evict, before, after)
+        self.watch.note_eviction(evict, gave * MIB + 9, 9)
         return [e.size_bytes // MIB for e in self.events if isinstance(e, MemoryMeasured)]
 
     def look(self, limit: int | None) -> list[MemoryGiven]:

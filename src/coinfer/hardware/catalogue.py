@@ -5,8 +5,9 @@ OpenVINO, and another backend's processors begin with its name. The number count
 from 0 by locality, whatever the system calls them, so that a scenario fits any machine; units and
 `cores` have the system's numbers. `cpu0-3` runs on cores 0 to 3 together. Accelerators are `cuda0`,
 `ov_gpu0`, ...; with torch, a GPU is `gpu0`, and `gpu0_s1`, `gpu0_s2` are streams of it that run
-together. A precision below fp32 is a suffix: `ov0_bf16`. An express processor has the name of
-the one below it and a plus: `cpu0+`.
+together. `gpu0_1of2` and `gpu0_2of2` are disjoint shares of its multiprocessors, which are there if
+they are asked for. A precision below fp32 is a suffix: `ov0_bf16`. An express processor has the
+name of the one below it and a plus: `cpu0+`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def default_processors(
     cores: Cores | None = None,
     precisions: Iterable[str] = ("fp32",),
     preempt: bool = False,
+    shares: int = 0,
 ) -> tuple[Processor, ...]:
     """List what can run models here.
 
@@ -52,6 +54,7 @@ def default_processors(
         cores: The cores to use; found if None.
         precisions: Precisions that the user allows; a device gets those of them that it reports.
         preempt: Add an express processor on top of each processor of one core.
+        shares: Into how many disjoint shares each GPU of torch is split; 0: it is not.
 
     Raises:
         UnknownNameError: a backend of `backends` does not exist.
@@ -67,7 +70,7 @@ def default_processors(
         if names is not None or device.kind != "cpu" or backend.name not in _ONLY_WHEN_NAMED
         for precision in allowed
         if precision in device.precisions
-        for processor in _processors(backend.name, device, cores, precision)
+        for processor in _processors(backend.name, device, cores, precision, shares)
     )
     return (*found, *_express(found, cores)) if preempt else found
 
@@ -98,10 +101,12 @@ def _used_devices(devices: tuple[Device, ...]) -> Iterator[Device]:
     yield from (device for device in devices if device.kind != "cpu")
 
 
-def _processors(backend: str, device: Device, cores: Cores, precision: str) -> Iterator[Processor]:
+def _processors(
+    backend: str, device: Device, cores: Cores, precision: str, shares: int
+) -> Iterator[Processor]:
     suffix = "" if precision == "fp32" else f"_{precision}"
     if device.kind != "cpu" and backend == "torch":
-        yield from _streams(device, precision, suffix)
+        yield from _streams(device, precision, suffix, shares)
         return
     if device.kind != "cpu":
         yield _accelerator(backend, device, precision, suffix)
@@ -120,10 +125,12 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
         )
 
 
-def _streams(device: Device, precision: str, suffix: str) -> Iterator[Processor]:
-    """The whole GPU, on which nothing else runs meanwhile, and streams that share it."""
+def _streams(device: Device, precision: str, suffix: str, shares: int) -> Iterator[Processor]:
+    """The whole GPU, on which nothing else runs meanwhile, streams that share it, and shares."""
     unit, number = device.name.lower(), device.name.partition(":")[2]
     streams = {f"_s{at}": frozenset({f"{unit}.s{at}"}) for at in range(1, _STREAMS + 1)}
+    parts = [f"{at}of{shares}" for at in range(1, shares + 1)]
+    streams |= {f"_{part}": frozenset({f"{unit}.{part}"}) for part in parts}
     # The unit of the device is that of other libraries' processors on it.
     whole = frozenset({unit}).union(*streams.values())
     for which, units in {"": whole, **streams}.items():
@@ -133,6 +140,7 @@ def _streams(device: Device, precision: str, suffix: str) -> Iterator[Processor]
             device=device.name,
             units=units,
             precision=precision,
+            options={"share": which[1:]} if which[1:] in parts else {},
         )
 
 

@@ -29,11 +29,11 @@ def memory_of(processor: Processor) -> str:
 def sharing(
     processors: Sequence[Processor], shares: Mapping[str, str], among: Collection[str]
 ) -> list[tuple[Processor, ...]]:
-    """Return which of these processors share sessions, express ones with those under them.
+    """Return which of these processors share sessions or weights, express ones with those below.
 
     Args:
         processors: All of the machine.
-        shares: By processor, the name of the first one whose sessions it uses, if not its own.
+        shares: By processor, the name of the first one of those that it shares with.
         among: Names of the ordinary ones that are meant.
     """
     groups: dict[str, list[Processor]] = {}

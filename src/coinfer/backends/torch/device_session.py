@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -11,9 +11,9 @@ import numpy as np
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.torch.launcher import Launcher
 from coinfer.backends.torch.library import torch
-from coinfer.backends.torch.program import Program
 from coinfer.backends.torch.session import host_tensor
 from coinfer.backends.torch.stream import Fault, Stream
+from coinfer.backends.torch.waiting_program import LoadedProgram
 from coinfer.backends.values import Value, Values, to_host
 from coinfer.errors import BackendError, ExecutionError, first_line
 from coinfer.model import Model
@@ -75,12 +75,12 @@ class DeviceSession:
     It is a `values.PartSession`: what only other parts of the model read stays on the device.
 
     Attributes:
-        device_bytes: What its weights take there; other streams' sessions share them.
+        reload_s: Seconds to load it once more while its weights wait on the host; 0: not known.
     """
 
     def __init__(
         self,
-        program: Program,
+        loaded: LoadedProgram,
         model: Model,
         stream: Stream,
         *,
@@ -88,14 +88,25 @@ class DeviceSession:
         device: str,
         precision: str,
         lost: LostDevices,
+        choices: MutableMapping[Hashable, bool] | None = None,
+        multiprocessors: int = 0,
     ) -> None:
+        program = loaded.program
+        self._loaded: LoadedProgram | None = loaded
         self._inputs = tuple(spec.name for spec in model.inputs)
         self._outputs = tuple(spec.name for spec in model.outputs)
         kept = [at for at, name in enumerate(self._outputs) if name in model.borders]
-        launcher = partial(Launcher, run=program.run, stream=stream, records=not program.waits)
+        launcher = partial(
+            Launcher,
+            run=program.run,
+            stream=stream,
+            records=not program.waits,
+            upload=loaded.upload,
+            choices={} if choices is None else choices,
+        )
         self._whole: Launcher | None = launcher()
         self._part: Launcher | None = launcher(keep=kept)
-        self.device_bytes = program.constant_bytes
+        self.reload_s = 0.0
         self._steps = len(program.steps)
         self._bounds = program.bounds
         self._stream = stream
@@ -103,6 +114,14 @@ class DeviceSession:
         self._device = device
         self._precision = precision
         self._lost = lost
+        self._multiprocessors = multiprocessors
+
+    @property
+    def device_bytes(self) -> int:
+        """What its weights, which sessions of other streams share, and its inputs take there."""
+        loaded, launchers = self._loaded, (self._whole, self._part)
+        weights = 0 if loaded is None else loaded.nbytes
+        return weights + sum(each.device_bytes for each in launchers if each is not None)
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; the arrays belong to the caller.
@@ -147,12 +166,17 @@ class DeviceSession:
         if self._whole is None:
             raise BackendError(f"{self._what}: the session is closed; load the model again")
         operators = {self._device: max(1, self._steps)}
-        return Placement(operators=operators, precision=self._precision, threads=1)
+        return Placement(
+            operators=operators,
+            precision=self._precision,
+            threads=1,
+            multiprocessors=self._multiprocessors,
+        )
 
     def close(self) -> None:
         """Give memory back; a run in progress ends first."""
         with self._stream.lock:
-            self._whole = self._part = None
+            self._whole = self._part = self._loaded = None
 
     def _executed(self, launcher: Launcher | None, inputs: Values) -> list[Any]:
         if launcher is None:
