@@ -210,6 +210,27 @@ def test_without_memory_for_weights_it_gives_back_what_it_keeps_and_tries_again(
         backend.load(layer("n", 1.0), FIRST)
 
 
+def test_out_of_memory_other_sessions_of_the_gpu_give_back_what_they_keep() -> None:
+    gpus = FakeGpus()
+    backend = TorchBackend(gpus)
+    one, other = (backend.load(layer(f"m{k}", float(k)), p) for k, p in ((1, FIRST), (2, SECOND)))
+    (stream, _) = gpus.made
+    kept = device_bytes(other)
+    assert kept > SIZE
+    stream.full = 2  # also once it has given back what it keeps itself
+    assert one.run_part(X)["y"][0, 0] == 64
+    assert device_bytes(other) == SIZE
+    assert gpus.log.count("relieve") == 2
+    assert other.run_part(X)["y"][0, 0] == 128
+    assert device_bytes(other) == kept
+    with other._stream.lock:  # what runs keeps what it has
+        stream.full = 2
+        with pytest.raises(ExecutionError, match="CUDA:0 is out of memory"):
+            one.run_part(X)
+    for each in (one, other):
+        each.close()
+
+
 def test_a_device_that_is_lost_while_weights_are_copied_is_lost_for_all() -> None:
     gpus = FakeGpus()
     backend = TorchBackend(gpus)

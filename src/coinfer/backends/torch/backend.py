@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Hashable, Mapping
+from functools import partial
 
 from coinfer.backends.base import Device, DeviceUse, Session
 from coinfer.backends.pools import reserved
@@ -50,6 +52,7 @@ class TorchBackend:
         self._programs = Programs()
         self._streams: dict[Hashable, tuple[Stream, int]] = {}
         self._copies: dict[str, CopyStream] = {}
+        self._sessions: dict[str, weakref.WeakSet[DeviceSession]] = {}
         self._lost = LostDevices()
 
     def versions(self) -> Mapping[str, str]:
@@ -154,7 +157,10 @@ class TorchBackend:
             lost=self._lost,
             choices=choices,
             multiprocessors=multiprocessors,
+            siblings=partial(self._sessions_of, processor.device),
         )
+        with self._lock:
+            self._sessions.setdefault(processor.device, weakref.WeakSet()).add(session)
         if not model.open_dims:
             # Of what comes alone, now: what takes long the first time, and what is recorded.
             try:
@@ -167,6 +173,10 @@ class TorchBackend:
             seconds += time.perf_counter() - started_s
         session.reload_s = seconds
         return session
+
+    def _sessions_of(self, device: str) -> list[DeviceSession]:
+        with self._lock:
+            return list(self._sessions.get(device, ()))
 
     def _loaded(
         self, model: Model, processor: Processor, stream: Stream, what: str

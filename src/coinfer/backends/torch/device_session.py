@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Hashable, MutableMapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -90,6 +90,7 @@ class DeviceSession:
         lost: LostDevices,
         choices: MutableMapping[Hashable, bool] | None = None,
         multiprocessors: int = 0,
+        siblings: Callable[[], Collection[DeviceSession]] = tuple,
     ) -> None:
         program = loaded.program
         self._loaded: LoadedProgram | None = loaded
@@ -115,6 +116,7 @@ class DeviceSession:
         self._precision = precision
         self._lost = lost
         self._multiprocessors = multiprocessors
+        self._siblings = siblings
 
     @property
     def device_bytes(self) -> int:
@@ -173,6 +175,19 @@ class DeviceSession:
             multiprocessors=self._multiprocessors,
         )
 
+    def forget(self) -> bool:
+        """Give buffers and recordings back, unless something runs; they come back when needed."""
+        if not self._stream.lock.acquire(blocking=False):
+            return False
+        try:
+            kept = [each for each in (self._whole, self._part) if each is not None]
+            held = any(each.device_bytes for each in kept)
+            for each in kept:
+                each.forget()
+            return held
+        finally:
+            self._stream.lock.release()
+
     def close(self) -> None:
         """Give memory back; a run in progress ends first."""
         with self._stream.lock:
@@ -196,7 +211,7 @@ class DeviceSession:
                 given.append(host_tensor(array))
         try:
             with torch.inference_mode():
-                return launcher.execute(given, resident)
+                return self._launched(launcher, given, resident)
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
             reason = first_line(error)
@@ -207,6 +222,21 @@ class DeviceSession:
             elif fault is Fault.MEMORY:
                 reason = f"{self._device} is out of memory ({reason}); load fewer models there"
             raise ExecutionError.of(self._what, reason) from error
+
+    def _launched(
+        self, launcher: Launcher, given: Sequence[Any], resident: Collection[int]
+    ) -> list[Any]:
+        """Execute; out of memory, let the device's other sessions give theirs back, and retry."""
+        try:
+            return launcher.execute(given, resident)
+        except Exception as error:
+            if self._stream.fault(error) is not Fault.MEMORY:
+                raise
+            others = [each for each in self._siblings() if each is not self]
+            if not sum(each.forget() for each in others):
+                raise
+        self._stream.relieve()
+        return launcher.execute(given, resident)
 
     def _check_rows(self, name: str, array: Tensor) -> None:
         rows = self._bounds.get(name)
