@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import re
 import threading
 from contextlib import closing
 
@@ -18,15 +19,22 @@ from backends.late_stream import LateCopies, LateStream  # noqa: E402
 from coinfer import Engine  # noqa: E402
 from coinfer.backends.base import device_bytes, reload_s, weights_key  # noqa: E402
 from coinfer.backends.torch.backend import TorchBackend  # noqa: E402
-from coinfer.backends.torch.cuda_copies import PinnedRoom  # noqa: E402
+from coinfer.backends.torch.cuda_copies import CudaCopies, PinnedRoom  # noqa: E402
+from coinfer.backends.torch.device_session import DeviceValue  # noqa: E402
 from coinfer.backends.torch.launcher import Launcher  # noqa: E402
 from coinfer.backends.torch.program import Program  # noqa: E402
 from coinfer.backends.torch.waiting_program import WaitingProgram  # noqa: E402
+from coinfer.backends.values import joined, parted, run_part, to_host  # noqa: E402
 from coinfer.errors import BackendError, ExecutionError  # noqa: E402
+from coinfer.graph.extract import extract  # noqa: E402
+from coinfer.graph.fusing.fused_model import fuse_models  # noqa: E402
+from coinfer.graph.partition import partition_at  # noqa: E402
 from coinfer.machine.processor import Processor  # noqa: E402
 from coinfer.machine.profile import Measurement, Profile, ProfileKey  # noqa: E402
+from coinfer.machine.span import Span  # noqa: E402
 from coinfer.model import Model  # noqa: E402
-from coinfer.testing.models import model_from_text, tiny_linear  # noqa: E402
+from coinfer.profiling.fused_trial import fused_trial  # noqa: E402
+from coinfer.testing.models import model_from_text, tiny_linear, two_convs  # noqa: E402
 
 FIRST = Processor(name="gpu0_s1", backend="torch", device=GPU, units=frozenset({"s1"}))
 SECOND = Processor(name="gpu0_s2", backend="torch", device=GPU, units=frozenset({"s2"}))
@@ -271,3 +279,92 @@ def test_an_engine_with_more_models_than_the_gpu_holds_loses_nothing() -> None:
         assert not engine.warnings
     gc.collect()
     assert gpus.copy_stream.held == 0
+
+
+def test_fused_models_and_batches_of_layers_run_on_a_gpu_like_any_model() -> None:
+    backend = TorchBackend(FakeGpus())
+    models = [layer(f"m{k}", float(k)) for k in (1, 2, 3)]
+    fused = fuse_models(models)
+    feeds = [{"x": np.full((1, 64), k, np.float32)} for k in (1, 2, 3)]
+    with closing(backend.load(fused.model, FIRST)) as session:
+        made = fused.outputs_of(session.run(fused.inputs_of(feeds)))
+    assert [each["y"][0, 0] for each in made] == [64, 256, 576]
+
+    example = two_convs()
+    partition = partition_at(example.model, [1], {"it": frozenset(range(3))})
+    parts = [backend.load(extract(example.model, partition, Span(k, k)), FIRST) for k in (0, 1)]
+    inputs = example.model.sample_inputs(batch=6)
+    # The first layer in batches of three, the second in batches of two: values stay on the GPU.
+    cut = [{name: value[at : at + 3] for name, value in inputs.items()} for at in (0, 3)]
+    between = [run_part(parts[0], each) for each in cut]
+    name = next(iter(between[0]))
+    pieces = parted(joined([each[name] for each in between]), [2, 4])
+    assert all(isinstance(piece, DeviceValue) for piece in pieces)
+    done = [to_host(run_part(parts[1], {name: piece})) for piece in pieces]
+    for out, wanted in example.reference(inputs).items():
+        found = np.concatenate([each[out] for each in done])
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    for each in parts:
+        each.close()
+
+
+def test_fused_models_are_measured_by_what_they_take_on_the_device() -> None:
+    gpus = FakeGpus()
+    backend = TorchBackend(gpus)
+    models = [layer(f"m{k}", float(k)) for k in (1, 2)]
+    fused = fuse_models(models)
+    members = [(member, model, [X]) for member, model in zip(fused.members, models, strict=True)]
+    trial = fused_trial(fused.model, members, (FIRST, backend), (FIRST, backend), rounds=0)
+    assert 2 * SIZE <= trial.resident_bytes <= 2 * SIZE + 8192
+    assert trial.error <= 1e-6
+
+
+class FakeRuntime:
+    """What of the CUDA runtime pins memory."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.pinned: list[int] = []
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
+        if not self.code:
+            self.pinned.append(address)
+        return self.code
+
+    def cudaHostUnregister(self, address: int) -> None:  # noqa: N802
+        self.pinned.remove(address)
+
+
+@pytest.mark.parametrize(
+    ("code", "most", "refusal"),
+    [
+        (0, 2000, ""),
+        (2, 2000, r"refuses to pin 1000 B \(CUDA error 2\); raise the limit .*ulimit"),
+        (0, 900, "memory is short"),
+    ],
+)
+def test_memory_is_pinned_where_it_is_or_left_as_it_is_with_one_warning(
+    code: int,
+    most: int,
+    refusal: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = FakeRuntime(code)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    copies = CudaCopies(torch.device("cpu"), PinnedRoom(most))
+    buffer = torch.zeros(1000, dtype=torch.uint8)
+    with caplog.at_level(logging.WARNING):
+        unpin = copies.pin(buffer)
+        again = copies.pin(buffer.clone()) if refusal else None
+    if refusal:
+        assert (unpin, again) == (None, None)
+        (record,) = caplog.records
+        assert re.search(refusal, record.message)
+        return
+    assert unpin is not None
+    assert runtime.pinned == [buffer.data_ptr()]
+    unpin()
+    assert not runtime.pinned
+    assert not caplog.records

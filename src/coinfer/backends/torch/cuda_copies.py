@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +21,10 @@ _log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 8 * 2**20
 """A GPU copies one piece at a time in a direction: inputs of requests wait for one at most."""
+
+
+_ALL_CONTEXTS = 1
+"""`cudaHostRegisterPortable`."""
 
 
 class PinnedRoom:
@@ -96,8 +101,10 @@ class CudaCopies:
         if not self._room.take(size):
             self._room.refused("more of the host's memory is not pinned; memory is short")
             return None
-        code = int(torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), size, 0))
+        code = int(torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), size, _ALL_CONTEXTS))
         if code:
+            with suppress(Exception):  # CUDA tells the next launch of this thread, too
+                torch.zeros(1, device=self._device)
             self._room.give_back(size)
             self._room.refused(
                 f"the system refuses to pin {format_bytes(size)} (CUDA error {code}); raise the "
