@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from backends.fake_gpus import GPU, FakeGpus  # noqa: E402
 from backends.late_stream import LateCopies, LateStream  # noqa: E402
 from coinfer import Engine  # noqa: E402
-from coinfer.backends.base import device_bytes, reload_s, weights_key  # noqa: E402
+from coinfer.backends.base import Session, device_bytes, reload_s, weights_key  # noqa: E402
 from coinfer.backends.torch.backend import TorchBackend  # noqa: E402
 from coinfer.backends.torch.cuda_copies import CudaCopies, PinnedRoom  # noqa: E402
 from coinfer.backends.torch.device_session import DeviceValue  # noqa: E402
@@ -34,6 +34,7 @@ from coinfer.machine.profile import Measurement, Profile, ProfileKey  # noqa: E4
 from coinfer.machine.span import Span  # noqa: E402
 from coinfer.model import Model  # noqa: E402
 from coinfer.profiling.fused_trial import fused_trial  # noqa: E402
+from coinfer.runtime.model_store import ModelStore  # noqa: E402
 from coinfer.testing.models import model_from_text, tiny_linear, two_convs  # noqa: E402
 
 FIRST = Processor(name="gpu0_s1", backend="torch", device=GPU, units=frozenset({"s1"}))
@@ -279,6 +280,39 @@ def test_an_engine_with_more_models_than_the_gpu_holds_loses_nothing() -> None:
         assert not engine.warnings
     gc.collect()
     assert gpus.copy_stream.held == 0
+
+
+class Picky(TorchBackend):
+    """Loads nothing more on one of the streams, once it is told."""
+
+    is_picky = False
+
+    def load(self, model: Model, processor: Processor) -> Session:
+        if self.is_picky and processor.name == SECOND.name:
+            raise BackendError("one stream does not take it")
+        return super().load(model, processor)
+
+
+def test_what_can_be_loaded_on_one_stream_only_leaves_nothing_on_the_gpu() -> None:
+    gpus = FakeGpus()
+    backend = Picky(gpus)
+    store = ModelStore({p.name: p for p in (FIRST, SECOND)}, {"torch": backend})
+    profile = Profile.from_seconds({"m": {FIRST.name: 1e-4, SECOND.name: 1e-4}})
+    store.put("m", layer("m", 1.0), profile, keep=True, later=True)
+    place = ("m", Span(), (FIRST.name, SECOND.name))
+    backend.is_picky = True
+    with pytest.raises(BackendError, match="one stream does not take it"):
+        store.load(*place)
+    gc.collect()
+    assert gpus.log.count("upload") == 1
+    assert gpus.copy_stream.held == 0
+    assert not store.items("m")
+    backend.is_picky = False
+    store.load(*place)
+    assert len(store.items("m")) == 2
+    store.close()
+    gc.collect()
+    assert (gpus.copy_stream.held, gpus.copy_stream.pinned) == (0, 0)
 
 
 def test_fused_models_and_batches_of_layers_run_on_a_gpu_like_any_model() -> None:

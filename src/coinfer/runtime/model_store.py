@@ -214,11 +214,16 @@ class ModelStore:
         """
         with self.changing:
             made = set()
-            for processor in processors:
-                kept = self._kept.get((name, span, processor))
-                if kept is not None:  # else the model left meanwhile
-                    self._load_one(name, span, kept[0], self._all[processor])
-                    made.add(kept[1])
+            try:
+                for processor in processors:
+                    kept = self._kept.get((name, span, processor))
+                    if kept is not None:  # else the model left meanwhile
+                        self._load_one(name, span, kept[0], self._all[processor])
+                        made.add(kept[1])
+            except BaseException:
+                # Nothing runs on the others before all are there, and nobody would evict them.
+                self.evict(name, span, processors, close=True)
+                raise
             for place, (_, key) in self._kept.items():
                 if key in made:  # it may be that of another model of the same content
                     self._sessions[place] = self._shared[key]
