@@ -202,14 +202,14 @@ class MemoryWatch:
                     f"from now on, not {format_bytes(planned)}",
                 )
 
-    def _give(self, name: str, budget: float) -> None:
+    def _give(self, name: str, budget: int) -> None:
         """Tell the core of another budget."""
         self.given = self.given._replace(budgets={**self.given.budgets, name: budget})
         for key, known in self._places.items():
             if self._memories.get(key[2][0]) != name:
                 continue
             if known.size > max(budget, known.planned):  # else nothing could ever load it
-                known.size = int(max(budget, known.planned))
+                known.size = max(budget, known.planned)
                 self._tell(process_memory(), known)
         self._post(self.given)
 

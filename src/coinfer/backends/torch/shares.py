@@ -73,13 +73,12 @@ class Multiprocessors:
 
 
 class Part(Protocol):
-    """A part of a GPU.
+    """A part of a GPU."""
 
-    Attributes:
-        multiprocessors: How many it has, read back from the driver.
-    """
-
-    multiprocessors: int
+    @property
+    def multiprocessors(self) -> int:
+        """How many it has, read back from the driver."""
+        ...
 
     def stream(self, *, is_urgent: bool) -> Any:
         """Return a new stream of torch whose work runs on this part only."""
