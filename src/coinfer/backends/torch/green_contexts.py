@@ -89,7 +89,8 @@ def _core() -> Any:
         core = importlib.import_module("cuda.core")
     except ImportError as error:
         raise BackendError(
-            f"shares of a GPU need cuda-core ({error}); install it with: pip install cuda-core"
+            f"shares of a GPU need cuda-core and cuda-bindings ({error}); pip install cuda-core "
+            "cuda-bindings, of the main version of torch's CUDA"
         ) from error
     if not hasattr(core, "SMResourceOptions"):
         raise BackendError(
