@@ -123,25 +123,30 @@ def loadables(
     """Return what can be loaded of a variant, with what it takes.
 
     A span takes what was measured on whichever of the processors that share it it took most, at the
-    largest batch: its weights and, as libraries keep these, the memory of its activations.
+    largest batch: its weights and, as libraries keep these, the memory of its activations. On a
+    device with memory of its own the weights are there once, and each processor that has them keeps
+    buffers for its inputs.
     """
     planned, machine = plan.models.get(variant), plan.machine
     content = _content(planned) if planned is not None and planned.fingerprint else ""
     pinned = _pinned(plan)
-    largest: dict[Span, dict[str, tuple[int, float]]] = {}
+    largest: dict[Span, dict[str, tuple[int, int, float]]] = {}
     for key, entry in profile:
         if key.model == variant:
             row = largest.setdefault(key.span, {})
-            size, load_s = row.get(key.processor, (0, 0.0))
+            size, run_size, load_s = row.get(key.processor, (0, 0, 0.0))
             size = max(size, entry.resident_bytes + entry.run_bytes)
-            row[key.processor] = size, max(load_s, entry.load_s)
+            run_size = max(run_size, entry.run_bytes)
+            row[key.processor] = size, run_size, max(load_s, entry.load_s)
     found = []
     for span, row in sorted(largest.items()):
         for group in sharing(machine.processors, machine.shares, row):
             names = tuple(processor.name for processor in group)
             takes = [row[name] for name in names if name in row]
-            size, load_s = max(each[0] for each in takes), max(each[1] for each in takes)
+            size, load_s = max(each[0] for each in takes), max(each[2] for each in takes)
             pool = memory_of(group[0])
+            if pool != HOST:
+                size += sum(each[1] for each in takes) - max(each[1] for each in takes)
             # Of a backend without versions nobody knows what its sessions share.
             of = content if group[0].backend in machine.identity else ""
             fields = size, load_s, of, are_loaded, variant in pinned

@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backends.late_stream import LateStream  # noqa: E402
+from backends.late_stream import LateCopies, LateStream  # noqa: E402
 from coinfer.backends import get_backend  # noqa: E402
 from coinfer.backends.base import device_bytes  # noqa: E402
 from coinfer.backends.device_faults import Fault, LostDevices, fault_of  # noqa: E402
@@ -25,6 +25,7 @@ from coinfer.backends.torch.device_session import (  # noqa: E402
 )
 from coinfer.backends.torch.launcher import Launcher  # noqa: E402
 from coinfer.backends.torch.program import Program  # noqa: E402
+from coinfer.backends.torch.waiting_program import WaitingProgram  # noqa: E402
 from coinfer.backends.values import joined, parted, run_part, to_host  # noqa: E402
 from coinfer.errors import ExecutionError  # noqa: E402
 from coinfer.graph.extract import extract  # noqa: E402
@@ -45,17 +46,19 @@ from coinfer.testing.models import (  # noqa: E402
 CPU = Processor(name="cpu", backend="torch", units=frozenset({"core0"}))
 
 
-def program_of(model: Model) -> Program:
-    return Program.of(model, compute=torch.float32, device=torch.device("cpu"), what="it")
+def program_of(model: Model, **options: Any) -> Program:
+    device = torch.device("cpu")
+    return Program.of(model, compute=torch.float32, device=device, what="it", **options)
 
 
 def launcher_of(model: Model, stream: LateStream, **options: Any) -> Launcher:
-    return Launcher(run=program_of(model).run, stream=stream, clock=stream.clock, **options)
+    return Launcher(run=program_of(model).run, stream=stream, **options)
 
 
 def session_of(model: Model, stream: LateStream, lost: LostDevices | None = None) -> DeviceSession:
+    waiting = WaitingProgram.of(program_of(model, apart=True))
     return DeviceSession(
-        program_of(model),
+        waiting.load(LateCopies()),
         model,
         stream,
         what="it",
@@ -274,7 +277,8 @@ def test_a_closed_session_refuses_to_run() -> None:
 
 def test_it_says_what_its_weights_take_on_the_device() -> None:
     session = session_of(tiny_linear().model, LateStream())
-    assert device_bytes(session) == (4 * 3 + 3) * 4
+    # Three sums behind four by three weights, where a tensor may begin on a GPU.
+    assert device_bytes(session) == 512 + 3 * 4
     assert device_bytes(get_backend("torch").load(tiny_linear().model, CPU)) == 0
 
 

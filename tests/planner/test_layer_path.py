@@ -36,7 +36,7 @@ TIMES = {
 }
 
 
-def plan(**fields: Any) -> Plan:
+def plan(processor: Processor = CPU, **fields: Any) -> Plan:
     entries = {
         ProfileKey("m", "cpu", batch, span): Measurement(
             seconds=(seconds,), resident_bytes=1000, load_s=0.01
@@ -44,7 +44,7 @@ def plan(**fields: Any) -> Plan:
         for span, row in TIMES.items()
         for batch, seconds in row.items()
     }
-    return Plan.of(Machine(processors=(CPU,), profile=Profile(entries)), **fields)
+    return Plan.of(Machine(processors=(processor,), profile=Profile(entries)), **fields)
 
 
 def test_parts_are_the_smallest_spans_that_lead_through() -> None:
@@ -83,6 +83,16 @@ def test_a_budget_counts_what_is_loaded_again_in_every_pass() -> None:
     assert ample.path.cost.load_s == 0
     assert tight.path.cost.load_s == pytest.approx(0.02)  # each part once, one after the other
     assert layer_path(dataclasses.replace(plan(), memory={"host": 900}), "m", 8) is None
+
+
+def test_the_budget_is_that_of_the_memory_in_which_the_parts_are() -> None:
+    on_gpu = plan(dataclasses.replace(CPU, device="CUDA:0"))
+    sizes = [
+        layer_path(dataclasses.replace(on_gpu, memory={memory: 900}), "m", 8)
+        for memory in ("host", "CUDA:0")
+    ]
+    assert sizes[0] is not None
+    assert sizes[1] is None
 
 
 def test_executions_keep_to_it() -> None:

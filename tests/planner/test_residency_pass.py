@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 
+from coinfer.backends.base import DeviceUse
+from coinfer.backends.null import NullBackend
 from coinfer.errors import ConfigurationError
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
@@ -37,6 +39,38 @@ def test_only_what_does_not_fit_gets_a_budget(
     plan = planned()
     assert plan.memory == budget
     assert bool(plan.warnings) == bool(budget)
+
+
+class Gpu(NullBackend):
+    """Has a device with memory of its own."""
+
+    def __init__(self, usable: int | None) -> None:
+        super().__init__()
+        self.usable = usable
+
+    def device_use(self, device: str) -> DeviceUse | None:
+        if self.usable is None:
+            return None
+        return DeviceUse(
+            held_bytes=0, kept_bytes=50, free_bytes=self.usable - 50, total_bytes=10**9
+        )
+
+
+@pytest.mark.parametrize(("usable", "budget"), [(None, {}), (250, {}), (249, {"CUDA:0": 199})])
+def test_a_device_gets_a_budget_of_its_own_if_its_memory_does_not_hold_all(
+    usable: int | None, budget: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "memory_bytes", lambda: 10**9)
+    gpu = Processor(name="gpu0", backend="null", device="CUDA:0", units=frozenset({"gpu"}))
+    entries = {ProfileKey(name, "gpu0"): ENTRY for name in "ab"}
+    plan = Plan.of(Machine(processors=(gpu,), profile=Profile(entries)))
+    profiler = Profiler(backends={"null": Gpu(usable)})
+    planning = Planning(models={}, wishes=Wishes(), profiler=profiler, samples={})
+    found = residency(plan, planning)
+    assert found.memory == budget
+    assert [text.startswith("memory of CUDA:0 holds not all") for text in found.warnings] == [
+        True for _ in budget
+    ]
 
 
 def test_a_wish_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

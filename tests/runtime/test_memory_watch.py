@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coinfer import Engine
-from coinfer.backends.base import Session
+from coinfer.backends.base import DeviceUse, Session
 from coinfer.backends.null import NullBackend
 from coinfer.core.commands import Evict, Load
 from coinfer.core.events import MemoryGiven, MemoryMeasured
@@ -32,20 +32,29 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int | None = 1024 * MIB) -> None:
         self.held: ProcessMemory | None = ProcessMemory(10 * MIB, 20 * MIB)
         self.now, self.limit = 0.0, limit
+        self.uses: dict[str, DeviceUse] = {}
         self.events: list[MemoryGiven | MemoryMeasured] = []
         self.warnings = EngineWarnings()
         monkeypatch.setattr(memory_watch, "process_memory", lambda: self.held)
         monkeypatch.setattr(clock, "now", lambda: self.now)
-        given = MemoryGiven({"host": 600 * MIB}, "lru", 7)
+        self.follow({"host": 600 * MIB})
+
+    def follow(self, budgets: dict[str, float]) -> None:
+        """Watch memories with these budgets."""
         self.watch = MemoryWatch(
-            given, [CPU, GPU], 200 * MIB, lambda: self.limit, self.events.append, self.warnings
+            MemoryGiven(budgets, "lru", 7),
+            [CPU, GPU],
+            lambda _: 200 * MIB,
+            lambda: self.limit,
+            self.events.append,
+            self.warnings,
+            lambda: self.uses,
         )
 
     def evict(self, gave: int, evict: Evict = EVICT) -> list[int]:
         """Let an eviction give back so many MiB; return the sizes that the core is told."""
         self.events.clear()
-        before, after = ProcessMemory(gave * MIB, 9), ProcessMemory(0, 9)
-        self.watch.note_eviction(evict, before, after)
+        self.watch.note_eviction(evict, gave * MIB + 9, 9)
         return [e.size_bytes // MIB for e in self.events if isinstance(e, MemoryMeasured)]
 
     def look(self, limit: int | None) -> list[MemoryGiven]:
@@ -183,3 +192,71 @@ def test_measured_sizes_shrink_with_the_budget_or_nothing_could_load_them(
     assert watched.events.index(told[0]) < watched.events.index(
         MemoryGiven({"host": 400 * MIB}, "lru", 7)
     )
+
+
+# devices with memory of their own
+
+
+def of_device(monkeypatch: pytest.MonkeyPatch, budget: int = 600) -> Watched:
+    watched = Watched(monkeypatch)
+    watched.uses = {"GPU": use(held=0, free=1000)}
+    watched.follow({"host": 600 * MIB, "GPU": budget * MIB})
+    return watched
+
+
+def use(held: int, free: int) -> DeviceUse:
+    sizes = [each * MIB for each in (held, held, free, 1000)]
+    return DeviceUse(
+        held_bytes=sizes[0], kept_bytes=sizes[1], free_bytes=sizes[2], total_bytes=sizes[3]
+    )
+
+
+def test_a_place_on_a_device_counts_with_what_its_library_says_it_gave_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = of_device(monkeypatch)
+    there = LOAD._replace(variant="n", processors=("gpu",))
+    gone = Evict("n", 3, Span(), ("gpu",))
+    watched.watch.note_load(there)
+    watched.uses = {"GPU": use(held=150, free=850)}
+    assert watched.watch.held(gone) == 150 * MIB
+    assert watched.watch.held(EVICT) == 30 * MIB, "what the process holds"
+    assert [watched.evict(150, gone), watched.evict(140, gone)] == [[], [140]]
+
+
+def test_the_budget_of_a_device_follows_what_others_leave_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = of_device(monkeypatch)
+    assert watched.look(1024 * MIB) == []
+    watched.uses = {"GPU": use(held=300, free=100)}
+    (lower,) = watched.look(1024 * MIB)
+    assert lower.budgets == {"host": 600 * MIB, "GPU": 400 * MIB}
+    assert watched.warnings == [
+        "memory: this process can have 400 MiB of 'GPU', so models get 400 MiB from now on, not "
+        "600 MiB"
+    ]
+    watched.uses = {"GPU": use(held=300, free=110)}
+    assert watched.look(1024 * MIB) == [], "that changes all the time"
+    watched.uses = {"GPU": use(held=10, free=20)}
+    (least,) = watched.look(1024 * MIB)
+    assert least.budgets["GPU"] == 200 * MIB, "with less some model could not run"
+    watched.uses = {"GPU": use(held=300, free=700)}
+    (whole,) = watched.look(1024 * MIB)
+    assert whole.budgets["GPU"] == 600 * MIB
+    assert len(watched.warnings) == 1
+
+
+def test_limits_of_host_and_device_do_not_undo_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = of_device(monkeypatch)
+    watched.look(500 * MIB)
+    watched.uses = {"GPU": use(held=300, free=100)}
+    (both,) = watched.look(500 * MIB)
+    assert both.budgets == {"host": 400 * MIB, "GPU": 400 * MIB}
+
+
+def test_a_device_of_which_nobody_knows_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = of_device(monkeypatch)
+    watched.uses = {}
+    assert watched.look(1024 * MIB) == []
+    assert watched.watch.held(Evict("n", 3, Span(), ("gpu",))) is None

@@ -19,6 +19,7 @@ from coinfer.model import Model
 __all__ = [
     "Backend",
     "Device",
+    "DeviceUse",
     "Placement",
     "Session",
     "Tensor",
@@ -27,8 +28,11 @@ __all__ = [
     "channel_block",
     "computes",
     "device_bytes",
+    "device_use",
     "note_of",
     "reading_once",
+    "reload_s",
+    "weights_key",
 ]
 
 Tensor = npt.NDArray[Any]
@@ -56,6 +60,28 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUse:
+    """What is taken of the memory of a device, as its library says it now.
+
+    Attributes:
+        held_bytes: By what this process has loaded with the library.
+        kept_bytes: By the library for this process, with what it keeps free to use it again.
+        free_bytes: By nobody.
+        total_bytes: What the device has.
+    """
+
+    held_bytes: int
+    kept_bytes: int
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def usable_bytes(self) -> int:
+        """What this process has or could get."""
+        return self.kept_bytes + self.free_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Where a loaded model really runs, read back from the backend and not assumed.
 
@@ -63,11 +89,13 @@ class Placement:
         operators: Number of executed operators per device or execution provider.
         precision: Precision that the backend reports it computes in.
         threads: Threads that the backend reports one execution uses.
+        multiprocessors: Those of a GPU that it may use, if it has a share of them; 0: all.
     """
 
     operators: Mapping[str, int]
     precision: str
     threads: int
+    multiprocessors: int = 0
 
 
 class Session(Protocol):
@@ -102,6 +130,15 @@ def device_bytes(session: Session) -> int:
     """
     taken: int = getattr(session, "device_bytes", 0)
     return taken
+
+
+def reload_s(session: Session) -> float:
+    """Return the seconds that it takes to load it once more; 0: as long as the first time.
+
+    A session of which weights wait where they are got fast says it in an attribute `reload_s`.
+    """
+    seconds: float = getattr(session, "reload_s", 0.0)
+    return seconds
 
 
 class Backend(Protocol):
@@ -194,3 +231,22 @@ def channel_block(backend: Backend) -> int:
     """
     ask: Callable[[], int] | None = getattr(backend, "channel_block", None)
     return (0 if ask is None else ask()) or 8
+
+
+def device_use(backend: Backend, device: str) -> DeviceUse | None:
+    """Return what is taken of a device's memory; None if it has none of its own, or nobody knows.
+
+    A backend that knows says it in a method `device_use(device)`.
+    """
+    ask: Callable[[str], DeviceUse | None] | None = getattr(backend, "device_use", None)
+    return None if ask is None else ask(device)
+
+
+def weights_key(backend: Backend, processor: Processor) -> Hashable:
+    """Return what processors have in common that hold the weights of a model once between them.
+
+    Those that use the same session do. A backend whose sessions share weights as well says it in a
+    method `weights_key(processor)`.
+    """
+    ask: Callable[[Processor], Hashable] | None = getattr(backend, "weights_key", None)
+    return backend.sharing_key(processor) if ask is None else ask(processor)

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coinfer.backends.base import Placement, Session, Tensor, Tensors, device_bytes, note_of
+from coinfer.backends.base import (
+    Placement,
+    Session,
+    Tensor,
+    Tensors,
+    device_bytes,
+    note_of,
+    reload_s,
+)
 from coinfer.model import Model
 
 __all__ = ["FilledSession"]
@@ -44,6 +52,11 @@ class FilledSession:
     def device_bytes(self) -> int:
         """What it holds of the memory of a device."""
         return device_bytes(self._session)
+
+    @property
+    def reload_s(self) -> float:
+        """Seconds to load it once more."""
+        return reload_s(self._session)
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs, each with as many samples as the inputs have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from coinfer.backends.base import Backend, Session
 from coinfer.backends.filled_session import FilledSession
@@ -13,7 +14,7 @@ from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
-__all__ = ["ask_support", "load", "timed_load"]
+__all__ = ["ask_support", "keep_ready", "load", "timed_load"]
 
 _CREATION_LOCK = free_after_fork(threading.Lock())
 """Held while any session of the process is created. Creating sessions concurrently races in the
@@ -63,6 +64,23 @@ def timed_load(
         started = time.perf_counter()
         session = patiently(create, f"loading {_named(model, processor)}", late=_close)
         return session, time.perf_counter() - started
+
+
+def keep_ready(backend: Backend, model: Model, processor: Processor) -> None:
+    """Let what a model needs to be loaded wait where it is got fast, while its content is used.
+
+    For models that are loaded and evicted. A backend that can do it has a method
+    `keep_ready(model, processor)`; with any other nothing is done.
+
+    Raises:
+        BackendError: the model cannot be loaded there.
+        HangError: the library hangs.
+    """
+    prepare: Callable[[Model, Processor], None] | None = getattr(backend, "keep_ready", None)
+    if prepare is not None:
+        ready = partial(prepare, model.filed, processor)
+        with _CREATION_LOCK:
+            patiently(ready, f"preparing {_named(model, processor)}")
 
 
 def ask_support(backend: Backend, model: Model, processor: Processor) -> frozenset[str] | None:

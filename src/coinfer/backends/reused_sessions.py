@@ -78,7 +78,7 @@ class _Kept:
         self.session = session
         # What a session of this kind can do, without a call in between.
         self.run: Callable[[Tensors], dict[str, Tensor]] = session.run
-        for name in ("run_part", "owned", "note", "device_bytes"):
+        for name in ("run_part", "owned", "note", "device_bytes", "reload_s"):
             if hasattr(session, name):
                 setattr(self, name, getattr(session, name))
 

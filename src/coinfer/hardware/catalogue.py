@@ -5,9 +5,10 @@ OpenVINO, and another backend's processors begin with its name. The number count
 from 0 by locality, whatever the system calls them, so that a scenario fits any machine; units and
 `cores` have the system's numbers. `cpu0-3` runs on cores 0 to 3 together. Accelerators are `cuda0`,
 `ov_gpu0`, ...; of an NVIDIA GPU, `gpu0` with torch, there are also `cuda0_s1`, `cuda0_s2` and
-`gpu0_s1`, `gpu0_s2`: streams that run together. A precision below fp32 is a suffix: `ov0_bf16`. An
-express processor has the name of the one below it and a plus: `cpu0+`; those of a GPU, `gpu0+`,
-`gpu0_s1+`, ..., are one stream of high priority.
+`gpu0_s1`, `gpu0_s2`: streams that run together. `gpu0_1of2` and `gpu0_2of2` are disjoint shares of
+its multiprocessors, which are there if they are asked for. A precision below fp32 is a suffix:
+`ov0_bf16`. An express processor has the name of the one below it and a plus: `cpu0+`; those of a
+GPU, `gpu0+`, `gpu0_s1+`, ..., are one stream of high priority.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def default_processors(
     cores: Cores | None = None,
     precisions: Iterable[str] = ("fp32",),
     preempt: bool = False,
+    shares: int = 0,
 ) -> tuple[Processor, ...]:
     """List what can run models here.
 
@@ -57,6 +59,7 @@ def default_processors(
         precisions: Precisions that the user allows; a device gets those of them that it reports.
         preempt: Add an express processor on top of each processor of one core, and of a GPU by
             torch.
+        shares: Into how many disjoint shares each GPU of torch is split; 0: it is not.
 
     Raises:
         UnknownNameError: a backend of `backends` does not exist.
@@ -72,7 +75,7 @@ def default_processors(
         if names is not None or device.kind != "cpu" or backend.name not in _ONLY_WHEN_NAMED
         for precision in allowed
         if precision in device.precisions
-        for processor in _processors(backend.name, device, cores, precision)
+        for processor in _processors(backend.name, device, cores, precision, shares)
     )
     return (*found, *_express(found, cores)) if preempt else found
 
@@ -111,10 +114,12 @@ def _used_devices(devices: tuple[Device, ...]) -> Iterator[Device]:
     yield from (device for device in devices if device.kind != "cpu")
 
 
-def _processors(backend: str, device: Device, cores: Cores, precision: str) -> Iterator[Processor]:
+def _processors(
+    backend: str, device: Device, cores: Cores, precision: str, shares: int
+) -> Iterator[Processor]:
     suffix = "" if precision == "fp32" else f"_{precision}"
     if device.kind != "cpu" and device.name.startswith("CUDA:") and backend in _STREAMING:
-        yield from _streams(backend, device, precision, suffix)
+        yield from _streams(backend, device, precision, suffix, shares if backend == "torch" else 0)
         return
     if device.kind != "cpu":
         yield _accelerator(backend, device, precision, suffix)
@@ -133,17 +138,23 @@ def _processors(backend: str, device: Device, cores: Cores, precision: str) -> I
         )
 
 
-def _streams(backend: str, device: Device, precision: str, suffix: str) -> Iterator[Processor]:
-    """The whole GPU, on which nothing else runs meanwhile, and streams that share it."""
+def _streams(
+    backend: str, device: Device, precision: str, suffix: str, shares: int
+) -> Iterator[Processor]:
+    """The whole GPU, on which nothing else runs meanwhile, streams that share it, and shares."""
     number = device.name.partition(":")[2]
     *streams, whole = _units_of_gpu(f"cuda:{number}")
-    for which, units in (("", whole), *((f"_s{at}", one) for at, one in enumerate(streams, 1))):
+    kinds = {f"_s{at}": one for at, one in enumerate(streams, 1)}
+    parts = [f"{at}of{shares}" for at in range(1, shares + 1)]
+    kinds |= {f"_{part}": frozenset({f"cuda:{number}.{part}"}) for part in parts}
+    for which, units in {"": whole.union(*kinds.values()), **kinds}.items():
         yield Processor(
             name=f"{_STREAMING[backend]}{number}{which}{suffix}",
             backend=backend,
             device=device.name,
             units=units,
             precision=precision,
+            options={"share": which[1:]} if which[1:] in parts else {},
         )
 
 

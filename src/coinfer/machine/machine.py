@@ -39,8 +39,8 @@ class Machine:
         identity: What measurements depend on beside the processors, by name: the processor's model
             and the versions of the libraries. Empty for a machine that a file describes.
         topology: Its cores and what they share; None: not known.
-        shares: By processor, the name of the first one whose sessions it uses, where these are not
-            its own: what is loaded for one is loaded for the other.
+        shares: By processor, the name of the first one whose sessions it uses, or at least their
+            weights, if these are not its own: what is loaded for one is loaded for the other.
 
     >>> from coinfer.machine.profile import Profile
     >>> cpu = Processor(name="cpu", backend="null", units=frozenset({"core0"}))

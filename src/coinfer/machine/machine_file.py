@@ -29,6 +29,7 @@ from coinfer.documents.yaml_document import YamlDocument
 from coinfer.errors import ConfigurationError
 from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
+from coinfer.machine.memories import HOST, memory_of
 from coinfer.machine.processor import Processor, twins
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.widths_section import TopologySection, WidthsSection
@@ -68,7 +69,8 @@ class ImaginedProcessor(Section):
     """A processor of a described machine.
 
     Attributes:
-        device: What it is, for readers.
+        device: What it is, for readers; if it has a memory of its own, the name of that. Processors
+            of one such device and precision hold the weights of a model once between them.
         precision: What it computes in, for readers.
         units: Compute units that it occupies; by default one of its own. Processors that share a
             unit exclude each other.
@@ -170,8 +172,22 @@ class MachineFile(Section):
             contention=Contention(factors=self.slowdown),
             overhead_s=self.overhead_s,
             topology=self.topology.topology() if self.topology else None,
+            shares=self._shares(),
         )
         return machine.holding({n: s.resident for n, s in holders.items() if s.resident})
+
+    def _shares(self) -> dict[str, str]:
+        """Return by processor the first one with whose weights it runs, if it has none itself."""
+        first: dict[tuple[str, str], str] = {}
+        shares = {}
+        for name, spec in self.processors.items():
+            processor = _processor(name, spec)
+            if memory_of(processor) == HOST or spec.overlays or spec.one_model:
+                continue
+            owner = first.setdefault((spec.device, spec.precision), name)
+            if owner != name:
+                shares[name] = owner
+        return shares
 
     def wide_processors(self) -> dict[str, tuple[Processor, ...]]:
         """Return the processors of `widths`, by the first part of their names."""

@@ -37,11 +37,11 @@ def lowers_threads(processor: Processor) -> bool:
 def sharing(
     processors: Sequence[Processor], shares: Mapping[str, str], among: Collection[str]
 ) -> list[tuple[Processor, ...]]:
-    """Return which of these processors share sessions, express ones with those under them.
+    """Return which of these processors share sessions or weights, express ones with those below.
 
     Args:
         processors: All of the machine.
-        shares: By processor, the name of the first one whose sessions it uses, if not its own.
+        shares: By processor, the name of the first one of those that it shares with.
         among: Names of the ordinary ones that are meant.
     """
     groups: dict[str, list[Processor]] = {}

@@ -122,7 +122,10 @@ class Content:
         origin: The files that it comes from; those of an `Encoded` are known.
     """
 
-    __slots__ = ("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin", "_summary")
+    __slots__ = (
+        *("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin", "_summary"),
+        "__weakref__",
+    )
 
     def __init__(self, name: str, held: ir.Model | Encoded, origin: Origin | None = None) -> None:
         self._name = name

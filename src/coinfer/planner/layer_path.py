@@ -24,7 +24,7 @@ from coinfer.errors import CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.layer_batches.batch_path import BatchPath, find_batch_path
 from coinfer.graph.layer_batches.layer_group import BatchProblem, LayerGroup, MemoryBudget
-from coinfer.machine.memories import HOST
+from coinfer.machine.memories import HOST, memory_of
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
@@ -246,9 +246,12 @@ def layer_path(
             )
         )
     total, load_s = sum(size for size, _ in loads), sum(seconds for _, seconds in loads)
-    is_tight = HOST in plan.memory and total > 0 and load_s > 0
+    processors = {each.name: each for each in plan.processors}
+    pools = {memory_of(processors[part.processor]) for part in parts}
+    pool = pools.pop() if len(pools) == 1 else HOST
+    is_tight = pool in plan.memory and total > 0 and load_s > 0
     memory = MemoryBudget(
-        bytes=plan.memory.get(HOST, _AMPLE),
+        bytes=plan.memory.get(pool, _AMPLE),
         # Without a budget all is loaded before anything runs.
         load_bytes_per_s=total / load_s if is_tight else math.inf,
         copy_bytes_per_s=_COPIED_PER_S,

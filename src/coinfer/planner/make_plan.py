@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
-from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.base import Backend, Tensors, weights_key
 from coinfer.backends.registry import find_backends
 from coinfer.graph.cut_model import CutModel
 from coinfer.hardware.cores import find_cores
@@ -201,11 +201,11 @@ def _empty(planning: Planning, processors: Sequence[Processor]) -> Plan:
 
 
 def _shares(processors: Sequence[Processor], backends: Mapping[str, Backend]) -> dict[str, str]:
-    """Return by processor the first one whose sessions it uses, where these are not its own."""
+    """Return by processor the first one with whose weights it runs, if it has none itself."""
     found, first = find_backends(processors, backends), dict[Hashable, str]()
     shares = {}
     for processor in ordinary(processors):
-        key = processor.backend, found[processor.backend].sharing_key(processor)
+        key = processor.backend, weights_key(found[processor.backend], processor)
         owner = first.setdefault(key, processor.name)
         if owner != processor.name:
             shares[processor.name] = owner

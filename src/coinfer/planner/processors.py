@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 
 from coinfer.errors import ConfigurationError
@@ -13,6 +14,8 @@ from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
 from coinfer.workload.scenario import Scenario
 
 __all__ = ["choose_processors", "find_processors"]
+
+_SHARE_NAME = re.compile(r"gpu\d+_\d+of(\d+)(?:_\w+)?")
 
 
 def choose_processors(scenario: Scenario) -> tuple[Processor, ...]:
@@ -37,7 +40,8 @@ def find_processors(
         )
     found: Sequence[Processor] = ()
     if any(isinstance(each, str) for each in asked):
-        found = default_processors(precisions=precisions, preempt=True)
+        names = [each for each in asked if isinstance(each, str)]
+        found = default_processors(precisions=precisions, preempt=True, shares=_shares(names))
     chosen: dict[str, Processor] = {}
     for each in asked:
         if not isinstance(each, str):
@@ -52,6 +56,25 @@ def find_processors(
         chosen[processor.name] = processor
     twins(chosen.values())  # raises where an express one stands on none
     return tuple(chosen.values())
+
+
+def _shares(names: Iterable[str]) -> int:
+    """Return into how many shares names ask a GPU to be split; 0: none does.
+
+    Raises:
+        ConfigurationError: two ask for different numbers.
+
+    >>> _shares(["cpu0", "gpu0_1of2", "gpu0_2of2_fp16"])
+    2
+    """
+    found = {int(each[1]) for name in names if (each := _SHARE_NAME.fullmatch(name))}
+    if len(found) > 1:
+        several = " and ".join(map(str, sorted(found)))
+        raise ConfigurationError(
+            f"a GPU cannot be split into {several} shares at once, since these would overlap; ask "
+            "for one number"
+        )
+    return min(found, default=0)
 
 
 def _restricted(cores: Cores, numbers: Iterable[int]) -> Cores:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coinfer.backends.base import Backend, Tensors
+from coinfer.backends.base import Backend, Tensors, weights_key
 from coinfer.errors import BackendError
 from coinfer.graph.cut_model import CutModel, SpanModel
 from coinfer.graph.extract import extract, kept_after
@@ -341,12 +341,12 @@ class SpanProfiler:
         return self._samples[1]
 
     def _resident_bytes(self, entries: _Entries) -> int:
-        """Sum over sessions, which processors may share."""
+        """Sum over what is held, which processors may share."""
         by_name = {p.name: p for p in self.processors}
         sessions = {}
         for (span, name), entry in entries.items():
             backend = self.backends[by_name[name].backend]
-            key = (span, by_name[name].backend, backend.sharing_key(by_name[name]))
+            key = (span, by_name[name].backend, weights_key(backend, by_name[name]))
             sessions[key] = entry.resident_bytes
         return sum(sessions.values())
 

@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from coinfer.backends.base import Session, Tensors, device_bytes
+from coinfer.backends.base import Session, Tensors, device_bytes, reload_s
 from coinfer.backends.patience import HangError, patiently
 from coinfer.errors import BackendError
 from coinfer.machine.profile import Measurement
@@ -37,8 +37,8 @@ class Candidate:
         task: What it is a session of.
         session: To be closed by the caller.
         sampler: Times its runs.
-        load_s: Seconds to load it.
-        resident_bytes: Memory that it took for good.
+        load_s: Seconds to load it, once more where the session says what that takes.
+        resident_bytes: Memory that it took for good, of the device if that has some of its own.
         run_bytes: Memory that its first run took on top.
     """
 
@@ -60,11 +60,13 @@ class Candidate:
         session, load_s = context.load(model, task.processor)
         try:
             memory.settle()  # what loading took for a moment is not what the model holds
-            loaded = memory.resident_bytes()
+            loaded, on_device = memory.resident_bytes(), device_bytes(session)
             samples = context.samples[task.model][task.shape][:MOST_FEEDS]
             feeds = [_repeated(model, sample, task.batch) for sample in samples]
             patiently(lambda: session.run(feeds[0]), f"the first run of {task}")
-            running = memory.resident_bytes()
+            running = memory.resident_bytes() - loaded
+            if on_device:
+                running = device_bytes(session) - on_device
         except HangError:
             raise
         except BaseException:
@@ -75,9 +77,9 @@ class Candidate:
             task=task,
             session=session,
             sampler=Sampler(session, feeds, context.effort),
-            load_s=load_s,
-            resident_bytes=device_bytes(session) or max(0, loaded - before),
-            run_bytes=max(0, running - loaded),
+            load_s=reload_s(session) or load_s,
+            resident_bytes=on_device or max(0, loaded - before),
+            run_bytes=max(0, running),
         )
 
     def measurement(self, _stop: threading.Event) -> Measurement:

@@ -157,7 +157,13 @@ class Engine:
     ) -> MemoryWatch:
         plan, loop = self.plan, self._event_loop
         watch = MemoryWatch(
-            given, plan.processors, least_memory(plan), limit, loop.post_beside, self.warnings
+            given,
+            plan.processors,
+            partial(least_memory, plan),
+            limit,
+            loop.post_beside,
+            self.warnings,
+            self._model_store.device_uses,
         )
         loop.watch_memory(watch)
         return watch

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coinfer.backends.base import DeviceUse
 from coinfer.core.dispatcher import Dispatcher
 from coinfer.core.failures import FailureCount
 from coinfer.core.request import Outcome
@@ -111,6 +112,8 @@ class MemoryStats:
         process: What the system says that the whole process holds in its own memory and of files;
             None where it does not tell.
         before: What it held before anything was loaded; None without a budget, too.
+        devices: By name of a memory that is not the host's, what the library that runs models there
+            says of it now: what this process holds is to be compared with `resident_bytes`.
     """
 
     budget_bytes: Mapping[str, int]
@@ -122,6 +125,7 @@ class MemoryStats:
     corrected_bytes: int
     process: ProcessMemory | None
     before: ProcessMemory | None
+    devices: Mapping[str, DeviceUse] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +209,7 @@ def engine_stats(
         name: _processor_stats(name, worker.use, up_s, failures, loaded, profile)
         for name, worker in event_loop.worker_pool.workers.items()
     }
-    memory = _memory_stats(core, event_loop.loader)
+    memory = _memory_stats(core, event_loop.loader, model_store)
     why = "; ".join(choice.what for choice in plan.policy_why)
     return EngineStats(
         up_s=up_s,
@@ -225,7 +229,7 @@ def submitted(core: Dispatcher, event_loop: EventLoop) -> dict[str, int]:
     return found
 
 
-def _memory_stats(core: Dispatcher, loader: Loader) -> MemoryStats:
+def _memory_stats(core: Dispatcher, loader: Loader, model_store: ModelStore) -> MemoryStats:
     """Put together what is believed of memory, and what the system says."""
     memories, use, watch = core.memories, loader.use, loader.watch
     return MemoryStats(
@@ -238,6 +242,7 @@ def _memory_stats(core: Dispatcher, loader: Loader) -> MemoryStats:
         corrected_bytes=0 if watch is None else watch.corrected_bytes,
         process=process_memory(),
         before=None if watch is None else watch.before,
+        devices=model_store.device_uses(),
     )
 
 

@@ -21,7 +21,6 @@ from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_store import ModelStore
-from coinfer.runtime.process_memory import process_memory
 
 __all__ = ["Loader", "LoaderUse"]
 
@@ -140,7 +139,7 @@ class Loader:
 
     def _evict(self, evict: Evict) -> None:
         close, watch = self._may_close(), self.watch
-        before = None if watch is None else process_memory()
+        before = None if watch is None else watch.held(evict)
         self.use.evictions += 1
         try:
             self._model_store.evict(evict.model, evict.span, evict.processors, close=close)
@@ -148,7 +147,7 @@ class Loader:
             _log.exception("a session of model %r could not be closed", evict.model)
             return
         if watch is not None and close:
-            watch.note_eviction(evict, before, process_memory())
+            watch.note_eviction(evict, before, watch.held(evict))
 
     def _load(self, load: Load) -> _Outcome:
         started_s = clock.now()

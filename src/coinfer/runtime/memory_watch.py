@@ -4,7 +4,8 @@ What a place takes is believed at first as the plan says it. What the process ho
 place is evicted is what that took. A place counts with what two evictions in a row gave back at
 least, if that is clearly more than the plan says: somebody else may free memory at the same moment,
 but not twice. It never counts with less: the system takes pages of files away when memory is short,
-and just then a budget must not grow.
+and just then a budget must not grow. Of a device with memory of its own the backend's library says
+what this process holds there.
 
 The loader's thread calls it: no request waits for it.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from coinfer.backends.base import DeviceUse
 from coinfer.core.commands import Evict, Load
 from coinfer.core.events import MemoryGiven, MemoryMeasured
 from coinfer.machine.memories import HOST, SHARE, memory_of
@@ -31,6 +33,9 @@ PERIOD_S = 0.25
 """How often the process is measured."""
 
 _LIMIT_PERIOD_S = 1.0
+
+_STEP = 1 / 16
+"""Share of a device's budget by which it must change to follow."""
 
 _NOISE_BYTES = 4 * 2**20
 """What the rest of a process frees while a place is evicted."""
@@ -61,10 +66,11 @@ class MemoryWatch:
     Args:
         given: What the core was told of memories.
         processors: Those of the plan.
-        least: Bytes of the CPU cores' memory without which some model could not run.
+        least: Bytes of a memory without which some model could not run, by its name.
         limit: Says how many bytes this process may use now; None: nobody limits it.
         post: Gives the core an event.
         warnings: Where to say that a limit was lowered.
+        uses: Says what is taken of memories that are not the host's, by name.
 
     Attributes:
         before: What the process held before anything was loaded.
@@ -75,10 +81,11 @@ class MemoryWatch:
         self,
         given: MemoryGiven,
         processors: Sequence[Processor],
-        least: int,
+        least: Callable[[str], int],
         limit: Callable[[], int | None] | None,
         post: Callable[[MemoryGiven | MemoryMeasured], None],
         warnings: EngineWarnings,
+        uses: Callable[[], Mapping[str, DeviceUse]] = dict,
     ) -> None:
         self._given = self.given = given
         self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
@@ -86,6 +93,7 @@ class MemoryWatch:
         self._limit = limit
         self._post = post
         self._warnings = warnings
+        self._uses = uses
         self._places: dict[_Key, _Measured] = {}
         self._first_limit = self._last_limit = None if limit is None else limit()
         self._look_s = self._limit_s = clock.now()
@@ -107,6 +115,7 @@ class MemoryWatch:
         if now >= self._limit_s:
             self._limit_s = now + _LIMIT_PERIOD_S
             self._follow_limit()
+            self._follow_devices()
         self._tell(process_memory())
 
     def note_load(self, load: Load) -> None:
@@ -116,25 +125,33 @@ class MemoryWatch:
             known = self._places[_key(load)] = _Measured(load.place, load.size_bytes)
         known.size = load.size_bytes
 
-    def note_eviction(
-        self, evict: Evict, before: ProcessMemory | None, after: ProcessMemory | None
-    ) -> None:
-        """Take note of what the process held before and after a place was evicted."""
+    def held(self, evict: Evict) -> int | None:
+        """Return what this process holds of the memory of a place; None if nobody knows."""
+        memory = self._memory_of(evict)
+        if memory == HOST:
+            process = process_memory()
+            return None if process is None else process.total
+        use = self._uses().get(memory)
+        return None if use is None else use.held_bytes
+
+    def note_eviction(self, evict: Evict, before: int | None, after: int | None) -> None:
+        """Take note of what was held before and after a place was evicted."""
         known = self._places.get((evict.model, evict.span, evict.processors))
-        if before is None or after is None or known is None or not self._is_on_host(evict):
+        budget = self.given.budgets.get(self._memory_of(evict))
+        if before is None or after is None or known is None or budget is None:
             return
-        gave = before.total - after.total
+        gave = before - after
         least, known.last = min(gave, known.last), gave
-        size = min(least, self.given.budgets[HOST])
+        size = int(min(least, budget))
         if size < known.planned + _NOISE_BYTES:
             size = known.planned
         if size != known.size:
             known.size = size
-            self._tell(after, known)
+            self._tell(process_memory(), known)
 
-    def _is_on_host(self, evict: Evict) -> bool:
-        names = {self._memories.get(name) for name in evict.processors}
-        return names == {HOST} and HOST in self._given.budgets
+    def _memory_of(self, evict: Evict) -> str:
+        """Return the name of the memory of a place; its processors have one between them."""
+        return self._memories.get(evict.processors[0], "")
 
     def _tell(self, held: ProcessMemory | None, known: _Measured | None = None) -> None:
         if held is None:
@@ -150,15 +167,11 @@ class MemoryWatch:
         self._last_limit = limit
         planned = budget = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
-            budget = max(min(planned, int(SHARE * limit)), min(planned, self._least))
+            budget = min(planned, int(SHARE * limit))
+            budget = max(budget, min(planned, self._least(HOST)))
         if budget == self.given.budgets[HOST]:
             return
-        self.given = self._given._replace(budgets={**self._given.budgets, HOST: budget})
-        for known in self._places.values():
-            if known.size > max(budget, known.planned):  # else nothing could ever load it
-                known.size = max(budget, known.planned)
-                self._tell(process_memory(), known)
-        self._post(self.given)
+        self._give(HOST, budget)
         if limit is None or budget >= planned:
             return
         text = (
@@ -168,6 +181,37 @@ class MemoryWatch:
         if budget > SHARE * limit:
             text += "; with less, some model could not run"
         self._warnings.put("limit of memory", text)
+
+    def _follow_devices(self) -> None:
+        """Let budgets of devices follow what others leave there: it cannot be more than that."""
+        for name, use in self._uses().items():
+            if name not in self._given.budgets:
+                continue
+            planned, now = self._given.budgets[name], self.given.budgets[name]
+            budget = min(planned, max(use.usable_bytes, self._least(name)))
+            if abs(budget - now) < _STEP * planned and budget != planned:
+                continue  # what others take there changes all the time
+            if budget == now:
+                continue
+            self._give(name, budget)
+            if budget < planned:
+                there, given = format_bytes(use.usable_bytes), format_bytes(budget)
+                self._warnings.put(
+                    f"memory of {name}",
+                    f"memory: this process can have {there} of {name!r}, so models get {given} "
+                    f"from now on, not {format_bytes(planned)}",
+                )
+
+    def _give(self, name: str, budget: int) -> None:
+        """Tell the core of another budget."""
+        self.given = self.given._replace(budgets={**self.given.budgets, name: budget})
+        for key, known in self._places.items():
+            if self._memories.get(key[2][0]) != name:
+                continue
+            if known.size > max(budget, known.planned):  # else nothing could ever load it
+                known.size = max(budget, known.planned)
+                self._tell(process_memory(), known)
+        self._post(self.given)
 
 
 def _key(load: Load) -> _Key:

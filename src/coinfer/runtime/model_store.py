@@ -15,18 +15,20 @@ from coinfer.backends import heap
 from coinfer.backends.artefact_making import prepare
 from coinfer.backends.base import (
     Backend,
+    DeviceUse,
     Placement,
     Session,
     caller_cores,
+    device_use,
     note_of,
     reading_once,
 )
-from coinfer.backends.loading import load
+from coinfer.backends.loading import keep_ready, load
 from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import Member
-from coinfer.machine.memories import lowers_threads
+from coinfer.machine.memories import HOST, lowers_threads, memory_of
 from coinfer.machine.processor import Processor, ordinary, overlaid_units, twins
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
@@ -212,11 +214,16 @@ class ModelStore:
         """
         with self.changing:
             made = set()
-            for processor in processors:
-                kept = self._kept.get((name, span, processor))
-                if kept is not None:  # else the model left meanwhile
-                    self._load_one(name, span, kept[0], self._all[processor])
-                    made.add(kept[1])
+            try:
+                for processor in processors:
+                    kept = self._kept.get((name, span, processor))
+                    if kept is not None:  # else the model left meanwhile
+                        self._load_one(name, span, kept[0], self._all[processor])
+                        made.add(kept[1])
+            except BaseException:
+                # Nothing runs on the others before all are there, and nobody would evict them.
+                self.evict(name, span, processors, close=True)
+                raise
             for place, (_, key) in self._kept.items():
                 if key in made:  # it may be that of another model of the same content
                     self._sessions[place] = self._shared[key]
@@ -242,6 +249,17 @@ class ModelStore:
         """Return the cores of the thread that runs a processor's sessions; none: any."""
         found = self._all[processor]
         return caller_cores(self._backends[found.backend], found)
+
+    def device_uses(self) -> dict[str, DeviceUse]:
+        """Return what is taken of memories that are not the host's, where that is known."""
+        found = {}
+        for processor in self._all.values():
+            name = memory_of(processor)
+            if name != HOST and name not in found:
+                use = device_use(self._backends[processor.backend], processor.device)
+                if use is not None:
+                    found[name] = use
+        return found
 
     def variants(self, name: str) -> list[str]:
         """Return the names of what is loaded of a model: itself and its variants."""
@@ -366,8 +384,16 @@ class ModelStore:
             prepare(backend, pieces[span], processor)
             if span not in kept:
                 kept[span] = paged(pieces[span])
+            self._make_ready(name, kept[span], processor)
             self._kept[name, span, processor.name] = kept[span], self._key(kept[span], processor)
         return kept
+
+    def _make_ready(self, name: str, piece: Model, processor: Processor) -> None:
+        """Let weights wait where they are got fast; where that fails, loading says why."""
+        try:
+            keep_ready(self._backends[processor.backend], piece, processor)
+        except Exception as error:  # noqa: BLE001 - a backend is foreign code
+            _log.info("model %r on %s is not kept ready: %s", name, processor.name, error)
 
     def _key(self, piece: Model, processor: Processor) -> Hashable:
         """Equal for what one session serves."""

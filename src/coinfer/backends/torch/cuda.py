@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from coinfer.backends.base import Device
 from coinfer.backends.device_faults import Fault, fault_of
 from coinfer.backends.torch.library import torch
-from coinfer.backends.torch.stream import Captured, Run
+from coinfer.backends.torch.stream import Captured, Run, Upload
 
-__all__ = ["CudaStream", "cuda_devices"]
+__all__ = ["CudaStream"]
 
 _CAPTURING = threading.Lock()
 """Held while something is recorded: torch waits for the whole GPU before it begins."""
-
-_BF16_SINCE = (8, 0)
-"""Compute capability from which bfloat16 is computed and not emulated."""
 
 
 class CudaStream:
@@ -27,16 +24,21 @@ class CudaStream:
     Args:
         device: The `torch.device`.
         is_urgent: Whether what it is given goes first where both could start.
+        stream: The stream of torch that it is; a new one if None.
     """
 
-    def __init__(self, device: Any, *, is_urgent: bool = False) -> None:
+    def __init__(self, device: Any, *, is_urgent: bool = False, stream: Any = None) -> None:
         _compute_exactly()
         self.lock = threading.Lock()
         self.device = device
-        self._stream = torch.cuda.Stream(device, priority=-1 if is_urgent else 0)
+        self._stream = stream or torch.cuda.Stream(device, priority=-1 if is_urgent else 0)
         # What is recorded here never runs at the same time, so it may share its memory.
         self._pool = torch.cuda.graph_pool_handle()
         self._done = torch.cuda.Event()
+
+    def clock(self) -> float:
+        """Return seconds."""
+        return time.perf_counter()
 
     def active(self) -> AbstractContextManager[object]:
         """Let what tensors are asked to do inside be queued here."""
@@ -50,6 +52,11 @@ class CudaStream:
     def copy(self, target: Any, source: Any) -> None:
         """Queue a copy."""
         target.copy_(source, non_blocking=True)
+
+    def wait(self, upload: Upload) -> None:
+        """Queue a wait for an upload's event; torch keeps the memory for what is queued."""
+        self._stream.wait_event(upload.event)  # type: ignore[attr-defined]  # a `CudaUpload`
+        upload.buffer.record_stream(self._stream)
 
     def launch(self, run: Run, inputs: Sequence[Any]) -> list[Any]:
         """Queue a run: inside of `active`, torch's functions are."""
@@ -79,23 +86,6 @@ class CudaStream:
     def relieve(self) -> None:
         """Give back what torch keeps for later."""
         torch.cuda.empty_cache()
-
-
-def cuda_devices() -> tuple[Device, ...]:
-    """Return the GPUs that torch can use here; none if it was built without CUDA."""
-    if not torch.cuda.is_available():
-        return ()
-    return tuple(_device(number) for number in range(torch.cuda.device_count()))
-
-
-def _device(number: int) -> Device:
-    has_bf16 = torch.cuda.get_device_capability(number) >= _BF16_SINCE
-    return Device(
-        name=f"CUDA:{number}",
-        kind="gpu",
-        precisions=("fp32", "fp16", "bf16") if has_bf16 else ("fp32", "fp16"),
-        description=str(torch.cuda.get_device_name(number)),
-    )
 
 
 def _compute_exactly() -> None:

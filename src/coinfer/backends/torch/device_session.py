@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Hashable, MutableMapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from coinfer.backends.base import Placement, Tensor, Tensors
-from coinfer.backends.device_faults import LostDevices, reason_of
+from coinfer.backends.device_faults import Fault, LostDevices, reason_of
 from coinfer.backends.torch.launcher import Launcher
 from coinfer.backends.torch.library import torch
-from coinfer.backends.torch.program import Program
 from coinfer.backends.torch.session import host_tensor
 from coinfer.backends.torch.stream import Stream
+from coinfer.backends.torch.waiting_program import LoadedProgram
 from coinfer.backends.values import Value, Values, to_host
 from coinfer.errors import BackendError, ExecutionError, first_line
 from coinfer.model import Model
@@ -61,12 +61,12 @@ class DeviceSession:
     It is a `values.PartSession`: what only other parts of the model read stays on the device.
 
     Attributes:
-        device_bytes: What its weights take there; other streams' sessions share them.
+        reload_s: Seconds to load it once more while its weights wait on the host; 0: not known.
     """
 
     def __init__(
         self,
-        program: Program,
+        loaded: LoadedProgram,
         model: Model,
         stream: Stream,
         *,
@@ -74,14 +74,26 @@ class DeviceSession:
         device: str,
         precision: str,
         lost: LostDevices,
+        choices: MutableMapping[Hashable, bool] | None = None,
+        multiprocessors: int = 0,
+        siblings: Callable[[], Collection[DeviceSession]] = tuple,
     ) -> None:
+        program = loaded.program
+        self._loaded: LoadedProgram | None = loaded
         self._inputs = tuple(spec.name for spec in model.inputs)
         self._outputs = tuple(spec.name for spec in model.outputs)
         kept = [at for at, name in enumerate(self._outputs) if name in model.borders]
-        launcher = partial(Launcher, run=program.run, stream=stream, records=not program.waits)
+        launcher = partial(
+            Launcher,
+            run=program.run,
+            stream=stream,
+            records=not program.waits,
+            upload=loaded.upload,
+            choices={} if choices is None else choices,
+        )
         self._whole: Launcher | None = launcher()
         self._part: Launcher | None = launcher(keep=kept)
-        self.device_bytes = program.constant_bytes
+        self.reload_s = 0.0
         self._steps = len(program.steps)
         self._bounds = program.bounds
         self._stream = stream
@@ -89,6 +101,15 @@ class DeviceSession:
         self._device = device
         self._precision = precision
         self._lost = lost
+        self._multiprocessors = multiprocessors
+        self._siblings = siblings
+
+    @property
+    def device_bytes(self) -> int:
+        """What its weights, which sessions of other streams share, and its inputs take there."""
+        loaded, launchers = self._loaded, (self._whole, self._part)
+        weights = 0 if loaded is None else loaded.nbytes
+        return weights + sum(each.device_bytes for each in launchers if each is not None)
 
     def run(self, inputs: Tensors) -> dict[str, Tensor]:
         """Compute all outputs; the arrays belong to the caller.
@@ -133,12 +154,30 @@ class DeviceSession:
         if self._whole is None:
             raise BackendError(f"{self._what}: the session is closed; load the model again")
         operators = {self._device: max(1, self._steps)}
-        return Placement(operators=operators, precision=self._precision, threads=1)
+        return Placement(
+            operators=operators,
+            precision=self._precision,
+            threads=1,
+            multiprocessors=self._multiprocessors,
+        )
+
+    def forget(self) -> bool:
+        """Give buffers and recordings back, unless something runs; they come back when needed."""
+        if not self._stream.lock.acquire(blocking=False):
+            return False
+        try:
+            kept = [each for each in (self._whole, self._part) if each is not None]
+            held = any(each.device_bytes for each in kept)
+            for each in kept:
+                each.forget()
+            return held
+        finally:
+            self._stream.lock.release()
 
     def close(self) -> None:
         """Give memory back; a run in progress ends first."""
         with self._stream.lock:
-            self._whole = self._part = None
+            self._whole = self._part = self._loaded = None
 
     def _executed(self, launcher: Launcher | None, inputs: Values) -> list[Any]:
         if launcher is None:
@@ -158,12 +197,27 @@ class DeviceSession:
                 given.append(host_tensor(array))
         try:
             with torch.inference_mode():
-                return launcher.execute(given, resident)
+                return self._launched(launcher, given, resident)
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
             fault = self._stream.fault(error)
             reason = reason_of(fault, self._device, first_line(error), self._lost)
             raise ExecutionError.of(self._what, reason) from error
+
+    def _launched(
+        self, launcher: Launcher, given: Sequence[Any], resident: Collection[int]
+    ) -> list[Any]:
+        """Execute; out of memory, let the device's other sessions give theirs back, and retry."""
+        try:
+            return launcher.execute(given, resident)
+        except Exception as error:
+            if self._stream.fault(error) is not Fault.MEMORY:
+                raise
+            others = [each for each in self._siblings() if each is not self]
+            if not sum(each.forget() for each in others):
+                raise
+        self._stream.relieve()
+        return launcher.execute(given, resident)
 
     def _check_rows(self, name: str, array: Tensor) -> None:
         rows = self._bounds.get(name)

@@ -6,14 +6,15 @@ hundreds, if that is faster. Knows no CUDA: see `stream`.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from coinfer.backends.device_faults import Fault
 from coinfer.backends.torch.library import torch
-from coinfer.backends.torch.stream import Captured, Fault, Run, Stream
+from coinfer.backends.torch.stream import Captured, Run, Stream, Upload
 
 __all__ = ["Launcher"]
 
@@ -50,14 +51,17 @@ class Launcher:
         stream: Where.
         keep: Positions of outputs that stay on the device.
         records: Whether the program can be recorded, as far as is known.
-        clock: Seconds.
+        upload: What the first execution waits for; None once that is done.
+        choices: By sizes, whether it is faster recorded. Kept while the program is not on the
+            device, so that this is found out once.
     """
 
     run: Run
     stream: Stream
     keep: Collection[int] = ()
     records: bool = True
-    clock: Callable[[], float] = time.perf_counter
+    upload: Upload | None = None
+    choices: MutableMapping[Hashable, bool] = field(default_factory=dict)
     _sizes: OrderedDict[Hashable, _Size] = field(default_factory=OrderedDict)
 
     def execute(self, inputs: Sequence[Any], resident: Collection[int] = ()) -> list[Any]:
@@ -77,13 +81,13 @@ class Launcher:
         """
         with self.stream.lock, self.stream.active():
             try:
-                return self._execute(inputs, resident)
+                return self._finished(inputs, resident)
             except Exception as error:
                 if self.stream.fault(error) is not Fault.MEMORY:
                     raise
             self.forget()
             self.stream.relieve()
-            return self._execute(inputs, resident)
+            return self._finished(inputs, resident)
 
     def forget(self) -> None:
         """Drop buffers and recordings; they come back as they are needed."""
@@ -94,19 +98,38 @@ class Launcher:
         """For how many sizes executions are recorded."""
         return sum(size.captured is not None for size in self._sizes.values())
 
-    def _execute(self, inputs: Sequence[Any], resident: Collection[int]) -> list[Any]:
-        size = self._size(inputs)
-        size.runs += 1
-        self._fill(size, inputs, resident)
-        if size.runs == 2 and self.records:  # one of a size that came once may never come again
-            self._choose(size)
-        made = self._launched(size)
-        out = [self._out(at, each) for at, each in enumerate(made)]
+    @property
+    def device_bytes(self) -> int:
+        """What the inputs of all sizes take on the device."""
+        return sum(each.nbytes for size in list(self._sizes.values()) for each in size.inputs)
+
+    def _finished(self, inputs: Sequence[Any], resident: Collection[int]) -> list[Any]:
+        try:
+            out = self._execute(inputs, resident)
+        except Exception:
+            # What was queued before still uses memory that is given back from here on.
+            with suppress(Exception):
+                self.stream.finish()
+            raise
         self.stream.finish()
+        self.upload = None
         return out
 
-    def _size(self, inputs: Sequence[Any]) -> _Size:
+    def _execute(self, inputs: Sequence[Any], resident: Collection[int]) -> list[Any]:
+        if self.upload is not None:
+            self.stream.wait(self.upload)
         key = tuple((tuple(each.shape), each.dtype) for each in inputs)
+        size = self._size(key, inputs)
+        size.runs += 1
+        self._fill(size, inputs, resident)
+        if size.runs == 1 and self.choices.get(key):  # recorded, when it was here before
+            self._record(size)
+        elif size.runs == 2 and self.records and key not in self.choices:
+            # One of a size that came once may never come again.
+            self.choices[key] = self._choose(size)
+        return [self._out(at, each) for at, each in enumerate(self._launched(size))]
+
+    def _size(self, key: Hashable, inputs: Sequence[Any]) -> _Size:
         size = self._sizes.get(key)
         if size is None:
             size = _Size(
@@ -140,26 +163,33 @@ class Launcher:
         self.stream.copy(target, made)
         return target
 
-    def _choose(self, size: _Size) -> None:
-        """Record the execution, if that can be done and is faster."""
+    def _choose(self, size: _Size) -> bool:
+        """Record the execution, if that can be done and is faster; tell whether it is."""
+        self._record(size)
+        captured = size.captured
+        if captured is None:
+            return False
+        plain_s = self._seconds(lambda: self.stream.launch(self.run, size.inputs))
+        if self._seconds(captured.replay) > plain_s:
+            size.captured = None
+        return size.captured is not None
+
+    def _record(self, size: _Size) -> None:
+        """Record the execution, if that can be done."""
         self.stream.finish()
         try:
-            captured = self.stream.capture(self.run, size.inputs)
+            size.captured = self.stream.capture(self.run, size.inputs)
         except Exception as error:
             # What cannot be recorded waits for the device, and says so in many ways.
             if self.stream.fault(error) is not Fault.OTHER:
                 raise
-            return
-        plain_s = self._seconds(lambda: self.stream.launch(self.run, size.inputs))
-        if self._seconds(captured.replay) <= plain_s:
-            size.captured = captured
 
     def _seconds(self, launch: Callable[[], object]) -> float:
         """Return the least of some runs, from launch to end."""
         found = []
         for _ in range(_TRIALS):
-            started = self.clock()
+            started = self.stream.clock()
             launch()
             self.stream.finish()
-            found.append(self.clock() - started)
+            found.append(self.stream.clock() - started)
         return min(found)

@@ -77,7 +77,8 @@ class Program:
             Then it cannot be recorded.
         bounds: Of inputs that are positions in a table, by name, how many rows that has. A GPU is
             lost for the process if it is asked for one that is not there.
-        origin: The content of the model, which is another one's only once this is gone.
+        apart: Slots of constants that were left on the host though they belong on the device. With
+            any, it runs once they are `placed`.
     """
 
     steps: tuple[Step, ...]
@@ -89,7 +90,7 @@ class Program:
     constant_bytes: int
     waits: bool
     bounds: Mapping[str, int] = field(default_factory=dict)
-    origin: object = field(repr=False, default=None)
+    apart: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -100,6 +101,7 @@ class Program:
         device: Any,
         what: str,
         layer_of: LayerOf = no_layer,
+        apart: bool = False,
     ) -> Program:
         """Translate a model.
 
@@ -110,6 +112,7 @@ class Program:
             what: What errors call it.
             layer_of: Given a node and its inputs, names the layer that is called in its place;
                 inputs that are not constant are None. Empty: none is.
+            apart: Whether its constants stay on the host for now.
 
         Raises:
             BackendError: torch has no function for an operator.
@@ -122,7 +125,15 @@ class Program:
                 f"{what}: torch does not compute {', '.join(translation.op_types)} ({why}); run it "
                 "on another backend, or cut it so that another processor has these"
             )
-        return _Builder(translation, layer_of, compute=compute, device=device).program(model)
+        builder = _Builder(translation, layer_of, compute=compute, device=device, apart=apart)
+        return builder.program(model)
+
+    def placed(self, constants: Sequence[Any]) -> Program:
+        """Return it with constants of the device, in the order of the slots of `apart`."""
+        slots = list(self.slots)
+        for slot, tensor in zip(self.apart, constants, strict=True):
+            slots[slot] = tensor
+        return replace(self, slots=tuple(slots))
 
     def __deepcopy__(self, memo: object) -> Program:
         return self  # it never changes
@@ -180,12 +191,20 @@ class _Builder:
     """Gives values slots and constants their places."""
 
     def __init__(
-        self, translation: Translation, layer_of: LayerOf, *, compute: Any, device: Any
+        self,
+        translation: Translation,
+        layer_of: LayerOf,
+        *,
+        compute: Any,
+        device: Any,
+        apart: bool,
     ) -> None:
         self._translation = translation
         self._layer_of = layer_of
         self._compute = compute
         self._device = device
+        self._stays = apart
+        self._apart: list[int] = []
         self._known: dict[str, Any] = {}
         self._slots: list[Any] = []
         self._slot_of: dict[str, int] = {}
@@ -207,6 +226,8 @@ class _Builder:
             for spec in model.outputs
         ]
         tensors = [each for each in self._slots if isinstance(each, torch.Tensor)]
+        there = [each for each in tensors if each.device.type == self._device.type]
+        there = [self._slots[slot] for slot in self._apart] if self._stays else there
         return Program(
             steps=self._with_frees({slot for slot, _ in outputs}),
             inputs=tuple(zip(inputs, kinds, strict=True)),
@@ -214,12 +235,12 @@ class _Builder:
             slots=tuple(self._slots),
             device=self._device,
             waits=self._waits,
-            constant_bytes=sum(x.nbytes for x in tensors if x.device.type == self._device.type),
+            constant_bytes=sum(each.nbytes for each in there),
             constants=frozenset(each.untyped_storage().data_ptr() for each in tensors),
             bounds={
                 spec.name: self._rows[spec.name] for spec in model.inputs if spec.name in self._rows
             },
-            origin=model.content,
+            apart=tuple(self._apart),
         )
 
     def _constant(self, name: str) -> Any:
@@ -314,7 +335,12 @@ class _Builder:
                 value = value.tolist()
             else:
                 value = value.to(self._compute) if value.dtype is torch.float32 else value
-                value = value.to(self._device) if place == "device" else value
+                if place != "device":  # not a part of the memory of a file
+                    value = value.clone() if self._stays else value
+                elif self._stays:
+                    self._apart.append(len(self._slots))
+                else:
+                    value = value.to(self._device)
             self._placed[key] = len(self._slots)
             self._slots.append(value)
         return self._placed[key]

@@ -1,9 +1,9 @@
 """Residency: how much memory there is for what is loaded.
 
-Rule: as much as is wished. If nothing is, and what is planned to be loaded does not fit into four
-fifths of what this process may use, that is the budget. Where everything fits, there is none. It
-comes last, since what all other passes add must be loaded. A fused variant that has no room even
-alone is left out.
+Rule: as much as is wished. If nothing is, and what is planned to be loaded into a memory does not
+fit into four fifths of what this process may use of it, that is its budget. Where everything fits,
+there is none. It comes last, since what all other passes add must be loaded. A fused variant that
+has no room even alone is left out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from coinfer.backends.base import device_use
+from coinfer.backends.registry import find_backends
 from coinfer.hardware.environment import memory_bytes
-from coinfer.machine.memories import HOST, SHARE
+from coinfer.machine.memories import HOST, SHARE, memory_of
 from coinfer.opening import check_memory, fits, loadables
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
@@ -28,14 +30,18 @@ def residency(plan: Plan, planning: Planning) -> Plan:
         ConfigurationError: one cannot; the message says how much it needs.
     """
     if not planning.wishes.memory:
-        limit = memory_bytes()
-        limited = dataclasses.replace(plan, memory={HOST: int(SHARE * (limit or 0))})
-        if limit is None or fits(limited, plan.models):
+        limits = {HOST: memory_bytes(), **_of_devices(plan, planning)}
+        for name, limit in limits.items():
+            budget = int(SHARE * (limit or 0))
+            if limit is None or fits(dataclasses.replace(plan, memory={name: budget}), plan.models):
+                continue
+            what = "memory" if name == HOST else f"memory of {name}"
+            plan = dataclasses.replace(plan, memory={**plan.memory, name: budget}).warned(
+                f"{what} holds not all that is planned to be loaded at once: {format_bytes(limit)} "
+                f"are there, of which models get {SHARE:.0%}; `memory` sets another budget"
+            )
+        if not plan.memory:
             return plan
-        plan = limited.warned(
-            f"memory holds not all that is planned to be loaded at once: {format_bytes(limit)} are "
-            f"there, of which models get {SHARE:.0%}; `memory` sets another budget"
-        )
     check_memory(plan)
     for name in list(plan.fused):
         places = loadables(plan, name, plan.profile)
@@ -47,3 +53,15 @@ def residency(plan: Plan, planning: Planning) -> Plan:
                 "than `memory` has"
             )
     return plan
+
+
+def _of_devices(plan: Plan, planning: Planning) -> dict[str, int | None]:
+    """Return what this process may use of the memories that are not the host's; None: not known."""
+    found: dict[str, int | None] = {}
+    backends = find_backends(plan.processors, planning.profiler.backends)
+    for processor in plan.processors:
+        name = memory_of(processor)
+        if name != HOST and found.get(name) is None:
+            use = device_use(backends[processor.backend], processor.device)
+            found[name] = None if use is None else use.usable_bytes
+    return found
