@@ -7,7 +7,7 @@ start, and what counts is when the last is answered. Simulated on times that are
   used longest ago, without batches and with the best of the largest batches 2, 4, 8 and 16. Who
   rides is decided by the core's rule, which is to their good.
 - `sequential`: one network after the other on all cores, in the largest batches, with all memory.
-  What fits at the start is loaded, as with all others, and of several sets the dearest to load.
+  What the core has loaded at the start is there for it, too.
 - `equal split`: all networks at once, each with an equal share of cores and memory and its best
   batch. One that does not fit its share is loaded anew for every run. A formula on the times, not a
   simulation: without a loss by what runs beside.
@@ -20,16 +20,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
+import memory_budget
 from coinfer.bound import throughput_bound
-from coinfer.core.events import MemoryGiven
+from coinfer.core.commands import Command, Load
+from coinfer.core.events import Arrived, ArrivedTogether, Event, MemoryGiven
 from coinfer.core.place import Loadable
 from coinfer.errors import ConfigurationError
 from coinfer.experiments.least_loading import least_loading
 from coinfer.machine.batching import Batching
 from coinfer.machine.memories import HOST
+from coinfer.machine.profile import Profile
 from coinfer.opening import loadables
 from coinfer.plan.choice import Choice
 from coinfer.plan.plan import Plan
@@ -41,11 +43,13 @@ from coinfer.workload.scenario_file import parse_scenario
 __all__ = [
     "APPLICATIONS",
     "FIXED",
+    "GIVEN",
     "ORDERS",
     "OURS",
     "Response",
     "application",
     "batched",
+    "given",
     "responses",
 ]
 
@@ -62,15 +66,24 @@ APPLICATIONS = {
 }
 """The networks of the budget's `large`, and the six that its `zipf` asks for most."""
 
+GIVEN = (*APPLICATIONS["six"][:5], "alexnet")
+"""The application on given times: networks of `memory_budget.GIVEN`."""
+
+MORE = {"alexnet": 0.3}
+"""On given times, what each further sample of a run adds, in runs of a sample alone; of others:"""
+
+MORE_OF_OTHERS = 0.9
+
 FIXED = (2, 4, 8, 16)
 OURS = "coinfer"
+SEQUENTIAL = "sequential, largest batch"
 
 LRU = {"eviction": "lru", "most_models": 0, "policy": "fcfs"}
 ORDERS = {
     OURS: {"eviction": "cost", "most_models": 0, "policy": "earliest_finish"},
     "batch 1": {**LRU, "most": 1},
     **{f"fixed batch {most}, LRU": {**LRU, "most": most} for most in FIXED},
-    "sequential, largest batch": {**LRU, "most": FIXED[-1], "most_models": 1, "one_by_one": True},
+    SEQUENTIAL: {**LRU, "most": FIXED[-1], "most_models": 1, "one_by_one": True},
 }
 """What `memory_child.py` is told of each contestant that can really run."""
 
@@ -86,9 +99,8 @@ class Response(NamedTuple):
     why: str = ""
 
 
-def application(name: str, requests: int) -> Scenario:
+def application(names: Sequence[str], requests: int) -> Scenario:
     """Return the scenario of an application: so many requests of each network, all at the start."""
-    names = APPLICATIONS[name]
     models = ", ".join(f'{each}: {{source: "zoo:{each}"}}' for each in names)
     counts = ", ".join(f"{each}: {requests}" for each in names)
     processors = ", ".join(
@@ -98,6 +110,18 @@ def application(name: str, requests: int) -> Scenario:
         f"models: {{{models}}}\narrivals: {{offline: {{counts: {{{counts}}}}}}}\n"
         f"processors: [{processors}]\n"
     )
+
+
+def given(slower: tuple[float, float]) -> Plan:
+    """Return a plan of an application on given times, the same on every machine."""
+    plan, entries = memory_budget.given(slower), {}
+    for key, entry in plan.measured.restricted(GIVEN):
+        more = MORE.get(key.model, MORE_OF_OTHERS)
+        for batch in (1, *FIXED):
+            seconds = (entry.mean_s * (1 + more * (batch - 1)),)
+            entries[key._replace(batch=batch)] = dataclasses.replace(entry, seconds=seconds)
+    machine = dataclasses.replace(plan.machine, profile=Profile(entries))
+    return batched(Plan.of(machine), FIXED[-1])
 
 
 def batched(plan: Plan, most: int) -> Plan:
@@ -143,7 +167,7 @@ def _simulated(
 
 def _sequential(scenario: Scenario, plan: Plan, budget: int) -> Response:
     """One network after the other: its runs, and its load unless that was at the start."""
-    seconds, loads_s, sizes = 0.0, dict[str, float](), _sizes(plan)
+    seconds, loads_s = 0.0, dict[str, float]()
     for name in plan.models:
         alone = dataclasses.replace(plan, models={name: plan.models[name]})
         counts = {"offline": {"counts": {name: _counts(scenario)[name]}}}
@@ -154,19 +178,37 @@ def _sequential(scenario: Scenario, plan: Plan, budget: int) -> Response:
                 "arrivals": counts,
             }
         )
-        found = _simulated("sequential", asked, alone, MemoryGiven({HOST: budget}, "lru"), "fcfs")
+        found = _simulated(SEQUENTIAL, asked, alone, MemoryGiven({HOST: budget}, "lru"), "fcfs")
         if found.why:
             return found
         seconds += found.seconds
         loads_s[name] = _load_s(plan, name)
-    free_s, kept = max(
-        (sum(loads_s[name] for name in some), len(some))
-        for count in range(len(sizes) + 1)
-        for some in combinations(sizes, count)
-        if sum(sizes[name] for name in some) <= budget
-    )
-    total_s = seconds + sum(loads_s.values()) - free_s
-    return Response("sequential, largest batch", total_s, len(sizes) - kept)
+    late = [name for name in plan.models if name not in _at_start(scenario, plan, budget)]
+    total_s = seconds + sum(loads_s[name] for name in late)
+    return Response(SEQUENTIAL, total_s, len(late))
+
+
+class _FirstLoads:
+    """Notes what is loaded before the first request comes."""
+
+    def __init__(self) -> None:
+        self.models = set[str]()
+        self._has_begun = False
+
+    def observe(self, event: Event, commands: Sequence[Command], _now: float) -> None:
+        self._has_begun |= isinstance(event, Arrived | ArrivedTogether)
+        if not self._has_begun:
+            self.models |= {each.variant for each in commands if isinstance(each, Load)}
+
+
+def _at_start(scenario: Scenario, plan: Plan, budget: int) -> set[str]:
+    """Return which models the core has loaded when the first request comes."""
+    if sum(_sizes(plan).values()) <= budget:
+        return set(plan.models)
+    limited, seen = dataclasses.replace(plan, memory={HOST: budget}), _FirstLoads()
+    given = MemoryGiven({HOST: budget}, "lru")
+    simulate(scenario, limited, make_policy("fcfs"), deterministic=True, memory=given, observer=seen)
+    return seen.models
 
 
 def _equal_split(scenario: Scenario, plan: Plan, budget: int) -> Response:
