@@ -207,7 +207,9 @@ def _at_start(scenario: Scenario, plan: Plan, budget: int) -> set[str]:
         return set(plan.models)
     limited, seen = dataclasses.replace(plan, memory={HOST: budget}), _FirstLoads()
     given = MemoryGiven({HOST: budget}, "lru")
-    simulate(scenario, limited, make_policy("fcfs"), deterministic=True, memory=given, observer=seen)
+    simulate(
+        scenario, limited, make_policy("fcfs"), deterministic=True, memory=given, observer=seen
+    )
     return seen.models
 
 
