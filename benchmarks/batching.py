@@ -10,7 +10,8 @@ equal share of their time, by the rates at which one-thread sessions on all core
 Without deadlines, and with deadlines of ten runs of the network and one of the longest other, where
 late requests are dropped. Then `full`: 64 requests are always under way, in the same shares.
 
-Everything is on ONNX Runtime. The engines are told the same but for `batch`: `auto` or `off`. The
+Everything is on ONNX Runtime and is measured in the same minutes: the engines begin with an empty
+cache, as the hand-made batcher does. They are told the same but for `batch`: `auto` or `off`. The
 hand-made batcher (`batching_ways.py`) takes of each network the batch at which it runs most samples
 per second, and for each load the delay that a trial finds best. At full load there is the best
 fixed batch, too: each core runs full batches without a pause, with nothing to collect, and answers
@@ -31,6 +32,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import statistics
 import sys
@@ -145,6 +147,7 @@ def main() -> int:
     requirements: list[Requirement] = []
     written: list[dict[str, Any]] = []
     with OtherWork() as other, ExitStack() as stack:
+        os.environ["COINFER_CACHE"] = stack.enter_context(tempfile.TemporaryDirectory())
         contest = _opened(stack, given, console)
         networks = list(contest.feeds)
         table = new_table(

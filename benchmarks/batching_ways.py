@@ -95,22 +95,41 @@ class Sessions:
         shares: Mapping[str, float],
         seconds: float,
     ) -> float:
-        """Return samples per second of full batches, of which each network has its share."""
-        stacked = {name: [stack([feed] * batches[name]) for feed in feeds[name]] for name in shares}
+        """Return samples per second of full batches, of which each network has its share.
 
-        def serve(core: int) -> float:
+        Each feed of a network is as common as the others. Networks take turns by their shares for
+        so many seconds. Then they have run their shares but for a batch, which may be a tenth of
+        all that ran: so it is the time of a sample of each feed that counts, at the exact shares.
+        """
+        stacked = {name: [stack([feed] * batches[name]) for feed in feeds[name]] for name in shares}
+        took_s: dict[tuple[str, int], list[float]] = {
+            (name, at): [] for name, each in stacked.items() for at in range(len(each))
+        }
+
+        def serve(core: int) -> None:
             pin_current_thread((core,))
             served, runs = dict.fromkeys(shares, 0), dict.fromkeys(shares, 0)
             begin_s = time.perf_counter()
-            while time.perf_counter() < begin_s + seconds:
+            while (now := time.perf_counter()) < begin_s + seconds or any(
+                runs[name] < len(each) for name, each in stacked.items()
+            ):
                 name = min(served, key=lambda each: served[each] / shares[each])
-                self.run(name, core, stacked[name][runs[name] % len(stacked[name])])
+                at = runs[name] % len(stacked[name])
+                self.run(name, core, stacked[name][at])
+                took_s[name, at].append(time.perf_counter() - now)
                 runs[name] += 1
                 served[name] += batches[name]
-            return sum(served.values()) / (time.perf_counter() - begin_s)
 
         with ThreadPoolExecutor(len(self.cores)) as pool:
-            return sum(pool.map(serve, self.cores))
+            list(pool.map(serve, self.cores))
+        sample_s = {
+            name: statistics.fmean(
+                statistics.fmean(took_s[name, at]) / batches[name] for at in range(len(each))
+            )
+            for name, each in stacked.items()
+        }
+        whole = sum(shares.values())
+        return len(self.cores) * whole / sum(shares[name] * s for name, s in sample_s.items())
 
     def rates(
         self, feeds: Mapping[str, Sequence[Feed]], seconds: float

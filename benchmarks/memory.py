@@ -2,10 +2,11 @@
 
     python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5] [--quick]
 
-Parts: held, copies, reload, speed, dense, cycles, budget, rules, given, beside, spans. Each
-measurement is a process of its own; contestants alternate. The start is `start.py`'s. `budget`
-really runs, in a memory group where one can be made; `rules` simulates the same on measured times,
-`given` on times that are the same on every machine.
+Parts: held, copies, reload, speed, dense, cycles, budget, rules, given, batches, batches_given,
+batches_run, beside, spans. Each measurement is a process of its own; contestants alternate. The
+start is `start.py`'s. `budget` really runs, in a memory group where one can be made; `rules`
+simulates the same on measured times, `given` on times that are the same on every machine. The parts
+of applications in batches (`memory_batches.py`) are the same three.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+import memory_batches
 import memory_budget
 import memory_ways as ways
 from coinfer.metrics.paired import in_turn
@@ -44,6 +46,7 @@ MIB = 2**20
 
 HELD_RATIO, RELOAD_S, COLD_RATIO, NOT_WORSE = 1.1, 0.010, 1.5, 0.95
 GAIN, OF_AMPLE, BESIDE_RATIO = 1.3, 1.3, 1.2
+BATCHED_GAIN, NO_LOSS = 1.2, 0.995
 """What must be reached."""
 
 
@@ -335,6 +338,83 @@ def given(bench: Bench) -> None:
         _compare(bench, f"zipf, given times, {kind}", scenario, memory_budget.given(slower))
 
 
+def batches(bench: Bench) -> None:
+    """Seconds until applications are answered whose networks are asked n times: simulated."""
+    for name, networks in memory_batches.APPLICATIONS.items():
+        plan = memory_budget.measured(memory_batches.application(networks, 1))
+        _compare_batches(bench, name, networks, plan)
+
+
+def batches_given(bench: Bench) -> None:
+    """The same on given times, for comparisons that are the same on every machine."""
+    for kind, slower in memory_budget.SLOWER.items():
+        networks = memory_batches.GIVEN
+        _compare_batches(bench, f"given times, {kind}", networks, memory_batches.given(slower))
+
+
+def _compare_batches(bench: Bench, name: str, networks: Sequence[str], plan: Plan) -> None:
+    total = memory_budget.working_set(plan)
+    for requests in (8, 32):
+        scenario = memory_batches.application(networks, requests)
+        what = f"{name}, {requests} of each"
+        bench.console.print(f"{what}; working set {total / MIB:.0f} MiB")
+        table = new_table(("budget", "contestant"), ("seconds", "of coinfer's", "loads"))
+        why: list[str] = []
+        for share in bench.shares:
+            rows = list(memory_batches.responses(scenario, plan, int(share * total)))
+            ours, others = rows[0].seconds, rows[1:-1]
+            for row in rows:
+                cells = f"{row.seconds:.2f}", f"{row.seconds / ours:.2f}"
+                loads = "" if row.loads is None else str(row.loads)
+                shown = (*cells, loads) if not row.why else ("cannot run", "", "")
+                table.add_row(f"{share:.0%}", row.contestant, *shown)
+            why += [row.why for row in rows if row.why]
+            able_s = [row.seconds for row in others if not row.why]
+            if rows[0].why or not able_s:
+                continue
+            needed = BATCHED_GAIN if share == 0.5 else NO_LOSS
+            title = f"{what}, {share:.0%}: time of the best other"
+            bench.require(title, min(able_s) / ours, needed, "x", most=False)
+        bench.console.print(table)
+        for each in dict.fromkeys(why):
+            bench.console.print(f"cannot run: {each}")
+
+
+def batches_run(bench: Bench) -> None:
+    """The same of the large networks, 8 requests each: really run."""
+    rest = rest_bytes(memory_budget.tiny(), bench.folder / "tiny")
+    scenario = memory_batches.application(memory_batches.APPLICATIONS["large"], 8)
+    plan = memory_budget.measured(scenario)
+    assert scenario.offline is not None
+    found = real_runs(
+        plan,
+        bench.folder / "plan-batches",
+        bench.shares,
+        rest,
+        counts=dict(scenario.offline.counts),
+        weights={},
+        in_flight=0,
+        duration_s=0.0,
+        contestants=(),
+        others=memory_batches.ORDERS,
+    )
+    columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
+    table = new_table(("budget", "contestant"), columns)
+    each_s: dict[float, dict[str, float]] = defaultdict(dict)
+    for row in found:
+        table.add_row(f"{row.budget:.0%}", row.contestant, *_cells(row))
+        print(row.budget, row.contestant, *_cells(row), sep=" | ", file=sys.stderr, flush=True)
+        if not row.answer["problem"]:
+            each_s[row.budget][row.contestant] = row.answer["seconds"] / row.answer["served"]
+    bench.console.print(table)
+    for share, by_name in each_s.items():
+        ours = by_name.pop(memory_batches.OURS, None)
+        if ours and by_name:
+            needed = BATCHED_GAIN if share == 0.5 else NO_LOSS
+            what = f"large, 8 of each, {share:.0%}: time of the best other"
+            bench.require(what, min(by_name.values()) / ours, needed, "x", most=False)
+
+
 def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:
     shares = bench.shares
     total = memory_budget.working_set(plan)
@@ -367,7 +447,10 @@ def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     each.__name__: each
-    for each in (held, copies, reload, speed, dense, cycles, budget, rules, given, beside, spans)
+    for each in (
+        *(held, copies, reload, speed, dense, cycles, budget, rules, given),
+        *(batches, batches_given, batches_run, beside, spans),
+    )
 }
 
 

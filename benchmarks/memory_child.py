@@ -28,6 +28,7 @@ from coinfer.runtime.engine import Engine
 from coinfer.runtime.process_memory import process_memory
 from coinfer.workload.rotation import rotation
 from coinfer.zoo import sample_inputs
+from memory_batches import batched
 
 LIMIT_S = 40.0
 
@@ -44,7 +45,10 @@ def main() -> None:
             given = MemoryGiven({HOST: budget}, order["eviction"], order["most_models"])
         limited = dataclasses.replace(plan, memory={} if budget is None else {HOST: budget})
         try:
-            with Engine(limited, models, policy=make_policy("fcfs"), memory=given) as engine:
+            if "most" in order:
+                limited = batched(limited, order["most"])
+            policy = make_policy(order.get("policy", "fcfs"))
+            with Engine(limited, models, policy=policy, memory=given) as engine:
                 found = measured(engine, inputs, order)
                 engine.stop(drain=False)
         except CoinferError as error:
@@ -114,6 +118,8 @@ def asked(engine: Engine, inputs: dict[str, Any], order: dict[str, Any]) -> tupl
     counts = order["counts"]
     if counts:
         turns = list(islice(rotation(counts), sum(counts.values())))
+        if order.get("one_by_one"):
+            turns.sort(key=list(counts).index)
         for name in turns:
             ask(name)
         served = 0

@@ -10,9 +10,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coinfer.artefacts import default_store
@@ -121,6 +122,7 @@ def real_runs(
     in_flight: int,
     duration_s: float,
     contestants: Sequence[str] = CONTESTANTS,
+    others: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> Iterator[Found]:
     """Let all contestants run at each budget, each budget in a process of its own.
 
@@ -134,6 +136,7 @@ def real_runs(
         in_flight: How many requests are unanswered then.
         duration_s: For how long then.
         contestants: Which ones.
+        others: More of them, by name: what is ordered of `memory_child.py` beside the budget.
     """
     save_plan(plan, folder)
     sizes = _sizes(plan)
@@ -148,9 +151,10 @@ def real_runs(
             "one at a time": {"budget": budget, "eviction": "lru", "most_models": 1},
             "load everything": {"budget": None},
         }
+        rules |= {name: {"budget": budget, **fields} for name, fields in others.items()}
         with memory_group() as group, _child(folder, group) as child:
             limit = budget + rest
-            for name in contestants:
+            for name in (*contestants, *others):
                 before = 0
                 if group is not None:
                     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from coinfer.cli.saturate import saturate
+from coinfer.cli.saturate import _trial_line, saturate
 from coinfer.errors import ConfigurationError
+from coinfer.experiments.saturation import Kept, Quality, Trial
 
 app = typer.Typer()
 app.command()(saturate)
@@ -58,6 +60,16 @@ def test_the_factor_is_the_known_one(camera: Path, tmp_path: Path) -> None:
     assert read["bound_factor"] == pytest.approx(2.5)
     assert (read["mode"], read["machine"], read["policy"]) == ("simulate", "one", "fcfs")
     assert read["kept"] == {"quality": "hit_rate", "least": 1.0}
+
+
+def test_a_trial_says_how_many_requests_shared_runs() -> None:
+    kept = Kept(quality=Quality.HIT_RATE, least=0.95)
+    trial = Trial(factor=1.5, passed=True, shares={"m": 0.99}, shared={"m": {2: 3, 6: 1}})
+    line = "  x 1.5: hit rate 99.00% in m, shared runs serve 3.0 of m: kept"
+    assert _trial_line(trial, kept) == line
+    assert _trial_line(dataclasses.replace(trial, shared={}), kept) == (
+        "  x 1.5: hit rate 99.00% in m: kept"
+    )
 
 
 def test_each_trial_and_the_answer_are_printed(camera: Path) -> None:

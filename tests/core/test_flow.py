@@ -105,3 +105,19 @@ def test_what_is_out_of_service_is_no_measure() -> None:
         subject.submit("m", is_followed=number < 15)
     subject.run()
     assert sizes(subject) == [16]  # one each would take twice as long
+
+
+def test_the_load_is_what_comes_of_what_the_units_can_do(
+    watched: tuple[VirtualMachine, Flow],
+) -> None:
+    subject, flow = watched
+    state = subject.dispatcher._state
+    lane = subject.dispatcher.view.entrance("m")
+    like = flow.beside_s(lane)[2]
+    assert flow.load(lane) == 0.0  # nobody knows
+    for moment in range(6):
+        state.now = 0.5 * moment
+        flow.note(lane)
+    assert flow.load(lane) == pytest.approx(2.0 / like)
+    state.now = 100.0
+    assert flow.load(lane) == 0.0

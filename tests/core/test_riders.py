@@ -232,3 +232,11 @@ class TestDeferral:
             subject.submit("m", arrival_s=3.0 * at, deadline_s=3.0 * at + 6.0)
         subject.run()
         assert [e.started_s for e in subject.executions] == [3.0 * at for at in range(10)]
+
+    def test_not_where_all_can_be_served_alone_with_time_to_spare(self) -> None:
+        names = ("cpu0", "cpu1", "cpu2", "cpu3")  # half of their time
+        subject = machine("edf", *names, limits=Limits(max_blocking_s=100.0))
+        for at in range(40):
+            subject.submit("m", arrival_s=0.5 * at, deadline_s=0.5 * at + 6.0)
+        subject.run()
+        assert [e.started_s for e in subject.executions] == [0.5 * at for at in range(40)]

@@ -19,6 +19,8 @@ from coinfer.experiments.saturation import (
     on_machine,
     on_this_machine,
 )
+from coinfer.machine.batching import Batching
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.latency import LatencySketch
 from coinfer.plan import Plan, PolicyChoice
@@ -102,6 +104,25 @@ def test_two_searches_take_the_same_steps() -> None:
     first, second = (search(wanted, Quality.HIT_RATE, 0.9, precision=0.01) for _ in range(2))
     assert first == second
     assert len(first.trials) < 12
+
+
+def test_trials_tell_the_batches_that_let_them_take_more() -> None:
+    entries = {
+        ProfileKey("m", "p", batch): Measurement(seconds=(SERVICE_S * (0.8 + 0.2 * batch),))
+        for batch in (1, 8)
+    }
+    plan = Plan.of(dataclasses.replace(ONE, profile=Profile(entries)), policy=FCFS)
+    wanted = scenario({"poisson": 100.0}, deadline=0.1)
+    kept = Kept.of(wanted, quality=Quality.HIT_RATE, least=0.95)
+    factors = []
+    for each in (plan, plan.with_batching("m", Batching(8))):
+        found = find_saturation(wanted, kept, on_machine(each), precision=0.1)
+        factors.append(found.factor)
+    assert factors[1] > 1.5 * factors[0]
+    trial = found.to_json()["trials"][-1]
+    assert min(trial["shared"]["m"]) == 2
+    assert max(trial["shared"]["m"]) <= 8
+    assert 2 <= found.trials[-1].together["m"] <= 8
 
 
 def test_trials_have_the_same_frames_whatever_the_factor() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Protocol, Self, TypeAlias
 
 import numpy as np
@@ -110,7 +111,10 @@ def joined(values: Sequence[Value]) -> Value:
 
 def parted(value: Value, cuts: Sequence[int]) -> list[Value]:
     """Cut a value along the first axis before these positions."""
-    return [*(np.split(value, cuts) if isinstance(value, np.ndarray) else value.part(cuts))]
+    if not isinstance(value, np.ndarray):
+        return [*value.part(cuts)]
+    # Not `np.split`, which takes ten times as long.
+    return [value[begin:end] for begin, end in pairwise((0, *cuts, len(value)))]
 
 
 def _as_part(session: Session) -> PartSession | None:

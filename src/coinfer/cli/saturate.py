@@ -149,7 +149,9 @@ def _trial_line(trial: Trial, kept: Kept) -> str:
     if not trial.shares:
         return f"  x {trial.factor:.5g}: no request at all; make trials longer with --duration"
     share = trial.shares[trial.worst]
-    return f"  x {trial.factor:.5g}: {_words(kept)} {share:.2%} in {trial.worst}: {verdict}"
+    each = ", ".join(f"{size:.1f} of {model}" for model, size in trial.together.items())
+    shared = f", shared runs serve {each}" if each else ""
+    return f"  x {trial.factor:.5g}: {_words(kept)} {share:.2%} in {trial.worst}{shared}: {verdict}"
 
 
 def _result_lines(found: Saturation, kept: Kept, bound: float | None) -> Iterator[str]:

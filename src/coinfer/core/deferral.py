@@ -4,7 +4,9 @@ Settled before the policy is asked, which sees such a lane and can reserve it, n
 - With a `max_delay_s`, the first request of a lane waits for so long, unless the lane is full.
 - Else only requests with deadlines wait, as in Symphony (Chen et al., arXiv 2308.07470), and only
   while that costs less than it brings: the next request is expected within the time of the
-  processor that it saves by riding along, and no longer than that time in all.
+  processor that it saves by riding along, and no longer than that time in all. Where all that
+  comes can be served in runs of its own with time to spare, nobody needs that time, and nobody
+  waits for it.
 - Where a fused variant may serve the lane, the next request is that of any member of which none
   waits. If all have one waiting, nobody is held back.
 - Nobody is held back for so long that a run with one rider more could make him late.
@@ -30,6 +32,9 @@ __all__ = ["Deferral"]
 _MARGIN = 0.25
 """Share of the time until its deadline, from its arrival on, that a request keeps to spare."""
 
+_NEEDED = 0.8
+"""Share of the time of the units that runs of a single request each must take before any is held
+back: below that, waiting saves what nobody needs."""
 
 _Alike: TypeAlias = tuple[str, int, int, int]
 """A fused variant, and what else its requests must have in common."""
@@ -90,6 +95,8 @@ class Deferral:
         """Return the moment from which a lane may start; minus infinity: at once."""
         batching, first, count = lane.batching, lane.head, len(lane)
         assert batching is not None
+        if not batching.max_delay_s and first.deadline_s == math.inf:
+            return -math.inf  # most are not held back, and this is asked at every event
         samples = max(lane.key.batch, 1)
         if (count + 1) * samples > batching.most:
             return -math.inf
@@ -163,6 +170,8 @@ class Deferral:
         if batching.max_delay_s > 0:
             return first.arrival_s + batching.max_delay_s
         saved_s = runs_s[0] + runs_s[1] - runs_s[2]
-        if first.deadline_s == math.inf or self._blocking.foresight.gap_s(lane.model) > saved_s:
+        if self._blocking.foresight.gap_s(lane.model) > saved_s:
+            return -math.inf
+        if self._blocking.flow.load(lane) < _NEEDED:
             return -math.inf
         return first.arrival_s + saved_s

@@ -92,6 +92,16 @@ class Flow:
         first_s = max(self._last_s + gap_s, now)
         return max(0.0, now + seconds - first_s) * self._work_s / gap_s
 
+    def load(self, lane: Lane) -> float:
+        """Return how much comes of what the units can do that could serve a lane, run alone.
+
+        From 1 on they cannot serve it but in runs of several. 0 if too little came to tell.
+        """
+        now, gap_s = self._state.now, self._gap_s
+        if self._gaps < _FEWEST or now - self._last_s > _PAUSE * gap_s:
+            return 0.0
+        return self._work_s / (gap_s * self._of(lane)[1])
+
     def _of(self, lane: Lane) -> tuple[float, float]:
         """Return the seconds of a request where it needs least, times units, and such units."""
         known = self._known.get(lane)

@@ -10,7 +10,7 @@ import enum
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from coinfer.backends.reused_sessions import reused_sessions
@@ -151,16 +151,30 @@ class Trial:
         factor: All open-loop rates were multiplied by it.
         passed: Whether every model kept its promise.
         shares: By model, what it kept.
+        shared: By model of which requests shared runs, how many runs served how many.
     """
 
     factor: float
     passed: bool
     shares: Mapping[str, float]
+    shared: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     @property
     def worst(self) -> str:
         """The model that kept the least; empty if none had a frame."""
         return min(self.shares, key=self.shares.__getitem__, default="")
+
+    @property
+    def together(self) -> dict[str, float]:
+        """By model of which requests shared runs, how many did so on average.
+
+        >>> Trial(factor=1.0, passed=True, shares={}, shared={"m": {2: 3, 6: 1}}).together
+        {'m': 3.0}
+        """
+        return {
+            model: sum(size * runs for size, runs in shared.items()) / sum(shared.values())
+            for model, shared in self.shared.items()
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,9 +243,11 @@ def find_saturation(
     trials: list[Trial] = []
 
     def passes(factor: float) -> bool:
-        shares = kept.shares(measure(scenario.scaled(factor)), scenario)
+        counts = measure(scenario.scaled(factor))
+        shares = kept.shares(counts, scenario)
         passed = bool(shares) and min(shares.values()) >= kept.least
-        trials.append(Trial(factor=factor, passed=passed, shares=shares))
+        shared = {n: dict(sorted(c.shared.items())) for n, c in counts.models.items() if c.shared}
+        trials.append(Trial(factor=factor, passed=passed, shares=shares, shared=shared))
         on_trial(trials[-1])
         return passed
 
