@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from coinfer.core.events import FusedLoaded, LoadedVariant, MemoryGiven, ModelLoaded
 from coinfer.core.place import Loadable
@@ -19,9 +20,11 @@ from coinfer.plan.variant import Variant
 from coinfer.units import format_bytes
 
 __all__ = [
+    "Held",
     "check_memory",
     "fits",
     "fused_loaded",
+    "held_on_host",
     "least_memory",
     "loadables",
     "memory_given",
@@ -192,6 +195,52 @@ def fits(plan: Plan, models: Iterable[str]) -> bool:
                 seen.add(key)
                 taken[place.pool] = taken.get(place.pool, 0) + place.size_bytes
     return all(taken.get(name, 0) <= budget for name, budget in plan.memory.items())
+
+
+class Held(NamedTuple):
+    """What is loaded without a budget.
+
+    Attributes:
+        places: By variant, what of it may be evicted.
+        movable: Bytes of that; what several variants share counts once.
+        others: Bytes of what must stay.
+        least: Bytes without which some variant that may be evicted could not run.
+    """
+
+    places: Mapping[str, tuple[Loadable, ...]]
+    movable: int
+    others: int
+    least: int
+
+
+def held_on_host(plan: Plan, can_load_again: Callable[[str], bool]) -> Held:
+    """Return what a plan without a budget has loaded into the memory of the CPU cores.
+
+    Args:
+        plan: What is loaded.
+        can_load_again: Tells whether a variant, or fused one, could be loaded once more.
+    """
+    names = [name for model in plan.models for name in {model: None, **plan.serving(model)}]
+    rows: dict[str, dict[tuple[str, Span, str], Loadable]] = {}
+    for name in (*names, *plan.fused):
+        found = loadables(plan, name, plan.profile, are_loaded=True)
+        rows[name] = {
+            (place.content or name, place.span, place.processors[0]): place
+            for place in found
+            if place.pool == HOST
+        }
+    stay = {
+        key: place for name in rows if not can_load_again(name) for key, place in rows[name].items()
+    }
+    may_go = {name: row for name, row in rows.items() if row and not stay.keys() & row.keys()}
+    movable = {key: place for row in may_go.values() for key, place in row.items()}
+    sizes = [place.size_bytes for place in movable.values()]
+    return Held(
+        {name: tuple(row.values()) for name, row in may_go.items()},
+        movable=sum(sizes),
+        others=sum(place.size_bytes for place in stay.values()),
+        least=max(sizes, default=0),
+    )
 
 
 def check_memory(plan: Plan) -> None:

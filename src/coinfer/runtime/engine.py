@@ -30,10 +30,18 @@ from coinfer.core.view import View
 from coinfer.errors import BackendError, ClosedError, CoinferError, ConfigurationError
 from coinfer.fork_locks import free_after_fork
 from coinfer.graph.cut_model import CutModel
+from coinfer.machine.memories import HOST
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
-from coinfer.opening import check_memory, fits, least_memory, memory_given, nothing_given
+from coinfer.opening import (
+    check_memory,
+    fits,
+    held_on_host,
+    least_memory,
+    memory_given,
+    nothing_given,
+)
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -42,7 +50,8 @@ from coinfer.runtime.engine_stats import EngineStats, engine_stats, submitted
 from coinfer.runtime.event_loop import EventLoop, Observer, Posted
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.memory_watch import MemoryWatch
+from coinfer.runtime.limit_watch import LimitWatch
+from coinfer.runtime.memory_watch import MemoryWatch, Since
 from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.rate_watch import RateWatch
@@ -124,6 +133,9 @@ class Engine:
             counts = partial(submitted, self._core, self._event_loop)
             self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
+        limit_watch = None
+        if memory is None and not plan.memory and memory_limit is not None:
+            limit_watch = self._limit_watch(memory_limit)
         self._event_loop.begin()
         try:
             given = memory or memory_given(plan)
@@ -141,6 +153,9 @@ class Engine:
                 if is_tight:
                     self._event_loop.tell(watch.given)
                 self._event_loop.wait_for_loads(patience_s())
+            if limit_watch is not None:
+                self._event_loop.timer.watches.append(limit_watch)
+                self._event_loop.timer.ring()
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -161,6 +176,32 @@ class Engine:
         )
         loop.watch_memory(watch)
         return watch
+
+    def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
+        """Return what gives models a budget once the limit becomes too low for all of them."""
+        loop, store = self._event_loop, self._model_store
+
+        def taken() -> int:
+            held = held_on_host(self.plan, store.can_load_again)
+            return held.movable + held.others
+
+        def begin(first: int | None) -> None:
+            held = held_on_host(self.plan, store.can_load_again)
+            given = MemoryGiven({HOST: held.movable}, places=held.places)
+            since = Since(first, held.others)
+            watch = MemoryWatch(
+                given,
+                self.plan.processors,
+                held.least,
+                limit,
+                loop.post_beside,
+                self.warnings,
+                since,
+            )
+            loop.post_beside(given)
+            loop.watch_memory_from_now(watch)
+
+        return LimitWatch(limit, taken, begin)
 
     # for callers
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coinfer.core.commands import Evict, Load
 from coinfer.core.events import MemoryGiven, MemoryMeasured
@@ -25,7 +26,7 @@ from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.process_memory import process_memory
 from coinfer.units import format_bytes
 
-__all__ = ["PERIOD_S", "MemoryWatch"]
+__all__ = ["PERIOD_S", "MemoryWatch", "Since"]
 
 PERIOD_S = 0.25
 """How often the process is measured."""
@@ -55,6 +56,18 @@ class _Measured:
     size: int = 0
 
 
+class Since(NamedTuple):
+    """What a watch begins with that begins later than the engine.
+
+    Attributes:
+        limit: How many bytes the process might use at the engine's start; None: nobody limited it.
+        others: Bytes of what is loaded and cannot be evicted.
+    """
+
+    limit: int | None
+    others: int
+
+
 class MemoryWatch:
     """Measures the process, corrects what the core believes, and follows the container's limit.
 
@@ -65,9 +78,10 @@ class MemoryWatch:
         limit: Says how many bytes this process may use now; None: nobody limits it.
         post: Gives the core an event.
         warnings: Where to say that a limit was lowered.
+        since: What the watch began with, if models had no budget before.
 
     Attributes:
-        before: What the process held before anything was loaded.
+        before: What the process held before anything was loaded; None: nobody knows.
         given: What memories have now.
     """
 
@@ -79,6 +93,7 @@ class MemoryWatch:
         limit: Callable[[], int | None] | None,
         post: Callable[[MemoryGiven | MemoryMeasured], None],
         warnings: EngineWarnings,
+        since: Since | None = None,
     ) -> None:
         self._given = self.given = given
         self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
@@ -88,8 +103,12 @@ class MemoryWatch:
         self._warnings = warnings
         self._places: dict[_Key, _Measured] = {}
         self._first_limit = self._last_limit = None if limit is None else limit()
+        self._others = 0
+        if since is not None:
+            self._first_limit = self._last_limit = since.limit
+            self._others = since.others
         self._look_s = self._limit_s = clock.now()
-        self.before = process_memory()
+        self.before = process_memory() if since is None else None
 
     @property
     def corrected_bytes(self) -> int:
@@ -150,7 +169,8 @@ class MemoryWatch:
         self._last_limit = limit
         planned = budget = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
-            budget = max(min(planned, int(SHARE * limit)), min(planned, self._least))
+            budget = int(SHARE * limit) - self._others
+            budget = max(min(planned, budget), min(planned, self._least))
         if budget == self.given.budgets[HOST]:
             return
         self.given = self._given._replace(budgets={**self._given.budgets, HOST: budget})
@@ -165,7 +185,7 @@ class MemoryWatch:
             f"memory: the limit of this process was lowered to {format_bytes(limit)}, so models "
             f"get {format_bytes(budget)} from now on, not {format_bytes(planned)}"
         )
-        if budget > SHARE * limit:
+        if budget + self._others > SHARE * limit:
             text += "; with less, some model could not run"
         self._warnings.put("limit of memory", text)
 
