@@ -195,7 +195,7 @@ class Content:
         with self._lock:
             held = self._graph or self._encoded
         if isinstance(held, Encoded) and not isinstance(held.data, bytes):
-            held = held._replace(data=bytes(held.data))
+            held = held._replace(data=_read(held.data))
         assert held is not None  # one of them always is there
         return Content, (self._name, held, self._origin)
 
@@ -304,7 +304,7 @@ class Content:
             raise self._too_large(size)
         encoded = self._encoded
         if encoded is not None and not encoded.files:
-            return encoded.data if isinstance(encoded.data, bytes) else bytes(encoded.data)
+            return _read(encoded.data)
         try:
             graph = self.graph
             if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(graph)):
@@ -386,7 +386,7 @@ class Content:
         encoded = self._encoded
         assert encoded is not None
         try:
-            proto = onnx.ModelProto.FromString(bytes(encoded.data))
+            proto = onnx.ModelProto.FromString(_read(encoded.data))
             if not shapes:
                 proto.graph.ClearField("value_info")
             if broken := broken_text(proto):
@@ -404,6 +404,14 @@ class Content:
             f"model {self._name!r} takes {format_bytes(size)} as one message but protobuf holds "
             f"at most 2 GiB; convert its weights to float16 or load it from its file"
         )
+
+
+def _read(data: bytes | mmap.mmap | ModelFile) -> bytes:
+    """Return what is held as bytes; what is mapped does not stay in memory for that."""
+    found = data if isinstance(data, bytes) else bytes(data)
+    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.madvise(mmap.MADV_DONTNEED)
+    return found
 
 
 def _summary_of(ir_model: ir.Model) -> Summary:

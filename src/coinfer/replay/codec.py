@@ -82,12 +82,8 @@ def decode_event(data: Sequence[Any]) -> Event:
         known = [tuple(map(_loadable, each)) for each in places]
         fields = [variant, tuple(members), Profile.from_json(profile), *known]
     elif name == "MemoryGiven":
-        places = {
-            variant: tuple(map(_loadable, each))
-            for row in fields[3:]  # older logs have none
-            for variant, each in row.items()
-        }
-        fields[3:] = [places]
+        for row in fields[3:]:  # older logs have none
+            fields[3] = {variant: tuple(map(_loadable, each)) for variant, each in row.items()}
     elif name == "PolicyChanged":
         policy, options = fields
         fields = [make_policy(policy, **options), policy, options]
