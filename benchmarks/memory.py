@@ -1,6 +1,7 @@
 """Memory: what an engine holds of its models' weights, and what loading costs once it is prepared.
 
-    python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5] [--quick]
+    python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5]
+                                [--seconds 8] [--quick]
 
 Parts: held, copies, reload, speed, dense, cycles, budget, rules, given, beside, spans. Each
 measurement is a process of its own; contestants alternate. The start is `start.py`'s. `budget`
@@ -58,9 +59,10 @@ class Bench:
         quick: bool,
         loads: Sequence[str],
         shares: Sequence[float],
+        seconds: float,
     ) -> None:
         self.folder, self.console, self.quick = folder, console, quick
-        self.loads, self.shares = loads, shares
+        self.loads, self.shares, self.seconds = loads, shares, seconds
         self.requirements: list[Requirement] = []
 
     def export(self) -> None:
@@ -226,7 +228,7 @@ def budget(bench: Bench) -> None:
             counts=dict(offline.counts) if offline else {},
             weights=dict(mix.weights) if mix else {},
             in_flight=mix.in_flight if mix else 0,
-            duration_s=2.0 if bench.quick else 8.0,
+            duration_s=2.0 if bench.quick else bench.seconds,
         )
         total = memory_budget.working_set(plan) / MIB
         columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
@@ -380,6 +382,7 @@ def main() -> int:
     parser.add_argument("--part", choices=PARTS, action="append", help="all of them by default")
     parser.add_argument("--load", choices=("large", "zipf"), action="append")
     parser.add_argument("--budget", type=float, action="append", help="share of the working set")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each real run")
     parser.add_argument("--quick", action="store_true", help="one round")
     arguments = parser.parse_args()
     console = new_console()
@@ -391,6 +394,7 @@ def main() -> int:
             console,
             quick=arguments.quick,
             loads=arguments.load or ("large", "zipf"),
+            seconds=arguments.seconds,
             shares=shares[1:3] if arguments.quick and not arguments.budget else shares,
         )
         for part in arguments.part or PARTS:

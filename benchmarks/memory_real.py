@@ -25,7 +25,13 @@ __all__ = ["CONTESTANTS", "Found", "real_runs", "rest_bytes"]
 
 CONTESTANTS = ("coinfer", "LRU by bytes", "LRU by count", "one at a time", "load everything")
 
+_WITH_ROOM = ("load everything", "coinfer")
+"""Those that run with all the memory that is needed: rules of eviction have nothing to do there."""
+
 _PATIENCE_S = 60.0
+
+_WARMUP_S = 3.0
+"""Artefacts are read from the disk meanwhile."""
 
 
 class Found(NamedTuple):
@@ -122,7 +128,7 @@ def real_runs(
     duration_s: float,
     contestants: Sequence[str] = CONTESTANTS,
 ) -> Iterator[Found]:
-    """Let all contestants run at each budget, each budget in a process of its own.
+    """Let all contestants run at each budget, one after the other in one process.
 
     Args:
         plan: What is loaded where, without a budget.
@@ -138,19 +144,19 @@ def real_runs(
     save_plan(plan, folder)
     sizes = _sizes(plan)
     whole = sum(sizes)
-    for share in shares:
-        budget = int(share * whole)
-        most = next((n for n in range(len(sizes), 0, -1) if sum(sizes[:n]) <= budget), 1)
-        rules: dict[str, dict[str, object]] = {
-            "coinfer": {"budget": budget, "eviction": "cost", "most_models": 0},
-            "LRU by bytes": {"budget": budget, "eviction": "lru", "most_models": 0},
-            "LRU by count": {"budget": budget, "eviction": "lru", "most_models": most},
-            "one at a time": {"budget": budget, "eviction": "lru", "most_models": 1},
-            "load everything": {"budget": None},
-        }
-        with memory_group() as group, _child(folder, group) as child:
+    with memory_group() as group, _child(folder, group) as child:
+        for share in shares:
+            budget = int(share * whole)
+            most = next((n for n in range(len(sizes), 0, -1) if sum(sizes[:n]) <= budget), 1)
+            rules: dict[str, dict[str, object]] = {
+                "coinfer": {"budget": budget, "eviction": "cost", "most_models": 0},
+                "LRU by bytes": {"budget": budget, "eviction": "lru", "most_models": 0},
+                "LRU by count": {"budget": budget, "eviction": "lru", "most_models": most},
+                "one at a time": {"budget": budget, "eviction": "lru", "most_models": 1},
+                "load everything": {"budget": None},
+            }
             limit = budget + rest
-            for name in contestants:
+            for name in contestants if share < 1 else _WITH_ROOM:
                 before = 0
                 if group is not None:
                     try:
@@ -166,7 +172,7 @@ def real_runs(
                     counts=counts,
                     weights=weights,
                     in_flight=in_flight,
-                    warmup_s=duration_s / 4,
+                    warmup_s=_WARMUP_S,
                     duration_s=duration_s,
                 )
                 if group is None:
