@@ -260,26 +260,28 @@ def check_memory(plan: Plan) -> None:
     pinned = _pinned_bytes(plan)
     _check_pinned(plan, pinned)
     profile, left = plan.profile, _left(plan)
+    missed: list[tuple[int, str, str]] = []
     for model in plan.models:
         name, variant = _wanted(plan, model)
         places = loadables(plan, name, profile)
         n_units = variant.n_units
         usable = {p.span for p in places if p.is_pinned or p.size_bytes <= left(p.pool)}
-        if completes(usable, n_units):
-            continue
-        needed = _least_need(places, n_units)
-        if pinned:
-            pool = places[0].pool
-            whole = needed + pinned.get(pool, 0)
-            raise ConfigurationError(
-                f"memory: model {name!r} needs at least {format_bytes(needed)} at a time beside "
-                f"what is pinned; give a budget of {_mib(whole)} or more, or pin less"
-            )
+        if not completes(usable, n_units):
+            missed.append((_least_need(places, n_units), name, places[0].pool))
+    if not missed:
+        return
+    needed, name, pool = max(missed, key=lambda each: each[0])  # with that, the others run, too
+    if pinned:
+        whole = needed + pinned.get(pool, 0)
         raise ConfigurationError(
-            f"memory: model {name!r} needs at least {format_bytes(needed)} at a time, for its "
-            f"largest span; give `memory: {_mib(needed)}` or more, or cut it into "
-            "smaller spans (`partition`)"
+            f"memory: model {name!r} needs at least {format_bytes(needed)} at a time beside "
+            f"what is pinned; give a budget of {_mib(whole)} or more, or pin less"
         )
+    raise ConfigurationError(
+        f"memory: model {name!r} needs at least {format_bytes(needed)} at a time, for its "
+        f"largest span; give `memory: {_mib(needed)}` or more, or cut it into "
+        "smaller spans (`partition`)"
+    )
 
 
 def least_memory(plan: Plan, pool: str = HOST) -> int:
