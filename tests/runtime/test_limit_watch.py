@@ -13,9 +13,10 @@ from coinfer import Engine
 from coinfer.errors import ExecutionError
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.model import load_model
 from coinfer.opening import held_on_host
-from coinfer.runtime import clock
+from coinfer.runtime import clock, limit_watch, memory_watch
 from coinfer.runtime.limit_watch import LimitWatch
 
 MIB = 2**20
@@ -26,12 +27,15 @@ NAMES = ("a", "bb", "ccc")
 
 
 def test_it_looks_until_the_limit_is_too_low_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, limits, begun = [0.0], [1000], list[int | None]()
+    now, limits, begun = [0.0], [1000], list[tuple[int | None, int]]()
     monkeypatch.setattr(clock, "now", lambda: now[0])
-    watch = LimitWatch(lambda: limits[-1], lambda: 400, begun.append)
+    monkeypatch.setattr(limit_watch, "process_memory", lambda: held[-1])
+    held = [ProcessMemory(300, 200)]
+    watch = LimitWatch(lambda: limits[-1], lambda: 400, lambda *each: begun.append(each))
     assert watch.due_in_s() == 1.0
-    for limit, expected in ((2000, []), (600, []), (499, [1000]), (300, [1000])):
+    for limit, expected in ((2000, []), (600, []), (499, [(1000, 100)]), (300, [(1000, 100)])):
         limits.append(limit)
+        held.append(ProcessMemory(300, 200 if limit >= 1000 else 0))
         now[0] += 1.0
         if watch.due_in_s() <= 0:
             watch.look()
@@ -60,6 +64,8 @@ def test_a_model_is_made_again_of_its_file_unless_that_changed(
     limits: list[int | None] = [None]
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
     monkeypatch.setattr("coinfer.runtime.limit_watch.PERIOD_S", 0.01)
+    for watch in (limit_watch, memory_watch):
+        monkeypatch.setattr(watch, "process_memory", lambda: None)
     paths = [large(tmp_path / f"{name}.onnx") for name in NAMES]
     models = {path.stem: load_model(path) for path in paths}
     models["ccc"] = models["ccc"].with_graph(models["ccc"].graph.clone())  # of no file

@@ -154,6 +154,7 @@ def test_a_limit_that_is_lowered_while_it_runs_lowers_the_budget_and_loses_nothi
 ) -> None:
     limits = [1000 * SIZE]
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
+    monkeypatch.setattr("coinfer.runtime.memory_watch.process_memory", lambda: None)
     with engine(3 * SIZE) as running:
         for name in NAMES:
             ask(running, name)
@@ -180,6 +181,8 @@ def test_without_a_budget_a_limit_that_is_lowered_is_followed_and_nothing_is_los
     limits: list[int | None] = [None]
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
     monkeypatch.setattr("coinfer.runtime.limit_watch.PERIOD_S", 0.01)
+    monkeypatch.setattr("coinfer.runtime.limit_watch.process_memory", lambda: None)
+    monkeypatch.setattr("coinfer.runtime.memory_watch.process_memory", lambda: None)
     inputs = tiny_linear().model.sample_inputs()
     with engine(None, processors=CPUS) as running:
         assert running.stats().memory.budget_bytes == {}

@@ -172,23 +172,37 @@ class Engine:
     ) -> MemoryWatch:
         plan, loop = self.plan, self._event_loop
         watch = MemoryWatch(
-            given, plan.processors, least_memory(plan), limit, loop.post_beside, self.warnings
+            given,
+            plan.processors,
+            least_memory(plan),
+            limit,
+            loop.post_beside,
+            self.warnings,
+            taken=self._taken_on_host,
         )
         loop.watch_memory(watch)
         return watch
 
+    def _taken_on_host(self) -> float:
+        """Return the bytes that what is loaded is believed to take, where there is a budget."""
+        return self._core.memories.get(HOST, (0.0, 0.0))[1]
+
     def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
         """Return what gives models a budget once the limit becomes too low for all of them."""
         loop, store = self._event_loop, self._model_store
+        known: list[tuple[Plan, int]] = []
 
         def taken() -> int:
-            held = held_on_host(self.plan, store.can_load_again)
-            return held.movable + held.others
+            plan = self.plan
+            if not known or known[0][0] is not plan:
+                held = held_on_host(plan, store.can_load_again)
+                known[:] = [(plan, held.movable + held.others)]
+            return known[0][1]
 
-        def begin(first: int | None) -> None:
+        def begin(first: int | None, rest: int) -> None:
             held = held_on_host(self.plan, store.can_load_again)
             given = MemoryGiven({HOST: held.movable}, places=held.places)
-            since = Since(first, held.others)
+            since = Since(first, held.others, rest)
             watch = MemoryWatch(
                 given,
                 self.plan.processors,
@@ -197,6 +211,7 @@ class Engine:
                 loop.post_beside,
                 self.warnings,
                 since,
+                self._taken_on_host,
             )
             loop.post_beside(given)
             loop.watch_memory_from_now(watch)

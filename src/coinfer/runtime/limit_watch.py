@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from coinfer.machine.memories import SHARE
 from coinfer.runtime import clock
+from coinfer.runtime.process_memory import process_memory
 
 __all__ = ["PERIOD_S", "LimitWatch"]
 
@@ -24,17 +25,19 @@ class LimitWatch:
     Args:
         limit: Says how many bytes this process may use now; None: nobody limits it.
         taken: Says how many bytes all that is loaded takes.
-        begin: Gives models a budget; gets the limit that there was at the start.
+        begin: Gives models a budget; gets the limit that there was at the start, and the bytes that
+            the process held beside what is loaded.
     """
 
     def __init__(
         self,
         limit: Callable[[], int | None],
         taken: Callable[[], int],
-        begin: Callable[[int | None], None],
+        begin: Callable[[int | None, int], None],
     ) -> None:
         self._limit, self._taken, self._begin = limit, taken, begin
         self._first = limit()
+        self._rest = 0
         self._look_s = clock.now() + PERIOD_S
 
     def due_in_s(self) -> float:
@@ -44,9 +47,11 @@ class LimitWatch:
     def look(self) -> None:
         """Have models get a budget if the limit is lower than it was, and too low for them."""
         self._look_s = clock.now() + PERIOD_S
-        limit, first = self._limit(), self._first
+        limit, first, held = self._limit(), self._first, process_memory()
+        taken = self._taken()
         if limit is None or (first is not None and limit >= first):
-            return
-        if self._taken() > SHARE * limit:
+            # Not once it is lower: the system takes pages away then.
+            self._rest = 0 if held is None else max(0, held.total - taken)
+        elif taken > min(SHARE * limit, limit - self._rest):
             self._look_s = math.inf
-            self._begin(first)
+            self._begin(first, self._rest)

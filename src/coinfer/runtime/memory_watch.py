@@ -11,6 +11,7 @@ The loader's thread calls it: no request waits for it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,6 +33,10 @@ PERIOD_S = 0.25
 """How often the process is measured."""
 
 _LIMIT_PERIOD_S = 1.0
+
+_RESTS = 8
+"""Of so many measurements the largest counts for what the process holds beside models: of what is
+loaded a part may not be in memory yet, and when a limit is lowered the system takes pages away."""
 
 _NOISE_BYTES = 4 * 2**20
 """What the rest of a process frees while a place is evicted."""
@@ -62,10 +67,12 @@ class Since(NamedTuple):
     Attributes:
         limit: How many bytes the process might use at the engine's start; None: nobody limited it.
         others: Bytes of what is loaded and cannot be evicted.
+        rest: Bytes that the process held beside what is loaded.
     """
 
     limit: int | None
     others: int
+    rest: int
 
 
 class MemoryWatch:
@@ -79,6 +86,7 @@ class MemoryWatch:
         post: Gives the core an event.
         warnings: Where to say that a limit was lowered.
         since: What the watch began with, if models had no budget before.
+        taken: Says how many bytes what is loaded is believed to take of the CPU cores' memory.
 
     Attributes:
         before: What the process held before anything was loaded; None: nobody knows.
@@ -94,6 +102,7 @@ class MemoryWatch:
         post: Callable[[MemoryGiven | MemoryMeasured], None],
         warnings: EngineWarnings,
         since: Since | None = None,
+        taken: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._given = self.given = given
         self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
@@ -103,10 +112,12 @@ class MemoryWatch:
         self._warnings = warnings
         self._places: dict[_Key, _Measured] = {}
         self._first_limit = self._last_limit = None if limit is None else limit()
-        self._others = 0
+        self._others, self._taken = 0, taken
+        self._rests: deque[int] = deque(maxlen=_RESTS)
         if since is not None:
             self._first_limit = self._last_limit = since.limit
             self._others = since.others
+            self._rests.append(since.rest)
         self._look_s = self._limit_s = clock.now()
         self.before = process_memory() if since is None else None
 
@@ -126,7 +137,10 @@ class MemoryWatch:
         if now >= self._limit_s:
             self._limit_s = now + _LIMIT_PERIOD_S
             self._follow_limit()
-        self._tell(process_memory())
+        held = process_memory()
+        self._tell(held)
+        if held is not None:
+            self._rests.append(max(0, held.total - int(self._taken()) - self._others))
 
     def note_load(self, load: Load) -> None:
         """Take note of what a place that is being loaded is believed to take."""
@@ -167,10 +181,10 @@ class MemoryWatch:
         if limit == self._last_limit or HOST not in self._given.budgets:
             return
         self._last_limit = limit
-        planned = budget = self._given.budgets[HOST]
+        planned = budget = allowed = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
-            budget = int(SHARE * limit) - self._others
-            budget = max(min(planned, budget), min(planned, self._least))
+            allowed = min(int(SHARE * limit), limit - max(self._rests, default=0)) - self._others
+            budget = max(min(planned, allowed), min(planned, self._least))
         if budget == self.given.budgets[HOST]:
             return
         self.given = self._given._replace(budgets={**self._given.budgets, HOST: budget})
@@ -185,7 +199,7 @@ class MemoryWatch:
             f"memory: the limit of this process was lowered to {format_bytes(limit)}, so models "
             f"get {format_bytes(budget)} from now on, not {format_bytes(planned)}"
         )
-        if budget + self._others > SHARE * limit:
+        if budget > allowed:
             text += "; with less, some model could not run"
         self._warnings.put("limit of memory", text)
 
