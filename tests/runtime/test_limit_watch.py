@@ -31,7 +31,9 @@ def test_it_looks_until_the_limit_is_too_low_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clock, "now", lambda: now[0])
     monkeypatch.setattr(limit_watch, "process_memory", lambda: held[-1])
     held = [ProcessMemory(300, 200)]
-    watch = LimitWatch(lambda: limits[-1], lambda: 400, lambda *each: begun.append(each))
+    watch = LimitWatch(
+        lambda: limits[-1], lambda: 400, lambda first, rest: begun.append((first, rest))
+    )
     assert watch.due_in_s() == 1.0
     for limit, expected in ((2000, []), (600, []), (499, [(1000, 100)]), (300, [(1000, 100)])):
         limits.append(limit)

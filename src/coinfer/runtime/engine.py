@@ -51,7 +51,7 @@ from coinfer.runtime.event_loop import EventLoop, Observer, Posted
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.limit_watch import LimitWatch
-from coinfer.runtime.memory_watch import MemoryWatch, Since
+from coinfer.runtime.memory_watch import MemoryWatch, Since, rest_beside
 from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.rate_watch import RateWatch
@@ -134,6 +134,8 @@ class Engine:
             self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
         limit_watch = None
+        weights = {id(m.content): m.weight_bytes for m in map(_whole, models.values())}
+        self._rest_bytes = rest_beside(sum(weights.values()))
         if memory is None and not plan.memory and memory_limit is not None:
             limit_watch = self._limit_watch(memory_limit)
         self._event_loop.begin()
@@ -179,6 +181,7 @@ class Engine:
             loop.post_beside,
             self.warnings,
             taken=self._taken_on_host,
+            rest=self._rest_bytes,
         )
         loop.watch_memory(watch)
         return watch
@@ -216,7 +219,7 @@ class Engine:
             loop.post_beside(given)
             loop.watch_memory_from_now(watch)
 
-        return LimitWatch(limit, taken, begin)
+        return LimitWatch(limit, taken, begin, self._rest_bytes)
 
     # for callers
 
@@ -592,6 +595,10 @@ class Engine:
             self._check_open()
             later = not fits(plan, plan.models)
             return self._model_loader.load_fused(name, models, plan, profile, later=later)
+
+
+def _whole(model: Model | CutModel) -> Model:
+    return model if isinstance(model, Model) else model.model
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

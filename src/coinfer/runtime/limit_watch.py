@@ -27,6 +27,7 @@ class LimitWatch:
         taken: Says how many bytes all that is loaded takes.
         begin: Gives models a budget; gets the limit that there was at the start, and the bytes that
             the process held beside what is loaded.
+        rest: Bytes that it holds beside that, at least.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class LimitWatch:
         limit: Callable[[], int | None],
         taken: Callable[[], int],
         begin: Callable[[int | None, int], None],
+        rest: int = 0,
     ) -> None:
         self._limit, self._taken, self._begin = limit, taken, begin
         self._first = limit()
-        self._rest = 0
+        self._rest = self._least_rest = rest
         self._look_s = clock.now() + PERIOD_S
 
     def due_in_s(self) -> float:
@@ -51,7 +53,7 @@ class LimitWatch:
         taken = self._taken()
         if limit is None or (first is not None and limit >= first):
             # Not once it is lower: the system takes pages away then.
-            self._rest = 0 if held is None else max(0, held.total - taken)
+            self._rest = max(self._least_rest, 0 if held is None else held.total - taken)
         elif taken > min(SHARE * limit, limit - self._rest):
             self._look_s = math.inf
             self._begin(first, self._rest)

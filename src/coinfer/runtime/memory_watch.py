@@ -27,7 +27,7 @@ from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.process_memory import process_memory
 from coinfer.units import format_bytes
 
-__all__ = ["PERIOD_S", "MemoryWatch", "Since"]
+__all__ = ["PERIOD_S", "MemoryWatch", "Since", "rest_beside"]
 
 PERIOD_S = 0.25
 """How often the process is measured."""
@@ -87,6 +87,7 @@ class MemoryWatch:
         warnings: Where to say that a limit was lowered.
         since: What the watch began with, if models had no budget before.
         taken: Says how many bytes what is loaded is believed to take of the CPU cores' memory.
+        rest: Bytes that the process holds beside models, at least.
 
     Attributes:
         before: What the process held before anything was loaded; None: nobody knows.
@@ -103,6 +104,7 @@ class MemoryWatch:
         warnings: EngineWarnings,
         since: Since | None = None,
         taken: Callable[[], float] = lambda: 0.0,
+        rest: int = 0,
     ) -> None:
         self._given = self.given = given
         self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
@@ -112,7 +114,7 @@ class MemoryWatch:
         self._warnings = warnings
         self._places: dict[_Key, _Measured] = {}
         self._first_limit = self._last_limit = None if limit is None else limit()
-        self._others, self._taken = 0, taken
+        self._others, self._taken, self._rest = 0, taken, rest
         self._rests: deque[int] = deque(maxlen=_RESTS)
         if since is not None:
             self._first_limit = self._last_limit = since.limit
@@ -183,7 +185,8 @@ class MemoryWatch:
         self._last_limit = limit
         planned = budget = allowed = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
-            allowed = min(int(SHARE * limit), limit - max(self._rests, default=0)) - self._others
+            allowed = min(int(SHARE * limit), limit - max([self._rest, *self._rests]))
+            allowed -= self._others
             budget = max(min(planned, allowed), min(planned, self._least))
         if budget == self.given.budgets[HOST]:
             return
@@ -202,6 +205,16 @@ class MemoryWatch:
         if budget > allowed:
             text += "; with less, some model could not run"
         self._warnings.put("limit of memory", text)
+
+
+def rest_beside(weights: int) -> int:
+    """Return what this process holds beside models of so many bytes that nothing is loaded of yet.
+
+    What is believed of models is more than they take, so that it is seen best before they are
+    loaded: their files are in memory then.
+    """
+    held = process_memory()
+    return 0 if held is None else max(0, held.total - weights)
 
 
 def _key(load: Load) -> _Key:
