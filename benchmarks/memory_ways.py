@@ -9,14 +9,21 @@ import gc, json, os, sys, threading, time
 import numpy as np, psutil
 from coinfer.backends import heap
 folder, names = sys.argv[1], sys.argv[2].split(",")
+each = max(1, 24 // len(names))
 x = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
-def held():
+def held(serve):
+    serve()
+    began, rounds = time.perf_counter(), 0
+    while time.perf_counter() < began + 4:
+        serve()
+        rounds += 1
+    per_s = each * rounds * len(names) / (time.perf_counter() - began)
     found = psutil.Process().memory_full_info()
     gc.collect()
     heap.trim()
     after = psutil.Process().memory_full_info()
     kinds = {"anonymous": after.rss - after.shared, "mapped": after.shared}
-    return {"uss": found.uss, "trimmed": after.uss, **kinds}
+    return {"uss": found.uss, "trimmed": after.uss, **kinds, "per_s": per_s}
 def say(value):
     print(json.dumps(value))
 """
@@ -24,20 +31,33 @@ def say(value):
 _ENGINE = """
 import coinfer
 models = {name: f"{folder}/{name.partition('@')[0]}.onnx" for name in names}
-with coinfer.Engine(models) as engine:
-    for future in [engine.submit(name, {"image": x}) for _ in range(8) for name in names]:
+def serve():
+    for future in [engine.submit(name, {"image": x}) for _ in range(each) for name in names]:
         future.result()
-    del future
-    say(held())
+with coinfer.Engine(models, processors=processors) as engine:
+    say(held(serve))
+"""
+
+_DEFAULT = """
+processors = None
+"""
+
+_ONE_LIBRARY = """
+from coinfer.machine.processor import Processor
+processors = [
+    Processor(name=f"cpu{n}", backend="onnxruntime", units=frozenset({f"core{n}"}), cores=(n,))
+    for n in sorted(os.sched_getaffinity(0))
+]
 """
 
 _SESSIONS = """
 import onnxruntime as ort
 sessions = [ort.InferenceSession(f"{folder}/{name}.onnx") for name in names]
-for _ in range(8):
-    for session in sessions:
-        session.run(None, {"image": x})
-say(held())
+def serve():
+    for _ in range(each):
+        for session in sessions:
+            session.run(None, {"image": x})
+say(held(serve))
 """
 
 _THROUGHPUT = """
@@ -49,12 +69,13 @@ for name in names:
     graph = core.read_model(f"{folder}/{name}.onnx")
     graph.reshape([1, 3, 224, 224])
     queues.append(ov.AsyncInferQueue(core.compile_model(graph, "CPU", hint)))
-for _ in range(8):
+def serve():
+    for _ in range(each):
+        for queue in queues:
+            queue.start_async({0: x})
     for queue in queues:
-        queue.start_async({0: x})
-for queue in queues:
-    queue.wait_all()
-say(held())
+        queue.wait_all()
+say(held(serve))
 """
 
 _WITHOUT = """
@@ -63,8 +84,9 @@ os.environ["COINFER_ARTEFACTS"] = "0"
 """
 
 HOLDERS = {
-    "coinfer": _BEGIN + _ENGINE,
-    "coinfer, no artefacts": _WITHOUT + _BEGIN + _ENGINE,
+    "coinfer": _BEGIN + _DEFAULT + _ENGINE,
+    "coinfer, ONNX Runtime on each core": _BEGIN + _ONE_LIBRARY + _ENGINE,
+    "coinfer, no artefacts": _WITHOUT + _BEGIN + _DEFAULT + _ENGINE,
     "onnxruntime sessions": _BEGIN + _SESSIONS,
     "OpenVINO, throughput": _BEGIN + _THROUGHPUT,
 }

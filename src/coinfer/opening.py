@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from coinfer.core.events import FusedLoaded, LoadedVariant, MemoryGiven, ModelLoaded
 from coinfer.core.place import Loadable
@@ -19,9 +20,11 @@ from coinfer.plan.variant import Variant
 from coinfer.units import format_bytes
 
 __all__ = [
+    "Held",
     "check_memory",
     "fits",
     "fused_loaded",
+    "held_on_host",
     "least_memory",
     "loadables",
     "memory_given",
@@ -199,6 +202,52 @@ def fits(plan: Plan, models: Iterable[str]) -> bool:
     return all(taken.get(name, 0) <= budget for name, budget in plan.memory.items())
 
 
+class Held(NamedTuple):
+    """What is loaded without a budget.
+
+    Attributes:
+        places: By variant, what of it may be evicted.
+        movable: Bytes of that; what several variants share counts once.
+        others: Bytes of what must stay.
+        least: Bytes without which some variant that may be evicted could not run.
+    """
+
+    places: Mapping[str, tuple[Loadable, ...]]
+    movable: int
+    others: int
+    least: int
+
+
+def held_on_host(plan: Plan, can_load_again: Callable[[str], bool]) -> Held:
+    """Return what a plan without a budget has loaded into the memory of the CPU cores.
+
+    Args:
+        plan: What is loaded.
+        can_load_again: Tells whether a variant, or fused one, could be loaded once more.
+    """
+    names = [name for model in plan.models for name in {model: None, **plan.serving(model)}]
+    rows: dict[str, dict[tuple[str, Span, str], Loadable]] = {}
+    for name in (*names, *plan.fused):
+        found = loadables(plan, name, plan.profile, are_loaded=True)
+        rows[name] = {
+            (place.content or name, place.span, place.processors[0]): place
+            for place in found
+            if place.pool == HOST
+        }
+    stay = {
+        key: place for name in rows if not can_load_again(name) for key, place in rows[name].items()
+    }
+    may_go = {name: row for name, row in rows.items() if row and not stay.keys() & row.keys()}
+    movable = {key: place for row in may_go.values() for key, place in row.items()}
+    sizes = [place.size_bytes for place in movable.values()]
+    return Held(
+        {name: tuple(row.values()) for name, row in may_go.items()},
+        movable=sum(sizes),
+        others=sum(place.size_bytes for place in stay.values()),
+        least=max(sizes, default=0),
+    )
+
+
 def check_memory(plan: Plan) -> None:
     """See that every model can be run within the plan's memory.
 
@@ -216,26 +265,28 @@ def check_memory(plan: Plan) -> None:
     pinned = _pinned_bytes(plan)
     _check_pinned(plan, pinned)
     profile, left = plan.profile, _left(plan)
+    missed: list[tuple[int, str, str]] = []
     for model in plan.models:
         name, variant = _wanted(plan, model)
         places = loadables(plan, name, profile)
         n_units = variant.n_units
         usable = {p.span for p in places if p.is_pinned or p.size_bytes <= left(p.pool)}
-        if completes(usable, n_units):
-            continue
-        needed = _least_need(places, n_units)
-        if pinned:
-            pool = places[0].pool
-            whole = needed + pinned.get(pool, 0)
-            raise ConfigurationError(
-                f"memory: model {name!r} needs at least {format_bytes(needed)} at a time beside "
-                f"what is pinned; give a budget of {_mib(whole)} or more, or pin less"
-            )
+        if not completes(usable, n_units):
+            missed.append((_least_need(places, n_units), name, places[0].pool))
+    if not missed:
+        return
+    needed, name, pool = max(missed, key=lambda each: each[0])  # with that, the others run, too
+    if pinned:
+        whole = needed + pinned.get(pool, 0)
         raise ConfigurationError(
-            f"memory: model {name!r} needs at least {format_bytes(needed)} at a time, for its "
-            f"largest span; give `memory: {_mib(needed)}` or more, or cut it into "
-            "smaller spans (`partition`)"
+            f"memory: model {name!r} needs at least {format_bytes(needed)} at a time beside "
+            f"what is pinned; give a budget of {_mib(whole)} or more, or pin less"
         )
+    raise ConfigurationError(
+        f"memory: model {name!r} needs at least {format_bytes(needed)} at a time, for its "
+        f"largest span; give `memory: {_mib(needed)}` or more, or cut it into "
+        "smaller spans (`partition`)"
+    )
 
 
 def least_memory(plan: Plan, pool: str = HOST) -> int:

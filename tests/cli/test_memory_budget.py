@@ -39,6 +39,16 @@ def test_a_budget_too_small_for_the_largest_span_says_how_much_is_needed(
     assert "Traceback" not in done.complaint
 
 
+def test_of_several_models_that_have_no_room_the_one_that_needs_most_is_named(
+    program: Program, tmp_path: Path
+) -> None:
+    path = scenario(tmp_path, "50MiB")
+    path.write_text(path.read_text().replace("{a: {}, b: {}}", "{b: {}, a: {}}"))
+    done = program("bound", str(path))
+    assert done.status == 2
+    assert "model 'a' needs at least 100 MiB" in done.complaint
+
+
 def test_results_say_how_far_loading_is_from_the_least_there_can_be(
     program: Program, tmp_path: Path
 ) -> None:

@@ -345,6 +345,7 @@ class AnythingHappens(RuleBasedStateMachine):
             shared=("cpu0", "cpu1"),
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
+        self.is_limited = False
         self.lost: set[str] = set()
         self.failed_on: dict[int, set[str]] = {}
         self.alone: set[int] = set()
@@ -462,7 +463,14 @@ class AnythingHappens(RuleBasedStateMachine):
     def load_ends(self, reason: str) -> None:
         self.machine.end_load(reason)
 
-    @precondition(lambda self: self.budget is not None)
+    @precondition(lambda self: self.budget is None and not self.fused)
+    @rule(budget=st.sampled_from([70, 100, 100, 2000]))
+    def memory_is_limited(self, budget: int) -> None:
+        if not self.is_limited:
+            self.machine.limit(budget)
+            self.is_limited = True
+
+    @precondition(lambda self: self.budget is not None or self.is_limited)
     @rule(budget=st.sampled_from([40, 70, 100, 100, 2000]))
     def memory_changes(self, budget: int) -> None:
         self.machine.post(MemoryGiven({"host": budget}))
@@ -471,7 +479,7 @@ class AnythingHappens(RuleBasedStateMachine):
     @invariant()
     def the_budget_is_held(self) -> None:
         residency = self.machine.dispatcher._state.residency
-        if self.budget is None:
+        if self.budget is None and not self.is_limited:
             assert not residency.places
             return
         pool, resident = residency.pools["host"], self.machine.resident

@@ -173,6 +173,22 @@ def test_a_smaller_budget_lets_what_runs_end_and_refuses_what_has_no_room_any_mo
     assert not subject.resident
 
 
+def test_what_was_loaded_before_there_was_a_budget_is_evicted_then_but_not_while_it_runs() -> None:
+    subject = VirtualMachine(
+        processors("cpu0"), make_policy("fcfs"), SECONDS, sizes=SIZES, load_s=0.05
+    )
+    running, waits = subject.submit("a"), subject.submit("b")
+    subject.limit(100)
+    assert moves(subject) == ["-b", "-c"], "a runs"
+    others = [subject.submit(name) for name in "cab"]
+    subject.run()
+    assert {subject.outcomes()[n] for n in (running, waits, *others)} == {Outcome.COMPLETED}
+    assert len(subject.resident) == 1
+    subject.post(MemoryGiven({"host": 300}))
+    fill(subject)
+    assert len(subject.resident) == 3
+
+
 def test_beside_urgent_requests_the_loader_rests_as_long_as_it_worked() -> None:
     subject = machine(100)
     fill(subject)

@@ -18,6 +18,8 @@ from onnx import TensorProto, helper
 from coinfer import zoo
 from coinfer.errors import ModelError
 from coinfer.model import Model, load_model, model_from_bytes, model_from_ir
+from coinfer.model.content import Content, Encoded, Summary
+from coinfer.runtime.process_memory import process_memory
 from model.onnx_files import dense, external, model, saved
 
 
@@ -173,3 +175,35 @@ def test_a_paged_model_is_the_same_and_holds_none_of_its_bytes(
     again = pickle.loads(pickle.dumps(content))
     assert again.to_bytes() == content.to_bytes()
     assert ir.to_proto(content.graph).graph.node[0].op_type == "MatMul"
+
+
+def test_reading_a_paged_model_leaves_nothing_of_it_in_memory(tmp_path: Path) -> None:
+    before = process_memory()
+    if before is None:
+        pytest.skip("this system does not tell what is mapped")
+    data = bytes(range(256)) * 2**17
+    encoded = Encoded(data, {}, Summary(frozenset(), {}, len(data)), {}, "it")
+    content = Content("m", encoded).paged(tmp_path)
+    assert content.to_bytes() == data
+    after = process_memory()
+    assert after is not None
+    assert after.mapped - before.mapped < len(data) / 4
+
+
+def test_a_model_in_its_file_is_the_same_until_the_file_changes(tmp_path: Path) -> None:
+    path = saved(dense(), tmp_path / "m.onnx")
+    loaded = load_model(path)
+    fingerprint = loaded.fingerprint
+    content = loaded.content.in_file(path)
+    assert content is not None
+    assert content.to_bytes() == path.read_bytes()
+    assert content.fingerprint == fingerprint
+    assert content.summary == loaded.summary
+    assert loaded.content.in_file(tmp_path / "other.onnx") is None
+    assert model_from_ir(loaded.graph, name="m").content.in_file(path) is None
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match=r"m\.onnx is not the file that it was"):
+        content.to_bytes()
+    path.unlink()
+    with pytest.raises(ModelError, match="put the file back, or load the model again"):
+        content.to_bytes()

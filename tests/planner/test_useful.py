@@ -155,3 +155,38 @@ def test_a_wide_processor_stays_where_the_others_do_not_reach_the_end_of_a_model
     keys = [ProfileKey("m", "one", 1, Span(0, 0)), ProfileKey("m", "both", 1, Span(1, 1))]
     profile = Profile(dict.fromkeys(keys, seconds))
     assert within_pools(profile, NARROW_AND_WIDE, threads=0) == profile
+
+
+@pytest.mark.parametrize(
+    ("dense_ms", "dense_mib", "light_mib", "stays"),
+    [
+        (10.0, 100, 40, "light"),  # as fast, and lighter
+        (9.8, 100, 40, "light"),  # hardly faster
+        (9.6, 100, 40, "dense"),  # faster
+        (9.8, 100, 120, "light"),  # two share what takes 120
+        (9.8, 100, 240, "dense"),
+        (9.8, 0, 40, "dense"),  # nobody knows what it takes
+    ],
+)
+def test_of_two_that_are_as_fast_the_lighter_one_stays(
+    dense_ms: float, dense_mib: int, light_mib: int, stays: str
+) -> None:
+    processors = [
+        Processor(name=f"{kind}{n}", backend="null", units=frozenset({f"core{n}"}))
+        for kind in ("dense", "light")
+        for n in range(2)
+    ]
+    rows = {"dense": (dense_ms, dense_mib), "light": (10.0, light_mib)}
+    profile = Profile(
+        {
+            ProfileKey("m", f"{kind}{n}"): Measurement(
+                seconds=(1e-3 * ms,), resident_bytes=size * 2**20
+            )
+            for kind, (ms, size) in rows.items()
+            for n in range(2)
+        }
+    )
+    left = useful(profile, processors, shares={"light1": "light0"})
+    assert {key.processor for key, _ in left} == {f"{stays}0", f"{stays}1"}
+    unweighed = useful(profile, processors)
+    assert {key.processor for key, _ in unweighed} == {"dense0", "dense1"}

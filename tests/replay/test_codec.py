@@ -71,6 +71,11 @@ events = st.one_of(
         st.dictionaries(texts, st.integers(0)),
         st.sampled_from(["cost", "lru"]),
         st.integers(0),
+        st.dictionaries(
+            texts,
+            st.just((Loadable(Span(1, 2), ("p", "q"), "host", 5, 0.1, "m", True),)),
+            max_size=2,
+        ),
     ),
     st.sampled_from(
         [("edf", {}), ("sjf", {"patience_s": 0.5}), ("fixed", {"assignment": {"m": "p"}})]

@@ -154,6 +154,7 @@ def test_a_limit_that_is_lowered_while_it_runs_lowers_the_budget_and_loses_nothi
 ) -> None:
     limits = [1000 * SIZE]
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
+    monkeypatch.setattr("coinfer.runtime.memory_watch.process_memory", lambda: None)
     with engine(3 * SIZE) as running:
         for name in NAMES:
             ask(running, name)
@@ -172,6 +173,40 @@ def test_a_limit_that_is_lowered_while_it_runs_lowers_the_budget_and_loses_nothi
         assert sum(each.completed for each in stats.models.values()) == 3 + len(futures)
         (warning,) = running.warnings
         assert "the limit of this process was lowered to 250 B, so models get 200 B" in warning
+
+
+def test_without_a_budget_a_limit_that_is_lowered_is_followed_and_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[int | None] = [None]
+    monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
+    monkeypatch.setattr("coinfer.runtime.limit_watch.PERIOD_S", 0.01)
+    monkeypatch.setattr("coinfer.runtime.limit_watch.process_memory", lambda: None)
+    monkeypatch.setattr("coinfer.runtime.memory_watch.process_memory", lambda: None)
+    inputs = tiny_linear().model.sample_inputs()
+    with engine(None, processors=CPUS) as running:
+        assert running.stats().memory.budget_bytes == {}
+        futures = [running.submit(name, inputs) for name in NAMES * 20]
+        limits.append(SIZE * 9)  # all that is loaded, on two cores: 600 bytes
+        time.sleep(0.05)
+        assert running.stats().memory.budget_bytes == {}, "everything fits"
+        limits.append(SIZE * 5)
+        until_s = time.monotonic() + 20
+        while running.stats().memory.resident_bytes.get("host", 600) > 4 * SIZE:
+            assert time.monotonic() < until_s, "the limit is not followed"
+            futures += [running.submit(name, inputs) for name in NAMES]
+            time.sleep(0.01)
+        futures += [running.submit(name, inputs) for name in NAMES * 10]
+        for future in futures:
+            future.result(20.0)
+        stats = running.stats()
+        assert stats.memory.budget_bytes == {"host": 4 * SIZE}
+        assert stats.memory.resident_bytes["host"] <= 4 * SIZE
+        assert sum(each.completed for each in stats.models.values()) == len(futures)
+        (warning,) = running.warnings
+        assert "the limit of this process was lowered to 500 B, so models get 400 B" in warning
+        running.unload("a")
+        ask(running, "b")
 
 
 def test_the_process_is_held_against_what_is_believed() -> None:

@@ -171,6 +171,15 @@ def test_the_budget_follows_a_limit_down_and_up_again_with_one_warning(watched: 
     assert len(watched.warnings) == 1
 
 
+def test_models_get_no_more_than_the_rest_of_the_process_leaves(watched: Watched) -> None:
+    watched.held = ProcessMemory(300 * MIB, 50 * MIB)
+    assert watched.look(1024 * MIB) == []
+    watched.held = ProcessMemory(300 * MIB, 0)  # the system takes pages away as it is lowered
+    (lower,) = watched.look(700 * MIB)
+    assert lower.budgets == {"host": 350 * MIB}
+    assert "with less" not in watched.warnings[0]
+
+
 def test_a_limit_that_was_there_from_the_start_is_the_users_business(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

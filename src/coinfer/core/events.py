@@ -159,13 +159,19 @@ class ModelUnloaded(NamedTuple):
 class MemoryGiven(NamedTuple):
     """Memories have so many bytes for what is loaded, by name; at first or from now on.
 
-    `eviction` is the value of an `Eviction`. Beyond `most_models` models nothing is loaded, however
-    much room there is; 0: no limit.
+    Attributes:
+        budgets: Bytes by name of the memory.
+        eviction: The value of an `Eviction`.
+        most_models: Beyond so many models nothing is loaded, however much room there is; 0: no
+            limit.
+        places: By variant, what is loaded and may be evicted from now on, of those that came when
+            memory had no budget.
     """
 
     budgets: Mapping[str, int]
     eviction: str = "cost"
     most_models: int = 0
+    places: Mapping[str, tuple[Loadable, ...]] = MappingProxyType({})
 
 
 class MemoryMeasured(NamedTuple):

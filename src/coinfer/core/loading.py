@@ -88,6 +88,12 @@ class Loading:
         """Take in how much room there is; what no longer fits is evicted."""
         residency, room = self._state.residency, self._room
         residency.give(event.budgets)
+        for variant, loadables in event.places.items():
+            if variant in self._state.units and not residency.has_places(variant):
+                residency.place_variant(variant, loadables)
+                for execution in self._state.running.values():
+                    if execution.variant == variant:
+                        residency.begin(variant, execution.span, execution.processor)
         room.eviction = Eviction(event.eviction)
         room.most_models = event.most_models
         if any(pool.taken > pool.capacity for pool in residency.pools.values()):

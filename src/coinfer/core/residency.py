@@ -75,13 +75,17 @@ class Residency:
         self, model: str, seconds: Mapping[str, float], loadables: Sequence[Loadable] = ()
     ) -> None:
         """Take in what a model costs by processor, and its places; what was known is forgotten."""
-        known = {place.id for place in self.places.values() if model in place.variants}
-        self.retired.pop(model, None)
         self._forget_slots(model)
         for processor, swap_s in seconds.items():
             if swap_s > 0:
                 self.costs.setdefault(processor, {})[model] = swap_s
                 self._slots.setdefault(processor, Pool(1))
+        self.place_variant(model, loadables)
+
+    def place_variant(self, model: str, loadables: Sequence[Loadable]) -> None:
+        """Take in the places of a variant; what was known of them is forgotten."""
+        known = {place.id for place in self.places.values() if model in place.variants}
+        self.retired.pop(model, None)
         kept = {self._add_place(model, loadable).id for loadable in loadables}
         self._leave(model, known - kept)
         self.look()
@@ -131,6 +135,10 @@ class Residency:
     def place(self, variant: str, span: Span, processor: str) -> Place | None:
         """Return what must be loaded for a processor to run a span; None: nothing ever."""
         return self._of.get((variant, span, processor))
+
+    def has_places(self, variant: str) -> bool:
+        """Tell whether something of a variant can be evicted."""
+        return any(variant in place.variants for place in self.places.values())
 
     def is_loaded(self, variant: str, span: Span, processor: str) -> bool:
         """Tell whether a processor could run a span now."""

@@ -25,10 +25,21 @@ from coinfer.units import format_bytes
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["PROTOBUF_LIMIT_BYTES", "Content", "Encoded", "FileState", "Origin", "Summary"]
+__all__ = [
+    "PROTOBUF_LIMIT_BYTES",
+    "Content",
+    "Encoded",
+    "FileState",
+    "ModelFile",
+    "Origin",
+    "Summary",
+]
 
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 """No protobuf message can be larger, so no ONNX file without external data can."""
+
+_LITTLE_BYTES = 2**20
+"""What may be held of a model in memory for the case that it is loaded again."""
 
 _MUCH_BYTES = 2**24
 """What a graph that is not needed any more must hold, to look for it at once."""
@@ -77,6 +88,39 @@ class FileState(NamedTuple):
         return now == self[:4]
 
 
+class ModelFile:
+    """A file that holds all of a model: its bytes are read whenever they are needed.
+
+    Args:
+        path: Where it is.
+        state: That in which it was checked.
+    """
+
+    __slots__ = ("_path", "_state")
+
+    def __init__(self, path: Path, state: FileState) -> None:
+        self._path, self._state = path, state
+
+    def __bytes__(self) -> bytes:
+        """Read it.
+
+        Raises:
+            ModelError: it is not the file that was checked any more.
+        """
+        is_same, data = self._state.is_of(self._path), b""
+        if is_same:
+            try:
+                data = self._path.read_bytes()
+            except OSError:
+                is_same = False
+        if not (is_same and self._state.is_of(self._path)):
+            raise ModelError(
+                f"{self._path} is not the file that it was when the model was loaded; put the file "
+                f"back, or load the model again"
+            )
+        return data
+
+
 class Origin(NamedTuple):
     """The files that a model comes from.
 
@@ -94,7 +138,8 @@ class Encoded(NamedTuple):
     """A file that was checked.
 
     Attributes:
-        data: What it holds, in memory or in a file without a name (`Content.paged`).
+        data: What it holds, in memory, in a file without a name (`Content.paged`), or as the
+            user's file (`Content.in_file`).
         files: The files with external data, by the locations that name them.
         summary: What the graph is made of.
         metadata: The model's properties.
@@ -104,7 +149,7 @@ class Encoded(NamedTuple):
         origin: The files that it was made from.
     """
 
-    data: bytes | mmap.mmap
+    data: bytes | mmap.mmap | ModelFile
     files: Mapping[str, DataFile]
     summary: Summary
     metadata: Mapping[str, str]
@@ -123,7 +168,7 @@ class Content:
     """
 
     __slots__ = (
-        *("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin", "_summary"),
+        *("_encoded", "_fingerprint", "_graph", "_lock", "_name", "_origin", "_state", "_summary"),
         "__weakref__",
     )
 
@@ -135,6 +180,7 @@ class Content:
         self._graph = None if isinstance(held, Encoded) else held
         self._fingerprint: Fingerprint | None = None
         self._summary = held.summary if isinstance(held, Encoded) else None
+        self._state = held.state if isinstance(held, Encoded) and not held.files else None
 
     def __reduce__(
         self,
@@ -143,7 +189,7 @@ class Content:
         with self._lock:
             held = self._graph or self._encoded
         if isinstance(held, Encoded) and not isinstance(held.data, bytes):
-            held = held._replace(data=bytes(held.data))
+            held = held._replace(data=_read(held.data))
         assert held is not None  # one of them always is there
         return Content, (self._name, held, self._origin)
 
@@ -189,6 +235,14 @@ class Content:
         """State of the one file that held everything when it was read; None: there is none."""
         encoded = self._encoded
         return None if encoded is None or encoded.files else encoded.state
+
+    @property
+    def is_small(self) -> bool:
+        """Whether little of it is in memory: it has few weights, or all in files of their own."""
+        encoded = self._encoded
+        if encoded is not None and encoded.files:
+            return len(encoded.data) <= _LITTLE_BYTES if isinstance(encoded.data, bytes) else True
+        return self.summary.weight_bytes <= _LITTLE_BYTES
 
     def check_files(self, source: Path | None = None) -> tuple[int, ...]:
         """Find out whether the files that the weights are read from are those that were checked.
@@ -244,7 +298,7 @@ class Content:
             raise self._too_large(size)
         encoded = self._encoded
         if encoded is not None and not encoded.files:
-            return encoded.data if isinstance(encoded.data, bytes) else bytes(encoded.data)
+            return _read(encoded.data)
         try:
             graph = self.graph
             if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(graph)):
@@ -271,7 +325,24 @@ class Content:
         if self._encoded is not None:
             return self
         data, what = self.to_bytes(), f"model {self._name!r}"
-        return Content(self._name, Encoded(data, {}, self.summary, dict(self.metadata), what))
+        found = Content(self._name, Encoded(data, {}, self.summary, dict(self.metadata), what))
+        found._fingerprint = self._fingerprint
+        return found
+
+    def in_file(self, source: Path) -> Content | None:
+        """Return it as the file that it was read from; None if it is not all that is there.
+
+        Args:
+            source: That file. If it changes, nothing can be read from it any more.
+        """
+        state = self._state
+        if state is None or not state.is_of(source):
+            return None
+        summary, metadata, what = self.summary, dict(self.metadata), f"model file {str(source)!r}"
+        held = Encoded(ModelFile(source, state), {}, summary, metadata, what, state, self._origin)
+        found = Content(self._name, held)
+        found._fingerprint = self._fingerprint
+        return found
 
     def paged(self, folder: Path) -> Content:
         """Return it as bytes in a file without a name, which are in memory while they are read.
@@ -309,7 +380,7 @@ class Content:
         encoded = self._encoded
         assert encoded is not None
         try:
-            proto = onnx.ModelProto.FromString(bytes(encoded.data))
+            proto = onnx.ModelProto.FromString(_read(encoded.data))
             if not shapes:
                 proto.graph.ClearField("value_info")
             if broken := broken_text(proto):
@@ -327,6 +398,14 @@ class Content:
             f"model {self._name!r} takes {format_bytes(size)} as one message but protobuf holds "
             f"at most 2 GiB; convert its weights to float16 or load it from its file"
         )
+
+
+def _read(data: bytes | mmap.mmap | ModelFile) -> bytes:
+    """Return what is held as bytes; what is mapped does not stay in memory for that."""
+    found = data if isinstance(data, bytes) else bytes(data)
+    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.madvise(mmap.MADV_DONTNEED)
+    return found
 
 
 def _summary_of(ir_model: ir.Model) -> Summary:

@@ -81,6 +81,9 @@ def decode_event(data: Sequence[Any]) -> Event:
         variant, members, profile, *places = fields
         known = [tuple(map(_loadable, each)) for each in places]
         fields = [variant, tuple(members), Profile.from_json(profile), *known]
+    elif name == "MemoryGiven":
+        for row in fields[3:]:  # older logs have none
+            fields[3] = {variant: tuple(map(_loadable, each)) for variant, each in row.items()}
     elif name == "PolicyChanged":
         policy, options = fields
         fields = [make_policy(policy, **options), policy, options]

@@ -30,10 +30,18 @@ from coinfer.core.view import View
 from coinfer.errors import BackendError, ClosedError, CoinferError, ConfigurationError
 from coinfer.fork_locks import free_after_fork
 from coinfer.graph.cut_model import CutModel
+from coinfer.machine.memories import HOST
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
-from coinfer.opening import check_memory, fits, least_memory, memory_given, nothing_given
+from coinfer.opening import (
+    check_memory,
+    fits,
+    held_on_host,
+    least_memory,
+    memory_given,
+    nothing_given,
+)
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -42,7 +50,8 @@ from coinfer.runtime.engine_stats import EngineStats, engine_stats, submitted
 from coinfer.runtime.event_loop import EventLoop, Observer, Posted
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.memory_watch import MemoryWatch
+from coinfer.runtime.limit_watch import LimitWatch
+from coinfer.runtime.memory_watch import MemoryWatch, Since, rest_beside
 from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.rate_watch import RateWatch
@@ -124,6 +133,11 @@ class Engine:
             counts = partial(submitted, self._core, self._event_loop)
             self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
+        limit_watch = None
+        weights = {id(m.content): m.weight_bytes for m in map(_whole, models.values())}
+        self._rest_bytes = rest_beside(sum(weights.values()))
+        if memory is None and not plan.memory and memory_limit is not None:
+            limit_watch = self._limit_watch(memory_limit)
         self._event_loop.begin()
         try:
             given = memory or memory_given(plan)
@@ -141,6 +155,9 @@ class Engine:
                 if is_tight:
                     self._event_loop.tell(watch.given)
                 self._event_loop.wait_for_loads(patience_s())
+            if limit_watch is not None:
+                self._event_loop.timer.watches.append(limit_watch)
+                self._event_loop.timer.ring()
             if spinning is not None and (refusal := self._spinning.enter_context(spinning)):
                 self.warnings.append(refusal)
         except BaseException:
@@ -164,9 +181,46 @@ class Engine:
             loop.post_beside,
             self.warnings,
             self._model_store.device_uses,
+            taken=self._taken_on_host,
+            rest=self._rest_bytes,
         )
         loop.watch_memory(watch)
         return watch
+
+    def _taken_on_host(self) -> float:
+        """Return the bytes that what is loaded is believed to take, where there is a budget."""
+        return self._core.memories.get(HOST, (0.0, 0.0))[1]
+
+    def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
+        """Return what gives models a budget once the limit becomes too low for all of them."""
+        loop, store = self._event_loop, self._model_store
+        known: list[tuple[Plan, int]] = []
+
+        def taken() -> int:
+            plan = self.plan
+            if not known or known[0][0] is not plan:
+                held = held_on_host(plan, store.can_load_again)
+                known[:] = [(plan, held.movable + held.others)]
+            return known[0][1]
+
+        def begin(first: int | None, rest: int) -> None:
+            held = held_on_host(self.plan, store.can_load_again)
+            given = MemoryGiven({HOST: held.movable}, places=held.places)
+            since = Since(first, held.others, rest)
+            watch = MemoryWatch(
+                given,
+                self.plan.processors,
+                lambda _memory: held.least,
+                limit,
+                loop.post_beside,
+                self.warnings,
+                since=since,
+                taken=self._taken_on_host,
+            )
+            loop.post_beside(given)
+            loop.watch_memory_from_now(watch)
+
+        return LimitWatch(limit, taken, begin, self._rest_bytes)
 
     # for callers
 
@@ -542,6 +596,10 @@ class Engine:
             self._check_open()
             later = not fits(plan, plan.models)
             return self._model_loader.load_fused(name, models, plan, profile, later=later)
+
+
+def _whole(model: Model | CutModel) -> Model:
+    return model if isinstance(model, Model) else model.model
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

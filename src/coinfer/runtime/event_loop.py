@@ -375,6 +375,16 @@ class EventLoop:
         with suppress(RuntimeError):  # the system has no thread left: the first load tries again
             self.call(self.loader.start)
 
+    def watch_memory_from_now(self, watch: MemoryWatch) -> None:
+        """Let the loader's thread measure memory; returns at once."""
+        self.loader.watch = watch
+
+        def start(_answers: deque[Answer]) -> None:
+            with suppress(RuntimeError):
+                self.loader.start()
+
+        self.post(start)
+
     # for workers
 
     def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:

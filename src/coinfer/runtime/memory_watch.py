@@ -12,8 +12,10 @@ The loader's thread calls it: no request waits for it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coinfer.backends.base import DeviceUse
 from coinfer.core.commands import Evict, Load
@@ -27,7 +29,7 @@ from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.process_memory import process_memory
 from coinfer.units import format_bytes
 
-__all__ = ["PERIOD_S", "MemoryWatch"]
+__all__ = ["PERIOD_S", "MemoryWatch", "Since", "rest_beside"]
 
 PERIOD_S = 0.25
 """How often the process is measured."""
@@ -36,6 +38,9 @@ _LIMIT_PERIOD_S = 1.0
 
 _STEP = 1 / 16
 """Share of a device's budget by which it must change to follow."""
+_RESTS = 8
+"""Of so many measurements the largest counts for what the process holds beside models: of what is
+loaded a part may not be in memory yet, and when a limit is lowered the system takes pages away."""
 
 _NOISE_BYTES = 4 * 2**20
 """What the rest of a process frees while a place is evicted."""
@@ -60,6 +65,20 @@ class _Measured:
     size: int = 0
 
 
+class Since(NamedTuple):
+    """What a watch begins with that begins later than the engine.
+
+    Attributes:
+        limit: How many bytes the process might use at the engine's start; None: nobody limited it.
+        others: Bytes of what is loaded and cannot be evicted.
+        rest: Bytes that the process held beside what is loaded.
+    """
+
+    limit: int | None
+    others: int
+    rest: int
+
+
 class MemoryWatch:
     """Measures the process, corrects what the core believes, and follows the container's limit.
 
@@ -71,9 +90,12 @@ class MemoryWatch:
         post: Gives the core an event.
         warnings: Where to say that a limit was lowered.
         uses: Says what is taken of memories that are not the host's, by name.
+        since: What the watch began with, if models had no budget before.
+        taken: Says how many bytes what is loaded is believed to take of the CPU cores' memory.
+        rest: Bytes that the process holds beside models, at least.
 
     Attributes:
-        before: What the process held before anything was loaded.
+        before: What the process held before anything was loaded; None: nobody knows.
         given: What memories have now.
     """
 
@@ -86,6 +108,9 @@ class MemoryWatch:
         post: Callable[[MemoryGiven | MemoryMeasured], None],
         warnings: EngineWarnings,
         uses: Callable[[], Mapping[str, DeviceUse]] = dict,
+        since: Since | None = None,
+        taken: Callable[[], float] = lambda: 0.0,
+        rest: int = 0,
     ) -> None:
         self._given = self.given = given
         self._memories: Mapping[str, str] = {p.name: memory_of(p) for p in processors}
@@ -96,8 +121,14 @@ class MemoryWatch:
         self._uses = uses
         self._places: dict[_Key, _Measured] = {}
         self._first_limit = self._last_limit = None if limit is None else limit()
+        self._others, self._taken, self._rest = 0, taken, rest
+        self._rests: deque[int] = deque(maxlen=_RESTS)
+        if since is not None:
+            self._first_limit = self._last_limit = since.limit
+            self._others = since.others
+            self._rests.append(since.rest)
         self._look_s = self._limit_s = clock.now()
-        self.before = process_memory()
+        self.before = process_memory() if since is None else None
 
     @property
     def corrected_bytes(self) -> int:
@@ -116,7 +147,10 @@ class MemoryWatch:
             self._limit_s = now + _LIMIT_PERIOD_S
             self._follow_limit()
             self._follow_devices()
-        self._tell(process_memory())
+        held = process_memory()
+        self._tell(held)
+        if held is not None:
+            self._rests.append(max(0, held.total - int(self._taken()) - self._others))
 
     def note_load(self, load: Load) -> None:
         """Take note of what a place that is being loaded is believed to take."""
@@ -165,10 +199,11 @@ class MemoryWatch:
         if limit == self._last_limit or HOST not in self._given.budgets:
             return
         self._last_limit = limit
-        planned = budget = self._given.budgets[HOST]
+        planned = budget = allowed = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
-            budget = min(planned, int(SHARE * limit))
-            budget = max(budget, min(planned, self._least(HOST)))
+            allowed = min(int(SHARE * limit), limit - max([self._rest, *self._rests]))
+            allowed -= self._others
+            budget = max(min(planned, allowed), min(planned, self._least(HOST)))
         if budget == self.given.budgets[HOST]:
             return
         self._give(HOST, budget)
@@ -178,7 +213,7 @@ class MemoryWatch:
             f"memory: the limit of this process was lowered to {format_bytes(limit)}, so models "
             f"get {format_bytes(budget)} from now on, not {format_bytes(planned)}"
         )
-        if budget > SHARE * limit:
+        if budget > allowed:
             text += "; with less, some model could not run"
         self._warnings.put("limit of memory", text)
 
@@ -212,6 +247,16 @@ class MemoryWatch:
                 known.size = max(budget, known.planned)
                 self._tell(process_memory(), known)
         self._post(self.given)
+
+
+def rest_beside(weights: int) -> int:
+    """Return what this process holds beside models of so many bytes that nothing is loaded of yet.
+
+    What is believed of models is more than they take, so that it is seen best before they are
+    loaded: their files are in memory then.
+    """
+    held = process_memory()
+    return 0 if held is None else max(0, held.total - weights)
 
 
 def _key(load: Load) -> _Key:

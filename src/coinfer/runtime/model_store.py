@@ -34,7 +34,7 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span, completes
 from coinfer.model import Model
 from coinfer.model.inputs import InputCheck
-from coinfer.model.paging import paged
+from coinfer.model.paging import in_file, paged
 from coinfer.runtime.arguments import said
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.span_io import SpanIO, span_ios_of
@@ -156,6 +156,8 @@ class ModelStore:
             if keep:
                 pieces = self._keep(name, pieces, pairs)
             left_out = {} if later else self._load(name, pieces, pairs)
+            if not keep:
+                self._keep_files(name, pieces)
             for place, (_, shared) in self._kept.items():
                 if later and shared in self._shared:  # another model of the same content is loaded
                     self._sessions[place] = self._shared[shared]
@@ -235,6 +237,11 @@ class ModelStore:
             gone = {id(session) for session in found if session is not None}
             self._sessions = {k: s for k, s in self._sessions.items() if id(s) not in gone}
             self._close_unused(close=close)
+
+    def can_load_again(self, name: str) -> bool:
+        """Tell whether all sessions of a model may be closed, since they can be made again."""
+        mine = [key for key in list(self._sessions) if key[0] == name]
+        return bool(mine) and all(key in self._kept for key in mine)
 
     def get(self, name: str, span: Span, processor: str) -> Session:
         """Return the session of a span of a model on a processor."""
@@ -394,6 +401,15 @@ class ModelStore:
             keep_ready(self._backends[processor.backend], piece, processor)
         except Exception as error:  # noqa: BLE001 - a backend is foreign code
             _log.info("model %r on %s is not kept ready: %s", name, processor.name, error)
+
+    def _keep_files(self, name: str, pieces: Mapping[Span, Model]) -> None:
+        """Keep whatever a model's sessions can be made of again without holding its weights."""
+        found = {span: in_file(piece) for span, piece in pieces.items()}
+        for (model, span, processor), _ in list(self._sessions.items()):
+            piece = found.get(span) if model == name else None
+            if piece is not None:
+                key = self._key(piece, self._all[processor])
+                self._kept[name, span, processor] = piece, key
 
     def _key(self, piece: Model, processor: Processor) -> Hashable:
         """Equal for what one session serves."""

@@ -288,6 +288,40 @@ class VirtualMachine:
             others.append(each._replace(profile=own, places=own_places))
         self.post(ModelLoaded(model, n_units, known, forked, {}, batching, tuple(others), places))
 
+    def limit(self, budget: int, *, most: int = 10**9) -> None:
+        """Give memory its first budget: until then all models are loaded, and stay.
+
+        Args:
+            budget: Bytes for what is loaded.
+            most: Bytes of the largest place that may ever be loaded again.
+        """
+        assert self._budget is None, "there is a budget"
+        self._budget = most
+        places = {}
+        seconds, units, gaps, _, batchings, fixed_share = self._shape
+        for model in seconds:
+            known = profile(
+                model,
+                seconds[model],
+                units=units.get(model, 1),
+                gaps=gaps.get(model, _NOTHING),
+                most=1 if model not in batchings else batchings[model].most,
+                fixed_share=fixed_share,
+            )
+            places[model] = self._what_fits(known, self._sizes[model])[1]
+            for each in self._variants.get(model, ()):
+                half = self._sizes.get(each.name, self._sizes[model] // 2)
+                places[each.name] = self._what_fits(each.profile, half)[1]
+        there = {
+            name: tuple(p._replace(is_loaded=True) for p in row) for name, row in places.items()
+        }
+        self.post(MemoryGiven({"host": budget}, places=there))
+        for place in self.dispatcher._state.residency.places.values():
+            if place.is_loaded:
+                what = place.variants[0], place.span, place.processors
+                load = Load(place.id, *what, place.load_s, round(place.size))
+                self.resident.setdefault(place.id, load)
+
     def submit(self, model: str = "m", *, is_followed: bool = False, **fields: Any) -> int:
         """Let a request arrive now, or at `arrival_s` if that is later; return its id.
 
@@ -466,7 +500,8 @@ class VirtualMachine:
             if self.loading is not None and _is_variant(self.loading, command.model):
                 self._is_gone = True
             return
-        load = self.resident.pop(command.place)
+        known = Load(command.place, command.model, command.span, command.processors, 0.0, 0)
+        load = self.resident.pop(command.place, known)  # it may be there from before the budget
         used = [e for e in self.running.values() if _is_of(e, load)]
         assert not used, f"{command} while {used} run"
 

@@ -1,11 +1,11 @@
 """Worth loading: on which processors a model is loaded: those that no other makes superfluous.
 
 Rule: a processor is superfluous for a model if one that stays occupies the same units and takes no
-longer, or occupies some of them and takes hardly longer (`WIDE_GAIN`). Where there are widths
-between one core and all, few of those that are left are loaded: what the bound uses, what a lone
-request needs and what a failure would (`coinfer.planner.columns`). There the spans of models that
-are cut are looked at like models (`coinfer.planner.span_columns`); elsewhere they were chosen one
-by one, and stay.
+longer, or hardly longer and less memory (`LIGHT_GAIN`), or occupies some of them and takes hardly
+longer (`WIDE_GAIN`). Where there are widths between one core and all, few of those that are left
+are loaded: what the bound uses, what a lone request needs and what a failure would
+(`coinfer.planner.columns`). There the spans of models that are cut are looked at like models
+(`coinfer.planner.span_columns`); elsewhere they were chosen one by one, and stay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from coinfer.plan.plan import Plan
 from coinfer.planner.columns import Columns, Room, few, has_widths
 from coinfer.planner.planning import Planning
 from coinfer.planner.span_columns import SpanColumns
-from coinfer.planner.useful import useful
+from coinfer.planner.useful import sizes_of, useful
+from coinfer.units import format_bytes
 
 __all__ = ["worth_loading"]
 
@@ -37,7 +38,7 @@ def worth_loading(plan: Plan, planning: Planning) -> Plan:
         return plan
     names, asked = planning.whole, planning.wishes.asked
     whole = plan.profile.restricted(names)
-    kept = useful(whole, plan.processors, keep=asked)
+    kept = useful(whole, plan.processors, keep=asked, shares=plan.machine.shares)
     cut = plan.profile.restricted(planning.cut_models)
     choices = {name: _choice(plan, name, kept) for name in names}
     if has_widths(plan.processors) and (names or planning.cut_models):
@@ -93,6 +94,7 @@ def _choice(plan: Plan, model: str, kept: Profile) -> Choice:
     """Say on which processors a model stays, and what the others lose by."""
     stays = {key.processor: entry.mean_s for key, entry in kept.restricted([model]).at_smallest}
     processors = {p.name: p for p in plan.processors}
+    sizes = sizes_of(plan.profile.restricted([model]), plan.processors, plan.machine.shares)
     lost = []
     for key, entry in plan.profile.restricted([model]).at_smallest:
         if key.processor not in stays:
@@ -102,5 +104,9 @@ def _choice(plan: Plan, model: str, kept: Profile) -> Choice:
             why = f"{entry.mean_s / stays[best]:.2f}x as long as {best}"
             if len(mine) != (fewer := len(processors[best].units)):
                 why += f", on {len(mine)} units instead of {fewer}"
+            elif entry.mean_s < stays[best]:
+                found = (sizes.get((model, name), 0.0) for name in (key.processor, best))
+                own, other = (format_bytes(int(size)) for size in found)
+                why += f", with {own} of memory instead of {other}"
             lost.append(Alternative(key.processor, why))
     return Choice("worth_loading", ", ".join(stays), tuple(lost))

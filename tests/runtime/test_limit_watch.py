@@ -1,0 +1,94 @@
+"""Where models have no budget, a limit of memory that is lowered later gives them one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from coinfer import Engine
+from coinfer.errors import ExecutionError
+from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.metrics.memory_track import ProcessMemory
+from coinfer.model import load_model
+from coinfer.opening import held_on_host
+from coinfer.runtime import clock, limit_watch, memory_watch
+from coinfer.runtime.limit_watch import LimitWatch
+
+MIB = 2**20
+CPU = Processor(name="cpu", backend="onnxruntime", units=frozenset({"core0"}))
+
+
+NAMES = ("a", "bb", "ccc")
+
+
+def test_it_looks_until_the_limit_is_too_low_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, limits, begun = [0.0], [1000], list[tuple[int | None, int]]()
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    monkeypatch.setattr(limit_watch, "process_memory", lambda: held[-1])
+    held = [ProcessMemory(300, 200)]
+    watch = LimitWatch(
+        lambda: limits[-1], lambda: 400, lambda first, rest: begun.append((first, rest))
+    )
+    assert watch.due_in_s() == 1.0
+    for limit, expected in ((2000, []), (600, []), (499, [(1000, 100)]), (300, [(1000, 100)])):
+        limits.append(limit)
+        held.append(ProcessMemory(300, 200 if limit >= 1000 else 0))
+        now[0] += 1.0
+        if watch.due_in_s() <= 0:
+            watch.look()
+        assert begun == expected, limit
+    assert watch.due_in_s() == float("inf")
+
+
+def large(path: Path) -> Path:
+    """Write a model of 4 MiB, another one for each name."""
+    weights = np.random.default_rng(len(path.stem)).standard_normal((1024, 1024))
+    tensor = numpy_helper.from_array(weights.astype(np.float32), "w")
+    names = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1024]) for name in "xy"
+    }
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", [names["x"]], [names["y"]], [tensor])
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+def test_a_model_is_made_again_of_its_file_unless_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    limits: list[int | None] = [None]
+    monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
+    monkeypatch.setattr("coinfer.runtime.limit_watch.PERIOD_S", 0.01)
+    for watch in (limit_watch, memory_watch):
+        monkeypatch.setattr(watch, "process_memory", lambda: None)
+    paths = [large(tmp_path / f"{name}.onnx") for name in NAMES]
+    models = {path.stem: load_model(path) for path in paths}
+    models["ccc"] = models["ccc"].with_graph(models["ccc"].graph.clone())  # of no file
+    entry = Measurement(seconds=(1e-4,), load_s=1e-3, resident_bytes=10 * MIB)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in NAMES})
+    inputs = models["a"].sample_inputs()
+    with Engine(models, processors=[CPU], profile=profile, pin=False) as running:
+        expected = running.infer("bb", inputs)
+        held = held_on_host(running.plan, running._model_store.can_load_again)
+        assert (sorted(held.places), held.others) == (["a", "bb"], 10 * MIB)
+        limits.append(30 * MIB)  # one stays, and one of the two others beside it
+        for _ in range(1000):
+            found = {name: running.infer(name, inputs, timeout_s=20.0) for name in NAMES}
+            if running.stats().memory.loads > 2:
+                break
+        else:
+            raise AssertionError("the limit is not followed")
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found["bb"][name], value)
+        paths[0].write_bytes(b"something else")
+        running.infer("bb", inputs, timeout_s=20.0)
+        with pytest.raises(ExecutionError, match=r"a\.onnx is not the file that it was"):
+            running.infer("a", inputs, timeout_s=20.0)
+        running.infer("ccc", inputs, timeout_s=20.0)
