@@ -10,13 +10,14 @@ import threading
 from contextlib import closing
 
 import numpy as np
+import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from backends.fake_gpus import GPU, FakeGpus  # noqa: E402
 from backends.late_stream import LateCopies, LateStream  # noqa: E402
-from coinfer import Engine  # noqa: E402
+from coinfer import Engine, compress  # noqa: E402
 from coinfer.backends.base import Session, device_bytes, reload_s, weights_key  # noqa: E402
 from coinfer.backends.torch.backend import TorchBackend  # noqa: E402
 from coinfer.backends.torch.cuda_copies import CudaCopies, PinnedRoom  # noqa: E402
@@ -29,13 +30,15 @@ from coinfer.errors import BackendError, ExecutionError  # noqa: E402
 from coinfer.graph.extract import extract  # noqa: E402
 from coinfer.graph.fusing.fused_model import fuse_models  # noqa: E402
 from coinfer.graph.partition import partition_at  # noqa: E402
+from coinfer.graph.partition_options import Mode, PartitionOptions  # noqa: E402
 from coinfer.machine.processor import Processor  # noqa: E402
 from coinfer.machine.profile import Measurement, Profile, ProfileKey  # noqa: E402
 from coinfer.machine.span import Span  # noqa: E402
-from coinfer.model import Model  # noqa: E402
+from coinfer.model import Model, model_from_ir  # noqa: E402
 from coinfer.profiling.fused_trial import fused_trial  # noqa: E402
 from coinfer.runtime.model_store import ModelStore  # noqa: E402
 from coinfer.testing.models import model_from_text, tiny_linear, two_convs  # noqa: E402
+from coinfer.zoo import registry  # noqa: E402
 
 FIRST = Processor(name="gpu0_s1", backend="torch", device=GPU, units=frozenset({"s1"}))
 SECOND = Processor(name="gpu0_s2", backend="torch", device=GPU, units=frozenset({"s2"}))
@@ -402,3 +405,27 @@ def test_memory_is_pinned_where_it_is_or_left_as_it_is_with_one_warning(
     unpin()
     assert not runtime.pinned
     assert not caplog.records
+
+
+def test_jobs_of_layers_of_a_decomposed_network_run_on_streams_of_a_gpu() -> None:
+    pytest.importorskip("tensorly")
+    original = model_from_ir(registry.build("tiny_cnn"), name="net")
+    samples = [original.sample_inputs(seed=seed) for seed in range(4)]
+    small = compress(original, ranks="ratio:0.5", samples=samples, processors=[]).model
+    assert small.to_bytes() != original.to_bytes()
+    plain = onnxruntime.InferenceSession(small.to_bytes(), providers=["CPUExecutionProvider"])
+    with Engine(
+        {"net": small},
+        processors=[FIRST, SECOND],
+        backends={"torch": TorchBackend(FakeGpus())},
+        partition=PartitionOptions(mode=Mode.UNIT, pieces=4),
+        policy="fcfs",
+    ) as engine:
+        assert "net is cut into 4 spans of 4 units" in engine.warnings[0]
+        futures = [engine.submit("net", each) for each in samples * 2]
+        for future, inputs in zip(futures, samples * 2, strict=True):
+            found = future.result(timeout=30)
+            for name, wanted in zip(found, plain.run(None, inputs), strict=True):
+                np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-5)
+        executions = sum(each.executions for each in engine.stats().processors.values())
+        assert executions == 4 * len(futures), "each job is one"
