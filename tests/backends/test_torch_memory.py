@@ -420,6 +420,7 @@ def test_jobs_of_layers_of_a_decomposed_network_run_on_streams_of_a_gpu() -> Non
         backends={"torch": TorchBackend(FakeGpus())},
         partition=PartitionOptions(mode=Mode.UNIT, pieces=4),
         policy="fcfs",
+        batch="off",
     ) as engine:
         assert "net is cut into 4 spans of 4 units" in engine.warnings[0]
         futures = [engine.submit("net", each) for each in samples * 2]
