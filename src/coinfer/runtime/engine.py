@@ -181,41 +181,45 @@ class Engine:
             loop.post_beside,
             self.warnings,
             self._model_store.device_uses,
-            taken=self._taken_on_host,
+            taken=partial(_taken_on_host, self._core),
             rest=self._rest_bytes,
         )
         loop.watch_memory(watch)
         return watch
 
-    def _taken_on_host(self) -> float:
-        """Return the bytes that what is loaded is believed to take, where there is a budget."""
-        return self._core.memories.get(HOST, (0.0, 0.0))[1]
-
     def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
         """Return what gives models a budget once the limit becomes too low for all of them."""
-        loop, store = self._event_loop, self._model_store
+        core, loop, store = self._core, self._event_loop, self._model_store
         known: list[tuple[Plan, int]] = []
+        # The timer's thread has the watch: an engine that nobody else has must be collected.
+        engine = weakref.ref(self)
 
         def taken() -> int:
-            plan = self.plan
+            mine = engine()
+            if mine is None:
+                return 0
+            plan = mine.plan
             if not known or known[0][0] is not plan:
                 held = held_on_host(plan, store.can_load_again)
                 known[:] = [(plan, held.movable + held.others)]
             return known[0][1]
 
         def begin(first: int | None, rest: int) -> None:
-            held = held_on_host(self.plan, store.can_load_again)
+            mine = engine()
+            if mine is None:
+                return
+            held = held_on_host(mine.plan, store.can_load_again)
             given = MemoryGiven({HOST: held.movable}, places=held.places)
             since = Since(first, held.others, rest)
             watch = MemoryWatch(
                 given,
-                self.plan.processors,
+                mine.plan.processors,
                 lambda _memory: held.least,
                 limit,
                 loop.post_beside,
-                self.warnings,
+                mine.warnings,
                 since=since,
-                taken=self._taken_on_host,
+                taken=partial(_taken_on_host, core),
             )
             loop.post_beside(given)
             loop.watch_memory_from_now(watch)
@@ -596,6 +600,11 @@ class Engine:
             self._check_open()
             later = not fits(plan, plan.models)
             return self._model_loader.load_fused(name, models, plan, profile, later=later)
+
+
+def _taken_on_host(core: Dispatcher) -> float:
+    """Return the bytes that what is loaded is believed to take, where there is a budget."""
+    return core.memories.get(HOST, (0.0, 0.0))[1]
 
 
 def _whole(model: Model | CutModel) -> Model:
