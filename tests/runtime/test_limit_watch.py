@@ -31,11 +31,16 @@ def test_it_looks_until_the_limit_is_too_low_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clock, "now", lambda: now[0])
     monkeypatch.setattr(limit_watch, "process_memory", lambda: held[-1])
     held = [ProcessMemory(300, 200)]
-    watch = LimitWatch(
-        lambda: limits[-1], lambda: 400, lambda first, rest: begun.append((first, rest))
-    )
+    answers = [True, False]
+
+    def begin(first: int | None, rest: int) -> bool:
+        begun.append((first, rest))
+        return answers.pop()
+
+    watch = LimitWatch(lambda: limits[-1], lambda: 400, begin)
     assert watch.due_in_s() == 1.0
-    for limit, expected in ((2000, []), (600, []), (499, [(1000, 100)]), (300, [(1000, 100)])):
+    once, twice = [(1000, 100)], [(1000, 100)] * 2  # at first it cannot begin
+    for limit, expected in ((2000, []), (600, []), (499, once), (300, twice), (300, twice)):
         limits.append(limit)
         held.append(ProcessMemory(300, 200 if limit >= 1000 else 0))
         now[0] += 1.0
@@ -57,6 +62,48 @@ def large(path: Path) -> Path:
     opset = helper.make_opsetid("", 17)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
     return path
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_what_is_loaded_later_is_evicted_and_made_again_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_file: bool
+) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    limits: list[int | None] = [None]
+    monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limits[-1])
+    monkeypatch.setattr("coinfer.runtime.limit_watch.PERIOD_S", 0.01)
+    monkeypatch.setattr("coinfer.runtime.memory_watch._LIMIT_PERIOD_S", 0.01)
+    monkeypatch.setattr("coinfer.runtime.memory_watch.PERIOD_S", 0.01)
+    for watch in (limit_watch, memory_watch):
+        monkeypatch.setattr(watch, "process_memory", lambda: None)
+    paths = [large(tmp_path / f"{name}.onnx") for name in NAMES]
+    models = {path.stem: load_model(path) for path in paths}
+    alike = models["a"] if has_file else models["a"].with_graph(models["a"].graph.clone())
+    entry = Measurement(seconds=(1e-4,), load_s=1e-3, resident_bytes=10 * MIB)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in (*NAMES, "new", "alike")})
+    inputs = models["a"].sample_inputs()
+    with Engine(models, processors=[CPU], profile=profile, pin=False) as running:
+        limits.append(25 * MIB)  # two of them
+
+        def ask_until(loads: int, *names: str) -> None:
+            until_s = clock.now() + 20.0
+            while running.stats().memory.loads < loads:
+                assert clock.now() < until_s
+                for name in names:
+                    running.infer(name, inputs, timeout_s=20.0)
+
+        ask_until(3, *NAMES)
+        running.load("alike", alike, profile=profile)  # the same sessions as of "a"
+        running.load("new", load_model(large(tmp_path / "dddd.onnx")), profile=profile)
+        ask_until(20, *NAMES, "alike", "new")
+        memory = running.stats().memory
+        assert memory.budget_bytes == memory.resident_bytes == {"host": 20 * MIB}
+        limits.append(None)
+        until_s = clock.now() + 20.0
+        while running.stats().memory.resident_bytes != {"host": 40 * MIB}:
+            assert clock.now() < until_s
+            for name in (*NAMES, "alike", "new"):
+                running.infer(name, inputs, timeout_s=20.0)
 
 
 def test_a_model_is_made_again_of_its_file_unless_that_changed(

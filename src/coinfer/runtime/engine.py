@@ -24,6 +24,7 @@ from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed, MemoryGiven, PolicyChanged
 from coinfer.core.health import Outage
+from coinfer.core.place import Loadable
 from coinfer.core.policy import Policy, check_policy
 from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
@@ -189,7 +190,7 @@ class Engine:
 
     def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
         """Return what gives models a budget once the limit becomes too low for all of them."""
-        core, loop, store = self._core, self._event_loop, self._model_store
+        store = self._model_store
         known: list[tuple[Plan, int]] = []
         # The timer's thread has the watch: an engine that nobody else has must be collected.
         engine = weakref.ref(self)
@@ -204,27 +205,51 @@ class Engine:
                 known[:] = [(plan, held.movable + held.others)]
             return known[0][1]
 
-        def begin(first: int | None, rest: int) -> None:
+        def begin(first: int | None, rest: int) -> bool:
             mine = engine()
             if mine is None:
-                return
-            held = held_on_host(mine.plan, store.can_load_again)
-            given = MemoryGiven({HOST: held.movable}, places=held.places)
-            since = Since(first, held.others, rest)
-            watch = MemoryWatch(
-                given,
-                mine.plan.processors,
-                lambda _memory: held.least,
-                limit,
-                loop.post_beside,
-                mine.warnings,
-                since=since,
-                taken=partial(_taken_on_host, core),
-            )
-            loop.post_beside(given)
-            loop.watch_memory_from_now(watch)
+                return True
+            if not mine._loading.acquire(blocking=False):
+                return False  # models come or go, and what is loaded is not known
+            try:
+                mine._begin_to_evict(first, rest, limit)
+            finally:
+                mine._loading.release()
+            return True
 
         return LimitWatch(limit, taken, begin, self._rest_bytes)
+
+    def _begin_to_evict(
+        self, first: int | None, rest: int, limit: Callable[[], int | None]
+    ) -> None:
+        """Give models a budget; what is loaded from now on counts, too."""
+        loop, store, core = self._event_loop, self._model_store, self._core
+        held = held_on_host(self.plan, store.can_load_again)
+        given = MemoryGiven({HOST: held.movable}, places=held.places)
+        watch = MemoryWatch(
+            given,
+            self.plan.processors,
+            lambda _memory: held.least,
+            limit,
+            loop.post_beside,
+            self.warnings,
+            since=Since(first, held.others, rest),
+            taken=partial(_taken_on_host, core),
+        )
+
+        engine = weakref.ref(self)
+
+        def places(plan: Plan, name: str) -> Mapping[str, tuple[Loadable, ...]]:
+            mine = engine()
+            if mine is None:
+                return {}
+            held = held_on_host(mine.plan.joined(plan), store.can_load_again)
+            watch.hold(held.movable, held.others, held.least)
+            return {each: held.places[each] for each in store.variants(name) if each in held.places}
+
+        self._model_loader.places = places
+        loop.post_beside(given)
+        loop.watch_memory_from_now(watch)
 
     # for callers
 

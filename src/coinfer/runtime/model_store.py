@@ -239,9 +239,12 @@ class ModelStore:
             self._close_unused(close=close)
 
     def can_load_again(self, name: str) -> bool:
-        """Tell whether all sessions of a model may be closed, since they can be made again."""
-        mine = [key for key in list(self._sessions) if key[0] == name]
-        return bool(mine) and all(key in self._kept for key in mine)
+        """Tell whether all sessions of a model may be closed, since they can be made again.
+
+        Some or all may be closed already.
+        """
+        kept = {key for key in list(self._kept) if key[0] == name}
+        return bool(kept) and kept.issuperset(k for k in list(self._sessions) if k[0] == name)
 
     def get(self, name: str, span: Span, processor: str) -> Session:
         """Return the session of a span of a model on a processor."""
@@ -406,9 +409,12 @@ class ModelStore:
         """Keep whatever a model's sessions can be made of again without holding its weights."""
         found = {span: in_file(piece) for span, piece in pieces.items()}
         for (model, span, processor), _ in list(self._sessions.items()):
-            piece = found.get(span) if model == name else None
+            if model != name:
+                continue
+            key = self._key(pieces[span], self._all[processor])
+            same = (kept for kept, shared in self._kept.values() if shared == key)
+            piece = found[span] or next(same, None)
             if piece is not None:
-                key = self._key(piece, self._all[processor])
                 self._kept[name, span, processor] = piece, key
 
     def _key(self, piece: Model, processor: Processor) -> Hashable:
