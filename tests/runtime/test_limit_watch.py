@@ -11,11 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from coinfer import Engine
 from coinfer.errors import ExecutionError
+from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.model import load_model
 from coinfer.opening import held_on_host
+from coinfer.plan import Plan
 from coinfer.runtime import clock, limit_watch, memory_watch
 from coinfer.runtime.limit_watch import LimitWatch
 
@@ -139,3 +141,16 @@ def test_a_model_is_made_again_of_its_file_unless_that_changed(
         with pytest.raises(ExecutionError, match=r"a\.onnx is not the file that it was"):
             running.infer("a", inputs, timeout_s=20.0)
         running.infer("ccc", inputs, timeout_s=20.0)
+
+
+def test_what_is_loaded_is_found_by_one_walk_through_the_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = Measurement(seconds=(1e-4,), resident_bytes=10)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in NAMES})
+    plan = Plan.of(Machine(processors=(CPU,), profile=profile))
+    walks = list[Plan]()
+    monkeypatch.setattr(Plan, "profile", property(lambda mine: walks.append(mine) or profile))
+    held = held_on_host(plan, lambda name: name != "a")
+    assert (sorted(held.places), held.movable, held.others) == (["bb", "ccc"], 20, 10)
+    assert len(walks) == 1
