@@ -38,6 +38,7 @@ _LIMIT_PERIOD_S = 1.0
 
 _STEP = 1 / 16
 """Share of a device's budget by which it must change to follow."""
+
 _RESTS = 8
 """Of so many measurements the largest counts for what the process holds beside models: of what is
 loaded a part may not be in memory yet, and when a limit is lowered the system takes pages away."""
@@ -201,8 +202,9 @@ class MemoryWatch:
         return self._memories.get(evict.processors[0], "")
 
     def _tell(self, held: ProcessMemory | None, known: _Measured | None = None) -> None:
-        if held is None:
+        if held is None and known is None:
             return
+        held = held or ProcessMemory(0, 0)
         place = (-1, 0) if known is None else (known.number, known.size)
         self._post(MemoryMeasured(held.anonymous, held.mapped, *place))
 

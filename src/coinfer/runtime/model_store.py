@@ -19,6 +19,7 @@ from coinfer.backends.base import (
     Placement,
     Session,
     caller_cores,
+    device_bytes,
     device_use,
     note_of,
     reading_once,
@@ -261,14 +262,27 @@ class ModelStore:
         return caller_cores(self._backends[found.backend], found)
 
     def device_uses(self) -> dict[str, DeviceUse]:
-        """Return what is taken of memories that are not the host's, where that is known."""
-        found = {}
+        """Return what is taken of memories that are not the host's, where that is known.
+
+        One library says it. What sessions of others hold there is this process's as well.
+        """
+        found: dict[str, DeviceUse] = {}
+        asked: dict[str, str] = {}
         for processor in self._all.values():
             name = memory_of(processor)
             if name != HOST and name not in found:
                 use = device_use(self._backends[processor.backend], processor.device)
                 if use is not None:
-                    found[name] = use
+                    found[name], asked[name] = use, processor.backend
+        if not found:
+            return found
+        others: dict[int, tuple[str, int]] = {}
+        for (_, _, at), session in list(self._sessions.items()):
+            name = memory_of(self._all[at])
+            if name in found and asked[name] != self._all[at].backend:
+                others[id(session)] = name, device_bytes(session)
+        for name, size in others.values():
+            found[name] = found[name].with_more(size)
         return found
 
     def variants(self, name: str) -> list[str]:
