@@ -127,6 +127,9 @@ def test_a_model_is_made_again_of_its_file_unless_that_changed(
         expected = running.infer("bb", inputs)
         held = held_on_host(running.plan, running._model_store.can_load_again)
         assert (sorted(held.places), held.others) == (["a", "bb"], 10 * MIB)
+        paths[0].rename(tmp_path / "away")
+        assert not running._model_store.can_load_again("a")
+        (tmp_path / "away").rename(paths[0])
         limits.append(30 * MIB)  # one stays, and one of the two others beside it
         for _ in range(1000):
             found = {name: running.infer(name, inputs, timeout_s=20.0) for name in NAMES}

@@ -244,8 +244,9 @@ class ModelStore:
 
         Some or all may be closed already.
         """
-        kept = {key for key in list(self._kept) if key[0] == name}
-        return bool(kept) and kept.issuperset(k for k in list(self._sessions) if k[0] == name)
+        kept = {key: piece for key, (piece, _) in list(self._kept.items()) if key[0] == name}
+        is_all = kept.keys() >= {key for key in list(self._sessions) if key[0] == name}
+        return bool(kept) and is_all and all(piece.content.is_there for piece in kept.values())
 
     def get(self, name: str, span: Span, processor: str) -> Session:
         """Return the session of a span of a model on a processor."""
