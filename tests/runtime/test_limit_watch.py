@@ -139,11 +139,21 @@ def test_a_model_is_made_again_of_its_file_unless_that_changed(
             raise AssertionError("the limit is not followed")
         for name, value in expected.items():
             np.testing.assert_array_equal(found["bb"][name], value)
+        assert running.stats().memory.budget_bytes == {"host": 14 * MIB}
+        running.unload("ccc")
+        until_s = clock.now() + 20.0
+        while running.stats().memory.budget_bytes != {"host": 20 * MIB}:
+            assert clock.now() < until_s
+        running.infer("a", inputs, timeout_s=20.0)
+        limits.append(15 * MIB)
+        while running.stats().memory.resident_bytes != {"host": 10 * MIB}:
+            assert clock.now() < until_s
+        running.infer("bb", inputs, timeout_s=20.0)
         paths[0].write_bytes(b"something else")
         running.infer("bb", inputs, timeout_s=20.0)
         with pytest.raises(ExecutionError, match=r"a\.onnx is not the file that it was"):
             running.infer("a", inputs, timeout_s=20.0)
-        running.infer("ccc", inputs, timeout_s=20.0)
+        running.infer("bb", inputs, timeout_s=20.0)
 
 
 def test_what_is_loaded_is_found_by_one_walk_through_the_profile(

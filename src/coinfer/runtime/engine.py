@@ -36,6 +36,7 @@ from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.opening import (
+    Held,
     check_memory,
     fits,
     held_on_host,
@@ -135,6 +136,7 @@ class Engine:
             self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
         limit_watch = None
+        self._late_watch: MemoryWatch | None = None
         weights = {id(m.content): m.weight_bytes for m in map(_whole, models.values())}
         self._rest_bytes = rest_beside(sum(weights.values()))
         if memory is None and not plan.memory and memory_limit is not None:
@@ -243,13 +245,18 @@ class Engine:
             mine = engine()
             if mine is None:
                 return {}
-            held = held_on_host(mine.plan.joined(plan), store.can_load_again)
-            watch.hold(held.movable, held.others, held.least)
+            held = mine._hold(watch, mine.plan.joined(plan))
             return {each: held.places[each] for each in store.variants(name) if each in held.places}
 
-        self._model_loader.places = places
+        self._late_watch, self._model_loader.places = watch, places
         loop.post_beside(given)
         loop.watch_memory_from_now(watch)
+
+    def _hold(self, watch: MemoryWatch, plan: Plan) -> Held:
+        """Let a watch that began later than the engine know what a plan has loaded."""
+        held = held_on_host(plan, self._model_store.can_load_again)
+        watch.hold(held.movable, held.others, held.least)
+        return held
 
     # for callers
 
@@ -591,6 +598,8 @@ class Engine:
         if name in self.plan.models:
             self.plan = self.plan.without(name)
         self._model_loader.remove(name)
+        if self._late_watch is not None:
+            self._hold(self._late_watch, self.plan)
 
     def _finish_unloads(self, but: object = None) -> None:
         """Go on with unloading what an exception ended early."""
