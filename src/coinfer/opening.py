@@ -11,7 +11,7 @@ from coinfer.core.place import Loadable
 from coinfer.documents.digest import digest_of
 from coinfer.errors import ConfigurationError, UnknownNameError
 from coinfer.machine.memories import HOST, memory_of, sharing
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span, completes
 from coinfer.machine.variant_use import Use
 from coinfer.plan.model_plan import ModelPlan
@@ -226,9 +226,12 @@ def held_on_host(plan: Plan, can_load_again: Callable[[str], bool]) -> Held:
         can_load_again: Tells whether a variant, or fused one, could be loaded once more.
     """
     names = [name for model in plan.models for name in {model: None, **plan.serving(model)}]
+    entries: dict[str, dict[ProfileKey, Measurement]] = {}
+    for key, entry in plan.profile:  # once: it is large, and threads that must not wait ask
+        entries.setdefault(key.model, {})[key] = entry
     rows: dict[str, dict[tuple[str, Span, str], Loadable]] = {}
     for name in (*names, *plan.fused):
-        found = loadables(plan, name, plan.profile, are_loaded=True)
+        found = loadables(plan, name, Profile(entries.get(name, {})), are_loaded=True)
         rows[name] = {
             (place.content or name, place.span, place.processors[0]): place
             for place in found

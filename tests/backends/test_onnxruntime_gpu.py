@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.fake_cuda import CUDA, FakeCuda
+from backends.fake_cuda import CPU, CUDA, FakeCuda
 from coinfer.backends.base import device_bytes, note_of
 from coinfer.backends.cuda_driver import gpu_names
 from coinfer.backends.device_faults import Fault, LostDevices, fault_of
@@ -353,6 +353,19 @@ def test_the_backend_finds_each_gpu_and_loads_there(
     session.close()
     cuda.gpus = ()  # the wheel has the provider all the same
     assert [device.name for device in backend.devices()] == ["CPU"]
+
+
+@pytest.mark.parametrize("gpus", [(), ("H200",)])
+def test_tensorrt_of_a_wheel_has_no_device_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...]
+) -> None:
+    cuda = FakeCuda(gpus)
+    cuda.install(monkeypatch)
+    monkeypatch.setattr(
+        cuda, "get_available_providers", lambda: ["TensorrtExecutionProvider", CUDA, CPU]
+    )
+    expected = ["CPU", "Tensorrt:0", "CUDA:0"] if gpus else ["CPU"]
+    assert [device.name for device in OnnxRuntimeBackend().devices()] == expected
 
 
 def test_each_processor_of_a_gpu_has_a_stream_and_so_a_session_of_its_own() -> None:

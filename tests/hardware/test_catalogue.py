@@ -166,13 +166,15 @@ def test_a_gpu_of_torch_is_one_processor_and_two_streams_that_run_together(
 
 def test_shares_of_a_gpu_are_there_if_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = Fake("torch", device("CUDA:0", "gpu", "fp16"))
-    ort = Fake("onnxruntime", device("CUDA:0", "gpu"))
+    ort = Fake("onnxruntime", device("CUDA:0", "gpu"), device("Tensorrt:0", "gpu"))
     found = processors_of(monkeypatch, torch, ort, precisions=("fp32", "fp16"), shares=2)
     one, other = found["gpu0_1of2"], found["gpu0_2of2"]
     assert (one.options, other.options) == ({"share": "1of2"}, {"share": "2of2"})
     assert not one.excludes(other)
     assert one.excludes(found["gpu0_1of2_fp16"])
     assert all(found["gpu0"].excludes(each) for each in (one, other, found["cuda0"]))
+    wholes = (found["cuda0"], found["tensorrt0"])
+    assert all(whole.excludes(each) for whole in wholes for each in (one, other))
     assert not any("of" in name for name in processors_of(monkeypatch, torch, ort))
 
 

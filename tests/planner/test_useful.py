@@ -165,6 +165,7 @@ def test_a_wide_processor_stays_where_the_others_do_not_reach_the_end_of_a_model
         (9.6, 100, 40, "dense"),  # faster
         (9.8, 100, 120, "light"),  # two share what takes 120
         (9.8, 100, 240, "dense"),
+        (9.8, 100, 198, "dense"),  # as heavy
         (9.8, 0, 40, "dense"),  # nobody knows what it takes
     ],
 )

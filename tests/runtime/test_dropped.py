@@ -31,9 +31,10 @@ def wait_until_they_ended() -> bool:
     return not threads_of_engines()
 
 
-def test_its_threads_end_and_a_warning_says_so() -> None:
+@pytest.mark.parametrize("memory", [None, 2**30])
+def test_its_threads_end_and_a_warning_says_so(memory: int | None) -> None:
     assert wait_until_they_ended()
-    engines = [null_engine("p0", "p1")]
+    engines = [null_engine("p0", "p1", memory=memory)]
     engines[0].infer("m", FEED)
     with pytest.warns(ResourceWarning, match=r"without stop\(\)"):
         drop(engines)

@@ -220,6 +220,16 @@ def use(held: int, free: int) -> DeviceUse:
     )
 
 
+def test_the_core_learns_of_a_device_where_the_system_does_not_tell_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = of_device(monkeypatch)
+    watched.held = None
+    watched.watch.note_load(LOAD._replace(processors=("gpu",)))
+    evict = EVICT._replace(processors=("gpu",))
+    assert [watched.evict(150, evict), watched.evict(140, evict)] == [[], [140]]
+
+
 def test_a_place_on_a_device_counts_with_what_its_library_says_it_gave_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

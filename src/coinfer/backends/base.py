@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,8 +64,8 @@ class DeviceUse:
     """What is taken of the memory of a device, as its library says it now.
 
     Attributes:
-        held_bytes: By what this process has loaded with the library.
-        kept_bytes: By the library for this process, with what it keeps free to use it again.
+        held_bytes: By what this process has loaded.
+        kept_bytes: For this process, with what it keeps free to use it again.
         free_bytes: By nobody.
         total_bytes: What the device has.
     """
@@ -79,6 +79,16 @@ class DeviceUse:
     def usable_bytes(self) -> int:
         """What this process has or could get."""
         return self.kept_bytes + self.free_bytes
+
+    def with_more(self, size: int) -> DeviceUse:
+        """Return it with what this process holds by another library.
+
+        >>> use = DeviceUse(held_bytes=20, kept_bytes=30, free_bytes=10, total_bytes=100)
+        >>> use.with_more(5).usable_bytes
+        45
+        """
+        held, kept = self.held_bytes + size, self.kept_bytes + size
+        return replace(self, held_bytes=held, kept_bytes=kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

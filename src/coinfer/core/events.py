@@ -175,7 +175,7 @@ class MemoryGiven(NamedTuple):
 
 
 class MemoryMeasured(NamedTuple):
-    """The system said how many bytes this process holds, of its own and of files.
+    """The system said how many bytes this process holds, of its own and of files; 0: it did not.
 
     If `place` is not negative, that place was measured to take `size_bytes`.
     """

@@ -32,7 +32,7 @@ _ONLY_WHEN_NAMED = frozenset({"torch"})
 _STREAMING = {"onnxruntime": "cuda", "torch": "gpu"}
 """Backends that have streams on NVIDIA GPUs, and what these processors are called."""
 
-_STREAMS = 2
+_STREAM_NAMES = ("s1", "s2")
 """Streams of a GPU that are processors of their own. More can be described in a scenario."""
 
 _SAME_HARDWARE = {"tensorrt": "cuda", "nvtensorrtrtx": "cuda"}
@@ -119,10 +119,10 @@ def _processors(
 ) -> Iterator[Processor]:
     suffix = "" if precision == "fp32" else f"_{precision}"
     if device.kind != "cpu" and device.name.startswith("CUDA:") and backend in _STREAMING:
-        yield from _streams(backend, device, precision, suffix, shares if backend == "torch" else 0)
+        yield from _streams(backend, device, precision, suffix, shares)
         return
     if device.kind != "cpu":
-        yield _accelerator(backend, device, precision, suffix)
+        yield _accelerator(backend, device, precision, suffix, shares)
         return
     prefix = _PREFIXES.get(backend, backend)
     for which, numbers, spread in core_groups(cores.layout):
@@ -143,11 +143,12 @@ def _streams(
 ) -> Iterator[Processor]:
     """The whole GPU, on which nothing else runs meanwhile, streams that share it, and shares."""
     number = device.name.partition(":")[2]
-    *streams, whole = _units_of_gpu(f"cuda:{number}")
-    kinds = {f"_s{at}": one for at, one in enumerate(streams, 1)}
-    parts = [f"{at}of{shares}" for at in range(1, shares + 1)]
-    kinds |= {f"_{part}": frozenset({f"cuda:{number}.{part}"}) for part in parts}
-    for which, units in {"": whole.union(*kinds.values()), **kinds}.items():
+    unit = f"cuda:{number}"
+    kinds = {"": _units_of_gpu(unit, shares)}
+    kinds |= {f"_{each}": frozenset({f"{unit}.{each}"}) for each in _STREAM_NAMES}
+    parts = _share_names(shares) if backend == "torch" else []
+    kinds |= {f"_{part}": frozenset({f"{unit}.{part}"}) for part in parts}
+    for which, units in kinds.items():
         yield Processor(
             name=f"{_STREAMING[backend]}{number}{which}{suffix}",
             backend=backend,
@@ -158,13 +159,20 @@ def _streams(
         )
 
 
-def _units_of_gpu(unit: str) -> list[frozenset[str]]:
-    """Return the units of each stream of an NVIDIA GPU, whoever uses it, and those of all of it."""
-    streams = [frozenset({f"{unit}.s{at}"}) for at in range(1, _STREAMS + 1)]
-    return [*streams, frozenset({unit}).union(*streams)]
+def _share_names(shares: int) -> list[str]:
+    return [f"{at}of{shares}" for at in range(1, shares + 1)]
 
 
-def _accelerator(backend: str, device: Device, precision: str, suffix: str) -> Processor:
+def _units_of_gpu(unit: str, shares: int) -> frozenset[str]:
+    """Return all units of an NVIDIA GPU, whoever uses them."""
+    return frozenset(
+        {unit, *(f"{unit}.{each}" for each in (*_STREAM_NAMES, *_share_names(shares)))}
+    )
+
+
+def _accelerator(
+    backend: str, device: Device, precision: str, suffix: str, shares: int
+) -> Processor:
     base, _, number = device.name.lower().replace(".", ":").partition(":")
     prefix = "" if backend == "onnxruntime" else f"{_PREFIXES.get(backend, backend)}_"
     unit = f"{_SAME_HARDWARE.get(base, base)}:{number or 0}"
@@ -172,6 +180,6 @@ def _accelerator(backend: str, device: Device, precision: str, suffix: str) -> P
         name=f"{prefix}{base}{number}{suffix}",
         backend=backend,
         device=device.name,
-        units=_units_of_gpu(unit)[-1] if base in _SAME_HARDWARE else frozenset({unit}),
+        units=_units_of_gpu(unit, shares) if base in _SAME_HARDWARE else frozenset({unit}),
         precision=precision,
     )

@@ -107,7 +107,9 @@ class MemoryTrack:
         if self.memories is None:
             return
         believed = self.memories()
-        held = None if measured is None else ProcessMemory(measured.anonymous, measured.mapped)
+        held = None
+        if measured is not None and (measured.anonymous or measured.mapped):
+            held = ProcessMemory(measured.anonymous, measured.mapped)
         if window.start_s <= now < window.end_s:
             counts = self.counts
             for name, (_, taken) in believed.items():

@@ -101,19 +101,24 @@ class ModelFile:
     def __init__(self, path: Path, state: FileState) -> None:
         self._path, self._state = path, state
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it still is the file that was checked."""
+        return self._state.is_of(self._path)
+
     def __bytes__(self) -> bytes:
         """Read it.
 
         Raises:
             ModelError: it is not the file that was checked any more.
         """
-        is_same, data = self._state.is_of(self._path), b""
+        is_same, data = self.is_there, b""
         if is_same:
             try:
                 data = self._path.read_bytes()
             except OSError:
                 is_same = False
-        if not (is_same and self._state.is_of(self._path)):
+        if not (is_same and self.is_there):
             raise ModelError(
                 f"{self._path} is not the file that it was when the model was loaded; put the file "
                 f"back, or load the model again"
@@ -243,6 +248,12 @@ class Content:
         if encoded is not None and encoded.files:
             return len(encoded.data) <= _LITTLE_BYTES if isinstance(encoded.data, bytes) else True
         return self.summary.weight_bytes <= _LITTLE_BYTES
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be read: false if it is in a file that is not what was checked."""
+        data = None if self._encoded is None else self._encoded.data
+        return not isinstance(data, ModelFile) or data.is_there
 
     def check_files(self, source: Path | None = None) -> tuple[int, ...]:
         """Find out whether the files that the weights are read from are those that were checked.

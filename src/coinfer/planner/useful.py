@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
@@ -18,6 +19,9 @@ WIDE_GAIN = 0.9
 LIGHT_GAIN = 0.97
 """Of those that occupy the same units, one that takes more memory must take at most this share of
 the time of another: measured times differ by as much from one measurement to the next."""
+
+LIGHT_SIZE = 0.9
+"""And the other must take at most this share of its memory: for less nothing becomes slower."""
 
 _Pairs = Container[tuple[str, str]]
 
@@ -82,8 +86,8 @@ def wanted(
     """Return the processors that are worth it for one model or span.
 
     One is superfluous if a processor that stays and occupies the same units takes no longer, or
-    hardly longer and less memory, or if one that stays and occupies some of them takes hardly
-    longer.
+    hardly longer and clearly less memory, or if one that stays and occupies some of them takes
+    hardly longer.
 
     Args:
         seconds: How long each takes that can run it.
@@ -97,20 +101,26 @@ def wanted(
         for processor in processors
         if processor.name in seconds
     ]
-    least_s: dict[frozenset[str], float] = {}
+    fastest: dict[frozenset[str], tuple[Processor, float]] = {}
     for processor, own_s in timed:
-        least_s[processor.units] = min(own_s, least_s.get(processor.units, own_s))
+        if processor.units not in fastest or own_s < fastest[processor.units][1]:
+            fastest[processor.units] = processor, own_s
     is_unknown = not all(sizes.get(processor.name) for processor, _ in timed)
     is_unknown = is_unknown or len({processor.precision for processor, _ in timed}) > 1
 
-    def order(pair: tuple[Processor, float]) -> tuple[int, bool, float, float]:
+    def order(pair: tuple[Processor, float]) -> tuple[int, float, float]:
         processor, own_s = pair
-        is_slow = LIGHT_GAIN * own_s > least_s[processor.units]
-        size = 0.0 if is_slow or is_unknown else sizes[processor.name]
-        return len(processor.units), is_slow, size, own_s
+        best, least_s = fastest[processor.units]
+        is_light = (
+            not is_unknown
+            and LIGHT_GAIN * own_s <= least_s
+            and sizes[processor.name] <= LIGHT_SIZE * sizes[best.name]
+        )
+        return len(processor.units), sizes[processor.name] if is_light else math.inf, own_s
 
-    # Smallest first, and of those that occupy the same units the lightest of the fast ones: whoever
-    # makes an entry superfluous is decided before it. Of two that are alike the first listed stays.
+    # Smallest first, and of those that occupy the same units the lightest of those that are hardly
+    # slower than the fastest, if any is lighter: whoever makes an entry superfluous is decided
+    # before it. Of two that are alike the first listed stays.
     timed.sort(key=order)
     stay: list[tuple[Processor, float]] = []
     for processor, own_s in timed:

@@ -24,6 +24,7 @@ from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed, MemoryGiven, PolicyChanged
 from coinfer.core.health import Outage
+from coinfer.core.place import Loadable
 from coinfer.core.policy import Policy, check_policy
 from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
@@ -35,6 +36,7 @@ from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.opening import (
+    Held,
     check_memory,
     fits,
     held_on_host,
@@ -134,6 +136,7 @@ class Engine:
             self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
         limit_watch = None
+        self._late_watch: MemoryWatch | None = None
         weights = {id(m.content): m.weight_bytes for m in map(_whole, models.values())}
         self._rest_bytes = rest_beside(sum(weights.values()))
         if memory is None and not plan.memory and memory_limit is not None:
@@ -181,46 +184,79 @@ class Engine:
             loop.post_beside,
             self.warnings,
             self._model_store.device_uses,
-            taken=self._taken_on_host,
+            taken=partial(_taken_on_host, self._core),
             rest=self._rest_bytes,
         )
         loop.watch_memory(watch)
         return watch
 
-    def _taken_on_host(self) -> float:
-        """Return the bytes that what is loaded is believed to take, where there is a budget."""
-        return self._core.memories.get(HOST, (0.0, 0.0))[1]
-
     def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
         """Return what gives models a budget once the limit becomes too low for all of them."""
-        loop, store = self._event_loop, self._model_store
+        store = self._model_store
         known: list[tuple[Plan, int]] = []
+        # The timer's thread has the watch: an engine that nobody else has must be collected.
+        engine = weakref.ref(self)
 
         def taken() -> int:
-            plan = self.plan
+            mine = engine()
+            if mine is None:
+                return 0
+            plan = mine.plan
             if not known or known[0][0] is not plan:
                 held = held_on_host(plan, store.can_load_again)
                 known[:] = [(plan, held.movable + held.others)]
             return known[0][1]
 
-        def begin(first: int | None, rest: int) -> None:
-            held = held_on_host(self.plan, store.can_load_again)
-            given = MemoryGiven({HOST: held.movable}, places=held.places)
-            since = Since(first, held.others, rest)
-            watch = MemoryWatch(
-                given,
-                self.plan.processors,
-                lambda _memory: held.least,
-                limit,
-                loop.post_beside,
-                self.warnings,
-                since=since,
-                taken=self._taken_on_host,
-            )
-            loop.post_beside(given)
-            loop.watch_memory_from_now(watch)
+        def begin(first: int | None, rest: int) -> bool:
+            mine = engine()
+            if mine is None:
+                return True
+            if not mine._loading.acquire(blocking=False):
+                return False  # models come or go, and what is loaded is not known
+            try:
+                mine._begin_to_evict(first, rest, limit)
+            finally:
+                mine._loading.release()
+            return True
 
         return LimitWatch(limit, taken, begin, self._rest_bytes)
+
+    def _begin_to_evict(
+        self, first: int | None, rest: int, limit: Callable[[], int | None]
+    ) -> None:
+        """Give models a budget; what is loaded from now on counts, too."""
+        loop, store, core = self._event_loop, self._model_store, self._core
+        held = held_on_host(self.plan, store.can_load_again)
+        given = MemoryGiven({HOST: held.movable}, places=held.places)
+        watch = MemoryWatch(
+            given,
+            self.plan.processors,
+            lambda _memory: held.least,
+            limit,
+            loop.post_beside,
+            self.warnings,
+            since=Since(first, held.others, rest),
+            taken=partial(_taken_on_host, core),
+        )
+
+        engine = weakref.ref(self)
+
+        def places(plan: Plan, name: str) -> Mapping[str, tuple[Loadable, ...]]:
+            mine = engine()
+            if mine is None:
+                return {}
+            held = mine._hold(watch, mine.plan.joined(plan))
+            return {each: held.places[each] for each in store.variants(name) if each in held.places}
+
+        self._late_watch, self._model_loader.places = watch, places
+        loop.post_beside(given)
+        loop.watch_memory_from_now(watch)
+
+    def _hold(self, watch: MemoryWatch, plan: Plan) -> Held:
+        """Let a watch that began later than the engine know what a plan has loaded."""
+        held = held_on_host(plan, self._model_store.can_load_again)
+        watch.hold(held.movable, held.others, held.least)
+        return held
 
     # for callers
 
@@ -562,6 +598,8 @@ class Engine:
         if name in self.plan.models:
             self.plan = self.plan.without(name)
         self._model_loader.remove(name)
+        if self._late_watch is not None:
+            self._hold(self._late_watch, self.plan)
 
     def _finish_unloads(self, but: object = None) -> None:
         """Go on with unloading what an exception ended early."""
@@ -596,6 +634,11 @@ class Engine:
             self._check_open()
             later = not fits(plan, plan.models)
             return self._model_loader.load_fused(name, models, plan, profile, later=later)
+
+
+def _taken_on_host(core: Dispatcher) -> float:
+    """Return the bytes that what is loaded is believed to take, where there is a budget."""
+    return core.memories.get(HOST, (0.0, 0.0))[1]
 
 
 def _whole(model: Model | CutModel) -> Model:

@@ -26,7 +26,7 @@ class LimitWatch:
         limit: Says how many bytes this process may use now; None: nobody limits it.
         taken: Says how many bytes all that is loaded takes.
         begin: Gives models a budget; gets the limit that there was at the start, and the bytes that
-            the process held beside what is loaded.
+            the process held beside what is loaded. False if it cannot now: it is called again.
         rest: Bytes that it holds beside that, at least.
     """
 
@@ -34,7 +34,7 @@ class LimitWatch:
         self,
         limit: Callable[[], int | None],
         taken: Callable[[], int],
-        begin: Callable[[int | None, int], None],
+        begin: Callable[[int | None, int], bool],
         rest: int = 0,
     ) -> None:
         self._limit, self._taken, self._begin = limit, taken, begin
@@ -54,6 +54,5 @@ class LimitWatch:
         if limit is None or (first is not None and limit >= first):
             # Not once it is lower: the system takes pages away then.
             self._rest = max(self._least_rest, 0 if held is None else held.total - taken)
-        elif taken > min(SHARE * limit, limit - self._rest):
+        elif taken > min(SHARE * limit, limit - self._rest) and self._begin(first, self._rest):
             self._look_s = math.inf
-            self._begin(first, self._rest)

@@ -38,6 +38,7 @@ _LIMIT_PERIOD_S = 1.0
 
 _STEP = 1 / 16
 """Share of a device's budget by which it must change to follow."""
+
 _RESTS = 8
 """Of so many measurements the largest counts for what the process holds beside models: of what is
 loaded a part may not be in memory yet, and when a limit is lowered the system takes pages away."""
@@ -123,6 +124,7 @@ class MemoryWatch:
         self._first_limit = self._last_limit = None if limit is None else limit()
         self._others, self._taken, self._rest = 0, taken, rest
         self._rests: deque[int] = deque(maxlen=_RESTS)
+        self._has_more = False
         if since is not None:
             self._first_limit = self._last_limit = since.limit
             self._others = since.others
@@ -151,6 +153,18 @@ class MemoryWatch:
         self._tell(held)
         if held is not None:
             self._rests.append(max(0, held.total - int(self._taken()) - self._others))
+
+    def hold(self, movable: int, others: int, least: int) -> None:
+        """Take note of what is loaded now into the memory of the CPU cores, as for `Since`.
+
+        Args:
+            movable: Bytes of what can be evicted: no budget must be larger.
+            others: Bytes of what cannot.
+            least: Bytes without which some of what can be evicted could not run.
+        """
+        self._given = self._given._replace(budgets={**self._given.budgets, HOST: movable})
+        self._others, self._least = others, lambda _memory: least
+        self._has_more = True
 
     def note_load(self, load: Load) -> None:
         """Take note of what a place that is being loaded is believed to take."""
@@ -188,17 +202,19 @@ class MemoryWatch:
         return self._memories.get(evict.processors[0], "")
 
     def _tell(self, held: ProcessMemory | None, known: _Measured | None = None) -> None:
-        if held is None:
+        if held is None and known is None:
             return
+        held = held or ProcessMemory(0, 0)
         place = (-1, 0) if known is None else (known.number, known.size)
         self._post(MemoryMeasured(held.anonymous, held.mapped, *place))
 
     def _follow_limit(self) -> None:
         """Let the budget follow a limit that is lower than it was at the start."""
         limit = None if self._limit is None else self._limit()
-        if limit == self._last_limit or HOST not in self._given.budgets:
+        is_known = limit == self._last_limit and not self._has_more
+        if is_known or HOST not in self._given.budgets:
             return
-        self._last_limit = limit
+        self._last_limit, self._has_more = limit, False
         planned = budget = allowed = self._given.budgets[HOST]
         if limit is not None and (self._first_limit is None or limit < self._first_limit):
             allowed = min(int(SHARE * limit), limit - max([self._rest, *self._rests]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from coinfer.core.events import ModelUnloaded
+from coinfer.core.events import MemoryGiven, ModelUnloaded
+from coinfer.core.place import Loadable
 from coinfer.errors import BackendError, CoinferError, ModelError
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import members_of
@@ -34,6 +35,10 @@ class ModelLoader:
         event_loop: Tells the core, and starts the workers.
         model_store: Where the models are.
         classes: By model, which class of sizes a request is of; kept here.
+
+    Attributes:
+        places: Given a plan and one of its models, returns what of that can be evicted, by variant,
+            though the plan has no memory; None: nothing.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class ModelLoader:
         self._event_loop = event_loop
         self._model_store = model_store
         self._classes = classes
+        self.places: Callable[[Plan, str], Mapping[str, tuple[Loadable, ...]]] | None = None
 
     def load(
         self,
@@ -111,6 +117,8 @@ class ModelLoader:
         if name in plan.cheaper:
             event_loop.follow_variants(plan.variant_errors)
         event_loop.tell(model_loaded(plan, name, profile, are_loaded=are_loaded))
+        if self.places is not None:  # before anything runs: others may be of the same content
+            event_loop.tell(MemoryGiven({}, places=self.places(plan, name)))
         self._model_store.open(name, _whole(model))
 
     def load_fused(

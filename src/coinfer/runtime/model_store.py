@@ -19,6 +19,7 @@ from coinfer.backends.base import (
     Placement,
     Session,
     caller_cores,
+    device_bytes,
     device_use,
     note_of,
     reading_once,
@@ -239,9 +240,13 @@ class ModelStore:
             self._close_unused(close=close)
 
     def can_load_again(self, name: str) -> bool:
-        """Tell whether all sessions of a model may be closed, since they can be made again."""
-        mine = [key for key in list(self._sessions) if key[0] == name]
-        return bool(mine) and all(key in self._kept for key in mine)
+        """Tell whether all sessions of a model may be closed, since they can be made again.
+
+        Some or all may be closed already.
+        """
+        kept = {key: piece for key, (piece, _) in list(self._kept.items()) if key[0] == name}
+        is_all = kept.keys() >= {key for key in list(self._sessions) if key[0] == name}
+        return bool(kept) and is_all and all(piece.content.is_there for piece in kept.values())
 
     def get(self, name: str, span: Span, processor: str) -> Session:
         """Return the session of a span of a model on a processor."""
@@ -258,14 +263,27 @@ class ModelStore:
         return caller_cores(self._backends[found.backend], found)
 
     def device_uses(self) -> dict[str, DeviceUse]:
-        """Return what is taken of memories that are not the host's, where that is known."""
-        found = {}
+        """Return what is taken of memories that are not the host's, where that is known.
+
+        One library says it. What sessions of others hold there is this process's as well.
+        """
+        found: dict[str, DeviceUse] = {}
+        asked: dict[str, str] = {}
         for processor in self._all.values():
             name = memory_of(processor)
             if name != HOST and name not in found:
                 use = device_use(self._backends[processor.backend], processor.device)
                 if use is not None:
-                    found[name] = use
+                    found[name], asked[name] = use, processor.backend
+        if not found:
+            return found
+        others: dict[int, tuple[str, int]] = {}
+        for (_, _, at), session in list(self._sessions.items()):
+            name = memory_of(self._all[at])
+            if name in found and asked[name] != self._all[at].backend:
+                others[id(session)] = name, device_bytes(session)
+        for name, size in others.values():
+            found[name] = found[name].with_more(size)
         return found
 
     def variants(self, name: str) -> list[str]:
@@ -406,9 +424,12 @@ class ModelStore:
         """Keep whatever a model's sessions can be made of again without holding its weights."""
         found = {span: in_file(piece) for span, piece in pieces.items()}
         for (model, span, processor), _ in list(self._sessions.items()):
-            piece = found.get(span) if model == name else None
+            if model != name:
+                continue
+            key = self._key(pieces[span], self._all[processor])
+            same = (kept for kept, shared in self._kept.values() if shared == key)
+            piece = found[span] or next(same, None)
             if piece is not None:
-                key = self._key(piece, self._all[processor])
                 self._kept[name, span, processor] = piece, key
 
     def _key(self, piece: Model, processor: Processor) -> Hashable:

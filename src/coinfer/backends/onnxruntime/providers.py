@@ -27,6 +27,9 @@ _NPUS = ("CoreML", "QNN", "VitisAI", "CANN", "Rknpu", "Nnapi")
 
 CUDA_PROVIDER = "CUDA" + _SUFFIX
 
+_BY_CUDA = ("CUDA", "Tensorrt", "NvTensorRTRTX")
+"""Those on NVIDIA GPUs, which CUDA's driver numbers."""
+
 _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     # TensorFloat-32 keeps 10 bits of the mantissa. By powers of two, memory would be taken in
     # pieces that are up to twice as large as what is needed.
@@ -36,14 +39,14 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
 
 
 def devices() -> tuple[Device, ...]:
-    """Return a device per installed execution provider and GPU of CUDA, the CPU first.
+    """Return a device per installed execution provider and NVIDIA GPU, the CPU first.
 
-    A wheel has CUDA's provider whether or not there is a GPU: CUDA's driver is asked for them.
+    A wheel has the providers of NVIDIA GPUs whether or not there is one: CUDA's driver is asked.
     """
     found: list[Device] = []
     for provider in ort.get_available_providers():
         base = provider.removesuffix(_SUFFIX)
-        if provider == CUDA_PROVIDER:
+        if base in _BY_CUDA:
             found += [_device(base, number, name) for number, name in enumerate(gpu_names())]
         elif base != _REMOTE:
             found.append(_device(base))

@@ -1,9 +1,9 @@
 """Worth loading: on which processors a model is loaded: those that no other makes superfluous.
 
 Rule: a processor is superfluous for a model if one that stays occupies the same units and takes no
-longer, or hardly longer and less memory (`LIGHT_GAIN`), or occupies some of them and takes hardly
-longer (`WIDE_GAIN`). Where there are widths between one core and all, few of those that are left
-are loaded: what the bound uses, what a lone request needs and what a failure would
+longer, or hardly longer and clearly less memory (`LIGHT_GAIN`), or occupies some of them and takes
+hardly longer (`WIDE_GAIN`). Where there are widths between one core and all, few of those that are
+left are loaded: what the bound uses, what a lone request needs and what a failure would
 (`coinfer.planner.columns`). There the spans of models that are cut are looked at like models
 (`coinfer.planner.span_columns`); elsewhere they were chosen one by one, and stay.
 """
