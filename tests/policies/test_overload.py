@@ -140,3 +140,23 @@ def test_a_request_in_the_middle_of_its_lane_is_ranked_anew() -> None:
         machine.submit("m")
     machine.run()
     assert [e.requests[0].id for e in machine.executions] == [0, 2, 3, 1]
+
+
+@pytest.mark.parametrize("cores", [2, 8])
+def test_what_needs_all_cores_at_once_does_not_starve_beside_frames(cores: int) -> None:
+    """Each core is busy for 60 % of the time, and at no moment are all of them idle."""
+    names = [f"cpu{n}" for n in range(cores)]
+    machine = VirtualMachine(
+        processors(*names, all=names),
+        make_policy("earliest_finish"),
+        {"frame": dict.fromkeys(names, 2 * SERVICE_S), "rest": {"all": SERVICE_S}},
+    )
+    gap_s = 2 * SERVICE_S / 0.6 / cores
+    for at in range(int(5.0 / gap_s)):
+        machine.submit("frame", arrival_s=at * gap_s, deadline_s=at * gap_s + 4 * SERVICE_S)
+    rest = [machine.submit("rest", arrival_s=1.0 + 0.3 * at) for at in range(4)]
+    machine.run()
+    for n in rest:
+        assert machine.finished_s[n] - machine.replies[n].request.arrival_s < 1.5
+    kept = [machine.finished_s[n] <= r.request.deadline_s for n, r in machine.replies.items()]
+    assert sum(kept) > 0.95 * len(kept)

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
@@ -175,6 +175,13 @@ class EarliestFinish(OneByOne):
             return kept
         now, free_at = view.now, view.units_free_at()
         self._view = view
+        riders: set[Request] = set()
+        awaited = self._awaited(view, free_at) if self._late else None
+        if awaited is not None:
+            riders.update(self._reserve(view, awaited, free_at))
+            unclaimed.difference_update(view.sharing(awaited))
+            if not unclaimed:
+                return None
         rivals, stall = round(self._in_system), self._stall(view)
         processors, foresight = view.processors, self._foresight
         forecast = beside = None
@@ -188,7 +195,7 @@ class EarliestFinish(OneByOne):
         ):
             beside = Rivals(view) or None
         lane, request = view.first()
-        if not view.is_hopeless(lane, request):
+        if request not in riders and not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.offered_s(lane), request.deadline_s
             least_s = min(first_s.values(), default=0.0)
@@ -213,7 +220,6 @@ class EarliestFinish(OneByOne):
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
-        riders: set[Request] = set()
         for lane, request in islice(view.in_order(), self.window):
             if riders and request in riders:
                 continue  # it needs no run of its own
@@ -275,6 +281,11 @@ class EarliestFinish(OneByOne):
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         riders: set[Request] = set()
         again_s = math.inf
+        awaited = self._awaited(view, view.units_free_at()) if self._late else None
+        if awaited is not None:
+            free_at = view.units_free_at()
+            riders.update(self._reserve(view, awaited, free_at))
+            used |= view.bits_of(awaited)
         for lane, request in islice(view.in_order(), self.window):
             if request in riders:
                 continue  # it needs no run of its own
@@ -394,6 +405,38 @@ class EarliestFinish(OneByOne):
         request = late.popleft()
         self._late_due_s.pop(request.id, None)
         return Start(name, (request,))
+
+    def _awaited(self, view: View, free_at: Mapping[str, float]) -> str | None:
+        """Return the processor of several units that is kept free for what is late, if one is.
+
+        One of its units or another is always busy under load: nobody would ever find it idle.
+        """
+        if self._owed_s <= 0.0:
+            return None
+        lane = view.lane_of(self._late[0])
+        seconds = view.offered_s(lane)
+        most_s = _SLOWER * min(seconds.values(), default=0.0)
+        now, processors = view.now, view.processors
+        best = (math.inf, "")
+        for name, service_s in seconds.items():
+            if service_s <= most_s:
+                units = processors[name].units
+                busy = [free_at[unit] for unit in units if unit in free_at]
+                if len(units) == 1 or not busy:
+                    return None  # it gets idle, or it waits for something else
+                best = min(best, (max(busy, default=now) + service_s, name))
+        return best[1] or None
+
+    def _reserve(self, view: View, name: str, free_at: dict[str, float]) -> Iterator[Request]:
+        """Count a processor as reserved for what is late; yield what needs no other run."""
+        request = self._late[0]
+        lane = view.lane_of(request)
+        units = view.processors[name].units
+        start_s = max(free_at.get(unit, view.now) for unit in units)
+        yield request
+        yield from view.reserve(
+            lane, name, start_s + view.offered_s(lane)[name], free_at, None, request
+        )
 
     def _is_vain(self, view: View, lane: Lane, request: Request, free: Iterable[str]) -> bool:
         """Tell whether a request that may be dropped would be late on every free processor.
