@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 
 from coinfer.core.policy import Rerank
+from coinfer.core.request import Request
 from coinfer.policies import make_policy
 from coinfer.policies.earliest_finish import EarliestFinish
 from coinfer.testing.machine import VirtualMachine, processors
@@ -160,3 +162,40 @@ def test_what_needs_all_cores_at_once_does_not_starve_beside_frames(cores: int) 
         assert machine.finished_s[n] - machine.replies[n].request.arrival_s < 1.5
     kept = [machine.finished_s[n] <= r.request.deadline_s for n, r in machine.replies.items()]
     assert sum(kept) > 0.95 * len(kept)
+
+
+def test_one_answered_long_before_it_is_due_does_not_change_the_order_of_others() -> None:
+    machine = VirtualMachine(
+        processors("cpu0"), make_policy("earliest_finish"), {"m": {"cpu0": SERVICE_S}}
+    )
+    machine.submit("m", deadline_s=1000.0)
+    for at in range(N):
+        machine.submit("m", arrival_s=2.5 + at * SERVICE_S / 2)
+    machine.run()
+    assert [e.requests[0].id for e in machine.executions] == list(range(N + 1))
+
+
+def test_few_are_ranked_anew_at_one_moment_however_many_wait() -> None:
+    moments = Counter[float]()
+    machine = VirtualMachine(
+        processors("cpu0"),
+        make_policy("earliest_finish"),
+        {"frame": {"cpu0": SERVICE_S / 10}, "rest": {"cpu0": SERVICE_S / 5}},
+        checked=False,
+    )
+    rank = EarliestFinish.rank
+
+    def counted(itself: EarliestFinish, request: Request) -> float:
+        moments[machine.now] += request.arrival_s < machine.now
+        return rank(itself, request)
+
+    for at in range(60):
+        machine.submit("frame", arrival_s=at * 0.05, deadline_s=at * 0.05 + 0.04)
+    for _ in range(800):
+        machine.submit("rest", arrival_s=0.501)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EarliestFinish, "rank", counted)
+        machine.run()
+    assert 0 < max(moments.values()) < 40
+    frames = [r.request for r in machine.replies.values() if r.request.deadline_s < math.inf]
+    assert all(machine.finished_s[each.id] <= each.deadline_s for each in frames)

@@ -67,6 +67,10 @@ _KEPT = 1 / 10
 _SLOWER = 2.0
 """What is kept is used on processors that take at most so many times the least."""
 
+_AT_ONCE = 32
+"""So many without a deadline let others go first at one moment: it must not take long, however many
+wait, and the rest do so when something starts or ends."""
+
 _WEIGHT = 1 / 8
 """Of the last arrival in the mean of how many are in the system then."""
 
@@ -99,6 +103,8 @@ class EarliestFinish(OneByOne):
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
     _has_deadlines: bool = field(default=False, init=False, repr=False, compare=False)
     _last_due_s: float = field(default=-math.inf, init=False, repr=False, compare=False)
+    _last_due: Request | None = field(default=None, init=False, repr=False, compare=False)
+    _let_by: tuple[float, int] = field(default=(0.0, 0), init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +141,9 @@ class EarliestFinish(OneByOne):
                 return  # nor are they foreseen
         if request.deadline_s < math.inf:
             self._has_deadlines = True
-            self._last_due_s = max(self._last_due_s, request.deadline_s)
+            self._last_due_s = max(self._last_due_s, min(request.deadline_s, now + self.patience_s))
+            if self._last_due is None or request.deadline_s >= self._last_due.deadline_s:
+                self._last_due = request
         if self.foresee:
             self._foresight.note(request, now)
 
@@ -358,19 +366,35 @@ class EarliestFinish(OneByOne):
         """
         if request.deadline_s == math.inf:
             patience_s = self.patience_s
-            if now <= request.arrival_s + patience_s / 2 or now > self._last_due_s + patience_s:
+            if now <= request.arrival_s + patience_s / 2 or not self._come_deadlines(now):
                 return False
         else:
             if not request.deadline_s < now + least_s < math.inf:
                 return False
             patience_s = max(self.patience_s, request.deadline_s - request.arrival_s)
         due_s = self._late_due_s.get(request.id)
+        if due_s is not None and due_s >= now + patience_s / 2:
+            return False  # it did so not long ago
+        if request.deadline_s == math.inf:
+            at_s, count = self._let_by
+            count = count + 1 if at_s == now else 1
+            if count > _AT_ONCE:
+                return False
+            self._let_by = now, count
         if due_s is None:
             self._late.append(request)
-        elif due_s >= now + patience_s / 2:
-            return False  # it did so not long ago
         self._late_due_s[request.id] = now + patience_s
         return True
+
+    def _come_deadlines(self, now: float) -> bool:
+        """Tell whether requests with deadlines come, or the one that is due last waits."""
+        if now <= self._last_due_s + self.patience_s:
+            return True
+        if self._last_due is not None and self._view is not None:
+            if self._view.waits(self._last_due):
+                return True
+            self._last_due = None
+        return False
 
     def _owe(self, request: Request, seconds: float) -> None:
         """Keep something for what is late, as another request starts."""
