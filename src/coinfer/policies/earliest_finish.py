@@ -439,7 +439,8 @@ class EarliestFinish(OneByOne):
             return None
         lane = view.lane_of(self._late[0])
         seconds = view.offered_s(lane)
-        most_s = _SLOWER * min(seconds.values(), default=0.0)
+        # Where many are alike it runs at any width, see `_kept`.
+        most_s = math.inf if view.alike else _SLOWER * min(seconds.values(), default=0.0)
         now, processors = view.now, view.processors
         best = (math.inf, "")
         for name, service_s in seconds.items():
