@@ -164,6 +164,22 @@ def test_what_needs_all_cores_at_once_does_not_starve_beside_frames(cores: int) 
     assert sum(kept) > 0.95 * len(kept)
 
 
+def test_what_has_no_deadline_does_not_wait_behind_all_frames_that_are_late() -> None:
+    """Frames ask for 1.2 times what there is; the others for as much as is kept for them."""
+    machine = VirtualMachine(
+        processors("cpu0"),
+        make_policy("earliest_finish"),
+        {"frame": {"cpu0": SERVICE_S}, "rest": {"cpu0": SERVICE_S}},
+    )
+    for at in range(N):
+        arrival_s = at * SERVICE_S / 1.2
+        machine.submit("frame", arrival_s=arrival_s, deadline_s=arrival_s + DEADLINE_S)
+    rest = [machine.submit("rest", arrival_s=0.25 * at) for at in range(12)]
+    machine.run()
+    for n in rest:
+        assert machine.finished_s[n] - machine.replies[n].request.arrival_s < 1.5
+
+
 def test_one_answered_long_before_it_is_due_does_not_change_the_order_of_others() -> None:
     machine = VirtualMachine(
         processors("cpu0"), make_policy("earliest_finish"), {"m": {"cpu0": SERVICE_S}}

@@ -18,7 +18,7 @@ Five things are added:
   under overload). It counts as if it had just come without a deadline, and again whenever it would
   be its turn; and a share of the work is kept for what is so late, the oldest first. So nothing
   starves. What has no deadline is late in that sense after half of `patience_s`, where others
-  have one.
+  have one; every second turn of what is late is its.
 - A processor made of several units keeps others waiting. Its time counts once for every request
   that could have had one of its units: those that wait, or as many as are in the system as a rule.
   Two callers who ask again as soon as they are answered never wait at the same moment, and yet
@@ -96,9 +96,11 @@ class EarliestFinish(OneByOne):
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
     _crowding: Crowding = field(default_factory=Crowding, init=False, repr=False, compare=False)
     _late: deque[Request] = field(default_factory=deque, init=False, repr=False, compare=False)
+    _patient: deque[Request] = field(default_factory=deque, init=False, repr=False, compare=False)
     _late_due_s: dict[int, float] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _is_turn_of_patient: bool = field(default=True, init=False, repr=False, compare=False)
     _owed_s: float = field(default=0.0, init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
     _has_deadlines: bool = field(default=False, init=False, repr=False, compare=False)
@@ -179,12 +181,12 @@ class EarliestFinish(OneByOne):
         unclaimed = set(view.idle()) if waiting else None
         if not unclaimed:
             return None
-        if self._late and (kept := self._kept(view)) is not None:
+        if self._late_due_s and (kept := self._kept(view)) is not None:
             return kept
         now, free_at = view.now, view.units_free_at()
         self._view = view
         riders: set[Request] = set()
-        awaited = self._awaited(view, free_at) if self._late else None
+        awaited = self._awaited(view, free_at) if self._late_due_s else None
         if awaited is not None:
             riders.update(self._reserve(view, awaited, free_at))
             unclaimed.difference_update(view.sharing(awaited))
@@ -223,7 +225,7 @@ class EarliestFinish(OneByOne):
                 and (lane.is_open or lane.may_start(name, now))
                 and not (request.on_late is _DROP and self._is_vain(view, lane, request, unclaimed))
             ):
-                if self._late:
+                if self._late_due_s:
                     self._owe(request, first_s[name])
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
@@ -251,7 +253,7 @@ class EarliestFinish(OneByOne):
             ):
                 continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
-                if self._late:
+                if self._late_due_s:
                     self._owe(request, seconds[name])
                 return Start(name, (request,))
             if again_s == math.inf:
@@ -279,7 +281,7 @@ class EarliestFinish(OneByOne):
         if not view.n_waiting:
             return None
         self._view = view
-        if self._late and (kept := self._kept(view)) is not None:
+        if self._late_due_s and (kept := self._kept(view)) is not None:
             return kept
         now, used = view.now, view.used
         waiting, stall = view.n_waiting, self._stall(view)
@@ -289,7 +291,7 @@ class EarliestFinish(OneByOne):
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         riders: set[Request] = set()
         again_s = math.inf
-        awaited = self._awaited(view, view.units_free_at()) if self._late else None
+        awaited = self._awaited(view, view.units_free_at()) if self._late_due_s else None
         if awaited is not None:
             free_at = view.units_free_at()
             riders.update(self._reserve(view, awaited, free_at))
@@ -327,7 +329,7 @@ class EarliestFinish(OneByOne):
                 continue
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
-                if self._late:
+                if self._late_due_s:
                     self._owe(request, seconds[name])
                 return Start(name, (request,))
             if again_s == math.inf:
@@ -382,7 +384,7 @@ class EarliestFinish(OneByOne):
                 return False
             self._let_by = now, count
         if due_s is None:
-            self._late.append(request)
+            (self._patient if request.deadline_s == math.inf else self._late).append(request)
         self._late_due_s[request.id] = now + patience_s
         return True
 
@@ -403,15 +405,16 @@ class EarliestFinish(OneByOne):
 
     def _kept(self, view: View) -> Start | None:
         """Start what has been late for longest, if so much was kept for it; forget what is gone."""
-        late = self._late
-        while late and not view.waits(late[0]):
-            self._late_due_s.pop(late.popleft().id, None)
-        if not late:
+        for late in (self._late, self._patient):
+            while late and not view.waits(late[0]):
+                self._late_due_s.pop(late.popleft().id, None)
+        if not self._late_due_s:
             self._owed_s = 0.0
             return None
         if self._owed_s <= 0.0:
             return None
-        lane = view.lane_of(late[0])
+        request = self._oldest()
+        lane = view.lane_of(request)
         seconds = view.offered_s(lane)
         if view.alike:
             # As wide as the load allows: what is late has no right to more than others.
@@ -426,9 +429,19 @@ class EarliestFinish(OneByOne):
             if seconds.get(name, math.inf) > _SLOWER * min(seconds.values(), default=0.0):
                 return None
         self._owed_s -= seconds[name]
-        request = late.popleft()
+        self._is_turn_of_patient = request.deadline_s < math.inf
+        (self._late if self._is_turn_of_patient else self._patient).popleft()
         self._late_due_s.pop(request.id, None)
         return Start(name, (request,))
+
+    def _oldest(self) -> Request:
+        """Return whose turn it is of those that are late: with deadlines and without, in turns.
+
+        Else the answers of an overload that nobody waits for any more would all go before those
+        without deadlines, which are of use whenever they come.
+        """
+        has_turn = self._patient and (self._is_turn_of_patient or not self._late)
+        return self._patient[0] if has_turn else self._late[0]
 
     def _awaited(self, view: View, free_at: Mapping[str, float]) -> str | None:
         """Return the processor of several units that is kept free for what is late, if one is.
@@ -437,7 +450,7 @@ class EarliestFinish(OneByOne):
         """
         if self._owed_s <= 0.0:
             return None
-        lane = view.lane_of(self._late[0])
+        lane = view.lane_of(self._oldest())
         seconds = view.offered_s(lane)
         # Where many are alike it runs at any width, see `_kept`.
         most_s = math.inf if view.alike else _SLOWER * min(seconds.values(), default=0.0)
@@ -454,7 +467,7 @@ class EarliestFinish(OneByOne):
 
     def _reserve(self, view: View, name: str, free_at: dict[str, float]) -> Iterator[Request]:
         """Count a processor as reserved for what is late; yield what needs no other run."""
-        request = self._late[0]
+        request = self._oldest()
         lane = view.lane_of(request)
         units = view.processors[name].units
         start_s = max(free_at.get(unit, view.now) for unit in units)
