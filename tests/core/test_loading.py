@@ -235,6 +235,18 @@ def test_lru_evicts_what_was_used_longest_ago_and_a_limit_counts_models() -> Non
     assert [load.variant for load in subject.resident.values()] == ["a"]
 
 
+@pytest.mark.parametrize("budget", [100, 200])
+def test_under_lru_all_that_come_at_once_are_answered(budget: int) -> None:
+    """What is loaded for one is used once, though others came before it and need its room."""
+    subject = machine(budget)
+    subject.post(MemoryGiven({"host": budget}, "lru"))
+    fill(subject)
+    numbers = [subject.submit(name, is_followed=True) for name in "aabbcc"]
+    numbers.append(subject.submit("a"))
+    subject.run()
+    assert [subject.outcomes().get(n) for n in numbers] == [Outcome.COMPLETED] * 7
+
+
 class TestPins:
     def test_they_are_loaded_at_the_start_and_stay(self) -> None:
         subject = machine(200, pinned=("c",))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 
 from coinfer.core.policy import Rerank
+from coinfer.core.request import Request
 from coinfer.policies import make_policy
 from coinfer.policies.earliest_finish import EarliestFinish
 from coinfer.testing.machine import VirtualMachine, processors
@@ -140,3 +142,76 @@ def test_a_request_in_the_middle_of_its_lane_is_ranked_anew() -> None:
         machine.submit("m")
     machine.run()
     assert [e.requests[0].id for e in machine.executions] == [0, 2, 3, 1]
+
+
+@pytest.mark.parametrize("cores", [2, 8])
+def test_what_needs_all_cores_at_once_does_not_starve_beside_frames(cores: int) -> None:
+    """Each core is busy for 60 % of the time, and at no moment are all of them idle."""
+    names = [f"cpu{n}" for n in range(cores)]
+    machine = VirtualMachine(
+        processors(*names, all=names),
+        make_policy("earliest_finish"),
+        {"frame": dict.fromkeys(names, 2 * SERVICE_S), "rest": {"all": SERVICE_S}},
+    )
+    gap_s = 2 * SERVICE_S / 0.6 / cores
+    for at in range(int(5.0 / gap_s)):
+        machine.submit("frame", arrival_s=at * gap_s, deadline_s=at * gap_s + 4 * SERVICE_S)
+    rest = [machine.submit("rest", arrival_s=1.0 + 0.3 * at) for at in range(4)]
+    machine.run()
+    for n in rest:
+        assert machine.finished_s[n] - machine.replies[n].request.arrival_s < 1.5
+    kept = [machine.finished_s[n] <= r.request.deadline_s for n, r in machine.replies.items()]
+    assert sum(kept) > 0.95 * len(kept)
+
+
+def test_what_has_no_deadline_does_not_wait_behind_all_frames_that_are_late() -> None:
+    """Frames ask for 1.2 times what there is; the others for as much as is kept for them."""
+    machine = VirtualMachine(
+        processors("cpu0"),
+        make_policy("earliest_finish"),
+        {"frame": {"cpu0": SERVICE_S}, "rest": {"cpu0": SERVICE_S}},
+    )
+    for at in range(N):
+        arrival_s = at * SERVICE_S / 1.2
+        machine.submit("frame", arrival_s=arrival_s, deadline_s=arrival_s + DEADLINE_S)
+    rest = [machine.submit("rest", arrival_s=0.25 * at) for at in range(12)]
+    machine.run()
+    for n in rest:
+        assert machine.finished_s[n] - machine.replies[n].request.arrival_s < 1.5
+
+
+def test_one_answered_long_before_it_is_due_does_not_change_the_order_of_others() -> None:
+    machine = VirtualMachine(
+        processors("cpu0"), make_policy("earliest_finish"), {"m": {"cpu0": SERVICE_S}}
+    )
+    machine.submit("m", deadline_s=1000.0)
+    for at in range(N):
+        machine.submit("m", arrival_s=2.5 + at * SERVICE_S / 2)
+    machine.run()
+    assert [e.requests[0].id for e in machine.executions] == list(range(N + 1))
+
+
+def test_few_are_ranked_anew_at_one_moment_however_many_wait() -> None:
+    moments = Counter[float]()
+    machine = VirtualMachine(
+        processors("cpu0"),
+        make_policy("earliest_finish"),
+        {"frame": {"cpu0": SERVICE_S / 10}, "rest": {"cpu0": SERVICE_S / 5}},
+        checked=False,
+    )
+    rank = EarliestFinish.rank
+
+    def counted(itself: EarliestFinish, request: Request) -> float:
+        moments[machine.now] += request.arrival_s < machine.now
+        return rank(itself, request)
+
+    for at in range(60):
+        machine.submit("frame", arrival_s=at * 0.05, deadline_s=at * 0.05 + 0.04)
+    for _ in range(800):
+        machine.submit("rest", arrival_s=0.501)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EarliestFinish, "rank", counted)
+        machine.run()
+    assert 0 < max(moments.values()) < 40
+    frames = [r.request for r in machine.replies.values() if r.request.deadline_s < math.inf]
+    assert all(machine.finished_s[each.id] <= each.deadline_s for each in frames)

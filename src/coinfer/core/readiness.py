@@ -47,11 +47,13 @@ class Readiness:
         state, held = self._state, list[Lane]()
         unmet, n_units = 0, state.all_units.bit_count()
         free_s = end_s = self._transfers.free_s
+        is_lru = self._room.eviction is Eviction.LRU
+        kept_for = {need.lane for need in self._demand.guards.values()} if is_lru else ()
         for need in self._demand.needs:
             lane = need.lane
             is_met = need.is_met(self._room.draining)
-            if self._room.eviction is Eviction.LRU and unmet >= n_units:
-                is_met = False  # nobody overtakes so many
+            if is_lru and unmet >= n_units and lane not in kept_for:
+                is_met = False  # nobody overtakes so many, unless they wait for the room of his
             is_coming = any(o.place and o.place.is_loading for o in need.options)
             is_waiting = not is_met and not is_coming
             ready_s = self._ready_s(need, free_s if is_waiting else math.inf, end_s)
