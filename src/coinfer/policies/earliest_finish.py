@@ -181,35 +181,31 @@ class EarliestFinish(OneByOne):
         unclaimed = set(view.idle()) if waiting else None
         if not unclaimed:
             return None
-        if self._late_due_s and (kept := self._kept(view)) is not None:
-            return kept
         now, free_at = view.now, view.units_free_at()
         self._view = view
         riders: set[Request] = set()
-        awaited = self._awaited(view, free_at) if self._late_due_s else None
-        if awaited is not None:
-            riders.update(self._reserve(view, awaited, free_at))
-            unclaimed.difference_update(view.sharing(awaited))
-            if not unclaimed:
-                return None
+        late = self._late_due_s
+        if late:
+            if (kept := self._kept(view)) is not None:
+                return kept
+            if (awaited := self._awaited(view, free_at)) is not None:
+                riders.update(self._reserve(view, awaited, free_at))
+                unclaimed.difference_update(view.sharing(awaited))
+                if not unclaimed:
+                    return None
         rivals, stall = round(self._in_system), self._stall(view)
         processors, foresight = view.processors, self._foresight
         forecast = beside = None
         if now <= foresight.until_s and foresight.is_needed(view):
             forecast = foresight.forecast(view)
-        if (
-            self._has_deadlines
-            and waiting > 1
-            and (forecast is not None or not view.preempts)
-            and len(view.lanes()) > 1
-        ):
+        may_let_by = self._has_deadlines and waiting > 1
+        if may_let_by and (forecast is not None or not view.preempts) and len(view.lanes()) > 1:
             beside = Rivals(view) or None
         lane, request = view.first()
-        if request not in riders and not view.is_hopeless(lane, request):
+        if not (riders and request in riders) and not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.offered_s(lane), request.deadline_s
-            least_s = min(first_s.values(), default=0.0)
-            if self._has_deadlines and waiting > 1 and self._gets_late(request, least_s, now):
+            if may_let_by and self._gets_late(request, min(first_s.values(), default=0.0), now):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
@@ -225,7 +221,7 @@ class EarliestFinish(OneByOne):
                 and (lane.is_open or lane.may_start(name, now))
                 and not (request.on_late is _DROP and self._is_vain(view, lane, request, unclaimed))
             ):
-                if self._late_due_s:
+                if late:
                     self._owe(request, first_s[name])
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
@@ -253,7 +249,7 @@ class EarliestFinish(OneByOne):
             ):
                 continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
-                if self._late_due_s:
+                if late:
                     self._owe(request, seconds[name])
                 return Start(name, (request,))
             if again_s == math.inf:
