@@ -22,7 +22,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,7 @@ def part_c(setting: Setting, seconds: float) -> Iterator[Table]:
         ways["threads, stream of high priority"] = (lambda: urgent_peer.round(feeds[:1]), runs[1:])
     else:
         table.notes.append("A CPU has no streams, and so none of high priority")
-    each_s = seconds / (len(ways) + 1)
+    each_s = seconds / (len(ways) + 2)
     with coinfer.Engine(
         {model.name: model for model in models},
         processors=(*setting.processors, *setting.express),
@@ -243,11 +244,52 @@ def part_c(setting: Setting, seconds: float) -> Iterator[Table]:
             ],
         )
         for way, (run, others) in ways.items():
-            latencies, rate = _beside(run, others, each_s)
-            p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
-            table.rows.append([way, f"{p50:.2f}", f"{p99:.2f}", f"{rate:.1f}"])
-    table.notes.append("Shares of the chip by green contexts are not part of it yet")
+            table.rows.append(_urgent_row(way, run, others, each_s))
+    # Last, because a GPU is split for the rest of the process.
+    if setting.device.type != "cuda":
+        table.notes.append("A CPU has no shares of multiprocessors")
+        yield table
+        return
+    try:
+        with _on_shares(models[:1], models[1:]) as (first, second):
+            run = partial(first.infer, name, feeds[0])
+            others = [
+                partial(second.infer, model.name, feed)
+                for model, feed in zip(models[1:], feeds[1:], strict=True)
+            ]
+            table.rows.append(_urgent_row("coinfer, half of the SMs each", run, others, each_s))
+    except CoinferError as error:
+        table.notes.append(f"No shares of multiprocessors: {error}")
     yield table
+
+
+def _urgent_row(
+    way: str, run: Callable[[], object], others: Sequence[Callable[[], object]], seconds: float
+) -> list[str]:
+    latencies, rate = _beside(run, others, seconds)
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
+    return [way, f"{p50:.2f}", f"{p99:.2f}", f"{rate:.1f}"]
+
+
+@contextmanager
+def _on_shares(*groups: Sequence[Model]) -> Iterator[list[coinfer.Engine]]:
+    """Run each group of models on a share of the first GPU of its own."""
+    with ExitStack() as stack:
+        engines = []
+        for at, group in enumerate(groups, 1):
+            share = f"{at}of{len(groups)}"
+            processor = Processor(
+                name=f"gpu0_{share}",
+                backend="torch",
+                device="CUDA:0",
+                units=frozenset({share}),
+                options={"share": share},
+            )
+            engine = coinfer.Engine(
+                {model.name: model for model in group}, processors=[processor], measure_s=5
+            )
+            engines.append(stack.enter_context(engine))
+        yield engines
 
 
 def _beside(
