@@ -1,20 +1,24 @@
 """Ways to serve batches over HTTP, for `batching.py`: coinfer's own server, and others.
 
-All servers run at once and are asked in turn by a client that is a process of its own on the same
-cores; those that are not asked are idle. What a server collects is `serving_peers.py`.
+All servers are up and are asked in turn by a client that is a process of its own on the same
+cores. Those whose turn it is not are stopped (SIGSTOP), because some of them spin while they are
+idle. What a server collects is `serving_peers.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from batching_load import UNDER_WAY, Asks, Result, in_shares, result_of
 from batching_networks import Feed
@@ -26,6 +30,24 @@ __all__ = ["HttpWay", "http_ways"]
 _CYCLE = 4000
 
 
+class Family:
+    """Processes that were started by this one since `before`, with all that they start."""
+
+    def __init__(self, before: set[int]) -> None:
+        self.roots = [each for each in psutil.Process().children() if each.pid not in before]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all that are left."""
+        for root in self.roots:
+            try:
+                members = [root, *root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+            for member in members:
+                with suppress(ProcessLookupError):
+                    os.kill(member.pid, number)
+
+
 class HttpWay:
     """A server and how it is asked.
 
@@ -33,12 +55,19 @@ class HttpWay:
         port: Its port.
         is_ours: Whether it speaks the Open Inference Protocol, and knows deadlines; else bodies are
             the bytes of the tensor alone.
+        family: Its processes, which are stopped between its turns.
     """
 
     def __init__(
-        self, folder: Path, port: int, is_ours: bool, feeds: Mapping[str, Sequence[Feed]]
+        self,
+        folder: Path,
+        port: int,
+        is_ours: bool,
+        feeds: Mapping[str, Sequence[Feed]],
+        family: Family,
     ) -> None:
         self.folder, self.port, self.is_ours, self.feeds = folder, port, is_ours, feeds
+        self.family = family
 
     def played(self, asks: Asks) -> Result:
         """Ask at these moments."""
@@ -72,7 +101,11 @@ class HttpWay:
         file = self.folder / "asks.json"
         texts = [each.hex() for each in requests]
         file.write_text(json.dumps({"port": self.port, "requests": texts, **what}))
-        said = output_of([sys.executable, HERE / "batching_client.py", file])
+        self.family.send(signal.SIGCONT)
+        try:
+            said = output_of([sys.executable, HERE / "batching_client.py", file])
+        finally:
+            self.family.send(signal.SIGSTOP)
         found: dict[str, Any] = json.loads(said)
         return found
 
@@ -122,11 +155,20 @@ def http_ways(
 ) -> dict[str, HttpWay]:
     """Start coinfer's server, with and without batching, and the others; all serve a folder."""
     found = {}
+
+    def add(title: str, port: int, is_ours: bool, before: set[int]) -> None:
+        family = Family(before)
+        stack.callback(family.send, signal.SIGCONT)  # so that it can end
+        family.send(signal.SIGSTOP)
+        found[title] = HttpWay(folder.parent, port, is_ours, feeds, family)
+
     for kind, title in (("coinfer", "coinfer auto, HTTP"), ("apart", "coinfer off, HTTP")):
+        before = {each.pid for each in psutil.Process().children()}
         ports = stack.enter_context(ours(folder.parent, kind, str(folder)))
-        found[title] = HttpWay(folder.parent, ports["http"], True, feeds)
+        add(title, ports["http"], True, before)
     for peer in peers:
+        before = {each.pid for each in psutil.Process().children()}
         batches = json.dumps(dict(most))
         port = stack.enter_context(running_peer(python, peer, str(folder), batches))
-        found[f"{peer}, HTTP"] = HttpWay(folder.parent, port, False, feeds)
+        add(f"{peer}, HTTP", port, False, before)
     return found
