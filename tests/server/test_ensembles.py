@@ -194,10 +194,10 @@ def test_a_request_that_could_not_be_in_time_is_refused_at_once(
     service, faults = slow
     for _ in range(3):  # so that it is known what a detector takes
         service.infer(_request()).response(WAIT_S)
-    service.watch.backlog._costs["detector"] = 5.0
     faults.hang(times=2)
     waiting = [service.infer(_request()) for _ in range(4)]
     assert faults.wait_until_hanging(2)
+    service.watch.backlog._costs["detector"] = 5.0  # now, as nothing ends that would change it
     with pytest.raises(RejectedError, match="'faces': an answer within 6 s cannot be promised"):
         service.infer(_request(timeout=6_000_000))
     assert service.statistics.models["ensemble:faces"].refused == 1

@@ -423,13 +423,14 @@ class ModelStore:
     def _keep_files(self, name: str, pieces: Mapping[Span, Model]) -> None:
         """Keep whatever a model's sessions can be made of again without holding its weights."""
         found = {span: in_file(piece) for span, piece in pieces.items()}
+        alike = {key: piece for piece, key in self._kept.values()}
         for (model, span, processor), _ in list(self._sessions.items()):
             if model != name:
                 continue
             key = self._key(pieces[span], self._all[processor])
-            same = (kept for kept, shared in self._kept.values() if shared == key)
-            piece = found[span] or next(same, None)
+            piece = found[span] or alike.get(key)
             if piece is not None:
+                alike[key] = piece
                 self._kept[name, span, processor] = piece, key
 
     def _key(self, piece: Model, processor: Processor) -> Hashable:
