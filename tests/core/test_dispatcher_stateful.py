@@ -325,6 +325,7 @@ class AnythingHappens(RuleBasedStateMachine):
     fused: Mapping[str, tuple[tuple[str, ...], Mapping[str, float]]] = {}
     budget: int | None = None
     pinned: Sequence[str] = ()
+    ready: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -343,6 +344,7 @@ class AnythingHappens(RuleBasedStateMachine):
             sizes=SIZES,
             pinned=self.pinned,
             shared=("cpu0", "cpu1"),
+            ready=self.ready,
             limits=Limits(max_waiting=12, hang_factor=10.0, hang_min_s=1.0),
         )
         self.is_limited = False
@@ -661,6 +663,21 @@ def test_every_request_is_answered_once_where_models_are_fused(
         "variants": variants(batchings) if batchings else {},
         "fused": FUSED,
         "budget": budget,
+    }
+    run(fields)
+
+
+@pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
+@pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
+def test_every_request_is_answered_once_where_only_fast_processors_have_a_budget(
+    policy: str, batchings: Mapping[str, Batching]
+) -> None:
+    fields = {
+        "policy": policy,
+        "batchings": batchings,
+        "variants": variants(batchings) if batchings else {},
+        "budget": 100,
+        "ready": ["cpu0", "cpu1"],
     }
     run(fields)
 

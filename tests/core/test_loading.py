@@ -21,8 +21,9 @@ SIZES = dict.fromkeys("abc", 100)
 def machine(budget: int, policy: str = "fcfs", **fields: object) -> VirtualMachine:
     given: dict[str, object] = {"sizes": SIZES, "load_s": 0.05, **fields}
     seconds = given.pop("seconds", SECONDS)
+    names = given.pop("names", ("cpu0",))
     return VirtualMachine(
-        processors("cpu0"),
+        processors(*names),  # type: ignore[misc]
         make_policy(policy),
         seconds,  # type: ignore[arg-type]
         budget=budget,
@@ -284,3 +285,59 @@ class TestPins:
         subject.run()
         assert subject.outcomes() == {lost: Outcome.FAILED, kept: Outcome.COMPLETED}
         assert "loading it needs 100 B, more than memory has" in subject.replies[lost].reason
+
+
+def beside_a_core(budget: int, policy: str = "earliest_finish", **fields: object) -> VirtualMachine:
+    """A device with a budget beside a core that needs nothing loaded and is much slower."""
+    return machine(
+        budget,
+        policy,
+        names=("core", "device"),
+        seconds={name: {"core": 1.0, "device": 0.1} for name in "abc"},
+        ready=["core"],
+        **fields,
+    )
+
+
+class TestSlowWays:
+    """A network that has no room on a device could go on, slowly, on a core."""
+
+    @pytest.mark.parametrize("policy", ["earliest_finish", "fcfs", "edf", "least_slack"])
+    def test_no_model_is_left_to_a_slow_core_for_ever(self, policy: str) -> None:
+        subject = beside_a_core(100, policy)
+        fill(subject)
+        for at in range(60):
+            subject.submit("abc"[at % 3], arrival_s=at * 0.2)
+        subject.run()
+        ran = {e.variant for e in subject.executions if e.processor == "device"}
+        assert ran == {"a", "b", "c"}
+        assert subject.now < 20, "the core alone would take 40 s for two of them"
+
+    def test_a_load_that_takes_longer_than_the_slow_way_is_not_worth_it(self) -> None:
+        subject = beside_a_core(100, load_s=1.0)
+        fill(subject)
+        for at in range(20):
+            subject.submit("ab"[at % 2], arrival_s=1 + at * 1.0)
+        subject.run()
+        assert moves(subject) == ["+a"]
+
+    def test_many_that_wait_are_worth_a_longer_load_but_not_one(self) -> None:
+        for waiting, expected in ((1, ["+a"]), (20, ["+a", "-a", "+b"])):
+            subject = beside_a_core(100, load_s=0.5)
+            fill(subject)
+            for _ in range(50):
+                subject.submit("a", arrival_s=1.0)
+            for _ in range(waiting):
+                subject.submit("b", arrival_s=8.0)
+            subject.run()
+            assert moves(subject) == expected, waiting
+
+    def test_what_is_loaded_stays_as_long_as_both_loads_take(self) -> None:
+        subject = beside_a_core(100, "fcfs", load_s=0.3)
+        fill(subject)
+        for at in range(400):
+            subject.submit("ab"[at % 2], arrival_s=at * 0.05)
+        subject.run()
+        loads = [command for command in subject.commands if isinstance(command, Load)]
+        assert len(loads) > 3
+        assert len(loads) * 0.3 < 0.55 * subject.now, "loading takes half of the time at most"

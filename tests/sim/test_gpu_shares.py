@@ -31,8 +31,10 @@ def answers_s(assignment: dict[str, str]) -> list[float]:
     return sorted(play(load_machine(FILE), wanted, Fixed(assignment=assignment)).latencies())
 
 
-def on_gpu_only(budget: str, policy: str | Policy = "fcfs", counts: int = 12) -> Simulated:
-    """Play three networks in turn on the GPU alone, with a budget for its memory."""
+def with_a_budget(
+    budget: str, policy: str | Policy = "fcfs", counts: int = 12, *, cores: bool = False
+) -> Simulated:
+    """Play three networks in turn with a budget for the GPU's memory, on the GPU or everywhere."""
     names = ("mobilenet_v2", "resnet50", "resnet101")
     text = "models: {" + ", ".join(f"{name}: x.onnx" for name in names) + "}\n"
     counted = ", ".join(f"{name}: {counts}" for name in names)
@@ -40,7 +42,7 @@ def on_gpu_only(budget: str, policy: str | Policy = "fcfs", counts: int = 12) ->
     text += f'memory: {{"{GPU}": {budget}}}\n' if budget else ""
     wanted = parse_scenario(text)
     machine = load_machine(FILE)
-    known = machine.profile.where(lambda key: key.processor.startswith("gpu"))
+    known = machine.profile.where(lambda key: cores or key.processor.startswith("gpu"))
     plan = dataclasses.replace(
         Plan.of(dataclasses.replace(machine, profile=known)), memory=wanted.memory.budget
     )
@@ -60,7 +62,7 @@ def test_shares_run_together_and_the_whole_gpu_excludes_them() -> None:
 
 def test_no_share_runs_while_the_whole_gpu_does() -> None:
     assignment = {"mobilenet_v2": "gpu0_1of2", "resnet50": "gpu0_2of2", "resnet101": "gpu0"}
-    done = on_gpu_only("", Fixed(assignment=assignment))
+    done = with_a_budget("", Fixed(assignment=assignment))
     runs = [(e.started_s, e.finished_s, e.processor) for e in done.recorder.executions()]
     whole = [(start, end) for start, end, name in runs if name == "gpu0"]
     parts = [(start, end) for start, end, name in runs if name != "gpu0"]
@@ -92,7 +94,7 @@ def test_on_a_gpu_buffers_of_each_processor_count_beside_the_weights() -> None:
 
 @pytest.mark.parametrize("policy", ["fcfs", "edf", "earliest_finish", "comparative_advantage"])
 def test_more_models_than_the_gpu_holds_are_all_served_within_its_budget(policy: str) -> None:
-    done = on_gpu_only("200MiB", policy)
+    done = with_a_budget("200MiB", policy)
     answers = Counter((each.model, each.outcome) for each in done.recorder.requests())
     assert answers == {
         (name, Outcome.COMPLETED): 12 for name in ("mobilenet_v2", "resnet50", "resnet101")
@@ -104,12 +106,20 @@ def test_more_models_than_the_gpu_holds_are_all_served_within_its_budget(policy:
     assert max(taken for taken, _ in believed) <= 200 * MIB
 
 
+@pytest.mark.parametrize("policy", ["fcfs", "earliest_finish", "least_slack"])
+def test_a_network_without_room_on_the_gpu_is_not_left_to_the_cores(policy: str) -> None:
+    beside = with_a_budget("200MiB", policy, 100, cores=True)
+    assert beside.run_counts.loads.loads > 5
+    on_gpu = with_a_budget("200MiB", policy, 100)
+    assert beside.run_counts.duration_s < 1.1 * on_gpu.run_counts.duration_s
+
+
 def test_with_ample_memory_nothing_is_loaded_later() -> None:
-    ample, none = on_gpu_only("288MiB"), on_gpu_only("")
+    ample, none = with_a_budget("288MiB"), with_a_budget("")
     assert not ample.run_counts.loads
     assert ample.run_counts.duration_s == none.run_counts.duration_s
 
 
 def test_a_budget_too_small_for_a_network_is_one_clear_error() -> None:
     with pytest.raises(ConfigurationError, match="'resnet101' needs at least 172 MiB at a time"):
-        on_gpu_only("171MiB")
+        with_a_budget("171MiB")

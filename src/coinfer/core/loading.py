@@ -5,7 +5,8 @@ a time (`transfers`). In this order:
 1. What a lane needs of which nothing is loaded: the oldest request that has started goes first,
    then as the policy orders. So a request that has started always gets its next span. What makes
    room for it: `room`.
-2. What is loaded though nobody waits for it: `prefetch`.
+2. What could go on, but so slowly that a load takes less.
+3. What is loaded though nobody waits for it: `prefetch`.
 
 Beside urgent requests the loader rests as long as it worked, unless it loads for an urgent one. A
 place that cannot be loaded is tried once more; then those that have no other way fail there, as if
@@ -22,7 +23,7 @@ from coinfer.core.demand import Demand
 from coinfer.core.events import Loaded, LoadFailed, MemoryGiven
 from coinfer.core.eviction import Eviction
 from coinfer.core.lane import Lane
-from coinfer.core.needs import Allows, Need, needs_of
+from coinfer.core.needs import Allows, Need, Option, needs_of
 from coinfer.core.place import Place
 from coinfer.core.prefetch import Prefetch
 from coinfer.core.progress import Progress
@@ -138,6 +139,7 @@ class Loading:
             self._demand.look_at_waiting(only_fresh=self._room.eviction is Eviction.LRU)
             self._room.shrink()
             self._load_needed()
+        self._load_faster()
         self._readiness.settle(deferred)
         return self._transfers.again_s
 
@@ -159,6 +161,45 @@ class Loading:
                 place.is_fresh = True
             else:
                 self._blocked.add(place.pool)
+
+    def _load_faster(self) -> None:
+        """Load for a lane that could go on, but is so slow there that a load takes less.
+
+        So a network that has no room on a GPU is not left to a processor core for ever.
+        """
+        transfers = self._transfers
+        if transfers.in_flight is not None or self._room.eviction is Eviction.LRU:
+            return
+        for need in self._demand.needs:
+            slow_s = need.seconds
+            if slow_s == math.inf or any(o.place and o.place.is_loading for o in need.options):
+                continue
+            option = self._fastest(need, slow_s)
+            if option is None or option.place is None or option.place.pool in self._blocked:
+                continue
+            if self._demand.is_urgent and transfers.rests(need.head.request):
+                continue
+            saved_s = len(need.lane) * (slow_s - option.seconds) - option.place.load_s
+            if self._room.exchange(option.place, need, saved_s):
+                transfers.load(option.place)
+                option.place.is_fresh = True
+                return
+
+    def _fastest(self, need: Need, slow_s: float) -> Option | None:
+        """Return the way that is the fastest once it is loaded, if loading it takes less.
+
+        Args:
+            need: What a lane needs.
+            slow_s: Seconds that it takes as things are.
+        """
+        found, most = None, self._state.residency.most
+        for option in need.options:
+            seconds, _, place = option
+            if place is None or seconds + place.load_s >= slow_s or place.size > most(place):
+                continue
+            if self._transfers.may_load(place) and not place.failures:
+                found, slow_s = option, seconds + place.load_s
+        return found
 
     def _wanted(self, need: Need) -> Place | None:
         """Return what is to be loaded for a lane; refuse its requests if nothing ever can be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeAlias
 
@@ -85,6 +86,16 @@ class Need(NamedTuple):
                 if option.place is None or (option.place.is_loaded and option.place not in but):
                     return True
         return False
+
+    @property
+    def seconds(self) -> float:
+        """The seconds to the end of the fastest way in which it could go on now; infinite: none."""
+        found = math.inf
+        for options in (self.options, self.lent):
+            for seconds, _, place in options:
+                if seconds < found and (place is None or place.is_loaded):
+                    found = seconds
+        return found
 
     @property
     def load_s(self) -> float:

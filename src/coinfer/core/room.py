@@ -107,6 +107,37 @@ class Room:
         self._evict(sorted(chosen, key=_number))
         return True
 
+    def exchange(self, place: Place, need: Need, saved_s: float) -> bool:
+        """Evict for a place what costs less to load again than it saves; tell whether that was.
+
+        What must go was there for at least as long as both loads take, so that loading takes half
+        of the time at most.
+
+        Args:
+            place: What is to be loaded.
+            need: Who waits for it, and can go on without.
+            saved_s: The seconds that it saves them, those of its load taken off.
+        """
+        if self.crowd(place):
+            return False
+        residency = self._state.residency
+        groups = self._who_may_go(place, need)
+        chosen = room_from(groups, residency.pool(place).lacks(place.size), self._dear)
+        if chosen is None or any(each.running for each in chosen):
+            return False
+        mine = residency.popularity.of(place.variants)
+        for each in chosen:  # it is needed again so often for each time that this one is
+            theirs = residency.popularity.of(each.variants)
+            saved_s -= each.load_s * (min(1.0, theirs / mine) if mine > 0 else 1.0)
+            until_s = each.since_s + each.load_s + place.load_s
+            if until_s > self._state.now:
+                self._transfers.look_again(until_s)
+                return False
+        if saved_s <= 0:
+            return False
+        self._evict(sorted(chosen, key=_number))
+        return True
+
     def worth(self, place: Place) -> float:
         """Return what it costs to be without a place, by the byte."""
         popularity = self._state.residency.popularity.of(place.variants)

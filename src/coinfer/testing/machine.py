@@ -115,7 +115,12 @@ def profile(
 
 
 def loadables(
-    known: Profile, size_bytes: int, *, load_s: float, shared: Collection[str] = ()
+    known: Profile,
+    size_bytes: int,
+    *,
+    load_s: float,
+    shared: Collection[str] = (),
+    ready: Collection[str] = (),
 ) -> tuple[Loadable, ...]:
     """Return what can be loaded of a model that has a profile, in the memory `host`.
 
@@ -124,6 +129,7 @@ def loadables(
         size_bytes: Of the whole model; a span takes its share of the units.
         load_s: Seconds to load the whole model; a span takes its share.
         shared: Processors that share a session of each span.
+        ready: Processors for which nothing need ever be loaded.
 
     >>> [each.size_bytes for each in loadables(profile("m", {"a": 1.0}, units=2), 10, load_s=1.0)]
     [5, 10, 5]
@@ -131,6 +137,8 @@ def loadables(
     units = max(key.span.last + 1 for key, _ in known)
     found: dict[tuple[Span, tuple[str, ...]], Loadable] = {}
     for key, _ in known:
+        if key.processor in ready:
+            continue
         share = (key.span.last - key.span.first + 1) / units
         together = tuple(shared) if key.processor in shared else (key.processor,)
         size, seconds = round(size_bytes * share), load_s * share
@@ -181,6 +189,7 @@ class VirtualMachine:
         load_s: float = 0.01,
         pinned: Collection[str] = (),
         shared: Collection[str] = (),
+        ready: Collection[str] = (),
         service_s: Callable[[Execution], float] = lambda execution: execution.expected_s,
         checked: bool = True,
     ) -> None:
@@ -204,6 +213,7 @@ class VirtualMachine:
             load_s: Seconds to load a whole model.
             pinned: Models of one unit that are never evicted.
             shared: Processors that share what is loaded.
+            ready: Processors for which nothing need ever be loaded.
             service_s: How long an execution really takes; infinite means that it hangs.
             checked: Verify the core's invariants after every event: O(waiting requests) each.
         """
@@ -233,7 +243,7 @@ class VirtualMachine:
         if budget is not None:
             self.post(MemoryGiven({"host": budget}))
         self._budget, self._sizes, self._load_s, self._shared = budget, sizes, load_s, shared
-        self._pinned = set(pinned)
+        self._ready, self._pinned = ready, set(pinned)
         self._shape = (seconds, units, gaps, forks, batchings, fixed_share)
         self._variants = variants
         for model in seconds:
@@ -248,18 +258,21 @@ class VirtualMachine:
         self.post(FusedLoaded(name, tuple(members), known, places))
 
     def _pinned_bytes(self) -> int:
-        seconds, load_s, shared = self._shape[0], self._load_s, self._shared
+        seconds = self._shape[0]
         found = [
-            loadables(profile(name, seconds[name]), self._sizes[name], load_s=load_s, shared=shared)
+            self._loadables(profile(name, seconds[name]), self._sizes[name])
             for name in self._pinned
         ]
         return sum(place.size_bytes for places in found for place in places)
+
+    def _loadables(self, known: Profile, size: int) -> tuple[Loadable, ...]:
+        return loadables(known, size, load_s=self._load_s, shared=self._shared, ready=self._ready)
 
     def _what_fits(self, known: Profile, size: int) -> tuple[Profile, tuple[Loadable, ...]]:
         """Return times and places without those that the budget has no room for."""
         if self._budget is None:
             return known, ()
-        places = loadables(known, size, load_s=self._load_s, shared=self._shared)
+        places = self._loadables(known, size)
         if self._pinned.intersection(known.models()):
             return known, tuple(place._replace(is_pinned=True) for place in places)
         left = self._budget - self._pinned_bytes()
