@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -263,6 +264,24 @@ class View:
             return
         for _, lane, request in heapq.merge(*map(_ranked, lanes), key=itemgetter(0)):
             yield lane, request
+
+    def first_in_order(self, count: int) -> Iterator[tuple[Lane, Request]]:
+        """Iterate over the first `count` waiting requests in the policy's order, then `others`.
+
+        So many that wait for busy processors keep nobody else from a free one.
+        """
+        seen = set()
+        for lane, request in islice(self.in_order(), count):
+            seen.add(lane)
+            yield lane, request
+        yield from self.others(seen)
+
+    def others(self, seen: Collection[Lane]) -> Iterator[tuple[Lane, Request]]:
+        """Iterate over the first requests of the other lanes in the policy's order."""
+        if len(seen) < len(self._lanes):
+            left = [lane for lane in self._lanes if lane not in seen]
+            for lane in sorted(left, key=_rank):
+                yield lane, lane.head
 
     def waits(self, request: Request) -> bool:
         """Tell whether a request waits."""
@@ -624,3 +643,7 @@ def _head_rank(found: tuple[Lane, list[str]]) -> Any:
 def _ranked(lane: Lane) -> Iterator[tuple[Any, Lane, Request]]:
     for rank, request in lane.ranked():
         yield rank, lane, request
+
+
+def _rank(lane: Lane) -> Any:
+    return lane.head_rank

@@ -42,7 +42,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import ClassVar
 
 from coinfer.core.foresight import Foresight
@@ -226,7 +225,7 @@ class EarliestFinish(OneByOne):
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
-        for lane, request in islice(view.in_order(), self.window):
+        for lane, request in view.first_in_order(self.window):
             if riders and request in riders:
                 continue  # it needs no run of its own
             if view.is_hopeless(lane, request):
@@ -292,7 +291,7 @@ class EarliestFinish(OneByOne):
             free_at = view.units_free_at()
             riders.update(self._reserve(view, awaited, free_at))
             used |= view.bits_of(awaited)
-        for lane, request in islice(view.in_order(), self.window):
+        for lane, request in view.first_in_order(self.window):
             if request in riders:
                 continue  # it needs no run of its own
             if view.is_hopeless(lane, request):

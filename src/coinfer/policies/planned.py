@@ -3,7 +3,8 @@
 Of the first `window` waiting requests the one that comes first by the rule is scheduled: in which
 steps it would finish soonest, waits for busy processors counted. If the processor of its first step
 is free, the step starts. If it is busy, the request yields: its time there is counted as reserved,
-and the next request is looked at. The schedule holds for this one decision; at the next, and after
+and the next request is looked at; if no more are left in the window, those that come first of the
+models that were not among them. The schedule holds for this one decision; at the next, and after
 every step, it is made anew. Requests of one lane share a schedule.
 
 What yields also keeps the units that it waits for: a processor made of several units gets its turn
@@ -22,7 +23,7 @@ from typing import ClassVar
 
 from coinfer.core.lane import Lane
 from coinfer.core.lookahead import FinishBounds, Lookahead
-from coinfer.core.policy import Decision, Drop, WaitUntil
+from coinfer.core.policy import Decision, Drop, Start, StartFork, WaitUntil
 from coinfer.core.request import Request
 from coinfer.core.request_schedule import RequestSchedule
 from coinfer.core.routes import Step
@@ -106,7 +107,34 @@ class PlannedMapping(OneByOne):
         lookahead, taken = view.lookahead(), self.taken(view)
         if taken:
             lookahead.take(taken.values())
-        groups = _groups(view.first_waiting(self.window), taken, lookahead)
+        first, riding = view.first_waiting(self.window), set[int]()
+        decision = self._start(view, _groups(first, taken, lookahead), unclaimed, lookahead, riding)
+        if not unclaimed or isinstance(decision, Start | StartFork | Drop):
+            return decision
+        others = {lane: (r,) for lane, r in view.others(first) if r.id not in riding}
+        groups = _groups(others, taken, lookahead)  # what the first ones leave
+        other = self._start(view, groups, unclaimed, lookahead, riding) if groups else None
+        if isinstance(decision, WaitUntil) and isinstance(other, WaitUntil):
+            return min(decision, other)
+        return other or decision
+
+    def _start(
+        self,
+        view: View,
+        groups: list[_Group],
+        unclaimed: set[str],
+        lookahead: Lookahead,
+        riding: set[int],
+    ) -> Decision | None:
+        """Start the first of these whose processor is free; others claim what they wait for.
+
+        Args:
+            view: What is known.
+            groups: The requests.
+            unclaimed: The free processors that nobody waits for.
+            lookahead: What is reserved.
+            riding: Who needs no run of his own: those are added.
+        """
         for group in groups:
             if self.is_late(group.request, group.bounds.lane, lookahead):
                 return Drop(group.request, "no plan can meet its deadline any more")
@@ -124,6 +152,7 @@ class PlannedMapping(OneByOne):
             if again_s == math.inf:
                 again_s = look_again_s(view.now, view.resident_s(lane), name, unclaimed)
             riders = lookahead.reserve_step(lane, step, group.request)
+            riding.update([rider.id for rider in riders])
             unclaimed.difference_update(view.sharing(name))
             for each in [group, *_riding(groups, group, riders)] if riders else (group,):
                 if not each.skip(riders):

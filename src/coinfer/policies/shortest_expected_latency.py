@@ -87,6 +87,20 @@ class ShortestExpectedLatency(OneByOne):
             riders = lookahead.reserve_step(lane, step, request)  # they need no run of their own
             free.difference_update(view.sharing(name))
             waiting = _without(waiting, (request, *riders))
+        return self._start_others(view, lookahead, free) if free else None
+
+    def _start_others(
+        self, view: View, lookahead: Lookahead, free: Collection[str]
+    ) -> Start | StartFork | None:
+        """Start the first of what others cannot use: of lanes of which nothing was looked at."""
+        given = {each.request.id for each in self._given}
+        for lane, request in view.others(view.first_waiting(self.window)):
+            if request.id in given:
+                continue
+            schedule = lookahead.schedule(lane)
+            name = schedule.steps[0].processor
+            if name in free and lane.may_start(name, view.now):
+                return schedule.begin(request, lane, free)
         return None
 
 

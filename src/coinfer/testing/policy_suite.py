@@ -166,6 +166,17 @@ class PolicySuite:
         used = {unit for e in machine.executions for unit in _units(e.processor)}
         assert used == {"cpu0", "cpu1", "npu"}
 
+    def test_any_number_that_cannot_use_a_free_processor_keep_nobody_from_it(self) -> None:
+        """What comes for it starts there at once, however long the queue before it."""
+        seconds = {name: _SECONDS[name] for name in ("cpu_only", "npu_only")}
+        machine = VirtualMachine(_MACHINE, self.make(seconds), seconds)
+        for _ in range(150):
+            machine.submit("cpu_only")
+        numbers = [machine.submit("npu_only", arrival_s=0.01 + 0.06 * k) for k in range(5)]
+        machine.run()
+        for k, number in enumerate(numbers):
+            assert machine.finished_s[number] <= 0.01 + 0.06 * k + 0.050 + 1e-6
+
     def test_a_lost_processor_costs_no_request(self) -> None:
         """What the others can run completes, also if the processor never comes back."""
         for lost in ("cpu0", "cpu1", "npu", "all"):
