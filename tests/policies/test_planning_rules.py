@@ -87,13 +87,13 @@ class TestAllOfThem:
         with pytest.raises(ConfigurationError, match="window must be at least 1"):
             make_policy(policy, window=0)
 
-    def test_only_the_window_is_looked_at(self, policy) -> None:
-        # The second request has a free processor, but the first waits for a busy one.
-        seconds = {"a": {"p": 1.0}, "b": {"p": 1.0, "q": 1.0}}
+    def test_of_one_model_only_the_window_is_looked_at(self, policy) -> None:
+        # The first request of b waits for the busy processor; then the free one is the better.
+        seconds = {"a": {"p": 1.0}, "b": {"p": 1.0, "q": 2.5}}
         for window, started in ((1, 1), (2, 2)):
             machine = build(policy, seconds, options={"window": window})
             machine.submit("a")
-            machine.submit("a")
+            machine.submit("b")
             machine.submit("b")
             assert len(machine.executions) == started
 
