@@ -62,7 +62,7 @@ __all__ = ["EarliestFinish"]
 _DROP = OnLate.DROP
 
 _KEPT = 1 / 10
-"""Of the seconds of what starts, the share that is kept for what is late in any case."""
+"""Of the least seconds of what starts, the share that is kept for what is late in any case."""
 
 _SLOWER = 2.0
 """What is kept is used on processors that take at most so many times the least."""
@@ -222,7 +222,7 @@ class EarliestFinish(OneByOne):
                 and not (request.on_late is _DROP and self._is_vain(view, lane, request, unclaimed))
             ):
                 if late:
-                    self._owe(request, first_s[name])
+                    self._owe(request, first_s)
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
@@ -250,7 +250,7 @@ class EarliestFinish(OneByOne):
                 continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if late:
-                    self._owe(request, seconds[name])
+                    self._owe(request, seconds)
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, unclaimed)
@@ -326,7 +326,7 @@ class EarliestFinish(OneByOne):
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
                 if self._late_due_s:
-                    self._owe(request, seconds[name])
+                    self._owe(request, seconds)
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, view.idle())
@@ -394,10 +394,14 @@ class EarliestFinish(OneByOne):
             self._last_due = None
         return False
 
-    def _owe(self, request: Request, seconds: float) -> None:
-        """Keep something for what is late, as another request starts."""
+    def _owe(self, request: Request, seconds: Mapping[str, float]) -> None:
+        """Keep something for what is late, as another request starts.
+
+        What it takes at least counts, wherever it runs: what is kept is used where it takes the
+        least, and a second there is worth many of a slow processor.
+        """
         if request.id not in self._late_due_s:
-            self._owed_s += _KEPT * seconds
+            self._owed_s += _KEPT * min(seconds.values())
 
     def _kept(self, view: View) -> Start | None:
         """Start what has been late for longest, if so much was kept for it; forget what is gone."""
@@ -424,7 +428,7 @@ class EarliestFinish(OneByOne):
             name = min(able, key=lambda name: seconds.get(name, math.inf), default="")
             if seconds.get(name, math.inf) > _SLOWER * min(seconds.values(), default=0.0):
                 return None
-        self._owed_s -= seconds[name]
+        self._owed_s -= min(seconds.values())
         self._is_turn_of_patient = request.deadline_s < math.inf
         (self._late if self._is_turn_of_patient else self._patient).popleft()
         self._late_due_s.pop(request.id, None)
