@@ -83,6 +83,13 @@ class Case(NamedTuple):
         best = self.median(self.best)
         return self.median(self.auto) / best if best else 1.0
 
+    @property
+    def of_best_at_the_same_times(self) -> float:
+        """The same where all policies meet the same times of execution."""
+        medians = {policy: statistics.median(each) for policy, each in self.same_times.items()}
+        best = max(medians.values())
+        return medians[self.auto] / best if best else 1.0
+
 
 def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
@@ -126,7 +133,14 @@ def main() -> int:
         required=0.98,
         remark=worst.scenario,
     )
-    return print_requirements(console, [needed])
+    worst = min(cases, key=lambda case: case.of_best_at_the_same_times)
+    at_the_same_times = Requirement(
+        what="the same with the same times for all",
+        value=worst.of_best_at_the_same_times,
+        required=0.98,
+        remark=worst.scenario,
+    )
+    return print_requirements(console, [needed, at_the_same_times])
 
 
 def _case(name: str, arguments: argparse.Namespace) -> Case:
