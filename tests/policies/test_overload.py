@@ -98,6 +98,21 @@ def test_without_deadlines_order_stays(first_s: float | None) -> None:
     assert [e.requests[0].id for e in machine.executions] == list(range(N + 1))
 
 
+def test_what_is_kept_of_a_fast_processor_does_not_grow_with_slow_ones_beside_it() -> None:
+    """A second of a processor that takes ten times as long is not worth a second of a fast one."""
+    slow = [f"cpu{at}" for at in range(4)]
+    seconds = {"frame": {"npu": 0.009}, "rest": {"npu": 0.009, **dict.fromkeys(slow, 0.09)}}
+    machine = VirtualMachine(processors("npu", *slow), make_policy("earliest_finish"), seconds)
+    frames = []
+    for at in range(N):
+        due_s = at * 0.01
+        frames.append(machine.submit("frame", arrival_s=due_s, deadline_s=due_s + 0.02))
+        machine.submit("rest", arrival_s=due_s)
+    machine.run()
+    in_time = sum(machine.finished_s[n] <= 0.01 * at + 0.02 for at, n in enumerate(frames))
+    assert in_time > 0.85 * N
+
+
 def test_what_is_late_and_alone_is_served_at_once() -> None:
     machine = VirtualMachine(
         processors("cpu0"), make_policy("earliest_finish"), {"m": {"cpu0": SERVICE_S}}

@@ -101,6 +101,11 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         make_policy("fcsf")
 
 
+def test_an_unknown_name_is_told_of_auto_too() -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'auto'\? Known: affinity, auto, "):
+        make_policy("autto")
+
+
 def test_an_unknown_option_gets_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match=r"option of policy 'sjf' 'patience'\. Did you"):
         make_policy("sjf", patience=1.0)

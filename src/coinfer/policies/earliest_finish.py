@@ -15,10 +15,8 @@ Five things are added:
 - Urgency is the deadline, given or implied (`patience_s` after arrival), less `boost_s` per level
   of priority. It does not change while a request waits, but for one that cannot be in time any
   more: if it went first, all that follows would be late for it (the domino effect of deadlines
-  under overload). It counts as if it had just come without a deadline, and again whenever it would
-  be its turn; and a share of the work is kept for what is so late, the oldest first. So nothing
-  starves. What has no deadline is late in that sense after half of `patience_s`, where others
-  have one; every second turn of what is late is its.
+  under overload). It lets others go first, and a share of the work is kept for it
+  (`late_requests`).
 - A processor made of several units keeps others waiting. Its time counts once for every request
   that could have had one of its units: those that wait, or as many as are in the system as a rule.
   Two callers who ask again as soon as they are answered never wait at the same moment, and yet
@@ -39,8 +37,7 @@ Five things are added:
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -53,22 +50,13 @@ from coinfer.errors import ConfigurationError
 from coinfer.policies.among_alike import best_among_alike
 from coinfer.policies.among_all import best_among_all
 from coinfer.policies.crowding import Crowding
+from coinfer.policies.late_requests import LateRequests
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 from coinfer.policies.rivals import Rivals
 
 __all__ = ["EarliestFinish"]
 
 _DROP = OnLate.DROP
-
-_KEPT = 1 / 10
-"""Of the seconds of what starts, the share that is kept for what is late in any case."""
-
-_SLOWER = 2.0
-"""What is kept is used on processors that take at most so many times the least."""
-
-_AT_ONCE = 32
-"""So many without a deadline let others go first at one moment: it must not take long, however many
-wait, and the rest do so when something starts or ends."""
 
 _WEIGHT = 1 / 8
 """Of the last arrival in the mean of how many are in the system then."""
@@ -94,18 +82,9 @@ class EarliestFinish(OneByOne):
     foresee: bool = True
     _foresight: Foresight = field(default_factory=Foresight, init=False, repr=False, compare=False)
     _crowding: Crowding = field(default_factory=Crowding, init=False, repr=False, compare=False)
-    _late: deque[Request] = field(default_factory=deque, init=False, repr=False, compare=False)
-    _patient: deque[Request] = field(default_factory=deque, init=False, repr=False, compare=False)
-    _late_due_s: dict[int, float] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _is_turn_of_patient: bool = field(default=True, init=False, repr=False, compare=False)
-    _owed_s: float = field(default=0.0, init=False, repr=False, compare=False)
+    _late: LateRequests = field(init=False, repr=False, compare=False)
+    _late_due_s: dict[int, float] = field(init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
-    _has_deadlines: bool = field(default=False, init=False, repr=False, compare=False)
-    _last_due_s: float = field(default=-math.inf, init=False, repr=False, compare=False)
-    _last_due: Request | None = field(default=None, init=False, repr=False, compare=False)
-    _let_by: tuple[float, int] = field(default=(0.0, 0), init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +94,8 @@ class EarliestFinish(OneByOne):
                 "policy 'earliest_finish': patience_s and boost_s must not be negative, "
                 "window must be at least 1"
             )
+        self._late = LateRequests(self.patience_s, self._crowding)
+        self._late_due_s = self._late.due_s
 
     def rank(self, request: Request) -> float:
         """Order by urgency."""
@@ -141,10 +122,7 @@ class EarliestFinish(OneByOne):
                 self._in_system += _WEIGHT * (view.n_busy_with + 1 - self._in_system)
                 return  # nor are they foreseen
         if request.deadline_s < math.inf:
-            self._has_deadlines = True
-            self._last_due_s = max(self._last_due_s, min(request.deadline_s, now + self.patience_s))
-            if self._last_due is None or request.deadline_s >= self._last_due.deadline_s:
-                self._last_due = request
+            self._late.note(request, now)
         if self.foresee:
             self._foresight.note(request, now)
 
@@ -185,10 +163,10 @@ class EarliestFinish(OneByOne):
         riders: set[Request] = set()
         late = self._late_due_s
         if late:
-            if (kept := self._kept(view)) is not None:
+            if (kept := self._late.kept(view)) is not None:
                 return kept
-            if (awaited := self._awaited(view, free_at)) is not None:
-                riders.update(self._reserve(view, awaited, free_at))
+            if (awaited := self._late.awaited(view, free_at)) is not None:
+                riders.update(self._late.reserve(view, awaited, free_at))
                 unclaimed.difference_update(view.sharing(awaited))
                 if not unclaimed:
                     return None
@@ -197,14 +175,16 @@ class EarliestFinish(OneByOne):
         forecast = beside = None
         if now <= foresight.until_s and foresight.is_needed(view):
             forecast = foresight.forecast(view)
-        may_let_by = self._has_deadlines and waiting > 1
+        may_let_by = self._late.has_deadlines and waiting > 1
         if may_let_by and (forecast is not None or not view.preempts) and len(view.lanes()) > 1:
             beside = Rivals(view) or None
         lane, request = view.first()
         if not (riders and request in riders) and not view.is_hopeless(lane, request):
             # Nearly always the first request is started; the queue is then not walked at all.
             first_s, due_s = view.offered_s(lane), request.deadline_s
-            if may_let_by and self._gets_late(request, min(first_s.values(), default=0.0), now):
+            if may_let_by and self._late.gets_late(
+                request, min(first_s.values(), default=0.0), view
+            ):
                 return Rerank(request)
             if lane.ready_s:
                 first_s = view.waited_s(lane, first_s, free_at)
@@ -221,7 +201,7 @@ class EarliestFinish(OneByOne):
                 and not (request.on_late is _DROP and self._is_vain(view, lane, request, unclaimed))
             ):
                 if late:
-                    self._owe(request, first_s[name])
+                    self._late.owe(request, first_s)
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
@@ -249,7 +229,7 @@ class EarliestFinish(OneByOne):
                 continue  # it is dropped if nothing gets free before it was expected
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if late:
-                    self._owe(request, seconds[name])
+                    self._late.owe(request, seconds)
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, unclaimed)
@@ -276,7 +256,7 @@ class EarliestFinish(OneByOne):
         if not view.n_waiting:
             return None
         self._view = view
-        if self._late_due_s and (kept := self._kept(view)) is not None:
+        if self._late_due_s and (kept := self._late.kept(view)) is not None:
             return kept
         now, used = view.now, view.used
         waiting, stall = view.n_waiting, self._stall(view)
@@ -286,10 +266,10 @@ class EarliestFinish(OneByOne):
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         riders: set[Request] = set()
         again_s = math.inf
-        awaited = self._awaited(view, view.units_free_at()) if self._late_due_s else None
+        awaited = self._late.awaited(view, view.units_free_at()) if self._late_due_s else None
         if awaited is not None:
             free_at = view.units_free_at()
-            riders.update(self._reserve(view, awaited, free_at))
+            riders.update(self._late.reserve(view, awaited, free_at))
             used |= view.bits_of(awaited)
         for lane, request in view.first_in_order(self.window):
             if request in riders:
@@ -309,9 +289,9 @@ class EarliestFinish(OneByOne):
                 view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
             )
             if (
-                self._has_deadlines
+                self._late.has_deadlines
                 and view.n_waiting > 1
-                and self._gets_late(request, least_s, now)
+                and self._late.gets_late(request, least_s, view)
             ):
                 return Rerank(request)
             if not name:
@@ -325,7 +305,7 @@ class EarliestFinish(OneByOne):
             is_free = not view.bits_of(name) & used
             if is_free and (lane.is_open or lane.may_start(name, now)):
                 if self._late_due_s:
-                    self._owe(request, seconds[name])
+                    self._late.owe(request, seconds)
                 return Start(name, (request,))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, view.idle())
@@ -348,128 +328,6 @@ class EarliestFinish(OneByOne):
         if request.deadline_s < math.inf:
             return self.rank(request)
         return request.arrival_s + self.patience_s - request.priority * self.boost_s
-
-    def _gets_late(self, request: Request, least_s: float, now: float) -> bool:
-        """Tell whether a request cannot be in time any more, and so lets others go first now.
-
-        One without a deadline does when half of its patience has passed: were that the whole, as
-        many of them as a processor can serve would always be about to reach it, and go first. Once
-        deadlines have stopped coming it keeps its place.
-
-        Args:
-            request: The request.
-            least_s: The least that it can take; infinite if nothing can run it.
-            now: The time.
-        """
-        if request.deadline_s == math.inf:
-            patience_s = self.patience_s
-            if now <= request.arrival_s + patience_s / 2 or not self._come_deadlines(now):
-                return False
-        else:
-            if not request.deadline_s < now + least_s < math.inf:
-                return False
-            patience_s = max(self.patience_s, request.deadline_s - request.arrival_s)
-        due_s = self._late_due_s.get(request.id)
-        if due_s is not None and due_s >= now + patience_s / 2:
-            return False  # it did so not long ago
-        if request.deadline_s == math.inf:
-            at_s, count = self._let_by
-            count = count + 1 if at_s == now else 1
-            if count > _AT_ONCE:
-                return False
-            self._let_by = now, count
-        if due_s is None:
-            (self._patient if request.deadline_s == math.inf else self._late).append(request)
-        self._late_due_s[request.id] = now + patience_s
-        return True
-
-    def _come_deadlines(self, now: float) -> bool:
-        """Tell whether requests with deadlines come, or the one that is due last waits."""
-        if now <= self._last_due_s + self.patience_s:
-            return True
-        if self._last_due is not None and self._view is not None:
-            if self._view.waits(self._last_due):
-                return True
-            self._last_due = None
-        return False
-
-    def _owe(self, request: Request, seconds: float) -> None:
-        """Keep something for what is late, as another request starts."""
-        if request.id not in self._late_due_s:
-            self._owed_s += _KEPT * seconds
-
-    def _kept(self, view: View) -> Start | None:
-        """Start what has been late for longest, if so much was kept for it; forget what is gone."""
-        for late in (self._late, self._patient):
-            while late and not view.waits(late[0]):
-                self._late_due_s.pop(late.popleft().id, None)
-        if not self._late_due_s:
-            self._owed_s = 0.0
-            return None
-        if self._owed_s <= 0.0:
-            return None
-        request = self._oldest()
-        lane = view.lane_of(request)
-        seconds = view.offered_s(lane)
-        if view.alike:
-            # As wide as the load allows: what is late has no right to more than others.
-            name, _, _ = best_among_alike(
-                view, seconds, math.inf, view.n_waiting, None, 1.0, self._crowding, None, view.used
-            )
-            if not name or not view.is_idle(name) or not lane.may_start(name, view.now):
-                return None
-        else:
-            able = [name for name in view.idle_runners(lane) if lane.may_start(name, view.now)]
-            name = min(able, key=lambda name: seconds.get(name, math.inf), default="")
-            if seconds.get(name, math.inf) > _SLOWER * min(seconds.values(), default=0.0):
-                return None
-        self._owed_s -= seconds[name]
-        self._is_turn_of_patient = request.deadline_s < math.inf
-        (self._late if self._is_turn_of_patient else self._patient).popleft()
-        self._late_due_s.pop(request.id, None)
-        return Start(name, (request,))
-
-    def _oldest(self) -> Request:
-        """Return whose turn it is of those that are late: with deadlines and without, in turns.
-
-        Else the answers of an overload that nobody waits for any more would all go before those
-        without deadlines, which are of use whenever they come.
-        """
-        has_turn = self._patient and (self._is_turn_of_patient or not self._late)
-        return self._patient[0] if has_turn else self._late[0]
-
-    def _awaited(self, view: View, free_at: Mapping[str, float]) -> str | None:
-        """Return the processor of several units that is kept free for what is late, if one is.
-
-        One of its units or another is always busy under load: nobody would ever find it idle.
-        """
-        if self._owed_s <= 0.0:
-            return None
-        lane = view.lane_of(self._oldest())
-        seconds = view.offered_s(lane)
-        # Where many are alike it runs at any width, see `_kept`.
-        most_s = math.inf if view.alike else _SLOWER * min(seconds.values(), default=0.0)
-        now, processors = view.now, view.processors
-        best = (math.inf, "")
-        for name, service_s in seconds.items():
-            if service_s <= most_s:
-                units = processors[name].units
-                busy = [free_at[unit] for unit in units if unit in free_at]
-                if len(units) == 1 or not busy:
-                    return None  # it gets idle, or it waits for something else
-                best = min(best, (max(busy, default=now) + service_s, name))
-        return best[1] or None
-
-    def _reserve(self, view: View, name: str, free_at: dict[str, float]) -> Iterator[Request]:
-        """Count a processor as reserved for what is late; yield what needs no other run."""
-        request = self._oldest()
-        lane = view.lane_of(request)
-        units = view.processors[name].units
-        start_s = max(free_at.get(unit, view.now) for unit in units)
-        yield request
-        yield from view.reserve(
-            lane, name, start_s + view.offered_s(lane)[name], free_at, None, request
-        )
 
     def _is_vain(self, view: View, lane: Lane, request: Request, free: Iterable[str]) -> bool:
         """Tell whether a request that may be dropped would be late on every free processor.

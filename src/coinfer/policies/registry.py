@@ -116,6 +116,6 @@ def _find(name: str) -> Callable[..., Policy]:
                 "install or repair the package that provides it"
             ) from error
     if name not in _BUILT_IN:
-        raise UnknownNameError.of("policy", name, policy_names())
+        raise UnknownNameError.of("policy", name, sorted((AUTO, *policy_names())))
     module = import_module(f"coinfer.policies.{name}")
     return cast(Callable[..., Policy], getattr(module, _BUILT_IN[name]))

@@ -50,6 +50,7 @@ def simulate(
     observer: Observer | None = None,
     on_tick: Tick | None = None,
     memory: MemoryGiven | None = None,
+    services: Services | None = None,
 ) -> Simulated:
     """Simulate a scenario to its end; what was begun is finished.
 
@@ -65,6 +66,8 @@ def simulate(
         observer: Sees every step of the core, from the loading of the models on.
         on_tick: Called now and then with the virtual seconds since the start.
         memory: As for `Simulation`.
+        services: How long executions take; None: drawn from the times of the plan's machine, and
+            only then `deterministic` and `off_by` count.
 
     Raises:
         UnknownNameError: a model that the machine does not run.
@@ -84,9 +87,8 @@ def simulate(
         scenario.models,
         recorder if observer is None else Observers(recorder, observer),
         limits=scenario.limits,
-        services=Services(
-            plan.machine, seed=scenario.seed, deterministic=deterministic, off_by=off_by
-        ),
+        services=services
+        or Services(plan.machine, seed=scenario.seed, deterministic=deterministic, off_by=off_by),
         shapes=request_shapes(scenario, plan.works),
         sizes=request_sizes(scenario, plan.works),
         memory=memory,
