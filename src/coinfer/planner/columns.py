@@ -331,7 +331,9 @@ def _wanted(
         for kind in reversed(kinds):  # from wide to narrow
             if kinds[kind][0].threads <= width:
                 if kind not in found:
-                    want(kind, 0.0, f"wider ones are all taken {missed:.0%} of the time", spare=True)
+                    want(
+                        kind, 0.0, f"wider ones are all taken {missed:.0%} of the time", spare=True
+                    )
                 missed = taken(kind) ** len(kinds[kind])
                 if missed <= _ALL_TAKEN:
                     break
