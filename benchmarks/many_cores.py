@@ -1,6 +1,6 @@
 """How a machine of any number of cores is used: coinfer against others, in six minutes.
 
-    python benchmarks/many_cores.py [--quick] [--rounds N] [--seconds S]
+    python benchmarks/many_cores.py [--quick] [--rounds N] [--seconds S] [--loads three eight]
 
 Needs onnxruntime, numpy and coinfer; OpenVINO takes part where it is installed. Shows the topology,
 how networks scale over the widths that coinfer uses, and two loads: three networks in equal mix as
@@ -36,6 +36,7 @@ from tables import new_console, new_table
 THREE = {"mobilenet_v2": 1, "resnet50": 1, "resnet101": 1}
 EIGHT = {"squeezenet1_1": 4, "mobilenet_v2": 4}
 """How many copies of each, with weights of their own."""
+LOADS = {"three": ("three networks", THREE), "eight": ("eight small", EIGHT)}
 ONE = "coinfer-one"
 LEAST = 0.95
 """The lower end of the interval of a ratio from which coinfer is not worse."""
@@ -139,6 +140,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="1 round: shows that it works")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
     arguments = parser.parse_args()
     rounds = arguments.rounds or (1 if arguments.quick else 3)
     console, log = new_console(), new_console(stderr=True)
@@ -154,7 +156,7 @@ def main() -> int:
         table.add_row(name, *(f"{row[w]:.3g}" if w in row else "" for w in widths))
     console.print(table)
     requirements: list[Requirement] = []
-    for title, networks in (("three networks", THREE), ("eight small", EIGHT)):
+    for title, networks in (LOADS[name] for name in arguments.loads):
         with TemporaryDirectory(prefix="many-cores-") as folder:
             contestants = prepare(Path(folder), networks, arguments.seconds)
             with OtherWork() as other:

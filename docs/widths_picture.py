@@ -30,7 +30,7 @@ def simulated(cores: int) -> dict[str, list[Result]]:
     for load in LOADS:
         asked = scenario(machine, "mix", load, 600 * cores)
         for name, each in contestants(machine, asked).items():
-            if name != "all widths":
+            if name not in ("all widths", "preempting"):
                 found.setdefault(name, []).append(run(each, asked))
     return found
 

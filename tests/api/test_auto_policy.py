@@ -22,11 +22,12 @@ from coinfer.core.limits import Limits
 from coinfer.core.request import Request
 from coinfer.errors import ConfigurationError, PolicyError, UnknownNameError
 from coinfer.experiments.auto_policy import AutoPolicy
-from coinfer.experiments.policy_controller import Tally, Verdict
+from coinfer.experiments.policy_controller import Due, Tally, Verdict
 from coinfer.experiments.policy_review import Advice, Review
 from coinfer.machine.profile import Profile
 from coinfer.plan import Plan, PolicyChoice
 from coinfer.plan.choice import Choice
+from coinfer.planner.column_review import ColumnAdvice
 from coinfer.replay import LogHeader, recording, replay
 from coinfer.runtime import clock
 from coinfer.runtime.engine_warnings import EngineWarnings
@@ -56,6 +57,12 @@ class Bystander:
 
     def tallies(self) -> dict[str, Tally]:
         return {}
+
+    def column_review(self, _due: Due, _margin: float) -> None:
+        return None
+
+    def settle_columns(self, _thread: PolicyThread, _advice: ColumnAdvice) -> None:
+        raise AssertionError("nothing can move")
 
     def settle(self, _thread: PolicyThread, verdict: Verdict) -> None:
         self.plan = self.plan.with_policy(verdict.policy, verdict.why)

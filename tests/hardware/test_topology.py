@@ -120,6 +120,13 @@ def test_the_pool_of_a_wide_session_stays_inside_of_its_cache(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
+def test_the_pool_of_a_wide_session_stays_on_one_kind_of_core(tmp_path: Path) -> None:
+    found = processors_of(fakes.laptop, tmp_path)
+    assert pool_cores(found["cpu0-5"]) == (2, 4, 6, 8, 10)
+    assert pool_cores(found["cpu6-9"]) == (13, 14, 15)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins")
 def test_a_session_of_one_node_is_made_and_run_by_threads_of_that_node_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +158,7 @@ def test_widths_of_a_container_are_not_pinned(tmp_path: Path) -> None:
     found = processors_of(fakes.container, tmp_path)
     assert list(found) == ["cpu0", "cpu1", "cpu2", "cpu0-1", "cpu_all"]
     assert not any(p.cores or p.spread for p in found.values())
+    assert not any(pool_cores(p) for p in found.values())
 
 
 def test_two_cores_have_the_processors_that_they_always_had() -> None:

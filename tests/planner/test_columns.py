@@ -183,6 +183,29 @@ def test_where_room_is_short_the_width_that_serves_best_is_filled_first() -> Non
     assert min(fours.values()) >= 6, fours
 
 
+def widths_of(cores: int, mix: dict[str, float], load: float, room: Room) -> dict[str, set[int]]:
+    machine = load_machine(f"lib:cores-{cores}")
+    bound = throughput_bound(machine.profile, machine.processors, mix).per_model_per_s
+    found = few(
+        useful(machine.profile.restricted(mix), machine.processors),
+        machine.processors,
+        Demand(rates={m: load * rate for m, rate in bound.items()}, is_absolute=True),
+        room=room,
+        session_of=lambda p: p.threads == 1 or p.name,
+    )
+    threads = {p.name: p.threads for p in machine.processors}
+    return {model: {threads[n] for n in each.processors} for model, each in found.items()}
+
+
+def test_where_all_of_the_best_width_are_often_taken_narrower_ones_are_there_too() -> None:
+    """Else a request that finds both caches in use would get one core of the many that are free."""
+    mix = {"mobilenet_v2": 1.0, "resnet50": 1.0, "resnet101": 1.0}
+    found = widths_of(16, mix, 0.3, Room(threads=8 * 16))
+    assert all({1, 2, 4, 8} <= row for row in found.values()), found
+    tight = widths_of(16, mix, 0.3, Room(threads=48))
+    assert all(8 in row for row in tight.values()), tight  # what serves best comes first
+
+
 def test_a_rare_model_stays_on_few_processors_where_rates_are_known(tmp_path: Path) -> None:
     processors, profile = machine(fakes.desktop, 32, tmp_path)
     rates = {"small": 100.0, "middle": 40.0, "large": 0.05}

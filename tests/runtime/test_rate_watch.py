@@ -33,19 +33,35 @@ def test_it_is_said_once_with_the_models_the_rates_and_the_remedy(
 ) -> None:
     clock, warnings = Clock(), EngineWarnings()
     monkeypatch.setattr(module, "clock", clock)
-    counts = {"front": 0, "rear": 0}
-    watch = RateWatch({"front": 10.0, "rear": 10.0}, lambda: counts, warnings)
+    counts = {"front": 0, "rear": 0, "side": 0}
+    planned = {"front": 10.0, "rear": 10.0, "side": 10.0}
+    watch = RateWatch(lambda: planned, lambda: counts, warnings, "calm")
     for _ in range(IN_A_ROW + 4):
         assert watch.due_in_s() == 0.0
         watch.look()
         assert watch.due_in_s() == WINDOW_S
         clock.at_s += WINDOW_S
-        counts = {"front": counts["front"] + 500, "rear": counts["rear"] + 100}
+        counts = {n: counts[n] + more for n, more in zip(counts, (500, 100, 20), strict=True)}
     (text,) = warnings
     assert text == (
-        "front: 50 requests/s come, and the plan's processors were chosen for 10; plan anew with "
-        "the rates of now (`coinfer plan`)"
+        "requests come at other rates than the processors of plan 'calm' were chosen for: front at "
+        "50/s and not 10/s, side at 2/s and not 10/s; what is loaded stays. Write these rates into "
+        "the scenario, and plan anew: `coinfer plan SCENARIO -o FOLDER`"
     )
+
+
+def test_it_compares_with_what_is_planned_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, warnings = Clock(), EngineWarnings()
+    monkeypatch.setattr(module, "clock", clock)
+    count = 0
+    rates = [{"m": 10.0}] * 3 + [{"m": 50.0}] * 8 + [{}] * 8
+    ahead = iter(rates)
+    watch = RateWatch(lambda: next(ahead), lambda: {"m": count}, warnings, "calm")
+    for _ in rates:
+        watch.look()
+        clock.at_s += WINDOW_S
+        count += 500
+    assert not warnings
 
 
 def test_the_timer_looks_at_what_is_due_without_being_rung() -> None:
@@ -88,5 +104,5 @@ def test_an_engine_of_a_plan_says_it_while_it_serves(monkeypatch: pytest.MonkeyP
                 future.result(30.0)
             time.sleep(0.002)
         (text,) = [text for text in engine.warnings if "plan anew" in text]
-        assert text.startswith("m: ")
-        assert "were chosen for 5;" in text
+        assert "of plan 'calm' were chosen for: m at " in text
+        assert "and not 5/s" in text

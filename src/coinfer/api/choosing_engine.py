@@ -1,25 +1,33 @@
-"""Choosing engine: performs a plan, and chooses its policy while it works if it is asked to."""
+"""Choosing engine: performs a plan, and chooses its policy while it works if it is asked to.
+
+Then it also loads models on other processors where the load has changed so much that these serve it
+clearly better (`coinfer.planner.column_review`).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coinfer.backends.base import Backend
 from coinfer.core.limits import Limits
 from coinfer.core.policy import Policy
+from coinfer.errors import ClosedError, CoinferError
 from coinfer.experiments.auto_policy import AutoPolicy, auto_policy
 from coinfer.graph.cut_model import CutModel
 from coinfer.model import Model
+from coinfer.plan.choice import Choice
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.runtime import engine
 from coinfer.runtime.engine import Observer
 
 if TYPE_CHECKING:
     from coinfer.api.policy_thread import PolicyThread
-    from coinfer.experiments.policy_controller import Tally, Verdict
+    from coinfer.experiments.policy_controller import Due, Tally, Verdict
+    from coinfer.planner.column_review import ColumnAdvice, ColumnReview
 
 __all__ = ["ChoosingEngine"]
 
@@ -33,6 +41,7 @@ class ChoosingEngine(engine.Engine):
     """
 
     _policy_thread: PolicyThread | None = None
+    _chooses_columns: bool = False
 
     def __init__(
         self,
@@ -81,6 +90,7 @@ class ChoosingEngine(engine.Engine):
             if auto is None:
                 super().change_policy(policy, **options)  # type: ignore[arg-type]
             thread, self._policy_thread = self._policy_thread, None
+            self._chooses_columns = False
             if thread is not None:
                 self.note_requests(None)
                 thread.leave()
@@ -105,6 +115,7 @@ class ChoosingEngine(engine.Engine):
         from coinfer.api.policy_thread import PolicyThread  # what simulates is imported only here
 
         self._policy_thread = thread = PolicyThread(self, auto, self._limits)
+        self._chooses_columns = bool(self._movable())
         self.note_requests(thread.controller.seen.note)
         try:
             thread.start()
@@ -119,6 +130,88 @@ class ChoosingEngine(engine.Engine):
             name: Tally(each.completed - each.late, each.completed + sum(each.others.values()))
             for name, each in list(self._event_loop.counts.items())
         }
+
+    def _watched_rates(self) -> Mapping[str, float]:
+        """Compare rates with nothing while the processors are chosen for those that come."""
+        return {} if self._chooses_columns else super()._watched_rates()
+
+    def _movable(self) -> list[str]:
+        """Return the models that can be loaded on other processors."""
+        from coinfer.planner.column_review import movable
+
+        if self._core.memories:
+            return []
+        names = movable(self.plan)
+        return [name for name in names if self._model_store.source(name) is not None]
+
+    def column_review(self, due: Due, margin: float) -> ColumnReview | None:
+        """Return what is to be found out of the processors, for the policy thread."""
+        from coinfer.planner.column_review import ColumnReview
+        from coinfer.planner.passes.worth_loading import room_for
+
+        plan, models = self.plan, self._movable()
+        self._chooses_columns = bool(models)
+        if not models:
+            return None
+        first = dict[Hashable, str]()
+        keys = {
+            p.name: (p.backend, self._backends[p.backend].sharing_key(p)) for p in plan.processors
+        }
+        return ColumnReview(
+            plan=plan,
+            requests=due.requests,
+            models=models,
+            sessions={name: first.setdefault(key, name) for name, key in keys.items()},
+            room=room_for(plan.processors),
+            margin=margin,
+            limits=self._limits,
+        )
+
+    def settle_columns(self, thread: PolicyThread, advice: ColumnAdvice) -> None:
+        """Load models where a review has shown it to be best; for the policy thread.
+
+        Raises:
+            ClosedError: the engine has stopped.
+        """
+        threads = {p.name: p.threads for p in self.plan.processors}
+
+        def growth(name: str) -> int:
+            now, then = self.plan.models[name].original.spans, advice.columns[name][0]
+            return sum(threads[at] for at in then) - sum(threads[at] for at in now)
+
+        # Those first that take fewer threads than before: there is room for so many only.
+        known = [name for name in advice.columns if name in self.plan.models]
+        for name in sorted(known, key=growth):
+            with self._loading:
+                if self._policy_thread is not thread:
+                    return  # somebody has named a policy meanwhile
+                self._move_as_advised(name, *advice.columns[name], advice.why)
+        if known:
+            with self._loading:
+                rates = {name: advice.rates.get(name, 0.0) for name in self.plan.models}
+                rates = {name: rate for name, rate in rates.items() if rate}
+                self.plan = replace(self.plan, rates=rates)
+        _log.info("processors: %s", advice.why)
+
+    def _move_as_advised(
+        self, name: str, processors: Sequence[str], why: Sequence[str], gain: str
+    ) -> None:
+        from coinfer.planner.passes.worth_loading import room_for
+
+        if name not in self.plan.models:
+            return  # it was unloaded meanwhile
+        now = self.plan.models[name].original.spans
+        stays = [each for each in processors if each in now]
+        new = [p.threads for p in self.plan.processors if p.name in {*processors} - {*now}]
+        choice = Choice("auto", f"{gain}: {'; '.join(why)}")
+        try:
+            if stays and sum(n for n in new if n > 1) > room_for(self.plan.processors).threads:
+                self.move(name, stays)  # its own pools are in the way of those that it is to get
+            self.move(name, processors, choice)
+        except ClosedError:
+            raise
+        except CoinferError as error:
+            self.warnings.put(("columns", name), f"{name} stays where it is loaded: {error}")
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best; for the policy thread.

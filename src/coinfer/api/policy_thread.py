@@ -1,5 +1,8 @@
 """Policy thread: lets an engine's policy be reviewed now and then while it works.
 
+And, where there are widths to choose from, on which processors its models had better be loaded:
+that first, for the policy is chosen for what is loaded.
+
 It sleeps, and waits for the process that simulates: it is of normal priority, since a lowered
 thread could be kept from its core while it holds the interpreter's lock, and everybody waited for
 it. The process is of the lowest.
@@ -21,12 +24,14 @@ from coinfer.experiments.policy_controller import Due, PolicyController, Tally, 
 from coinfer.experiments.policy_review import Advice, Review
 from coinfer.experiments.review_child import reviewed
 from coinfer.plan.plan import Plan
+from coinfer.planner.column_child import columns_reviewed
+from coinfer.planner.column_review import ColumnAdvice, ColumnReview
 from coinfer.runtime import clock
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.exit import leave_at_exit
 from coinfer.runtime.latch import Latch
 
-__all__ = ["Choose", "PolicyThread", "Reviewed"]
+__all__ = ["Choose", "ChooseColumns", "PolicyThread", "Reviewed"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +44,9 @@ _JOIN_S = 5.0
 
 Choose = Callable[[Review, float, Callable[["Popen[bytes]"], None]], Advice]
 """Finds the best policy, within some seconds; tells the process in which it does."""
+
+ChooseColumns = Callable[[ColumnReview, float, Callable[["Popen[bytes]"], None]], ColumnAdvice]
+"""Finds the best processors, likewise."""
 
 
 class Reviewed(Protocol):
@@ -58,6 +66,12 @@ class Reviewed(Protocol):
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best."""
 
+    def column_review(self, due: Due, margin: float) -> ColumnReview | None:
+        """Return what is to be found out of its processors; None: there is nothing to choose."""
+
+    def settle_columns(self, thread: PolicyThread, advice: ColumnAdvice) -> None:
+        """Load models where a review has shown it to be best, and nowhere else."""
+
 
 class PolicyThread:
     """A thread that reviews the policy of an engine until that stops or is dropped.
@@ -67,18 +81,25 @@ class PolicyThread:
         auto: How often, and for what gain.
         limits: What the engine's core enforces.
         choose: Finds the best policy.
+        choose_columns: Finds the best processors.
 
     Attributes:
         controller: Is told of each request; says when the policy is reviewed, and what follows.
     """
 
     def __init__(
-        self, engine: Reviewed, auto: AutoPolicy, limits: Limits, choose: Choose = reviewed
+        self,
+        engine: Reviewed,
+        auto: AutoPolicy,
+        limits: Limits,
+        choose: Choose = reviewed,
+        choose_columns: ChooseColumns = columns_reviewed,
     ) -> None:
         self.controller = PolicyController(auto, clock.now())
         self._limits = limits
         self._engine = weakref.ref(engine)
         self._choose = choose
+        self._choose_columns = choose_columns
         self._closed = Latch()
         self._process: Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="coinfer-policy", daemon=True)
@@ -129,6 +150,14 @@ class PolicyThread:
             return True
         if isinstance(due, Verdict):
             return self._settled(engine, due)
+        columns = engine.column_review(due, self.controller.settings.margin)
+        if columns is not None:
+            del engine
+            if not self._look_at_columns(columns):
+                return False
+            engine = self._engine()
+            if engine is None:
+                return False
         asked, warnings = self._asked(engine.plan, due), engine.warnings
         del engine
         present = asked.plan.policy
@@ -145,6 +174,28 @@ class PolicyThread:
         if engine is None or self._closed.is_set:
             return False
         return self._settled(engine, self.controller.judge(due, present, advice))
+
+    def _look_at_columns(self, asked: ColumnReview) -> bool:
+        """Review on which processors models are loaded; return False if the engine is gone."""
+        reason, advice = "", None
+        try:
+            advice = self._choose_columns(asked, _LIMIT_S, self._note_started)
+        except CoinferError as error:
+            reason = str(error)
+        finally:
+            self._process = None
+        engine = self._engine()
+        if engine is None or self._closed.is_set:
+            return False
+        if advice is None:
+            text = f"on which processors models are loaded could not be reviewed: {reason}"
+            engine.warnings.put("column review", text)
+            return True
+        try:
+            engine.settle_columns(self, advice)
+        except ClosedError:
+            return False
+        return True
 
     def _settled(self, engine: Reviewed, verdict: Verdict) -> bool:
         try:

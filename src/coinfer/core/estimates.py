@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from coinfer.core.doubts import Doubts
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -30,6 +31,9 @@ LOOK = 31
 all looked at."""
 
 _NOTHING = Profile()
+
+_Key: TypeAlias = tuple[str, Span, int, int]
+"""Of a row: variant, span, batch and class of sizes."""
 
 
 class Estimates:
@@ -77,7 +81,11 @@ class Estimates:
         self._unrun: dict[str, float] = {}  # when it was doubted last, unless it ran since
 
     def add(self, variant: str, profile: Profile, *, as_curve: bool = False) -> None:
-        """Take over a variant's profile."""
+        """Take over a variant's profile.
+
+        If it had one before, what was learnt since stays where the measured time is the same.
+        """
+        before = self._learnt(variant)
         self.remove(variant)
         if as_curve:
             self._curves[variant] = {}
@@ -86,6 +94,17 @@ class Estimates:
             if key.model == variant:
                 entries.setdefault(key.span, {})[key] = entry
         self._profiles[variant] = {span: Profile(each) for span, each in entries.items()}
+        if not as_curve:
+            for place, (measured, learnt) in before.items():
+                row = self.row(*place)
+                row |= {n: s for n, s in learnt.items() if n in row and row[n] == measured.get(n)}
+
+    def _learnt(self, variant: str) -> dict[_Key, tuple[Mapping[str, float], Mapping[str, float]]]:
+        """Return the rows of a variant as they were measured and as they are now."""
+        if variant in self._curves:
+            return {}
+        rows = self._rows.items()
+        return {key: (self._measured[key], row) for key, row in rows if key[0] == variant}
 
     def remove(self, variant: str) -> None:
         """Forget a variant."""

@@ -112,6 +112,7 @@ class _Wanted:
         why: In words.
         must: Whether it stays whatever it takes.
         usual: Whether it serves best at the load that is expected.
+        spare: Whether it only serves what finds all wider ones taken; it gets what room is left.
         memory: Bytes of a session.
         load_s: Seconds to load one.
         sessions: By number of members, how many sessions that makes.
@@ -127,11 +128,13 @@ class _Wanted:
     memory: float
     load_s: float
     sessions: Sequence[int]
+    spare: bool = False
     count: int = 0
 
     def __post_init__(self) -> None:
         """Want some more than are busy, and one more in case of a failure."""
-        self.count = min(len(self.members), math.ceil(_SPARE * self.busy) + 1)
+        if not self.spare:
+            self.count = min(len(self.members), math.ceil(_SPARE * self.busy) + 1)
 
     @property
     def threads(self) -> int:
@@ -194,7 +197,9 @@ def few(
     }
     _fit(wanted, room)
     if loads is not _LOADS:
-        _fill(wanted, room)
+        _fill(wanted, room, spare=False)
+        _fill(wanted, room, spare=True)
+        wanted = {m: [each for each in row if each.count] for m, row in wanted.items()}
     load: dict[tuple[int, str], int] = {}  # by width, 0 for all of them, and unit
     found = {}
     for model, row in rows.items():
@@ -285,21 +290,27 @@ def _wanted(
 
     usual, _ = _fastest_at(loads[0], coming, kinds, least_s)
 
-    def want(kind: _Kind, busy: float, why: str, *, must: bool = False) -> None:
+    def taken(kind: _Kind) -> float:
+        growth = table[kinds[kind][0].name].mean_s * kinds[kind][0].threads / cheapest_s
+        return min(max(loads[0] * growth, 0.01), 0.99)
+
+    def want(
+        kind: _Kind, busy: float, why: str, *, must: bool = False, spare: bool = False
+    ) -> None:
         members = kinds[kind]
         entry = table[members[0].name]
         sessions = [len({session_of(p) for p in members[:n]}) for n in range(len(members) + 1)]
-        growth = entry.mean_s * members[0].threads / cheapest_s
         each = _Wanted(
             members,
             busy,
-            min(max(loads[0] * growth, 0.01), 0.99),
+            taken(kind),
             why,
             must,
             kind == usual,
             entry.resident_bytes,
             entry.load_s,
             sessions,
+            spare,
         )
         if kind not in found or found[kind].count < each.count:
             found[kind] = each
@@ -315,6 +326,17 @@ def _wanted(
         if best not in found:
             busy = load * cores * growth / kinds[best][0].threads
             want(best, busy, f"the fastest at {load:.0%} of the bound, {busy:.1f} of them busy")
+    if loads is not _LOADS:
+        missed, width = 1.0, kinds[usual][0].threads
+        for kind in reversed(kinds):  # from wide to narrow
+            if kinds[kind][0].threads <= width:
+                if kind not in found:
+                    want(
+                        kind, 0.0, f"wider ones are all taken {missed:.0%} of the time", spare=True
+                    )
+                missed = taken(kind) ** len(kinds[kind])
+                if missed <= _ALL_TAKEN:
+                    break
     fastest = min(least_s, key=least_s.__getitem__)
     lone = f"a lone request takes {least_s[fastest] * 1e3:.3g} ms, the least"
     if fastest in found:
@@ -372,8 +394,8 @@ def _fit(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
                 row.remove(least)
 
 
-def _fill(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
-    """Add more of what is wanted while there is room.
+def _fill(wanted: Mapping[str, list[_Wanted]], room: Room, *, spare: bool) -> None:
+    """Add more of what is wanted while there is room, or of what is spare.
 
     First of the kinds that serve best at the load that is expected, and of these where a request
     most often finds all of them taken, by the threads that one more has: it then takes what serves
@@ -381,7 +403,7 @@ def _fill(wanted: Mapping[str, list[_Wanted]], room: Room) -> None:
     """
     room = room._replace(load_s=room.load_s * _FILLED)
     everyone = [each for row in wanted.values() for each in row]
-    growing = list(everyone)
+    growing = [each for each in everyone if each.spare is spare]
     while growing:
         least = min(growing, key=lambda e: (not e.usual, -e.all_taken / e.threads, e.threads))
         if least.count >= least.most:

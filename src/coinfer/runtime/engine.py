@@ -11,7 +11,7 @@ import logging
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from types import TracebackType
@@ -39,6 +39,7 @@ from coinfer.opening import (
     memory_given,
     nothing_given,
 )
+from coinfer.plan.choice import Choice
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
@@ -125,12 +126,18 @@ class Engine:
         self._policy_changes = 0
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
-        if plan.rates:
-            counts = partial(submitted, self._core, self._event_loop)
-            self._event_loop.timer.watches.append(RateWatch(plan.rates, counts, self.warnings))
         self._event_loop.watch_starvation()
         limit_watch = None
         mine = weakref.ref(self)
+        counts = partial(submitted, self._core, self._event_loop)
+        self._event_loop.timer.watches.append(
+            RateWatch(
+                lambda: {} if (engine := mine()) is None else engine._watched_rates(),
+                counts,
+                self.warnings,
+                plan.name,
+            )
+        )
         self._memory_watches = EngineMemory(
             self._core,
             self._event_loop,
@@ -349,6 +356,43 @@ class Engine:
                 name = self._request_maker.check_of(name).model
             self._finish_unloads(but=name)
             self._unload(name)
+
+    def move(self, name: str, processors: Sequence[str], *why: Choice) -> None:
+        """Load a model on other processors while it is asked; nothing is lost.
+
+        What is new is loaded beside what runs, from files where the weights are there. Then
+        requests start there; what is not named is freed when nothing of the model runs on it. What
+        was learnt of its times stays.
+
+        Args:
+            name: Name of a loaded model that is not cut.
+            processors: Where it shall be loaded, in the order of preference. One that cannot take
+                it is left out, with a warning.
+            why: For readers of the plan.
+
+        Raises:
+            UnknownNameError: no such model or processor.
+            ConfigurationError: the plan has no time of it on a processor, it is cut or made in
+                memory only, or memory has a budget, which decides what is loaded.
+            BackendError: none of the processors can take it.
+            ClosedError: the engine is stopping.
+        """
+        self._event_loop.check_may_wait("move")
+        with self._loading:
+            self._check_open()
+            self._finish_unloads()
+            name = self._request_maker.check_of(name).model
+            if self._core.memories:
+                raise ConfigurationError(
+                    f"model {name!r} cannot be moved: memory has a budget, which decides what is "
+                    "loaded"
+                )
+            self.plan = self._model_loader.move(name, self.plan, processors, self._check_open, *why)
+            self._memory_watches.note_change(self.plan)
+
+    def _watched_rates(self) -> Mapping[str, float]:
+        """Return the rates with which those that come are compared; empty: none are."""
+        return self.plan.rates
 
     def placement(self, name: str) -> dict[str, Placement]:
         """Tell where a model really runs, by processor, as its backend reports it.

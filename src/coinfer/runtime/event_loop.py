@@ -38,7 +38,7 @@ from coinfer.errors import (
     ConfigurationError,
     InvariantError,
 )
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import Processor, twins
 from coinfer.metrics.observers import Observer
 from coinfer.metrics.served_by import ServedBy
 from coinfer.runtime import clock
@@ -127,6 +127,7 @@ class EventLoop:
         self.worker_pool = WorkerPool(processors, self, cores, model_store.yielding)
         self._core = core
         self._running = core.running
+        self._twins = twins(processors)
         self._failure_notices = FailureNotices(core, self.warnings)
         self._fresh_failures = self._failure_notices.fresh
         self._model_store = model_store
@@ -224,6 +225,12 @@ class EventLoop:
         if errors:
             raise errors[0]
         return True
+
+    def runs(self, variant: str, processors: Collection[str]) -> bool:
+        """Tell whether something of a variant runs on processors, or on top of them."""
+        over = {*processors, *(name for name, at in self._twins.items() if at in processors)}
+        running = list(self._running.values())  # a list first, in one step
+        return any(each.variant == variant and each.processor in over for each in running)
 
     def catch_up(self) -> None:
         """Wait a moment for what was posted before to be handled."""

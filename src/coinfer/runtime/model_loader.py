@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from coinfer.core.events import MemoryGiven, ModelUnloaded
 from coinfer.core.place import Loadable
-from coinfer.errors import BackendError, CoinferError, ModelError
+from coinfer.errors import (
+    BackendError,
+    CoinferError,
+    ConfigurationError,
+    ModelError,
+    UnknownNameError,
+)
 from coinfer.graph.cut_model import CutModel
 from coinfer.graph.fusing.member import members_of
+from coinfer.machine.processor import ordinary
 from coinfer.machine.profile import Profile
+from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.opening import fused_loaded, model_loaded
+from coinfer.plan.choice import Choice
 from coinfer.plan.plan import Plan
+from coinfer.plan.variant import Variant
 from coinfer.plan.work import SizeClasses
 from coinfer.runtime.event_loop import EventLoop
 from coinfer.runtime.model_store import LoadedModel, ModelStore
@@ -26,6 +38,7 @@ __all__ = ["ModelLoader"]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+_GLANCE_S = 0.005
 
 
 class ModelLoader:
@@ -120,6 +133,92 @@ class ModelLoader:
         if self.places is not None:  # before anything runs: others may be of the same content
             event_loop.tell(MemoryGiven({}, places=self.places(plan, name)))
         self._model_store.open(name, _whole(model))
+
+    def move(
+        self,
+        name: str,
+        plan: Plan,
+        processors: Sequence[str],
+        check_open: Callable[[], None],
+        *why: Choice,
+    ) -> Plan:
+        """Load a whole model on other processors while it is asked.
+
+        Args:
+            name: Its name.
+            plan: What is loaded now.
+            processors: Where it shall be.
+            check_open: Called between two sessions; raises what ends it.
+            why: For readers of the plan.
+
+        Returns:
+            The plan as it is then.
+
+        Raises:
+            UnknownNameError: no such processor.
+            ConfigurationError: it cannot be moved there.
+            BackendError: none of the processors can take it.
+        """
+        store, event_loop = self._model_store, self._event_loop
+        piece, original = self._movable(name, plan, processors)
+        new = [each for each in processors if each not in original.spans]
+        added, left_out = list[str](), dict[str, str]()
+        try:
+            for each in new:
+                check_open()
+                try:
+                    store.extend(name, piece, each)
+                except BackendError as error:
+                    left_out[each] = str(error)
+                else:
+                    added.append(each)
+                    event_loop.start(each)
+            stays = [each for each in processors if each not in left_out]
+            if not stays:
+                raise BackendError(f"model {name!r} stays where it is: {left_out[new[0]]}")
+            spans = dict.fromkeys(stays, (Span(),))
+            changed = plan.with_variant(name, replace(original, spans=spans), *why)
+            event_loop.tell(model_loaded(changed, name, changed.profile))
+        except BaseException:  # nothing runs there yet
+            store.shrink(name, added, close=True)
+            raise
+        for each, reason in left_out.items():
+            event_loop.warnings.append(f"{name} does not run on {each}: {reason}")
+        gone = [each for each in original.spans if each not in stays]
+        self._wait_until_unused(name, gone)
+        store.shrink(name, gone, close=not event_loop.worker_pool.has_retired)
+        _log.info("model %r moved to %s", name, ", ".join(stays))
+        return changed
+
+    def _movable(self, name: str, plan: Plan, processors: Sequence[str]) -> tuple[Model, Variant]:
+        """Return what a model is loaded of, and how it is planned."""
+        original = plan.models[name].original
+        known = [p.name for p in ordinary(plan.processors)]
+        timed = plan.measured.spans_by_processor(name)
+        for each in processors:
+            if each not in known:
+                raise UnknownNameError.of("processor", each, known)
+            if Span() not in timed.get(each, ()):
+                raise ConfigurationError(
+                    f"model {name!r} cannot be moved to {each}: the plan has no time of it there"
+                )
+        piece = self._model_store.source(name)
+        if not processors or original.n_units > 1 or piece is None:
+            reason = (
+                "no processor is named"
+                if not processors
+                else ("it is cut" if original.n_units > 1 else "its weights are not in a file")
+            )
+            raise ConfigurationError(f"model {name!r} cannot be moved: {reason}")
+        return piece, original
+
+    def _wait_until_unused(self, name: str, processors: Sequence[str]) -> None:
+        """Wait until nothing of a model runs on processors where nothing of it starts any more."""
+        event_loop = self._event_loop
+        while event_loop.crashed is None and not event_loop.is_stopped:
+            if not event_loop.runs(name, processors):
+                return
+            time.sleep(_GLANCE_S)
 
     def load_fused(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends import heap
@@ -143,8 +143,7 @@ class ModelStore:
         pairs: list[tuple[Span, Processor]] = []
         for key in dict.fromkeys(key._replace(batch=1) for key, _ in profile.restricted([name])):
             if key.processor in self._processors and key.span in pieces:
-                express = self._express.get(key.processor, ())
-                pairs += [(key.span, p) for p in (self._processors[key.processor], *express)]
+                pairs += [(key.span, p) for p in self._with_express(key.processor)]
         if not pairs:
             raise ConfigurationError(
                 f"the profile has no entry for model {name!r} on any of the processors "
@@ -238,6 +237,41 @@ class ModelStore:
             gone = {id(session) for session in found if session is not None}
             self._sessions = {k: s for k, s in self._sessions.items() if id(s) not in gone}
             self._close_unused(close=close)
+
+    def source(self, name: str) -> Model | None:
+        """Return what further sessions of a whole model are made of; None: that is not kept."""
+        for (model, span, _), (piece, _) in list(self._kept.items()):
+            if model == name and span == Span() and piece.content.is_there:
+                return piece
+        return None
+
+    def extend(self, name: str, piece: Model, processor: str) -> None:
+        """Make the sessions of a whole model on one more processor, and its express ones.
+
+        Raises:
+            BackendError: a backend cannot make them; then nothing of it is left there.
+        """
+        with self.changing:
+            for each in self._with_express(processor):
+                try:
+                    self._load_one(name, Span(), piece, each)
+                except BaseException:
+                    self.shrink(name, [processor], close=True)
+                    raise
+                self._kept[name, Span(), each.name] = piece, self._key(piece, each)
+
+    def shrink(self, name: str, processors: Iterable[str], *, close: bool) -> None:
+        """Forget a model on processors on which nothing of it runs; close what nobody else uses."""
+        gone = {each.name for processor in processors for each in self._with_express(processor)}
+        with self.changing:
+            self._sessions = {
+                k: s for k, s in self._sessions.items() if k[0] != name or k[2] not in gone
+            }
+            self._kept = {k: v for k, v in self._kept.items() if k[0] != name or k[2] not in gone}
+            self._close_unused(close=close)
+
+    def _with_express(self, processor: str) -> tuple[Processor, ...]:
+        return (self._processors[processor], *self._express.get(processor, ()))
 
     def can_load_again(self, name: str) -> bool:
         """Tell whether all sessions of a model may be closed, since they can be made again.

@@ -18,20 +18,26 @@ class RateWatch:
     """Looks at how many requests came since it looked last.
 
     Args:
-        planned: Requests per second by model that the plan's processors were chosen for.
+        planned: Says how many requests per second, by model, the processors that are loaded were
+            chosen for; empty: that is not known, or somebody else sees to it.
         submitted: Counts requests by model since the start.
         warnings: Where to say it.
+        plan: Name of the plan.
     """
 
     def __init__(
         self,
-        planned: Mapping[str, float],
+        planned: Callable[[], Mapping[str, float]],
         submitted: Callable[[], Mapping[str, int]],
         warnings: EngineWarnings,
+        plan: str,
     ) -> None:
-        self._drift = RateDrift(planned)
+        self._drift = RateDrift({})
+        self._planned = planned
         self._submitted = submitted
         self._warnings = warnings
+        self._plan = plan
+        self._off: dict[str, float] = {}
         self._look_s = clock.now()
 
     def due_in_s(self) -> float:
@@ -39,13 +45,23 @@ class RateWatch:
         return max(0.0, self._look_s - clock.now())
 
     def look(self) -> None:
-        """Compare, and say what is far off."""
+        """Compare, and say what is far off: one sentence, whatever models it is about."""
         now = clock.now()
         self._look_s = now + WINDOW_S
-        for name, rate in self._drift.note(self._submitted(), now).items():
-            planned = self._drift.planned[name]
-            self._warnings.put(
-                ("rates", name),
-                f"{name}: {rate:.3g} requests/s come, and the plan's processors were chosen for "
-                f"{planned:.3g}; plan anew with the rates of now (`coinfer plan`)",
-            )
+        planned = self._planned()
+        if planned != self._drift.planned:
+            self._drift, self._off = RateDrift(planned), {}
+        found = self._drift.note(self._submitted(), now)
+        if not found:
+            return
+        self._off |= found
+        rates = ", ".join(
+            f"{name} at {rate:.3g}/s and not {planned[name]:.3g}/s"
+            for name, rate in self._off.items()
+        )
+        self._warnings.put(
+            "rates",
+            f"requests come at other rates than the processors of plan {self._plan!r} were chosen "
+            f"for: {rates}; what is loaded stays. Write these rates into the scenario, and plan "
+            "anew: `coinfer plan SCENARIO -o FOLDER`",
+        )

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coinfer.backends.pools import POOLS
 from coinfer.backends.registry import find_backends
 from coinfer.hardware.environment import memory_bytes
+from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.plan.choice import Alternative, Choice
 from coinfer.plan.plan import Plan
@@ -26,7 +27,7 @@ from coinfer.planner.span_columns import SpanColumns
 from coinfer.planner.useful import sizes_of, useful
 from coinfer.units import format_bytes
 
-__all__ = ["worth_loading"]
+__all__ = ["room_for", "worth_loading"]
 
 _MEMORY_SHARE = 0.25
 """Of the memory, what sessions on many processors may take."""
@@ -57,6 +58,14 @@ def worth_loading(plan: Plan, planning: Planning) -> Plan:
     return plan.loading(kept.merged(cut))
 
 
+def room_for(processors: Sequence[Processor]) -> Room:
+    """Return what more sessions on these processors may take of this machine."""
+    return Room(
+        threads=POOLS.room(max(processor.threads for processor in processors)),
+        memory=_MEMORY_SHARE * (memory_bytes() or math.inf),
+    )
+
+
 def _few(
     plan: Plan, planning: Planning, kept: Profile, spans: SpanColumns, cut: Profile
 ) -> dict[str, Columns]:
@@ -66,10 +75,7 @@ def _few(
         kept.merged(useful(spans.apart(cut), plan.processors, keep=spans.pairs(asked))),
         plan.processors,
         spans.demand(planning.wishes.demand),
-        room=Room(
-            threads=POOLS.room(max(processor.threads for processor in plan.processors)),
-            memory=_MEMORY_SHARE * (memory_bytes() or math.inf),
-        ),
+        room=room_for(plan.processors),
         keep={*asked, *spans.pairs(asked)},
         session_of=lambda processor: backends[processor.backend].sharing_key(processor),
     )
