@@ -31,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -44,6 +45,7 @@ from coinfer.api.compression import compress
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.hardware.catalogue import default_processors
 from coinfer.model import load_model
+from coinfer.plan.plan_folder import save_plan
 from coinfer.planner.model_source import resolve_model
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
@@ -106,7 +108,7 @@ def main() -> int:
     times_of = _one_at_a_time if arguments.one_at_a_time else _times
     with OtherWork() as other:
         times = {
-            name: times_of(_makers(arguments.folder, names), arguments.rounds)
+            name: times_of(_makers(arguments.folder, names), arguments.rounds, console)
             for name, names in workloads.items()
         }
     facts = {name: _facts(arguments.folder, name) for name in arguments.networks}
@@ -159,7 +161,7 @@ def _makers(folder: Path, names: Sequence[str]) -> dict[str, Callable[[], Arm]]:
     }
 
 
-def _times(makers: Mapping[str, Callable[[], Arm]], rounds: int) -> dict[str, list[float]]:
+def _times(makers: Mapping[str, Callable[[], Arm]], rounds: int, _: Any) -> dict[str, list[float]]:
     """Load all arms, and let them take turns; return the seconds of each round."""
     found: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -175,18 +177,23 @@ def _times(makers: Mapping[str, Callable[[], Arm]], rounds: int) -> dict[str, li
     return found
 
 
-def _one_at_a_time(makers: Mapping[str, Callable[[], Arm]], rounds: int) -> dict[str, list[float]]:
-    """Load each arm only for its turn; return the median seconds of each turn."""
+def _one_at_a_time(
+    makers: Mapping[str, Callable[[], Arm]], rounds: int, console: Any
+) -> dict[str, list[float]]:
+    """Load each arm only for its turn; return the median seconds of each turn, and say them."""
     found: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, make in makers.items():
+            began_s = time.perf_counter()
             arm = make()
+            loaded_s = time.perf_counter() - began_s
             try:
                 arm.run()
                 took_s = statistics.median(_timed(arm) for _ in range(REPEATS))
             finally:
                 arm.close()
             found.setdefault(name, []).append(took_s)
+            console.print(f"round {number}, {name}: {took_s:.3f} s, loaded in {loaded_s:.0f} s")
     return found
 
 
@@ -230,28 +237,33 @@ def _processes(paths: Sequence[Path], *, pinned: bool) -> Arm:
 
 
 def _queue(paths: Sequence[Path]) -> Arm:
-    """Coinfer: jobs of layers in one queue, and a worker with one thread for each core."""
+    """Coinfer: jobs of layers in one queue, and a worker with one thread for each core.
+
+    What was planned once is kept beside the networks, and not measured again.
+    """
     where = [each for each in default_processors(preempt=False) if each.threads == 1]
     where = [each for each in where if each.backend == "onnxruntime"]
-    loaded = {path: load_model(path) for path in set(paths)}
-    models = {
-        name: loaded[path].renamed(name)
-        for at, path in enumerate(paths)
-        for name in [f"{at}-{path.stem}"]
-    }
+    models = {f"{at}-{path.stem}": path for at, path in enumerate(paths)}
+    counts = Counter(path.stem for path in paths)
+    kept = paths[0].parent / ("plan-" + "-".join(f"{n}-{name}" for name, n in counts.items()))
     stack = ExitStack()
-    engine = stack.enter_context(
-        coinfer.Engine(
-            models,
-            processors=where,
-            policy="fcfs",
-            partition=PartitionOptions(mode=Mode.UNIT, max_span_s=JOB_S),
-            batch="off",
-            fuse="never",
-            measure_s=60.0,
+    if kept.is_dir():
+        engine = stack.enter_context(coinfer.Engine(kept))
+    else:
+        engine = stack.enter_context(
+            coinfer.Engine(
+                models,
+                processors=where,
+                policy="fcfs",
+                partition=PartitionOptions(mode=Mode.UNIT, max_span_s=JOB_S),
+                batch="off",
+                fuse="never",
+                measure_s=60.0,
+            )
         )
-    )
-    feeds = {name: model.sample_inputs() for name, model in models.items()}
+        save_plan(engine.plan, kept)
+    feeds_by_path = {path: load_model(path).sample_inputs() for path in set(paths)}
+    feeds = {name: feeds_by_path[path] for name, path in models.items()}
 
     def run() -> None:
         for done in [engine.submit(name, feed) for name, feed in feeds.items()]:

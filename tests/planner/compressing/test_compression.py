@@ -15,10 +15,7 @@ import pytest
 import coinfer
 from coinfer.backends import get_backend
 from coinfer.errors import ConfigurationError, InputError, UnknownNameError
-from coinfer.graph.compressing.decompose import decomposed
-from coinfer.graph.compressing.factor_maker import FactorMaker
-from coinfer.graph.compressing.layer import Layer, Ranks
-from coinfer.graph.compressing.layers import Layers
+from coinfer.graph.compressing.layer import Layer
 from coinfer.graph.cost import operator_costs, total
 from coinfer.machine.processor import Processor
 from coinfer.metrics.paired import PairedRatio
@@ -28,7 +25,6 @@ from coinfer.planner.compressing.compression import Compression
 from coinfer.planner.compressing.error import largest_error
 from coinfer.planner.compressing.gauge import MeasuringGauge
 from coinfer.planner.compressing.picture import picture_of
-from coinfer.planner.compressing.refitting import refitted
 from coinfer.planner.compressing.renormalising import renormalised
 from coinfer.planner.compressing.setting import CompressionSetting
 from coinfer.profiling.error import relative_error
@@ -147,23 +143,6 @@ def test_batch_norms_are_estimated_anew_where_that_helps() -> None:
     before, after = (total(operator_costs(each.graph)) for each in (model, found))
     assert after.parameters == before.parameters, "no statistics are left that nobody uses"
     assert renormalised(model, model, correlated(), backend) is model
-
-
-def test_last_parts_are_fitted_to_what_the_original_makes() -> None:
-    """What a layer before them gets wrong is put right, on samples that nothing was fitted to."""
-    model, backend = network(), get_backend("onnxruntime")
-    wrong = model.with_graph(model.graph.clone())
-    value = wrong.graph.graph.initializers["w1"]
-    assert value.const_value is not None
-    value.const_value = ir.tensor(value.const_value.numpy() / 2, name="w1")
-    layers = Layers.of(model.graph, svd=False, bound=model.graph)
-    keys = [layer.key for layer in layers]
-    maker = FactorMaker(wrong.graph, layers)
-    parts = wrong.with_graph(decomposed(wrong.graph, maker.all_of({keys[1]: Ranks(24, 16)})))
-    found = refitted(model, parts, keys, correlated(), backend)
-    assert off(model, parts) > 0.4
-    assert off(model, found) < 0.01
-    assert refitted(model, model, keys, correlated(), backend) is model
 
 
 def test_compressed_files_run_in_plain_onnxruntime_and_openvino(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ __all__ = [
     "outputs_of",
     "split",
     "statistics_of",
-    "values_of",
     "with_shapes",
 ]
 
@@ -78,13 +77,6 @@ def bound_to(model: Model, feed: Tensors) -> ir.Model:
 def outputs_of(model: Model, feeds: Iterable[Tensors], backend: Backend) -> list[Tensors]:
     """Run a model on samples, where outputs count as right."""
     return [dict(each) for each in _runs(model, feeds, backend)]
-
-
-def values_of(
-    model: Model, names: Iterable[str], feeds: Iterable[Tensors], backend: Backend
-) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Yield some values from inside of a model, by name, of each sample; its inputs too."""
-    return _runs(_exposed(model, names), feeds, backend, given=True)
 
 
 def moments_of(

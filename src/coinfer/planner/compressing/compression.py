@@ -36,7 +36,6 @@ from coinfer.planner.compressing.calibration import (
 )
 from coinfer.planner.compressing.error import largest_error
 from coinfer.planner.compressing.gauge import MeasuringGauge
-from coinfer.planner.compressing.refitting import refitted
 from coinfer.planner.compressing.renormalising import renormalised
 from coinfer.planner.compressing.report import CompressionReport, ProcessorReport
 from coinfer.planner.compressing.reporting import layer_reports
@@ -264,10 +263,7 @@ class Compression:
         model = self.model.with_graph(graph)
         if not self.is_data_aware:
             return model
-        feeds, backend = self.samples.calibration, self._reference
-        keys = [layer.key for layer in self.layers if layer.key in choice]
-        model = refitted(self.model, model, keys, feeds, backend)
-        return renormalised(self.model, model, feeds, backend)
+        return renormalised(self.model, model, self.samples.calibration, self._reference)
 
     def _error(self, model: Model) -> float:
         """Return how far outputs are off on the held-out samples."""
