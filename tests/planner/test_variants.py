@@ -58,6 +58,28 @@ def network(path: Path, matrices: list[np.ndarray[Any, Any]], output: str = "y")
     onnx.save(model, path)
 
 
+def redundant(path: Path) -> None:
+    """Write two 3x3 convolutions of 128 channels whose weights are of rank 16 on both sides."""
+    rng = np.random.default_rng(0)
+    held = []
+    for at in range(2):
+        outputs, inputs = rng.normal(size=(2, 128, 16)) / 16**0.5
+        core = rng.normal(size=(16, 16, 3, 3)) / 144**0.5
+        weight = np.einsum("or,rskl,is->oikl", outputs, core, inputs).astype(np.float32)
+        held.append(numpy_helper.from_array(weight, f"w{at}"))
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], **pads),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w1"], ["y"], **pads),
+    ]
+    sizes = ["batch", 128, 16, 16]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of six matrices, and what they are multiplied out, exactly and nearly."""
@@ -178,6 +200,21 @@ class TestPlanning:
         assert any("nothing to decompose" in warning for warning in found.warnings)
         (choice,) = [c for c in found.models["net"].choices if c.by == "compress"]
         assert choice.alternatives[0].name == "compressed"
+
+    def test_auto_keeps_a_network_in_parts_that_is_faster(self, tmp_path: Path) -> None:
+        """Convolutions of 128 channels whose weights need 16: their parts lose nothing."""
+        pytest.importorskip("tensorly", reason="decomposing needs tensorly")
+        redundant(tmp_path / "net.onnx")
+        pictures = np.random.default_rng(1).normal(size=(6, 128, 16, 16)).astype(np.float32)
+        np.savez(tmp_path / "samples.npz", x=pictures)
+        found = planned(tmp_path, {"compressed": "auto", "use": "when_late"})
+        variant = found.models["net"].variants[Kind.COMPRESSED]
+        assert variant.error < 1e-3
+        assert found.cheaper == {"net": ("net@compressed",)}
+        took = {name: found.profile.expected_s(name, "cpu0") for name in ("net", "net@compressed")}
+        assert took["net@compressed"] < took["net"]
+        made = onnx.load(str(variant.graph and variant.graph.path))
+        assert sum(node.op_type == "Conv" for node in made.graph.node) == 6
 
     def test_never_looks_at_nothing(self, folder: Path) -> None:
         found = planned(folder, given(folder, "far", use="never"))

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 import coinfer
-from coinfer.errors import ModelError
+from coinfer.errors import InputError, ModelError
 
 torch = pytest.importorskip("torch", reason="retraining needs torch")
 pytest.importorskip("onnxscript", reason="torch exports by onnxscript")
@@ -77,4 +77,18 @@ class _Named(torch.nn.Module):
 def test_what_cannot_be_exported_rightly_is_refused(module: Any, said: str) -> None:
     with pytest.raises(ModelError, match=said) as caught:
         exported(copy.deepcopy(module), torch.ones(2, 3), name="odd")
+    assert "\n" not in str(caught.value)
+
+
+class _Scaled(torch.nn.Module):
+    """Takes a single number beside its batch."""
+
+    def forward(self, x: Any, factor: Any) -> Any:
+        return x * factor
+
+
+def test_an_argument_without_a_batch_is_said_in_a_line() -> None:
+    sample = (torch.ones(2, 3), torch.tensor(2.0))
+    with pytest.raises(InputError, match=r"argument 1 .* single number.*make it a part") as caught:
+        exported(_Scaled(), sample, name="scaled")
     assert "\n" not in str(caught.value)

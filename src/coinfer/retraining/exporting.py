@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from coinfer.backends.loading import load
 from coinfer.backends.registry import get_backend
-from coinfer.errors import ModelError, first_line
+from coinfer.errors import InputError, ModelError, first_line
 from coinfer.model import Model, model_from_ir
 from coinfer.profiling.error import relative_error
 from coinfer.profiling.reference import REFERENCE
@@ -49,9 +49,17 @@ def exported(
 
     Raises:
         ConfigurationError: torch or onnxscript is not installed.
+        InputError: an argument is a single number, and has no batch.
         ModelError: torch cannot export it, or the result computes something else.
     """
     arguments = as_arguments(sample)
+    for at, each in enumerate(arguments):
+        if not each.ndim:
+            raise InputError(
+                f"module {type(module).__name__}: argument {at} of the sample is a single number, "
+                "and the first axis must be the batch; make it a part of the module, or repeat it "
+                "for each sample"
+            )
     onnx, dim = the_exporter(), torch().export.Dim
     # An example of batch 1 would make the exporter take 1 for a constant.
     two = tuple(torch().cat([each[:1], each[:1]]) for each in arguments)

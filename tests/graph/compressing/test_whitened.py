@@ -104,6 +104,32 @@ def test_channels_are_looked_at_where_filters_are_too_wide(
     assert gaps[0] < 0.8 * gaps[1]
 
 
+def test_where_filters_are_too_wide_the_outputs_seen_give_the_best_output_factor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Places of a kernel see the same, which the moment of channels does not show."""
+    monkeypatch.setattr("coinfer.graph.compressing.moments.MOST_ELEMENTS", 200)
+    rng = np.random.default_rng(6)
+    weight, rows = rng.normal(size=(1, 12, 10, 3, 3)), correlated(rng, 2000, 10, 3, 3)[np.newaxis]
+    moments = Moments(layer_of(weight, Kind.CONVOLUTION))
+    moments.add(rows.astype(np.float32))
+    whole = outputs(weight, rows)[:, 0]
+    unseen = Whitener(weight, moments, shifts=True).factors(Ranks(None, 4))
+    assert moments.made is not None
+    moments.made.add(whole[:, :, np.newaxis] + 3.0, 10**6)
+    found = Whitener(weight, moments, shifts=True)
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    wanted = whole - whole.mean(axis=0)
+    gaps = [
+        np.linalg.norm(outputs(each.weight, centred)[:, 0] - wanted)
+        for each in (found.factors(Ranks(None, 4)), unseen)
+    ]
+    squares = np.linalg.svd(wanted, compute_uv=False) ** 2
+    assert gaps[0] == pytest.approx(squares[4:].sum() ** 0.5, rel=1e-3)
+    assert gaps[0] < 0.9 * gaps[1]
+    assert found.spectrum.lost(Ranks(None, 4)) == pytest.approx(squares[4:].sum() / squares.sum())
+
+
 @pytest.mark.parametrize(
     "attributes",
     [

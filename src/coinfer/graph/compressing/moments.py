@@ -17,7 +17,7 @@ import onnx_ir as ir
 from coinfer.errors import InputError
 from coinfer.graph.compressing.layer import Kind, Layer
 
-__all__ = ["MOST_ELEMENTS", "Moments", "Window"]
+__all__ = ["MOST_ELEMENTS", "Moments", "OutputMoments", "Window"]
 
 MOST_ELEMENTS: Final = 2**25
 """A second moment may have so many numbers (128 MiB); of wider filters only channels are looked at,
@@ -95,6 +95,49 @@ class Window:
 
 
 @dataclass(slots=True)
+class OutputMoments:
+    """Sums over what a layer makes.
+
+    Of filters too wide for a second moment of their inputs, they tell which outputs go together.
+
+    Attributes:
+        groups: Of the channels.
+        outputs: Channels of a group.
+        count: Places.
+        total: (groups, outputs): the sum.
+        second: (groups, outputs, outputs): the sum of products.
+    """
+
+    groups: int
+    outputs: int
+    count: int = field(default=0, init=False)
+    total: npt.NDArray[np.float64] = field(init=False)
+    second: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing seen."""
+        self.total = np.zeros((self.groups, self.outputs))
+        self.second = np.zeros((self.groups, self.outputs, self.outputs))
+
+    def add(self, values: npt.NDArray[Any], most: int) -> None:
+        """Take in what a convolution made, (batch, channels, *sizes), at so many places at most."""
+        rows = np.moveaxis(values, 1, -1).reshape(-1, self.groups, self.outputs)
+        evenly = np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64)
+        rows = np.moveaxis(rows[evenly].astype(np.float64), 1, 0)
+        self.count += len(evenly)
+        self.total += rows.sum(axis=1)
+        self.second += rows.transpose(0, 2, 1) @ rows
+
+    def covariance(self, group: int) -> npt.NDArray[np.float64] | None:
+        """Return the covariance of a group, (outputs, outputs); None: nothing was seen to vary."""
+        mean = self.total[group] / max(1, self.count)
+        found: npt.NDArray[np.float64] = self.second[group] / max(1, self.count)
+        found = found - np.outer(mean, mean)
+        is_known = np.isfinite(found).all() and float(np.trace(found)) > _NOTHING
+        return found if is_known else None
+
+
+@dataclass(slots=True)
 class Moments:
     """Sums over all places that were seen.
 
@@ -109,6 +152,7 @@ class Moments:
         origin: (groups, n): the mean of what was added first; n is inputs x kernel places, or
             inputs.
         second: (groups, n, n): the sum of products about the origin.
+        made: What the layer makes, where places are not told apart; else it follows from the rest.
     """
 
     layer: Layer
@@ -117,6 +161,7 @@ class Moments:
     total: npt.NDArray[np.float64] = field(init=False)
     origin: npt.NDArray[np.float32] = field(init=False)
     second: npt.NDArray[np.float32] = field(init=False)
+    made: OutputMoments | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing seen."""
@@ -127,6 +172,7 @@ class Moments:
         self.total = np.zeros((layer.groups, layer.inputs, places))
         self.origin = np.zeros((layer.groups, size), np.float32)
         self.second = np.zeros((layer.groups, size, size), np.float32)
+        self.made = None if self.is_full else OutputMoments(layer.groups, layer.outputs)
 
     @staticmethod
     def can_be_of(layer: Layer) -> bool:

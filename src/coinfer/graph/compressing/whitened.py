@@ -5,7 +5,8 @@ minimum is the truncated SVD of W S^1/2 (SVD-LLM, arXiv 2403.07378, section 3.1;
 taken out and put into the bias). For convolutions the input factor comes from the weight whitened
 by the channels' moment; given that, the output factor and the core are the best there are
 (reduced-rank regression, Izenman 1975), and both take turns (cf. arXiv 2511.04494, section 4).
-Runs nothing.
+Where filters are too wide for a moment of all that they see, the output factor is the principal
+directions of the outputs (as of Zhang et al., arXiv 1505.06798, section 3.1). Runs nothing.
 """
 
 from __future__ import annotations
@@ -31,21 +32,24 @@ class _Group(NamedTuple):
         weight: (outputs, inputs, kernel places).
         moment: (inputs x places, same), or (inputs, inputs) if places are not told apart.
         root: Cholesky factor of the channels' moment: root @ root.T.
+        made: (outputs, outputs): the covariance of the outputs, as it was seen; None: it follows
+            from the moment.
     """
 
     weight: Array
     moment: Array
     root: Array
+    made: Array | None
 
     @classmethod
-    def of(cls, weight: Array, moment: Array) -> _Group:
+    def of(cls, weight: Array, moment: Array, made: Array | None) -> _Group:
         flat = weight.reshape(*weight.shape[:2], -1)
         _, inputs, places = flat.shape
         channels = moment
         if len(moment) != inputs:
             by_place = moment.reshape(inputs, places, inputs, places)
             channels = np.einsum("ipjp->ij", by_place) / places
-        return cls(flat, moment, np.linalg.cholesky(channels))
+        return cls(flat, moment, np.linalg.cholesky(channels), made)
 
     def seen(self, weight: Array) -> Array:
         """Multiply a weight by the moment, (outputs, inputs, places)."""
@@ -74,7 +78,7 @@ class Whitener:
         self._shifts = shifts
         self._mean = moments.mean
         self._groups = [
-            _Group.of(each, moments.covariance(at, centred=shifts))
+            _Group.of(each, moments.covariance(at, centred=shifts), _made(moments, at))
             for at, each in enumerate(weight)
         ]
 
@@ -103,7 +107,21 @@ class Whitener:
             np.einsum("oip,ij->ojp", group.weight, group.root, optimize=True)
             for group in self._groups
         ]
-        return Spectrum.of(np.stack(weights))
+        found = Spectrum.of(np.stack(weights))
+        made = [group.made for group in self._groups if group.made is not None]
+        if len(made) < len(self._groups):
+            return found
+        values = np.linalg.eigvalsh(np.stack(made))[:, ::-1].clip(0.0).sum(axis=0)
+        return found._replace(outputs=values * found.inputs.sum() / values.sum())
+
+
+def _made(moments: Moments, group: int) -> Array | None:
+    return None if moments.made is None else moments.made.covariance(group)
+
+
+def _principal(covariance: Array, rank: int) -> Array:
+    """Return the directions in which most of it lies, (outputs, rank)."""
+    return np.asarray(np.linalg.eigh(covariance)[1][:, ::-1][:, :rank])
 
 
 def _matrix(group: _Group, ranks: Ranks) -> tuple[Array | None, Array, Array | None]:
@@ -173,5 +191,5 @@ def _regressed(group: _Group, inputs: Array | None, rank: int | None) -> tuple[A
         fitted = np.moveaxis(fitted.reshape(outputs, places, inner), 1, 2).reshape(outputs, -1)
     if rank is None:
         return fitted.reshape(outputs, inner, places), None
-    left = top_vectors(rotated, rank)
+    left = top_vectors(rotated, rank) if group.made is None else _principal(group.made, rank)
     return (left.T @ fitted).reshape(rank, inner, places), left

@@ -87,13 +87,17 @@ def moments_of(
     nodes = nodes_by_key(inlined(model.graph))
     found = {layer.key: Moments(layer) for layer in layers if Moments.can_be_of(layer)}
     names = {key: _name(nodes[key].inputs[0]) for key in found}
+    made = {key: _name(nodes[key].outputs[0]) for key, each in found.items() if each.made}
     most = max(16, _PLACES // max(1, len(feeds)))
-    for values in _runs(_exposed(model, names.values()), feeds, backend, given=True):
+    looked_at = _exposed(model, (*names.values(), *made.values()))
+    for values in _runs(looked_at, feeds, backend, given=True):
         for key, moments in found.items():
             seen, layer = values[names[key]], moments.layer
             sizes = () if layer.kind is Kind.DENSE else seen.shape[2:]
             window = Window.of(nodes[key], layer, sizes)
             moments.add(window.patches(seen, layer.groups, most, rng))
+            if moments.made is not None:
+                moments.made.add(values[made[key]], most)
     return found
 
 
