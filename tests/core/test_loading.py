@@ -247,6 +247,19 @@ def test_under_lru_all_that_come_at_once_are_answered(budget: int) -> None:
     assert [subject.outcomes().get(n) for n in numbers] == [Outcome.COMPLETED] * 7
 
 
+def test_under_lru_what_was_loaded_at_the_start_is_used_before_it_goes() -> None:
+    subject = machine(200)
+    subject.post(MemoryGiven({"host": 200}, "lru"))
+    fill(subject)
+    there = [load.variant for load in subject.resident.values()]
+    [missing] = set("abc") - set(there)
+    for name in (missing, *there):
+        subject.submit(name, is_followed=name != there[-1])
+    subject.run()
+    assert sum(move.startswith("-") for move in moves(subject)) == 1
+    assert moves(subject).count(f"+{missing}") == 1
+
+
 class TestPins:
     def test_they_are_loaded_at_the_start_and_stay(self) -> None:
         subject = machine(200, pinned=("c",))
