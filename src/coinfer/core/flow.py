@@ -4,8 +4,8 @@ A run of several saves work, but where nothing follows it can be what all wait f
 requests that come at once, eight cores are done sooner with two each than one of them with all. So
 a run may last as long as the others have work: what waits beside it, what runs there, and what is
 to come by the mean rate of before. What came at one moment counts as one event; where the next
-event is overdue by several gaps, nothing is to come. Nor is anything expected for longer than it has
-been coming: 24 requests within a millisecond say nothing of the next second.
+event is overdue by several gaps, nothing is to come. Nor is anything expected for longer than it
+has been coming: 24 requests within a millisecond say nothing of the next second.
 """
 
 from __future__ import annotations
