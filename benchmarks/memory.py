@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -386,12 +387,13 @@ def _compare_batches(bench: Bench, name: str, networks: Sequence[str], plan: Pla
 
 
 def batches_run(bench: Bench) -> None:
-    """The same of the large networks, 8 requests each: really run."""
+    """The same of the large networks, 8 requests each: really run, in turns."""
     rest = rest_bytes(memory_budget.tiny(), bench.folder / "tiny")
     scenario = memory_batches.application(memory_batches.APPLICATIONS["large"], 8)
     plan = memory_budget.measured(scenario)
     assert scenario.offline is not None
-    found = real_runs(
+    found: dict[tuple[float, str], list[Found]] = defaultdict(list)
+    for row in real_runs(
         plan,
         bench.folder / "plan-batches",
         bench.shares,
@@ -402,22 +404,35 @@ def batches_run(bench: Bench) -> None:
         duration_s=0.0,
         contestants=(),
         others=memory_batches.ORDERS,
-    )
+        rounds=bench.rounds(3),
+    ):
+        found[row.budget, row.contestant].append(row)
+        print(row.budget, row.contestant, *_cells(row), sep=" | ", file=sys.stderr, flush=True)
     columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
     table = new_table(("budget", "contestant"), columns)
-    each_s: dict[float, dict[str, float]] = defaultdict(dict)
-    for row in found:
-        table.add_row(f"{row.budget:.0%}", row.contestant, *_cells(row))
-        print(row.budget, row.contestant, *_cells(row), sep=" | ", file=sys.stderr, flush=True)
-        if not row.answer["problem"]:
-            each_s[row.budget][row.contestant] = row.answer["seconds"] / row.answer["served"]
+    each_s: dict[float, dict[str, list[float]]] = defaultdict(dict)
+    for (share, contestant), rows in found.items():
+        rows.sort(key=_each_s)
+        middle = rows[len(rows) // 2]
+        table.add_row(f"{share:.0%}", contestant, *_cells(middle))
+        if not any(row.answer["problem"] for row in rows):
+            each_s[share][contestant] = [_each_s(row) for row in rows]
     bench.console.print(table)
+    bench.console.print("the run in the middle of each; the first one of all reads from the disk")
     for share, by_name in each_s.items():
         ours = by_name.pop(memory_batches.OURS, None)
         if ours and by_name:
             needed = BATCHED_GAIN if share == 0.5 else NO_LOSS
             what = f"large, 8 of each, {share:.0%}: time of the best other"
-            bench.require(what, min(by_name.values()) / ours, needed, "x", most=False)
+            best_s = min(statistics.median(each) for each in by_name.values())
+            bench.require(what, best_s / statistics.median(ours), needed, "x", most=False)
+
+
+def _each_s(row: Found) -> float:
+    answer = row.answer
+    if answer["problem"] or not answer["served"]:
+        return math.inf
+    return float(answer["seconds"] / answer["served"])
 
 
 def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coinfer.artefacts import default_store
+from coinfer.metrics.paired import in_turn
 from coinfer.opening import loadables
 from coinfer.plan.plan import Plan
 from coinfer.plan.plan_folder import save_plan
@@ -129,6 +130,7 @@ def real_runs(
     duration_s: float,
     contestants: Sequence[str] = CONTESTANTS,
     others: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+    rounds: int = 1,
 ) -> Iterator[Found]:
     """Let all contestants run at each budget, one after the other in one process.
 
@@ -143,6 +145,7 @@ def real_runs(
         duration_s: For how long then.
         contestants: Which ones.
         others: More of them, by name: what is ordered of `memory_child.py` beside the budget.
+        rounds: How often they take turns at each budget.
     """
     save_plan(plan, folder)
     sizes = _sizes(plan)
@@ -162,7 +165,7 @@ def real_runs(
             rules |= {name: {"budget": budget, **fields} for name, fields in others.items()}
             limit = budget + rest
             apart = [name for name in contestants if share < 1 or name in _WITH_ROOM]
-            for name in (*apart, *others):
+            for _, name in in_turn([*apart, *others], rounds):
                 before = 0
                 if group is not None:
                     try:

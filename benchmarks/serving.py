@@ -29,12 +29,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
@@ -42,7 +44,7 @@ from rounds import Ratio, output_of, ratio_of
 from tables import new_console, new_table
 
 HERE = Path(__file__).parent
-START_S = 120.0
+START_S, END_S = 120.0, 15.0
 SHAPES = {
     "null": (1, 256),
     "dense": (1, 1024),
@@ -275,7 +277,7 @@ def ours(folder: Path, kind: str, source: str) -> Iterator[dict[str, int]]:
                 raise SystemExit(f"{kind} did not start")
             yield json.loads(file.read_text())
         finally:
-            process.terminate()
+            end(process, f"coinfer's server ({kind})", process.send_signal)
 
 
 @contextmanager
@@ -299,11 +301,42 @@ def running_peer(python: str, peer: str, source: str, batch: object = 1) -> Iter
             time.sleep(2.0)  # workers that are started behind the port
             yield port
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            end(process, peer, lambda number: os.killpg(process.pid, number))
+
+
+def end(
+    process: subprocess.Popen[Any],
+    name: str,
+    send: Callable[[signal.Signals], None],
+    patience_s: float = END_S,
+) -> None:
+    """Ask a server to end; kill it if it has not by then, and say so.
+
+    Args:
+        process: It.
+        name: What it is called.
+        send: Sends it a signal.
+        patience_s: For how long it is waited for.
+    """
+    started: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
+    with suppress(ProcessLookupError):
+        send(signal.SIGTERM)
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        print(
+            f"{name} did not end within {patience_s:g} s of being asked to, and was killed",
+            file=sys.stderr,
+            flush=True,
+        )
+        with suppress(ProcessLookupError):
+            send(signal.SIGKILL)
+        process.wait()
+    for each in psutil.wait_procs(started, 1.0)[1]:  # in groups of their own, as Ray's are
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def _takes(port: int) -> bool:

@@ -53,6 +53,12 @@ def engine_of(source: str, model: Model, batch: str = "auto") -> coinfer.Engine:
     return coinfer.Engine({"m": model}, processors=processors, profile=profile)
 
 
+def wait_for(ended: threading.Event) -> None:
+    """Wait with looks in between: a signal may reach another thread, and this one sleeps on."""
+    while not ended.wait(0.5):
+        pass
+
+
 class Constant:
     """The same event loop, HTTP server and gRPC server, without a service behind them."""
 
@@ -108,7 +114,7 @@ def main() -> None:
         constant.front_ends.start()
         Path(ports_file).write_text(json.dumps(constant.ports))
         print("ready", flush=True)
-        ended.wait()
+        wait_for(ended)
         constant.front_ends.stop(0.1)
         constant.bound.close()
         return
@@ -126,7 +132,7 @@ def main() -> None:
         server.open(Opened(engine=engine, models=[served(n, m) for n, m in models.items()]))
         Path(ports_file).write_text(json.dumps(server.ports))
         print("ready", flush=True)
-        ended.wait()
+        wait_for(ended)
 
 
 def engine_seconds(source: str, model: Model) -> float:

@@ -80,6 +80,68 @@ def test_what_is_to_come_is_what_came_before_until_it_is_overdue(
     assert flow.comes_s(5.0) == 0.0
 
 
+def test_nothing_is_expected_for_longer_than_it_has_been_coming(
+    watched: tuple[VirtualMachine, Flow],
+) -> None:
+    subject, flow = watched
+    state = subject.dispatcher._state
+    lane = subject.dispatcher.view.entrance("m")
+    for number in range(25):
+        state.now = 0.1 * number
+        flow.note(lane)
+    assert flow.comes_s(1.0) == pytest.approx(9.0)
+    assert flow.comes_s(2.5) == 0.0
+
+
+def test_a_burst_in_what_comes_steadily_is_soon_over(
+    watched: tuple[VirtualMachine, Flow],
+) -> None:
+    subject, flow = watched
+    state = subject.dispatcher._state
+    lane = subject.dispatcher.view.entrance("m")
+    for number in range(60):
+        state.now = float(number)
+        flow.note(lane)
+    for number in range(1, 31):
+        state.now = 59 + 0.001 * number
+        flow.note(lane)
+    assert flow.comes_s(10.0) < 20  # by the mean of the last ones there would be 400
+
+
+def test_what_came_long_ago_is_forgotten(watched: tuple[VirtualMachine, Flow]) -> None:
+    subject, flow = watched
+    state = subject.dispatcher._state
+    lane = subject.dispatcher.view.entrance("m")
+    for number in range(1000):
+        state.now += 1.0 if number < 100 else 0.1
+        flow.note(lane)
+        flow.comes_s(1.0)
+    assert flow.comes_s(10.0) < 60
+    for _ in range(8000):
+        state.now += 0.1
+        flow.note(lane)
+        flow.comes_s(1.0)
+    assert flow.comes_s(10.0) == pytest.approx(99.0, rel=0.02)
+
+
+def test_what_comes_within_a_moment_is_dealt_out_as_what_comes_at_once() -> None:
+    found = []
+    for gap_s in (0.0, 1e-4):
+        subject = VirtualMachine(
+            processors("cpu0", "cpu1"),
+            make_policy("earliest_finish"),
+            {"m": dict.fromkeys(("cpu0", "cpu1"), 1.0), "n": dict.fromkeys(("cpu0", "cpu1"), 0.3)},
+            batchings={"m": Batching(16)},
+            fixed_share=0.1,
+        )
+        for number in range(16):
+            subject.submit("mn"[number % 2], arrival_s=gap_s * number, is_followed=number < 15)
+        subject.run()
+        found.append(subject.now)
+    # One run of 8 of the one takes 7.3 s, while the other core has 2.4 s of the other to do.
+    assert max(found) < 5.7
+
+
 def test_units_count_by_how_fast_they_are() -> None:
     wide = Processor(name="both", backend="null", units=frozenset({"a", "b"}), threads=2)
     npu = Processor(name="npu", backend="null", units=frozenset({"n"}))

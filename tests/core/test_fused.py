@@ -213,6 +213,17 @@ class TestDeadlines:
         assert starts[6.0] == "a"  # nothing is known yet
         assert starts[8.2] == "abc"  # for d alone nobody waits: it comes every two seconds
 
+    def test_with_time_to_spare_nobody_waits(self) -> None:
+        cores = tuple(f"cpu{number}" for number in range(8))
+        subject = machine("edf", *cores, fused_s=1.2)
+        numbers = [
+            subject.submit("abcd"[number % 4], arrival_s=0.4 * number, deadline_s=0.4 * number + 10)
+            for number in range(40)
+        ]
+        subject.run()
+        began = {r.id: e.started_s for e in subject.executions for r in e.requests}
+        assert [began[n] for n in numbers] == pytest.approx([0.4 * k for k in range(40)])
+
     def test_what_may_be_dropped_is_served_or_dropped_once(self) -> None:
         subject = machine("edf", fused_s=2.0, limits=FREE)
         for model in "nabcdabcd":

@@ -248,6 +248,39 @@ def test_under_lru_all_that_come_at_once_are_answered(budget: int) -> None:
     assert [subject.outcomes().get(n) for n in numbers] == [Outcome.COMPLETED] * 7
 
 
+def test_under_lru_what_was_loaded_at_the_start_is_used_before_it_goes() -> None:
+    subject = machine(200)
+    subject.post(MemoryGiven({"host": 200}, "lru"))
+    fill(subject)
+    there = [load.variant for load in subject.resident.values()]
+    [missing] = set("abc") - set(there)
+    for name in (missing, *there):
+        subject.submit(name, is_followed=name != there[-1])
+    subject.run()
+    assert sum(move.startswith("-") for move in moves(subject)) == 1
+    assert moves(subject).count(f"+{missing}") == 1
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 5e-5])
+def test_of_what_comes_within_a_moment_all_is_served_that_is_loaded(gap_s: float) -> None:
+    subject = machine(100)
+    fill(subject)
+    for number in range(32):
+        subject.submit("ab"[number % 2], arrival_s=10 + gap_s * number, is_followed=number < 31)
+    subject.run()
+    assert moves(subject) == ["+a", "-a", "+b"]
+
+
+def test_but_not_for_ever() -> None:
+    subject = machine(100)
+    fill(subject)
+    for number in range(160):
+        subject.submit("ab"[number % 2], arrival_s=10 + 5e-5 * number, is_followed=number < 159)
+    subject.run()
+    assert moves(subject)[:6] == ["+a", "-a", "+b", "-b", "+a", "-a"]
+    assert len(moves(subject)) <= 9
+
+
 class TestPins:
     def test_they_are_loaded_at_the_start_and_stay(self) -> None:
         subject = machine(200, pinned=("c",))

@@ -8,7 +8,7 @@ Settled before the policy is asked, which sees such a lane and can reserve it, n
   comes can be served in runs of its own with time to spare, nobody needs that time, and nobody
   waits for it.
 - Where a fused variant may serve the lane, the next request is that of any member of which none
-  waits. If all have one waiting, nobody is held back.
+  waits. If all have one waiting, nobody is held back. Nor is anybody while there is time to spare.
 - Nobody is held back for so long that a run with one rider more could make him late.
 A deadline counts as a quarter earlier than it is: what was estimated may take longer.
 """
@@ -142,6 +142,8 @@ class Deferral:
             saved_s = own_s + min(count * own_s, fused_s) - min((count + 1) * own_s, fused_s)
             if not rate * saved_s >= 1:
                 continue
+            if self._blocking.flow.load(lane) < _NEEDED:
+                return -math.inf
             wait_s = first.arrival_s + saved_s
             due_s = self._blocking.earliest_due_s(lane)
             if due_s < math.inf:

@@ -64,7 +64,7 @@ class Demand:
 
         Args:
             only_fresh: Whether nobody is kept for whom he serves, but for one use of each place
-                that was loaded for somebody.
+                that is loaded.
         """
         self.needs = sorted(needs_of(self._state, self.allows), key=_order)
         if not only_fresh:

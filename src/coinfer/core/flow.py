@@ -4,7 +4,8 @@ A run of several saves work, but where nothing follows it can be what all wait f
 requests that come at once, eight cores are done sooner with two each than one of them with all. So
 a run may last as long as the others have work: what waits beside it, what runs there, and what is
 to come by the mean rate of before. What came at one moment counts as one event; where the next
-event is overdue by several gaps, nothing is to come.
+event is overdue by several gaps, nothing is to come. Nor is anything expected for longer than it
+has been coming: 24 requests within a millisecond say nothing of the next second.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _WEIGHT = 0.1
 _FEWEST = 3
 """Gaps before anything is expected to come."""
 
+_MANY = 1024
+"""Gaps of which the long mean is; then what came in the first half of them is forgotten."""
+
 _FEW = 64
 
 _PAUSE = 32.0
@@ -35,6 +39,10 @@ class Flow:
 
     _state: State
     _last_s: float = -math.inf
+    _since_s: float = -math.inf
+    """When what comes now began to come."""
+    _from_s: float = -math.inf
+    """From when on gaps are counted."""
     _gaps: int = 0
     _gap_s: float = 0.0
     _work_s: float = 0.0
@@ -55,6 +63,7 @@ class Flow:
         self._last_s = now
         if gap_s == math.inf or (self._gaps >= _FEWEST and gap_s > _PAUSE * self._gap_s):
             self._gaps, self._gap_s, self._work_s = 0, 0.0, self._now_s
+            self._since_s = self._from_s = now
         else:
             self._gaps += 1
             weight = max(_WEIGHT, 1 / self._gaps)
@@ -85,10 +94,20 @@ class Flow:
         return work_s, *self._of(lane)
 
     def comes_s(self, seconds: float) -> float:
-        """Return how much work is expected to come within so many seconds."""
+        """Return how much work is expected to come within so many seconds.
+
+        None if it has been coming for less than that. By the mean gap of the last ones, or of
+        many, whichever is longer: a burst in what comes steadily is soon over.
+        """
         now, gap_s = self._state.now, self._gap_s
         if self._gaps < _FEWEST or now - self._last_s > _PAUSE * gap_s:
             return 0.0
+        if now - self._since_s < seconds:
+            return 0.0
+        if self._gaps > _MANY:
+            self._gaps //= 2
+            self._from_s = (self._from_s + self._last_s) / 2
+        gap_s = max(gap_s, (self._last_s - self._from_s) / self._gaps)
         first_s = max(self._last_s + gap_s, now)
         return max(0.0, now + seconds - first_s) * self._work_s / gap_s
 

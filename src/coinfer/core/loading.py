@@ -158,7 +158,6 @@ class Loading:
                 may_load = not transfers.rests(need.head.request)
             if may_load and self._room.make(place, need):
                 transfers.load(place)
-                place.is_fresh = True
             else:
                 self._blocked.add(place.pool)
 

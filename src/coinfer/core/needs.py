@@ -64,6 +64,13 @@ class Need(NamedTuple):
         mine, theirs = self.lane.head_rank[0], other.lane.head_rank[0]
         return bool(theirs < mine)
 
+    def came_with(self, other: Need, within_s: float) -> bool:
+        """Tell whether a need is hardly older than this one: nobody started, nobody is urgent."""
+        mine, theirs = self.head.request, other.head.request
+        if self.head.started or other.head.started or mine.is_urgent or theirs.is_urgent:
+            return False
+        return mine.priority == theirs.priority and mine.arrival_s - theirs.arrival_s < within_s
+
     def best(self, but: Collection[Place] = ()) -> Place | None:
         """Return the place that is loaded from which it would be served soonest; None if none.
 

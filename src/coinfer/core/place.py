@@ -50,7 +50,7 @@ class Place:
         is_loading: Whether it is on its way.
         is_pinned: Whether it is never evicted.
         is_draining: Whether it must go as soon as it does not run: nothing more starts from it.
-        is_fresh: Whether it was loaded for a request, and nothing ran from it since.
+        is_fresh: Whether nothing ran from it since it was loaded.
         running: Number of executions that use it now.
         since_s: When it was loaded, or when loading began.
         failures: How often in a row loading failed.

@@ -2,9 +2,9 @@
 
 Only what runs is in use, and it is never evicted. A place from which something waits to be served
 stays until that is done, or until an older request needs its room and it was there for so many
-times the seconds of both loads (`RESIDENCE`): changing back and forth may not take more time than
-that leaves. Nothing more starts from a place that must go and is running. What else must go is
-what it is cheapest to be without (`coinfer.core.eviction`).
+times the seconds of both loads (`RESIDENCE`, `TOGETHER`): changing back and forth may not take more
+time than that leaves. Nothing more starts from a place that must go and is running. What else must
+go is what it is cheapest to be without (`coinfer.core.eviction`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from coinfer.core.place import Place
 from coinfer.core.state import State
 from coinfer.core.transfers import Transfers
 
-__all__ = ["RESIDENCE", "Room"]
+__all__ = ["RESIDENCE", "TOGETHER", "Room"]
 
 RESIDENCE = 4.0
 """Times the seconds of both loads that a place stays if somebody waits for it."""
+
+TOGETHER = 40.0
+"""The same where the older request came no longer before than both loads take: of what comes as
+good as at once, all is served that is loaded, before anything else is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +191,11 @@ class Room:
             if guard is None and other not in demand.soon:
                 (runs if other.running else idle).append(other)
             elif need is not None and (guard is None or guard.yields_to(need)):
-                until_s = other.since_s + RESIDENCE * (other.load_s + place.load_s)
+                loads_s = other.load_s + place.load_s
+                until_s = other.since_s + RESIDENCE * loads_s
+                if guard is not None and guard.came_with(need, loads_s):
+                    since_s = max(other.since_s, need.head.request.arrival_s)
+                    until_s = since_s + TOGETHER * loads_s
                 if until_s <= self._state.now:
                     (due_runs if other.running else due).append(other)
                 else:

@@ -60,7 +60,7 @@ class Transfers:
         """Ask for a place; nothing else may be on its way."""
         state = self._state
         state.residency.pool(place).use(place.id, place.size)
-        place.is_loading, place.is_fresh = True, False
+        place.is_loading = place.is_fresh = True
         place.since_s = state.now
         self.in_flight = place
         what = place.variants[0], place.span, place.processors
