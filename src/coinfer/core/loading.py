@@ -181,7 +181,6 @@ class Loading:
             saved_s = len(need.lane) * (slow_s - option.seconds) - option.place.load_s
             if self._room.exchange(option.place, need, saved_s):
                 transfers.load(option.place)
-                option.place.is_fresh = True
                 return
 
     def _fastest(self, need: Need, slow_s: float) -> Option | None:
