@@ -34,6 +34,8 @@ __all__ = [
 
 MOST_CALIBRATION = 128
 MOST_HELD_OUT = 64
+MOST_TELLING = 8
+"""So many samples tell the error of a choice: it is compared with others of the same samples."""
 _PLACES = 16384
 """Of each layer, over all samples, so many places are looked at about."""
 
@@ -44,10 +46,22 @@ class Samples(NamedTuple):
     Attributes:
         calibration: What is chosen with.
         held_out: What judges; none of the others.
+
+    >>> len(Samples([{}] * 24, []).shaping)
+    16
     """
 
     calibration: Sequence[Tensors]
     held_out: Sequence[Tensors]
+
+    @property
+    def shaping(self) -> Sequence[Tensors]:
+        """What shapes factors where their error is told by the first of `calibration`.
+
+        None of the latter, if there are enough: factors fit what shaped them better than all else.
+        """
+        count = min(MOST_TELLING, len(self.calibration) // 3)
+        return self.calibration if count < 2 else self.calibration[count:]
 
 
 def split(feeds: Sequence[Tensors], name: str, *, seed: int) -> Samples:

@@ -105,6 +105,7 @@ class Compression:
     bound: ir.Model = field(init=False)
     cost: ModelCost = field(init=False)
     n_judged: int = field(default=0, init=False)
+    _shaping: Sequence[Tensors] = field(init=False)
     _originals: list[Tensors] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +115,9 @@ class Compression:
             ConfigurationError: there are none.
         """
         graph, feed = self.model.graph, self.samples.calibration[0]
+        self._shaping = self.samples.calibration
+        if self.wish.by_latency:
+            self._shaping = self.samples.shaping
         self.bound = with_shapes(self.model, bound_to(self.model, feed), feed, self._reference)
         self.cost = total(operator_costs(self.bound))
         self.layers = Layers.of(graph, svd=self.wish.svd, bound=self.bound)
@@ -122,8 +126,9 @@ class Compression:
         moments = {}
         if self.is_data_aware:
             self.tell("what layers see of the samples")
-            feeds, seed = self.samples.calibration, self.wish.seed
-            moments = moments_of(self.model, self.layers, feeds, self._reference, seed=seed)
+            moments = moments_of(
+                self.model, self.layers, self._shaping, self._reference, seed=self.wish.seed
+            )
         self.maker = FactorMaker(graph, self.layers, moments)
 
     def chosen(self) -> CompressionReport:
@@ -263,7 +268,7 @@ class Compression:
         model = self.model.with_graph(graph)
         if not self.is_data_aware:
             return model
-        return renormalised(self.model, model, self.samples.calibration, self._reference)
+        return renormalised(self.model, model, self._shaping, self._reference)
 
     def _error(self, model: Model) -> float:
         """Return how far outputs are off on the held-out samples."""

@@ -20,14 +20,12 @@ from coinfer.machine.processor import Processor
 from coinfer.metrics.paired import LEAST_ROUNDS
 from coinfer.model import Model, model_from_ir
 from coinfer.planner.compressing.against_original import contests
+from coinfer.planner.compressing.calibration import MOST_TELLING
 from coinfer.planner.compressing.error import largest_error
 from coinfer.profiling.reference import REFERENCE
 from coinfer.profiling.side_by_side import Contest, time_side_by_side
 
 __all__ = ["MeasuringGauge"]
-
-_ERROR_FEEDS = 8
-"""So many calibration samples tell an error: it is compared with others of the same samples."""
 
 _Twin = tuple[tuple[str, Ranks], ...]
 """A choice as a key."""
@@ -62,7 +60,7 @@ class MeasuringGauge:
     ) -> None:
         self._model, self._bound, self._maker = model, bound, maker
         self._layers = layers
-        self._feeds = feeds[:_ERROR_FEEDS]
+        self._feeds = feeds[:MOST_TELLING]
         self._processors, self._backends = processors, backends
         self._heeds_error = heeds_error
         self._tell = tell
@@ -102,7 +100,7 @@ class MeasuringGauge:
         return {each: [seconds[each] for seconds in by_processor] for each in ranks}
 
     def error(self, choice: Choice) -> float:
-        """Return the largest ||out - ref|| / ||ref|| over outputs and calibration samples."""
+        """Return the largest ||out - ref|| / ||ref|| over outputs and samples."""
         if not self._heeds_error:
             return 0.0
         twin = _twin(choice)
