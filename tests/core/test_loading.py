@@ -374,3 +374,39 @@ class TestSlowWays:
         loads = [command for command in subject.commands if isinstance(command, Load)]
         assert len(loads) > 3
         assert len(loads) * 0.3 < 0.55 * subject.now, "loading takes half of the time at most"
+
+    @pytest.mark.parametrize("policy", ["earliest_finish", "fcfs", "edf", "least_slack"])
+    def test_what_can_run_nowhere_else_is_not_sent_away_for_one_that_is_slow(
+        self, policy: str
+    ) -> None:
+        subject = machine(
+            100,
+            policy,
+            names=("core", "device"),
+            seconds={"a": {"core": 5.0, "device": 0.005}, "b": {"device": 0.005}},
+            sizes={"a": 60, "b": 60},
+            ready=["core"],
+            load_s=1.0,
+            checked=False,
+        )
+        for at in range(1000):
+            subject.submit("b", arrival_s=5 + at * 0.01, deadline_s=5.1 + at * 0.01)
+        for _ in range(2):
+            subject.submit("a", arrival_s=10.0)
+        subject.run()
+        assert moves(subject)[:4] == ["+a", "-a", "+b"]
+
+    def test_a_request_given_to_what_was_evicted_is_given_away_anew(self) -> None:
+        subject = machine(
+            60,
+            "shortest_expected_latency",
+            names=("cpu", "gpu"),
+            seconds={"a": {"cpu": 0.5, "gpu": 0.05}, "b": {"gpu": 0.05, "cpu": 0.2}},
+            units={"a": 2, "b": 2},
+            sizes={"a": 40, "b": 60},
+            load_s=0.02,
+        )
+        for name, at_s in (("a", 0.0), ("a", 0.05), ("b", 0.05), ("b", 0.05)):
+            subject.submit(name, arrival_s=at_s)
+        subject.run(until_s=60.0)
+        assert not subject.unanswered

@@ -77,6 +77,16 @@ class Demand:
             if place is not None and (place.is_fresh or not only_fresh):
                 self.guards.setdefault(place, need)
 
+    def has_other_way(self, place: Place) -> bool:
+        """Tell whether all that is run from a place could be run elsewhere as things are."""
+        state, span = self._state, place.span
+        for variant in place.variants:
+            names = state.estimates.row(variant, span, 1, 0).keys() & set(state.in_service)
+            others = [state.residency.place(variant, span, name) for name in names]
+            if not any(each is None or (each.is_loaded and each is not place) for each in others):
+                return False
+        return True
+
     def ways(self, need: Need) -> Iterator[list[Option]]:
         """Yield the ways in which a lane could go on, by variant: the most accurate first."""
         yield need.options

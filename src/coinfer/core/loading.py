@@ -164,21 +164,25 @@ class Loading:
     def _load_faster(self) -> None:
         """Load for a lane that could go on, but is so slow there that a load takes less.
 
-        So a network that has no room on a GPU is not left to a processor core for ever.
+        So a network that has no room on a GPU is not left to a processor core for ever. Those that
+        could start on an idle processor at once are not worth a load: a policy may let them.
         """
         transfers = self._transfers
         if transfers.in_flight is not None or self._room.eviction is Eviction.LRU:
             return
+        idle = self._state.idle()
         for need in self._demand.needs:
-            slow_s = need.seconds
-            if slow_s == math.inf or any(o.place and o.place.is_loading for o in need.options):
+            slow_s, waiting = need.seconds, len(need.lane) - need.count_at(idle)
+            if waiting <= 0 or slow_s == math.inf:
+                continue
+            if any(o.place and o.place.is_loading for o in need.options):
                 continue
             option = self._fastest(need, slow_s)
             if option is None or option.place is None or option.place.pool in self._blocked:
                 continue
             if self._demand.is_urgent and transfers.rests(need.head.request):
                 continue
-            saved_s = len(need.lane) * (slow_s - option.seconds) - option.place.load_s
+            saved_s = waiting * (slow_s - option.seconds) - option.place.load_s
             if self._room.exchange(option.place, need, saved_s):
                 transfers.load(option.place)
                 return

@@ -104,6 +104,13 @@ class Need(NamedTuple):
                     found = seconds
         return found
 
+    def count_at(self, processors: Collection[str]) -> int:
+        """Return on how many of some processors it could go on as things are."""
+        return sum(
+            name in processors and (place is None or place.is_loaded)
+            for _, name, place in self.options
+        )
+
     @property
     def load_s(self) -> float:
         """The seconds of the shortest load that it could wait for."""

@@ -9,6 +9,7 @@ go is what it is cheapest to be without (`coinfer.core.eviction`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -124,20 +125,27 @@ class Room:
         """
         if self.crowd(place):
             return False
-        residency = self._state.residency
+        residency, demand = self._state.residency, self._demand
         groups = self._who_may_go(place, need)
         chosen = room_from(groups, residency.pool(place).lacks(place.size), self._dear)
-        if chosen is None or any(each.running for each in chosen):
+        if chosen is None:
             return False
         mine = residency.popularity.of(place.variants)
         for each in chosen:  # it is needed again so often for each time that this one is
             theirs = residency.popularity.of(each.variants)
-            saved_s -= each.load_s * (min(1.0, theirs / mine) if mine > 0 else 1.0)
+            often = theirs / mine if mine > 0 else math.inf
+            if demand.has_other_way(each):
+                saved_s -= each.load_s * min(1.0, often)
+            elif often > 0:  # all that comes for it waits until it is back
+                saved_s -= (each.load_s + place.load_s) * often
             until_s = each.since_s + each.load_s + place.load_s
             if until_s > self._state.now:
                 self._transfers.look_again(until_s)
                 return False
         if saved_s <= 0:
+            return False
+        if running := [each for each in chosen if each.running]:
+            self._drain(running)
             return False
         self._evict(sorted(chosen, key=_number))
         return True

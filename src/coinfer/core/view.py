@@ -265,7 +265,7 @@ class View:
         for _, lane, request in heapq.merge(*map(_ranked, lanes), key=itemgetter(0)):
             yield lane, request
 
-    def first_in_order(self, count: int) -> Iterator[tuple[Lane, Request]]:
+    def first_in_order(self, count: int, free: Collection[str]) -> Iterator[tuple[Lane, Request]]:
         """Iterate over the first `count` waiting requests in the policy's order, then `others`.
 
         So many that wait for busy processors keep nobody else from a free one.
@@ -274,13 +274,21 @@ class View:
         for lane, request in islice(self.in_order(), count):
             seen.add(lane)
             yield lane, request
-        yield from self.others(seen)
+        yield from self.others(count, seen, free)
 
-    def others(self, seen: Collection[Lane]) -> Iterator[tuple[Lane, Request]]:
-        """Iterate over the first requests of the other lanes in the policy's order."""
+    def others(
+        self, count: int, seen: Collection[Lane], free: Collection[str]
+    ) -> Iterator[tuple[Lane, Request]]:
+        """Iterate over the first requests of up to `count` other lanes in the policy's order.
+
+        Args:
+            count: So many at most.
+            seen: Lanes that were looked at.
+            free: Processors of which the lanes can use one.
+        """
         if len(seen) < len(self._lanes):
-            left = [lane for lane in self._lanes if lane not in seen]
-            for lane in sorted(left, key=_rank):
+            left = [lane for lane in self._lanes if lane not in seen and _could_use(lane, free)]
+            for lane in sorted(left, key=_rank)[:count]:
                 yield lane, lane.head
 
     def waits(self, request: Request) -> bool:
@@ -647,3 +655,8 @@ def _ranked(lane: Lane) -> Iterator[tuple[Any, Lane, Request]]:
 
 def _rank(lane: Lane) -> Any:
     return lane.head_rank
+
+
+def _could_use(lane: Lane, free: Collection[str]) -> bool:
+    """Tell whether one of some processors can run what comes first in a lane, in some form."""
+    return bool(lane.cheaper or lane.fused) or any(name in lane.seconds for name in free)

@@ -175,7 +175,7 @@ class EarliestFinish(OneByOne):
         forecast = beside = None
         if now <= foresight.until_s and foresight.is_needed(view):
             forecast = foresight.forecast(view)
-        may_let_by = self._late.has_deadlines and waiting > 1
+        may_let_by = waiting > 1 and self._late.has_deadlines
         if may_let_by and (forecast is not None or not view.preempts) and len(view.lanes()) > 1:
             beside = Rivals(view) or None
         lane, request = view.first()
@@ -205,7 +205,7 @@ class EarliestFinish(OneByOne):
                 return Start(name, (request,))
         held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
-        for lane, request in view.first_in_order(self.window):
+        for lane, request in view.first_in_order(self.window, unclaimed):
             if riders and request in riders:
                 continue  # it needs no run of its own
             if view.is_hopeless(lane, request):
@@ -271,7 +271,7 @@ class EarliestFinish(OneByOne):
             free_at = view.units_free_at()
             riders.update(self._late.reserve(view, awaited, free_at))
             used |= view.bits_of(awaited)
-        for lane, request in view.first_in_order(self.window):
+        for lane, request in view.first_in_order(self.window, view.idle()):
             if request in riders:
                 continue  # it needs no run of its own
             if view.is_hopeless(lane, request):

@@ -111,7 +111,8 @@ class PlannedMapping(OneByOne):
         decision = self._start(view, _groups(first, taken, lookahead), unclaimed, lookahead, riding)
         if not unclaimed or isinstance(decision, Start | StartFork | Drop):
             return decision
-        others = {lane: (r,) for lane, r in view.others(first) if r.id not in riding}
+        left = view.others(self.window, first, unclaimed)
+        others = {lane: (request,) for lane, request in left if request.id not in riding}
         groups = _groups(others, taken, lookahead)  # what the first ones leave
         other = self._start(view, groups, unclaimed, lookahead, riding) if groups else None
         if isinstance(decision, WaitUntil) and isinstance(other, WaitUntil):

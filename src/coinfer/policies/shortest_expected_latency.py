@@ -75,6 +75,7 @@ class ShortestExpectedLatency(OneByOne):
         """Give requests away until one goes to a free processor; return its start."""
         given = [each.request for each in self._given]
         waiting = _without(view.first_waiting(self.window), given)
+        riding = {request.id for request in given}
         while waiting and free and len(self._given) < self.window:
             lane = _most_demanding(lookahead, waiting)
             request = waiting[lane][0]
@@ -86,16 +87,24 @@ class ShortestExpectedLatency(OneByOne):
             self._given.append(_Given(request, step))
             riders = lookahead.reserve_step(lane, step, request)  # they need no run of their own
             free.difference_update(view.sharing(name))
+            riding.update([each.id for each in (request, *riders)])
             waiting = _without(waiting, (request, *riders))
-        return self._start_others(view, lookahead, free) if free else None
+        return self._start_others(view, lookahead, free, riding) if free else None
 
     def _start_others(
-        self, view: View, lookahead: Lookahead, free: Collection[str]
+        self, view: View, lookahead: Lookahead, free: Collection[str], riding: Collection[int]
     ) -> Start | StartFork | None:
-        """Start the first of what others cannot use: of lanes of which nothing was looked at."""
-        given = {each.request.id for each in self._given}
-        for lane, request in view.others(view.first_waiting(self.window)):
-            if request.id in given:
+        """Start the first of what others cannot use: of lanes of which nothing was looked at.
+
+        Args:
+            view: What is known.
+            lookahead: What is reserved.
+            free: The free processors.
+            riding: Who is given away, or needs no run of his own.
+        """
+        seen = view.first_waiting(self.window)
+        for lane, request in view.others(self.window, seen, free):
+            if request.id in riding:
                 continue
             schedule = lookahead.schedule(lane)
             name = schedule.steps[0].processor
@@ -125,8 +134,14 @@ def _most_demanding(lookahead: Lookahead, waiting: Mapping[Lane, Sequence[Reques
 
 
 def _stands(view: View, given: _Given) -> bool:
-    """Tell whether a request still waits for the step that it was given to, and can get it."""
+    """Tell whether a request still waits for the step that it was given to, and can get it.
+
+    What is not loaded there now may never be: it is given away anew.
+    """
     request, step = given
-    return view.waits(request) and view.can_run_span(
-        view.lane_of(request), step.processor, step.span
+    if not view.waits(request):
+        return False
+    lane = view.lane_of(request)
+    return lane.may_start(step.processor, view.now) and view.can_run_span(
+        lane, step.processor, step.span
     )
