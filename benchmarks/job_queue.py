@@ -17,8 +17,9 @@ Arms, each with the originals and with the decomposed networks:
 All arms are loaded, and take turns in each round. Where memory does not hold them all, with
 `--one-at-a-time`, each is loaded only for its turn: it is started, answers once to warm up, then
 three times, of which the median counts, and ends. Loading is in no time. With `--make` nothing is
-compared: networks are written and decomposed, by latency, on one thread of onnxruntime. Their
-weights are random, so the error is not looked at: this is about time alone.
+compared: networks are written and decomposed, by latency, on one thread of onnxruntime, and plans
+that were kept beside them are removed. The weights are random, so the error is not looked at: this
+is about time alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,6 +61,7 @@ MIXED = {"vgg16": 3, "resnet152": 1, "inception_v3": 2, "regnet_y_32gf": 2}
 
 FORMS = ("original", "decomposed")
 DEFAULT, PINNED, QUEUE = "processes", "pinned", "queue"
+POLICY = "fcfs"
 JOB_S = 0.02
 """A job takes so long at most, by measured time, unless it is a single layer."""
 
@@ -99,6 +102,8 @@ def main() -> int:
     console = new_console()
     print_environment(console)
     if arguments.make:
+        for kept in arguments.folder.glob("plan-*/"):  # of networks that may be other ones now
+            shutil.rmtree(kept)
         for name in arguments.networks:
             console.print(_made(arguments.folder, name))
         return 0
@@ -236,6 +241,13 @@ def _processes(paths: Sequence[Path], *, pinned: bool) -> Arm:
     return Arm(run, close)
 
 
+def plan_folder(paths: Sequence[Path]) -> Path:
+    """Name the folder of the plan for some networks, after all that it depends on."""
+    counts = Counter(path.stem for path in paths)
+    what = "-".join(f"{n}-{name}" for name, n in counts.items())
+    return paths[0].parent / f"plan-{POLICY}-{JOB_S:g}s-{what}"
+
+
 def _queue(paths: Sequence[Path]) -> Arm:
     """Coinfer: jobs of layers in one queue, and a worker with one thread for each core.
 
@@ -244,8 +256,7 @@ def _queue(paths: Sequence[Path]) -> Arm:
     where = [each for each in default_processors(preempt=False) if each.threads == 1]
     where = [each for each in where if each.backend == "onnxruntime"]
     models = {f"{at}-{path.stem}": path for at, path in enumerate(paths)}
-    counts = Counter(path.stem for path in paths)
-    kept = paths[0].parent / ("plan-" + "-".join(f"{n}-{name}" for name, n in counts.items()))
+    kept = plan_folder(paths)
     stack = ExitStack()
     if kept.is_dir():
         engine = stack.enter_context(coinfer.Engine(kept))
@@ -254,7 +265,7 @@ def _queue(paths: Sequence[Path]) -> Arm:
             coinfer.Engine(
                 models,
                 processors=where,
-                policy="fcfs",
+                policy=POLICY,
                 partition=PartitionOptions(mode=Mode.UNIT, max_span_s=JOB_S),
                 batch="off",
                 fuse="never",

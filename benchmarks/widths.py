@@ -1,6 +1,7 @@
 """How wide a run should be, in simulation: machines of 8, 16 and 64 cores.
 
     python benchmarks/widths.py [--quick] [--cores 8 16 64] [--planned-for 0.25 0.5 0.8 0.95]
+        [--tight]
 
 Two loads at 50, 80 and 95 % of the bound: three networks in equal mix with Poisson arrivals, and
 eight networks at frame rates. The default policy on processors of every useful width against the
@@ -11,7 +12,9 @@ requests. The best fixed width of each column is the best of all of them there, 
 contestant is meant. At 95 % what is completed counts, of the bound. `coinfer` has only what a plan
 would load, and `preempting` express processors beside it, which Linux has by default where requests
 differ in urgency: without them no width can help a short request while each core runs something
-long. `--planned-for` shows instead what a plan that was made for another load costs.
+long. `--planned-for` shows instead what a plan that was made for another load costs, and `--tight`
+what the mix keeps beside a stream whose deadline only a wide run meets, plainly, and where that
+stream has a priority and there are express processors.
 """
 
 from __future__ import annotations
@@ -55,6 +58,10 @@ FRAMES_PER_S = {
 """Of one camera each; as many cameras as make the load, and a frame's deadline is its period."""
 NOT_WORSE = 0.98
 """What chance makes of equals in so many requests."""
+
+TIGHT, TIGHT_SHARE, TIGHT_PATIENCE = "vgg16", 0.1, 0.7
+"""A network with that share of the work beside the mix, whose requests have so many times what one
+core takes."""
 
 PATIENCE = 3.0
 """Requests of the mix have so many times what one core takes."""
@@ -224,12 +231,57 @@ def print_stale(console: Console, cores: int, shares: list[float], requests: int
         console.print(table)
 
 
+def tight(machine: Machine, load: float, requests: int, priority: int) -> Scenario:
+    """What is asked for: the mix, and beside it a stream that one core cannot serve in time."""
+    alone_s = {m: machine.profile.expected_s(m, "cpu0") or 0.0 for m in (*MIX, TIGHT)}
+    work_s = math.fsum(weight * alone_s[model] for model, weight in MIX.items())
+    weights = {**MIX, TIGHT: work_s * TIGHT_SHARE / (1 - TIGHT_SHARE) / alone_s[TIGHT]}
+    bound = throughput_bound(machine.profile, machine.processors, weights)
+    rates = {model: load * rate for model, rate in bound.per_model_per_s.items()}
+    deadlines = {m: PATIENCE * s for m, s in alone_s.items()}
+    deadlines[TIGHT] = TIGHT_PATIENCE * alone_s[TIGHT]
+    return Scenario.model_validate(
+        {
+            "models": {
+                m: {"source": "zoo:lenet", "deadline": s, "priority": priority * (m == TIGHT)}
+                for m, s in deadlines.items()
+            },
+            "arrivals": {m: {"poisson": rate} for m, rate in rates.items()},
+            "duration": requests / sum(rates.values()),
+            "warmup": 0.0,
+            "admission_limit": 10**9,
+        }
+    )
+
+
+def print_tight(console: Console, cores: int, requests: int) -> None:
+    """Print the shares in time of the stream, and of all requests."""
+    machine = load_machine(f"lib:cores-{cores}")
+    forms = {"plain": (machine, 0), "priority, express": (preempting(machine), 1)}
+    columns = [f"{name}, {whose}" for name in forms for whose in (TIGHT, "all")]
+    table = new_table([f"{cores} cores, in time"], columns)
+    for load in (0.9, 0.95, 1.05):
+        cells = []
+        for form, priority in forms.values():
+            asked = tight(machine, load, requests, priority)
+            plan = Plan.of(form, models=asked.models)
+            done = simulate(asked, plan, make_policy("earliest_finish")).run_counts.models
+            all_hits, all_submitted = (
+                sum(getattr(each, what) for each in done.values()) for what in ("hits", "submitted")
+            )
+            cells.append(f"{done[TIGHT].hits / done[TIGHT].submitted:.1%}")
+            cells.append(f"{all_hits / all_submitted:.1%}")
+        table.add_row(f"load {load:.0%}", *cells)
+    console.print(table)
+
+
 def main() -> int:
     """Print the tables; the exit status is 1 if something is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="short, to see that it works")
     parser.add_argument("--cores", type=int, nargs="*", default=[8, 16, 64])
     parser.add_argument("--planned-for", type=float, nargs="+", help="shares of the bound")
+    parser.add_argument("--tight", action="store_true", help="a stream that needs wide runs")
     arguments = parser.parse_args()
     console = new_console()
     print_environment(console)
@@ -239,6 +291,9 @@ def main() -> int:
         requests = 100 * cores if arguments.quick else 1_000 * cores
         if arguments.planned_for:
             print_stale(console, cores, arguments.planned_for, requests)
+            continue
+        if arguments.tight:
+            print_tight(console, cores, requests)
             continue
         for kind in ("mix", "frames"):
             columns = [f"{load:.0%} {what}" for load in LOADS for what in ("in time", "ms")]

@@ -131,6 +131,30 @@ def test_advice_that_comes_too_late_or_cannot_be_followed_changes_nothing(plan: 
         assert loaded(engine) == before
 
 
+def test_only_what_moved_has_the_rates_of_now(plan: Plan) -> None:
+    faults = Faults()
+    with engine_of(plan, faults) as engine:
+        engine.change_policy("auto")
+        thread = engine._policy_thread
+        assert thread is not None
+        faults.fail_load(model="front", processor="cpu0")
+        columns = {"front": (["cpu0"], ["why"]), "rear": (["cpu1"], ["why"])}
+        rates = {"front": 50.0, "rear": 70.0}
+        engine.settle_columns(thread, ColumnAdvice(columns, rates, "sooner"))
+        assert loaded(engine)["rear"] == {"cpu1"}
+        assert engine.plan.rates == {"front": 10.0, "rear": 70.0}
+
+
+def test_rates_of_what_cannot_move_are_compared(plan: Plan) -> None:
+    everywhere = plan.loading(
+        plan.measured.where(lambda key: key.model == "front" or key.processor in WIDE)
+    )
+    with engine_of(everywhere) as engine:
+        assert engine._movable() == ["rear"]
+        engine.change_policy("auto")
+        assert engine._watched_rates() == {"front": 10.0}
+
+
 def test_the_thread_reviews_processors_before_the_policy_and_goes_on_if_that_fails(
     plan: Plan,
 ) -> None:
@@ -155,7 +179,7 @@ def test_the_thread_reviews_processors_before_the_policy_and_goes_on_if_that_fai
             engine.infer("front", FEED)
         assert order[:4] == ["columns", "policy on 2", "columns", "policy on 2"]
         assert loaded(engine)["front"] == {"cpu0", "cpu1"}
-        assert engine.plan.rates == {"front": 50.0}
+        assert engine.plan.rates == {"front": 50.0, "rear": 10.0}
         assert "on which processors models are loaded could not be reviewed: it broke" in (
             engine.warnings
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -44,6 +45,15 @@ def test_the_file_and_the_report_agree(tmp_path: Path) -> None:
     assert "no samples were given" in shown
     assert read["format"] == "coinfer-compression/1"
     assert [row["ms"][0] > 0 for row in read["processors"]]
+
+
+def test_one_sample_that_judges_is_said_in_the_singular(tmp_path: Path) -> None:
+    inputs = tmp_path / "two.npz"
+    np.savez(inputs, image=np.ones((2, 3, 32, 32), np.float32))
+    args = ("--ranks", "ratio:0.5", "--inputs", str(inputs), "-o", str(tmp_path / "small.onnx"))
+    shown = run("zoo:tiny_cnn", *args)
+    assert " on 1 held-out sample\n" in shown
+    assert "1 sample judges; the error says little of others" in " ".join(shown.split())
 
 
 def test_only_what_is_measured_is_drawn(tmp_path: Path) -> None:

@@ -293,7 +293,9 @@ def test_a_plan_chooses_its_policy_where_the_scenario_names_none(
     assert "policy: earliest_finish, which none of" in text
     assert "warning: no policy keeps the deadlines" in text
     assert "  not edf: " not in shown.out
-    assert "  not edf: " in program("plan", path, "--why").out
+    why = program("plan", path, "--why").out
+    assert "others do the same" in " ".join(why.split())
+    assert why.count("  not ") < 12  # a table of processors, and a few of thirty policies
     named = program("plan", path, "--policy", "edf", "--why").out
     assert "policy:" not in named
     for verb in ("run", "simulate"):
@@ -301,7 +303,7 @@ def test_a_plan_chooses_its_policy_where_the_scenario_names_none(
         assert again.status == 0, again.err
         assert "policy: earliest_finish, which none of" in " ".join(again.out.split())
     explained = program("run", path, "--plan", folder, "--explain", "slowest").out
-    assert "  not edf: " in explained
+    assert "others do the same" in " ".join(explained.split())
 
 
 def test_a_policy_is_chosen_for_a_run_or_a_simulation_that_asks_for_it(

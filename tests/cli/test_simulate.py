@@ -164,6 +164,12 @@ def test_a_bad_machine_file_names_its_line(two: Path, tmp_path: Path) -> None:
         run(two)
 
 
+def test_a_plan_given_as_a_machine_is_recognised(two: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("format: coinfer-plan/1\nname: mine\npolicy: {name: edf}\n")
+    with pytest.raises(ScenarioError, match=r"plan\.yaml: that is a plan, .* use --plan"):
+        run(two, "--machine", tmp_path / "plan.yaml")
+
+
 def test_a_duration_for_finite_counts_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="lasts until all is answered"):
         run(EXAMPLES / "etri-equal-mix.yaml", "--duration", "1s")

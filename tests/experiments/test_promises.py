@@ -38,7 +38,7 @@ def test_all_deadlines_count_first_then_their_share_then_throughput() -> None:
     promises = Promises.of(scenario({"a": {"deadline": 1.0}, "b": {}}))
     figures = promises.figures(counts(a=(96, 3, 1), b=(24, 0, 0)))
     assert figures == (1.0, 0.96, pytest.approx(math.sqrt(100 * 25) - 1))
-    assert promises.words(figures) == "96.0% in time, 49/s"
+    assert promises.words(figures) == "96.0% in time, 49/s per model, geometric mean"
     assert promises.figures(counts(a=(94, 3, 3), b=(0, 0, 0)))[:2] == (0.0, 0.94)
 
 
@@ -62,7 +62,7 @@ def test_what_is_more_urgent_comes_first_among_deadlines_and_among_rates() -> No
     words = promises.words(promises.figures(counts(low=(1, 1, 0), high=(4, 0, 0), loop=(9, 0, 0))))
     assert words == (
         "100.0% in time at priority 5, 50.0% in time at priority 0, "
-        "4/s at priority 5, 4.477/s at priority 0"
+        "4/s at priority 5, 4.477/s per model, geometric mean at priority 0"
     )
 
 

@@ -70,6 +70,12 @@ def test_a_saved_plan_is_read_as_it_was(tmp_path: Path) -> None:
     assert load_plan(tmp_path / "plan").plan == plan
 
 
+def test_a_folder_may_be_named_by_a_text(tmp_path: Path) -> None:
+    plan = saved(tmp_path).plan
+    save_plan(plan, str(tmp_path / "kept"))
+    assert load_plan(str(tmp_path / "kept")).plan == plan
+
+
 def test_a_cut_plan_is_read_as_it_was(tmp_path: Path) -> None:
     plan = cut_by_hand(tmp_path)
     assert load_plan(tmp_path / "plan").plan == plan

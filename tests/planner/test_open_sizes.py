@@ -11,7 +11,7 @@ import pytest
 import coinfer
 from coinfer.backends.null import NullBackend
 from coinfer.backends.onnxruntime.backend import OnnxRuntimeBackend
-from coinfer.errors import ModelError, UnknownNameError
+from coinfer.errors import BackendError, ModelError, UnknownNameError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model, load_model
 from coinfer.model.size_guess import guessed_sizes
@@ -59,6 +59,26 @@ def test_named_sizes_go_before_a_guess() -> None:
     assert "h=224" in warning
     assert "w=" not in warning.split(";")[0]
     assert found.plan.models["m"].sizes == ({"h": 224, "w": 64},)
+
+
+def test_a_size_of_zero_that_a_model_does_not_run_at_is_one_clear_line() -> None:
+    model = model_from_text(
+        "m (float[1,1,h] x) => (float[1,1,q] y) <float[1,1,3] k = {1, 1, 1}> { y = Conv(x, k) }",
+        name="m",
+    )
+    with pytest.raises(BackendError) as caught:
+        planned(model, Wishes(dims={"h": 0}))
+    assert str(caught.value) == "no processor runs model 'm' with h=0; give sizes from 1"
+
+
+def test_a_size_of_zero_that_a_model_runs_at_is_measured() -> None:
+    model = model_from_text("m (float[1,h] x) => (float[1,h] y) { y = Relu(x) }", name="m")
+    assert planned(model, Wishes(dims={"h": 0})).plan.models["m"].sizes == ({"h": 0},)
+
+
+def test_a_guess_names_both_ways_to_state_a_size() -> None:
+    [warning] = [each for each in planned(conv()).plan.warnings if "guess" in each]
+    assert warning.endswith("sizes like --dim h=224 (in Python dims={'h': 224})")
 
 
 def test_a_size_of_a_dimension_that_no_model_has_is_refused() -> None:

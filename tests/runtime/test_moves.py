@@ -65,6 +65,13 @@ def test_requests_run_where_the_model_moved_to_and_the_plan_says_so() -> None:
     assert engine.fault is None
 
 
+def test_one_name_is_no_list_of_names() -> None:
+    with engine_of(planned("p0")) as engine:
+        with pytest.raises(ConfigurationError, match=r"must be a list of names.*give \['p1'\]"):
+            engine.move("m", "p1")
+        assert loaded(engine) == ["p0"]
+
+
 def test_nothing_is_lost_while_it_moves_to_and_fro_under_load(tmp_path: Path) -> None:
     path, plan = tmp_path / "run.jsonl", planned("p0", models=("m", "n"))
     header = LogHeader(policy=plan.policy.name, processors=plan.processors)

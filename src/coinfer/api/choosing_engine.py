@@ -41,7 +41,7 @@ class ChoosingEngine(engine.Engine):
     """
 
     _policy_thread: PolicyThread | None = None
-    _chooses_columns: bool = False
+    _followed: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ChoosingEngine(engine.Engine):
             if auto is None:
                 super().change_policy(policy, **options)  # type: ignore[arg-type]
             thread, self._policy_thread = self._policy_thread, None
-            self._chooses_columns = False
+            self._followed = frozenset()
             if thread is not None:
                 self.note_requests(None)
                 thread.leave()
@@ -115,7 +115,7 @@ class ChoosingEngine(engine.Engine):
         from coinfer.api.policy_thread import PolicyThread  # what simulates is imported only here
 
         self._policy_thread = thread = PolicyThread(self, auto, self._limits)
-        self._chooses_columns = bool(self._movable())
+        self._followed = frozenset(self._movable())
         self.note_requests(thread.controller.seen.note)
         try:
             thread.start()
@@ -132,8 +132,9 @@ class ChoosingEngine(engine.Engine):
         }
 
     def _watched_rates(self) -> Mapping[str, float]:
-        """Compare rates with nothing while the processors are chosen for those that come."""
-        return {} if self._chooses_columns else super()._watched_rates()
+        """Compare no rates of models whose processors are chosen for those that come."""
+        followed, rates = self._followed, super()._watched_rates()
+        return {name: rate for name, rate in rates.items() if name not in followed}
 
     def _movable(self) -> list[str]:
         """Return the models that can be loaded on other processors."""
@@ -150,7 +151,7 @@ class ChoosingEngine(engine.Engine):
         from coinfer.planner.passes.worth_loading import room_for
 
         plan, models = self.plan, self._movable()
-        self._chooses_columns = bool(models)
+        self._followed = frozenset(models)
         if not models:
             return None
         first = dict[Hashable, str]()
@@ -185,21 +186,21 @@ class ChoosingEngine(engine.Engine):
             with self._loading:
                 if self._policy_thread is not thread:
                     return  # somebody has named a policy meanwhile
-                self._move_as_advised(name, *advice.columns[name], advice.why)
-        if known:
-            with self._loading:
-                rates = {name: advice.rates.get(name, 0.0) for name in self.plan.models}
-                rates = {name: rate for name, rate in rates.items() if rate}
-                self.plan = replace(self.plan, rates=rates)
+                if self._has_moved(name, *advice.columns[name], advice.why):
+                    # What stays where it is was chosen for the rates of before.
+                    rates = {**self.plan.rates, name: advice.rates.get(name, 0.0)}
+                    rates = {each: rate for each, rate in rates.items() if rate}
+                    self.plan = replace(self.plan, rates=rates)
         _log.info("processors: %s", advice.why)
 
-    def _move_as_advised(
+    def _has_moved(
         self, name: str, processors: Sequence[str], why: Sequence[str], gain: str
-    ) -> None:
+    ) -> bool:
+        """Load a model as advised; tell whether that could be done."""
         from coinfer.planner.passes.worth_loading import room_for
 
         if name not in self.plan.models:
-            return  # it was unloaded meanwhile
+            return False  # it was unloaded meanwhile
         now = self.plan.models[name].original.spans
         stays = [each for each in processors if each in now]
         new = [p.threads for p in self.plan.processors if p.name in {*processors} - {*now}]
@@ -212,6 +213,8 @@ class ChoosingEngine(engine.Engine):
             raise
         except CoinferError as error:
             self.warnings.put(("columns", name), f"{name} stays where it is loaded: {error}")
+            return False
+        return True
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best; for the policy thread.

@@ -56,7 +56,7 @@ def _totals(report: CompressionReport) -> Iterator[tuple[str, str]]:
     if report.output_error is not None:
         limit = "" if report.max_error is None else f", {report.max_error:g} allowed"
         again = f", which judged {report.judged} choices" if report.judged > 1 else ""
-        samples = f"{report.held_out} held-out samples{again}"
+        samples = f"{report.held_out} held-out sample{'s' * (report.held_out != 1)}{again}"
         yield "error", f"{report.output_error:.3g} on {samples}{limit}"
 
 

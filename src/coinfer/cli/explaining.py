@@ -10,12 +10,12 @@ from coinfer.metrics.explanation import SLOWEST, Explainer
 from coinfer.metrics.explanation_table import render_explanation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from coinfer.plan import Plan
+    from coinfer.plan import Alternative, Plan
     from coinfer.workload.scenario import Scenario
 
-__all__ = ["explainer_of", "policy_lines", "print_explanation"]
+__all__ = ["alternative_lines", "explainer_of", "policy_lines", "print_explanation"]
 
 
 def explainer_of(wanted: str | None, scenario: Scenario) -> Explainer | None:
@@ -37,7 +37,24 @@ def policy_lines(plan: Plan, *, why: bool) -> Iterator[str]:
     for choice in plan.policy_why:
         yield f"policy: {choice.what}"
         if why:
-            yield from (f"  not {each.name}: {each.why}" for each in choice.alternatives)
+            yield from alternative_lines(choice.alternatives)
+
+
+def alternative_lines(alternatives: Iterable[Alternative]) -> Iterator[str]:
+    """Say what each alternative lost by, and of those that do the same only how many there are.
+
+    >>> from coinfer.plan import Alternative
+    >>> some = [Alternative("edf", "3/s"), Alternative("sjf", "2/s"), Alternative("heft", "3/s")]
+    >>> list(alternative_lines(some))
+    ['  not edf: 3/s; 1 other does the same', '  not sjf: 2/s']
+    """
+    alike: dict[str, list[str]] = {}
+    for each in alternatives:
+        alike.setdefault(each.why, []).append(each.name)
+    for why, (first, *others) in alike.items():
+        does = "other does" if len(others) == 1 else "others do"
+        more = f"; {len(others)} {does} the same" if others else ""
+        yield f"  not {first}: {why}{more}"
 
 
 def print_explanation(explainer: Explainer | None) -> None:

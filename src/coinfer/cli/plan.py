@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from coinfer.cli.console import new_table, out, print_lines
-from coinfer.cli.explaining import policy_lines
+from coinfer.cli.explaining import alternative_lines, policy_lines
 from coinfer.cli.options import AllowDataOption, DimOption, PolicyOption, sizes
 from coinfer.cli.progress_bars import profiler_bar
 from coinfer.errors import ConfigurationError
@@ -233,13 +233,12 @@ def _reasons(plan: Plan) -> Iterator[str]:
     for name, model in plan.models.items():
         for choice in model.choices:
             yield f"{name}, {choice.by.replace('_', ' ')}: {choice.what}"
-            for each in choice.alternatives:
-                yield f"  not {each.name}: {each.why}"
+            yield from alternative_lines(choice.alternatives)
     for name, fused in plan.fused.items():
         yield f"{name}: {', '.join(fused.models)}"
         for choice in fused.choices:
             yield f"  {choice.what}"
-            yield from (f"  not {each.name}: {each.why}" for each in choice.alternatives)
+            yield from alternative_lines(choice.alternatives)
 
 
 def _show_difference(folders: list[str], options: list[str]) -> None:

@@ -51,7 +51,7 @@ class Promises:
     ... arrivals: {net: {periodic: 30/s}, log: {closed: 1}}
     ... '''))
     >>> promises.words((1.0, 0.98, 12.5))
-    '98.0% in time, 12.5/s'
+    '98.0% in time, 12.5/s per model, geometric mean'
     """
 
     goals: tuple[Goal, ...]
@@ -68,7 +68,8 @@ class Promises:
         if scenario.score is not None:
             goals.append(Goal(0.01, _score, "score {:.1f}"))
         for names, level in _by_priority(scenario, scenario.models):
-            goals.append(Goal(0.02, partial(_rate_per_s, names), f"{{:.4g}}/s{level}"))
+            what = " per model, geometric mean" if len(names) > 1 else ""
+            goals.append(Goal(0.02, partial(_rate_per_s, names), f"{{:.4g}}/s{what}{level}"))
         return cls(tuple(goals))
 
     def figures(self, run_counts: RunCounts) -> Figures:

@@ -26,7 +26,7 @@ from coinfer.documents.fields import (
 )
 from coinfer.documents.reading import read_text, validated
 from coinfer.documents.yaml_document import YamlDocument
-from coinfer.errors import ConfigurationError
+from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.memories import HOST, memory_of
@@ -326,4 +326,7 @@ def parse_machine(text: str, *, origin: str = "machine") -> Machine:
     (0.002, ['npu'])
     """
     document = YamlDocument.parse(text, origin=origin, kind="a machine")
+    written = document.data.get("format") if isinstance(document.data, dict) else None
+    if str(written).startswith("coinfer-plan/"):
+        raise ScenarioError(f"{origin}: that is a plan, and no machine; use --plan with its folder")
     return validated(MachineFile, document).machine()

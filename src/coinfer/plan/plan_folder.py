@@ -67,7 +67,7 @@ class SavedPlan(NamedTuple):
         return f"{self.text.origin}:{self.text.line_of(loc)}"
 
 
-def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = None) -> None:
+def save_plan(plan: Plan, folder: str | Path, graphs: Mapping[str, bytes] | None = None) -> None:
     """Write a plan into a folder, all at once; an older plan there is replaced.
 
     Args:
@@ -79,6 +79,7 @@ def save_plan(plan: Plan, folder: Path, graphs: Mapping[str, bytes] | None = Non
         ConfigurationError: the folder holds something else or cannot be written, a model has
             neither a source nor a graph, or its name cannot be kept.
     """
+    folder = Path(folder)
     check_can_save(folder)
     check_model_names([*plan.models, *plan.fused])
     plan, files = _with_graphs(plan, graphs or {})

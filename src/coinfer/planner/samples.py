@@ -129,7 +129,8 @@ def guess_warning(name: str, guessed: Mapping[str, int]) -> str | None:
     one = next(iter(guessed))
     return (
         f"{name}: nobody said how large its open dimensions are, so they are measured at a "
-        f"guess: {sizes}; give samples, or sizes like --dim {one}={guessed[one]}"
+        f"guess: {sizes}; give samples, or sizes like --dim {one}={guessed[one]} (in Python "
+        f"dims={{{one!r}: {guessed[one]}}})"
     )
 
 

@@ -372,12 +372,16 @@ class Engine:
 
         Raises:
             UnknownNameError: no such model or processor.
-            ConfigurationError: the plan has no time of it on a processor, it is cut or made in
-                memory only, or memory has a budget, which decides what is loaded.
+            ConfigurationError: the processors are no list, the plan has no time of it on one, it is
+                cut or made in memory only, or memory has a budget, which decides what is loaded.
             BackendError: none of the processors can take it.
             ClosedError: the engine is stopping.
         """
         self._event_loop.check_may_wait("move")
+        if isinstance(processors, str):
+            raise ConfigurationError(
+                f"processors must be a list of names, got {processors!r}; give [{processors!r}]"
+            )
         with self._loading:
             self._check_open()
             self._finish_unloads()

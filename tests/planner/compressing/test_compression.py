@@ -264,6 +264,24 @@ def test_that_inputs_were_random_is_said_whatever_error_is_allowed(
     assert any("no samples were given" in warning for warning in found.report.warnings)
 
 
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (2, ["net: 1 sample judges; the error says little of others; give 24 or more"]),
+        (12, ["net: 4 samples judge; the error says little of others; give 24 or more"]),
+        (24, []),
+    ],
+)
+@pytest.mark.parametrize("int8", [False, True])
+def test_that_few_samples_judge_is_said(count: int, said: list[str], int8: bool) -> None:
+    ranks = "latency" if int8 else "ratio:0.5"
+    feeds = correlated(count)
+    found = coinfer.compress(
+        network(), ranks=ranks, max_error=math.inf, int8=int8, samples=feeds, processors=[]
+    )
+    assert [each for each in found.report.warnings if "judge" in each] == said
+
+
 def test_the_seed_draws_random_samples_too() -> None:
     errors = {
         coinfer.compress(network(), ranks="ratio:0.3", processors=[], seed=seed).report.output_error
@@ -308,8 +326,13 @@ def test_what_is_faster_nowhere_is_left_as_it_was(monkeypatch: pytest.MonkeyPatc
 def test_an_error_that_cannot_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _MadeUpTimes(monkeypatch)
     monkeypatch.setattr("coinfer.planner.compressing.compression.channel_block", lambda _: 1)
-    with pytest.raises(ConfigurationError, match=r"--max-error 1e-09 cannot be kept: .* is \d"):
+    with pytest.raises(
+        ConfigurationError, match=r"--max-error 1e-09 cannot be kept: .* is \d"
+    ) as e:
         coinfer.compress(network(), max_error=1e-9, samples=correlated(), processors=[CPU])
+    assert str(e.value).endswith("; allow more")
+    with pytest.raises(ConfigurationError, match="or give inputs to calibrate with"):
+        coinfer.compress(network(), max_error=1e-9, processors=[CPU])
     with pytest.raises(ConfigurationError, match=r"ratio:0\.1 puts its outputs off by"):
         coinfer.compress(network(), ranks="ratio:0.1", max_error=1e-9, processors=[])
 

@@ -50,12 +50,12 @@ class RankRule:
         has_amount = name in _WITH_NUMBER
         if name not in _NAMES or has_amount != (amount is not None):
             raise ConfigurationError(
-                f"--ranks {text!r} is no rule; write latency, evbmf, ratio:R, energy:E or "
+                f"ranks {text!r} is no rule; write latency, evbmf, ratio:R, energy:E or "
                 "macs:FRACTION"
             )
         if amount is not None and not 0 < amount <= 1:
             raise ConfigurationError(
-                f"--ranks {text!r} is out of range: {name} is the share that is kept; give a "
+                f"ranks {text!r} is out of range: {name} is the share that is kept; give a "
                 "number above 0, 1 at most"
             )
         return cls(name, amount)

@@ -87,6 +87,7 @@ class Compression:
         is_data_aware: Whether the former shape the factors.
         processors: Where it is measured; none: times are not measured.
         backends: By name, with that of the reference.
+        is_given: Whether the samples are the user's.
         tell: Is told what is done next.
         cost: What the original costs on the samples' sizes.
         n_judged: How many choices the held-out samples judged.
@@ -98,6 +99,7 @@ class Compression:
     is_data_aware: bool
     processors: Sequence[Processor]
     backends: Mapping[str, Backend]
+    is_given: bool = True
     tell: Callable[[str], None] = lambda _: None
     warnings: list[str] = field(default_factory=list, init=False)
     layers: Layers = field(init=False)
@@ -253,10 +255,11 @@ class Compression:
                 "that output"
             )
         if least is not None and least > self.wish.limit:
+            more = "" if self.is_given else ", or give inputs to calibrate with"
             raise ConfigurationError(
                 f"model {name!r}: --max-error {self.wish.limit:g} cannot be kept: of all that is "
                 f"faster here, the least that a single layer puts its outputs off is {least:.3g}; "
-                "allow more, or give inputs to calibrate with"
+                f"allow more{more}"
             )
         why = "no layer is faster decomposed" if least is None else "nothing is gained as a whole"
         self.warnings.append(f"{name} is left as it is: {why} on the processors measured")

@@ -25,6 +25,9 @@ from coinfer.profiling.reference import REFERENCE
 
 __all__ = ["CompressionSetting"]
 
+_FEW_JUDGES = 8
+"""Fewer held-out samples say little of others: the largest error of few is no bound."""
+
 _RANDOM_SAMPLES = 12
 _FEWEST_SAMPLES = 2
 _RANDOM_BYTES = 2**28
@@ -65,9 +68,16 @@ class CompressionSetting:
         model = source if isinstance(source, Model) else resolve_model(str(source))
         chosen = _processors(processors)
         feeds, warnings = _feeds(model, samples, dims, seed, (*chosen, REFERENCE), backends)
+        parted = split(feeds, model.name, seed=seed)
+        judges = len(parted.held_out)
+        if samples is not None and judges < _FEW_JUDGES:
+            warnings.append(
+                f"{model.name}: {judges} {'sample judges' if judges == 1 else 'samples judge'}; "
+                f"the error says little of others; give {3 * _FEW_JUDGES} or more"
+            )
         return cls(
             model=model,
-            samples=split(feeds, model.name, seed=seed),
+            samples=parted,
             is_given=samples is not None,
             processors=chosen,
             backends=find_backends((*chosen, REFERENCE), backends),
@@ -85,6 +95,7 @@ class CompressionSetting:
             is_data_aware=self.is_given if data_aware is None else data_aware,
             processors=self.processors,
             backends=self.backends,
+            is_given=self.is_given,
         )
         compression.warnings += self.warnings
         return compression

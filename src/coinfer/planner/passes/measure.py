@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coinfer.errors import BackendError
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
@@ -36,6 +37,9 @@ def measure(plan: Plan, planning: Planning) -> Plan:
             planning.unmeasured.add(name)
             plan, found = _unmeasured(plan, name)
             measured = measured.merged(found)
+    for name in whole:
+        if name not in measured.models():
+            _check_not_empty(planning, name)
     require_runnable(whole, measured, planning.skips)
     profile = plan.measured.merged(measured)
     notes = [skip.reason for skip in planning.skips]
@@ -64,6 +68,22 @@ def _measured(plan: Plan, planning: Planning, names: list[str], batch: int) -> P
         works={n: work for n in names if (work := plan.models[n].work) is not None},
         skipped=planning.skips.append,
     )
+
+
+def _check_not_empty(planning: Planning, name: str) -> None:
+    """Say it in one line if a model runs nowhere and a size is 0, which few models can be run at.
+
+    Raises:
+        BackendError: so it is.
+    """
+    model = planning.models[name]
+    for feed in planning.samples[name]:
+        sizes = model.input_check.sizes_of(feed)
+        empty = [f"{dim}=0" for dim in model.open_dims if sizes.get(dim) == 0]
+        if empty:
+            raise BackendError(
+                f"no processor runs model {name!r} with {', '.join(empty)}; give sizes from 1"
+            )
 
 
 def _unmeasured(plan: Plan, name: str) -> tuple[Plan, Profile]:
