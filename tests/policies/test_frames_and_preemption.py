@@ -28,7 +28,9 @@ def _with_express(ordinary: Sequence[Processor]) -> list[Processor]:
     return [
         *ordinary,
         *(
-            dataclasses.replace(p, name=f"{p.name}+", units={f"{p.name}+"}, overlays=p.units)
+            dataclasses.replace(
+                p, name=f"{p.name}+", units=frozenset({f"{p.name}+"}), overlays=p.units
+            )
             for p in ordinary
             if len(p.units) == 1
         ),
