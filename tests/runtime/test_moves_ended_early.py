@@ -50,9 +50,9 @@ def test_ctrl_c_at_any_step_leaves_an_engine_that_answers_and_goes_on(
 ) -> None:
     with engine_of(planned("p0")) as engine:
         found = getattr(engine, owner)
-        known = engine._model_loader.finish_moves
         with monkeypatch.context() as patch:
             if step == "finish_moves":  # it is called before anything is done, too
+                known = engine._model_loader.finish_moves
                 calls = iter([known, interrupts(known, after=after)])
                 patch.setattr(found, step, lambda *given: next(calls)(*given))
             else:

@@ -62,6 +62,7 @@ _log = logging.getLogger(__name__)
 _INF = float("inf")
 _STOP_AFTER_ERROR_S = 5.0
 _RELEASE_PATIENCE_S = 10.0
+_MOMENT_S = 0.1
 
 
 class Engine:
@@ -122,7 +123,7 @@ class Engine:
         self.note_requests(None)
         self._models = self._model_store.models
         self._loading = free_after_fork(threading.RLock())
-        self._stopped = self._may_close = False
+        self._stopped = self._is_left_open = False
         self._policy_changes = 0
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
@@ -541,30 +542,30 @@ class Engine:
         ended = event_loop.worker_pool.join(None if in_time else 1.0)
         ended = event_loop.loader.join(None if in_time else 1.0) and ended
         if ended:
-            self._may_close = True
             self._close_sessions()
         self._stopped = True
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Be the only one who changes or uses what is loaded; close it if the engine has stopped.
-
-        `stop` does not wait for a load that takes long.
-        """
+        """Be the only one who changes or uses what is loaded; close it if `stop` did not wait."""
         with self._loading:
             try:
                 yield
             finally:
-                if self._may_close:
+                if self._is_left_open:
                     self._model_store.close()
 
     def _close_sessions(self) -> None:
-        try:
-            if self._loading.acquire(timeout=_RELEASE_PATIENCE_S):
-                self._model_store.close()
-        finally:  # also if a signal handler raised as soon as the lock was taken
-            with suppress(RuntimeError):  # it was not
-                self._loading.release()
+        for patience_s in (_RELEASE_PATIENCE_S, _MOMENT_S):
+            try:
+                if self._loading.acquire(timeout=patience_s):
+                    self._model_store.close()
+                    return
+            finally:  # also if a signal handler raised as soon as the lock was taken
+                with suppress(RuntimeError):  # it was not
+                    self._loading.release()
+            # Whoever has it closes all at the end, unless this moment is the end.
+            self._is_left_open = True
 
     def __enter__(self) -> Self:
         """Return the engine."""
