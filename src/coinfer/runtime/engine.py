@@ -556,9 +556,9 @@ class Engine:
                     self._model_store.close()
 
     def _close_sessions(self) -> None:
-        for patience_s in (_RELEASE_PATIENCE_S, _MOMENT_S):
+        for wait_s in (_RELEASE_PATIENCE_S, _MOMENT_S):
             try:
-                if self._loading.acquire(timeout=patience_s):
+                if self._loading.acquire(timeout=wait_s):
                     self._model_store.close()
                     return
             finally:  # also if a signal handler raised as soon as the lock was taken
