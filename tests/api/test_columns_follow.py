@@ -11,8 +11,9 @@ import pytest
 from coinfer.api import Engine
 from coinfer.api.policy_thread import PolicyThread
 from coinfer.backends.null import Faults, NullBackend
+from coinfer.core.events import ProcessorLost
 from coinfer.core.request import Request
-from coinfer.errors import PolicyError
+from coinfer.errors import BackendError, PolicyError
 from coinfer.experiments.auto_policy import AutoPolicy
 from coinfer.experiments.policy_controller import Due
 from coinfer.experiments.policy_review import Advice, Review
@@ -22,10 +23,12 @@ from coinfer.machine.profile import Profile
 from coinfer.machine.scaling import Scaling
 from coinfer.plan import Plan
 from coinfer.planner.column_review import ColumnAdvice, ColumnReview, review_columns
+from coinfer.planner.passes import worth_loading
 from hardware import fake_machines as fakes
 from runtime.engines import FEED, MODEL
 
 SCALING = {"front": Scaling(mean_s=0.02, serial=0.08), "rear": Scaling(mean_s=0.04, serial=0.08)}
+RATES = {"front": 400.0, "rear": 400.0}
 WIDE = ("cpu0-7", "cpu8-15")
 
 
@@ -107,6 +110,9 @@ def test_rates_are_compared_only_while_nobody_follows_them(plan: Plan) -> None:
         assert engine._watched_rates() == {}
         engine.change_policy("edf")
         assert engine._watched_rates() == {"front": 10.0, "rear": 10.0}
+        engine.move("rear", [p.name for p in plan.processors])
+        engine.change_policy("auto")
+        assert engine._watched_rates() == {"rear": 10.0}
     everywhere = Plan.of(plan.machine)
     with engine_of(replace(everywhere, rates=plan.rates)) as engine:
         engine.change_policy("auto")
@@ -122,8 +128,9 @@ def test_advice_that_comes_too_late_or_cannot_be_followed_changes_nothing(plan: 
         assert thread is not None
         before = loaded(engine)
         faults.fail_load(model="front", processor="cpu0")
-        engine.settle_columns(thread, ColumnAdvice({"front": (["cpu0"], [])}, {}, "sooner"))
+        engine.settle_columns(thread, ColumnAdvice({"front": (["cpu0"], [])}, RATES, "sooner"))
         assert loaded(engine) == before
+        assert engine.plan.rates == plan.rates
         (text,) = engine.warnings
         assert text.startswith("front stays where it is loaded: ")
         engine.change_policy("edf")
@@ -183,3 +190,60 @@ def test_the_thread_reviews_processors_before_the_policy_and_goes_on_if_that_fai
         assert "on which processors models are loaded could not be reviewed: it broke" in (
             engine.warnings
         )
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_model_goes_back_if_only_half_of_what_was_advised_can_be_done(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, returns: bool
+) -> None:
+    real = worth_loading.room_for
+    monkeypatch.setattr(worth_loading, "room_for", lambda every: real(every)._replace(threads=0))
+    asked: list[list[str]] = []
+    with engine_of(plan) as engine:
+        engine.change_policy("auto")
+        thread, move = engine._policy_thread, engine.move
+        assert thread is not None
+
+        def moved(name: str, at: list[str], *why: object) -> None:
+            asked.append(list(at))
+            if len(asked) == 2 or (len(asked) == 3 and not returns):
+                raise BackendError("no thread left")
+            move(name, at, *why)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(engine, "move", moved)
+        wanted = ["cpu0-7", "cpu0-1"]
+        engine.settle_columns(thread, ColumnAdvice({"front": (wanted, [])}, RATES, "sooner"))
+        assert asked == [["cpu0-7"], wanted, list(WIDE)]
+        assert loaded(engine)["front"] == ({*WIDE} if returns else {"cpu0-7"})
+        assert engine.plan.rates == plan.rates
+        assert list(engine.warnings) == [
+            "front stays where it is loaded: no thread left"
+            if returns
+            else "front is left on cpu0-7: no thread left; nor back: no thread left"
+        ]
+
+
+def test_a_model_that_is_unloaded_meanwhile_keeps_no_other_from_moving(plan: Plan) -> None:
+    class Advised(dict[str, tuple[list[str], list[str]]]):
+        def __getitem__(self, name: str) -> tuple[list[str], list[str]]:
+            if "rear" in engine.models:
+                engine.unload("rear")
+            return super().__getitem__(name)
+
+    with engine_of(plan) as engine:
+        engine.change_policy("auto")
+        thread = engine._policy_thread
+        assert thread is not None
+        columns = Advised(front=(["cpu0"], []), rear=(["cpu1"], []))
+        engine.settle_columns(thread, ColumnAdvice(columns, RATES, "sooner"))
+        assert loaded(engine) == {"front": {"cpu0"}}
+        assert engine.plan.rates == {"front": 400.0}
+
+
+def test_processors_out_of_service_are_not_advised(plan: Plan) -> None:
+    with engine_of(plan) as engine:
+        engine.change_policy("auto")
+        engine._event_loop.tell(ProcessorLost("cpu3", "dead"))
+        asked = engine.column_review(busy(400.0), 0.03)
+        assert asked is not None
+        assert asked.lost == {"cpu3"}

@@ -74,3 +74,21 @@ def test_empty_batches_tell_nothing_of_others() -> None:
         estimates.observe("m", "cpu0", WHOLE, 0, 1e-4)
     assert estimates.expected_s("m", "cpu0", WHOLE, 1) == 0.1
     assert estimates.expected_s("m", "cpu0", WHOLE, 0) < 0.01
+
+
+@pytest.mark.parametrize("as_curve", [False, True])
+def test_what_was_learnt_stays_where_the_measured_time_is_the_same(as_curve: bool) -> None:
+    estimates = Estimates()
+    estimates.add("m", profile("m", {"cpu0": 0.1, "cpu1": 0.2}, most=4), as_curve=as_curve)
+    for _ in range(3):
+        for batch, processor in ((1, "cpu0"), (2, "cpu0"), (1, "cpu1")):
+            estimates.row("m", WHOLE, batch)
+            estimates.observe("m", processor, WHOLE, batch, 0.35)
+    before = {batch: dict(estimates.row("m", WHOLE, batch)) for batch in (1, 2)}
+    fresh = profile("m", {"cpu0": 0.1, "cpu1": 0.3, "cpu2": 0.4}, most=4)
+    estimates.add("m", fresh, as_curve=as_curve)
+    for batch, row in before.items():
+        after = estimates.row("m", WHOLE, batch)
+        assert after["cpu0"] == pytest.approx(row["cpu0"], rel=1e-9)
+        assert after["cpu1"] == fresh.expected_s("m", "cpu1", batch=batch)
+        assert after["cpu2"] == fresh.expected_s("m", "cpu2", batch=batch)

@@ -152,3 +152,21 @@ def test_a_child_process_finds_the_same() -> None:
         name: list(at) for name, (at, _) in here.columns.items()
     }
     assert (there.why, there.simulated) == (here.why, here.simulated)
+
+
+def test_what_is_out_of_service_is_not_chosen_and_serves_nothing() -> None:
+    plan, requests = plan_for(0.95), came(0.3, 0)
+    free = review_columns(asked(plan, requests))
+    assert free.columns
+    wanted = {at for processors, _ in free.columns.values() for at in processors}
+    loaded = {at for model in plan.models.values() for at in model.original.spans}
+    lost = wanted - loaded
+    assert lost
+    advice = review_columns(replace(asked(plan, requests), lost=lost))
+    assert advice.columns.keys() <= free.columns.keys()
+    assert not any(lost.intersection(processors) for processors, _ in advice.columns.values())
+    everything = [processor.name for processor in plan.processors]
+    assert not review_columns(replace(asked(plan, requests), lost=everything)).columns
+    rescued = review_columns(replace(asked(plan, requests), lost=loaded))
+    assert {*rescued.columns} == {*MODELS}
+    assert not any(loaded.intersection(at) for at, _ in rescued.columns.values())

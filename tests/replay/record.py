@@ -8,7 +8,8 @@ loaded again. Those in `recorded` were made by the version before offers came in
 30 in which a failed run decides something, since failures raise estimates, and those in which the
 rule of preemption or priorities under `earliest_finish` decide, and forks under `heft_reserved`,
 which plans exactly only what starts, what is late or may be dropped under `earliest_finish`, and
-estimates of what is not run: they are recorded anew.
+estimates of what is not run, and what was learnt of a model that is loaded again: they are recorded
+anew.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coinfer.backends.null import Faults, NullBackend
+from coinfer.core.events import ProcessorLost, ProcessorRestored
 from coinfer.errors import BackendError, ClosedError, ConfigurationError, UnknownNameError
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
@@ -134,7 +135,45 @@ def test_a_processor_that_cannot_take_it_is_left_out_and_a_move_nowhere_changes_
             engine.move("m", ["p1"])
         assert engine.plan is before
         assert loaded(engine) == ["p2"]
+        engine.move("m", ["p0", "p2"])
+        faults.fail_load(processor="p1")
+        with pytest.raises(BackendError, match="stays where it is"):
+            engine.move("m", ["p2", "p1"])  # else it had p2 only
+        assert loaded(engine) == ["p0", "p2"]
         assert "y" in engine.infer("m", FEED)
+
+
+def test_it_does_not_move_to_where_nothing_is_in_service() -> None:
+    with engine_of(planned("p0", "p1")) as engine:
+        engine._event_loop.tell(ProcessorLost("p1", "dead"))
+        with pytest.raises(BackendError, match=r"stays where it is: out of service: p1$"):
+            engine.move("m", ["p1"])
+        engine._event_loop.tell(ProcessorLost("p2", "dead"))
+        with pytest.raises(BackendError, match=r"out of service: p2, p1$"):
+            engine.move("m", ["p2", "p1"])
+        assert loaded(engine) == ["p0", "p1"]
+        assert "y" in engine.infer("m", FEED, timeout_s=10)
+        engine._event_loop.tell(ProcessorRestored("p2"))
+        engine.move("m", ["p1", "p2"])
+        assert "y" in engine.infer("m", FEED, timeout_s=10)
+
+
+def test_a_request_that_failed_at_the_new_place_tries_again_there() -> None:
+    faults = Faults()
+    faults.hang(processor="p0")
+    with engine_of(planned("p0", "p1"), faults) as engine:
+        running = engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        faults.fail(processor="p1")
+        waiting = engine.submit("m", FEED)
+        while not engine._core.failures.counts:
+            pass  # it waits for p0 then
+        mover = threading.Thread(target=engine.move, args=("m", ["p1"]))
+        mover.start()
+        assert "y" in waiting.result(10)
+        faults.release()
+        mover.join(10)
+        assert "y" in running.result(10)
 
 
 def test_express_processors_follow() -> None:
@@ -180,6 +219,12 @@ def test_it_refuses_what_makes_no_sense() -> None:
             engine.move("m", [])
     with pytest.raises(ClosedError):
         engine.move("m", ["p1"])
+    with engine_of(planned("p0")) as engine:  # it is about to get a budget that the core has not
+        engine._event_loop.post_beside = lambda _event: None  # type: ignore[method-assign]
+        assert engine._memory_watches._begin(None, 0)
+        assert not engine.memories
+        with pytest.raises(ConfigurationError, match="has a budget"):
+            engine.move("m", ["p1"])
     limited = replace(planned("p0"), memory={"host": 2**30})
     with engine_of(limited) as engine, pytest.raises(ConfigurationError, match="has a budget"):
         engine.move("m", ["p1"])

@@ -41,7 +41,8 @@ class ChoosingEngine(engine.Engine):
     """
 
     _policy_thread: PolicyThread | None = None
-    _followed: frozenset[str] = frozenset()
+    _follows: frozenset[str] = frozenset()
+    """Models whose processors are chosen for the requests that come."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class ChoosingEngine(engine.Engine):
             if auto is None:
                 super().change_policy(policy, **options)  # type: ignore[arg-type]
             thread, self._policy_thread = self._policy_thread, None
-            self._followed = frozenset()
+            self._follows = frozenset()
             if thread is not None:
                 self.note_requests(None)
                 thread.leave()
@@ -115,7 +116,7 @@ class ChoosingEngine(engine.Engine):
         from coinfer.api.policy_thread import PolicyThread  # what simulates is imported only here
 
         self._policy_thread = thread = PolicyThread(self, auto, self._limits)
-        self._followed = frozenset(self._movable())
+        self._follows = frozenset(self._movable())
         self.note_requests(thread.controller.seen.note)
         try:
             thread.start()
@@ -132,15 +133,15 @@ class ChoosingEngine(engine.Engine):
         }
 
     def _watched_rates(self) -> Mapping[str, float]:
-        """Compare no rates of models whose processors are chosen for those that come."""
-        followed, rates = self._followed, super()._watched_rates()
-        return {name: rate for name, rate in rates.items() if name not in followed}
+        """Compare rates with nothing while the processors are chosen for those that come."""
+        rates = super()._watched_rates()
+        return {name: rate for name, rate in rates.items() if name not in self._follows}
 
     def _movable(self) -> list[str]:
         """Return the models that can be loaded on other processors."""
         from coinfer.planner.column_review import movable
 
-        if self._core.memories:
+        if self._has_budget:
             return []
         names = movable(self.plan)
         return [name for name in names if self._model_store.source(name) is not None]
@@ -151,7 +152,7 @@ class ChoosingEngine(engine.Engine):
         from coinfer.planner.passes.worth_loading import room_for
 
         plan, models = self.plan, self._movable()
-        self._followed = frozenset(models)
+        self._follows = frozenset(models)
         if not models:
             return None
         first = dict[Hashable, str]()
@@ -166,6 +167,7 @@ class ChoosingEngine(engine.Engine):
             room=room_for(plan.processors),
             margin=margin,
             limits=self._limits,
+            lost=self._lost(),
         )
 
     def settle_columns(self, thread: PolicyThread, advice: ColumnAdvice) -> None:
@@ -174,47 +176,59 @@ class ChoosingEngine(engine.Engine):
         Raises:
             ClosedError: the engine has stopped.
         """
-        threads = {p.name: p.threads for p in self.plan.processors}
+        plan = self.plan  # another thread may unload a model meanwhile
+        threads = {p.name: p.threads for p in plan.processors}
 
         def growth(name: str) -> int:
-            now, then = self.plan.models[name].original.spans, advice.columns[name][0]
+            now, then = plan.models[name].original.spans, advice.columns[name][0]
             return sum(threads[at] for at in then) - sum(threads[at] for at in now)
 
         # Those first that take fewer threads than before: there is room for so many only.
-        known = [name for name in advice.columns if name in self.plan.models]
+        known = [name for name in advice.columns if name in plan.models]
         for name in sorted(known, key=growth):
             with self._loading:
                 if self._policy_thread is not thread:
                     return  # somebody has named a policy meanwhile
                 if self._has_moved(name, *advice.columns[name], advice.why):
-                    # What stays where it is was chosen for the rates of before.
                     rates = {**self.plan.rates, name: advice.rates.get(name, 0.0)}
-                    rates = {each: rate for each, rate in rates.items() if rate}
+                    rates = {name: rate for name, rate in rates.items() if rate}
                     self.plan = replace(self.plan, rates=rates)
         _log.info("processors: %s", advice.why)
 
     def _has_moved(
         self, name: str, processors: Sequence[str], why: Sequence[str], gain: str
     ) -> bool:
-        """Load a model as advised; tell whether that could be done."""
+        """Move a model as advised; tell whether it has moved. If not, it is where it was."""
         from coinfer.planner.passes.worth_loading import room_for
 
         if name not in self.plan.models:
             return False  # it was unloaded meanwhile
-        now = self.plan.models[name].original.spans
+        before = self.plan
+        now = [*before.models[name].original.spans]
         stays = [each for each in processors if each in now]
-        new = [p.threads for p in self.plan.processors if p.name in {*processors} - {*now}]
+        new = [p.threads for p in before.processors if p.name in {*processors} - {*now}]
         choice = Choice("auto", f"{gain}: {'; '.join(why)}")
         try:
-            if stays and sum(n for n in new if n > 1) > room_for(self.plan.processors).threads:
+            if stays and sum(n for n in new if n > 1) > room_for(before.processors).threads:
                 self.move(name, stays)  # its own pools are in the way of those that it is to get
             self.move(name, processors, choice)
         except ClosedError:
             raise
         except CoinferError as error:
-            self.warnings.put(("columns", name), f"{name} stays where it is loaded: {error}")
-            return False
-        return True
+            reason = str(error)
+        else:
+            return True
+        try:
+            if self.plan is not before:
+                self.move(name, now)
+        except ClosedError:
+            raise
+        except CoinferError as error:
+            reason = f"{reason}; nor back: {error}"
+        left = self.plan.models[name].original.spans
+        where = "stays where it is loaded" if {*left} == {*now} else f"is left on {', '.join(left)}"
+        self.warnings.put(("columns", name), f"{name} {where}: {reason}")
+        return False
 
     def settle(self, thread: PolicyThread, verdict: Verdict) -> None:
         """Do what a review has shown to be best; for the policy thread.

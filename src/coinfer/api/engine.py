@@ -266,7 +266,7 @@ class Engine(ChoosingEngine):
         with self._loading:
             self._check_open()
             name = new_name(name)
-            self._finish_unloads()
+            self._finish_changes()
             self._model_store.check_free(name)
             given = {} if samples is None else {name: samples}
             self._fuse = "never"  # it runs alone until all are planned anew

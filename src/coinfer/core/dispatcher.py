@@ -341,6 +341,7 @@ class Dispatcher:
         if state.batchings and self._deferral is None:
             self._begin_to_batch()
         self._faults.bring_back_needed()
+        self._waits.pardon_stranded(event.model)
         self._waits.give_up_stranded()
 
     def _memory_measured(self, event: MemoryMeasured) -> None:

@@ -86,6 +86,8 @@ class Estimates:
         If it had one before, what was learnt since stays where the measured time is the same.
         """
         before = self._learnt(variant)
+        profiles = self._profiles.get(variant, {})
+        factors = {key[1:]: each for key, each in self._factors.items() if key[0] == variant}
         self.remove(variant)
         if as_curve:
             self._curves[variant] = {}
@@ -94,10 +96,15 @@ class Estimates:
             if key.model == variant:
                 entries.setdefault(key.span, {})[key] = entry
         self._profiles[variant] = {span: Profile(each) for span, each in entries.items()}
-        if not as_curve:
-            for place, (measured, learnt) in before.items():
-                row = self.row(*place)
-                row |= {n: s for n, s in learnt.items() if n in row and row[n] == measured.get(n)}
+        if as_curve:
+            for (span, shape), found in factors.items():
+                now, then = self._profiles[variant].get(span, _NOTHING), profiles[span]
+                kept = {n: f for n, f in found.items() if _means(now, n) == _means(then, n)}
+                self._factors[variant, span, shape] = kept
+            return
+        for place, (measured, learnt) in before.items():
+            row = self.row(*place)
+            row |= {n: s for n, s in learnt.items() if n in row and row[n] == measured.get(n)}
 
     def _learnt(self, variant: str) -> dict[_Key, tuple[Mapping[str, float], Mapping[str, float]]]:
         """Return the rows of a variant as they were measured and as they are now."""
@@ -263,6 +270,11 @@ class Estimates:
         self._doubts.judge(variant, processor, is_confirmed=True)
         if variant in self._curves and batch and old > 0:
             self._follow(variant, span, shape, row, processor, row[processor] / old)
+
+
+def _means(profile: Profile, processor: str) -> dict[ProfileKey, float]:
+    """Return what was measured on a processor."""
+    return {key: entry.mean_s for key, entry in profile if key.processor == processor}
 
 
 def learn(row: dict[str, float], processor: str, service_s: float) -> None:

@@ -1,11 +1,11 @@
 """Waits: how requests begin to wait, at first and again, and how waits end without a start.
 
 The rules. A request that is under way waits again at the next unit boundary. One that failed waits
-for other processors than those on which it failed, `retries` times; it goes on from the last
-boundary that it reached, or from an earlier one if only from there a way leads to the end. It is
-answered in place of waiting if its caller no longer wants it, or if no processor in service can
-bring it to its end; and while it waits if it may be dropped and its deadline passes before it has
-started.
+for other processors than those on which it failed, `retries` times, and for these again if its
+model moves and no other has it then; it goes on from the last boundary that it reached, or from an
+earlier one if only from there a way leads to the end. It is answered in place of waiting if its
+caller no longer wants it, or if no processor in service can bring it to its end; and while it waits
+if it may be dropped and its deadline passes before it has started.
 """
 
 from __future__ import annotations
@@ -116,6 +116,21 @@ class Waits:
         if progress is not None and not progress.started:  # so it waits
             late = "its deadline passed before it could start"
             self._answers.reply_waiting(progress, Outcome.DROPPED, late)
+
+    def pardon_stranded(self, model: str) -> None:
+        """Let requests try again where they failed if their model moved, and is nowhere else now.
+
+        How often they failed still counts.
+        """
+        state = self._state
+        for lane in [*state.lanes, *state.unready]:
+            if lane.model != model or not lane.excluded or state.has_runner(lane):
+                continue
+            for request in list(lane.in_order()):
+                progress = state.requests[request.id]
+                state.dequeue(progress)
+                progress.lane = state.lane(lane.key._replace(excluded=frozenset()))
+                self.begin(progress)
 
     def give_up_stranded(self) -> None:
         """Answer all that no processor in service can bring to its end."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -52,6 +52,7 @@ class ColumnReview:
         room: What sessions may take beside those of the models that may move.
         margin: By how much promises must be kept better, as a share.
         limits: What the core enforces.
+        lost: Processors out of service: nothing is loaded there, and nothing runs there.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class ColumnReview:
     room: Room
     margin: float
     limits: Limits = Limits()
+    lost: Collection[str] = ()
 
 
 class ColumnAdvice(NamedTuple):
@@ -106,7 +108,12 @@ def review_columns(asked: ColumnReview) -> ColumnAdvice:
     seen = {request.model for request in asked.requests}
     for name in [name for name in plan.models if name not in seen]:
         plan = plan.without(name)
-    names = [name for name in plan.models if name in asked.models]
+    in_service = {p.name for p in plan.processors if p.name not in asked.lost}
+    names = [
+        name
+        for name in plan.models
+        if name in asked.models and in_service & plan.measured.spans_by_processor(name).keys()
+    ]
     if not names:
         return ColumnAdvice({}, {}, "what was asked for cannot move")
     known = [request for request in asked.requests if request.model in plan.models]
@@ -124,7 +131,7 @@ def review_columns(asked: ColumnReview) -> ColumnAdvice:
     for name, (processors, _) in moves.items():
         spans = dict.fromkeys(processors, (Span(),))
         other = other.with_variant(name, replace(other.models[name].original, spans=spans))
-    gain, why, simulated = _compared(load, plan, other, asked.margin)
+    gain, why, simulated = _compared(load, plan, other, asked)
     return ColumnAdvice(moves if gain else {}, demand.rates, why, simulated)
 
 
@@ -148,21 +155,22 @@ def _chosen(
 ) -> dict[str, Columns]:
     threads = {p.name: p.threads for p in plan.processors if p.threads > 1}
     held = sum(threads.get(at, 0) for name in names for at in plan.models[name].original.spans)
-    profile = plan.measured.restricted(names)
+    profile = plan.measured.restricted(names).where(lambda key: key.processor not in asked.lost)
+    processors = [p for p in plan.processors if p.name not in asked.lost]
     return few(
-        useful(profile, plan.processors, shares=plan.machine.shares),
-        plan.processors,
+        useful(profile, processors, shares=plan.machine.shares),
+        processors,
         demand,
         room=asked.room._replace(threads=asked.room.threads + held),
         session_of=lambda processor: asked.sessions.get(processor.name, processor.name),
     )
 
 
-def _compared(load: Scenario, now: Plan, then: Plan, margin: float) -> tuple[bool, str, int]:
+def _compared(load: Scenario, now: Plan, then: Plan, asked: ColumnReview) -> tuple[bool, str, int]:
     """Tell whether another plan serves a load better, why, and how much was simulated for that."""
     promises, gains, simulated, words = Promises.of(load), [], 0, ""
     for off_by in (1.0, OFF_BY):
-        runs = [_counts(load, plan, off_by) for plan in (now, then)]
+        runs = [_counts(load, plan, off_by, asked.lost) for plan in (now, then)]
         simulated += sum(each.submitted for run in runs for each in run.models.values())
         before, after = (promises.figures(run) for run in runs)
         before_s, after_s = (_response_s(run) for run in runs)
@@ -173,13 +181,13 @@ def _compared(load: Scenario, now: Plan, then: Plan, margin: float) -> tuple[boo
             )
         is_worse = promises.is_worse(after, before)
         more, sooner = promises.gain(after, before), before_s / after_s - 1
-        gains.append(not is_worse and (more > margin or sooner > SOONER))
+        gains.append(not is_worse and (more > asked.margin or sooner > SOONER))
     return all(gains), words, simulated
 
 
-def _counts(load: Scenario, plan: Plan, off_by: float) -> RunCounts:
+def _counts(load: Scenario, plan: Plan, off_by: float, lost: Collection[str]) -> RunCounts:
     policy = make_policy(plan.policy.name, **plan.policy.options)
-    return simulate(load, plan, policy, off_by=off_by).run_counts
+    return simulate(load, plan, policy, off_by=off_by, lost=lost).run_counts
 
 
 def _response_s(counts: RunCounts) -> float:

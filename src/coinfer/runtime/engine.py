@@ -11,8 +11,8 @@ import logging
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -62,6 +62,7 @@ _log = logging.getLogger(__name__)
 _INF = float("inf")
 _STOP_AFTER_ERROR_S = 5.0
 _RELEASE_PATIENCE_S = 10.0
+_MOMENT_S = 0.1
 
 
 class Engine:
@@ -122,7 +123,7 @@ class Engine:
         self.note_requests(None)
         self._models = self._model_store.models
         self._loading = free_after_fork(threading.RLock())
-        self._stopped = False
+        self._stopped = self._is_left_open = False
         self._policy_changes = 0
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
@@ -332,7 +333,7 @@ class Engine:
             ClosedError: the engine is stopping.
         """
         self._event_loop.check_may_wait("warm_up")
-        with self._loading:
+        with self._changing():
             self._check_open()
             check = self._request_maker.check_of(name)
             filled, batch = self._request_maker.checked(check, inputs)
@@ -350,11 +351,11 @@ class Engine:
             ClosedError: this process is a fork of that of the engine.
         """
         self._event_loop.check_may_wait("unload")
-        with self._loading:
+        with self._changing():
             self._check_process()
             if name not in self._model_store.leaving:
                 name = self._request_maker.check_of(name).model
-            self._finish_unloads(but=name)
+            self._finish_changes(but=name)
             self._unload(name)
 
     def move(self, name: str, processors: Sequence[str], *why: Choice) -> None:
@@ -363,6 +364,9 @@ class Engine:
         What is new is loaded beside what runs, from files where the weights are there. Then
         requests start there; what is not named is freed when nothing of the model runs on it. What
         was learnt of its times stays.
+
+        If an exception ends it early, e.g. Ctrl-C, the plan says where the model is; call it again,
+        or load or unload a model, to free what it left.
 
         Args:
             name: Name of a loaded model that is not cut.
@@ -374,7 +378,8 @@ class Engine:
             UnknownNameError: no such model or processor.
             ConfigurationError: the processors are no list, the plan has no time of it on one, it is
                 cut or made in memory only, or memory has a budget, which decides what is loaded.
-            BackendError: none of the processors can take it.
+            BackendError: none of those where it is not loaded can take it, or all named are out of
+                service. It stays where it is.
             ClosedError: the engine is stopping.
         """
         self._event_loop.check_may_wait("move")
@@ -382,17 +387,37 @@ class Engine:
             raise ConfigurationError(
                 f"processors must be a list of names, got {processors!r}; give [{processors!r}]"
             )
-        with self._loading:
+        with self._changing():
             self._check_open()
-            self._finish_unloads()
+            self._finish_changes()
+            self._check_open()
             name = self._request_maker.check_of(name).model
-            if self._core.memories:
+            if self._has_budget:
                 raise ConfigurationError(
                     f"model {name!r} cannot be moved: memory has a budget, which decides what is "
                     "loaded"
                 )
-            self.plan = self._model_loader.move(name, self.plan, processors, self._check_open, *why)
-            self._memory_watches.note_change(self.plan)
+
+            def check(left: Collection[str]) -> None:
+                self._check_open()
+                if left and self._lost().issuperset(left):
+                    raise BackendError(
+                        f"model {name!r} stays where it is: out of service: {', '.join(left)}"
+                    )
+
+            loader = self._model_loader
+            self.plan = loader.extend(name, self.plan, processors, check, *why)
+            loader.finish_moves(self.plan)
+
+    @property
+    def _has_budget(self) -> bool:
+        """Whether memory has a budget, or is about to get one."""
+        return bool(self._core.memories) or self._model_loader.places is not None
+
+    def _lost(self) -> set[str]:
+        """Return the ordinary processors that are out of service."""
+        view = self._core.view
+        return {*view.all_processors} - {*view.processors}
 
     def _watched_rates(self) -> Mapping[str, float]:
         """Return the rates with which those that come are compared; empty: none are."""
@@ -524,13 +549,27 @@ class Engine:
             self._close_sessions()
         self._stopped = True
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Be the only one who changes or uses what is loaded; close it if `stop` did not wait."""
+        with self._loading:
+            try:
+                yield
+            finally:
+                if self._is_left_open:
+                    self._model_store.close()
+
     def _close_sessions(self) -> None:
-        try:
-            if self._loading.acquire(timeout=_RELEASE_PATIENCE_S):
-                self._model_store.close()
-        finally:  # also if a signal handler raised as soon as the lock was taken
-            with suppress(RuntimeError):  # it was not
-                self._loading.release()
+        for wait_s in (_RELEASE_PATIENCE_S, _MOMENT_S):
+            try:
+                if self._loading.acquire(timeout=wait_s):
+                    self._model_store.close()
+                    return
+            finally:  # also if a signal handler raised as soon as the lock was taken
+                with suppress(RuntimeError):  # it was not
+                    self._loading.release()
+            # Whoever has it closes all at the end, unless this moment is the end.
+            self._is_left_open = True
 
     def __enter__(self) -> Self:
         """Return the engine."""
@@ -564,11 +603,12 @@ class Engine:
         self._model_loader.remove(name)
         self._memory_watches.note_change(self.plan)
 
-    def _finish_unloads(self, but: object = None) -> None:
-        """Go on with unloading what an exception ended early."""
+    def _finish_changes(self, but: object = None) -> None:
+        """Go on with unloads and moves that an exception ended early."""
         for name in self._model_store.leaving:
             if name != but:
                 self._unload(name)
+        self._model_loader.finish_moves(self.plan)
 
     def _load_planned(
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
@@ -582,7 +622,7 @@ class Engine:
             ConfigurationError: the name is taken, or nothing of it is to be loaded.
             BackendError: it cannot be loaded on a processor of the plan.
         """
-        with self._loading:
+        with self._changing():
             self._check_open()
             renamed = {each: models[each].renamed(each) for each in (name, *plan.serving(name))}
             whole = self.plan if name in self.plan.models else self.plan.joined(plan)
@@ -593,7 +633,7 @@ class Engine:
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile
     ) -> Plan:
         """Load a fused variant as a plan says; return the plan, without it where that fails."""
-        with self._loading:
+        with self._changing():
             self._check_open()
             later = not fits(plan, plan.models)
             return self._model_loader.load_fused(name, models, plan, profile, later=later)

@@ -107,6 +107,8 @@ class EngineMemory:
             return False
         try:
             plan = self._plan()
+            if self._loader.moving:
+                return False  # Ctrl-C ended a move early: whoever loads or unloads next goes on
             if plan is not None:
                 self._begin_to_evict(plan, first, rest)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -52,6 +52,7 @@ class ModelLoader:
     Attributes:
         places: Given a plan and one of its models, returns what of that can be evicted, by variant,
             though the plan has no memory; None: nothing.
+        moving: Models of which a move has begun and is not finished.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ModelLoader:
         self._model_store = model_store
         self._classes = classes
         self.places: Callable[[Plan, str], Mapping[str, tuple[Loadable, ...]]] | None = None
+        self.moving: set[str] = set()
 
     def load(
         self,
@@ -134,61 +136,74 @@ class ModelLoader:
             event_loop.tell(MemoryGiven({}, places=self.places(plan, name)))
         self._model_store.open(name, _whole(model))
 
-    def move(
+    def extend(
         self,
         name: str,
         plan: Plan,
         processors: Sequence[str],
-        check_open: Callable[[], None],
+        check: Callable[[Collection[str]], None],
         *why: Choice,
     ) -> Plan:
-        """Load a whole model on other processors while it is asked.
+        """Load a whole model on more processors; nothing runs there before `finish_moves`.
 
         Args:
             name: Its name.
             plan: What is loaded now.
             processors: Where it shall be.
-            check_open: Called between two sessions; raises what ends it.
+            check: Called before each session and after the last, with those processors where the
+                model can be then; raises what ends it.
             why: For readers of the plan.
 
         Returns:
-            The plan as it is then.
+            The plan once the move is finished.
 
         Raises:
             UnknownNameError: no such processor.
             ConfigurationError: it cannot be moved there.
-            BackendError: none of the processors can take it.
+            BackendError: none of those where it is not loaded can take it.
         """
         store, event_loop = self._model_store, self._event_loop
         piece, original = self._movable(name, plan, processors)
         new = [each for each in processors if each not in original.spans]
-        added, left_out = list[str](), dict[str, str]()
+        left_out = dict[str, str]()
+        self.moving.add(name)
         try:
             for each in new:
-                check_open()
+                check([at for at in processors if at not in left_out])
                 try:
                     store.extend(name, piece, each)
                 except BackendError as error:
                     left_out[each] = str(error)
                 else:
-                    added.append(each)
                     event_loop.start(each)
-            stays = [each for each in processors if each not in left_out]
-            if not stays:
+            if new and left_out.keys() >= {*new}:
                 raise BackendError(f"model {name!r} stays where it is: {left_out[new[0]]}")
-            spans = dict.fromkeys(stays, (Span(),))
+            spans = {each: (Span(),) for each in processors if each not in left_out}
+            check([*spans])
             changed = plan.with_variant(name, replace(original, spans=spans), *why)
-            event_loop.tell(model_loaded(changed, name, changed.profile))
-        except BaseException:  # nothing runs there yet
-            store.shrink(name, added, close=True)
+        except BaseException:  # the core knows nothing of it, and nothing runs there yet
+            store.shrink(name, store.processors(name) - original.spans.keys(), close=True)
+            self.moving.discard(name)
             raise
         for each, reason in left_out.items():
             event_loop.warnings.append(f"{name} does not run on {each}: {reason}")
-        gone = [each for each in original.spans if each not in stays]
-        self._wait_until_unused(name, gone)
-        store.shrink(name, gone, close=not event_loop.worker_pool.has_retired)
-        _log.info("model %r moved to %s", name, ", ".join(stays))
         return changed
+
+    def finish_moves(self, plan: Plan) -> None:
+        """Let models run where a plan says, and free what else there is once nothing runs on it.
+
+        Again is fine: whatever ended a move early, what the core may use is there until then.
+        """
+        store, event_loop = self._model_store, self._event_loop
+        for name in sorted((self.moving & plan.models.keys()).difference(store.leaving)):
+            event_loop.tell(model_loaded(plan, name, plan.profile))
+            spans = plan.models[name].original.spans
+            gone = store.processors(name) - spans.keys()
+            if not self._is_unused(name, gone):
+                return  # the engine ends: that frees all
+            store.shrink(name, gone, close=not event_loop.worker_pool.has_retired)
+            self.moving.discard(name)
+            _log.info("model %r moved to %s", name, ", ".join(spans))
 
     def _movable(self, name: str, plan: Plan, processors: Sequence[str]) -> tuple[Model, Variant]:
         """Return what a model is loaded of, and how it is planned."""
@@ -212,13 +227,18 @@ class ModelLoader:
             raise ConfigurationError(f"model {name!r} cannot be moved: {reason}")
         return piece, original
 
-    def _wait_until_unused(self, name: str, processors: Sequence[str]) -> None:
-        """Wait until nothing of a model runs on processors where nothing of it starts any more."""
+    def _is_unused(self, name: str, processors: Collection[str]) -> bool:
+        """Wait until nothing of a model runs on processors where nothing of it starts any more.
+
+        Returns:
+            Whether that is so; else the engine has ended.
+        """
         event_loop = self._event_loop
-        while event_loop.crashed is None and not event_loop.is_stopped:
-            if not event_loop.runs(name, processors):
-                return
+        while event_loop.runs(name, processors):
+            if event_loop.crashed is not None or event_loop.is_stopped:
+                return False
             time.sleep(_GLANCE_S)
+        return True
 
     def load_fused(
         self,
@@ -271,6 +291,7 @@ class ModelLoader:
 
     def remove(self, name: str) -> None:
         """Free a model that was withdrawn."""
+        self.moving.discard(name)
         self._classes.pop(name, None)
         self._event_loop.counts.pop(name, None)
         # An abandoned execution may still use the sessions. They are not closed then; they are

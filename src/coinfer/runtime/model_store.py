@@ -270,6 +270,11 @@ class ModelStore:
             self._kept = {k: v for k, v in self._kept.items() if k[0] != name or k[2] not in gone}
             self._close_unused(close=close)
 
+    def processors(self, name: str) -> set[str]:
+        """Return the ordinary processors on which anything of a model is loaded, or kept for it."""
+        places = (*list(self._sessions), *list(self._kept))
+        return {at for model, _, at in places if model == name and at in self._processors}
+
     def _with_express(self, processor: str) -> tuple[Processor, ...]:
         return (self._processors[processor], *self._express.get(processor, ()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from coinfer.core.events import MemoryGiven
@@ -51,6 +52,7 @@ def simulate(
     on_tick: Tick | None = None,
     memory: MemoryGiven | None = None,
     services: Services | None = None,
+    lost: Collection[str] = (),
 ) -> Simulated:
     """Simulate a scenario to its end; what was begun is finished.
 
@@ -68,6 +70,7 @@ def simulate(
         memory: As for `Simulation`.
         services: How long executions take; None: drawn from the times of the plan's machine, and
             only then `deterministic` and `off_by` count.
+        lost: Processors that are out of service from the start to the end.
 
     Raises:
         UnknownNameError: a model that the machine does not run.
@@ -92,6 +95,7 @@ def simulate(
         shapes=request_shapes(scenario, plan.works),
         sizes=request_sizes(scenario, plan.works),
         memory=memory,
+        lost=lost,
     )
     recorder.follow_memory(lambda: simulation.core.memories, simulation.now)
     simulation.run(scenario.end_s + DRAIN_S, on_tick)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 
@@ -26,6 +26,7 @@ from coinfer.core.events import (
     Loaded,
     MemoryGiven,
     PolicyChanged,
+    ProcessorLost,
     ProcessorRestored,
     TimerFired,
 )
@@ -72,6 +73,7 @@ class Simulation:
         shapes: Classes of sizes of each model's requests, in rotation; 0 of those not named.
         sizes: Numbers of their exact sizes, likewise.
         memory: What is said of memories in place of what the plan says, for comparisons.
+        lost: Processors that are out of service from the start to the end.
 
     Attributes:
         now: Virtual seconds since the start.
@@ -91,6 +93,7 @@ class Simulation:
         shapes: Mapping[str, Sequence[int]] = MappingProxyType({}),
         sizes: Mapping[str, Sequence[int]] = MappingProxyType({}),
         memory: MemoryGiven | None = None,
+        lost: Collection[str] = (),
     ) -> None:
         plan.machine.check_runs(tuple(specs))
         machine = plan.machine.equipped()
@@ -121,6 +124,8 @@ class Simulation:
         self._loads: LoadPlace | None = None
         self._loaded_s = _INF
         self._open(plan, tuple(specs), memory or memory_given(plan))
+        for name in lost:
+            self._tell(ProcessorLost(name, "out of service"))
 
     @property
     def n_unanswered(self) -> int:
