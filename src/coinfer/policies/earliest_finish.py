@@ -37,7 +37,7 @@ Five things are added:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -57,6 +57,7 @@ from coinfer.policies.rivals import Rivals
 __all__ = ["EarliestFinish"]
 
 _DROP = OnLate.DROP
+_NOBODY: frozenset[Request] = frozenset()
 
 _WEIGHT = 1 / 8
 """Of the last arrival in the mean of how many are in the system then."""
@@ -160,13 +161,13 @@ class EarliestFinish(OneByOne):
             return None
         now, free_at = view.now, view.units_free_at()
         self._view = view
-        riders: set[Request] = set()
+        riders: Collection[Request] = _NOBODY
         late = self._late_due_s
         if late:
             if (kept := self._late.kept(view)) is not None:
                 return kept
             if (awaited := self._late.awaited(view, free_at)) is not None:
-                riders.update(self._late.reserve(view, awaited, free_at))
+                riders = {*self._late.reserve(view, awaited, free_at)}
                 unclaimed.difference_update(view.sharing(awaited))
                 if not unclaimed:
                     return None
@@ -175,7 +176,7 @@ class EarliestFinish(OneByOne):
         forecast = beside = None
         if now <= foresight.until_s and foresight.is_needed(view):
             forecast = foresight.forecast(view)
-        may_let_by = waiting > 1 and self._late.has_deadlines
+        may_let_by = self._late.has_deadlines and waiting > 1
         if may_let_by and (forecast is not None or not view.preempts) and len(view.lanes()) > 1:
             beside = Rivals(view) or None
         lane, request = view.first()
@@ -236,7 +237,8 @@ class EarliestFinish(OneByOne):
                 if coming is not None:  # it may be what speaks against the free ones
                     again_s = min(max(again_s, foresight.until_s), urgency_s)
             taken = view.reserve(lane, name, finish_s, free_at, held, request)
-            riders.update(taken)
+            if taken:
+                riders = {*riders, *taken}
             if beside is not None:
                 for rider in taken:
                     beside.settle(rider.id)
