@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from coinfer.core.flow import Flow
+from coinfer.core.lane import Lane
+from coinfer.core.state import State
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
 from coinfer.policies import make_policy
@@ -56,17 +58,15 @@ def test_where_requests_keep_coming_runs_are_as_large_as_they_may_be() -> None:
 
 
 @pytest.fixture
-def watched() -> tuple[VirtualMachine, Flow]:
-    subject = machine()
-    return subject, Flow(subject.dispatcher._state)
+def watched() -> tuple[State, Lane, Flow]:
+    dispatcher = machine().dispatcher
+    return dispatcher._state, dispatcher.view.entrance("m"), Flow(dispatcher._state)
 
 
 def test_what_is_to_come_is_what_came_before_until_it_is_overdue(
-    watched: tuple[VirtualMachine, Flow],
+    watched: tuple[State, Lane, Flow],
 ) -> None:
-    subject, flow = watched
-    state = subject.dispatcher._state
-    lane = subject.dispatcher.view.entrance("m")
+    state, lane, flow = watched
     assert flow.comes_s(10.0) == 0.0  # nobody knows
     for moment in range(6):
         state.now = float(moment)
@@ -81,11 +81,9 @@ def test_what_is_to_come_is_what_came_before_until_it_is_overdue(
 
 
 def test_nothing_is_expected_for_longer_than_it_has_been_coming(
-    watched: tuple[VirtualMachine, Flow],
+    watched: tuple[State, Lane, Flow],
 ) -> None:
-    subject, flow = watched
-    state = subject.dispatcher._state
-    lane = subject.dispatcher.view.entrance("m")
+    state, lane, flow = watched
     for number in range(25):
         state.now = 0.1 * number
         flow.note(lane)
@@ -94,11 +92,9 @@ def test_nothing_is_expected_for_longer_than_it_has_been_coming(
 
 
 def test_a_burst_in_what_comes_steadily_is_soon_over(
-    watched: tuple[VirtualMachine, Flow],
+    watched: tuple[State, Lane, Flow],
 ) -> None:
-    subject, flow = watched
-    state = subject.dispatcher._state
-    lane = subject.dispatcher.view.entrance("m")
+    state, lane, flow = watched
     for number in range(60):
         state.now = float(number)
         flow.note(lane)
@@ -108,10 +104,8 @@ def test_a_burst_in_what_comes_steadily_is_soon_over(
     assert flow.comes_s(10.0) < 20  # by the mean of the last ones there would be 400
 
 
-def test_what_came_long_ago_is_forgotten(watched: tuple[VirtualMachine, Flow]) -> None:
-    subject, flow = watched
-    state = subject.dispatcher._state
-    lane = subject.dispatcher.view.entrance("m")
+def test_what_came_long_ago_is_forgotten(watched: tuple[State, Lane, Flow]) -> None:
+    state, lane, flow = watched
     for number in range(1000):
         state.now += 1.0 if number < 100 else 0.1
         flow.note(lane)
@@ -170,11 +164,9 @@ def test_what_is_out_of_service_is_no_measure() -> None:
 
 
 def test_the_load_is_what_comes_of_what_the_units_can_do(
-    watched: tuple[VirtualMachine, Flow],
+    watched: tuple[State, Lane, Flow],
 ) -> None:
-    subject, flow = watched
-    state = subject.dispatcher._state
-    lane = subject.dispatcher.view.entrance("m")
+    state, lane, flow = watched
     like = flow.beside_s(lane)[2]
     assert flow.load(lane) == 0.0  # nobody knows
     for moment in range(6):

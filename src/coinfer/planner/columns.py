@@ -13,7 +13,7 @@ machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -327,16 +327,10 @@ def _wanted(
             busy = load * cores * growth / kinds[best][0].threads
             want(best, busy, f"the fastest at {load:.0%} of the bound, {busy:.1f} of them busy")
     if loads is not _LOADS:
-        missed, width = 1.0, kinds[usual][0].threads
-        for kind in reversed(kinds):  # from wide to narrow
-            if kinds[kind][0].threads <= width:
-                if kind not in found:
-                    want(
-                        kind, 0.0, f"wider ones are all taken {missed:.0%} of the time", spare=True
-                    )
-                missed = taken(kind) ** len(kinds[kind])
-                if missed <= _ALL_TAKEN:
-                    break
+        for kind, missed in _narrower(kinds, usual, taken):
+            if kind not in found:
+                why = f"wider ones are all taken {missed:.0%} of the time"
+                want(kind, 0.0, why, spare=True)
     fastest = min(least_s, key=least_s.__getitem__)
     lone = f"a lone request takes {least_s[fastest] * 1e3:.3g} ms, the least"
     if fastest in found:
@@ -348,6 +342,23 @@ def _wanted(
         if other is not None:
             want(other, 0.0, "if another one fails")
     return sorted(found.values(), key=lambda each: each.threads)
+
+
+def _narrower(
+    kinds: Mapping[_Kind, list[Processor]], usual: _Kind, taken: Callable[[_Kind], float]
+) -> Iterator[tuple[_Kind, float]]:
+    """Yield the usual kind and narrower ones, as long as all of those before are often taken.
+
+    With each comes the share of the time for which those before it are.
+    """
+    missed, width = 1.0, kinds[usual][0].threads
+    for kind in reversed(kinds):  # from wide to narrow
+        if kinds[kind][0].threads > width:
+            continue
+        yield kind, missed
+        missed = taken(kind) ** len(kinds[kind])
+        if missed <= _ALL_TAKEN:
+            return
 
 
 def _fastest_at(
