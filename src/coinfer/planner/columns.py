@@ -345,7 +345,7 @@ def _wanted(
 
 
 def _narrower(
-    kinds: Mapping[_Kind, list[Processor]], usual: _Kind, taken: Callable[[_Kind], float]
+    kinds: dict[_Kind, list[Processor]], usual: _Kind, taken: Callable[[_Kind], float]
 ) -> Iterator[tuple[_Kind, float]]:
     """Yield the usual kind and narrower ones, as long as all of those before are often taken.
 
