@@ -11,6 +11,9 @@ coinfer runs with its defaults: the scenario says what is asked and nothing else
 has a process of its own and the same files; all take turns in each round. The p99 of a stream is a
 share of its deadline, and that of several is the worst. Heavy networks count alike, by what
 each reaches alone on onnxruntime: the figure is the mean of their shares.
+
+`--foresee` also simulates what coinfer runs with its defaults, on the same measured times, and says
+how far that is from what was measured, by the limits of `fidelity`.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from rich.table import Table
 from coinfer import zoo
 from coinfer.metrics.paired import LEAST_ROUNDS, in_turn
 from environment import OtherWork, print_environment
+from fidelity import LIMITS
 from requirement import Requirement, print_requirements
 from rounds import output_of, ratio_of
 from tables import new_console, new_table
@@ -39,6 +43,8 @@ from urgent_peers import WAYS
 
 HERE = Path(__file__).resolve().parent
 HIT_RATE, LATER = 0.999, 1.1
+FORESEEN_S = 60.0
+"""Of virtual time."""
 
 
 class Stream(NamedTuple):
@@ -142,6 +148,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="1 round of 3 s: shows that it works")
     parser.add_argument("--case", choices=CASES, nargs="+")
     parser.add_argument("--ways", choices=[*WAYS, *OURS], nargs="+", help="only these")
+    parser.add_argument("--foresee", action="store_true", help="simulate the defaults, too")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
@@ -169,7 +176,11 @@ def _case(
     console.print(f"({name}) {case.title}")
     console.print(_table(results, case.heavy))
     console.print(other.note)
-    return print_requirements(console, list(_requirements(name, results)))
+    found = list(_requirements(name, results))
+    if arguments.foresee:
+        foreseen = _run_coinfer("default", case, folder, FORESEEN_S, simulates=True)
+        found += _foreseen(name, foreseen, results["default"])
+    return print_requirements(console, found)
 
 
 def _run_peer(way: str, case: Case, folder: Path, seconds: float) -> Result:
@@ -182,7 +193,9 @@ def _run_peer(way: str, case: Case, folder: Path, seconds: float) -> Result:
     return _result(case, [Answers.of(each, stream.deadline_s) for stream, each in pairs], rates)
 
 
-def _run_coinfer(way: str, case: Case, folder: Path, seconds: float) -> Result:
+def _run_coinfer(
+    way: str, case: Case, folder: Path, seconds: float, *, simulates: bool = False
+) -> Result:
     urgent = {f"urgent{number}": each for number, each in enumerate(case.streams)}
     heavy = {f"heavy{number}": network for number, network in enumerate(case.heavy)}
     models: dict[str, Any] = {
@@ -197,7 +210,7 @@ def _run_coinfer(way: str, case: Case, folder: Path, seconds: float) -> Result:
     file.write_text(yaml.safe_dump(scenario), encoding="utf-8")
     options = ["--duration", f"{seconds:g}s", "--json", report]
     output_of(
-        [sys.executable, "-m", "coinfer", "run", file, *options],
+        [sys.executable, "-m", "coinfer", "simulate" if simulates else "run", file, *options],
         {"COINFER_CACHE": str(folder / "cache")},
     )
     found = json.loads(report.read_text(encoding="utf-8"))["models"]
@@ -288,6 +301,32 @@ def _requirements(case: str, results: Mapping[str, Sequence[Result]]) -> list[Re
             remark=f"{throughput.bounds}; {WAYS[most].title}",
         ),
     ]
+
+
+def _foreseen(case: str, foreseen: Result, measured: Sequence[Result]) -> list[Requirement]:
+    """Say how far a simulation is from the median of the rounds."""
+    figures = {
+        "in time": (foreseen.hit_rate, [each.hit_rate for each in measured], "per s"),
+        "p99": (foreseen.p99, [each.p99 for each in measured], "p99 ms"),
+        "heavy ones per s": (
+            sum(foreseen.heavy_per_s),
+            [sum(each.heavy_per_s) for each in measured],
+            "per s",
+        ),
+    }
+    found = []
+    for what, (virtual, rounds, limit) in figures.items():
+        real = statistics.median(each or 0.0 for each in rounds)
+        found.append(
+            Requirement(
+                what=f"({case}) {what}: simulated {virtual:.3g}, measured {real:.3g}: off by",
+                value=abs((virtual or 0.0) / real - 1.0) if real else None,
+                required=LIMITS[limit],
+                at_most=True,
+                unit="",
+            )
+        )
+    return found
 
 
 if __name__ == "__main__":
