@@ -23,7 +23,8 @@ from coinfer import zoo
 from coinfer.artefacts import Made, MakeError, child, default_store
 from coinfer.backends import artefact_making, artefact_parts, get_backend
 from coinfer.backends.artefact_making import prepare, prepare_all
-from coinfer.backends.base import Session
+from coinfer.backends.base import Session, files_of
+from coinfer.backends.mapped_file import forget_pages
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import partition_at
@@ -402,3 +403,22 @@ def test_artefacts_are_made_side_by_side_where_memory_has_room(
     assert len(default_store().entries()) == 4
     prepare_all(orders(4), most=2, memory=memory)  # nothing is left to do
     assert len(begun) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="not on this system")
+def test_a_session_names_the_files_that_can_be_forgotten_once_it_is_closed(
+    cpu: Processor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = tiny_conv().model
+    assert files_of(load(model, cpu)) == ()
+    made(model, cpu)
+    session = load(model, cpu)
+    files = set(files_of(session))
+    [entry] = default_store().entries()
+    folder = default_store().folder / entry.digest
+    assert files == {path for path in folder.iterdir() if path.name != "manifest.json"}
+    session.close()
+    told: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _file, *how: told.append(how[2]))
+    forget_pages([*files, tmp_path / "gone"])
+    assert told == [os.POSIX_FADV_DONTNEED] * len(files)
