@@ -323,12 +323,13 @@ def beside(bench: Bench) -> None:
 
 
 def spans(bench: Bench) -> None:
-    """Three networks in 150 MiB, span by span."""
+    """Three networks in 150 MiB, span by span; two tiny ones show what a process holds beside."""
     table = new_table(("memory",), ("per s", "loads", "loading", "believed", "own", "files"))
-    for memory in ("150MiB", "2GiB"):
+    scenarios = {memory: memory_budget.spans(memory) for memory in ("150MiB", "2GiB")}
+    for memory, text in {**scenarios, "two tiny networks": memory_budget.TINY}.items():
         path = bench.folder / f"spans-{memory}.yaml"
-        path.write_text(memory_budget.spans(memory))
-        result = bench.folder / f"spans-{memory}.json"
+        path.write_text(text)
+        result = path.with_suffix(".json")
         output_of([sys.executable, "-m", "coinfer", "run", path, "--json", result])
         data = json.loads(result.read_text())
         found, totals = data["memory"], data["totals"]

@@ -82,7 +82,8 @@ class ProfilingContext:
             for task in tasks
             if not self.models[task.model].borders
         ]
-        prepare_all(wanted, most=len(available_cores()), memory=memory_bytes())
+        with suppress(Exception):  # loading it will tell what is wrong
+            prepare_all(wanted, most=len(available_cores()), memory=memory_bytes())
 
     def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
         """Load a model and return the session with the seconds that it took.
