@@ -1,13 +1,16 @@
 """Memory: what an engine holds of its models' weights, and what loading costs once it is prepared.
 
     python benchmarks/memory.py [--part PART] [--load large|zipf] [--budget 0.5]
-                                [--seconds 8] [--quick]
+                                [--seconds 8] [--rounds 1] [--quick]
+                                [--keep FOLDER] [--limit SECONDS]
 
 Parts: held, copies, reload, speed, dense, cycles, budget, rules, given, batches, batches_given,
 batches_run, beside, spans. Each measurement is a process of its own; contestants alternate. The
 start is `start.py`'s. `budget` really runs, in a memory group where one can be made; `rules`
-simulates the same on measured times, `given` on times that are the same on every machine. The parts
-of applications in batches (`memory_batches.py`) are the same three.
+simulates the same on measured times, `given` on times that are the same on every machine. With
+`--keep` a further call of `budget` goes on where the last one ended: with `--limit 0` plans are
+made and nothing is run; with more, no run begins after so many seconds. The parts of applications
+in batches (`memory_batches.py`) are the same three.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from coinfer.plan.plan import Plan
 from coinfer.workload.scenario import Scenario
 from coinfer.zoo.files import export
 from environment import OtherWork, print_environment
+from memory_kept import KeptRuns, each_s, kept_number, kept_plan, middle
 from memory_real import Found, real_runs, rest_bytes
 from requirement import Requirement, print_requirements
 from rounds import output_of, ratio_of
@@ -64,8 +69,12 @@ class Bench:
         loads: Sequence[str],
         shares: Sequence[float],
         seconds: float,
+        rounds: int,
+        keep: Path | None,
+        limit_s: float,
     ) -> None:
         self.folder, self.console, self.quick = folder, console, quick
+        self.n_rounds, self.keep, self.limit_s = rounds, keep, limit_s
         self.loads, self.shares, self.seconds = loads, shares, seconds
         self.requirements: list[Requirement] = []
 
@@ -218,34 +227,44 @@ def _slope(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 def budget(bench: Bench) -> None:
     """Milliseconds per request within a budget, by what is evicted: really run."""
-    rest = rest_bytes(memory_budget.tiny(), bench.folder / "tiny")
+    folder = bench.keep or bench.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    rest = kept_number(
+        folder / "rest-bytes", lambda: rest_bytes(memory_budget.tiny(), bench.folder / "tiny")
+    )
     for load, scenario in memory_budget.scenarios().items():
         if load not in bench.loads:
             continue
-        plan = memory_budget.measured(scenario)
+        where, make = folder / f"plan-{load}", partial(memory_budget.measured, scenario)
+        plan = kept_plan(where, make)
+        kept = KeptRuns(bench.keep and bench.keep / f"runs-{load}.json")
         offline, mix = scenario.offline, scenario.mix
-        found = real_runs(
+        for row in real_runs(
             plan,
-            bench.folder / f"plan-{load}",
+            where,
             bench.shares,
             rest,
             counts=dict(offline.counts) if offline else {},
             weights=dict(mix.weights) if mix else {},
             in_flight=mix.in_flight if mix else 0,
             duration_s=2.0 if bench.quick else bench.seconds,
-        )
-        total = memory_budget.working_set(plan) / MIB
-        columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
-        table = new_table(("budget", "rule"), columns)
-        rows = []
-        for row in found:
+            rounds=bench.n_rounds,
+            known=kept.counts(),
+            limit_s=bench.limit_s,
+        ):
             cells = f"{row.budget:.0%}", row.contestant, *_cells(row)
             print(*cells, sep=" | ", file=sys.stderr, flush=True)  # it may take minutes
-            table.add_row(*cells)
-            rows.append(row)
+            kept.add(row)
+        total, counts = memory_budget.working_set(plan) / MIB, kept.counts()
+        columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
+        table = new_table(("budget", "rule", "runs"), columns)
+        rows = middle(kept.rows)
+        for row in rows:
+            runs = str(counts[row.budget, row.contestant])
+            table.add_row(f"{row.budget:.0%}", row.contestant, runs, *_cells(row))
         bench.console.print(f"{load}: working set {total:.0f} MiB, the rest {rest / MIB:.0f} MiB")
         bench.console.print(table)
-        if not any(row.limit for row in rows):
+        if rows and not any(row.limit for row in rows):
             bench.console.print("no memory group could be made here: nothing enforced the budget")
         for why in dict.fromkeys(row.answer["problem"] for row in rows if row.answer["problem"]):
             bench.console.print(f"cannot run: {why}")
@@ -269,11 +288,11 @@ def _cells(row: Found) -> list[str]:
 
 def _require_budgets(bench: Bench, load: str, rows: Sequence[Found]) -> None:
     """Compare coinfer with the best of the others, with LRU by bytes, and with ample memory."""
-    each_s: dict[float, dict[str, float]] = defaultdict(dict)
+    by_budget: dict[float, dict[str, float]] = defaultdict(dict)
     for row in rows:
-        if not row.answer["problem"] and row.answer["served"]:
-            each_s[row.budget][row.contestant] = row.answer["seconds"] / row.answer["served"]
-    for share, found in each_s.items():
+        if each_s(row) < math.inf:
+            by_budget[row.budget][row.contestant] = each_s(row)
+    for share, found in by_budget.items():
         ours = found.pop("coinfer", None)
         if ours is None or not found:
             continue
@@ -283,7 +302,7 @@ def _require_budgets(bench: Bench, load: str, rows: Sequence[Found]) -> None:
         if share == 0.5 and "LRU by bytes" in found:
             gain = found["LRU by bytes"] / ours
             bench.require(f"{what}: time of LRU by bytes", gain, GAIN, "x", most=False)
-        ample = each_s.get(1.0, {}).get("load everything")
+        ample = by_budget.get(1.0, {}).get("load everything")
         if share == 0.4 and ample:
             bench.require(f"{what}: time, of ample", ours / ample, OF_AMPLE, "x", most=True)
 
@@ -304,12 +323,13 @@ def beside(bench: Bench) -> None:
 
 
 def spans(bench: Bench) -> None:
-    """Three networks in 150 MiB, span by span."""
+    """Three networks in 150 MiB, span by span; two tiny ones show what a process holds beside."""
     table = new_table(("memory",), ("per s", "loads", "loading", "believed", "own", "files"))
-    for memory in ("150MiB", "2GiB"):
+    scenarios = {memory: memory_budget.spans(memory) for memory in ("150MiB", "2GiB")}
+    for memory, text in {**scenarios, "two tiny networks": memory_budget.TINY}.items():
         path = bench.folder / f"spans-{memory}.yaml"
-        path.write_text(memory_budget.spans(memory))
-        result = bench.folder / f"spans-{memory}.json"
+        path.write_text(text)
+        result = path.with_suffix(".json")
         output_of([sys.executable, "-m", "coinfer", "run", path, "--json", result])
         data = json.loads(result.read_text())
         found, totals = data["memory"], data["totals"]
@@ -392,7 +412,7 @@ def batches_run(bench: Bench) -> None:
     scenario = memory_batches.application(memory_batches.APPLICATIONS["large"], 8)
     plan = memory_budget.measured(scenario)
     assert scenario.offline is not None
-    found: dict[tuple[float, str], list[Found]] = defaultdict(list)
+    found: list[Found] = []
     for row in real_runs(
         plan,
         bench.folder / "plan-batches",
@@ -406,33 +426,25 @@ def batches_run(bench: Bench) -> None:
         others=memory_batches.ORDERS,
         rounds=bench.rounds(3),
     ):
-        found[row.budget, row.contestant].append(row)
+        found.append(row)
         print(row.budget, row.contestant, *_cells(row), sep=" | ", file=sys.stderr, flush=True)
     columns = ("ms a request", "loads", "loading s", "process MiB", "group MiB", "read again")
     table = new_table(("budget", "contestant"), columns)
-    each_s: dict[float, dict[str, list[float]]] = defaultdict(dict)
-    for (share, contestant), rows in found.items():
-        rows.sort(key=_each_s)
-        middle = rows[len(rows) // 2]
-        table.add_row(f"{share:.0%}", contestant, *_cells(middle))
-        if not any(row.answer["problem"] for row in rows):
-            each_s[share][contestant] = [_each_s(row) for row in rows]
+    for row in middle(found):
+        table.add_row(f"{row.budget:.0%}", row.contestant, *_cells(row))
+    by_budget: dict[float, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in found:
+        by_budget[row.budget][row.contestant].append(each_s(row))
     bench.console.print(table)
     bench.console.print("the run in the middle of each; the first one of all reads from the disk")
-    for share, by_name in each_s.items():
-        ours = by_name.pop(memory_batches.OURS, None)
-        if ours and by_name:
+    for share, by_name in by_budget.items():
+        able = {name: each for name, each in by_name.items() if math.inf not in each}
+        ours = able.pop(memory_batches.OURS, None)
+        if ours and able:
             needed = BATCHED_GAIN if share == 0.5 else NO_LOSS
             what = f"large, 8 of each, {share:.0%}: time of the best other"
-            best_s = min(statistics.median(each) for each in by_name.values())
+            best_s = min(statistics.median(each) for each in able.values())
             bench.require(what, best_s / statistics.median(ours), needed, "x", most=False)
-
-
-def _each_s(row: Found) -> float:
-    answer = row.answer
-    if answer["problem"] or not answer["served"]:
-        return math.inf
-    return float(answer["seconds"] / answer["served"])
 
 
 def _compare(bench: Bench, what: str, scenario: Scenario, plan: Plan) -> None:
@@ -481,6 +493,9 @@ def main() -> int:
     parser.add_argument("--load", choices=("large", "zipf"), action="append")
     parser.add_argument("--budget", type=float, action="append", help="share of the working set")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each real run")
+    parser.add_argument("--rounds", type=int, default=1, help="of real runs within budgets")
+    parser.add_argument("--keep", type=Path, help="plans and real runs: a further call goes on")
+    parser.add_argument("--limit", type=float, default=math.inf, help="begin no run after seconds")
     parser.add_argument("--quick", action="store_true", help="one round")
     arguments = parser.parse_args()
     console = new_console()
@@ -493,6 +508,9 @@ def main() -> int:
             quick=arguments.quick,
             loads=arguments.load or ("large", "zipf"),
             seconds=arguments.seconds,
+            rounds=arguments.rounds,
+            keep=arguments.keep,
+            limit_s=arguments.limit,
             shares=shares[1:3] if arguments.quick and not arguments.budget else shares,
         )
         for part in arguments.part or PARTS:

@@ -35,6 +35,7 @@ __all__ = [
     "BUDGETS",
     "GIVEN",
     "SLOWER",
+    "TINY",
     "Row",
     "compared",
     "given",
@@ -84,6 +85,13 @@ _PROCESSORS = ", ".join(
     f"{{name: cpu{core}, backend: onnxruntime, cores: [{core}]}}" for core in range(2)
 )
 
+TINY = (
+    'models: {tiny_cnn: "zoo:tiny_cnn", tiny_mlp: "zoo:tiny_mlp"}\n'
+    f"arrivals: {{mix: {{in_flight: 2}}}}\nduration: 2s\n"
+    f"processors: [{_PROCESSORS}]\nmemory: 2GiB\n"
+)
+"""A scenario of two networks that take no memory to speak of."""
+
 
 class Row(NamedTuple):
     """One contestant at one budget; without seconds it cannot run there, for the reason given."""
@@ -128,11 +136,7 @@ def spans(memory: str) -> str:
 
 def tiny() -> Plan:
     """Return a plan of two tiny networks: what a process takes with them is not of models."""
-    text = (
-        'models: {tiny_cnn: "zoo:tiny_cnn", tiny_mlp: "zoo:tiny_mlp"}\n'
-        f"arrivals: {{mix: {{in_flight: 2}}}}\nduration: 1s\nprocessors: [{_PROCESSORS}]\n"
-    )
-    return measured(parse_scenario(text))
+    return dataclasses.replace(measured(parse_scenario(TINY)), memory={})
 
 
 def measured(scenario: Scenario) -> Plan:

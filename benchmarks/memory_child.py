@@ -18,6 +18,7 @@ from typing import Any
 from coinfer.backends import heap
 from coinfer.core.events import MemoryGiven
 from coinfer.errors import CoinferError
+from coinfer.hardware.cgroup import memory_limit_bytes
 from coinfer.machine.memories import HOST
 from coinfer.model import Model
 from coinfer.model.paging import paged
@@ -48,7 +49,9 @@ def main() -> None:
             if "most" in order:
                 limited = batched(limited, order["most"])
             policy = make_policy(order.get("policy", "fcfs"))
-            with Engine(limited, models, policy=policy, memory=given) as engine:
+            with Engine(
+                limited, models, policy=policy, memory=given, memory_limit=memory_limit_bytes
+            ) as engine:
                 found = measured(engine, inputs, order)
                 engine.stop(drain=False)
         except CoinferError as error:

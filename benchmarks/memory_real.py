@@ -7,9 +7,12 @@ so a model that is read again comes from the disk unless the group has room for 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,12 +134,14 @@ def real_runs(
     contestants: Sequence[str] = CONTESTANTS,
     others: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
     rounds: int = 1,
+    known: Mapping[tuple[float, str], int] = MappingProxyType({}),
+    limit_s: float = math.inf,
 ) -> Iterator[Found]:
     """Let all contestants run at each budget, one after the other in one process.
 
     Args:
         plan: What is loaded where, without a budget.
-        folder: Where to save it.
+        folder: Where it is, or is to be saved.
         shares: Budgets as shares of the working set.
         rest: What the process takes beside the models.
         counts: Requests by model, all due at once; empty: there is no end.
@@ -146,8 +151,14 @@ def real_runs(
         contestants: Which ones.
         others: More of them, by name: what is ordered of `memory_child.py` beside the budget.
         rounds: How often they take turns at each budget.
+        known: How often they did before, by budget and contestant.
+        limit_s: After so many seconds no further run begins.
     """
-    save_plan(plan, folder)
+    began_s, left = time.monotonic(), Counter(known)
+    if limit_s <= 0:
+        return
+    if not (folder / "plan.yaml").exists():
+        save_plan(plan, folder)
     sizes = _sizes(plan)
     whole = sum(sizes)
     _read_artefacts()
@@ -166,6 +177,11 @@ def real_runs(
             limit = budget + rest
             apart = [name for name in contestants if share < 1 or name in _WITH_ROOM]
             for _, name in in_turn([*apart, *others], rounds):
+                if left[share, name] > 0:
+                    left[share, name] -= 1
+                    continue
+                if time.monotonic() > began_s + limit_s:
+                    return
                 before = 0
                 if group is not None:
                     try:

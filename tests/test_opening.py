@@ -8,6 +8,7 @@ import pytest
 
 from coinfer.core.events import MemoryGiven
 from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -59,6 +60,32 @@ def test_processors_that_share_a_session_are_one_place_and_a_device_has_its_own_
         (("cpu0", "cpu1", "cpu0+"), "host", 100),
         (("gpu",), "GPU", 100),
     ]
+
+
+@pytest.mark.parametrize(
+    ("batching", "size"), [(None, 100), (Batching(4), 140), (Batching(5), 260), (Batching(16), 260)]
+)
+def test_a_place_takes_what_the_largest_planned_batch_takes(
+    batching: Batching | None, size: int
+) -> None:
+    """Larger ones were measured, did not pay, and are never run."""
+    entries = {
+        ProfileKey("a", "cpu0", batch): entry(size)
+        for batch, size in {1: 100, 2: 120, 4: 140, 8: 260}.items()
+    }
+    subject = plan(entries).with_batching("a", batching)
+    assert [p.size_bytes for p in loadables(subject, "a", subject.profile)] == [size]
+
+
+def test_of_a_cut_model_each_span_takes_what_its_own_batch_takes() -> None:
+    sizes = {(0, 0): 10, (1, 1): 20}
+    entries = {
+        ProfileKey("a", "cpu0", batch, Span(*span)): entry(batch * size)
+        for span, size in sizes.items()
+        for batch in (1, 2, 4)
+    }
+    subject = plan(entries).with_batching("a", Batching(4, by_unit=(2, 4)))
+    assert [p.size_bytes for p in loadables(subject, "a", subject.profile)] == [20, 80]
 
 
 def test_without_a_budget_nothing_is_said() -> None:

@@ -52,6 +52,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("coinfer")} == {"coinfer"}
 
 
+def test_importing_the_engine_imports_no_library_that_a_warm_start_does_not_need() -> None:
+    loaded = modules_after("import coinfer.api.engine")
+    assert not loaded & {"onnx", "onnx_ir", "onnxruntime", "openvino", "scipy", "sympy", "torch"}
+
+
 def test_importing_the_command_line_imports_no_inference_library() -> None:
     loaded = modules_after("import coinfer.cli")
     assert not loaded & {"onnx", "onnx_ir", "onnxruntime", "openvino", "pydantic", "scipy", "torch"}

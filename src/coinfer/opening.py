@@ -30,6 +30,7 @@ __all__ = [
     "memory_given",
     "model_loaded",
     "nothing_given",
+    "too_large",
 ]
 
 
@@ -126,16 +127,19 @@ def loadables(
     """Return what can be loaded of a variant, with what it takes.
 
     A span takes what was measured on whichever of the processors that share it it took most, at the
-    largest batch: its weights and, as libraries keep these, the memory of its activations. On a
+    largest batch that is planned: its weights and, as libraries keep these, the memory of its
+    activations. What was measured at larger ones, and did not pay, is never run. On a
     device with memory of its own the weights are there once, and each processor that has them keeps
     buffers for its inputs.
     """
     planned, machine = plan.models.get(variant), plan.machine
     content = _content(planned) if planned is not None and planned.fingerprint else ""
     pinned = _pinned(plan)
+    own = [(key, entry) for key, entry in profile if key.model == variant]
+    most = _largest_batches(plan, variant, [key for key, _ in own])
     largest: dict[Span, dict[str, tuple[int, int, float]]] = {}
-    for key, entry in profile:
-        if key.model == variant:
+    for key, entry in own:
+        if key.batch <= most[key.processor, key.span]:
             row = largest.setdefault(key.span, {})
             size, run_size, load_s = row.get(key.processor, (0, 0, 0.0))
             size = max(size, entry.resident_bytes + entry.run_bytes)
@@ -155,6 +159,24 @@ def loadables(
             fields = size, load_s, of, are_loaded, variant in pinned
             found.append(Loadable(span, names, pool, *fields))
     return tuple(found)
+
+
+def _largest_batches(
+    plan: Plan, variant: str, keys: Iterable[ProfileKey]
+) -> dict[tuple[str, Span], int]:
+    """Return by processor and span the smallest measured batch that no planned run exceeds."""
+    planned = plan.models.get(variant)
+    batching = plan.batchings.get(variant) if planned is None else planned.batching
+    alone = 1 if planned is None else planned.filling or planned.batch
+    found: dict[tuple[str, Span], list[int]] = {}
+    for key in keys:
+        found.setdefault((key.processor, key.span), []).append(key.batch)
+    most = {}
+    for (processor, span), batches in found.items():
+        planned_most = max(alone, batching.at(span) if batching is not None else 0)
+        enough = [batch for batch in batches if batch >= planned_most]
+        most[processor, span] = min(enough, default=max(batches))
+    return most
 
 
 def _pinned(plan: Plan) -> set[str]:
@@ -267,15 +289,11 @@ def check_memory(plan: Plan) -> None:
         return
     pinned = _pinned_bytes(plan)
     _check_pinned(plan, pinned)
-    profile, left = plan.profile, _left(plan)
-    missed: list[tuple[int, str, str]] = []
-    for model in plan.models:
+    missed = []
+    for model in too_large(plan):
         name, variant = _wanted(plan, model)
-        places = loadables(plan, name, profile)
-        n_units = variant.n_units
-        usable = {p.span for p in places if p.is_pinned or p.size_bytes <= left(p.pool)}
-        if not completes(usable, n_units):
-            missed.append((_least_need(places, n_units), name, places[0].pool))
+        places = loadables(plan, name, plan.profile)
+        missed.append((_least_need(places, variant.n_units), name, places[0].pool))
     if not missed:
         return
     needed, name, pool = max(missed, key=lambda each: each[0])  # with that, the others run, too
@@ -290,6 +308,18 @@ def check_memory(plan: Plan) -> None:
         f"largest span; give `memory: {_mib(needed)}` or more, or cut it into "
         "smaller spans (`partition`)"
     )
+
+
+def too_large(plan: Plan) -> list[str]:
+    """Return the models that cannot be run within a plan's memory: the smallest way has no room."""
+    left, found = _left(plan), []
+    for model in plan.models:
+        name, variant = _wanted(plan, model)
+        places = loadables(plan, name, plan.profile)
+        usable = {p.span for p in places if p.is_pinned or p.size_bytes <= left(p.pool)}
+        if not completes(usable, variant.n_units):
+            found.append(model)
+    return found
 
 
 def least_memory(plan: Plan, pool: str = HOST) -> int:

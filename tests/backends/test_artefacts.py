@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,11 @@ import pytest
 
 import coinfer.artefacts.store
 from coinfer import zoo
-from coinfer.artefacts import MakeError, child, default_store
+from coinfer.artefacts import Made, MakeError, child, default_store
 from coinfer.backends import artefact_making, artefact_parts, get_backend
-from coinfer.backends.artefact_making import prepare
-from coinfer.backends.base import Session
+from coinfer.backends.artefact_making import prepare, prepare_all
+from coinfer.backends.base import Session, files_of
+from coinfer.backends.mapped_file import forget_pages
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import partition_at
@@ -372,3 +374,51 @@ def test_what_is_to_be_made_is_not_copied_for_the_child(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < model.weight_bytes / 2
+
+
+def orders(count: int) -> list[tuple[Any, Model, Processor]]:
+    """Return models to prepare, the first one twice."""
+    texts = [f"agraph (float[N,4] x) => (float[N,4] y) <float s = {{{n}}}>" for n in range(count)]
+    models = [model_from_text(text + " { y = Mul(x, s) }", name="m") for text in texts]
+    return [(get_backend("onnxruntime"), model, processor()) for model in (*models, models[0])]
+
+
+@pytest.mark.parametrize(("memory", "most"), [(None, 2), (1, 1)])
+def test_artefacts_are_made_side_by_side_where_memory_has_room(
+    memory: int | None, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Path] = []
+    now, seen = threading.Semaphore(most), threading.Barrier(most)
+
+    def made_here(_name: str, _model: Model, _processor: Processor, folder: Path) -> Made:
+        assert now.acquire(blocking=False)  # never more than that at once
+        seen.wait(10)  # and as many as that
+        begun.append(folder)
+        now.release()
+        return Made()
+
+    monkeypatch.setattr(artefact_making, "_made_in_child", made_here)
+    prepare_all(orders(4), most=2, memory=memory)
+    assert len(begun) == len(set(begun)) == 4
+    assert len(default_store().entries()) == 4
+    prepare_all(orders(4), most=2, memory=memory)  # nothing is left to do
+    assert len(begun) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="not on this system")
+def test_a_session_names_the_files_that_can_be_forgotten_once_it_is_closed(
+    cpu: Processor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = tiny_conv().model
+    assert files_of(load(model, cpu)) == ()
+    made(model, cpu)
+    session = load(model, cpu)
+    files = set(files_of(session))
+    [entry] = default_store().entries()
+    folder = default_store().folder / entry.digest
+    assert files == {path for path in folder.iterdir() if path.name != "manifest.json"}
+    session.close()
+    told: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _file, *how: told.append(how[2]))
+    forget_pages([*files, tmp_path / "gone"])
+    assert told == [os.POSIX_FADV_DONTNEED] * len(files)

@@ -154,6 +154,20 @@ def test_weights_are_in_the_artefact_once() -> None:
     direct.close()
 
 
+def test_without_large_layers_there_is_one_session_to_write_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once more with nothing swapped, it would take as long again, and runs to compare."""
+    monkeypatch.undo()  # 32 MiB are large
+    backend, model = get_backend("onnxruntime"), layers()
+    monkeypatch.setattr("coinfer.backends.onnxruntime.backend.is_near", None)
+    made = backend.make_artefact(model, CPU, tmp_path)
+    assert made.refused == ""
+    kept = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    assert [node.op_type for node in kept.graph.node] == ["FusedGemm", "Gemm"]
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "weights.bin"}
+
+
 def test_what_does_not_compute_the_same_is_kept_as_the_library_has_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -200,6 +200,30 @@ class TestMeasuring:
         assert plan.models["m"].batching == (None if most is None else Batching(most))
         assert max(key.batch for key, _ in plan.profile) == largest
 
+    def test_where_one_processor_was_measured_estimates_of_others_count(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So it is once the time for measuring is over."""
+
+        def profile(_self: Profiler, models: Mapping[str, Model], on: Any, **how: Any) -> Profile:
+            batch, (first, *others) = how["batch"], on
+            seconds = (batch**0.5,)
+            entries = {ProfileKey("m", first.name, batch): Measurement(seconds=seconds)}
+            for each in others:
+                found = Measurement(seconds=seconds, estimated=batch > 1)
+                entries[ProfileKey("m", each.name, batch)] = found
+            return Profile(entries)
+
+        monkeypatch.setattr(Profiler, "profile", profile)
+        model = tiny_linear().model
+        other = Processor(name="other", backend="onnxruntime", units=frozenset({"core1"}))
+        samples = {"m": [model.sample_inputs()]}
+        plan = make_plan({"m": model}, [CPU, other], Wishes(), Profiler(), samples=samples).plan
+        assert plan.models["m"].batching == Batching(16)
+        found = {(key.processor, key.batch): entry.estimated for key, entry in plan.profile}
+        assert found["cpu", 16] is False
+        assert found["other", 16] is True
+
 
 def scenario(batch: str) -> Any:
     return parse_scenario(

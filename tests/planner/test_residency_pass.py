@@ -9,6 +9,7 @@ import pytest
 from coinfer.backends.base import DeviceUse
 from coinfer.backends.null import NullBackend
 from coinfer.errors import ConfigurationError
+from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
@@ -81,3 +82,28 @@ def test_a_wish_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_cannot_run_is_refused_while_planning() -> None:
     with pytest.raises(ConfigurationError, match="needs at least 100 B at a time"):
         planned(host=99)
+
+
+@pytest.mark.parametrize(
+    ("budget", "batching", "why"),
+    [
+        (116, Batching(16), ""),
+        (115, Batching(8), "at most 8: of more, activations have no room in `memory`"),
+        (102, Batching(2), "at most 2: of more, activations have no room in `memory`"),
+        (101, None, "none: at most 1: of more, activations have no room in `memory`"),
+    ],
+)
+def test_batches_are_halved_until_their_activations_have_room(
+    budget: int, batching: Batching | None, why: str
+) -> None:
+    entries = {
+        ProfileKey("a", "cpu", batch): dataclasses.replace(ENTRY, run_bytes=batch)
+        for batch in (1, 2, 4, 8, 16)
+    }
+    plan = Plan.of(Machine(processors=(CPU,), profile=Profile(entries)))
+    plan = dataclasses.replace(plan, memory={"host": budget}).with_batching("a", Batching(16))
+    wishes = Wishes(memory={"host": budget})
+    planning = Planning(models={}, wishes=wishes, profiler=Profiler(), samples={})
+    found = residency(plan, planning).models["a"]
+    assert found.batching == batching
+    assert [each.what for each in found.choices][-1:] == ([why] if why else [])

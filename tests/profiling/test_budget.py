@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,17 @@ from coinfer.errors import ConfigurationError
 from coinfer.graph.partition_options import Mode, PartitionOptions
 from coinfer.machine.estimate import by_analogy
 from coinfer.machine.processor import Processor
+from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.model import Model
 from coinfer.planner.make_plan import make_plan
 from coinfer.planner.wishes import CutWish, Wishes
 from coinfer.profiling import Effort, Profiler, profile_models
 from coinfer.profiling.budget import Budget
-from coinfer.testing.models import int_gather, tiny_conv, tiny_linear, two_inputs
+from coinfer.profiling.cache import ProfileCache
+from coinfer.testing.models import int_gather, model_from_text, tiny_conv, tiny_linear, two_inputs
 from planner import cut_models
+from profiling.counting import Counting
 
 QUICK = Effort(warmup_runs=0, min_runs=2, max_runs=2)
 SECONDS = {"p": 2e-3, "q": 8e-3}
@@ -79,6 +83,42 @@ def test_the_first_model_is_measured_however_little_time_there_is() -> None:
     )
     assert not any(entry.estimated for _, entry in profile)
     assert len(profile.entries) == 2
+
+
+def test_larger_batches_are_measured_on_one_processor_once_the_time_is_over(
+    tmp_path: Path,
+) -> None:
+    """How it compares with others is known of single samples."""
+    text = "agraph (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"
+    taken: list[tuple[str, int]] = []
+
+    def seconds(_model: str, processor: str, batch: int) -> float:
+        taken.append((processor, batch))
+        return SECONDS[processor] * batch
+
+    def measured(batch: int, budget: Budget) -> Profile:
+        return profile_models(
+            {"m0": model_from_text(text, name="m0")},
+            [dataclasses.replace(each, options={"is": each.name}) for each in processors()],
+            batches=(batch,),
+            effort=QUICK,
+            backends={"null": Counting(service_s=seconds)},
+            cache=ProfileCache(tmp_path),
+            budget=budget,
+        )
+
+    alone = measured(1, Budget())
+    taken.clear()
+    together = measured(4, Budget(0.0))
+    assert {(key.processor, entry.estimated) for key, entry in together} == {
+        ("p", False),
+        ("q", True),
+    }
+    assert {processor for processor, batch in taken if batch == 4} == {"p"}
+    factor = together.expected_s("m0", "p", batch=4) / alone.expected_s("m0", "p")
+    assert together.expected_s("m0", "q", batch=4) == pytest.approx(
+        factor * alone.expected_s("m0", "q"), rel=1e-6
+    )
 
 
 def test_a_plan_says_what_is_estimated() -> None:

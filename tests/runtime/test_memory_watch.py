@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from coinfer import Engine
 from coinfer.backends.base import DeviceUse, Session
-from coinfer.backends.null import NullBackend
+from coinfer.backends.null import NullBackend, NullSession
 from coinfer.core.commands import Evict, Load
 from coinfer.core.events import MemoryGiven, MemoryMeasured
 from coinfer.machine.processor import Processor
@@ -14,7 +16,7 @@ from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.model import Model
-from coinfer.runtime import clock, memory_watch
+from coinfer.runtime import clock, memory_watch, model_store
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.memory_watch import MemoryWatch
 from runtime.engines import MODEL
@@ -279,3 +281,56 @@ def test_a_device_of_which_nobody_knows_is_left_alone(monkeypatch: pytest.Monkey
     watched.uses = {}
     assert watched.look(1024 * MIB) == []
     assert watched.watch.held(Evict("n", 3, Span(), ("gpu",))) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_tight"),
+    [(None, False), (729 * MIB, True), (730 * MIB, False)],
+    ids=["no limit", "tight", "room"],
+)
+def test_where_a_group_has_no_room_for_what_is_evicted_its_pages_go_at_once(
+    limit: int | None, is_tight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models may take 600 MiB, the process takes 30 beside them, and what is evicted takes 100."""
+    subject = Watched(monkeypatch, limit)
+    assert not subject.watch.is_tight_for(EVICT), "nobody knows it"
+    subject.watch.note_load(LOAD)
+    subject.watch.look()
+    assert subject.watch.is_tight_for(EVICT) == is_tight
+    subject.follow({"GPU": 600 * MIB})
+    subject.watch.note_load(LOAD)
+    assert not subject.watch.is_tight_for(EVICT)
+
+
+@pytest.mark.parametrize("limit", [None, 200])
+def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
+    limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mapping(NullSession):
+        files = (Path("weights.bin"),)
+
+    class Backend(NullBackend):
+        def load(self, model: Model, processor: Processor) -> Session:
+            session = super().load(model, processor)
+            session.__class__ = Mapping
+            return session
+
+    forgotten: list[Path] = []
+    monkeypatch.setattr(model_store, "forget_pages", forgotten.extend)
+    monkeypatch.setattr(memory_watch, "process_memory", lambda: ProcessMemory(10, 20))
+    monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limit)
+    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
+    with Engine(
+        {"a": MODEL, "b": MODEL},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": Backend()},
+        memory=150,
+    ) as engine:
+        for name in "abab":
+            engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
+        evictions = engine.stats().memory.evictions
+    assert evictions
+    assert bool(forgotten) == (limit is not None)
+    assert set(forgotten) <= {Path("weights.bin")}

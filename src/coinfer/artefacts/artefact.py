@@ -191,6 +191,11 @@ class Lease:
         """Return the path of a file."""
         return self.folder / name
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The paths of all its files."""
+        return tuple(self.path(name) for name in self.artefact.files)
+
     def close(self) -> None:
         """Let it be evicted; calling it twice is fine."""
         self.locked.close()

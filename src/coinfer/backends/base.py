@@ -5,9 +5,10 @@ Nothing here imports an inference library; each implementation is a file or fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "computes",
     "device_bytes",
     "device_use",
+    "files_of",
     "note_of",
     "reading_once",
     "reload_s",
@@ -140,6 +142,15 @@ def device_bytes(session: Session) -> int:
     """
     taken: int = getattr(session, "device_bytes", 0)
     return taken
+
+
+def files_of(session: Session) -> Sequence[Path]:
+    """Return the files that a session maps while it is open; none: it holds all that it needs.
+
+    A session that maps some says it in an attribute `files`.
+    """
+    found: Sequence[Path] = getattr(session, "files", ())
+    return found
 
 
 def reload_s(session: Session) -> float:

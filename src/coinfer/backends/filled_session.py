@@ -9,6 +9,7 @@ samples than the file takes are several runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from coinfer.backends.base import (
     Tensor,
     Tensors,
     device_bytes,
+    files_of,
     note_of,
     reload_s,
 )
@@ -52,6 +54,11 @@ class FilledSession:
     def device_bytes(self) -> int:
         """What it holds of the memory of a device."""
         return device_bytes(self._session)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that it maps."""
+        return files_of(self._session)
 
     @property
     def reload_s(self) -> float:

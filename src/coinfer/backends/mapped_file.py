@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MappedFile"]
+__all__ = ["MappedFile", "forget_pages"]
 
 
 class MappedFile:
@@ -29,3 +31,14 @@ class MappedFile:
         """Let the system have the pages; they come back from the file when they are read again."""
         with suppress(AttributeError, OSError, ValueError):  # not on Windows
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def forget_pages(files: Iterable[Path]) -> None:
+    """Take files out of the system's page cache; what some process maps stays there."""
+    for path in files:
+        with suppress(AttributeError, OSError):  # it may be gone; not on Windows and macOS
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from coinfer.graph.partition import Partition
 from coinfer.machine.span import Span
+
+if TYPE_CHECKING:  # it needs the heavy libraries, and engines that start need this file
+    from coinfer.graph.partition import Partition
 
 __all__ = ["SpanTimes", "Table"]
 

@@ -174,9 +174,14 @@ class Plan:
     @property
     def together(self) -> dict[str, int]:
         """Samples that one execution may serve for several requests, by variant that batches."""
-        own = {n: m.batching.most for n, m in self.models.items() if m.batching is not None}
+        return {name: batching.most for name, batching in self.batchings.items()}
+
+    @property
+    def batchings(self) -> dict[str, Batching]:
+        """How far requests may share executions, by variant that batches."""
+        own = {n: m.batching for n, m in self.models.items() if m.batching is not None}
         others = {
-            name: each.batching.most
+            name: each.batching
             for model in self.models
             for name, each in self.serving(model).items()
             if each.batching is not None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from coinfer.backends.artefact_making import prepare
+from coinfer.backends.artefact_making import prepare, prepare_all
 from coinfer.backends.base import Backend, Session, Tensors, caller_cores
 from coinfer.backends.loading import timed_load
 from coinfer.backends.patience import closing_unless_hung, patiently
-from coinfer.hardware.environment import cpu_name
+from coinfer.hardware.cores import available_cores
+from coinfer.hardware.environment import cpu_name, memory_bytes
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
 from coinfer.model import Model, model_from_ir
@@ -73,6 +74,16 @@ class ProfilingContext:
         cache = self._cache(task)
         if cache is not None:
             cache.put(self.parts(task), measurement, self.effort.amounts)
+
+    def prepare(self, tasks: Iterable[Task]) -> None:
+        """Prepare models for processors side by side, where they are loaded next."""
+        wanted = [
+            (self.backends[task.processor.backend], self.models[task.model], task.processor)
+            for task in tasks
+            if not self.models[task.model].borders
+        ]
+        with suppress(Exception):  # loading it will tell what is wrong
+            prepare_all(wanted, most=len(available_cores()), memory=memory_bytes())
 
     def load(self, model: Model, processor: Processor) -> tuple[Session, float]:
         """Load a model and return the session with the seconds that it took.

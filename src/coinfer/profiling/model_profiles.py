@@ -210,8 +210,14 @@ def _together(context: ProfilingContext, fresh: Mapping[str, Task]) -> dict[str,
 def _hurried(
     context: ProfilingContext, fresh: Mapping[str, Task], seconds: _Seconds
 ) -> dict[str, _Result]:
-    """Measure as little as possible of one model; estimate the rest by what is known."""
+    """Measure as little as possible of one model; estimate the rest by what is known.
+
+    That is how processors compare with other models, or with this one at a batch of one.
+    """
     brief = dataclasses.replace(context, effort=_BRIEF)
+    alone = {twin: context.recall(t._replace(batch=1)) for twin, t in fresh.items() if t.batch > 1}
+    known = {fresh[twin]: found for twin, found in alone.items() if found is not None}
+    ratios = {**seconds, **({"": _means(known)} if known else {})}
 
     def typical_s(twin: str) -> float:
         on_it = [
@@ -220,12 +226,13 @@ def _hurried(
         return statistics.fmean(on_it) if on_it else math.inf
 
     found: dict[str, _Result] = {}
-    for twin in sorted(fresh, key=typical_s):
+    listed = list(fresh)[::-1]
+    for twin in sorted(listed, key=typical_s):
         task = fresh[twin]
         own = _means({fresh[t]: result for t, result in found.items()})
         expected_s = context.expected.get(task.model, {}).get(task.processor.name)
         if expected_s is None:
-            expected_s = by_analogy({**seconds, task.model: own}, task.model, task.processor.name)
+            expected_s = by_analogy({**ratios, task.model: own}, task.model, task.processor.name)
         if expected_s is None:
             found |= _together(brief, {twin: task})
         else:
@@ -260,8 +267,9 @@ def _has_room(tasks: Iterable[Task]) -> bool:
 
 
 def _side_by_side(context: ProfilingContext, tasks: Mapping[str, Task]) -> dict[str, _Result]:
-    """Load all, let them take turns until each is known well enough, close all."""
+    """Prepare all, load all, let them take turns until each is known well enough, close all."""
     results: dict[str, _Result] = {}
+    context.prepare(tasks.values())
     with ExitStack() as opened:
         loaded: dict[str, Candidate] = {}
         for twin, task in tasks.items():

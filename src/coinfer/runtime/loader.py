@@ -140,9 +140,12 @@ class Loader:
     def _evict(self, evict: Evict) -> None:
         close, watch = self._may_close(), self.watch
         before = None if watch is None else watch.held(evict)
+        forget = watch is not None and watch.is_tight_for(evict)
         self.use.evictions += 1
         try:
-            self._model_store.evict(evict.model, evict.span, evict.processors, close=close)
+            self._model_store.evict(
+                evict.model, evict.span, evict.processors, close=close, forget=forget
+            )
         except BaseException:  # noqa: BLE001 - a session is foreign code, and forgotten already
             _log.exception("a session of model %r could not be closed", evict.model)
             return

@@ -182,6 +182,19 @@ class MemoryWatch:
         use = self._uses().get(memory)
         return None if use is None else use.held_bytes
 
+    def is_tight_for(self, evict: Evict) -> bool:
+        """Tell whether a place would have no room in the page cache beside what may be loaded.
+
+        The system counts pages there, too, where it limits a group of processes. If it needs some
+        of them back, it may take those of what is loaded as well, which are then read again.
+        """
+        known = self._places.get((evict.model, evict.span, evict.processors))
+        budget = self.given.budgets.get(HOST)
+        if known is None or budget is None or self._last_limit is None:
+            return False
+        rest = self._others + max([self._rest, *self._rests])
+        return self._memory_of(evict) == HOST and self._last_limit - rest - budget < known.size
+
     def note_eviction(self, evict: Evict, before: int | None, after: int | None) -> None:
         """Take note of what was held before and after a place was evicted."""
         known = self._places.get((evict.model, evict.span, evict.processors))

@@ -21,10 +21,12 @@ from coinfer.backends.base import (
     caller_cores,
     device_bytes,
     device_use,
+    files_of,
     note_of,
     reading_once,
 )
 from coinfer.backends.loading import keep_ready, load
+from coinfer.backends.mapped_file import forget_pages
 from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
@@ -230,13 +232,24 @@ class ModelStore:
                 if key in made:  # it may be that of another model of the same content
                     self._sessions[place] = self._shared[key]
 
-    def evict(self, name: str, span: Span, processors: Sequence[str], *, close: bool) -> None:
-        """Forget the sessions of one place, for all models that have it; close them if told to."""
+    def evict(
+        self,
+        name: str,
+        span: Span,
+        processors: Sequence[str],
+        *,
+        close: bool,
+        forget: bool = False,
+    ) -> None:
+        """Forget the sessions of one place, for all models that have it; close them if told to.
+
+        With `forget` the page cache does not keep the files that only they have mapped.
+        """
         with self.changing:
             found = [self._sessions.get((name, span, processor)) for processor in processors]
             gone = {id(session) for session in found if session is not None}
             self._sessions = {k: s for k, s in self._sessions.items() if id(s) not in gone}
-            self._close_unused(close=close)
+            self._close_unused(close=close, forget=forget)
 
     def source(self, name: str) -> Model | None:
         """Return what further sessions of a whole model are made of; None: that is not kept."""
@@ -427,12 +440,15 @@ class ModelStore:
             self._kept = {k: kept for k, kept in self._kept.items() if k[0] not in names}
             self._close_unused(close=close)
 
-    def _close_unused(self, *, close: bool) -> None:
+    def _close_unused(self, *, close: bool, forget: bool = False) -> None:
         found = self._unused()
         if close and found:
+            files = [path for session in found for path in files_of(session)]
             while found:
                 _close(found.pop())
             heap.trim()
+            if forget:
+                forget_pages(files)
 
     def _keep(
         self, name: str, pieces: Mapping[Span, Model], pairs: Sequence[tuple[Span, Processor]]

@@ -171,11 +171,12 @@ def _swapped(
     """Write down a session whose dense layers use weights as they are.
 
     Returns:
-        None if it does not compute the same as one without, but for rounding, or cannot be made.
+        None if there are no such layers, if it does not compute the same as one without, but for
+        rounding, or cannot be made.
     """
-    plain = compiled(model, processor, provider, common)
     try:
         session = compiled(model, processor, provider, common, graph, swapped=True)
     except BackendError:
         return None
+    plain = compiled(model, processor, provider, common)
     return session if is_near(model, plain, session) else None

@@ -42,7 +42,8 @@ def compiled(
         kind: What wraps the library's session.
 
     Raises:
-        BackendError: ONNX Runtime refuses the graph, or the provider took nothing of it.
+        BackendError: ONNX Runtime refuses the graph, the provider took nothing of it, or no dense
+            layer is to be swapped.
     """
     what = common["what"]
     is_part = bool(model.borders) and provider[0] == CPU_PROVIDER
@@ -95,7 +96,8 @@ def _swapped(
         operators = require_assigned(rewritten, provider[0], what)
         del rewritten
         graph = ir.load(file)
-        weights_to_the_left(graph)
+        if not weights_to_the_left(graph):
+            raise BackendError(f"{what}: it has no dense layer that is to be swapped")
         ir.save(graph, file.with_stem("swapped"))
         del graph
         session = create(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from coinfer.artefacts import Lease
@@ -86,6 +87,11 @@ class OnnxRuntimeSession:
             precision=self.precision,
             threads=self.session.get_session_options().intra_op_num_threads,
         )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it maps."""
+        return () if self.lease is None else self.lease.files
 
     def close(self) -> None:
         """Give memory and pool threads back; a run in progress ends first."""

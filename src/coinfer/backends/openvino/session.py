@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from coinfer.artefacts import Lease
@@ -86,6 +87,11 @@ class OpenVinoSession:
         if compiled is None:
             raise BackendError(f"{self._what}: the session is closed; load the model again")
         return placement_of(compiled)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it maps."""
+        return () if self._lease is None else self._lease.files
 
     def exported(self) -> Any:
         """Return what was compiled as a stream that can be imported."""

@@ -293,9 +293,9 @@ def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
     found, best, batch, misses = Profile(), 1.0, samples, 0
     while misses < _MISSES and (batch := 2 * batch) <= spec.most:
         times = at(batch)
-        found = found.merged(_of_spans(loaded, alone, times, units))
-        if any(entry.estimated for _, entry in times):
+        if all(entry.estimated for _, entry in times):
             break
+        found = found.merged(_of_spans(loaded, alone, times, units))
         gain = min([share for _, share in _shares(alone, times)], default=1.0)
         misses = 0 if gain <= best * (1 - _HARDLY) else misses + 1
         best = min(best, gain)
@@ -309,7 +309,7 @@ def _of_spans(loaded: Profile, alone: Profile, times: Profile, units: int) -> Pr
     samples = next((of.batch for of, _ in alone), 1)
     for key, entry in times:
         one = ones.get((key.processor, key.shape))
-        if one is None or entry.estimated or not one.mean_s:
+        if one is None or not one.mean_s:
             continue
         factor = entry.mean_s / one.mean_s
         for of, each in loaded:

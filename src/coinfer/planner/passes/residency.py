@@ -2,8 +2,9 @@
 
 Rule: as much as is wished. If nothing is, and what is planned to be loaded into a memory does not
 fit into four fifths of what this process may use of it, that is its budget. Where everything fits,
-there is none. It comes last, since what all other passes add must be loaded. A fused variant that
-has no room even alone is left out.
+there is none. It comes last, since what all other passes add must be loaded. Where a model has no
+room for the activations of its largest batch, its batches are halved until it has. A fused variant
+that has no room even alone is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from coinfer.backends.base import device_use
 from coinfer.backends.registry import find_backends
 from coinfer.hardware.environment import memory_bytes
 from coinfer.machine.memories import HOST, SHARE, memory_of
-from coinfer.opening import check_memory, fits, loadables
+from coinfer.opening import check_memory, fits, loadables, too_large
+from coinfer.plan.choice import Choice
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
 from coinfer.units import format_bytes
@@ -42,6 +44,7 @@ def residency(plan: Plan, planning: Planning) -> Plan:
             )
         if not plan.memory:
             return plan
+    plan = _with_smaller_batches(plan)
     check_memory(plan)
     for name in list(plan.fused):
         places = loadables(plan, name, plan.profile)
@@ -53,6 +56,23 @@ def residency(plan: Plan, planning: Planning) -> Plan:
                 "than `memory` has"
             )
     return plan
+
+
+def _with_smaller_batches(plan: Plan) -> Plan:
+    """Let fewer requests share executions of models that are too large for the memory so."""
+    while True:
+        known = {name: plan.models[name] for name in too_large(plan)}
+        batched = [(name, each.batching) for name, each in known.items() if each.batching]
+        if not batched:
+            return plan
+        for name, batching in batched:
+            most = batching.most // 2
+            by_unit = tuple(min(most, each) for each in batching.by_unit)
+            smaller = batching._replace(most=most, by_unit=by_unit)
+            what = f"at most {most}: of more, activations have no room in `memory`"
+            is_left = most >= 2 * known[name].batch
+            choice = Choice("residency", what if is_left else f"none: {what}")
+            plan = plan.with_batching(name, smaller if is_left else None, choice)
 
 
 def _of_devices(plan: Plan, planning: Planning) -> dict[str, int | None]:
