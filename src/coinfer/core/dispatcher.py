@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from coinfer.core import learning
 from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
 from coinfer.core.blocking import Blocking
@@ -311,7 +312,7 @@ class Dispatcher:
             state.estimates.until_look = until_look - 1
         else:
             row = None
-            state.learn(execution, service_s)
+            learning.learn(state, execution, service_s)
         state.release(execution)
         if self._health.records:
             self._health.succeeded(processor)
