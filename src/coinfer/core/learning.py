@@ -9,13 +9,13 @@ from coinfer.core.lane import Lane
 from coinfer.core.state import State
 from coinfer.machine.span import Span
 
-__all__ = ["blame", "doubt", "learn"]
+__all__ = ["blame", "doubt", "learn_from"]
 
 _MOST_HELD_UP = 0.5
 """An execution that was held up for a larger share of its time teaches nothing."""
 
 
-def learn(state: State, execution: Execution, service_s: float) -> None:
+def learn_from(state: State, execution: Execution, service_s: float) -> None:
     """Correct the estimate of an execution that ends now, but not for what held it up."""
     number, variant, span, processor, *_ = execution
     batch, shape = execution.batch, execution.requests[0].shape

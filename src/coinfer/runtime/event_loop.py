@@ -345,8 +345,10 @@ class EventLoop:
         """
         pool = self.worker_pool
         running = self._running
-        busy = [run.processor for run in list(running.values())]
-        for worker in pool.on_top(busy) if self._yielding.has_begun else (self.idle,):
+        workers: Sequence[Worker | None] = (self.idle,)
+        if self._yielding.has_begun:
+            workers = pool.on_top([run.processor for run in list(running.values())])
+        for worker in workers:
             if worker is None or not worker.waits or worker.retired:
                 continue
             has_no_job = worker.has_no_job()
