@@ -230,7 +230,7 @@ class TestWhatGoesWrong:
         for span, row in state.estimates.rows("m", 1, 0).items():
             if span.first == 3:
                 row.pop("p", None)
-        state._routes.clear()
+        state.routes.clear()
         subject._checked = False  # what was changed behind its back is not up to date
         subject.finish(left.id)
         subject.fail(right.id)

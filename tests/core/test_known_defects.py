@@ -83,7 +83,7 @@ def test_unloading_a_model_leaves_nothing_of_it(policy: str) -> None:
     assert not state.lanes
     assert not state._all_lanes
     assert not state._entrances
-    assert not state._routes
+    assert not state.routes
     assert not state.estimates._rows
     assert not state.estimates._profiles
     assert not state.requests

@@ -13,6 +13,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import ModelLoaded, ProcessorLost
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.lookahead import Lookahead
+from coinfer.core.part_of_view import PartOfView
 from coinfer.core.policy import Policy, Start
 from coinfer.core.request import Outcome, Request
 from coinfer.core.request_schedule import RequestSchedule
@@ -185,7 +186,7 @@ class Queues(Policy):
 
     def decide(self, view: View) -> Iterator[Start]:
         for queue in self.order:
-            part = view.part(queue)
+            part = PartOfView(view, queue)
             while found := part.first_startable():
                 lane, able = found
                 yield Start(able[0], (lane.head,))
@@ -200,9 +201,9 @@ class TestQueues:
         twos = [subject.submit("m", priority=2) for _ in range(2)]
         view = subject.dispatcher.view
         assert len(view.lanes()) == 2
-        assert [r.id for r in view.part(2).by_arrival()] == twos
-        assert view.part(1).n_waiting == 2
-        assert view.part(7).n_waiting == 0
+        assert [r.id for r in PartOfView(view, 2).by_arrival()] == twos
+        assert PartOfView(view, 1).n_waiting == 2
+        assert PartOfView(view, 7).n_waiting == 0
         subject.run()
         order = [e.requests[0].id for e in subject.executions]
         assert order == [0, *twos, *ones]

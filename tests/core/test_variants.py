@@ -395,7 +395,7 @@ class TestBookKeeping:
         assert not state.variants
         assert not state.uses
         assert not state._known
-        assert not state._routes
+        assert not state.routes
         assert not state.batchings
 
     def test_one_variant_leaves_nothing_to_settle(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from coinfer.api.choosing_engine import ChoosingEngine
+from coinfer.api.wishes_by_model import Batch, Variants, batches_of, check_wishes, variants_of
 from coinfer.backends import heap
 from coinfer.backends.base import Backend
 from coinfer.backends.patience import HangError
@@ -40,10 +41,8 @@ from coinfer.profiling.deployment import Progress
 from coinfer.runtime.arguments import new_name, shown
 from coinfer.runtime.engine import Observer
 from coinfer.workload.agreement_spec import AgreementSpec
-from coinfer.workload.batch_spec import BatchSpec
-from coinfer.workload.fuse_spec import FuseSpec, fuse_of, unknown_member
+from coinfer.workload.fuse_spec import FuseSpec, fuse_of
 from coinfer.workload.processor_spec import Preempt
-from coinfer.workload.variants_spec import VariantsSpec
 
 __all__ = ["MEASURE_S", "Engine"]
 
@@ -51,12 +50,6 @@ MEASURE_S = 20.0
 """Seconds that an engine measures for at most, unless it is told otherwise."""
 
 _Source = Model | CutModel | str | Path
-
-Variants = VariantsSpec | Mapping[str, Any] | str
-"""Which cheaper variants there are, and when they serve, see `VariantsSpec`."""
-
-Batch = BatchSpec | Mapping[str, Any] | str
-"""How requests may share executions, see `BatchSpec`."""
 
 
 class Engine(ChoosingEngine):
@@ -165,26 +158,8 @@ class Engine(ChoosingEngine):
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
         self._batch, self._variants = batch, variants
-        for name in _riders(batch, ()):  # raises at once if it makes no sense
-            if isinstance(models, Mapping) and name not in models:
-                raise UnknownNameError.of("model", name, models)
-        for name in _variants(variants, ()):
-            if isinstance(models, Mapping) and name not in models:
-                raise UnknownNameError.of("model", name, models)
-        if variants is not None and (profile is not None or not isinstance(models, Mapping)):
-            raise ConfigurationError(
-                "variants are made and measured while planning; leave `variants` out where a plan "
-                "or a profile is given"
-            )
         self._fuse = fuse_of(fuse)
-        if isinstance(models, Mapping):
-            stranger = unknown_member(self._fuse, models)
-            if stranger is not None:
-                raise UnknownNameError.of("model", stranger, models)
-            if profile is not None and not isinstance(self._fuse, str):
-                raise ConfigurationError(
-                    "fused networks must be measured; leave the profile out, or `fuse`"
-                )
+        check_wishes(models, batch, variants, self._fuse, is_profiled=profile is not None)
         self._measure_s, self._progress = measure_s, progress
         self._memory = MemorySpec() if memory is None else MemorySpec.of(memory)
         self._preempt: Preempt = True  # what is given is taken as it is
@@ -192,27 +167,25 @@ class Engine(ChoosingEngine):
         if isinstance(models, Plan | str | Path):
             planned = self._opened(
                 models,
-                pin,
                 processors=processors,
                 profile=profile,
                 partition=partition,
                 samples=samples or None,
                 fuse=None if fuse == "auto" else fuse,
             )
-            cores = {core for processor in planned.plan.processors for core in processor.cores}
+            cores = _cores_of(planned.plan.processors)
+            planned = planned if pin else planned._replace(plan=_unpinned(planned.plan))
         else:
-            if processors is None:
-                processors = default_processors(preempt=bool(preempt))
-                self._preempt = preempt
-            used = _checked(processors)
             if partition is not None and profile is not None:
                 raise ConfigurationError(
                     "partitioning measures for itself; leave the profile out, or pass models that "
                     "`coinfer.planner.span_selection.prepare` made"
                 )
-            cores = {core for processor in used for core in processor.cores}
-            if not pin:
-                used = [replace(processor, cores=()) for processor in used]
+            if processors is None:
+                processors = default_processors(preempt=bool(preempt))
+                self._preempt = preempt
+            cores = _cores_of(_checked(processors))
+            used = processors if pin else [_unpinned_one(each) for each in processors]
             self._given = find_backends(used, self._given)
             planned = self._planned(models, used, profile, samples)
         if choice is not None:
@@ -228,7 +201,7 @@ class Engine(ChoosingEngine):
             limits=limits,
             backends=self._given,
             observer=observer,
-            spinning=awake(sorted(cores)) if keep_awake else None,
+            spinning=awake(cores) if keep_awake else None,
             memory_limit=memory_limit_bytes,
         )
         self.warnings.begin_with(planned.plan.warnings)
@@ -304,7 +277,7 @@ class Engine(ChoosingEngine):
                 except CoinferError:  # e.g. strings; the samples are not kept
                     continue
 
-    def _opened(self, plan: Plan | str | Path, pin: bool, **settled: object) -> Planned:
+    def _opened(self, plan: Plan | str | Path, **settled: object) -> Planned:
         if str(plan).startswith("zoo:") or str(plan).endswith(".onnx"):
             raise ConfigurationError(f"models have names; write {{'NAME': '{plan}'}}")
         if given := [name for name, value in settled.items() if value is not None]:
@@ -312,8 +285,7 @@ class Engine(ChoosingEngine):
                 f"the plan says which {given[0]} it is for; leave {given[0]}= out, or pass the "
                 "models to have them planned anew"
             )
-        planned = open_plan(plan, self._given)
-        return planned if pin else planned._replace(plan=_unpinned(planned.plan))
+        return open_plan(plan, self._given)
 
     def _planned(
         self,
@@ -343,7 +315,7 @@ class Engine(ChoosingEngine):
                     "`load_model` returns"
                 )
         given = {name: read_samples(whole_of(found[name]), each) for name, each in samples.items()}
-        riders = _riders(self._batch, found)
+        riders = batches_of(self._batch, found)
         if profile is not None:
             given_wishes = Wishes(sources=sources, riders=riders, memory=self._memory.budget)
             return given_plan(found, processors, profile, given_wishes, backends=self._given)
@@ -363,61 +335,12 @@ class Engine(ChoosingEngine):
             agreement=self._agreement,
             preempt=self._preempt,
             riders=riders,
-            variants=_variants(self._variants, found),
+            variants=variants_of(self._variants, found),
             fuse=self._fuse,
             memory=self._memory.budget,
             pinned=tuple(name for name in self._memory.pin if name in found),
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
-
-
-def _variants(
-    variants: Variants | Mapping[str, Variants] | None, models: Iterable[str]
-) -> Mapping[str, VariantsSpec]:
-    """Return which variants are wished, by model.
-
-    Raises:
-        ConfigurationError: it is no such wish.
-    """
-    if variants is None:
-        return {}
-    if isinstance(variants, VariantsSpec | str):
-        return dict.fromkeys(models, VariantsSpec.of(variants))
-    fields = VariantsSpec.model_fields.keys()
-    if not isinstance(variants, Mapping) or fields & variants.keys():  # type: ignore[redundant-expr]
-        return dict.fromkeys(models, VariantsSpec.of(variants))
-    return {name: VariantsSpec.of(each) for name, each in variants.items()}
-
-
-def _riders(batch: Batch | Mapping[str, Batch], models: Iterable[str]) -> Mapping[str, BatchSpec]:
-    """Return how requests may share executions, by model.
-
-    Raises:
-        ConfigurationError: it is no such wish.
-    """
-    if isinstance(batch, BatchSpec | str):
-        return dict.fromkeys(models, BatchSpec.of(batch))
-    if not isinstance(batch, Mapping):
-        raise _no_batch(batch)
-    if {"max", "max_delay", "pad"} & batch.keys():
-        return dict.fromkeys(models, _one(batch))
-    return {name: _one(each) for name, each in batch.items()}
-
-
-def _one(batch: object) -> BatchSpec:
-    """Return how requests of a model may share executions; they bring their own samples."""
-    if isinstance(batch, BatchSpec | str) or (
-        isinstance(batch, Mapping) and "samples" not in batch
-    ):
-        return BatchSpec.of(batch)
-    raise _no_batch(batch)
-
-
-def _no_batch(batch: object) -> ConfigurationError:
-    return ConfigurationError(
-        f"batch is {shown(batch)}; requests bring their own samples: write 'auto', 'off', or e.g. "
-        "{'max': 16, 'max_delay': '2ms'}"
-    )
 
 
 def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
@@ -428,6 +351,14 @@ def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
     return processors
 
 
+def _cores_of(processors: Sequence[Processor]) -> list[int]:
+    return sorted({core for processor in processors for core in processor.cores})
+
+
+def _unpinned_one(processor: Processor) -> Processor:
+    return replace(processor, cores=())
+
+
 def _unpinned(plan: Plan) -> Plan:
-    free = tuple(replace(processor, cores=()) for processor in plan.processors)
+    free = tuple(map(_unpinned_one, plan.processors))
     return replace(plan, machine=replace(plan.machine, processors=free))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coinfer.core.commands import Evict, Reply
+from coinfer.core.learning import blame
 from coinfer.core.progress import Progress
 from coinfer.core.request import Outcome
 from coinfer.core.state import State
@@ -28,7 +29,7 @@ class Answers:
         request, state = progress.request, self._state
         del state.requests[request.id]
         if state.failed and (runs := state.failed.pop(request.id, None)) and outcome is _COMPLETED:
-            state.blame(runs)
+            blame(state, runs)
         state.commands.append(_new(Reply, (request, outcome, reason)))
         leaving = state.leaving
         if leaving and request.model in leaving:

@@ -15,6 +15,7 @@ from coinfer.core.admission import Admission
 from coinfer.core.answers import Answers
 from coinfer.core.forks import Forks
 from coinfer.core.lane import Lane
+from coinfer.core.learning import doubt
 from coinfer.core.policy import Drop, Policy, Rerank, Start, StartFork, WaitUntil, overridden
 from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Outcome, Request
@@ -190,7 +191,7 @@ class Decisions:
                     raise PolicyError(f"request {request.id} must not be dropped")
                 lane = progress.lane
                 for way in (lane, *lane.cheaper):
-                    self._state.doubt(way)
+                    doubt(self._state, way)
                 self._answers.reply_waiting(progress, Outcome.DROPPED, reason)
             case Rerank(request):
                 progress = self._starts.waiting(request)

@@ -59,6 +59,7 @@ from coinfer.core.faults import Faults
 from coinfer.core.forks import Forks
 from coinfer.core.health import Health, Outage
 from coinfer.core.invariants import check_state
+from coinfer.core.learning import learn_from
 from coinfer.core.limits import Limits
 from coinfer.core.loading import Loading
 from coinfer.core.policy import Policy, check_policy, overridden
@@ -307,11 +308,11 @@ class Dispatcher:
             row = lane.row
         until_look = state.estimates.until_look
         if row is not None and until_look and state.preempting is None:
-            learn(row, processor, service_s)  # nearly always; `learn` would have to look it up
+            learn(row, processor, service_s)  # nearly always; `learn_from` would have to look it up
             state.estimates.until_look = until_look - 1
         else:
             row = None
-            state.learn(execution, service_s)
+            learn_from(state, execution, service_s)
         state.release(execution)
         if self._health.records:
             self._health.succeeded(processor)

@@ -98,7 +98,7 @@ def _check_variant(state: State, lane: Lane) -> None:
 
 
 def _check_routes(state: State) -> None:
-    for (model, batch, shape, allowed), routes in state._routes.items():
+    for (model, batch, shape, allowed), routes in state.routes.items():
         assert set(allowed) <= state.in_service.keys(), f"{model}: a lost processor has routes"
         anew = state.new_routes(model, batch, shape, allowed)
         assert (routes.forked is None) == (anew.forked is None), f"{model}: forks"

@@ -8,7 +8,7 @@ try cost the same everywhere. A policy therefore compares lanes (few) and not re
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -162,6 +162,10 @@ class Lane:
     def may_start(self, processor: str, now: float) -> bool:
         """Tell whether the lane may start on a processor that can run it."""
         return processor not in self.excluded and self.ready_s.get(processor, now) <= now
+
+    def could_use(self, free: Collection[str]) -> bool:
+        """Tell whether one of some processors can run what comes first, in some form."""
+        return bool(self.cheaper or self.fused) or any(name in self.seconds for name in free)
 
     @property
     def steps(self) -> Mapping[str, Span]:

@@ -31,8 +31,6 @@ from coinfer.machine.variant_use import Use
 
 __all__ = ["State"]
 
-_MOST_HELD_UP = 0.5
-"""An execution that was held up for a larger share of its time teaches nothing."""
 
 _MOST_IDLE = 1024
 """Of so many combinations of units in use it is remembered which processors are idle."""
@@ -84,6 +82,8 @@ class State:
         bits_of: By processor, those of `units_of`, a bit each.
         neighbours: By processor, those that share a unit with it, itself included.
         estimates: Expected service times.
+        routes: Ways of a variant to its end on allowed processors: by its name, the samples and
+            sizes of requests, and the processors. They follow the estimates.
         alike: Of many processors in service, those that are alike together; empty if there are few.
         is_complete: Whether all processors are in service, and no model was measured on others.
     """
@@ -125,7 +125,7 @@ class State:
     _idle: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)
     _all_lanes: dict[LaneKey, Lane] = field(default_factory=dict, init=False)
     _entrances: dict[tuple[str, int, int, int], Lane] = field(default_factory=dict, init=False)
-    _routes: dict[tuple[str, int, int, tuple[str, ...]], Routes] = field(
+    routes: dict[tuple[str, int, int, tuple[str, ...]], Routes] = field(
         default_factory=dict, init=False
     )
     # By model, also variants of before it was loaded anew: what is under way goes on in them.
@@ -224,9 +224,9 @@ class State:
         else:
             allowed = tuple(name for name in self.in_service if name not in lane.excluded)
             key = (variant, batch, shape, allowed)
-            if key not in self._routes:
-                self._routes[key] = self.new_routes(*key)
-            lane.routes = self._routes[key]
+            if key not in self.routes:
+                self.routes[key] = self.new_routes(*key)
+            lane.routes = self.routes[key]
             lane.seconds = RouteSeconds(lane.routes, position)
             lane.is_plain, lane.shares = False, lane.batching is not None
             return  # whether it is open has not changed
@@ -318,7 +318,7 @@ class State:
     def _reroute(self) -> None:
         """Let the lanes of models of several units use the processors that are in service now."""
         self._idle.clear()
-        self._routes.clear()
+        self.routes.clear()
         self.alike = alike_among(self.in_service, self.bits_of)
         self.is_complete = len(self.in_service) == len(self.processors) and not self._strange
         for lane in self._all_lanes.values():
@@ -395,53 +395,6 @@ class State:
         """Seconds by which an execution will end later than its estimate for what overlays it."""
         return 0.0 if self.preempting is None else self.preempting.delay_s(execution.id, self.now)
 
-    def learn(self, execution: Execution, service_s: float) -> None:
-        """Correct the estimate of an execution that ends now, but not for what held it up."""
-        number, variant, span, processor, *_ = execution
-        batch, shape = execution.batch, execution.requests[0].shape
-        estimates = self.estimates
-        if self.express is not None:
-            held_up_s = self.express.held_up_s(number, self.now)
-            if held_up_s > _MOST_HELD_UP * service_s:
-                return
-            service_s -= held_up_s
-            if processor in self.express.processors:
-                estimates = self.express.estimates
-        changed = estimates.observe(variant, processor, span, batch, service_s, shape)
-        self._tell_routes(variant, span, processor, batch, shape)
-        for other_span, other in changed:
-            self._tell_routes(variant, other_span, other, batch, shape)
-
-    def blame(self, runs: Sequence[Execution]) -> None:
-        """Let a request's failed runs make their processors look slower: it ended well after all.
-
-        So it was not the request's fault.
-        """
-        for run in runs:
-            express, estimates = self.express, self.estimates
-            if express is not None and run.processor in express.processors:
-                estimates = express.estimates
-            shape = run.requests[0].shape
-            estimates.blame(run.variant, run.processor, run.span, run.batch, shape)
-            self._tell_routes(run.variant, run.span, run.processor, run.batch, shape)
-
-    def doubt(self, lane: Lane) -> None:
-        """Trust the estimates of a lane's variant less: it is not run because of them."""
-        variant, batch, shape = lane.variant, lane.key.batch, lane.key.shape
-        for span, processor in self.estimates.doubt(variant, batch, shape, self.now):
-            self._tell_routes(variant, span, processor, batch, shape)
-
-    def _tell_routes(
-        self, variant: str, span: Span, processor: str, batch: int, shape: int
-    ) -> None:
-        """Let the routes of a variant follow its estimate of an execution."""
-        is_curve = variant in self.batchings
-        for (model, samples, of_shape, _), routes in self._routes.items():
-            if model == variant and of_shape == shape and (is_curve or samples == batch):
-                seconds = self.estimates.expected_s(variant, processor, span, samples, shape)
-                if seconds is not None:
-                    routes.observed(span, processor, seconds)
-
     def count_retry(self, request_id: int, numbers: Container[int]) -> None:
         """Count those failed executions after which a request goes on.
 
@@ -463,7 +416,7 @@ class State:
         self.unready.clear()
         self._all_lanes.clear()
         self._entrances.clear()
-        self._routes.clear()
+        self.routes.clear()
         return everyone
 
     def moved(self, lane: Lane, queue: int) -> Lane:
@@ -494,7 +447,7 @@ class State:
             self._add_variant(each)
         known = self._known.setdefault(model, set())
         known.update(self.variants[model])
-        self._routes = {k: routes for k, routes in self._routes.items() if k[0] not in known}
+        self.routes = {k: routes for k, routes in self.routes.items() if k[0] not in known}
         for lane in self._all_lanes.values():
             if lane.model == model:
                 lane.variant = lane.key.variant or model
@@ -577,7 +530,7 @@ class State:
         self.estimates.remove(name)
         if self.express is not None:
             self.express.estimates.remove(name)
-        self._routes = {k: routes for k, routes in self._routes.items() if k[0] != name}
+        self.routes = {k: routes for k, routes in self.routes.items() if k[0] != name}
 
     def mark_lanes(self) -> None:
         """Look at all lanes anew: whether all that can be loaded is loaded has changed."""

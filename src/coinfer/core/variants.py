@@ -26,6 +26,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from coinfer.core.lane import Lane
+from coinfer.core.learning import doubt
 from coinfer.core.request import Request
 from coinfer.core.request_schedule import EQUAL_S
 from coinfer.core.routes import HANDOVER_S, Step
@@ -114,7 +115,7 @@ def doubt_better(state: State, lane: Lane, request: Request, chosen: Lane) -> No
         seconds = way.seconds if routes is None else routes.seconds(way.key.position)
         least_s = (1 + MARGIN) * min(seconds.values(), default=math.inf)
         if request.arrival_s + least_s > request.deadline_s:
-            state.doubt(way)
+            doubt(state, way)
 
 
 def offered_ways(

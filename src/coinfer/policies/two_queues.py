@@ -21,9 +21,10 @@ from typing import Any
 
 from coinfer.core.commands import Execution
 from coinfer.core.lane import Lane
+from coinfer.core.part_of_view import PartOfView
 from coinfer.core.policy import Decision, Policy, overridden
 from coinfer.core.request import Request
-from coinfer.core.view import PartOfView, View
+from coinfer.core.view import View
 from coinfer.errors import ConfigurationError
 from coinfer.policies.registry import make_policy
 
@@ -86,12 +87,12 @@ class TwoQueues(Policy):
     def decide(self, view: View) -> Iterator[Decision]:
         """Let the deadline policy decide first."""
         deadline, best_effort = self._policies
-        urgent = view.part(_DEADLINE)
+        urgent = PartOfView(view, _DEADLINE)
         if urgent.n_waiting:
             for decision in deadline.decide(urgent):
                 yield decision
                 urgent.refresh()
-        rest = view.part(_BEST_EFFORT)
+        rest = PartOfView(view, _BEST_EFFORT)
         if rest.n_waiting:
             rest.held = _held(urgent)
             for decision in best_effort.decide(rest):

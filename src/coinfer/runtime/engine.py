@@ -2,7 +2,8 @@
 
 Life of a request: `submit` posts *Arrived*; the core answers with *Run*; a worker runs the session
 and posts *Finished*; the core answers with *Reply*, which resolves the future. How plans are made
-is unknown here: `coinfer.api` adds that for users.
+is unknown here: `coinfer.api` adds that for users. Longer than other files, because all that
+callers may ask is here with what it promises; how it is done is elsewhere.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from coinfer.runtime.model_loader import ModelLoader
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.rate_watch import RateWatch
 from coinfer.runtime.request_maker import RequestMaker
+from coinfer.runtime.starvation_watch import StarvationWatch
 from coinfer.runtime.warm_up import warm_up
 
 __all__ = ["Engine", "Observer"]
@@ -127,18 +129,9 @@ class Engine:
         self._policy_changes = 0
         self._spinning = ExitStack()
         self._started_s, self._ended_s = clock.now(), _INF
-        self._event_loop.watch_starvation()
         limit_watch = None
         mine = weakref.ref(self)
-        counts = partial(submitted, self._core, self._event_loop)
-        self._event_loop.timer.watches.append(
-            RateWatch(
-                lambda: {} if (engine := mine()) is None else engine._watched_rates(),
-                counts,
-                self.warnings,
-                plan.name,
-            )
-        )
+        self._watch_requests(mine)
         self._memory_watches = EngineMemory(
             self._core,
             self._event_loop,
@@ -153,21 +146,7 @@ class Engine:
             limit_watch = self._memory_watches.limit_watch(memory_limit)
         self._event_loop.begin()
         try:
-            given = memory or memory_given(plan)
-            check_memory(plan)
-            is_tight = given is not None and not fits(plan, plan.models)
-            watch = None if given is None else self._memory_watches.watch(given, plan)
-            if given is not None:  # nothing is loaded before it is known what there is
-                self._event_loop.tell(nothing_given(given) if is_tight else given)
-            profile = plan.profile
-            for name in plan.models:
-                self.plan = self._load_planned(name, models, self.plan, profile)
-            for name in plan.fused:
-                self.plan = self._load_fused(name, models, self.plan, profile)
-            if watch is not None:
-                if is_tight:
-                    self._event_loop.tell(watch.given)
-                self._event_loop.wait_for_loads(patience_s())
+            self._load_all(plan, models, memory or memory_given(plan))
             if limit_watch is not None:
                 self._event_loop.timer.watches.append(limit_watch)
                 self._event_loop.timer.ring()
@@ -609,6 +588,41 @@ class Engine:
             if name != but:
                 self._unload(name)
         self._model_loader.finish_moves(self.plan)
+
+    def _watch_requests(self, mine: weakref.ref[Engine]) -> None:
+        """Let the timer's thread look whether what gives way gets on, and whether rates drift."""
+        loop = self._event_loop
+        if loop.worker_pool.lowering:
+            pool, switch = loop.worker_pool, loop.preemption
+            watch = StarvationWatch(pool, self._core.running, switch.set, self.warnings)
+            loop.timer.watches += [switch, watch]
+        loop.timer.watches.append(
+            RateWatch(
+                lambda: {} if (engine := mine()) is None else engine._watched_rates(),
+                partial(submitted, self._core, loop),
+                self.warnings,
+                self.plan.name,
+            )
+        )
+
+    def _load_all(
+        self, plan: Plan, models: Mapping[str, Model | CutModel], given: MemoryGiven | None
+    ) -> None:
+        """Load what a plan says, within the memory that is given, if that is limited."""
+        check_memory(plan)
+        is_tight = given is not None and not fits(plan, plan.models)
+        watch = None if given is None else self._memory_watches.watch(given, plan)
+        if given is not None:  # nothing is loaded before it is known what there is
+            self._event_loop.tell(nothing_given(given) if is_tight else given)
+        profile = plan.profile
+        for name in plan.models:
+            self.plan = self._load_planned(name, models, self.plan, profile)
+        for name in plan.fused:
+            self.plan = self._load_fused(name, models, self.plan, profile)
+        if watch is not None:
+            if is_tight:
+                self._event_loop.tell(watch.given)
+            self._event_loop.wait_for_loads(patience_s())
 
     def _load_planned(
         self, name: str, models: Mapping[str, Model | CutModel], plan: Plan, profile: Profile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 
 from coinfer.core.dispatcher import Dispatcher
@@ -72,7 +73,9 @@ class EngineMemory:
             taken=self._taken_on_host,
             rest=self._rest_bytes,
         )
-        loop.watch_memory(watch)
+        loop.loader.watch = watch
+        with suppress(RuntimeError):  # the system has no thread left: the first load tries again
+            loop.call(loop.loader.start)
         return watch
 
     def limit_watch(self, limit: Callable[[], int | None]) -> LimitWatch:
@@ -131,7 +134,12 @@ class EngineMemory:
         )
         self._loader.places = partial(self._places, self._late_watch)
         loop.post_beside(given)
-        loop.watch_memory_from_now(self._late_watch)
+        loop.loader.watch = self._late_watch
+        loop.post(self._start_loader)
+
+    def _start_loader(self, _answers: object) -> None:
+        with suppress(RuntimeError):
+            self._event_loop.loader.start()
 
     def _places(
         self, watch: MemoryWatch, added: Plan, name: str

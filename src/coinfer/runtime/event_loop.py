@@ -11,7 +11,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -50,11 +49,9 @@ from coinfer.runtime.future import InferenceFuture
 from coinfer.runtime.latch import Latch
 from coinfer.runtime.loader import Loader
 from coinfer.runtime.mailbox import Mailbox
-from coinfer.runtime.memory_watch import MemoryWatch
 from coinfer.runtime.model_store import ModelStore
 from coinfer.runtime.preemption_switch import PreemptionSwitch
 from coinfer.runtime.span_io import SpanIO
-from coinfer.runtime.starvation_watch import StarvationWatch
 from coinfer.runtime.timer import Timer
 from coinfer.runtime.unanswered import Answer, Unanswered
 from coinfer.runtime.watchers import Watchers
@@ -348,7 +345,10 @@ class EventLoop:
         """
         pool = self.worker_pool
         running = self._running
-        for worker in self._on_top() if self._yielding.has_begun else (self.idle,):
+        workers: Sequence[Worker | None] = (self.idle,)
+        if self._yielding.has_begun:
+            workers = pool.on_top([run.processor for run in list(running.values())])
+        for worker in workers:
             if worker is None or not worker.waits or worker.retired:
                 continue
             has_no_job = worker.has_no_job()
@@ -364,33 +364,6 @@ class EventLoop:
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
-
-    def _on_top(self) -> list[Worker]:
-        running = list(self._running.values())
-        return self.worker_pool.on_top([run.processor for run in running])
-
-    def watch_starvation(self) -> None:
-        """Let the timer's thread look whether what gives way gets on; called before `begin`."""
-        if self.worker_pool.lowering:
-            pool, switch = self.worker_pool, self.preemption
-            watch = StarvationWatch(pool, self._running, switch.set, self.warnings)
-            self.timer.watches += [switch, watch]
-
-    def watch_memory(self, watch: MemoryWatch) -> None:
-        """Let the loader's thread measure memory from now on, too."""
-        self.loader.watch = watch
-        with suppress(RuntimeError):  # the system has no thread left: the first load tries again
-            self.call(self.loader.start)
-
-    def watch_memory_from_now(self, watch: MemoryWatch) -> None:
-        """Let the loader's thread measure memory; returns at once."""
-        self.loader.watch = watch
-
-        def start(_answers: deque[Answer]) -> None:
-            with suppress(RuntimeError):
-                self.loader.start()
-
-        self.post(start)
 
     # for workers
 
