@@ -54,6 +54,7 @@ class ExpressProcessors:
         estimates: Expected service times, at first those of the twins.
         running: Executions on express processors by id.
         users: By unit, own or overlaid, the express execution that occupies it.
+        preempted_s: Seconds, by the estimates, of all that ran on top of something.
 
     Raises:
         ConfigurationError: an express processor stands on no ordinary one.
@@ -66,6 +67,7 @@ class ExpressProcessors:
     estimates: Estimates = field(default_factory=Estimates, init=False)
     running: dict[int, Execution] = field(default_factory=dict, init=False)
     users: dict[str, int] = field(default_factory=dict, init=False)
+    preempted_s: float = field(default=0.0, init=False)
     _delays: dict[int, _Delay] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +115,10 @@ class ExpressProcessors:
             return
         self.running[number] = execution
         self.users.update(dict.fromkeys(processor.units | processor.overlays, number))
-        for under in {unit_user[unit] for unit in processor.overlays if unit in unit_user}:
+        below = {unit_user[unit] for unit in processor.overlays if unit in unit_user}
+        if below:
+            self.preempted_s += execution.expected_s
+        for under in below:
             self._delays.setdefault(under, _Delay()).begin(number, now)
 
     def ended(self, execution: Execution, now: float) -> None:

@@ -68,6 +68,12 @@ class View:
         return min([s for name, s in row.items() if name in express.in_service], default=math.inf)
 
     @property
+    def preempted_s(self) -> float:
+        """Seconds, by the estimates, of all that preempted something until now."""
+        express = self._state.express
+        return 0.0 if express is None else express.preempted_s
+
+    @property
     def processors(self) -> Mapping[str, Processor]:
         """The ordinary processors in service, by name, in the order of preference."""
         return self._state.in_service

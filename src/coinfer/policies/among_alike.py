@@ -32,7 +32,6 @@ def best_among_alike(
     deadline_s: float,
     waiting: int,
     forecast: Forecast | None,
-    stall: float,
     crowding: Crowding,
     free_at: Mapping[str, float] | None,
     used: int,
@@ -47,7 +46,6 @@ def best_among_alike(
         deadline_s: Its deadline.
         waiting: How many requests wait, this one included.
         forecast: What is about to come.
-        stall: How many times longer a run on several units takes for what preempts it.
         crowding: What widths cost at the present load.
         free_at: When each unit in use will be free; None: asked from the view if it is needed.
         used: The units that run something or are reserved, a bit each.
@@ -67,8 +65,8 @@ def best_among_alike(
             least_work_s = work_s
         growth = work_s / least_work_s
         weight = crowding.factor(width, growth)
-        if width > 1:
-            weight *= stall
+        if crowding.preempting:
+            weight *= crowding.stall(width)
         # All that wait, at that width, fill what is free and then take turns on all units, as these
         # become free one after the other: on average a request waits for half of the turns.
         turns = (waiting * width - n_free) / view.n_units

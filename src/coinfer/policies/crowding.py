@@ -7,6 +7,9 @@ what the width adds to the work; requests would then wait `u ** (sqrt(2 (m + 1))
 service times on average (Sakasegawa, Annals of the Institute of Statistical Mathematics 29, 1977),
 if they come at random and take exponential times. What comes more or less evenly than that waits
 half its dispersion times as long (`coinfer.policies.dispersion`).
+
+What preempts a run stops it as a whole, on whichever of its cores, so a wide run is stopped more
+often. How much is preempted is what was seen: few are urgent enough where cores are free.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class Crowding:
 
     Attributes:
         load: Core-seconds that come per second and core, each request on its cheapest processor.
+        preempting: Core-seconds per second and core of what preempts others.
     """
 
     __slots__ = (
@@ -47,20 +51,25 @@ class Crowding:
         "_gap_s",
         "_last_s",
         "_n_units",
+        "_preempted_s",
+        "_preempting_s",
         "_weight",
         "_work_s",
         "_works",
         "load",
+        "preempting",
     )
 
     def __init__(self) -> None:
-        self.load = 0.0
+        self.load = self.preempting = 0.0
         self._count = 0
         self._dispersion = Dispersion()
         self._last_s = -math.inf
         self._gap_s = 0.0
         self._work_s = 0.0
         self._n_units = 1
+        self._preempted_s = 0.0
+        self._preempting_s = 0.0
         self._weight = 1.0
         self._works: dict[tuple[str, int, int], float] = {}
 
@@ -81,6 +90,9 @@ class Crowding:
         least_weight = self._weight
         weight = max(least_weight, 1 / self._count)
         self._work_s += weight * (work_s - self._work_s)
+        preempted_s = view.preempted_s
+        self._preempting_s += weight * (preempted_s - self._preempted_s - self._preempting_s)
+        self._preempted_s = preempted_s
         if self._last_s > -math.inf:
             gap_s = now - self._last_s
             self._gap_s += max(least_weight, 1 / (self._count - 1)) * (gap_s - self._gap_s)
@@ -89,6 +101,7 @@ class Crowding:
         self._last_s = now
         if self._gap_s > 0:
             self.load = self._work_s / (self._gap_s * self._n_units)
+            self.preempting = self._preempting_s / (self._gap_s * self._n_units)
 
     def factor(self, width: int, growth: float) -> float:
         """Return how many times its service time a request takes with the wait that follows.
@@ -103,6 +116,15 @@ class Crowding:
         """
         busy = self.load * growth
         return crowded(busy, self._n_units / width, self._dispersion.at(busy))
+
+    def stall(self, width: int) -> float:
+        """Return how many times longer a run of so many cores takes for what preempts it.
+
+        >>> calm = Crowding()
+        >>> calm.stall(4)
+        1.0
+        """
+        return 1.0 + self.preempting * width
 
 
 def crowded(busy: float, servers: float, dispersion: float = AT_RANDOM) -> float:

@@ -137,9 +137,8 @@ class EarliestFinish(OneByOne):
         self._view = view
         seconds, rivals = view.offered_s(lane), round(self._in_system)
         if view.alike:
-            stall, crowding = self._stall(view), self._crowding
             name, _, _ = best_among_alike(
-                view, seconds, math.inf, 1, None, stall, crowding, None, view.used
+                view, seconds, math.inf, 1, None, self._crowding, None, view.used
             )
             return name if name and view.is_idle(name) else None
         if rivals < 2 and not view.running():
@@ -261,7 +260,7 @@ class EarliestFinish(OneByOne):
         if self._late_due_s and (kept := self._late.kept(view)) is not None:
             return kept
         now, used = view.now, view.used
-        waiting, stall = view.n_waiting, self._stall(view)
+        waiting = view.n_waiting
         foresight = self._foresight
         forecast = foresight.forecast(view) if foresight.is_needed(view) else None
         held, free_at = view.residency(), None
@@ -288,7 +287,7 @@ class EarliestFinish(OneByOne):
             urgency_s = self._urgency_s(request)
             foreseen = forecast if urgency_s > now else None
             name, finish_s, least_s = best_among_alike(
-                view, seconds, due_s, waiting, foreseen, stall, self._crowding, free_at, used
+                view, seconds, due_s, waiting, foreseen, self._crowding, free_at, used
             )
             if (
                 self._late.has_deadlines
