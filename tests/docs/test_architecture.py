@@ -15,7 +15,7 @@ from coinfer.policies import policy_names
 from coinfer.policies.registry import _BUILT_IN
 from docs.pages import FOR_CONTRIBUTORS, PAGES, ROOT, commands, without_code
 
-_LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]+)(?:#(?P<anchor>[^)\s]+))?\)")
+_LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
 _ERROR_ROW = re.compile(r"^\| `(\w+Error)` \| .+ \| (\d+) \| `(\w+)` \|$", re.M)
 
 
@@ -77,7 +77,7 @@ def test_every_policy_is_kept_from_importing_another() -> None:
 @pytest.mark.parametrize("page", [*PAGES, *FOR_CONTRIBUTORS], ids=page_id)
 def test_links_between_pages_resolve(page: Path) -> None:
     for link in _LINK.finditer(without_code(page)):
-        target = page.parent / link["target"]
+        target = page.parent / link["target"] if link["target"] else page
         assert target.exists(), f"{page.name} links to {link['target']}"
         if link["anchor"]:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
