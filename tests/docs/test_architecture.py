@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import coinfer
 from coinfer import errors
 from coinfer.policies import policy_names
 from coinfer.policies.registry import _BUILT_IN
@@ -108,6 +109,12 @@ def test_targets_of_make_that_a_page_names_exist(page: Path) -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     readme = PAGES[0].read_text()
     assert not [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme]
+
+
+def test_every_public_name_is_listed() -> None:
+    page = _page("engine.md")
+    table = page[page.index("## Names") : page.index("## Statistics")]
+    assert sorted(re.findall(r"`coinfer\.(\w+)`", table)) == sorted(coinfer.__all__)
 
 
 def test_every_error_is_listed_with_its_status() -> None:
