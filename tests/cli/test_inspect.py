@@ -132,6 +132,13 @@ def test_what_is_unknown_is_said_and_not_counted_as_nothing(open_length: Path) -
     assert report(str(open_length), "--dim", "T=5")["macs"] is None
     output = run(str(open_length), "--dim", "T=5", "--operators").stdout
     assert "at least 40; unknown for 1 operators, first 'odd'" in output
+    assert "give sizes" not in output
+
+
+def test_what_is_unknown_for_want_of_a_size_names_the_option(open_length: Path) -> None:
+    output = run(str(open_length)).stdout
+    assert "unknown for 2 operators, first '[bold]dense'; give sizes: --dim T=SIZE" in output
+    assert report(str(open_length))["unset_dims"] == ["T"]
 
 
 @pytest.fixture

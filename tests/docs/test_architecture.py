@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import coinfer
 from coinfer import errors
 from coinfer.policies import policy_names
 from coinfer.policies.registry import _BUILT_IN
 from docs.pages import FOR_CONTRIBUTORS, PAGES, ROOT, commands, without_code
 
-_LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]+)(?:#(?P<anchor>[^)\s]+))?\)")
+_LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
 _ERROR_ROW = re.compile(r"^\| `(\w+Error)` \| .+ \| (\d+) \| `(\w+)` \|$", re.M)
 
 
@@ -77,7 +78,7 @@ def test_every_policy_is_kept_from_importing_another() -> None:
 @pytest.mark.parametrize("page", [*PAGES, *FOR_CONTRIBUTORS], ids=page_id)
 def test_links_between_pages_resolve(page: Path) -> None:
     for link in _LINK.finditer(without_code(page)):
-        target = page.parent / link["target"]
+        target = page.parent / link["target"] if link["target"] else page
         assert target.exists(), f"{page.name} links to {link['target']}"
         if link["anchor"]:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
@@ -108,6 +109,12 @@ def test_targets_of_make_that_a_page_names_exist(page: Path) -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     readme = PAGES[0].read_text()
     assert not [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme]
+
+
+def test_every_public_name_is_listed() -> None:
+    page = _page("engine.md")
+    table = page[page.index("## Names") : page.index("## Statistics")]
+    assert sorted(re.findall(r"`coinfer\.(\w+)`", table)) == sorted(coinfer.__all__)
 
 
 def test_every_error_is_listed_with_its_status() -> None:

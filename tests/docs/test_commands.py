@@ -80,7 +80,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("root")
     examples = folder / "examples"
     examples.mkdir()
-    for as_it_is in ("photos", "machines", "processors", "ensemble", "open_sizes.py"):
+    programs = [path.name for path in (ROOT / "examples").glob("*.py")]
+    for as_it_is in ("photos", "machines", "processors", "ensemble", *programs):
         (examples / as_it_is).symlink_to(ROOT / "examples" / as_it_is)
     for file in (ROOT / "examples").glob("*.yaml"):
         (examples / file.name).write_text(_light(file.read_text()))
@@ -125,6 +126,11 @@ def test_a_command_ends_with_status_0(command: str, workplace: Workplace) -> Non
         maker = next(c for c in _EXECUTED if c.startswith("coinfer plan ") and f"-o {folder}" in c)
         _assert_done(workplace.run(_brief(maker)))
     _assert_done(workplace.run(words))
+
+
+def test_every_example_program_is_among_the_commands() -> None:
+    programs = {str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py")}
+    assert programs <= {word for command in _EXECUTED for word in command.split()}
 
 
 @pytest.mark.parametrize("page", _WITH_PYTHON, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +77,17 @@ def test_a_size_of_zero_that_a_model_runs_at_is_measured() -> None:
     assert planned(model, Wishes(dims={"h": 0})).plan.models["m"].sizes == ({"h": 0},)
 
 
-def test_a_guess_names_both_ways_to_state_a_size() -> None:
+def test_a_guess_names_every_way_to_state_all_sizes() -> None:
     [warning] = [each for each in planned(conv()).plan.warnings if "guess" in each]
-    assert warning.endswith("sizes like --dim h=224 (in Python dims={'h': 224})")
+    assert warning.endswith(
+        "h=224, w=224; say it with `dims: {h: 224, w: 224}` in a scenario, --dim h=224 --dim w=224 "
+        "on the command line, or an input of the right sizes in Python: "
+        "Engine(..., samples={'m': INPUTS})"
+    )
+
+
+def test_the_argument_that_a_guess_names_is_one_of_engines() -> None:
+    assert "samples" in inspect.signature(coinfer.Engine).parameters
 
 
 def test_a_size_of_a_dimension_that_no_model_has_is_refused() -> None:

@@ -459,6 +459,14 @@ def test_at_most_five_problems_are_listed() -> None:
     assert found.endswith("; and 3 more")
 
 
+@pytest.mark.parametrize("model", ["folder/detector.onnx", "zoo:lenet"])
+def test_a_model_in_place_of_a_scenario_is_named_with_a_scenario_that_would_do(model: str) -> None:
+    with pytest.raises(ScenarioError, match=r"that is a model, and no scenario") as caught:
+        load_scenario(model)
+    models, arrivals = str(caught.value).split("`")[1::2]
+    assert parse_scenario(f"{models}\n{arrivals}\n").models["net"].source.endswith(model)
+
+
 def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match=r"none\.yaml: no such scenario file; check the path"):
         load_scenario(tmp_path / "none.yaml")

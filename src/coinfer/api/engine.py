@@ -144,6 +144,7 @@ class Engine(ChoosingEngine):
         measure_s: float = MEASURE_S,
         progress: Progress | None = None,
     ) -> None:
+        _check_kinds(models, limits)
         if preempt not in (True, False, "auto"):
             raise ConfigurationError(f"preempt is {preempt!r}; give True, False or 'auto'")
         auto = auto_policy(policy)
@@ -341,6 +342,17 @@ class Engine(ChoosingEngine):
             pinned=tuple(name for name in self._memory.pin if name in found),
         )
         return make_plan(found, processors, wishes, profiler, samples=given)
+
+
+def _check_kinds(models: object, limits: object) -> None:
+    """Refuse what is of another kind altogether, before anything is made of it."""
+    if not isinstance(models, Mapping | Plan | str | Path):
+        raise ConfigurationError(
+            f"models are {shown(models)}; write {{'NAME': 'FILE.onnx', ...}}, or give a plan, or "
+            "its folder"
+        )
+    if not isinstance(limits, Limits):
+        raise ConfigurationError(f"limits are {shown(limits)}; give coinfer.Limits(...)")
 
 
 def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:

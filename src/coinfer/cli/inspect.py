@@ -47,8 +47,10 @@ def inspect(
     from coinfer.graph.cost import operator_costs
 
     loaded = resolve_model(model, data_root=allow_data_in)
-    costs = operator_costs(loaded.graph, batch=batch, dims=sizes(dim))
+    given = sizes(dim)
+    costs = operator_costs(loaded.graph, batch=batch, dims=given)
     report = _report(loaded, costs, batch)
+    report["unset_dims"] = [name for name in loaded.open_dims if name not in given]
     if json_file == _STDOUT:
         print_lines(json.dumps(report, indent=2))
         return
@@ -175,9 +177,10 @@ def _macs_text(report: dict[str, Any]) -> str:
     if most is not None:
         return f"{least:,}" if least == most else f"{least:,} to {most:,}, as the inputs decide"
     unknown = report["unknown_operators"]
+    sizes = " ".join(f"--dim {name}=SIZE" for name in report["unset_dims"])
     return (
         f"at least {report['known_macs']:,}; unknown for {len(unknown)} operators, first "
-        f"{unknown[0]!r}"
+        f"{unknown[0]!r}" + (f"; give sizes: {sizes}" if sizes else "")
     )
 
 

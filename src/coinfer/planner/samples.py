@@ -126,11 +126,12 @@ def guess_warning(name: str, guessed: Mapping[str, int]) -> str | None:
     if not guessed:
         return None
     sizes = ", ".join(f"{dim}={size}" for dim, size in guessed.items())
-    one = next(iter(guessed))
+    written = ", ".join(f"{dim}: {size}" for dim, size in guessed.items())
+    options = " ".join(f"--dim {dim}={size}" for dim, size in guessed.items())
     return (
-        f"{name}: nobody said how large its open dimensions are, so they are measured at a "
-        f"guess: {sizes}; give samples, or sizes like --dim {one}={guessed[one]} (in Python "
-        f"dims={{{one!r}: {guessed[one]}}})"
+        f"{name}: nobody said how large its open dimensions are, so it is measured at a guess: "
+        f"{sizes}; say it with `dims: {{{written}}}` in a scenario, {options} on the command line, "
+        f"or an input of the right sizes in Python: Engine(..., samples={{{name!r}: INPUTS}})"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from coinfer.documents.reading import read_text, validated
 from coinfer.documents.yaml_document import YamlDocument
+from coinfer.errors import ScenarioError
 from coinfer.scenarios import library
 from coinfer.workload.scenario import Scenario
 
@@ -22,6 +23,12 @@ def load_scenario(path: str | Path) -> Scenario:
         ScenarioError: the file cannot be read, is not YAML or is not a scenario.
         UnknownNameError: the library has no scenario of that name.
     """
+    if str(path).startswith("zoo:") or str(path).endswith(".onnx"):
+        raise ScenarioError(
+            f"{path}: that is a model, and no scenario; write one that says how often it is asked, "
+            f"e.g. `models: {{net: {{source: '{path}'}}}}` and `arrivals: {{net: {{periodic: "
+            "30/s}}`"
+        )
     path = library.scenario_path(path)
     text = read_text(path, "scenario file")
     return parse_scenario(text, base=path.parent, origin=str(path))
