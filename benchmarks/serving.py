@@ -14,7 +14,8 @@ With `--batch` the peers collect so many requests at most, for 2 ms at most, in 
 documentation shows, and coinfer is there twice: with `batch: auto` and with `batch: off`. `dense`
 is the network of `batching.py` that gains by it.
 
-PYTHON is an interpreter that has the peers (`pip install litserve mosec 'ray[serve]' mlserver onnxruntime`).
+PYTHON is an interpreter that has the peers
+(`pip install litserve mosec 'ray[serve]' mlserver onnxruntime`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/serving_mix.py [--requests 120] [--at-a-time 6] [--rounds 7]
 
-MobileNetV2, ResNet50 and ResNet101, asked in turn, so many requests under way. Once they are asked over
-HTTP by a process of its own on the same machine, with binary tensors; once by threads in the
+MobileNetV2, ResNet50 and ResNet101, asked in turn, so many requests under way. Once they are asked
+over HTTP by a process of its own on the same machine, with binary tensors; once by threads in the
 server's process that call `Engine.submit`. It is the same engine, and both are asked in turn.
 """
 
@@ -142,7 +142,8 @@ class Asking(HttpConnection):
         if number is None:
             self.ended.set_result(None)
         else:
-            self.transport.write(self.requests[number % len(self.requests)])  # type: ignore[attr-defined]
+            request = self.requests[number % len(self.requests)]
+            self.transport.write(request)  # type: ignore[attr-defined]
 
     def answered(self, is_ok: bool, head: bytes) -> None:
         if not is_ok:

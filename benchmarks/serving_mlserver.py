@@ -1,7 +1,7 @@
 """MLServer for `serving_peers.py`: the Open Inference Protocol over gRPC, with raw tensors.
 
-PyPI has no ONNX runtime for it: this is one of its custom runtimes, as its documentation shows. Over
-HTTP it takes tensors as JSON only.
+PyPI has no ONNX runtime for it: this is one of its custom runtimes, as its documentation shows.
+Over HTTP it takes tensors as JSON only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Other servers for `serving.py`, each in the way that its documentation shows, with raw bodies.
 
-    python benchmarks/serving_peers.py litserve|mlserver|mosec|ray FILE.onnx|FOLDER|null PORT [BATCH]
+    python benchmarks/serving_peers.py litserve|mlserver|mosec|ray SOURCE PORT [BATCH]
+
+SOURCE is FILE.onnx, FOLDER or null.
 
 Runs under an interpreter that has the peer and onnxruntime; coinfer need not be installed. All
 take the bytes of one tensor and answer with those of one, so that nobody pays for JSON; MLServer
