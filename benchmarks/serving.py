@@ -15,7 +15,7 @@ documentation shows, and coinfer is there twice: with `batch: auto` and with `ba
 is the network of `batching.py` that gains by it.
 
 PYTHON is an interpreter that has the peers
-(`pip install litserve mosec 'ray[serve]' mlserver onnxruntime`).
+(`pip install litserve mosec 'ray[serve]' mlserver 'uvloop<0.22' onnxruntime`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MLServer for `serving_peers.py`: the Open Inference Protocol over gRPC, with raw tensors.
 
 PyPI has no ONNX runtime for it: this is one of its custom runtimes, as its documentation shows.
-Over HTTP it takes tensors as JSON only.
+Over HTTP it takes tensors as JSON only. MLServer 1.7.1 does not start with uvloop 0.22 or later.
 """
 
 from __future__ import annotations
@@ -52,4 +52,8 @@ def serve(source: str, port: int, workers: int, batch: Batch) -> None:
         parameters={"uri": source},
         **together,
     )
-    asyncio.run(MLServer(settings).start([model]))
+
+    async def start() -> None:
+        await MLServer(settings).start([model])  # made in the loop, which it looks for
+
+    asyncio.run(start())
