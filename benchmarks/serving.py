@@ -14,7 +14,8 @@ With `--batch` the peers collect so many requests at most, for 2 ms at most, in 
 documentation shows, and coinfer is there twice: with `batch: auto` and with `batch: off`. `dense`
 is the network of `batching.py` that gains by it.
 
-PYTHON is an interpreter that has the peers (`pip install litserve mosec 'ray[serve]' onnxruntime`).
+PYTHON is an interpreter that has the peers
+(`pip install litserve mosec 'ray[serve]' mlserver 'uvloop<0.22' onnxruntime`).
 """
 
 from __future__ import annotations
@@ -151,6 +152,10 @@ class Measured:
                 ]
             for peer in self.peers:
                 port = stack.enter_context(running_peer(self.python, peer, self.source, self.batch))
+                if peer == "mlserver":  # over HTTP it takes JSON only
+                    words = ("grpc", str(port), call, str(grpc_body), "{}")
+                    self.targets.append(Target(peer, words))
+                    continue
                 at, body, said = "/", raw, "{}"
                 if peer in ("litserve", "mosec"):
                     at = {"litserve": "/predict", "mosec": "/inference"}[peer]

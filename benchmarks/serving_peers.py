@@ -1,9 +1,12 @@
 """Other servers for `serving.py`, each in the way that its documentation shows, with raw bodies.
 
-    python benchmarks/serving_peers.py litserve|mosec|ray FILE.onnx|FOLDER|null PORT [BATCH]
+    python benchmarks/serving_peers.py litserve|mlserver|mosec|ray SOURCE PORT [BATCH]
+
+SOURCE is FILE.onnx, FOLDER or null.
 
 Runs under an interpreter that has the peer and onnxruntime; coinfer need not be installed. All
-take the bytes of one tensor and answer with those of one, so that nobody pays for JSON.
+take the bytes of one tensor and answer with those of one, so that nobody pays for JSON; MLServer
+takes them in a message of the Open Inference Protocol over gRPC.
 Each runs the model with onnxruntime, one session of one thread per worker, as many workers as there
 are cores. With `null` the model's part is a copy of the input. With BATCH each collects so many
 requests at most, for 2 ms at most, and runs them together. A folder of models instead of a file is
@@ -106,6 +109,12 @@ def litserve(source: str, port: int, batch: Batch) -> None:
     serve(source, port, CORES, batch)
 
 
+def mlserver(source: str, port: int, batch: Batch) -> None:
+    from serving_mlserver import serve  # its workers import it, so it has a file of its own
+
+    serve(source, port, CORES, batch)
+
+
 def mosec(source: str, port: int, batch: Batch) -> None:
     from serving_mosec import serve  # its workers import it, so it has a file of its own
 
@@ -120,5 +129,5 @@ def ray(source: str, port: int, batch: Batch) -> None:
 
 if __name__ == "__main__":
     _, peer, given, at, *most = sys.argv
-    run = {"litserve": litserve, "mosec": mosec, "ray": ray}[peer]
+    run = {"litserve": litserve, "mlserver": mlserver, "mosec": mosec, "ray": ray}[peer]
     run(given, int(at), json.loads(most[0]) if most else 1)

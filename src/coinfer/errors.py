@@ -186,6 +186,8 @@ class ExecutionError(SystemFaultError):
 
     Attributes:
         reason: Why, without saying what ran where; empty if that is not known apart.
+        is_of_inputs: Whether the library refused what the request brought, its sizes or values:
+            the same request fails again, and others do not.
 
     >>> error = ExecutionError.of("model 'a' on processor 'npu'", "out of memory")
     >>> str(error), error.reason
@@ -193,17 +195,20 @@ class ExecutionError(SystemFaultError):
     """
 
     reason = ""
+    is_of_inputs = False
 
     @classmethod
-    def of(cls, what: str, reason: str) -> Self:
+    def of(cls, what: str, reason: str, *, is_of_inputs: bool = False) -> Self:
         """Make the error of a run.
 
         Args:
             what: What ran where.
             reason: Why it failed.
+            is_of_inputs: Whether the library refused what the request brought.
         """
         error = cls(f"{what}: {reason}")
         error.reason = reason
+        error.is_of_inputs = is_of_inputs
         return error
 
 

@@ -37,18 +37,21 @@ class Browser:
         self, page: Path | str, *, ready: str = "document.documentElement.dataset.charts"
     ) -> None:
         """Open a report, or an address, and wait until its script has drawn all charts."""
-        from selenium.webdriver.support.ui import WebDriverWait
-
         self.complaints()  # those of the page before
         self._driver.get(page if isinstance(page, str) else page.as_uri())
+        self.wait(ready)
+
+    def wait(self, ready: str) -> None:
+        """Wait until an expression is true in the page."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
         WebDriverWait(self._driver, _WAIT_S, poll_frequency=0.05).until(
-            lambda _: self.ask(ready),
-            message="the charts of the page were not drawn",
+            lambda _: self.ask(ready), message=f"the page was not ready: {ready}"
         )
 
-    def ask(self, expression: str) -> Any:
-        """Evaluate an expression in the page."""
-        return self._driver.execute_script(f"return {expression}")
+    def ask(self, expression: str, *arguments: Any) -> Any:
+        """Evaluate an expression in the page; it may use `arguments`."""
+        return self._driver.execute_script(f"return {expression}", *arguments)
 
     def complaints(self) -> list[str]:
         """What the page has logged on the console since the last question; any level."""

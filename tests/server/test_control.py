@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import coinfer
 from coinfer.ensembles import parse_ensemble
@@ -44,10 +46,11 @@ class Served:
         repository: Path,
         policy: str | None = None,
         weights: Mapping[str, float] | None = None,
+        memory: str | None = None,
     ) -> None:
         self.repository = repository
         folders = [read_model_folder(each) for each in repository_folders([repository]).values()]
-        opened = open_folders(folders, policy=policy)
+        opened = open_folders(folders, policy=policy, memory=memory)
         assert isinstance(opened.engine, coinfer.Engine)
         self.engine = opened.engine
         self.service = Service()
@@ -57,9 +60,9 @@ class Served:
         self.service.control = self.control
         self.stamps: dict[str, Stamp] = {}
 
-    def factor(self, name: str = "m", version: str = "") -> tuple[float, str]:
+    def factor(self, name: str = "m", version: str = "", width: int = 4) -> tuple[float, str]:
         """Ask, and return what it multiplied by and the version that answered."""
-        ones = InputTensor("x", "FP32", np.ones((1, 4), np.float32))
+        ones = InputTensor("x", "FP32", np.ones((1, width), np.float32))
         response = self.service.infer(InferRequest(name, [ones], version)).response(30)
         array = response.outputs[0].array
         assert array is not None
@@ -349,3 +352,47 @@ def test_an_ensemble_comes_back_with_its_model(served: Served) -> None:
     served.control.load("m", {})
     assert served.service.is_model_ready("twice")
     assert served.factor("twice") == (4.0, "1")
+
+
+def test_nothing_is_kept_of_versions_that_are_gone(served: Served) -> None:
+    for number in range(2, 6):
+        assert served.factor() == (float(number), str(number - 1))
+        put(served.repository, "m", number, number + 1.0)
+        served.control.load("m", {})
+    assert served.factor() == (6.0, "5")
+    service = served.service
+    assert set(service.watch.backlog._costs) == {"m/5"}
+    assert set(service.statistics.models) == {"m/5"}
+    assert set(service._submitting) <= {"m/5"}
+
+
+def put_large(repository: Path, name: str, factor: float) -> None:
+    """Write a model of 4 MiB that multiplies by a factor."""
+    weights = numpy_helper.from_array(np.eye(1024, dtype=np.float32) * np.float32(factor), "w")
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 1024]) for n in "xy")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", [x], [y], [weights])
+    opset = helper.make_opsetid("", 17)
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / "model.onnx")
+
+
+def test_models_beyond_the_budget_are_loaded_when_they_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "repository"
+    for name, factor in (("a", 2.0), ("b", 3.0)):
+        put_large(repository, name, factor)
+    served = Served(repository, memory="10MiB")  # one needs 8 MiB with its file
+    with served.engine:
+        assert [served.factor(name, width=1024)[0] for name in "abab"] == [2.0, 3.0, 2.0, 3.0]
+        before = served.engine.stats().memory.evictions
+        assert before
+        put_large(repository, "c", 4.0)
+        with pytest.raises(UnknownNameError, match="unknown model 'c'"):
+            served.factor("c", width=1024)  # nobody followed the repository
+        served.control.load("c", {})
+        assert [served.factor(name, width=1024)[0] for name in "cacb"] == [4.0, 2.0, 4.0, 3.0]
+        assert served.engine.stats().memory.evictions > before

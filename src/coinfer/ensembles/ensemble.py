@@ -110,6 +110,11 @@ class Ensemble:
         """What it is called."""
         return self.description.name
 
+    @property
+    def n_under_way(self) -> int:
+        """Requests that are submitted and not yet answered."""
+        return len(self._under_way)
+
     def submit(
         self,
         inputs: Tensors,

@@ -35,6 +35,7 @@ from coinfer.errors import (
     ClosedError,
     CoinferError,
     ConfigurationError,
+    ExecutionError,
     InvariantError,
 )
 from coinfer.machine.processor import Processor, twins
@@ -574,7 +575,10 @@ class EventLoop:
         if self._core.fault is not None and outcome is not Outcome.DROPPED:
             return another(self._core.fault)
         leaving = self.closing or request.model not in self._model_store.models
-        return answer_error(request, outcome, reason, is_leaving=bool(leaving))
+        error = answer_error(request, outcome, reason, is_leaving=bool(leaving))
+        if isinstance(error, ExecutionError):
+            error.is_of_inputs = self.worker_pool.has_refused(request.id)
+        return error
 
     def _refusal(self) -> CoinferError:
         """Return the answer to a request that comes too late."""

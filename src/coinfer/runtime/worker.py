@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
@@ -33,6 +34,9 @@ __all__ = ["Job", "Owner", "Use", "Worker", "reason_of"]
 _Array = np.ndarray
 
 
+_REFUSED = 1024
+"""Failed requests of which is known why, until they are answered."""
+
 _LOOK = "look"
 """In place of a job: somebody posted something and may not handle it itself."""
 
@@ -47,10 +51,12 @@ class Use:
     Attributes:
         busy_s: Seconds in which sessions ran.
         executions: Runs that ended.
+        refused: The last requests that the library refused for what they brought.
     """
 
     busy_s: float = 0.0
     executions: int = 0
+    refused: deque[int] = field(default_factory=partial(deque[int], maxlen=_REFUSED))
 
 
 class Job(NamedTuple):
@@ -266,6 +272,8 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
     except Exception as error:  # noqa: BLE001 - a session is foreign code; the engine goes on
         use.busy_s += _now() - started_s
         use.executions += 1
+        if isinstance(error, ExecutionError) and error.is_of_inputs:
+            use.refused.extend(request.id for request in execution.requests)
         return Failed(execution.id, reason_of(error)), []
     use.busy_s += service_s
     use.executions += 1

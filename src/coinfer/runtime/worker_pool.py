@@ -67,6 +67,10 @@ class WorkerPool:
         """Whether a worker that was given up may still run something."""
         return any(worker.retired for worker in list(self.workers.values()))
 
+    def has_refused(self, number: int) -> bool:
+        """Tell whether a library refused a request for what it brought."""
+        return any(number in list(worker.use.refused) for worker in list(self.workers.values()))
+
     def on_top(self, running: Collection[str]) -> list[Worker]:
         """Return the workers that give way to none, those on cores that are idle first.
 

@@ -30,6 +30,10 @@ class Tenant:
         weight: Its share of processors' time beside others', when it is short; None: no tenant is
             to have a share, or this one has 1.
 
+    Attributes:
+        n_taken: Inferences that it was let ask for.
+        n_too_often: Inferences that it asked for too often.
+
     >>> tenant = Tenant("a", "0123456789abcdef", rate_per_s=2.0)
     >>> [tenant.take(at_s) for at_s in (0.0, 0.1, 0.6)]
     [None, None, None]
@@ -38,7 +42,16 @@ class Tenant:
     coinfer.errors.RejectedError: tenant 'a' asks for more than 2 inferences per second
     """
 
-    __slots__ = ("_left", "_seen_s", "digest", "name", "rate_per_s", "weight")
+    __slots__ = (
+        "_left",
+        "_seen_s",
+        "digest",
+        "n_taken",
+        "n_too_often",
+        "name",
+        "rate_per_s",
+        "weight",
+    )
 
     def __init__(
         self,
@@ -53,6 +66,7 @@ class Tenant:
         self.rate_per_s = rate_per_s
         self._left = max(1.0, rate_per_s)
         self._seen_s: float | None = None
+        self.n_taken = self.n_too_often = 0
 
     def take(self, now_s: float | None = None) -> None:
         """Note an inference.
@@ -61,6 +75,7 @@ class Tenant:
             RejectedError: the tenant asks too often.
         """
         if self.rate_per_s == math.inf:
+            self.n_taken += 1
             return
         at_s = clock.now() if now_s is None else now_s
         passed_s = 0.0 if self._seen_s is None else max(0.0, at_s - self._seen_s)
@@ -68,12 +83,14 @@ class Tenant:
         left = self._left + passed_s * self.rate_per_s
         self._left = min(max(1.0, self.rate_per_s), left)
         if self._left < 1.0:
+            self.n_too_often += 1
             error = RejectedError(
                 f"tenant {self.name!r} asks for more than {self.rate_per_s:g} inferences per second"
             )
             error.retry_after_s = (1.0 - self._left) / self.rate_per_s
             raise error
         self._left -= 1.0
+        self.n_taken += 1
 
 
 class Access:

@@ -72,6 +72,10 @@ class Backlog:
         """Return what a request of a model took of a processor lately; 0: none was seen yet."""
         return self._costs.get(model, 0.0)
 
+    def forget(self, model: str) -> None:
+        """Forget what a model took: it is unloaded."""
+        self._costs.pop(model, None)
+
     def wait_s(self, priority: int) -> float:
         """Return how long what waits would keep a request of a priority from starting."""
         ahead_s = 0.0

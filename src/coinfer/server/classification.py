@@ -50,7 +50,9 @@ def classified(
     )
     kept = min(count, rows.shape[1])
     found = np.empty((len(rows), kept), object)
-    for at, row in enumerate(rows.astype(np.float64)):
+    with np.errstate(invalid="ignore"):  # what no number is comes last
+        numbers = rows.astype(np.float64)
+    for at, row in enumerate(numbers):
         for place, index in enumerate(np.argsort(-row, kind="stable")[:kept]):
             label = f":{labels[index]}" if index < len(labels) else ""
             found[at, place] = f"{row[index]:f}:{index}{label}"

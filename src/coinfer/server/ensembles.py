@@ -6,13 +6,14 @@ version of a model, whichever that is when they begin.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from coinfer.ensembles import Ensemble, EnsembleDescription, Signature
-from coinfer.errors import ConfigurationError, ForbiddenError
+from coinfer.errors import ConfigurationError, DroppedError, ForbiddenError
 from coinfer.model.datatypes import datatype_of
 from coinfer.runtime import clock
 from coinfer.runtime.load_generator import Submits
@@ -98,9 +99,11 @@ class Ensembles:
         self, ensemble: Ensemble, served: ServedModel, *how: Any, **terms: Any
     ) -> Future[Any]:
         """Submit a request to an ensemble, and count what becomes of it."""
-        began_s = clock.now()
+        due_s, deadline_s = terms.get("due_s"), terms.get("deadline_s")
+        began_s = clock.now() if due_s is None else due_s
+        until_s = math.inf if deadline_s is None else began_s + deadline_s
         future = ensemble.submit(*how, **terms)
-        future.add_done_callback(partial(self._answered, served.engine_name, began_s))
+        future.add_done_callback(partial(self._answered, served.engine_name, began_s, until_s))
         return future
 
     def check_is_none(self, name: str) -> None:
@@ -119,14 +122,16 @@ class Ensembles:
         for ensemble in self:
             ensemble.close(drain=False)
 
-    def _answered(self, name: str, began_s: float, future: Future[Any]) -> None:
+    def _answered(self, name: str, began_s: float, until_s: float, future: Future[Any]) -> None:
         """Count a request; called on any thread."""
-        seconds = clock.now() - began_s
+        now = clock.now()
+        seconds = now - began_s
         error = None if future.cancelled() else future.exception()
         if future.cancelled():
             self._statistics.ended(name, seconds, "CANCELED")
         elif error is not None:
             status = status_of(error)
-            self._statistics.ended(name, seconds, status.reason, status.text)
+            is_dropped = isinstance(error, DroppedError)
+            self._statistics.ended(name, seconds, status.reason, status.text, is_dropped=is_dropped)
         else:
-            self._statistics.ended(name, seconds)
+            self._statistics.ended(name, seconds, is_late=now > until_s)

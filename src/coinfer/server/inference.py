@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coinfer.errors import InputError
+from coinfer.errors import ExecutionError, InputError
 from coinfer.model.datatypes import BYTES, datatype_of
 from coinfer.runtime.future import InferenceFuture
 from coinfer.server.classification import classified
@@ -21,13 +21,16 @@ from coinfer.server.request import (
     Parameters,
     Wanted,
 )
-from coinfer.server.served_model import ServedModel
+from coinfer.server.served_model import PLATFORM, ServedModel
 from coinfer.server.shared_memory import SharedMemory
 
 __all__ = ["EXPLAIN", "Inference", "check_wanted"]
 
 EXPLAIN = "coinfer_explain"
 """The parameter that asks why a request goes where it goes, and that tells it with the answer."""
+
+_MOST_SHAPES = 300
+"""Characters of the shapes in a message."""
 
 
 class Inference:
@@ -83,11 +86,16 @@ class Inference:
             timeout_s: How long to wait if it is not there yet; None: as long as it takes.
 
         Raises:
+            InputError: no library runs the model with such sizes or values.
             CoinferError: the request failed, was dropped or refused.
             CancelledError: it was cancelled.
             TimeoutError: it is not there yet.
         """
-        arrays, request, served = self.future.result(timeout_s), self.request, self.served
+        request, served = self.request, self.served
+        try:
+            arrays = self.future.result(timeout_s)
+        except ExecutionError as error:
+            raise (self._refusal(error) or error) from error.__cause__
         if not request.outputs:
             outputs = [_plain(name, array) for name, array in arrays.items()]
         else:
@@ -96,6 +104,16 @@ class Inference:
         if self.explain is not None:
             said = {EXPLAIN: self.explain()}
         return InferResponse(served.name, served.version, request.id, outputs, said)
+
+    def _refusal(self, error: ExecutionError) -> InputError | None:
+        """Return what is wrong with the request, if a run failed for what it brought."""
+        if not error.is_of_inputs or self.served.platform != PLATFORM:
+            return None  # the inputs of an ensemble's stage are not the client's
+        shapes = ", ".join(f"{name} {list(each.shape)}" for name, _, each in self.request.inputs)
+        return InputError(
+            f"model {self.served.name!r} does not run with these inputs ({shapes[:_MOST_SHAPES]}); "
+            f"give other sizes or values: {error}"
+        )
 
     def _output(self, wanted: Wanted, array: np.ndarray[Any, Any]) -> OutputTensor:
         name, parameters = wanted

@@ -9,6 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from coinfer import __version__
+from coinfer.ensembles import Ensemble
+from coinfer.metrics.summary import LatencySummary
 from coinfer.runtime.engine_stats import EngineStats, ModelStats
 from coinfer.server.http.reply import Reply
 from coinfer.server.http.routes import Ask, Page
@@ -16,6 +18,7 @@ from coinfer.server.served_model import ServedModel
 from coinfer.server.service import Service
 from coinfer.server.statistics import ModelStatistics
 from coinfer.server.tenant_queue import TenantCounts
+from coinfer.server.tenant_use import TenantUse, tenant_uses
 
 __all__ = ["metrics_page"]
 
@@ -67,6 +70,9 @@ class _Collector(Collector):
         yield from _of_policy(stats)
         if service.tenants is not None:
             yield from _of_tenants(service.tenants.counts())
+        limited = [u for u in tenant_uses(service.tokens, None) if u.rate_per_s is not None]
+        if limited:
+            yield _of_rates(limited)
 
     def _of_models(self, stats: EngineStats) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -104,20 +110,19 @@ class _Collector(Collector):
             waiting.add_metric(key, found.queue + held[model.engine_name])
             running.add_metric(key, found.running)
             retried.add_metric(key, found.retried)
-            for name, quantile in _QUANTILES:
-                ms = getattr(found.latency_ms, name)
-                if ms is not None:
-                    latency.add_metric((*key, quantile), ms / 1000)
+            _add_latencies(latency, key, found.latency_ms)
             queue.add_metric(key, counts.queue_s)
             run.add_metric(key, counts.run_s)
             executions.add_metric(key, counts.executions)
             samples.add_metric(key, counts.samples)
-        for model, counts in self._ensembles():
+        for model, ensemble, counts in self._ensembles():
             key = (model.name, model.version)
             for outcome, count in counts.outcomes().items():
                 requests.add_metric((*key, outcome), count)
-            if self._service.tenants is not None:  # what of it waits in the engine is its models'
-                waiting.add_metric(key, held[model.engine_name])
+            # What of it waits in the engine is its models'.
+            waiting.add_metric(key, held[model.engine_name])
+            running.add_metric(key, ensemble.n_under_way)
+            _add_latencies(latency, key, counts.latency_ms())
         yield from (requests, waiting, running, retried, latency, queue, run, executions, samples)
 
     def _served(
@@ -129,11 +134,21 @@ class _Collector(Collector):
             if found is not None:
                 yield model, found, counted[model.engine_name]
 
-    def _ensembles(self) -> Iterator[tuple[ServedModel, ModelStatistics]]:
+    def _ensembles(self) -> Iterator[tuple[ServedModel, Ensemble, ModelStatistics]]:
         service = self._service
         for model in list(service.catalogue):
-            if service.ensembles.of(model) is not None:
-                yield model, service.statistics.models[model.engine_name]
+            ensemble = service.ensembles.of(model)
+            if ensemble is not None:
+                yield model, ensemble, service.statistics.models[model.engine_name]
+
+
+def _add_latencies(
+    family: GaugeMetricFamily, key: tuple[str, str], latency_ms: LatencySummary
+) -> None:
+    for name, quantile in _QUANTILES:
+        ms = getattr(latency_ms, name)
+        if ms is not None:
+            family.add_metric((*key, quantile), ms / 1000)
 
 
 def _of_processors(stats: EngineStats) -> Iterator[Metric]:
@@ -203,6 +218,17 @@ def _of_tenants(counts: Iterable[TenantCounts]) -> Iterator[Metric]:
         seconds.add_metric((each.tenant,), each.seconds)
         held.add_metric((each.tenant,), each.waiting)
     yield from (weight, requests, refused, seconds, held)
+
+
+def _of_rates(uses: Iterable[TenantUse]) -> Metric:
+    family = CounterMetricFamily(
+        "coinfer_tenant_too_often",
+        "Inferences of a tenant that were refused because it asked too often",
+        labels=("tenant",),
+    )
+    for each in uses:
+        family.add_metric((each.name,), each.too_often)
+    return family
 
 
 class _TritonCollector(Collector):

@@ -11,9 +11,10 @@ from coinfer.model import Model
 from coinfer.model.datatypes import datatype_of
 from coinfer.model.specs import TensorSpec
 
-__all__ = ["MOST_BATCH", "ServedModel", "served"]
+__all__ = ["MOST_BATCH", "PLATFORM", "ServedModel", "served"]
 
 PLATFORM = "onnx_onnxv1"
+"""What the protocol calls the kind of a model that is no ensemble."""
 
 MOST_BATCH = 1024
 """Samples of one request, where nothing else is said."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from coinfer.errors import (
     UnknownNameError,
 )
 from coinfer.runtime.engine import Engine
+from coinfer.server.access import Tenant
 from coinfer.server.asked import Asked, asked_of
 from coinfer.server.catalogue import Catalogue
 from coinfer.server.early_refusal import check_in_time
@@ -88,6 +89,7 @@ class Service:
         engine: Where requests run; None before `open`.
         weights: By tenant, its weight when processors are short; empty: nothing is held back, and
             requests go in the order of the engine. To be set before `open`.
+        tokens: Who may ask, as the transports check it; here for what is told of them.
         tenants: Holds requests back for that; None: there are no weights.
         ensembles: Pipelines of the models, which are models to clients.
 
@@ -117,6 +119,7 @@ class Service:
         self.refuses_early = True
         self.engine: Engine | None = None
         self.weights: Mapping[str, float] = {}
+        self.tokens: Sequence[Tenant] = ()
         self.tenants: TenantQueue | None = None
         self._closing = ""
         self._no_memory = SharedMemory()
@@ -407,8 +410,14 @@ class Service:
 
     def forget(self, served: ServedModel) -> None:
         """Forget what was learned of a version that is unloaded."""
+        name = served.engine_name
         if self.tenants is not None:
-            self.tenants.forget(served.engine_name)
+            self.tenants.forget(name)
+        self.watch.backlog.forget(name)
+        self.statistics.forget(name)
+        with self._taking:
+            if not self._submitting[name]:
+                del self._submitting[name]
 
     def _taken(self) -> Engine:
         if self._closing:

@@ -112,6 +112,7 @@ class Server:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.service = service or Service()
+        self.service.tokens = options.tenants
         self._recorder = Recorder(listeners) if listeners else None
         if self._recorder is not None:
             self.service.statistics.times = self._recorder.times

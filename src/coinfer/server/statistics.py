@@ -11,11 +11,15 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from coinfer.core.commands import Command, Reply, Run
 from coinfer.core.events import Event
 from coinfer.core.request import Outcome
+from coinfer.metrics.latency import ExactLatencies
+from coinfer.metrics.summary import LatencySummary, latency_summary
+from coinfer.runtime.answer_counts import LAST
 from coinfer.server.telemetry.times import RequestTimes, Times
 
 __all__ = ["ModelStatistics", "Statistics"]
@@ -42,6 +46,9 @@ class ModelStatistics:
         executions: Runs that started.
         batches: By samples in a run: how many, and their seconds.
         last_s: When the last was answered, in seconds since 1970; 0: none was.
+        late: Of an ensemble, completed requests that were answered after their deadline.
+        dropped: Of an ensemble, failures because the deadline passed before a stage.
+        latencies_s: Of an ensemble, seconds of the last completed requests.
     """
 
     completed: int = 0
@@ -55,6 +62,9 @@ class ModelStatistics:
     executions: int = 0
     batches: dict[int, list[float]] = field(default_factory=dict)
     last_s: float = 0.0
+    late: int = 0
+    dropped: int = 0
+    latencies_s: deque[float] = field(default_factory=partial(deque[float], maxlen=LAST))
 
     @property
     def failed(self) -> int:
@@ -62,15 +72,24 @@ class ModelStatistics:
         return sum(self.failures.values())
 
     def outcomes(self) -> dict[str, int]:
-        """Return the requests by what became of them."""
+        """Return the requests of an ensemble by what became of them."""
         failures = dict(self.failures)
         rejected, cancelled = failures.pop(_REJECTED, 0), failures.pop("CANCELED", 0)
         return {
             "completed": self.completed,
+            "late": self.late,
+            "dropped": self.dropped,
             "failed": sum(failures.values()),
-            "rejected": rejected,
+            "rejected": rejected - self.dropped,
             "cancelled": cancelled,
         }
+
+    def latency_ms(self) -> LatencySummary:
+        """Return the latencies of an ensemble's last completed requests."""
+        latencies = ExactLatencies()
+        for seconds in list(self.latencies_s):
+            latencies.add(seconds)
+        return latency_summary(latencies)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of Triton's `ModelStatistics` that follow from these counts."""
@@ -148,7 +167,20 @@ class Statistics:
             found.refused += 1
             self.last_misses.append((model, time.time(), why))
 
-    def ended(self, model: str, seconds: float, reason: str = "", why: str = "") -> None:
+    def forget(self, model: str) -> None:
+        """Forget the counts of a model: it is unloaded, and nobody can ask for them."""
+        self.models.pop(model, None)
+
+    def ended(
+        self,
+        model: str,
+        seconds: float,
+        reason: str = "",
+        why: str = "",
+        *,
+        is_late: bool = False,
+        is_dropped: bool = False,
+    ) -> None:
         """Count a request to an ensemble, whose stages are counted by themselves.
 
         Args:
@@ -156,6 +188,8 @@ class Statistics:
             seconds: It took.
             reason: Triton's word for the kind of failure; empty: it has a result.
             why: In a sentence; empty: that is not told.
+            is_late: Whether its deadline passed before the result.
+            is_dropped: Whether it failed because its deadline passed before a stage.
         """
         with self._ending:  # on any thread
             found = self.models[model]
@@ -163,8 +197,11 @@ class Statistics:
             if reason:
                 found.failures[reason] += 1
                 found.failed_s += seconds
+                found.dropped += is_dropped
             else:
                 found.completed += 1
+                found.late += is_late
+                found.latencies_s.append(seconds)
                 found.samples += 1
                 found.executions += 1
                 found.total_s += seconds

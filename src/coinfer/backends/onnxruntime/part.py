@@ -24,6 +24,7 @@ from coinfer.backends.onnxruntime.library import LIBRARY_ERRORS, ort
 from coinfer.backends.onnxruntime.packing import ChannelBlocks, Packed, block_size, channel_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
+from coinfer.backends.run_faults import is_of_inputs
 from coinfer.backends.values import Value, Values, to_host
 from coinfer.errors import first_line
 from coinfer.machine.processor import Processor
@@ -95,7 +96,8 @@ class OnnxRuntimePart(OnnxRuntimeSession):
             arrays = call(self.outputs, feed, None)
         except Exception as error:
             # The library's exceptions have no other common base.
-            raise self._failed(first_line(error)) from error
+            reason = first_line(error)
+            raise self._failed(reason, is_of_inputs=is_of_inputs(reason)) from error
         outputs = dict(zip(self.outputs, arrays))  # noqa: B905  # a keyword takes a while
         for at, name, form in self._packs:
             outputs[name] = _packed(Packed, (arrays[at], form))

@@ -12,6 +12,7 @@ from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.onnxruntime import arena
 from coinfer.backends.onnxruntime.creation import Call, call_of
 from coinfer.backends.pools import POOLS
+from coinfer.backends.run_faults import is_of_inputs
 from coinfer.errors import BackendError, ExecutionError, first_line
 
 __all__ = ["OnnxRuntimeSession"]
@@ -71,7 +72,8 @@ class OnnxRuntimeSession:
             values = call(self.outputs, feed, options)
         except Exception as error:
             # The library's exceptions have no other common base.
-            raise self._failed(first_line(error)) from error
+            reason = first_line(error)
+            raise self._failed(reason, is_of_inputs=is_of_inputs(reason)) from error
         return dict(zip(self.outputs, values, strict=True))
 
     def placement(self) -> Placement:
@@ -114,5 +116,5 @@ class OnnxRuntimeSession:
         was_large, self._was_large = self._was_large, size > _UNUSUAL * usual
         return arena.shrinking() if was_large or self._was_large else None
 
-    def _failed(self, why: str) -> ExecutionError:
-        return ExecutionError.of(self.what, why)
+    def _failed(self, why: str, *, is_of_inputs: bool = False) -> ExecutionError:
+        return ExecutionError.of(self.what, why, is_of_inputs=is_of_inputs)

@@ -136,7 +136,8 @@ class OpenVinoBackend:
                 compiled = self._core.compile_model(graph, device.name, properties)
                 check()  # weights in files are read now
                 require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
-                return OpenVinoSession(compiled, model, what=what, pool=pool)
+                is_cpu = device.kind == "cpu"
+                return OpenVinoSession(compiled, model, what=what, pool=pool, is_cpu=is_cpu)
             except BackendError:
                 raise
             except Exception as error:

@@ -13,6 +13,7 @@ from coinfer.backends.mapped_file import MappedFile
 from coinfer.backends.openvino.messages import reason_of
 from coinfer.backends.openvino.placing import placement_of
 from coinfer.backends.pools import POOLS
+from coinfer.backends.run_faults import is_of_inputs
 from coinfer.errors import BackendError, ExecutionError
 from coinfer.model import Model, TensorSpec
 
@@ -32,6 +33,7 @@ class OpenVinoSession:
         *,
         what: str,
         pool: int,
+        is_cpu: bool = True,
         mapped: MappedFile | None = None,
         lease: Lease | None = None,
     ) -> None:
@@ -44,6 +46,7 @@ class OpenVinoSession:
         dtypes = {spec.name: spec.dtype for spec in model.inputs if spec.dtype.kind in "iu"}
         self._integers = [(at, dtypes[name]) for name, at in self._inputs if name in dtypes]
         self._what = what
+        self._is_cpu = is_cpu
         self._pool = pool
         # A request holds the buffers of one run. `deque` is safe to use from several threads.
         self._idle: deque[Any] = deque([compiled.create_infer_request()])
@@ -70,7 +73,9 @@ class OpenVinoSession:
             results = request.infer(feed, share_inputs=True).to_tuple()
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
-            raise ExecutionError.of(self._what, reason_of(error)) from error
+            reason = reason_of(error)
+            is_inputs = self._is_cpu and is_of_inputs(reason)
+            raise ExecutionError.of(self._what, reason, is_of_inputs=is_inputs) from error
         if self._compiled is not None:
             self._idle.append(request)
         if self._first_runs > 0:

@@ -10,6 +10,7 @@ import numpy as np
 
 from coinfer.backends.base import Placement, Tensor, Tensors
 from coinfer.backends.pools import POOLS
+from coinfer.backends.run_faults import is_of_inputs
 from coinfer.backends.torch.library import torch
 from coinfer.backends.torch.program import Program
 from coinfer.errors import BackendError, ExecutionError, first_line
@@ -46,7 +47,10 @@ class TorchSession:
                 made = _unshared(program.run(given), given, program.constants)
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
-            raise ExecutionError.of(self._what, first_line(error)) from error
+            reason = first_line(error)
+            raise ExecutionError.of(
+                self._what, reason, is_of_inputs=is_of_inputs(reason)
+            ) from error
         return {name: each.numpy() for name, each in zip(self._outputs, made, strict=True)}
 
     def placement(self) -> Placement:

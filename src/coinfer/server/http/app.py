@@ -124,7 +124,8 @@ class HttpApp:
         self, scope: _Scope, headers: Sent, receive: Receive, record: RequestRecord | None
     ) -> Reply:
         method, path = scope["method"], scope["path"]
-        is_public = path.startswith("/v2/health/")  # probes have no tokens
+        # Probes have no tokens, and a browser has none before the page asks for one.
+        is_public = path.startswith("/v2/health/") or path == "/"
         tenant = None if is_public else self._steps.tenant(headers, record)
         parts = path.strip("/").split("/")
         if parts[-1] == "infer" and method == "POST" and parts[:2] == ["v2", "models"]:

@@ -73,17 +73,38 @@ class Connection(HttpToolsProtocol):
             if self._unread_bytes > _MOST_UNREAD_BYTES:
                 self.transport.abort()
                 return
+        before = cast("RequestResponseCycle | None", self.cycle)
+        # Whether the parser is between two requests, and what is asked before is answered.
+        is_free = not self._is_begun and (
+            before is None or (before.response_complete and not before.more_body)
+        )
+        if is_free and not self.flow.write_paused and self._take_known(data):
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         cycle: object = self.cycle
-        if type(cycle) is DirectCycle and cycle.more_body and not self.transport.is_closing():
-            self._leave_to_app(cycle)
+        if type(cycle) is DirectCycle and not self.transport.is_closing():
+            if cycle.more_body:
+                self._leave_to_app(cycle)
+            elif is_free and cycle.keep_alive and not self.pipeline:
+                cycle.learn(data)
         # A chunk may be as small as what frames it.
         if self._head_bytes > _MOST_HEAD_BYTES + self._body_bytes:
             if self._is_begun and not self.transport.is_closing():
                 self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
             else:
                 self.transport.abort()
+
+    def _take_known(self, data: bytes) -> bool:
+        """Answer one whole request whose head is known, without the parser; False: it is not so."""
+        direct = self._direct.known(data, self.transport.write, self._end)
+        if direct is None:
+            return False
+        self._unset_keepalive_if_required()
+        self._head_bytes = self._body_bytes = 0
+        self.cycle = cast(Any, direct)
+        direct.set()
+        return True
 
     def on_message_begin(self) -> None:
         """Note that a request begins."""

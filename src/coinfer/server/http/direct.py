@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from http import HTTPStatus
 
 from coinfer.errors import ClosedError
 from coinfer.server.handover import Handover
 from coinfer.server.http.infer_steps import InferSteps, Sent, refusal, text_of
-from coinfer.server.http.reply import Reply
+from coinfer.server.http.known_answers import KnownAnswers
+from coinfer.server.http.known_bodies import KnownBodies
+from coinfer.server.http.known_heads import KnownHeads
+from coinfer.server.http.reply import Reply, head_of
 from coinfer.server.http.sending import JOINED_BYTES, QUICK_BYTES
 from coinfer.server.inference import Inference
 from coinfer.server.limits import ServerLimits
@@ -32,9 +34,6 @@ _MOST_BYTES = 16 * 1024
 
 _START, _END, _VERSIONS = b"/v2/models/", b"/infer", "versions"
 _NOT_HERE = (b"expect", b"upgrade", b"transfer-encoding", b"content-encoding")
-_STATUS_LINES = {
-    each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus
-}
 
 Write = Callable[[bytes | bytearray | memoryview], object]
 
@@ -52,6 +51,9 @@ class Direct:
 
     Attributes:
         under_way: What waits for its answer.
+        known_heads: What needs not be parsed again.
+        known_bodies: Reads bodies.
+        known_answers: Writes binary answers.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class Direct:
         self.aside = aside
         self.recorder = recorder
         self.under_way: set[DirectCycle] = set()
+        self.known_heads = KnownHeads()
+        self.known_bodies = KnownBodies(steps)
+        self.known_answers = KnownAnswers()
         self._most_bytes = min(_MOST_BYTES, limits.body_bytes)
 
     def cycle(
@@ -103,6 +108,16 @@ class Direct:
         except UnicodeDecodeError:
             return None
         return None
+
+    def known(self, data: bytes, write: Write, end: Callable[[bool], None]) -> DirectCycle | None:
+        """Return what answers one whole request whose head is known; None: it is to be parsed."""
+        found = self.known_heads.find(data)
+        if found is None:
+            return None
+        cycle = DirectCycle(self, found.model, found.version, found.headers, write, end)
+        cycle.body = data[found.n_bytes :]
+        cycle.more_body = False
+        return cycle
 
     def give_up(self) -> None:
         """Answer what still waits: the server stops and does not wait any longer."""
@@ -171,6 +186,10 @@ class DirectCycle:
         elif not self.more_body and self._held is None:
             self._begin()
 
+    def learn(self, data: bytes) -> None:
+        """Keep the head of this request, which came in these bytes alone."""
+        self._direct.known_heads.learn(data, self._model, self._version, self._headers)
+
     def give_up(self) -> None:
         """Answer that the server waits no longer."""
         error = ClosedError("the server is stopping and waits no longer")
@@ -196,7 +215,7 @@ class DirectCycle:
                 tenant.take()
             length = steps.header_length(headers)
             held.take(len(body))
-            request = steps.parse(self._model, self._version, body, length)
+            request = direct.known_bodies.parse(self._model, self._version, body, length)
             self._inference = inference = steps.submit(request, headers, record, tenant)
             self.body = b""
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
@@ -209,21 +228,29 @@ class DirectCycle:
         inference = self._inference
         if self.response_complete or self.disconnected or inference is None:
             return
+        whole: bytes | None = None
         try:
             response = inference.response()
             size = 0
             for output in response.outputs:
                 if output.array is not None:
                     size += output.array.nbytes
-            write = partial(self._direct.steps.write, inference, response, self._headers)
-            if size > QUICK_BYTES:
-                loop = asyncio.get_running_loop()
-                loop.run_in_executor(self._direct.aside, write).add_done_callback(self._written)
-                return
-            reply = write()
+            if size <= JOINED_BYTES and self.keep_alive and inference.explain is None:
+                whole = self._direct.known_answers.whole(inference.request, response)
+            if whole is None:
+                write = partial(self._direct.steps.write, inference, response, self._headers)
+                if size > QUICK_BYTES:
+                    loop = asyncio.get_running_loop()
+                    loop.run_in_executor(self._direct.aside, write).add_done_callback(self._written)
+                    return
+                reply = write()
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
-            reply = refusal(error, self._record)
-        self._send(reply)
+            whole, reply = None, refusal(error, self._record)
+        if whole is None:
+            self._send(reply)
+        else:
+            self._write(whole)
+            self._sent(200)
 
     def _written(self, writing: asyncio.Future[Reply]) -> None:
         """Send what was written aside."""
@@ -238,20 +265,17 @@ class DirectCycle:
         self._send(reply)
 
     def _send(self, reply: Reply) -> None:
-        status, headers, parts = reply
-        size = sum(map(len, parts))
-        lines = [_STATUS_LINES[status]]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % size)
-        if size <= JOINED_BYTES:
-            self._write(b"".join((*lines, *parts)))
+        status, _, parts = reply
+        head = head_of(reply, keep_alive=self.keep_alive)
+        if sum(map(len, parts)) <= JOINED_BYTES:
+            self._write(b"".join((head, *parts)))
         else:
-            self._write(b"".join(lines))
+            self._write(head)
             for part in parts:
                 self._write(part)
+        self._sent(status)
+
+    def _sent(self, status: int) -> None:
         self.response_complete = True
         if self._record is not None:
             self._record.status = status

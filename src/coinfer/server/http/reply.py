@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,11 +12,14 @@ import orjson
 from coinfer.server.raw_tensors import Buffer
 from coinfer.server.status import Status
 
-__all__ = ["Headers", "Reply", "of_json", "of_status", "of_text"]
+__all__ = ["Headers", "Reply", "head_of", "of_json", "of_status", "of_text"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 _JSON: Headers = ((b"content-type", b"application/json"),)
+_STATUS_LINES = {
+    each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus
+}
 
 
 class Reply(NamedTuple):
@@ -30,6 +34,22 @@ class Reply(NamedTuple):
     status: int
     headers: Headers
     parts: Sequence[Buffer]
+
+
+def head_of(reply: Reply, *, keep_alive: bool) -> bytes:
+    r"""Write the line and the headers of a reply, with its length.
+
+    >>> head_of(Reply(200, ((b"a", b"b"),), [b"12"]), keep_alive=True)
+    b'HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 2\r\n\r\n'
+    """
+    status, headers, parts = reply
+    lines = [_STATUS_LINES[status]]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    lines.append(b"content-length: %d\r\n\r\n" % sum(map(len, parts)))
+    return b"".join(lines)
 
 
 def of_json(value: Any, status: int = 200, headers: Headers = ()) -> Reply:

@@ -1,0 +1,89 @@
+"""KnownBodies: the JSON of inferences that was read before; the same bytes need not be read again.
+
+Clients that send tensors as binary data send the same JSON before them each time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from coinfer.server.http.infer_steps import InferSteps
+from coinfer.server.request import InferRequest, InputTensor
+
+__all__ = ["KnownBodies"]
+
+_MOST_BYTES = 2048
+"""Of JSON that is kept."""
+
+_MOST = 256
+"""So many are kept; then all are forgotten, and those that still come are kept again."""
+
+_LOOKED_INTO = ("BOOL", "BYTES")
+"""Their bytes are not any bytes."""
+
+
+class _Known(NamedTuple):
+    """A request that was read, and where its tensors are: name, datatype, dtype, shape, bytes."""
+
+    request: InferRequest
+    n_bytes: int
+    inputs: tuple[tuple[str, str, np.dtype[Any], tuple[int, ...], int, int], ...]
+
+
+class KnownBodies:
+    """Reads the bodies of small inferences. For the thread of an event loop.
+
+    Args:
+        steps: Reads those that are not known.
+    """
+
+    def __init__(self, steps: InferSteps) -> None:
+        self._steps = steps
+        self._found: dict[tuple[str, str, bytes], _Known] = {}
+
+    def parse(
+        self, model: str, version: str, body: bytes, header_length: int | None
+    ) -> InferRequest:
+        """Read a body.
+
+        Raises:
+            CoinferError: as of `parse_infer`.
+        """
+        if header_length is None or header_length > _MOST_BYTES:
+            return self._steps.parse(model, version, body, header_length)
+        key = (model, version, body[:header_length])
+        known = self._found.get(key)
+        if known is not None and known.n_bytes == len(body):
+            # Each a copy, which is aligned.
+            inputs = [
+                InputTensor(
+                    name, datatype, np.frombuffer(body[at:end], np.uint8).view(dtype).reshape(shape)
+                )
+                for name, datatype, dtype, shape, at, end in known.inputs
+            ]
+            return known.request._replace(inputs=inputs)
+        request = self._steps.parse(model, version, body, header_length)
+        known = _known(request, header_length, len(body))
+        if known is not None:
+            if len(self._found) >= _MOST:
+                self._found.clear()
+            self._found[key] = known
+        return request
+
+
+def _known(request: InferRequest, header_length: int, n_bytes: int) -> _Known | None:
+    """Return what is to be kept of a request; None: it is of one request only."""
+    if request.id:
+        return None
+    at, inputs = header_length, []
+    for name, datatype, array in request.inputs:
+        if datatype in _LOOKED_INTO or not array.nbytes:
+            return None
+        end = at + array.nbytes
+        inputs.append((name, datatype, array.dtype, array.shape, at, end))
+        at = end
+    if at != n_bytes:  # else some are in the JSON, or in shared memory
+        return None
+    return _Known(request._replace(inputs=()), n_bytes, tuple(inputs))
