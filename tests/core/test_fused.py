@@ -84,6 +84,35 @@ class TestWhoRides:
         subject.run()
         assert runs(subject) == [("", "n"), ("", "a"), ("", "b")]
 
+    @pytest.mark.parametrize(
+        ("fused_s", "handover_s", "riders"),
+        # Two alone take 2 s and two hand-overs, together what the run takes and one.
+        [(1.95, 0.0, ["a", "b"]), (1.95, 0.1, ["ab"]), (2.5, 0.5, ["a", "b"]), (2.5, 0.7, ["ab"])],
+    )
+    def test_what_handing_over_takes_counts(
+        self, fused_s: float, handover_s: float, riders: list[str]
+    ) -> None:
+        subject = machine(fused_s=fused_s, handover_s=handover_s)
+        for model in "nab":
+            subject.submit(model)
+        subject.run()
+        assert [models for _, models in runs(subject)] == ["n", *riders]
+
+    def test_it_counts_for_batches_as_for_fused_runs(self) -> None:
+        # Four in either: what both save of it is the same.
+        for fused_s, expected in ((1.9, "abcd"), (3.5, "aaaa")):
+            subject = machine(
+                fused_s=fused_s,
+                handover_s=0.5,
+                batchings={"a": Batching(8)},
+                fixed_share=0.6,
+                limits=FREE,
+            )
+            for model in "naaaabcd":
+                subject.submit(model)
+            subject.run()
+            assert runs(subject)[1][1] == expected
+
     def test_a_smaller_variant_is_taken_where_few_wait(self) -> None:
         more = {"two": (("a", "b"), {"cpu0": 1.2})}
         subject = machine(fused_s=2.0, more=more)

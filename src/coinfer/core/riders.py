@@ -12,9 +12,11 @@ A request rides along with the first of its lane where all of this holds:
   waits is dealt out among the idle processors that no other waiting request needs.
 
 In a fused variant, the first of each lane of another member rides, by the same rules: the run must
-be cheaper than runs of their own although it takes as long for few as for all. Of several fused
-variants, and batches, that is taken which saves most. Where memory has a budget, only of those
-that are loaded; whose own is not is served by one that is, alone if nobody rides.
+be cheaper than runs of their own although it takes as long for few as for all. To what a run takes
+there counts what handing it over takes, where that was measured: of networks of some 100 us it is
+much of what riding saves. Of several fused variants, and batches, that is taken which saves most.
+Where memory has a budget, only of those that are loaded; whose own is not is served by one that is,
+alone if nobody rides.
 
 Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
 equal sizes. A lane that does not batch is not looked at.
@@ -91,7 +93,10 @@ class Riders:
         if riders:
             seconds = self._seconds(served, step, 1 + len(riders))
         if lane.fused and served is lane:
-            saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(riders)) - seconds if riders else 0.0
+            saved_s = 0.0
+            if riders:
+                handed_s = lane.fused[0].handover_s * len(riders)
+                saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(riders)) - seconds + handed_s
             found = self._fused(lane, step, first, saved_s)
             if found is not None:
                 fused, seconds, riders = found
@@ -145,10 +150,13 @@ class Riders:
                 continue
             if is_tight and not residency.may_start(fused.name, step.span, processor):
                 continue
-            if _MOST_APART * own_s * lanes < seconds:  # too few wait: nearly always, at low load
+            handover_s = fused.handover_s
+            # Too few wait: nearly always, at low load.
+            if (_MOST_APART * own_s + handover_s) * lanes < seconds + handover_s:
                 continue
             others = self._heads(fused, lane, processor, first, seconds)
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
+            gain_s += handover_s * len(others)
             if not others or gain_s <= saved_s:
                 continue
             riding = [each[2] for each in others]
@@ -178,15 +186,16 @@ class Riders:
         count = len(lane) + sum(map(len, waiting))
         idle = dict.fromkeys(self._others(lane, processor, count), 0.0)
         residency, is_tight, found = state.residency, state.residency.is_tight, []
+        handover_s = fused.handover_s
         for other in waiting:
             request = other.head
             ends = [
-                (s + other.seconds.get(name, math.inf), name)
+                (s + other.seconds.get(name, math.inf) + handover_s, name)
                 for name, s in idle.items()
                 if not is_tight or residency.is_loaded(other.variant, other.rest, name)
             ]
             sooner_s, name = min(ends, default=(math.inf, ""))
-            if sooner_s < seconds:
+            if sooner_s < seconds + handover_s:
                 idle[name] = sooner_s
                 continue
             if request.sizes != first.sizes:
