@@ -5,9 +5,12 @@ They are requests of its model, in one batch, or one each of other models, in a 
 A request rides along with the first of its lane where all of this holds:
 - The profile says that it is cheaper: the run gets longer by less than a run of its own would take.
   Of the numbers of riders that are allowed, the one is taken that saves most.
-- Nobody in the execution becomes late by it. Who would be late alone as well does not count.
+- Nobody in the execution becomes late by it. Who would be late alone as well does not count; nor
+  does anybody, in a fused run, where what waits is more than can be done in time in runs of a
+  request each: then somebody is late in any case, and least are where most is done.
 - It keeps the processor no longer from others than `Blocking` allows.
-- The other processors have enough to do until its end (`flow`).
+- The other processors have enough to do until its end (`flow`); a fused run is not over later than
+  all that waits would be without it (`backlog`).
 - It would not be served sooner, as far as the profile tells, by a processor that is idle: what
   waits is dealt out among the idle processors that no other waiting request needs.
 
@@ -29,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.core.backlog import Backlog
 from coinfer.core.flow import Flow
 from coinfer.core.fusing import Fused
 from coinfer.core.lane import Lane
@@ -139,14 +143,15 @@ class Riders:
             saved_s: What must be exceeded.
         """
         key, processor, own_s = lane.key, step.processor, step.seconds
-        left_s, lanes = first.deadline_s - self._state.now, len(self._state.lanes)
-        residency = self._state.residency
+        state = self._state
+        left_s, lanes = first.deadline_s - state.now, len(state.lanes)
+        residency = state.residency
         is_tight = residency.is_tight
-        found = None
+        found = backlog = None
         for fused in lane.fused:
-            row = self._state.estimates.row(fused.name, step.span, key.batch, key.shape)
+            row = state.estimates.row(fused.name, step.span, key.batch, key.shape)
             seconds = row.get(processor, math.inf)
-            if seconds == math.inf or own_s <= left_s < seconds:
+            if seconds == math.inf:
                 continue
             if is_tight and not residency.may_start(fused.name, step.span, processor):
                 continue
@@ -154,14 +159,22 @@ class Riders:
             # Too few wait: nearly always, at low load.
             if (_MOST_APART * own_s + handover_s) * lanes < seconds + handover_s:
                 continue
-            others = self._heads(fused, lane, processor, first, seconds)
+            if backlog is None:
+                backlog = Backlog.of(self.flow, state.lanes, lane, own_s, handover_s)
+            is_too_much = backlog.is_too_much
+            if own_s <= left_s < seconds and not is_too_much:
+                continue
+            others = self._heads(fused, lane, processor, first, seconds, is_too_much=is_too_much)
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
-            gain_s += handover_s * len(others)
+            run_s = seconds + handover_s
+            gain_s += handover_s * len(others) - backlog.least_gain_s(run_s)
             if not others or gain_s <= saved_s:
+                continue
+            if not backlog.outlasts(run_s):
                 continue
             riding = [each[2] for each in others]
             if self.longest_s is not None:
-                longest_s = self.longest_s(lane, processor, own_s, riding)
+                longest_s = self.longest_s(lane, processor, own_s, riding, is_too_much=is_too_much)
                 if seconds > longest_s:
                     continue
             saved_s = gain_s
@@ -169,7 +182,14 @@ class Riders:
         return found
 
     def _heads(
-        self, fused: Fused, lane: Lane, processor: str, first: Request, seconds: float
+        self,
+        fused: Fused,
+        lane: Lane,
+        processor: str,
+        first: Request,
+        seconds: float,
+        *,
+        is_too_much: bool = False,
     ) -> list[tuple[float, Request, Lane]]:
         """Return who rides in a fused run of so many seconds: own seconds, request and lane."""
         state, key = self._state, lane.key
@@ -202,7 +222,8 @@ class Riders:
                 continue
             if self.allows is not None and not self.allows(other, processor):
                 continue
-            if seconds <= self._spare_s(request, self._least_s(other), 0.0):
+            spare_s = self._spare_s(request, self._least_s(other), 0.0)
+            if seconds <= spare_s or (is_too_much and request.on_late is OnLate.RUN):
                 found.append((other.seconds[processor], request, other))
         return found
 

@@ -313,7 +313,9 @@ def _text(plan: Plan, found: _Fused, trials: Sequence[Trial]) -> str:
         if key.processor == best and key.batch == plan.models[name].batch and not key.shape
     )
     held = format_bytes(trials[0].trial.resident_bytes)
+    handover_s = plan.machine.overhead_s
+    handed = f", with {format_seconds(handover_s)} for handing over a run" if handover_s else ""
     return (
-        f"{len(found.members)} models in one run: {gains} as fast as apart; it holds {held}, they "
-        f"hold {format_bytes(own)}"
+        f"{len(found.members)} models in one run: {gains} as fast as apart{handed}; it holds "
+        f"{held}, they hold {format_bytes(own)}"
     )
