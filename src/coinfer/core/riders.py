@@ -17,9 +17,9 @@ A request rides along with the first of its lane where all of this holds:
 In a fused variant, the first of each lane of another member rides, by the same rules: the run must
 be cheaper than runs of their own although it takes as long for few as for all. To what a run takes
 there counts what handing it over takes, where that was measured: of networks of some 100 us it is
-much of what riding saves. Of several fused variants, and batches, that is taken which saves most.
-Where memory has a budget, only of those that are loaded; whose own is not is served by one that is,
-alone if nobody rides.
+much of what riding saves. Of several fused variants, and batches, that is taken which takes least
+per request. Where memory has a budget, only of those that are loaded; whose own is not is served by
+one that is, alone if nobody rides.
 
 Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
 equal sizes. A lane that does not batch is not looked at.
@@ -97,11 +97,10 @@ class Riders:
         if riders:
             seconds = self._seconds(served, step, 1 + len(riders))
         if lane.fused and served is lane:
-            saved_s = 0.0
+            each_s = math.inf
             if riders:
-                handed_s = lane.fused[0].handover_s * len(riders)
-                saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(riders)) - seconds + handed_s
-            found = self._fused(lane, step, first, saved_s)
+                each_s = (seconds + lane.fused[0].handover_s) / (1 + len(riders))
+            found = self._fused(lane, step, first, each_s)
             if found is not None:
                 fused, seconds, riders = found
                 variant = fused.name
@@ -132,15 +131,15 @@ class Riders:
         return self._chosen(lane, way, first, most) if most > 1 else ()
 
     def _fused(
-        self, lane: Lane, step: Step, first: Request, saved_s: float
+        self, lane: Lane, step: Step, first: Request, each_s: float
     ) -> tuple[Fused, float, tuple[Request, ...]] | None:
-        """Return the fused variant that saves most, its seconds and who rides.
+        """Return the fused variant that takes least per request, its seconds and who rides.
 
         Args:
             lane: Where the first request waits.
             step: Its step, alone.
             first: It.
-            saved_s: What must be exceeded.
+            each_s: Seconds per request that it must take less than, handing over included.
         """
         key, processor, own_s = lane.key, step.processor, step.seconds
         state = self._state
@@ -168,7 +167,7 @@ class Riders:
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
             run_s = seconds + handover_s
             gain_s += handover_s * len(others) - backlog.least_gain_s(run_s)
-            if not others or gain_s <= saved_s:
+            if not others or gain_s <= 0 or run_s >= each_s * (1 + len(others)):
                 continue
             if not backlog.outlasts(run_s):
                 continue
@@ -177,7 +176,7 @@ class Riders:
                 longest_s = self.longest_s(lane, processor, own_s, riding, is_too_much=is_too_much)
                 if seconds > longest_s:
                     continue
-            saved_s = gain_s
+            each_s = run_s / (1 + len(others))
             found = fused, seconds, tuple([each[1] for each in others])
         return found
 
