@@ -39,6 +39,9 @@ from tables import new_console, new_table
 
 ROUND_S = 0.05
 """A round repeats an arm for at least so long."""
+REST_S = 0.08
+"""Between arms: threads of default sessions spin on for 30 ms after a run, on cores that pinned
+workers need."""
 
 NETWORKS = (
     "lenet",
@@ -101,6 +104,7 @@ def _row(
     for arm in arms.values():
         _measure(arm, arguments.seconds)
     for _, name in in_turn(arms, arguments.rounds):
+        time.sleep(REST_S)
         times[name].append(_measure(arms[name], arguments.seconds))
     for arm in arms.values():
         arm.close()
