@@ -1,6 +1,6 @@
 """Fused models against every other way to run M models of one architecture, on one machine.
 
-    python benchmarks/fusion.py [--quick] [--networks lenet cnn ...] [--models 2 8] [--batches 1 4]
+    python benchmarks/fusion.py [--quick] [--layouts] [--networks lenet cnn ...] [--models 2 8]
 
 M real models with M weights each, and inputs of their own; one round answers one request of each.
 Never one session M times: its weights would stay in the cache. Arms: onnxruntime's default sessions
@@ -33,12 +33,15 @@ from coinfer.model import Model, model_from_ir
 from coinfer.zoo.builder import NetworkBuilder
 from coinfer.zoo.transformer import _encoder, _Sizes
 from environment import OtherWork, print_environment
-from fusion_arms import FUSED, MAKERS, UNFUSED, Arm, arms_of
+from fusion_arms import FUSED, LAYOUTS, MAKERS, UNFUSED, Arm, arms_of
 from rounds import ratio_of
 from tables import new_console, new_table
 
 ROUND_S = 0.05
 """A round repeats an arm for at least so long."""
+REST_S = 0.08
+"""Between arms: threads of default sessions spin on for 30 ms after a run, on cores that pinned
+workers need."""
 
 NETWORKS = (
     "lenet",
@@ -59,7 +62,10 @@ def main() -> int:
     console, log = new_console(), new_console(stderr=True)
     print_environment(console)
     for batch in arguments.batches:
-        arms = [name for name in (*MAKERS, "vmap") if name not in arguments.without]
+        able = (
+            ("1 thread", "openvino", *FUSED, *LAYOUTS) if arguments.layouts else (*MAKERS, "vmap")
+        )
+        arms = [name for name in able if name not in arguments.without]
         ratios = ["fused / best of 1 thread", "auto / best", "auto / default"]
         table = new_table(["network", "M"], [*arms, *ratios], wraps=True)
         with OtherWork() as other:
@@ -81,6 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--without", choices=[*MAKERS, "vmap"], nargs="*", default=[])
+    parser.add_argument("--layouts", action="store_true", help="compare what could be chosen")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     parser.add_argument("--seconds", type=float, default=ROUND_S, help="of a round of one arm")
     arguments = parser.parse_args()
@@ -101,6 +108,7 @@ def _row(
     for arm in arms.values():
         _measure(arm, arguments.seconds)
     for _, name in in_turn(arms, arguments.rounds):
+        time.sleep(REST_S)
         times[name].append(_measure(arms[name], arguments.seconds))
     for arm in arms.values():
         arm.close()

@@ -19,10 +19,13 @@ import numpy as np
 import onnx
 
 import coinfer
+from coinfer.graph.fusing.costs import ModelledCosts
+from coinfer.graph.fusing.layout import Layout
+from coinfer.graph.fusing.site import Site
 from coinfer.model import Model
 from coinfer.threads.pinning import pin_current_thread
 
-__all__ = ["FUSED", "MAKERS", "UNFUSED", "Arm", "arms_of"]
+__all__ = ["FUSED", "LAYOUTS", "MAKERS", "UNFUSED", "Arm", "arms_of"]
 
 
 class Arm(NamedTuple):
@@ -220,17 +223,38 @@ def _composed(models: Sequence[Model], feeds: _Feeds) -> Arm:
     return Arm(lambda: session.run(None, inputs), lambda: None)
 
 
-def _fused(models: Sequence[Model], feeds: _Feeds) -> Arm:
-    fused = coinfer.fuse(models)
-    session, inputs = _session(fused.model.to_bytes(), 1), fused.inputs_of(feeds)
-    return Arm(lambda: session.run(None, inputs), lambda: None)
+class _Branches(ModelledCosts):
+    """Everything side by side."""
+
+    def run_s(self, _site: Site, layout: Layout) -> float:
+        """Return more for what is merged."""
+        return 0.0 if layout is Layout.BRANCHES else 1.0
 
 
-def _fused_openvino(models: Sequence[Model], feeds: _Feeds) -> Arm:
-    fused = coinfer.fuse(models)
-    inputs = fused.inputs_of(feeds)
-    request = _openvino_request(fused.model.to_bytes(), inputs)
-    return Arm(lambda: request.infer(inputs, share_inputs=True, share_outputs=True), lambda: None)
+_CHOSEN = ModelledCosts()
+_GROUPED = ModelledCosts(loss_macs_s=1e30, pack_bytes_s=1e30, copy_bytes_s=1e30)
+"""Everything merged that can be: only starting an operator costs."""
+
+
+def _fused(costs: ModelledCosts = _CHOSEN) -> Callable[[Sequence[Model], _Feeds], Arm]:
+    def make(models: Sequence[Model], feeds: _Feeds) -> Arm:
+        fused = coinfer.fuse(models, costs=costs)
+        session, inputs = _session(fused.model.to_bytes(), 1), fused.inputs_of(feeds)
+        return Arm(lambda: session.run(None, inputs), lambda: None)
+
+    return make
+
+
+def _fused_openvino(costs: ModelledCosts = _CHOSEN) -> Callable[[Sequence[Model], _Feeds], Arm]:
+    def make(models: Sequence[Model], feeds: _Feeds) -> Arm:
+        fused = coinfer.fuse(models, costs=costs)
+        inputs = fused.inputs_of(feeds)
+        request = _openvino_request(fused.model.to_bytes(), inputs)
+        return Arm(
+            lambda: request.infer(inputs, share_inputs=True, share_outputs=True), lambda: None
+        )
+
+    return make
 
 
 def _engine(models: Sequence[Model], feeds: _Feeds) -> Arm:
@@ -258,11 +282,19 @@ MAKERS: Mapping[str, Callable[[Sequence[Model], _Feeds], Arm]] = {
     "workers": _workers,
     "openvino": _openvino,
     "compose": _composed,
-    "fused": _fused,
-    "fused ov": _fused_openvino,
+    "fused": _fused(),
+    "fused ov": _fused_openvino(),
     "auto": _engine,
 }
 """Those of every network, by name."""
+
+LAYOUTS: Mapping[str, Callable[[Sequence[Model], _Feeds], Arm]] = {
+    "grouped": _fused(_GROUPED),
+    "branches": _fused(_Branches()),
+    "grouped ov": _fused_openvino(_GROUPED),
+    "branches ov": _fused_openvino(_Branches()),
+}
+"""What could be chosen for all operators alike, in place of what the modelled costs choose."""
 
 FUSED = ("fused", "fused ov")
 UNFUSED = (*(name for name in MAKERS if name not in (*FUSED, "auto")),)
@@ -272,5 +304,5 @@ _VMAPPED = ("lenet", "cnn", "mlp")
 def arms_of(network: str) -> Mapping[str, Callable[[Sequence[Model], _Feeds], Arm]]:
     """Return what can make the arms of a network, by name; that of torch where it is installed."""
     if network in _VMAPPED and find_spec("torch") is not None:
-        return {**MAKERS, "vmap": _vmapped(network)}
-    return MAKERS
+        return {**MAKERS, **LAYOUTS, "vmap": _vmapped(network)}
+    return {**MAKERS, **LAYOUTS}

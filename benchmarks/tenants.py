@@ -48,13 +48,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", choices=NETWORKS, nargs="+", default=list(NETWORKS))
     parser.add_argument("--really", action="store_true", help="run it instead")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="in a simulation")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each real run")
     chosen = parser.parse_args()
     console = new_console()
     print_environment(console)
     for network in chosen.networks:
         with tempfile.TemporaryDirectory() as folder, OtherWork() as other:
-            _save(network, Path(folder))
+            save_tenants(network, Path(folder), TENANTS)
             ways = _ways(network, Path(folder))
             ready = ways["never"]
             console.print(f"{network}: {_gain(ways)}")
@@ -64,7 +65,7 @@ def main() -> int:
             console.print(f"a run {run_s * 1e3:.3g} ms, bound without fusing {rate:,.0f}/s")
             console.print(_table(ways, unfused, run_s, chosen))
             if not chosen.really:
-                console.print(_saturated(ways, unfused, run_s))
+                console.print(_saturated(ways, unfused, run_s, chosen.requests))
             console.print(other.note)
     return 0
 
@@ -72,12 +73,15 @@ def main() -> int:
 # tenants
 
 
-def _save(network: str, folder: Path) -> None:
+def save_tenants(network: str, folder: Path, count: int) -> list[str]:
+    """Write so many copies with weights of their own, NAME.onnx; return their names."""
     makers: Mapping[str, Any] = {"cnn": cnn, "mlp": mlp, "encoder": encoder}
-    for seed in range(TENANTS):
+    names = [f"t{seed}" for seed in range(count)]
+    for seed, name in enumerate(names):
         maker = makers.get(network)
         graph = maker(seed) if maker else zoo.build(network, seed=seed)
-        save_graph(graph, folder / f"t{seed}.onnx")
+        save_graph(graph, folder / f"{name}.onnx")
+    return names
 
 
 def _scenario(network: str, folder: Path, fuse: object, **fields: Any) -> Scenario:
@@ -139,7 +143,7 @@ def _table(
             found: dict[str, list[RunCounts]] = {way: [] for way in ways}
             if not chosen.really:
                 for way, ready in ways.items():
-                    seconds = REQUESTS / (factor * TENANTS)
+                    seconds = chosen.requests / (factor * TENANTS)
                     scenario = _at(ready, factor, deadline_s, seconds)
                     found[way].append(simulate(scenario, ready.plan).run_counts)
             elif deadline_s:
@@ -201,10 +205,10 @@ def _row(load: int, deadline_s: float, way: str, rounds: list[RunCounts]) -> lis
     ]
 
 
-def _saturated(ways: Mapping[str, Prepared], unfused: float, run_s: float) -> str:
+def _saturated(ways: Mapping[str, Prepared], unfused: float, run_s: float, requests: int) -> str:
     lines = []
     for way, ready in ways.items():
-        base = _at(ready, 1.0, _deadline_s(run_s), REQUESTS / TENANTS)
+        base = _at(ready, 1.0, _deadline_s(run_s), requests / TENANTS)
         measure = on_machine(ready.plan)
         found = find_saturation(
             base, Kept.of(base), measure, guess=0.5 * unfused, stride=1.3, precision=0.02

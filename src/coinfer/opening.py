@@ -103,7 +103,7 @@ def fused_loaded(
         are_loaded: As for `model_loaded`.
     """
     known, places = _what_fits(plan, name, profile, are_loaded=are_loaded)
-    return FusedLoaded(name, plan.fused[name].models, known, places)
+    return FusedLoaded(name, plan.fused[name].models, known, places, plan.machine.overhead_s)
 
 
 def _what_fits(

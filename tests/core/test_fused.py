@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -84,6 +85,65 @@ class TestWhoRides:
         subject.run()
         assert runs(subject) == [("", "n"), ("", "a"), ("", "b")]
 
+    @pytest.mark.parametrize(
+        ("fused_s", "handover_s", "riders"),
+        # Two alone take 2 s and two hand-overs, together what the run takes and one; a quarter of
+        # that must be saved.
+        [(1.7, 0.0, ["a", "b"]), (1.7, 0.4, ["ab"]), (2.5, 1.5, ["a", "b"]), (2.5, 1.8, ["ab"])],
+    )
+    def test_what_handing_over_takes_counts(
+        self, fused_s: float, handover_s: float, riders: list[str]
+    ) -> None:
+        subject = machine(fused_s=fused_s, handover_s=handover_s)
+        for model in "nab":
+            subject.submit(model)
+        subject.run()
+        assert [models for _, models in runs(subject)] == ["n", *riders]
+
+    @pytest.mark.parametrize(("rounds", "is_shared"), [(1, False), (2, True)])
+    def test_the_other_processors_must_have_enough_to_do(
+        self, rounds: int, is_shared: bool
+    ) -> None:
+        """Four apart on two processors are done sooner than in a run of 2.5 s on one."""
+        subject = machine("fcfs", "cpu0", "cpu1", fused_s=2.5)
+        subject.submit("n")
+        subject.submit("n", arrival_s=0.5)
+        for model in "abcd" * rounds:
+            subject.submit(model, arrival_s=0.6)
+        subject.run()
+        assert any(variant for variant, _ in runs(subject)) is is_shared
+        assert subject.now == (3.5 if rounds == 1 else 4.0)
+
+    @pytest.mark.parametrize(("policy", "least"), [("edf", 140), ("earliest_finish", 155)])
+    def test_where_more_waits_than_can_be_done_in_time_most_is_done(
+        self, policy: str, least: int
+    ) -> None:
+        """Else those who are just in time are all run alone, and always more become late."""
+        subject, random, at_s = machine(policy, fused_s=2.0), Random(0), 0.0
+        due_s: dict[int, float] = {}
+        for _ in range(240):
+            at_s += random.expovariate(1.6)
+            model = TENANTS[random.randrange(4)]
+            due_s[subject.submit(model, arrival_s=at_s, deadline_s=at_s + 5)] = at_s + 5
+        subject.run()
+        assert subject.now < at_s + 10
+        assert sum(subject.finished_s[number] <= due for number, due in due_s.items()) >= least
+
+    def test_it_counts_for_batches_as_for_fused_runs(self) -> None:
+        # Four in either: what both save of it is the same.
+        for fused_s, expected in ((1.5, "abcd"), (3.5, "aaaa")):
+            subject = machine(
+                fused_s=fused_s,
+                handover_s=0.5,
+                batchings={"a": Batching(8)},
+                fixed_share=0.6,
+                limits=FREE,
+            )
+            for model in "naaaabcd":
+                subject.submit(model)
+            subject.run()
+            assert runs(subject)[1][1] == expected
+
     def test_a_smaller_variant_is_taken_where_few_wait(self) -> None:
         more = {"two": (("a", "b"), {"cpu0": 1.2})}
         subject = machine(fused_s=2.0, more=more)
@@ -108,7 +168,7 @@ class TestWhoRides:
         assert runs(subject) == [("", "n"), ("", "a"), ("", "b"), ("all", "cd")]
 
     def test_what_saves_most_of_batches_and_fused_runs_is_taken(self) -> None:
-        for fused_s, expected in ((1.9, "abcd"), (3.5, "aaaa")):
+        for fused_s, expected in ((1.6, "abcd"), (3.5, "aaaa")):
             subject = machine(
                 fused_s=fused_s, batchings={"a": Batching(8)}, fixed_share=0.6, limits=FREE
             )
@@ -131,9 +191,9 @@ class TestWhoRides:
                 while found := view.first_startable():
                     yield Start(found[1][0], (found[0].head,))
 
-        # In the first case b and c are left to the idle one, and d is not worth the run; b, c and d
-        # are then, since nothing is idle any more. In the second case b alone is left to it.
-        for fused_s, expected in ((2.1, ["a", "bcd"]), (1.6, ["acd", "b"])):
+        # In the first case all are answered sooner by two runs on each. In the second case b alone
+        # is left to the idle one.
+        for fused_s, expected in ((2.1, ["a", "b", "c", "d"]), (1.6, ["acd", "b"])):
             at = {"cpu0": 1.0, "cpu1": 1.0}
             fused = {"all": (TENANTS, dict.fromkeys(at, fused_s))}
             seconds = dict.fromkeys(TENANTS, at)

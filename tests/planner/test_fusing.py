@@ -70,6 +70,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
         return dataclasses.replace(found, trial=times)
 
     monkeypatch.setattr(fusing_pass, "tried", tried)
+    monkeypatch.setattr("coinfer.experiments.handover.handover_s", lambda *_: 0.0)
     return gains
 
 
@@ -108,6 +109,21 @@ class TestAuto:
             sum(plan.measured.expected_s(name, "cpu") or 0.0 for name in NAMES) / 1.8
         )
         assert plan.profile.expected_s("a+7", "cpu") == fused_s
+
+    def test_what_handing_over_takes_counts_on_both_sides(
+        self, trials: dict[int, float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of 8 runs apart all are handed over, of a fused one it is one."""
+        trials |= {8: 0.97}
+        assert not planned(networks()).plan.fused
+        monkeypatch.setattr("coinfer.experiments.handover.handover_s", lambda *_: 50e-6)
+        plan = planned(networks()).plan
+        assert [each.models for each in plan.fused.values()] == [NAMES]
+        assert plan.machine.overhead_s == 50e-6
+        gain = (0.97e-3 + 8 * 50e-6) / (1e-3 + 50e-6)
+        assert f"{gain:.2f}x on cpu as fast as apart" in why(plan, "a")
+        alone_s = [plan.measured.expected_s(name, "cpu") or 0.0 for name in NAMES]
+        assert plan.measured.expected_s("a+7", "cpu") == pytest.approx(sum(alone_s) / 0.97)
 
     def test_what_is_left_over_is_fused_by_less(self, trials: dict[int, float]) -> None:
         trials |= {4: 1.5, 2: 1.2}

@@ -94,7 +94,13 @@ class Blocking:
                 self.note(progress)
 
     def longest_s(
-        self, lane: Lane, processor: str, alone_s: float, riding: Collection[Lane] = ()
+        self,
+        lane: Lane,
+        processor: str,
+        alone_s: float,
+        riding: Collection[Lane] = (),
+        *,
+        is_too_much: bool = False,
     ) -> float:
         """Return for how long requests of a lane may keep a processor from now on.
 
@@ -104,9 +110,12 @@ class Blocking:
             alone_s: The seconds of one of them. What is late by these does not count.
             riding: Other lanes of which the first request rides: what waits behind that is served
                 no later, too.
+            is_too_much: Whether more waits than can be done in time: somebody is late in any case.
         """
         view, now = self._view, self._state.now
         limit_s = self._most_s(processor, alone_s, bool(riding))
+        if is_too_much:
+            return limit_s
         near = self._state.neighbours[processor]
         for other, due in self._due.items():
             if other is lane or not due or other in riding:

@@ -139,10 +139,11 @@ class Deferral:
             fused_s = state.estimates.row(fused.name, lane.rest, key.batch, key.shape).get(name)
             if fused_s is None or not state.residency.may_start(fused.name, Span(), name):
                 continue
-            saved_s = own_s + min(count * own_s, fused_s) - min((count + 1) * own_s, fused_s)
+            alone_s, all_s = own_s + fused.handover_s, fused_s + fused.handover_s
+            saved_s = alone_s + min(count * alone_s, all_s) - min((count + 1) * alone_s, all_s)
             if not rate * saved_s >= 1:
                 continue
-            if self._blocking.flow.load(lane) < _NEEDED:
+            if self._blocking.flow.load(lane) * alone_s < _NEEDED * own_s:
                 return -math.inf
             wait_s = first.arrival_s + saved_s
             due_s = self._blocking.earliest_due_s(lane)

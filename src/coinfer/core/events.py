@@ -142,12 +142,15 @@ class FusedLoaded(NamedTuple):
         members: The models, in the order of its inputs.
         profile: Its times.
         places: What is loaded of it, or can be, in memories that have a budget.
+        handover_s: Seconds that handing over a run costs beyond its service time, as it was
+            measured: a fused run pays them once, its riders alone would each.
     """
 
     variant: str
     members: tuple[str, ...]
     profile: Profile
     places: tuple[Loadable, ...] = ()
+    handover_s: float = 0.0
 
 
 class ModelUnloaded(NamedTuple):

@@ -25,13 +25,15 @@ class Fused:
         name: Its name.
         members: The models that may ride, in the order of their slots.
         slots: Number of slots; of those of other models nothing is wanted.
+        handover_s: What handing over a run costs beyond it, a fused one or that of a member alone.
         failures: How many runs failed since one ended well.
     """
 
-    __slots__ = ("failures", "members", "name", "slots")
+    __slots__ = ("failures", "handover_s", "members", "name", "slots")
 
-    def __init__(self, name: str, members: Iterable[str]) -> None:
+    def __init__(self, name: str, members: Iterable[str], handover_s: float = 0.0) -> None:
         self.name = name
+        self.handover_s = handover_s
         self.members = tuple(members)
         self.slots = len(self.members)
         self.failures = 0
@@ -59,9 +61,9 @@ class Fusions:
         self.by_name: dict[str, Fused] = {}
         self.of: dict[str, tuple[Fused, ...]] = {}
 
-    def add(self, name: str, members: Iterable[str]) -> None:
+    def add(self, name: str, members: Iterable[str], handover_s: float = 0.0) -> None:
         """Take in a variant, or replace it."""
-        self.by_name[name] = Fused(name, members)
+        self.by_name[name] = Fused(name, members, handover_s)
         self._known.add(name)
         self._settle()
 

@@ -5,16 +5,21 @@ They are requests of its model, in one batch, or one each of other models, in a 
 A request rides along with the first of its lane where all of this holds:
 - The profile says that it is cheaper: the run gets longer by less than a run of its own would take.
   Of the numbers of riders that are allowed, the one is taken that saves most.
-- Nobody in the execution becomes late by it. Who would be late alone as well does not count.
+- Nobody in the execution becomes late by it. Who would be late alone as well does not count; nor
+  does anybody, in a fused run, where what waits is more than can be done in time in runs of a
+  request each: then somebody is late in any case, and least are where most is done.
 - It keeps the processor no longer from others than `Blocking` allows.
-- The other processors have enough to do until its end (`flow`).
+- The other processors have enough to do until its end (`flow`); a fused run is not over later than
+  all that waits would be without it (`backlog`).
 - It would not be served sooner, as far as the profile tells, by a processor that is idle: what
   waits is dealt out among the idle processors that no other waiting request needs.
 
 In a fused variant, the first of each lane of another member rides, by the same rules: the run must
-be cheaper than runs of their own although it takes as long for few as for all. Of several fused
-variants, and batches, that is taken which saves most. Where memory has a budget, only of those
-that are loaded; whose own is not is served by one that is, alone if nobody rides.
+be cheaper than runs of their own although it takes as long for few as for all. To what a run takes
+there counts what handing it over takes, where that was measured: of networks of some 100 us it is
+much of what riding saves. Of several fused variants, and batches, that is taken which takes least
+per request. Where memory has a budget, only of those that are loaded; whose own is not is served by
+one that is, alone if nobody rides.
 
 Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
 equal sizes. A lane that does not batch is not looked at.
@@ -27,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from coinfer.core.backlog import Backlog
 from coinfer.core.flow import Flow
 from coinfer.core.fusing import Fused
 from coinfer.core.lane import Lane
@@ -91,8 +97,10 @@ class Riders:
         if riders:
             seconds = self._seconds(served, step, 1 + len(riders))
         if lane.fused and served is lane:
-            saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(riders)) - seconds if riders else 0.0
-            found = self._fused(lane, step, first, saved_s)
+            each_s = math.inf
+            if riders:
+                each_s = (seconds + lane.fused[0].handover_s) / (1 + len(riders))
+            found = self._fused(lane, step, first, each_s)
             if found is not None:
                 fused, seconds, riders = found
                 variant = fused.name
@@ -123,45 +131,64 @@ class Riders:
         return self._chosen(lane, way, first, most) if most > 1 else ()
 
     def _fused(
-        self, lane: Lane, step: Step, first: Request, saved_s: float
+        self, lane: Lane, step: Step, first: Request, each_s: float
     ) -> tuple[Fused, float, tuple[Request, ...]] | None:
-        """Return the fused variant that saves most, its seconds and who rides.
+        """Return the fused variant that takes least per request, its seconds and who rides.
 
         Args:
             lane: Where the first request waits.
             step: Its step, alone.
             first: It.
-            saved_s: What must be exceeded.
+            each_s: Seconds per request that it must take less than, handing over included.
         """
         key, processor, own_s = lane.key, step.processor, step.seconds
-        left_s, lanes = first.deadline_s - self._state.now, len(self._state.lanes)
-        residency = self._state.residency
+        state = self._state
+        left_s, lanes = first.deadline_s - state.now, len(state.lanes)
+        residency = state.residency
         is_tight = residency.is_tight
-        found = None
+        found = backlog = None
         for fused in lane.fused:
-            row = self._state.estimates.row(fused.name, step.span, key.batch, key.shape)
+            row = state.estimates.row(fused.name, step.span, key.batch, key.shape)
             seconds = row.get(processor, math.inf)
-            if seconds == math.inf or own_s <= left_s < seconds:
+            if seconds == math.inf:
                 continue
             if is_tight and not residency.may_start(fused.name, step.span, processor):
                 continue
-            if _MOST_APART * own_s * lanes < seconds:  # too few wait: nearly always, at low load
+            handover_s = fused.handover_s
+            # Too few wait: nearly always, at low load.
+            if (_MOST_APART * own_s + handover_s) * lanes < seconds + handover_s:
                 continue
-            others = self._heads(fused, lane, processor, first, seconds)
+            if backlog is None:
+                backlog = Backlog.of(self.flow, state.lanes, lane, own_s, handover_s)
+            is_too_much = backlog.is_too_much
+            if own_s <= left_s < seconds and not is_too_much:
+                continue
+            others = self._heads(fused, lane, processor, first, seconds, is_too_much=is_too_much)
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
-            if not others or gain_s <= saved_s:
+            run_s = seconds + handover_s
+            gain_s += handover_s * len(others) - backlog.least_gain_s(run_s)
+            if not others or gain_s <= 0 or run_s >= each_s * (1 + len(others)):
+                continue
+            if not backlog.outlasts(run_s):
                 continue
             riding = [each[2] for each in others]
             if self.longest_s is not None:
-                longest_s = self.longest_s(lane, processor, own_s, riding)
+                longest_s = self.longest_s(lane, processor, own_s, riding, is_too_much=is_too_much)
                 if seconds > longest_s:
                     continue
-            saved_s = gain_s
+            each_s = run_s / (1 + len(others))
             found = fused, seconds, tuple([each[1] for each in others])
         return found
 
     def _heads(
-        self, fused: Fused, lane: Lane, processor: str, first: Request, seconds: float
+        self,
+        fused: Fused,
+        lane: Lane,
+        processor: str,
+        first: Request,
+        seconds: float,
+        *,
+        is_too_much: bool = False,
     ) -> list[tuple[float, Request, Lane]]:
         """Return who rides in a fused run of so many seconds: own seconds, request and lane."""
         state, key = self._state, lane.key
@@ -178,22 +205,24 @@ class Riders:
         count = len(lane) + sum(map(len, waiting))
         idle = dict.fromkeys(self._others(lane, processor, count), 0.0)
         residency, is_tight, found = state.residency, state.residency.is_tight, []
+        handover_s = fused.handover_s
         for other in waiting:
             request = other.head
             ends = [
-                (s + other.seconds.get(name, math.inf), name)
+                (s + other.seconds.get(name, math.inf) + handover_s, name)
                 for name, s in idle.items()
                 if not is_tight or residency.is_loaded(other.variant, other.rest, name)
             ]
             sooner_s, name = min(ends, default=(math.inf, ""))
-            if sooner_s < seconds:
+            if sooner_s < seconds + handover_s:
                 idle[name] = sooner_s
                 continue
             if request.sizes != first.sizes:
                 continue
             if self.allows is not None and not self.allows(other, processor):
                 continue
-            if seconds <= self._spare_s(request, self._least_s(other), 0.0):
+            spare_s = self._spare_s(request, self._least_s(other), 0.0)
+            if seconds <= spare_s or (is_too_much and request.on_late is OnLate.RUN):
                 found.append((other.seconds[processor], request, other))
         return found
 

@@ -459,12 +459,13 @@ class State:
 
     def add_fused(self, event: FusedLoaded) -> None:
         """Take in a variant that answers several models, or replace it."""
-        name, members, profile, places = event
+        name, members, profile, places, handover_s = event
         was_tight = self.residency.is_tight
         self.units[name] = 1
         self.estimates.add(name, profile)
         self.residency.add(name, {}, places)
-        self.fusions.add(name, [model for model in members if model in self.variants])
+        present = [model for model in members if model in self.variants]
+        self.fusions.add(name, present, handover_s)
         self.settle_fused()
         if was_tight != self.residency.is_tight:
             self.mark_lanes()

@@ -78,9 +78,9 @@ def decode_event(data: Sequence[Any]) -> Event:
     elif name == "ModelLoaded":
         fields = _loaded(*fields)
     elif name == "FusedLoaded":
-        variant, members, profile, *places = fields
-        known = [tuple(map(_loadable, each)) for each in places]
-        fields = [variant, tuple(members), Profile.from_json(profile), *known]
+        variant, members, profile, *later = fields  # older logs have less
+        known = [tuple(map(_loadable, each)) for each in later[:1]]
+        fields = [variant, tuple(members), Profile.from_json(profile), *known, *later[1:]]
     elif name == "MemoryGiven":
         for row in fields[3:]:  # older logs have none
             fields[3] = {variant: tuple(map(_loadable, each)) for variant, each in row.items()}

@@ -184,6 +184,7 @@ class VirtualMachine:
         variants: Mapping[str, tuple[LoadedVariant, ...]] = _NOTHING,
         fixed_share: float = 0.0,
         fused: Mapping[str, tuple[Sequence[str], Mapping[str, float]]] = _NOTHING,
+        handover_s: float = 0.0,
         budget: int | None = None,
         sizes: Mapping[str, int] = _NOTHING,
         load_s: float = 0.01,
@@ -207,6 +208,7 @@ class VirtualMachine:
             variants: By model, those beside the original.
             fixed_share: Of those models, the share of the time of one sample that more do not add.
             fused: By fused variant, its members, and its seconds by processor.
+            handover_s: What the core is told that handing over such a run takes.
             budget: Bytes of memory for what is loaded; None: there is room for everything.
             sizes: Bytes by model, of the whole; needed with a budget. Of a variant that is not
                 named they are half of its model's, of a fused one the sum of its members'.
@@ -245,7 +247,7 @@ class VirtualMachine:
         self._budget, self._sizes, self._load_s, self._shared = budget, sizes, load_s, shared
         self._ready, self._pinned = ready, set(pinned)
         self._shape = (seconds, units, gaps, forks, batchings, fixed_share)
-        self._variants = variants
+        self._variants, self._handover_s = variants, handover_s
         for model in seconds:
             self.load(model)
         for name, (members, row) in fused.items():
@@ -255,7 +257,7 @@ class VirtualMachine:
         """Let a fused variant serve its members, at first or again."""
         size = sum(self._sizes.get(each, 0) for each in members)
         known, places = self._what_fits(profile(name, seconds), self._sizes.get(name, size))
-        self.post(FusedLoaded(name, tuple(members), known, places))
+        self.post(FusedLoaded(name, tuple(members), known, places, self._handover_s))
 
     def _pinned_bytes(self) -> int:
         seconds = self._shape[0]

@@ -189,7 +189,7 @@ APART = {
         { a = Relu(x) b = Tanh(a) s = ReduceSum<keepdims = 0>(b) c = Greater(s, zero)
           d = If(c) <then_branch = yes () => (float[N,3] t) { t = Mul(a, w) },
                      else_branch = no () => (float[N,3] e) { e = Sub(b, a) }> y = Neg(d) }""",
-        ("If", "no rule"),
+        ("If", "control flow runs per model; to merge it, export without it"),
     ),
     "a loop": (
         """g (float[N,3] x) => (float[N,3] y)
@@ -197,7 +197,7 @@ APART = {
           go = Constant<value = bool {1}>()
           l = Loop(n, go, a) <body = step (int64 i, bool c, float[N,3] s) =>
           (bool c2, float[N,3] s2) { c2 = Identity(c) s2 = Add(s, b) }> y = Neg(l) }""",
-        ("Loop", "no rule"),
+        ("Loop", "control flow runs per model; to merge it, export without it"),
     ),
     "sizes that depend on data": (
         """g (float[N,3] x) => (float[K] y) { r = Relu(x) i = NonZero(r)
@@ -215,6 +215,19 @@ APART = {
         ("RandomUniformLike", "no rule"),
     ),
 }
+
+
+def test_branches_that_differ_are_named() -> None:
+    text, _ = APART["control flow"]
+    first, *_ = copies(text, 1)
+    for old, new, said in (
+        ("Sub(b, a)", "Add(b, a)", "in its else_branch, 'e' (Sub) in 'a' is 'e' (Add) in 'b'"),
+        ("{ t = Mul(a, w) }", "{ s2 = Mul(a, w) t = Neg(s2) }", "its then_branch has more"),
+    ):
+        other = model_from_text(text.replace(old, new), name="b")
+        fused = fuse_models([first.renamed("a"), other])
+        assert "part at operator 'd' (If): " in fused.difference
+        assert said in fused.difference
 
 
 @pytest.mark.parametrize("what", APART)

@@ -19,6 +19,9 @@ from coinfer.graph.fusing.site import Site, Sites
 
 __all__ = ["Decision", "Form", "choose"]
 
+_CONTROLS = ("If", "Loop", "Scan")
+_CONTROL_FLOW = "control flow runs per model; to merge it, export without it"
+
 _LAYOUTS = (Layout.STACKED, Layout.PACKED, Layout.BRANCHES)
 
 
@@ -94,7 +97,7 @@ def _layouts(site: Site) -> tuple[frozenset[Layout], str]:
         return apart, ""
     rule = RULES.get(site.op_type)
     if rule is None:
-        return apart, "no rule"
+        return apart, _CONTROL_FLOW if site.op_type in _CONTROLS else "no rule"
     ragged = [b for b in (*site.inputs, *site.outputs) if b is not None and not b.is_uniform]
     if ragged:
         return apart, f"the shape of {ragged[0].name!r} depends on data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,26 @@ def _why(one: _Part, other: _Part) -> str:
             )
     if len(node.inputs) != len(twin.inputs) or len(node.outputs) != len(twin.outputs):
         return f"in {other_name!r} it has another number of inputs or outputs"
-    return _why_inputs(one, other)
+    return _why_bodies(one, other) or _why_inputs(one, other)
+
+
+def _why_bodies(one: _Part, other: _Part) -> str:
+    """Say which operator in a branch or a loop differs; empty if none does by itself."""
+    (name, _, node), (other_name, _, twin) = one, other
+    for key, attribute in node.attributes.items():
+        if attribute.type is not ir.AttributeType.GRAPH or key not in twin.attributes:
+            continue
+        bodies = attribute.as_graph(), twin.attributes[key].as_graph()
+        for mine, yours in zip_longest(*bodies):
+            if mine is None or yours is None:
+                return f"its {key} has more operators in {other_name if mine is None else name!r}"
+            ours, theirs = [(n.domain, n.op_type, attributes_of(n)) for n in (mine, yours)]
+            if ours != theirs:
+                return (
+                    f"in its {key}, {_text(mine)} in {name!r} is {_text(yours)} in {other_name!r}; "
+                    "control flow must be the same, or resolved at export"
+                )
+    return ""
 
 
 def _why_inputs(one: _Part, other: _Part) -> str:

@@ -57,16 +57,23 @@ class Trial:
     Attributes:
         place: Where.
         trial: The times and the error.
+        members: How many models it answers.
+        handover_s: What handing over a run takes, be it fused or not.
     """
 
     place: Place
     trial: FusedTrial
+    members: int
+    handover_s: float = 0.0
 
     @property
     def ratio(self) -> PairedRatio:
-        """How many times as fast the fused run is as the best unfused way."""
-        apart_s = [seconds * self.place.share for seconds in self.trial.apart_s]
-        return paired_ratio(self.trial.fused_s, apart_s, larger_is_better=False)
+        """How many times as fast the fused run is as the best unfused way, handed over alike."""
+        handover_s, share = self.handover_s, self.place.share
+        fused_s = [seconds + handover_s for seconds in self.trial.fused_s]
+        # Side by side on narrower processors, they are handed over side by side, too.
+        apart_s = [(s + self.members * handover_s) * share for s in self.trial.apart_s]
+        return paired_ratio(fused_s, apart_s, larger_is_better=False)
 
     def measurement(self, plan: Plan, members: Sequence[str], batch: int) -> Measurement:
         """Return the times for a profile: the members' own times there, by the ratio of each round.
@@ -124,7 +131,7 @@ def tried(
         graph: It.
         members: The models by name, in their order.
         place: Where.
-        plan: The plan.
+        plan: The plan; its machine knows what handing over a run takes.
         planning: Its budget pays, its cache remembers.
         rounds: How often both are timed; 0: only their outputs are compared.
 
@@ -132,7 +139,7 @@ def tried(
         BackendError: something cannot be loaded or run there.
     """
     backends = find_backends(plan.processors, planning.profiler.backends)
-    batch = plan.models[next(iter(members))].batch
+    handover_s, batch = plan.machine.overhead_s, plan.models[next(iter(members))].batch
     feeds = {n: _feeds(model, planning.samples[n], batch) for n, model in members.items()}
     keys = _keys(name, graph, members, feeds, place, batch, backends, planning)
     cache = planning.profiler.cache
@@ -141,7 +148,7 @@ def tried(
         error = math.inf if fused.error is None else fused.error
         bytes_ = fused.resident_bytes
         trial = FusedTrial(fused.seconds, apart.seconds, fused.load_s, bytes_, error)
-        return Trial(place=place, trial=trial)
+        return Trial(place=place, trial=trial, members=len(members), handover_s=handover_s)
     with planning.profiler.budget.spending():
         own = members_of(graph.model, members)
         trial = fused_trial(
@@ -160,7 +167,7 @@ def tried(
                 error=trial.error,
             )
             cache.put(key, entry, (rounds,))
-    return Trial(place=place, trial=trial)
+    return Trial(place=place, trial=trial, members=len(members), handover_s=handover_s)
 
 
 def _timed(plan: Plan, name: str, batch: int) -> dict[str, float]:

@@ -7,7 +7,8 @@ sizes that win, the one that gains most is taken for groups of neighbours, and t
 most half of it for when fewer wait. `auto` looks at models of a few milliseconds only, where
 starting operators is what takes the time; if 8 clearly lose, no other size is tried. Groups that
 were asked for are kept also where they lose: the core uses a fused variant only where its times say
-that it is cheaper (`coinfer.core.fusing`).
+that it is cheaper (`coinfer.core.riders`). What handing over a run takes counts on both sides, as
+it does there: fused, it is taken once.
 
 It comes after all that changes times: it competes with what other passes have chosen. Its weights
 are its own. The members stay loaded too, where memory has room for both.
@@ -15,6 +16,7 @@ are its own. The members stay loaded too, where memory has room for both.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -72,7 +74,10 @@ def fusing(plan: Plan, planning: Planning) -> Plan:
     if wish == "never":
         return plan
     if wish == "auto":
-        for group in _auto_groups(plan, planning):
+        groups = _auto_groups(plan, planning)
+        if groups:
+            plan = _handing_over(plan, planning)
+        for group in groups:
             least_s = min(_least_s(plan, name) for name in group)
             if least_s > _MOST_S:
                 why = f"none: a run takes {format_seconds(least_s)}, which leaves little to gain"
@@ -83,9 +88,22 @@ def fusing(plan: Plan, planning: Planning) -> Plan:
     stranger = unknown_member(wish, plan.models)
     if stranger is not None:
         raise UnknownNameError.of("model", stranger, plan.models)
+    plan = _handing_over(plan, planning)
     for group in wish:
         plan = _asked(plan, planning, group)
     return plan
+
+
+def _handing_over(plan: Plan, planning: Planning) -> Plan:
+    """Measure what handing over a run takes, unless that is known or the time is over."""
+    profiler = planning.profiler
+    if plan.machine.overhead_s or profiler.budget.left_s < _LEAST_S:
+        return plan
+    from coinfer.experiments.handover import handover_s  # needs the zoo
+
+    with profiler.budget.spending():
+        machine = dataclasses.replace(plan.machine, overhead_s=handover_s(profiler.cache))
+    return dataclasses.replace(plan, machine=machine)
 
 
 def _auto_groups(plan: Plan, planning: Planning) -> list[tuple[str, ...]]:
@@ -200,7 +218,7 @@ def _tried_at(
     reason = _wrong(own, planning)
     if reason:
         return reason
-    return Trial(place=like.place, trial=like.trial._replace(error=own.trial.error))
+    return dataclasses.replace(like, trial=like.trial._replace(error=own.trial.error))
 
 
 def _tried(plan: Plan, planning: Planning, members: tuple[str, ...]) -> _Fused | str:
@@ -295,7 +313,9 @@ def _text(plan: Plan, found: _Fused, trials: Sequence[Trial]) -> str:
         if key.processor == best and key.batch == plan.models[name].batch and not key.shape
     )
     held = format_bytes(trials[0].trial.resident_bytes)
+    handover_s = plan.machine.overhead_s
+    handed = f", with {format_seconds(handover_s)} for handing over a run" if handover_s else ""
     return (
-        f"{len(found.members)} models in one run: {gains} as fast as apart; it holds {held}, they "
-        f"hold {format_bytes(own)}"
+        f"{len(found.members)} models in one run: {gains} as fast as apart{handed}; it holds "
+        f"{held}, they hold {format_bytes(own)}"
     )
