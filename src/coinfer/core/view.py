@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from coinfer.core.alike import Alike
@@ -294,7 +294,7 @@ class View:
         """
         if len(seen) < len(self._lanes):
             left = [lane for lane in self._lanes if lane not in seen and lane.could_use(free)]
-            for lane in sorted(left, key=_rank)[:count]:
+            for lane in sorted(left, key=attrgetter("head_rank"))[:count]:
                 yield lane, lane.head
 
     def waits(self, request: Request) -> bool:
@@ -598,7 +598,3 @@ def _head_rank(found: tuple[Lane, list[str]]) -> Any:
 def _ranked(lane: Lane) -> Iterator[tuple[Any, Lane, Request]]:
     for rank, request in lane.ranked():
         yield rank, lane, request
-
-
-def _rank(lane: Lane) -> Any:
-    return lane.head_rank
