@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -369,7 +370,9 @@ def test_what_is_to_be_made_is_not_copied_for_the_child(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(MakeError):  # that backend makes none
-            artefact_making._made_in_child("null", model, processor, tmp_path)
+            artefact_making._made_in_child(
+                "null", model, processor, tmp_path, artefact_making._Children()
+            )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -390,7 +393,9 @@ def test_artefacts_are_made_side_by_side_where_memory_has_room(
     begun: list[Path] = []
     now, seen = threading.Semaphore(most), threading.Barrier(most)
 
-    def made_here(_name: str, _model: Model, _processor: Processor, folder: Path) -> Made:
+    def made_here(
+        _name: str, _model: Model, _processor: Processor, folder: Path, _children: Any
+    ) -> Made:
         assert now.acquire(blocking=False)  # never more than that at once
         seen.wait(10)  # and as many as that
         begun.append(folder)
@@ -403,6 +408,58 @@ def test_artefacts_are_made_side_by_side_where_memory_has_room(
     assert len(default_store().entries()) == 4
     prepare_all(orders(4), most=2, memory=memory)  # nothing is left to do
     assert len(begun) == 4
+
+
+def test_each_child_counts_with_what_it_takes_whatever_it_prepares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: set[str] = set()
+
+    def made_here(*_: Any) -> Made:
+        threads.add(threading.current_thread().name)
+        return Made()
+
+    monkeypatch.setattr(artefact_making, "_made_in_child", made_here)
+    prepare_all(orders(4), most=64, memory=512 * MIB)  # 64 interpreters would not fit
+    assert threads == {threading.current_thread().name}
+
+
+def test_what_the_cache_has_no_room_for_is_left_to_those_that_load_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COINFER_ARTEFACTS", "20B")
+    begun: list[Any] = []
+    monkeypatch.setattr(artefact_making, "_made_in_child", lambda *of: begun.append(of) or Made())
+    prepare_all(orders(4), most=2, memory=None)
+    assert begun == []  # of 4 with 9 bytes each, the first would be gone with the last
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there a wait cannot be interrupted")
+def test_ctrl_c_ends_the_children_at_once_and_nothing_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[int] = []
+    both = threading.Barrier(3)
+
+    def waits(*_: Any, started: Any = lambda _: None, **_named: Any) -> Any:
+        code = "import time; time.sleep(30)"
+        with subprocess.Popen([sys.executable, "-S", "-c", code]) as child:
+            started(child)
+            both.wait(20)
+            ends.append(child.wait())
+        raise MakeError("it was ended")
+
+    def interrupt() -> None:
+        both.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(artefact_making, "answer_of", waits)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        prepare_all(orders(4), most=2, memory=None)
+    assert ends == [-signal.SIGKILL] * 2
+    assert caplog.records == []
+    assert default_store().entries() == []
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="not on this system")

@@ -133,6 +133,18 @@ class TestChoice:
         batching, _ = chosen_batching(measured(*shares), "m", BatchSpec())
         assert batching == (None if most is None else Batching(most))
 
+    def test_a_gain_that_is_only_estimated_counts_less_than_what_was_measured(self) -> None:
+        other = Processor(name="other", backend="onnxruntime", units=frozenset({"core1"}))
+        entries = dict(measured(0.99, 0.99).profile)
+        entries[ProfileKey("m", "other", 1)] = Measurement(seconds=(0.01,))
+        for batch in (2, 4):
+            guess = Measurement(seconds=(0.3 * 0.01 * batch,), estimated=True)
+            entries[ProfileKey("m", "other", batch)] = guess
+        plan = Plan.of(Machine(processors=(CPU, other), profile=Profile(entries)))
+        batching, choice = chosen_batching(plan, "m", BatchSpec())
+        assert batching is None
+        assert "0.99x" in str(choice)
+
     def test_without_columns_there_is_none(self) -> None:
         batching, choice = chosen_batching(measured(), "m", BatchSpec())
         assert batching is None

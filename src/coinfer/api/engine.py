@@ -355,7 +355,13 @@ def _check_kinds(models: object, limits: object) -> None:
         raise ConfigurationError(f"limits are {shown(limits)}; give coinfer.Limits(...)")
 
 
-def _checked(processors: Sequence[Processor]) -> Sequence[Processor]:
+def _checked(processors: object) -> Sequence[Processor]:
+    if not isinstance(processors, Sequence) or not all(
+        isinstance(each, Processor) for each in processors
+    ):
+        raise ConfigurationError(
+            f"processors are {shown(processors)}; give a list of coinfer.Processor(...)"
+        )
     if not processors:
         raise ConfigurationError("an engine needs at least one processor")
     if len({p.name for p in processors}) != len(processors):

@@ -114,6 +114,7 @@ class ArtefactStore:
         model: str,
         expected_bytes: int,
         patience_s: float,
+        is_over: Callable[[], object] = lambda: False,
     ) -> None:
         """Make an artefact unless it is there; where that fails, warn once and go on.
 
@@ -123,6 +124,7 @@ class ArtefactStore:
             model: Name of the model, for people.
             expected_bytes: What it will take at most, as good as that is known.
             patience_s: How long to wait while another process makes it.
+            is_over: Whether nobody wants it any more; then it is not waited for.
         """
         if self.knows(parts):
             return
@@ -138,8 +140,10 @@ class ArtefactStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.path(parts)
             lock = path.with_name(f".{path.name}.lock")
-            with alone(lock, patience_s=patience_s, waits=path.exists) as is_mine:
-                if is_mine and not self.knows(parts):
+            with alone(
+                lock, patience_s=patience_s, waits=lambda: path.exists() or is_over()
+            ) as is_mine:
+                if is_mine and not is_over() and not self.knows(parts):
                     self._make(path, parts, make, model, expected_bytes)
         except (OSError, MakeError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error)

@@ -273,7 +273,9 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
         use.busy_s += _now() - started_s
         use.executions += 1
         if isinstance(error, ExecutionError) and error.is_of_inputs:
-            use.refused.extend(request.id for request in execution.requests)
+            requests = execution.requests
+            if len(requests) == 1:  # of several nobody knows which; each is tried again alone
+                use.refused.append(requests[0].id)
         return Failed(execution.id, reason_of(error)), []
     use.busy_s += service_s
     use.executions += 1

@@ -72,6 +72,7 @@ def compiled(
         session=session,
         operators=operators,
         shares=is_part,
+        is_cpu=provider[0] == CPU_PROVIDER,
         note=note or fallen_back(session, provider[0]),
         **common,
     )

@@ -38,6 +38,7 @@ class OnnxRuntimeSession:
         shares: Whether its activations are in the shared arena.
         note: What it does without, and why, in half a sentence; empty if nothing.
         varies: Whether its inputs have several sizes.
+        is_cpu: Whether ONNX Runtime's own kernels for CPU cores run it.
         lease: The artefact that its weights are mapped from; None: it holds them itself.
     """
 
@@ -50,6 +51,7 @@ class OnnxRuntimeSession:
     shares: bool = False
     note: str = ""
     varies: bool = False
+    is_cpu: bool = True
     lease: Lease | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +75,8 @@ class OnnxRuntimeSession:
         except Exception as error:
             # The library's exceptions have no other common base.
             reason = first_line(error)
-            raise self._failed(reason, is_of_inputs=is_of_inputs(reason)) from error
+            is_inputs = self.is_cpu and is_of_inputs(reason)
+            raise self._failed(reason, is_of_inputs=is_inputs) from error
         return dict(zip(self.outputs, values, strict=True))
 
     def placement(self) -> Placement:

@@ -154,29 +154,39 @@ def _measured_parts(
 
 def _gains(plan: Plan, name: str) -> dict[int, float]:
     """Return by batch what a sample takes of a run of its own, where that is least."""
-    samples, gains = plan.models[name].batch, dict[int, float]()
+    samples = plan.models[name].batch
     profile = plan.profile.restricted([name])
     alone = profile.where(lambda key: key.batch == samples)
-    for key, share in _shares(alone, profile):
-        gains[key.batch] = min(share, gains.get(key.batch, share))
-    return dict(sorted(gains.items()))
+    return _least_shares(alone, profile)
 
 
-def _shares(alone: Profile, times: Profile) -> Iterator[tuple[ProfileKey, float]]:
-    """Yield what a sample takes of a run of its own, over all classes of sizes together."""
-    sums: dict[ProfileKey, tuple[float, float]] = {}
+def _least_shares(alone: Profile, times: Profile) -> dict[int, float]:
+    """Return by batch the least share; what was measured goes before what is only estimated."""
+    found: dict[int, tuple[bool, float]] = {}
+    for key, share, is_estimated in _shares(alone, times):
+        found[key.batch] = min((is_estimated, share), found.get(key.batch, (True, math.inf)))
+    return {batch: share for batch, (_, share) in sorted(found.items())}
+
+
+def _shares(alone: Profile, times: Profile) -> Iterator[tuple[ProfileKey, float, bool]]:
+    """Yield what a sample takes of a run of its own, over all classes of sizes together.
+
+    And whether some of it is an estimate.
+    """
+    sums: dict[ProfileKey, tuple[float, float, bool]] = {}
     one_of = {key._replace(batch=1): (key.batch, entry) for key, entry in alone}
     for key, entry in times:
         samples, one = one_of.get(key._replace(batch=1), (1, None))
         if one is not None and one.mean_s > 0:
             of = key._replace(shape=0)
-            before = sums.get(of, (0.0, 0.0))
+            together_s, apart_s, is_estimated = sums.get(of, (0.0, 0.0, False))
             sums[of] = (
-                before[0] + entry.mean_s * samples,
-                before[1] + one.mean_s * key.batch,
+                together_s + entry.mean_s * samples,
+                apart_s + one.mean_s * key.batch,
+                is_estimated or entry.estimated or one.estimated,
             )
-    for key, (together_s, apart_s) in sums.items():
-        yield key, together_s / apart_s
+    for key, (together_s, apart_s, is_estimated) in sums.items():
+        yield key, together_s / apart_s, is_estimated
 
 
 def _obstacle(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> str:
@@ -296,7 +306,7 @@ def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
         if all(entry.estimated for _, entry in times):
             break
         found = found.merged(_of_spans(loaded, alone, times, units))
-        gain = min([share for _, share in _shares(alone, times)], default=1.0)
+        gain = _least_shares(alone, times).get(batch, 1.0)
         misses = 0 if gain <= best * (1 - _HARDLY) else misses + 1
         best = min(best, gain)
     return found
