@@ -65,6 +65,15 @@ class Steps:
 # 2,010 and 2,482 when this was written; 1,895 and 2,305 before variants, memory and fused networks.
 @pytest.mark.parametrize(("in_flight", "most"), [(1, 2_050), (64, 2_500)])
 def test_a_plain_request_costs_few_instructions(in_flight: int, most: int) -> None:
+    # Threads that wait for each other only ever add some: the least of three tries is what it costs.
+    tries = (_counted(in_flight) for _ in range(3))
+    steps = min(tries, key=lambda each: each.counts.total())
+    assert steps.counts.total() / REQUESTS <= most, steps.most()
+    assert steps.counts.total() / REQUESTS > 0.8 * most, "lower the limit"
+
+
+def _counted(in_flight: int) -> Steps:
+    """Count what many requests cost, of which so many are under way at once."""
     model = tiny_linear().model
     feed = model.sample_inputs()
     cpu = Processor(name="cpu0", backend="null", units=frozenset({"core0"}))
@@ -89,5 +98,4 @@ def test_a_plain_request_costs_few_instructions(in_flight: int, most: int) -> No
             waiting.popleft().result()
         steps.counting = False
         sys.settrace(None)
-    assert steps.counts.total() / REQUESTS <= most, steps.most()
-    assert steps.counts.total() / REQUESTS > 0.8 * most, "lower the limit"
+    return steps

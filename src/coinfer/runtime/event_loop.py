@@ -346,10 +346,7 @@ class EventLoop:
         """
         pool = self.worker_pool
         running = self._running
-        workers: Sequence[Worker | None] = (self.idle,)
-        if self._yielding.has_begun:
-            workers = pool.on_top([run.processor for run in list(running.values())])
-        for worker in workers:
+        for worker in self._on_top() if self._yielding.has_begun else (self.idle,):
             if worker is None or not worker.waits or worker.retired:
                 continue
             has_no_job = worker.has_no_job()
@@ -365,6 +362,10 @@ class EventLoop:
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
+
+    def _on_top(self) -> list[Worker]:
+        running = list(self._running.values())
+        return self.worker_pool.on_top([run.processor for run in running])
 
     # for workers
 
