@@ -65,7 +65,7 @@ class Steps:
 # 2,010 and 2,482 when this was written; 1,895 and 2,305 before variants, memory and fused networks.
 @pytest.mark.parametrize(("in_flight", "most"), [(1, 2_050), (64, 2_500)])
 def test_a_plain_request_costs_few_instructions(in_flight: int, most: int) -> None:
-    # Threads that wait for each other only ever add some: the least of three tries is what it costs.
+    # Threads that wait for each other only ever add some: the least of three is what it costs.
     tries = (_counted(in_flight) for _ in range(3))
     steps = min(tries, key=lambda each: each.counts.total())
     assert steps.counts.total() / REQUESTS <= most, steps.most()
