@@ -141,10 +141,12 @@ def _run(chosen: argparse.Namespace, folder: Path, console: Any) -> list[str]:
         console.print(f"{most:,.0f}/s with {IN_FLIGHT} under way; asked for {load.rate:,.0f}/s")
         moments = _with_changes(engine, load, paths[newcomer], newcomer, chosen.seconds)
         kept = engine.plan.fused
+        outages = [f"a processor was set aside: {each}" for each in engine.outages]
     console.print(_table(load.made, moments))
     gone = present[0]
     wrong = [n for n, members in groups.items() if gone not in members and n not in kept]
-    return [*_faults(load.made, expected, newcomer), *(f"{n} is not fused any more" for n in wrong)]
+    unfused = [f"{n} is not fused any more" for n in wrong]
+    return [*_faults(load.made, expected, newcomer), *outages, *unfused]
 
 
 def _with_changes(
