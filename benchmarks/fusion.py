@@ -39,9 +39,12 @@ from tables import new_console, new_table
 
 ROUND_S = 0.05
 """A round repeats an arm for at least so long."""
-REST_S = 0.08
-"""Between arms: threads of default sessions spin on for 30 ms after a run, on cores that pinned
-workers need."""
+REST_S = 0.02
+"""Between arms nothing of this process may have computed for so long: each thread of each default
+session spins on for 30 ms of its own after a run, on cores that pinned workers need. With sixteen
+sessions on two cores that is a quarter of a second."""
+AT_REST = 0.05
+"""Of a core, at most, is used meanwhile."""
 
 NETWORKS = (
     "lenet",
@@ -108,7 +111,7 @@ def _row(
     for arm in arms.values():
         _measure(arm, arguments.seconds)
     for _, name in in_turn(arms, arguments.rounds):
-        time.sleep(REST_S)
+        _rest()
         times[name].append(_measure(arms[name], arguments.seconds))
     for arm in arms.values():
         arm.close()
@@ -129,6 +132,15 @@ def _row(
         ratio(["auto"], [*UNFUSED, "vmap"]),
         ratio(["auto"], ["default"]),
     ]
+
+
+def _rest() -> None:
+    """Wait until threads that spin have gone to sleep."""
+    used_s = REST_S
+    while used_s > AT_REST * REST_S:
+        before_s = time.process_time()
+        time.sleep(REST_S)
+        used_s = time.process_time() - before_s
 
 
 def _measure(arm: Arm, seconds: float) -> float:

@@ -5,7 +5,7 @@
 Copies with weights of their own, loaded from files by `Engine`, which fuses them as it measures.
 Requests come at random (Poisson) to all of them, at a share of what the engine answers with 64
 under way, with a deadline of 100 ms. After a while `Engine.load` adds a tenant, which is asked from
-then on; one is asked no more, and once it has answered `Engine.unload` removes it. Every request
+then on; one is asked no more, and `Engine.unload` removes it once it has answered. Every request
 must be answered, with what onnxruntime answers for that tenant, and groups that the change does not
 concern must be fused as before: the program ends with 1 if that is not so. Latencies are of the
 requests that were due meanwhile.
@@ -141,10 +141,12 @@ def _run(chosen: argparse.Namespace, folder: Path, console: Any) -> list[str]:
         console.print(f"{most:,.0f}/s with {IN_FLIGHT} under way; asked for {load.rate:,.0f}/s")
         moments = _with_changes(engine, load, paths[newcomer], newcomer, chosen.seconds)
         kept = engine.plan.fused
+        outages = [f"a processor was set aside: {each}" for each in engine.outages]
     console.print(_table(load.made, moments))
     gone = present[0]
     wrong = [n for n, members in groups.items() if gone not in members and n not in kept]
-    return [*_faults(load.made, expected, newcomer), *(f"{n} is not fused any more" for n in wrong)]
+    unfused = [f"{n} is not fused any more" for n in wrong]
+    return [*_faults(load.made, expected, newcomer), *outages, *unfused]
 
 
 def _with_changes(
@@ -168,9 +170,7 @@ def _with_changes(
         mark()
         gone, *others = load.names
         load.asks(tuple(others))
-        while any(not each.done_s for each in load.made if each.tenant == gone):
-            time.sleep(0.001)  # `unload` turns away what waits
-        engine.unload(gone)
+        engine.unload(gone, drain=True)
         mark()
         time.sleep(seconds)
         mark()

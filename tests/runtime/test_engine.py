@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from functools import partial
 
 import numpy as np
 import pytest
@@ -377,6 +379,60 @@ def test_unloading_answers_what_waits_and_finishes_what_runs() -> None:
         assert running.exception(WAIT_S) is None
         unloader.join(WAIT_S)
         assert engine.models == ()
+
+
+def test_unloading_may_answer_what_waits_first() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults) as engine:
+        asked = [engine.submit("m", FEED) for _ in range(20)]
+        assert faults.wait_until_hanging()
+        unloader = threading.Thread(target=lambda: engine.unload("m", drain=True))
+        unloader.start()
+        while engine.models:
+            time.sleep(1e-3)
+        with pytest.raises(UnknownNameError):
+            engine.submit("m", FEED)
+        assert not any(future.done() for future in asked)
+        faults.release()
+        assert [future.exception(WAIT_S) for future in asked] == [None] * 20
+        unloader.join(WAIT_S)
+        assert not unloader.is_alive()
+        assert not engine.plan.models
+
+
+def test_what_is_not_answered_when_the_time_is_up_is_turned_away() -> None:
+    faults = Faults()
+    faults.hang()
+    with null_engine(faults=faults) as engine:
+        running, waiting = engine.submit("m", FEED), engine.submit("m", FEED)
+        assert faults.wait_until_hanging()
+        thread = threading.Thread(target=partial(engine.unload, "m", drain=True, timeout_s=0.01))
+        thread.start()
+        assert isinstance(waiting.exception(WAIT_S), ClosedError)
+        faults.release()
+        assert running.exception(WAIT_S) is None
+        thread.join(WAIT_S)
+        assert engine.models == ()
+        with pytest.raises(ConfigurationError, match="timeout_s"):
+            engine.unload("m", drain=True, timeout_s=-1.0)
+
+
+def test_an_unload_that_drains_ends_with_the_engine() -> None:
+    faults = Faults()
+    faults.hang()
+    engine = null_engine(faults=faults)
+    asked = [engine.submit("m", FEED) for _ in range(2)]
+    assert faults.wait_until_hanging()
+    thread = threading.Thread(target=partial(engine.unload, "m", drain=True), daemon=True)
+    thread.start()
+    while engine.models:
+        time.sleep(1e-3)
+    engine.stop(timeout_s=0.01)
+    assert all(future.done() for future in asked)
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    faults.release()
 
 
 def test_a_name_that_is_taken_and_a_model_without_profile_are_refused() -> None:

@@ -105,6 +105,21 @@ def test_unload_is_done_or_can_be_done_again() -> None:
         assert engine.models == ("m",)
 
 
+def test_an_unload_that_drains_can_be_left() -> None:
+    answers: list[object] = []
+    with null_engine("p0", service_s=1e-3) as engine:
+        engine.load("extra", MODEL, PROFILE)
+        asked = [engine.submit("extra", FEED)]
+        for _ in each_point(lambda: engine.unload("extra", drain=True), where=RUNTIME):
+            with suppress(UnknownNameError):  # it was done
+                engine.unload("extra", drain=True)
+            answers.append(asked[-1].exception(WAIT_S))
+            engine.load("extra", MODEL, PROFILE)
+            asked.append(engine.submit("extra", FEED))
+        check_works(engine)
+    assert answers == [None] * len(answers)
+
+
 def test_drain_can_be_left() -> None:
     with null_engine("p0", service_s=1e-3) as engine:
 

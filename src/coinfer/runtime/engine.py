@@ -320,21 +320,34 @@ class Engine:
                 if each in self._model_store.span_ios:
                     warm_up(self._model_store, each, filled, batch, self._check_open)
 
-    def unload(self, name: str) -> None:
-        """Remove a model: what waits gets `ClosedError`, what runs finishes, then it is freed.
+    def unload(self, name: str, *, drain: bool = False, timeout_s: float | None = None) -> None:
+        """Remove a model: from now on nobody can ask it, what runs finishes, then it is freed.
 
-        If an exception ends it early, e.g. Ctrl-C, call it again, or load another model.
+        What another thread submits at the same moment is turned away, one way or the other. Loading
+        and unloading wait meanwhile. If an exception ends it early, e.g. Ctrl-C, call it again, or
+        load another model, which drains nothing.
+
+        Args:
+            name: Name of a loaded model.
+            drain: Run what waits first; otherwise it is answered with `ClosedError`.
+            timeout_s: What still waits by then gets `ClosedError` too; None: as long as it takes.
 
         Raises:
             UnknownNameError: no such model.
+            ConfigurationError: the timeout is no number of seconds, or the calling thread is in a
+                callback of a future.
             ClosedError: this process is a fork of that of the engine.
         """
         self._event_loop.check_may_wait("unload")
+        timeout_s = patience("timeout_s", timeout_s)
         with self._changing():
             self._check_process()
             if name not in self._model_store.leaving:
                 name = self._request_maker.check_of(name).model
             self._finish_changes(but=name)
+            if drain:
+                self._model_store.withdraw(name)
+                self._event_loop.drain_model(name, timeout_s)
             self._unload(name)
 
     def move(self, name: str, processors: Sequence[str], *why: Choice) -> None:

@@ -7,6 +7,7 @@ file and no profile.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -291,6 +292,21 @@ class EventLoop:
             return drained.wait(timeout_s)
         finally:
             drained.set()  # it is forgotten with the next that is drained
+
+    def drain_model(self, model: str, timeout_s: float | None) -> None:
+        """Wait until what was asked of a model is answered, or time is up, or nothing is any more.
+
+        Args:
+            model: Its name; nobody may ask it any more.
+            timeout_s: Seconds; None: as long as it takes.
+        """
+        until_s = math.inf if timeout_s is None else clock.now() + timeout_s
+        while not self.is_stopped and self.crashed is None and clock.now() < until_s:
+            is_handled = self.call(lambda: None, _MOMENT_S)  # what was posted before is known then
+            known = list(self.unanswered.values())
+            if is_handled and model not in {f.request.model for f in known if not f.done()}:
+                return
+            time.sleep(_GLANCE_S)
 
     def leave(self) -> None:
         """Take no more requests and answer what waits: the interpreter ends."""

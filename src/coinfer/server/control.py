@@ -225,10 +225,8 @@ class RepositoryControl:
         while time.monotonic() < until_s:
             self._service.hasten(model)
             if not self._service.is_submitting(model):  # then the engine has all that there is
-                found = engine.stats().models.get(name)
-                if found is None or not found.queue + found.running:
-                    break
+                break
             time.sleep(_LOOK_S)
-        engine.unload(name)
+        engine.unload(name, drain=True, timeout_s=max(until_s - time.monotonic(), 0.0))
         self._service.forget(model)
         _log.info("model %r: version %s is unloaded", model.name, model.version)
