@@ -31,6 +31,7 @@ __all__ = [
     "model_loaded",
     "nothing_given",
     "too_large",
+    "wanted",
 ]
 
 
@@ -181,7 +182,7 @@ def _largest_batches(
 
 def _pinned(plan: Plan) -> set[str]:
     """Return the variants of which all that is planned to be loaded is never evicted."""
-    return {_wanted(plan, model)[0] for model in plan.pinned if model in plan.models}
+    return {wanted(plan, model)[0] for model in plan.pinned if model in plan.models}
 
 
 def _pinned_bytes(plan: Plan) -> dict[str, int]:
@@ -291,7 +292,7 @@ def check_memory(plan: Plan) -> None:
     _check_pinned(plan, pinned)
     missed = []
     for model in too_large(plan):
-        name, variant = _wanted(plan, model)
+        name, variant = wanted(plan, model)
         places = loadables(plan, name, plan.profile)
         missed.append((_least_need(places, variant.n_units), name, places[0].pool))
     if not missed:
@@ -314,7 +315,7 @@ def too_large(plan: Plan) -> list[str]:
     """Return the models that cannot be run within a plan's memory: the smallest way has no room."""
     left, found = _left(plan), []
     for model in plan.models:
-        name, variant = _wanted(plan, model)
+        name, variant = wanted(plan, model)
         places = loadables(plan, name, plan.profile)
         usable = {p.span for p in places if p.is_pinned or p.size_bytes <= left(p.pool)}
         if not completes(usable, variant.n_units):
@@ -329,7 +330,7 @@ def least_memory(plan: Plan, pool: str = HOST) -> int:
     """
     needed, profile = 0, plan.profile
     for model in plan.models:
-        name, variant = _wanted(plan, model)
+        name, variant = wanted(plan, model)
         places = loadables(plan, name, profile)
         others = [
             place._replace(size_bytes=place.size_bytes if place.pool == pool else 0)
@@ -354,7 +355,7 @@ def _mib(size: int) -> str:
     return f"{math.ceil(size / 2**20)}MiB"
 
 
-def _wanted(plan: Plan, model: str) -> tuple[str, Variant]:
+def wanted(plan: Plan, model: str) -> tuple[str, Variant]:
     """Return the variant of a model that serves while nobody would be late, and its name."""
     always = [
         (name, each)

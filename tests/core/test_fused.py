@@ -71,6 +71,14 @@ class TestWhoRides:
         assert set(subject.outcomes().values()) == {Outcome.COMPLETED}
         assert subject.now == pytest.approx(5.0)
 
+    def test_where_much_waits_a_small_gain_is_enough(self) -> None:
+        subject = machine(fused_s=3.4)
+        for model in "n" + "abcd" * 4:
+            subject.submit(model)
+        subject.run()
+        assert runs(subject)[1:3] == [("all", "abcd")] * 2
+        assert runs(subject)[3:] == [("", model) for model in "abcd" * 2]
+
     def test_few_share_it_where_that_is_cheaper_even_padded(self) -> None:
         subject = machine()
         for model in "nabc":
@@ -128,6 +136,55 @@ class TestWhoRides:
         subject.run()
         assert subject.now < at_s + 10
         assert sum(subject.finished_s[number] <= due for number, due in due_s.items()) >= least
+
+    def test_but_no_more_become_late_in_a_run_than_are_in_time(self) -> None:
+        subject = machine("edf", fused_s=3.4, limits=FREE)
+        subject.submit("n", deadline_s=4.0)
+        numbers = [subject.submit(model, deadline_s=4.0) for model in "abcd" * 3]
+        subject.run()
+        assert sum(subject.finished_s[number] <= 4.0 for number in numbers) == 3
+
+    def test_nor_does_the_first_become_late_if_it_may_be_dropped(self) -> None:
+        subject = machine("edf", fused_s=2.0, limits=FREE)
+        subject.submit("n", deadline_s=5.0)
+        first = subject.submit("a", deadline_s=2.5, on_late=OnLate.DROP)
+        for model in "bcd" * 4:
+            subject.submit(model, deadline_s=5.0)
+        subject.run()
+        assert subject.finished_s[first] == 2.0
+
+    def test_what_waits_for_other_processors_makes_nobody_late(self) -> None:
+        """More of n waits than can be done in time, but where no member could run."""
+        seconds = {model: {"cpu0": 1.0} for model in TENANTS}
+        subject = VirtualMachine(
+            processors("cpu0", "npu"),
+            make_policy("edf"),
+            {**seconds, "n": {"npu": 1.0}},
+            fused={"all": (TENANTS, {"cpu0": 2.5})},
+            limits=FREE,
+        )
+        for _ in range(20):
+            subject.submit("n", deadline_s=2.0)
+        subject.submit("a", deadline_s=2.0)
+        numbers = [subject.submit(model, deadline_s=3.3) for model in "bcd"]
+        subject.run()
+        assert [subject.finished_s[number] for number in numbers] == [2.0, 3.0, 4.0]
+
+    def test_nor_does_it_keep_a_run_from_being_over_too_late(self) -> None:
+        seconds = dict.fromkeys(("cpu0", "cpu1"), 1.0)
+        subject = VirtualMachine(
+            processors("cpu0", "cpu1", "npu"),
+            make_policy("fcfs"),
+            {**dict.fromkeys((*TENANTS, "n"), seconds), "other": {"npu": 1.0}},
+            fused={"all": (TENANTS, dict.fromkeys(seconds, 2.5))},
+        )
+        for _ in range(20):
+            subject.submit("other")
+        subject.submit("n")
+        subject.submit("n", arrival_s=0.5)
+        numbers = [subject.submit(model, arrival_s=0.6) for model in "abcd"]
+        subject.run()
+        assert [subject.finished_s[number] for number in numbers] == [2.0, 2.5, 3.0, 3.5]
 
     def test_it_counts_for_batches_as_for_fused_runs(self) -> None:
         # Four in either: what both save of it is the same.

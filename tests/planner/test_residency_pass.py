@@ -13,7 +13,10 @@ from coinfer.machine.batching import Batching
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.span import Span
+from coinfer.machine.variant_use import Use
 from coinfer.plan.plan import Plan
+from coinfer.plan.variant import Kind
 from coinfer.planner.passes import residency as module
 from coinfer.planner.passes.residency import residency
 from coinfer.planner.planning import Planning
@@ -107,3 +110,27 @@ def test_batches_are_halved_until_their_activations_have_room(
     found = residency(plan, planning).models["a"]
     assert found.batching == batching
     assert [each.what for each in found.choices][-1:] == ([why] if why else [])
+
+
+def test_so_are_those_of_the_variant_that_serves() -> None:
+    entries = {
+        ProfileKey(name, "cpu", batch): dataclasses.replace(ENTRY, run_bytes=batch)
+        for name in ("a", "a@compressed")
+        for batch in (1, 2, 4, 8, 16)
+    }
+    profile = Profile(entries)
+    plan = Plan.of(Machine(processors=(CPU,), profile=profile), models=["a"])
+    original = plan.models["a"].original
+    smaller = dataclasses.replace(
+        original,
+        kind=Kind.COMPRESSED,
+        spans={"cpu": (Span(),)},
+        use=Use.ALWAYS,
+        error=0.01,
+        batching=Batching(16),
+    )
+    plan = plan.with_batching("a", Batching(16)).with_variant("a", smaller)
+    plan = dataclasses.replace(plan, memory={"host": 105})
+    wishes = Wishes(memory={"host": 105})
+    found = residency(plan, Planning(models={}, wishes=wishes, profiler=Profiler(), samples={}))
+    assert found.batchings == {"a": Batching(16), "a@compressed": Batching(4)}

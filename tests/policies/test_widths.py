@@ -10,6 +10,7 @@ import pytest
 
 from coinfer.bound import throughput_bound
 from coinfer.core.alike import alike_among
+from coinfer.core.events import PolicyChanged
 from coinfer.machine.core_groups import core_groups
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
@@ -264,3 +265,27 @@ def test_frames_are_as_wide_where_they_could_preempt_others() -> None:
         return sum(each.latencies.mean_s() for each in counts.values())
 
     assert mean_s(*express) < 1.05 * mean_s()
+
+
+def test_what_preempted_before_a_policy_came_makes_its_runs_no_narrower() -> None:
+    ordinary = processors(4)
+    express = Processor(
+        name="on top", backend="null", units=frozenset({"own"}), overlays=ordinary[0].units
+    )
+    short_s = {p.name: SCALING.seconds(p.threads) for p in ordinary}
+    seconds = {"long": {p.name: 1.0 for p in ordinary if p.threads == 1}, "short": short_s}
+    machine = VirtualMachine([*ordinary, express], make_policy("fcfs"), seconds)
+    for number in range(20):
+        at_s = 3.0 * number
+        for _ in range(4):
+            machine.submit("long", arrival_s=at_s)
+        machine.submit("long", arrival_s=at_s + 0.1, deadline_s=at_s + 1.2)
+    machine.run()
+    assert machine.dispatcher.view.preempted_s == 20.0
+    machine.post(PolicyChanged(make_policy("earliest_finish"), "earliest_finish", {}))
+    begun_s = machine.now
+    for number in range(10):
+        machine.submit("short", arrival_s=begun_s + 1.0 + number)
+    machine.run()
+    of = {p.name: p.threads for p in ordinary}
+    assert [of[execution.processor] for execution in machine.executions[-10:]] == [4] * 10

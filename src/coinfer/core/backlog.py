@@ -15,7 +15,7 @@ _LEAST_SHARE = 0.25
 """Share of a fused run that it must save, unless much more waits: all that are not in it wait for
 it, those of the same models even longer, since the first of each other model goes before them."""
 
-_DEEP = 8
+_DEEP = 3
 """More waits than the processors do in so many fused runs: then what can be done counts."""
 
 

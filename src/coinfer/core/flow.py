@@ -49,7 +49,7 @@ class Flow:
     """Mean of what comes at one moment."""
     _now_s: float = 0.0
     """What came at the last moment so far."""
-    _known: dict[Lane, tuple[float, float]] = field(default_factory=dict)
+    _known: dict[Lane, tuple[float, float, int]] = field(default_factory=dict)
     _least_s: dict[str, float] = field(default_factory=dict)
     _served: tuple[str, ...] = ()
 
@@ -78,20 +78,30 @@ class Flow:
     def beside_s(self, lane: Lane) -> tuple[float, float, float]:
         """Return what there is to do in all, what a request of a lane is of that, and who could.
 
-        The first two in seconds of the units that need least: what waits, and what still runs. The
-        last is how many such units there are for the lane, slower ones by how fast they are.
+        The first two in seconds of the units that need least: what waits, and what still runs,
+        where the lane could run, too. What needs other units gains nothing by runs that are shared
+        there. The last is how many such units there are for the lane, slower ones by how fast they
+        are.
         """
         state = self._state
         served = tuple(state.in_service)
         if served != self._served:
             self._served = served
             self._known.clear()
-        work_s = sum(len(each) * self._of(each)[0] for each in state.lanes)
+        least_s, like, bits = self._of(lane)
+        work_s = 0.0
+        for each in state.lanes:
+            each_s, _, others = self._of(each)
+            if others & bits:
+                work_s += len(each) * each_s
         for execution in state.running.values():
+            at = state.bits_of[execution.processor]  # none of an express one: it stands on others
+            if at and not at & bits:
+                continue
             share = max(0.0, execution.expected_end_s - state.now) / max(execution.expected_s, 1e-9)
-            least_s = [self._least_s.get(request.model, 0.0) for request in execution.requests]
-            work_s += min(share, 1.0) * sum(least_s)
-        return work_s, *self._of(lane)
+            run_s = [self._least_s.get(request.model, 0.0) for request in execution.requests]
+            work_s += min(share, 1.0) * sum(run_s)
+        return work_s, least_s, like
 
     def comes_s(self, seconds: float) -> float:
         """Return how much work is expected to come within so many seconds.
@@ -121,22 +131,28 @@ class Flow:
             return 0.0
         return self._work_s / (gap_s * self._of(lane)[1])
 
-    def _of(self, lane: Lane) -> tuple[float, float]:
-        """Return the seconds of a request where it needs least, times units, and such units."""
+    def _of(self, lane: Lane) -> tuple[float, float, int]:
+        """Return what a request takes where it needs least, and where.
+
+        That is seconds times units; how many such units there are; and all that can serve it, a bit
+        each.
+        """
         known = self._known.get(lane)
         if known is None:
             if len(self._known) > _FEW + 2 * len(self._state.lanes):
                 self._known.clear()  # most are of lanes that are gone
             units_of, served = self._state.units_of, self._state.in_service
+            bits = 0
             per_unit: dict[str, float] = {}
             for name, seconds in lane.seconds.items():
                 if name not in served or name in lane.excluded:
                     continue
                 units = units_of[name]
+                bits |= self._state.bits_of[name]
                 for unit in units:
                     per_unit[unit] = min(per_unit.get(unit, math.inf), seconds * len(units))
             least_s = min(per_unit.values(), default=0.0)
             like = math.fsum(least_s / each for each in per_unit.values() if each > 0)
-            known = self._known[lane] = least_s, max(like, 1.0)
+            known = self._known[lane] = least_s, max(like, 1.0), bits
             self._least_s[lane.model] = least_s
         return known

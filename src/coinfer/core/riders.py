@@ -6,8 +6,9 @@ A request rides along with the first of its lane where all of this holds:
 - The profile says that it is cheaper: the run gets longer by less than a run of its own would take.
   Of the numbers of riders that are allowed, the one is taken that saves most.
 - Nobody in the execution becomes late by it. Who would be late alone as well does not count; nor
-  does anybody, in a fused run, where what waits is more than can be done in time in runs of a
-  request each: then somebody is late in any case, and least are where most is done.
+  does anybody who may be late, in a fused run, where what waits is more than can be done in time in
+  runs of a request each: then somebody is late in any case, and least are where most is done. It
+  makes no more late than are in time in it.
 - It keeps the processor no longer from others than `Blocking` allows.
 - The other processors have enough to do until its end (`flow`); a fused run is not over later than
   all that waits would be without it (`backlog`).
@@ -161,9 +162,14 @@ class Riders:
             if backlog is None:
                 backlog = Backlog.of(self.flow, state.lanes, lane, own_s, handover_s)
             is_too_much = backlog.is_too_much
-            if own_s <= left_s < seconds and not is_too_much:
+            if own_s <= left_s < seconds and not (is_too_much and first.on_late is OnLate.RUN):
                 continue
             others = self._heads(fused, lane, processor, first, seconds, is_too_much=is_too_much)
+            if is_too_much:
+                each_left_s = [left_s, *[each[1].deadline_s - state.now for each in others]]
+                made_late = sum(own_s <= each < seconds for each in each_left_s)
+                if made_late > sum(each >= seconds for each in each_left_s):
+                    continue
             gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
             run_s = seconds + handover_s
             gain_s += handover_s * len(others) - backlog.least_gain_s(run_s)

@@ -76,6 +76,8 @@ class Crowding:
     def note(self, request: Request, now: float, view: View) -> None:
         """Take note of a request that came just now."""
         if self._count % _REFRESH == 0:
+            if not self._count:
+                self._preempted_s = view.preempted_s  # before, another policy may have decided
             self._works.clear()
             self._n_units = view.n_units
             self._weight = 1 / max(_FEWEST, _PER_UNIT * self._n_units)

@@ -16,7 +16,7 @@ from coinfer.backends.base import device_use
 from coinfer.backends.registry import find_backends
 from coinfer.hardware.environment import memory_bytes
 from coinfer.machine.memories import HOST, SHARE, memory_of
-from coinfer.opening import check_memory, fits, loadables, too_large
+from coinfer.opening import check_memory, fits, loadables, too_large, wanted
 from coinfer.plan.choice import Choice
 from coinfer.plan.plan import Plan
 from coinfer.planner.planning import Planning
@@ -61,18 +61,24 @@ def residency(plan: Plan, planning: Planning) -> Plan:
 def _with_smaller_batches(plan: Plan) -> Plan:
     """Let fewer requests share executions of models that are too large for the memory so."""
     while True:
-        known = {name: plan.models[name] for name in too_large(plan)}
-        batched = [(name, each.batching) for name, each in known.items() if each.batching]
+        served = [(model, *wanted(plan, model)) for model in too_large(plan)]
+        batchings = plan.batchings
+        batched = [each for each in served if each[1] in batchings]
         if not batched:
             return plan
-        for name, batching in batched:
+        for model, name, variant in batched:
+            batching = batchings[name]
             most = batching.most // 2
             by_unit = tuple(min(most, each) for each in batching.by_unit)
-            smaller = batching._replace(most=most, by_unit=by_unit)
             what = f"at most {most}: of more, activations have no room in `memory`"
-            is_left = most >= 2 * known[name].batch
+            is_left = most >= 2 * plan.models[model].batch
             choice = Choice("residency", what if is_left else f"none: {what}")
-            plan = plan.with_batching(name, smaller if is_left else None, choice)
+            smaller = batching._replace(most=most, by_unit=by_unit) if is_left else None
+            if name == model:
+                plan = plan.with_batching(model, smaller, choice)
+            else:
+                variant = dataclasses.replace(variant, batching=smaller)
+                plan = plan.with_variant(model, variant, choice)
 
 
 def _of_devices(plan: Plan, planning: Planning) -> dict[str, int | None]:
