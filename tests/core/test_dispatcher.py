@@ -92,6 +92,15 @@ class TestWatchdog:
         assert machine.finished_s[number] == pytest.approx(2.1)
         assert list(machine.dispatcher.view.processors) == ["cpu1"]
 
+    def test_other_events_give_nothing_up_as_its_end_may_be_posted_behind_them(self) -> None:
+        machine, _ = self.hung()
+        machine.now = 30.0  # the process stood still, and requests that came meanwhile are told
+        for _ in range(3):
+            machine.submit("m")
+        assert not [c for c in machine.commands if isinstance(c, Abandon)]
+        machine.post(TimerFired())
+        assert [c for c in machine.commands if isinstance(c, Abandon)]
+
     def test_it_is_not_abandoned_before_its_limit(self) -> None:
         machine, _ = self.hung()
         machine.now = 1.999

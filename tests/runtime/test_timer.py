@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+
+import pytest
 
 from coinfer.runtime import clock
 from coinfer.runtime.timer import Timer
@@ -116,3 +119,19 @@ def test_stopping_from_its_own_call_does_not_wait_for_itself() -> None:
 
 def test_a_timer_that_was_never_started_can_be_stopped() -> None:
     Timer(Counter()).stop()
+
+
+def test_after_a_stall_what_runs_may_end_before_it_fires(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead_s = [0.0]
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() + ahead_s[0])
+    timer, counter = started()
+    timer.arm(clock.now() + NEVER_S)
+    while timer._bell.qsize():  # it waits for its moment
+        time.sleep(0.001)
+    ahead_s[0] = NEVER_S + 100.0  # all of the process was stopped, and goes on now
+    began_s = clock.now()
+    timer.ring()  # as whoever submits does at once
+    assert counter.wait_for(1)
+    timer.stop()
+    assert counter.fired[0] - began_s > 0.5

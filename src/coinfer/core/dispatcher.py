@@ -436,7 +436,9 @@ class Dispatcher:
         timers = self._timers
         for request_id in timers.pop_expired(now):
             self._waits.expire(request_id)
-        if timers.watchdog_s <= now:
+        # Only when the timer went off: all that was posted before it is handled by then, and how an
+        # execution ended may stand behind many arrivals.
+        if timers.watchdog_s <= now and timers.has_fired:
             self._faults.give_up_overdue()
         if timers.probe_s <= now:
             self._faults.bring_back(now)

@@ -83,6 +83,11 @@ class Timers:
             expired.append(heapq.heappop(heap)[1])
         return expired
 
+    @property
+    def has_fired(self) -> bool:
+        """Whether the armed timer went off, and is not armed again."""
+        return self.armed_s == math.inf
+
     def fired(self) -> None:
         """Note that the armed timer went off."""
         self.armed_s = math.inf

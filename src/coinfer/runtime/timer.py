@@ -13,6 +13,12 @@ from coinfer.runtime.latch import Latch
 
 __all__ = ["Timer", "Watch"]
 
+_STALLED_S = 0.5
+"""Whoever wakes up so much later than asked was kept from it, as a process that was stopped is."""
+
+_GRACE_S = 1.0
+"""After that, so long for what runs to come to its end before anybody asks why it took so long."""
+
 
 class Watch(Protocol):
     """What the timer's thread is to look at now and then."""
@@ -95,8 +101,8 @@ class Timer:
                     self._fire()
                 elif watch_s <= 0:
                     self.watches[first].look()
-                elif self._is_rung(min(left_s, watch_s)):
-                    self._look()
+                else:
+                    self._wait(min(left_s, watch_s))
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for answers
             self.is_stopped = True  # first: whoever posts from now on looks himself
             self._failed(error)
@@ -109,6 +115,18 @@ class Timer:
             self._look()
         except BaseException as error:  # noqa: BLE001 - as above
             self._failed(error)
+
+    def _wait(self, most_s: float) -> None:
+        """Wait for the bell, for so long at most; longer if the process stood still meanwhile."""
+        until_s = clock.now() + most_s
+        if self._is_rung(most_s):
+            self._look()
+        patience_s = _GRACE_S
+        while clock.now() > until_s + _STALLED_S and patience_s > 0 and not self.is_stopped:
+            began_s = clock.now()
+            if self._is_rung(patience_s):
+                self._look()
+            patience_s -= max(clock.now() - began_s, 1e-3)
 
     def _is_rung(self, most_s: float) -> bool:
         """Wait for the bell; False if it was not rung in time."""
