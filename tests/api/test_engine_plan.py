@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.runtime.engines import FEED, MODEL, null_engine
 import coinfer
 from coinfer.backends.null import Faults, NullBackend
 from coinfer.errors import ConfigurationError, UnknownNameError
+from coinfer.hardware.cores import available_cores
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.plan.plan_folder import save_plan
@@ -144,3 +146,23 @@ def test_a_model_is_loaded_beside_one_that_batches() -> None:
     with null_engine("p0", batch={"m": {"max": 8}}) as engine:
         engine.load("x", tiny_linear().model, times)
         assert engine.infer("x", FEED)
+
+
+def test_the_cores_of_a_plan_are_kept_awake_also_where_nothing_is_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def awake(cores: list[int]) -> AbstractContextManager[str]:
+        asked.append(cores)
+        return nullcontext("")
+
+    monkeypatch.setattr("coinfer.api.engine.awake", awake)
+    monkeypatch.setenv("COINFER_CACHE", str(tmp_path / "cache"))
+    core = available_cores()[0]
+    cpu = Processor(name="p0", backend="onnxruntime", units=frozenset({"core0"}), cores=(core,))
+    with coinfer.Engine({"m": "zoo:tiny_mlp"}, processors=[cpu]) as engine:
+        save_plan(engine.plan, tmp_path / "plan")
+    with coinfer.Engine(tmp_path / "plan", pin=False, keep_awake=True) as engine:
+        assert asked == [[core]]
+        assert all(each.cores == () for each in engine.plan.processors)
