@@ -16,6 +16,7 @@ from coinfer.server.http.app import HttpApp
 from coinfer.server.limits import ServerLimits
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
+from server.raw_answer import read_answer
 from server.servers import serving
 from server.test_http import x
 from server.test_request_log import until
@@ -67,12 +68,7 @@ class Client:
         self.socket.sendall(data)
 
     def answer(self) -> tuple[int, dict[str, str], Any]:
-        status = int(self.file.readline().split()[1])
-        headers = {}
-        while line := self.file.readline().strip():
-            name, _, value = line.decode().partition(": ")
-            headers[name] = value
-        body = self.file.read(int(headers["content-length"]))
+        status, headers, body = read_answer(self.file)
         return status, headers, json.loads(body)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from coinfer.server.http.direct import Direct
 from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.raw_tensors import to_raw
 from coinfer.server.serving import ServeOptions, Server
+from server.raw_answer import read_answer
 from server.servers import ECHO, echo, serving, tiny_models
 
 TOKEN = "a" * 16
@@ -82,12 +83,7 @@ class Client:
         return self.answer()
 
     def answer(self) -> tuple[int, dict[str, Any], bytes]:
-        status = int(self.file.readline().split()[1])
-        headers = {}
-        while line := self.file.readline().strip():
-            name, _, value = line.decode().partition(": ")
-            headers[name] = value
-        body = self.file.read(int(headers["content-length"]))
+        status, headers, body = read_answer(self.file)
         length = int(headers.get("inference-header-content-length", len(body)))
         return status, json.loads(body[:length]), body[length:]
 

@@ -148,13 +148,7 @@ class Engine(ChoosingEngine):
         if preempt not in (True, False, "auto"):
             raise ConfigurationError(f"preempt is {preempt!r}; give True, False or 'auto'")
         auto = auto_policy(policy)
-        if auto is not None or isinstance(policy, AutoPolicy):
-            policy = None
-        choice = None if policy is None else PolicyChoice.of(policy)
-        if isinstance(policy, str):
-            policy = make_policy(policy)
-        elif policy is not None:
-            check_policy(policy)
+        chosen, choice = _policy_of(policy) if auto is None else (None, None)
         self._given = dict(backends or {})
         self._partition = partition
         self._agreement = AgreementSpec.of(agreement)
@@ -189,23 +183,22 @@ class Engine(ChoosingEngine):
             used = processors if pin else [_unpinned_one(each) for each in processors]
             self._given = find_backends(used, self._given)
             planned = self._planned(models, used, profile, samples)
-        if choice is not None:
-            planned = planned._replace(plan=planned.plan.with_policy(choice))
+        plan = planned.plan if choice is None else planned.plan.with_policy(choice)
         if memory is not None:
-            limited = replace(planned.plan, memory=self._memory.budget, pinned=self._memory.pin)
-            planned = planned._replace(plan=limited)
-        self._memory = MemorySpec(budget=dict(planned.plan.memory), pin=planned.plan.pinned)
+            plan = replace(plan, memory=self._memory.budget, pinned=self._memory.pin)
+        planned = planned._replace(plan=plan)
+        self._memory = MemorySpec(budget=dict(plan.memory), pin=plan.pinned)
         super().__init__(
-            planned.plan,
+            plan,
             planned.models,
-            policy=policy,
+            policy=chosen,
             limits=limits,
             backends=self._given,
             observer=observer,
             spinning=awake(cores) if keep_awake else None,
             memory_limit=memory_limit_bytes,
         )
-        self.warnings.begin_with(planned.plan.warnings)
+        self.warnings.begin_with(plan.warnings)
         self._warm_up(planned, profile)
         if auto is not None:
             self._choose_policy(auto)
@@ -353,6 +346,19 @@ def _check_kinds(models: object, limits: object) -> None:
         )
     if not isinstance(limits, Limits):
         raise ConfigurationError(f"limits are {shown(limits)}; give coinfer.Limits(...)")
+
+
+def _policy_of(
+    policy: str | Policy | AutoPolicy | None,
+) -> tuple[Policy | None, PolicyChoice | None]:
+    """Return a policy that is no automatic one, and how plans name it; None: the plan's."""
+    if policy is None or isinstance(policy, AutoPolicy):
+        return None, None
+    choice = PolicyChoice.of(policy)
+    if isinstance(policy, str):
+        return make_policy(policy), choice
+    check_policy(policy)
+    return policy, choice
 
 
 def _checked(processors: object) -> Sequence[Processor]:

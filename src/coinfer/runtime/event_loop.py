@@ -1,7 +1,7 @@
 """Event loop: lets the core handle events and performs the commands that it returns.
 
 Any thread posts; one at a time is the owner (`mailbox`). It decides nothing itself and knows no
-file and no profile.
+file and no profile. Longer than other files, because only what is here touches the core.
 """
 
 from __future__ import annotations
