@@ -14,7 +14,6 @@ from coinfer.core.lookahead import FinishBounds, Lookahead
 from coinfer.core.request_schedule import (
     EQUAL_S,
     RequestSchedule,
-    finish_of,
     schedule_alone,
 )
 from coinfer.core.routes import HANDOVER_S, Routes, Step
@@ -88,7 +87,12 @@ def turn(policy, group, lookahead: Lookahead) -> tuple[float, float, int]:
     latest_s = bounds.latest_s
     if not bounds.is_timed:
         ready_s, routes = lookahead._ready_for(bounds), bounds.served.routes
-        latest_s = finish_of(routes, bounds.steps, ready_s, lookahead.now) + EQUAL_S
+        reached_s = end_s = lookahead.now
+        for span, name, _ in bounds.steps:
+            seconds = routes.times[span.first][name][span.last - span.first]
+            end_s = max(reached_s, ready_s[name]) + seconds
+            reached_s = end_s + HANDOVER_S
+        latest_s = end_s + EQUAL_S
         assert latest_s <= bounds.latest_s
     return policy.order(request, latest_s), request.arrival_s, request.id
 
@@ -103,12 +107,12 @@ def plain_plan(
             (max(reached_s[at][0] + HANDOVER_S, ready_s[name]) + row[to - 1 - at], at, name)
             for at in range(position, to)
             if at in reached_s
-            for name, row in routes.times(at).items()
+            for name, row in routes.times[at].items()
             if len(row) >= to - at and row[to - 1 - at] < math.inf
         ]
         if found:
             end_s, at, name = min(found)
-            step = Step(Span(at, to - 1), name, routes.times(at)[name][to - 1 - at])
+            step = Step(Span(at, to - 1), name, routes.times[at][name][to - 1 - at])
             reached_s[to] = (end_s, (*reached_s[at][1], step))
     finish_s, steps = reached_s[routes.units]
     return RequestSchedule(steps, max(now, ready_s[steps[0].processor]), finish_s)

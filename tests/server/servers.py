@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +32,14 @@ ECHO = {
     "BYTES": "string",
 }
 """ONNX's name of each datatype."""
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that happens in another thread."""
+    end_s = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.002)
 
 
 def echo(datatype: str) -> Model:

@@ -17,9 +17,8 @@ from coinfer.server.limits import ServerLimits
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
 from server.raw_answer import read_answer
-from server.servers import serving
+from server.servers import serving, until
 from server.test_http import x
-from server.test_request_log import until
 
 MODELS = {"linear": tiny_linear().model}
 BODY = json.dumps(x(data=[0] * 4, shape=[1, 4])).encode()

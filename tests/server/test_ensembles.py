@@ -34,7 +34,7 @@ from coinfer.server.served_model import served  # noqa: E402
 from coinfer.server.service import Service  # noqa: E402
 from coinfer.server.serving import ServeOptions, Server  # noqa: E402
 from ensembles.pipelines import FACES, MODELS, STEPS, described, picture  # noqa: E402
-from server.servers import engine_of, serving  # noqa: E402
+from server.servers import engine_of, serving, until  # noqa: E402
 from server.test_http import ask, infer  # noqa: E402
 
 WAIT_S = 20.0
@@ -197,6 +197,7 @@ def test_a_request_that_could_not_be_in_time_is_refused_at_once(
     faults.hang(times=2)
     waiting = [service.infer(_request()) for _ in range(4)]
     assert faults.wait_until_hanging(2)
+    until(lambda: service.watch.backlog.n_waiting == 2)  # the core may not have seen them yet
     service.watch.backlog._costs["detector"] = 5.0  # now, as nothing ends that would change it
     with pytest.raises(RejectedError, match="'faces': an answer within 6 s cannot be promised"):
         service.infer(_request(timeout=6_000_000))

@@ -15,7 +15,7 @@ from coinfer.server.request import InferRequest, InputTensor
 from coinfer.server.served_model import served
 from coinfer.server.service import Service
 from coinfer.testing.models import tiny_linear
-from server.servers import engine_of
+from server.servers import engine_of, until
 
 MODEL = tiny_linear().model
 X = InputTensor("x", "FP32", np.zeros((1, 4), np.float32))
@@ -34,6 +34,7 @@ def busy() -> Iterator[Service]:
         for _ in range(8):
             service.infer(InferRequest("m", [X]))
         assert faults.wait_until_hanging(2)
+        until(lambda: service.watch.backlog.n_waiting == 6)
         yield service
     finally:
         faults.release()

@@ -7,8 +7,7 @@ import logging
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,20 +23,13 @@ from coinfer.server.telemetry.lines import request_line
 from coinfer.server.telemetry.record import RequestRecord
 from coinfer.server.telemetry.writer import LogWriter, into_descriptor
 from coinfer.testing.models import tiny_linear
-from server.servers import engine_of
+from server.servers import engine_of, until
 from server.test_http import ask, infer, x
 
 MODEL = tiny_linear().model
 BODY: Any = x(data=[0] * 4, shape=[1, 4])
 TOKEN = "0123456789abcdef"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < end_s
-        time.sleep(0.002)
 
 
 class Told(list[RequestRecord]):

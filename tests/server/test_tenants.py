@@ -25,11 +25,11 @@ from coinfer.server.served_model import served
 from coinfer.server.service import Service
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
-from server.servers import engine_of
+from server.servers import engine_of, until
 from server.test_ensembles import MODELS as STAGES
 from server.test_ensembles import described, picture
 from server.test_http import ask
-from server.test_request_log import Told, until
+from server.test_request_log import Told
 
 MODEL = tiny_linear().model
 X = InputTensor("x", "FP32", np.zeros((1, 4), np.float32))
@@ -203,6 +203,7 @@ def test_what_is_held_is_told_as_waiting(server: Server, faults: Faults) -> None
     service = server.service
     hang(service, faults)
     n_waiting = 30 - 2  # two run
+    until(lambda: state_of(service)["models"][0]["waiting"] == n_waiting)
     collectors = _Collector(service), _TritonCollector(service)
     found = {
         (sample.name, sample.labels.get("model")): sample.value
@@ -212,7 +213,6 @@ def test_what_is_held_is_told_as_waiting(server: Server, faults: Faults) -> None
     }
     assert found["coinfer_requests_waiting", "m"] == n_waiting
     assert found["nv_inference_pending_request_count", "m"] == n_waiting
-    assert state_of(service)["models"][0]["waiting"] == n_waiting
 
 
 def test_a_request_that_cannot_be_explained_keeps_no_model_loaded(

@@ -17,14 +17,13 @@ from coinfer.core.request_schedule import (
     EQUAL_S,
     RequestSchedule,
     better_schedule,
-    finish_of,
     first_schedule,
     schedule_alone,
     schedule_with_swaps,
 )
 from coinfer.core.residency import Residency
 from coinfer.core.riders import Riders
-from coinfer.core.routes import Step
+from coinfer.core.routes import HANDOVER_S, Step
 from coinfer.core.variants import MARGIN
 
 __all__ = ["FinishBounds", "Lookahead"]
@@ -60,13 +59,6 @@ class FinishBounds:
     is_looked_at: bool = False
     is_best: bool = False
     ready_s: Mapping[str, float] | None = None
-
-    def uses(self, processors: Collection[str]) -> bool:
-        """Tell whether some step runs on one of these processors."""
-        for step in self.steps:  # noqa: SIM110 - `any` takes twice as long
-            if step[1] in processors:
-                return True
-        return False
 
 
 @dataclass(slots=True, eq=False)
@@ -191,7 +183,7 @@ class Lookahead:
         if routes is None or not bounds.steps or bounds.served is not bounds.lane:
             return self.best_schedule(bounds)
         steps = tuple(
-            Step(span, name, routes.times(span.first)[name][span.last - span.first])
+            Step(span, name, routes.times[span.first][name][span.last - span.first])
             for span, name, _ in bounds.steps
         )
         ready_s = bounds.ready_s or self._ready_for(bounds)
@@ -265,10 +257,13 @@ class Lookahead:
         # What a schedule does not use only got worse: the schedule stays what it is.
         for bounds in self._bounds.values():
             bounds.ready_s = None
-            if bounds.uses(raised):
-                self._delay(bounds, later_s)
-            elif bounds.schedule is None:
-                bounds.is_looked_at = False
+            for step in bounds.steps:  # written out: of all that a decision does, most often
+                if step[1] in raised:
+                    self._delay(bounds, later_s)
+                    break
+            else:
+                if bounds.schedule is None:
+                    bounds.is_looked_at = False
 
     def _delay(self, bounds: FinishBounds, later_s: float) -> None:
         """Drop the schedule and keep its bounds: a processor gets ready later by up to so much."""
@@ -291,8 +286,15 @@ class Lookahead:
             self.look(bounds)
             return
         ready_s = bounds.ready_s or self._ready_for(bounds)
+        times, reached_s, end_s = routes.times, self.now, self.now
+        for (first, last), name, _ in bounds.steps:  # one after another
+            start_s = ready_s[name]
+            if start_s < reached_s:
+                start_s = reached_s
+            end_s = start_s + times[first][name][last - first]
+            reached_s = end_s + HANDOVER_S
         # As many steps may be added in another order: none of what is equal may look worse.
-        bounds.latest_s = finish_of(routes, bounds.steps, ready_s, self.now) + EQUAL_S
+        bounds.latest_s = end_s + EQUAL_S
 
     def _made(self, bounds: FinishBounds) -> tuple[RequestSchedule | None, bool]:
         """Make a schedule fast, unless it is worse than a known one; tell if it is the best."""
@@ -334,6 +336,9 @@ class Lookahead:
 
     def _ready_for(self, bounds: FinishBounds) -> Mapping[str, float]:
         own, ready_s = bounds.own, self.ready_s
+        if own is None and not bounds.lane.ready_s:  # nearly always
+            bounds.ready_s = ready_s
+            return ready_s
         if own is not None and own[1] in ready_s:
             _, processor, seconds = own
             ready_s, free_s = ready_s.copy(), self._free_s

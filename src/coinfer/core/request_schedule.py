@@ -12,7 +12,7 @@ and no schedule can be out of date.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ __all__ = [
     "EQUAL_S",
     "RequestSchedule",
     "better_schedule",
-    "finish_of",
     "first_schedule",
     "schedule_alone",
     "schedule_request",
@@ -160,20 +159,6 @@ def first_schedule(
     return RequestSchedule(tuple(steps), first_s, finish_s), finish_s - least_s <= EQUAL_S
 
 
-def finish_of(
-    routes: Routes, steps: Iterable[Step], ready_s: Mapping[str, float], now: float
-) -> float:
-    """Return when steps would end one after another, by the times that are known now."""
-    times, reached_s, end_s = routes.times, now, now
-    for (first, last), name, _ in steps:
-        start_s = ready_s[name]
-        if start_s < reached_s:
-            start_s = reached_s
-        end_s = start_s + times(first)[name][last - first]
-        reached_s = end_s + HANDOVER_S
-    return end_s
-
-
 def better_schedule(
     routes: Routes,
     position: int,
@@ -267,7 +252,7 @@ def schedule_with_swaps(
     reached[position][""] = (now, ())
     finish_s = math.inf
     for at in range(position, units):
-        times = routes.times(at)
+        times = routes.times[at]
         for here_s, steps in reached[at].values():
             there = {step.processor for step in steps}
             for name, rest_s in ways[at].items():
@@ -313,7 +298,7 @@ def _traced(
         if isinstance(how, str):
             fork = None
             span = _new(Span, (at, to - 1))
-            steps.append(_new(Step, (span, how, routes.times(at)[how][to - 1 - at])))
+            steps.append(_new(Step, (span, how, routes.times[at][how][to - 1 - at])))
         else:
             fork = Fork(at, how.right.span.first, to - 1)
             steps += (how.right, how.left)

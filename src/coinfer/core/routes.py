@@ -110,7 +110,7 @@ class Routes:
     ranked: list[list[tuple[float, int, str]]] = field(init=False)
     first_steps: list[dict[str, Step]] = field(init=False)
     tails: list[float] = field(init=False)
-    _times: list[dict[str, list[float]]] = field(init=False)
+    times: list[dict[str, list[float]]] = field(init=False)
     _into: list[int] = field(init=False)
     _endings: list[dict[str, Endings]] = field(init=False)
     _outdated: int = field(default=0, init=False)
@@ -126,7 +126,7 @@ class Routes:
                     longest[first][name] = max(last, longest[first].get(name, 0))
         # By boundary and processor: the seconds of the spans from there on, the shortest span
         # first, infinite where a span may not run.
-        self._times = [
+        self.times = [
             {
                 name: [rows.get(Span(first, last), _NOTHING).get(name, math.inf)
                        for last in range(first, upto[name] + 1)]
@@ -152,7 +152,7 @@ class Routes:
 
     def observed(self, span: Span, processor: str, seconds: float) -> None:
         """Note that a span takes another time than before."""
-        times = self._times[span.first].get(processor)
+        times = self.times[span.first].get(processor)
         at = span.last - span.first
         if times is not None and at < len(times) and times[at] < math.inf:
             times[at] = seconds
@@ -178,7 +178,7 @@ class Routes:
         step = steps.get(processor)
         if step is None:
             # The shortest of the best, found again: most are never asked for.
-            times = self._times[position][processor]
+            times = self.times[position][processor]
             totals = list(map(add, times, self.tails[position + 1 :]))
             at = totals.index(self.ways[position][processor])
             step = steps[processor] = Step(Span(position, position + at), processor, times[at])
@@ -194,10 +194,6 @@ class Routes:
         """Tell whether the end can be reached after a span."""
         return self.rest_s(span.last + 1) < math.inf
 
-    def times(self, position: int) -> Mapping[str, Sequence[float]]:
-        """Return by processor the seconds of each span from a boundary, the shortest first."""
-        return self._times[position]
-
     def endings(self, position: int) -> Mapping[str, Endings]:
         """Return what is known of `endings_of` by processor; to be refreshed before."""
         if self._outdated >> position & 1:
@@ -207,7 +203,7 @@ class Routes:
 
     def endings_of(self, position: int, processor: str) -> Endings:
         """Return the spans of a processor from a boundary, by the best times to the end."""
-        times = self._times[position][processor]
+        times = self.times[position][processor]
         totals = map(add, times, self.tails[position + 1 :])
         endings = sorted(zip(totals, times, range(position + 1, self.units + 1), strict=False))
         self._endings[position][processor] = endings
@@ -228,7 +224,7 @@ class Routes:
         seconds = self.ways[at]
         seconds.clear()
         self.first_steps[at].clear()
-        for name, times in self._times[at].items():
+        for name, times in self.times[at].items():
             best = min(map(add, times, tails))
             if best < math.inf:
                 seconds[name] = best
@@ -372,7 +368,7 @@ class ForkRoutes(Routes):
         at = span.last - span.first
         return tuple(
             (name, times, at)
-            for name, times in self._times[span.first].items()
+            for name, times in self.times[span.first].items()
             if at < len(times) and times[at] < math.inf
         )
 

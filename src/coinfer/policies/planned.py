@@ -201,14 +201,15 @@ class PlannedMapping(OneByOne):
         They are timed only where that can matter.
         """
         best: tuple[float, float, int] | None = None
+        order, time = self.order, lookahead.time
         for group in groups:
             request, bounds = group.request, group.bounds
-            turn = self.order(request, bounds.latest_s)
+            turn = order(request, bounds.latest_s)
             if best is not None and turn > best[0]:
                 continue
             if not bounds.is_timed:
-                lookahead.time(bounds)
-                turn = self.order(request, bounds.latest_s)
+                time(bounds)
+                turn = order(request, bounds.latest_s)
             value = (turn, request.arrival_s, request.id)
             if best is None or value < best:
                 best, chosen = value, group
