@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Tenant:
     __slots__ = (
         "_left",
         "_seen_s",
+        "_taking",
         "digest",
         "n_taken",
         "n_too_often",
@@ -66,18 +68,22 @@ class Tenant:
         self.rate_per_s = rate_per_s
         self._left = max(1.0, rate_per_s)
         self._seen_s: float | None = None
+        self._taking = threading.Lock()
         self.n_taken = self.n_too_often = 0
 
     def take(self, now_s: float | None = None) -> None:
-        """Note an inference.
+        """Note an inference; any thread may.
 
         Raises:
             RejectedError: the tenant asks too often.
         """
+        with self._taking:
+            self._take(clock.now() if now_s is None else now_s)
+
+    def _take(self, at_s: float) -> None:
         if self.rate_per_s == math.inf:
             self.n_taken += 1
             return
-        at_s = clock.now() if now_s is None else now_s
         passed_s = 0.0 if self._seen_s is None else max(0.0, at_s - self._seen_s)
         self._seen_s = at_s
         left = self._left + passed_s * self.rate_per_s

@@ -51,13 +51,17 @@ class Handover:
         """Call something in the loop once an inference is answered; never from in here."""
 
         def done(_: Future[dict[str, Any]]) -> None:
-            self._done.append(act)
-            if not self._is_woken:
-                self._is_woken = True
-                with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    self._loop.call_soon_threadsafe(self._deliver)
+            self.soon(act)
 
         inference.on_done(done)
+
+    def soon(self, act: Callable[[], None]) -> None:
+        """Call something in the loop, from any thread; never from in here."""
+        self._done.append(act)
+        if not self._is_woken:
+            self._is_woken = True
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         # First the flag: an answer that comes from here on wakes the loop again.

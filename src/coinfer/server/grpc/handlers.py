@@ -1,4 +1,7 @@
-"""Handlers: the methods of the protocol's service and of health, as grpc.aio calls them."""
+"""Handlers: the methods of the protocol's service and of health, as coroutines.
+
+They are called as grpc.aio does, with what they use of its `ServicerContext`.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,22 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from coinfer.errors import InputError
-from coinfer.server.access import Access, Tenant
+from coinfer.server.access import Tenant
 from coinfer.server.grpc.calls import Calls
-from coinfer.server.grpc.infer_answer import stream_answer, stream_error, write_infer
-from coinfer.server.grpc.infer_message import parse_infer
+from coinfer.server.grpc.direct import trailing_of
+from coinfer.server.grpc.infer_answer import stream_answer, stream_error
+from coinfer.server.grpc.infer_steps import InferSteps, Metadata
 from coinfer.server.handover import Handover
-from coinfer.server.inference import EXPLAIN, Inference
-from coinfer.server.limits import ServerLimits
+from coinfer.server.inference import Inference
 from coinfer.server.messages import HEALTH, HEALTH_SERVICE, INFERENCE, METHODS, SERVICE
 from coinfer.server.service import Service
 from coinfer.server.status import CLIENT_GONE, Status, status_of
 from coinfer.server.telemetry.record import RequestRecord
-from coinfer.server.telemetry.recorder import Recorder
 
 __all__ = ["Handlers"]
 
 _Context = Any
-"""A `grpc.aio.ServicerContext`: its methods have no types."""
+"""A `LoopCall`, or a `grpc.aio.ServicerContext`, whose methods have no types."""
 
 _T = TypeVar("_T")
 
@@ -46,25 +48,14 @@ class Handlers:
 
     Args:
         service: What answers.
+        steps: What is done with an inference.
         handover: Waits for answers, in the loop that calls this.
-        limits: What one request may take.
-        access: Who may ask.
-        recorder: Follows each request; None: nobody wants to be told of them.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        handover: Handover,
-        limits: ServerLimits,
-        access: Access,
-        recorder: Recorder | None = None,
-    ) -> None:
+    def __init__(self, service: Service, steps: InferSteps, handover: Handover) -> None:
         self._service = service
+        self._steps = steps
         self._handover = handover
-        self._limits = limits
-        self._access = access
-        self._recorder = recorder
         self._calls = Calls(service)
         self._reading: set[asyncio.Task[None]] = set()
         self._is_ending = False
@@ -75,9 +66,9 @@ class Handlers:
         for reading in self._reading:
             reading.cancel()
 
-    def generic(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Return what a server of grpc.aio is to be given."""
-        methods: dict[str, Any] = {name: self._unary(name) for name in METHODS}
+    def services(self) -> dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]:
+        """Return what answers, by service and method."""
+        methods = {name: self._unary(name) for name in METHODS}
         # Both get and give bytes: the tensors in them are read and written here.
         methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.infer)
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
@@ -86,15 +77,14 @@ class Handlers:
             "Check": grpc.unary_unary_rpc_method_handler(self.check, asked, _to_bytes),
             "Watch": grpc.unary_stream_rpc_method_handler(self.watch, asked, _to_bytes),
         }
-        generic = grpc.method_handlers_generic_handler
-        return generic(SERVICE, methods), generic(HEALTH_SERVICE, health)
+        return {SERVICE: methods, HEALTH_SERVICE: health}
 
     def _unary(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         parse = INFERENCE[METHODS[method].request].FromString
 
         async def answer(data: bytes, context: _Context, record: RequestRecord | None) -> Any:
             if method not in _PUBLIC:
-                self._tenant(context, record)
+                self._steps.tenant(_metadata(context), record)
             try:
                 request = parse(data)
             except DecodeError:
@@ -111,10 +101,11 @@ class Handlers:
         return await self._told("ModelInfer", self._infer, data, context)
 
     async def _infer(self, data: bytes, context: _Context, record: RequestRecord | None) -> bytes:
-        tenant = self._tenant(context, record)
+        tenant = self._steps.tenant(_metadata(context), record)
         if tenant is not None:
             tenant.take()
-        return write_infer((await self._answered(data, context, record, tenant)).response())
+        inference = await self._answered(data, context, record, tenant)
+        return self._steps.write(inference.response())
 
     async def _told(
         self,
@@ -124,7 +115,7 @@ class Handlers:
         context: _Context,
     ) -> _T:
         """Answer a call, with an error too, and tell the recorder of it."""
-        record = self._begun(method, context)
+        record = self._steps.begun(method, _metadata(context))
         try:
             return await answer(data, context, record)
         except asyncio.CancelledError:
@@ -137,17 +128,11 @@ class Handlers:
         finally:
             self._ended(record)
 
-    def _begun(self, method: str, context: _Context) -> RequestRecord | None:
-        if self._recorder is None:
-            return None
-        sent = dict(context.invocation_metadata() or ())
-        parent, state = (str(sent.get(name, "")) for name in ("traceparent", "tracestate"))
-        return self._recorder.begin("grpc", method, parent, state)
-
     def _ended(self, record: RequestRecord | None) -> None:
-        if self._recorder is not None and record is not None:
+        recorder = self._steps.recorder
+        if recorder is not None and record is not None:
             record.status = record.status or "OK"
-            self._recorder.end(record)
+            recorder.end(record)
 
     async def _answered(
         self,
@@ -157,21 +142,8 @@ class Handlers:
         tenant: Tenant | None,
     ) -> Inference:
         """Hand a request to the service and wait; who goes meanwhile cancels it."""
-        request = parse_infer(data, self._limits, self._service.shared_memory)
-        if record is not None:
-            record.model, record.version = request.model, request.version
-            record.id = request.id or record.id
-        if any(name == "x-coinfer-explain" for name, _ in context.invocation_metadata() or ()):
-            request = request._replace(parameters={**request.parameters, EXPLAIN: True})
-        deadline_s = context.time_remaining()
-        if deadline_s is not None and deadline_s > 1e9:
-            deadline_s = None  # a client that gives none may say so by a time far away
-        inference = self._service.infer(
-            request, deadline_s=deadline_s, tenant="" if tenant is None else tenant.name
-        )
-        if record is not None:
-            record.version = inference.served.version
-            inference.note_number(record.note_number)
+        remaining_s = context.time_remaining()
+        inference = self._steps.submit(data, _metadata(context), remaining_s, record, tenant)
         try:
             await self._handover.answered(inference)
         except asyncio.CancelledError:
@@ -217,7 +189,7 @@ class Handlers:
         news: asyncio.Event,
     ) -> None:
         try:
-            tenant = self._tenant(context)
+            tenant = self._steps.tenant(_metadata(context), None)
             async for data in requests:
                 await ahead.acquire()
                 answers.append(asyncio.create_task(self._streamed(data, tenant, context)))
@@ -228,15 +200,17 @@ class Handlers:
     async def _streamed(self, data: bytes, tenant: Tenant | None, context: _Context) -> bytes:
         """Answer one request of a stream: with an error, too, which does not end the stream."""
         number = ""
-        record = self._begun("ModelStreamInfer", context)
+        record = self._steps.begun("ModelStreamInfer", _metadata(context))
         try:
             if tenant is not None:
-                _name(record, tenant)
+                if record is not None:
+                    record.tenant = tenant.name
                 tenant.take()
             inference = await self._answered(data, context, record, tenant)
             number = inference.request.id
             is_final = inference.request.parameters.get("triton_enable_empty_final_response")
-            return stream_answer(write_infer(inference.response(), is_final=is_final is True))
+            answer = self._steps.write(inference.response(), is_final=is_final is True)
+            return stream_answer(answer)
         except asyncio.CancelledError:
             _note(record, CLIENT_GONE)
             raise
@@ -272,24 +246,9 @@ class Handlers:
             return None
         return _SERVING if self._service.is_ready else _NOT_SERVING
 
-    def _tenant(self, context: _Context, record: RequestRecord | None = None) -> Tenant | None:
-        """Find out who calls.
 
-        Raises:
-            UnauthenticatedError: nobody who may.
-        """
-        if self._access.is_open:
-            return None
-        sent = dict(context.invocation_metadata() or ())
-        tenant = self._access.check(str(sent.get("authorization", "")))
-        if tenant is not None:
-            _name(record, tenant)
-        return tenant
-
-
-def _name(record: RequestRecord | None, tenant: Tenant) -> None:
-    if record is not None:
-        record.tenant = tenant.name
+def _metadata(context: _Context) -> Metadata:
+    return context.invocation_metadata() or ()
 
 
 def _note(record: RequestRecord | None, why: Status) -> None:
@@ -299,10 +258,7 @@ def _note(record: RequestRecord | None, why: Status) -> None:
 
 async def _abort(context: _Context, status: Status) -> NoReturn:
     """End a call with an error."""
-    trailing: tuple[tuple[str, str], ...] = ()
-    if status.retry_after_s is not None:
-        trailing = (("grpc-retry-pushback-ms", str(max(1, round(status.retry_after_s * 1e3)))),)
-    await context.abort(grpc.StatusCode[status.grpc], status.text, trailing)
+    await context.abort(grpc.StatusCode[status.grpc], status.text, trailing_of(status))
     raise AssertionError("abort always raises")
 
 

@@ -8,7 +8,7 @@ from coinfer.server.messages import INFERENCE
 from coinfer.server.raw_tensors import Buffer, to_raw
 from coinfer.server.request import InferResponse, Parameters
 
-__all__ = ["stream_answer", "stream_error", "write_infer"]
+__all__ = ["raw_head", "stream_answer", "stream_error", "write_head", "write_infer"]
 
 _RAW_TAG = b"\x32"  # field 6, with a length
 _ANSWER_TAG = b"\x12"  # field 2, with a length
@@ -30,22 +30,33 @@ def write_infer(response: InferResponse, *, is_final: bool = False) -> bytes:
     >>> message.id, message.outputs[0].name, message.raw_output_contents[0]
     ('7', 'y', b'\x01\x00\x02\x00')
     """
+    head = write_head(response, is_final=is_final)
+    parts: list[Buffer] = [head]
+    for output in response.outputs:
+        # Where an output is in shared memory its raw contents are empty: one for each output.
+        raw = b"" if output.array is None else to_raw(output.array)
+        parts += (raw_head(len(raw)), raw)
+    return b"".join(parts)
+
+
+def write_head(response: InferResponse, *, is_final: bool = False) -> bytes:
+    """Write all of an answer but the contents of its outputs, which come after it."""
     name, version, number, outputs, parameters = response
     head = _RESPONSE(model_name=name, model_version=version, id=number)
     if parameters:
         _set(head.parameters, parameters)
     if is_final:
         head.parameters["triton_final_response"].bool_param = True
-    parts: list[Buffer] = [b""]
     for output in outputs:
         said = head.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
         if output.parameters:
             _set(said.parameters, output.parameters)
-        # Where an output is in shared memory its raw contents are empty: one for each output.
-        raw = b"" if output.array is None else to_raw(output.array)
-        parts += (_RAW_TAG, _varint(len(raw)), raw)
-    parts[0] = head.SerializeToString()
-    return b"".join(parts)
+    return bytes(head.SerializeToString())
+
+
+def raw_head(n_bytes: int) -> bytes:
+    """Write what goes before the contents of an output."""
+    return _RAW_TAG + _varint(n_bytes)
 
 
 def stream_answer(answer: bytes) -> bytes:

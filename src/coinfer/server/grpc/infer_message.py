@@ -20,7 +20,7 @@ from coinfer.server.raw_tensors import check_count, checked_shape, from_raw
 from coinfer.server.request import NO_PARAMETERS, InferRequest, InputTensor, Parameters, Wanted
 from coinfer.server.shared_memory import SharedMemory
 
-__all__ = ["parse_infer"]
+__all__ = ["parse_infer", "parse_rest", "split_raw"]
 
 _RAW_FIELD = 7
 _FIELDS_PER_TENSOR = 4
@@ -66,7 +66,17 @@ def parse_infer(data: bytes, limits: ServerLimits, memory: SharedMemory | None) 
     >>> request.model, request.inputs[0].array
     ('m', array([1, 2], dtype=int16))
     """
-    head, raw = _split(data, _FIELDS_PER_TENSOR * limits.tensors)
+    return parse_rest(*split_raw(data, limits), limits, memory)
+
+
+def parse_rest(
+    head: bytes, raw: Sequence[memoryview], limits: ServerLimits, memory: SharedMemory | None
+) -> InferRequest:
+    """Read a request that was split by `split_raw`.
+
+    Raises:
+        CoinferError: as of `parse_infer`.
+    """
     try:
         message = _MESSAGE.FromString(head)
     except Exception as error:
@@ -86,13 +96,14 @@ def parse_infer(data: bytes, limits: ServerLimits, memory: SharedMemory | None) 
     )
 
 
-def _split(data: bytes, most: int) -> tuple[bytes, list[memoryview]]:
+def split_raw(data: bytes, limits: ServerLimits) -> tuple[bytes, list[memoryview]]:
     """Take the raw contents out of a message; return the rest of it, and views of them.
 
     Raises:
         InputError: the bytes are no message.
-        TooLargeError: it has more fields than that.
+        TooLargeError: it has more fields than so many tensors take.
     """
+    most = _FIELDS_PER_TENSOR * limits.tensors
     view, end, at, kept = memoryview(data), len(data), 0, 0
     parts: list[memoryview] = []
     raw: list[memoryview] = []

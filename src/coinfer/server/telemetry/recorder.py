@@ -51,9 +51,14 @@ class Recorder:
             id=f"{self._prefix}-{next(self._numbers)}",
         )
 
-    def end(self, record: RequestRecord) -> None:
-        """Note that a request is answered, or that nobody waits for that, and tell who listens."""
-        record.total_s = clock.now() - record.began_s
+    def end(self, record: RequestRecord, at_s: float | None = None) -> None:
+        """Note that a request is answered, or that nobody waits for that, and tell who listens.
+
+        Args:
+            record: What there is to tell.
+            at_s: When that was, in the engine's time; None: now.
+        """
+        record.total_s = (clock.now() if at_s is None else at_s) - record.began_s
         times = self.times.take(record.number) if record.number >= 0 else None
         if times is not None:
             record.arrived_s, record.started_s, record.answered_s = times

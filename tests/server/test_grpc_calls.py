@@ -1,0 +1,250 @@
+"""Calls of gRPC end as they should, whoever goes first; what was read before is read the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
+grpc = pytest.importorskip("grpc", reason="the extra `server` is not installed")
+
+from coinfer.backends.null import Faults, NullBackend  # noqa: E402
+from coinfer.errors import CoinferError  # noqa: E402
+from coinfer.server.grpc import front_end  # noqa: E402
+from coinfer.server.grpc.infer_answer import write_infer  # noqa: E402
+from coinfer.server.grpc.infer_message import parse_infer  # noqa: E402
+from coinfer.server.grpc.known_answers import KnownAnswers  # noqa: E402
+from coinfer.server.grpc.known_messages import KnownMessages  # noqa: E402
+from coinfer.server.limits import ServerLimits  # noqa: E402
+from coinfer.server.messages import INFERENCE, METHODS  # noqa: E402
+from coinfer.server.opening import Opened  # noqa: E402
+from coinfer.server.request import InferRequest, InferResponse, OutputTensor  # noqa: E402
+from coinfer.server.served_model import served  # noqa: E402
+from coinfer.server.serving import ServeOptions, Server  # noqa: E402
+from coinfer.server.telemetry.record import RequestRecord  # noqa: E402
+from coinfer.testing.models import tiny_linear  # noqa: E402
+from server.servers import engine_of, until  # noqa: E402
+
+MODEL = tiny_linear().model
+INFER = METHODS["ModelInfer"].path
+LIMITS = ServerLimits(drain_s=2.0)
+
+
+class Busy:
+    """A server of a model `m` whose runs can be told to hang, and what is told of its requests."""
+
+    def __init__(self) -> None:
+        self.told: list[RequestRecord] = []
+        self.faults = Faults()
+        backends = {"null": NullBackend(faults=self.faults)}
+        engine = engine_of({"m": MODEL}, backend="null", backends=backends)
+        options = ServeOptions(http=None, grpc=0, limits=LIMITS)
+        self.server = Server(options, listeners=[self.told.append])
+        self.server.start()
+        self.server.open(Opened(engine=engine, models=[served("m", MODEL)]))
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.ports['grpc']}")
+        self.infer = self.channel.unary_unary(INFER)
+
+    @property
+    def n_unanswered(self) -> int:
+        engine = self.server.service.engine
+        assert engine is not None
+        return engine.n_unanswered
+
+    def close(self) -> None:
+        self.faults.release()
+        self.channel.close()
+        self.server.close()
+
+
+@pytest.fixture(params=["core", "aio"])
+def busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy]:
+    """Both ways in which gRPC is served."""
+    monkeypatch.setattr(front_end, "is_offered", lambda: request.param == "core")
+    made = Busy()
+    yield made
+    made.close()
+
+
+def message(number: str = "", size: int = 1) -> bytes:
+    made = INFERENCE["ModelInferRequest"](model_name="m", id=number)
+    made.inputs.add(name="x", datatype="FP32", shape=[size, 4])
+    made.raw_input_contents.append(np.arange(4 * size, dtype=np.float32).tobytes())
+    return bytes(made.SerializeToString())
+
+
+def test_an_inference_is_answered_and_told_once(busy: Busy) -> None:
+    for number in ("", "", "seven"):
+        answer = INFERENCE["ModelInferResponse"].FromString(busy.infer(message(number)))
+        assert (answer.id, answer.outputs[0].shape) == (number, [1, 3])
+    until(lambda: len(busy.told) == 3)
+    assert [each.status for each in busy.told] == ["OK"] * 3
+    assert busy.told[2].id == "seven"
+
+
+def test_who_goes_is_told_once_and_its_request_is_cancelled(busy: Busy) -> None:
+    busy.faults.hang(times=2)
+    running = [busy.infer.future(message()) for _ in range(2)]
+    assert busy.faults.wait_until_hanging(2)
+    waiting = busy.infer.future(message("gone"))
+    until(lambda: busy.n_unanswered == 3)
+    waiting.cancel()
+    until(lambda: busy.n_unanswered == 2)
+    busy.faults.release()
+    assert all(each.result(20) for each in running)
+    until(lambda: len(busy.told) == 3)
+    assert busy.told[0].id == "gone"
+    assert [each.status for each in busy.told] == ["CANCELLED", "OK", "OK"]
+
+
+def test_who_goes_while_it_runs_hears_nothing_more(busy: Busy) -> None:
+    busy.faults.hang(times=1)
+    running = busy.infer.future(message("gone"))
+    assert busy.faults.wait_until_hanging(1)
+    running.cancel()
+    until(lambda: len(busy.told) == 1)
+    busy.faults.release()
+    until(lambda: busy.n_unanswered == 0)
+    assert busy.infer(message())
+    until(lambda: len(busy.told) == 2)
+    assert [each.status for each in busy.told] == ["CANCELLED", "OK"]
+
+
+def test_a_call_that_hangs_does_not_keep_the_server(busy: Busy) -> None:
+    busy.faults.hang(times=1)
+    running = busy.infer.future(message())
+    assert busy.faults.wait_until_hanging(1)
+    front_ends = busy.server._front_ends
+    assert front_ends is not None
+    stopping = threading.Thread(target=front_ends.stop, args=(0.2,))
+    stopping.start()
+    stopping.join(20)
+    assert not stopping.is_alive()
+    assert running.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_what_is_asked_before_the_end_is_answered(busy: Busy) -> None:
+    busy.faults.hang(times=1)
+    running = busy.infer.future(message())
+    assert busy.faults.wait_until_hanging(1)
+    front_ends = busy.server._front_ends
+    assert front_ends is not None
+    stopping = threading.Thread(target=front_ends.stop, args=(20.0,))
+    stopping.start()
+    busy.faults.release()
+    assert running.result(20)
+    stopping.join(20)
+    assert not stopping.is_alive()
+
+
+def test_many_at_once_get_each_its_own(busy: Busy) -> None:
+    calls = [busy.infer.future(message(f"{n}", 1 + n % 7)) for n in range(200)]
+    for number, call in enumerate(calls):
+        answer = INFERENCE["ModelInferResponse"].FromString(call.result(20))
+        assert (answer.id, answer.outputs[0].shape) == (f"{number}", [1 + number % 7, 3])
+
+
+def test_a_method_that_is_not_there_and_a_call_without_a_message(busy: Busy) -> None:
+    absent = busy.channel.unary_unary("/inference.GRPCInferenceService/Absent")
+    with pytest.raises(grpc.RpcError) as caught:
+        absent(b"", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    if busy.server.service.name and front_end.is_offered():  # grpc.aio does not answer it
+        for path in (INFER, METHODS["ServerLive"].path):
+            empty = busy.channel.stream_unary(path)
+            with pytest.raises(grpc.RpcError) as caught:
+                empty(iter(()), timeout=20)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert busy.infer(message())
+
+
+def test_the_deadline_of_a_call_drops_its_request(busy: Busy) -> None:
+    busy.faults.hang(times=2)
+    running = [busy.infer.future(message()) for _ in range(2)]
+    assert busy.faults.wait_until_hanging(2)
+    with pytest.raises(grpc.RpcError) as caught:
+        busy.infer(message(), timeout=0.2)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    until(lambda: busy.n_unanswered == 2)
+    busy.faults.release()
+    assert all(each.result(20) for each in running)
+
+
+def said(request: InferRequest) -> tuple[Any, ...]:
+    arrays = [(n, t, a.dtype, a.shape, a.tolist()) for n, t, a in request.inputs]
+    return (*request[:1], arrays, *request[2:])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(["FP32", "BOOL", "INT16", "BYTES", "FP16"]),
+            st.lists(st.integers(0, 3), max_size=2),
+            st.binary(max_size=12),
+            st.booleans(),
+        ),
+        max_size=3,
+    ),
+    st.sampled_from(["", "7"]),
+    st.booleans(),
+)
+def test_a_message_is_read_the_same_again(
+    tensors: list[tuple[str, str, list[int], bytes, bool]], number: str, has_priority: bool
+) -> None:
+    made = INFERENCE["ModelInferRequest"](model_name="m", id=number)
+    if has_priority:
+        made.parameters["priority"].int64_param = 3
+    for name, datatype, shape, raw, is_there in tensors:
+        made.inputs.add(name=name, datatype=datatype, shape=shape)
+        if is_there:
+            made.raw_input_contents.append(raw)
+    known = KnownMessages(LIMITS)
+    for contents in (list(made.raw_input_contents), [bytes(12)], [b"\1\0\1\0"] * len(tensors)):
+        del made.raw_input_contents[:]
+        made.raw_input_contents.extend(contents)
+        data = made.SerializeToString()
+        try:
+            wanted: Any = said(parse_infer(data, LIMITS, None))
+        except CoinferError as error:
+            wanted = (type(error), str(error))
+        for _ in range(2):
+            try:
+                found: Any = said(known.parse(data, None))
+            except CoinferError as error:
+                found = (type(error), str(error))
+            assert found == wanted
+
+
+def test_known_messages_and_answers_are_limited() -> None:
+    known, answers = KnownMessages(LIMITS), KnownAnswers()
+    for number in range(600):
+        known.parse(message(size=number + 1), None)
+        y = OutputTensor("y", "INT8", (number,), np.zeros(number, np.int8))
+        answers.write(InferResponse("m", "1", "", [y]))
+    assert len(known._found) <= 256
+    assert len(answers._heads) <= 256
+
+
+@pytest.mark.parametrize("number", ["", "7"])
+@pytest.mark.parametrize("is_final", [False, True])
+def test_an_answer_is_written_the_same_again(number: str, is_final: bool) -> None:
+    answers = KnownAnswers()
+    for value in range(3):
+        texts = np.array(["a" * value, "b"], object)
+        outputs = [
+            OutputTensor("y", "INT16", (2,), np.array([value, 2], np.int16)),
+            OutputTensor("z", "BYTES", (2,), texts),
+            OutputTensor("e", "FP32", (0,), np.zeros(0, np.float32)),
+        ]
+        shared = [*outputs, OutputTensor("s", "FP32", (1,), None, {"shared_memory_region": "r"})]
+        for each in (outputs, shared, outputs[:1]):
+            response = InferResponse("m", "1", number, each)
+            wanted = write_infer(response, is_final=is_final)
+            assert answers.write(response, is_final=is_final) == wanted
