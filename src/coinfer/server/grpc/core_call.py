@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import grpc
 from grpc._cython import cygrpc
 
-__all__ = ["CoreCall", "Event", "Metadata", "Starter"]
+__all__ = ["CoreCall", "Event", "Metadata", "Starter", "Tag", "sent"]
 
 Event = Any
 """Something that gRPC's core completed; its classes have no types."""
@@ -31,6 +31,10 @@ class Starter(Protocol):
         """Start operations of a call; the tag is called once, when all are completed."""
         ...
 
+    def watch_soon(self, call: CoreCall) -> None:
+        """Have `watch` called in a moment; in the thread of the server only."""
+        ...
+
 
 class CoreCall:
     """One call. What is sent after its end, or to a client that went, is dropped.
@@ -47,6 +51,7 @@ class CoreCall:
         "_has_begun",
         "_is_closed",
         "_is_ended",
+        "_is_watched",
         "_leave",
         "_lock",
         "_starter",
@@ -61,7 +66,7 @@ class CoreCall:
         self._until_s = until_s
         self._lock = threading.Lock()
         self._leave: Callable[[], None] | None = None
-        self._has_begun = self._is_ended = self._is_closed = False
+        self._has_begun = self._is_ended = self._is_watched = self._is_closed = False
 
     @property
     def is_over(self) -> bool:
@@ -81,10 +86,22 @@ class CoreCall:
         if not self._start((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), received):
             then(None)
 
-    def watch(self, leave: Callable[[], None] | None = None) -> None:
-        """Have something called if the client goes before the call is ended. To be called once."""
+    def on_leave(self, leave: Callable[[], None]) -> None:
+        """Have something called if the client goes before the call is ended.
+
+        To be called once, in the thread of the server. That is seen from the next moment on, since
+        most calls are answered until then: gRPC's core need not be asked about those.
+        """
         self._leave = leave
-        self._start((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._closed)
+        self._starter.watch_soon(self)
+
+    def watch(self) -> None:
+        """See from now on whether the client goes. Again is fine."""
+        with self._lock:
+            if self._is_watched:
+                return
+            self._is_watched = True
+            self._starter.start(self._call, (_close(),), self._closed)
 
     def write(self, message: bytes, then: Callable[[], None]) -> bool:
         """Send one of several messages, and have something called once it is gone.
@@ -92,15 +109,17 @@ class CoreCall:
         Returns:
             Whether it is sent; if not, nothing is called.
         """
-        return self._send((cygrpc.SendMessageOperation(message, _NO_FLAGS),), lambda _: then())
+        operations = (cygrpc.SendMessageOperation(message, _NO_FLAGS),)
+        return self._send(operations, is_end=False, tag=lambda _: then())
 
     def answer(self, message: bytes) -> bool:
         """Send the only message and end the call; False: it was over."""
-        return self._send((cygrpc.SendMessageOperation(message, _NO_FLAGS), _good_end()), _nothing)
+        operations = (cygrpc.SendMessageOperation(message, _NO_FLAGS), _good_end())
+        return self._send(operations, is_end=True, tag=sent)
 
     def end(self) -> bool:
         """End a call whose messages were sent; False: it was over."""
-        return self._send((_good_end(),), _nothing)
+        return self._send((_good_end(),), is_end=True, tag=sent)
 
     def refuse(
         self, code: grpc.StatusCode, text: str, trailing: tuple[tuple[str, str], ...] = ()
@@ -109,11 +128,10 @@ class CoreCall:
         number = code.value[0]
         said = text.encode(errors="replace")
         end = cygrpc.SendStatusFromServerOperation(trailing, number, said, _NO_FLAGS)
-        return self._send((end,), _nothing, is_end=True)
+        return self._send((end,), is_end=True, tag=sent)
 
-    def _send(self, operations: tuple[Any, ...], tag: Tag, *, is_end: bool = False) -> bool:
+    def _send(self, operations: tuple[Any, ...], *, is_end: bool, tag: Tag) -> bool:
         """Start to send; the call's own metadata go before the first that is sent."""
-        is_end = is_end or type(operations[-1]) is cygrpc.SendStatusFromServerOperation
         with self._lock:
             if self._is_ended or self._is_closed:
                 return False
@@ -121,7 +139,11 @@ class CoreCall:
                 self._has_begun = True
                 first = cygrpc.SendInitialMetadataOperation((), _NO_FLAGS)
                 operations = (first, *operations)
-            self._is_ended = is_end
+            if is_end:
+                self._is_ended = True
+                if not self._is_watched:
+                    self._is_watched = True
+                    operations = (*operations, _close())
             self._starter.start(self._call, operations, tag)
         return True
 
@@ -146,5 +168,9 @@ def _good_end() -> Any:
     return cygrpc.SendStatusFromServerOperation((), _OK, b"", _NO_FLAGS)
 
 
-def _nothing(_event: Event) -> None:
-    """Nobody waits for it."""
+def _close() -> Any:
+    return cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+
+
+def sent(_event: Event) -> None:
+    """Is the tag of the end of a call: nobody waits for it."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 from grpc._cython import cygrpc
 
-from coinfer.server.grpc.core_call import CoreCall, Event, Tag
+from coinfer.server.grpc.core_call import CoreCall, Event, Tag, sent
 
 __all__ = ["CoreServer", "is_offered"]
 
@@ -32,6 +34,12 @@ _USED = (
     "SendStatusFromServerOperation",
     "Server",
 )
+
+_MOST_REQUESTED, _LEAST_REQUESTED = 8, 3
+"""Calls that the core may report before it is asked for more, which it is once one is answered."""
+
+_MOMENT_S = 0.002
+"""A call that is not answered by then is watched."""
 
 Take = Callable[[CoreCall], None]
 """Takes a call of one method, in the thread of the server: it must be quick."""
@@ -57,6 +65,8 @@ class CoreServer:
         self._server.register_completion_queue(self._queue)
         self._lock = threading.Lock()
         self._n_due = 0
+        self._n_requested = 0
+        self._to_watch: deque[tuple[float, CoreCall]] = deque()
         self._is_stopping = False
         self._stopped: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="coinfer-grpc", daemon=True)
@@ -76,7 +86,7 @@ class CoreServer:
     def begin(self) -> None:
         """Take calls from now on."""
         self._server.start()
-        self._request()
+        self._request(_MOST_REQUESTED)
         self._thread.start()
 
     def stop(self, stopped: Callable[[], None]) -> None:
@@ -85,7 +95,7 @@ class CoreServer:
         with self._lock:
             self._is_stopping = True
             self._n_due += 1
-        self._server.shutdown(self._queue, _nothing)
+            self._server.shutdown(self._queue, _nothing)
 
     def cancel_calls(self) -> None:
         """End the calls that are under way."""
@@ -97,44 +107,68 @@ class CoreServer:
             self._n_due += 1
         try:
             call.start_server_batch(operations, tag)
-        except BaseException:
+        except Exception:
             with self._lock:
                 self._n_due -= 1
             raise
 
-    def _request(self) -> None:
-        """Have the next call reported."""
-        with self._lock:
-            if self._is_stopping:
-                return
-            self._n_due += 1
-        self._server.request_call(self._queue, self._queue, self._called)
+    def watch_soon(self, call: CoreCall) -> None:
+        """Have `watch` called in a moment; in the thread of the server only."""
+        self._to_watch.append((time.monotonic() + _MOMENT_S, call))
+
+    def _request(self, count: int) -> None:
+        """Have the next calls reported."""
+        for _ in range(count):
+            with self._lock:
+                if self._is_stopping:
+                    return
+                self._server.request_call(self._queue, self._queue, self._called)
+                self._n_due += 1
+            self._n_requested += 1
 
     def _run(self) -> None:
         """Handle what is completed, until all is."""
-        queue = self._queue
+        queue, to_watch = self._queue, self._to_watch
         while True:
-            event = queue.poll()
-            try:
-                event.tag(event)
-            except Exception:  # noqa: BLE001 - one call must not end all others
-                _log.exception("an event of gRPC could not be handled")
+            left_s = to_watch[0][0] - time.monotonic() if to_watch else 0.0
+            event = queue.poll(time.time() + left_s if to_watch else None)
+            tag = event.tag
+            if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                self._handle(tag, event)
+                if tag is sent or self._n_requested < _LEAST_REQUESTED:
+                    self._request(_MOST_REQUESTED - self._n_requested)
             # Before the next wait: a call that is kept meanwhile would keep its connection.
-            event = None
+            event = tag = None
+            if to_watch:
+                self._watch()
             with self._lock:
-                self._n_due -= 1
-                if self._is_stopping and not self._n_due:
+                if self._is_stopping and not self._n_due and not to_watch:
                     break
         self._server.destroy()
         self._stopped()
 
+    def _handle(self, tag: Tag, event: Event) -> None:
+        try:
+            tag(event)
+        except Exception:  # noqa: BLE001 - one call must not end all others
+            _log.exception("an event of gRPC could not be handled")
+        with self._lock:
+            self._n_due -= 1
+
+    def _watch(self) -> None:
+        """Watch the calls whose moment is over, and forget those that are answered."""
+        to_watch, now_s = self._to_watch, time.monotonic()
+        while to_watch and (self._is_stopping or to_watch[0][1].is_over or to_watch[0][0] <= now_s):
+            try:
+                to_watch.popleft()[1].watch()
+            except Exception:  # noqa: BLE001 - one call must not end all others
+                _log.exception("a call of gRPC cannot be watched")
+
     def _called(self, event: Event) -> None:
         """Take a call."""
-        try:
-            if event.success and event.call_details.method:
-                self._take(event)
-        finally:
-            self._request()
+        self._n_requested -= 1
+        if event.success and event.call_details.method:
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         details = event.call_details
@@ -142,11 +176,10 @@ class CoreServer:
         take = self._methods.get(details.method)
         if take is None:
             call.refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-            call.watch()
             return
         try:
             take(call)
-        except BaseException:
+        except Exception:
             call.refuse(
                 grpc.StatusCode.INTERNAL, "internal error; the server's log has the details"
             )

@@ -61,7 +61,6 @@ class DirectCall:
         call, steps = self._call, self._direct.steps
         if data is None:
             call.refuse(*NO_MESSAGE)
-            call.watch()
             return
         record = self._record = steps.begun("ModelInfer", call.metadata)
         try:
@@ -75,7 +74,7 @@ class DirectCall:
         else:
             self._inference = inference
             inference.on_done(self._done)
-        call.watch(self._leave)
+            call.on_leave(self._leave)
 
     def _done(self, _future: Future[dict[str, Any]]) -> None:
         """Answer, or let the loop do it."""

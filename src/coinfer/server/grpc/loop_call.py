@@ -42,9 +42,9 @@ class LoopCall:
         self._has_left = False
 
     def begin(self) -> None:
-        """Answer it; may be called by any thread."""
+        """Answer it; called in the thread that gets calls."""
         self._soon(self._begin)
-        self._call.watch(lambda: self._soon(self._leave))
+        self._call.on_leave(lambda: self._soon(self._leave))
 
     # for the coroutine
 
