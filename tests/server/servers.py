@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
+
+import pytest
 
 import coinfer
 from coinfer.backends.base import Backend
 from coinfer.ensembles import EnsembleDescription
 from coinfer.model import Model
+from coinfer.server.inference import Inference
 from coinfer.server.opening import Opened
 from coinfer.server.served_model import served
 from coinfer.server.serving import ServeOptions, Server
@@ -40,6 +45,26 @@ def until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end_s
         time.sleep(0.002)
+
+
+@contextmanager
+def futures_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ref[Any]]]:
+    """Note the futures of inferences while nothing collects what only the collector can free."""
+    found: list[ref[Any]] = []
+    infer = server.service.infer
+
+    def noted(*given: Any, **named: Any) -> Inference:
+        inference = infer(*given, **named)
+        found.append(ref(inference.future))
+        return inference
+
+    monkeypatch.setattr(server.service, "infer", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        yield found
+    finally:
+        gc.enable()
 
 
 def echo(datatype: str) -> Model:

@@ -17,7 +17,7 @@ from coinfer.server.limits import ServerLimits
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
 from server.raw_answer import read_answer
-from server.servers import serving, until
+from server.servers import futures_of, serving, until
 from server.test_http import x
 
 MODELS = {"linear": tiny_linear().model}
@@ -177,3 +177,14 @@ def test_nothing_is_held_once_all_is_answered_or_gone(slow: tuple[Server, Faults
     assert other.answer()[0] == 200
     assert (direct.room.held_bytes, len(direct.under_way)) == (0, 0)
     other.close()
+
+
+def test_nothing_of_an_answered_request_waits_for_the_collector(
+    slow: tuple[Server, Faults], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with futures_of(slow[0], monkeypatch) as futures:
+        for number in range(5):
+            client.send(request() if number % 2 else named("a"))
+            assert client.answer()[0] == 200
+        assert len(futures) == 5
+        until(lambda: all(each() is None for each in futures[:-1]))

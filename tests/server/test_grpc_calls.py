@@ -29,7 +29,7 @@ from coinfer.server.served_model import served  # noqa: E402
 from coinfer.server.serving import ServeOptions, Server  # noqa: E402
 from coinfer.server.telemetry.record import RequestRecord  # noqa: E402
 from coinfer.testing.models import tiny_linear  # noqa: E402
-from server.servers import engine_of, until  # noqa: E402
+from server.servers import engine_of, futures_of, until  # noqa: E402
 
 MODEL = tiny_linear().model
 INFER = METHODS["ModelInfer"].path
@@ -141,6 +141,16 @@ def test_what_is_asked_before_the_end_is_answered(busy: Busy) -> None:
     assert running.result(20)
     stopping.join(20)
     assert not stopping.is_alive()
+
+
+def test_nothing_of_an_answered_request_waits_for_the_collector(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with futures_of(busy.server, monkeypatch) as futures:
+        for number in range(5):
+            assert busy.infer(message("" if number % 2 else "a"))
+        assert len(futures) == 5
+        until(lambda: all(each() is None for each in futures[:-1]))
 
 
 def test_many_at_once_get_each_its_own(busy: Busy) -> None:

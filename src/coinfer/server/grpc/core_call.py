@@ -92,7 +92,10 @@ class CoreCall:
         To be called once, in the thread of the server. That is seen from the next moment on, since
         most calls are answered until then: gRPC's core need not be asked about those.
         """
-        self._leave = leave
+        with self._lock:
+            if self._is_ended:
+                return
+            self._leave = leave
         self._starter.watch_soon(self)
 
     def watch(self) -> None:
@@ -141,6 +144,7 @@ class CoreCall:
                 operations = (first, *operations)
             if is_end:
                 self._is_ended = True
+                self._leave = None  # which knows this call: nothing is left for the collector
                 if not self._is_watched:
                     self._is_watched = True
                     operations = (*operations, _close())

@@ -78,7 +78,8 @@ class DirectCall:
 
     def _done(self, _future: Future[dict[str, Any]]) -> None:
         """Answer, or let the loop do it."""
-        inference = self._inference
+        # It knows its callbacks, so it is forgotten here: nothing is left for the collector.
+        inference, self._inference = self._inference, None
         if inference is None or self._call.is_over:
             return
         if _is_quick(inference):
@@ -106,8 +107,9 @@ class DirectCall:
 
     def _leave(self) -> None:
         """Cancel a request whose client went."""
-        if self._inference is not None:
-            self._inference.cancel()
+        inference = self._inference
+        if inference is not None:
+            inference.cancel()
         if self._record is not None:
             self._record.fail(CLIENT_GONE, CLIENT_GONE.grpc)
             self._tell(self._record)

@@ -82,8 +82,6 @@ class LoopCall:
 
     def _begin(self) -> None:
         self._task = self._loop.create_task(self._run())
-        if self._has_left:
-            self._task.cancel()
 
     def _leave(self) -> None:
         self._has_left = True
@@ -100,6 +98,8 @@ class LoopCall:
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
             status = status_of(error)
             self._call.refuse(grpc.StatusCode[status.grpc], status.text)
+        finally:
+            self._task = None  # it knows this call: nothing is left for the collector
 
     async def _answer(self) -> None:
         handler, call = self._handler, self._call

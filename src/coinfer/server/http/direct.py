@@ -292,6 +292,7 @@ class DirectCycle:
 
     def _forget(self) -> None:
         direct, held = self._direct, self._held
+        self._inference = None  # its callbacks know this cycle: nothing is left for the collector
         direct.under_way.discard(self)
         if held is not None:
             held.give_back()
