@@ -23,6 +23,7 @@ from typing import Any
 
 import coinfer
 from batching_ways import engine_of_all
+from coinfer.backends import heap
 from coinfer.model import Model, load_model
 from coinfer.server.front_end import FrontEnds
 from coinfer.server.handover import Handover
@@ -54,9 +55,14 @@ def engine_of(source: str, model: Model, batch: str = "auto") -> coinfer.Engine:
 
 
 def wait_for(ended: threading.Event) -> None:
-    """Wait with looks in between: a signal may reach another thread, and this one sleeps on."""
-    while not ended.wait(0.5):
-        pass
+    """Serve, as `coinfer serve` does: no full collection looks through the libraries.
+
+    It waits with looks in between: a signal may reach another thread, and this one sleeps on.
+    """
+    with heap.settled():
+        print("ready", flush=True)
+        while not ended.wait(0.5):
+            pass
 
 
 class Constant:
@@ -113,7 +119,6 @@ def main() -> None:
         constant = Constant(int(source))
         constant.front_ends.start()
         Path(ports_file).write_text(json.dumps(constant.ports))
-        print("ready", flush=True)
         wait_for(ended)
         constant.front_ends.stop(0.1)
         constant.bound.close()
@@ -131,7 +136,6 @@ def main() -> None:
             engine = engine_of(source, models["m"], batch)
         server.open(Opened(engine=engine, models=[served(n, m) for n, m in models.items()]))
         Path(ports_file).write_text(json.dumps(server.ports))
-        print("ready", flush=True)
         wait_for(ended)
 
 

@@ -56,7 +56,6 @@ from serving_ours import wait_for
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
 threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGTERM)).start()
-print("ready", flush=True)
 wait_for(ended)
 """
     with child(text) as process:
