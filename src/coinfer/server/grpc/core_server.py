@@ -36,7 +36,7 @@ _USED = (
 )
 
 _MOST_REQUESTED, _LEAST_REQUESTED = 8, 3
-"""Calls that the core may report before it is asked for more, which it is once one is answered."""
+"""Calls that the core may report before it is asked for more."""
 
 _MOMENT_S = 0.002
 """A call that is not answered by then is watched."""
@@ -135,7 +135,8 @@ class CoreServer:
             tag = event.tag
             if event.completion_type != cygrpc.CompletionType.queue_timeout:
                 self._handle(tag, event)
-                if tag is sent or self._n_requested < _LEAST_REQUESTED:
+                # Rather while what was read runs than before, or while the client has its answer.
+                if tag not in (self._called, sent) or self._n_requested < _LEAST_REQUESTED:
                     self._request(_MOST_REQUESTED - self._n_requested)
             # Before the next wait: a call that is kept meanwhile would keep its connection.
             event = tag = None
